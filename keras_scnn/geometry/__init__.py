@@ -1,0 +1,1 @@
+"""Pure geometry: cameras, rotations, alignment, crops, meshes and rasterization in NumPy."""

@@ -1,0 +1,109 @@
+"""Least-squares alignment of point sets: similarity (Umeyama 1991) and affine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_scnn.geometry.rotations import nearest_rotation
+
+
+def similarity_alignment(
+    source: np.ndarray,
+    target: np.ndarray,
+    weights: np.ndarray | None = None,
+    with_scale: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The similarity that brings ``source`` nearest to ``target``.
+
+    Minimizes ``sum(weights * |target - (scale * rotation @ source + translation)|^2)``
+    (Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns", 1991).
+
+    Args:
+        source: (..., N, D) points, D is 2 or 3, any unit.
+        target: (..., N, D) points; leading axes broadcast against the source's.
+        weights: (..., N) non-negative weights with a positive sum; None weighs all alike.
+        with_scale: False keeps the scale at 1 (rigid motion).
+
+    Returns:
+        scale (...), rotation (..., D, D) of determinant +1, translation (..., D), float64.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    source, target = np.broadcast_arrays(np.float64(source), np.float64(target))
+    weights = _normalized(weights, source)
+    source_center, x = _centered(source, weights)
+    target_center, y = _centered(target, weights)
+    covariance = np.swapaxes(y * weights, -1, -2) @ x
+    rotation = nearest_rotation(covariance)
+    scale = np.ones(source.shape[:-2])
+    if with_scale:
+        scale = (rotation * covariance).sum((-2, -1)) / (weights * x**2).sum((-2, -1))
+    moved = scale[..., None] * (rotation @ source_center[..., None])[..., 0]
+    return scale, rotation, target_center - moved
+
+
+def apply_similarity(
+    scale: np.ndarray, rotation: np.ndarray, translation: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """``scale * rotation @ point + translation`` for (..., N, D) points."""
+    turned = np.asarray(points) @ np.swapaxes(rotation, -1, -2)
+    return np.asarray(scale)[..., None, None] * turned + np.asarray(translation)[..., None, :]
+
+
+def affine_alignment(
+    source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """The affine map that brings ``source`` nearest to ``target`` in weighted least squares.
+
+    Args:
+        source: (..., N, D) points, any unit.
+        target: (..., N, E) points; leading axes broadcast against the source's.
+        weights: (..., N) non-negative weights with a positive sum; None weighs all alike.
+
+    Returns:
+        (..., E, D + 1) float64 matrices for ``apply_affine``. If the source spans less than D
+        dimensions (all points in a plane), the map of least norm.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    source, target = np.float64(source), np.float64(target)
+    lead = np.broadcast_shapes(source.shape[:-2], target.shape[:-2])
+    source = np.broadcast_to(source, lead + source.shape[-2:])
+    target = np.broadcast_to(target, lead + target.shape[-2:])
+    weights = _normalized(weights, source)
+    source_center, x = _centered(source, weights)
+    target_center, y = _centered(target, weights)
+    root = np.sqrt(weights)
+    linear = np.swapaxes(np.linalg.pinv(root * x) @ (root * y), -1, -2)
+    shift = target_center - (linear @ source_center[..., None])[..., 0]
+    return np.concatenate([linear, shift[..., None]], axis=-1)
+
+
+def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map (..., N, D) points by (..., E, D + 1) affine matrices: (..., N, E)."""
+    matrix = np.asarray(matrix)
+    linear = np.swapaxes(matrix[..., :-1], -1, -2)
+    return np.asarray(points) @ linear + matrix[..., None, :, -1]
+
+
+def _centered(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    center = (weights * points).sum(axis=-2)
+    return center, points - center[..., None, :]
+
+
+def _normalized(weights: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+    """Weights of sum 1 with a trailing axis, (..., N, 1)."""
+    if weights is None:
+        weights = np.ones(points.shape[-2])
+    weights = np.asarray(weights, np.float64)
+    if weights.shape[-1:] != points.shape[-2:-1]:
+        raise ValueError(
+            f"weights has the shape {weights.shape}; its last axis must be {points.shape[-2]}"
+        )
+    total = weights.sum(axis=-1, keepdims=True)
+    if (weights < 0).any() or not (total > 0).all():
+        raise ValueError("weights must not be negative and need a positive sum for each point set")
+    return (weights / total)[..., None]

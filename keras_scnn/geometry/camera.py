@@ -1,0 +1,96 @@
+"""The library's frames and its camera. Every other module refers to this one.
+
+Model frame: millimeters; x to the image's right for a frontal face, y up, z towards the viewer.
+
+Image frame (of a photo or of a crop): pixels; x right, y down, pixel centers at integers, the
+first pixel's center at (0, 0).
+
+Camera: a 3x4 weak-perspective (scaled orthographic) matrix named ``image_from_model`` or
+``crop_from_model``. Rows 0 and 1 give x and y in pixels, row 2 gives depth in pixels, larger
+nearer to the viewer. Its linear part is ``scale * FLIP @ rotation`` with a rotation of the y-up
+model frame, so only the projection turns y around; the scale is in pixels per millimeter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_scnn.geometry.rotations import nearest_rotation
+
+FLIP = np.diag([1.0, -1.0, 1.0])
+FLIP.setflags(write=False)
+
+
+def project(image_from_model: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Bring model points into the image.
+
+    Args:
+        image_from_model: (..., 3, 4) cameras.
+        points: (..., N, 3), mm, model frame; leading axes broadcast against the cameras'.
+
+    Returns:
+        (..., N, 3): x, y and depth in pixels, image frame.
+    """
+    camera = _checked(image_from_model)
+    linear = np.swapaxes(camera[..., :3], -1, -2)
+    return np.asarray(points) @ linear + camera[..., None, :, 3]
+
+
+def compose(rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Build cameras.
+
+    Args:
+        rotation: (..., 3, 3) rotations in the model frame.
+        scale: (...) pixels per millimeter.
+        translation: (..., 3) pixels, image frame: where the model's origin appears.
+
+    Returns:
+        (..., 3, 4) cameras image_from_model.
+    """
+    linear = np.asarray(scale)[..., None, None] * (FLIP @ rotation)
+    column = np.broadcast_to(np.asarray(translation)[..., None], (*linear.shape[:-1], 1))
+    return np.concatenate([linear, column], axis=-1)
+
+
+def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split cameras into what ``compose`` takes.
+
+    A regressed camera is not exactly a scaled rotation: its rotation is the nearest one, its
+    scale the mean length of the two image rows (the depth row has no say in the scale).
+
+    Args:
+        image_from_model: (..., 3, 4) cameras.
+
+    Returns:
+        rotation (..., 3, 3), scale (...) in px per mm, translation (..., 3) in px.
+    """
+    camera = _checked(image_from_model)
+    linear = camera[..., :3]
+    scale = np.linalg.norm(linear[..., :2, :], axis=-1).mean(axis=-1)
+    return nearest_rotation(FLIP @ linear), scale, camera[..., 3]
+
+
+def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.ndarray:
+    """The camera of a transformed image, such as a crop: ``to_from @ image_from_model``.
+
+    Args:
+        to_from: (..., 2, 3) 2D similarities without reflection, e.g. ``crop_from_image``, px.
+        image_from_model: (..., 3, 4) cameras.
+
+    Returns:
+        (..., 3, 4) cameras, e.g. ``crop_from_model``; depth scales as x and y do.
+    """
+    to_from, camera = np.asarray(to_from), _checked(image_from_model)
+    if to_from.shape[-2:] != (2, 3):
+        raise ValueError(f"to_from has the shape {to_from.shape}; it must be (..., 2, 3)")
+    image_rows = to_from[..., :2] @ camera[..., :2, :]
+    image_rows[..., 3] += to_from[..., 2]
+    scale = np.sqrt(np.abs(np.linalg.det(to_from[..., :2])))[..., None, None]
+    return np.concatenate([image_rows, scale * camera[..., 2:, :]], axis=-2)
+
+
+def _checked(image_from_model: np.ndarray) -> np.ndarray:
+    camera = np.asarray(image_from_model)
+    if camera.shape[-2:] != (3, 4):
+        raise ValueError(f"image_from_model has the shape {camera.shape}; it must be (..., 3, 4)")
+    return camera

@@ -1,0 +1,60 @@
+"""Crop transforms with exact pixel centers.
+
+A box is a half-open slice of pixels, ``x0, y0, x1, y1``: the box 0, 0, 4, 4 covers the pixels 0
+to 3, whose areas reach from -0.5 to 3.5 in the image frame of ``geometry.camera``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
+    """The transform from a photo to a square crop.
+
+    ``u = (x - x0 + 0.5) * size / (x1 - x0) - 0.5``, and likewise for y: the outer edges of the
+    box become the outer edges of the crop, so a box of ``size`` pixels is copied unchanged.
+
+    Args:
+        box: (..., 4) half-open pixel boxes x0, y0, x1, y1; fractions and parts outside of the
+            photo are allowed.
+        size: side of the crop in pixels.
+
+    Returns:
+        (..., 2, 3) float64 affine matrices, for ``cv2.warpAffine`` or ``transform_camera`` (a
+        similarity if the box is square).
+
+    Raises:
+        ValueError: a box is empty, or the size is not positive.
+    """
+    box = np.asarray(box, np.float64)
+    if box.shape[-1:] != (4,):
+        raise ValueError(f"box has the shape {box.shape}; it must be (..., 4): x0, y0, x1, y1")
+    first, extent = box[..., :2], box[..., 2:] - box[..., :2]
+    if size <= 0 or not (extent > 0).all():
+        raise ValueError(f"size ({size}) and the boxes' widths and heights must be above 0")
+    scale = size / extent
+    matrix = np.zeros((*box.shape[:-1], 2, 3))
+    matrix[..., [0, 1], [0, 1]] = scale
+    matrix[..., 2] = (0.5 - first) * scale - 0.5
+    return matrix
+
+
+def invert_affine(to_from: np.ndarray) -> np.ndarray:
+    """Invert 2D affine transforms, e.g. ``crop_from_image`` to ``image_from_crop``.
+
+    Args:
+        to_from: (..., 2, 3) affine matrices.
+
+    Returns:
+        (..., 2, 3) inverse matrices.
+
+    Raises:
+        ValueError: a matrix has no inverse.
+    """
+    to_from = np.asarray(to_from, np.float64)
+    try:
+        linear = np.linalg.inv(to_from[..., :2])
+    except np.linalg.LinAlgError as error:
+        raise ValueError("to_from has a singular linear part; it has no inverse") from error
+    return np.concatenate([linear, -linear @ to_from[..., 2:]], axis=-1)

@@ -1,0 +1,58 @@
+"""Triangle meshes: vertex normals."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Unit normals at the vertices: area-weighted means of the triangles' normals.
+
+    Args:
+        vertices: (..., N, 3) in a right-handed frame, such as the model frame.
+        triangles: (T, 3) integer vertex indices, counter-clockwise seen from outside.
+
+    Returns:
+        (..., N, 3) of the vertices' dtype (float32 or float64), unit length, outward; zero where
+        no triangle of positive area touches a vertex.
+
+    Raises:
+        ValueError: the shapes do not fit, or an index is out of range.
+    """
+    vertices = np.asarray(vertices)
+    if vertices.dtype not in (np.float32, np.float64):
+        vertices = vertices.astype(np.float64)
+    triangles = np.ascontiguousarray(triangles)
+    if vertices.ndim < 2 or vertices.shape[-1] != 3 or triangles.shape[1:] != (3,):
+        raise ValueError(
+            f"vertices and triangles have the shapes {vertices.shape} and {triangles.shape}; "
+            "they must be (..., N, 3) and (T, 3)"
+        )
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < vertices.shape[-2]:
+        raise ValueError(f"triangles must index the {vertices.shape[-2]} vertices")
+    flat = np.ascontiguousarray(vertices).reshape(-1, *vertices.shape[-2:])
+    normals = np.zeros(flat.shape, flat.dtype)
+    _accumulate_normals(flat, triangles, normals)
+    return normals.reshape(vertices.shape)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _accumulate_normals(vertices, triangles, normals):
+    for batch in range(vertices.shape[0]):
+        v, n = vertices[batch], normals[batch]
+        for t in range(triangles.shape[0]):
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            ux, uy, uz = v[b, 0] - v[a, 0], v[b, 1] - v[a, 1], v[b, 2] - v[a, 2]
+            wx, wy, wz = v[c, 0] - v[a, 0], v[c, 1] - v[a, 1], v[c, 2] - v[a, 2]
+            x, y, z = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
+            for k in (a, b, c):
+                n[k, 0] += x
+                n[k, 1] += y
+                n[k, 2] += z
+        for i in range(n.shape[0]):
+            length = np.sqrt(n[i, 0] ** 2 + n[i, 1] ** 2 + n[i, 2] ** 2)
+            if length > 0:
+                n[i, 0] /= length
+                n[i, 1] /= length
+                n[i, 2] /= length

@@ -1,0 +1,86 @@
+"""Rotation matrices and the Euler angles of the field's annotation files.
+
+The angles are those of the .mat files of 300W-LP and AFLW2000-3D (Zhu et al., "Face Alignment
+Across Large Poses: A 3D Solution", 2016): ``R = Rx(pitch) Ry(yaw) Rz(roll)`` with ::
+
+    Rx = [1 0 0; 0 c s; 0 -s c]   Ry = [c 0 -s; 0 1 0; s 0 c]   Rz = [c s 0; -s c 0; 0 0 1]
+
+in a frame with x to the right, y up and z towards the viewer. Angles are radians.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+def rotation_from_euler(euler: np.ndarray) -> np.ndarray:
+    """Rotation matrices of Euler angles.
+
+    Args:
+        euler: (..., 3) pitch, yaw, roll, radians.
+
+    Returns:
+        (..., 3, 3) float64 rotation matrices, determinant +1.
+
+    Raises:
+        ValueError: the last axis is not 3.
+    """
+    euler = np.asarray(euler, np.float64)
+    if euler.shape[-1:] != (3,):
+        raise ValueError(f"euler has the shape {euler.shape}; it must be (..., 3)")
+    # The files' elementary matrices turn the other way around than scipy's.
+    matrices = Rotation.from_euler("XYZ", -euler.reshape(-1, 3)).as_matrix()
+    return matrices.reshape(*euler.shape[:-1], 3, 3)
+
+
+def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
+    """Euler angles of rotation matrices.
+
+    Args:
+        rotation: (..., 3, 3) rotation matrices.
+
+    Returns:
+        (..., 3) float64 pitch, yaw, roll in radians: pitch and roll in [-pi, pi], yaw in
+        [-pi/2, pi/2]. At yaw = +-pi/2 only a combination of pitch and roll is defined, and
+        roll is 0.
+    """
+    rotation = np.asarray(rotation, np.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Gimbal lock")
+        angles = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_euler("XYZ")
+    return -angles.reshape(*rotation.shape[:-2], 3)
+
+
+def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """The rotation nearest to a matrix in the Frobenius norm (Kabsch 1976, Umeyama 1991).
+
+    Args:
+        matrix: (..., D, D) of rank D - 1 at least.
+
+    Returns:
+        (..., D, D) orthonormal matrices of determinant +1.
+    """
+    u, _, vt = np.linalg.svd(matrix)
+    u[..., :, -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return u @ vt
+
+
+def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Angle of the rotation that brings ``a`` to ``b``.
+
+    Args:
+        a: (..., 3, 3) rotation matrices.
+        b: (..., 3, 3) rotation matrices; broadcast against ``a``.
+
+    Returns:
+        (...) radians in [0, pi].
+    """
+    between = np.swapaxes(a, -1, -2) @ np.asarray(b)
+    # The arc cosine of the trace alone loses half the digits at small angles.
+    skew = between - np.swapaxes(between, -1, -2)
+    sine = np.linalg.norm(skew, axis=(-2, -1)) / np.sqrt(8.0)
+    cosine = (np.trace(between, axis1=-2, axis2=-1) - 1) / 2
+    return np.arctan2(sine, cosine)

@@ -1,0 +1,255 @@
+"""The 3D morphable model: a mean face, an identity basis and an expression basis.
+
+A face is ``mean + identity_basis @ identity + expression_basis @ expression`` (Blanz and Vetter,
+"A Morphable Model for the Synthesis of 3D Faces", 1999; expressions as a second linear basis after
+Cao et al., "FaceWarehouse", 2014). All arrays are in the model frame of ``geometry.camera``:
+millimeters, x to the image's right for a frontal face, y up, z towards the viewer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.geometry.mesh import vertex_normals
+from keras_scnn.storage import read_npz, write_npz
+
+FILE_FORMAT = "keras_scnn.morphable_model"
+FILE_VERSION = 1
+ASSET = Path(__file__).parent / "assets" / "open_face" / "open_face.npz"
+
+_SHAPES = dict(
+    mean=("N", 3), identity_basis=("N", 3, "K"), expression_basis=("N", 3, "L"),
+    triangles=("T", 3), landmark_indices=(68,), expression_bounds=("L", 2),
+    landmark_offsets=(68, 3), uv=("N", 2), mediapipe_indices=(468,), regions=("N",), mirror=("N",),
+)  # fmt: skip
+_INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
+_DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
+_OPTIONAL = ("landmark_offsets", "uv", "mediapipe_indices", "regions", "mirror")
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableModel:
+    """An immutable 3D morphable face model; every array is read-only.
+
+    Attributes:
+        name: short identifier, stored with everything made from the model.
+        mean: (N, 3) float32, mm, model frame. The neutral mean face.
+        identity_basis: (N, 3, K) float32, mm per standard deviation of each component.
+        expression_basis: (N, 3, L) float32, mm at weight 1.
+        triangles: (T, 3) int32, counter-clockwise seen from outside.
+        landmark_indices: (68,) int32, vertices of the iBUG 68 landmarks.
+        expression_names: L names.
+        expression_bounds: (L, 2) float32, least and greatest weight; infinite where unbounded.
+        landmark_offsets: (68, 3) float32, mm, model frame. Added to the landmark vertices by
+            ``landmarks``, to compare with points annotated at another model's landmark sites.
+        uv: (N, 2) float32 in [0, 1], u to the right, v up; or None.
+        mediapipe_indices: (468,) int32, vertices nearest to MediaPipe's FaceMesh points; or None.
+        regions: (N,) uint8, 0 skin, 1 mouth interior, 2 teeth, 3 left eye, 4 right eye
+            (the subject's left, x > 0); or None.
+        mirror: (N,) int32, the vertex that each vertex becomes in a mirror image; or None.
+        license: terms of the model's data.
+
+    Raises:
+        ValueError: an array's shape does not fit the others, or an index is out of range.
+    """
+
+    name: str
+    mean: np.ndarray
+    identity_basis: np.ndarray
+    expression_basis: np.ndarray
+    triangles: np.ndarray
+    landmark_indices: np.ndarray
+    expression_names: tuple[str, ...]
+    expression_bounds: np.ndarray
+    landmark_offsets: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    mediapipe_indices: np.ndarray | None = None
+    regions: np.ndarray | None = None
+    mirror: np.ndarray | None = None
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if self.landmark_offsets is None:
+            object.__setattr__(self, "landmark_offsets", np.zeros((68, 3)))
+        object.__setattr__(self, "expression_names", tuple(map(str, self.expression_names)))
+        sizes: dict[str, int] = {}
+        for field, shape in _SHAPES.items():
+            value = getattr(self, field)
+            if value is None and field in _OPTIONAL:
+                continue
+            array = np.array(value, _DTYPES.get(field, np.float32))
+            _check_shape(field, array, shape, sizes)
+            array.setflags(write=False)
+            object.__setattr__(self, field, array)
+        self._check_indices()
+
+    def _check_indices(self) -> None:
+        for field in _INDEX_FIELDS:
+            array = getattr(self, field)
+            if array is not None and not np.isin(array, range(len(self.mean))).all():
+                raise ValueError(
+                    f"{field} of face model '{self.name}' goes out of range: indices must lie in "
+                    f"0 to {len(self.mean) - 1}"
+                )
+        if len(self.expression_names) != self.n_expression:
+            raise ValueError(
+                f"expression_names of face model '{self.name}' has {len(self.expression_names)} "
+                f"names for {self.n_expression} expression components"
+            )
+
+    @property
+    def n_vertices(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def n_identity(self) -> int:
+        return self.identity_basis.shape[-1]
+
+    @property
+    def n_expression(self) -> int:
+        return self.expression_basis.shape[-1]
+
+    @property
+    def identity_weights_mm(self) -> np.ndarray:
+        """(K,) float32, mm: root mean square vertex displacement of one standard deviation."""
+        return np.sqrt((self.identity_basis**2).sum(axis=1).mean(axis=0))
+
+    def vertices(
+        self, identity: np.ndarray | None = None, expression: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Vertices of one face or of a batch.
+
+        Args:
+            identity: (..., K) coefficients in standard deviations; None is the mean person.
+            expression: (..., L) weights; None is neutral.
+
+        Returns:
+            (..., N, 3) float32, mm, model frame.
+
+        Raises:
+            ValueError: the last axis is not K, or not L.
+        """
+        return _combine(self.mean, self.identity_basis, self.expression_basis, identity, expression)
+
+    def landmarks(
+        self,
+        identity: np.ndarray | None = None,
+        expression: np.ndarray | None = None,
+        with_offsets: bool = True,
+    ) -> np.ndarray:
+        """The 68 iBUG landmarks: (..., 68, 3) float32, mm, model frame.
+
+        Args:
+            identity: (..., K) coefficients in standard deviations; None is the mean person.
+            expression: (..., L) weights; None is neutral.
+            with_offsets: add ``landmark_offsets``; False gives the vertices themselves.
+        """
+        mean, identity_basis, expression_basis = self.landmark_basis(with_offsets)
+        return _combine(mean, identity_basis, expression_basis, identity, expression)
+
+    def landmark_basis(
+        self, with_offsets: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean (68, 3), identity (68, 3, K) and expression (68, 3, L) rows of the landmarks, mm."""
+        index = self.landmark_indices
+        mean = self.mean[index] + (self.landmark_offsets if with_offsets else 0)
+        return mean, self.identity_basis[index], self.expression_basis[index]
+
+    def normals(self, vertices: np.ndarray) -> np.ndarray:
+        """Unit outward vertex normals of (..., N, 3) vertices in the model frame: (..., N, 3)."""
+        return vertex_normals(vertices, self.triangles)
+
+    def clip_expression(self, expression: np.ndarray) -> np.ndarray:
+        """(..., L) weights brought into ``expression_bounds``."""
+        return np.clip(expression, self.expression_bounds[:, 0], self.expression_bounds[:, 1])
+
+    def replace(self, **changes) -> MorphableModel:
+        """A copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+    def truncated(self, n_identity: int, n_expression: int) -> MorphableModel:
+        """A copy with the leading components only, as 3DDFA keeps 40 + 10 of BFM's 199 + 29.
+
+        Raises:
+            ValueError: more components are asked for than there are.
+        """
+        for what, asked, there in (
+            ("n_identity", n_identity, self.n_identity),
+            ("n_expression", n_expression, self.n_expression),
+        ):
+            if not 0 <= asked <= there:
+                raise ValueError(f"{what} is {asked}; face model '{self.name}' has {there}")
+        return self.replace(
+            identity_basis=self.identity_basis[..., :n_identity],
+            expression_basis=self.expression_basis[..., :n_expression],
+            expression_names=self.expression_names[:n_expression],
+            expression_bounds=self.expression_bounds[:n_expression],
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to an .npz file, whole or not at all."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        arrays = {key: np.asarray(value) for key, value in arrays.items() if value is not None}
+        write_npz(path, FILE_FORMAT, FILE_VERSION, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> MorphableModel:
+        """Read a model written by ``save``, or the embedded one, whose bases are quantized.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no face model of this format and version, or is damaged.
+        """
+        arrays = read_npz(path, FILE_FORMAT, FILE_VERSION)
+        if missing := _SHAPES.keys() - arrays.keys() - set(_OPTIONAL):
+            raise ValueError(f"{path}: a face model needs the arrays {', '.join(sorted(missing))}")
+        for basis in ("identity_basis", "expression_basis"):
+            scale = arrays.pop(f"{basis}_scale", None)
+            if scale is not None:
+                arrays[basis] = arrays[basis].astype(np.float32) * scale
+        arrays["expression_names"] = tuple(arrays["expression_names"].tolist())
+        known = {field.name for field in dataclasses.fields(cls)}
+        texts = {key: str(arrays.pop(key, "")) for key in ("name", "license")}
+        try:
+            return cls(**texts, **{key: arrays[key] for key in known & arrays.keys()})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def open_face(cls) -> MorphableModel:
+        """The embedded CC0 face model: 80 identity components and 51 ARKit expressions."""
+        return cls.load(ASSET)
+
+
+def _check_shape(field: str, array: np.ndarray, shape: tuple, sizes: dict[str, int]) -> None:
+    expected = tuple(
+        sizes.setdefault(n, array.shape[i] if i < array.ndim else -1) if isinstance(n, str) else n
+        for i, n in enumerate(shape)
+    )
+    if array.shape != expected:
+        raise ValueError(f"{field} has the shape {array.shape}; it must be {expected}")
+    if field != "expression_bounds" and not np.isfinite(array).all():
+        raise ValueError(f"{field} has values that are not finite")
+
+
+def _combine(mean, identity_basis, expression_basis, identity, expression) -> np.ndarray:
+    result = mean
+    for name, basis, weights in (
+        ("identity", identity_basis, identity),
+        ("expression", expression_basis, expression),
+    ):
+        if weights is None:
+            continue
+        weights = np.asarray(weights, np.float32)
+        if weights.shape[-1:] != basis.shape[-1:]:
+            raise ValueError(
+                f"{name} has the shape {weights.shape}; its last axis must be {basis.shape[-1]}"
+            )
+        flat = weights @ basis.reshape(-1, basis.shape[-1]).T
+        result = result + flat.reshape(*weights.shape[:-1], *mean.shape)
+    return result.copy() if result is mean else result

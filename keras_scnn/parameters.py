@@ -1,0 +1,126 @@
+"""The parameters that a network regresses: pose (12), identity (K) and expression (L).
+
+The pose is the 3x4 weak-perspective camera ``crop_from_model`` of ``geometry.camera``, row-major,
+as in 3DDFA (Zhu et al., "Face Alignment in Full Pose Range", 2019), with this library's frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+POSE_SIZE = 12
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Where pose, identity and expression stand in a parameter vector."""
+
+    n_identity: int
+    n_expression: int
+
+    @property
+    def pose(self) -> slice:
+        return slice(0, POSE_SIZE)
+
+    @property
+    def identity(self) -> slice:
+        return slice(POSE_SIZE, POSE_SIZE + self.n_identity)
+
+    @property
+    def expression(self) -> slice:
+        return slice(POSE_SIZE + self.n_identity, self.size)
+
+    @property
+    def size(self) -> int:
+        return POSE_SIZE + self.n_identity + self.n_expression
+
+
+@dataclass(frozen=True, eq=False)
+class FaceParameters:
+    """Parameters of one face or of a batch.
+
+    Attributes:
+        pose: (..., 3, 4), the camera crop_from_model (or image_from_model), px and px per mm.
+        identity: (..., K), standard deviations.
+        expression: (..., L), weights.
+    """
+
+    pose: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+
+    @property
+    def layout(self) -> ParameterLayout:
+        return ParameterLayout(self.identity.shape[-1], self.expression.shape[-1])
+
+    def to_vector(self) -> np.ndarray:
+        """(..., 12 + K + L), float32: pose row-major, then identity, then expression."""
+        pose = np.asarray(self.pose).reshape(*np.shape(self.pose)[:-2], POSE_SIZE)
+        parts = (pose, self.identity, self.expression)
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+    @classmethod
+    def from_vector(cls, vector: np.ndarray, layout: ParameterLayout) -> FaceParameters:
+        """Split (..., 12 + K + L) vectors.
+
+        Raises:
+            ValueError: the last axis does not fit the layout.
+        """
+        vector = np.asarray(vector)
+        if vector.shape[-1:] != (layout.size,):
+            raise ValueError(
+                f"vector has the shape {vector.shape}; its last axis must be {layout.size} "
+                f"(12 pose, {layout.n_identity} identity, {layout.n_expression} expression)"
+            )
+        pose = vector[..., layout.pose].reshape(*vector.shape[:-1], 3, 4)
+        return cls(pose, vector[..., layout.identity], vector[..., layout.expression])
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """Zero mean and unit scale for each parameter, so that a network's outputs are alike.
+
+    Attributes:
+        mean: (P,) float32.
+        scale: (P,) float32, above 0.
+
+    Raises:
+        ValueError: shapes differ, or a scale is not positive.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in ("mean", "scale"):
+            array = np.array(getattr(self, field), np.float32)
+            array.setflags(write=False)
+            object.__setattr__(self, field, array)
+        if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
+            raise ValueError(
+                f"mean and scale have the shapes {self.mean.shape} and {self.scale.shape}; "
+                "both must be (P,)"
+            )
+        if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise ValueError("scale must be finite and above 0 everywhere")
+
+    @classmethod
+    def from_samples(cls, vectors: np.ndarray, least_scale: float = 1e-3) -> Whitening:
+        """Mean and standard deviation of (M, P) sample vectors, M above 0.
+
+        Args:
+            vectors: the samples, unwhitened.
+            least_scale: parameters that hardly vary (the free depth translation) get this scale.
+        """
+        scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), least_scale)
+        return cls(np.mean(vectors, axis=0, dtype=np.float64), scale)
+
+    def whiten(self, vector: np.ndarray) -> np.ndarray:
+        """(..., P) parameters to (..., P) network outputs."""
+        return (np.asarray(vector) - self.mean) / self.scale
+
+    def unwhiten(self, vector: np.ndarray) -> np.ndarray:
+        """(..., P) network outputs to (..., P) parameters."""
+        return np.asarray(vector) * self.scale + self.mean

@@ -1,0 +1,55 @@
+"""Files written whole or not at all, and .npz files that are read without trusting them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends without an error.
+
+    Yields:
+        a path with the same suffix, to be written by the block.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_npz(path: str | os.PathLike, kind: str, version: int, **arrays: np.ndarray) -> None:
+    """Write a compressed .npz file that names its format and version."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, format=kind, version=version, **arrays)
+
+
+def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.ndarray]:
+    """Read the arrays of a file written by ``write_npz``; nothing in it is ever unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or of another format or version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a '{kind}' .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
+        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    found, found_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
+    if (found, found_version) != (kind, version):
+        raise ValueError(
+            f"{path}: format '{found}' version {found_version}; expected '{kind}' version {version}"
+        )
+    return arrays

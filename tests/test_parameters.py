@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
+
+
+def test_the_parts_of_a_vector_follow_one_another_without_a_gap():
+    layout = ParameterLayout(n_identity=40, n_expression=10)
+    assert layout.size == 62  # 3DDFA's 62 parameters: 12 + 40 + 10
+    order = np.arange(62)
+    parts = [order[layout.pose], order[layout.identity], order[layout.expression]]
+    np.testing.assert_array_equal(np.concatenate(parts), order)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3))
+def test_vectors_and_parts_are_the_same_thing(n_identity, n_expression, batch):
+    layout = ParameterLayout(n_identity, n_expression)
+    vector = np.random.default_rng(batch).normal(size=(batch, layout.size)).astype(np.float32)
+    parameters = FaceParameters.from_vector(vector, layout)
+    assert parameters.pose.shape == (batch, 3, 4)
+    assert parameters.layout == layout
+    np.testing.assert_array_equal(parameters.to_vector(), vector)
+
+
+def test_the_pose_is_row_major():
+    parameters = FaceParameters.from_vector(np.arange(14.0), ParameterLayout(1, 1))
+    np.testing.assert_array_equal(parameters.pose[1], [4, 5, 6, 7])
+
+
+def test_a_vector_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="must be 62"):
+        FaceParameters.from_vector(np.zeros((2, 61)), ParameterLayout(40, 10))
+
+
+def test_whitened_samples_have_mean_zero_and_deviation_one():
+    samples = np.random.default_rng(0).normal(5, 3, size=(500, 4))
+    whitening = Whitening.from_samples(samples)
+    whitened = whitening.whiten(samples)
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(whitened.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(whitening.unwhiten(whitened), samples, atol=1e-4)
+
+
+def test_a_parameter_that_never_varies_keeps_a_usable_scale():
+    whitening = Whitening.from_samples(np.full((10, 2), 7.0))
+    np.testing.assert_array_equal(whitening.whiten([7.0, 7.0]), [0, 0])
+    assert (whitening.scale > 0).all()
+
+
+@pytest.mark.parametrize(
+    "mean, scale, message",
+    [
+        ([0.0, 0.0], [1.0], "shapes"),
+        ([0.0], [0.0], "above 0"),
+        ([0.0], [np.inf], "finite"),
+    ],
+)
+def test_a_whitening_that_cannot_work_is_refused(mean, scale, message):
+    with pytest.raises(ValueError, match=message):
+        Whitening(mean, scale)

