@@ -129,4 +129,6 @@ def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> Fi
     fitted = project(pose, solver.shapes(state))
     square = ((fitted[..., :2] - landmarks[..., :2]) ** 2).sum(axis=-1)
     residual = np.sqrt((weights * square).sum(axis=1) / weights.sum(axis=1))
-    return FitResult(FaceParameters(pose, state.identity[group], state.expression), fitted, residual)
+    return FitResult(
+        FaceParameters(pose, state.identity[group], state.expression), fitted, residual
+    )

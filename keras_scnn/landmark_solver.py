@@ -165,7 +165,9 @@ class LandmarkSolver:
         """Take weights that sit on a bound and are pushed outwards out of the equations."""
         first, slope = SHIFT + self._depth, g[:, SHIFT + self._depth :, 0]
         low, high = self._bounds
-        stuck = ((state.expression <= low) & (slope > 0)) | ((state.expression >= high) & (slope < 0))
+        stuck = ((state.expression <= low) & (slope > 0)) | (
+            (state.expression >= high) & (slope < 0)
+        )
         photo, column = np.nonzero(stuck)
         a[photo, column + first, :] = 0
         a[photo, :, column + first] = 0

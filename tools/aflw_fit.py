@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from aflw_targets import MIRROR68, AflwTargets
 from tqdm import tqdm
 
+from aflw_targets import MIRROR68, AflwTargets
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.geometry.camera import FLIP, decompose
 from keras_scnn.morphable_model import MorphableModel
@@ -38,7 +38,10 @@ def fit_targets(
 
 def _fit(model: MorphableModel, landmarks: np.ndarray) -> np.ndarray:
     chunks = np.array_split(landmarks, max(1, len(landmarks) // CHUNK))
-    fits = [fit_landmarks(model, c, options=OPTIONS).parameters.to_vector() for c in tqdm(chunks, desc="fitting")]
+    fits = [
+        fit_landmarks(model, c, options=OPTIONS).parameters.to_vector()
+        for c in tqdm(chunks, desc="fitting")
+    ]
     return np.concatenate(fits)
 
 

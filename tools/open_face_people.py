@@ -12,9 +12,9 @@ import re
 
 import numpy as np
 import scipy.linalg
-from makehuman import HeadData
 
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from makehuman import HeadData
 
 SPREAD = {
     "head": 0.15, "nose": 0.19, "mouth": 0.19, "eyes": 0.19, "chin": 0.20, "cheek": 0.20,

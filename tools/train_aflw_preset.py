@@ -25,12 +25,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import cv2
 import keras
 import numpy as np
-from aflw_augment import ParameterMover, augment, move_landmarks
-from aflw_fit import fit_targets
-from aflw_targets import AflwTargets, load_targets
 from keras import ops
 from tqdm import tqdm
 
+from aflw_augment import augment, move_landmarks
+from aflw_fit import fit_targets
+from aflw_targets import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder, build_regressor, save_preset
 from keras_scnn.parameters import ParameterLayout, Whitening
@@ -168,7 +168,9 @@ def start_head(branch, whitened, images, targets, ridge=1e-2) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("aflw", type=Path, help="folder with crops/ and labels.npz")
-    parser.add_argument("--work", type=Path, required=True, help="where intermediate steps are kept")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="where intermediate steps are kept"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the preset's folder")
     parser.add_argument("--encoder", default="mobilenet_0.5")
     parser.add_argument("--batch-size", type=int, default=64)

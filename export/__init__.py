@@ -1,0 +1,1 @@
+"""Export of trained networks; installed as ``keras_scnn.export``."""

@@ -1,0 +1,32 @@
+"""Losses: pure functions of ``keras.ops``, and thin ``keras.losses.Loss`` classes around them."""
+
+from keras_scnn.losses.contrastive import (
+    ContrastiveLoss,
+    ExponentialContrastiveLoss,
+    contrastive_loss,
+    exponential_contrastive_loss,
+)
+from keras_scnn.losses.identity import IdentityLoss, identity_loss
+from keras_scnn.losses.regression import (
+    WPDC,
+    LandmarkDistance,
+    VertexDistance,
+    landmark_distance,
+    vertex_distance,
+    wpdc,
+)
+
+__all__ = [
+    "WPDC",
+    "ContrastiveLoss",
+    "ExponentialContrastiveLoss",
+    "IdentityLoss",
+    "LandmarkDistance",
+    "VertexDistance",
+    "contrastive_loss",
+    "exponential_contrastive_loss",
+    "identity_loss",
+    "landmark_distance",
+    "vertex_distance",
+    "wpdc",
+]

@@ -1,0 +1,126 @@
+"""Contrastive losses on a distance between the two sides of a pair.
+
+``same`` is 1 where both photos show one person and 0 where they show two. Every loss is the mean
+over the batch's pairs of a pull on the same and a push on the different; a batch without pairs of
+a kind gets exactly 0 from that kind, and finite gradients.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+def contrastive_loss(same, distance, margin=1.0):
+    """Squared hinge: ``same d^2 / 2 + (1 - same) max(margin - d, 0)^2 / 2``.
+
+    Hadsell, Chopra and LeCun, "Dimensionality Reduction by Learning an Invariant Mapping", 2006,
+    equation 4.
+
+    Args:
+        same: (B,) 0 or 1.
+        distance: (B,) at least 0, any unit.
+        margin: different pairs are pushed apart up to this distance; same unit.
+
+    Returns:
+        Scalar float32.
+    """
+    same, distance = _as_float(same), _as_float(distance)
+    push = ops.maximum(margin - distance, 0.0)
+    return ops.mean(same * distance**2 + (1 - same) * push**2) / 2
+
+
+def exponential_contrastive_loss(same, distance, upper_bound):
+    """Exponential form: ``same (2 / Q) d^2 + (1 - same) 2 Q exp(-2.77 d / Q)``.
+
+    Chopra, Hadsell and LeCun, "Learning a Similarity Metric Discriminatively, with Application to
+    Face Verification", 2005, equation 8.
+
+    Args:
+        same: (B,) 0 or 1.
+        distance: (B,) at least 0, any unit.
+        upper_bound: Q, the greatest distance that is to be expected; same unit.
+
+    Returns:
+        Scalar float32.
+    """
+    same, distance = _as_float(same), _as_float(distance)
+    pull = 2 / upper_bound * distance**2
+    push = 2 * upper_bound * ops.exp(-2.77 / upper_bound * distance)
+    return ops.mean(same * pull + (1 - same) * push)
+
+
+def different_quantile(same, distance, quantile: float):
+    """The given quantile of the distances of the batch's different-person pairs.
+
+    The lower of the two neighbors where the quantile falls between two; no gradient flows
+    through it. A batch without different pairs gives 0, a margin that pushes nothing.
+    """
+    same, distance = _as_float(same), ops.stop_gradient(_as_float(distance))
+    different = same < 0.5
+    count = ops.sum(ops.cast(different, "int32"))
+    ordered = ops.sort(ops.where(different, distance, float("inf")))
+    rank = ops.cast(ops.floor(quantile * ops.cast(count - 1, "float32")), "int32")
+    found = ops.take(ordered, ops.maximum(rank, 0))
+    return ops.where(count > 0, found, 0.0)
+
+
+def _as_float(values):
+    return ops.reshape(ops.cast(values, "float32"), (-1,))
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class ContrastiveLoss(keras.losses.Loss):
+    """``contrastive_loss`` with a fixed margin, or one taken from each batch.
+
+    Args:
+        margin: in the distance's unit; or None with ``margin_quantile``.
+        margin_quantile: 0 to 1: the margin is this quantile of the batch's own different-person
+            distances, times ``margin_factor``.
+        margin_factor: with 1 only the closer of the different pairs are pushed.
+
+    Raises:
+        ValueError: not exactly one of the two is given, or the quantile is out of range.
+    """
+
+    def __init__(
+        self, margin=None, margin_quantile=None, margin_factor=1.0, name="contrastive_loss"
+    ):
+        super().__init__(name=name)
+        if (margin is None) == (margin_quantile is None):
+            raise ValueError("give either margin or margin_quantile")
+        if margin_quantile is not None and not 0 <= margin_quantile <= 1:
+            raise ValueError(f"margin_quantile is {margin_quantile}; it must lie in 0 to 1")
+        self.margin, self.margin_quantile = margin, margin_quantile
+        self.margin_factor = margin_factor
+
+    def call(self, y_true, y_pred):
+        margin = self.margin
+        if margin is None:
+            margin = self.margin_factor * different_quantile(y_true, y_pred, self.margin_quantile)
+        return contrastive_loss(y_true, y_pred, margin)
+
+    def get_config(self):
+        return {
+            "margin": self.margin,
+            "margin_quantile": self.margin_quantile,
+            "margin_factor": self.margin_factor,
+            "name": self.name,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class ExponentialContrastiveLoss(keras.losses.Loss):
+    """``exponential_contrastive_loss`` with a fixed upper bound Q."""
+
+    def __init__(self, upper_bound: float, name="exponential_contrastive_loss"):
+        super().__init__(name=name)
+        if not upper_bound > 0:
+            raise ValueError(f"upper_bound is {upper_bound}; it must be above 0")
+        self.upper_bound = upper_bound
+
+    def call(self, y_true, y_pred):
+        return exponential_contrastive_loss(y_true, y_pred, self.upper_bound)
+
+    def get_config(self):
+        return {"upper_bound": self.upper_bound, "name": self.name}

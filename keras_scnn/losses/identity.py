@@ -1,0 +1,42 @@
+"""The identity loss: a person stays recognizable in feature space."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+def identity_loss(same, similarity, margin=0.2):
+    """Cosine embedding loss: ``same (1 - cos) + (1 - same) max(cos - margin, 0)``.
+
+    The features of one person point one way; those of two people may be as alike as ``margin``.
+
+    Args:
+        same: (B,) 1 where both photos show one person, else 0.
+        similarity: (B,) cosine of the two features, -1 to 1.
+        margin: -1 to 1.
+
+    Returns:
+        Scalar float32, the mean over the pairs; a kind of pair that the batch lacks adds 0.
+    """
+    same = ops.reshape(ops.cast(same, "float32"), (-1,))
+    similarity = ops.reshape(ops.cast(similarity, "float32"), (-1,))
+    push = ops.maximum(similarity - margin, 0.0)
+    return ops.mean(same * (1 - similarity) + (1 - same) * push)
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class IdentityLoss(keras.losses.Loss):
+    """``identity_loss`` for the output ``feature_similarity``."""
+
+    def __init__(self, margin: float = 0.2, name="identity_loss"):
+        super().__init__(name=name)
+        if not -1 <= margin <= 1:
+            raise ValueError(f"margin is {margin}; a cosine lies in -1 to 1")
+        self.margin = margin
+
+    def call(self, y_true, y_pred):
+        return identity_loss(y_true, y_pred, self.margin)
+
+    def get_config(self):
+        return {"margin": self.margin, "name": self.name}

@@ -1,0 +1,18 @@
+"""The networks: encoder, heads, the Siamese pair, and presets that carry trained weights."""
+
+from keras_scnn.models.encoder import ENCODERS, build_encoder
+from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
+from keras_scnn.models.presets import Preset, load_preset, save_preset
+from keras_scnn.models.siamese import build_siamese
+
+__all__ = [
+    "ENCODERS",
+    "FaceDecoder",
+    "Preset",
+    "build_branch",
+    "build_encoder",
+    "build_regressor",
+    "build_siamese",
+    "load_preset",
+    "save_preset",
+]

@@ -1,0 +1,122 @@
+"""Heads of the branch, and the layer that decodes parameters to landmarks or vertices."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+
+FEATURE_SIZE = 512
+
+
+def build_branch(
+    encoder: keras.Model, layout: ParameterLayout, feature_size: int = FEATURE_SIZE
+) -> keras.Model:
+    """The single-image network that is trained, exported and shared by both sides of a pair.
+
+    Args:
+        encoder: from ``build_encoder``.
+        layout: sizes of the parameter vector.
+        feature_size: length of the identity feature; 0 leaves the feature head out.
+
+    Returns:
+        A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
+        whitened; ``features`` (B, feature_size) float32 of unit length.
+    """
+    hidden = encoder(encoder.inputs[0])
+    outputs = {
+        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(hidden)
+    }
+    if feature_size:
+        raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
+        outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
+    return keras.Model(encoder.inputs[0], outputs, name="branch")
+
+
+def build_regressor(
+    branch: keras.Model, face_model: MorphableModel, whitening: Whitening
+) -> keras.Model:
+    """The branch with its landmarks decoded: image to ``parameters`` and ``landmarks``.
+
+    ``landmarks`` are (B, 68, 3) float32 in crop px, depth towards the viewer.
+    """
+    image = keras.Input(branch.input_shape[1:], name="image")
+    parameters = branch(image)["parameters"]
+    landmarks = FaceDecoder.landmarks(face_model, whitening, name="landmarks")(parameters)
+    return keras.Model(image, {"parameters": parameters, "landmarks": landmarks}, name="regressor")
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class FaceDecoder(keras.layers.Layer):
+    """Whitened parameters (B, P) to posed points (B, M, 3) in crop px, in float32.
+
+    The face model's rows are weights that are not trained, so they are saved with a model. Use
+    ``FaceDecoder.landmarks`` or ``FaceDecoder.vertices`` to make one.
+
+    Args:
+        n_points: M. n_identity: K. n_expression: L.
+        clip: bring expression weights into the model's bounds, as reconstruction does; training
+            does not, since a clipped weight has no gradient.
+    """
+
+    def __init__(self, n_points: int, n_identity: int, n_expression: int, clip=False, **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(trainable=False, **kwargs)
+        self.n_points, self.clip = n_points, clip
+        self.layout = ParameterLayout(n_identity, n_expression)
+        shapes = {
+            "whitening_mean": (self.layout.size,),
+            "whitening_scale": (self.layout.size,),
+            "point_mean": (n_points * 3,),
+            "point_basis": (n_identity + n_expression, n_points * 3),
+            "bounds": (2, n_expression),
+        }
+        for name, shape in shapes.items():
+            weight = self.add_weight(shape=shape, initializer="zeros", name=name, trainable=False)
+            setattr(self, name, weight)
+
+    @classmethod
+    def landmarks(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> FaceDecoder:
+        """Decodes the 68 landmarks, the model's landmark offsets included."""
+        return cls._of(model, whitening, model.landmark_basis(), kwargs)
+
+    @classmethod
+    def vertices(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> FaceDecoder:
+        """Decodes all N vertices."""
+        rows = model.mean, model.identity_basis, model.expression_basis
+        return cls._of(model, whitening, rows, kwargs)
+
+    @classmethod
+    def _of(cls, model, whitening, rows, options) -> FaceDecoder:
+        mean, identity, expression = rows
+        layer = cls(len(mean), model.n_identity, model.n_expression, **options)
+        basis = np.concatenate([identity, expression], axis=-1).reshape(mean.size, -1).T
+        layer.whitening_mean.assign(whitening.mean)
+        layer.whitening_scale.assign(whitening.scale)
+        layer.point_mean.assign(mean.ravel())
+        layer.point_basis.assign(basis)
+        layer.bounds.assign(model.expression_bounds.T)
+        return layer
+
+    def call(self, parameters):
+        vector = ops.cast(parameters, "float32") * self.whitening_scale + self.whitening_mean
+        camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))
+        expression = vector[:, self.layout.expression]
+        if self.clip:
+            expression = ops.clip(expression, self.bounds[0], self.bounds[1])
+        weights = ops.concatenate([vector[:, self.layout.identity], expression], axis=-1)
+        points = self.point_mean + ops.matmul(weights, self.point_basis)
+        points = ops.reshape(points, (-1, self.n_points, 3))
+        linear = ops.transpose(camera[:, :, :3], (0, 2, 1))
+        return ops.matmul(points, linear) + camera[:, None, :, 3]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.n_points, 3)
+
+    def get_config(self):
+        sizes = {"n_identity": self.layout.n_identity, "n_expression": self.layout.n_expression}
+        own = {"n_points": self.n_points, "clip": self.clip, **sizes}
+        return {**super().get_config(), **own}

@@ -1,0 +1,153 @@
+"""Presets: a folder with weights and everything else that is needed to use them.
+
+``preset.json`` names the encoder, the face model and the sizes; ``weights.npz`` holds the
+network's kernels in half precision, and the whitening and landmark offsets in single precision.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_scnn.face_models import load_face_model
+from keras_scnn.models.encoder import build_encoder
+from keras_scnn.models.heads import build_branch
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.storage import atomic_path, read_npz, write_npz
+
+FORMAT, VERSION = "keras_scnn.preset", 1
+FOLDER = Path(__file__).parent.parent / "assets" / "presets"
+SETTINGS, WEIGHTS = "preset.json", "weights.npz"
+NETWORK = "network/"
+
+
+@dataclass(frozen=True, eq=False)
+class Preset:
+    """A trained single-image network and what its numbers mean.
+
+    Attributes:
+        branch: from ``build_branch``.
+        face_model: with the landmark offsets it was trained with.
+        whitening: of the branch's parameters.
+        encoder: name of the encoder.
+        metadata: anything that fits JSON: data, seed, results, license.
+    """
+
+    branch: keras.Model
+    face_model: MorphableModel
+    whitening: Whitening
+    encoder: str
+    metadata: dict = field(default_factory=dict)
+
+    @property
+    def input_size(self) -> int:
+        """Width and height of the crop, px."""
+        return self.branch.input_shape[1]
+
+    @property
+    def layout(self) -> ParameterLayout:
+        return ParameterLayout(self.face_model.n_identity, self.face_model.n_expression)
+
+    @property
+    def feature_size(self) -> int:
+        """Length of the identity feature; 0 where the network has no feature head."""
+        features = self.branch.output.get("features")
+        return 0 if features is None else features.shape[-1]
+
+
+def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
+    """Write the folder's two files, each whole or not at all, the settings last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.branch.weights}
+    arrays["whitening_mean"] = preset.whitening.mean
+    arrays["whitening_scale"] = preset.whitening.scale
+    arrays["landmark_offsets"] = preset.face_model.landmark_offsets
+    settings = {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoder": preset.encoder,
+        "input_size": preset.input_size,
+        "feature_size": preset.feature_size,
+        "face_model": preset.face_model.name,
+        "n_identity": preset.face_model.n_identity,
+        "n_expression": preset.face_model.n_expression,
+        "metadata": preset.metadata,
+    }
+    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single."""
+    return array.astype(np.float16 if array.ndim > 1 else np.float32)
+
+
+def load_preset(
+    name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
+) -> Preset:
+    """Load a preset of the package by name, or any preset or run folder by path.
+
+    Args:
+        name_or_path: a folder, or the name of one in the package.
+        face_model: the model that the network was trained with, where it is not the embedded one.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a file of it is missing.
+        ValueError: a file is damaged, of another version, or does not fit the rest.
+    """
+    folder = _folder(name_or_path)
+    settings = _settings(folder / SETTINGS)
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    try:
+        return _assemble(settings, arrays, face_model)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
+
+
+def _folder(name_or_path) -> Path:
+    for folder in (Path(name_or_path), FOLDER / name_or_path):
+        if folder.is_dir():
+            return folder
+    known = ", ".join(preset_names()) or "none"
+    raise FileNotFoundError(
+        f"no preset '{name_or_path}': give a preset folder, a run folder, or one of: {known}"
+    )
+
+
+def _settings(path: Path) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a preset folder has {SETTINGS}")
+    try:
+        settings = json.loads(path.read_text())
+        found = settings["format"], settings["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the settings of a preset ({error!r})") from error
+    if found != (FORMAT, VERSION):
+        raise ValueError(f"{path}: {found[0]} version {found[1]}; expected {FORMAT} {VERSION}")
+    return settings
+
+
+def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+    model = face_model or load_face_model(settings["face_model"])
+    model = model.truncated(settings["n_identity"], settings["n_expression"])
+    model = model.replace(landmark_offsets=arrays["landmark_offsets"])
+    encoder = build_encoder(settings["encoder"], settings["input_size"])
+    layout = ParameterLayout(model.n_identity, model.n_expression)
+    branch = build_branch(encoder, layout, settings["feature_size"])
+    for weight in branch.weights:
+        weight.assign(arrays[NETWORK + weight.path].astype(np.float32))
+    whitening = Whitening(arrays["whitening_mean"], arrays["whitening_scale"])
+    return Preset(branch, model, whitening, settings["encoder"], settings["metadata"])

@@ -1,0 +1,98 @@
+"""The Siamese network: two images, one shared branch, distances between what it says of them."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+PARTS = ("identity", "all")
+
+
+def build_siamese(
+    encoder: keras.Model,
+    face_model: MorphableModel,
+    whitening: Whitening,
+    feature_size: int = FEATURE_SIZE,
+    contrast: str = "identity",
+) -> keras.Model:
+    """A functional model of two image inputs whose branch is shared.
+
+    Args:
+        encoder: from ``build_encoder``.
+        face_model: decodes the parameters to landmarks.
+        whitening: of the parameters.
+        feature_size: length of the identity feature, above 0.
+        contrast: 'identity': the distance is that of the two neutral shapes, in mm;
+            'all': that of all whitened parameters, pose and expression too, as in the paper.
+
+    Returns:
+        A model from ``image_a`` and ``image_b``, (B, S, S, 3) RGB, 0 to 255, to a dictionary of
+        float32 outputs: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
+        ``landmarks_b`` (B, 68, 3) crop px; ``parameter_distance`` (B,); ``feature_similarity``
+        (B,), cosine from -1 to 1. The shared single-image model is ``get_layer('branch')``.
+
+    Raises:
+        ValueError: feature_size is 0, or contrast is unknown.
+    """
+    if feature_size <= 0:
+        raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
+    layout = ParameterLayout(face_model.n_identity, face_model.n_expression)
+    branch = build_branch(encoder, layout, feature_size)
+    decode = FaceDecoder.landmarks(face_model, whitening, name="landmarks")
+    inputs = {
+        f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
+    }
+    told = {side: branch(inputs[f"image_{side}"]) for side in "ab"}
+    distance = parameter_distance_layer(face_model, whitening, contrast)
+    outputs = {f"parameters_{side}": told[side]["parameters"] for side in "ab"}
+    outputs |= {f"landmarks_{side}": decode(told[side]["parameters"]) for side in "ab"}
+    outputs["parameter_distance"] = distance([told[side]["parameters"] for side in "ab"])
+    similarity = keras.layers.Dot(axes=1, dtype="float32", name="feature_similarity")
+    cosine = similarity([told[side]["features"] for side in "ab"])
+    outputs["feature_similarity"] = ops.squeeze(cosine, axis=-1)
+    return keras.Model(inputs, outputs, name="siamese")
+
+
+def parameter_distance_layer(
+    face_model: MorphableModel, whitening: Whitening, contrast: str
+) -> WeightedDistance:
+    """The distance that ``build_siamese`` describes under ``contrast``."""
+    if contrast not in PARTS:
+        raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(PARTS)}")
+    layout = ParameterLayout(face_model.n_identity, face_model.n_expression)
+    weights = np.ones(layout.size)
+    if contrast == "identity":
+        weights = np.zeros(layout.size)
+        effect = face_model.identity_weights_mm
+        weights[layout.identity] = whitening.scale[layout.identity] * effect
+    return WeightedDistance(weights.tolist(), name="parameter_distance")
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class WeightedDistance(keras.layers.Layer):
+    """``norm(weights * (a - b))`` of two (B, P) inputs: (B,) float32.
+
+    With the identity components' effects in mm as weights this is the RMS distance of the two
+    neutral shapes' vertices, as far as the components are orthogonal.
+    """
+
+    def __init__(self, weights: list[float], **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.component_weights = list(weights)
+
+    def call(self, pair):
+        difference = ops.convert_to_tensor(self.component_weights, "float32") * (pair[0] - pair[1])
+        square = ops.sum(ops.square(difference), axis=-1)
+        return ops.sqrt(square + 1e-12)  # the slope stays finite where the two are equal
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0],)
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.component_weights}

@@ -1,0 +1,60 @@
+"""Fixtures that several test modules share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of research photos, which is not part of the project."""
+    folder = Path(os.environ.get("KERAS_SCNN_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here; set KERAS_SCNN_SHARED_DATA to run on real photos")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_face() -> MorphableModel:
+    """The embedded face model."""
+    return MorphableModel.open_face()
+
+
+@pytest.fixture
+def tiny_face_model() -> MorphableModel:
+    """A random model of 70 vertices, 6 identity and 5 expression components."""
+    rng = np.random.default_rng(7)
+    n, k, expressions = 70, 6, 5
+    return MorphableModel(
+        name="tiny",
+        mean=rng.normal(0, 40, (n, 3)),
+        identity_basis=rng.normal(0, 2, (n, 3, k)),
+        expression_basis=rng.normal(0, 4, (n, 3, expressions)),
+        triangles=np.stack([np.arange(n - 2), np.arange(1, n - 1), np.arange(2, n)], axis=1),
+        landmark_indices=rng.permutation(n)[:68],
+        expression_names=[f"unit{i}" for i in range(expressions)],
+        expression_bounds=np.tile([0.0, 1.0], (expressions, 1)),
+        landmark_offsets=rng.normal(0, 1, (68, 3)),
+    )
+
+
+@pytest.fixture
+def tiny_whitening(tiny_face_model) -> Whitening:
+    """A whitening whose unit parameters are those of a face in a 120 px crop."""
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    mean, scale = np.zeros(layout.size), np.full(layout.size, 0.3)
+    mean[[0, 5, 10]], mean[[3, 7]] = [0.5, -0.5, 0.5], 60
+    scale[[3, 7, 11]] = 5
+    scale[layout.identity] = 1
+    return Whitening(mean, scale)
