@@ -16,7 +16,7 @@ import numpy as np
 
 # The teacher's crop coordinates follow 3DDFA's training script, u = (x + 1 - x0) * 120 / side for a
 # 0-based image x. With pixel centers at integers that is u = (x - x0 + 0.5) * 120 / side - 0.5, so
-# (the labels have 1 taken off already) a quarter of a pixel is to be added at the usual side of 270.
+# (the labels have 1 taken off already) a quarter of a pixel is to be added at a side of 270.
 TEACHER_SHIFT_PX = 0.25
 JAW = slice(0, 17)
 # How much of the final point comes from the hand-made one; the jaw's hand-made points slide along

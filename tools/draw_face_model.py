@@ -14,22 +14,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from keras_scnn.drawing import clay, grid
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.geometry.shading import sample_texture
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
-from open_face_paint import paint_texture, sample
+from open_face_paint import paint_texture
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TILE, SUPERSAMPLE = 240, 2
 SEED = 7
 COLUMNS = 8
 YAWS = np.radians([-30, 0, 30, 0, -15, 15])
-# Directions in the viewer's frame (x right, y up, z towards the viewer) and strengths.
-LIGHTS = ((-0.4, 0.5, 0.8, 0.62), (0.9, 0.1, 0.4, 0.22), (0.0, -0.6, 0.6, 0.10))
-AMBIENT = 0.2
-SKINS = np.array([[224, 172, 146], [198, 145, 115], [160, 112, 84], [112, 76, 58], [235, 195, 172]])
+EXPOSURE = 1.1
+SKINS = np.array([[224, 172, 146], [198, 145, 115], [168, 120, 92], [136, 95, 74], [235, 195, 172]])
 HAIRS = np.array([[62, 44, 34], [38, 30, 28], [30, 25, 24], [24, 20, 20], [120, 88, 58]])
 BOTH = ("Left", "Right")
 EXPRESSIONS: tuple[tuple[str, dict[str, float]], ...] = (
@@ -74,7 +75,7 @@ def draw_face(model: MorphableModel, vertices: np.ndarray, yaw: float, texture: 
     Args:
         model: gives triangles and uv.
         vertices: (N, 3) mm, model frame.
-        yaw: radians, positive turns as ``rotation_from_euler`` says.
+        yaw: radians, as ``rotation_from_euler`` takes it.
         texture: (S, S, 3) float32 in [0, 1], RGB, row 0 at v = 1.
 
     Returns:
@@ -82,29 +83,18 @@ def draw_face(model: MorphableModel, vertices: np.ndarray, yaw: float, texture: 
     """
     size = TILE * SUPERSAMPLE
     rotation = rotation_from_euler([0.0, yaw, 0.0])
-    turned = vertices @ rotation.T
-    # The whole head in the middle of the tile, at one scale for all so that sizes compare.
+    # The mean head's middle in the tile's middle, and one scale for all, so that sizes compare.
     middle = (model.mean.max(axis=0) + model.mean.min(axis=0)) / 2
-    scale = 0.92 * size / np.ptp(model.mean[:, 1])
-    shift = size / 2 - scale * (rotation @ middle) * [1, -1, 1]
-    pixels = project(compose(rotation, scale, shift), vertices)
-    buffers = rasterize(pixels.astype(np.float32), model.triangles, size, size)
-    attributes = np.concatenate([model.uv, model.normals(turned)], axis=1).astype(np.float32)
-    values = interpolate(buffers, model.triangles, attributes)
-    color = sample(texture, values[..., :2]) * _light(values[..., 2:])[..., None]
-    image = np.where((buffers.triangle >= 0)[..., None], np.clip(color, 0, 1), 1.0)
-    small = cv2.resize(image.astype(np.float32), (TILE, TILE), interpolation=cv2.INTER_AREA)
-    return np.round(255 * small).astype(np.uint8)
-
-
-def _light(normals: np.ndarray) -> np.ndarray:
-    """(H, W) brightness under a few Lambertian lamps."""
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
-    brightness = np.full(normals.shape[:-1], AMBIENT)
-    for *direction, strength in LIGHTS:
-        unit = np.array(direction) / np.linalg.norm(direction)
-        brightness += strength * np.clip(normals @ unit, 0, None)
-    return brightness
+    scale = 0.88 * size / np.ptp(model.mean[:, 1])
+    posed = project(compose(rotation, scale, np.full(3, size / 2)), vertices - middle)
+    buffers = rasterize(posed, model.triangles, size, size)
+    normals = vertex_normals(posed * [1, -1, 1], model.triangles)
+    values = interpolate(buffers, model.triangles, np.hstack([model.uv, normals]))
+    uv, normals = values[buffers.mask, :2], values[buffers.mask, 2:]
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    image = np.full((size, size, 3), 255.0, np.float32)
+    image[buffers.mask] = clay(normals, EXPOSURE * 255 * sample_texture(texture, uv))
+    return np.round(cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA)).astype(np.uint8)
 
 
 def draw_identities(model: MorphableModel, count: int = 24) -> np.ndarray:
@@ -116,7 +106,7 @@ def draw_identities(model: MorphableModel, count: int = 24) -> np.ndarray:
         kind = rng.integers(len(SKINS))
         texture = paint_texture(model, SKINS[kind] / 255, HAIRS[kind] / 255)
         tiles.append(draw_face(model, vertices, YAWS[i % len(YAWS)], texture))
-    return _grid(tiles)
+    return grid(tiles, COLUMNS)
 
 
 def draw_expressions(model: MorphableModel) -> np.ndarray:
@@ -128,12 +118,7 @@ def draw_expressions(model: MorphableModel) -> np.ndarray:
         tile = draw_face(model, vertices, np.radians(-20), texture)
         cv2.putText(tile, label, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
         tiles.append(tile)
-    return _grid(tiles)
-
-
-def _grid(tiles: list[np.ndarray]) -> np.ndarray:
-    rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
-    return np.vstack(rows)
+    return grid(tiles, COLUMNS)
 
 
 def main() -> None:
@@ -146,7 +131,8 @@ def main() -> None:
     for name, draw in (("identities", draw_identities), ("expressions", draw_expressions)):
         path = args.out / f"face_model_{name}.png"
         with atomic_path(path) as temporary:
-            cv2.imwrite(str(temporary), cv2.cvtColor(draw(model), cv2.COLOR_RGB2BGR))
+            picture = cv2.cvtColor(draw(model), cv2.COLOR_RGB2BGR)
+            cv2.imwrite(str(temporary), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
         print(f"wrote {path}")
 
 

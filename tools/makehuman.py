@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,6 @@ class HeadData:
         found = (self.mpfb2 / "targets" / folder).glob("*.target.gz")
         return sorted(f"{folder}/{path.name.removesuffix('.target.gz')}" for path in found)
 
-    @cache  # noqa: B019: one HeadData lives as long as the build
     def target(self, name: str) -> np.ndarray:
         """(V, 3) mm: the displacement of ``mpfb2/targets/<name>``."""
         return self._read(self.mpfb2 / "targets" / f"{name}.target.gz")

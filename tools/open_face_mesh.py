@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, dijkstra
 
 from makehuman import BaseMesh
 
@@ -18,6 +18,8 @@ PARTS = {
     "helper-lower-teeth": TEETH,
 }
 RIM_ROUNDS = 12
+MOUTH_FRONT = 80.0  # mm, base mesh: the mouth's interior in front of it can be seen
+MOUTH_DEPTH = 7  # rings of the mouth's interior, counted from the lips, that keep their shape
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class FaceMesh:
         uv: (n, 2) in [0, 1], v up.
         rim: sparse (n, n) matrix that moves the crop's outer rim onto a smooth curve; applied to
             positions and displacements alike, so every shape gets the same smooth edge.
+        throat: sparse (n, n) matrix that closes the mouth's interior behind the teeth; applied to
+            the finished mean and bases.
+        hidden: (n,) bool, deep in the mouth or behind the lids: no part of a person's identity.
     """
 
     source: np.ndarray
@@ -40,12 +45,15 @@ class FaceMesh:
     mirror: np.ndarray
     uv: np.ndarray
     rim: sp.csr_matrix
+    throat: sp.csr_matrix
+    hidden: np.ndarray
 
 
 def build_mesh(base: BaseMesh) -> FaceMesh:
-    part = _parts(base)
+    part, deep = _parts(base)
     kept = part >= 0
     quads, uv_quads, part = base.quads[kept], base.uv_quads[kept], part[kept]
+    hidden = np.setdiff1d(quads, base.quads[kept & ~deep])
     corners = _symmetric_diagonals(base, quads)
     triangles = np.take_along_axis(quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(-1, 3)
     uv_triangles = np.take_along_axis(uv_quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(
@@ -61,26 +69,30 @@ def build_mesh(base: BaseMesh) -> FaceMesh:
     np.maximum.at(region, triangles, triangle_part[:, None].astype(np.uint8))
     uv = _texture_coordinates(base, source, triangles, uv_triangles, triangle_part, region, mirror)
     rim = _rim_smoother(triangles, region)
+    inner = np.setdiff1d(np.flatnonzero(region == MOUTH), triangles[triangle_part == SKIN])
+    throat = _throat_closer(triangles, inner, len(source))
     region[np.unique(triangles[triangle_part == SKIN])] = SKIN  # the lips' inner edge is skin
-    return FaceMesh(source, triangles, region, mirror, uv, rim)
+    return FaceMesh(
+        source, triangles, region, mirror, uv, rim, throat, hidden=np.isin(source, hidden)
+    )
 
 
-def _parts(base: BaseMesh) -> np.ndarray:
-    """(Q,) part of each quad, -1 where it is cut off."""
+def _parts(base: BaseMesh) -> tuple[np.ndarray, np.ndarray]:
+    """(Q,) part of each quad, -1 where it is cut off; and which quads lie deep inside."""
     corner_uv = base.uv[base.uv_quads]
     center_uv, center = corner_uv.mean(axis=1), base.vertices[base.quads].mean(axis=1)
     body = (base.group == "body") & (base.vertices[base.quads][:, :, 1].mean(axis=1) > 600)
     inside = _inside(base.vertices)[base.quads].all(axis=1)
     cavity = center_uv[:, 1] < 0.2
-    socket = _eye_sockets(base.quads, body, center_uv)
+    socket, lid = _eye_sockets(base.quads, body, center_uv)
     skin = body & ~cavity & inside & ~socket & (center_uv[:, 0] >= 0.6)
-    mouth = body & cavity & (center[:, 1] < 702) & (abs(center[:, 0]) < 45) & (center[:, 2] > 80)
+    mouth = body & cavity & (center[:, 1] < 702) & (abs(center[:, 0]) < 45) & (center[:, 2] > 45)
     part = np.full(len(base.quads), -1)
     part[_largest_piece(base.quads, skin | mouth)] = 0
     part[mouth & (part == 0)] = MOUTH
     for name, number in PARTS.items():
         part[base.group == name] = number
-    return part
+    return part, lid | (mouth & (center[:, 2] <= MOUTH_FRONT))
 
 
 def _inside(points: np.ndarray) -> np.ndarray:
@@ -91,15 +103,16 @@ def _inside(points: np.ndarray) -> np.ndarray:
     return inside & ((y <= 775) | (z >= 33 + 0.95 * (y - 775)))
 
 
-def _eye_sockets(quads, body, center_uv) -> np.ndarray:
-    """Quads behind the lids: an own UV island, and three rings of the face island around it."""
+def _eye_sockets(quads, body, center_uv) -> tuple[np.ndarray, np.ndarray]:
+    """Quads behind the lids: an own UV island and the face island's first ring around it; and the
+    next two rings, the insides of the lids, which close the gap to the eyeballs."""
     socket = body & (center_uv[:, 0] < 0.2) & (center_uv[:, 1] >= 0.2)
     rest = body & (center_uv[:, 0] > 0.6) & (center_uv[:, 1] >= 0.2)
-    edge = np.unique(quads[socket])
+    rings, taken = [], socket
     for _ in range(3):
-        ring = rest & ~socket & np.isin(quads, edge).any(axis=1)
-        socket, edge = socket | ring, np.unique(quads[ring])
-    return socket
+        rings.append(rest & ~taken & np.isin(quads, np.unique(quads[taken])).any(axis=1))
+        taken = taken | rings[-1]
+    return socket | rings[0], rings[1] | rings[2]
 
 
 def _largest_piece(quads, chosen) -> np.ndarray:
@@ -142,6 +155,27 @@ def _rim_smoother(triangles: np.ndarray, region: np.ndarray) -> sp.csr_matrix:
     degree = np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1)
     step = half + sp.diags(np.where(loop, 0.5 / degree, 0.0)) @ graph
     return (step**RIM_ROUNDS).tocsr()
+
+
+def _throat_closer(triangles: np.ndarray, inner: np.ndarray, n: int) -> sp.csr_matrix:
+    """Draws the end of the mouth's interior, which hangs down the throat, flat as a membrane.
+
+    The vertices more than MOUTH_DEPTH edges behind the lips become the harmonic surface spanned
+    by those at that depth.
+    """
+    in_mouth = triangles[np.isin(triangles, inner).any(axis=1)]
+    a, b = in_mouth[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).T
+    graph = sp.coo_matrix((np.ones(len(a)), (a, b)), shape=(n, n)).tocsr()
+    graph = ((graph + graph.T) > 0).astype(float)
+    lips = np.setdiff1d(in_mouth, inner)
+    depth = dijkstra(graph, unweighted=True, indices=lips, min_only=True)
+    free = np.isfinite(depth) & (depth > MOUTH_DEPTH)
+    laplacian = (sp.diags(np.asarray(graph.sum(axis=1)).ravel()) - graph).tocsr()
+    spread = -sp.linalg.inv(laplacian[free][:, free].tocsc()) @ laplacian[free][:, ~free]
+    closer = sp.eye(n, format="lil")
+    closer[np.flatnonzero(free)] = 0
+    closer[np.ix_(free, ~free)] = spread
+    return closer.tocsr()
 
 
 def _texture_coordinates(base, source, triangles, uv_triangles, part, region, mirror) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Paints a texture for the open face model: skin, brows, lips, mouth, teeth and eyes.
+"""Paints a texture for the open face model: skin, short hair, brows, lips, mouth, teeth, eyes.
 
 Only for pictures of the model. Everything is placed by the model's own landmarks and regions in
 its texture coordinates, so it holds for any model that has ``uv`` and ``regions``.
@@ -9,12 +9,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 
 SIZE = 2048
 SUBPIXEL = 4  # OpenCV's fixed-point drawing: 1/16 px
-BROWS = (range(17, 22), range(26, 21, -1))  # from the temple to the nose
-OUTER_LIPS, INNER_LIPS = range(48, 60), range(60, 68)
+# Brows from the temple to the nose, each with its eye.
+BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
+BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; hair grows a little nearer the eye
+OUTER_LIPS = range(48, 60)
+HAIRLINE_MM = 50.0  # above the brows, on the middle line
 MOUTH, TEETH, EYES = 1, 2, (3, 4)
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86)
 SCLERA_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.04, 0.04, 0.04)
@@ -38,25 +42,23 @@ def paint_texture(
     texture = np.tile(np.float32(skin), (SIZE, SIZE, 1))
     points = _pixels(model.uv)
     landmarks = points[model.landmark_indices]
-    lips = np.float32(skin) * [0.86, 0.62, 0.60]
+    texture = _blend(texture, 0.85 * _scalp(model, points), hair, blur=10)
+    lips = np.float32(skin) * [0.84, 0.60, 0.60]
     texture = _blend(texture, _polygon(landmarks[OUTER_LIPS]), lips, blur=7)
-    texture = _blend(texture, _polygon(landmarks[INNER_LIPS]), MOUTH_COLOR, blur=1)
-    for brow in BROWS:
-        texture = _blend(texture, 0.8 * _tapered_line(landmarks[brow]), hair, blur=9)
+    for brow, eye in BROWS_AND_EYES:
+        sunk = (1 - BROW_DROP) * landmarks[brow] + BROW_DROP * landmarks[eye].mean(axis=0)
+        texture = _blend(texture, 0.8 * _tapered_line(sunk), hair, blur=6)
+    texture = _blend(texture, _triangles(model, points, MOUTH), MOUTH_COLOR, blur=0)
     texture = _blend(texture, _hull(points[model.regions == TEETH]), TEETH_COLOR, blur=0)
+    texture = _blend(texture, _back_teeth(points[model.regions == TEETH]), MOUTH_COLOR, blur=0)
     for eye in EYES:
-        _paint_eye(texture, model, points, eye, iris)
+        _paint_eye(texture, points[model.regions == eye], iris)
     return texture
 
 
-def sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Bilinear colors (H, W, 3) of a (S, S, 3) texture at (H, W, 2) texture coordinates."""
-    pixels = _pixels(uv).astype(np.float32)
-    return cv2.remap(texture, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
 def _pixels(uv: np.ndarray) -> np.ndarray:
-    return np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1) * SIZE - 0.5
+    """Texels (..., 2) of texture coordinates, as ``sample_texture`` counts them."""
+    return np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1) * (SIZE - 1)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
@@ -69,6 +71,33 @@ def _polygon(points: np.ndarray) -> np.ndarray:
     return mask
 
 
+def _triangles(model: MorphableModel, points: np.ndarray, region: int) -> np.ndarray:
+    """Every triangle that has a vertex in the region."""
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    for triangle in model.triangles[(model.regions[model.triangles] == region).any(axis=1)]:
+        cv2.fillConvexPoly(mask, _fixed(points[triangle]), 1.0, shift=SUBPIXEL)
+    return mask
+
+
+def _scalp(model: MorphableModel, points: np.ndarray) -> np.ndarray:
+    """Where short hair grows: above a slant from the forehead's hairline down to the sideburns."""
+    flat = np.concatenate([points, np.zeros((len(points), 1))], axis=1).astype(np.float32)
+    skin = model.triangles[(model.regions[model.triangles] == 0).all(axis=1)]
+    position = interpolate(rasterize(flat, skin, SIZE, SIZE), skin, model.mean)
+    brow = model.mean[model.landmark_indices[[19, 24]]].mean(axis=0)
+    _, up, front = np.moveaxis(position - brow, -1, 0)
+    slant = HAIRLINE_MM + np.minimum(front + 15, 0)
+    ear = (up < 25) & (front < -80)
+    return ((up > slant) & (up > -10) & ~ear).astype(np.float32)
+
+
+def _back_teeth(points: np.ndarray) -> np.ndarray:
+    """Shade on the teeth away from the middle, which lie deep in the mouth."""
+    middle, half = points.mean(axis=0), np.ptp(points[:, 0]) / 2
+    share = np.abs(np.arange(SIZE) - middle[0]) / half
+    return _hull(points) * np.clip(1.1 * share**2, 0, 0.75).astype(np.float32)
+
+
 def _hull(points: np.ndarray) -> np.ndarray:
     """The points' convex hull with a margin, so that interpolation at its edge stays inside."""
     middle = points.mean(axis=0)
@@ -76,23 +105,22 @@ def _hull(points: np.ndarray) -> np.ndarray:
 
 
 def _tapered_line(points: np.ndarray) -> np.ndarray:
-    """A stroke through the points: thin at its first, thick from the middle to its last."""
+    """A stroke through the points: thin at its first, thickest in the middle."""
     mask = np.zeros((SIZE, SIZE), np.float32)
     t = np.linspace(0, len(points) - 1, 60)
     knots = np.arange(len(points))
     path = np.stack([np.interp(t, knots, points[:, i]) for i in (0, 1)], axis=1)
     length = np.linalg.norm(points[-1] - points[0])
     for share, center in zip(t / t[-1], path, strict=True):
-        radius = length * (0.02 + 0.05 * min(1.0, 1.6 * share))
+        radius = length * (0.014 + 0.034 * np.sin(np.pi * min(0.85, share)))
         cv2.circle(
             mask, _fixed(center).tolist(), int(radius * 2**SUBPIXEL), 1.0, -1, shift=SUBPIXEL
         )
     return mask
 
 
-def _paint_eye(texture, model: MorphableModel, points: np.ndarray, eye: int, iris) -> None:
-    """Disks about the eye island's middle, which faces straight ahead."""
-    ball = points[model.regions == eye]
+def _paint_eye(texture: np.ndarray, ball: np.ndarray, iris) -> None:
+    """Disks about the middle of an eyeball's points, which faces straight ahead."""
     middle = (ball.max(axis=0) + ball.min(axis=0)) / 2
     radius = np.ptp(ball, axis=0).max() / 2
     rings = (

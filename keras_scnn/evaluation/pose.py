@@ -1,0 +1,72 @@
+"""Head pose error, as the field reports it on AFLW2000-3D."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
+
+LIMIT_DEGREES = 99.0
+
+
+@dataclass(frozen=True)
+class PoseError:
+    """Mean absolute error of head pose, in degrees.
+
+    Attributes:
+        yaw_degrees, pitch_degrees, roll_degrees: of each angle.
+        mean_degrees: mean of the three: the benchmark's number.
+        rotation_degrees: mean angle of the rotation between prediction and annotation, which does
+            not depend on how a rotation is split into three angles.
+        n_faces: faces counted.
+        n_left_out: faces with an annotated angle at or beyond the limit.
+    """
+
+    yaw_degrees: float
+    pitch_degrees: float
+    roll_degrees: float
+    mean_degrees: float
+    rotation_degrees: float
+    n_faces: int
+    n_left_out: int
+
+
+def pose_error(
+    predicted: np.ndarray, annotated: np.ndarray, limit_degrees: float = LIMIT_DEGREES
+) -> PoseError:
+    """Compare Euler angles.
+
+    Faces whose annotation has an angle at or beyond 99 degrees are left out, as usual since Ruiz
+    et al., "Fine-Grained Head Pose Estimation Without Keypoints", 2018.
+
+    Args:
+        predicted: (M, 3) pitch, yaw, roll in radians, as from ``euler_from_rotation``.
+        annotated: (M, 3) likewise.
+        limit_degrees: see above.
+
+    Raises:
+        ValueError: the shapes are not (M, 3), or no face is within the limit.
+    """
+    predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
+    if predicted.shape != annotated.shape or predicted.shape[1:] != (3,):
+        raise ValueError(
+            f"predicted and annotated have the shapes {predicted.shape} and {annotated.shape}; "
+            "both must be (M, 3): pitch, yaw, roll in radians"
+        )
+    kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)
+    if not kept.any():
+        raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")
+    predicted, annotated = predicted[kept], annotated[kept]
+    pitch, yaw, roll = np.rad2deg(np.abs(predicted - annotated)).mean(axis=0).tolist()
+    between = rotation_angle(rotation_from_euler(predicted), rotation_from_euler(annotated))
+    return PoseError(
+        yaw_degrees=yaw,
+        pitch_degrees=pitch,
+        roll_degrees=roll,
+        mean_degrees=(yaw + pitch + roll) / 3,
+        rotation_degrees=float(np.rad2deg(between).mean()),
+        n_faces=int(kept.sum()),
+        n_left_out=int((~kept).sum()),
+    )

@@ -1,0 +1,236 @@
+"""Readers of the Basel Face Model: 2009 (.mat), and 2017 and 2019 (.h5, the Statismo layout).
+
+Both have x to the image's right, y up and z towards the viewer, as the model frame has; 2009 is in
+micrometers, the others are in millimeters. The model's files may not be passed on: users get them
+from the University of Basel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import cKDTree
+
+from keras_scnn.face_models.checks import (
+    build_model,
+    check_file,
+    check_keys,
+    check_landmarks,
+    scaled_basis,
+    unbounded,
+)
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.morphable_model import MorphableModel
+
+MICROMETER = 1e-3  # in millimeters
+LICENSE = "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
+BFM2009_VERTICES = 53490
+# Bas et al., github.com/anilbas/BFMLandmarks, Landmarks68_BFM.anl, less 1: MATLAB counts from 1.
+BFM2009_LANDMARKS = np.array([
+    22143, 22813, 22840, 23250, 44124, 45884, 47085, 47668, 48188, 48708, 49299, 50498, 52457,
+    32022, 32386, 32359, 32979, 38886, 39636, 40030, 40238, 40433, 41172, 41368, 41578, 42011,
+    42646, 8291, 8305, 8314, 8320, 6783, 7687, 8331, 8977, 9879, 1832, 3760, 5050, 6087, 4546,
+    3516, 10731, 11758, 12919, 14859, 13191, 12157, 5523, 6155, 7442, 8345, 9506, 10799, 11199,
+    10179, 9277, 8374, 7471, 6566, 5909, 7322, 8354, 9386, 10941, 9141, 8367, 7194,
+]) - 1  # fmt: skip
+# Named points of /metadata/landmarks/json whose site is one of the iBUG landmarks.
+IBUG_OF_NAME = {
+    "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36,
+    "right.eye.corner_inner": 39, "left.eye.corner_inner": 42, "left.eye.corner_outer": 45,
+    "right.lips.corner": 48, "center.lips.upper.outer": 51, "left.lips.corner": 54,
+    "center.lips.lower.outer": 57, "center.lips.upper.inner": 62, "center.lips.lower.inner": 66,
+}  # fmt: skip
+
+
+def read_bfm2009(
+    path: str | os.PathLike,
+    expression: str | os.PathLike | None = None,
+    model_info: str | os.PathLike | None = None,
+    landmark_indices: np.ndarray | None = None,
+) -> MorphableModel:
+    """Read BFM 2009 (Paysan et al., "A 3D Face Model for Pose and Illumination Invariant Face
+    Recognition", 2009), with 3DDFA's expressions where they are given.
+
+    Args:
+        path: 01_MorphableModel.mat: shapeMU (3N, 1) and shapePC (3N, K) in micrometers, shapeEV
+            (K, 1) standard deviations, tl (T, 3) 1-based triangles.
+        expression: Model_Expression.mat of 3DDFA (Zhu et al., "Face Alignment in Full Pose Range",
+            2019): mu_exp, w_exp, sigma_exp, on 3DDFA's trimmed mesh; needs ``model_info``.
+        model_info: model_info.mat of 3DDFA: trimIndex, tri, keypoints. The result is the trimmed
+            mesh then, with 3DDFA's 68 landmarks.
+        landmark_indices: (68,) 0-based vertices of the returned mesh. By default 3DDFA's, or for
+            the whole mesh those of Bas et al.
+
+    Returns:
+        a MorphableModel in mm; expression weights are in standard deviations, unbounded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is damaged, of another kind, or does not fit the others.
+    """
+    path = Path(path)
+    what = "01_MorphableModel.mat of the Basel Face Model 2009"
+    file = _load_mat(path, ("shapeMU", "shapePC", "shapeEV", "tl"), what)
+    if expression is not None and model_info is None:
+        raise ValueError(f"{expression}: 3DDFA's expressions need its model_info.mat as well")
+    trim, triangles, landmarks = slice(None), np.int64(file["tl"]) - 1, None
+    mean, basis = _bfm2009_shape(path, file)
+    if model_info is not None:
+        trim, triangles, landmarks = _read_model_info(Path(model_info), len(mean))
+    elif len(mean) == BFM2009_VERTICES:
+        landmarks = BFM2009_LANDMARKS
+    mean, basis = mean[trim], basis[trim]
+    mean_expression, expressions = _read_expression(expression, len(mean))
+    count = expressions.shape[-1]
+    return build_model(
+        path,
+        name="bfm2009",
+        mean=mean + mean_expression,
+        identity_basis=basis,
+        expression_basis=expressions,
+        triangles=triangles,
+        landmark_indices=check_landmarks(
+            path,
+            landmarks if landmark_indices is None else landmark_indices,
+            "give landmark_indices, or model_info of 3DDFA",
+        ),
+        expression_names=[f"expression{i:03d}" for i in range(count)],
+        expression_bounds=unbounded(count),
+        license=LICENSE,
+    )
+
+
+def read_bfm_h5(
+    path: str | os.PathLike, landmark_indices: np.ndarray | None = None
+) -> MorphableModel:
+    """Read BFM 2017 or 2019 (Gerig et al., "Morphable Face Models - An Open Framework", 2018).
+
+    Args:
+        path: for instance model2017-1_bfm_nomouth.h5 or model2019_face12.h5: /shape/model and
+            /expression/model with mean (3N,) and pcaBasis (3N, K) in mm and pcaVariance (K,),
+            /shape/representer/cells (3, T) 0-based triangles, /metadata/landmarks/json.
+        landmark_indices: (68,) 0-based vertices. By default they are estimated: the embedded
+            model's landmarks are warped onto the file's named points (Bookstein's thin plate
+            spline, 1989) and the nearest vertices taken. Eye and lip corners, nose tip and chin
+            are the file's own then; the others are good to some millimeters.
+
+    Returns:
+        a MorphableModel in mm; expression weights are in standard deviations, unbounded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another layout, or does not tell the landmarks.
+    """
+    what = "a Basel Face Model of 2017 or 2019 (.h5)"
+    path = check_file(path, (".h5", ".hdf5"), what)
+    keys = [f"{part}/model/{key}" for part in ("shape", "expression")
+            for key in ("mean", "pcaBasis", "pcaVariance")] + ["shape/representer/cells"]  # fmt: skip
+    try:
+        with h5py.File(path) as file:
+            arrays = {key: file[key][()] for key in keys if key in file}
+            named = _named_points(file)
+    except (OSError, KeyError, TypeError, AttributeError, UnicodeError, ValueError) as error:
+        raise ValueError(f"{path}: not {what}, or damaged: {error}") from error
+    check_keys(path, arrays, tuple(keys), what)
+    try:
+        shape, expression = (
+            (arrays[f"{p}/model/mean"].reshape(-1, 3),
+             scaled_basis(arrays[f"{p}/model/pcaBasis"], arrays[f"{p}/model/pcaVariance"] ** 0.5, 1))
+            for p in ("shape", "expression")
+        )  # fmt: skip
+        mean = shape[0] + expression[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if landmark_indices is None:
+        landmark_indices = _estimate_landmarks(shape[0], named)
+    count = expression[1].shape[-1]
+    return build_model(
+        path,
+        name=path.stem,
+        mean=mean,
+        identity_basis=shape[1],
+        expression_basis=expression[1],
+        triangles=arrays["shape/representer/cells"].T,
+        landmark_indices=check_landmarks(path, landmark_indices, "give landmark_indices"),
+        expression_names=[f"expression{i:03d}" for i in range(count)],
+        expression_bounds=unbounded(count),
+        license=LICENSE,
+    )
+
+
+def _load_mat(path: Path, keys: tuple[str, ...], what: str) -> dict[str, np.ndarray]:
+    check_file(path, (".mat",), what)
+    try:
+        file = scipy.io.loadmat(path)
+    except Exception as error:  # scipy raises nearly any type for a broken file
+        raise ValueError(
+            f"{path}: not a readable MATLAB file ({error}); expected {what}"
+        ) from error
+    check_keys(path, file, keys, what)
+    return file
+
+
+def _bfm2009_shape(path: Path, file: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        basis = scaled_basis(file["shapePC"], file["shapeEV"], MICROMETER)
+        return file["shapeMU"].reshape(-1, 3) * MICROMETER, basis
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """3DDFA's kept vertices (n,), its triangles (T, 3) and landmarks (68,) among those, 0-based."""
+    what = "model_info.mat of 3DDFA"
+    info = _load_mat(path, ("trimIndex", "tri", "keypoints"), what)
+    trim, keypoints = (np.int64(info[key]).reshape(-1) - 1 for key in ("trimIndex", "keypoints"))
+    if trim.size and not 0 <= trim.min() <= trim.max() < n_vertices:
+        raise ValueError(f"{path}: trimIndex lies outside of the model's {n_vertices} vertices")
+    return trim, np.int64(info["tri"]).T - 1, keypoints
+
+
+def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean offset (n, 3) and basis (n, 3, L) of 3DDFA's expressions, mm; L is 0 without a file."""
+    if path is None:
+        return np.zeros((n, 3)), np.zeros((n, 3, 0))
+    path = Path(path)
+    what = "Model_Expression.mat of 3DDFA"
+    file = _load_mat(path, ("mu_exp", "w_exp", "sigma_exp"), what)
+    if file["mu_exp"].size != 3 * n:
+        raise ValueError(
+            f"{path}: mu_exp has {file['mu_exp'].size} numbers, the trimmed mesh needs {3 * n}"
+        )
+    try:
+        basis = scaled_basis(file["w_exp"], file["sigma_exp"], MICROMETER)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return file["mu_exp"].reshape(-1, 3) * MICROMETER, basis
+
+
+def _named_points(file: h5py.File) -> dict[str, np.ndarray]:
+    """The named points of a Scalismo file: a list of {id, coordinates}, as text or as bytes."""
+    if "metadata/landmarks/json" not in file:
+        return {}
+    text = file["metadata/landmarks/json"][()]
+    text = text.tobytes() if isinstance(text, np.ndarray) else text
+    text = text.decode() if isinstance(text, bytes) else text
+    points = json.loads(text.rstrip("\0"))
+    return {point["id"]: np.float64(point["coordinates"]) for point in points}
+
+
+def _estimate_landmarks(mean: np.ndarray, named: dict[str, np.ndarray]) -> np.ndarray | None:
+    """(68,) vertices of ``mean`` (N, 3), or None where fewer than 8 of the sites are named."""
+    names = [name for name in IBUG_OF_NAME if name in named]
+    if len(names) < 8:
+        return None
+    target = np.stack([named[name] for name in names])
+    source = MorphableModel.open_face().landmarks(with_offsets=False)
+    known = [IBUG_OF_NAME[name] for name in names]
+    moved = apply_similarity(*similarity_alignment(source[known], target), source)
+    warp = RBFInterpolator(moved[known], target, kernel="thin_plate_spline")
+    return cKDTree(mean).query(warp(moved))[1]

@@ -1,0 +1,111 @@
+"""What the readers of foreign face models share: checks with one clear error, and orientation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.morphable_model import MorphableModel
+
+LFS_POINTER = b"version https://git-lfs"
+
+
+def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) -> Path:
+    """The path of a file that exists, has one of the suffixes, and is no Git LFS pointer.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another suffix, an empty file, or the text that stands for a file in Git LFS.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {what}")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: expected {what}, whose name ends in {' or '.join(suffixes)}")
+    with path.open("rb") as file:
+        head = file.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
+        raise ValueError(f"{path}: a Git LFS pointer, not the file; fetch it with 'git lfs pull'")
+    if not head:
+        raise ValueError(f"{path}: the file is empty; expected {what}")
+    return path
+
+
+def check_keys(path: Path, there: Container[str], keys: tuple[str, ...], what: str) -> None:
+    """Raise a ValueError that names the keys that a file lacks."""
+    if missing := [key for key in keys if key not in there]:
+        raise ValueError(f"{path}: {', '.join(missing)} missing; {what} has {', '.join(keys)}")
+
+
+def check_landmarks(path: Path, indices: np.ndarray | None, hint: str) -> np.ndarray:
+    """(68,) vertex indices of the iBUG landmarks; None raises a ValueError with the hint."""
+    if indices is None:
+        raise ValueError(
+            f"{path}: the file does not say which vertices are the 68 iBUG landmarks; {hint}"
+        )
+    indices = np.asarray(indices)
+    if indices.shape != (68,) or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(
+            f"{path}: landmark_indices has the shape {indices.shape} and dtype {indices.dtype}; "
+            "it must be 68 whole numbers, 0-based vertex indices in iBUG order"
+        )
+    return indices
+
+
+def scaled_basis(components: np.ndarray, deviations: np.ndarray, unit_mm: float) -> np.ndarray:
+    """(N, 3, K) mm per standard deviation from columns (3N, K), x y z of each vertex in turn.
+
+    Args:
+        components: (3N, K) directions, in the file's unit.
+        deviations: K standard deviations, of any shape.
+        unit_mm: millimeters in the file's unit.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    components, deviations = np.asarray(components), np.asarray(deviations).reshape(-1)
+    if components.ndim != 2 or len(components) % 3 or components.shape[1] != len(deviations):
+        raise ValueError(
+            f"a basis of shape {components.shape} does not fit {len(deviations)} standard "
+            "deviations; it must be (3N, K)"
+        )
+    scaled = components * (deviations * unit_mm).astype(np.float32)
+    return scaled.reshape(-1, 3, components.shape[1])
+
+
+def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """The triangles, turned so that they are counter-clockwise seen from outside.
+
+    Published files wind either way (BFM 2009 clockwise, the others counter-clockwise). The sign of
+    the volume between the surface and its center decides, for a whole head and for a mask alike.
+    """
+    corners = np.float64(vertices)[triangles] - np.float64(vertices).mean(axis=0)
+    volume = np.einsum("ti,ti->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
+    return triangles if volume >= 0 else triangles[:, ::-1]
+
+
+def unbounded(count: int) -> np.ndarray:
+    """(count, 2) expression bounds of a principal component basis: none."""
+    return np.tile(np.float32([-np.inf, np.inf]), (count, 1))
+
+
+def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
+    """The MorphableModel, or a ValueError that names the file whose arrays do not fit.
+
+    Args:
+        path: the file that was read.
+        triangles: (T, 3) 0-based indices, wound either way.
+        fields: the other attributes of MorphableModel.
+    """
+    mean, triangles = fields["mean"], np.asarray(triangles).astype(np.int64)
+    if triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise ValueError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(mean):
+        raise ValueError(f"{path}: a triangle's index lies outside of the {len(mean)} vertices")
+    try:
+        return MorphableModel(triangles=outward(mean, triangles), **fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

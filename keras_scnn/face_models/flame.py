@@ -1,0 +1,162 @@
+"""Reader of FLAME (Li et al., "Learning a model of facial shape and expression from 4D scans",
+2017): the published pickles of 2017, 2019, 2020 and 2023, or the same arrays in an .npz file.
+
+FLAME is in meters, with the subject's left at x > 0, y up and z towards the viewer. Its jaw, neck
+and eye joints and the pose-dependent corrections are left out: faces here are linear. The model's
+files may not be passed on: users get them from flame.is.tue.mpg.de.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_scnn.face_models.checks import (
+    build_model,
+    check_file,
+    check_keys,
+    check_landmarks,
+    unbounded,
+)
+from keras_scnn.face_models.restricted_pickle import load_pickle
+from keras_scnn.morphable_model import MorphableModel
+
+METER = 1000.0  # in millimeters
+LICENSE = "FLAME, Max Planck Society: see flame.is.tue.mpg.de; not to be passed on"
+CONTOUR = 17  # iBUG landmarks 0 to 16, the jaw
+
+
+def read_flame(
+    path: str | os.PathLike,
+    landmark_embedding: str | os.PathLike | None = None,
+    contour_embedding: str | os.PathLike | None = None,
+    landmark_indices: np.ndarray | None = None,
+    n_identity: int = 300,
+) -> MorphableModel:
+    """Read FLAME. No code inside of a pickle is run.
+
+    Args:
+        path: generic_model.pkl or another published pickle, or an .npz file: v_template (N, 3) and
+            shapedirs (N, 3, K + L) in meters, f (T, 3) 0-based triangles.
+        landmark_embedding: where the landmarks lie on the mesh: DECA's landmark_embedding.npy (68
+            points), or flame_static_embedding.pkl (the 51 without the jaw).
+        contour_embedding: flame_dynamic_embedding.npy, for the jaw; its frontal row is taken.
+        landmark_indices: (68,) 0-based vertices, in place of the embeddings.
+        n_identity: how many leading components of shapedirs are identity (10 in files that were
+            cut to 10 + 10); the others are expression.
+
+    Returns:
+        a MorphableModel in mm. Weights are in standard deviations, expressions unbounded.
+        Embedded points become the nearest corner of their triangle, and ``landmark_offsets`` hold
+        the rest of the way, so ``landmarks()`` of the mean face are exact.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is damaged, of another layout, holds code, or lacks the landmarks.
+    """
+    what = "a FLAME model (.pkl or .npz)"
+    path = check_file(path, (".pkl", ".npz"), what)
+    file = _load(path, what)
+    check_keys(path, file, ("v_template", "shapedirs", "f"), what)
+    template, shapes, triangles = (_plain(path, file, k) for k in ("v_template", "shapedirs", "f"))
+    if template.ndim != 2 or template.shape[1] != 3 or shapes.shape[:2] != template.shape:
+        raise ValueError(
+            f"{path}: v_template {template.shape} and shapedirs {shapes.shape} must be (N, 3) "
+            "and (N, 3, K + L)"
+        )
+    if shapes.ndim != 3 or shapes.shape[2] < n_identity:
+        raise ValueError(
+            f"{path}: shapedirs of shape {shapes.shape} has fewer than n_identity={n_identity} "
+            "components; give n_identity"
+        )
+    mean = template * METER
+    offsets = None
+    if landmark_indices is None and landmark_embedding is not None:
+        landmark_indices, offsets = _embedded_landmarks(
+            landmark_embedding, contour_embedding, mean, triangles
+        )
+    count = shapes.shape[2] - n_identity
+    return build_model(
+        path,
+        name="flame",
+        mean=mean,
+        identity_basis=shapes[..., :n_identity] * METER,
+        expression_basis=shapes[..., n_identity:] * METER,
+        triangles=triangles,
+        landmark_indices=check_landmarks(
+            path, landmark_indices, "give landmark_embedding or landmark_indices"
+        ),
+        landmark_offsets=offsets,
+        expression_names=[f"expression{i:03d}" for i in range(count)],
+        expression_bounds=unbounded(count),
+        license=LICENSE,
+    )
+
+
+def _load(path: Path, what: str) -> dict[str, Any]:
+    if path.suffix.lower() != ".npz":
+        content = load_pickle(path)
+        if isinstance(content, np.ndarray) and content.shape == ():
+            content = content[()]
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: holds a {type(content).__name__}, not the table of {what}")
+        return content
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
+        raise ValueError(f"{path}: not a readable .npz file ({error}); expected {what}") from error
+
+
+def _plain(path: Path, file: dict[str, Any], key: str) -> np.ndarray:
+    try:
+        array = np.asarray(file[key])
+    except Exception as error:  # a stand-in without an array, or ragged lists
+        raise ValueError(f"{path}: {key} is no plain array: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {key} has the dtype {array.dtype}; it must be numbers")
+    return array
+
+
+def _embedded_landmarks(
+    path: str | os.PathLike,
+    contour_path: str | os.PathLike | None,
+    mean: np.ndarray,
+    triangles: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (68,) nearest to the embedded points, and offsets (68, 3) mm from there to them."""
+    faces, weights = _read_embedding(path)
+    if len(faces) == 68 - CONTOUR and contour_path is not None:
+        contour_faces, contour_weights = _read_embedding(contour_path)
+        faces = np.concatenate([contour_faces, faces])
+        weights = np.concatenate([contour_weights, weights])
+    if len(faces) != 68:
+        raise ValueError(
+            f"{path}: {len(faces)} points; the 68 iBUG landmarks are needed"
+            + ("; give contour_embedding for the jaw" if len(faces) == 68 - CONTOUR else "")
+        )
+    if not 0 <= faces.min() <= faces.max() < len(triangles):
+        raise ValueError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
+    corners = np.int64(triangles)[faces]
+    points = np.einsum("lc,lcd->ld", weights, mean[corners])
+    indices = corners[np.arange(68), weights.argmax(axis=1)]
+    return indices, points - mean[indices]
+
+
+def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles (n,) and barycentric weights (n, 3); of a table by angle, the frontal first row."""
+    what = "a landmark embedding of FLAME (.npy, .npz or .pkl)"
+    path = check_file(path, (".npy", ".npz", ".pkl"), what)
+    file = _load(path, what)
+    full = ("full_lmk_faces_idx", "full_lmk_bary_coords")
+    keys = full if full[0] in file else ("lmk_face_idx", "lmk_b_coords")
+    check_keys(path, file, keys, what)
+    faces, weights = (_plain(path, file, key) for key in keys)
+    if faces.ndim == 2:
+        faces, weights = faces[0], weights[0]
+    if weights.shape != (*faces.shape, 3):
+        raise ValueError(f"{path}: {keys[1]} {weights.shape} does not fit {faces.shape} triangles")
+    return np.int64(faces), np.float64(weights)

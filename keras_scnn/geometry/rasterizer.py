@@ -1,0 +1,133 @@
+"""A z-buffer rasterizer on the CPU: what is seen at every pixel center.
+
+Vertices are in the image frame of ``geometry.camera``: pixels, with depth larger nearer to the
+viewer. A pixel belongs to a triangle if its center lies inside, and a center exactly on a shared
+edge belongs to one of the two by the top-left rule, so a closed surface has neither holes nor
+doubly covered pixels (Pineda, "A Parallel Algorithm for Polygon Rasterization", 1988).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+
+@dataclass(frozen=True, eq=False)
+class RasterBuffers:
+    """What is seen at each pixel of an H by W image.
+
+    Attributes:
+        depth: (H, W) float32 px, -inf where nothing is.
+        triangle: (H, W) int32, -1 where nothing is.
+        barycentric: (H, W, 3) float32, weights of the triangle's corners; 0 where nothing is.
+    """
+
+    depth: np.ndarray
+    triangle: np.ndarray
+    barycentric: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool: where a triangle is seen."""
+        return self.triangle >= 0
+
+
+def rasterize(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    height: int,
+    width: int,
+    cull_back_faces: bool = True,
+) -> RasterBuffers:
+    """Find the nearest triangle at every pixel center.
+
+    Args:
+        vertices: (N, 3) x, y, depth in px, image frame.
+        triangles: (T, 3) indices, counter-clockwise seen from outside in the y-up model frame.
+        height, width: size of the image.
+        cull_back_faces: leave out triangles that show their inside.
+
+    Raises:
+        ValueError: wrong shapes, or a vertex that is not finite.
+    """
+    vertices, triangles = np.asarray(vertices, np.float32), np.asarray(triangles, np.int32)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or triangles.shape[1:] != (3,):
+        raise ValueError(
+            f"vertices {vertices.shape} and triangles {triangles.shape} must be (N, 3) and (T, 3)"
+        )
+    if not np.isfinite(vertices).all():
+        raise ValueError("vertices must be finite")
+    buffers = RasterBuffers(
+        np.full((height, width), -np.inf, np.float32),
+        np.full((height, width), -1, np.int32),
+        np.zeros((height, width, 3), np.float32),
+    )
+    fill(vertices, triangles, cull_back_faces, buffers.depth, buffers.triangle, buffers.barycentric)
+    return buffers
+
+
+@njit(cache=True)
+def fill(vertices, triangles, cull, depth, nearest, barycentric):
+    """The loop behind ``rasterize``, for other compiled loops to call."""
+    height, width = depth.shape
+    for t in range(triangles.shape[0]):
+        i, j, k = triangles[t]
+        x0, y0 = vertices[i, 0], vertices[i, 1]
+        x1, y1 = vertices[j, 0], vertices[j, 1]
+        x2, y2 = vertices[k, 0], vertices[k, 1]
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        if area == 0 or (cull and area > 0):  # y points down: front faces turn the other way
+            continue
+        # The signs make all three edge functions positive inside, front or back.
+        sign = np.float32(1.0 if area > 0 else -1.0)
+        left = max(int(np.ceil(min(x0, x1, x2))), 0)
+        right = min(int(np.floor(max(x0, x1, x2))), width - 1)
+        top = max(int(np.ceil(min(y0, y1, y2))), 0)
+        bottom = min(int(np.floor(max(y0, y1, y2))), height - 1)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                a = _edge(x1, y1, x2, y2, x, y, sign)
+                b = _edge(x2, y2, x0, y0, x, y, sign)
+                c = _edge(x0, y0, x1, y1, x, y, sign)
+                if a < 0 or b < 0 or c < 0:
+                    continue
+                total = a + b + c
+                if total == 0:
+                    continue
+                a, b, c = a / total, b / total, c / total
+                z = a * vertices[i, 2] + b * vertices[j, 2] + c * vertices[k, 2]
+                if z > depth[y, x]:
+                    depth[y, x], nearest[y, x] = z, t
+                    barycentric[y, x, 0] = a
+                    barycentric[y, x, 1] = b
+                    barycentric[y, x, 2] = c
+
+
+@njit(inline="always")
+def _edge(xa, ya, xb, yb, x, y, sign):
+    """Twice the signed area of (a, b, pixel), positive inside; -1 on an edge of the neighbor's.
+
+    Both triangles of an edge compute it from the same end, so they agree on which side of the
+    edge a pixel is to the last bit.
+    """
+    flip = xa > xb or (xa == xb and ya > yb)
+    if flip:
+        xa, ya, xb, yb, sign = xb, yb, xa, ya, -sign
+    value = sign * ((xb - xa) * (y - ya) - (yb - ya) * (x - xa))
+    if value == 0 and sign < 0:
+        return np.float32(-1.0)
+    return value
+
+
+def interpolate(
+    buffers: RasterBuffers, triangles: np.ndarray, attributes: np.ndarray
+) -> np.ndarray:
+    """Vertex attributes (N, C) at every pixel: (H, W, C) float32, 0 where nothing is seen."""
+    attributes = np.asarray(attributes, np.float32)
+    result = np.zeros((*buffers.triangle.shape, attributes.shape[1]), np.float32)
+    mask = buffers.mask
+    corners = attributes[np.asarray(triangles)[buffers.triangle[mask]]]
+    result[mask] = np.einsum("pk,pkc->pc", buffers.barycentric[mask], corners)
+    return result

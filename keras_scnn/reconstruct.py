@@ -1,0 +1,226 @@
+"""From a photo to 3D faces: ``Reconstructor``, and ``python -m keras_scnn.reconstruct``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_face
+from keras_scnn.detection import FaceDetector
+from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
+from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.io import MESH_SUFFIXES, read_image, write_image, write_mesh
+from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.storage import atomic_path
+from keras_scnn.texture import photo_texture, vertex_colors
+
+DEFAULT_PRESET = "aflw-mobilenet-0.5"
+PASSES = 2  # the second crop is cut by the first pass's landmarks
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """One face of a photo.
+
+    Attributes:
+        model: the face model.
+        parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
+            within the model's bounds.
+        box: the square that the network saw, px, image frame.
+        features: (F,) float32 of unit length, or None where the preset has no feature head.
+    """
+
+    model: MorphableModel
+    parameters: FaceParameters
+    box: FaceBox
+    features: np.ndarray | None = None
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """(N, 3) float32, mm, model frame."""
+        return self.model.vertices(self.parameters.identity, self.parameters.expression)
+
+    @property
+    def neutral_vertices(self) -> np.ndarray:
+        """(N, 3) float32, mm, model frame: the person without expression."""
+        return self.model.vertices(self.parameters.identity)
+
+    @property
+    def posed_vertices(self) -> np.ndarray:
+        """(N, 3) px and depth, image frame."""
+        return project(self.parameters.pose, self.vertices)
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(68, 3) px and depth, image frame, in iBUG order, landmark offsets included."""
+        points = self.model.landmarks(self.parameters.identity, self.parameters.expression)
+        return project(self.parameters.pose, points)
+
+    @property
+    def euler_degrees(self) -> np.ndarray:
+        """(3,) pitch, yaw, roll of the head in degrees; see ``geometry.rotations``."""
+        rotation = decompose(self.parameters.pose)[0]
+        return np.degrees(euler_from_rotation(rotation))
+
+    def texture(self, image: np.ndarray) -> np.ndarray:
+        """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
+        return photo_texture(self.model, image, self.posed_vertices)
+
+    def to_json(self) -> dict:
+        """Everything but the mesh, as numbers that JSON knows."""
+        rotation, scale, translation = decompose(self.parameters.pose)
+        return {
+            "face_model": self.model.name,
+            "box": self.box.as_array().tolist(),
+            "score": self.box.score,
+            "landmarks": self.landmarks.tolist(),
+            "pose": {
+                "image_from_model": self.parameters.pose.tolist(),
+                "rotation": rotation.tolist(),
+                "euler_degrees": dict(
+                    zip(("pitch", "yaw", "roll"), self.euler_degrees.tolist(), strict=True)
+                ),
+                "scale_px_per_mm": float(scale),
+                "translation_px": translation[:2].tolist(),
+            },
+            "identity": self.parameters.identity.tolist(),
+            "expression": dict(
+                zip(self.model.expression_names, self.parameters.expression.tolist(), strict=True)
+            ),
+        }
+
+
+class Reconstructor:
+    """Finds every face of a photo and reconstructs it.
+
+    Args:
+        preset: the trained network.
+        detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
+    """
+
+    def __init__(self, preset: Preset, detector: FaceDetector | None = None):
+        self.preset, self._detector = preset, detector
+
+    @classmethod
+    def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
+        """Load a preset that comes with the package, or a preset or run folder."""
+        return cls(load_preset(name_or_path))
+
+    def __call__(self, image: np.ndarray) -> list[Reconstruction]:
+        """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""
+        if self._detector is None:
+            self._detector = FaceDetector()
+        boxes = self._detector.detect(image)
+        return self.reconstruct_boxes(image, boxes) if boxes else []
+
+    def reconstruct_boxes(
+        self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
+    ) -> list[Reconstruction]:
+        """Faces in given boxes, one for each; ``passes=1`` keeps the boxes as they are."""
+        for turn in range(passes):
+            found = self._predict(image, boxes)
+            if turn + 1 < passes:
+                boxes = [box_from_landmarks(face.landmarks, face.box.score) for face in found]
+        return found
+
+    def _predict(self, image: np.ndarray, boxes: list[FaceBox]) -> list[Reconstruction]:
+        crops = [crop_face(image, box, self.preset.input_size) for box in boxes]
+        batch = np.stack([crop.image for crop in crops]).astype(np.float32)
+        outputs = {k: np.asarray(v) for k, v in self.preset.branch(batch, training=False).items()}
+        vectors = self.preset.whitening.unwhiten(outputs["parameters"])
+        features = outputs.get("features", [None] * len(boxes))
+        return [self._place(*face) for face in zip(vectors, crops, boxes, features, strict=True)]
+
+    def _place(self, vector, crop, box, features) -> Reconstruction:
+        model = self.preset.face_model
+        told = FaceParameters.from_vector(vector, self.preset.layout)
+        pose = transform_camera(invert_affine(crop.crop_from_image), told.pose)
+        expression = model.clip_expression(told.expression)
+        return Reconstruction(model, FaceParameters(pose, told.identity, expression), box, features)
+
+
+def save_reconstruction(
+    face: Reconstruction, image: np.ndarray, stem: Path, mesh_format: str, draw: bool
+) -> None:
+    """Write ``stem`` + .obj/.ply/.glb, .json, _overlay.png and, to look at, _views.png."""
+    texture = face.texture(image) if face.model.uv is not None else None
+    colors = None if texture is None else vertex_colors(face.model, texture)
+    mesh = stem.with_name(f"{stem.name}.{mesh_format}")
+    write_mesh(mesh, face.vertices, face.model.triangles, face.model.uv, texture, colors)
+    overlay = draw_landmarks(
+        draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks
+    )
+    write_image(stem.with_name(f"{stem.name}_overlay.png"), overlay)
+    if draw:
+        albedo = {} if colors is None else {"albedo": colors.astype(np.float32)}
+        views = [draw_view(face.model, face.vertices, yaw) for yaw in (-60, -30, 0, 30, 60)]
+        views += [draw_view(face.model, face.vertices, 30, **albedo)]
+        write_image(stem.with_name(f"{stem.name}_views.png"), np.hstack(views))
+    with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
+        temporary.write_text(json.dumps(face.to_json(), indent=2) + "\n")
+
+
+def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.Namespace) -> int:
+    """Write every face of one photo and return their number.
+
+    Raises:
+        FileNotFoundError, ValueError: the photo cannot be read, or shows no face.
+    """
+    image = read_image(photo)
+    faces = reconstructor(image)
+    if not faces:
+        raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
+    for i, face in enumerate(faces):
+        suffix = f"_{i}" if len(faces) > 1 else ""
+        stem = args.out / f"{photo.stem}{suffix}"
+        save_reconstruction(face, image, stem, args.format, args.draw)
+    return len(faces)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_scnn.reconstruct", description="Photos to textured 3D faces."
+    )
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
+    formats = [suffix[1:] for suffix in MESH_SUFFIXES]
+    parser.add_argument("--format", choices=formats, default="obj", help="of the mesh (obj)")
+    parser.add_argument("--draw", action="store_true", help="draw the mesh from several sides too")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
+    args = parse(argv)
+    try:
+        reconstructor = Reconstructor.from_preset(args.preset)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    failed, faces = [], 0
+    for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
+        try:
+            faces += reconstruct_file(reconstructor, photo, args)
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+    print(f"{faces} faces of {len(args.photos) - len(failed)} photos written to {args.out}")
+    for reason in failed:
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What a training run needs besides the model: time budget, checkpoints, progress, curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.storage import atomic_path
+
+STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes:
+        step: batches trained on.
+        seconds: time spent training, all sessions together.
+        done: the step or time budget is used up.
+        checkpoint: file name of the weights and the optimizer's state.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    done: bool = False
+    checkpoint: str = ""
+
+
+def read_state(folder: Path) -> RunState:
+    """The state of a run folder; that of a new run where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return RunState()
+    try:
+        return RunState(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not the state of a run ({error})") from error
+
+
+def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
+    """Write the weights, then the state that names them, then remove older weights."""
+    name = CHECKPOINT.format(step=state.step)
+    # Keras insists on the double suffix, so the temporary name is made here.
+    temporary = folder / f".partial-{os.getpid()}-{name}"
+    network.save_weights(temporary)
+    os.replace(temporary, folder / name)
+    state = RunState(**{**asdict(state), "checkpoint": name})
+    with atomic_path(folder / STATE) as path:
+        path.write_text(json.dumps(asdict(state), indent=2) + "\n")
+    for old in folder.glob(CHECKPOINT.format(step="*")):
+        if old.name != name:
+            old.unlink()
+    return state
+
+
+def load_checkpoint(folder: Path, network: keras.Model, state: RunState) -> None:
+    """Bring a compiled network, optimizer included, to where ``state`` was saved.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+    """
+    path = folder / state.checkpoint
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but {STATE} names it")
+    network.optimizer.build(network.trainable_variables)
+    network.load_weights(path)
+
+
+class Budget(keras.callbacks.Callback):
+    """Cosine learning rate over the budget, and an end when it is used up.
+
+    The budget is a number of steps and, if positive, a number of minutes, whichever is used up
+    first: also on a slow machine the rate comes down before the end. With minutes = 0 the rate
+    depends on the step alone, and a run can be repeated exactly.
+
+    Args:
+        state: where the run starts.
+        steps: total number of steps.
+        minutes: total training time over all sessions; 0 for no limit.
+        peak: highest learning rate.
+        warmup: steps of linear increase to the peak.
+    """
+
+    def __init__(self, state: RunState, steps: int, minutes: float, peak: float, warmup: int):
+        super().__init__()
+        self._step, self._before = state.step, state.seconds
+        self._steps, self._limit, self._peak, self._warmup = steps, 60 * minutes, peak, warmup
+        self._start = time.monotonic()
+
+    @property
+    def state(self) -> RunState:
+        """The state now, without a checkpoint."""
+        return RunState(self._step, round(self._seconds, 1), self._progress >= 1)
+
+    @property
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def _progress(self) -> float:
+        time_share = self._seconds / self._limit if self._limit > 0 else 0.0
+        return min(max(self._step / self._steps, time_share), 1.0)
+
+    def on_train_begin(self, logs=None):
+        self._start = time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        rate = self._peak * (1 + np.cos(np.pi * self._progress)) / 2
+        self.model.optimizer.learning_rate = rate * min(1.0, (self._step + 1) / self._warmup)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        if self._progress >= 1:
+            self.model.stop_training = True
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves the run after each epoch, and appends the epoch's losses to a CSV file."""
+
+    def __init__(self, folder: Path, budget: Budget):
+        super().__init__()
+        self._folder, self._budget = folder, budget
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = save_checkpoint(self._folder, self.model, self._budget.state)
+        row = {"step": state.step, "seconds": state.seconds, **(logs or {})}
+        path = self._folder / CURVES
+        is_new = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class Progress(keras.callbacks.Callback):
+    """One progress bar over the whole run."""
+
+    def __init__(self, first_step: int, steps: int):
+        super().__init__()
+        self._first, self._steps = first_step, steps
+
+    def on_train_begin(self, logs=None):
+        self._bar = tqdm(initial=self._first, total=self._steps, desc="training", unit="step")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update()
+        self._bar.set_postfix(loss=f"{float((logs or {}).get('loss', np.nan)):.3f}")
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+
+def read_curves(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of a run's CSV file: (epochs,) float64 each."""
+    with (folder / CURVES).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from keras_scnn.evaluation import pose_error
+
+
+def radians(*degrees) -> np.ndarray:
+    return np.deg2rad(np.array(degrees, np.float64))
+
+
+def test_each_angle_is_averaged_alone_and_the_mean_is_over_the_three():
+    annotated = radians([0, 10, 0], [5, -20, 10])
+    found = pose_error(annotated + radians([3, 6, 0], [-5, 2, 9]), annotated)
+    # By hand, in the order pitch, yaw, roll: (3 + 5) / 2, (6 + 2) / 2, (0 + 9) / 2.
+    assert found.pitch_degrees == pytest.approx(4)
+    assert found.yaw_degrees == pytest.approx(4)
+    assert found.roll_degrees == pytest.approx(4.5)
+    assert found.mean_degrees == pytest.approx(12.5 / 3)
+
+
+def test_faces_with_an_annotated_angle_of_99_degrees_or_more_are_left_out():
+    annotated = radians([0, 0, 0], [0, 99.5, 0], [0, 0, -120], [-98.9, 0, 0])
+    predicted = annotated + radians([1, 1, 1], [50, 50, 50], [50, 50, 50], [3, 3, 3])
+    found = pose_error(predicted, annotated)
+    assert (found.n_faces, found.n_left_out) == (2, 2)
+    assert found.mean_degrees == pytest.approx(2)
+
+
+def test_the_rotation_between_two_yaws_is_their_difference():
+    found = pose_error(radians([0, 40, 0]), radians([0, -5, 0]))
+    assert found.rotation_degrees == pytest.approx(45)
+
+
+def test_the_rotation_error_is_0_for_two_names_of_one_rotation():
+    found = pose_error(radians([180, 100, 180]), radians([0, 80, 0]))
+    assert found.rotation_degrees == pytest.approx(0, abs=1e-5)
+    assert found.mean_degrees == pytest.approx((180 + 20 + 180) / 3)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match=r"\(M, 3\)"):
+        pose_error(np.zeros((4, 3)), np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="below 99"):
+        pose_error(np.zeros((1, 3)), radians([0, 120, 0]))

@@ -1,0 +1,44 @@
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.evaluate import PhotoResults, RecordResults
+from keras_scnn.evaluation import LandmarkError, PoseError, ShapeError, Verification
+from keras_scnn.evaluation.report import plot_curves, plot_results, results_table
+
+LANDMARKS = LandmarkError((1.25, 2.5, float("nan")), 1.875, 1.5, (10, 5, 0))
+POSE = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, 15, 0)
+VERIFIED = Verification(91.5, 2.0, 0.97, 1.3, 100)
+
+
+@pytest.fixture
+def records_results() -> dict:
+    shape = ShapeError(1.11, 2.22, 0.5, 15)
+    return asdict(RecordResults(LANDMARKS, POSE, shape, 0.44, VERIFIED, None, None))
+
+
+def test_the_table_has_every_measure_with_its_unit(records_results):
+    table = results_table(records_results)
+    for text in ("1.25 %", "10 faces", "2.00 degrees", "1.11 mm", "2.22 mm", "0.44", "91.50 %"):
+        assert text in table
+    assert "60-90" not in table  # the bin without faces
+    assert "feature" not in table
+
+
+def test_photos_have_no_identity_rows():
+    table = results_table(asdict(PhotoResults(LANDMARKS, POSE, "exact")))
+    assert "mean of bins" in table
+    assert "mm" not in table
+
+
+def test_the_plots_are_pictures_with_something_in_them(records_results, tmp_path):
+    names = ("loss", "landmarks_a_loss", "parameter_distance_loss", "feature_similarity_loss")
+    curves = {name: np.array([3.0, 2.0]) for name in ("step", *names)}
+    plot_results(records_results, tmp_path / "results.png", "a run")
+    plot_curves(curves | {f"val_{name}": np.ones(2) for name in names}, tmp_path / "curves.png")
+    for name in ("results.png", "curves.png"):
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture.shape[1] > 600
+        assert picture.std() > 10

@@ -1,0 +1,71 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from keras_scnn.geometry.alignment import apply_affine
+from keras_scnn.geometry.crops import crop_from_image, invert_affine
+from strategies import floats
+
+BOXES = st.builds(
+    lambda corner, extent: np.r_[corner, corner + extent],
+    floats(2, -300, 300),
+    floats(2, 1, 500),
+)
+
+
+@given(BOXES, st.integers(1, 300))
+def test_the_outer_edges_of_the_box_become_those_of_the_crop(box, size):
+    edges = apply_affine(crop_from_image(box, size), box.reshape(2, 2) - 0.5)
+    assert_allclose(edges, [[-0.5, -0.5], [size - 0.5, size - 0.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("x0", "y0"), [(0, 0), (3, 5), (10, 2)])
+def test_a_box_of_the_crops_size_copies_the_pixels(x0, y0):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    transform = crop_from_image(np.array([x0, y0, x0 + 20, y0 + 20]), 20)
+    crop = cv2.warpAffine(image, transform, (20, 20), flags=cv2.INTER_LINEAR)
+    assert_array_equal(crop, image[y0 : y0 + 20, x0 : x0 + 20])
+
+
+def test_halving_a_box_samples_between_pixels_as_opencvs_resize_does():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8).astype(np.float32)
+    transform = crop_from_image(np.array([0, 0, 16, 16]), 8)
+    crop = cv2.warpAffine(image, transform, (8, 8), flags=cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (8, 8), interpolation=cv2.INTER_LINEAR)
+    assert_allclose(crop, resized, atol=1e-3)
+
+
+@given(BOXES, st.integers(1, 300), floats((5, 2), -500, 500))
+def test_a_point_comes_back_from_the_crop(box, size, points):
+    transform = crop_from_image(box, size)
+    there = apply_affine(transform, points)
+    assert_allclose(apply_affine(invert_affine(transform), there), points, atol=1e-6)
+
+
+@given(floats((3, 2, 3), -2, 2))
+def test_inverses_are_opencvs(noise):
+    transforms = noise + np.array([[5.0, 0, 0], [0, 5, 0]])
+    expected = [cv2.invertAffineTransform(transform) for transform in transforms]
+    assert_allclose(invert_affine(transforms), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "message"),
+    [
+        ([0, 0, 0, 10], 120, "must be above 0"),
+        ([0, 0, 10, -1], 120, "must be above 0"),
+        ([0, 0, 10, 10], 0, "must be above 0"),
+        ([0, 0, 10], 120, "box has the shape"),
+    ],
+)
+def test_an_empty_box_is_refused(box, size, message):
+    with pytest.raises(ValueError, match=message):
+        crop_from_image(np.array(box, float), size)
+
+
+def test_a_transform_without_inverse_is_refused():
+    with pytest.raises(ValueError, match="singular"):
+        invert_affine(np.zeros((2, 3)))

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.spatial.transform import Rotation
+
+from keras_scnn.geometry.rotations import (
+    euler_from_rotation,
+    nearest_rotation,
+    rotation_angle,
+    rotation_from_euler,
+)
+from strategies import eulers, floats
+
+QUARTER = np.pi / 2
+
+
+def explicit_rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
+    """The matrices of the .mat files, written out as their documentation has them."""
+    (cp, sp), (cy, sy), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (pitch, yaw, roll))
+    rx = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    ry = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    rz = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    return rx @ ry @ rz
+
+
+@given(floats(3, -7, 7))
+def test_a_rotation_is_the_product_of_the_mat_files_matrices(euler):
+    assert_allclose(rotation_from_euler(euler), explicit_rotation(*euler), atol=1e-12)
+
+
+@given(floats((2, 3, 3), -7, 7))
+def test_rotations_are_orthonormal_with_determinant_one(euler):
+    rotation = rotation_from_euler(euler)
+    identity = np.broadcast_to(np.eye(3), (2, 3, 3, 3))
+    assert_allclose(rotation @ np.swapaxes(rotation, -1, -2), identity, atol=1e-12)
+    assert_allclose(np.linalg.det(rotation), 1)
+
+
+@given(eulers((2, 2)))
+def test_angles_survive_a_round_trip(euler):
+    assert_allclose(euler_from_rotation(rotation_from_euler(euler)), euler, atol=1e-6)
+
+
+@pytest.mark.parametrize("yaw", [QUARTER, -QUARTER])
+def test_a_full_profile_keeps_its_rotation_although_roll_and_pitch_are_one(yaw):
+    rotation = rotation_from_euler([0.3, yaw, 0.2])
+    euler = euler_from_rotation(rotation)
+    assert euler[2] == 0
+    assert_allclose(rotation_from_euler(euler), rotation, atol=1e-7)
+
+
+def test_a_head_that_turns_by_positive_yaw_looks_to_the_images_left():
+    nose = rotation_from_euler([0, 0.5, 0]) @ [0, 0, 1]  # by hand: the third column of Ry
+    assert_allclose(nose, [-np.sin(0.5), 0, np.cos(0.5)], atol=1e-12)
+
+
+@given(floats((3, 3), -1, 1), eulers())
+def test_no_rotation_is_nearer_than_the_nearest_rotation(noise, euler):
+    matrix = rotation_from_euler(euler) + 0.4 * noise
+    nearest = nearest_rotation(matrix)
+    independent, _ = Rotation.align_vectors(matrix.T, np.eye(3))
+    distance = np.linalg.norm(matrix - nearest)
+    assert_allclose(nearest @ nearest.T, np.eye(3), atol=1e-9)
+    assert_allclose(np.linalg.det(nearest), 1)
+    assert distance <= np.linalg.norm(matrix - independent.as_matrix()) + 1e-7
+
+
+@given(floats((4, 2, 2), -1, 1))
+def test_plane_rotations_come_from_the_closed_form(matrix):
+    # A 2D matrix [a b; c d] is nearest to the rotation by atan2(c - b, a + d).
+    sine, cosine = matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1]
+    clear = np.hypot(sine, cosine) > 1e-6
+    angle = np.arctan2(sine, cosine)[clear]
+    nearest = nearest_rotation(matrix)[clear]
+    assert_allclose(nearest[:, 1, 0], np.sin(angle), atol=1e-6)
+    assert_allclose(nearest[:, 0, 0], np.cos(angle), atol=1e-6)
+
+
+@given(eulers(), eulers())
+def test_the_angle_between_rotations_is_scipys_and_symmetric(first, second):
+    a, b = rotation_from_euler(first), rotation_from_euler(second)
+    expected = (Rotation.from_matrix(a).inv() * Rotation.from_matrix(b)).magnitude()
+    assert_allclose(rotation_angle(a, b), expected, atol=1e-6)
+    assert_allclose(rotation_angle(b, a), expected, atol=1e-6)
+
+
+@given(floats(3, -1, 1), st.sampled_from([1e-9, 1e-5, 1e-2, 1.0, 3.0]))
+def test_small_angles_keep_their_digits(axis, angle):
+    axis = axis + [0, 0, 2]
+    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
+    assert_allclose(rotation_angle(np.eye(3), turn), angle, rtol=1e-6)
+
+
+def test_a_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"euler has the shape \(2,\)"):
+        rotation_from_euler([0.1, 0.2])

@@ -1,0 +1,327 @@
+"""The rules that hold this repository together, checked by reading its source."""
+
+import ast
+import configparser
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "keras_scnn"
+
+# Who may import whom: a module may import from its own tier and from those before it. A new
+# module must be placed here.
+TIERS = (
+    {"storage", "geometry"},
+    {"parameters", "morphable_model", "face_models", "landmark_solver", "fitting"},
+    {"losses", "models", "data", "evaluation"}
+    | {"io", "cropping", "detection", "drawing", "texture"},
+    {"reconstruct", "export"},
+    {"config", "training", "train", "evaluate"},
+)
+COMMANDS = {"reconstruct", "train", "evaluate"}
+TENSORFLOW_HOMES = {"data", "export"}
+TENSOR_HOMES = {"losses", "models"}
+FRAMEWORKS = {"tensorflow", "jax", "torch"}
+DEAD_PACKAGES = {"tensorflow_addons", "keras_cv", "keras_hub", "keras_nlp"}
+MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES, MAX_FILE_LINES = 40, 10, 250
+
+SOURCES = sorted(
+    path
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "export").rglob("*.py")]
+    if path != PACKAGE / "export" / "__init__.py"  # the doorway has a test of its own
+)
+OTHER_CODE = sorted(
+    path
+    for folder in ("tests", "tools", "benchmarks", "notebooks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+TREES = {path: ast.parse(path.read_text(), str(path)) for path in SOURCES + OTHER_CODE}
+each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def unit(path: Path) -> str:
+    """The top-level module or subpackage of a source: 'geometry', 'fitting'; '' for the root."""
+    if path.is_relative_to(ROOT / "export"):
+        return "export"
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def tier(name: str) -> int:
+    homes = [i for i, names in enumerate(TIERS) if name in names]
+    assert homes, f"keras_scnn.{name} has no place in TIERS of tests/test_architecture.py"
+    return homes[0]
+
+
+def imports(tree: ast.AST) -> list[tuple[str, int]]:
+    """(dotted name, line) of all that is imported, ``from a import b`` counting as ``a.b``."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import; write the full name"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def module_level(tree: ast.Module) -> ast.Module:
+    """The tree without what does not run at import: functions, and imports for type checkers."""
+
+    class Cut(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return None
+
+        visit_AsyncFunctionDef = visit_FunctionDef
+
+        def visit_If(self, node):
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    return ast.fix_missing_locations(Cut().visit(ast.parse(ast.unparse(tree))))
+
+
+def own_imports(tree: ast.AST) -> set[str]:
+    """Units of keras_scnn that a tree imports."""
+    dotted = [name.split(".") for name, _ in imports(tree)]
+    return {parts[1] for parts in dotted if parts[0] == "keras_scnn" and len(parts) > 1}
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def body_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function from its first statement on, the docstring left out."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """The names that stay when all that import nothing are taken away, again and again."""
+    graph = dict(graph)
+    while free := [name for name, targets in graph.items() if not targets & graph.keys()]:
+        for name in free:
+            del graph[name]
+    return sorted(graph)
+
+
+def test_the_helpers_of_this_file_see_what_they_should():
+    tree = ast.parse(
+        "import a.b\nfrom c import d\nclass K:\n    import e\nif TYPE_CHECKING:\n    import g\n"
+        "def f():\n    'doc'\n    import g\n    x = 1\n    return x\n"
+    )
+    assert sorted(name for name, _ in imports(tree)) == ["a.b", "c.d", "e", "g", "g"]
+    assert [name for name, _ in imports(module_level(tree))] == ["a.b", "c.d", "e"]
+    assert [body_lines(f) for f in functions(tree)] == [3]
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert cycle({"a": {"b"}, "b": {"a"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+
+
+@each_source
+def test_imports_point_one_way(path):
+    if not unit(path):
+        return  # the root only hands on names; its own test is below
+    for target in own_imports(TREES[path]) - {"assets"}:
+        assert tier(target) <= tier(unit(path)), f"{path}: imports keras_scnn.{target}"
+
+
+def test_no_two_units_import_each_other():
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        if unit(path):
+            graph.setdefault(unit(path), set()).update(own_imports(TREES[path]) - {unit(path)})
+    assert cycle(graph) == []
+
+
+@each_source
+def test_export_is_imported_by_commands_only_and_lazily(path):
+    if unit(path) == "export":
+        return
+    assert "export" not in own_imports(module_level(TREES[path]))
+    assert unit(path) in COMMANDS or "export" not in own_imports(TREES[path])
+
+
+@each_source
+def test_deep_learning_frameworks_stay_at_home(path):
+    everywhere = {name.split(".")[0] for name, _ in imports(TREES[path])}
+    at_import = {name.split(".")[0] for name, _ in imports(module_level(TREES[path]))}
+    assert not at_import & FRAMEWORKS, "import it in the function that needs it"
+    assert not everywhere & DEAD_PACKAGES
+    allowed = {"tensorflow"} if unit(path) in TENSORFLOW_HOMES else set()
+    assert not everywhere & FRAMEWORKS - allowed, "use keras.ops"
+
+
+@each_source
+def test_keras_is_not_needed_below_the_networks(path):
+    below = TIERS[0] | TIERS[1]
+    names = {name.split(".")[0] for name, _ in imports(TREES[path])}
+    assert unit(path) not in below or "keras" not in names
+
+
+@pytest.mark.parametrize("path", TREES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nobody_makes_a_second_copy_of_the_export_package(path):
+    tops = {name.split(".")[0] for name, _ in imports(TREES[path])}
+    assert "export" not in tops, "write: from keras_scnn.export import ..."
+
+
+@pytest.mark.parametrize("path", TREES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_unpickles_what_it_reads(path):
+    picklers = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    if path.name not in ("restricted_pickle.py", "test_restricted_pickle.py"):
+        forbidden = {f"{p}.{how}" for p in picklers for how in ("load", "loads", "Unpickler")}
+        reads = {ast.unparse(n) for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute)}
+        assert not forbidden & (reads | {name for name, _ in imports(TREES[path])})
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Call):
+            options = {k.arg: k.value for k in node.keywords}
+            told = options.get("allow_pickle")
+            assert told is None or (isinstance(told, ast.Constant) and told.value is False)
+            loads_numpy = ast.unparse(node.func) in ("np.load", "numpy.load")
+            assert not loads_numpy or told is not None, f"line {node.lineno}: allow_pickle=False"
+
+
+@each_source
+def test_files_and_functions_are_short(path):
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+    long = {f.name: body_lines(f) for f in functions(TREES[path])}
+    assert not {k: n for k, n in long.items() if n > MAX_FUNCTION_LINES}
+
+
+def test_the_median_function_fits_on_ten_lines():
+    lengths = [body_lines(f) for path in SOURCES for f in functions(TREES[path])]
+    assert statistics.median(lengths) <= MEDIAN_FUNCTION_LINES
+
+
+def public_definitions(tree: ast.Module) -> list[ast.AST]:
+    """Public functions and classes of a module, and public methods of its public classes."""
+    kinds = ast.FunctionDef | ast.ClassDef
+    found = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
+    classes = [n for n in found if isinstance(n, ast.ClassDef)]
+    methods = [m for c in classes for m in c.body if isinstance(m, ast.FunctionDef)]
+    return found + [m for m in methods if not m.name.startswith("_")]
+
+
+def annotations(function: ast.FunctionDef) -> str:
+    given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    nodes = [a.annotation for a in given] + [function.returns]
+    return " ".join(ast.unparse(node) for node in nodes if node is not None)
+
+
+@each_source
+def test_modules_and_public_functions_of_arrays_say_what_they_are(path):
+    tree = TREES[path]
+    assert ast.get_docstring(tree) or not tree.body, "a module says in its first line what it is"
+    for node in public_definitions(tree):
+        if isinstance(node, ast.FunctionDef) and "ndarray" in annotations(node):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+@each_source
+def test_public_functions_have_type_hints(path):
+    if unit(path) in TENSOR_HOMES:
+        return  # a tensor's type is the backend's
+    for node in public_definitions(TREES[path]):
+        if isinstance(node, ast.FunctionDef) and not _typed_elsewhere(node):
+            given = [*node.args.args, *node.args.kwonlyargs]
+            typed = {a.arg for a in given if a.annotation} | _defaulted(node) | {"self", "cls"}
+            assert not {a.arg for a in given} - typed, node.name
+
+
+def _typed_elsewhere(node: ast.FunctionDef) -> bool:
+    keras_methods = ("call", "build", "compute_output_shape", "compute_output_spec", "get_config")
+    compiled = any("jit" in ast.unparse(d) for d in node.decorator_list)  # numba finds the types
+    return compiled or node.name in keras_methods or node.name.startswith("on_")
+
+
+def _defaulted(node: ast.FunctionDef) -> set[str]:
+    """Arguments whose default shows the type: ``clip=False``."""
+    positional = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+    keyword = [a for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d]
+    return {a.arg for a in positional + keyword}
+
+
+def test_the_root_names_a_handful_and_each_can_be_imported():
+    import keras_scnn
+
+    assert 5 <= len(keras_scnn.__all__) <= 15
+    assert not own_imports(TREES[PACKAGE / "__init__.py"])
+    missing = [name for name in keras_scnn.__all__ if not hasattr(keras_scnn, name)]
+    assert not missing
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = keras_scnn.nonsense
+
+
+def test_a_face_model_is_read_without_starting_a_framework():
+    code = (
+        "import sys, keras_scnn; model = keras_scnn.MorphableModel.open_face();"
+        "started = {'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules);"
+        "print(model.n_vertices, sorted(started))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, started = done.stdout.split(" ", 1)
+    assert int(count) > 1000
+    assert started.strip() == "[]"
+
+
+def test_the_doorway_leads_to_the_top_level_folder_and_is_three_lines_of_code():
+    import keras_scnn.export
+
+    assert [Path(p).resolve() for p in keras_scnn.export.__path__] == [ROOT / "export"]
+    tree = ast.parse((PACKAGE / "export" / "__init__.py").read_text())
+    assert len(tree.body) == 3  # the docstring, an import and __path__
+    assert sorted(p.name for p in (PACKAGE / "export").glob("*.py")) == ["__init__.py"]
+
+
+def test_the_export_package_has_a_docstring_and_nothing_else():
+    tree = TREES[ROOT / "export" / "__init__.py"]
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+def test_setup_cfg_lists_every_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in PACKAGE.rglob("__init__.py")}
+    assert listed == there
+    assert "keras_scnn.export = export" in config["options"]["package_dir"]
+
+
+def written_files() -> list[Path]:
+    """Text files of the project, those that git ignores and pictures left out."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listing.returncode:
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    paths = [ROOT / name for name in listing.stdout.splitlines()]
+    text = {".py", ".md", ".cfg", ".toml", ".txt", ".ipynb", ".json", ".yaml", ".yml", ".sh", ""}
+    return [p for p in paths if p.is_file() and p.suffix in text]
+
+
+def test_no_file_names_a_path_of_somebodys_machine():
+    place = re.compile(r"(?<![\w.~}])/(?:home|Users|root|work|tmp|mnt|media|scratch)/\w+")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in written_files()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if place.search(line)
+    ]
+    assert not found
+
+
+def test_no_research_photo_or_large_file_is_committed():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    names = [name for name in listing.stdout.split("\0") if name]
+    assert not [n for n in names if Path(n).suffix in (".mat", ".pts", ".h5", ".keras", ".pkl")]
+    sizes = {n: (ROOT / n).stat().st_size for n in names if (ROOT / n).is_file()}
+    assert not {n: size for n, size in sizes.items() if size > 10e6}

@@ -1,0 +1,108 @@
+"""What the README says is so."""
+
+import ast
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+CARDS = [ROOT / "README.md", *(ROOT / "keras_scnn" / "assets").rglob("CARD.md")]
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+SHELL = [
+    command.strip()
+    for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    for command in re.split(r"\n|&&", block)
+    if command.strip()
+]
+MODULES = sorted({m for c in SHELL for m in re.findall(r"python -m (keras_scnn[\w.]*)", c)})
+
+
+def options_of(*command: str) -> set[str]:
+    told = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    return set(re.findall(r"--[a-z][\w-]*", told.stdout))
+
+
+def test_it_shows_the_commands_that_a_newcomer_needs():
+    assert "pip install . && python -m keras_scnn.train" in README
+    assert "pip install -e '.[test]' && python -m pytest" in README
+    assert {"keras_scnn.train", "keras_scnn.evaluate", "keras_scnn.reconstruct"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_its_commands_exist_and_know_the_options_it_gives_them(module):
+    known = options_of("-m", module)
+    for command in SHELL:
+        if f"python -m {module} " in f"{command} ":
+            used = {word for word in shlex.split(command) if word.startswith("--")}
+            assert used <= known
+
+
+def test_its_options_in_the_text_exist():
+    named = set(re.findall(r"`(--[a-z][\w-]*)", README)) - {"--no-deps"}
+    known = set().union(*(options_of("-m", module) for module in MODULES))
+    assert named <= known
+
+
+def test_its_tools_exist():
+    tools = {word for c in SHELL for word in shlex.split(c) if word.endswith(".py")}
+    assert tools
+    assert [tool for tool in tools if not (ROOT / tool).is_file()] == []
+
+
+def test_its_extras_exist():
+    import configparser
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    named = set(re.findall(r"\.\[([\w-]+)\]", README))
+    assert named
+    assert named <= set(config["options.extras_require"])
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files(card):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", card.read_text())
+    local = [link for link in links if not re.match(r"https?://", link)]
+    assert [link for link in local if not (card.parent / link).exists()] == []
+
+
+def test_names_of_the_library_in_the_text_exist():
+    for module, name in re.findall(r"`(keras_scnn(?:\.\w+)*)\.(\w+)`", README):
+        home = importlib.import_module(module)
+        assert hasattr(home, name) or importlib.import_module(f"{module}.{name}")
+
+
+def test_its_three_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
+    data = pytest.importorskip("skimage.data")
+    from keras_scnn.io import write_image
+
+    photo = data.astronaut()
+    write_image(tmp_path / "photo.jpg", photo)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = (code for code in PYTHON if "Reconstructor" in code)
+    assert len(ast.parse(snippet).body) == 3
+    names: dict = {}
+    exec(snippet, names)
+    (face,) = names["faces"]
+    nose = face.landmarks[30]
+    # The tip of the astronaut's nose, read off the photo.
+    assert abs(nose[0] - NOSE_TIP[0]) < 6
+    assert abs(nose[1] - NOSE_TIP[1]) < 6
+    for attribute in re.findall(r"`(\w+)`", README.split("Each face has")[1].split("`keras")[0]):
+        assert hasattr(face, attribute)
+
+
+NOSE_TIP = (218, 122)
+
+
+def test_it_leaves_nothing_to_do():
+    assert not re.search(r"\b(TODO|TBD|FIXME|XXX|lorem)\b", README, re.I)
