@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,13 +42,18 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
 
 
 def _typed(value: Any, kind: type, name: str, source: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and (type(value) is int or _is_exponential(value)):
         return float(value)
     if type(value) is not kind:  # bool is an int to isinstance, but never meant as one here
         raise ValueError(
             f"{source}: {name} is {value!r} ({type(value).__name__}); it must be {kind.__name__}"
         )
     return value
+
+
+def _is_exponential(value: Any) -> bool:
+    """Whether it is a number such as '1e-3', which YAML 1.1 takes for text."""
+    return isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value) is not None
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
             type=_boolean if types[field.name] is bool else types[field.name],
             default=argparse.SUPPRESS,
             metavar=types[field.name].__name__.upper(),
-            help=f"{field.metadata.get('help', '')} ({field.default})",
+            help=f"{field.metadata.get('help', '')} ({field.default})".replace("%", "%%"),
         )
 
 

@@ -18,7 +18,7 @@ from keras_scnn.blazeface import (
 from keras_scnn.cropping import FaceBox, box_from_detector, check_photo, crop_face
 
 # Whatever scores so much in any pass gets a second look, in a square of twice its size.
-CANDIDATE_SCORE = 0.5
+CANDIDATE_SCORE = 0.4
 SECOND_LOOK = 2.0
 # The photo at half size, for faces that fill it; then tiles of 1/2, 1/4, 1/8, for small ones, as
 # long as the network does not have to enlarge them.
@@ -44,7 +44,7 @@ class FaceDetector:
         ValueError: a score is out of range.
     """
 
-    def __init__(self, min_score: float = 0.55, tile_min_score: float = 0.7, tiles: bool = True):
+    def __init__(self, min_score: float = 0.6, tile_min_score: float = 0.7, tiles: bool = True):
         for name, value in (("min_score", min_score), ("tile_min_score", tile_min_score)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
@@ -65,42 +65,45 @@ class FaceDetector:
             image: (H, W, 3) uint8 RGB.
 
         Returns:
-            the square crop of each face, as ``cropping.box_from_landmarks`` defines it, largest
+            the square crop of each face, as ``cropping.box_from_landmarks`` defines it, surest
             first.
 
         Raises:
             ValueError: the image is no uint8 color image.
         """
         raw = self.detect_raw(image)
-        boxes = [box_from_detector(*found) for found in zip(raw.boxes, raw.scores, strict=True)]
-        return sorted(boxes, key=lambda box: -box.width)
+        pairs = zip(raw.boxes, raw.scores, strict=True)
+        return [box_from_detector(box, float(score)) for box, score in pairs]
 
     def detect_raw(self, image: np.ndarray) -> RawDetections:
-        """The same with BlazeFace's own boxes and keypoints, surest first."""
+        """The same with BlazeFace's own boxes and keypoints, surest first, px."""
         check_photo(image)
         height, width = image.shape[:2]
         side, center = max(height, width), np.array([width, height]) / 2
         whole = [self._run(image, FaceBox.square(center, side * z)) for z in (1.0, PADDED_ZOOM)]
-        found = [self._confirmed(image, whole, self._min_score)]
+        found = [self._confirmed(image, whole, self._min_score, self._min_score)]
         if self._tiles:
             squares = tiles(height, width)
             parts = [self._run(image, tile) for tile in squares]
             pairs = zip(parts, squares, strict=True)
             uncut = [raw[_inside(raw.boxes, tile, height, width)] for raw, tile in pairs]
-            found.append(self._confirmed(image, uncut, self._tile_min_score))
+            found.append(self._confirmed(image, uncut, self._tile_min_score, np.inf))
         return suppress(concatenate(found))
 
-    def _confirmed(self, image, parts: list[RawDetections], min_score: float) -> RawDetections:
-        """What a second look at each candidate says."""
+    def _confirmed(
+        self, image, parts: list[RawDetections], min_score: float, sure_score: float
+    ) -> RawDetections:
+        """What a second look says of each candidate; above ``sure_score`` it stays anyway."""
         candidates = suppress(concatenate([EMPTY, *parts]))
         faces = [EMPTY]
-        for box in candidates.boxes:
-            square = FaceBox.square(
-                (box[:2] + box[2:]) / 2, SECOND_LOOK * (box[2:] - box[:2]).max()
-            )
-            raw = suppress(self._run(image, square))
+        for i, box in enumerate(candidates.boxes):
+            side = SECOND_LOOK * (box[2:] - box[:2]).max()
+            raw = suppress(self._run(image, FaceBox.square((box[:2] + box[2:]) / 2, side)))
             same = intersection_over_union(box, raw.boxes) > SAME_FACE_IOU
-            faces.append(raw[same & (raw.scores >= min_score)][:1])
+            seen = raw[same & (raw.scores >= min_score)][:1]
+            if not len(seen.scores) and candidates.scores[i] >= sure_score:
+                seen = candidates[i : i + 1]
+            faces.append(seen)
         return concatenate(faces)
 
     def _run(self, image: np.ndarray, square: FaceBox) -> RawDetections:
@@ -144,5 +147,3 @@ def _inside(boxes: np.ndarray, tile: FaceBox, height: int, width: int) -> np.nda
     low = np.where(tile.as_array()[:2] <= 0, -np.inf, tile.as_array()[:2])
     high = np.where(tile.as_array()[2:] >= [width, height], np.inf, tile.as_array()[2:])
     return (boxes[:, :2] > low).all(axis=1) & (boxes[:, 2:] < high).all(axis=1)
-
-

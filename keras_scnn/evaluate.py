@@ -212,10 +212,19 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     named = asdict(results)
     with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json.dumps(named, indent=2) + "\n")
+        temporary.write_text(json.dumps(_without_nan(named), indent=2) + "\n")
     with atomic_path(folder / f"{stem}.png") as temporary:
         plot_results(named, temporary, title)
     return results_table(named)
+
+
+def _without_nan(value):
+    """NaN, which JSON does not have, as None, in nested dictionaries and sequences."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if value != value else value
 
 
 def main(arguments: list[str] | None = None) -> int:

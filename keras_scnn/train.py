@@ -64,6 +64,7 @@ class TrainConfig:
     cache: str = _option("runs/data", "where rendered records are kept")
     people: int = _option(900, "synthetic people")
     photos: int = _option(8, "photos of each synthetic person")
+    crop_size: int = _option(120, "width and height of synthetic photos, px")
     held_out: int = _option(100, "people kept for the final measurement")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
@@ -106,7 +107,7 @@ def train(config: TrainConfig) -> RecordResults:
     records = find_records(config)
     seen, unseen = split_people(records.identity, config.held_out)
     whitening = Whitening.from_samples(records.parameters[seen])
-    network = build_network(config, model, whitening)
+    network = build_network(config, model, whitening, records.images.shape[1])
     state = fit(config, network, records, whitening, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
@@ -141,8 +142,14 @@ def find_records(config: TrainConfig) -> FaceRecords:
     """The records of --data, or synthetic ones, which are rendered once."""
     if config.data:
         return load_records(config.data)
-    options = SyntheticConfig(config.people, config.photos, config.seed)
-    return cached_records(dataclasses.replace(options, face_model=config.face_model), config.cache)
+    options = SyntheticConfig(
+        people=config.people,
+        photos=config.photos,
+        seed=config.seed,
+        face_model=config.face_model,
+        size=config.crop_size,
+    )
+    return cached_records(options, config.cache)
 
 
 def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,9 +171,11 @@ def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:
     return dataclasses.replace(records, **{name: getattr(records, name)[index] for name in names})
 
 
-def build_network(config: TrainConfig, model: MorphableModel, whitening: Whitening) -> keras.Model:
-    """The compiled Siamese network."""
-    encoder = build_encoder(config.encoder, weights=config.encoder_weights or None)
+def build_network(
+    config: TrainConfig, model: MorphableModel, whitening: Whitening, crop_size: int
+) -> keras.Model:
+    """The compiled Siamese network for crops of ``crop_size`` px."""
+    encoder = build_encoder(config.encoder, crop_size, config.encoder_weights or None)
     network = build_siamese(encoder, model, whitening, config.feature_size)
     losses = {"parameter_distance": ContrastiveLoss(margin_quantile=config.margin_quantile)}
     losses["feature_similarity"] = IdentityLoss()
@@ -177,6 +186,7 @@ def build_network(config: TrainConfig, model: MorphableModel, whitening: Whiteni
     for side in "ab":
         losses[f"parameters_{side}"] = ParameterLoss(model, whitening, config)
         losses[f"landmarks_{side}"] = LandmarkDistance(unit=10.0)
+        weights[f"parameters_{side}"] = 1.0
         weights[f"landmarks_{side}"] = config.landmark_weight
     optimizer = keras.optimizers.Adam(config.learning_rate, global_clipnorm=10.0)
     network.compile(optimizer, losses, loss_weights=weights)

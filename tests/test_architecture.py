@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib.metadata
 import re
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ TIERS = (
     {"storage", "geometry"},
     {"parameters", "morphable_model", "face_models", "landmark_solver", "fitting"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "detection", "drawing", "texture"},
+    | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},
     {"config", "training", "train", "evaluate"},
 )
@@ -291,6 +292,21 @@ def test_setup_cfg_lists_every_package():
     there = {".".join(p.parent.relative_to(ROOT).parts) for p in PACKAGE.rglob("__init__.py")}
     assert listed == there
     assert "keras_scnn.export = export" in config["options"]["package_dir"]
+
+
+def test_setup_cfg_lists_every_package_that_is_imported():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    needs = config["options"]["install_requires"].split()
+    listed = {re.split(r"[<>=!\[]", need)[0].lower().replace("_", "-") for need in needs}
+    tops = {name.split(".")[0] for path in SOURCES for name, _ in imports(TREES[path])}
+    foreign = tops - sys.stdlib_module_names - {"keras_scnn"}
+    homes = importlib.metadata.packages_distributions()
+    sources = {top: {d.lower().replace("_", "-") for d in homes.get(top, [])} for top in foreign}
+    assert not {top: names for top, names in sources.items() if not names & listed}
+    # Keras imports it only when the callback writes, and TensorFlow 2.21 does not bring it.
+    logs = any("callbacks.TensorBoard" in path.read_text() for path in SOURCES)
+    assert not logs or "tensorboard" in listed
 
 
 def written_files() -> list[Path]:

@@ -87,6 +87,8 @@ def _aligned_distance(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def distance_ratio(distance: np.ndarray, same: np.ndarray) -> float:
     """Mean distance of one person's pairs over that of two people's: small is good, 1 is blind.
 
+    One answer for everybody, all distances 0, counts as blind.
+
     Args:
         distance: (P,), at least 0, any unit.
         same: (P,) true where a pair is of one person.
@@ -95,6 +97,8 @@ def distance_ratio(distance: np.ndarray, same: np.ndarray) -> float:
         ValueError: a kind of pair is missing.
     """
     distance, same = _checked_pairs(distance, same)
+    if not distance.any():
+        return 1.0
     return float(distance[same].mean() / distance[~same].mean())
 
 

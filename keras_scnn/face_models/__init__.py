@@ -6,7 +6,8 @@ import os
 import zipfile
 from pathlib import Path
 
-from keras_scnn.face_models.bfm import read_bfm2009, read_bfm_h5
+from keras_scnn.face_models.bfm import read_bfm2009
+from keras_scnn.face_models.bfm_h5 import read_bfm_h5
 from keras_scnn.face_models.flame import read_flame
 from keras_scnn.face_models.ict import read_ict
 from keras_scnn.morphable_model import MorphableModel

@@ -1,35 +1,29 @@
-"""Readers of the Basel Face Model: 2009 (.mat), and 2017 and 2019 (.h5, the Statismo layout).
+"""Reader of the Basel Face Model 2009 (.mat), with or without 3DDFA's expressions.
 
-Both have x to the image's right, y up and z towards the viewer, as the model frame has; 2009 is in
-micrometers, the others are in millimeters. The model's files may not be passed on: users get them
-from the University of Basel.
+Micrometers, x to the image's right, y up and z towards the viewer, as in the model frame. The
+model's files may not be passed on: users get them from the University of Basel.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 import scipy.io
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import cKDTree
 
 from keras_scnn.face_models.checks import (
+    BFM_LICENSE,
     build_model,
     check_file,
     check_keys,
     check_landmarks,
+    expression_components,
     scaled_basis,
-    unbounded,
 )
-from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.morphable_model import MorphableModel
 
 MICROMETER = 1e-3  # in millimeters
-LICENSE = "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
 BFM2009_VERTICES = 53490
 # Bas et al., github.com/anilbas/BFMLandmarks, Landmarks68_BFM.anl, less 1: MATLAB counts from 1.
 BFM2009_LANDMARKS = np.array([
@@ -39,13 +33,6 @@ BFM2009_LANDMARKS = np.array([
     3516, 10731, 11758, 12919, 14859, 13191, 12157, 5523, 6155, 7442, 8345, 9506, 10799, 11199,
     10179, 9277, 8374, 7471, 6566, 5909, 7322, 8354, 9386, 10941, 9141, 8367, 7194,
 ]) - 1  # fmt: skip
-# Named points of /metadata/landmarks/json whose site is one of the iBUG landmarks.
-IBUG_OF_NAME = {
-    "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36,
-    "right.eye.corner_inner": 39, "left.eye.corner_inner": 42, "left.eye.corner_outer": 45,
-    "right.lips.corner": 48, "center.lips.upper.outer": 51, "left.lips.corner": 54,
-    "center.lips.lower.outer": 57, "center.lips.upper.inner": 62, "center.lips.lower.inner": 66,
-}  # fmt: skip
 
 
 def read_bfm2009(
@@ -87,80 +74,19 @@ def read_bfm2009(
         landmarks = BFM2009_LANDMARKS
     mean, basis = mean[trim], basis[trim]
     mean_expression, expressions = _read_expression(expression, len(mean))
-    count = expressions.shape[-1]
     return build_model(
         path,
         name="bfm2009",
         mean=mean + mean_expression,
         identity_basis=basis,
-        expression_basis=expressions,
         triangles=triangles,
         landmark_indices=check_landmarks(
             path,
             landmarks if landmark_indices is None else landmark_indices,
             "give landmark_indices, or model_info of 3DDFA",
         ),
-        expression_names=[f"expression{i:03d}" for i in range(count)],
-        expression_bounds=unbounded(count),
-        license=LICENSE,
-    )
-
-
-def read_bfm_h5(
-    path: str | os.PathLike, landmark_indices: np.ndarray | None = None
-) -> MorphableModel:
-    """Read BFM 2017 or 2019 (Gerig et al., "Morphable Face Models - An Open Framework", 2018).
-
-    Args:
-        path: for instance model2017-1_bfm_nomouth.h5 or model2019_face12.h5: /shape/model and
-            /expression/model with mean (3N,) and pcaBasis (3N, K) in mm and pcaVariance (K,),
-            /shape/representer/cells (3, T) 0-based triangles, /metadata/landmarks/json.
-        landmark_indices: (68,) 0-based vertices. By default they are estimated: the embedded
-            model's landmarks are warped onto the file's named points (Bookstein's thin plate
-            spline, 1989) and the nearest vertices taken. Eye and lip corners, nose tip and chin
-            are the file's own then; the others are good to some millimeters.
-
-    Returns:
-        a MorphableModel in mm; expression weights are in standard deviations, unbounded.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another layout, or does not tell the landmarks.
-    """
-    what = "a Basel Face Model of 2017 or 2019 (.h5)"
-    path = check_file(path, (".h5", ".hdf5"), what)
-    keys = [f"{part}/model/{key}" for part in ("shape", "expression")
-            for key in ("mean", "pcaBasis", "pcaVariance")] + ["shape/representer/cells"]  # fmt: skip
-    try:
-        with h5py.File(path) as file:
-            arrays = {key: file[key][()] for key in keys if key in file}
-            named = _named_points(file)
-    except (OSError, KeyError, TypeError, AttributeError, UnicodeError, ValueError) as error:
-        raise ValueError(f"{path}: not {what}, or damaged: {error}") from error
-    check_keys(path, arrays, tuple(keys), what)
-    try:
-        shape, expression = (
-            (arrays[f"{p}/model/mean"].reshape(-1, 3),
-             scaled_basis(arrays[f"{p}/model/pcaBasis"], arrays[f"{p}/model/pcaVariance"] ** 0.5, 1))
-            for p in ("shape", "expression")
-        )  # fmt: skip
-        mean = shape[0] + expression[0]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if landmark_indices is None:
-        landmark_indices = _estimate_landmarks(shape[0], named)
-    count = expression[1].shape[-1]
-    return build_model(
-        path,
-        name=path.stem,
-        mean=mean,
-        identity_basis=shape[1],
-        expression_basis=expression[1],
-        triangles=arrays["shape/representer/cells"].T,
-        landmark_indices=check_landmarks(path, landmark_indices, "give landmark_indices"),
-        expression_names=[f"expression{i:03d}" for i in range(count)],
-        expression_bounds=unbounded(count),
-        license=LICENSE,
+        **expression_components(expressions),
+        license=BFM_LICENSE,
     )
 
 
@@ -210,27 +136,3 @@ def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return file["mu_exp"].reshape(-1, 3) * MICROMETER, basis
-
-
-def _named_points(file: h5py.File) -> dict[str, np.ndarray]:
-    """The named points of a Scalismo file: a list of {id, coordinates}, as text or as bytes."""
-    if "metadata/landmarks/json" not in file:
-        return {}
-    text = file["metadata/landmarks/json"][()]
-    text = text.tobytes() if isinstance(text, np.ndarray) else text
-    text = text.decode() if isinstance(text, bytes) else text
-    points = json.loads(text.rstrip("\0"))
-    return {point["id"]: np.float64(point["coordinates"]) for point in points}
-
-
-def _estimate_landmarks(mean: np.ndarray, named: dict[str, np.ndarray]) -> np.ndarray | None:
-    """(68,) vertices of ``mean`` (N, 3), or None where fewer than 8 of the sites are named."""
-    names = [name for name in IBUG_OF_NAME if name in named]
-    if len(names) < 8:
-        return None
-    target = np.stack([named[name] for name in names])
-    source = MorphableModel.open_face().landmarks(with_offsets=False)
-    known = [IBUG_OF_NAME[name] for name in names]
-    moved = apply_similarity(*similarity_alignment(source[known], target), source)
-    warp = RBFInterpolator(moved[known], target, kernel="thin_plate_spline")
-    return cKDTree(mean).query(warp(moved))[1]

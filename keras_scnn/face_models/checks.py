@@ -10,6 +10,9 @@ import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
 
+BFM_LICENSE = (
+    "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
+)
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -87,9 +90,14 @@ def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return triangles if volume >= 0 else triangles[:, ::-1]
 
 
-def unbounded(count: int) -> np.ndarray:
-    """(count, 2) expression bounds of a principal component basis: none."""
-    return np.tile(np.float32([-np.inf, np.inf]), (count, 1))
+def expression_components(basis: np.ndarray) -> dict:
+    """MorphableModel's expression fields of principal components (N, 3, L): no names, no bounds."""
+    count = basis.shape[-1]
+    return dict(
+        expression_basis=basis,
+        expression_names=[f"expression{i:03d}" for i in range(count)],
+        expression_bounds=np.tile(np.float32([-np.inf, np.inf]), (count, 1)),
+    )
 
 
 def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:

@@ -19,7 +19,7 @@ from keras_scnn.face_models.checks import (
     check_file,
     check_keys,
     check_landmarks,
-    unbounded,
+    expression_components,
 )
 from keras_scnn.face_models.restricted_pickle import load_pickle
 from keras_scnn.morphable_model import MorphableModel
@@ -61,6 +61,30 @@ def read_flame(
     path = check_file(path, (".pkl", ".npz"), what)
     file = _load(path, what)
     check_keys(path, file, ("v_template", "shapedirs", "f"), what)
+    template, shapes, triangles = _read_shapes(path, file, n_identity)
+    mean = template * METER
+    offsets = None
+    if landmark_indices is None and landmark_embedding is not None:
+        landmark_indices, offsets = _embedded_landmarks(
+            landmark_embedding, contour_embedding, mean, triangles
+        )
+    return build_model(
+        path,
+        name="flame",
+        mean=mean,
+        identity_basis=shapes[..., :n_identity] * METER,
+        **expression_components(shapes[..., n_identity:] * METER),
+        triangles=triangles,
+        landmark_indices=check_landmarks(
+            path, landmark_indices, "give landmark_embedding or landmark_indices"
+        ),
+        landmark_offsets=offsets,
+        license=LICENSE,
+    )
+
+
+def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.ndarray, ...]:
+    """v_template (N, 3), shapedirs (N, 3, K + L) and f (T, 3), whose shapes fit."""
     template, shapes, triangles = (_plain(path, file, k) for k in ("v_template", "shapedirs", "f"))
     if template.ndim != 2 or template.shape[1] != 3 or shapes.shape[:2] != template.shape:
         raise ValueError(
@@ -72,28 +96,7 @@ def read_flame(
             f"{path}: shapedirs of shape {shapes.shape} has fewer than n_identity={n_identity} "
             "components; give n_identity"
         )
-    mean = template * METER
-    offsets = None
-    if landmark_indices is None and landmark_embedding is not None:
-        landmark_indices, offsets = _embedded_landmarks(
-            landmark_embedding, contour_embedding, mean, triangles
-        )
-    count = shapes.shape[2] - n_identity
-    return build_model(
-        path,
-        name="flame",
-        mean=mean,
-        identity_basis=shapes[..., :n_identity] * METER,
-        expression_basis=shapes[..., n_identity:] * METER,
-        triangles=triangles,
-        landmark_indices=check_landmarks(
-            path, landmark_indices, "give landmark_embedding or landmark_indices"
-        ),
-        landmark_offsets=offsets,
-        expression_names=[f"expression{i:03d}" for i in range(count)],
-        expression_bounds=unbounded(count),
-        license=LICENSE,
-    )
+    return template, shapes, triangles
 
 
 def _load(path: Path, what: str) -> dict[str, Any]:

@@ -63,8 +63,7 @@ class FaceDecoder(keras.layers.Layer):
     """
 
     def __init__(self, n_points: int, n_identity: int, n_expression: int, clip=False, **kwargs):
-        kwargs["dtype"] = "float32"
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
         self.n_points, self.clip = n_points, clip
         self.layout = ParameterLayout(n_identity, n_expression)
         shapes = {

@@ -82,8 +82,7 @@ class WeightedDistance(keras.layers.Layer):
     """
 
     def __init__(self, weights: list[float], **kwargs):
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.component_weights = list(weights)
 
     def call(self, pair):

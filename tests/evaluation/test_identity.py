@@ -49,6 +49,7 @@ def test_the_chunks_of_a_large_batch_do_not_change_the_mean(rng):
 
 def test_the_distance_ratio_is_that_of_the_means():
     assert distance_ratio([1, 3, 10, 30], [True, True, False, False]) == pytest.approx(2 / 20)
+    assert distance_ratio(np.zeros(4), [True, True, False, False]) == 1
 
 
 def test_separable_pairs_are_verified_without_error(rng):

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
+from strategies import floats, scattered_points, similarities
 
 from keras_scnn.geometry.alignment import (
     affine_alignment,
@@ -13,7 +14,6 @@ from keras_scnn.geometry.alignment import (
     apply_similarity,
     similarity_alignment,
 )
-from strategies import floats, scattered_points, similarities
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

@@ -4,11 +4,11 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from strategies import eulers, floats
 
 from keras_scnn.geometry.camera import FLIP, compose, decompose, project, transform_camera
 from keras_scnn.geometry.crops import crop_from_image, invert_affine
 from keras_scnn.geometry.rotations import rotation_from_euler
-from strategies import eulers, floats
 
 CAMERAS = st.builds(
     lambda euler, scale, shift: compose(rotation_from_euler(euler), scale, shift),

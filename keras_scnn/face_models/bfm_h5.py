@@ -1,0 +1,133 @@
+"""Reader of the Basel Face Model 2017 and 2019 (.h5, the Statismo layout).
+
+Millimeters, x to the image's right, y up and z towards the viewer, as in the model frame. The
+model's files may not be passed on: users get them from the University of Basel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import cKDTree
+
+from keras_scnn.face_models.checks import (
+    BFM_LICENSE,
+    build_model,
+    check_file,
+    check_keys,
+    check_landmarks,
+    expression_components,
+    scaled_basis,
+)
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.morphable_model import MorphableModel
+
+H5_WHAT = "a Basel Face Model of 2017 or 2019 (.h5)"
+H5_KEYS = (
+    *(
+        f"{p}/model/{k}"
+        for p in ("shape", "expression")
+        for k in ("mean", "pcaBasis", "pcaVariance")
+    ),
+    "shape/representer/cells",
+)
+# Named points of /metadata/landmarks/json whose site is one of the iBUG landmarks.
+IBUG_OF_NAME = {
+    "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36,
+    "right.eye.corner_inner": 39, "left.eye.corner_inner": 42, "left.eye.corner_outer": 45,
+    "right.lips.corner": 48, "center.lips.upper.outer": 51, "left.lips.corner": 54,
+    "center.lips.lower.outer": 57, "center.lips.upper.inner": 62, "center.lips.lower.inner": 66,
+}  # fmt: skip
+
+
+def read_bfm_h5(
+    path: str | os.PathLike, landmark_indices: np.ndarray | None = None
+) -> MorphableModel:
+    """Read BFM 2017 or 2019 (Gerig et al., "Morphable Face Models - An Open Framework", 2018).
+
+    Args:
+        path: for instance model2017-1_bfm_nomouth.h5 or model2019_face12.h5: /shape/model and
+            /expression/model with mean (3N,) and pcaBasis (3N, K) in mm and pcaVariance (K,),
+            /shape/representer/cells (3, T) 0-based triangles, /metadata/landmarks/json.
+        landmark_indices: (68,) 0-based vertices. By default they are estimated: the embedded
+            model's landmarks are warped onto the file's named points (Bookstein's thin plate
+            spline, 1989) and the nearest vertices taken. Eye and lip corners, nose tip and chin
+            are the file's own then; the others are good to some millimeters.
+
+    Returns:
+        a MorphableModel in mm; expression weights are in standard deviations, unbounded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another layout, or does not tell the landmarks.
+    """
+    path = check_file(path, (".h5", ".hdf5"), H5_WHAT)
+    arrays, named = _load_h5(path)
+    mean, basis = _h5_part(path, arrays, "shape")
+    mean_expression, expressions = _h5_part(path, arrays, "expression")
+    if mean.shape != mean_expression.shape:
+        raise ValueError(f"{path}: shape and expression have unlike numbers of vertices")
+    if landmark_indices is None:
+        landmark_indices = _estimate_landmarks(mean, named)
+    return build_model(
+        path,
+        name=path.stem,
+        mean=mean + mean_expression,
+        identity_basis=basis,
+        triangles=arrays["shape/representer/cells"].T,
+        landmark_indices=check_landmarks(path, landmark_indices, "give landmark_indices"),
+        **expression_components(expressions),
+        license=BFM_LICENSE,
+    )
+
+
+def _load_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The file's arrays by their names, and its named points in mm."""
+    try:
+        with h5py.File(path) as file:
+            arrays = {key: np.asarray(file[key][()]) for key in H5_KEYS if key in file}
+            named = _named_points(file)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not {H5_WHAT}, or damaged: {error}") from error
+    check_keys(path, arrays, H5_KEYS, H5_WHAT)
+    return arrays, named
+
+
+def _h5_part(path: Path, arrays: dict, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (N, 3) in mm and basis (N, 3, K) in mm per standard deviation."""
+    mean, components, variances = (
+        arrays[f"{part}/model/{key}"] for key in ("mean", "pcaBasis", "pcaVariance")
+    )
+    try:
+        return mean.reshape(-1, 3), scaled_basis(components, np.sqrt(variances), 1.0)
+    except ValueError as error:
+        raise ValueError(f"{path}: {part}/model: {error}") from error
+
+
+def _named_points(file: h5py.File) -> dict[str, np.ndarray]:
+    """The named points of a Scalismo file: a list of {id, coordinates}, as text or as bytes."""
+    if "metadata/landmarks/json" not in file:
+        return {}
+    text = file["metadata/landmarks/json"][()]
+    text = text.tobytes() if isinstance(text, np.ndarray) else text
+    text = text.decode() if isinstance(text, bytes) else text
+    points = json.loads(text.rstrip("\0"))
+    return {point["id"]: np.float64(point["coordinates"]) for point in points}
+
+
+def _estimate_landmarks(mean: np.ndarray, named: dict[str, np.ndarray]) -> np.ndarray | None:
+    """(68,) vertices of ``mean`` (N, 3), or None where fewer than 8 of the sites are named."""
+    names = [name for name in IBUG_OF_NAME if name in named]
+    if len(names) < 8:
+        return None
+    target = np.stack([named[name] for name in names])
+    source = MorphableModel.open_face().landmarks(with_offsets=False)
+    known = [IBUG_OF_NAME[name] for name in names]
+    moved = apply_similarity(*similarity_alignment(source[known], target), source)
+    warp = RBFInterpolator(moved[known], target, kernel="thin_plate_spline")
+    return cKDTree(mean).query(warp(moved))[1]

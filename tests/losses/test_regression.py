@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from keras_scnn.geometry.camera import project
+from keras_scnn.losses import (
+    WPDC,
+    LandmarkDistance,
+    VertexDistance,
+    landmark_distance,
+    vertex_distance,
+)
+from keras_scnn.losses.regression import VertexEffect
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+
+@pytest.fixture
+def vectors(tiny_face_model):
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    return np.random.default_rng(0).normal(size=(2, 3, layout.size)).astype(np.float32)
+
+
+def posed_vertices(model, whitening, whitened):
+    """By NumPy, through the library's face model and camera."""
+    layout = ParameterLayout(model.n_identity, model.n_expression)
+    parameters = FaceParameters.from_vector(whitening.unwhiten(whitened), layout)
+    return project(parameters.pose, model.vertices(parameters.identity, parameters.expression))
+
+
+def test_the_effect_of_each_parameter_is_how_far_the_vertices_move(
+    tiny_face_model, tiny_whitening, vectors
+):
+    target = vectors[0][:1]
+    effect = np.asarray(VertexEffect(tiny_face_model, tiny_whitening)(target))[0]
+    before = posed_vertices(tiny_face_model, tiny_whitening, target)[0]
+    for i in range(target.shape[1]):
+        moved = target.copy()
+        moved[0, i] += 1
+        after = posed_vertices(tiny_face_model, tiny_whitening, moved)[0]
+        assert effect[i] == pytest.approx(np.linalg.norm(after - before), rel=2e-3), i
+
+
+def test_wpdc_is_the_slow_loop_of_the_paper(tiny_face_model, tiny_whitening, vectors):
+    target, predicted = vectors
+    total = 0.0
+    for p, q in zip(target, predicted, strict=True):
+        before = posed_vertices(tiny_face_model, tiny_whitening, p[None])
+        weights = []
+        for i in range(len(p)):  # only parameter i as predicted, all others true
+            mixed = p.copy()
+            mixed[i] = q[i]
+            after = posed_vertices(tiny_face_model, tiny_whitening, mixed[None])
+            weights.append(np.linalg.norm(after - before))
+        total += np.sum(np.array(weights) / max(weights) * (p - q) ** 2)
+    loss = WPDC(tiny_face_model, tiny_whitening)(target, predicted)
+    assert float(loss) == pytest.approx(total / len(target), rel=2e-3)
+
+
+def test_a_perfect_prediction_costs_nothing(tiny_face_model, tiny_whitening, vectors):
+    target = vectors[0]
+    assert float(WPDC(tiny_face_model, tiny_whitening)(target, target)) == 0
+    distance = float(VertexDistance(tiny_face_model, tiny_whitening)(target, target))
+    assert distance == pytest.approx(0, abs=2e-6)
+
+
+def test_vertex_distance_is_the_mean_length_between_the_posed_faces(
+    tiny_face_model, tiny_whitening, vectors
+):
+    faces = [posed_vertices(tiny_face_model, tiny_whitening, side) for side in vectors]
+    expected = np.linalg.norm(faces[0] - faces[1], axis=-1).mean()
+    loss = VertexDistance(tiny_face_model, tiny_whitening)(*vectors)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_vertex_distance_by_hand():
+    # Distances 5 (3-4-5 triangle) and 2: mean 3.5.
+    target = np.zeros((1, 2, 3), np.float32)
+    predicted = np.float32([[[3, 4, 0], [0, 0, 2]]])
+    assert float(vertex_distance(target, predicted)) == pytest.approx(3.5, rel=1e-5)
+
+
+def test_landmark_distance_weighs_and_ignores_depth():
+    # Distances 5 and 1 with weights 1 and 3: (5 + 3) / 4 = 2 px, 0.1 in units of 20 px.
+    target = np.float32([[[0, 0, 1], [0, 0, 3], [9, 9, 0]]])
+    predicted = np.float32([[[3, 4, 70], [0, 1, -8], [0, 0, 0]]])
+    assert float(landmark_distance(target, predicted)) == pytest.approx(2, rel=1e-5)
+    assert float(LandmarkDistance(unit=20)(target, predicted)) == pytest.approx(0.1, rel=1e-5)
+
+
+def test_without_a_labelled_landmark_the_loss_is_exactly_zero():
+    target = np.zeros((2, 68, 3), np.float32)
+    assert float(landmark_distance(target, np.ones((2, 68, 3), np.float32))) == 0

@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.geometry.camera import project
+from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+
+def layout_of(model):
+    return ParameterLayout(model.n_identity, model.n_expression)
+
+
+@pytest.fixture
+def whitened(tiny_face_model):
+    size = layout_of(tiny_face_model).size
+    return np.random.default_rng(3).normal(size=(4, size)).astype(np.float32)
+
+
+def expected_points(model, whitening, whitened, points, clip=False):
+    parameters = FaceParameters.from_vector(whitening.unwhiten(whitened), layout_of(model))
+    expression = parameters.expression
+    expression = model.clip_expression(expression) if clip else expression
+    return project(parameters.pose, points(parameters.identity, expression))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("what", ["landmarks", "vertices"])
+def test_decoding_agrees_with_the_face_model(tiny_face_model, tiny_whitening, whitened, what, clip):
+    layer = getattr(FaceDecoder, what)(tiny_face_model, tiny_whitening, clip=clip)
+    points = getattr(tiny_face_model, what)
+    expected = expected_points(tiny_face_model, tiny_whitening, whitened, points, clip)
+    np.testing.assert_allclose(np.asarray(layer(whitened)), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_decoder_keeps_the_contract_of_a_layer(
+    tmp_path, tiny_face_model, tiny_whitening, whitened
+):
+    layer = FaceDecoder.landmarks(tiny_face_model, tiny_whitening, name="landmarks")
+    symbolic = layer(keras.Input(whitened.shape[1:]))
+    assert symbolic.shape == (None, 68, 3) and symbolic.dtype == "float32"
+    assert not layer.trainable_weights
+    inputs = keras.Input(whitened.shape[1:])
+    model = keras.Model(inputs, layer(keras.layers.Dense(whitened.shape[1])(inputs)))
+    model.compile("sgd", "mse")
+    assert np.isfinite(model.train_on_batch(whitened, np.zeros((4, 68, 3))))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(again(whitened)), np.asarray(model(whitened)))
+
+
+def test_geometry_stays_in_single_precision(tiny_face_model, tiny_whitening, whitened):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        layer = FaceDecoder.landmarks(tiny_face_model, tiny_whitening)
+        assert keras.backend.standardize_dtype(layer(whitened).dtype) == "float32"
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def test_the_branch_tells_parameters_and_unit_features(tiny_face_model):
+    layout = layout_of(tiny_face_model)
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=16)
+    photos = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3))
+    told = branch(photos, training=True)  # an untrained network fades out unless it normalizes
+    assert told["parameters"].shape == (3, layout.size)
+    np.testing.assert_allclose(np.linalg.norm(told["features"], axis=-1), 1, rtol=1e-5)
+
+
+def test_without_features_there_is_no_feature_head(tiny_face_model):
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
+    assert set(branch.output) == {"parameters"}
+
+
+def test_the_regressor_decodes_what_its_branch_says(tiny_face_model, tiny_whitening):
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
+    regressor = build_regressor(branch, tiny_face_model, tiny_whitening)
+    image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    told = regressor(image)
+    expected = expected_points(
+        tiny_face_model,
+        tiny_whitening,
+        np.asarray(branch(image)["parameters"]),
+        tiny_face_model.landmarks,
+    )
+    np.testing.assert_allclose(np.asarray(told["landmarks"]), expected, rtol=1e-4, atol=1e-3)

@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
+from keras_scnn.models.presets import SETTINGS, WEIGHTS, preset_names
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def preset(open_face):
+    model = open_face.truncated(8, 4)
+    model = model.replace(landmark_offsets=np.full((68, 3), 0.25))
+    layout = ParameterLayout(8, 4)
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=16)
+    whitening = Whitening(np.arange(layout.size), np.full(layout.size, 0.5))
+    return Preset(branch, model, whitening, "mobilenet_0.5", {"seed": 3})
+
+
+@pytest.fixture
+def folder(tmp_path, preset):
+    save_preset(tmp_path / "preset", preset)
+    return tmp_path / "preset"
+
+
+def test_a_preset_comes_back_within_half_precision(folder, preset):
+    again = load_preset(folder)
+    for name, value in preset.branch(IMAGE).items():
+        np.testing.assert_allclose(np.asarray(again.branch(IMAGE)[name]), value, atol=2e-3)
+    np.testing.assert_array_equal(again.whitening.mean, preset.whitening.mean)
+    np.testing.assert_array_equal(again.face_model.landmark_offsets, 0.25)
+    assert (again.input_size, again.feature_size, again.metadata) == (32, 16, {"seed": 3})
+    assert (again.face_model.n_identity, again.face_model.n_expression) == (8, 4)
+
+
+def test_the_weights_take_two_bytes_each(folder, preset):
+    count = preset.branch.count_params()
+    assert (folder / WEIGHTS).stat().st_size < 2.4 * count
+
+
+def test_the_face_model_can_be_handed_over(folder, open_face):
+    mine = open_face.replace(name="mine")
+    assert load_preset(folder, mine).face_model.name == "mine"
+
+
+def test_an_unknown_preset_lists_what_there_is():
+    with pytest.raises(
+        FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(preset_names())
+    ):
+        load_preset("nothing")
+
+
+@pytest.mark.parametrize("name", [SETTINGS, WEIGHTS])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_preset(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="not a readable .npz file"):
+        load_preset(folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"version": 99}, "expected keras_scnn.preset 1"),
+        ({"format": "other"}, "expected keras_scnn.preset 1"),
+        ({"encoder": "vgg"}, "unknown encoder 'vgg'"),
+        ({"encoder": "mobilenet_1.0"}, "do not fit"),
+        ({"n_identity": 9}, "do not fit"),
+        ({"n_identity": 900}, "do not fit"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(folder, change, message):
+    settings = json.loads((folder / SETTINGS).read_text())
+    (folder / SETTINGS).write_text(json.dumps({**settings, **change}))
+    with pytest.raises(ValueError, match=message):
+        load_preset(folder)
+
+
+def test_settings_that_are_no_json_are_refused(folder):
+    (folder / SETTINGS).write_text("{")
+    with pytest.raises(ValueError, match="not the settings of a preset"):
+        load_preset(folder)

@@ -1,0 +1,152 @@
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
+from keras_scnn.models import build_encoder, build_siamese
+from keras_scnn.parameters import ParameterLayout
+
+SIZE, BATCH = 32, 6
+
+
+def make(face_model, whitening, **options):
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder("mobilenet_0.5", SIZE)
+    return build_siamese(encoder, face_model, whitening, feature_size=16, **options)
+
+
+def batch(face_model):
+    rng = np.random.default_rng(0)
+    size = ParameterLayout(face_model.n_identity, face_model.n_expression).size
+    photos = {f"image_{s}": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8) for s in "ab"}
+    same = (np.arange(BATCH) % 2).astype(np.float32)
+    labels = {"parameter_distance": same, "feature_similarity": same}
+    for side in "ab":
+        labels[f"parameters_{side}"] = rng.normal(size=(BATCH, size)).astype(np.float32)
+        labels[f"landmarks_{side}"] = rng.uniform(0, 31, (BATCH, 68, 3)).astype(np.float32)
+    return photos, labels
+
+
+def compile_all(network, face_model, whitening):
+    losses = {"parameter_distance": ContrastiveLoss(margin_quantile=0.5)}
+    losses["feature_similarity"] = IdentityLoss()
+    for side in "ab":
+        losses[f"parameters_{side}"] = WPDC(face_model, whitening)
+        losses[f"landmarks_{side}"] = LandmarkDistance(unit=16)
+    network.compile(keras.optimizers.Adam(1e-3), losses)
+
+
+def test_both_sides_share_one_branch(tiny_face_model, tiny_whitening):
+    network = make(tiny_face_model, tiny_whitening)
+    photos, _ = batch(tiny_face_model)
+    told = network(photos)
+    swapped = network({"image_a": photos["image_b"], "image_b": photos["image_a"]})
+    np.testing.assert_allclose(told["parameters_a"], swapped["parameters_b"], atol=1e-5)
+    branch = network.get_layer("branch")
+    assert network.count_params() > branch.count_params()  # the decoder's constants, no more
+    assert len(network.trainable_weights) == len(branch.trainable_weights)
+    alone = branch(photos["image_a"])["parameters"]
+    np.testing.assert_allclose(told["parameters_a"], alone, atol=1e-5)
+
+
+def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, tiny_whitening):
+    network = make(tiny_face_model, tiny_whitening)
+    photos, _ = batch(tiny_face_model)
+    told = {name: np.asarray(value) for name, value in network(photos).items()}
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    a, b = (tiny_whitening.unwhiten(told[f"parameters_{s}"])[:, layout.identity] for s in "ab")
+    basis = tiny_face_model.identity_basis
+    effect = np.sqrt((basis**2).sum(axis=(0, 1)) / tiny_face_model.n_vertices)  # mm, RMS
+    expected = np.sqrt((((a - b) * effect) ** 2).sum(axis=1))
+    np.testing.assert_allclose(told["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_contrast_on_all_parameters_is_the_papers_distance(tiny_face_model, tiny_whitening):
+    network = make(tiny_face_model, tiny_whitening, contrast="all")
+    told = {name: np.asarray(value) for name, value in network(batch(tiny_face_model)[0]).items()}
+    expected = np.linalg.norm(told["parameters_a"] - told["parameters_b"], axis=1)
+    np.testing.assert_allclose(told["parameter_distance"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_similarity_is_the_cosine_of_the_features(tiny_face_model, tiny_whitening):
+    network = make(tiny_face_model, tiny_whitening)
+    photos, _ = batch(tiny_face_model)
+    branch = network.get_layer("branch")
+    a, b = (np.asarray(branch(photos[f"image_{s}"])["features"]) for s in "ab")
+    told = np.asarray(network(photos)["feature_similarity"])
+    np.testing.assert_allclose(told, (a * b).sum(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_every_precision_trains_without_nan(tiny_face_model, tiny_whitening, policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = make(tiny_face_model, tiny_whitening)
+        compile_all(network, tiny_face_model, tiny_whitening)
+        photos, labels = batch(tiny_face_model)
+        losses = [float(network.train_on_batch(photos, labels)[0]) for _ in range(3)]
+        told = network(photos)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert np.isfinite(losses).all()
+    assert {keras.backend.standardize_dtype(v.dtype) for v in told.values()} == {"float32"}
+    assert all(np.isfinite(np.asarray(value)).all() for value in told.values())
+
+
+def test_every_loss_reaches_the_encoder(tiny_face_model, tiny_whitening):
+    photos, labels = batch(tiny_face_model)
+    for name in ("parameter_distance", "feature_similarity", "landmarks_b"):
+        network = make(tiny_face_model, tiny_whitening)
+        compile_all(network, tiny_face_model, tiny_whitening)
+        alone = {name: network._compile_loss._user_loss[name]}
+        network.compile(keras.optimizers.SGD(1e-2), alone)
+        first = next(w for w in network.trainable_weights if "kernel" in w.path)
+        before = np.array(first)
+        network.train_on_batch(photos, {name: labels[name]})
+        assert not np.array_equal(before, np.array(first)), name
+
+
+def test_a_network_survives_saving(tmp_path, tiny_face_model, tiny_whitening):
+    network = make(tiny_face_model, tiny_whitening)
+    network.save(tmp_path / "siamese.keras")
+    again = keras.models.load_model(tmp_path / "siamese.keras")
+    photos, _ = batch(tiny_face_model)
+    for name, value in network(photos).items():
+        np.testing.assert_allclose(np.asarray(again(photos)[name]), np.asarray(value), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message", [({"contrast": "pose"}, "known are identity, all"), ({}, "needs 1 or more")]
+)
+def test_settings_that_make_no_sense_are_refused(tiny_face_model, tiny_whitening, options, message):
+    encoder = build_encoder("mobilenet_0.5", SIZE)
+    feature_size = 8 if options else 0
+    with pytest.raises(ValueError, match=message):
+        build_siamese(encoder, tiny_face_model, tiny_whitening, feature_size, **options)
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_the_same_network_and_losses_train_one_step_on_jax():
+    code = (
+        "import keras; assert keras.backend.backend() == 'jax'\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import conftest, test_siamese as t, numpy as np\n"
+        "model = conftest.tiny_face_model.__wrapped__()\n"
+        "whitening = conftest.tiny_whitening.__wrapped__(model)\n"
+        "network = t.make(model, whitening); t.compile_all(network, model, whitening)\n"
+        "loss = network.train_on_batch(*t.batch(model))[0]\n"
+        "assert np.isfinite(loss) and 'tensorflow' not in sys.modules\n"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), str(here.parents[1])])
+    command = [sys.executable, "-c", code, str(here)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,156 @@
+import json
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import scipy.io
+
+from keras_scnn.data.records import FaceRecords, save_records
+from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main, predict
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.models import Preset, build_branch
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+SIZE, YAW = 32, np.deg2rad(25)
+
+
+@pytest.fixture
+def truth(tiny_face_model) -> FaceParameters:
+    """One face in a 32 px crop."""
+    rng = np.random.default_rng(4)
+    rotation = rotation_from_euler(np.array([0.1, YAW, -0.2]))
+    camera = compose(rotation, np.float64(0.1), np.array([16.0, 17.0, 0.0]))
+    return FaceParameters(camera, rng.normal(size=6), rng.uniform(0, 1, 5))
+
+
+@pytest.fixture
+def preset(tiny_face_model, tiny_whitening, truth) -> Preset:
+    """A network that says ``truth`` of every image: its kernels are 0, its bias is the truth."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image), name="encoder")
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    branch = build_branch(encoder, layout, feature_size=4)
+    head = branch.get_layer("parameters")
+    head.kernel.assign(np.zeros(head.kernel.shape))
+    head.bias.assign(tiny_whitening.whiten(truth.to_vector()))
+    return Preset(branch, tiny_face_model, tiny_whitening, "mobilenet_0.5")
+
+
+@pytest.fixture
+def photos(tmp_path, tiny_face_model, truth):
+    """Two photos in the layout of AFLW2000-3D whose faces are ``truth`` in their benchmark box."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    in_crop = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
+    in_photo = 3 * (in_crop + 0.5) - 0.5 + [40, 30, 0]  # the crop of 32 px was 96 px of the photo
+    points = (in_photo + 1).T  # MATLAB counts from 1
+    rows = ["name,yaw_degrees,crop_x0,crop_y0,crop_x1,crop_y1"]
+    for name in ("one", "two"):
+        pose = np.array([[0.1, YAW, -0.2, 0, 0, 0, 1]])
+        scipy.io.savemat(folder / f"{name}.mat", {"pt3d_68": points, "Pose_Para": pose})
+        cv2.imwrite(str(folder / f"{name}.jpg"), np.full((200, 200, 3), 90, np.uint8))
+        rows.append(f"{name},25,40,30,136,126")
+    (folder / "protocol.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture
+def records(tiny_face_model, truth) -> FaceRecords:
+    """40 photos of 8 people, all in the pose of ``truth`` and without expression."""
+    rng = np.random.default_rng(8)
+    identity = np.repeat(np.arange(8, dtype=np.int32), 5)
+    shapes = rng.normal(size=(8, 6))[identity]
+    poses = np.broadcast_to(truth.pose, (40, 3, 4))
+    vectors = FaceParameters(poses, shapes, np.zeros((40, 5))).to_vector()
+    images = rng.integers(0, 255, (40, SIZE, SIZE, 3), np.uint8)
+    landmarks = project(poses, tiny_face_model.landmarks(shapes)).astype(np.float32)
+    return FaceRecords(images, vectors, landmarks, identity, "tiny")
+
+
+def test_a_perfect_network_has_no_error_in_exact_pixels(preset, photos):
+    found = evaluate_aflw2000(preset, photos)
+    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+    assert found.landmarks.bins_count == (2, 0, 0)
+
+
+def test_the_fields_convention_is_off_by_its_shift(preset, photos):
+    points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2]
+    # By hand: (3 - 1) / 2 px in x and y at three photo pixels to a crop pixel.
+    expected = 100 * np.sqrt(2) / np.sqrt(np.prod(np.ptp(points, axis=1)))
+    found = evaluate_aflw2000(preset, photos, convention="field")
+    assert found.landmarks.mean_percent == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(preset, photos):
+    (photos / "protocol.csv").unlink()
+    found = evaluate_aflw2000(preset, photos)
+    assert 0.1 < found.landmarks.mean_percent < 100  # the same answer in another box
+    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+
+
+def test_predictions_have_the_frames_that_they_promise(preset, truth, tiny_face_model):
+    told = predict(preset, np.full((3, SIZE, SIZE, 3), 90, np.uint8))
+    np.testing.assert_allclose(told.euler, [[0.1, YAW, -0.2]] * 3, atol=1e-5)
+    np.testing.assert_allclose(told.parameters.identity[1], truth.identity, atol=1e-5)
+    expected = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
+    np.testing.assert_allclose(told.landmarks[2], expected, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(told.features, axis=1), 1, atol=1e-5)
+
+
+def test_one_answer_for_everybody_is_no_identity(preset, records):
+    found = evaluate_records(preset, records)
+    assert found.shape.relative > 1  # a random other person's shape is worse than the mean face
+    assert found.shape_verification.accuracy_percent == pytest.approx(50, abs=4)
+    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+    assert found.landmarks.mean_percent > 1
+
+
+def test_records_of_another_face_model_or_size_are_refused(preset, records):
+    other = FaceRecords(
+        records.images, records.parameters, records.landmarks, records.identity, "other"
+    )
+    with pytest.raises(ValueError, match="face model 'other'"):
+        evaluate_records(preset, other)
+    small = FaceRecords(
+        records.images[:, 1:], records.parameters, records.landmarks, records.identity, "tiny"
+    )
+    with pytest.raises(ValueError, match="takes 32 px crops"):
+        evaluate_records(preset, small)
+
+
+def test_the_command_writes_table_json_and_plot(
+    preset, photos, records, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    save_records(tmp_path / "records", records)
+    for data, measure in ((photos, "mean of bins"), (tmp_path / "records", "mm")):
+        out = tmp_path / "out"
+        assert main(["a/run", "--data", str(data), "--out", str(out)]) == 0
+        assert measure in capsys.readouterr().out
+        text = (out / f"run-{data.name}.json").read_text()
+        assert "NaN" not in text
+        assert json.loads(text)["landmarks"]["bins_percent"][2] is None  # no face has this yaw
+        assert cv2.imread(str(out / f"run-{data.name}.png")) is not None
+
+
+def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
+    assert main([str(tmp_path / "no-run"), "--data", str(tmp_path)]) == 2
+    assert "no-run" in capsys.readouterr().err
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    assert main(["run", "--data", str(tmp_path / "no-data")]) == 2
+    assert "no-data: no such folder" in capsys.readouterr().err
+
+
+def test_the_released_preset_reaches_its_results_on_real_photos(shared_data):
+    from keras_scnn.models.presets import preset_names
+
+    name = "aflw-mobilenet-0.5"
+    if name not in preset_names():
+        pytest.skip(f"the preset {name} is not in this checkout")
+    found = evaluate_aflw2000(name, shared_data / "aflw2000-3d-dev")
+    assert found.landmarks.mean_percent < 5.0  # the project's goal for the first weights
+    assert found.pose.mean_degrees < 5.0

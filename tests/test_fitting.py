@@ -1,0 +1,269 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person
+from keras_scnn.geometry.camera import compose, decompose, project, transform_camera
+from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
+from keras_scnn.landmark_solver import LandmarkSolver, State
+
+# Landmarks that are trusted to a micrometer leave the priors nothing to say.
+EXACT = FitOptions(noise_mm=1e-3, depth_noise=1.0, iterations=100, tolerance=1e-8)
+
+
+class Faces:
+    """Random faces of a model in random poses to 60 degrees of yaw, and their landmarks in px."""
+
+    def __init__(self, model, count: int, seed: int = 0, one_person: bool = False):
+        rng = np.random.default_rng(seed)
+        self.model = model
+        self.identity = rng.normal(size=(count, model.n_identity))
+        if one_person:
+            self.identity[:] = self.identity[0]
+        active = rng.random((count, model.n_expression)) < 0.3
+        self.expression = active * rng.uniform(0, 1, (count, model.n_expression))
+        euler = np.deg2rad(rng.uniform(-1, 1, (count, 3)) * [25, 60, 25])
+        self.rotation = rotation_from_euler(euler)
+        shift = rng.uniform(50, 70, (count, 3))
+        self.camera = compose(self.rotation, rng.uniform(0.3, 0.8, count), shift)
+        self.vertices = model.vertices(self.identity, self.expression)
+        self.landmarks = project(self.camera, model.landmarks(self.identity, self.expression))
+
+    def pose_error_degrees(self, fit) -> np.ndarray:
+        found = decompose(fit.parameters.pose)[0]
+        return np.rad2deg(rotation_angle(found, self.rotation))
+
+    def vertex_error_mm(self, fit) -> np.ndarray:
+        found = self.model.vertices(fit.parameters.identity, fit.parameters.expression)
+        return np.linalg.norm(found - self.vertices, axis=-1)
+
+
+@pytest.mark.parametrize(("dimensions", "identity", "expression"), [(3, 60, 40), (2, 40, 30)])
+def test_noise_free_landmarks_give_back_pose_and_every_vertex(
+    open_face, dimensions, identity, expression
+):
+    """One photo's 68 landmarks are 204 (in 2D 136) equations: they determine this many unknowns."""
+    faces = Faces(open_face.truncated(identity, expression), 12)
+    fit = fit_landmarks(faces.model, faces.landmarks[..., :dimensions], options=EXACT)
+    assert faces.pose_error_degrees(fit).max() < 0.1
+    assert faces.vertex_error_mm(fit).max() < 0.2
+    assert fit.residual_px.max() < 1e-3
+
+
+def test_photos_of_one_person_give_back_pose_and_every_vertex_of_the_whole_model(open_face):
+    """All 80 + 51 components, from 2D points: 136 equations for 57 unknowns of each photo."""
+    faces = Faces(open_face, 10, one_person=True)
+    fit = fit_person(faces.model, faces.landmarks[..., :2], options=EXACT)
+    assert faces.pose_error_degrees(fit).max() < 0.1
+    assert faces.vertex_error_mm(fit).max() < 0.2
+
+
+def test_one_person_has_one_identity_and_many_photos_show_it_better(open_face):
+    faces = Faces(open_face, 10, one_person=True)
+    noisy = faces.landmarks + np.random.default_rng(1).normal(0, 0.5, faces.landmarks.shape)
+    together = fit_person(faces.model, noisy).parameters.identity
+    alone = fit_landmarks(faces.model, noisy).parameters.identity
+    assert_array_equal(together, np.tile(together[0], (10, 1)))
+    weights = faces.model.identity_weights_mm
+    error_together, error_alone = (
+        np.linalg.norm(weights * (identity - faces.identity), axis=1).mean()
+        for identity in (together, alone)
+    )
+    assert error_together < 0.8 * error_alone
+
+
+def test_a_person_seen_once_is_fitted_as_a_photo(tiny_face_model):
+    faces = Faces(tiny_face_model, 1)
+    person = fit_person(tiny_face_model, faces.landmarks).parameters.to_vector()
+    assert_allclose(person, fit_landmarks(tiny_face_model, faces.landmarks).parameters.to_vector())
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_scipy_finds_no_better_fit_within_the_bounds(tiny_face_model, dimensions):
+    faces, options = Faces(tiny_face_model, 3), FitOptions(tolerance=1e-12, iterations=100)
+    rng = np.random.default_rng(1)
+    given = (faces.landmarks + rng.normal(0, 3, faces.landmarks.shape))[..., :dimensions]
+    visibility = rng.uniform(0.1, 1, (3, 68))
+    fit = fit_landmarks(tiny_face_model, given, visibility, options)
+    start_scale = _start_scale(tiny_face_model, given, visibility)
+    for i in range(3):
+        cost = _cost(tiny_face_model, given[i], visibility[i], start_scale[i], options)
+        rotation, scale, shift = (part[i] for part in decompose(fit.parameters.pose))
+        turn = Rotation.from_matrix(rotation).as_rotvec()
+        own = np.r_[fit.parameters.identity[i], fit.parameters.expression[i]]
+        found = np.r_[turn, np.log(scale), shift, own]
+        bounds = np.full((2, len(found)), [[-np.inf], [np.inf]])
+        bounds[:, -tiny_face_model.n_expression :] = [[-1e-9], [1 + 1e-9]]
+        best = least_squares(cost, found, bounds=bounds, xtol=1e-12, ftol=1e-12, x_scale="jac")
+        assert (cost(found) ** 2).sum() <= 2 * best.cost * (1 + 1e-4)
+
+
+def _start_scale(model, given, visibility) -> np.ndarray:
+    roots = np.sqrt(visibility)[..., None] * np.ones(given.shape[-1])
+    group = np.arange(len(given))
+    return LandmarkSolver(model, given, roots, group, (1.0, 1.0))._start().scale
+
+
+def _cost(model, given, visibility, unit_scale, options):
+    """The residuals of the documented cost, written once more for one face."""
+    dimensions = given.shape[-1]
+    noise = np.array([1, 1, options.depth_noise])[:dimensions] * options.noise_mm * unit_scale
+
+    def residuals(unknowns):
+        own = unknowns[7:]
+        identity, expression = own[: model.n_identity], own[model.n_identity :]
+        rotation = Rotation.from_rotvec(unknowns[:3]).as_matrix()
+        camera = compose(rotation, np.exp(unknowns[3]), unknowns[4:7])
+        points = model.vertices(identity, expression)[model.landmark_indices]
+        placed = project(camera, np.float64(points) + model.landmark_offsets)
+        data = np.sqrt(visibility)[:, None] * (placed[:, :dimensions] - given) / noise
+        return np.r_[
+            data.ravel(), identity / options.identity_sd, expression / options.expression_sd
+        ]
+
+    return residuals
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_jacobians_are_the_finite_differences(tiny_face_model, dimensions):
+    faces, step = Faces(tiny_face_model, 2), 1e-5
+    roots = np.random.default_rng(1).uniform(0.1, 1, (2, 68, dimensions))
+    given = faces.landmarks[..., :dimensions] + 1.0
+    solver = LandmarkSolver(tiny_face_model, given, roots, np.arange(2), (1.0, 0.3))
+    solver._unit = roots
+    rotation, scale, shift = decompose(faces.camera)
+    inside = np.clip(faces.expression, 0.2, 0.8)  # a bound would cut a difference short
+    state = State(rotation, scale, shift[:, :dimensions], inside, faces.identity)
+    own, shared = solver._jacobians(state)
+    analytic = np.concatenate([own, shared], axis=-1)
+    size = own.shape[-1]
+    for column in range(analytic.shape[-1]):
+        change = np.zeros((2, analytic.shape[-1]))
+        change[:, column] = step
+        ahead, behind = (
+            solver._residuals(solver._moved(state, moved[:, :size], moved[:, size:]))
+            for moved in (change, -change)
+        )
+        numeric = (ahead - behind).reshape(2, -1) / (2 * step)
+        assert_allclose(analytic[..., column], numeric, rtol=1e-5, atol=1e-4)
+
+
+def test_expression_weights_stay_within_the_bounds(open_face):
+    faces = Faces(open_face, 8)
+    noisy = faces.landmarks + np.random.default_rng(1).normal(0, 3, faces.landmarks.shape)
+    expression = fit_landmarks(open_face, noisy).parameters.expression
+    low, high = open_face.expression_bounds.T
+    assert (expression >= low).all()
+    assert (expression <= high).all()
+    assert (expression == low).any(), "with noise like this some weights end at a bound"
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_photo_that_is_turned_scaled_and_shifted_has_the_same_face(open_face, dimensions):
+    faces = Faces(open_face, 6)
+    noise = np.random.default_rng(1).normal(0, 0.5, faces.landmarks.shape)
+    landmarks = (faces.landmarks + noise)[..., :dimensions]
+    turn = 3.0 * np.array([[0.8, -0.6, 10], [0.6, 0.8, -20]])
+    moved = landmarks[..., :2] @ turn[:, :2].T + turn[:, 2]
+    moved = np.concatenate([moved, 3.0 * landmarks[..., 2:]], axis=-1)
+    options = FitOptions(tolerance=1e-10, iterations=100)
+    before = fit_landmarks(open_face, landmarks, options=options)
+    after = fit_landmarks(open_face, moved, options=options)
+    assert_allclose(after.parameters.identity, before.parameters.identity, atol=1e-3)
+    assert_allclose(after.parameters.expression, before.parameters.expression, atol=1e-3)
+    expected = transform_camera(turn, before.parameters.pose)
+    assert_allclose(after.parameters.pose, expected, rtol=1e-3, atol=1e-2)
+    assert_allclose(after.residual_px, 3 * before.residual_px, rtol=1e-3)
+
+
+def test_depth_may_have_any_origin(tiny_face_model):
+    faces = Faces(tiny_face_model, 4)
+    here = fit_landmarks(tiny_face_model, faces.landmarks).parameters
+    there = fit_landmarks(tiny_face_model, faces.landmarks + [0, 0, 500]).parameters
+    expected = here.pose.copy()
+    expected[:, 2, 3] += 500
+    assert_allclose(there.pose, expected, atol=1e-5)
+    assert_allclose(there.identity, here.identity, atol=1e-6)
+
+
+def test_hidden_landmarks_do_not_count_whatever_they_hold(open_face):
+    faces = Faces(open_face.truncated(20, 10), 4)
+    spoiled, visibility = faces.landmarks[..., :2].copy(), np.ones((4, 68))
+    visibility[:, :9] = 0
+    spoiled[:2, :9], spoiled[2:, :9] = np.nan, 1e6
+    fit = fit_landmarks(faces.model, spoiled, visibility, EXACT)
+    assert faces.pose_error_degrees(fit).max() < 0.1
+    assert faces.vertex_error_mm(fit).max() < 0.2
+
+
+def test_a_landmark_of_half_weight_counts_half(tiny_face_model):
+    """Two landmark sites at one vertex: weights 1/2 and 1/2 are the weights 1 and 0."""
+    index = tiny_face_model.landmark_indices.copy()
+    index[1] = index[0]
+    model = tiny_face_model.replace(landmark_indices=index, landmark_offsets=None)
+    landmarks = Faces(model, 3).landmarks + np.random.default_rng(1).normal(0, 2, (3, 68, 3))
+    landmarks[:, 1] = landmarks[:, 0]
+    halves, one = np.ones((3, 68)), np.ones((3, 68))
+    halves[:, :2], one[:, 1] = 0.5, 0
+    options = FitOptions(tolerance=1e-12, iterations=100)
+    first, second = (
+        fit_landmarks(model, landmarks, weights, options).parameters for weights in (halves, one)
+    )
+    assert_allclose(first.to_vector(), second.to_vector(), atol=1e-4)
+
+
+def test_a_strong_prior_gives_the_neutral_mean_face(open_face):
+    faces = Faces(open_face, 3)
+    options = FitOptions(identity_sd=1e-6, expression_sd=1e-6)
+    parameters = fit_landmarks(open_face, faces.landmarks, options=options).parameters
+    assert_allclose(parameters.identity, 0, atol=1e-4)
+    assert_allclose(parameters.expression, 0, atol=1e-4)
+
+
+def test_landmark_offsets_are_part_of_what_is_fitted(open_face):
+    offsets = np.random.default_rng(1).normal(0, 2, (68, 3))
+    faces = Faces(open_face.truncated(20, 10).replace(landmark_offsets=offsets), 4)
+    fit = fit_landmarks(faces.model, faces.landmarks, options=EXACT)
+    assert_allclose(fit.landmarks, faces.landmarks, atol=1e-3)
+    assert faces.vertex_error_mm(fit).max() < 0.2
+
+
+def test_a_batch_longer_than_a_chunk_is_its_rows(tiny_face_model):
+    landmarks = Faces(tiny_face_model, 300).landmarks
+    batch = fit_landmarks(tiny_face_model, landmarks)
+    single = fit_landmarks(tiny_face_model, landmarks[[270]])
+    assert batch.parameters.to_vector().shape == (300, 12 + 6 + 5)
+    assert_allclose(batch.parameters.identity[270], single.parameters.identity[0], atol=1e-3)
+    assert_allclose(batch.landmarks[270], single.landmarks[0], atol=0.01)
+
+
+def test_the_result_describes_itself(tiny_face_model):
+    faces = Faces(tiny_face_model, 2)
+    given = faces.landmarks + np.random.default_rng(1).normal(0, 2, (2, 68, 3))
+    visibility = np.random.default_rng(2).uniform(0, 1, (2, 68))
+    fit = fit_landmarks(tiny_face_model, given, visibility)
+    parameters = fit.parameters
+    shape = tiny_face_model.landmarks(parameters.identity, parameters.expression)
+    assert_allclose(fit.landmarks, project(parameters.pose, shape), atol=1e-3)
+    square = ((fit.landmarks - given)[..., :2] ** 2).sum(axis=-1)
+    expected = [np.sqrt(np.average(square[i], weights=visibility[i])) for i in range(2)]
+    assert_allclose(fit.residual_px, expected)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "visibility", "message"),
+    [
+        (np.zeros((68, 2)), None, "landmarks have the shape"),
+        (np.zeros((0, 68, 2)), None, "landmarks have the shape"),
+        (np.zeros((1, 68, 4)), None, "landmarks have the shape"),
+        (np.zeros((1, 68, 2)), np.ones((1, 67)), r"visibility must be \(1, 68\)"),
+        (np.zeros((1, 68, 2)), -np.ones((1, 68)), "none below 0"),
+        (np.zeros((1, 68, 2)), np.eye(68)[:1], "a pose needs 4"),
+        (np.full((1, 68, 2), np.nan), None, "must be finite"),
+    ],
+)
+def test_wrong_landmarks_are_refused(tiny_face_model, landmarks, visibility, message):
+    with pytest.raises(ValueError, match=message):
+        fit_landmarks(tiny_face_model, landmarks, visibility)

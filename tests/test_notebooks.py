@@ -1,0 +1,68 @@
+"""The notebooks run from top to bottom, and what they print and draw is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL = {"PEOPLE": "24", "STEPS": "10"}
+
+nbformat = pytest.importorskip("nbformat", reason="pip install keras_scnn[notebooks]")
+nbclient = pytest.importorskip("nbclient", reason="pip install keras_scnn[notebooks]")
+
+
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def printed(notebook) -> str:
+    """What the cells printed; progress bars and warnings, on stderr, left out."""
+    told = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
+    return "".join(output.text for output in told)
+
+
+def n_pictures(notebook) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+def execute(name: str, tmp_path, monkeypatch):
+    """The notebook run in a kernel of this environment, on small sizes, outside of the checkout."""
+    for key, value in {**SMALL, "CACHE": str(tmp_path)}.items():
+        monkeypatch.setenv(f"KERAS_SCNN_NOTEBOOK_{key}", value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    return client.execute()
+
+
+def test_01_turns_a_photo_into_a_mesh(tmp_path, monkeypatch):
+    pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
+    notebook = execute("01_reconstruct.ipynb", tmp_path, monkeypatch)
+    angles = re.search(r"1 face; pitch (\S+), yaw (\S+), roll (\S+) degrees", printed(notebook))
+    # The astronaut looks at the camera, her head tilted a little.
+    assert all(abs(float(angle)) < 25 for angle in angles.groups())
+    assert n_pictures(notebook) == 2
+    assert re.search(r"mouthSmile", printed(notebook))  # she smiles
+
+
+def test_02_trains_on_pairs(tmp_path, monkeypatch):
+    notebook = execute("02_train.ipynb", tmp_path, monkeypatch)
+    accuracy = re.search(r"same person or not: (\S+) % right", printed(notebook))
+    assert 40 <= float(accuracy[1]) <= 100  # ten steps teach little
+    assert n_pictures(notebook) == 4
+    assert "['preset.json', 'weights.npz']" in printed(notebook)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_what_is_committed_was_run_in_order_without_an_error(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    counts = [c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not [o for o in outputs(notebook) if o.output_type == "error"]
+    assert n_pictures(notebook) >= 2
+    assert path.stat().st_size < 1.5e6

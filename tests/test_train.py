@@ -1,0 +1,133 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from keras_scnn.models import load_preset
+from keras_scnn.parameters import ParameterLayout
+from keras_scnn.train import TrainConfig, main, parse, split_people, train
+from keras_scnn.training import read_state
+
+pytest.importorskip("tensorflow")
+
+TINY = dict(
+    people=6,
+    photos=4,
+    held_out=2,
+    crop_size=32,
+    feature_size=8,
+    batch_size=2,
+    warmup=1,
+    minutes=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    """A run of two steps: its folder and its results."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
+    return folder, results
+
+
+def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
+    folder, results = run
+    assert results.shape.n_faces == 2 * 4
+    assert results.shape.mean_face_mm > 0.5
+    assert results.pose.n_faces == 2 * 4
+    assert results.shape_verification.n_pairs > 100
+    written = json.loads((folder / "results.json").read_text())
+    assert written["shape"]["vertex_mm"] == pytest.approx(results.shape.vertex_mm)
+    assert written["feature_verification"]["auc"] == results.feature_verification.auc
+
+
+def test_the_run_folder_has_curves_logs_and_plots(run):
+    folder, _ = run
+    assert list(folder.glob("logs/train/events*"))
+    for name in ("results.png", "curves.png"):
+        assert (folder / name).stat().st_size > 1000
+    with (folder / "curves.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["step"] == "2"
+    assert np.isfinite([float(row["loss"]), float(row["val_landmarks_a_loss"])]).all()
+
+
+def test_the_run_folder_is_a_preset(run):
+    folder, _ = run
+    preset = load_preset(folder)
+    told = preset.branch(np.zeros((1, 32, 32, 3), np.float32))
+    layout = ParameterLayout(preset.face_model.n_identity, preset.face_model.n_expression)
+    assert told["parameters"].shape == (1, layout.size)
+    assert preset.metadata["config"]["people"] == 6
+    assert preset.metadata["state"]["done"]
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path, cache, run):
+    options = dict(TINY, run=str(tmp_path / "resumed"), cache=str(cache), steps=2)
+    train(TrainConfig(**options))
+    first = np.load(tmp_path / "resumed" / "weights.npz", allow_pickle=False)["whitening_mean"]
+    assert main(["--resume", options["run"], "--steps", "4"]) == 0
+    state = read_state(tmp_path / "resumed")
+    assert (state.step, state.done) == (4, True)
+    assert [path.name for path in (tmp_path / "resumed").glob("checkpoint*")] == [state.checkpoint]
+    with (tmp_path / "resumed" / "curves.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    again = np.load(tmp_path / "resumed" / "weights.npz", allow_pickle=False)["whitening_mean"]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
+    folder, results = run
+    before = read_state(folder)
+    again = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
+    assert read_state(folder) == before
+    assert again.landmarks.faces_percent == pytest.approx(results.landmarks.faces_percent, rel=0.05)
+
+
+def test_the_time_budget_ends_a_run(tmp_path, cache):
+    options = {**TINY, "minutes": 1e-4, "steps": 1000}
+    train(TrainConfig(run=str(tmp_path / "short"), cache=str(cache), **options))
+    state = read_state(tmp_path / "short")
+    assert state.step == 1
+    assert state.done
+
+
+def test_another_run_in_the_folder_is_not_overwritten(run, capsys):
+    folder, _ = run
+    assert main(["--run", str(folder), "--encoder", "mobilenet_v2"]) == 2
+    message = capsys.readouterr().err
+    assert "holds a run with another" in message
+    assert "encoder" in message
+
+
+def test_an_unknown_key_is_an_error_that_lists_the_known_ones(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("encodr: mobilenet_v2\n")
+    assert main(["--config", str(path)]) == 2
+    assert "unknown key 'encodr'; known are run, data" in capsys.readouterr().err
+
+
+def test_every_setting_is_an_option():
+    found = parse(["--batch-size", "3", "--minutes", "0.5", "--encoder", "resnet50"])
+    assert found == TrainConfig(batch_size=3, minutes=0.5, encoder="resnet50")
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        TrainConfig(batch_size=0)
+    with pytest.raises(ValueError, match="minutes is -1"):
+        TrainConfig(minutes=-1)
+    with pytest.raises(ValueError, match="only 3 people"):
+        split_people(np.arange(3), 3)
+
+
+def test_the_held_out_people_are_the_last_ones():
+    seen, unseen = split_people(np.array([5, 1, 9, 5, 7]), 2)
+    np.testing.assert_array_equal(seen, [0, 1, 3])
+    np.testing.assert_array_equal(unseen, [2, 4])
