@@ -30,8 +30,10 @@ class FaceDetector:
     """BlazeFace on the whole photo, on the photo with a margin, and on overlapping tiles.
 
     Every candidate is looked at once more in a square of twice its size, where BlazeFace is at its
-    best; that second score decides. (On collages of 300-W faces 28 px wide it finds 81 % instead
-    of 35 %; of 425 candidates in photos without faces, 4 pass.)
+    best. On collages of 300-W faces 28 px wide this finds 78 %, tiles alone 35 %. The standard
+    crop is met (IoU of 0.3 with BlazeFace's own box) on all of 1,537 photos of 300-W and on 99 %
+    of 200 photos of AFLW2000-3D. A photo of 1,500 px takes about half a second; ``tiles=False``
+    takes a tenth of that and misses small faces.
 
     Args:
         min_score: least score of a face, from 0 to 1.

@@ -17,7 +17,7 @@ CURVES = (
     (36, 41, True), (42, 47, True), (48, 59, True), (60, 67, True),
 )  # fmt: skip
 CLAY = np.array([214.0, 190.0, 176.0])
-KEY_LIGHT, FILL_LIGHT = np.array([-0.35, 0.45, 0.82]), np.array([0.75, 0.1, 0.65])
+KEY_LIGHT, FILL_LIGHT = np.array([-0.3, 0.25, 0.92]), np.array([0.75, 0.1, 0.65])
 VIEW_MM = 265.0  # what a view of a whole face shows, from edge to edge
 SUBPIXEL_BITS = 4
 
@@ -37,7 +37,7 @@ def clay(normals: np.ndarray, albedo: np.ndarray = CLAY) -> np.ndarray:
     """Colors (..., 3), 0 to 255, of a matt surface with unit normals (..., 3) under two lights."""
     key = np.clip(normals @ (KEY_LIGHT / np.linalg.norm(KEY_LIGHT)), 0, None)
     fill = np.clip(normals @ (FILL_LIGHT / np.linalg.norm(FILL_LIGHT)), 0, None)
-    return np.clip((0.2 + 0.68 * key + 0.2 * fill)[..., None] * albedo, 0, 255)
+    return np.clip((0.22 + 0.68 * key + 0.2 * fill)[..., None] * albedo, 0, 255)
 
 
 def draw_mesh(

@@ -161,7 +161,7 @@ class MorphableModel:
         return mean, self.identity_basis[index], self.expression_basis[index]
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
-        """Unit outward vertex normals of (..., N, 3) vertices in the model frame: (..., N, 3)."""
+        """Unit outward normals of (..., N, 3) vertices: (..., N, 3)."""
         return vertex_normals(vertices, self.triangles)
 
     def clip_expression(self, expression: np.ndarray) -> np.ndarray:
@@ -250,6 +250,6 @@ def _combine(mean, identity_basis, expression_basis, identity, expression) -> np
             raise ValueError(
                 f"{name} has the shape {weights.shape}; its last axis must be {basis.shape[-1]}"
             )
-        flat = weights @ basis.reshape(-1, basis.shape[-1]).T
+        flat = weights @ basis.reshape(mean.size, basis.shape[-1]).T
         result = result + flat.reshape(*weights.shape[:-1], *mean.shape)
     return result.copy() if result is mean else result

@@ -83,7 +83,6 @@ def test_every_pixel_shows_the_place_that_the_transform_names(side):
     # and under bilinear sampling, which OpenCV does in steps of 1/32 of a pixel.
     error = crop.image[..., :2] - 2 * place
     assert np.abs(error).max() < 0.5 + 2 * max(1, side / 20) / 32 + 1e-6
-    assert np.abs(error.mean(axis=(0, 1))).max() < 0.2
 
 
 def test_fine_patterns_become_gray_instead_of_aliasing():

@@ -1,6 +1,7 @@
 """What the README says is so."""
 
 import ast
+import functools
 import importlib
 import re
 import shlex
@@ -24,6 +25,7 @@ SHELL = [
 MODULES = sorted({m for c in SHELL for m in re.findall(r"python -m (keras_scnn[\w.]*)", c)})
 
 
+@functools.cache
 def options_of(*command: str) -> set[str]:
     told = subprocess.run(
         [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True

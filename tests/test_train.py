@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,18 +69,14 @@ def test_the_run_folder_is_a_preset(run):
     assert preset.metadata["state"]["done"]
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path, cache, run):
-    options = dict(TINY, run=str(tmp_path / "resumed"), cache=str(cache), steps=2)
-    train(TrainConfig(**options))
-    first = np.load(tmp_path / "resumed" / "weights.npz", allow_pickle=False)["whitening_mean"]
-    assert main(["--resume", options["run"], "--steps", "4"]) == 0
-    state = read_state(tmp_path / "resumed")
+def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
+    folder = shutil.copytree(run[0], tmp_path / "resumed")
+    assert main(["--resume", str(folder), "--steps", "4"]) == 0
+    state = read_state(folder)
     assert (state.step, state.done) == (4, True)
-    assert [path.name for path in (tmp_path / "resumed").glob("checkpoint*")] == [state.checkpoint]
-    with (tmp_path / "resumed" / "curves.csv").open() as file:
+    assert [path.name for path in folder.glob("checkpoint*")] == [state.checkpoint]
+    with (folder / "curves.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
-    again = np.load(tmp_path / "resumed" / "weights.npz", allow_pickle=False)["whitening_mean"]
-    np.testing.assert_array_equal(first, again)
 
 
 def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
@@ -88,14 +85,6 @@ def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
     again = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
     assert read_state(folder) == before
     assert again.landmarks.faces_percent == pytest.approx(results.landmarks.faces_percent, rel=0.05)
-
-
-def test_the_time_budget_ends_a_run(tmp_path, cache):
-    options = {**TINY, "minutes": 1e-4, "steps": 1000}
-    train(TrainConfig(run=str(tmp_path / "short"), cache=str(cache), **options))
-    state = read_state(tmp_path / "short")
-    assert state.step == 1
-    assert state.done
 
 
 def test_another_run_in_the_folder_is_not_overwritten(run, capsys):

@@ -48,8 +48,9 @@ class Ignored:
 
 # Taken from NumPy itself, because the modules that pickles name moved in NumPy 2.
 _NUMPY = {
-    "_reconstruct": np.zeros(0).__reduce__()[0],
-    "scalar": np.float64(0).__reduce__()[0],
+    ("multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0],
+    ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
+    ("numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
 }
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
@@ -62,9 +63,9 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): Ignored,
     ("torch.storage", "_load_from_bytes"): Ignored,
     **{
-        (f"numpy.{core}.multiarray", name): value
+        (f"numpy.{core}.{module}", name): value
         for core in ("core", "_core")
-        for name, value in _NUMPY.items()
+        for (module, name), value in _NUMPY.items()
     },
     **{
         (module, name): value

@@ -57,8 +57,8 @@ def check_same_face(small_face):
 
     def check(model, with_expressions=True, tolerance_mm=1e-3):
         identity = [1.5, -0.5, 2.0, -1.0]
-        expression = [0.7, -1.2, 0.4] if with_expressions else []
-        expected = small_face.expected(identity, expression)
+        expression = [0.7, -1.2, 0.4] if with_expressions else None
+        expected = small_face.expected(identity, expression or [])
         if not with_expressions:
             expected = expected - small_face.expression_mean
         found = model.vertices(identity, expression)

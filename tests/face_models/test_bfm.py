@@ -146,7 +146,7 @@ def test_a_missing_key_is_named(model_path, small_face, key):
     "change, message",
     [
         (dict(shapeEV=np.ones((5, 1))), "does not fit 5 standard deviations"),
-        (dict(shapeMU=np.ones((213, 1))), "identity_basis has the shape"),
+        (dict(shapeMU=np.ones((219, 1))), "identity_basis has the shape"),
         (dict(shapeMU=np.ones((214, 1))), "reshape"),
         (dict(tl=np.array([[1.0, 2.0, 73.0]])), "outside of the 72 vertices"),
         (dict(tl=np.ones((4, 4))), r"must be \(T, 3\)"),

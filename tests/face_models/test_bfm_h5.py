@@ -109,7 +109,7 @@ def test_a_missing_key_is_named(tmp_path, small_face, key):
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, small_face, change, message):
     path = write(tmp_path / "a.h5", contents(small_face) | change)
-    with pytest.raises(ValueError, match=f"a.h5: {message}"):
+    with pytest.raises(ValueError, match=f"a.h5: .*{message}"):
         read_bfm_h5(path, landmark_indices=small_face.landmarks)
 
 

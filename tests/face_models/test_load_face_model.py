@@ -1,0 +1,102 @@
+import json
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from keras_scnn.face_models import load_face_model
+
+
+def test_the_embedded_model_is_found_by_its_name(open_face):
+    np.testing.assert_array_equal(load_face_model("open_face").mean, open_face.mean)
+
+
+def test_a_saved_model_is_found_by_its_path(tmp_path, tiny_face_model):
+    tiny_face_model.save(tmp_path / "a.npz")
+    np.testing.assert_array_equal(load_face_model(tmp_path / "a.npz").mean, tiny_face_model.mean)
+    np.testing.assert_array_equal(
+        load_face_model(str(tmp_path / "a.npz")).mean, tiny_face_model.mean
+    )
+
+
+def flame_table(face):
+    shapes = np.concatenate([face.directions, face.expression_directions], axis=1)
+    return dict(
+        v_template=face.mean / 1000, shapedirs=shapes.reshape(72, 3, 7) / 1000, f=face.triangles
+    )
+
+
+def write_bfm2009(path, face):
+    scipy.io.savemat(
+        path,
+        dict(
+            shapeMU=face.mean.reshape(-1, 1) * 1000, shapePC=face.directions,
+            shapeEV=face.deviations[:, None], tl=face.triangles[:, ::-1] + 1,
+        ),
+    )  # fmt: skip
+
+
+def write_h5(path, face):
+    with h5py.File(path, "w") as file:
+        file["shape/representer/cells"] = face.triangles.T
+        for part in ("shape", "expression"):
+            file[f"{part}/model/mean"] = face.mean.reshape(-1) * (part == "shape")
+            file[f"{part}/model/pcaBasis"] = face.directions
+            file[f"{part}/model/pcaVariance"] = face.deviations**2
+
+
+def write_flame_npz(path, face):
+    np.savez(path, **flame_table(face))
+
+
+def write_flame_pickle(path, face):
+    path.write_bytes(pickle.dumps(flame_table(face)))
+
+
+def write_ict(path, face):
+    path.mkdir()
+    vertices = "".join(f"v {x!r} {y!r} {z!r}\n" for x, y, z in (face.mean / 10).tolist())
+    faces = "".join(f"f {a} {b} {c}\n" for a, b, c in face.triangles + 1)
+    for name in ("generic_neutral_mesh", "identity000", "jawOpen"):
+        (path / f"{name}.obj").write_text(vertices + faces)
+    table = dict(expressions=["jawOpen"], idx_to_landmark_verts=face.landmarks.tolist())
+    (path / "vertex_indices.json").write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize(
+    "name, write, options, model_name",
+    [
+        ("01_MorphableModel.mat", write_bfm2009, {}, "bfm2009"),
+        ("model2019_bfm.h5", write_h5, {}, "model2019_bfm"),
+        ("MODEL.HDF5", write_h5, {}, "MODEL"),
+        ("flame.npz", write_flame_npz, {"n_identity": 4}, "flame"),
+        ("generic_model.pkl", write_flame_pickle, {"n_identity": 4}, "flame"),
+        ("FaceXModel", write_ict, {}, "ict_facekit"),
+    ],
+)
+def test_each_format_is_told_by_its_suffix_or_content(
+    tmp_path, small_face, name, write, options, model_name
+):
+    write(tmp_path / name, small_face)
+    model = load_face_model(tmp_path / name, landmark_indices=small_face.landmarks, **options)
+    assert model.name == model_name
+    np.testing.assert_allclose(model.mean, small_face.mean, atol=1e-3)
+
+
+def test_an_unknown_name_or_suffix_is_refused_with_what_would_be_right(tmp_path):
+    for name in ("closed_face", tmp_path / "face.obj"):
+        with pytest.raises(ValueError, match="no face model; expected 'open_face', .*npz, .mat"):
+            load_face_model(name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"):
+        load_face_model(tmp_path / "nowhere.npz")
+
+
+def test_an_npz_that_is_no_face_model_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match="expected 'keras_scnn.morphable_model' version 1"):
+        load_face_model(tmp_path / "a.npz")

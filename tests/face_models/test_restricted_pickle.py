@@ -1,0 +1,110 @@
+import os
+import pickle
+import subprocess
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from keras_scnn.face_models.restricted_pickle import load_pickle
+
+
+class Call:
+    """Pickles as a call of any function, as an attacker's file would."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def dump(path, content, protocol=2):
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_arrays_and_sparse_matrices_come_back(tmp_path, protocol):
+    content = {
+        "floats": np.random.default_rng(0).normal(size=(3, 4)),
+        "strided": np.arange(12, dtype=np.uint32).reshape(3, 4)[:, ::2],
+        "scalar": np.float32(2.5),
+        "sparse": scipy.sparse.csc_matrix([[0.0, 1.5], [0.0, 0.0]]),
+        "text": "naïve",
+        "list": [1, None, True, (2.5, {3})],
+    }
+    back = load_pickle(dump(tmp_path / "a.pkl", content, protocol))
+    for key in ("floats", "strided", "scalar"):
+        np.testing.assert_array_equal(back[key], content[key])
+        assert back[key].dtype == content[key].dtype
+    np.testing.assert_array_equal(back["sparse"].toarray(), [[0, 1.5], [0, 0]])
+    assert (back["text"], back["list"]) == (content["text"], content["list"])
+
+
+def test_an_array_written_by_python_2_comes_back(tmp_path):
+    # The opcodes that Python 2.7 with NumPy 1.x writes at protocol 2: data is a byte string (U).
+    values = np.array([np.pi, -1e300])
+    pickled = (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85q\x03"
+        b"U\x01bq\x04\x87q\x05Rq\x06(K\x01K\x02\x85q\x07cnumpy\ndtype\nq\x08U\x02f8q\tK\x00K\x01"
+        b"\x87q\nRq\x0b(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x0cb\x89U\x10"
+        + values.tobytes()
+        + b"q\rtq\x0eb."
+    )
+    (tmp_path / "a.pkl").write_bytes(pickled)
+    np.testing.assert_array_equal(load_pickle(tmp_path / "a.pkl"), values)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_os_system_is_refused_and_not_run(tmp_path, protocol):
+    marker = tmp_path / "marker"
+    content = {"v_template": np.zeros((2, 3)), "extra": [Call(os.system, f"touch {marker}")]}
+    with pytest.raises(ValueError, match=r"a.pkl: .* asks for (posix|nt).system; .* nothing"):
+        load_pickle(dump(tmp_path / "a.pkl", content, protocol))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(eval, "1 + 1"),
+        Call(getattr, "text", "upper"),
+        Call(__import__, "os"),
+        Call(subprocess.run, ["true"]),
+        Call(np.load, "file.npy"),
+        Call(np.loadtxt, "file.txt"),
+    ],
+    ids=lambda call: call.call[0].__name__,
+)
+def test_other_functions_are_refused_even_those_of_numpy(tmp_path, call):
+    with pytest.raises(ValueError, match="a.pkl: .* asks for "):
+        load_pickle(dump(tmp_path / "a.pkl", call))
+
+
+def test_a_name_reached_through_an_admitted_one_is_refused(tmp_path):
+    # Protocol 4 may name attributes with dots: numpy, "ndarray.__class__" would be type.
+    pickled = b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93."
+    (tmp_path / "a.pkl").write_bytes(pickled)
+    with pytest.raises(ValueError, match="asks for numpy.ndarray.__class__"):
+        load_pickle(tmp_path / "a.pkl")
+
+
+def test_an_npy_file_of_one_object_is_read_as_carefully(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, {"lmk_face_idx": np.arange(3)})
+    np.testing.assert_array_equal(load_pickle(path)[()]["lmk_face_idx"], np.arange(3))
+    np.save(path, np.array([Call(os.system, "true")]))
+    with pytest.raises(ValueError, match="asks for (posix|nt).system"):
+        load_pickle(path)
+    np.save(path, np.zeros(3))
+    with pytest.raises(ValueError, match="not of objects"):
+        load_pickle(path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<html>" + b, bytes])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    path = dump(tmp_path / "a.pkl", {"a": np.arange(100.0)})
+    path.write_bytes(damage(path.read_bytes()) if damage is not bytes else b"")
+    with pytest.raises(ValueError, match="a.pkl: not a pickle of plain arrays"):
+        load_pickle(path)

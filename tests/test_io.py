@@ -1,0 +1,172 @@
+import numpy as np
+import PIL.Image
+import pytest
+import trimesh
+
+from keras_scnn.io import read_image, write_image, write_mesh
+
+EXIF_ORIENTATION = 0x0112
+VERTICES = np.array([[0, 0, 0], [50, 0, 0], [50, 40.125, 0], [0, 40, -12.5]])
+TRIANGLES = np.array([[0, 1, 2], [0, 2, 3]])
+UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+# The first row is at v = 1: the upper left texel belongs to the vertex 3, the lower right to 1.
+CORNERS = {0: (250, 0, 0), 1: (0, 250, 0), 2: (0, 0, 250), 3: (250, 250, 0)}
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+
+
+@pytest.fixture
+def texture() -> np.ndarray:
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[8:, :8], image[8:, 8:] = CORNERS[0], CORNERS[1]
+    image[:8, 8:], image[:8, :8] = CORNERS[2], CORNERS[3]
+    return image
+
+
+def test_a_written_picture_reads_back_the_same(tmp_path, picture):
+    write_image(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
+    # Pillow is another reader than the writer's OpenCV, so red is red.
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.png")), picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_result_is_whole_or_not_there(tmp_path, picture):
+    with pytest.raises(ValueError, match=r"\.png"):
+        write_image(tmp_path / "missing" / "a.png", picture)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What must be done to the stored pixels to see the picture, by the EXIF standard (2.32, 4.6.4).
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_photo_is_turned_upright(tmp_path, picture, orientation):
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), UPRIGHT[orientation](picture))
+
+
+def test_gray_becomes_three_equal_channels(tmp_path, picture):
+    PIL.Image.fromarray(picture[..., 0]).save(tmp_path / "a.png")
+    expected = np.repeat(picture[..., :1], 3, axis=-1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+def test_16_bits_become_8(tmp_path):
+    wide = np.array([[0, 257, 128 * 257], [1000, 65534, 65535]], np.uint16)
+    PIL.Image.fromarray(wide).save(tmp_path / "a.png")
+    # 65535 / 255 = 257; 1000 / 257 = 3.9.
+    expected = np.array([[0, 1, 128], [4, 255, 255]])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], expected)
+
+
+def test_what_is_transparent_becomes_white(tmp_path, picture):
+    alpha = np.full((8, 12, 1), 255, np.uint8)
+    alpha[:, 6:] = 0
+    PIL.Image.fromarray(np.concatenate([picture, alpha], axis=-1)).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image[:, :6], picture[:, :6])
+    assert (image[:, 6:] == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_every_color_mode_becomes_rgb(tmp_path, mode):
+    image = PIL.Image.new("RGB", (5, 4), "white").convert(mode)
+    name = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
+    image.save(name)
+    result = read_image(name)
+    assert result.shape == (4, 5, 3) and result.dtype == np.uint8
+    assert result.min() >= 254
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
+    frames = [PIL.Image.new("RGB", (6, 6), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif")[0, 0], [255, 0, 0])
+
+
+def test_a_missing_photo_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nobody\.jpg"):
+        read_image(tmp_path / "nobody.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n\0\0"])
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.png: not a readable image"):
+        read_image(tmp_path / "broken.png")
+
+
+def test_a_truncated_photo_is_named(tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"a\.jpg: not a readable image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def load(path) -> trimesh.Trimesh:
+    return trimesh.load(path, process=False, force="mesh")
+
+
+@pytest.mark.parametrize(("suffix", "unit"), [(".obj", 1), (".ply", 1), (".glb", 1e-3)])
+def test_a_mesh_keeps_its_vertices_and_triangles(tmp_path, suffix, unit):
+    write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES)
+    mesh = load(tmp_path / f"face{suffix}")
+    # glTF 2.0, 3.4: "The units for all linear distances are meters."
+    np.testing.assert_allclose(mesh.vertices, VERTICES * unit, atol=1e-5 * unit)
+    np.testing.assert_array_equal(mesh.faces, TRIANGLES)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".glb"])
+def test_each_vertex_gets_its_corner_of_the_texture(tmp_path, texture, suffix):
+    write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, UV, texture)
+    mesh = load(tmp_path / f"face{suffix}")
+    material = mesh.visual.material
+    image = material.baseColorTexture if suffix == ".glb" else material.image
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), texture)
+    np.testing.assert_allclose(mesh.visual.uv, UV, atol=1e-6)
+    colors = mesh.visual.to_color().vertex_colors[:, :3]
+    np.testing.assert_array_equal(colors, [CORNERS[i] for i in range(4)])
+
+
+def test_an_obj_names_the_files_beside_it(tmp_path, texture):
+    write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["face.mtl", "face.obj", "face.png"]
+    assert "mtllib face.mtl" in (tmp_path / "face.obj").read_text()
+    assert "map_Kd face.png" in (tmp_path / "face.mtl").read_text()
+
+
+def test_two_meshes_in_one_folder_keep_their_own_textures(tmp_path, texture):
+    for name, image in (("a", texture), ("b", texture[::-1].copy())):
+        write_mesh(tmp_path / f"{name}.obj", VERTICES, TRIANGLES, UV, image)
+    first = load(tmp_path / "a.obj").visual.material.image
+    np.testing.assert_array_equal(np.asarray(first.convert("RGB")), texture)
+
+
+def test_a_ply_carries_vertex_colors(tmp_path):
+    colors = np.array([CORNERS[i] for i in range(4)], np.uint8)
+    write_mesh(tmp_path / "face.ply", VERTICES, TRIANGLES, colors=colors)
+    loaded = load(tmp_path / "face.ply").visual.vertex_colors[:, :3]
+    np.testing.assert_array_equal(loaded, colors)
+
+
+def test_an_unknown_mesh_suffix_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\.obj, \.ply, \.glb"):
+        write_mesh(tmp_path / "face.stl", VERTICES, TRIANGLES)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,240 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import trimesh
+from keras import ops
+from skimage import data
+
+from keras_scnn.cropping import FaceBox, box_from_landmarks
+from keras_scnn.geometry.camera import compose
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.io import read_image, write_image
+from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
+from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
+from keras_scnn.reconstruct import Reconstructor, main
+
+SIZE = 120
+EULER = np.deg2rad([10.0, -25.0, 5.0])
+SCALE = 0.4  # px per mm in the crop
+
+
+class SpotFinder(keras.layers.Layer):
+    """A stand-in for a trained network: its face stands where the crop is bright.
+
+    All other parameters are fixed, so that where the mesh must land is known exactly.
+    """
+
+    def __init__(self, vector, **kwargs):
+        super().__init__(**kwargs)
+        self.vector = np.float32(vector)
+
+    def call(self, image):
+        weight = ops.mean(image, axis=-1)
+        total = ops.sum(weight, axis=(1, 2))
+        grid = ops.arange(SIZE, dtype="float32")
+        x = ops.sum(weight * grid, axis=(1, 2)) / total
+        y = ops.sum(weight * grid[:, None], axis=(1, 2)) / total
+        one_hot = ops.one_hot([3, 7], len(self.vector), dtype="float32")
+        return self.vector + x[:, None] * one_hot[0] + y[:, None] * one_hot[1]
+
+
+class FixedDetector:
+    def __init__(self, *boxes: FaceBox):
+        self.boxes = list(boxes)
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        return self.boxes
+
+
+@pytest.fixture(scope="module")
+def told(open_face) -> FaceParameters:
+    """The parameters that the stand-in network knows, its camera centered on the origin."""
+    rng = np.random.default_rng(4)
+    expression = rng.uniform(0, 0.4, open_face.n_expression)
+    expression[0] = 1.7  # beyond the bound of 1, as a network may say
+    pose = compose(rotation_from_euler(EULER), SCALE, np.zeros(3))
+    return FaceParameters(pose, rng.normal(0, 1, open_face.n_identity), expression)
+
+
+@pytest.fixture(scope="module")
+def spot_preset(open_face, told) -> Preset:
+    vector = told.to_vector()
+    image = keras.Input((SIZE, SIZE, 3))
+    parameters = SpotFinder(vector)(image)
+    branch = keras.Model(image, {"parameters": parameters})
+    whitening = Whitening(np.zeros(len(vector)), np.ones(len(vector)))
+    return Preset(branch, open_face, whitening, "mobilenet_0.5")
+
+
+def photo_with_spots(*spots, size=(300, 400)) -> np.ndarray:
+    image = np.zeros((*size, 3), np.uint8)
+    for x, y in spots:
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+    return image
+
+
+def reconstruct(preset, image, *boxes, passes=1):
+    reconstructor = Reconstructor(preset, FixedDetector(*boxes))
+    return reconstructor.reconstruct_boxes(image, list(boxes), passes)
+
+
+@pytest.mark.parametrize("side", [120.0, 60.0, 180.0])
+def test_the_mesh_lands_where_the_network_saw_the_face(spot_preset, open_face, told, side):
+    image = photo_with_spots((210, 130))
+    (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), side))
+    # The model's origin stands on the bright spot; sampling moves the spot by a rounding error.
+    np.testing.assert_allclose(face.parameters.pose[:2, 3], [210, 130], atol=0.1)
+    scale = SCALE * side / SIZE
+    shape = open_face.vertices(told.identity, open_face.clip_expression(told.expression))
+    turned = shape @ rotation_from_euler(EULER).T * scale
+    expected = np.array([210, 130, 0]) + turned * [1, -1, 1]
+    np.testing.assert_allclose(face.posed_vertices, expected, atol=0.11)
+
+
+def test_pose_and_landmarks_are_those_of_the_parameters(spot_preset, open_face, told):
+    image = photo_with_spots((210, 130))
+    (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), 150))
+    np.testing.assert_allclose(face.euler_degrees, np.rad2deg(EULER), atol=1e-3)
+    np.testing.assert_allclose(face.parameters.identity, told.identity, atol=1e-5)
+    assert face.parameters.expression[0] == open_face.expression_bounds[0, 1]
+    vertices = face.posed_vertices[open_face.landmark_indices]
+    offsets = open_face.landmark_offsets @ rotation_from_euler(EULER).T * [1, -1, 1]
+    expected = vertices + offsets * SCALE * 150 / SIZE
+    np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
+
+
+def test_the_second_crop_is_the_first_landmarks_standard_crop(spot_preset):
+    image = photo_with_spots((210, 130))
+    box = FaceBox.square((225.5, 120.5), 140, score=0.75)
+    (first,) = reconstruct(spot_preset, image, box)
+    (second,) = reconstruct(spot_preset, image, box, passes=2)
+    assert first.box == box
+    assert second.box == box_from_landmarks(first.landmarks, score=0.75)
+    # Both saw the same spot.
+    np.testing.assert_allclose(second.parameters.pose[:2, 3], [210, 130], atol=0.1)
+
+
+def test_every_face_of_the_photo_is_reconstructed_in_its_own_box(spot_preset):
+    spots = np.array([[60, 80], [200, 170], [330, 90]])
+    boxes = [FaceBox.square(spot + [4.5, -3.5], 70, 0.6) for spot in spots]
+    reconstructor = Reconstructor(spot_preset, FixedDetector(*boxes))
+    faces = reconstructor(photo_with_spots(*spots))
+    places = np.array([face.parameters.pose[:2, 3] for face in faces])
+    np.testing.assert_allclose(places, spots, atol=0.1)
+
+
+def test_no_face_is_an_empty_list(spot_preset):
+    assert Reconstructor(spot_preset, FixedDetector())(photo_with_spots((50, 50))) == []
+
+
+def test_the_texture_shows_the_photo(spot_preset, open_face):
+    image = photo_with_spots((210, 130))
+    (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), 180))
+    texture = face.texture(np.full((300, 400, 3), (200, 120, 40), np.uint8))
+    rows = ((1 - open_face.uv[:, 1]) * (len(texture) - 1)).round().astype(int)
+    columns = (open_face.uv[:, 0] * (len(texture) - 1)).round().astype(int)
+    at_vertices = texture[rows, columns].astype(int)
+    # Seen, mirrored or filled in: of a photo of one color, all is that color.
+    assert np.abs(at_vertices - (200, 120, 40)).max() <= 6
+
+
+def test_seen_texels_have_the_color_of_their_place_in_the_photo(spot_preset, open_face):
+    image = photo_with_spots((210, 130))
+    (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), 180))
+    y, x = np.mgrid[:300, :400]
+    gradient = np.stack([x // 2, y // 2, np.full_like(x, 90)], axis=-1).astype(np.uint8)
+    texture = face.texture(gradient)
+    tip = open_face.landmark_indices[30]
+    column, row = open_face.uv[tip] * [1, -1] * (len(texture) - 1) + [0, len(texture) - 1]
+    expected = face.posed_vertices[tip, :2] / 2
+    np.testing.assert_allclose(texture[round(row), round(column), :2], expected, atol=3)
+
+
+@pytest.fixture(scope="module")
+def preset_folder(tmp_path_factory, open_face):
+    """A preset with random weights, whose faces nearly are the mean face, filling the crop."""
+    layout = ParameterLayout(open_face.n_identity, open_face.n_expression)
+    branch = build_branch(build_encoder("mobilenet_0.5", SIZE), layout, feature_size=8)
+    mean = np.zeros(layout.size)
+    low, high = (edge(open_face.landmarks(), axis=0) for edge in (np.min, np.max))
+    scale = SIZE / np.linalg.norm((high - low)[:2])
+    center = (SIZE - 1) / 2 - scale * (low + high) / 2 * [1, -1, 1]
+    mean[layout.pose] = compose(np.eye(3), scale, center).ravel()
+    whitening = Whitening(mean, np.full(layout.size, 1e-3))
+    folder = tmp_path_factory.mktemp("preset")
+    save_preset(folder, Preset(branch, open_face, whitening, "mobilenet_0.5"))
+    return folder
+
+
+def test_a_preset_folder_reconstructs_a_real_photo_in_three_lines(preset_folder):
+    reconstructor = Reconstructor.from_preset(preset_folder)
+    (face,) = reconstructor(data.astronaut())
+    assert face.features.shape == (8,)
+    # Such a network puts a frontal mean face in the middle of the box; the face is found there.
+    np.testing.assert_allclose(face.euler_degrees, 0, atol=1)
+    assert 150 < face.landmarks[:, 0].mean() < 300 and 60 < face.landmarks[:, 1].mean() < 200
+    assert face.box.score > 0.6
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
+def test_the_command_writes_mesh_numbers_and_overlay(tmp_path, preset_folder, open_face, suffix):
+    write_image(tmp_path / "anna b.png", data.astronaut())
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--preset", str(preset_folder), "--format", suffix, "--draw"]
+    assert main([str(tmp_path / "anna b.png"), *options]) == 0
+    beside = {"anna b.mtl", "anna b.png"} if suffix == "obj" else set()
+    files = {f"anna b.{suffix}", "anna b.json", "anna b_overlay.png", "anna b_views.png"}
+    assert {path.name for path in out.iterdir()} == files | beside
+    mesh = trimesh.load(out / f"anna b.{suffix}", process=False, force="mesh")
+    height = np.ptp(mesh.vertices[:, 1]) * (1000 if suffix == "glb" else 1)
+    assert len(mesh.faces) == len(open_face.triangles)
+    assert height == pytest.approx(np.ptp(open_face.mean[:, 1]), rel=0.02)
+    changed = (read_image(out / "anna b_overlay.png") != data.astronaut()).any(axis=-1)
+    # Drawn over the face (a quarter of the crop at least), and nowhere far from it.
+    assert changed[60:200, 155:295].mean() > 0.25 and not changed[300:].any()
+    told = json.loads((out / "anna b.json").read_text())
+    assert np.shape(told["landmarks"]) == (68, 3)
+    assert np.shape(told["pose"]["image_from_model"]) == (3, 4)
+    assert set(told["pose"]["euler_degrees"]) == {"pitch", "yaw", "roll"}
+    assert len(told["expression"]) == open_face.n_expression
+
+
+def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):
+    write_image(tmp_path / "pair.png", np.hstack([data.astronaut(), data.astronaut()[:, ::-1]]))
+    arguments = [str(tmp_path / "pair.png"), "--out", str(tmp_path), "--format", "ply"]
+    assert main([*arguments, "--preset", str(preset_folder)]) == 0
+    assert {p.stem for p in tmp_path.glob("*.ply")} == {"pair_0", "pair_1"}
+
+
+def test_a_batch_gives_the_good_photos_and_lists_the_bad(tmp_path, preset_folder, capsys):
+    write_image(tmp_path / "good.png", data.astronaut())
+    write_image(tmp_path / "empty.png", np.full((200, 200, 3), 90, np.uint8))
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    names = ["empty.png", "broken.jpg", "good.png", "missing.png"]
+    photos = [str(tmp_path / name) for name in names]
+    out = tmp_path / "out"
+    assert main([*photos, "--out", str(out), "--preset", str(preset_folder)]) == 1
+    listed = capsys.readouterr().err
+    assert "empty.png: no face found" in listed
+    assert "broken.jpg: not a readable image" in listed
+    assert "missing.png: no such photo" in listed
+    assert "good.png:" not in listed
+    assert (out / "good.obj").is_file() and not list(out.glob("*.partial*"))
+
+
+def test_a_preset_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["a.jpg", "--out", str(tmp_path), "--preset", "nothing"]) == 2
+    assert "no preset 'nothing'" in capsys.readouterr().err
+
+
+def test_a_model_without_uv_gives_a_plain_mesh(tmp_path, spot_preset, open_face, monkeypatch):
+    bare = dataclasses.replace(spot_preset, face_model=open_face.replace(uv=None))
+    box = FaceBox.square((200.5, 140.5), 150)
+    bare_reconstructor = Reconstructor(bare, FixedDetector(box))
+    monkeypatch.setattr(Reconstructor, "from_preset", lambda name: bare_reconstructor)
+    write_image(tmp_path / "a.png", photo_with_spots((210, 130)))
+    assert main([str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.obj", "a.json", "a_overlay.png"}
