@@ -1,6 +1,6 @@
 """Faces rendered per second at 120 px on one thread, with and without computing the shapes.
 
-    python benchmarks/rasterizer.py
+python benchmarks/rasterizer.py
 """
 
 import time

@@ -36,7 +36,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     try:
         with PIL.Image.open(path) as file:
             image = PIL.ImageOps.exif_transpose(file)
-            if image.mode.startswith("I") or image.mode == "F":
+            if image.mode == "F":
+                raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
+            if image.mode.startswith("I"):
                 return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -48,16 +50,17 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:
-    """16-bit and wider gray values, which PIL would clip, scaled to 0 to 255."""
-    top = 65535 if image.max() > 255 else 255
-    return np.clip(image.astype(np.float64) * 255 / top, 0, 255).round().astype(np.uint8)
+    """16-bit gray values, which PIL would clip, scaled to 0 to 255."""
+    return np.clip(image.astype(np.float64) / 257, 0, 255).round().astype(np.uint8)
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; the suffix chooses the format."""
+    if not cv2.haveImageWriter(str(path)):
+        raise ValueError(f"{path}: unknown kind of image '{Path(path).suffix}'; use .png or .jpg")
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), np.ascontiguousarray(image[..., ::-1])):
-            raise ValueError(f"{path}: could not be written; use .png or .jpg")
+            raise ValueError(f"{path}: could not be written")
 
 
 def write_mesh(
@@ -111,8 +114,14 @@ def _textured(uv, texture, name: str) -> trimesh.visual.TextureVisuals:
 
 def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
     if isinstance(mesh.visual, trimesh.visual.TextureVisuals):
-        mesh.visual.material = mesh.visual.material.to_simple()
-        mesh.visual.material.name = path.stem
+        # A name of its own: a texture called after the mesh could overwrite the photo of that name.
+        mesh.visual.material = trimesh.visual.material.SimpleMaterial(
+            image=mesh.visual.material.baseColorTexture,
+            diffuse=[255, 255, 255, 255],
+            ambient=[255, 255, 255, 255],
+            specular=[0, 0, 0, 255],
+            name=f"{path.stem}_texture",
+        )
     text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
     for name, content in beside.items():
         with atomic_path(path.with_name(name)) as temporary:

@@ -2,8 +2,7 @@
 
 A face is ``mean + identity_basis @ identity + expression_basis @ expression`` (Blanz and Vetter,
 "A Morphable Model for the Synthesis of 3D Faces", 1999; expressions as a second linear basis after
-Cao et al., "FaceWarehouse", 2014). All arrays are in the model frame of ``geometry.camera``:
-millimeters, x to the image's right for a frontal face, y up, z towards the viewer.
+Cao et al., "FaceWarehouse", 2014). All arrays are in the model frame of ``geometry.camera``.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ class MorphableModel:
         object.__setattr__(self, "expression_names", tuple(map(str, self.expression_names)))
         sizes: dict[str, int] = {}
         for field, shape in _SHAPES.items():
-            value = getattr(self, field)
-            if value is None and field in _OPTIONAL:
+            if (value := getattr(self, field)) is None and field in _OPTIONAL:
                 continue
             array = np.array(value, _DTYPES.get(field, np.float32))
             _check_shape(field, array, shape, sizes)
@@ -104,7 +102,7 @@ class MorphableModel:
 
     @property
     def n_vertices(self) -> int:
-        return self.mean.shape[0]
+        return len(self.mean)
 
     @property
     def n_identity(self) -> int:
@@ -173,11 +171,7 @@ class MorphableModel:
         return dataclasses.replace(self, **changes)
 
     def truncated(self, n_identity: int, n_expression: int) -> MorphableModel:
-        """A copy with the leading components only, as 3DDFA keeps 40 + 10 of BFM's 199 + 29.
-
-        Raises:
-            ValueError: more components are asked for than there are.
-        """
+        """A copy with the leading components only; ValueError if there are not so many."""
         for what, asked, there in (
             ("n_identity", n_identity, self.n_identity),
             ("n_expression", n_expression, self.n_expression),
@@ -209,12 +203,10 @@ class MorphableModel:
         if missing := _SHAPES.keys() - arrays.keys() - set(_OPTIONAL):
             raise ValueError(f"{path}: a face model needs the arrays {', '.join(sorted(missing))}")
         for basis in ("identity_basis", "expression_basis"):
-            scale = arrays.pop(f"{basis}_scale", None)
-            if scale is not None:
-                arrays[basis] = arrays[basis].astype(np.float32) * scale
+            arrays[basis] = arrays[basis] * arrays.pop(f"{basis}_scale", np.float32(1))
         arrays["expression_names"] = tuple(arrays["expression_names"].tolist())
-        known = {field.name for field in dataclasses.fields(cls)}
         texts = {key: str(arrays.pop(key, "")) for key in ("name", "license")}
+        known = {field.name for field in dataclasses.fields(cls)}
         try:
             return cls(**texts, **{key: arrays[key] for key in known & arrays.keys()})
         except ValueError as error:

@@ -21,20 +21,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import yaml
-from keras import ops
 
 from keras_scnn.config import add_options, configuration, from_options, read_yaml
 from keras_scnn.data.pairs import PairSampler
 from keras_scnn.data.pipeline import pair_dataset
-from keras_scnn.data.records import FaceRecords, load_records
+from keras_scnn.data.records import FaceRecords, load_records, part_of, split_people
 from keras_scnn.data.synthetic import SyntheticConfig, cached_records
 from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.report import plot_curves
 from keras_scnn.face_models import load_face_model
-from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
+from keras_scnn.losses import ContrastiveLoss, IdentityLoss, LandmarkDistance, ParameterLoss
 from keras_scnn.models import Preset, build_encoder, build_siamese, save_preset
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import Whitening
 from keras_scnn.storage import atomic_path
 from keras_scnn.training import (
     Budget,
@@ -152,25 +151,6 @@ def find_records(config: TrainConfig) -> FaceRecords:
     return cached_records(options, config.cache)
 
 
-def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the photos to train on, and of those of the last ``held_out`` people.
-
-    Raises:
-        ValueError: nobody would be left to train on.
-    """
-    people = np.unique(identity)
-    if held_out >= len(people):
-        raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
-    is_unseen = identity >= people[-held_out]
-    return np.flatnonzero(~is_unseen), np.flatnonzero(is_unseen)
-
-
-def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:
-    """The records at some positions, in memory."""
-    names = ("images", "parameters", "landmarks", "identity")
-    return dataclasses.replace(records, **{name: getattr(records, name)[index] for name in names})
-
-
 def build_network(
     config: TrainConfig, model: MorphableModel, whitening: Whitening, crop_size: int
 ) -> keras.Model:
@@ -184,7 +164,9 @@ def build_network(
         "feature_similarity": config.feature_weight,
     }
     for side in "ab":
-        losses[f"parameters_{side}"] = ParameterLoss(model, whitening, config)
+        losses[f"parameters_{side}"] = ParameterLoss(
+            model, whitening, config.parameter_weight, config.shape_weight
+        )
         losses[f"landmarks_{side}"] = LandmarkDistance(unit=10.0)
         weights[f"parameters_{side}"] = 1.0
         weights[f"landmarks_{side}"] = config.landmark_weight
@@ -193,28 +175,13 @@ def build_network(
     return network
 
 
-class ParameterLoss(keras.losses.Loss):
-    """WPDC, which sees to the pose, and the squared error of the neutral shape.
-
-    The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
-    with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose
-    is right.
-    """
-
-    def __init__(self, model: MorphableModel, whitening: Whitening, config: TrainConfig):
-        super().__init__(name="parameter_loss")
-        self._wpdc, self._wpdc_weight = WPDC(model, whitening), config.parameter_weight
-        self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
-        effect = whitening.scale[self._identity] * model.identity_weights_mm
-        self._square = (config.shape_weight * effect**2).astype(np.float32)
-
-    def call(self, y_true, y_pred):
-        difference = (y_true - y_pred)[:, self._identity]
-        shape = ops.mean(ops.sum(self._square * ops.square(difference), axis=-1))
-        return self._wpdc_weight * self._wpdc(y_true, y_pred) + shape
-
-
-def fit(config, network, records, whitening, parts) -> RunState:
+def fit(
+    config: TrainConfig,
+    network: keras.Model,
+    records: FaceRecords,
+    whitening: Whitening,
+    parts: tuple[np.ndarray, np.ndarray],
+) -> RunState:
     """Train until the budget is used up, from the last checkpoint where there is one."""
     folder = Path(config.run)
     state = read_state(folder)

@@ -22,7 +22,7 @@ TIERS = (
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},
-    {"config", "training", "train", "evaluate"},
+    {"config", "prediction", "training", "train", "evaluate"},
 )
 COMMANDS = {"reconstruct", "train", "evaluate"}
 TENSORFLOW_HOMES = {"data", "export"}

@@ -147,9 +147,13 @@ def test_each_vertex_gets_its_corner_of_the_texture(tmp_path, texture, suffix):
 
 def test_an_obj_names_the_files_beside_it(tmp_path, texture):
     write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["face.mtl", "face.obj", "face.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "face.mtl",
+        "face.obj",
+        "face_texture.png",
+    ]
     assert "mtllib face.mtl" in (tmp_path / "face.obj").read_text()
-    assert "map_Kd face.png" in (tmp_path / "face.mtl").read_text()
+    assert "map_Kd face_texture.png" in (tmp_path / "face.mtl").read_text()
 
 
 def test_two_meshes_in_one_folder_keep_their_own_textures(tmp_path, texture):
@@ -170,3 +174,9 @@ def test_an_unknown_mesh_suffix_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.obj, \.ply, \.glb"):
         write_mesh(tmp_path / "face.stl", VERTICES, TRIANGLES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, texture):
+    write_image(tmp_path / "face.png", texture[::2, ::2])
+    write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
+    np.testing.assert_array_equal(read_image(tmp_path / "face.png"), texture[::2, ::2])

@@ -7,6 +7,7 @@ checksums.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import zlib
@@ -54,6 +55,25 @@ class FaceRecords:
 
     def __len__(self) -> int:
         return len(self.identity)
+
+
+def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the photos to train on, and of those of the last ``held_out`` people.
+
+    Raises:
+        ValueError: nobody would be left to train on.
+    """
+    people = np.unique(identity)
+    if held_out >= len(people):
+        raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
+    is_unseen = identity >= people[-held_out]
+    return np.flatnonzero(~is_unseen), np.flatnonzero(is_unseen)
+
+
+def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:
+    """The records at some positions, in memory."""
+    names = ("images", "parameters", "landmarks", "identity")
+    return dataclasses.replace(records, **{name: getattr(records, name)[index] for name in names})
 
 
 def is_records(folder: str | os.PathLike) -> bool:

@@ -1,5 +1,6 @@
 """Losses: pure functions of ``keras.ops``, and thin ``keras.losses.Loss`` classes around them."""
 
+from keras_scnn.losses.combined import ParameterLoss
 from keras_scnn.losses.contrastive import (
     ContrastiveLoss,
     ExponentialContrastiveLoss,
@@ -22,6 +23,7 @@ __all__ = [
     "ExponentialContrastiveLoss",
     "IdentityLoss",
     "LandmarkDistance",
+    "ParameterLoss",
     "VertexDistance",
     "contrastive_loss",
     "exponential_contrastive_loss",
