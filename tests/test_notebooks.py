@@ -52,7 +52,7 @@ def test_01_turns_a_photo_into_a_mesh(tmp_path, monkeypatch):
 def test_02_trains_on_pairs(tmp_path, monkeypatch):
     notebook = execute("02_train.ipynb", tmp_path, monkeypatch)
     accuracy = re.search(r"same person or not: (\S+) % right", printed(notebook))
-    assert 40 <= float(accuracy[1]) <= 100  # ten steps teach little
+    assert 40 <= float(accuracy[1]) <= 100  # ten steps teach little; chance is 50
     assert n_pictures(notebook) == 4
     assert "['preset.json', 'weights.npz']" in printed(notebook)
 

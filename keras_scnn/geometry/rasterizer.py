@@ -50,7 +50,7 @@ def rasterize(
         cull_back_faces: leave out triangles that show their inside.
 
     Raises:
-        ValueError: wrong shapes, or a vertex that is not finite.
+        ValueError: wrong shapes, a vertex that is not finite, or an index out of range.
     """
     vertices, triangles = np.asarray(vertices, np.float32), np.asarray(triangles, np.int32)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or triangles.shape[1:] != (3,):
@@ -59,6 +59,8 @@ def rasterize(
         )
     if not np.isfinite(vertices).all():
         raise ValueError("vertices must be finite")
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(vertices):
+        raise ValueError(f"triangles must name vertices from 0 to {len(vertices) - 1}")
     buffers = RasterBuffers(
         np.full((height, width), -np.inf, np.float32),
         np.full((height, width), -1, np.int32),

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from scipy.special import sph_harm_y
+
+from keras_scnn.geometry.shading import render, sample_texture, shade, spherical_harmonics
+
+ORDER = [(0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)]
+
+
+def real_harmonic(degree, order, normal):
+    """From SciPy's complex harmonics (with the Condon-Shortley phase, which is taken off)."""
+    x, y, z = normal
+    value = sph_harm_y(degree, abs(order), np.arccos(z), np.arctan2(y, x))
+    if order == 0:
+        return value.real
+    return np.sqrt(2) * (-1) ** order * (value.imag if order < 0 else value.real)
+
+
+def test_the_harmonics_are_scipys():
+    normals = np.random.default_rng(0).normal(size=(20, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    expected = [[real_harmonic(*index, n) for index in ORDER] for n in normals]
+    np.testing.assert_allclose(spherical_harmonics(normals), expected, atol=1e-5)
+
+
+def test_ambient_light_is_the_same_from_all_sides():
+    light = np.zeros((9, 3))
+    light[0] = [1, 2, 3]
+    normals = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])
+    colors = shade(normals, light)
+    np.testing.assert_allclose(colors, np.tile(0.282095 * np.array([1, 2, 3]), (3, 1)))
+
+
+@pytest.mark.parametrize(
+    "uv, expected", [((0, 1), 0), ((1, 1), 1), ((0, 0), 2), ((1, 0), 3), ((0.5, 0.5), 1.5)]
+)
+def test_texture_coordinates_run_right_and_up(uv, expected):
+    texture = np.array([[[0.0], [1.0]], [[2.0], [3.0]]])
+    assert sample_texture(texture, np.array(uv))[0] == pytest.approx(expected)
+
+
+def test_a_rendered_plane_shows_its_texture_under_its_light():
+    corners = np.array([[0.0, 0], [0, 15], [15, 15], [15, 0]])
+    vertices = np.column_stack([corners, np.zeros(4)])
+    uv = np.array([[0, 1.0], [0, 0], [1, 0], [1, 1]])
+    texture = np.random.default_rng(0).uniform(50, 200, (16, 16, 3))
+    light = np.zeros((9, 3))
+    light[0] = 1 / 0.282095
+    background = np.full((20, 20, 3), 7.0)
+    image, mask = render(vertices, [[0, 1, 2], [0, 2, 3]], uv, texture, light, background)
+    # A texel for every pixel: the image is the texture, but for rounding down. (The outermost
+    # pixel centers lie on the plane's edges, and an edge may belong to the outside.)
+    inner = slice(1, 15)
+    np.testing.assert_allclose(image[inner, inner], texture[inner, inner], atol=1.01)
+    assert mask[inner, inner].all() and not mask[16:].any()
+    assert (image[~mask] == 7).all()
