@@ -30,10 +30,11 @@ from aflw_fit import fit_targets
 from aflw_targets import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder, build_regressor, save_preset
+from keras_scnn.models.warm_start import solve_head
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path
 
-SIZE = 120
+SIZE, HEAD_SAMPLES = 120, 8000
 DEPTH_WEIGHT = 0.3
 PARAMETER_WEIGHT = 0.02
 YAW_BINS, YAW_SHARE = (30, 60), np.array([1.0, 1.3, 1.6])
@@ -158,17 +159,11 @@ def pretrained_encoder(targets, batches, held_out, args) -> keras.Model:
     return encoder
 
 
-def start_head(branch, whitened, images, targets, ridge=1e-2) -> None:
-    """Set the parameter head to the ridge regression of the fitted parameters on the features."""
-    head = branch.get_layer("parameters")
-    features = keras.Model(branch.input, head.input)
-    keep = np.random.default_rng(0).permutation(np.flatnonzero(~targets.held_out))[:8000]
-    x = features.predict(images[np.sort(keep)], batch_size=128, verbose=0).astype(np.float64)
-    y, center = whitened[np.sort(keep)], x.mean(axis=0)
-    gram = (x - center).T @ (x - center) / len(x)
-    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, (x - center).T @ (y - y.mean(axis=0)) / len(x))
-    head.set_weights([kernel, y.mean(axis=0) - center @ kernel])
+def start_head(branch, whitened, images, targets) -> None:
+    """Solve the parameter head for the fitted parameters of some training crops."""
+    pool = np.flatnonzero(~targets.held_out)
+    chosen = np.sort(np.random.default_rng(0).permutation(pool)[:HEAD_SAMPLES])
+    solve_head(branch, images[chosen], whitened[chosen])
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

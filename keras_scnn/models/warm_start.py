@@ -1,0 +1,46 @@
+"""Start a branch from what is known already: another network's encoder, a solved head."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+HEADS = ("parameters/", "features_linear/")
+BATCH = 128
+
+
+def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
+    """Give a branch the encoder of another one; its heads stay as they are.
+
+    Raises:
+        ValueError: the two encoders differ.
+    """
+    mine, theirs = (
+        {w.path: w for w in model.weights if not w.path.startswith(HEADS)}
+        for model in (branch, source)
+    )
+    if {p: w.shape for p, w in mine.items()} != {p: w.shape for p, w in theirs.items()}:
+        raise ValueError("the network to start from has another encoder than the one to train")
+    for path, weight in mine.items():
+        weight.assign(theirs[path])
+
+
+def solve_head(
+    branch: keras.Model, images: np.ndarray, whitened: np.ndarray, ridge: float = 1e-2
+) -> None:
+    """Set the parameter head to the ridge regression of the labels on the encoder's features.
+
+    Args:
+        branch: from ``build_branch``.
+        images: (M, S, S, 3) uint8 RGB, a few thousand.
+        whitened: (M, P) their whitened parameters.
+        ridge: penalty, as a share of the features' mean variance.
+    """
+    head = branch.get_layer("parameters")
+    features = keras.Model(branch.input, head.input)
+    x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
+    center, mean = x.mean(axis=0), whitened.mean(axis=0, dtype=np.float64)
+    gram = (x - center).T @ (x - center) / len(x)
+    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    kernel = np.linalg.solve(gram, (x - center).T @ (whitened - mean) / len(x))
+    head.set_weights([kernel, mean - center @ kernel])
