@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 
 import yaml
 
+from keras_scnn.storage import atomic_path
+
 T = TypeVar("T")
+SETTINGS = "config.yaml"
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -112,3 +115,29 @@ def _boolean(text: str) -> bool:
     if text.lower() not in BOOLEANS:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(BOOLEANS)}")
     return BOOLEANS[text.lower()]
+
+
+def claim_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
+    """Make a run folder, or see that the run in it has the same settings; write them.
+
+    Args:
+        folder: the run's.
+        config: a configuration dataclass.
+        may_change: settings that a resumed run may have changed.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    path = folder / SETTINGS
+    if path.is_file():
+        there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
+        asked = dataclasses.asdict(config)
+        differ = [n for n in asked if asked[n] != there[n] and n not in may_change]
+        if differ:
+            raise ValueError(
+                f"{folder} holds a run with another {', '.join(differ)}; choose another --run, or "
+                f"go on with that one's settings by --resume {folder}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

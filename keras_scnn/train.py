@@ -20,9 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import yaml
 
-from keras_scnn.config import add_options, configuration, from_options, read_yaml
+from keras_scnn.config import SETTINGS, add_options, claim_folder, from_options
 from keras_scnn.data.pairs import PairSampler
 from keras_scnn.data.pipeline import pair_dataset
 from keras_scnn.data.records import FaceRecords, load_records, part_of, split_people
@@ -31,10 +30,10 @@ from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.report import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.losses import ContrastiveLoss, IdentityLoss, LandmarkDistance, ParameterLoss
-from keras_scnn.models import Preset, build_encoder, build_siamese, save_preset
+from keras_scnn.models import Preset, build_encoder, build_siamese, load_preset, save_preset
+from keras_scnn.models.warm_start import warm_start
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import Whitening
-from keras_scnn.storage import atomic_path
 from keras_scnn.training import (
     Budget,
     Checkpoints,
@@ -45,9 +44,8 @@ from keras_scnn.training import (
     read_state,
 )
 
-SETTINGS = "config.yaml"
 MAY_CHANGE = ("run", "cache", "steps", "minutes")  # of a run that is resumed
-STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
+STEPS_PER_EPOCH, VALIDATION_STEPS, HEAD_SAMPLES = 50, 4, 3000
 
 
 def _option(default, text: str):
@@ -67,7 +65,8 @@ class TrainConfig:
     held_out: int = _option(100, "people kept for the final measurement")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
-    encoder_weights: str = _option("", "'imagenet' starts from Keras's weights; else random")
+    start: str = _option("aflw-mobilenet-0.5", "preset whose encoder is the start; '' for none")
+    encoder_weights: str = _option("", "'imagenet': Keras's weights, with --start ''; else random")
     feature_size: int = _option(512, "length of the identity feature")
     steps: int = _option(600, "batches to train on")
     minutes: float = _option(5.0, "training time at most; 0 for no limit")
@@ -99,7 +98,7 @@ def train(config: TrainConfig) -> RecordResults:
         ValueError: the run folder holds a run with other settings, or a setting is out of range.
     """
     folder = Path(config.run)
-    _claim(folder, config)
+    claim_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     model = load_face_model(config.face_model)
@@ -107,6 +106,11 @@ def train(config: TrainConfig) -> RecordResults:
     seen, unseen = split_people(records.identity, config.held_out)
     whitening = Whitening.from_samples(records.parameters[seen])
     network = build_network(config, model, whitening, records.images.shape[1])
+    if config.start and not read_state(folder).checkpoint:
+        chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
+        labels = whitening.whiten(records.parameters[chosen])
+        source = load_preset(config.start).branch
+        warm_start(network.get_layer("branch"), source, records.images[chosen], labels)
     state = fit(config, network, records, whitening, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
@@ -118,23 +122,6 @@ def train(config: TrainConfig) -> RecordResults:
     plot_curves(read_curves(folder), folder / "curves.png")
     print(f"written: {folder}/results.json, results.png, curves.png; the folder is a preset")
     return results
-
-
-def _claim(folder: Path, config: TrainConfig) -> None:
-    """Make the run folder, or see that the run in it has the same settings; write them."""
-    path = folder / SETTINGS
-    if path.is_file():
-        there = dataclasses.asdict(configuration(TrainConfig, read_yaml(path), str(path)))
-        asked = dataclasses.asdict(config)
-        differ = [n for n in asked if asked[n] != there[n] and n not in MAY_CHANGE]
-        if differ:
-            raise ValueError(
-                f"{folder} holds a run with another {', '.join(differ)}; choose another --run, or "
-                f"go on with that one's settings by --resume {folder}"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
 def find_records(config: TrainConfig) -> FaceRecords:

@@ -9,6 +9,14 @@ HEADS = ("parameters/", "features_linear/")
 BATCH = 128
 
 
+def warm_start(
+    branch: keras.Model, source: keras.Model, images: np.ndarray, whitened: np.ndarray
+) -> None:
+    """``copy_encoder`` and then ``solve_head``, whose arguments and errors these are."""
+    copy_encoder(branch, source)
+    solve_head(branch, images, whitened)
+
+
 def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
     """Give a branch the encoder of another one; its heads stay as they are.
 
@@ -20,7 +28,10 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
         for model in (branch, source)
     )
     if {p: w.shape for p, w in mine.items()} != {p: w.shape for p, w in theirs.items()}:
-        raise ValueError("the network to start from has another encoder than the one to train")
+        raise ValueError(
+            "the network to start from has another encoder than the one to train; start from "
+            "another preset, or from none"
+        )
     for path, weight in mine.items():
         weight.assign(theirs[path])
 
