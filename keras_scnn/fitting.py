@@ -2,9 +2,7 @@
 
 Levenberg-Marquardt on the scaled orthographic camera and the coefficients at once, for a batch of
 photos. Coefficients have Gaussian priors (Blanz and Vetter 1999); expression weights stay within
-the model's bounds by a projected Newton step (Bertsekas, "Projected Newton methods for
-optimization problems with simple constraints", 1982). Photos of one person share their identity
-coefficients, which a Schur complement separates from what each photo has for itself.
+the model's bounds, by which each step is limited too. Photos of one person share their identity.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The batched Levenberg-Marquardt solver behind ``fitting``.
 
 Each photo has its own rotation, scale, translation and expression; photos of one group share an
-identity. The normal equations are an arrow: a small block for each photo, coupled through the
-identity alone, so the identity is solved first (Schur complement) and each photo after it.
+identity. Every step is the exact minimum, within the bounds, of the cost's quadratic model.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from keras_scnn.geometry.alignment import affine_alignment
 from keras_scnn.geometry.camera import FLIP
 from keras_scnn.geometry.rotations import nearest_rotation
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.normal_equations import NormalEquations
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-10, 1e6
 N_ROTATION, SCALE, SHIFT = 3, 3, 4  # columns of the pose: turn (3), log scale, shift (2 or 3)
@@ -136,44 +136,28 @@ class LandmarkSolver:
         )
 
     def _step(self, state: State, damping: np.ndarray) -> State:
+        """The minimum, within the bounds, of the cost's damped quadratic model."""
         own, shared = self._jacobians(state)
-        residuals = self._residuals(state).reshape(len(own), -1, 1)
+        residuals = self._residuals(state).reshape(len(own), -1)
         own_t, shared_t = np.swapaxes(own, 1, 2), np.swapaxes(shared, 1, 2)
-        a, coupling, d = own_t @ own, own_t @ shared, shared_t @ shared
-        g, h = own_t @ residuals, shared_t @ residuals
-        self._add_prior(a, g, state)
-        self._freeze(a, coupling, g, state)
-        _damp(a, damping[self._group])
-        solved = np.linalg.solve(a, np.concatenate([coupling, g], axis=-1))
-        reduced = np.swapaxes(coupling, 1, 2) @ solved
-        schur, right = self._sum(d - reduced[..., :-1]), self._sum(h - reduced[..., -1:])
-        k = state.identity.shape[1]
-        schur += self._precision[0] * np.eye(k)
-        right += self._precision[0] * state.identity[..., None]
-        _damp(schur, damping)
-        shared_step = -np.linalg.solve(schur, right)
-        own_step = -(solved[..., -1:] + solved[..., :-1] @ shared_step[self._group])
-        return self._moved(state, own_step[..., 0], shared_step[..., 0])
-
-    def _add_prior(self, a, g, state: State) -> None:
-        first = SHIFT + self._depth
-        index = np.arange(first, a.shape[-1])
-        a[:, index, index] += self._precision[1]
-        g[:, first:, 0] += self._precision[1] * state.expression
-
-    def _freeze(self, a, coupling, g, state: State) -> None:
-        """Take weights that sit on a bound and are pushed outwards out of the equations."""
-        first, slope = SHIFT + self._depth, g[:, SHIFT + self._depth :, 0]
-        low, high = self._bounds
-        stuck = ((state.expression <= low) & (slope > 0)) | (
-            (state.expression >= high) & (slope < 0)
+        first, k = SHIFT + self._depth, state.identity.shape[1]
+        equations = NormalEquations(
+            own=own_t @ own,
+            own_slope=np.einsum("bip,bi->bp", own, residuals),
+            coupling=own_t @ shared,
+            shared=self._sum(shared_t @ shared) + self._precision[0] * np.eye(k),
+            shared_slope=self._sum(np.einsum("bik,bi->bk", shared, residuals)),
+            group=self._group,
         )
-        photo, column = np.nonzero(stuck)
-        a[photo, column + first, :] = 0
-        a[photo, :, column + first] = 0
-        a[photo, column + first, column + first] = 1
-        coupling[photo, column + first] = 0
-        g[photo, column + first] = 0
+        index = np.arange(first, own.shape[-1])
+        equations.own[:, index, index] += self._precision[1]
+        equations.own_slope[:, first:] += self._precision[1] * state.expression
+        equations.shared_slope += self._precision[0] * state.identity
+        _damp(equations.own, damping[self._group])
+        _damp(equations.shared, damping)
+        low, high = np.full((2, *own.shape[::2]), [[[-np.inf]], [[np.inf]]])
+        low[:, first:], high[:, first:] = self._bounds[:, None] - state.expression
+        return self._moved(state, *equations.solve(low, high))
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Sum over the photos of each group."""

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "keras_scnn"
 # module must be placed here.
 TIERS = (
     {"storage", "geometry"},
-    {"parameters", "morphable_model", "face_models", "landmark_solver", "fitting"},
+    {"parameters", "morphable_model", "face_models", "landmark_solver"}
+    | {"normal_equations", "fitting"},
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},

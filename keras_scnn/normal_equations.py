@@ -1,0 +1,93 @@
+"""Quadratic programs with bounds, in batches: one step of a fit of many photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK_TURNS, MOST_TURNS = 8, 40
+
+
+@dataclass(eq=False)
+class NormalEquations:
+    """The quadratic ``x' H x / 2 + g' x`` of B photos in G groups, H an arrow.
+
+    Each photo has P unknowns of its own; the photos of a group share K more, through which alone
+    they are coupled. So the shared ones are solved first (Schur complement), the own ones after.
+
+    Attributes:
+        own: (B, P, P), positive definite. own_slope: (B, P).
+        coupling: (B, P, K).
+        shared: (G, K, K), so that H is positive definite. shared_slope: (G, K).
+        group: (B,) integers, 0 to G - 1.
+    """
+
+    own: np.ndarray
+    own_slope: np.ndarray
+    coupling: np.ndarray
+    shared: np.ndarray
+    shared_slope: np.ndarray
+    group: np.ndarray
+
+    def solve(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The minimum with ``low <= own unknowns <= high``.
+
+        Principal pivoting (Júdice and Pires 1994): guess which unknowns sit on a bound, solve for
+        the others, exchange those that break a bound or pull away from theirs, until none does;
+        all of them at once at first, then one of each photo (Murty 1974), which cannot cycle.
+
+        Args:
+            low, high: (B, P), may be infinite.
+
+        Returns:
+            own (B, P) and shared (G, K) unknowns.
+        """
+        at_low = np.zeros(low.shape, bool)
+        at_high = np.zeros(low.shape, bool)
+        for turn in range(MOST_TURNS):
+            fixed = np.select([at_low, at_high], [low, high], np.nan)
+            own, shared = self._solve_fixed(fixed)
+            slope = self.slope(own, shared)
+            free = ~(at_low | at_high)
+            falls, rises = free & (own < low), free & (own > high)
+            leaves = (at_low & (slope < 0)) | (at_high & (slope > 0))
+            wrong = falls | rises | leaves
+            if not wrong.any():
+                break
+            if turn >= BLOCK_TURNS:
+                wrong &= np.cumsum(wrong[:, ::-1], axis=1)[:, ::-1] == 1
+            at_low = (at_low & ~wrong) | (falls & wrong)
+            at_high = (at_high & ~wrong) | (rises & wrong)
+        return np.clip(own, low, high), shared
+
+    def slope(self, own: np.ndarray, shared: np.ndarray) -> np.ndarray:
+        """(B, P): the quadratic's derivative with respect to the own unknowns."""
+        inner = np.einsum("bij,bj->bi", self.own, own)
+        return inner + np.einsum("bik,bk->bi", self.coupling, shared[self.group]) + self.own_slope
+
+    def _solve_fixed(self, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The minimum where own unknowns have given values, (B, P); NaN leaves one free."""
+        is_fixed = ~np.isnan(fixed)
+        value = np.where(is_fixed, fixed, 0)
+        slope = self.own_slope + np.einsum("bij,bj->bi", self.own, value)
+        shared_slope = np.einsum("bik,bi->bk", self.coupling, value)
+        free = ~is_fixed
+        own = self.own * free[:, :, None] * free[:, None, :]
+        index = np.arange(own.shape[-1])
+        own[:, index, index] += is_fixed
+        coupling = self.coupling * free[..., None]
+        slope = slope * free
+        solved = np.linalg.solve(own, np.concatenate([coupling, slope[..., None]], axis=-1))
+        reduced = np.swapaxes(coupling, 1, 2) @ solved
+        schur = self.shared - self._sum(reduced[..., :-1])
+        right = self.shared_slope + self._sum(shared_slope - reduced[..., -1])
+        shared = -np.linalg.solve(schur, right[..., None])
+        step = -(solved[..., -1:] + solved[..., :-1] @ shared[self.group])
+        return np.where(is_fixed, value, step[..., 0]), shared[..., 0]
+
+    def _sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum over the photos of each group."""
+        total = np.zeros((len(self.shared), *values.shape[1:]))
+        np.add.at(total, self.group, values)
+        return total
