@@ -82,12 +82,16 @@ def write_mesh(
         colors: (N, 3) uint8 RGB for .ply, which knows no texture.
 
     Raises:
-        ValueError: unknown suffix.
+        ValueError: unknown suffix, vertices that are not finite, or an index out of range.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in MESH_SUFFIXES:
         raise ValueError(f"{path}: suffix '{suffix}'; a mesh is one of {', '.join(MESH_SUFFIXES)}")
+    if not np.isfinite(vertices).all():
+        raise ValueError(f"{path}: the vertices must be finite numbers")
+    if not 0 <= np.min(triangles) <= np.max(triangles) < len(vertices):
+        raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
     scale = 0.001 if suffix == ".glb" else 1.0
     mesh = trimesh.Trimesh(np.asarray(vertices) * scale, triangles, process=False)
     if suffix == ".ply":

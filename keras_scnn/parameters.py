@@ -87,7 +87,7 @@ class Whitening:
         scale: (P,) float32, above 0.
 
     Raises:
-        ValueError: shapes differ, or a scale is not positive.
+        ValueError: shapes differ, a scale is not positive, or a value is not finite.
     """
 
     mean: np.ndarray
@@ -105,6 +105,8 @@ class Whitening:
             )
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
             raise ValueError("scale must be finite and above 0 everywhere")
+        if not np.isfinite(self.mean).all():
+            raise ValueError("mean must be finite everywhere")
 
     @classmethod
     def from_samples(cls, vectors: np.ndarray, least_scale: float = 1e-3) -> Whitening:

@@ -27,6 +27,7 @@ from keras_scnn.texture import photo_texture, vertex_colors
 
 DEFAULT_PRESET = "aflw-mobilenet-0.5"
 PASSES = 2  # the second crop is cut by the first pass's landmarks
+MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class Reconstructor:
         for turn in range(passes):
             found = self._predict(image, boxes)
             if turn + 1 < passes:
-                boxes = [box_from_landmarks(face.landmarks, face.box.score) for face in found]
+                boxes = [_second_box(face) for face in found]
         return found
 
     def _predict(self, image: np.ndarray, boxes: list[FaceBox]) -> list[Reconstruction]:
@@ -148,6 +149,15 @@ class Reconstructor:
         pose = transform_camera(invert_affine(crop.crop_from_image), told.pose)
         expression = model.clip_expression(told.expression)
         return Reconstruction(model, FaceParameters(pose, told.identity, expression), box, features)
+
+
+def _second_box(face: Reconstruction) -> FaceBox:
+    """The box of the landmarks; the face's own where the landmarks make no sense."""
+    try:
+        box = box_from_landmarks(face.landmarks, face.box.score)
+    except ValueError:
+        return face.box
+    return box if 1 / MOST_RESIZE < box.width / face.box.width < MOST_RESIZE else face.box
 
 
 def save_reconstruction(
@@ -171,20 +181,29 @@ def save_reconstruction(
         temporary.write_text(json.dumps(face.to_json(), indent=2) + "\n")
 
 
-def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.Namespace) -> int:
-    """Write every face of one photo and return their number.
+def reconstruct_file(
+    reconstructor: Reconstructor, photo: Path, args: argparse.Namespace, taken: dict[str, Path]
+) -> int:
+    """Write every face of one photo and return their number; ``taken`` grows by their names.
 
     Raises:
-        FileNotFoundError, ValueError: the photo cannot be read, or shows no face.
+        FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
+            would overwrite those of another photo.
     """
     image = read_image(photo)
     faces = reconstructor(image)
     if not faces:
         raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
-    for i, face in enumerate(faces):
-        suffix = f"_{i}" if len(faces) > 1 else ""
-        stem = args.out / f"{photo.stem}{suffix}"
-        save_reconstruction(face, image, stem, args.format, args.draw)
+    names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
+    for name in names:
+        if name in taken:
+            raise ValueError(
+                f"{photo}: its results would overwrite those of {taken[name]}; rename the photo, "
+                "or give it another --out"
+            )
+    taken |= dict.fromkeys(names, photo)
+    for name, face in zip(names, faces, strict=True):
+        save_reconstruction(face, image, args.out / name, args.format, args.draw)
     return len(faces)
 
 
@@ -210,10 +229,10 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed, faces = [], 0
+    failed, faces, taken = [], 0, {}
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:
-            faces += reconstruct_file(reconstructor, photo, args)
+            faces += reconstruct_file(reconstructor, photo, args, taken)
         except (OSError, ValueError) as error:
             failed.append(str(error))
     print(f"{faces} faces of {len(args.photos) - len(failed)} photos written to {args.out}")

@@ -36,8 +36,7 @@ def photo_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -
     if model.uv is None:
         raise ValueError(f"face model '{model.name}' has no uv, so it cannot carry a texture")
     image, posed = _working_copy(image, posed)
-    flat = np.column_stack([model.uv * [1, -1] + [0, 1], np.zeros(len(posed))])
-    flat[:, :2] *= TEXTURE_SIZE - 1
+    flat = np.column_stack([_texel(model.uv), np.zeros(len(posed))])
     texels = rasterize(flat, model.triangles, TEXTURE_SIZE, TEXTURE_SIZE, cull_back_faces=False)
     place = interpolate(texels, model.triangles, posed)
     color = _sample(image, place)
@@ -50,8 +49,12 @@ def photo_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -
 
 def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 RGB: the texture at each vertex."""
-    place = np.float32(model.uv * [1, -1] + [0, 1]) * (TEXTURE_SIZE - 1)
-    return _sample(texture, place[None])[0].astype(np.uint8)
+    return _sample(texture, _texel(model.uv)[None])[0].astype(np.uint8)
+
+
+def _texel(uv: np.ndarray) -> np.ndarray:
+    """(N, 2) px of the texture. As in OBJ and glTF, u = 0 is the first texel's outer edge."""
+    return (uv * [1, -1] + [0, 1]) * TEXTURE_SIZE - 0.5
 
 
 def _working_copy(image, posed) -> tuple[np.ndarray, np.ndarray]:

@@ -180,3 +180,17 @@ def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, te
     write_image(tmp_path / "face.png", texture[::2, ::2])
     write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
     np.testing.assert_array_equal(read_image(tmp_path / "face.png"), texture[::2, ::2])
+
+
+@pytest.mark.parametrize(
+    ("vertices", "triangles", "message"),
+    [
+        (VERTICES, [[0, 1, 4]], "must index the 4 vertices"),
+        (VERTICES, [[0, 1, -1]], "must index the 4 vertices"),
+        (VERTICES * np.nan, TRIANGLES, "finite"),
+    ],
+)
+def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
+    with pytest.raises(ValueError, match=f"face.ply: .*{message}"):
+        write_mesh(tmp_path / "face.ply", vertices, triangles)
+    assert list(tmp_path.iterdir()) == []

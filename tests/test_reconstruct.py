@@ -117,6 +117,16 @@ def test_the_second_crop_is_the_first_landmarks_standard_crop(spot_preset):
     np.testing.assert_allclose(second.parameters.pose[:2, 3], [210, 130], atol=0.1)
 
 
+def test_a_first_pass_without_landmarks_keeps_the_box(spot_preset):
+    scale = np.array(spot_preset.whitening.scale)
+    layout = spot_preset.layout
+    scale[layout.pose] = 1e-9  # all landmarks in one place
+    flat = dataclasses.replace(spot_preset, whitening=Whitening(spot_preset.whitening.mean, scale))
+    box = FaceBox.square((200.5, 140.5), 150)
+    (face,) = reconstruct(flat, photo_with_spots((210, 130)), box, passes=2)
+    assert face.box == box
+
+
 def test_every_face_of_the_photo_is_reconstructed_in_its_own_box(spot_preset):
     spots = np.array([[60, 80], [200, 170], [330, 90]])
     boxes = [FaceBox.square(spot + [4.5, -3.5], 70, 0.6) for spot in spots]
@@ -223,6 +233,18 @@ def test_a_batch_gives_the_good_photos_and_lists_the_bad(tmp_path, preset_folder
     assert "missing.png: no such photo" in listed
     assert "good.png:" not in listed
     assert (out / "good.obj").is_file() and not list(out.glob("*.partial*"))
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path, preset_folder, capsys):
+    photos = [tmp_path / "a" / "anna.png", tmp_path / "b" / "anna.png"]
+    for photo in photos:
+        photo.parent.mkdir()
+        write_image(photo, data.astronaut())
+    options = ["--out", str(tmp_path / "out"), "--preset", str(preset_folder)]
+    assert main([*map(str, photos), *options]) == 1
+    refused = f"{photos[1]}: its results would overwrite those of {photos[0]}"
+    assert refused in capsys.readouterr().err
+    assert (tmp_path / "out" / "anna.obj").is_file()
 
 
 def test_a_preset_that_is_not_there_is_named(tmp_path, capsys):

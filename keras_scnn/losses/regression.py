@@ -1,4 +1,8 @@
-"""Regression losses: weighted parameter distance cost, vertex distance, landmark distance."""
+"""Regression losses: weighted parameter distance cost, vertex distance, landmark distance.
+
+The two that hold a face model, ``WPDC`` and ``VertexDistance``, cannot be rebuilt from a saved
+file: load a saved network with ``compile=False`` and compile it anew, or keep it as a preset.
+"""
 
 from __future__ import annotations
 

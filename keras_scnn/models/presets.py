@@ -147,7 +147,12 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
     encoder = build_encoder(settings["encoder"], settings["input_size"])
     layout = ParameterLayout(model.n_identity, model.n_expression)
     branch = build_branch(encoder, layout, settings["feature_size"])
-    for weight in branch.weights:
-        weight.assign(arrays[NETWORK + weight.path].astype(np.float32))
     whitening = Whitening(arrays["whitening_mean"], arrays["whitening_scale"])
+    if len(whitening.mean) != layout.size:
+        raise ValueError(f"whitening of {len(whitening.mean)} parameters, not of {layout.size}")
+    for weight in branch.weights:
+        value = arrays[NETWORK + weight.path].astype(np.float32)
+        if not np.isfinite(value).all():
+            raise ValueError(f"weight {weight.path} is not finite")
+        weight.assign(value)
     return Preset(branch, model, whitening, settings["encoder"], settings["metadata"])

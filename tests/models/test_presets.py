@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -64,6 +65,21 @@ def test_damaged_weights_are_refused(folder):
     path = folder / WEIGHTS
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="not a readable .npz file"):
+        load_preset(folder)
+
+
+def test_weights_that_are_not_numbers_are_refused(folder, preset):
+    first = preset.branch.weights[0]
+    first.assign(np.full(first.shape, np.nan))
+    save_preset(folder, preset)
+    with pytest.raises(ValueError, match=f"{first.path} is not finite"):
+        load_preset(folder)
+
+
+def test_a_whitening_of_another_length_is_refused(folder, preset):
+    short = Whitening(preset.whitening.mean[:-1], preset.whitening.scale[:-1])
+    save_preset(folder, dataclasses.replace(preset, whitening=short))
+    with pytest.raises(ValueError, match="whitening of 23 parameters, not of 24"):
         load_preset(folder)
 
 
