@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -80,11 +79,11 @@ def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRec
 
 
 def render_records(
-    config: SyntheticConfig, folder: str | os.PathLike, processes: int | None = None
+    config: SyntheticConfig, folder: str | os.PathLike, workers: int | None = None
 ) -> None:
     """Render all people into a folder of records, on all cores, with a progress bar.
 
-    The same configuration gives the same photos on any number of processes.
+    The same configuration gives the same photos on any number of workers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +92,7 @@ def render_records(
     labels = []
     with atomic_path(folder / IMAGES) as temporary:
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        rendered = _map(config, people, processes or os.cpu_count() or 1)
+        rendered = _map(config, people, workers or os.cpu_count() or 1)
         for i, (crops, *label) in enumerate(tqdm(rendered, "rendering people", config.people)):
             images[i * config.photos : (i + 1) * config.photos] = crops
             labels.append(label)
@@ -107,19 +106,17 @@ def render_records(
     )
 
 
-def _map(config: SyntheticConfig, people: range, processes: int):
-    if processes == 1 or config.people < 2 * processes:
-        yield from (render_person(config, person) for person in people)
-        return
-    # Spawned, since a process that runs TensorFlow's threads must not be forked.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _use_one_thread) as pool:
-        yield from pool.map(render_person, [config] * len(people), people, chunksize=4)
-
-
-def _use_one_thread() -> None:
-    """A process for each core is enough: threads within them would only wait for one another."""
+def _map(config: SyntheticConfig, people: range, workers: int):
+    """``render_person`` of each in turn, on threads: the rasterizer and OpenCV let others run."""
+    _model_and_painter(config.face_model)  # once, before the threads ask for it
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    threadpool_limits(1)
+    try:
+        # A thread for each core is enough: threads within them would only wait for one another.
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(render_person, [config] * len(people), people)
+    finally:
+        cv2.setNumThreads(before)
 
 
 @lru_cache(maxsize=2)

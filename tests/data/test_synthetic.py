@@ -86,10 +86,10 @@ def test_other_people_follow_from_another_first_number(tmp_path):
     np.testing.assert_array_equal(records.images, render_person(CONFIG, 1)[0])
 
 
-def test_two_processes_render_what_one_does(tmp_path):
+def test_two_workers_render_what_one_does(tmp_path):
     config = dataclasses.replace(CONFIG, people=4, photos=2)
     for count in (1, 2):
-        render_records(config, tmp_path / str(count), processes=count)
+        render_records(config, tmp_path / str(count), workers=count)
     one, two = ((tmp_path / n / IMAGES).read_bytes() for n in "12")
     assert one == two
 

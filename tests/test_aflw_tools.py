@@ -1,0 +1,108 @@
+"""The tools that made the released weights: targets, augmentation, landmark offsets."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_faces import Faces
+
+from keras_scnn.geometry.camera import project
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+# What one person looks like in a mirror does not depend on which side of the face is called left.
+MIRRORING = np.array([[-0.9, 0.2, 118.0], [0.2, 0.9, 3.0]])
+TURNING = np.array([[0.8, 0.3, 10.0], [-0.3, 0.8, 25.0]])
+
+
+@pytest.fixture(autouse=True)
+def tools(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    yield
+    for name in ("aflw_augment", "aflw_fit", "aflw_targets"):
+        sys.modules.pop(name, None)
+
+
+# The mirror image of a coefficient is a coefficient but for the bases' rounding errors.
+@pytest.mark.parametrize(("matrix", "atol"), [(TURNING, 1e-3), (MIRRORING, 0.1)])
+def test_moved_parameters_have_the_moved_landmarks(open_face, matrix, atol):
+    from aflw_augment import ParameterMover, move_landmarks
+
+    layout = ParameterLayout(open_face.n_identity, open_face.n_expression)
+    faces, mover = Faces(open_face, 4), ParameterMover(open_face)
+    vectors = FaceParameters(faces.camera, faces.identity, faces.expression).to_vector()
+    for vector, landmarks in zip(vectors, faces.landmarks, strict=True):
+        moved = FaceParameters.from_vector(mover(matrix, vector), layout)
+        found = project(moved.pose, open_face.landmarks(moved.identity, moved.expression))
+        expected = move_landmarks(matrix, landmarks)
+        np.testing.assert_allclose(found[:, :2], expected[:, :2], atol=atol)
+        depth = found[:, 2] - expected[:, 2]
+        np.testing.assert_allclose(depth, depth.mean(), atol=atol)
+
+
+def test_mirrored_landmarks_swap_their_sides():
+    from aflw_augment import MIRROR68, move_landmarks
+
+    np.testing.assert_array_equal(MIRROR68[MIRROR68], np.arange(68))
+    landmarks = np.random.default_rng(0).uniform(0, 120, (68, 3))
+    flip = np.array([[-1.0, 0, 119], [0, 1, 0]])
+    moved = move_landmarks(flip, landmarks)
+    # iBUG: 36 is the outer corner of the eye on the left of the image, 45 on the right.
+    np.testing.assert_allclose(moved[36], landmarks[45] * [-1, 1, 1] + [119, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(moved[30], landmarks[30] * [-1, 1, 1] + [119, 0, 0], rtol=1e-6)
+
+
+def test_a_crop_and_its_landmarks_move_together():
+    """White dots on black stand, after augmentation, where the moved landmarks say."""
+    from aflw_augment import augment, move_landmarks
+
+    rng = np.random.default_rng(3)
+    landmarks = np.column_stack([rng.uniform(35, 85, (68, 2)), np.zeros(68)])
+    errors = []
+    for trial in range(40):
+        image = np.zeros((120, 120, 3), np.uint8)
+        x, y = landmarks[trial % 68, :2].round().astype(int)
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+        seen, matrix = augment(rng, image, landmarks)
+        dot = move_landmarks(matrix, np.tile([x, y, 0.0], (68, 1)))[0, :2]
+        gray = seen.astype(float).mean(axis=-1)
+        rows, columns = np.nonzero(gray > 0.6 * gray.max())
+        errors.append(np.hypot(columns.mean() - dot[0], rows.mean() - dot[1]))
+    # A patch of noise may hide or outshine a dot, no more than now and then.
+    assert np.median(errors) < 0.5
+    assert np.mean(np.array(errors) < 1) > 0.7
+
+
+def test_the_offset_of_a_site_is_found_through_its_projections():
+    from aflw_targets import _site_offset
+
+    rng = np.random.default_rng(0)
+    offset, camera = np.array([1.5, -2.0, 4.0]), rng.normal(0, 0.5, (300, 2, 3))
+    difference = camera @ offset + rng.normal(0, 0.1, (300, 2))
+    difference[:20] += 30  # gross errors
+    weight = np.ones(300)
+    weight[20:40] = 0
+    difference[20:40] = np.nan
+    np.testing.assert_allclose(_site_offset(camera, difference, weight), offset, atol=0.1)
+
+
+def test_learned_landmark_offsets_are_those_of_the_annotation(open_face, capsys):
+    """Faces annotated 3 mm beside the model's chin: the tool finds the 3 mm, and their direction.
+
+    What the shape can explain as well, by a longer chin, is taken as shape: so most of it.
+    """
+    from aflw_fit import _learn_offsets
+    from aflw_targets import AflwTargets
+
+    truth = np.zeros((68, 3))
+    truth[8] = [0, -3, 0]
+    plain = open_face.replace(landmark_offsets=np.zeros((68, 3)))
+    faces = Faces(plain.replace(landmark_offsets=truth), 60)
+    targets = AflwTargets(
+        np.arange(60).astype(str), faces.landmarks, np.zeros(60), np.zeros(60, bool)
+    )
+    offsets = _learn_offsets(plain, targets)
+    assert -4.0 < offsets[8, 1] < -1.5
+    assert np.abs(np.delete(offsets, [6, 7, 8, 9, 10], axis=0)).max() < 1.0
+    assert "mm left over" in capsys.readouterr().out
