@@ -1,6 +1,7 @@
 """The embedded face model."""
 
 import hashlib
+import re
 
 import cv2
 import numpy as np
@@ -73,6 +74,14 @@ def test_mirror_is_an_involution_that_swaps_the_eyes_and_keeps_the_mean(model):
     np.testing.assert_array_equal(model.regions[model.mirror], swapped)
     np.testing.assert_allclose(model.mean[model.mirror] * FLIP_X, model.mean, atol=1e-4)
     assert (model.mean[model.regions == LEFT_EYE, 0] > 0).all()
+
+
+def test_the_mirror_image_of_an_expression_is_one(model):
+    swap = {"Left": "Right", "Right": "Left"}
+    names = [re.sub("Left|Right", lambda m: swap[m.group()], n) for n in model.expression_names]
+    partner = [model.expression_names.index(name) for name in names]
+    mirrored = model.expression_basis[model.mirror] * FLIP_X[:, None]
+    np.testing.assert_allclose(mirrored, model.expression_basis[..., partner], atol=2e-3)
 
 
 def test_triangulation_is_symmetric_with_mirrored_winding(model):

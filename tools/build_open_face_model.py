@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def build(package: Path, version: str) -> dict[str, np.ndarray]:
     close = mesh.throat @ mesh.rim
     units = {name: close @ d[mesh.source] for name, d in data.expressions().items()}
     del units["tongueOut"]  # the tongue is not part of the mesh
+    units = _symmetric(units, mesh.mirror)
     scale = OUTER_EYES_MM / np.linalg.norm(
         mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]]
     )
@@ -99,6 +101,17 @@ def _people(data: HeadData, mesh: FaceMesh) -> np.ndarray:
     targets = np.stack([(mesh.rim @ data.target(n)[mesh.source]).ravel() for n in reading])
     neutral = mesh.rim @ data.base.vertices[mesh.source]
     return neutral + (weights[:, used] @ targets).reshape(PEOPLE, -1, 3)
+
+
+def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np.ndarray]:
+    """Left and right units made mirror images of each other, all others symmetric.
+
+    MakeHuman's are so but for some millimeters. Then the mirror image of a face is one more face.
+    """
+    other = {"Left": "Right", "Right": "Left"}
+    partner = {n: re.sub("Left|Right", lambda side: other[side.group()], n) for n in units}
+    mirrored = {name: unit[mirror] * [-1, 1, 1] for name, unit in units.items()}
+    return {name: (units[name] + mirrored[partner[name]]) / 2 for name in units}
 
 
 def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
