@@ -78,8 +78,9 @@ def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
 
 
 def _plot_landmarks(axis, landmarks: dict) -> None:
-    names = [f"{low}-{high}" for low, high in YAW_BINS_DEGREES] + ["mean"]
-    values = [*landmarks["bins_percent"], landmarks["mean_percent"]]
+    bins = zip(YAW_BINS_DEGREES, landmarks["bins_percent"], landmarks["bins_count"], strict=True)
+    shown = {f"{low}-{high}": error for (low, high), error, count in bins if count}
+    names, values = [*shown, "mean"], [*shown.values(), landmarks["mean_percent"]]
     _bars(axis, names, values, "landmark error, % of box", "{:.2f}")
     axis.set_xlabel("|yaw|, degrees")
 
@@ -103,7 +104,6 @@ def _plot_verification(axis, results: dict) -> None:
 
 
 def _bars(axis, names, values, title: str, label: str, colors=DARK) -> None:
-    values = np.nan_to_num(np.asarray(values, np.float64))
     bars = axis.bar(names, values, color=colors, width=0.65)
     axis.bar_label(bars, [label.format(value) for value in values], padding=2, fontsize=8)
     axis.set_title(title, fontsize=10)
