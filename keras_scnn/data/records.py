@@ -1,8 +1,14 @@
 """Face records: crops with their parameters, landmarks and identity, in one folder on disk.
 
-``images.npy`` is memory-mapped, so a folder larger than the memory streams from disk;
-``labels.npz`` is read whole; ``manifest.json``, written last, says what made them and carries
-checksums.
+A folder holds numbered shards of some hundred photos each, and ``manifest.json``, which is written
+last, says what made them and carries checksums:
+
+    00000.images.npy   (m, S, S, 3) uint8 RGB, memory-mapped when read
+    00000.labels.npz   the other arrays of ``FaceRecords``, read whole
+    00000.json         number of photos, checksums, and what was left out and why; written when
+                       the shard is complete, so that an interrupted run knows where to go on
+
+So a folder larger than the memory streams from disk, and is written in constant memory.
 """
 
 from __future__ import annotations
@@ -16,10 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.data.shards import ShardedImages
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 
-FORMAT, VERSION = "keras_scnn.face_records", 1
-IMAGES, LABELS, MANIFEST = "images.npy", "labels.npz", "manifest.json"
+FORMAT, VERSION = "keras_scnn.face_records", 2
+IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
+REQUIRED = ("images", "parameters", "landmarks", "identity")
+OPTIONAL = ("weight", "mirror", "name", "crop_from_image", "embedding")
 CHECK_BLOCK = 1 << 24
 
 
@@ -28,33 +37,46 @@ class FaceRecords:
     """n crops and what is known of them.
 
     Attributes:
-        images: (n, S, S, 3) uint8 RGB, perhaps a memory map.
+        images: (n, S, S, 3) uint8 RGB, an array or ``ShardedImages``.
         parameters: (n, P) float32, unwhitened, pose crop_from_model.
         landmarks: (n, 68, 3) float32, crop px and depth.
         identity: (n,) int32: equal for photos of one person.
         face_model: name of the face model of the parameters.
         config: what made the records.
+        weight: (n, 68) float32, 0 to 1: how far each landmark's label can be trusted; None: 1.
+        mirror: (n,) int32, the identity of the person's mirror image, -1 where there is none: the
+            two are neither one person nor two different ones. None: nobody has one.
+        name: (n,) str, source files.
+        crop_from_image: (n, 2, 3) float32, px of the source photo to px of the crop.
+        embedding: (n, E) float32, what a face recognizer says of the photo; NaN where nothing.
 
     Raises:
         ValueError: the arrays' lengths differ.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ShardedImages
     parameters: np.ndarray
     landmarks: np.ndarray
     identity: np.ndarray
     face_model: str
     config: dict = field(default_factory=dict)
+    weight: np.ndarray | None = None
+    mirror: np.ndarray | None = None
+    name: np.ndarray | None = None
+    crop_from_image: np.ndarray | None = None
+    embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        sizes = {len(a) for a in (self.images, self.parameters, self.landmarks, self.identity)}
-        if len(sizes) != 1:
-            raise ValueError(
-                f"images, parameters, landmarks and identity differ in length: {sizes}"
-            )
+        sizes = {name: len(getattr(self, name)) for name in self.arrays()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"the arrays differ in length: {sizes}")
 
     def __len__(self) -> int:
         return len(self.identity)
+
+    def arrays(self) -> list[str]:
+        """The names of the arrays that there are."""
+        return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
 
 def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,8 +94,8 @@ def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.nd
 
 def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:
     """The records at some positions, in memory."""
-    names = ("images", "parameters", "landmarks", "identity")
-    return dataclasses.replace(records, **{name: getattr(records, name)[index] for name in names})
+    parts = {name: getattr(records, name)[index] for name in records.arrays()}
+    return dataclasses.replace(records, **parts)
 
 
 def is_records(folder: str | os.PathLike) -> bool:
@@ -81,30 +103,75 @@ def is_records(folder: str | os.PathLike) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def finish_records(folder: Path, records: FaceRecords) -> None:
-    """Write the labels and the manifest beside ``images.npy``, which is already in its place."""
-    labels = {name: getattr(records, name) for name in ("parameters", "landmarks", "identity")}
-    write_npz(folder / LABELS, FORMAT, VERSION, **labels)
+def write_shard(
+    folder: Path, number: int, records: FaceRecords | None, left_out: dict[str, str] | None = None
+) -> None:
+    """Write one shard; it counts once all its files are there.
+
+    Args:
+        folder: of the records.
+        number: of the shard, from 0.
+        records: its photos, None where all were left out.
+        left_out: the reason for each photo that was left out, by name.
+    """
+    stem = SHARD.format(number)
+    entry = {"count": 0, "crc32": {}, "left_out": left_out or {}}
+    if records is not None:
+        with atomic_path(folder / f"{stem}.{IMAGES}") as temporary, temporary.open("wb") as file:
+            np.save(file, np.asarray(records.images), allow_pickle=False)
+        labels = {name: getattr(records, name) for name in records.arrays() if name != "images"}
+        write_npz(folder / f"{stem}.{LABELS}", FORMAT, VERSION, **labels)
+        names = [f"{stem}.{kind}" for kind in (IMAGES, LABELS)]
+        entry["crc32"] = {name: checksum(folder / name) for name in names}
+        entry["count"] = len(records)
+    _write_json(folder / f"{stem}.json", entry)
+
+
+def read_shard(folder: Path, number: int) -> dict | None:
+    """What ``write_shard`` noted of a shard, or None where it is missing or damaged."""
+    try:
+        entry = json.loads((folder / f"{SHARD.format(number)}.json").read_text())
+        sound = all(checksum(folder / name) == crc for name, crc in entry["crc32"].items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return entry if sound else None
+
+
+def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> dict:
+    """Write the manifest of a folder whose shards 0 to ``shards`` - 1 are complete; return it.
+
+    Raises:
+        ValueError: a shard is missing or damaged, or no photo is left.
+    """
+    entries = {}
+    for number in range(shards):
+        entries[SHARD.format(number)] = entry = read_shard(folder, number)
+        if entry is None:
+            raise ValueError(f"{folder}: shard {number} is missing or damaged; make it again")
+    counts = {name: entry["count"] for name, entry in entries.items() if entry["count"]}
+    if not counts:
+        raise ValueError(f"{folder}: no photo is left: all were left out")
     manifest = {
         "format": FORMAT,
         "version": VERSION,
-        "count": len(records),
-        "face_model": records.face_model,
-        "config": records.config,
-        "crc32": {name: checksum(folder / name) for name in (IMAGES, LABELS)},
+        "count": sum(counts.values()),
+        "face_model": face_model,
+        "config": config,
+        "shards": counts,
+        "crc32": {n: crc for entry in entries.values() for n, crc in entry["crc32"].items()},
+        "left_out": {n: why for entry in entries.values() for n, why in entry["left_out"].items()},
     }
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+    _write_json(folder / MANIFEST, manifest)
+    return manifest
 
 
 def save_records(folder: str | os.PathLike, records: FaceRecords) -> None:
-    """Write a folder of records; it counts as complete only once everything is there."""
+    """Write a folder of one shard; it counts as complete only once everything is there."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    with atomic_path(folder / IMAGES) as temporary, temporary.open("wb") as file:
-        np.save(file, np.asarray(records.images), allow_pickle=False)
-    finish_records(folder, records)
+    write_shard(folder, 0, records)
+    finish_records(folder, 1, records.face_model, records.config)
 
 
 def load_records(folder: str | os.PathLike) -> FaceRecords:
@@ -121,10 +188,11 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     for name, expected in manifest["crc32"].items():
         if not (folder / name).is_file() or checksum(folder / name) != expected:
             raise ValueError(f"{folder / name}: missing or damaged; delete {folder} and remake it")
-    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-    labels = read_npz(folder / LABELS, FORMAT, VERSION)
+    images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
+    labels = [read_npz(folder / f"{s}.{LABELS}", FORMAT, VERSION) for s in manifest["shards"]]
+    joined = {name: np.concatenate([part[name] for part in labels]) for name in labels[0]}
     return FaceRecords(
-        images, face_model=manifest["face_model"], config=manifest["config"], **labels
+        images, face_model=manifest["face_model"], config=manifest["config"], **joined
     )
 
 
@@ -137,6 +205,11 @@ def _manifest(path: Path) -> dict:
     if found != (FORMAT, VERSION):
         raise ValueError(f"{path}: {found[0]} version {found[1]}; expected {FORMAT} {VERSION}")
     return manifest
+
+
+def _write_json(path: Path, content: dict) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def checksum(path: Path) -> int:

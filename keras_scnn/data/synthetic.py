@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,16 +18,24 @@ from tqdm import tqdm
 
 from keras_scnn.cropping import box_from_landmarks
 from keras_scnn.data.appearance import FacePainter, random_light
-from keras_scnn.data.records import IMAGES, FaceRecords, finish_records, is_records, load_records
+from keras_scnn.data.records import (
+    FaceRecords,
+    finish_records,
+    is_records,
+    load_records,
+    read_shard,
+    write_shard,
+)
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import compose, project, transform_camera
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.storage import atomic_path
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
+RENDERING = 1  # raise it with any change of how people are rendered: caches are then made anew
+PEOPLE_PER_SHARD = 100
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
 
 
@@ -61,8 +70,11 @@ class SyntheticConfig:
 
     @property
     def key(self) -> str:
-        """Short hash of all settings: the name of the cache folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Short hash of all that decides on the photos: the name of the cache folder."""
+        model = load_face_model(self.face_model)
+        shapes = [zlib.crc32(np.ascontiguousarray(a)) for a in (model.mean, model.identity_basis)]
+        shapes.append(zlib.crc32(np.ascontiguousarray(model.expression_basis)))
+        text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -87,23 +99,27 @@ def render_records(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    people = range(config.first_person, config.first_person + config.people)
-    shape = (config.people * config.photos, config.size, config.size, 3)
-    labels = []
-    with atomic_path(folder / IMAGES) as temporary:
-        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        rendered = _map(config, people, workers or os.cpu_count() or 1)
-        for i, (crops, *label) in enumerate(tqdm(rendered, "rendering people", config.people)):
-            images[i * config.photos : (i + 1) * config.photos] = crops
-            labels.append(label)
-        images.flush()
-    parameters, landmarks = (np.concatenate(part) for part in zip(*labels, strict=True))
+    end = config.first_person + config.people
+    firsts = range(config.first_person, end, PEOPLE_PER_SHARD)
+    with tqdm(desc="rendering people", total=config.people) as progress:
+        for number, first in enumerate(firsts):
+            people = range(first, min(first + PEOPLE_PER_SHARD, end))
+            if read_shard(folder, number) is None:
+                rendered = _map(config, people, workers or os.cpu_count() or 1)
+                write_shard(folder, number, _records(config, people, rendered, progress))
+            else:
+                progress.update(len(people))
+    finish_records(folder, len(firsts), load_face_model(config.face_model).name, asdict(config))
+
+
+def _records(config: SyntheticConfig, people: range, rendered, progress) -> FaceRecords:
+    parts = []
+    for part in rendered:
+        parts.append(part)
+        progress.update()
+    images, parameters, landmarks = (np.concatenate(array) for array in zip(*parts, strict=True))
     identity = np.repeat(np.array(people, np.int32), config.photos)
-    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-    name = load_face_model(config.face_model).name
-    finish_records(
-        folder, FaceRecords(images, parameters, landmarks, identity, name, asdict(config))
-    )
+    return FaceRecords(images, parameters, landmarks, identity, config.face_model)
 
 
 def _map(config: SyntheticConfig, people: range, workers: int):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,12 +8,19 @@ from keras_scnn.data.records import (
     IMAGES,
     LABELS,
     MANIFEST,
+    OPTIONAL,
+    REQUIRED,
     FaceRecords,
+    finish_records,
     is_records,
     load_records,
+    part_of,
+    read_shard,
     save_records,
     split_people,
+    write_shard,
 )
+from keras_scnn.data.shards import ShardedImages
 
 
 @pytest.fixture
@@ -39,8 +47,9 @@ def test_records_come_back_as_they_were(folder, records):
     for name in ("images", "parameters", "landmarks", "identity"):
         np.testing.assert_array_equal(getattr(again, name), getattr(records, name))
     assert (again.face_model, again.config, len(again)) == ("open_face", {"seed": 5}, 6)
-    assert isinstance(again.images, np.memmap)
-    assert sorted(p.name for p in folder.iterdir()) == sorted([IMAGES, LABELS, MANIFEST])
+    assert isinstance(again.images, ShardedImages)
+    files = [f"00000.{IMAGES}", f"00000.{LABELS}", "00000.json", MANIFEST]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(files)
 
 
 def test_a_folder_without_a_manifest_is_not_complete(folder):
@@ -50,7 +59,57 @@ def test_a_folder_without_a_manifest_is_not_complete(folder):
         load_records(folder)
 
 
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_what_is_known_besides_comes_back_too(tmp_path, records):
+    rng = np.random.default_rng(1)
+    more = dataclasses.replace(
+        records,
+        weight=rng.random((6, 68)).astype(np.float32),
+        mirror=np.array([1, 1, 0, 0, -1, -1], np.int32),
+        name=np.array([f"a/{i}.jpg" for i in range(6)]),
+        crop_from_image=rng.normal(size=(6, 2, 3)).astype(np.float32),
+        embedding=rng.normal(size=(6, 4)).astype(np.float32),
+    )
+    save_records(tmp_path, more)
+    again = load_records(tmp_path)
+    assert again.arrays() == [*REQUIRED, *OPTIONAL]
+    for name in again.arrays():
+        np.testing.assert_array_equal(getattr(again, name), getattr(more, name))
+    part = part_of(again, np.array([5, 1]))
+    np.testing.assert_array_equal(part.images, more.images[[5, 1]])
+    np.testing.assert_array_equal(part.name, ["a/5.jpg", "a/1.jpg"])
+
+
+def test_shards_are_read_as_one(tmp_path, records):
+    for number, index in enumerate(([0, 1, 2], [], [3, 4], [5])):
+        part = part_of(records, np.array(index, int)) if index else None
+        write_shard(tmp_path, number, part, {} if index else {"x.jpg": "no face"})
+    assert not is_records(tmp_path)
+    manifest = finish_records(tmp_path, 4, "open_face", {"seed": 5})
+    assert (manifest["count"], manifest["left_out"]) == (6, {"x.jpg": "no face"})
+    again = load_records(tmp_path)
+    for name in REQUIRED:
+        np.testing.assert_array_equal(np.asarray(getattr(again, name)), getattr(records, name))
+
+
+def test_an_unfinished_shard_does_not_count(tmp_path, records):
+    write_shard(tmp_path, 0, records)
+    write_shard(tmp_path, 1, records)
+    assert read_shard(tmp_path, 0)["count"] == 6
+    assert read_shard(tmp_path, 2) is None
+    (tmp_path / f"00001.{LABELS}").write_bytes(b"half")
+    assert read_shard(tmp_path, 1) is None
+    with pytest.raises(ValueError, match="shard 1 is missing or damaged"):
+        finish_records(tmp_path, 2, "open_face", {})
+    assert not is_records(tmp_path)
+
+
+def test_nothing_but_left_out_photos_is_refused(tmp_path):
+    write_shard(tmp_path, 0, None, {"x.jpg": "no face"})
+    with pytest.raises(ValueError, match="no photo is left"):
+        finish_records(tmp_path, 1, "open_face", {})
+
+
+@pytest.mark.parametrize("name", [f"00000.{IMAGES}", f"00000.{LABELS}"])
 def test_a_changed_byte_is_noticed(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
@@ -60,7 +119,7 @@ def test_a_changed_byte_is_noticed(folder, name):
 
 
 def test_a_missing_file_is_noticed(folder):
-    (folder / LABELS).unlink()
+    (folder / f"00000.{LABELS}").unlink()
     with pytest.raises(ValueError, match="labels.npz: missing or damaged"):
         load_records(folder)
 
@@ -69,7 +128,7 @@ def test_a_missing_file_is_noticed(folder):
 def test_another_version_is_refused(folder, change):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
-    with pytest.raises(ValueError, match="expected keras_scnn.face_records 1"):
+    with pytest.raises(ValueError, match="expected keras_scnn.face_records 2"):
         load_records(folder)
 
 

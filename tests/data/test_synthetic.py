@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import IMAGES
+from keras_scnn.data import synthetic
+from keras_scnn.data.records import IMAGES, load_records
 from keras_scnn.data.synthetic import (
     SyntheticConfig,
     cached_records,
@@ -73,9 +74,9 @@ def test_rendering_is_cached_by_its_settings(tmp_path):
     np.testing.assert_array_equal(records.identity, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(records.images[3:], render_person(CONFIG, 1)[0])
     (folder,) = tmp_path.iterdir()
-    before = (folder / IMAGES).stat().st_mtime_ns
+    before = (folder / f"00000.{IMAGES}").stat().st_mtime_ns
     cached_records(CONFIG, tmp_path)
-    assert (folder / IMAGES).stat().st_mtime_ns == before
+    assert (folder / f"00000.{IMAGES}").stat().st_mtime_ns == before
     assert dataclasses.replace(CONFIG, photos=4).key != CONFIG.key
 
 
@@ -90,14 +91,38 @@ def test_two_workers_render_what_one_does(tmp_path):
     config = dataclasses.replace(CONFIG, people=4, photos=2)
     for count in (1, 2):
         render_records(config, tmp_path / str(count), workers=count)
-    one, two = ((tmp_path / n / IMAGES).read_bytes() for n in "12")
+    one, two = ((tmp_path / n / f"00000.{IMAGES}").read_bytes() for n in "12")
     assert one == two
+
+
+def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "PEOPLE_PER_SHARD", 2)
+    config = dataclasses.replace(CONFIG, people=5, photos=2)
+    render_records(config, tmp_path / "whole")
+
+    def interrupted(config, person):
+        if person == 3:
+            raise KeyboardInterrupt
+        return render_person(config, person)
+
+    monkeypatch.setattr(synthetic, "render_person", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        render_records(config, tmp_path / "again", workers=1)
+    rendered = []
+    monkeypatch.setattr(
+        synthetic, "render_person", lambda c, p: (rendered.append(p), render_person(c, p))[1]
+    )
+    render_records(config, tmp_path / "again")
+    assert min(rendered) == 2, "the first shard, people 0 and 1, was there"
+    whole, again = (load_records(tmp_path / name) for name in ("whole", "again"))
+    np.testing.assert_array_equal(np.asarray(whole.images), np.asarray(again.images))
+    np.testing.assert_array_equal(again.identity, np.repeat(np.arange(5), 2))
 
 
 def test_a_damaged_cache_is_refused(tmp_path):
     cached_records(CONFIG, tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / IMAGES).write_bytes(b"broken")
+    (folder / f"00000.{IMAGES}").write_bytes(b"broken")
     with pytest.raises(ValueError, match="missing or damaged"):
         cached_records(CONFIG, tmp_path)
 
