@@ -1,10 +1,12 @@
-"""Which two photos make a training pair, and whether they show one person."""
+"""Which photos make a training batch: random pairs, or some photos each of some people."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_scnn.data.people_index import PeopleIndex
 
 
 class Pairs(NamedTuple):
@@ -21,6 +23,18 @@ class Pairs(NamedTuple):
     same: np.ndarray
 
 
+class Groups(NamedTuple):
+    """A batch of some photos each of some people.
+
+    Attributes:
+        photo: (B,) int64 positions of photos, person by person.
+        person: (B,) int64, equal for photos of one person.
+    """
+
+    photo: np.ndarray
+    person: np.ndarray
+
+
 class PairSampler:
     """Random pairs, a pure function of seed and step.
 
@@ -35,38 +49,30 @@ class PairSampler:
         seed: the same seed gives the same stream.
         rank: number of this process.
         world_size: number of processes.
-        among: (m,) int positions of the photos to draw from, e.g. a training part; None draws
-            from all n.
+        people: further arguments of ``PeopleIndex``: ``among``, the positions of the photos to
+            draw from; ``mirror``, whose two people make no pair; ``source`` and
+            ``source_weights``: both photos of a pair are of one data set.
 
     Raises:
         ValueError: an argument is out of range, nobody has two photos (for p_same above 0), or
-            there is only one person (for p_same below 1).
+            no data set has two people, or three where one is the mirror image of another (for
+            p_same below 1).
     """
 
-    def __init__(
-        self,
-        identity: np.ndarray,
-        p_same: float = 0.4,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        among: np.ndarray | None = None,
-    ):
+    def __init__(self, identity, p_same=0.4, seed=0, rank=0, world_size=1, **people):
         if not 0 <= p_same <= 1:
             raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; it must lie in 0 to world_size - 1 ({world_size})")
-        among = np.arange(len(identity)) if among is None else np.asarray(among)
-        _, person, counts = np.unique(
-            np.asarray(identity)[among], return_inverse=True, return_counts=True
-        )
-        self._order = among[np.argsort(person, kind="stable")]
-        self._counts, self._starts = counts, np.cumsum(counts) - counts
-        self._several = np.flatnonzero(counts > 1)
-        if p_same > 0 and not len(self._several):
+        _check_rank(rank, world_size)
+        self._people = PeopleIndex(identity, **people)
+        self._all = np.arange(len(self._people.counts))
+        self._several = np.flatnonzero(self._people.counts > 1)
+        least = 3 if (self._people.twin >= 0).any() else 2
+        self._has_pairs = self._people.has(self._several) > 0
+        self._has_others = self._people.has(self._all) >= least
+        if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need that")
-        if p_same < 1 and len(counts) < 2:
-            raise ValueError(f"identity: {len(counts)} people; pairs of two people need two")
+        if p_same < 1 and not self._has_others.any():
+            raise ValueError(f"identity: {len(self._all)} people; pairs of two people need {least}")
         self._p_same, self._seed = p_same, seed
         self._rank, self._world_size = rank, world_size
 
@@ -78,25 +84,91 @@ class PairSampler:
             size: pairs for each process.
         """
         rng = np.random.default_rng([self._seed, step])
-        count = size * self._world_size
-        same = rng.random(count) < self._p_same
-        first, second = self._people(rng, same)
-        one, two = self._photos(rng, first, second, same)
+        same = rng.random(size * self._world_size) < self._p_same
+        first, second = np.empty((2, len(same)), np.int64)
+        first[same], second[same] = self._same(rng, same.sum())
+        first[~same], second[~same] = self._different(rng, (~same).sum())
         mine = slice(self._rank, None, self._world_size)
-        return Pairs(one[mine], two[mine], same[mine])
+        return Pairs(first[mine], second[mine], same[mine])
 
-    def _people(self, rng, same) -> tuple[np.ndarray, np.ndarray]:
-        n = len(self._counts)
-        first = rng.integers(n, size=len(same))
-        # A step of 1 to n - 1 around the circle of people ends at any other one alike.
-        second = (first + rng.integers(1, max(n, 2), size=len(same))) % n
-        if len(self._several):
-            first = np.where(same, rng.choice(self._several, len(same)), first)
-        return first, np.where(same, first, second)
+    def _same(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
+        if not count:
+            return np.empty((2, 0), np.int64)
+        sources = self._people.draw_sources(rng, count, self._has_pairs)
+        person = self._people.draw_people(rng, sources, self._several)
+        counts = self._people.counts[person]
+        one = rng.integers(counts)
+        two = (one + rng.integers(1, counts)) % counts
+        return self._people.photos(person, one), self._people.photos(person, two)
 
-    def _photos(self, rng, first, second, same) -> tuple[np.ndarray, np.ndarray]:
-        one = rng.integers(self._counts[first])
-        two = rng.integers(self._counts[second])
-        around = 1 + rng.integers(np.maximum(self._counts[second] - 1, 1))
-        two = np.where(same, (one + around) % self._counts[second], two)
-        return self._order[self._starts[first] + one], self._order[self._starts[second] + two]
+    def _different(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
+        if not count:
+            return np.empty((2, 0), np.int64)
+        sources = self._people.draw_sources(rng, count, self._has_others)
+        one = self._people.draw_people(rng, sources, self._all)
+        two = self._people.draw_others(rng, one)
+        counts = self._people.counts
+        return tuple(self._people.photos(p, rng.integers(counts[p])) for p in (one, two))
+
+
+class GroupSampler:
+    """K photos each of P different people, a pure function of seed and step.
+
+    All pairs of the batch can be compared: a person and its mirror image are never in one batch.
+    People are drawn uniformly of those with at least two photos; a person with fewer than K
+    photos shows some of them more than once.
+
+    Args:
+        identity: (n,) int, the person of each photo.
+        people: P, for each process.
+        photos: K.
+        seed, rank, world_size, options: as for ``PairSampler``.
+
+    Raises:
+        ValueError: an argument is out of range, or there are too few people.
+    """
+
+    def __init__(self, identity, people=16, photos=4, seed=0, rank=0, world_size=1, **options):
+        _check_rank(rank, world_size)
+        if photos < 2 or people < 1:
+            raise ValueError(f"people is {people}, photos {photos}; they must be at least 1 and 2")
+        self._index = PeopleIndex(identity, **options)
+        several = np.flatnonzero(self._index.counts > 1)
+        # A person and its mirror image are one choice, so that never both are drawn.
+        twin = self._index.twin[several]
+        self._choices = several[~(np.isin(twin, several) & (twin < several))]
+        if len(self._choices) < people * world_size:
+            raise ValueError(
+                f"identity: {len(self._choices)} people have two photos (mirrored ones not "
+                f"counted); a batch of all processes takes {people * world_size}"
+            )
+        self._people, self._photos, self._seed = people, photos, seed
+        self._rank, self._world_size = rank, world_size
+        share = self._index.weights / np.maximum(self._index.has(self._choices), 1)
+        chance = np.repeat(share, self._index.has(self._choices))
+        self._chance = chance / chance.sum()
+
+    def batch(self, step: int) -> Groups:
+        """This process's part of the batch of a step, from 0."""
+        rng = np.random.default_rng([self._seed, step])
+        count = self._people * self._world_size
+        person = rng.choice(self._choices, count, replace=False, p=self._chance)
+        twin = self._index.twin[person]
+        swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] > 1)
+        person = np.where(swap, twin, person)
+        # The K first of a shuffled run through the photos, as often as it takes.
+        counts = self._index.counts[person]
+        number = np.stack([self._numbers(rng, n) for n in counts])
+        mine = slice(self._rank, None, self._world_size)
+        person, number = person[mine], number[mine]
+        photo = self._index.photos(person[:, None], number)
+        return Groups(photo.ravel(), np.repeat(person, self._photos))
+
+    def _numbers(self, rng, count: int) -> np.ndarray:
+        rounds = -(-self._photos // count)
+        return np.concatenate([rng.permutation(count) for _ in range(rounds)])[: self._photos]
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}; it must lie in 0 to world_size - 1 ({world_size})")

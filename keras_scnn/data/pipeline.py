@@ -1,12 +1,14 @@
-"""Batches of pairs for ``model.fit`` of the Siamese network, as a ``tf.data.Dataset``."""
+"""Batches for ``model.fit``: as a ``tf.data.Dataset``, or through grain without TensorFlow."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_scnn.data.pairs import PairSampler
+from keras_scnn.data.pairs import GroupSampler, PairSampler
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import Whitening
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def pair_dataset(
@@ -35,46 +38,107 @@ def pair_dataset(
     Returns:
         a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``.
     """
-    import tensorflow as tf
+    return as_dataset(
+        partial(pair_batch, records, whitening, sampler, batch_size=batch_size), first_step
+    )
 
-    probe = pair_batch(records, whitening, sampler, 0, batch_size)
-    names = [sorted(part) for part in probe]
-    arrays = [part[name] for part, keys in zip(probe, names, strict=True) for name in keys]
 
-    def make(step):
-        parts = pair_batch(records, whitening, sampler, int(step), batch_size)
-        return [part[name] for part, keys in zip(parts, names, strict=True) for name in keys]
-
-    def load(step):
-        flat = tf.numpy_function(make, [step], [array.dtype for array in arrays], stateful=False)
-        for tensor, array in zip(flat, arrays, strict=True):
-            tensor.set_shape(array.shape)
-        inputs = dict(zip(names[0], flat[: len(names[0])], strict=True))
-        return inputs, dict(zip(names[1], flat[len(names[0]) :], strict=True))
-
-    steps = tf.data.Dataset.counter(first_step)
-    return steps.map(load, num_parallel_calls=READERS, deterministic=True).prefetch(2 * READERS)
+def group_dataset(
+    records: FaceRecords, whitening: Whitening, sampler: GroupSampler, first_step: int = 0
+) -> tf.data.Dataset:
+    """The same of ``group_batch``."""
+    return as_dataset(partial(group_batch, records, whitening, sampler), first_step)
 
 
 def pair_batch(
     records: FaceRecords, whitening: Whitening, sampler: PairSampler, step: int, batch_size: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> Batch:
     """One batch, in the names of ``build_siamese``.
 
     Returns:
         inputs: ``image_a``, ``image_b`` (B, S, S, 3) uint8 RGB.
         targets, float32: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
-        ``landmarks_b`` (B, 68, 3): x, y in crop px, and the weight 1; ``parameter_distance`` and
+        ``landmarks_b`` (B, 68, 3): x, y in crop px, and a weight; ``parameter_distance`` and
         ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
     """
     pairs = sampler.batch(step, batch_size)
     inputs, targets = {}, {}
     for side, index in (("a", pairs.first), ("b", pairs.second)):
         inputs[f"image_{side}"] = np.asarray(records.images[index])
-        vector = whitening.whiten(records.parameters[index])
-        targets[f"parameters_{side}"] = vector.astype(np.float32)
-        landmarks = np.array(records.landmarks[index], np.float32)
-        landmarks[..., 2] = 1
-        targets[f"landmarks_{side}"] = landmarks
+        targets[f"parameters_{side}"], targets[f"landmarks_{side}"] = _labels(
+            records, whitening, index
+        )
     same = pairs.same.astype(np.float32)
     return inputs, {**targets, "parameter_distance": same, "feature_similarity": same.copy()}
+
+
+def group_batch(
+    records: FaceRecords, whitening: Whitening, sampler: GroupSampler, step: int
+) -> Batch:
+    """One batch of P times K photos.
+
+    Returns:
+        inputs: ``image`` (B, S, S, 3) uint8 RGB.
+        targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 3) float32: x, y
+        in crop px, and a weight; ``person`` (B,) int32, equal for photos of one person; and
+        ``embedding`` (B, E) float32, NaN where unknown, if the records have any.
+    """
+    groups = sampler.batch(step)
+    parameters, landmarks = _labels(records, whitening, groups.photo)
+    targets = {"parameters": parameters, "landmarks": landmarks}
+    targets["person"] = groups.person.astype(np.int32)
+    if records.embedding is not None:
+        targets["embedding"] = records.embedding[groups.photo]
+    return {"image": np.asarray(records.images[groups.photo])}, targets
+
+
+def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:
+    vector = whitening.whiten(records.parameters[index]).astype(np.float32)
+    landmarks = np.array(records.landmarks[index], np.float32)
+    landmarks[..., 2] = 1 if records.weight is None else records.weight[index]
+    return vector, landmarks
+
+
+def as_dataset(make: Callable[..., Batch], first_step: int = 0) -> tf.data.Dataset:
+    """``make(step=first_step)``, ``make(step=first_step + 1)``, ... as an endless data set.
+
+    Args:
+        make: a pure function of ``step``; all its batches have the same shapes.
+        first_step: the first step.
+    """
+    import tensorflow as tf
+
+    probe = make(step=first_step)
+    names = [sorted(part) for part in probe]
+    arrays = [part[name] for part, keys in zip(probe, names, strict=True) for name in keys]
+
+    def flat(step) -> list[np.ndarray]:
+        parts = make(step=int(step))
+        return [part[name] for part, keys in zip(parts, names, strict=True) for name in keys]
+
+    def load(step):
+        tensors = tf.numpy_function(flat, [step], [a.dtype for a in arrays], stateful=False)
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.set_shape(array.shape)
+        inputs = dict(zip(names[0], tensors[: len(names[0])], strict=True))
+        return inputs, dict(zip(names[1], tensors[len(names[0]) :], strict=True))
+
+    steps = tf.data.Dataset.counter(first_step)
+    return steps.map(load, num_parallel_calls=READERS, deterministic=True).prefetch(2 * READERS)
+
+
+def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Iterator[Batch]:
+    """The same stream as ``as_dataset``'s, without TensorFlow: for the other backends.
+
+    Batches are made ahead, in threads, by grain; ``model.fit`` takes the iterator as it is.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError("pip install 'keras_scnn[grain]' brings what this needs") from error
+
+    steps = grain.MapDataset.source(range(first_step, 2**62)).map(lambda step: make(step=step))
+    return iter(steps.to_iter_dataset(grain.ReadOptions(READERS, 2 * READERS)))

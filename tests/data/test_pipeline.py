@@ -1,8 +1,18 @@
+import dataclasses
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 
-from keras_scnn.data.pairs import PairSampler
-from keras_scnn.data.pipeline import pair_batch, pair_dataset
+from keras_scnn.data.pairs import GroupSampler, PairSampler
+from keras_scnn.data.pipeline import (
+    as_iterator,
+    group_batch,
+    group_dataset,
+    pair_batch,
+    pair_dataset,
+)
 from keras_scnn.data.records import FaceRecords
 
 pytest.importorskip("tensorflow")
@@ -73,3 +83,53 @@ def test_shapes_are_known_before_the_first_batch(records, sampler, tiny_whitenin
     assert inputs["image_a"].shape == (4, 8, 8, 3)
     assert targets["landmarks_b"].shape == (4, 68, 3)
     assert targets["parameter_distance"].shape == (4,)
+
+
+def test_trust_in_a_landmark_is_its_weight(records, sampler, tiny_whitening):
+    weight = np.random.default_rng(0).random((12, 68)).astype(np.float32)
+    records = dataclasses.replace(records, weight=weight)
+    inputs, targets = pair_batch(records, tiny_whitening, sampler, 0, 16)
+    for side in "ab":
+        number = inputs[f"image_{side}"][:, 0, 0, 0]
+        np.testing.assert_array_equal(targets[f"landmarks_{side}"][..., 2], weight[number])
+
+
+def test_a_group_batch_carries_the_labels_of_its_photos(records, tiny_whitening):
+    embedding = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    records = dataclasses.replace(records, embedding=embedding)
+    sampler = GroupSampler(records.identity, people=3, photos=2)
+    inputs, targets = group_batch(records, tiny_whitening, sampler, 4)
+    number = inputs["image"][:, 0, 0, 0].astype(int)
+    np.testing.assert_array_equal(inputs["image"], records.images[number])
+    np.testing.assert_array_equal(targets["embedding"], embedding[number])
+    np.testing.assert_array_equal(targets["landmarks"][..., :2], records.landmarks[number, :, :2])
+    one_person = targets["person"][:, None] == targets["person"]
+    owner = records.identity[number]
+    np.testing.assert_array_equal(one_person, owner[:, None] == owner)
+
+
+def test_group_batches_come_in_order(records, tiny_whitening):
+    sampler = GroupSampler(records.identity, people=2, photos=3)
+    stream = group_dataset(records, tiny_whitening, sampler, first_step=3).take(3)
+    for step, (inputs, targets) in enumerate(stream.as_numpy_iterator(), start=3):
+        expected_inputs, expected_targets = group_batch(records, tiny_whitening, sampler, step)
+        np.testing.assert_array_equal(inputs["image"], expected_inputs["image"])
+        for name, array in expected_targets.items():
+            np.testing.assert_array_equal(targets[name], array)
+
+
+def test_grain_gives_the_same_stream(records, sampler, tiny_whitening):
+    pytest.importorskip("grain")
+    make = partial(pair_batch, records, tiny_whitening, sampler, batch_size=4)
+    stream = as_iterator(make, first_step=2)
+    for step in range(2, 8):
+        for found, expected in zip(next(stream), make(step=step), strict=True):
+            assert found.keys() == expected.keys()
+            for name in found:
+                np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_without_grain_its_extra_is_named(records, sampler, tiny_whitening, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(ImportError, match=r"keras_scnn\[grain\]"):
+        as_iterator(partial(pair_batch, records, tiny_whitening, sampler, batch_size=4))

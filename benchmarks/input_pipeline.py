@@ -1,0 +1,98 @@
+"""How fast crops come from a warm cache, and how long a network in training waits for them.
+
+    python benchmarks/input_pipeline.py
+
+Both numbers are of this machine; what counts is the ratio between them within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn import Whitening, build_encoder, build_siamese, load_face_model
+from keras_scnn.data.pairs import GroupSampler, PairSampler
+from keras_scnn.data.pipeline import group_dataset, pair_dataset
+from keras_scnn.data.records import FaceRecords, finish_records, load_records, write_shard
+from keras_scnn.losses import ContrastiveLoss, IdentityLoss, LandmarkDistance
+
+SHARD, SIZE, BATCH = 1000, 120, 64
+
+
+def make_cache(folder: Path, photos: int) -> FaceRecords:
+    """A cache of noise, four photos a person: what is in the photos costs nothing to read."""
+    rng = np.random.default_rng(0)
+    model = load_face_model("open_face")
+    size = 12 + model.n_identity + model.n_expression
+    for number, first in enumerate(tqdm(range(0, photos, SHARD), desc="writing the cache")):
+        people = np.arange(first, first + SHARD, dtype=np.int32) // 4
+        images = rng.integers(0, 256, (SHARD, SIZE, SIZE, 3), np.uint8)
+        vectors = rng.normal(size=(SHARD, size)).astype(np.float32)
+        landmarks = rng.uniform(0, SIZE, (SHARD, 68, 3)).astype(np.float32)
+        write_shard(folder, number, FaceRecords(images, vectors, landmarks, people, model.name))
+    finish_records(folder, number + 1, model.name, {})
+    return load_records(folder)
+
+
+def crops_per_second(dataset, crops: int, batches: int) -> float:
+    stream = iter(dataset)
+    for _ in range(5):
+        next(stream)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    return crops * batches / (time.perf_counter() - start)
+
+
+def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
+    """Seconds a training step takes with the stream, and with one batch in memory again and again.
+
+    The difference is what the network waits for data.
+    """
+    model, whitening = load_face_model("open_face"), Whitening.from_samples(records.parameters)
+    network = build_siamese(build_encoder("mobilenet_0.5", SIZE), model, whitening)
+    losses = {"parameter_distance": ContrastiveLoss(margin_quantile=0.5)}
+    losses |= {"feature_similarity": IdentityLoss()}
+    losses |= {f"landmarks_{side}": LandmarkDistance(unit=10.0) for side in "ab"}
+    network.compile("adam", losses)
+    stream = pair_dataset(records, whitening, PairSampler(records.identity), BATCH // 2)
+    again = stream.take(1).cache().repeat()
+    network.fit(again, steps_per_epoch=5, verbose=0)
+    found = {"stream": [], "memory": []}
+    for _ in range(4):  # in turns, so that a busy machine spoils both alike
+        for name, data in (("memory", again), ("stream", stream)):
+            start = time.perf_counter()
+            network.fit(data, steps_per_epoch=steps, verbose=0)
+            found[name].append((time.perf_counter() - start) / steps)
+    return float(np.median(found["stream"])), float(np.median(found["memory"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=int, default=10_000, help="in the cache")
+    parser.add_argument("--batches", type=int, default=1000, help="to read")
+    parser.add_argument("--steps", type=int, default=40, help="training steps a round, 4 rounds")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        records = make_cache(Path(folder), args.photos)
+        whitening = Whitening.from_samples(records.parameters)
+        pairs = pair_dataset(records, whitening, PairSampler(records.identity), BATCH // 2)
+        groups = group_dataset(records, whitening, GroupSampler(records.identity, BATCH // 4, 4))
+        for name, dataset in (("pairs", pairs), ("people x photos", groups)):
+            print(f"{name}: {crops_per_second(dataset, BATCH, args.batches):,.0f} crops/s")
+        stream, memory = seconds_a_step(records, args.steps)
+        waits = max(stream - memory, 0) / stream
+        print(f"training step: {1000 * stream:.1f} ms, {1000 * memory:.1f} ms without reading")
+        print(f"the network waits for data {100 * waits:.1f} % of the time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Several folders of face records as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.shards import ShardedImages
+
+REQUIRED = ("parameters", "landmarks")
+FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
+
+
+def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
+    """Put records one after the other; no photo is copied.
+
+    People are numbered apart: nobody of one folder is anybody of another. What only some have
+    is filled up: weights with 1, mirror images with none, names with '', other things with NaN.
+
+    Returns:
+        the joined records, and the number of each photo's folder, (n,) int64, which
+        ``PairSampler`` and ``GroupSampler`` take as ``source``.
+
+    Raises:
+        ValueError: the records are of different face models, sizes or parameters.
+    """
+    for what, found in {
+        "face models": {r.face_model for r in several},
+        "crop sizes": {r.images.shape[1:] for r in several},
+        "numbers of parameters": {r.parameters.shape[1] for r in several},
+    }.items():
+        if len(found) != 1:
+            raise ValueError(f"records of different {what} cannot be joined: {sorted(found)}")
+    source = np.repeat(np.arange(len(several)), [len(r) for r in several])
+    first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]
+    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
+    arrays["identity"] = np.concatenate(
+        [r.identity + offset for r, offset in zip(several, first, strict=True)]
+    ).astype(np.int32)
+    several = [
+        r
+        if r.mirror is None
+        else dataclasses.replace(r, mirror=np.where(r.mirror >= 0, r.mirror + offset, -1))
+        for r, offset in zip(several, first, strict=True)
+    ]
+    for name in FILL:
+        if any(getattr(r, name) is not None for r in several):
+            arrays[name] = _filled(several, name)
+    images = _join_images([r.images for r in several])
+    config = {"joined": [r.config for r in several]}
+    return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
+
+
+def _filled(several: Sequence[FaceRecords], name: str) -> np.ndarray:
+    """(n, ...) the array of some name, with ``FILL`` where records have none."""
+    known = [getattr(r, name) for r in several if getattr(r, name) is not None]
+    if len({array.shape[1:] for array in known}) != 1:
+        raise ValueError(f"records with {name} of different sizes cannot be joined")
+    parts = []
+    for records in several:
+        array = getattr(records, name)
+        shape = (len(records), *known[0].shape[1:])
+        parts.append(np.full(shape, FILL[name], known[0].dtype) if array is None else array)
+    return np.concatenate(parts)
+
+
+def _join_images(images: Sequence[np.ndarray | ShardedImages]) -> np.ndarray | ShardedImages:
+    if all(isinstance(part, ShardedImages) for part in images):
+        return ShardedImages.joined(images)
+    return np.concatenate([np.asarray(part) for part in images])
