@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.landmark_solver import LandmarkSolver
@@ -120,7 +121,8 @@ def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> Fi
     roots = np.sqrt(weights)[..., None] / noise
     prior_sd = options.identity_sd, options.expression_sd
     solver = LandmarkSolver(model, landmarks, roots, group, prior_sd)
-    state = solver.solve(options.iterations, options.tolerance)
+    with threadpool_limits(1, "blas"):  # the matrices are small: threads would only wait
+        state = solver.solve(options.iterations, options.tolerance)
     shift = np.zeros((len(landmarks), 3))
     shift[:, : landmarks.shape[-1]] = state.shift
     pose = compose(state.rotation, state.scale, shift)

@@ -15,7 +15,7 @@ from keras_scnn.geometry.alignment import affine_alignment
 from keras_scnn.geometry.camera import FLIP
 from keras_scnn.geometry.rotations import nearest_rotation
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.normal_equations import NormalEquations
+from keras_scnn.normal_equations import NormalEquations, sum_by_group
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-10, 1e6
 N_ROTATION, SCALE, SHIFT = 3, 3, 4  # columns of the pose: turn (3), log scale, shift (2 or 3)
@@ -141,12 +141,13 @@ class LandmarkSolver:
         residuals = self._residuals(state).reshape(len(own), -1)
         own_t, shared_t = np.swapaxes(own, 1, 2), np.swapaxes(shared, 1, 2)
         first, k = SHIFT + self._depth, state.identity.shape[1]
+        groups = self._group, self._groups
         equations = NormalEquations(
             own=own_t @ own,
             own_slope=np.einsum("bip,bi->bp", own, residuals),
             coupling=own_t @ shared,
-            shared=self._sum(shared_t @ shared) + self._precision[0] * np.eye(k),
-            shared_slope=self._sum(np.einsum("bik,bi->bk", shared, residuals)),
+            shared=sum_by_group(shared_t @ shared, *groups) + self._precision[0] * np.eye(k),
+            shared_slope=sum_by_group(np.einsum("bik,bi->bk", shared, residuals), *groups),
             group=self._group,
         )
         index = np.arange(first, own.shape[-1])
@@ -158,12 +159,6 @@ class LandmarkSolver:
         low, high = np.full((2, *own.shape[::2]), [[[-np.inf]], [[np.inf]]])
         low[:, first:], high[:, first:] = self._bounds[:, None] - state.expression
         return self._moved(state, *equations.solve(low, high))
-
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum over the photos of each group."""
-        total = np.zeros((self._groups, *values.shape[1:]))
-        np.add.at(total, self._group, values)
-        return total
 
     def _moved(self, state: State, own: np.ndarray, shared: np.ndarray) -> State:
         turn = Rotation.from_rotvec(own[:, :N_ROTATION]).as_matrix()

@@ -87,7 +87,13 @@ class NormalEquations:
         return np.where(is_fixed, value, step[..., 0]), shared[..., 0]
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum over the photos of each group."""
-        total = np.zeros((len(self.shared), *values.shape[1:]))
-        np.add.at(total, self.group, values)
-        return total
+        return sum_by_group(values, self.group, len(self.shared))
+
+
+def sum_by_group(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """(B, ...) values of photos to (G, ...) sums over the photos of each group."""
+    if groups == len(group) and (group == np.arange(groups)).all():
+        return values  # each photo for itself; np.add.at is slow
+    total = np.zeros((groups, *values.shape[1:]))
+    np.add.at(total, group, values)
+    return total
