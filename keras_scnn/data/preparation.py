@@ -1,0 +1,160 @@
+"""Turn a data set into a folder of face records: on all cores, in constant memory, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
+from keras_scnn.data.sources import PhotoSource
+from keras_scnn.storage import atomic_path
+
+PLAN, PARTIAL = "plan.json", ".partial-*"
+SHARD_PHOTOS = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that a worker needs to make any shard.
+
+    Attributes:
+        source, labeling, folder: what, how, and to where.
+        people: the number of each person.
+    """
+
+    source: PhotoSource
+    labeling: Labeling
+    folder: Path
+    people: dict[str, int]
+
+    def make(self, number: int, names: list[str]) -> int:
+        """Write one shard and return the number of photos that it took care of."""
+        persons, records, left_out = self.labeling.records(self.source, names)
+        if records is not None:
+            identity = np.array([self.people[person] for person in persons], np.int32)
+            twins = [self.source.mirror_of(person) for person in persons]
+            mirror = np.array([self.people.get(twin, -1) for twin in twins], np.int32)
+            records = dataclasses.replace(records, identity=identity, mirror=mirror)
+        write_shard(self.folder, number, records, left_out)
+        return len(names)
+
+
+def prepare(
+    source: PhotoSource,
+    folder: str | os.PathLike,
+    labeling: Labeling,
+    config: dict,
+    workers: int | None = None,
+) -> dict:
+    """Write all photos of a source into a folder of face records, with a progress bar.
+
+    It may be stopped at any time: the same call then goes on after the last complete shard. The
+    result does not depend on the number of workers. More than one worker starts processes, so a
+    script calls this under ``if __name__ == "__main__"``.
+
+    Args:
+        source: the photos.
+        folder: of the records.
+        labeling: how they are cropped and fitted.
+        config: what made the records, for the manifest; must fit JSON.
+        workers: processes; None for one a core.
+
+    Returns:
+        the manifest: ``count``, ``left_out`` (reasons by photo), and more.
+
+    Raises:
+        ValueError: the folder holds records of something else, or no photo is left.
+    """
+    folder = Path(folder)
+    names = source.names()
+    shards = plan_shards(names, [source.person(name) for name in names])
+    people = {p: i for i, p in enumerate(sorted({source.person(name) for name in names}))}
+    offsets = labeling.model.landmark_offsets
+    config = {**config, "landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
+    _claim(folder, shards, config)
+    if not (folder / MANIFEST).is_file():
+        missing = {n: part for n, part in enumerate(shards) if read_shard(folder, n) is None}
+        with tqdm(total=len(names), desc="photos", smoothing=0.1) as progress:
+            progress.update(len(names) - sum(map(len, missing.values())))
+            for done in _run(Job(source, labeling, folder, people), missing, workers):
+                progress.update(done)
+    return finish_records(folder, len(shards), labeling.model.name, config)
+
+
+def plan_shards(names: list[str], persons: list[str], size: int = SHARD_PHOTOS) -> list[list[str]]:
+    """Split photos into shards of ``size`` or somewhat more; no person is split.
+
+    Args:
+        names: of the photos.
+        persons: whom each shows.
+        size: photos in a shard, at least, but for the last.
+    """
+    by_person: dict[str, list[str]] = {}
+    for name, person in zip(names, persons, strict=True):
+        by_person.setdefault(person, []).append(name)
+    shards: list[list[str]] = [[]]
+    for part in by_person.values():
+        if len(shards[-1]) >= size:
+            shards.append([])
+        shards[-1] += part
+    return shards
+
+
+def _claim(folder: Path, shards: list[list[str]], config: dict) -> None:
+    """Note what the folder is for, or see that what is there is for the same."""
+    digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+    plan = json.loads(json.dumps({"photos": digest, "config": config}))
+    path = folder / PLAN
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error}); delete {folder}") from error
+        if there != plan:
+            raise ValueError(
+                f"{folder} holds records of other photos or settings; choose another folder, or "
+                "delete it"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no records; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(PARTIAL):
+        leftover.unlink()  # of a run that was killed
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(plan, indent=2) + "\n")
+
+
+def _run(job: Job, shards: dict[int, list[str]], workers: int | None) -> Iterable[int]:
+    workers = min(workers or os.cpu_count() or 1, len(shards))
+    if workers <= 1:
+        yield from (job.make(number, names) for number, names in shards.items())
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,)) as pool:
+        running = [pool.submit(_make, number, names) for number, names in shards.items()]
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(job: Job) -> None:
+    global _job
+    _job = job
+    cv2.setNumThreads(1)
+
+
+def _make(number: int, names: list[str]) -> int:
+    return _job.make(number, names)

@@ -1,0 +1,235 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from random_faces import Faces
+
+from keras_scnn.data import preparation
+from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.preparation import plan_shards, prepare
+from keras_scnn.data.records import is_records, load_records
+from keras_scnn.data.sources import LabeledPhoto, PhotoSource
+from keras_scnn.geometry.camera import project, transform_camera
+from keras_scnn.io import write_image
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+
+PHOTOS = 12
+
+
+class DrawnFaces(PhotoSource):
+    """Photos of dots: three of each person, p0 to p3; p1 is the mirror image of p0.
+
+    The last photo's file is damaged, and p3's first one has landmarks of no face.
+    """
+
+    def __init__(self, folder: Path, flat: bool = False, slow: float = 0.0):
+        self.folder, self.flat, self.slow = folder, flat, slow
+        self.faces = Faces(MorphableModel.open_face(), PHOTOS, seed=5)
+        self.landmarks = self.faces.landmarks * 2 + 100
+
+    def names(self) -> list[str]:
+        return [f"p{i // 3}/{i}.png" for i in range(PHOTOS)]
+
+    def person(self, name: str) -> str:
+        return name.split("/")[0]
+
+    def mirror_of(self, person: str) -> str | None:
+        return {"p0": "p1", "p1": "p0"}.get(person)
+
+    def draw(self) -> None:
+        for i, name in enumerate(self.names()):
+            image = np.zeros((420, 420, 3), np.uint8)
+            for x, y, _ in self.landmarks[i]:
+                cv2.circle(image, (round(x), round(y)), 2, (255, 255, 255), -1)
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_image(self.folder / name, image)
+        (self.folder / self.names()[-1]).write_bytes(b"no photo")
+
+    def load(self, name: str) -> LabeledPhoto:
+        time.sleep(self.slow)
+        i = self.names().index(name)
+        points = self.landmarks[i].copy()
+        if i == 9:
+            points[:, :2] = np.random.default_rng(0).uniform(100, 300, (68, 2))
+        if self.flat:
+            points[:, 2] = np.nan
+        weight = np.ones(68)
+        if i == 1:
+            points[5], weight[5] = np.nan, 0
+        return LabeledPhoto(name, self.person(name), points, weight, self.folder / name)
+
+
+@pytest.fixture
+def source(tmp_path) -> DrawnFaces:
+    made = DrawnFaces(tmp_path / "photos")
+    made.draw()
+    return made
+
+
+@pytest.fixture
+def labeling(open_face) -> Labeling:
+    return Labeling(open_face, joint=False)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_crops_carry_the_faces_labels(tmp_path, source, labeling, open_face, flat):
+    source.flat = flat
+    prepare(source, tmp_path / "out", labeling, {"source": "drawn"}, workers=1)
+    records = load_records(tmp_path / "out")
+    number = [source.names().index(name) for name in records.name]
+    assert number == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    for i, record in zip(number, range(len(records)), strict=True):
+        matrix = records.crop_from_image[record].astype(float)
+        expected = source.landmarks[i, :, :2] @ matrix[:, :2].T + matrix[:, 2]
+        known = records.weight[record] > 0
+        found = records.landmarks[record]
+        np.testing.assert_allclose(found[known, :2], expected[known], atol=0.01)
+        np.testing.assert_allclose(found[:, :2], expected, atol=4)
+        assert np.isfinite(found).all()
+        # The drawn dots are where the labels say: brighter there than elsewhere.
+        x, y = found[known, :2].round().astype(int).T
+        inside = (x > 0) & (y > 0) & (x < 119) & (y < 119)
+        assert records.images[record][y[inside], x[inside]].mean() > 60
+        parameters = FaceParameters.from_vector(records.parameters[record], labeling._layout)
+        shape = open_face.landmarks(parameters.identity, parameters.expression)
+        again = project(parameters.pose, shape)[:, :2]
+        assert np.linalg.norm(again - expected, axis=1).mean() < 2.5
+
+
+def test_people_are_numbered_and_know_their_mirror_images(tmp_path, source, labeling):
+    prepare(source, tmp_path / "out", labeling, {}, workers=1)
+    records = load_records(tmp_path / "out")
+    np.testing.assert_array_equal(records.identity, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3])
+    np.testing.assert_array_equal(records.mirror, [1, 1, 1, 0, 0, 0, -1, -1, -1, -1])
+
+
+def test_what_is_left_out_is_listed_with_its_reason(tmp_path, source, labeling):
+    manifest = prepare(source, tmp_path / "out", labeling, {"source": "drawn"}, workers=1)
+    assert set(manifest["left_out"]) == {"p3/9.png", "p3/11.png"}
+    assert "fits its landmarks no better" in manifest["left_out"]["p3/9.png"]
+    assert "not a readable image" in manifest["left_out"]["p3/11.png"]
+    assert manifest["config"]["source"] == "drawn"
+
+
+def test_photos_of_one_person_share_their_identity_where_asked(tmp_path, source, open_face):
+    prepare(source, tmp_path / "out", Labeling(open_face, joint=True), {}, workers=1)
+    records = load_records(tmp_path / "out")
+    identity = records.parameters[:, Labeling(open_face)._layout.identity]
+    for person in (0, 1, 2):
+        mine = identity[records.identity == person]
+        np.testing.assert_array_equal(mine, np.tile(mine[0], (len(mine), 1)))
+    assert np.abs(identity[0] - identity[3]).max() > 0.1
+
+
+def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
+    matrix = np.array([[2.0, 0, 100], [0, 2, 100]])
+    faces = source.faces
+    pose = transform_camera(matrix, faces.camera)
+    vectors = FaceParameters(pose, faces.identity, faces.expression).to_vector()
+    load = source.load
+
+    def told(name):
+        i = source.names().index(name)
+        extra = {"parameters": vectors[i], "embedding": np.full(4, i)}
+        return dataclasses.replace(load(name), extra=extra)
+
+    source.load, source.embedding_size = told, 4
+    prepare(source, tmp_path / "out", labeling, {}, workers=1)
+    records = load_records(tmp_path / "out")
+    layout = labeling._layout
+    # Number 9 is kept here: its landmarks were not looked at.
+    np.testing.assert_allclose(records.parameters[:, layout.identity], faces.identity[:11], 1e-5)
+    np.testing.assert_array_equal(records.embedding[:, 0], np.arange(11))
+    parameters = FaceParameters.from_vector(records.parameters[4], layout)
+    moved = transform_camera(records.crop_from_image[4].astype(float), pose[4])
+    np.testing.assert_allclose(parameters.pose, moved, rtol=1e-3, atol=1e-3)
+
+
+def test_any_number_of_workers_writes_the_same(tmp_path, source, labeling, monkeypatch):
+    monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    for workers in (1, 2):
+        prepare(source, tmp_path / str(workers), labeling, {}, workers)
+    files = sorted(p.name for p in (tmp_path / "1").iterdir())
+    assert files == sorted(p.name for p in (tmp_path / "2").iterdir())
+    assert len([name for name in files if name.endswith("images.npy")]) == 4
+    for name in files:
+        one, two = ((tmp_path / w / name).read_bytes() for w in "12")
+        assert one == two or name.endswith(".npz"), name
+    one, two = (load_records(tmp_path / w) for w in "12")
+    np.testing.assert_array_equal(one.parameters, two.parameters)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import test_preparation as t
+from keras_scnn.data.labeling import Labeling
+t.plan_shards.__defaults__ = (3,)
+source = t.DrawnFaces(Path(sys.argv[1]), slow=0.4)
+t.prepare(source, sys.argv[2], Labeling(t.MorphableModel.open_face(), joint=False), {}, workers=1)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, source, labeling, monkeypatch):
+    here = Path(__file__).resolve()
+    paths = [str(here.parent), str(here.parents[1]), str(here.parents[2])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", KILLED, str(source.folder), str(tmp_path / "out")]
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "00001.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    (tmp_path / "out" / ".partial-1-00002.images.npy").write_bytes(b"half")
+    assert not is_records(tmp_path / "out")
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    loaded = []
+    load = source.load
+    source.load = lambda name: (loaded.append(name), load(name))[1]
+    manifest = prepare(source, tmp_path / "out", labeling, {}, workers=1)
+    assert manifest["count"] == 10
+    assert "p0/0.png" not in loaded and "p1/3.png" not in loaded and "p3/9.png" in loaded
+    assert not list((tmp_path / "out").glob(".partial-*"))
+    # And a finished one is not made again.
+    loaded.clear()
+    assert prepare(source, tmp_path / "out", labeling, {}, workers=1) == manifest
+    assert not loaded
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, source, labeling):
+    prepare(source, tmp_path / "out", labeling, {"crop": 1}, workers=1)
+    with pytest.raises(ValueError, match="other photos or settings"):
+        prepare(source, tmp_path / "out", labeling, {"crop": 2}, workers=1)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "holiday.jpg").touch()
+    with pytest.raises(ValueError, match="is not empty"):
+        prepare(source, tmp_path / "full", labeling, {}, workers=1)
+
+
+def test_shards_split_no_person():
+    names = [str(i) for i in range(20)]
+    persons = [str(i % 4) for i in range(8)] + ["x"] * 9 + ["y", "0", "z"]
+    shards = plan_shards(names, persons, size=5)
+    assert sorted(sum(shards, [])) == sorted(names)
+    homes = [{persons[int(name)] for name in shard} for shard in shards]
+    assert sum(map(len, homes)) == len(set(persons))
+    assert all(len(shard) >= 5 for shard in shards[:-1])
+
+
+def test_nothing_usable_is_an_error(tmp_path, source, labeling):
+    def broken(name):
+        raise ValueError(f"{name}: damaged")
+
+    source.load = broken
+    with pytest.raises(ValueError, match="no photo is left"):
+        prepare(source, tmp_path / "out", labeling, {}, workers=1)
