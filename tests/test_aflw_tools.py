@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from random_faces import Faces
 
+from keras_scnn.data.aflw_crops import AflwTargets
+from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.geometry.camera import project
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
@@ -20,7 +22,7 @@ TURNING = np.array([[0.8, 0.3, 10.0], [-0.3, 0.8, 25.0]])
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     yield
-    for name in ("aflw_augment", "aflw_fit", "aflw_targets"):
+    for name in ("aflw_augment", "aflw_fit"):
         sys.modules.pop(name, None)
 
 
@@ -42,7 +44,7 @@ def test_moved_parameters_have_the_moved_landmarks(open_face, matrix, atol):
 
 
 def test_mirrored_landmarks_swap_their_sides():
-    from aflw_augment import MIRROR68, move_landmarks
+    from aflw_augment import move_landmarks
 
     np.testing.assert_array_equal(MIRROR68[MIRROR68], np.arange(68))
     landmarks = np.random.default_rng(0).uniform(0, 120, (68, 3))
@@ -74,33 +76,23 @@ def test_a_crop_and_its_landmarks_move_together():
     assert np.mean(np.array(errors) < 1) > 0.7
 
 
-def test_the_offset_of_a_site_is_found_through_its_projections():
-    from aflw_targets import _site_offset
-
-    rng = np.random.default_rng(0)
-    offset, camera = np.array([1.5, -2.0, 4.0]), rng.normal(0, 0.5, (300, 2, 3))
-    difference = camera @ offset + rng.normal(0, 0.1, (300, 2))
-    difference[:20] += 30  # gross errors
-    weight = np.ones(300)
-    weight[20:40] = 0
-    difference[20:40] = np.nan
-    np.testing.assert_allclose(_site_offset(camera, difference, weight), offset, atol=0.1)
-
-
 def test_learned_landmark_offsets_are_those_of_the_annotation(open_face, capsys):
     """Faces annotated 3 mm beside the model's chin: the tool finds the 3 mm, and their direction.
 
     What the shape can explain as well, by a longer chin, is taken as shape: so most of it.
     """
     from aflw_fit import _learn_offsets
-    from aflw_targets import AflwTargets
 
     truth = np.zeros((68, 3))
     truth[8] = [0, -3, 0]
     plain = open_face.replace(landmark_offsets=np.zeros((68, 3)))
     faces = Faces(plain.replace(landmark_offsets=truth), 60)
     targets = AflwTargets(
-        np.arange(60).astype(str), faces.landmarks, np.zeros(60), np.zeros(60, bool)
+        np.arange(60).astype(str),
+        faces.landmarks,
+        np.zeros(60),
+        np.zeros(60, bool),
+        np.ones((60, 68)),
     )
     offsets = _learn_offsets(plain, targets)
     assert -4.0 < offsets[8, 1] < -1.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from aflw_targets import MIRROR68
+from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 

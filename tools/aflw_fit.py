@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from aflw_targets import MIRROR68, AflwTargets
+from keras_scnn.data.aflw_crops import AflwTargets
+from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.geometry.camera import FLIP, decompose
 from keras_scnn.morphable_model import MorphableModel

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from aflw_augment import ParameterMover, augment, move_landmarks
 from aflw_fit import fit_targets
-from aflw_targets import AflwTargets, load_targets
+from keras_scnn.data.aflw_crops import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder, build_regressor, save_preset
 from keras_scnn.models.warm_start import solve_head

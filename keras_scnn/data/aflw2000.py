@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import scipy.io
+
+from keras_scnn.data.mat_files import FACE, LANDMARKS, POSE, image_landmarks, read_mat
+from keras_scnn.data.sources import LabeledPhoto, PhotoSource
 
 PROTOCOL = "protocol.csv"
 COLUMNS = ("name", "yaw_degrees", "crop_x0", "crop_y0", "crop_x1", "crop_y1")
@@ -31,6 +33,8 @@ class AnnotatedFace:
         yaw_degrees: the yaw by which the benchmark sorts the face into a bin.
         box: (4,) float64 half-open pixel box of the benchmark's crop, or None where the folder
             has no protocol.csv.
+        parameters: pose (7,), and where the file has them shape (199,) and expression (29,), as
+            in ``mat_files.BfmAnnotation``.
     """
 
     name: str
@@ -39,6 +43,7 @@ class AnnotatedFace:
     euler: np.ndarray
     yaw_degrees: float
     box: np.ndarray | None
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_aflw2000(folder: str | os.PathLike) -> list[AnnotatedFace]:
@@ -48,16 +53,21 @@ def read_aflw2000(folder: str | os.PathLike) -> list[AnnotatedFace]:
         FileNotFoundError: the folder, or a file that protocol.csv names, is missing.
         ValueError: the folder has no .mat file, or a file is damaged or of another kind.
     """
+    return [_read_face(*row) for row in _scan(folder)]
+
+
+def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarray | None]]:
+    """The .mat file, the yaw and the box of every face; None where protocol.csv is missing."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected .jpg and .mat pairs")
     if (folder / PROTOCOL).is_file():
         rows = _read_protocol(folder / PROTOCOL)
-        return [_read_face(folder / f"{name}.mat", yaw, box) for name, yaw, box in rows]
+        return [(folder / f"{name}.mat", yaw, box) for name, yaw, box in rows]
     files = sorted(folder.glob("*.mat"))
     if not files:
         raise ValueError(f"{folder}: no .mat files; expected AFLW2000-3D's .jpg and .mat pairs")
-    return [_read_face(path, None, None) for path in files]
+    return [(path, None, None) for path in files]
 
 
 def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
@@ -77,22 +87,51 @@ def _read_face(path: Path, yaw_degrees: float | None, box: np.ndarray | None) ->
     for file in (path, image):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; photos and .mat files come in pairs")
-    points, pose = _read_mat(path)
-    landmarks = points.T.astype(np.float64)
-    landmarks[:, :2] -= 1  # MATLAB counts pixels from 1
-    euler = pose[0, :3].astype(np.float64)
-    yaw = float(np.rad2deg(euler[1])) if yaw_degrees is None else yaw_degrees
-    return AnnotatedFace(path.stem, image, landmarks, euler, yaw, box)
+    arrays = read_mat(path, {**LANDMARKS, **POSE}, "AFLW2000-3D", optional=FACE)
+    pose = arrays["Pose_Para"][0]
+    yaw = float(np.rad2deg(pose[1])) if yaw_degrees is None else yaw_degrees
+    given = {"pose": pose}
+    for name, key in (("shape", "Shape_Para"), ("expression", "Exp_Para")):
+        if key in arrays:
+            given[name] = arrays[key].reshape(-1)
+    landmarks = image_landmarks(arrays["pt3d_68"])
+    return AnnotatedFace(path.stem, image, landmarks, pose[:3], yaw, box, given)
 
 
-def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """pt3d_68 (3, 68) and Pose_Para (1, 7)."""
-    try:
-        arrays = scipy.io.loadmat(path, variable_names=["pt3d_68", "Pose_Para"])
-    except Exception as error:  # scipy raises a different kind for each way to be damaged
-        raise ValueError(f"{path}: not a readable .mat file ({error})") from error
-    for name, shape in (("pt3d_68", (3, 68)), ("Pose_Para", (1, 7))):
-        found = arrays[name].shape if name in arrays else "missing"
-        if found != shape:
-            raise ValueError(f"{path}: {name} is {found}; AFLW2000-3D has {shape}")
-    return arrays["pt3d_68"], arrays["Pose_Para"]
+class Aflw2000(PhotoSource):
+    """AFLW2000-3D as a data set; every photo is a person of its own.
+
+    It is the field's benchmark: a network that is measured on it must not be trained on it.
+
+    Args:
+        folder: as for ``read_aflw2000``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder has no .mat file, or its protocol.csv is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._rows = {f"{path.stem}.jpg": (path, yaw, box) for path, yaw, box in _scan(folder)}
+
+    def names(self) -> list[str]:
+        return list(self._rows)
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo; ``extra`` has pose (7,), and shape (199,) and expression (29,)."""
+        if name not in self._rows:
+            raise FileNotFoundError(f"{name}: the data set has no such photo")
+        face = _read_face(*self._rows[name])
+        return LabeledPhoto(
+            name=name,
+            person=name,
+            landmarks=face.landmarks,
+            weight=np.ones(68),
+            image=face.image_path,
+            box=face.box,
+            euler=face.euler,
+            extra=face.parameters,
+        )
