@@ -23,9 +23,9 @@ TIERS = (
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate"}
+COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

@@ -57,6 +57,7 @@ def prepare(
     labeling: Labeling,
     config: dict,
     workers: int | None = None,
+    command: str = "",
 ) -> dict:
     """Write all photos of a source into a folder of face records, with a progress bar.
 
@@ -68,8 +69,9 @@ def prepare(
         source: the photos.
         folder: of the records.
         labeling: how they are cropped and fitted.
-        config: what made the records, for the manifest; must fit JSON.
+        config: settings that decide on the records, for the manifest; must fit JSON.
         workers: processes; None for one a core.
+        command: noted in the manifest too.
 
     Returns:
         the manifest: ``count``, ``left_out`` (reasons by photo), and more.
@@ -90,6 +92,7 @@ def prepare(
             progress.update(len(names) - sum(map(len, missing.values())))
             for done in _run(Job(source, labeling, folder, people), missing, workers):
                 progress.update(done)
+    config["command"] = command
     return finish_records(folder, len(shards), labeling.model.name, config)
 
 

@@ -2,7 +2,7 @@
 
 from keras_scnn.models.encoder import ENCODERS, build_encoder
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
-from keras_scnn.models.presets import Preset, load_preset, save_preset
+from keras_scnn.models.presets import Preset, load_preset, preset_face_model, save_preset
 from keras_scnn.models.siamese import build_siamese
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "build_regressor",
     "build_siamese",
     "load_preset",
+    "preset_face_model",
     "save_preset",
 ]

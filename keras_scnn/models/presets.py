@@ -140,10 +140,21 @@ def _settings(path: Path) -> dict:
     return settings
 
 
-def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+def preset_face_model(name_or_path: str | os.PathLike) -> MorphableModel:
+    """The face model of a preset, with its landmark offsets; errors as ``load_preset``."""
+    folder = _folder(name_or_path)
+    settings = _settings(folder / SETTINGS)
+    return _face_model(settings, read_npz(folder / WEIGHTS, FORMAT, VERSION), None)
+
+
+def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None) -> MorphableModel:
     model = face_model or load_face_model(settings["face_model"])
     model = model.truncated(settings["n_identity"], settings["n_expression"])
-    model = model.replace(landmark_offsets=arrays["landmark_offsets"])
+    return model.replace(landmark_offsets=arrays["landmark_offsets"])
+
+
+def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+    model = _face_model(settings, arrays, face_model)
     encoder = build_encoder(settings["encoder"], settings["input_size"])
     layout = ParameterLayout(model.n_identity, model.n_expression)
     branch = build_branch(encoder, layout, settings["feature_size"])

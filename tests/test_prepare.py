@@ -1,0 +1,98 @@
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.pts import write_pts
+from keras_scnn.data.records import load_records
+from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.evaluate import evaluate_records
+from keras_scnn.io import write_image
+from keras_scnn.models import load_preset
+from keras_scnn.prepare import main
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six renderings of two synthetic people with .pts files, and a seventh without."""
+    folder = tmp_path_factory.mktemp("photos")
+    config = SyntheticConfig(photos=3, size=200, yaw_degrees=20)
+    for person in range(2):
+        crops, _, landmarks = render_person(config, person)
+        for i, (crop, points) in enumerate(zip(crops, landmarks, strict=True)):
+            write_image(folder / f"{person}_{i}.png", crop)
+            write_pts(folder / f"{person}_{i}.pts", points)
+    write_image(folder / "lonely.png", crop)
+    return folder
+
+
+def test_a_folder_of_photos_becomes_records(tmp_path, photos, capsys):
+    out = tmp_path / "records"
+    command = ["pts", str(photos), "--out", str(out), "--offsets", "", "--workers", "1"]
+    assert main(command) == 1, "one photo was left out"
+    printed = capsys.readouterr()
+    assert f"6 photos in {out}" in printed.out
+    assert "left out: lonely" in printed.err
+    with (out / "left_out.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["name", "reason"] and rows[1][0].startswith("lonely") and len(rows) == 2
+    records = load_records(out)
+    assert records.images.shape == (6, 120, 120, 3)
+    assert records.config["command"].startswith("python -m keras_scnn.prepare pts ")
+    # The records are what evaluate and train take.
+    results = evaluate_records(load_preset("aflw-mobilenet-0.5"), _two_people(records))
+    assert 0 < results.landmarks.faces_percent < 30
+
+
+def _two_people(records):
+    return dataclasses.replace(records, identity=np.array([0, 0, 0, 1, 1, 1], np.int32))
+
+
+def test_crop_size_and_offsets_are_taken(tmp_path, photos):
+    command = ["pts", str(photos), "--crop-size", "64", "--workers", "1", "--out"]
+    for name, more in (("with", []), ("without", ["--offsets", ""])):
+        main([*command, str(tmp_path / name), *more])
+    one, two = (load_records(tmp_path / name) for name in ("with", "without"))
+    assert one.images.shape == (6, 64, 64, 3)
+    assert np.abs(one.config["landmark_offsets"]).max() > 1
+    assert np.abs(two.config["landmark_offsets"]).max() == 0
+    assert np.abs(one.parameters - two.parameters).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crop-size", "4"], "must be 16 or more"),
+        (["--offsets", "nothing"], "no preset 'nothing'"),
+        (["--face-model", "nothing.npz"], "nothing.npz"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, photos, capsys, options, message):
+    assert main(["pts", str(photos), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):
+    for source in ("pts", "300w-lp", "aflw2000", "aflw"):
+        folder = tmp_path / "nothing"
+        assert main([source, str(folder), "--out", str(tmp_path / "out")]) == 2
+        assert str(folder) in capsys.readouterr().err
+
+
+def test_300w_lp_becomes_records(tmp_path, shared_data):
+    fixture = shared_data / "300w-lp-fixture"
+    basis = ["--basis", str(fixture / "bfm_landmarks68.npz")]
+    out = tmp_path / "records"
+    assert main(["300w-lp", str(fixture), "--out", str(out), *basis]) == 0
+    records = load_records(out)
+    assert len(records) == 10 and (records.mirror >= 0).any()
+    by_name = dict(zip(records.name.tolist(), range(10), strict=True))
+    for name, i in by_name.items():
+        twin = by_name.get(name.replace("/", "_Flip/", 1))
+        if twin is not None:
+            assert records.mirror[i] == records.identity[twin]
+    # The standard crop: its side is the diagonal of the landmarks' box.
+    extent = np.ptp(records.landmarks[..., :2], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(extent, axis=1), 120, rtol=0.01)
