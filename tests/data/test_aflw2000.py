@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from annotated_faces import random_parameters, sent_through_a_pipe
 
-from keras_scnn.data.aflw2000 import read_aflw2000
+from keras_scnn.data.aflw2000 import Aflw2000, read_aflw2000
 
 
 @pytest.fixture
@@ -39,6 +40,40 @@ def test_the_protocol_chooses_order_yaw_and_boxes(folder):
     (face,) = read_aflw2000(folder)
     assert (face.name, face.yaw_degrees) == ("image00004", -66.5)
     np.testing.assert_array_equal(face.box, [10, 20, 130, 140])
+
+
+def test_as_a_source_each_photo_is_a_person_with_the_same_labels(folder):
+    source = sent_through_a_pipe(Aflw2000(folder))
+    assert source.names() == ["image00002.jpg", "image00004.jpg"]
+    assert len({source.person(name) for name in source.names()}) == 2
+    for name, face in zip(source.names(), read_aflw2000(folder), strict=True):
+        photo = source.load(name)
+        assert (photo.name, photo.person) == (name, source.person(name))
+        np.testing.assert_array_equal(photo.landmarks, face.landmarks)
+        np.testing.assert_array_equal(photo.euler, face.euler)
+        assert list(photo.extra) == ["pose"]
+        assert photo.read_image().shape == (450, 450, 3)
+    with pytest.raises(FileNotFoundError, match=r"other\.jpg: the data set has no such photo"):
+        source.load("other.jpg")
+
+
+def test_parameters_of_the_face_model_are_read_where_they_are(folder):
+    arrays = {
+        **random_parameters(np.random.default_rng(0)),
+        "pt3d_68": np.zeros((3, 68), np.float32),
+    }
+    scipy.io.savemat(folder / "image00002.mat", arrays)
+    extra = Aflw2000(folder).load("image00002.jpg").extra
+    np.testing.assert_array_equal(extra["shape"], arrays["Shape_Para"][:, 0])
+    np.testing.assert_array_equal(extra["expression"], arrays["Exp_Para"][:, 0])
+
+
+def test_a_source_reports_a_damaged_file_when_it_is_loaded(folder):
+    (folder / "image00002.mat").write_bytes(b"damaged")
+    source = Aflw2000(folder)
+    with pytest.raises(ValueError, match=r"image00002\.mat: not a readable"):
+        source.load("image00002.jpg")
+    assert source.load("image00004.jpg").person == "image00004.jpg"
 
 
 def test_missing_and_damaged_files_are_named(folder, tmp_path):
