@@ -25,6 +25,7 @@ from keras_scnn.data.labeling import Labeling
 from keras_scnn.data.preparation import prepare
 from keras_scnn.data.pts import PtsFolder
 from keras_scnn.data.sources import PhotoSource
+from keras_scnn.data.tfds_sources import Tfds300WLP, TfdsAflw2000
 from keras_scnn.data.w300lp import W300LP
 from keras_scnn.face_models import load_face_model
 from keras_scnn.storage import atomic_path
@@ -39,16 +40,23 @@ def _w300lp(args: argparse.Namespace) -> PhotoSource:
     return W300LP(args.folder, basis, args.authors_identity)
 
 
+def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
+    basis = BfmLandmarks.load(args.basis) if args.basis else None
+    return Tfds300WLP(args.folder, basis=basis)
+
+
 SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
     "aflw2000": ("AFLW2000-3D: jpg + mat", lambda args: Aflw2000(args.folder)),
     "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
+    "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
+    "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
     "aflw": ("crops of AFLW: crops/ and labels.npz", lambda args: AflwCrops(args.folder)),
 }
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    listed = "\n".join(f"  {name:<12}{text}" for name, (text, _) in SOURCES.items())
+    listed = "\n".join(f"  {name:<14}{text}" for name, (text, _) in SOURCES.items())
     parser = argparse.ArgumentParser(
         "python -m keras_scnn.prepare",
         description=f"{__doc__}\nsources:\n{listed}",
@@ -85,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.crop_size < 16:
             raise ValueError(f"--crop-size is {args.crop_size}; it must be 16 or more")
         manifest = _prepare(args, arguments)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     left_out = manifest["left_out"]

@@ -22,9 +22,10 @@ import keras
 import numpy as np
 
 from keras_scnn.config import SETTINGS, add_options, claim_folder, from_options
+from keras_scnn.data.mixing import Mixture, open_mixture
 from keras_scnn.data.pairs import PairSampler
 from keras_scnn.data.pipeline import pair_dataset
-from keras_scnn.data.records import FaceRecords, load_records, part_of, split_people
+from keras_scnn.data.records import part_of, split_people
 from keras_scnn.data.synthetic import SyntheticConfig, cached_records
 from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.report import plot_curves
@@ -57,12 +58,13 @@ class TrainConfig:
     """Settings of a training run; ``python -m keras_scnn.train --help`` explains each."""
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
-    data: str = _option("", "folder of face records; none renders synthetic people")
+    data: str = _option("", "face records, folders with commas; none renders synthetic people")
+    data_weights: str = _option("", "how often each folder is drawn from; by its people if empty")
     cache: str = _option("runs/data", "where rendered records are kept")
     people: int = _option(900, "synthetic people")
     photos: int = _option(8, "photos of each synthetic person")
     crop_size: int = _option(120, "width and height of synthetic photos, px")
-    held_out: int = _option(100, "people kept for the final measurement")
+    held_out: int = _option(100, "people kept for the final measurement, the last ones")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
     start: str = _option("aflw-mobilenet-0.5", "preset whose encoder is the start; '' for none")
@@ -101,8 +103,8 @@ def train(config: TrainConfig) -> RecordResults:
     claim_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    model = load_face_model(config.face_model)
-    records = find_records(config)
+    mixture = find_records(config)
+    records, model = mixture.records, mixture.annotated(load_face_model(config.face_model))
     seen, unseen = split_people(records.identity, config.held_out)
     whitening = Whitening.from_samples(records.parameters[seen])
     network = build_network(config, model, whitening, records.images.shape[1])
@@ -111,7 +113,7 @@ def train(config: TrainConfig) -> RecordResults:
         labels = whitening.whiten(records.parameters[chosen])
         source = load_preset(config.start).branch
         warm_start(network.get_layer("branch"), source, records.images[chosen], labels)
-    state = fit(config, network, records, whitening, (seen, unseen))
+    state = fit(config, network, mixture, whitening, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
     preset = Preset(branch, model, whitening, config.encoder, metadata)
@@ -124,10 +126,10 @@ def train(config: TrainConfig) -> RecordResults:
     return results
 
 
-def find_records(config: TrainConfig) -> FaceRecords:
+def find_records(config: TrainConfig) -> Mixture:
     """The records of --data, or synthetic ones, which are rendered once."""
     if config.data:
-        return load_records(config.data)
+        return open_mixture(config.data, config.data_weights)
     options = SyntheticConfig(
         people=config.people,
         photos=config.photos,
@@ -135,7 +137,8 @@ def find_records(config: TrainConfig) -> FaceRecords:
         face_model=config.face_model,
         size=config.crop_size,
     )
-    return cached_records(options, config.cache)
+    records = cached_records(options, config.cache)
+    return Mixture(records, np.zeros(len(records), int))
 
 
 def build_network(
@@ -165,7 +168,7 @@ def build_network(
 def fit(
     config: TrainConfig,
     network: keras.Model,
-    records: FaceRecords,
+    mixture: Mixture,
     whitening: Whitening,
     parts: tuple[np.ndarray, np.ndarray],
 ) -> RunState:
@@ -178,8 +181,16 @@ def fit(
         return state
     streams = []
     for i, first_step in enumerate((state.step, 0)):
-        sampler = PairSampler(records.identity, config.p_same, config.seed + i, among=parts[i])
-        streams.append(pair_dataset(records, whitening, sampler, config.batch_size, first_step))
+        sampler = PairSampler(
+            mixture.records.identity,
+            config.p_same,
+            config.seed + i,
+            among=parts[i],
+            **mixture.sampling(),
+        )
+        streams.append(
+            pair_dataset(mixture.records, whitening, sampler, config.batch_size, first_step)
+        )
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
     network.fit(
         streams[0],

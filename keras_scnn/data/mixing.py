@@ -4,14 +4,63 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, load_records
 from keras_scnn.data.shards import ShardedImages
+from keras_scnn.morphable_model import MorphableModel
 
 REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Records of one or several folders.
+
+    Attributes:
+        records: joined.
+        source: (n,) int64 the number of each photo's folder.
+        weights: (S,) how often each folder is drawn from; None: by its number of people.
+    """
+
+    records: FaceRecords
+    source: np.ndarray
+    weights: np.ndarray | None = None
+
+    def sampling(self) -> dict:
+        """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities."""
+        mirror = self.records.mirror
+        return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
+
+    def annotated(self, model: MorphableModel) -> MorphableModel:
+        """The face model with the landmark offsets that the records were fitted with."""
+        offsets = self.records.config.get("landmark_offsets")
+        return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
+
+
+def open_mixture(folders: str, weights: str = "") -> Mixture:
+    """Open folders of face records.
+
+    Args:
+        folders: one, or several with commas between them.
+        weights: how often each is drawn from, with commas; empty: by its number of people.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``load_records`` and ``join_records``; or the weights
+            are no numbers, or not one for each folder.
+    """
+    names = [name.strip() for name in folders.split(",")]
+    try:
+        numbers = np.array([float(word) for word in weights.split(",")]) if weights else None
+    except ValueError as error:
+        raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
+    if numbers is not None and len(numbers) != len(names):
+        raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
+    records, source = join_records([load_records(name) for name in names])
+    return Mixture(records, source, numbers)
 
 
 def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
@@ -31,9 +80,11 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
         "face models": {r.face_model for r in several},
         "crop sizes": {r.images.shape[1:] for r in several},
         "numbers of parameters": {r.parameters.shape[1] for r in several},
+        "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},
     }.items():
         if len(found) != 1:
-            raise ValueError(f"records of different {what} cannot be joined: {sorted(found)}")
+            shown = sorted(str(one)[:80] for one in found)
+            raise ValueError(f"records of different {what} cannot be joined: {shown}")
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
     first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]
     arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
@@ -50,7 +101,9 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
         if any(getattr(r, name) is not None for r in several):
             arrays[name] = _filled(several, name)
     images = _join_images([r.images for r in several])
-    config = {"joined": [r.config for r in several]}
+    config = several[0].config if len(several) == 1 else {"joined": [r.config for r in several]}
+    if "landmark_offsets" in several[0].config:
+        config = {**config, "landmark_offsets": several[0].config["landmark_offsets"]}
     return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
 
 

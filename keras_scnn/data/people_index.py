@@ -20,7 +20,8 @@ class PeopleIndex:
         order: (m,) positions of photos, person by person.
         starts, counts: (n,) where each person's photos begin in ``order``, and how many there are.
         twin: (n,) the number of the mirrored person, -1 for none.
-        first, last: (S,) the people of data set s are first[s] to last[s] - 1.
+        first, last: (S,) the people of data set s are first[s] to last[s] - 1; only those data
+            sets count of which a photo is drawn.
         weights: (S,) above 0, sum 1.
 
     Raises:
@@ -35,10 +36,13 @@ class PeopleIndex:
         self.twin = np.full(len(self.counts), -1)
         if mirror is not None:
             self._find_twins(identity, np.asarray(mirror))
-        sizes = self.last - self.first
-        weights = sizes if source_weights is None else np.asarray(source_weights, np.float64)
-        if weights.shape != sizes.shape or not (weights > 0).all():
-            raise ValueError(f"source_weights: {len(sizes)} numbers above 0 are needed, {weights}")
+        weights = self.last - self.first
+        if source_weights is not None:
+            weights = np.asarray(source_weights, np.float64)
+            count = int(source.max()) + 1
+            if weights.shape != (count,) or not (weights > 0).all():
+                raise ValueError(f"source_weights: {count} numbers above 0 are needed, {weights}")
+            weights = weights[np.unique(source[among])]
         self.weights = weights / weights.sum()
 
     def _arrange(self, identity, source, among) -> None:

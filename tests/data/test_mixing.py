@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.mixing import join_records
+from keras_scnn.data.mixing import join_records, open_mixture
+from keras_scnn.data.pairs import PairSampler
 from keras_scnn.data.records import FaceRecords, load_records, save_records
 from keras_scnn.data.shards import ShardedImages
 
@@ -61,9 +62,37 @@ def test_photos_on_disk_stay_there(tmp_path, one, two):
     np.testing.assert_array_equal(joined.images[[0, 6]], [two.images[0], one.images[0]])
 
 
+def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, tiny_face_model):
+    offsets = np.full((68, 3), 0.5)
+    for name, records in (("one", one), ("two", two)):
+        config = {"landmark_offsets": offsets.tolist(), "command": name}
+        save_records(tmp_path / name, dataclasses.replace(records, config=config))
+    mixture = open_mixture(f"{tmp_path / 'one'}, {tmp_path / 'two'}", "2,1")
+    assert len(mixture.records) == 10
+    np.testing.assert_array_equal(mixture.weights, [2, 1])
+    np.testing.assert_array_equal(mixture.annotated(tiny_face_model).landmark_offsets, 0.5)
+    sampler = PairSampler(mixture.records.identity, **mixture.sampling())
+    first, second, same = sampler.batch(0, 64)
+    np.testing.assert_array_equal(mixture.source[first], mixture.source[second])
+    # A part without any photo of one folder is drawn from all the same.
+    part = np.arange(4, 10)
+    only = PairSampler(mixture.records.identity, 1.0, among=part, **mixture.sampling())
+    assert only.batch(0, 64).first.min() >= 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("1", "1 weights for 2 folders"), ("1,much", "must be numbers")]
+)
+def test_wrong_weights_are_named(tmp_path, one, weights, message):
+    save_records(tmp_path / "one", one)
+    with pytest.raises(ValueError, match=message):
+        open_mixture(f"{tmp_path / 'one'},{tmp_path / 'one'}", weights)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"config": {"landmark_offsets": [[0]]}}, "landmark offsets"),
         ({"face_model": "flame"}, "face models"),
         ({"images": np.zeros((6, 9, 9, 3), np.uint8)}, "crop sizes"),
         ({"parameters": np.zeros((6, 15), np.float32)}, "numbers of parameters"),
