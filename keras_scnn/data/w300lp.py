@@ -58,7 +58,7 @@ class W300LP(PhotoSource):
             self._check_landmarks()
 
     def names(self) -> list[str]:
-        return self._names
+        return list(self._names)
 
     def person(self, name: str) -> str:
         """The data set's folder, the photo and the face: ``HELEN_Flip/232194_1``."""

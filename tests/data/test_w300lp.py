@@ -178,3 +178,17 @@ def test_real_copies_share_their_shape_and_mirrors_do_not(shared_data):
     np.testing.assert_array_equal(first, second)
     mirror = source.load("HELEN_Flip/HELEN_232194_1_0.jpg").extra["shape"]
     assert np.linalg.norm(first - mirror) > 0.1 * np.linalg.norm(first)
+
+
+def test_real_mirrored_labels_are_the_labels_of_the_mirrored_photo(shared_data):
+    """x = 449 - x of pixels that count from 0, so the shift of MATLAB's pixels is taken off."""
+    folder = shared_data / "300w-lp-fixture"
+    source = W300LP(folder, BfmLandmarks.load(folder / "bfm_landmarks68.npz"))
+    for name in (name for name in source.names() if "_Flip" in name):
+        mirrored, original = source.load(name), source.load(name.replace("_Flip", ""))
+        image = original.read_image()[:, ::-1].astype(int)
+        assert np.abs(mirrored.read_image() - image).mean() < 3  # JPEG
+        expected = original.landmarks[MIRROR68] * [-1, 1, 1] + [449, 0, 0]
+        difference = (mirrored.landmarks - expected)[:, :2]
+        assert np.abs(difference.mean(axis=0)).max() < 0.3
+        assert np.linalg.norm(difference, axis=1).mean() < 1.5  # fitted anew
