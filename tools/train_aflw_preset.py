@@ -29,7 +29,14 @@ from aflw_augment import ParameterMover, augment, move_landmarks
 from aflw_fit import fit_targets
 from keras_scnn.data.aflw_crops import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models import Preset, build_branch, build_encoder, build_regressor, save_preset
+from keras_scnn.models import (
+    Preset,
+    build_branch,
+    build_encoder,
+    build_regressor,
+    load_preset,
+    save_preset,
+)
 from keras_scnn.models.warm_start import solve_head
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path
@@ -37,7 +44,7 @@ from keras_scnn.storage import atomic_path
 SIZE, HEAD_SAMPLES = 120, 8000
 DEPTH_WEIGHT = 0.3
 PARAMETER_WEIGHT = 0.02
-YAW_BINS, YAW_SHARE = (30, 60), np.array([1.0, 1.3, 1.6])
+YAW_BINS, YAW_SHARE = (30, 60), np.array([1.0, 1.5, 2.2])
 
 
 def load_images(folder: Path, names: np.ndarray) -> np.ndarray:
@@ -174,6 +181,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="the preset's folder")
     parser.add_argument("--encoder", default="mobilenet_0.5")
+    parser.add_argument("--start", help="preset whose encoder is taken in place of step 2")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--pretrain-crops", type=int, default=390_000)
     parser.add_argument("--crops", type=int, default=480_000)
@@ -193,8 +201,12 @@ def main(argv: list[str] | None = None) -> None:
     move = ParameterMover(model)
     batches = Batches(images, targets, parameters, move, whitening, args)
     held_out = images[targets.held_out], targets.landmarks[targets.held_out]
-    encoder = pretrained_encoder(targets, batches, held_out, args)
-    branch = build_branch(encoder, ParameterLayout(model.n_identity, model.n_expression), 0)
+    if args.start:
+        preset = load_preset(args.start)
+        branch, args.encoder = preset.branch, preset.encoder
+    else:
+        encoder = pretrained_encoder(targets, batches, held_out, args)
+        branch = build_branch(encoder, ParameterLayout(model.n_identity, model.n_expression), 0)
     start_head(branch, whitening.whiten(parameters), images, targets)
     regressor = build_regressor(branch, model, whitening)
     print(f"head started: held-out NME {validation_nme(*held_out, regressor):.2f} %")
