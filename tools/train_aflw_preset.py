@@ -138,7 +138,7 @@ def train(model, batches, steps: int, peak: float, final: float, weights: Path, 
         recent.append(float(result["loss"]))
         if (step + 1) % 500 == 0:
             bar.set_postfix(loss=f"{np.mean(recent[-500:]):.4f}")
-            save_weights(model, weights.with_stem(weights.stem + "-running"))
+            save_weights(model, weights.with_name(f"running-{weights.name}"))
     optimizer.finalize_variable_values(model.trainable_variables)
     save_weights(model, weights)
     print(f"{weights.name}: held-out NME {validate(model):.2f} %", flush=True)

@@ -7,6 +7,14 @@ from keras_scnn.losses.contrastive import (
     contrastive_loss,
     exponential_contrastive_loss,
 )
+from keras_scnn.losses.groups import (
+    GroupContrastiveLoss,
+    RelationalLoss,
+    SupervisedContrastiveLoss,
+    group_contrastive_loss,
+    relational_loss,
+    supervised_contrastive_loss,
+)
 from keras_scnn.losses.identity import IdentityLoss, identity_loss
 from keras_scnn.losses.regression import (
     WPDC,
@@ -21,14 +29,20 @@ __all__ = [
     "WPDC",
     "ContrastiveLoss",
     "ExponentialContrastiveLoss",
+    "GroupContrastiveLoss",
     "IdentityLoss",
     "LandmarkDistance",
     "ParameterLoss",
+    "RelationalLoss",
+    "SupervisedContrastiveLoss",
     "VertexDistance",
     "contrastive_loss",
     "exponential_contrastive_loss",
+    "group_contrastive_loss",
     "identity_loss",
     "landmark_distance",
+    "relational_loss",
+    "supervised_contrastive_loss",
     "vertex_distance",
     "wpdc",
 ]

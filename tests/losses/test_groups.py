@@ -1,0 +1,142 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_scnn.losses import (
+    GroupContrastiveLoss,
+    RelationalLoss,
+    SupervisedContrastiveLoss,
+    group_contrastive_loss,
+    relational_loss,
+    supervised_contrastive_loss,
+)
+
+RNG = np.random.default_rng(0)
+PERSON = np.array([3, 3, 5, 5, 5, 9, 1], np.int32)
+VECTORS = RNG.normal(size=(7, 4)).astype(np.float32)
+UNIT = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+
+
+def pairs(person=PERSON):
+    return list(itertools.combinations(range(len(person)), 2))
+
+
+def slow_contrastive(margin=None, quantile=0.5, factor=1.0):
+    """Pair by pair, the margin by NumPy's lower quantile."""
+    length = {(i, j): np.linalg.norm(VECTORS[i] - VECTORS[j]) for i, j in pairs()}
+    same = [d for (i, j), d in length.items() if PERSON[i] == PERSON[j]]
+    different = [d for (i, j), d in length.items() if PERSON[i] != PERSON[j]]
+    if margin is None:
+        margin = factor * np.quantile(different, quantile, method="lower")
+    push = [max(margin - d, 0) ** 2 for d in different]
+    return np.mean(np.square(same)) / 2 + np.mean(push) / 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"margin": 2.0}, {"margin_quantile": 0.5}, {"margin_quantile": 0.9, "margin_factor": 1.5}],
+)
+def test_group_contrast_is_the_mean_over_each_kind_of_pair(options):
+    names = {"margin_quantile": "quantile", "margin_factor": "factor"}
+    expected = slow_contrastive(**{names.get(k, k): v for k, v in options.items()})
+    found = float(group_contrastive_loss(PERSON, VECTORS, **options))
+    assert found == pytest.approx(expected, rel=1e-5)
+    loss = GroupContrastiveLoss(**options)
+    assert float(loss(PERSON[:, None], VECTORS)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_supervised_contrast_is_the_papers_sum():
+    """Khosla et al. 2020, equation 2, photo by photo."""
+    terms = []
+    for i in range(7):
+        others = [a for a in range(7) if a != i]
+        total = sum(np.exp(UNIT[i] @ UNIT[a] / 0.2) for a in others)
+        same = [p for p in others if PERSON[p] == PERSON[i]]
+        if same:
+            logs = [np.log(np.exp(UNIT[i] @ UNIT[p] / 0.2) / total) for p in same]
+            terms.append(-np.mean(logs))
+    found = float(supervised_contrastive_loss(PERSON, UNIT, temperature=0.2))
+    assert found == pytest.approx(np.mean(terms), rel=1e-5)
+    loss = SupervisedContrastiveLoss(temperature=0.2)
+    assert float(loss(PERSON[:, None], UNIT)) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_relations_are_compared_pair_by_pair_where_both_are_known():
+    teacher = RNG.normal(size=(7, 9)).astype(np.float32)
+    unit = teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
+    known = [p for p in pairs() if 2 not in p]
+    expected = np.mean([(unit[i] @ unit[j] - UNIT[i] @ UNIT[j]) ** 2 for i, j in known])
+    teacher[2] = np.nan
+    assert float(relational_loss(teacher, VECTORS)) == pytest.approx(expected, rel=1e-5)
+    assert float(RelationalLoss()(teacher, VECTORS)) == pytest.approx(expected, rel=1e-5)
+
+
+def gradient(function, values):
+    variable = keras.Variable(values)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            result = function(variable.value)
+        return float(result), np.asarray(tape.gradient(result, variable.value))
+    jax = pytest.importorskip("jax")
+    return float(function(ops.convert_to_tensor(values))), np.asarray(jax.grad(function)(values))
+
+
+NAN = np.full((4, 3), np.nan, np.float32)
+LOSSES = {
+    "contrast": lambda person: lambda v: group_contrastive_loss(person, v),
+    "features": lambda person: lambda v: supervised_contrastive_loss(person, v),
+    "relations": lambda person: lambda v: relational_loss(NAN, v),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("person", [np.zeros(4), np.arange(4)], ids=["one", "all different"])
+def test_a_kind_of_pair_that_is_missing_adds_nothing(name, person):
+    together = np.tile(UNIT[:1], (4, 1))[:, :4]  # four equal vectors: the worst place for slopes
+    value, slope = gradient(LOSSES[name](person.astype(np.int32)), together)
+    assert np.isfinite(slope).all()
+    if name == "relations" or (name == "features" and person.any()):
+        assert value == 0
+    if name == "contrast":
+        assert value == pytest.approx(0, abs=1e-9)
+
+
+def test_pulling_and_pushing_go_the_right_way():
+    """A step down the gradient brings one person's photos together and parts two people's."""
+    _, slope = gradient(LOSSES["contrast"](PERSON), VECTORS)
+    moved = VECTORS - 0.05 * slope
+    assert group_contrastive_loss(PERSON, moved, margin=2.0) < group_contrastive_loss(
+        PERSON, VECTORS, margin=2.0
+    )
+    _, slope = gradient(LOSSES["features"](PERSON), UNIT)
+    moved = UNIT - 0.01 * slope
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    assert supervised_contrastive_loss(PERSON, moved) < supervised_contrastive_loss(PERSON, UNIT)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [GroupContrastiveLoss(margin=3.0), SupervisedContrastiveLoss(0.3), RelationalLoss()],
+    ids=lambda loss: loss.name,
+)
+def test_settings_survive_saving(loss):
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+    assert type(again) is type(loss)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GroupContrastiveLoss(margin_quantile=2), "margin_quantile is 2"),
+        (lambda: SupervisedContrastiveLoss(0), "temperature is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
