@@ -1,5 +1,6 @@
 """The tools that made the released weights: targets, augmentation, landmark offsets."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ TURNING = np.array([[0.8, 0.3, 10.0], [-0.3, 0.8, 25.0]])
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     yield
-    for name in ("aflw_augment", "aflw_fit"):
+    for name in ("aflw_augment", "aflw_fit", "train_aflw_preset"):
         sys.modules.pop(name, None)
 
 
@@ -98,3 +99,27 @@ def test_learned_landmark_offsets_are_those_of_the_annotation(open_face, capsys)
     assert -4.0 < offsets[8, 1] < -1.5
     assert np.abs(np.delete(offsets, [6, 7, 8, 9, 10], axis=0)).max() < 1.0
     assert "mm left over" in capsys.readouterr().out
+
+
+def test_training_keeps_its_weights_and_learns(tmp_path, monkeypatch, capsys):
+    keras = pytest.importorskip("keras")
+    import train_aflw_preset
+
+    monkeypatch.setattr(train_aflw_preset, "KEEP_EVERY", 20)
+    image = keras.Input((8, 8, 3))
+    points = keras.layers.Dense(68 * 3)(keras.layers.Flatten()(image))
+    model = keras.Model(image, {"landmarks": keras.layers.Reshape((68, 3))(points)})
+    rng = np.random.default_rng(0)
+    fixed = rng.uniform(0, 1, (4, 8, 8, 3)), rng.uniform(0, 20, (4, 68, 3)), np.zeros((4, 5))
+    before = train_aflw_preset.validation_nme(*fixed[:2], model)
+    weights = tmp_path / "made.weights.h5"
+    told = []
+    train_aflw_preset.train(
+        model, itertools.repeat(fixed), 200, 0.1, 0.1, weights,
+        lambda m: told.append(train_aflw_preset.validation_nme(*fixed[:2], m)) or told[-1],
+    )  # fmt: skip
+    assert told[0] < 0.8 * before
+    assert {p.name for p in tmp_path.iterdir()} == {weights.name, f"running-{weights.name}"}
+    model.load_weights(weights)
+    assert train_aflw_preset.validation_nme(*fixed[:2], model) == pytest.approx(told[0])
+    assert "held-out NME" in capsys.readouterr().out

@@ -44,6 +44,7 @@ from keras_scnn.storage import atomic_path
 SIZE, HEAD_SAMPLES = 120, 8000
 DEPTH_WEIGHT = 0.3
 PARAMETER_WEIGHT = 0.02
+KEEP_EVERY = 500  # steps
 YAW_BINS, YAW_SHARE = (30, 60), np.array([1.0, 1.5, 2.2])
 
 
@@ -136,8 +137,8 @@ def train(model, batches, steps: int, peak: float, final: float, weights: Path, 
         labels = {"landmarks": landmarks, "parameters": parameters}
         result = model.train_on_batch(images, {k: labels[k] for k in told}, return_dict=True)
         recent.append(float(result["loss"]))
-        if (step + 1) % 500 == 0:
-            bar.set_postfix(loss=f"{np.mean(recent[-500:]):.4f}")
+        if (step + 1) % KEEP_EVERY == 0:
+            bar.set_postfix(loss=f"{np.mean(recent[-KEEP_EVERY:]):.4f}")
             save_weights(model, weights.with_name(f"running-{weights.name}"))
     optimizer.finalize_variable_values(model.trainable_variables)
     save_weights(model, weights)
