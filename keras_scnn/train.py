@@ -82,6 +82,7 @@ class TrainConfig:
     contrast_weight: float = _option(0.1, "of the contrastive loss on shapes, mm")
     feature_weight: float = _option(4.0, "of the identity loss on features")
     margin_quantile: float = _option(0.5, "of the different pairs' distances: the push's margin")
+    augmentation: float = _option(0.0, "strength of the photos' random changes; 1 for real ones")
     precision: str = _option("float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs")
     seed: int = _option(0, "of people, pairs and weights")
 
@@ -146,7 +147,9 @@ def build_network(
 ) -> keras.Model:
     """The compiled Siamese network for crops of ``crop_size`` px."""
     encoder = build_encoder(config.encoder, crop_size, config.encoder_weights or None)
-    network = build_siamese(encoder, model, whitening, config.feature_size)
+    network = build_siamese(
+        encoder, model, whitening, config.feature_size, augmentation=config.augmentation
+    )
     losses = {"parameter_distance": ContrastiveLoss(margin_quantile=config.margin_quantile)}
     losses["feature_similarity"] = IdentityLoss()
     weights = {

@@ -9,8 +9,8 @@ import pytest
 from random_faces import Faces
 
 from keras_scnn.data.aflw_crops import AflwTargets
-from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.geometry.camera import project
+from keras_scnn.landmarks68 import MIRROR68
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "keras_scnn"
 TIERS = (
     {"storage", "geometry"},
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
-    | {"normal_equations", "fitting"},
+    | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},

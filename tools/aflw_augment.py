@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_scnn.data.landmarks68 import MIRROR68
+from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.mirroring import mirror_matrices
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 
@@ -46,17 +47,11 @@ def move_landmarks(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 class ParameterMover:
-    """Moves parameter vectors as ``move_landmarks`` moves landmarks.
-
-    A mirrored face has the mirrored coefficients: each identity component of the open face model
-    is symmetric or antisymmetric, so it keeps or changes its sign, and left expressions swap with
-    right ones. Both follow from the bases by least squares, so any symmetric model will do.
-    """
+    """Moves parameter vectors as ``move_landmarks`` moves landmarks."""
 
     def __init__(self, model: MorphableModel):
         self._layout = ParameterLayout(model.n_identity, model.n_expression)
-        bases = model.identity_basis, model.expression_basis
-        self._identity, self._expression = (_mirror_matrix(b, model.mirror) for b in bases)
+        self._identity, self._expression = mirror_matrices(model)
 
     def __call__(self, matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
         """(12 + K + L,) unwhitened parameters after the (2, 3) similarity."""
@@ -69,12 +64,6 @@ class ParameterMover:
             pose = pose * [-1, 1, 1, 1]
             identity, expression = self._identity @ identity, self._expression @ expression
         return np.concatenate([pose.ravel(), identity, expression], dtype=np.float32)
-
-
-def _mirror_matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    flat = np.float64(basis).reshape(-1, basis.shape[-1])
-    mirrored = (basis[mirror] * np.array([-1, 1, 1])[:, None]).reshape(flat.shape)
-    return np.linalg.lstsq(flat, mirrored, rcond=None)[0]
 
 
 def _jitter(rng, landmarks, size) -> np.ndarray:

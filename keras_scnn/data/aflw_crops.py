@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.landmarks68 import JAW
 from keras_scnn.data.sources import LabeledPhoto, PhotoSource
+from keras_scnn.landmarks68 import JAW
 
 CROP_SIZE = 120
 

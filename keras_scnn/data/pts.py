@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.landmarks68 import JAW
 from keras_scnn.data.sources import LabeledPhoto, PhotoSource
+from keras_scnn.landmarks68 import JAW
 from keras_scnn.storage import atomic_path
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_scnn.models.augmentation import photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
+from keras_scnn.models.jitter import MoveParameters, RandomMove, invert
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 
@@ -19,6 +21,7 @@ def build_siamese(
     whitening: Whitening,
     feature_size: int = FEATURE_SIZE,
     contrast: str = "identity",
+    augmentation: float = 0.0,
 ) -> keras.Model:
     """A functional model of two image inputs whose branch is shared.
 
@@ -29,6 +32,10 @@ def build_siamese(
         feature_size: length of the identity feature, above 0.
         contrast: 'identity': the distance is that of the two neutral shapes, in mm;
             'all': that of all whitened parameters, pose and expression too, as in the paper.
+        augmentation: strength of the changes that photos undergo in training, inside of the
+            network: 0 for none, 1 for training on photos. Both photos of a pair are mirrored or
+            none; whatever is moved, the outputs are those of the photo that was given. Above 0
+            the face model needs mirror partners, and S must be a multiple of 8.
 
     Returns:
         A model from ``image_a`` and ``image_b``, (B, S, S, 3) RGB, 0 to 255, to a dictionary of
@@ -47,7 +54,7 @@ def build_siamese(
     inputs = {
         f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
     }
-    told = {side: branch(inputs[f"image_{side}"]) for side in "ab"}
+    told = _both(branch, list(inputs.values()), face_model, whitening, augmentation)
     distance = parameter_distance_layer(face_model, whitening, contrast)
     outputs = {f"parameters_{side}": told[side]["parameters"] for side in "ab"}
     outputs |= {f"landmarks_{side}": decode(told[side]["parameters"]) for side in "ab"}
@@ -56,6 +63,21 @@ def build_siamese(
     cosine = similarity([told[side]["features"] for side in "ab"])
     outputs["feature_similarity"] = ops.squeeze(cosine, axis=-1)
     return keras.Model(inputs, outputs, name="siamese")
+
+
+def _both(branch, images, face_model, whitening, augmentation) -> dict[str, dict]:
+    """The branch's outputs of each side, with augmentation in training."""
+    if not augmentation:
+        return dict(zip("ab", map(branch, images), strict=True))
+    moved, matrices = RandomMove(
+        0.035 * augmentation, 0.07 * augmentation, 15 * augmentation, name="move"
+    )(images)
+    change = keras.Sequential(photometric_layers(augmentation), name="photometry")
+    move_back = MoveParameters.of(face_model, whitening, name="move_back")
+    told = [dict(branch(change(image))) for image in moved]
+    for outputs, matrix in zip(told, matrices, strict=True):
+        outputs["parameters"] = move_back(outputs["parameters"], invert(matrix))
+    return dict(zip("ab", told, strict=True))
 
 
 def parameter_distance_layer(

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from keras_scnn.data.landmarks68 import JAW
 from keras_scnn.data.pts import PtsFolder, read_pts, write_pts
+from keras_scnn.landmarks68 import JAW
 
 POINTS = "\n".join(f"{1 + i}.5 {101 + i}.25" for i in range(68))
 PUBLISHED = f"version: 1\nn_points:  68\n{{\n{POINTS}\n}}\n"

@@ -12,8 +12,8 @@ from annotated_faces import (
 )
 
 from keras_scnn.data.bfm_landmarks import BfmLandmarks
-from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.data.w300lp import W300LP, scan
+from keras_scnn.landmarks68 import MIRROR68
 
 NAMES = [
     "AFW/AFW_111_1_0.jpg",

@@ -7,10 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
-from keras_scnn.models import build_encoder, build_siamese
-from keras_scnn.parameters import ParameterLayout
+from keras_scnn.models import build_encoder, build_siamese, siamese
+from keras_scnn.parameters import ParameterLayout, Whitening
 
 SIZE, BATCH = 32, 6
 
@@ -65,6 +66,50 @@ def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, ti
     effect = np.sqrt((basis**2).sum(axis=(0, 1)) / tiny_face_model.n_vertices)  # mm, RMS
     expected = np.sqrt((((a - b) * effect) ** 2).sum(axis=1))
     np.testing.assert_allclose(told["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
+    open_face, monkeypatch
+):
+    """A branch that finds the center of light: however photos are moved, it is taken back."""
+    monkeypatch.setattr(siamese, "photometric_layers", lambda _: [keras.layers.Identity()])
+    size = ParameterLayout(open_face.n_identity, open_face.n_expression).size
+    mean = np.zeros(size, np.float32)
+    mean[[0, 5, 10]] = [0.4, -0.4, 0.4]
+    image = keras.Input((64, 64, 3))
+    light, grid = ops.sum(image, axis=-1), ops.arange(64, dtype="float32")
+    total = ops.sum(light, axis=(1, 2))
+    x = ops.sum(light * grid, axis=(1, 2)) / total
+    y = ops.sum(light * grid[:, None], axis=(1, 2)) / total
+    place = ops.one_hot([3, 7], size, dtype="float32")
+    told = x[:, None] * place[0] + y[:, None] * place[1]
+    branch = keras.Model(image, {"parameters": told})
+    images = [keras.Input((64, 64, 3)) for _ in "ab"]
+    outputs = siamese._both(branch, images, open_face, Whitening(mean, np.ones(size)), 1.0)
+    network = keras.Model(images, [outputs[side]["parameters"] for side in "ab"])
+    photos = np.zeros((40, 64, 64, 3), np.float32)
+    photos[:, 20:25, 36:43] = 255
+    for training in (False, True):
+        for found in network([photos, photos], training=training):
+            expected = np.tile([39.0, 22.0], (40, 1))
+            np.testing.assert_allclose(np.asarray(found)[:, [3, 7]], expected, atol=0.1)
+    assert np.abs(np.asarray(found)[:, 0]).std() > 1e-3, "size and turn show that it was moved"
+
+
+def test_an_augmented_network_trains_and_is_the_same_branch(open_face):
+    size = ParameterLayout(open_face.n_identity, open_face.n_expression).size
+    whitening = Whitening(np.zeros(size), np.ones(size))
+    network = make(open_face, whitening, augmentation=1.0)
+    compile_all(network, open_face, whitening)
+    photos, labels = batch(open_face)
+    one, two = (network(photos, training=True)["landmarks_a"] for _ in range(2))
+    assert np.abs(np.asarray(one) - np.asarray(two)).max() > 1e-3
+    assert np.isfinite(network.train_on_batch(photos, labels)[0])
+    plain = make(open_face, whitening)
+    plain.get_layer("branch").set_weights(network.get_layer("branch").get_weights())
+    np.testing.assert_allclose(
+        network(photos)["parameters_a"], plain(photos)["parameters_a"], atol=1e-3
+    )
 
 
 def test_contrast_on_all_parameters_is_the_papers_distance(tiny_face_model, tiny_whitening):

@@ -1,0 +1,34 @@
+"""The mirror image of a face, in the coefficients of a face model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_scnn.morphable_model import MorphableModel
+
+
+def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
+    """What mirroring does to identity and expression coefficients.
+
+    Mirrored vertices are ``vertices[mirror] * [-1, 1, 1]``. In a symmetric model the mirrored bases
+    span the same faces, so the coefficients follow by least squares: for the open face model each
+    identity component keeps its sign or changes it, and left and right expressions swap.
+
+    Args:
+        model: with mirror partners.
+
+    Returns:
+        (K, K) and (L, L) float32 matrices, to be multiplied with coefficients from the left.
+
+    Raises:
+        ValueError: the model has no mirror partners.
+    """
+    if model.mirror is None:
+        raise ValueError(f"face model '{model.name}' has no mirror partners")
+    return tuple(_matrix(b, model.mirror) for b in (model.identity_basis, model.expression_basis))
+
+
+def _matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    flat = np.float64(basis).reshape(-1, basis.shape[-1])
+    mirrored = (basis[mirror] * np.array([-1, 1, 1])[:, None]).reshape(flat.shape)
+    return np.linalg.lstsq(flat, mirrored, rcond=None)[0].astype(np.float32)

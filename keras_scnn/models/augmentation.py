@@ -1,0 +1,173 @@
+"""Photometric augmentation of face crops, as layers that run on the accelerator inside of a step.
+
+Images are (B, S, S, 3) RGB, 0 to 255; every image of a batch gets random values of its own. Outside
+of training nothing is changed. What Keras has is Keras's; this module adds what it has not.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers, ops, random
+
+RANGE = (0, 255)
+BLOCK = 8
+# Quantization steps of luminance at quality 50: ITU-T T.81 (1992), annex K, table K.1.
+LUMINANCE_STEPS = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    np.float32,
+)
+
+
+class _RandomLayer(layers.Layer):
+    """A layer with a source of randomness that is the identity outside of training."""
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.generator = random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        images = ops.cast(images, self.compute_dtype)
+        return self.change(images) if training else images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def _uniform(self, images, low, high):
+        """(B, 1, 1, 1) a number for each image."""
+        shape = (ops.shape(images)[0], 1, 1, 1)
+        return random.uniform(shape, low, high, dtype=self.compute_dtype, seed=self.generator)
+
+    def _choose(self, images, share):
+        """(B, 1, 1, 1) 1 for a share of the images, else 0."""
+        return ops.cast(self._uniform(images, 0.0, 1.0) < share, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class RandomChannelGain(_RandomLayer):
+    """Multiplies each color channel by ``exp`` of a normal number: white balance.
+
+    Args:
+        deviation: standard deviation of the logarithm.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, deviation: float, seed=None, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.deviation = deviation
+
+    def change(self, images):
+        shape = (ops.shape(images)[0], 1, 1, 3)
+        normal = random.normal(shape, dtype=self.compute_dtype, seed=self.generator)
+        return ops.clip(images * ops.exp(self.deviation * normal), *RANGE)
+
+    def get_config(self):
+        return {**super().get_config(), "deviation": self.deviation, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class RandomNoise(_RandomLayer):
+    """Adds white noise whose standard deviation is uniform from 0 to ``most``, image by image."""
+
+    def __init__(self, most: float, seed=None, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.most = most
+
+    def change(self, images):
+        noise = random.normal(ops.shape(images), dtype=self.compute_dtype, seed=self.generator)
+        return ops.clip(images + self._uniform(images, 0.0, 1.0) * self.most * noise, *RANGE)
+
+    def get_config(self):
+        return {**super().get_config(), "most": self.most, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class RandomBlocks(_RandomLayer):
+    """JPEG-like blocks: quantizes the cosine transform of 8x8 blocks, as JPEG does luminance.
+
+    Args:
+        share: of the images, 0 to 1.
+        coarseness: lowest and highest factor of the quantization steps, uniform in the logarithm;
+            1 is JPEG's quality 50, 5 its quality 10.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: (when built) the image's sides are no multiples of 8.
+    """
+
+    def __init__(self, share: float, coarseness=(0.5, 5.0), seed=None, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.share, self.coarseness = share, tuple(coarseness)
+
+    def build(self, input_shape):
+        if input_shape[1] % BLOCK or input_shape[2] % BLOCK:
+            raise ValueError(f"images of {input_shape[1:3]} px; sides must be multiples of {BLOCK}")
+        self.built = True
+
+    def change(self, images):
+        height, width = images.shape[1:3]
+        transform = cosine_transform().astype(self.compute_dtype)
+        blocks = ops.reshape(
+            images - 128, (-1, height // BLOCK, BLOCK, width // BLOCK, BLOCK, images.shape[3])
+        )
+        waves = ops.einsum("ui,vj,bhiwjc->bhwcuv", transform, transform, blocks)
+        flat = ops.reshape(waves, (-1, waves.shape[1] * waves.shape[2] * waves.shape[3], BLOCK**2))
+        low, high = np.log(self.coarseness)
+        factor = ops.exp(self._uniform(images, low, high))[..., 0]
+        steps = factor * LUMINANCE_STEPS.astype(self.compute_dtype).ravel()
+        waves = ops.reshape(ops.round(flat / steps) * steps, ops.shape(waves))
+        blocks = ops.einsum("ui,vj,bhwcuv->bhiwjc", transform, transform, waves)
+        blocky = ops.clip(ops.reshape(blocks, ops.shape(images)) + 128, *RANGE)
+        chosen = self._choose(images, self.share)
+        return images + chosen * (blocky - images)
+
+    def get_config(self):
+        own = {"share": self.share, "coarseness": self.coarseness, "seed": self.seed}
+        return {**super().get_config(), **own}
+
+
+def cosine_transform() -> np.ndarray:
+    """(8, 8) float32, the orthonormal DCT-II: row u holds ``cos((2 i + 1) u pi / 16)``, scaled."""
+    u, i = np.mgrid[:BLOCK, :BLOCK]
+    rows = np.cos((2 * i + 1) * u * np.pi / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    rows[0] /= np.sqrt(2)
+    return rows.astype(np.float32)
+
+
+def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[layers.Layer]:
+    """Color, blur, noise, blocks, gray, and erasing, in the order in which a camera has them.
+
+    Args:
+        strength: 0 changes nothing, 1 is for training on photos.
+        seed: of all of them; None: random.
+
+    Raises:
+        ValueError: the strength is below 0.
+    """
+    if strength < 0:
+        raise ValueError(f"strength is {strength}; it must be 0 or more")
+    seeds = iter(range(8)) if seed is None else iter(range(8 * seed, 8 * seed + 8))
+    options = [{"seed": None if seed is None else next(seeds)} for _ in range(8)]
+    ranged = [{**one, "value_range": RANGE} for one in options]
+    share = min(strength, 2.0)
+    return [
+        layers.RandomBrightness(min(0.12 * strength, 1.0), **ranged[0]),
+        layers.RandomContrast(min(0.3 * strength, 0.9), **ranged[1]),
+        layers.RandomSaturation((max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * share), **ranged[2]),
+        RandomChannelGain(0.08 * strength, **options[3]),
+        layers.RandomGaussianBlur(min(0.3 * share, 1.0), 5, (0.3, 1.0), **ranged[4]),
+        layers.RandomErasing(min(0.2 * share, 1.0), scale=(0.02, 0.15), **ranged[5]),
+        RandomNoise(8.0 * strength, **options[6]),
+        layers.RandomGrayscale(min(0.1 * share, 1.0), seed=options[7]["seed"]),
+        RandomBlocks(min(0.2 * share, 1.0), seed=options[7]["seed"]),
+    ]

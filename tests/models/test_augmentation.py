@@ -1,0 +1,108 @@
+import io
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+from scipy.fft import dctn
+from skimage import data
+
+from keras_scnn.models.augmentation import (
+    RandomBlocks,
+    RandomChannelGain,
+    RandomNoise,
+    cosine_transform,
+    photometric_layers,
+)
+
+FACE = data.astronaut()[40:200, 140:300].astype(np.float32)
+BATCH = np.tile(FACE, (6, 1, 1, 1))
+OWN = {
+    "gain": lambda: RandomChannelGain(0.2, seed=1),
+    "noise": lambda: RandomNoise(20.0, seed=1),
+    "blocks": lambda: RandomBlocks(0.5, seed=1),
+}
+EACH = {**OWN, "all": lambda: keras.Sequential(photometric_layers(seed=1))}
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_image_changes_in_its_own_way_within_the_range(name):
+    changed = np.asarray(EACH[name]()(BATCH, training=True))
+    assert changed.shape == BATCH.shape and changed.dtype == np.float32
+    assert changed.min() >= 0 and changed.max() <= 255
+    assert np.isfinite(changed).all()
+    distinct = {changed[i].tobytes() for i in range(6)}
+    assert len(distinct) >= (2 if name == "blocks" else 6)
+    # It stays the picture that it was.
+    for image in changed:
+        assert np.corrcoef(image.ravel(), FACE.ravel())[0, 1] > 0.6
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_outside_of_training_nothing_changes(name):
+    np.testing.assert_array_equal(EACH[name]()(BATCH, training=False), BATCH)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_seed_repeats_the_changes(name):
+    one, two = (np.asarray(EACH[name]()(BATCH, training=True)) for _ in range(2))
+    np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_settings_survive_saving(name):
+    layer = OWN[name]()
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert again.get_config() == layer.get_config()
+    np.testing.assert_allclose(again(BATCH, training=True), OWN[name]()(BATCH, training=True))
+
+
+def test_strength_0_changes_nothing_and_less_than_0_is_refused():
+    changed = keras.Sequential(photometric_layers(0, seed=1))(BATCH, training=True)
+    np.testing.assert_allclose(changed, BATCH, atol=1e-2)
+    with pytest.raises(ValueError, match="strength is -1"):
+        photometric_layers(-1)
+
+
+def test_noise_is_white_and_of_the_size_asked_for():
+    gray = np.full((300, 16, 16, 3), 128, np.float32)
+    noise = np.asarray(RandomNoise(10.0, seed=1)(gray, training=True)) - 128
+    each = noise.std(axis=(1, 2, 3))
+    # Uniform from 0 to 10.
+    assert each.mean() == pytest.approx(5, abs=0.6)
+    assert each.max() < 11
+    assert np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1] == pytest.approx(
+        0, abs=0.02
+    )
+
+
+def test_gains_are_a_factor_of_each_channel():
+    gray = np.full((500, 4, 4, 3), 60, np.float32)
+    factor = np.asarray(RandomChannelGain(0.2, seed=1)(gray, training=True)) / 60
+    assert np.ptp(factor, axis=(1, 2)).max() < 1e-5
+    logs = np.log(factor[:, 0, 0])
+    assert logs.std() == pytest.approx(0.2, rel=0.1)
+    assert np.corrcoef(logs[:, 0], logs[:, 1])[0, 1] == pytest.approx(0, abs=0.15)
+
+
+def test_the_cosine_transform_is_scipys():
+    block = np.random.default_rng(0).normal(size=(8, 8))
+    d = cosine_transform().astype(float)
+    np.testing.assert_allclose(d @ block @ d.T, dctn(block, norm="ortho"), atol=1e-5)
+
+
+def test_blocks_are_those_of_jpeg():
+    """A gray picture at quality 50, whose steps are the standard's table, by Pillow's own coder."""
+    gray = np.repeat(FACE.mean(axis=-1, keepdims=True), 3, axis=-1).round()
+    coded = io.BytesIO()
+    PIL.Image.fromarray(gray[..., 0].astype(np.uint8)).save(coded, "jpeg", quality=50)
+    expected = np.asarray(PIL.Image.open(coded), np.float32)
+    layer = RandomBlocks(1.0, coarseness=(1.0, 1.0), seed=1)
+    found = np.asarray(layer(gray[None], training=True))[0, ..., 0]
+    assert np.abs(found - expected).mean() < 0.6
+    assert np.abs(gray[..., 0] - expected).mean() > 2
+
+
+def test_blocks_need_whole_blocks():
+    with pytest.raises(ValueError, match="multiples of 8"):
+        RandomBlocks(1.0)(BATCH[:, :20, :20])
