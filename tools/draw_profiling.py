@@ -1,0 +1,61 @@
+"""Draw photos of a folder beside the same faces turned by ``keras_scnn.data.profiling``.
+
+python tools/draw_profiling.py PHOTO... --out sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn import Reconstructor
+from keras_scnn.cropping import FaceBox, crop_face
+from keras_scnn.data.profiling import turn_face
+from keras_scnn.drawing import draw_landmarks, grid
+from keras_scnn.geometry.camera import project, transform_camera
+from keras_scnn.io import read_image, write_image
+from keras_scnn.parameters import FaceParameters
+
+TURNS = ((-45, 0), (-30, 0), (-15, 0), (0, 0), (15, 0), (30, 0), (45, 0), (20, 15), (-20, -15))
+
+
+def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -> list[np.ndarray]:
+    """The face of a photo at each of TURNS; [] where there is no face."""
+    photo = read_image(path)
+    faces = reconstructor(photo)
+    if not faces:
+        return []
+    box = faces[0].box
+    center = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
+    crop = crop_face(photo, FaceBox.square(center, 1.6 * box.width), size)
+    told = faces[0].parameters
+    pose = transform_camera(crop.crop_from_image, told.pose)
+    face, made = FaceParameters(pose, told.identity, told.expression), []
+    for yaw, pitch in TURNS:
+        image, turned = turn_face(crop.image, faces[0].model, face, yaw, pitch)
+        if marks:
+            shape = faces[0].model.landmarks(turned.identity, turned.expression)
+            image = draw_landmarks(image, project(turned.pose, shape))
+        made.append(image)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=200)
+    parser.add_argument("--marks", action="store_true", help="draw the landmarks too")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    reconstructor = Reconstructor.from_preset()
+    made = [pictures(reconstructor, p, args.size, args.marks) for p in tqdm(args.photos)]
+    write_image(args.out, grid([image for row in made for image in row], len(TURNS)))
+
+
+if __name__ == "__main__":
+    main()
