@@ -23,7 +23,8 @@ TIERS = (
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate"},
+    {"config", "prediction", "training", "train", "evaluate"}
+    | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
 COMMANDS = {"reconstruct", "train", "evaluate"}
 TENSORFLOW_HOMES = {"data", "export"}
