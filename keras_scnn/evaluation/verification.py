@@ -51,7 +51,6 @@ class RankedPairs:
         same: (P,) bool, of one person.
         fold: (P,) int.
         cuts: (C,) possible numbers of accepted pairs: none that parts equal distances.
-        thresholds: (C,) the distances below which so many pairs lie.
     """
 
     order: np.ndarray
@@ -59,7 +58,6 @@ class RankedPairs:
     same: np.ndarray
     fold: np.ndarray
     cuts: np.ndarray
-    thresholds: np.ndarray
 
 
 def verification(
@@ -102,11 +100,8 @@ def rank_pairs(
         raise ValueError(f"fold has the shape {fold.shape}; it must be (P,), of two folds or more")
     order = np.argsort(distance, kind="stable")
     ordered = distance[order]
-    beyond = np.nextafter(ordered[-1], np.inf)
-    middles = np.concatenate([ordered[:1], (ordered[1:] + ordered[:-1]) / 2, [beyond]])
-    possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])
-    cuts = np.flatnonzero(possible)
-    return RankedPairs(order, ordered, same[order], fold[order], cuts, middles[cuts])
+    cuts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1], [True]]))
+    return RankedPairs(order, ordered, same[order], fold[order], cuts)
 
 
 def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,14 +158,35 @@ def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> V
 def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out."""
     of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]
-    signed = np.where(ranked.same, weights, -weights) * of_fold
     # Accepting one more pair gains its weight where it is of one person, and loses it elsewhere.
-    gained = np.concatenate([np.zeros((len(of_fold), 1)), np.cumsum(signed, axis=1)], axis=1)
-    gained = gained[:, ranked.cuts]
-    best = np.argmax(gained.sum(axis=0) - gained, axis=1)
-    own = gained[np.arange(len(best)), best] + of_fold @ (weights * ~ranked.same)
-    total = of_fold @ weights
-    return own[total > 0] / total[total > 0], ranked.thresholds[best][total > 0]
+    gained = _running_sum(np.where(ranked.same, weights, -weights) * of_fold)
+    met = _running_sum(weights * of_fold)
+    by_others = [(part.sum(axis=0) - part)[:, ranked.cuts] for part in (gained, met)]
+    pairs = zip(*by_others, strict=True)
+    thresholds = np.array([_best_threshold(ranked, gain, count) for gain, count in pairs])
+    accepted = np.searchsorted(ranked.distance, thresholds)
+    right = gained[np.arange(len(of_fold)), accepted] + of_fold @ (weights * ~ranked.same)
+    total = met[:, -1]
+    return right[total > 0] / total[total > 0], thresholds[total > 0]
+
+
+def _running_sum(rows: np.ndarray) -> np.ndarray:
+    """(F, P + 1) sums of the first 0, 1, ... P values of each row."""
+    return np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
+
+
+def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> float:
+    """The lowest distance below which the (C,) gain is greatest, given the weight met so far (C,).
+
+    It lies in the middle between the nearest two pairs that have a weight.
+    """
+    best = int(np.argmax(gain))
+    end = int(np.searchsorted(met, met[best], side="right")) - 1
+    last = end == len(met) - 1
+    if best == 0:
+        return float(ranked.distance[0 if last else ranked.cuts[end]])
+    below, above = ranked.distance[[ranked.cuts[best] - 1, ranked.cuts[end] - last]]
+    return float(np.nextafter(below, np.inf) if last else (below + above) / 2)
 
 
 def rates(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
