@@ -163,7 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         results = evaluate(load_preset(args.preset), args)
-        name, data = Path(args.preset).resolve().name, args.data.resolve().name
+        name, data = Path(args.preset).resolve().name, args.data.resolve()
+        data = data.stem if data.is_file() else data.name
         print(write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
