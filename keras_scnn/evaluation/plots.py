@@ -94,7 +94,9 @@ def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
     figure, axes = _figure(len(panels), title, width=4.2)
     for axis, draw in zip(axes, panels, strict=True):
         draw(axis, curves)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(
+            frameon=False, fontsize=8, loc="lower right" if draw is _draw_cumulative else None
+        )
     figure.savefig(Path(path), dpi=120)
 
 
