@@ -28,7 +28,7 @@ from keras_scnn.data.pipeline import pair_dataset
 from keras_scnn.data.records import part_of, split_people
 from keras_scnn.data.synthetic import SyntheticConfig, cached_records
 from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
-from keras_scnn.evaluation.report import plot_curves
+from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.losses import ContrastiveLoss, IdentityLoss, LandmarkDistance, ParameterLoss
 from keras_scnn.models import Preset, build_encoder, build_siamese, load_preset, save_preset

@@ -23,7 +23,8 @@ TIERS = (
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
     {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare"}
+    | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
 COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
 TENSORFLOW_HOMES = {"data", "export"}

@@ -7,11 +7,13 @@ import pytest
 import scipy.io
 
 from keras_scnn.data.records import FaceRecords, save_records
-from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main, predict
+from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset, build_branch
 from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.prediction import Predictions, predict
+from keras_scnn.records_protocol import shape_coordinates
 
 SIZE, YAW = 32, np.deg2rad(25)
 
@@ -122,6 +124,133 @@ def test_records_of_another_face_model_or_size_are_refused(preset, records):
         evaluate_records(preset, small)
 
 
+def told(preset, parameters, features=None, noise=None) -> Predictions:
+    """What a network would say that knows the parameters; ``noise`` is added to the landmarks."""
+    landmarks = project(
+        parameters.pose, preset.face_model.landmarks(parameters.identity, parameters.expression)
+    )
+    return Predictions(landmarks + (0 if noise is None else noise), parameters, features)
+
+
+def test_annotation_plus_noise_has_the_errors_of_the_noise(preset, photos, truth, monkeypatch):
+    points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"]
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(2, 68, 3))
+    both = FaceParameters(
+        *(np.stack([a, a]) for a in (truth.pose, truth.identity, truth.expression))
+    )
+    monkeypatch.setattr(
+        "keras_scnn.aflw_protocol.predict", lambda *_: told(preset, both, noise=noise)
+    )
+    found = evaluate_aflw2000(preset, photos, resamples=50)
+    # The crop's pixels are three of the photo; depth errors count from their mean.
+    side = np.sqrt(np.prod(np.ptp(points[:2], axis=1)))
+    noise[..., 2] -= noise[..., 2].mean(axis=1, keepdims=True)
+    flat, deep = (np.linalg.norm(noise[..., :d], axis=-1).mean(axis=1) for d in (2, 3))
+    np.testing.assert_allclose(found.curves["error_2d"], 300 * flat / side, atol=1e-3)
+    np.testing.assert_allclose(found.curves["error_3d"], 300 * deep / side, atol=1e-3)
+    assert found.landmarks.mean_percent == pytest.approx(300 * flat.mean() / side, rel=1e-4)
+    assert found.landmarks_3d.mean_percent == pytest.approx(300 * deep.mean() / side, rel=1e-4)
+    # Resamples of two faces: one twice, the other twice, or both.
+    low, high = found.intervals["landmarks.mean_percent"]
+    assert (low, high) == pytest.approx(
+        (300 * flat.min() / side, 300 * flat.max() / side), rel=1e-4
+    )
+
+
+def test_an_annotation_anew_is_measured_beside_the_original(preset, photos, tmp_path):
+    points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2]
+    side = np.sqrt(np.prod(np.ptp(points, axis=1)))
+    np.save(tmp_path / "again.npy", np.stack([points.T + [3, 4], points.T]))
+    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
+    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert found.reannotated.mean_percent == pytest.approx(50 * 5 / side, abs=1e-3)
+    assert any("again.npy" in note for note in found.notes)
+
+
+def test_an_unreadable_photo_is_listed_and_the_rest_is_measured(preset, photos, tmp_path):
+    points = scipy.io.loadmat(photos / "two.mat")["pt3d_68"][:2]
+    (photos / "one.jpg").write_text("no photo")
+    np.save(tmp_path / "again.npy", np.stack([points.T + 99, points.T]))
+    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy")
+    assert found.landmarks.bins_count == (1, 0, 0)
+    assert found.reannotated.mean_percent == pytest.approx(0, abs=1e-3)  # of the second face
+    assert len(found.left_out) == 1
+    assert "one.jpg" in found.left_out[0]
+    (photos / "two.jpg").write_text("no photo")
+    with pytest.raises(ValueError, match="none of 2 photos can be read"):
+        evaluate_aflw2000(preset, photos)
+
+
+def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, truth, tmp_path):
+    model = preset.face_model
+    true = model.landmarks(truth.identity).astype(np.float64)
+    rng = np.random.default_rng(3)
+    # A basis in which each person is the same mean face plus the first component.
+    basis = rng.normal(0, 1e3, (68, 3, 2))
+    np.savez(tmp_path / "basis.npz", mean=1000 * true - 2 * basis[..., 0], identity_basis=basis)
+    for name in ("one", "two"):
+        arrays = scipy.io.loadmat(photos / f"{name}.mat")
+        arrays = {key: arrays[key] for key in ("pt3d_68", "Pose_Para")}
+        arrays["Shape_Para"] = np.array([[2.0], [0.0]])
+        scipy.io.savemat(photos / f"{name}.mat", arrays)
+    found = evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz", resamples=10)
+    assert found.shape68.vertex_mm == pytest.approx(0, abs=1e-3)
+    assert found.shape68.raw_vertex_mm == pytest.approx(0, abs=1e-3)
+    deviation = 2 * (basis[..., 0] - basis[..., 0].mean(axis=0)) / 1000
+    expected = np.linalg.norm(deviation, axis=1).mean()
+    assert found.shape68.raw_mean_face_mm == pytest.approx(expected, rel=1e-4)
+    assert found.shape68.explained_variance == pytest.approx(1, abs=1e-4)
+    assert found.model_mean_mm > 0
+    assert "shape68.vertex_mm" in found.intervals
+
+
+def test_a_network_that_knows_everything_has_no_error_on_records(preset, records, monkeypatch):
+    true = FaceParameters.from_vector(records.parameters, preset.layout)
+    features = np.eye(8, dtype=np.float32)[records.identity]
+    monkeypatch.setattr(
+        "keras_scnn.records_protocol.predict", lambda *_: told(preset, true, features)
+    )
+    found = evaluate_records(preset, records, resamples=20)
+    for value in (
+        found.landmarks.mean_percent,
+        found.landmarks_3d.mean_percent,
+        found.dense_percent,
+        found.dense_3d_percent,
+        found.shape.vertex_mm,
+        found.shape_ratio,
+        found.feature_ratio,
+        found.shape_verification.eer_percent,
+    ):
+        assert value == pytest.approx(0, abs=1e-3)
+    assert found.shape.explained_variance == pytest.approx(1, abs=1e-4)
+    assert found.shape_verification.accuracy_percent == 100
+    assert found.feature_retrieval.rank1_percent == 100
+    assert found.intervals["feature_verification.accuracy_percent"] == (100, 100)
+
+
+def test_the_dense_error_is_that_of_the_vertices(preset, records, monkeypatch):
+    true = FaceParameters.from_vector(records.parameters, preset.layout)
+    moved = FaceParameters(
+        true.pose + np.eye(4)[3] * [[3], [4], [0]], true.identity, true.expression
+    )
+    monkeypatch.setattr("keras_scnn.records_protocol.predict", lambda *_: told(preset, moved))
+    found = evaluate_records(preset, records, resamples=0)
+    extent = np.ptp(records.landmarks[..., :2].astype(float), axis=1)
+    expected = np.mean(500 / np.sqrt(extent.prod(axis=1)))  # every vertex is off by (3, 4) px
+    assert found.dense_percent == pytest.approx(expected, rel=1e-4)
+    assert found.dense_3d_percent == pytest.approx(expected, rel=1e-4)
+    assert found.landmarks.faces_percent == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_distance_of_shapes_is_that_of_their_vertices(tiny_face_model):
+    identity = np.random.default_rng(0).normal(size=(2, 6))
+    one, two = shape_coordinates(tiny_face_model, identity)
+    a, b = tiny_face_model.vertices(identity)
+    expected = np.sqrt(((a - b) ** 2).sum(axis=1).mean())
+    assert np.linalg.norm(one - two) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_command_writes_table_json_and_plot(
     preset, photos, records, tmp_path, capsys, monkeypatch
 ):
@@ -134,7 +263,8 @@ def test_the_command_writes_table_json_and_plot(
         text = (out / f"run-{data.name}.json").read_text()
         assert "NaN" not in text
         assert json.loads(text)["landmarks"]["bins_percent"][2] is None  # no face has this yaw
-        assert cv2.imread(str(out / f"run-{data.name}.png")) is not None
+        for name in (f"run-{data.name}.png", f"run-{data.name}-curves.png"):
+            assert cv2.imread(str(out / name)) is not None
 
 
 def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
@@ -143,6 +273,25 @@ def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
     monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
     assert main(["run", "--data", str(tmp_path / "no-data")]) == 2
     assert "no-data: no such folder" in capsys.readouterr().err
+    assert main(["run", "--data", str(tmp_path)]) == 2
+    assert "holds neither" in capsys.readouterr().err
+
+
+def test_the_convention_is_said_and_options_are_for_their_data(
+    preset, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    command = ["run", "--data", str(photos), "--out", str(tmp_path / "out"), "--resamples", "9"]
+    assert main([*command, "--convention", "field"]) == 0
+    shown = capsys.readouterr().out
+    assert "convention 'field'" in shown
+    assert "9 bootstrap resamples" in shown
+    assert main([*command, "--photos", str(tmp_path)]) == 2
+    assert "--photos is for a pairs file" in capsys.readouterr().err
+    (photos / "one.jpg").unlink()
+    (photos / "one.jpg").write_text("no photo")
+    assert main(command) == 0
+    assert "left out" in capsys.readouterr().err
 
 
 def test_the_released_preset_reaches_its_results_on_real_photos(shared_data):

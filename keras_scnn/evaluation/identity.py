@@ -1,90 +1,48 @@
-"""Is the reconstructed face that person's face? Shape error, distance ratio, verification."""
+"""Do photos of one person give one face? Distance ratio, retrieval, and all at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.spatial.distance import cdist
 
-from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.evaluation.bootstrap import weighted_mean
+from keras_scnn.evaluation.pairs import Pairs
+from keras_scnn.evaluation.verification import (
+    RankedPairs,
+    Verification,
+    checked_pairs,
+    rank_pairs,
+    rates,
+    summarize_pairs,
+)
 
-CHUNK = 64
-
-
-@dataclass(frozen=True)
-class ShapeError:
-    """Error of neutral shapes in millimeters, after a similarity alignment of each.
-
-    Attributes:
-        vertex_mm: mean distance of corresponding vertices.
-        mean_face_mm: the same for the mean face in place of every prediction.
-        relative: ``vertex_mm / mean_face_mm``: below 1 is better than no identity at all.
-        n_faces: faces counted.
-    """
-
-    vertex_mm: float
-    mean_face_mm: float
-    relative: float
-    n_faces: int
+CHUNK = 256
+CURVE_POINTS = 200
 
 
 @dataclass(frozen=True)
-class Verification:
-    """How well a distance tells pairs of one person from pairs of two.
+class Retrieval:
+    """Each photo asks all others for its person, the nearest first.
 
     Attributes:
-        accuracy_percent: mean over the folds; each fold's threshold comes from the others.
-        accuracy_std_percent: standard deviation over the folds.
-        auc: probability that a pair of one person is closer than a pair of two, 0 to 1; ties
-            count half.
-        threshold: mean of the folds' thresholds, in the distance's unit.
-        n_pairs: pairs counted.
+        rank1_percent, rank5_percent: photos whose person is the nearest, or among the nearest 5.
+        mean_reciprocal_rank: mean of 1 over the rank of the person's nearest photo, 0 to 1.
+        n_probes: photos that asked: those whose person has another one.
+        n_gallery: photos that there are.
     """
 
-    accuracy_percent: float
-    accuracy_std_percent: float
-    auc: float
-    threshold: float
-    n_pairs: int
+    rank1_percent: float
+    rank5_percent: float
+    mean_reciprocal_rank: float
+    n_probes: int
+    n_gallery: int
 
 
-def shape_error(predicted: np.ndarray, true: np.ndarray, mean_face: np.ndarray) -> ShapeError:
-    """Compare neutral shapes, each aligned to the true one by its best similarity.
-
-    Args:
-        predicted: (M, N, 3) mm, any pose and scale.
-        true: (M, N, 3) mm.
-        mean_face: (N, 3) mm, what a method without identity would answer.
-
-    Raises:
-        ValueError: the shapes do not fit, or there is no face.
-    """
-    predicted, true = np.asarray(predicted), np.asarray(true)
-    if predicted.shape != true.shape or true.ndim != 3 or true.shape[1:] != mean_face.shape:
-        raise ValueError(
-            f"predicted, true and mean_face have the shapes {predicted.shape}, {true.shape} and "
-            f"{mean_face.shape}; they must be (M, N, 3), (M, N, 3) and (N, 3)"
-        )
-    if not len(true):
-        raise ValueError("there is no face to compare")
-    ours = float(_aligned_distance(predicted, true).mean())
-    means = np.broadcast_to(mean_face, true.shape)
-    base = float(_aligned_distance(means, true).mean())
-    return ShapeError(ours, base, ours / base if base else float("inf"), len(true))
-
-
-def _aligned_distance(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(M,) mean distance of each aligned source to its target; by chunks, to save memory."""
-    found = []
-    for start in range(0, len(target), CHUNK):
-        part = slice(start, start + CHUNK)
-        moved = apply_similarity(*similarity_alignment(source[part], target[part]), source[part])
-        found.append(np.linalg.norm(moved - target[part], axis=-1).mean(axis=-1))
-    return np.concatenate(found)
-
-
-def distance_ratio(distance: np.ndarray, same: np.ndarray) -> float:
+def distance_ratio(
+    distance: np.ndarray, same: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Mean distance of one person's pairs over that of two people's: small is good, 1 is blind.
 
     One answer for everybody, all distances 0, counts as blind.
@@ -92,127 +50,91 @@ def distance_ratio(distance: np.ndarray, same: np.ndarray) -> float:
     Args:
         distance: (P,), at least 0, any unit.
         same: (P,) true where a pair is of one person.
+        weights: (P,) how often each pair counts; None for once each.
 
     Raises:
         ValueError: a kind of pair is missing.
     """
-    distance, same = _checked_pairs(distance, same)
+    distance, same = checked_pairs(distance, same)
     if not distance.any():
         return 1.0
-    return float(distance[same].mean() / distance[~same].mean())
+    weights = np.ones(len(same)) if weights is None else weights
+    intra, inter = (weighted_mean(distance[k], weights[k]) for k in (same, ~same))
+    return intra / inter if inter else float("inf")
 
 
-def verification(
-    distance: np.ndarray, same: np.ndarray, folds: int = 10, seed: int = 0
-) -> Verification:
-    """Accuracy by the protocol of Labeled Faces in the Wild (Huang et al., 2007), and AUC.
-
-    The pairs are dealt at random into folds with like shares of each kind. Each fold is judged by
-    the threshold that is best on the others.
+def retrieval_ranks(vectors: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """Rank of the nearest other photo of the same person among all other photos.
 
     Args:
-        distance: (P,) any unit, small for one person.
-        same: (P,) true where a pair is of one person.
-        folds: number of folds, at least 2.
-        seed: of the dealing.
-
-    Raises:
-        ValueError: there are fewer pairs of a kind than folds.
-    """
-    distance, same = _checked_pairs(distance, same)
-    if folds < 2 or min(same.sum(), (~same).sum()) < folds:
-        raise ValueError(
-            f"{folds} folds need at least 2 folds and {folds} pairs of each kind; there are "
-            f"{same.sum()} pairs of one person and {(~same).sum()} of two"
-        )
-    fold = _deal(same, folds, seed)
-    thresholds = [_best_threshold(distance[fold != i], same[fold != i]) for i in range(folds)]
-    accuracy = [
-        100 * ((distance[fold == i] < t) == same[fold == i]).mean()
-        for i, t in enumerate(thresholds)
-    ]
-    return Verification(
-        accuracy_percent=float(np.mean(accuracy)),
-        accuracy_std_percent=float(np.std(accuracy)),
-        auc=_area_under_curve(distance, same),
-        threshold=float(np.mean(thresholds)),
-        n_pairs=len(same),
-    )
-
-
-def verification_pairs(
-    identity: np.ndarray, n_pairs: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random pairs, half of one person and half of two, people chosen uniformly.
-
-    Args:
-        identity: (n,) int, the person of each photo.
-        n_pairs: how many, even.
-        seed: the same seed gives the same pairs.
+        vectors: (n, D) points whose Euclidean distance counts.
+        identity: (n,) the person of each photo.
 
     Returns:
-        first (n_pairs,), second (n_pairs,) int64 positions of photos, same (n_pairs,) bool.
+        (n,) float64 from 1; NaN where the person has no other photo. A photo of somebody else
+        that is exactly as near counts as nearer.
+    """
+    vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
+    ranks = []
+    for start in range(0, len(vectors), CHUNK):
+        index = np.arange(start, min(start + CHUNK, len(vectors)))
+        distance = cdist(vectors[index], vectors)
+        same = identity[index, None] == identity
+        own = same & (index[:, None] != np.arange(len(vectors)))
+        nearest = np.where(own, distance, np.inf).min(axis=1, keepdims=True)
+        before = (~same & (distance <= nearest)).sum(axis=1)
+        ranks.append(np.where(own.any(axis=1), 1.0 + before, np.nan))
+    return np.concatenate(ranks)
+
+
+def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Retrieval:
+    """Retrieval from (n,) ranks; ``weights`` (n,) is how often each photo asks.
+
+    The gallery is not resampled with it.
+    """
+    asks = ~np.isnan(ranks)
+    rank, weight = ranks[asks], None if weights is None else weights[asks]
+    return Retrieval(
+        rank1_percent=100 * weighted_mean(rank <= 1, weight),
+        rank5_percent=100 * weighted_mean(rank <= 5, weight),
+        mean_reciprocal_rank=weighted_mean(1 / rank, weight),
+        n_probes=int(asks.sum()),
+        n_gallery=len(ranks),
+    )
+
+
+class IdentityJudge:
+    """All that can be said of one kind of vector, for one summary after the other.
+
+    Args:
+        vectors: (n, D) whose Euclidean distance is judged.
+        pairs: of the n photos.
+        identity: (n,) the person of each photo, for retrieval; None leaves that out.
 
     Raises:
-        ValueError: there is only one person, or nobody has two photos.
+        ValueError: see ``verification``.
     """
-    identity = np.asarray(identity)
-    photos = [np.flatnonzero(identity == person) for person in np.unique(identity)]
-    several = [part for part in photos if len(part) > 1]
-    if len(photos) < 2 or not several:
-        raise ValueError(
-            f"{len(photos)} people, {len(several)} of them with two photos or more; "
-            "verification needs two people, and one with two photos"
+
+    def __init__(self, vectors: np.ndarray, pairs: Pairs, identity: np.ndarray | None = None):
+        self._pairs = pairs
+        self._distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=-1)
+        self._ranked: RankedPairs = rank_pairs(self._distance, pairs.same, fold=pairs.fold)
+        self._ranks = None if identity is None else retrieval_ranks(vectors, identity)
+
+    def summary(self, weights: np.ndarray) -> tuple[float, Verification, Retrieval | None]:
+        """Distance ratio, verification and retrieval from the photos' weights (n,)."""
+        of_pairs = self._pairs.weights(weights)
+        return (
+            distance_ratio(self._distance, self._pairs.same, of_pairs),
+            summarize_pairs(self._ranked, of_pairs),
+            None if self._ranks is None else summarize_ranks(self._ranks, weights),
         )
-    rng = np.random.default_rng(seed)
-    half = n_pairs // 2
-    same = [rng.choice(several[i], 2, replace=False) for i in rng.integers(len(several), size=half)]
-    different = []
-    for _ in range(half):
-        one, two = rng.choice(len(photos), 2, replace=False)
-        different.append((rng.choice(photos[one]), rng.choice(photos[two])))
-    first, second = np.array([*same, *different]).reshape(-1, 2).T
-    return first, second, np.arange(2 * half) < half
 
-
-def _checked_pairs(distance, same) -> tuple[np.ndarray, np.ndarray]:
-    distance, same = np.asarray(distance, np.float64), np.asarray(same).astype(bool)
-    if distance.ndim != 1 or distance.shape != same.shape:
-        raise ValueError(
-            f"distance and same have the shapes {distance.shape} and {same.shape}; "
-            "both must be (P,)"
-        )
-    if same.all() or not same.any():
-        raise ValueError("pairs of one person and pairs of two people are needed")
-    return distance, same
-
-
-def _deal(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(P,) number of each pair's fold."""
-    rng = np.random.default_rng(seed)
-    fold = np.empty(len(same), int)
-    for kind in (same, ~same):
-        fold[kind] = rng.permutation(np.arange(kind.sum()) % folds)
-    return fold
-
-
-def _best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
-    """The distance below which pairs count as one person with the fewest errors."""
-    order = np.argsort(distance, kind="stable")
-    ordered, kind = distance[order], same[order]
-    # Before cut i stand i pairs: right are the same among them, and the different after them.
-    right = np.concatenate([[0], np.cumsum(kind)]) + np.concatenate(
-        [np.cumsum(~kind[::-1])[::-1], [0]]
-    )
-    beyond = np.nextafter(ordered[-1], np.inf)
-    cuts = np.concatenate([ordered[:1], (ordered[1:] + ordered[:-1]) / 2, [beyond]])
-    possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])  # no cut through ties
-    return float(cuts[np.argmax(np.where(possible, right, -1))])
-
-
-def _area_under_curve(distance: np.ndarray, same: np.ndarray) -> float:
-    """Mann and Whitney's U of the two kinds of pairs, over its greatest value."""
-    ranks = rankdata(distance)
-    n_same, n_different = same.sum(), (~same).sum()
-    above = ranks[~same].sum() - n_different * (n_different + 1) / 2
-    return float(above / (n_same * n_different))
+    def roc(self) -> dict[str, list[float]]:
+        """The ROC curve at about 200 thresholds: 'far' and 'tar', from 0 to 1."""
+        far, tar = rates(self._ranked, np.ones(len(self._distance)))
+        # Even steps of TAR and of the FAR's logarithm, so that small rates are seen as well.
+        small = np.searchsorted(far, np.geomspace(1e-4, 1, CURVE_POINTS // 2), side="right") - 1
+        even = np.searchsorted(tar, np.linspace(0, 1, CURVE_POINTS // 2))
+        chosen = np.unique(np.concatenate([[0], small, even, [len(far) - 1]]))
+        return {"far": far[chosen].tolist(), "tar": tar[chosen].tolist()}

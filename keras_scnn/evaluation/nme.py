@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_scnn.evaluation.bootstrap import weighted_mean
+
 YAW_BINS_DEGREES = ((0, 30), (30, 60), (60, 90))
 CONVENTIONS = ("exact", "field")
 
@@ -67,35 +69,58 @@ def place_in_photo(
     return (points[..., :2] + inside) * side / crop_size + outside + first
 
 
-def normalized_mean_error(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
-    """Error of each face, in percent.
+def normalized_mean_error(
+    predicted: np.ndarray,
+    annotated: np.ndarray,
+    dimensions: int = 2,
+    box_points: np.ndarray | None = None,
+) -> np.ndarray:
+    """Error of each face, in percent: of landmarks, or of all vertices (dense).
 
     Args:
-        predicted: (M, N, 2 or more) px, image frame; only x and y are looked at.
-        annotated: the same for the annotation, whose box normalizes.
+        predicted: (M, N, 2 or more) px, image frame.
+        annotated: the same for the annotation.
+        dimensions: 2: distances in the image. 3: in space, with the depth in px as well. The
+            origin of depth is nobody's knowledge (a weak-perspective camera has none), so each
+            face's mean depths are brought together first.
+        box_points: (M, K, 2 or more) px, the points whose box normalizes, where it is not the
+            annotation's own: the 68 landmarks for a dense error.
 
     Returns:
-        (M,) float64, percent of the square root of the area of the annotation's box.
+        (M,) float64, percent of the square root of the area of the annotation's box in the image
+        (Zhu et al., 2016).
 
     Raises:
         ValueError: the shapes differ, or the points of an annotation span no area.
     """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
-    if predicted.ndim != 3 or predicted.shape[:2] != annotated.shape[:2]:
+    fits = predicted.ndim == 3 and predicted.shape[:2] == annotated.shape[:2]
+    if not fits or dimensions not in (2, 3) or predicted.shape[2] < dimensions:
         raise ValueError(
             f"predicted and annotated have the shapes {predicted.shape} and {annotated.shape}; "
-            "both must be (M, N, 2 or more)"
+            f"both must be (M, N, {dimensions} or more), in 2 or 3 dimensions"
         )
-    difference = predicted[..., :2] - annotated[..., :2]
-    extent = annotated[..., :2].max(axis=1) - annotated[..., :2].min(axis=1)
+    difference = predicted[..., :dimensions] - annotated[..., :dimensions]
+    difference[..., 2:] -= difference[..., 2:].mean(axis=1, keepdims=True)
+    distance = np.linalg.norm(difference, axis=-1).mean(axis=1)
+    return 100 * distance / box_side(annotated if box_points is None else box_points)
+
+
+def box_side(points: np.ndarray) -> np.ndarray:
+    """(M,) px: square root of the area of the box of (M, N, 2 or more) points.
+
+    Raises:
+        ValueError: there are not as many boxes as faces, or one has no area.
+    """
+    points = np.asarray(points, np.float64)[..., :2]
+    extent = points.max(axis=1) - points.min(axis=1)
     if not (extent > 0).all():
         raise ValueError("the points of an annotated face span no area")
-    distance = np.linalg.norm(difference, axis=-1).mean(axis=1)
-    return 100 * distance / np.sqrt(extent.prod(axis=-1))
+    return np.sqrt(extent.prod(axis=-1))
 
 
 def landmark_error(
-    predicted: np.ndarray, annotated: np.ndarray, yaw_degrees: np.ndarray
+    predicted: np.ndarray, annotated: np.ndarray, yaw_degrees: np.ndarray, dimensions: int = 2
 ) -> LandmarkError:
     """The benchmark's summary.
 
@@ -104,20 +129,34 @@ def landmark_error(
         annotated: (M, N, 2 or more) px, same frame.
         yaw_degrees: (M,) annotated yaw; its sign is not looked at, and yaw beyond 90 counts to
             the last bin.
+        dimensions: 2 or 3, see ``normalized_mean_error``.
 
     Raises:
         ValueError: there is no face, or the shapes do not fit.
     """
-    errors = normalized_mean_error(predicted, annotated)
+    return summarize_by_yaw(normalized_mean_error(predicted, annotated, dimensions), yaw_degrees)
+
+
+def summarize_by_yaw(
+    errors: np.ndarray, yaw_degrees: np.ndarray, weights: np.ndarray | None = None
+) -> LandmarkError:
+    """Means of (M,) errors in percent within bins of yaw.
+
+    ``weights`` (M,) is how often each face counts; None for once each.
+
+    Raises:
+        ValueError: there is no face, or the shapes do not fit.
+    """
     yaw = np.abs(np.asarray(yaw_degrees, np.float64))
     if yaw.shape != errors.shape or not len(errors):
         raise ValueError(f"yaw_degrees has the shape {yaw.shape}; it must be (M,), M above 0")
+    weights = np.ones(len(errors)) if weights is None else weights
     place = np.digitize(yaw, [high for _, high in YAW_BINS_DEGREES[:-1]])
-    members = [errors[place == i] for i in range(len(YAW_BINS_DEGREES))]
-    means = [float(part.mean()) if len(part) else float("nan") for part in members]
+    bins = [place == i for i in range(len(YAW_BINS_DEGREES))]
+    means = [weighted_mean(errors[part], weights[part]) for part in bins]
     return LandmarkError(
         bins_percent=tuple(means),
         mean_percent=float(np.nanmean(means)),
-        faces_percent=float(errors.mean()),
-        bins_count=tuple(len(part) for part in members),
+        faces_percent=weighted_mean(errors, weights),
+        bins_count=tuple(int(part.sum()) for part in bins),
     )

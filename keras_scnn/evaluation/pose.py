@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_scnn.evaluation.bootstrap import weighted_mean
 from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
 
 LIMIT_DEGREES = 99.0
@@ -49,6 +50,18 @@ def pose_error(
     Raises:
         ValueError: the shapes are not (M, 3), or no face is within the limit.
     """
+    return summarize_angles(angle_errors(predicted, annotated, limit_degrees))
+
+
+def angle_errors(
+    predicted: np.ndarray, annotated: np.ndarray, limit_degrees: float = LIMIT_DEGREES
+) -> np.ndarray:
+    """Errors of each face; arguments and errors are those of ``pose_error``.
+
+    Returns:
+        (M, 4) float64 degrees: absolute error of pitch, yaw and roll, and the angle of the
+        rotation between; NaN for faces beyond the limit.
+    """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
     if predicted.shape != annotated.shape or predicted.shape[1:] != (3,):
         raise ValueError(
@@ -58,15 +71,22 @@ def pose_error(
     kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)
     if not kept.any():
         raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")
-    predicted, annotated = predicted[kept], annotated[kept]
-    pitch, yaw, roll = np.rad2deg(np.abs(predicted - annotated)).mean(axis=0).tolist()
     between = rotation_angle(rotation_from_euler(predicted), rotation_from_euler(annotated))
+    errors = np.column_stack([np.abs(predicted - annotated), between])
+    return np.where(kept[:, None], np.rad2deg(errors), np.nan)
+
+
+def summarize_angles(errors: np.ndarray, weights: np.ndarray | None = None) -> PoseError:
+    """Means of the (M, 4) ``angle_errors``; ``weights`` (M,) is how often each face counts."""
+    kept = ~np.isnan(errors[:, 0])
+    chosen = None if weights is None else weights[kept]
+    pitch, yaw, roll, between = (weighted_mean(column, chosen) for column in errors[kept].T)
     return PoseError(
         yaw_degrees=yaw,
         pitch_degrees=pitch,
         roll_degrees=roll,
         mean_degrees=(yaw + pitch + roll) / 3,
-        rotation_degrees=float(np.rad2deg(between).mean()),
+        rotation_degrees=between,
         n_faces=int(kept.sum()),
         n_left_out=int((~kept).sum()),
     )

@@ -1,139 +1,115 @@
-"""Results as a table and as a picture."""
+"""Results as a table of text: every number with its unit and its interval."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import math
 
-import numpy as np
-
+from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
 
-DARK, LIGHT = "#1f4e79", "#b8c4d0"
+LANDMARKS = {
+    "landmarks": "landmark error 2D",
+    "landmarks_3d": "landmark error 3D",
+    "reannotated": "landmark error 2D, re-annotated",
+}
+SHAPES = {"shape": "neutral vertices", "shape68": "neutral 68 landmarks"}
+KINDS = {"shape": "shape", "feature": "feature"}
+
+
+def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+    bins = [
+        (f"{name}.bins_percent.{i}", f"{label}, |yaw| {low}-{high}", "%")
+        for i, (low, high) in enumerate(YAW_BINS_DEGREES)
+    ]
+    return [
+        *bins,
+        (f"{name}.mean_percent", f"{label}, mean of bins", "%"),
+        (f"{name}.faces_percent", f"{label}, mean of faces", "%"),
+    ]
+
+
+def _shape_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+    """Aligned numbers, then raw ones."""
+    rows = []
+    for prefix, how in (("", "aligned"), ("raw_", "raw")):
+        rows += [
+            (f"{name}.{prefix}vertex_mm", f"{label}, {how}", "mm"),
+            (f"{name}.{prefix}mean_face_mm", f"{label}, {how}, mean face", "mm"),
+            (f"{name}.{prefix}relative", f"{label}, {how}, relative to the mean face", ""),
+            (f"{name}.{prefix}explained_variance", f"{label}, {how}, explained variance", ""),
+        ]
+    return rows
+
+
+def _identity_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+    told, found = f"{name}_verification", f"{name}_retrieval"
+    return [
+        (f"{name}_ratio", f"intra / inter distance by {label}", ""),
+        (f"{told}.d_prime", f"d-prime by {label}", ""),
+        (f"{told}.accuracy_percent", f"verification by {label}, accuracy", "%"),
+        (f"{told}.auc", f"verification by {label}, AUC", ""),
+        (f"{told}.eer_percent", f"verification by {label}, EER", "%"),
+        (f"{told}.tar_percent_at_far_1e2", f"verification by {label}, TAR at FAR 1e-2", "%"),
+        (f"{told}.tar_percent_at_far_1e3", f"verification by {label}, TAR at FAR 1e-3", "%"),
+        (f"{found}.rank1_percent", f"retrieval by {label}, rank 1", "%"),
+        (f"{found}.rank5_percent", f"retrieval by {label}, rank 5", "%"),
+        (f"{found}.mean_reciprocal_rank", f"retrieval by {label}, mean reciprocal rank", ""),
+    ]
+
+
+ROWS: list[tuple[str, str, str]] = [
+    *(row for name, label in LANDMARKS.items() for row in _landmark_rows(name, label)),
+    ("dense_percent", "dense vertex error 2D", "%"),
+    ("dense_3d_percent", "dense vertex error 3D", "%"),
+    *((f"pose.{n}_degrees", f"pose error, {n}", "degrees") for n in ("yaw", "pitch", "roll")),
+    ("pose.mean_degrees", "pose error, mean", "degrees"),
+    ("pose.rotation_degrees", "pose error, rotation", "degrees"),
+    *(row for name, label in SHAPES.items() for row in _shape_rows(name, label)),
+    ("model_mean_mm", "neutral 68 landmarks, aligned, the face model's mean face", "mm"),
+    *(row for name, label in KINDS.items() for row in _identity_rows(name, label)),
+]
+"""Path, label and unit of every number of a table, in its order."""
 
 
 def results_table(results: dict) -> str:
-    """The results of ``evaluate`` as lines of text.
+    """The results of ``evaluate`` as lines of text: notes first, then a number a line.
 
     Args:
         results: a results dataclass as nested dictionaries (``dataclasses.asdict``).
     """
     rows = table_rows(results)
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+    left_out = results.get("left_out", ())
+    if left_out:
+        lines.append(f"left out: {len(left_out)} photos that could not be measured")
+    return "\n".join([*results.get("notes", ()), *lines])
 
 
 def table_rows(results: dict) -> list[tuple[str, str]]:
-    """Name and value of each row of the table."""
-    landmarks, pose = results["landmarks"], results["pose"]
-    rows = [
-        (f"landmark error, |yaw| {low}-{high}", f"{error:6.2f} %   ({count} faces)")
-        for (low, high), error, count in zip(
-            YAW_BINS_DEGREES, landmarks["bins_percent"], landmarks["bins_count"], strict=True
-        )
-        if count
+    """Name and value of each row of the table; what was not measured is not in it."""
+    found, intervals = numbers(results), results.get("intervals", {})
+    return [
+        (label, f"{_with_unit(found[path], unit)}{_interval(intervals.get(path))}{count}")
+        for path, label, unit in ROWS
+        if not math.isnan(found.get(path, math.nan))
+        for count in [_count(results, path)]
     ]
-    rows.append(("landmark error, mean of bins", f"{landmarks['mean_percent']:6.2f} %"))
-    rows += [
-        (f"pose error, {name}", f"{pose[f'{name}_degrees']:6.2f} degrees")
-        for name in ("yaw", "pitch", "roll", "mean")
-    ]
-    return rows + (_identity_rows(results) if "shape" in results else [])
 
 
-def _identity_rows(results: dict) -> list[tuple[str, str]]:
-    shape = results["shape"]
-    rows = [
-        ("vertex error, neutral shape", f"{shape['vertex_mm']:6.2f} mm"),
-        ("vertex error of the mean face", f"{shape['mean_face_mm']:6.2f} mm"),
-        ("vertex error, relative", f"{shape['relative']:6.2f}"),
-    ]
-    for kind in ("shape", "feature"):
-        told = results[f"{kind}_verification"]
-        if told is None:
-            continue
-        rows += [
-            (f"intra / inter distance, {kind}s", f"{results[f'{kind}_ratio']:6.2f}"),
-            (
-                f"verification by {kind}",
-                f"{told['accuracy_percent']:6.2f} %   (AUC {told['auc']:.3f})",
-            ),
-        ]
-    return rows
+def _with_unit(value: float, unit: str) -> str:
+    return f"{value:7.2f} {unit:<7}" if unit else f"{value:8.3f}{'':<7}"
 
 
-def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
-    """Draw the results as bars into a picture file."""
-    from matplotlib.figure import Figure  # slow to import; no display is needed
-
-    figure = Figure(figsize=(12 if "shape" in results else 8, 3.2), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(1, 4 if "shape" in results else 2)
-    _plot_landmarks(axes[0], results["landmarks"])
-    _plot_pose(axes[1], results["pose"])
-    if "shape" in results:
-        _plot_shape(axes[2], results["shape"])
-        _plot_verification(axes[3], results)
-    figure.savefig(Path(path), dpi=120)
+def _interval(ends: tuple[float, float] | None) -> str:
+    if ends is None or math.isnan(ends[0]):
+        return ""
+    return f"  [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
-def _plot_landmarks(axis, landmarks: dict) -> None:
-    bins = zip(YAW_BINS_DEGREES, landmarks["bins_percent"], landmarks["bins_count"], strict=True)
-    shown = {f"{low}-{high}": error for (low, high), error, count in bins if count}
-    names, values = [*shown, "mean"], [*shown.values(), landmarks["mean_percent"]]
-    _bars(axis, names, values, "landmark error, % of box", "{:.2f}")
-    axis.set_xlabel("|yaw|, degrees")
-
-
-def _plot_pose(axis, pose: dict) -> None:
-    names = ["yaw", "pitch", "roll", "mean"]
-    _bars(axis, names, [pose[f"{n}_degrees"] for n in names], "pose error, degrees", "{:.2f}")
-
-
-def _plot_shape(axis, shape: dict) -> None:
-    values = [shape["vertex_mm"], shape["mean_face_mm"]]
-    _bars(axis, ["network", "mean face"], values, "vertex error, mm", "{:.2f}", [DARK, LIGHT])
-
-
-def _plot_verification(axis, results: dict) -> None:
-    kinds = [kind for kind in ("shape", "feature") if results[f"{kind}_verification"]]
-    values = [results[f"{kind}_verification"]["accuracy_percent"] for kind in kinds]
-    _bars(axis, [f"by {kind}" for kind in kinds], values, "verification, %", "{:.1f}")
-    axis.axhline(50, color="gray", linestyle="--", linewidth=1)
-    axis.set_ylim(0, 105)
-
-
-def _bars(axis, names, values, title: str, label: str, colors=DARK) -> None:
-    bars = axis.bar(names, values, color=colors, width=0.65)
-    axis.bar_label(bars, [label.format(value) for value in values], padding=2, fontsize=8)
-    axis.set_title(title, fontsize=10)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.margins(y=0.15)
-
-
-CURVES = {
-    "loss": "loss",
-    "landmarks_a_loss": "landmark distance, 10 px",
-    "parameter_distance_loss": "contrast of shapes",
-    "feature_similarity_loss": "identity loss of features",
-}
-
-
-def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Draw losses over steps, for training and validation people, into a picture file.
-
-    Args:
-        curves: ``step`` and the losses by Keras's names, (epochs,) each.
-        path: the picture.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3), layout="constrained")
-    for axis, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        axis.plot(curves["step"], curves[name], color=DARK, label="training")
-        axis.plot(curves["step"], curves[f"val_{name}"], color="#c55a11", label="unseen people")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step")
-        axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
-    figure.savefig(Path(path), dpi=120)
+def _count(results: dict, path: str) -> str:
+    """How many faces a bin of yaw has."""
+    name, _, rest = path.partition(".")
+    if not rest.startswith("bins_percent."):
+        return ""
+    return f"  ({results[name]['bins_count'][int(rest[-1])]} faces)"

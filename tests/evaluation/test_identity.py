@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
-from scipy.spatial import procrustes
 
-from keras_scnn.evaluation import distance_ratio, shape_error, verification, verification_pairs
-from keras_scnn.evaluation.identity import _best_threshold
-from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.evaluation import (
+    IdentityJudge,
+    Pairs,
+    distance_ratio,
+    draw_pairs,
+    retrieval_ranks,
+    summarize_ranks,
+    verification,
+)
 
 
 @pytest.fixture
@@ -12,114 +17,75 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-def test_pose_and_scale_of_a_prediction_do_not_count_as_shape_error(rng):
-    true = rng.normal(0, 40, (3, 50, 3))
-    turned = 1.3 * true @ rotation_from_euler(np.array([0.2, 0.7, -0.1])).T + [5, 6, 7]
-    found = shape_error(turned, true, rng.normal(0, 40, (50, 3)))
-    assert found.vertex_mm == pytest.approx(0, abs=1e-9)
-    assert found.relative == pytest.approx(0, abs=1e-9)
-
-
-def test_the_mean_face_is_exactly_as_good_as_itself(rng):
-    true, mean = rng.normal(0, 40, (3, 50, 3)), rng.normal(0, 40, (50, 3))
-    found = shape_error(np.repeat(mean[None], 3, axis=0), true, mean)
-    assert found.relative == pytest.approx(1)
-    assert found.n_faces == 3
-
-
-def test_the_error_after_alignment_is_that_of_scipy(rng):
-    true = rng.normal(0, 40, (60, 3))
-    predicted = 1.2 * true + rng.normal(0, 5, true.shape)
-    # scipy aligns to the true shape of norm 1 about its center.
-    fixed, aligned, _ = procrustes(true, predicted)
-    unit = np.linalg.norm(true - true.mean(axis=0))
-    expected = unit * np.linalg.norm(fixed - aligned, axis=1).mean()
-    found = shape_error(predicted[None], true[None], rng.normal(0, 40, (60, 3)))
-    assert found.vertex_mm == pytest.approx(expected, rel=1e-9)
-
-
-def test_the_chunks_of_a_large_batch_do_not_change_the_mean(rng):
-    true, mean = rng.normal(0, 40, (130, 20, 3)), rng.normal(0, 40, (20, 3))
-    predicted = true + rng.normal(size=true.shape)
-    alone = [
-        shape_error(p[None], t[None], mean).vertex_mm for p, t in zip(predicted, true, strict=True)
-    ]
-    assert shape_error(predicted, true, mean).vertex_mm == pytest.approx(np.mean(alone))
-
-
 def test_the_distance_ratio_is_that_of_the_means():
     assert distance_ratio([1, 3, 10, 30], [True, True, False, False]) == pytest.approx(2 / 20)
     assert distance_ratio(np.zeros(4), [True, True, False, False]) == 1
 
 
-def test_separable_pairs_are_verified_without_error(rng):
-    same = np.arange(100) < 50
-    found = verification(np.where(same, 1.0, 2.0) + rng.uniform(0, 0.5, 100), same)
-    assert found.accuracy_percent == 100
-    assert found.auc == 1
-    assert 1.4 < found.threshold < 2.1
+def test_the_ratio_takes_weights():
+    found = distance_ratio([1, 3, 10, 30], [1, 1, 0, 0], np.array([3.0, 1, 0, 2]))
+    assert found == pytest.approx(1.5 / 30)  # by hand: (3 * 1 + 3) / 4 over 30
 
 
-def test_a_blind_distance_is_at_chance(rng):
-    same = np.arange(4000) < 2000
-    found = verification(rng.uniform(size=4000), same)
-    assert found.accuracy_percent == pytest.approx(50, abs=3)
-    assert found.auc == pytest.approx(0.5, abs=0.03)
+def test_ranks_by_hand():
+    # On a line: 0 and 1 are person 0; 3 and 7 person 1; 8 person 2, who has no other photo.
+    vectors, identity = np.array([[0.0], [1], [3], [7], [8]]), np.array([0, 0, 1, 1, 2])
+    found = retrieval_ranks(vectors, identity)
+    # 3's other photo is 4 away, behind 1 and 0; 7's is 4 away, behind 8.
+    np.testing.assert_array_equal(found, [1, 1, 3, 2, np.nan])
+    told = summarize_ranks(found)
+    assert (told.rank1_percent, told.rank5_percent) == (50, 100)
+    assert told.mean_reciprocal_rank == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
+    assert (told.n_probes, told.n_gallery) == (4, 5)
+    assert summarize_ranks(found, np.array([1.0, 0, 3, 0, 9])).rank1_percent == 25
 
 
-def test_equal_distances_are_worth_exactly_half():
-    found = verification(np.zeros(40), np.arange(40) < 20)
-    assert found.auc == 0.5
-    assert found.accuracy_percent == 50
+def test_ranks_are_those_of_a_slow_loop(rng):
+    vectors, identity = rng.integers(0, 4, (300, 2)), rng.integers(0, 60, 300)
+    found = retrieval_ranks(vectors, identity)
+    for i in range(300):
+        distance = np.linalg.norm(vectors - vectors[i], axis=1)
+        own = (identity == identity[i]) & (np.arange(300) != i)
+        expected = np.nan
+        if own.any():
+            expected = 1 + (distance[identity != identity[i]] <= distance[own].min()).sum()
+        np.testing.assert_equal(found[i], expected)
 
 
-def test_accuracy_of_two_normal_distributions_is_the_textbook_value(rng):
-    same = np.arange(40000) < 20000
-    found = verification(rng.normal(np.where(same, 0, 2), 1), same)
-    # Best cut at 1: Phi(1) = 0.84134; AUC = Phi(2 / sqrt 2) = 0.92135.
-    assert found.accuracy_percent == pytest.approx(84.13, abs=0.6)
-    assert found.auc == pytest.approx(0.92135, abs=0.004)
+def test_one_answer_for_everybody_finds_nobody(rng):
+    told = summarize_ranks(retrieval_ranks(np.zeros((40, 3)), np.arange(40) // 4))
+    assert told.rank5_percent == 0
 
 
-def test_the_best_threshold_is_that_of_a_slow_loop(rng):
-    for _ in range(50):
-        distance, same = rng.integers(0, 6, 15).astype(float), rng.random(15) < 0.5
-        cuts = [*np.arange(-0.5, 7)]
-        best = max(((distance < cut) == same).sum() for cut in cuts)
-        assert ((distance < _best_threshold(distance, same)) == same).sum() == best
+def test_a_judge_says_what_its_parts_say(rng):
+    identity = np.repeat(np.arange(12), 5)
+    vectors = rng.normal(size=(12, 3))[identity] + rng.normal(size=(60, 3))
+    pairs = draw_pairs(identity, 2400)  # enough for a false accept rate of 0.1 %
+    distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=1)
+    judge = IdentityJudge(vectors, pairs, identity)
+    ratio, told, found = judge.summary(np.ones(60))
+    assert ratio == distance_ratio(distance, pairs.same)
+    assert told == verification(distance, pairs.same)
+    assert found == summarize_ranks(retrieval_ranks(vectors, identity))
+    assert IdentityJudge(vectors, pairs).summary(np.ones(60))[2] is None
 
 
-def test_the_area_under_the_curve_is_that_of_a_slow_loop(rng):
-    distance, same = rng.integers(0, 9, 60).astype(float), np.arange(60) % 2 == 0
-    wins = [float(a < b) + 0.5 * float(a == b) for a in distance[same] for b in distance[~same]]
-    assert verification(distance, same, folds=2).auc == pytest.approx(np.mean(wins))
+def test_a_photo_that_was_drawn_twice_counts_by_the_rule_of_pairs():
+    pairs = Pairs(np.array([0, 0, 1]), np.array([1, 2, 3]), np.array([True, False, False]))
+    # Person of 0 and 1 twice, of 2 three times, of 3 never: 2, 2 * 3, 2 * 0.
+    np.testing.assert_array_equal(pairs.weights(np.array([2.0, 2, 3, 0])), [2, 6, 0])
 
 
-def test_verification_pairs_are_what_they_say(rng):
-    identity = np.repeat([7, 3, 9, 4], [5, 1, 4, 6])
-    first, second, same = verification_pairs(identity, 400)
-    assert len(first) == 400
-    assert same.sum() == 200
-    np.testing.assert_array_equal(identity[first] == identity[second], same)
-    assert (first != second).all()
-    again = verification_pairs(identity, 400)
-    np.testing.assert_array_equal(again[0], first)
+def test_the_roc_curve_rises_from_corner_to_corner(rng):
+    identity = np.repeat(np.arange(30), 6)
+    vectors = rng.normal(size=(30, 3))[identity] + rng.normal(size=(180, 3))
+    roc = IdentityJudge(vectors, draw_pairs(identity, 4000)).roc()
+    assert len(roc["far"]) == len(roc["tar"]) <= 202
+    for rate in roc.values():
+        assert (rate[0], rate[-1]) == (0, 1)
+        assert (np.diff(rate) >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: shape_error(np.zeros((2, 5, 3)), np.zeros((2, 4, 3)), np.zeros((4, 3))), "mean_f"),
-        (
-            lambda: shape_error(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)), np.zeros((4, 3))),
-            "no face",
-        ),
-        (lambda: distance_ratio([1, 2], [1, 1]), "two people are needed"),
-        (lambda: verification(np.zeros((2, 2)), np.ones(2)), r"\(P,\)"),
-        (lambda: verification(np.zeros(8), np.arange(8) < 4), "10 folds"),
-        (lambda: verification_pairs(np.arange(5), 10), "two photos"),
-    ],
-)
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_a_ratio_needs_both_kinds():
+    with pytest.raises(ValueError, match="two people are needed"):
+        distance_ratio([1, 2], [1, 1])

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from keras_scnn.evaluation import landmark_error, normalized_mean_error, place_in_photo
+from keras_scnn.evaluation import (
+    landmark_error,
+    normalized_mean_error,
+    place_in_photo,
+    summarize_by_yaw,
+)
 from keras_scnn.geometry.alignment import apply_affine
 from keras_scnn.geometry.crops import crop_from_image, invert_affine
 
@@ -74,6 +79,43 @@ def test_the_conventions_agree_where_crop_and_photo_have_the_same_scale():
     np.testing.assert_allclose(exact, crop + [5, 6])
 
 
+def test_in_3d_depth_counts_but_not_its_origin(annotated):
+    deep = np.concatenate([annotated, np.zeros((6, 68, 1))], axis=-1)
+    np.testing.assert_allclose(normalized_mean_error(deep + [0, 0, 9], deep, 3), 0, atol=1e-12)
+    bent = deep.copy()
+    bent[:, :34, 2], bent[:, 34:, 2] = 7, -7
+    # By hand: 7 px in depth of every point, over sqrt(100 * 49).
+    np.testing.assert_allclose(normalized_mean_error(bent, deep, 3), 10)
+    np.testing.assert_array_equal(normalized_mean_error(bent, deep), 0)
+
+
+def test_annotation_plus_noise_has_the_error_of_the_noise(rng):
+    points = rng.uniform(0, 1, (60, 68, 3)) * [100, 49, 80]
+    points[:, 0], points[:, 1] = 0, [100, 49, 80]
+    noisy = points + rng.normal(0, 1.4, points.shape)
+    # Mean lengths of normal vectors of deviation s: s sqrt(pi / 2) in 2D (Rayleigh), s sqrt(8 / pi)
+    # in 3D (Maxwell; the mean depth that is taken off makes it a little smaller).
+    yaw = np.linspace(-90, 90, 60)
+    found = landmark_error(noisy, points, yaw)
+    assert found.mean_percent == pytest.approx(2 * np.sqrt(np.pi / 2), rel=0.03)
+    found = landmark_error(noisy, points, yaw, dimensions=3)
+    assert found.mean_percent == pytest.approx(2 * np.sqrt(8 / np.pi), rel=0.03)
+
+
+def test_a_dense_error_is_normalized_by_the_landmarks(annotated, rng):
+    vertices = rng.normal(0, 300, (6, 500, 3))
+    moved = vertices + [3, 4, 0]
+    np.testing.assert_allclose(normalized_mean_error(moved, vertices, 3, annotated), 100 * 5 / 70)
+
+
+def test_weights_count_faces():
+    errors, yaw = np.array([1.0, 2, 4, 8]), np.array([0, 10, 40, 80])
+    found = summarize_by_yaw(errors, yaw, np.array([3.0, 1, 2, 0]))
+    np.testing.assert_allclose(found.bins_percent, [1.25, 4, np.nan])
+    assert found.mean_percent == pytest.approx((1.25 + 4) / 2)
+    assert found.faces_percent == pytest.approx(13 / 6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -81,6 +123,7 @@ def test_the_conventions_agree_where_crop_and_photo_have_the_same_scale():
         (lambda p: place_in_photo(p, np.zeros(4), 120), "landmarks and boxes"),
         (lambda p: normalized_mean_error(p[:, :5], p), "predicted and annotated"),
         (lambda p: normalized_mean_error(p, p * [1, 0]), "no area"),
+        (lambda p: normalized_mean_error(p, p, dimensions=3), "3 or more"),
         (lambda p: landmark_error(p, p, [0.0]), "yaw_degrees"),
         (lambda p: landmark_error(p[:0], p[:0], np.zeros(0)), "M above 0"),
     ],

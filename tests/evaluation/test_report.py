@@ -6,16 +6,23 @@ import pytest
 
 from keras_scnn.evaluate import PhotoResults, RecordResults
 from keras_scnn.evaluation import LandmarkError, PoseError, ShapeError, Verification
-from keras_scnn.evaluation.report import plot_curves, plot_results, results_table
+from keras_scnn.evaluation.plots import plot_curves, plot_details, plot_results
+from keras_scnn.evaluation.report import results_table, table_rows
 
 LANDMARKS = LandmarkError((1.25, 2.5, float("nan")), 1.875, 1.5, (10, 5, 0))
 POSE = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, 15, 0)
-VERIFIED = Verification(91.5, 2.0, 0.97, 1.3, 100)
+VERIFIED = Verification(91.5, 2.0, 0.97, 1.3, 100, 8.25, 61.5, float("nan"), 2.125)
+CURVES = {
+    "error_2d": [1.0, 2.0, 3.0, 2.5],
+    "error_3d": [2.0, 4.0, 6.0, 5.0],
+    "yaw_degrees": [0.0, 1.0, 2.0, 60.0],
+    "roc": {"shape": {"far": [0.0, 0.5, 1.0], "tar": [0.0, 0.9, 1.0]}},
+}
 
 
 @pytest.fixture
 def records_results() -> dict:
-    shape = ShapeError(1.11, 2.22, 0.5, 15)
+    shape = ShapeError(1.11, 2.22, 0.5, 15, 0.75, 1.33, 2.66, 0.5, 0.6)
     return asdict(RecordResults(LANDMARKS, POSE, shape, 0.44, VERIFIED, None, None))
 
 
@@ -37,8 +44,27 @@ def test_the_plots_are_pictures_with_something_in_them(records_results, tmp_path
     names = ("loss", "landmarks_a_loss", "parameter_distance_loss", "feature_similarity_loss")
     curves = {name: np.array([3.0, 2.0]) for name in ("step", *names)}
     plot_results(records_results, tmp_path / "results.png", "a run")
+    plot_details(records_results | {"curves": CURVES}, tmp_path / "details.png", "a run")
     plot_curves(curves | {f"val_{name}": np.ones(2) for name in names}, tmp_path / "curves.png")
-    for name in ("results.png", "curves.png"):
+    for name in ("results.png", "details.png", "curves.png"):
         picture = cv2.imread(str(tmp_path / name))
         assert picture.shape[1] > 600
         assert picture.std() > 10
+
+
+def test_the_table_shows_intervals_and_leaves_out_what_is_unknown(records_results):
+    records_results["intervals"] = {"pose.mean_degrees": (1.5, 2.5)}
+    rows = dict(table_rows(records_results))
+    assert rows["pose error, mean"] == "   2.00 degrees  [1.50, 2.50]"
+    assert rows["verification by shape, TAR at FAR 1e-2"].strip() == "61.50 %"
+    assert "verification by shape, TAR at FAR 1e-3" not in rows
+    assert "landmark error 3D, mean of bins" not in rows
+
+
+def test_notes_come_first_and_what_was_left_out_last():
+    results = asdict(
+        PhotoResults(LANDMARKS, POSE, "field", notes=("the field's",), left_out=("x",))
+    )
+    lines = results_table(results).splitlines()
+    assert lines[0] == "the field's"
+    assert "1 photos" in lines[-1]

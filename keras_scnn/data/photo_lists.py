@@ -1,0 +1,149 @@
+"""Whose photo is whose: people folders, and pairs files in the format of LFW.
+
+LFW is "Labeled Faces in the Wild" (Huang et al., 2007). A pairs file is text: a header with the
+number of folds and of pairs of each kind in a fold ('10 300'; one number means one fold), then for
+each fold its pairs of one person, 'name 1 2', and then those of two, 'name 1 other 3'. The photos
+are name/name_0001.jpg and so on.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoList:
+    """n photos and whom they show.
+
+    Attributes:
+        paths: the files.
+        person: (n,) int, equal for photos of one person.
+    """
+
+    paths: tuple[Path, ...]
+    person: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ListedPairs:
+    """P pairs of a list's photos.
+
+    Attributes:
+        photos: the list.
+        first, second: (P,) int positions in it.
+        fold: (P,) int, or None where the file has only one.
+    """
+
+    photos: PhotoList
+    first: np.ndarray
+    second: np.ndarray
+    fold: np.ndarray | None
+
+
+def is_people_folder(folder: str | os.PathLike) -> bool:
+    """Whether a folder has two sub-folders or more with photos in them."""
+    return len(_people(Path(folder))) > 1
+
+
+def people_photos(folder: str | os.PathLike) -> PhotoList:
+    """The photos of a people folder: one sub-folder a person, any file names, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there are not two people in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one sub-folder a person")
+    people = _people(folder)
+    if len(people) < 2:
+        raise ValueError(
+            f"{folder}: {len(people)} sub-folders with photos; a people folder has one for each "
+            f"person, two or more, with {', '.join(PHOTO_SUFFIXES)} files"
+        )
+    person = np.repeat(np.arange(len(people)), [len(photos) for photos in people])
+    return PhotoList(tuple(path for photos in people for path in photos), person)
+
+
+def _people(folder: Path) -> list[list[Path]]:
+    if not folder.is_dir():
+        return []
+    inside = (_photos(part) for part in sorted(folder.iterdir()) if part.is_dir())
+    return [photos for photos in inside if photos]
+
+
+def _photos(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+
+
+def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPairs:
+    """Read a pairs file in LFW's format.
+
+    Args:
+        file: see the module.
+        folder: of the photos, name/name_0001.jpg; .png and the other suffixes do as well. A photo
+            that is not there keeps its .jpg name: reading it will say so.
+
+    Raises:
+        FileNotFoundError: the file or the folder is missing.
+        ValueError: the file is not in LFW's format.
+    """
+    file, folder = Path(file), Path(folder)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such pairs file")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of photos, name/name_0001.jpg")
+    folds, pairs = _parse(file)
+    keys = sorted({key for pair in pairs for key in pair})
+    position = {key: i for i, key in enumerate(keys)}
+    names = {name: i for i, name in enumerate(sorted({name for name, _ in keys}))}
+    photos = PhotoList(
+        tuple(_photo_path(folder, *key) for key in keys),
+        np.array([names[name] for name, _ in keys]),
+    )
+    first, second = np.array([[position[key] for key in pair] for pair in pairs]).T
+    fold = np.arange(len(pairs)) * folds // len(pairs)
+    return ListedPairs(photos, first, second, fold if folds > 1 else None)
+
+
+def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]]]]:
+    try:
+        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a text file ({error})") from error
+    lines = [(number, words) for number, words in enumerate(lines, 1) if words]
+    header = lines[0][1] if lines else []
+    if len(header) not in (1, 2) or not all(word.isdecimal() for word in header):
+        raise ValueError(f"{file}: the first line of a pairs file is a header such as '10 300'")
+    folds, each = (int(word) for word in (["1"] * (2 - len(header)) + header))
+    pairs = [_pair(file, number, words) for number, words in lines[1:]]
+    if folds < 1 or not pairs or len(pairs) != 2 * folds * each:
+        raise ValueError(
+            f"{file}: {len(pairs)} pairs; its header says {folds} folds of {each} pairs of one "
+            f"person and {each} of two: {2 * folds * each}"
+        )
+    return folds, pairs
+
+
+def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], tuple[str, int]]:
+    try:
+        if len(words) == 3:
+            return (words[0], int(words[1])), (words[0], int(words[2]))
+        name, i, other, j = words
+        return (name, int(i)), (other, int(j))
+    except ValueError as error:
+        raise ValueError(
+            f"{file}, line {number}: '{' '.join(words)}'; a pair is 'name 1 2' or 'name 1 other 3'"
+        ) from error
+
+
+def _photo_path(folder: Path, name: str, number: int) -> Path:
+    stem = folder / name / f"{name}_{number:04d}"
+    candidates = [stem.with_name(stem.name + suffix) for suffix in PHOTO_SUFFIXES]
+    return next((path for path in candidates if path.is_file()), candidates[0])

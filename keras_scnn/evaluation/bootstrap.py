@@ -1,0 +1,106 @@
+"""Bootstrap confidence intervals of any summary, by resampling people or faces.
+
+Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: the percentile interval. A resample
+is a weight for each face: how often its person was drawn. All photos of a person, and so all pairs
+with it, come and go together, because they are no independent observations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+LEVEL_PERCENT = 95.0
+RESAMPLES = 1000
+SHOW_PROGRESS_AFTER_SECONDS = 3.0
+
+
+def with_intervals(
+    summary: Callable[[np.ndarray], dict],
+    groups: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[dict, dict[str, tuple[float, float]]]:
+    """A summary of all faces, and an interval for each floating-point number in it.
+
+    Args:
+        summary: from (n,) float64 weights of the faces to nested dictionaries, dataclasses and
+            sequences of numbers.
+        groups: (n,) the person of each face; ``np.arange(n)`` where each is somebody else.
+        resamples: number of resamples; 0 gives no intervals.
+        seed: the same seed gives the same intervals.
+
+    Returns:
+        the summary with weights of 1, and (low, high) of the 95 % percentile interval by each
+        number's path, as 'pose.mean_degrees'; resamples in which a number is NaN do not count.
+
+    Raises:
+        ValueError: there is no face, or the number of resamples is negative.
+    """
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or not len(groups) or resamples < 0:
+        raise ValueError(
+            f"groups has the shape {groups.shape} and resamples is {resamples}; "
+            "they must be (n,), n above 0, and 0 or more"
+        )
+    found = summary(np.ones(len(groups)))
+    weights = resampled_weights(groups, resamples, seed)
+    progress = tqdm(
+        weights, "resampling", resamples, leave=False, delay=SHOW_PROGRESS_AFTER_SECONDS
+    )
+    return found, percentile_intervals([numbers(summary(each)) for each in progress])
+
+
+def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):
+    """Yield (n,) float64 weights ``resamples`` times: how often each face's group was drawn.
+
+    Args:
+        groups: (n,) the group of each face; as many groups are drawn as there are.
+        resamples: see above.
+        seed: of the draws.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    share = np.full(len(names), 1 / len(names))
+    for _ in range(resamples):
+        yield rng.multinomial(len(names), share)[member].astype(np.float64)
+
+
+def percentile_intervals(rows: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """The middle 95 % of each number over the resamples; NaN where it never had a value."""
+    tail = (100 - LEVEL_PERCENT) / 2
+    found = {}
+    for name in rows[0] if rows else ():
+        values = np.array([row[name] for row in rows])
+        values = values[~np.isnan(values)]
+        ends = np.percentile(values, [tail, 100 - tail]) if len(values) else [np.nan] * 2
+        found[name] = (float(ends[0]), float(ends[1]))
+    return found
+
+
+def numbers(value: Any, path: str = "") -> dict[str, float]:
+    """The floating-point numbers of nested dictionaries, dataclasses and sequences, by path."""
+    if isinstance(value, float):
+        return {path: value}
+    if dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {}
+    found = {}
+    for name, part in value.items():
+        found |= numbers(part, f"{path}.{name}" if path else str(name))
+    return found
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean of (n,) values with (n,) weights, None for 1 each; NaN where the weights sum to 0."""
+    if weights is None:
+        weights = np.ones(len(values))
+    total = weights.sum()
+    return float(values @ weights / total) if total else float("nan")

@@ -1,0 +1,181 @@
+"""Results as pictures: bars with intervals, error curves, ROC, and the losses of a training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.evaluation.bootstrap import numbers
+from keras_scnn.evaluation.curves import cumulative_error, error_against_yaw
+from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
+
+DARK, LIGHT, SECOND = "#1f4e79", "#b8c4d0", "#c55a11"
+ERRORS = {"error_2d": ("2D", DARK), "error_3d": ("3D", SECOND)}
+KINDS = {"shape": DARK, "feature": SECOND}
+LEAST_FAR = 1e-3
+
+
+def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
+    """Draw the results as bars with their intervals into a picture file.
+
+    Args:
+        results: a results dataclass as nested dictionaries (``dataclasses.asdict``).
+        path: the picture.
+        title: over everything.
+    """
+    panels = [panel for panel in _bar_panels() if _known(results, panel[1])]
+    figure, axes = _figure(len(panels), title)
+    for axis, (name, bars, unit) in zip(axes, panels, strict=True):
+        _draw_bars(axis, results, _known(results, bars))
+        axis.set_title(f"{name}, {unit}" if unit else name, fontsize=10)
+        if name.startswith("verification"):
+            axis.axhline(50, color="gray", linestyle="--", linewidth=1)
+    figure.savefig(Path(path), dpi=120)
+
+
+def _bar_panels() -> list[tuple[str, dict[str, str], str]]:
+    """Title, path by label of each bar, and unit of each panel."""
+    yaw = [f"{low}-{high}" for low, high in YAW_BINS_DEGREES]
+    panels = []
+    for name, title in (("landmarks", "2D"), ("landmarks_3d", "3D"), ("reannotated", "re-annot.")):
+        bars = {label: f"{name}.bins_percent.{i}" for i, label in enumerate(yaw)}
+        panels.append((f"landmarks {title} by |yaw|", bars | {"mean": f"{name}.mean_percent"}, "%"))
+    angles = ("yaw", "pitch", "roll", "mean")
+    panels.append(("pose error", {n: f"pose.{n}_degrees" for n in angles}, "degrees"))
+    for name in ("shape", "shape68"):
+        bars = {"network": f"{name}.vertex_mm", "mean face": f"{name}.mean_face_mm"}
+        if name == "shape68":
+            bars["own mean"] = "model_mean_mm"
+        panels.append(("neutral shape, aligned", bars, "mm"))
+    accuracy = {f"by {kind}": f"{kind}_verification.accuracy_percent" for kind in KINDS}
+    panels.append(("verification", accuracy, "%"))
+    ranks = {
+        f"{kind}\nrank {rank}": f"{kind}_retrieval.rank{rank}_percent"
+        for kind in KINDS
+        for rank in (1, 5)
+    }
+    panels.append(("retrieval", ranks, "%"))
+    return panels
+
+
+def _known(results: dict, bars: dict[str, str]) -> dict[str, str]:
+    found = numbers(results)
+    return {label: path for label, path in bars.items() if not np.isnan(found.get(path, np.nan))}
+
+
+def _draw_bars(axis, results: dict, bars: dict[str, str]) -> None:
+    found, intervals = numbers(results), results.get("intervals", {})
+    values = np.array([found[path] for path in bars.values()])
+    ends = np.array([intervals.get(path, (np.nan, np.nan)) for path in bars.values()])
+    reach = np.abs(np.nan_to_num(ends - values[:, None])).T
+    colors = [LIGHT if "mean face" in label or "own" in label else DARK for label in bars]
+    drawn = axis.bar(list(bars), values, color=colors, width=0.65, yerr=reach, ecolor="gray")
+    axis.bar_label(drawn, [f"{value:.2f}" for value in values], padding=2, fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.margins(y=0.15)
+
+
+def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
+    """Draw the cumulative error curve, error against yaw, and ROC into a picture file.
+
+    Args:
+        results: as for ``plot_results``; its 'curves' say what there is to draw.
+        path: the picture.
+        title: over everything.
+    """
+    curves = results.get("curves", {})
+    panels = []
+    if "error_2d" in curves:
+        panels += [_draw_cumulative, _draw_yaw]
+    if "roc" in curves:
+        panels.append(_draw_roc)
+    figure, axes = _figure(len(panels), title, width=4.2)
+    for axis, draw in zip(axes, panels, strict=True):
+        draw(axis, curves)
+        axis.legend(
+            frameon=False, fontsize=8, loc="lower right" if draw is _draw_cumulative else None
+        )
+    figure.savefig(Path(path), dpi=120)
+
+
+def _draw_cumulative(axis, curves: dict) -> None:
+    for name, (label, color) in ERRORS.items():
+        error, share = cumulative_error(np.array(curves[name]))
+        axis.step(error, 100 * share, where="post", color=color, label=label)
+    axis.set(
+        xlim=(0, _most(curves)), ylim=(0, 100), xlabel="error, % of the box", ylabel="faces, %"
+    )
+    axis.set_title("cumulative error", fontsize=10)
+    axis.grid(alpha=0.3)
+
+
+def _most(curves: dict) -> float:
+    """Where the axes of errors end: a few failures must not squeeze the rest."""
+    return max(1.2 * np.percentile(curves["error_3d"], 98), 0.1)
+
+
+def _draw_yaw(axis, curves: dict) -> None:
+    yaw = np.array(curves["yaw_degrees"])
+    for name, (label, color) in ERRORS.items():
+        errors = np.array(curves[name])
+        if name == "error_2d":
+            axis.scatter(yaw, errors, s=4, color=LIGHT, linewidths=0)
+        middle, mean, low, high = error_against_yaw(errors, yaw).T
+        axis.plot(middle, mean, color=color, marker="o", markersize=3, label=f"{label}, mean")
+        axis.fill_between(middle, low, high, color=color, alpha=0.2, linewidth=0)
+    axis.set(xlim=(-100, 100), xlabel="yaw, degrees", ylabel="error, % of the box")
+    axis.set_ylim(0, _most(curves))
+    axis.set_title("error against yaw (dots: 2D, a face each)", fontsize=10)
+
+
+def _draw_roc(axis, curves: dict) -> None:
+    for kind, roc in curves["roc"].items():
+        far = np.maximum(roc["far"], LEAST_FAR / 10)
+        axis.plot(far, 100 * np.array(roc["tar"]), color=KINDS[kind], label=f"by {kind}")
+    chance = np.geomspace(LEAST_FAR, 1, 100)
+    axis.plot(chance, 100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
+    axis.set_xscale("log")
+    axis.set(xlim=(LEAST_FAR, 1), ylim=(0, 100))
+    axis.set(xlabel="pairs of two people accepted", ylabel="pairs of one person accepted, %")
+    axis.set_title("ROC", fontsize=10)
+    axis.grid(alpha=0.3)
+
+
+CURVES = {
+    "loss": "loss",
+    "landmarks_a_loss": "landmark distance, 10 px",
+    "parameter_distance_loss": "contrast of shapes",
+    "feature_similarity_loss": "identity loss of features",
+}
+
+
+def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
+    """Draw losses over steps, for training and validation people, into a picture file.
+
+    Args:
+        curves: ``step`` and the losses by Keras's names, (epochs,) each.
+        path: the picture.
+    """
+    figure, axes = _figure(len(CURVES), "")
+    for axis, (name, title) in zip(axes, CURVES.items(), strict=True):
+        axis.plot(curves["step"], curves[name], color=DARK, label="training")
+        axis.plot(curves["step"], curves[f"val_{name}"], color=SECOND, label="unseen people")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(Path(path), dpi=120)
+
+
+def _figure(panels: int, title: str, width: float = 3.0):
+    """A figure with its axes in one row."""
+    from matplotlib.figure import Figure  # slow to import; no display is needed
+
+    figure = Figure(figsize=(max(6.0, width * panels), 3.2), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    axes = figure.subplots(1, panels, squeeze=False)[0] if panels else []
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes

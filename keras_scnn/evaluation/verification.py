@@ -1,0 +1,235 @@
+"""Same person or not? What a distance of two photos is worth: LFW's accuracy, and ROC numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How well a distance tells pairs of one person from pairs of two.
+
+    Attributes:
+        accuracy_percent: mean over the folds; each fold's threshold comes from the others.
+        accuracy_std_percent: standard deviation over the folds.
+        auc: probability that a pair of one person is closer than a pair of two, 0 to 1; ties
+            count half.
+        threshold: mean of the folds' thresholds, in the distance's unit.
+        n_pairs: pairs counted.
+        eer_percent: equal error rate: where as many pairs of two people are accepted as pairs of
+            one are refused, in percent of each; between two thresholds on a straight line.
+        tar_percent_at_far_1e2, tar_percent_at_far_1e3: pairs of one person that are accepted by
+            the widest threshold that accepts at most 1 %, or 0.1 %, of the pairs of two; NaN with
+            fewer than 100, or 1,000, such pairs.
+        d_prime: difference of the mean distances of both kinds in units of their root mean
+            square standard deviation (Daugman, "Biometric Decision Landscapes", 2000).
+    """
+
+    accuracy_percent: float
+    accuracy_std_percent: float
+    auc: float
+    threshold: float
+    n_pairs: int
+    eer_percent: float
+    tar_percent_at_far_1e2: float
+    tar_percent_at_far_1e3: float
+    d_prime: float
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPairs:
+    """P pairs by rising distance; from ``rank_pairs``.
+
+    Attributes:
+        order: (P,) their former positions.
+        distance: (P,) float64.
+        same: (P,) bool, of one person.
+        fold: (P,) int.
+        cuts: (C,) possible numbers of accepted pairs: none that parts equal distances.
+    """
+
+    order: np.ndarray
+    distance: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+    cuts: np.ndarray
+
+
+def verification(
+    distance: np.ndarray,
+    same: np.ndarray,
+    folds: int = FOLDS,
+    seed: int = 0,
+    fold: np.ndarray | None = None,
+) -> Verification:
+    """Accuracy by the protocol of Labeled Faces in the Wild (Huang et al., 2007), and ROC numbers.
+
+    Args:
+        distance: (P,) any unit, small for one person.
+        same: (P,) true where a pair is of one person.
+        folds: number of folds, at least 2, into which the pairs are dealt at random, with like
+            shares of each kind.
+        seed: of the dealing.
+        fold: (P,) each pair's fold where a protocol says so; ``folds`` and ``seed`` are not
+            looked at then.
+
+    Raises:
+        ValueError: there are fewer pairs of a kind than folds, or the shapes do not fit.
+    """
+    return summarize_pairs(rank_pairs(distance, same, folds, seed, fold))
+
+
+def rank_pairs(
+    distance: np.ndarray,
+    same: np.ndarray,
+    folds: int = FOLDS,
+    seed: int = 0,
+    fold: np.ndarray | None = None,
+) -> RankedPairs:
+    """Sort pairs once, for many summaries; arguments and errors are those of ``verification``."""
+    distance, same = checked_pairs(distance, same)
+    if fold is None:
+        fold = _deal(same, folds, seed)
+    fold = np.unique(fold, return_inverse=True)[1]
+    if fold.shape != same.shape or fold.max() < 1:
+        raise ValueError(f"fold has the shape {fold.shape}; it must be (P,), of two folds or more")
+    order = np.argsort(distance, kind="stable")
+    ordered = distance[order]
+    cuts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1], [True]]))
+    return RankedPairs(order, ordered, same[order], fold[order], cuts)
+
+
+def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) float64 distances and (P,) bool kinds.
+
+    Raises:
+        ValueError: the shapes differ, a distance is not finite, or a kind of pair is missing.
+    """
+    distance, same = np.asarray(distance, np.float64), np.asarray(same).astype(bool)
+    if distance.ndim != 1 or distance.shape != same.shape:
+        raise ValueError(
+            f"distance and same have the shapes {distance.shape} and {same.shape}; "
+            "both must be (P,)"
+        )
+    if not np.isfinite(distance).all():
+        raise ValueError("the distances of pairs must be finite numbers")
+    if same.all() or not same.any():
+        raise ValueError("pairs of one person and pairs of two people are needed")
+    return distance, same
+
+
+def _deal(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(P,) number of each pair's fold."""
+    if folds < 2 or min(same.sum(), (~same).sum()) < folds:
+        raise ValueError(
+            f"{folds} folds need at least 2 folds and {folds} pairs of each kind; there are "
+            f"{same.sum()} pairs of one person and {(~same).sum()} of two"
+        )
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(same), int)
+    for kind in (same, ~same):
+        fold[kind] = rng.permutation(np.arange(kind.sum()) % folds)
+    return fold
+
+
+def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> Verification:
+    """All numbers; ``weights`` (P,), in the pairs' former order, is how often each pair counts."""
+    weights = np.ones(len(ranked.same)) if weights is None else weights[ranked.order]
+    accuracy, thresholds = _accuracy_by_fold(ranked, weights)
+    far, tar = rates(ranked, weights)
+    return Verification(
+        accuracy_percent=float(100 * accuracy.mean()),
+        accuracy_std_percent=float(100 * accuracy.std()),
+        auc=float(trapezoid(tar, far)),
+        threshold=float(thresholds.mean()),
+        n_pairs=len(ranked.same),
+        eer_percent=100 * equal_error_rate(far, tar),
+        tar_percent_at_far_1e2=_tar_percent(ranked, far, tar, 0.01),
+        tar_percent_at_far_1e3=_tar_percent(ranked, far, tar, 0.001),
+        d_prime=_d_prime(ranked, weights),
+    )
+
+
+def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out."""
+    of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]
+    # Accepting one more pair gains its weight where it is of one person, and loses it elsewhere.
+    gained = _running_sum(np.where(ranked.same, weights, -weights) * of_fold)
+    met = _running_sum(weights * of_fold)
+    by_others = [(part.sum(axis=0) - part)[:, ranked.cuts] for part in (gained, met)]
+    pairs = zip(*by_others, strict=True)
+    thresholds = np.array([_best_threshold(ranked, gain, count) for gain, count in pairs])
+    accepted = np.searchsorted(ranked.distance, thresholds)
+    right = gained[np.arange(len(of_fold)), accepted] + of_fold @ (weights * ~ranked.same)
+    total = met[:, -1]
+    return right[total > 0] / total[total > 0], thresholds[total > 0]
+
+
+def _running_sum(rows: np.ndarray) -> np.ndarray:
+    """(F, P + 1) sums of the first 0, 1, ... P values of each row."""
+    return np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
+
+
+def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> float:
+    """The lowest distance below which the (C,) gain is greatest, given the weight met so far (C,).
+
+    It lies in the middle between the nearest two pairs that have a weight.
+    """
+    best = int(np.argmax(gain))
+    end = int(np.searchsorted(met, met[best], side="right")) - 1
+    last = end == len(met) - 1
+    if best == 0:
+        return float(ranked.distance[0 if last else ranked.cuts[end]])
+    below, above = ranked.distance[[ranked.cuts[best] - 1, ranked.cuts[end] - last]]
+    return float(np.nextafter(below, np.inf) if last else (below + above) / 2)
+
+
+def rates(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curve: false and true accept rates (C,), from 0 to 1, of each possible threshold.
+
+    Args:
+        ranked: the pairs.
+        weights: (P,) of the pairs by rising distance.
+
+    Returns:
+        NaN where a kind of pair has no weight.
+    """
+    found = []
+    for kind in (~ranked.same, ranked.same):
+        accepted = np.concatenate([[0], np.cumsum(weights * kind)])
+        share = accepted / accepted[-1] if accepted[-1] else np.full(len(accepted), np.nan)
+        found.append(share[ranked.cuts])
+    return found[0], found[1]
+
+
+def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
+    """The rate, 0 to 1, at which a ROC curve (C,), (C,) crosses ``far = 1 - tar``."""
+    return float(np.interp(0, far - (1 - tar), far))
+
+
+def tar_at_far(far: np.ndarray, tar: np.ndarray, limit: float) -> float:
+    """The highest true accept rate of a ROC curve where the false one is at most ``limit``."""
+    allowed = far <= limit * (1 + 1e-9)
+    return float(tar[allowed].max()) if allowed.any() else float("nan")
+
+
+def _tar_percent(ranked: RankedPairs, far, tar, limit: float) -> float:
+    enough = limit * (~ranked.same).sum() >= 1 - 1e-9
+    return 100 * tar_at_far(far, tar, limit) if enough else float("nan")
+
+
+def _d_prime(ranked: RankedPairs, weights: np.ndarray) -> float:
+    means, variances = [], []
+    for kind in (ranked.same, ~ranked.same):
+        value, weight = ranked.distance[kind], weights[kind]
+        if not weight.any():
+            return float("nan")
+        means.append(np.average(value, weights=weight))
+        variances.append(np.average((value - means[-1]) ** 2, weights=weight))
+    spread = np.sqrt(np.mean(variances))
+    return float((means[1] - means[0]) / spread) if spread else 0.0

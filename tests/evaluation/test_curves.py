@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from keras_scnn.evaluation.curves import cumulative_error, error_against_yaw
+
+
+def test_the_cumulative_curve_counts_faces():
+    error, share = cumulative_error(np.array([3.0, 1, 2, 2]))
+    for limit in (0.5, 1, 2, 2.5, 3):
+        at = np.searchsorted(error, limit, side="right") - 1
+        assert share[at] == np.mean(np.array([3, 1, 2, 2]) <= limit)
+
+
+def test_error_against_yaw_is_the_mean_of_each_step():
+    rng = np.random.default_rng(0)
+    yaw = np.concatenate([rng.uniform(-4.9, 4.9, 400), rng.uniform(15.1, 24.9, 100), [60, 61]])
+    errors = np.concatenate([rng.normal(2, 0.5, 400), rng.normal(4, 1, 100), [9, 9]])
+    found = error_against_yaw(errors, yaw)
+    np.testing.assert_allclose(found[:, 0], [0, 20])  # two faces at 60 are too few
+    np.testing.assert_allclose(found[:, 1], [errors[:400].mean(), errors[400:500].mean()])
+    # The interval of a mean of n normal draws: +-1.96 deviations over the root of n.
+    half = (found[:, 3] - found[:, 2]) / 2
+    assert half == pytest.approx(1.96 * np.array([0.5 / 20, 1 / 10]), rel=0.2)
+
+
+def test_too_few_faces_make_no_curve():
+    assert error_against_yaw(np.ones(2), np.zeros(2)).shape == (0, 4)

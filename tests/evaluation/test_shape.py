@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from scipy.spatial import procrustes
+
+from keras_scnn.evaluation import shape_distances, shape_error, summarize_shapes
+from keras_scnn.geometry.rotations import rotation_from_euler
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_pose_and_scale_of_a_prediction_do_not_count_as_shape_error(rng):
+    true = rng.normal(0, 40, (3, 50, 3))
+    turned = 1.3 * true @ rotation_from_euler(np.array([0.2, 0.7, -0.1])).T + [5, 6, 7]
+    found = shape_error(turned, true, rng.normal(0, 40, (50, 3)))
+    assert found.vertex_mm == pytest.approx(0, abs=1e-9)
+    assert found.relative == pytest.approx(0, abs=1e-9)
+
+
+def test_the_mean_face_is_exactly_as_good_as_itself(rng):
+    true, mean = rng.normal(0, 40, (3, 50, 3)), rng.normal(0, 40, (50, 3))
+    found = shape_error(np.repeat(mean[None], 3, axis=0), true, mean)
+    assert found.relative == pytest.approx(1)
+    assert found.n_faces == 3
+
+
+def test_the_error_after_alignment_is_that_of_scipy(rng):
+    true = rng.normal(0, 40, (60, 3))
+    predicted = 1.2 * true + rng.normal(0, 5, true.shape)
+    # scipy aligns to the true shape of norm 1 about its center.
+    fixed, aligned, _ = procrustes(true, predicted)
+    unit = np.linalg.norm(true - true.mean(axis=0))
+    expected = unit * np.linalg.norm(fixed - aligned, axis=1).mean()
+    found = shape_error(predicted[None], true[None], rng.normal(0, 40, (60, 3)))
+    assert found.vertex_mm == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_chunks_of_a_large_batch_do_not_change_the_mean(rng):
+    true, mean = rng.normal(0, 40, (130, 20, 3)), rng.normal(0, 40, (20, 3))
+    predicted = true + rng.normal(size=true.shape)
+    alone = [
+        shape_error(p[None], t[None], mean).vertex_mm for p, t in zip(predicted, true, strict=True)
+    ]
+    assert shape_error(predicted, true, mean).vertex_mm == pytest.approx(np.mean(alone))
+
+
+def test_raw_numbers_are_those_of_the_points_as_they_stand(rng):
+    true, mean = rng.normal(0, 40, (2, 30, 3)), rng.normal(0, 40, (30, 3))
+    found = shape_error(true + [3.0, 0, 4.0], true, mean)
+    assert found.raw_vertex_mm == pytest.approx(5)  # by hand: |(3, 0, 4)|
+    assert found.vertex_mm == pytest.approx(0, abs=1e-9)
+    base = np.mean([np.linalg.norm(mean - face, axis=1).mean() for face in true])
+    assert found.raw_mean_face_mm == pytest.approx(base)
+    assert found.raw_relative == pytest.approx(5 / base)
+
+
+def test_explained_variance_is_that_of_its_definition(rng):
+    mean = rng.normal(0, 40, (30, 3))
+    true = mean + rng.normal(0, 2, (5, 30, 3))
+    half = mean + (true - mean) / 2  # half of the deviation leaves a quarter of its square
+    assert shape_error(half, true, mean).raw_explained_variance == pytest.approx(0.75)
+    assert shape_error(true, true, mean).explained_variance == pytest.approx(1)
+    of_mean = shape_error(np.repeat(mean[None], 5, axis=0), true, mean)
+    assert of_mean.raw_explained_variance == pytest.approx(0)
+    assert of_mean.explained_variance == pytest.approx(0)
+
+
+def test_annotation_plus_noise_is_off_by_the_mean_length_of_the_noise(rng):
+    true, mean = rng.normal(0, 40, (4, 5000, 3)), rng.normal(0, 40, (5000, 3))
+    found = shape_error(true + rng.normal(0, 0.7, true.shape), true, mean)
+    # The length of a 3D normal vector of deviation s has the mean s sqrt(8 / pi) (Maxwell).
+    for value in (found.vertex_mm, found.raw_vertex_mm):
+        assert value == pytest.approx(0.7 * np.sqrt(8 / np.pi), rel=0.01)
+
+
+def test_a_weight_of_two_is_a_face_that_is_there_twice(rng):
+    true, mean = rng.normal(0, 40, (3, 30, 3)), rng.normal(0, 40, (30, 3))
+    predicted = true + rng.normal(size=true.shape)
+    distances = shape_distances(predicted, true, mean)
+    found = summarize_shapes(distances, np.array([2.0, 0, 1]))
+    again = shape_error(predicted[[0, 0, 2]], true[[0, 0, 2]], mean)
+    assert found.vertex_mm == pytest.approx(again.vertex_mm)
+    assert found.explained_variance == pytest.approx(again.explained_variance)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: shape_error(np.zeros((2, 5, 3)), np.zeros((2, 4, 3)), np.zeros((4, 3))), "mean_f"),
+        (
+            lambda: shape_error(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)), np.zeros((4, 3))),
+            "no face",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
