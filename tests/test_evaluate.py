@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from keras_scnn.data.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main
 from keras_scnn.geometry.camera import compose, project
@@ -187,12 +188,15 @@ def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, tr
     true = model.landmarks(truth.identity).astype(np.float64)
     rng = np.random.default_rng(3)
     # A basis in which each person is the same mean face plus the first component.
-    basis = rng.normal(0, 1e3, (68, 3, 2))
-    np.savez(tmp_path / "basis.npz", mean=1000 * true - 2 * basis[..., 0], identity_basis=basis)
+    basis = rng.normal(0, 1e3, (68, 3, 199))
+    BfmLandmarks(1000 * true - 2 * basis[..., 0], basis, np.zeros((68, 3, 29))).save(
+        tmp_path / "basis.npz"
+    )
     for name in ("one", "two"):
         arrays = scipy.io.loadmat(photos / f"{name}.mat")
         arrays = {key: arrays[key] for key in ("pt3d_68", "Pose_Para")}
-        arrays["Shape_Para"] = np.array([[2.0], [0.0]])
+        arrays["Shape_Para"] = 2.0 * np.eye(199, 1)
+        arrays["Exp_Para"] = np.zeros((29, 1))
         scipy.io.savemat(photos / f"{name}.mat", arrays)
     found = evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz", resamples=10)
     assert found.shape68.vertex_mm == pytest.approx(0, abs=1e-3)

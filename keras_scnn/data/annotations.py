@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from keras_scnn.data.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.mat_files import read_bfm_annotation
+from keras_scnn.data.pts import read_pts
+
 MICROMETERS_PER_MM = 1000.0
 
 
@@ -62,7 +66,10 @@ def _read_npy(path: Path, count: int) -> np.ndarray:
 def _read_face(folder: Path, name: str) -> np.ndarray:
     pts, mat = folder / f"{name}.pts", folder / f"{name}.mat"
     if pts.is_file():
-        return _read_pts(pts)
+        points = read_pts(pts) + 1  # as the file has them
+        if len(points) != 68:
+            raise ValueError(f"{pts}: {len(points)} points; expected 68")
+        return points
     if mat.is_file():
         arrays = _read_mat(mat)
         found = [a for key, a in arrays.items() if not key.startswith("_") and 68 in np.shape(a)]
@@ -82,17 +89,6 @@ def _points_last(path: Path, points: np.ndarray) -> np.ndarray:
     return points[..., :2].astype(np.float64)
 
 
-def _read_pts(path: Path) -> np.ndarray:
-    try:
-        body = path.read_text().split("{")[1].split("}")[0]
-        points = np.array(body.split(), np.float64).reshape(-1, 2)
-    except (IndexError, ValueError) as error:
-        raise ValueError(f"{path}: not a .pts file of points between braces ({error})") from error
-    if len(points) != 68:
-        raise ValueError(f"{path}: {len(points)} points; expected 68")
-    return points
-
-
 def read_neutral_landmarks(
     files: list[Path], basis: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +96,7 @@ def read_neutral_landmarks(
 
     Args:
         files: .mat files of AFLW2000-3D or 300W-LP.
-        basis: .npz file with ``mean`` (68, 3) and ``identity_basis`` (68, 3, K), the Basel Face
-            Model at its landmarks, in micrometers.
+        basis: a file of ``BfmLandmarks``.
 
     Returns:
         (M, 68, 3) float64 of the faces and (68, 3) of the mean face, mm, x to the right, y up, z
@@ -111,39 +106,13 @@ def read_neutral_landmarks(
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or has no or other arrays.
     """
-    mean, identity_basis = _read_basis(Path(basis))
-    shapes = np.stack([_shape_para(path, identity_basis.shape[-1]) for path in files])
-    faces = mean + np.einsum("nck,mk->mnc", identity_basis, shapes)
-    return faces / MICROMETERS_PER_MM, mean / MICROMETERS_PER_MM
-
-
-def _read_basis(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a basis of 68 landmarks, .npz")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, basis = (np.asarray(file[k], np.float64) for k in ("mean", "identity_basis"))
-    except Exception as error:  # zipfile, zlib, KeyError and ValueError share no narrower base
-        raise ValueError(f"{path}: no basis with mean and identity_basis ({error})") from error
-    if mean.shape != (68, 3) or basis.ndim != 3 or basis.shape[:2] != (68, 3):
-        raise ValueError(
-            f"{path}: mean {mean.shape} and identity_basis {basis.shape}; expected (68, 3) and "
-            "(68, 3, K)"
-        )
-    return mean, basis
-
-
-def _shape_para(path: Path, size: int) -> np.ndarray:
-    shape = _read_mat(path).get("Shape_Para")
-    if shape is None or shape.size != size:
-        found = "missing" if shape is None else shape.shape
-        raise ValueError(f"{path}: Shape_Para is {found}; the basis has {size} components")
-    return shape.ravel().astype(np.float64)
+    landmarks = BfmLandmarks.load(basis)
+    shapes = np.stack([read_bfm_annotation(path).shape for path in files])
+    faces = landmarks.points(shapes, np.zeros(landmarks.expression_basis.shape[-1]))
+    return faces / MICROMETERS_PER_MM, landmarks.mean / MICROMETERS_PER_MM
 
 
 def _read_mat(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     try:
         return scipy.io.loadmat(path)
     except Exception as error:  # scipy raises a different kind for each way to be damaged
