@@ -83,9 +83,9 @@ class LandmarkSolver:
 
     def shapes(self, state: State) -> np.ndarray:
         """(B, 68, 3) mm: the landmarks of the state's faces."""
-        identity = state.identity @ self._identity.reshape(68 * 3, -1).T
-        expression = state.expression @ self._expression.reshape(68 * 3, -1).T
-        return self._mean + (identity[self._group] + expression).reshape(-1, 68, 3)
+        identity = state.identity @ self._identity.reshape(self._mean.size, -1).T
+        expression = state.expression @ self._expression.reshape(self._mean.size, -1).T
+        return self._mean + (identity[self._group] + expression).reshape(-1, *self._mean.shape)
 
     def _start(self) -> State:
         """The mean face under the nearest scaled rotation of the best affine camera."""
@@ -95,7 +95,7 @@ class LandmarkSolver:
         lengths = np.linalg.norm(first, axis=-1), np.linalg.norm(second, axis=-1)
         rows = np.stack([first, second, np.cross(first, second) / lengths[0][:, None]], axis=-2)
         rotation, scale = nearest_rotation(rows), (lengths[0] + lengths[1]) / 2
-        placed = self._project(rotation, scale, np.broadcast_to(self._mean, (count, 68, 3)))
+        placed = self._project(rotation, scale, np.broadcast_to(self._mean, (count, *self._mean.shape)))
         share = self._weights**2 / (self._weights**2).sum(axis=1, keepdims=True)
         shift = (share * (self._target - placed)).sum(axis=1)
         expression = np.clip(np.zeros((count, self._bounds.shape[1])), *self._bounds)
@@ -125,13 +125,13 @@ class LandmarkSolver:
         flip = (state.scale[:, None, None] * FLIP)[:, None, : self._depth]
         turn = -flip @ _cross_matrix(turned)
         size = self._project(state.rotation, state.scale, self.shapes(state))[..., None]
-        shift = np.broadcast_to(np.eye(self._depth), (count, 68, self._depth, self._depth))
+        shift = np.broadcast_to(np.eye(self._depth), (*self._target.shape, self._depth))
         expression, identity = (
             np.matmul(camera[:, None], basis) for basis in (self._expression, self._identity)
         )
         own = np.concatenate([turn, size, shift, expression], axis=-1)
         return tuple(
-            (self._unit[..., None] * part).reshape(count, 68 * self._depth, -1)
+            (self._unit[..., None] * part).reshape(count, self._target[0].size, -1)
             for part in (own, identity)
         )
 
