@@ -22,9 +22,9 @@ POINTS, INPUT_SIZE = 468, 192
 # followed, the box of the mesh; turned so that the eyes are level.
 CROP_SCALE = 1.5
 PASSES = 2
-# From the network's coordinates to pixel centers of its input. Measured on 1,537 photos of 300-W: the
-# points of a photo and of its mirror image meet with this shift (0.23 px), and it takes away the
-# mean difference to the hand-made points in y too.
+# From the network's coordinates to pixel centers of its input: with this shift the points of a
+# photo and of its mirror image meet (measured on 1,537 photos of 300-W). In y, where no mirror can
+# tell, the same is assumed: the hand-made points differ from the raw ones by as much in y as in x.
 RAW_SHIFT = 0.23
 OUTER_EYE_CORNERS = (33, 263)  # of the mesh; the image's left, the image's right
 

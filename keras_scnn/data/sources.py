@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,3 +44,38 @@ class LabeledPhoto:
             FileNotFoundError, ValueError: see ``io.read_image``.
         """
         return read_image(self.image) if isinstance(self.image, Path) else self.image()
+
+
+class PhotoSource(abc.ABC):
+    """A data set that is listed at once and read one photo at a time.
+
+    Listing decodes no image. A source can be pickled, so that worker processes can load from it.
+    """
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """All photos, also those that turn out to be unreadable; unique, in a fixed order."""
+
+    @abc.abstractmethod
+    def person(self, name: str) -> str:
+        """Whom the photo of that name shows, without reading it: its ``LabeledPhoto.person``."""
+
+    @abc.abstractmethod
+    def load(self, name: str) -> LabeledPhoto:
+        """Read the labels of one photo. Its image is read by ``LabeledPhoto.read_image``.
+
+        Raises:
+            FileNotFoundError: a file of the photo is missing.
+            ValueError: a file of the photo is damaged or of another kind.
+        """
+
+    def mirror_of(self, person: str) -> str | None:
+        """The key that the mirror image of a person has; None where the data set has no mirrors.
+
+        A mirrored face is neither the same face nor somebody else's, so the two never make a pair.
+        The source need not have photos of both.
+        """
+        return None
+
+    def __len__(self) -> int:
+        return len(self.names())
