@@ -94,8 +94,8 @@ class FaceTeacher:
             landmarks: (68, 2 or 3) px, image frame.
 
         Returns:
-            (128,) float32, of about unit length; photos of one person are nearer than
-            ``SAME_PERSON`` to each other.
+            (128,) float32, about 1.5 long; photos of one person are nearer than ``SAME_PERSON`` to
+            each other.
 
         Raises:
             ValueError: the image is no uint8 color image, or see ``chip_from_landmarks``.
