@@ -19,6 +19,7 @@ from keras_scnn.data.sources import LabeledPhoto, PhotoSource
 from keras_scnn.data.teacher import FaceTeacher
 from keras_scnn.fitting import PARTS, FitOptions
 from keras_scnn.io import read_image
+from keras_scnn.morphable_model import MorphableModel
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHUNK = 8  # photos held in memory at once
@@ -115,7 +116,7 @@ class PeopleFolder(PhotoSource):
         if not names:
             return PersonLabels([], left_out)
         landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
-        fitted = fit_photos(self._landmarker.face_model, landmarks, OPTIONS)
+        fitted = fit_photos(self.face_model, landmarks, OPTIONS)
         left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
         photos = [
             self._photo(names[i], person, chosen[names[i]], fitted, row)
@@ -135,8 +136,9 @@ class PeopleFolder(PhotoSource):
         return LabeledPhoto(photo, person, landmarks, np.ones(68), image, extra=extra)
 
     @property
-    def _landmarker(self) -> Landmarker:
-        return self._loaded()[0]
+    def face_model(self) -> MorphableModel:
+        """The face model that is fitted, with the preset's landmark offsets."""
+        return self._loaded()[0].face_model
 
     def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
         if self._networks is None:
