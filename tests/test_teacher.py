@@ -67,11 +67,15 @@ def test_a_darker_turned_photo_shows_the_same_person(network):
     assert np.linalg.norm(embedding - network(turned, landmarks68(points))) > SAME_PERSON
 
 
-def test_people_of_celeba_are_told_apart(shared_data, network):
-    source = PeopleFolder(shared_data / "celeba-people", teacher=True)
+def test_people_of_celeba_are_told_apart(shared_data, network, tmp_path):
+    for person in sorted((shared_data / "celeba-people").iterdir())[:3]:
+        (tmp_path / person.name).mkdir()
+        for photo in sorted(person.iterdir())[:5]:
+            (tmp_path / person.name / photo.name).symlink_to(photo)
+    source = PeopleFolder(tmp_path, teacher=True)
     groups = []
-    for person in source.people()[:3]:
-        photos = source.label(person).photos[:4]
+    for person in source.people():
+        photos = source.label(person).photos
         groups.append(np.stack([photo.extra["embedding"] for photo in photos]))
     rows, who = np.concatenate(groups), np.repeat([0, 1, 2], [len(g) for g in groups])
     distance = np.linalg.norm(rows[:, None] - rows, axis=-1)

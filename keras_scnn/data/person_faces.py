@@ -9,7 +9,7 @@ import numpy as np
 from keras_scnn.data.landmarker import FoundFace
 
 # Where FaceMesh sees no face, or it and the preset differ by more than so many percent of the
-# crop's side, one of them is wrong: 2.5 % of CelebA's photos, most of them turned by 40 degrees or
+# crop's side, one of them is wrong: 2 % of CelebA's photos, most of them turned by 40 degrees or
 # more, where FaceMesh fails.
 LEAST_MESH_SCORE, MOST_DISAGREEMENT = 0.5, 4.0
 # The median distance of an embedding to those of the person's other photos. On 90 people of CelebA
