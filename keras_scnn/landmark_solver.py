@@ -38,12 +38,12 @@ class State:
 
 
 class LandmarkSolver:
-    """Finds the State of least cost for landmarks (B, 68, D), D = 2 or 3.
+    """Finds the State of least cost for landmarks (B, M, D), D = 2 or 3.
 
     Args:
-        model: the face model.
-        landmarks: (B, 68, D) px, image frame.
-        weights: (B, 68, D) square roots of the residuals' weights, for residuals in mm.
+        model: the face model, whose ``landmark_basis`` has M rows (68).
+        landmarks: (B, M, D) px, image frame.
+        weights: (B, M, D) square roots of the residuals' weights, for residuals in mm.
         group: (B,) whose photo it is, 0 to G - 1.
         prior_sd: prior standard deviations of identity and expression.
     """
@@ -82,10 +82,10 @@ class LandmarkSolver:
         return state
 
     def shapes(self, state: State) -> np.ndarray:
-        """(B, 68, 3) mm: the landmarks of the state's faces."""
-        identity = state.identity @ self._identity.reshape(68 * 3, -1).T
-        expression = state.expression @ self._expression.reshape(68 * 3, -1).T
-        return self._mean + (identity[self._group] + expression).reshape(-1, 68, 3)
+        """(B, M, 3) mm: the landmarks of the state's faces."""
+        identity = state.identity @ self._identity.reshape(self._mean.size, -1).T
+        expression = state.expression @ self._expression.reshape(self._mean.size, -1).T
+        return self._mean + (identity[self._group] + expression).reshape(-1, *self._mean.shape)
 
     def _start(self) -> State:
         """The mean face under the nearest scaled rotation of the best affine camera."""
@@ -95,7 +95,9 @@ class LandmarkSolver:
         lengths = np.linalg.norm(first, axis=-1), np.linalg.norm(second, axis=-1)
         rows = np.stack([first, second, np.cross(first, second) / lengths[0][:, None]], axis=-2)
         rotation, scale = nearest_rotation(rows), (lengths[0] + lengths[1]) / 2
-        placed = self._project(rotation, scale, np.broadcast_to(self._mean, (count, 68, 3)))
+        placed = self._project(
+            rotation, scale, np.broadcast_to(self._mean, (count, *self._mean.shape))
+        )
         share = self._weights**2 / (self._weights**2).sum(axis=1, keepdims=True)
         shift = (share * (self._target - placed)).sum(axis=1)
         expression = np.clip(np.zeros((count, self._bounds.shape[1])), *self._bounds)
@@ -118,20 +120,20 @@ class LandmarkSolver:
         return shared + np.bincount(self._group, own, self._groups)
 
     def _jacobians(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """Of the weighted residuals: (B, 68 D, own) and (B, 68 D, K)."""
+        """Of the weighted residuals: (B, M D, own) and (B, M D, K)."""
         count = len(self._target)
         camera = (state.scale[:, None, None] * (FLIP @ state.rotation))[:, : self._depth]
         turned = self.shapes(state) @ np.swapaxes(state.rotation, 1, 2)
         flip = (state.scale[:, None, None] * FLIP)[:, None, : self._depth]
         turn = -flip @ _cross_matrix(turned)
         size = self._project(state.rotation, state.scale, self.shapes(state))[..., None]
-        shift = np.broadcast_to(np.eye(self._depth), (count, 68, self._depth, self._depth))
+        shift = np.broadcast_to(np.eye(self._depth), (*self._target.shape, self._depth))
         expression, identity = (
             np.matmul(camera[:, None], basis) for basis in (self._expression, self._identity)
         )
         own = np.concatenate([turn, size, shift, expression], axis=-1)
         return tuple(
-            (self._unit[..., None] * part).reshape(count, 68 * self._depth, -1)
+            (self._unit[..., None] * part).reshape(count, self._target[0].size, -1)
             for part in (own, identity)
         )
 

@@ -21,7 +21,7 @@ TIERS = (
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "blazeface", "detection", "drawing", "texture"},
+    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
     {"reconstruct", "export"},
     {"config", "prediction", "training", "train", "evaluate", "prepare"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
