@@ -32,7 +32,9 @@ from keras_scnn.storage import atomic_path
 
 LEFT_OUT = "left_out.csv"
 SHOWN = 5
-DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity")
+DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
+    "teacher_embeddings",
+)
 
 
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
@@ -45,9 +47,16 @@ def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
     return Tfds300WLP(args.folder, basis=basis)
 
 
+def _people(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.people import PeopleFolder  # starts Keras
+
+    return PeopleFolder(args.folder, teacher=args.teacher_embeddings)
+
+
 SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
     "aflw2000": ("AFLW2000-3D: jpg + mat", lambda args: Aflw2000(args.folder)),
+    "people": ("one folder a person, any photos in it", _people),
     "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
     "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
     "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
@@ -81,6 +90,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--authors-identity",
         action="store_true",
         help="300w-lp: a mirror image is a stranger, as in the authors' released code",
+    )
+    parser.add_argument(
+        "--teacher-embeddings",
+        action="store_true",
+        help="people: store what dlib's face recognizer says of each photo, and find strangers' "
+        "photos by it (extra 'teacher')",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
     return parser.parse_args(arguments)

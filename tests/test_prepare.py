@@ -3,6 +3,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from skimage import data
 
 from keras_scnn.data.pts import write_pts
 from keras_scnn.data.records import load_records
@@ -10,6 +11,7 @@ from keras_scnn.data.synthetic import SyntheticConfig, render_person
 from keras_scnn.evaluate import evaluate_records
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset
+from keras_scnn.parameters import ParameterLayout
 from keras_scnn.prepare import main
 
 
@@ -79,6 +81,29 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):
         folder = tmp_path / "nothing"
         assert main([source, str(folder), "--out", str(tmp_path / "out")]) == 2
         assert str(folder) in capsys.readouterr().err
+
+
+def test_a_people_folder_becomes_records(tmp_path, capsys):
+    photo = data.astronaut()
+    for person in ("ann", "eve"):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        for i in range(3):
+            shifted = np.roll(photo, 12 * i, axis=1)[: 400 + 20 * i]
+            write_image(tmp_path / "people" / person / f"{i}.png", shifted)
+    write_image(tmp_path / "people" / "eve" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    out = tmp_path / "records"
+    command = ["people", str(tmp_path / "people"), "--out", str(out), "--workers", "1"]
+    assert main(command) == 1
+    assert "eve/wall.png" in capsys.readouterr().err
+    records = load_records(out)
+    np.testing.assert_array_equal(records.identity, [0, 0, 0, 1, 1, 1])
+    layout = ParameterLayout(80, 51)
+    identity = records.parameters[:, layout.identity]
+    np.testing.assert_array_equal(identity[:3], np.tile(identity[0], (3, 1)))
+    # The face is at its place in each of the shifted photos: the crops show the same.
+    tip = records.landmarks[:, 30, :2]
+    np.testing.assert_allclose(tip, np.tile(tip[0], (6, 1)), atol=3)
+    assert records.embedding is None
 
 
 def test_300w_lp_becomes_records(tmp_path, shared_data):

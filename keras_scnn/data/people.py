@@ -16,7 +16,7 @@ from keras_scnn.data.landmarker import DEFAULT_PRESET, FoundFace, Landmarker
 from keras_scnn.data.person_faces import Candidate, choose_faces, plausible_faces
 from keras_scnn.data.person_fit import PersonFit, fit_photos
 from keras_scnn.data.sources import LabeledPhoto, PhotoSource
-from keras_scnn.data.teacher import FaceTeacher
+from keras_scnn.data.teacher import EMBEDDING_SIZE, FaceTeacher
 from keras_scnn.fitting import PARTS, FitOptions
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
@@ -60,6 +60,7 @@ class PeopleFolder(PhotoSource):
         self, folder: str | os.PathLike, preset: str = DEFAULT_PRESET, teacher: bool = False
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
+        self.embedding_size = EMBEDDING_SIZE if teacher else 0
         self._people = scan(self.folder)
         self._networks, self._last = None, ("", None)
 
