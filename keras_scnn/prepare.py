@@ -34,6 +34,7 @@ LEFT_OUT = "left_out.csv"
 SHOWN = 5
 DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
     "teacher_embeddings",
+    "turned",
 )
 
 
@@ -74,6 +75,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", choices=SOURCES, metavar="SOURCE", help="kind of data set")
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
+    _add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop-size", type=int, default=120, help="px (120)")
     parser.add_argument("--face-model", default="open_face", help="'open_face', or a file")
     parser.add_argument(
@@ -84,6 +90,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--separate", action="store_true", help="fit each photo for itself, not person by person"
+    )
+    parser.add_argument(
+        "--turned",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add N copies of each photo, with the "
+        "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
     )
     parser.add_argument("--basis", type=Path, help="300w-lp: .npz of the 68 landmarks' bases")
     parser.add_argument(
@@ -98,7 +112,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "photos by it (extra 'teacher')",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
-    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.crop_size < 16:
             raise ValueError(f"--crop-size is {args.crop_size}; it must be 16 or more")
+        if args.turned < 0:
+            raise ValueError(f"--turned is {args.turned}; it must be 0 or more")
         manifest = _prepare(args, arguments)
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -126,7 +141,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
 
         model = preset_face_model(args.offsets)
     source = SOURCES[args.source][1](args)
-    labeling = Labeling(model, args.crop_size, joint=not args.separate)
+    labeling = Labeling(model, args.crop_size, not args.separate, args.turned)
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}

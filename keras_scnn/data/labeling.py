@@ -27,11 +27,13 @@ class Labeling:
         model: the face model, with the landmark offsets of the annotation.
         crop_size: px.
         joint: all photos of one person get one identity, from a fit to all of them.
+        turned: copies of each photo with the face turned, see ``turned_copies``.
     """
 
     model: MorphableModel
     crop_size: int = 120
     joint: bool = True
+    turned: int = 0
 
     @property
     def _layout(self) -> ParameterLayout:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from keras_scnn.data.labeling import Labeling
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.sources import PhotoSource
+from keras_scnn.data.turned_copies import with_turned_copies
 from keras_scnn.storage import atomic_path
 
 PLAN, PARTIAL = "plan.json", ".partial-*"
@@ -47,6 +48,9 @@ class Job:
             twins = [self.source.mirror_of(person) for person in persons]
             mirror = np.array([self.people.get(twin, -1) for twin in twins], np.int32)
             records = dataclasses.replace(records, identity=identity, mirror=mirror)
+            if self.labeling.turned:
+                model, turned = self.labeling.model, self.labeling.turned
+                records = with_turned_copies(records, self.source, model, turned)
         write_shard(self.folder, number, records, left_out)
         return len(names)
 
