@@ -28,9 +28,10 @@ def with_turned_copies(
 ) -> FaceRecords:
     """Records followed by ``count`` turned copies of each.
 
-    A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend on the photo's name and the seed alone. It keeps its person, identity and
-    expression; its name is the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face
-    model's. A photo that cannot be turned has no copies.
+    A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend on
+    the photo's name and the seed alone. It keeps its person, identity and expression; its name is
+    the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face model's. A photo that
+    cannot be turned has no copies.
 
     Args:
         records: in memory, with ``name`` and ``crop_from_image``.
