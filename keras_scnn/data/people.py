@@ -181,14 +181,15 @@ def scan(folder: Path) -> dict[str, list[str]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one folder a person in it")
     people: dict[str, list[str]] = {}
-    for place, _, files in os.walk(folder):
-        relative = Path(os.path.relpath(place, folder))
-        names = [(relative / f).as_posix() for f in files if f.lower().endswith(PHOTO_SUFFIXES)]
-        if names and relative.parts:
-            people.setdefault(relative.parts[0], []).extend(names)
+    for person in sorted(entry.name for entry in folder.iterdir() if entry.is_dir()):
+        for place, _, files in os.walk(folder / person):  # a person's folder may be a link
+            inside = Path(os.path.relpath(place, folder))
+            names = [(inside / f).as_posix() for f in files if f.lower().endswith(PHOTO_SUFFIXES)]
+            if names:
+                people.setdefault(person, []).extend(names)
     if not people:
         raise FileNotFoundError(
             f"{folder}: no photos ({', '.join(PHOTO_SUFFIXES)}) in folders of people: put the "
             "photos of each person into a folder of its own"
         )
-    return {person: sorted(people[person]) for person in sorted(people)}
+    return {person: sorted(names) for person, names in people.items()}
