@@ -20,7 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_scnn.data.aflw2000 import Aflw2000
 from keras_scnn.data.aflw_crops import AflwCrops
-from keras_scnn.data.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.bfm_full import FullBfm
+from keras_scnn.data.bfm_landmarks import BfmLandmarks, recover_from_folder
 from keras_scnn.data.labeling import Labeling
 from keras_scnn.data.preparation import prepare
 from keras_scnn.data.pts import PtsFolder
@@ -28,24 +29,42 @@ from keras_scnn.data.sources import PhotoSource
 from keras_scnn.data.tfds_sources import Tfds300WLP, TfdsAflw2000
 from keras_scnn.data.w300lp import W300LP
 from keras_scnn.face_models import load_face_model
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 
-LEFT_OUT = "left_out.csv"
+LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
 SHOWN = 5
 DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
     "teacher_embeddings",
     "turned",
+    "components",
 )
 
 
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
-    basis = BfmLandmarks.load(args.basis) if args.basis else None
-    return W300LP(args.folder, basis, args.authors_identity)
+    own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
+    return W300LP(args.folder, _basis(args), own, bfm, components)
 
 
 def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
-    basis = BfmLandmarks.load(args.basis) if args.basis else None
-    return Tfds300WLP(args.folder, basis=basis)
+    return Tfds300WLP(args.folder, basis=_basis(args))
+
+
+def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
+    if args.basis is None or not args.basis.is_dir():
+        return args.basis and BfmLandmarks.load(args.basis)
+    found = recover_from_folder(args.basis)
+    print(
+        f"landmark basis from {found.n_annotations} annotations in {args.basis}: it misses them "
+        f"by {found.residual_px:.2g} px (root mean square), {found.worst_px:.2g} px at worst"
+    )
+    return found.basis
+
+
+def _bfm(args: argparse.Namespace) -> FullBfm | None:
+    if args.bfm_info is None and args.bfm_expression is None:
+        return None
+    return FullBfm.read(args.face_model, args.bfm_expression, args.bfm_info)
 
 
 def _people(args: argparse.Namespace) -> PhotoSource:
@@ -99,7 +118,31 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="add N copies of each photo, with the "
         "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
     )
-    parser.add_argument("--basis", type=Path, help="300w-lp: .npz of the 68 landmarks' bases")
+    parser.add_argument(
+        "--basis",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="300w-lp: .npz of the 68 landmarks' bases, or a folder of 400 or more .mat files with "
+        "pt3d_68, such as AFLW2000-3D's, from which they are recovered",
+    )
+    parser.add_argument(
+        "--bfm-expression", type=Path, metavar="MAT", help="300w-lp: Model_Expression.mat of 3DDFA"
+    )
+    parser.add_argument(
+        "--bfm-info",
+        type=Path,
+        metavar="MAT",
+        help="300w-lp: model_info.mat of 3DDFA; with these two and --face-model "
+        "01_MorphableModel.mat the annotation's own parameters are taken, and nothing is fitted",
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        nargs=2,
+        default=(40, 10),
+        metavar=("K", "L"),
+        help="of the Basel Face Model: identity and expression components that are kept (40 10)",
+    )
     parser.add_argument(
         "--authors-identity",
         action="store_true",
@@ -134,18 +177,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
-    model = load_face_model(args.face_model)
-    if args.offsets and args.face_model == "open_face":
-        # Here, so that worker processes, which import this module, do not start Keras.
-        from keras_scnn.models import preset_face_model
-
-        model = preset_face_model(args.offsets)
+    model = _face_model(args)
     source = SOURCES[args.source][1](args)
     labeling = Labeling(model, args.crop_size, not args.separate, args.turned)
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}
-    return prepare(source, args.out, labeling, config, args.workers, command)
+    manifest = prepare(source, args.out, labeling, config, args.workers, command)
+    if args.face_model != "open_face":
+        model.save(args.out / FACE_MODEL)
+    if args.basis is not None and args.basis.is_dir():
+        source.basis.save(args.out / BASIS)
+    return manifest
+
+
+def _face_model(args: argparse.Namespace) -> MorphableModel:
+    if args.offsets and args.face_model == "open_face":
+        # Here, so that worker processes, which import this module, do not start Keras.
+        from keras_scnn.models import preset_face_model
+
+        return preset_face_model(args.offsets)
+    bfm = _bfm(args)
+    if bfm is None:
+        return load_face_model(args.face_model)
+    if args.source != "300w-lp":
+        raise ValueError("--bfm-info and --bfm-expression are for 300w-lp, whose parameters fit")
+    return bfm.model.truncated(*args.components)
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from keras_scnn.data.mat_files import IMAGE_SIZE, BfmAnnotation
+from keras_scnn.data.mat_files import IMAGE_SIZE, BfmAnnotation, read_bfm_annotation
 from keras_scnn.geometry.camera import compose, project, transform_camera
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.storage import atomic_path
@@ -212,6 +213,24 @@ def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasi
     basis = BfmLandmarks(rows[..., 0], identity, expression)
     rms = float(np.sqrt(np.mean(distance**2)))
     return RecoveredBasis(basis, rms, float(distance.max()), len(faces))
+
+
+def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
+    """``recover_bfm_landmarks`` of all .mat files in a folder; those without landmarks are skipped.
+
+    Raises:
+        ValueError: see ``recover_bfm_landmarks``.
+    """
+    annotations = []
+    for path in tqdm(sorted(Path(folder).glob("*.mat")), desc="annotations", leave=False, delay=1):
+        try:
+            annotations.append(read_bfm_annotation(path))
+        except ValueError:
+            continue  # 400 good ones are enough
+    try:
+        return recover_bfm_landmarks(annotations)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def _model_points(annotation: BfmAnnotation) -> np.ndarray:

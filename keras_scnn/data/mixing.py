@@ -11,6 +11,7 @@ import numpy as np
 from keras_scnn.data.records import FaceRecords, load_records
 from keras_scnn.data.shards import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout
 
 REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
@@ -36,7 +37,18 @@ class Mixture:
         return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
 
     def annotated(self, model: MorphableModel) -> MorphableModel:
-        """The face model with the landmark offsets that the records were fitted with."""
+        """The face model with the landmark offsets that the records were fitted with.
+
+        Raises:
+            ValueError: the records are of another face model.
+        """
+        width = ParameterLayout(model.n_identity, model.n_expression).size
+        if (model.name, width) != (self.records.face_model, self.records.parameters.shape[1]):
+            raise ValueError(
+                f"face_model is '{model.name}' of {width} parameters, the records are of "
+                f"'{self.records.face_model}' with {self.records.parameters.shape[1]}; give the "
+                "face_model.npz in their folder"
+            )
         offsets = self.records.config.get("landmark_offsets")
         return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.bfm_full import FullBfm
+from keras_scnn.data.bfm_landmarks import PAPER_EXPRESSION, PAPER_IDENTITY, BfmLandmarks
 from keras_scnn.data.mat_files import BfmAnnotation, read_bfm_annotation
 from keras_scnn.data.sources import LabeledPhoto, PhotoSource
 
@@ -39,6 +40,10 @@ class W300LP(PhotoSource):
             may draw as "somebody else". The code that the paper's authors released does so: it
             takes the words of a file name for the data set, so that HELEN_Flip is another one,
             and draws different people among all of them. For comparison only.
+        bfm: the user's own Basel Face Model: each photo then comes with the annotation's own
+            parameters, and no face model needs to be fitted. Stands in for ``basis``.
+        components: how many of its identity and expression components are kept; the paper's
+            networks regress 40 and 10.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has none of the data sets.
@@ -50,11 +55,14 @@ class W300LP(PhotoSource):
         folder: str | os.PathLike,
         basis: BfmLandmarks | None = None,
         authors_identity: bool = False,
+        bfm: FullBfm | None = None,
+        components: tuple[int, int] = (PAPER_IDENTITY, PAPER_EXPRESSION),
     ):
-        self.folder, self.basis = Path(folder), basis
+        self.folder, self._bfm, self._components = Path(folder), bfm, components
+        self.basis = bfm.landmarks() if basis is None and bfm is not None else basis
         self.authors_identity = authors_identity
         self._names = scan(self.folder)
-        if basis is None:
+        if self.basis is None:
             self._check_landmarks()
 
     def names(self) -> list[str]:
@@ -75,7 +83,10 @@ class W300LP(PhotoSource):
         return f"{folder}{MIRRORED}/{photo}"
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,)."""
+        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,).
+
+        With a Basel Face Model also ``parameters``, see ``PhotoSource``.
+        """
         image = self.folder / name
         if not image.is_file():
             raise FileNotFoundError(f"{image}: no such photo; photos and .mat files come in pairs")
@@ -87,8 +98,14 @@ class W300LP(PhotoSource):
             weight=np.ones(68),
             image=image,
             euler=annotation.pose[:3],
-            extra={key: getattr(annotation, key) for key in ("shape", "expression", "pose")},
+            extra=self._extra(annotation),
         )
+
+    def _extra(self, annotation: BfmAnnotation) -> dict[str, np.ndarray]:
+        extra = {key: getattr(annotation, key) for key in ("shape", "expression", "pose")}
+        if self._bfm is not None:
+            extra["parameters"] = self._bfm.parameters(annotation, *self._components).to_vector()
+        return extra
 
     def _landmarks(self, image: Path, annotation: BfmAnnotation) -> np.ndarray:
         if annotation.landmarks is not None:

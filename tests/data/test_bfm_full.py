@@ -1,41 +1,19 @@
 import numpy as np
 import pytest
 import scipy.io
+from bfm_files import write_bfm
 
-from keras_scnn.data.bfm_full import bfm2009_landmarks
+from keras_scnn.data.bfm_full import FullBfm
+from keras_scnn.data.mat_files import BfmAnnotation
+from keras_scnn.geometry.camera import project
 
-VERTICES, IDENTITIES, EXPRESSIONS = 81, 5, 4
+IDENTITIES, EXPRESSIONS = 5, 4
 
 
 @pytest.fixture
 def files(tmp_path):
-    """The three files in their published layout, of a dome in micrometers, and its landmarks."""
-    rng = np.random.default_rng(0)
-    x, y = (grid.ravel() * 2e4 for grid in np.meshgrid(np.arange(9.0) - 4, np.arange(9.0) - 4))
-    mean = np.stack([x, y, 9e4 - 8e-6 * (x**2 + y**2)], axis=1)
-    corner = (np.arange(8)[:, None] * 9 + np.arange(8)).ravel()
-    triangles = np.stack([corner, corner + 1, corner + 10], axis=1)
-    model = {
-        "shapeMU": mean.reshape(-1, 1),
-        "shapePC": rng.normal(0, 0.01, (3 * VERTICES, IDENTITIES)),
-        "shapeEV": rng.uniform(1e5, 9e5, (IDENTITIES, 1)),
-        "tl": triangles + 1.0,
-    }
-    expression = {
-        "mu_exp": rng.normal(0, 100, (3 * VERTICES, 1)),
-        "w_exp": rng.normal(0, 1e4, (3 * VERTICES, EXPRESSIONS)),
-        "sigma_exp": rng.uniform(0.5, 2, (EXPRESSIONS, 1)),
-    }
-    landmarks = rng.permutation(VERTICES)[:68]
-    info = {
-        "trimIndex": np.arange(VERTICES)[:, None] + 1.0,
-        "tri": triangles.T + 1.0,
-        "keypoints": landmarks[None] + 1.0,
-    }
-    paths = [tmp_path / name for name in ("01_MorphableModel.mat", "expression.mat", "info.mat")]
-    for path, arrays in zip(paths, (model, expression, info), strict=True):
-        scipy.io.savemat(path, arrays)
-    return paths, model, expression, landmarks
+    """The three files in their published layout, and what is in them."""
+    return write_bfm(tmp_path, IDENTITIES, EXPRESSIONS)
 
 
 def test_parameters_weigh_the_directions_of_the_files(files):
@@ -45,7 +23,7 @@ def test_parameters_weigh_the_directions_of_the_files(files):
     shape, weights = rng.normal(0, 3e5, IDENTITIES), rng.normal(0, 1, EXPRESSIONS)
     vertices = model["shapeMU"][:, 0] + expression["mu_exp"][:, 0]
     vertices = vertices + model["shapePC"] @ shape + expression["w_exp"] @ weights
-    found = bfm2009_landmarks(*paths).points(shape, weights)
+    found = FullBfm.read(*paths).landmarks().points(shape, weights)
     np.testing.assert_allclose(found, vertices.reshape(-1, 3)[landmarks], atol=0.1)
 
 
@@ -54,4 +32,29 @@ def test_a_deviation_of_0_is_refused(files):
     model["shapeEV"][2] = 0
     scipy.io.savemat(paths[0], model)
     with pytest.raises(ValueError, match="shapeEV must hold standard deviations larger than 0"):
-        bfm2009_landmarks(*paths)
+        FullBfm.read(*paths)
+
+
+def test_annotated_parameters_are_taken_over(files):
+    """Decoded by the face model they are the landmarks that the annotation's own formula gives."""
+    bfm = FullBfm.read(*files[0])
+    rng = np.random.default_rng(2)
+    shape, weights = rng.normal(0, 3e5, IDENTITIES), rng.normal(0, 1, EXPRESSIONS)
+    pose = np.array([0.2, -0.6, 0.1, 230, 190, -70, 1.1e-3])
+    told = bfm.parameters(BfmAnnotation(shape, weights, pose), IDENTITIES, EXPRESSIONS)
+    points = project(told.pose, bfm.model.landmarks(told.identity, told.expression))
+    np.testing.assert_allclose(points, bfm.landmarks().decode(shape, weights, pose), atol=1e-3)
+    kept = bfm.parameters(BfmAnnotation(shape, weights, pose), 3, 2)
+    np.testing.assert_array_equal(kept.identity, told.identity[:3])
+    assert kept.expression.shape == (2,)
+
+
+def test_an_annotation_of_another_model_is_refused(files):
+    annotation = BfmAnnotation(np.zeros(199), np.zeros(EXPRESSIONS), np.zeros(7))
+    with pytest.raises(ValueError, match="Shape_Para has 199 numbers; the model 5"):
+        FullBfm.read(*files[0]).parameters(annotation, 2, 2)
+
+
+def test_a_missing_file_is_asked_for(files):
+    with pytest.raises(ValueError, match="--bfm-info"):
+        FullBfm.read(files[0][0], files[0][1], None)

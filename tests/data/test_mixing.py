@@ -62,7 +62,8 @@ def test_photos_on_disk_stay_there(tmp_path, one, two):
     np.testing.assert_array_equal(joined.images[[0, 6]], [two.images[0], one.images[0]])
 
 
-def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, tiny_face_model):
+def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, open_face):
+    open_face = open_face.truncated(2, 0)  # 14 parameters
     offsets = np.full((68, 3), 0.5)
     for name, records in (("one", one), ("two", two)):
         config = {"landmark_offsets": offsets.tolist(), "command": name}
@@ -70,7 +71,7 @@ def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, tiny_face_mod
     mixture = open_mixture(f"{tmp_path / 'one'}, {tmp_path / 'two'}", "2,1")
     assert len(mixture.records) == 10
     np.testing.assert_array_equal(mixture.weights, [2, 1])
-    np.testing.assert_array_equal(mixture.annotated(tiny_face_model).landmark_offsets, 0.5)
+    np.testing.assert_array_equal(mixture.annotated(open_face).landmark_offsets, 0.5)
     sampler = PairSampler(mixture.records.identity, **mixture.sampling())
     first, second, same = sampler.batch(0, 64)
     np.testing.assert_array_equal(mixture.source[first], mixture.source[second])
@@ -78,6 +79,12 @@ def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, tiny_face_mod
     part = np.arange(4, 10)
     only = PairSampler(mixture.records.identity, 1.0, among=part, **mixture.sampling())
     assert only.batch(0, 64).first.min() >= 4
+
+
+def test_another_face_model_is_refused(tmp_path, one, tiny_face_model):
+    save_records(tmp_path / "one", one)
+    with pytest.raises(ValueError, match="'tiny' of 23 parameters, the records are of 'open_face'"):
+        open_mixture(str(tmp_path / "one")).annotated(tiny_face_model)
 
 
 @pytest.mark.parametrize(
