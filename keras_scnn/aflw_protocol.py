@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
-from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_face
-from keras_scnn.data.aflw2000 import AnnotatedFace, read_aflw2000
+from keras_scnn.data.aflw2000 import AnnotatedFace
+from keras_scnn.data.aflw2000_crops import read_photos
 from keras_scnn.data.annotations import read_neutral_landmarks, read_reannotation
+from keras_scnn.data.bfm_full import FullBfm
+from keras_scnn.data.mat_files import BfmAnnotation
 from keras_scnn.evaluation import (
     LandmarkError,
     PoseError,
@@ -25,7 +26,7 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
-from keras_scnn.io import read_image
+from keras_scnn.geometry.camera import project
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.prediction import Predictions, predict
 
@@ -49,6 +50,8 @@ class PhotoResults:
         shape68: the neutral 68 landmarks against the annotated ones, where their basis was given;
             centroids are brought together for the raw numbers, as two face models have two origins.
         model_mean_mm: as ``shape68.vertex_mm``, for the face model's own mean face.
+        dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
+            root of the landmark box's area, where the full Basel Face Model was given.
         intervals: (low, high) by the path of a number, see ``evaluation.with_intervals``.
         curves: (M,) lists: 'name', 'yaw_degrees', 'error_2d', 'error_3d' of each face.
         notes: what was measured, and how.
@@ -62,6 +65,8 @@ class PhotoResults:
     reannotated: LandmarkError | None = None
     shape68: ShapeError | None = None
     model_mean_mm: float | None = None
+    dense_percent: float | None = None
+    dense_3d_percent: float | None = None
     intervals: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -75,6 +80,7 @@ def evaluate_aflw2000(
     annotation: str | os.PathLike | None = None,
     first_pixel: float = 1.0,
     basis: str | os.PathLike | None = None,
+    bfm: FullBfm | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PhotoResults:
@@ -89,24 +95,28 @@ def evaluate_aflw2000(
         first_pixel: of that annotation: its coordinate of the first pixel's center.
         basis: .npz of the Basel Face Model at its 68 landmarks, see
             ``data.annotations.read_neutral_landmarks``; needed for the neutral shape.
+        bfm: the full Basel Face Model, for the dense error of a preset of that face model.
         resamples, seed: of the bootstrap over faces.
 
     Raises:
         FileNotFoundError: the preset, the folder or one of its files is missing.
-        ValueError: an annotation is damaged, no photo can be read, or the convention is unknown.
+        ValueError: no photo or annotation can be read, the convention is unknown, or the preset's
+            face model is not ``bfm``'s.
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    faces = read_aflw2000(folder)
+    photos = read_photos(folder, preset.input_size)
+    faces, boxes = photos.faces, photos.boxes
     further = None
     if annotation is not None:
-        further = read_reannotation(annotation, [face.name for face in faces], first_pixel)
-    kept, crops, left_out = read_crops(faces, preset.input_size)
-    faces = [faces[i] for i in kept]
-    told = predict(preset, crops)
-    parts = _landmark_parts(told, faces, preset.input_size, convention)
+        further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
+    told = predict(preset, photos.crops)
+    placed = _placed(told.landmarks, boxes, preset.input_size, convention)
+    parts = _landmark_parts(placed, faces)
     if further is not None:
-        placed = _placed(told, faces, preset.input_size, convention)
-        parts["reannotated"] = normalized_mean_error(placed, further[kept])
+        parts["reannotated"] = normalized_mean_error(placed, further)
+    dense = {}
+    if bfm is not None:
+        dense = _dense_parts(preset, told, faces, boxes, convention, bfm)
     angles = angle_errors(told.euler, np.stack([face.euler for face in faces]))
     shapes = {} if basis is None else _shape_parts(preset, told, faces, basis)
     yaw = np.array([face.yaw_degrees for face in faces])
@@ -114,6 +124,7 @@ def evaluate_aflw2000(
     def summary(weights: np.ndarray) -> dict:
         found = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
         found["pose"] = summarize_angles(angles, weights)
+        found |= {name: weighted_mean(part, weights) for name, part in dense.items()}
         if shapes:
             found["shape68"] = summarize_shapes(shapes["network"], weights)
             found["model_mean_mm"] = weighted_mean(shapes["model_mean"].aligned, weights)
@@ -126,53 +137,42 @@ def evaluate_aflw2000(
         intervals=intervals,
         curves=_curves(faces, yaw, parts),
         notes=_notes(faces, convention, resamples, annotation),
-        left_out=tuple(left_out),
+        left_out=photos.left_out,
     )
 
 
-def read_crops(faces: list[AnnotatedFace], size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Cut all faces that can be cut.
-
-    Returns:
-        positions (M,) of those faces, their crops (M, size, size, 3) uint8 RGB, and why the
-        others were left out.
-
-    Raises:
-        ValueError: no photo can be read.
-    """
-    kept, crops, left_out = [], [], []
-    for i, face in enumerate(tqdm(faces, desc="reading photos", leave=False, delay=1)):
-        try:
-            crops.append(crop_face(read_image(face.image_path), _box_of(face), size).image)
-            kept.append(i)
-        except (OSError, ValueError) as error:
-            left_out.append(str(error))
-    if not kept:
-        raise ValueError(f"none of {len(faces)} photos can be read; the first: {left_out[0]}")
-    return np.array(kept), np.stack(crops), left_out
-
-
-def _box_of(face: AnnotatedFace) -> FaceBox:
-    if face.box is None:
-        return box_from_landmarks(face.landmarks)
-    return FaceBox(*face.box.tolist())
-
-
-def _placed(told: Predictions, faces: list[AnnotatedFace], size: int, convention: str):
-    """(M, 68, 3) px of the photo, and depth in the same unit."""
-    boxes = np.array([_box_of(face).as_array() for face in faces])
-    points = place_in_photo(told.landmarks, boxes, size, convention)
+def _placed(points: np.ndarray, boxes: np.ndarray, size: int, convention: str) -> np.ndarray:
+    """(M, N, 3) px of the crop to px of the photo, and depth in the same unit."""
     zoom = ((boxes[:, 2] - boxes[:, 0]) / size)[:, None, None]
-    return np.concatenate([points, zoom * told.landmarks[..., 2:]], axis=-1)
+    placed = place_in_photo(points, boxes, size, convention)
+    return np.concatenate([placed, zoom * points[..., 2:]], axis=-1)
 
 
-def _landmark_parts(told, faces, size: int, convention: str) -> dict[str, np.ndarray]:
-    placed = _placed(told, faces, size, convention)
+def _landmark_parts(placed: np.ndarray, faces: list[AnnotatedFace]) -> dict[str, np.ndarray]:
     annotated = np.stack([face.landmarks for face in faces])
     return {
         "landmarks": normalized_mean_error(placed, annotated),
         "landmarks_3d": normalized_mean_error(placed, annotated, dimensions=3),
     }
+
+
+def _dense_parts(preset, told: Predictions, faces, boxes, convention: str, bfm: FullBfm) -> dict:
+    """Errors of all vertices, (M,) percent; face by face, since a mesh is large."""
+    model, size, found = preset.face_model, preset.input_size, []
+    if model.n_vertices != bfm.model.n_vertices:
+        raise ValueError(
+            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the "
+            f"annotated one {bfm.model.n_vertices}: a dense error needs a preset of that model"
+        )
+    parameters = told.parameters
+    for i, face in enumerate(faces):
+        ours = model.vertices(parameters.identity[i], parameters.expression[i])
+        posed = project(parameters.pose[i], ours)[None]
+        true = bfm.vertices_in_photo(BfmAnnotation(**face.parameters))[None]
+        pair = _placed(posed, boxes[i : i + 1], size, convention), true
+        corners = face.landmarks[None]
+        found.append([normalized_mean_error(*pair, d, box_points=corners)[0] for d in (2, 3)])
+    return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(found), strict=True))
 
 
 def _shape_parts(preset: Preset, told: Predictions, faces, basis) -> dict:

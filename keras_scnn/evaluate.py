@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_scnn.aflw_protocol import PhotoResults, evaluate_aflw2000
 from keras_scnn.data.aflw2000 import PROTOCOL
+from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.photo_lists import is_people_folder
 from keras_scnn.data.records import is_records, load_records
 from keras_scnn.evaluation import CONVENTIONS
@@ -41,7 +42,9 @@ AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
     "a people folder",
     "a pairs file",
 )
-OPTION_HOMES = {"annotation": AFLW2000, "shape_basis": AFLW2000, "photos": PAIRS_FILE}
+OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(
+    ("annotation", "shape_basis", "bfm", "bfm_expression", "bfm_info"), AFLW2000
+)
 Results = PhotoResults | RecordResults | PeopleResults
 
 
@@ -93,6 +96,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "identity_basis (68, 3, 199); measures the neutral shape on AFLW2000-3D"
     )
     add("--shape-basis", type=Path, metavar="NPZ", help=basis)
+    bfm = "dense error of a preset of the Basel Face Model: its 01_MorphableModel.mat, and 3DDFA's"
+    add("--bfm", type=Path, metavar="MAT", help=bfm)
+    add("--bfm-expression", type=Path, metavar="MAT", help="Model_Expression.mat, for --bfm")
+    add("--bfm-info", type=Path, metavar="MAT", help="model_info.mat, for --bfm")
     add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
     return parser.parse_args(arguments)
@@ -154,6 +161,7 @@ def evaluate(preset: Preset, args: argparse.Namespace) -> Results:
         args.annotation,
         args.annotation_first_pixel,
         args.shape_basis,
+        args.bfm and FullBfm.read(args.bfm, args.bfm_expression, args.bfm_info),
         **bootstrap,
     )
 

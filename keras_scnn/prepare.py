@@ -95,6 +95,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
     _add_options(parser)
+    _add_bfm_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -118,6 +119,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="add N copies of each photo, with the "
         "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
     )
+    parser.add_argument(
+        "--authors-identity",
+        action="store_true",
+        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
+    )
+    parser.add_argument(
+        "--teacher-embeddings",
+        action="store_true",
+        help="people: store what dlib's face recognizer says of each photo, and find strangers' "
+        "photos by it (extra 'teacher')",
+    )
+    parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
+
+
+def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--basis",
         type=Path,
@@ -143,18 +159,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("K", "L"),
         help="of the Basel Face Model: identity and expression components that are kept (40 10)",
     )
-    parser.add_argument(
-        "--authors-identity",
-        action="store_true",
-        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
-    )
-    parser.add_argument(
-        "--teacher-embeddings",
-        action="store_true",
-        help="people: store what dlib's face recognizer says of each photo, and find strangers' "
-        "photos by it (extra 'teacher')",
-    )
-    parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import scipy.io
 
+from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset, build_branch
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.prediction import Predictions, predict
 from keras_scnn.records_protocol import shape_coordinates
@@ -181,6 +183,55 @@ def test_an_unreadable_photo_is_listed_and_the_rest_is_measured(preset, photos, 
     (photos / "two.jpg").write_text("no photo")
     with pytest.raises(ValueError, match="none of 2 photos can be read"):
         evaluate_aflw2000(preset, photos)
+
+
+def test_a_damaged_annotation_is_listed_too(preset, photos, tmp_path):
+    points = scipy.io.loadmat(photos / "two.mat")["pt3d_68"][:2]
+    np.save(tmp_path / "again.npy", np.stack([points.T + 99, points.T]))
+    (photos / "one.mat").write_bytes(b"no annotation")
+    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
+    assert found.reannotated.mean_percent == pytest.approx(0, abs=1e-3)
+    assert "one.mat" in found.left_out[0]
+
+
+IDENTITY_DEVIATION, EXPRESSION_DEVIATION = 2.0, 0.5
+
+
+def annotate(path, truth, shift_px: float) -> None:
+    """Write ``truth`` as the parameters of a .mat file, in the crop's place in the photo."""
+    scale = 3 * 0.1 * 1e-3  # px of the photo per micrometer
+    # As the published files have it: from 1, y up, of a 450 px photo.
+    center = 3 * (truth.pose[:2, 3] + 0.5) - 0.5 + [40 + shift_px, 30]
+    pose = [0.1, YAW, -0.2, center[0] + 1, 450 - center[1], 0, scale]
+    arrays = {
+        "pt3d_68": scipy.io.loadmat(path)["pt3d_68"],
+        "Pose_Para": np.array([pose]),
+        "Shape_Para": np.zeros((199, 1)),
+        "Exp_Para": np.zeros((29, 1)),
+    }
+    arrays["Shape_Para"][:6, 0] = truth.identity * IDENTITY_DEVIATION
+    arrays["Exp_Para"][:5, 0] = truth.expression * EXPRESSION_DEVIATION
+    scipy.io.savemat(path, arrays)
+
+
+def test_the_dense_error_is_measured_with_the_full_face_model(preset, photos, truth):
+    pad = {"identity_basis": (0, 193), "expression_basis": (0, 24)}
+    model = preset.face_model
+    names = [*model.expression_names, *(f"more{i}" for i in range(24))]
+    bounds = np.concatenate([model.expression_bounds, np.tile([0.0, 1.0], (24, 1))])
+    bases = {k: np.pad(getattr(model, k), ((0, 0), (0, 0), w)) for k, w in pad.items()}
+    whole = model.replace(**bases, expression_names=names, expression_bounds=bounds)
+    bfm = FullBfm(whole, np.full(199, IDENTITY_DEVIATION), np.full(29, EXPRESSION_DEVIATION))
+    for name, shift in (("one", 0.0), ("two", 6.0)):
+        annotate(photos / f"{name}.mat", truth, shift)
+    found = evaluate_aflw2000(preset, photos, bfm=bfm, resamples=0)
+    side = np.sqrt(np.prod(np.ptp(scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2], axis=1)))
+    # By hand: no error in one photo, 6 px in the other.
+    assert found.dense_percent == pytest.approx(100 * 3 / side, abs=1e-2)
+    assert found.dense_3d_percent == pytest.approx(100 * 3 / side, abs=1e-2)
+    other = FullBfm(MorphableModel.open_face(), np.ones(80), np.ones(51))
+    with pytest.raises(ValueError, match="'tiny' has 70 vertices"):
+        evaluate_aflw2000(preset, photos, bfm=other)
 
 
 def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, truth, tmp_path):

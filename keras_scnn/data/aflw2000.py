@@ -56,6 +56,26 @@ def read_aflw2000(folder: str | os.PathLike) -> list[AnnotatedFace]:
     return [_read_face(*row) for row in _scan(folder)]
 
 
+def read_good_faces(folder: str | os.PathLike) -> tuple[list[AnnotatedFace | str], list[str]]:
+    """As ``read_aflw2000``, but a face that cannot be read does not stop the others.
+
+    Returns:
+        for each face its annotation, or the reason why it cannot be read; and all names.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder has no .mat file, or its protocol.csv is damaged.
+    """
+    faces: list[AnnotatedFace | str] = []
+    rows = _scan(folder)
+    for row in rows:
+        try:
+            faces.append(_read_face(*row))
+        except (FileNotFoundError, ValueError) as error:
+            faces.append(str(error))
+    return faces, [path.stem for path, *_ in rows]
+
+
 def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarray | None]]:
     """The .mat file, the yaw and the box of every face; None where protocol.csv is missing."""
     folder = Path(folder)

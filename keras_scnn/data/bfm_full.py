@@ -16,6 +16,7 @@ import scipy.io
 from keras_scnn.data.bfm_landmarks import BfmLandmarks, image_from_bfm
 from keras_scnn.data.mat_files import BfmAnnotation
 from keras_scnn.face_models.bfm import MICROMETER, read_bfm2009
+from keras_scnn.geometry.camera import project
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 
@@ -91,6 +92,11 @@ class FullBfm:
             (annotation.shape / self.identity_deviations)[:n_identity],
             (annotation.expression / self.expression_deviations)[:n_expression],
         )
+
+    def vertices_in_photo(self, annotation: BfmAnnotation) -> np.ndarray:
+        """(N, 3) float64 all vertices of the annotated face, px of the photo, and depth in px."""
+        told = self.parameters(annotation, self.model.n_identity, self.model.n_expression)
+        return project(told.pose, self.model.vertices(told.identity, told.expression))
 
 
 def _deviations(path: str | os.PathLike, name: str) -> np.ndarray:
