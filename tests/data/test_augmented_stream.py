@@ -1,0 +1,91 @@
+"""Augmentation in the input pipeline: photos and labels change together."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.data.pairs import GroupSampler
+from keras_scnn.data.pipeline import group_dataset
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.models import FaceDecoder
+from keras_scnn.models.augmentation import photometric_layers
+from keras_scnn.models.jitter import MoveParameters, RandomMove, move_landmarks
+from keras_scnn.parameters import FaceParameters, Whitening
+
+pytest.importorskip("tensorflow")
+
+SIZE, MARKED = 64, 30  # the tip of the nose, which is its own mirror partner
+
+
+@pytest.fixture(scope="module")
+def records(open_face) -> FaceRecords:
+    """Eight photos of four people that show one thing: a bright dot on the tip of the nose."""
+    rng, count = np.random.default_rng(3), 8
+    poses = np.zeros((count, 3, 4))
+    poses[:, 0, 0], poses[:, 1, 1], poses[:, 2, 2] = 0.2, -0.2, 0.2
+    poses[:, :2, 3] = rng.uniform(25, 38, (count, 2))
+    identity = np.repeat(rng.normal(0, 0.5, (4, open_face.n_identity)), 2, axis=0)
+    expression = np.zeros((count, open_face.n_expression))
+    vectors = FaceParameters(poses, identity, expression).to_vector()
+    points = open_face.landmarks(identity, expression) @ poses[:, :, :3].transpose(0, 2, 1)
+    landmarks = (points + poses[:, None, :, 3]).astype(np.float32)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    square = (x - landmarks[:, MARKED, 0, None, None]) ** 2
+    square = square + (y - landmarks[:, MARKED, 1, None, None]) ** 2
+    light = 200 * np.exp(-square / 8)
+    images = np.repeat(light[..., None], 3, axis=-1).astype(np.uint8)
+    person = np.repeat(np.arange(4, dtype=np.int32), 2)
+    return FaceRecords(images, vectors, landmarks, person, "open_face")
+
+
+def brightest(images) -> np.ndarray:
+    """(B, 2) px, x and y of the center of light."""
+    light = np.maximum(np.asarray(images, np.float64)[..., 0] - 40, 0)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    total = light.sum(axis=(1, 2))
+    return np.stack([(light * axis).sum(axis=(1, 2)) / total for axis in (x, y)], axis=1)
+
+
+def test_labels_follow_the_photos_through_the_stream(records, open_face):
+    whitening = Whitening.from_samples(records.parameters)
+    move = RandomMove(shift=0.04, scale=0.1, degrees=12, flip=0.5, seed=1)
+    follow = MoveParameters.of(open_face, whitening)
+    decode = FaceDecoder.landmarks(open_face, whitening)
+
+    def augment(inputs, targets):
+        (images,), matrix = move([inputs["image"]], training=True)
+        targets = dict(targets)
+        targets["landmarks"] = move_landmarks(targets["landmarks"], matrix[0])
+        targets["parameters"] = follow(targets["parameters"], matrix[0])
+        return {"image": images}, {**targets, "matrix": matrix[0]}
+
+    sampler = GroupSampler(records.identity, people=4, photos=2, seed=2)
+    stream = group_dataset(records, whitening, sampler).map(augment)
+    seen_mirrored = []
+    for inputs, targets in stream.take(6).as_numpy_iterator():
+        dot, marked = brightest(inputs["image"]), targets["landmarks"][:, MARKED, :2]
+        np.testing.assert_allclose(dot, marked, atol=0.3)
+        decoded = np.asarray(decode(targets["parameters"]))
+        np.testing.assert_allclose(decoded[..., :2], targets["landmarks"][..., :2], atol=0.05)
+        seen_mirrored.append(np.linalg.det(targets["matrix"][:, :, :2]) < 0)
+    assert 0 < np.mean(seen_mirrored) < 1
+    assert MIRROR68[MARKED] == MARKED
+
+
+def test_photometric_changes_leave_the_labels_and_differ_from_step_to_step(records):
+    whitening = Whitening.from_samples(records.parameters)
+    change = keras.Sequential(photometric_layers(1.0, seed=1))
+    sampler = GroupSampler(records.identity, people=2, photos=2, seed=2)
+    plain = group_dataset(records, whitening, sampler)
+    changed = plain.map(lambda x, y: ({"image": change(x["image"], training=True)}, y))
+    pairs = zip(plain.take(3), changed.take(3), strict=True)
+    differences = []
+    for (inputs, targets), (changed_inputs, same_targets) in pairs:
+        for name, array in targets.items():
+            np.testing.assert_array_equal(array, same_targets[name])
+        image = np.asarray(changed_inputs["image"])
+        assert image.min() >= 0 and image.max() <= 255
+        differences.append(np.abs(image - np.asarray(inputs["image"], np.float32)).mean())
+    assert min(differences) > 1
+    assert len(set(differences)) == 3
