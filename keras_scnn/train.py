@@ -123,7 +123,8 @@ def train(config: TrainConfig) -> RecordResults:
     title = f"{folder.name}: {len(unseen)} photos of people never trained on"
     print(write_results(results, folder, "results", title))
     plot_curves(read_curves(folder), folder / "curves.png")
-    print(f"written: {folder}/results.json, results.png, curves.png; the folder is a preset")
+    print(f"written: {folder}/results.json, results.png, results-curves.png, curves.png")
+    print("the folder is a preset")
     return results
 
 
