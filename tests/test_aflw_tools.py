@@ -23,14 +23,14 @@ TURNING = np.array([[0.8, 0.3, 10.0], [-0.3, 0.8, 25.0]])
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     yield
-    for name in ("aflw_augment", "aflw_fit", "train_aflw_preset"):
+    for name in ("aflw_fit", "train_aflw_preset"):
         sys.modules.pop(name, None)
 
 
 # The mirror image of a coefficient is a coefficient but for the bases' rounding errors.
 @pytest.mark.parametrize(("matrix", "atol"), [(TURNING, 1e-3), (MIRRORING, 0.02)])
 def test_moved_parameters_have_the_moved_landmarks(open_face, matrix, atol):
-    from aflw_augment import ParameterMover, move_landmarks
+    from keras_scnn.data.augment import ParameterMover, move_landmarks
 
     layout = ParameterLayout(open_face.n_identity, open_face.n_expression)
     faces, mover = Faces(open_face, 4), ParameterMover(open_face)
@@ -45,7 +45,7 @@ def test_moved_parameters_have_the_moved_landmarks(open_face, matrix, atol):
 
 
 def test_mirrored_landmarks_swap_their_sides():
-    from aflw_augment import move_landmarks
+    from keras_scnn.data.augment import move_landmarks
 
     np.testing.assert_array_equal(MIRROR68[MIRROR68], np.arange(68))
     landmarks = np.random.default_rng(0).uniform(0, 120, (68, 3))
@@ -58,7 +58,7 @@ def test_mirrored_landmarks_swap_their_sides():
 
 def test_a_crop_and_its_landmarks_move_together():
     """White dots on black stand, after augmentation, where the moved landmarks say."""
-    from aflw_augment import augment, move_landmarks
+    from keras_scnn.data.augment import augment, move_landmarks
 
     rng = np.random.default_rng(3)
     landmarks = np.column_stack([rng.uniform(35, 85, (68, 2)), np.zeros(68)])

@@ -25,9 +25,9 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from aflw_augment import ParameterMover, augment, move_landmarks
 from aflw_fit import fit_targets
 from keras_scnn.data.aflw_crops import AflwTargets, load_targets
+from keras_scnn.data.augment import ParameterMover, augment, move_landmarks
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import (
     Preset,

@@ -55,7 +55,8 @@ def build_encoder(
         batch_norm_momentum: Keras's default of 0.99 is too slow for short runs.
 
     Returns:
-        A model from (B, S, S, 3) RGB, 0 to 255, of any dtype, to (B, F) features.
+        A model from (B, S, S, 3) RGB, 0 to 255, of any dtype, to (B, F) features; its last layer
+        pools a feature map (B, H, W, F).
 
     Raises:
         ValueError: unknown name.
@@ -64,11 +65,16 @@ def build_encoder(
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
     recipe = ENCODERS[name]
     shape = (input_size, input_size, 3)
+    image = keras.Input(shape, name="image")
     base = recipe.build(
-        input_shape=shape, include_top=False, weights=weights, pooling="avg", **recipe.options
+        input_tensor=recipe.preprocess(image),
+        input_shape=shape,
+        include_top=False,
+        weights=weights,
+        pooling="avg",
+        **recipe.options,
     )
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
-    image = keras.Input(shape, name="image")
-    return keras.Model(image, base(recipe.preprocess(image)), name="encoder")
+    return keras.Model(image, base.output, name="encoder")

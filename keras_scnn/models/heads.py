@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,7 +15,10 @@ FEATURE_SIZE = 512
 
 
 def build_branch(
-    encoder: keras.Model, layout: ParameterLayout, feature_size: int = FEATURE_SIZE
+    encoder: keras.Model,
+    layout: ParameterLayout,
+    feature_size: int = FEATURE_SIZE,
+    feature_channels: int = 0,
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
@@ -21,19 +26,36 @@ def build_branch(
         encoder: from ``build_encoder``.
         layout: sizes of the parameter vector.
         feature_size: length of the identity feature; 0 leaves the feature head out.
+        feature_channels: 0: the feature is linear in the encoder's pooled output, as the
+            parameters are. Else the feature head weighs the places of the encoder's feature map
+            apart, in so many channels, for a face's parts are always at the same places (global
+            depthwise convolution: Chen et al., "MobileFaceNets", 2018).
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
     """
-    hidden = encoder(encoder.inputs[0])
+    hidden = encoder.output
     outputs = {
         "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(hidden)
     }
     if feature_size:
+        if feature_channels:
+            hidden = _weigh_places(encoder.layers[-1].input, feature_channels)
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
     return keras.Model(encoder.inputs[0], outputs, name="branch")
+
+
+def _weigh_places(feature_map, channels: int):
+    """(B, H, W, C) to (B, channels): a weight for each place and channel."""
+    layers, normalize = keras.layers, partial(keras.layers.BatchNormalization, momentum=0.9)
+    mixed = layers.Conv2D(channels, 1, use_bias=False, name="features_mix")(feature_map)
+    mixed = normalize(name="features_mix_norm")(mixed)
+    mixed = layers.PReLU(shared_axes=(1, 2), name="features_mix_act")(mixed)
+    window = feature_map.shape[1:3]
+    places = layers.DepthwiseConv2D(window, use_bias=False, name="features_places")(mixed)
+    return layers.Flatten(name="features_flat")(normalize(name="features_norm")(places))
 
 
 def build_regressor(

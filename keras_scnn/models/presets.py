@@ -60,6 +60,12 @@ class Preset:
         features = self.branch.output.get("features")
         return 0 if features is None else features.shape[-1]
 
+    @property
+    def feature_channels(self) -> int:
+        """Channels of a feature head that weighs places; 0 where it has none, or another one."""
+        layers = [layer for layer in self.branch.layers if layer.name == "features_mix"]
+        return layers[0].filters if layers else 0
+
 
 def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     """Write the folder's two files, each whole or not at all, the settings last."""
@@ -75,6 +81,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "encoder": preset.encoder,
         "input_size": preset.input_size,
         "feature_size": preset.feature_size,
+        "feature_channels": preset.feature_channels,
         "face_model": preset.face_model.name,
         "n_identity": preset.face_model.n_identity,
         "n_expression": preset.face_model.n_expression,
@@ -157,7 +164,8 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
     model = _face_model(settings, arrays, face_model)
     encoder = build_encoder(settings["encoder"], settings["input_size"])
     layout = ParameterLayout(model.n_identity, model.n_expression)
-    branch = build_branch(encoder, layout, settings["feature_size"])
+    channels = settings.get("feature_channels", 0)  # none in presets of before
+    branch = build_branch(encoder, layout, settings["feature_size"], channels)
     whitening = Whitening(arrays["whitening_mean"], arrays["whitening_scale"])
     if len(whitening.mean) != layout.size:
         raise ValueError(f"whitening of {len(whitening.mean)} parameters, not of {layout.size}")

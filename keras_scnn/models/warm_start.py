@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-HEADS = ("parameters/", "features_linear/")
+HEADS = ("parameters/", "features_")
 BATCH = 128
 
 

@@ -23,6 +23,11 @@ def test_an_encoder_takes_120_px_crops(name):
     assert encoder.output_shape == (None, FEATURES[name])
 
 
+def test_the_last_layer_pools_a_feature_map():
+    encoder = build_encoder("mobilenet_0.5")
+    assert encoder.layers[-1].input.shape == (None, 3, 3, 512)  # 120 px, halved five times, cut
+
+
 def test_bytes_and_floats_are_the_same_photo():
     encoder = build_encoder("mobilenet_0.5", input_size=32)
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -32,20 +37,18 @@ def test_bytes_and_floats_are_the_same_photo():
 
 def test_batch_norm_forgets_as_fast_as_asked():
     encoder = build_encoder("mobilenet_0.5", input_size=32, batch_norm_momentum=0.8)
-    base = encoder.layers[-1]
-    norms = [x for x in base.layers if isinstance(x, keras.layers.BatchNormalization)]
+    norms = [x for x in encoder.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert norms and all(norm.momentum == 0.8 for norm in norms)
 
 
 def test_resnet50_gets_caffe_preprocessing():
     encoder = build_encoder("resnet50", input_size=32)
-    base = encoder.layers[-1]
     prepared = keras.Model(encoder.input, encoder.get_layer("to_caffe").output)
     image = np.random.default_rng(1).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
     # Keras's own function for the published weights.
     expected = keras.applications.resnet50.preprocess_input(image.copy())
     np.testing.assert_allclose(np.asarray(prepared(image)), expected, atol=1e-3)
-    assert base.name == "resnet50" and IMAGENET_MEAN_BGR[0] == 103.939
+    assert IMAGENET_MEAN_BGR[0] == 103.939
 
 
 def test_imagenet_weights_come_through_keras_own_loader(monkeypatch):

@@ -68,6 +68,22 @@ def test_the_branch_tells_parameters_and_unit_features(tiny_face_model):
     np.testing.assert_allclose(np.linalg.norm(told["features"], axis=-1), 1, rtol=1e-5)
 
 
+def test_a_feature_head_that_weighs_places_sees_where_things_are(tiny_face_model):
+    keras.utils.set_random_seed(0)
+    layout = layout_of(tiny_face_model)
+    image = keras.Input((8, 8, 3), name="image")
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    photos = np.zeros((2, 8, 8, 3), np.float32)
+    photos[0, 1, 2], photos[1, 6, 5] = 255, 255  # the same light at two places
+    pooled, placed = (
+        np.asarray(build_branch(encoder, layout, 16, channels)(photos)["features"])
+        for channels in (0, 32)
+    )
+    np.testing.assert_allclose(pooled[0], pooled[1], atol=1e-6)
+    assert np.abs(placed[0] - placed[1]).max() > 0.05
+    np.testing.assert_allclose(np.linalg.norm(placed, axis=-1), 1, rtol=1e-5)
+
+
 def test_without_features_there_is_no_feature_head(tiny_face_model):
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
     assert set(branch.output) == {"parameters"}

@@ -37,6 +37,17 @@ def test_a_preset_comes_back_within_half_precision(folder, preset):
     assert (again.face_model.n_identity, again.face_model.n_expression) == (8, 4)
 
 
+def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
+    layout = preset.layout
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 16, feature_channels=24)
+    save_preset(tmp_path / "placed", dataclasses.replace(preset, branch=branch))
+    again = load_preset(tmp_path / "placed")
+    assert again.feature_channels == 24
+    assert preset.feature_channels == 0
+    told, expected = again.branch(IMAGE)["features"], branch(IMAGE)["features"]
+    np.testing.assert_allclose(np.asarray(told), expected, atol=2e-3)
+
+
 def test_the_weights_take_two_bytes_each(folder, preset):
     count = preset.branch.count_params()
     assert (folder / WEIGHTS).stat().st_size < 2.4 * count

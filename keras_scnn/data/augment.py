@@ -1,6 +1,12 @@
-"""Augmentation of single crops with their labels: crop jitter, rotation, flips, color."""
+"""Augmentation on the CPU, by OpenCV: random moves and photometric changes of crops, with labels.
+
+For training without an accelerator, where the layers of ``models.augmentation`` would take as
+long as a small network itself.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,23 +20,51 @@ BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 SMALL_BOX = 0.5
 
 
+@dataclass(frozen=True)
+class Jitter:
+    """How far crops are moved: standard deviations about the standard crop of their landmarks.
+
+    Attributes:
+        shift: share of the crop's side.
+        scale: of the logarithm of the size.
+        degrees: of the rotation in the image.
+        wide: share of the crops that are rotated uniformly by up to ``wide_degrees`` instead.
+        wide_degrees: see ``wide``.
+    """
+
+    shift: float = 0.035
+    scale: float = 0.07
+    degrees: float = 15.0
+    wide: float = 0.3
+    wide_degrees: float = 42.0
+
+
+UPRIGHT = Jitter(shift=0.025, scale=0.05, degrees=6.0, wide=0.0)
+
+
 def augment(
-    rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray
+    rng: np.random.Generator,
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    jitter: Jitter = Jitter(),
+    mirror: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One random variant of a crop.
 
     Args:
         rng: the source of randomness.
         image: (S, S, 3) uint8 RGB.
-        landmarks: (68, 3) crop px; the jitter is about their standard crop.
+        landmarks: (68, 2 or more) crop px; the jitter is about their standard crop.
+        jitter: how far it is moved.
+        mirror: whether it is mirrored; None: every other one.
 
     Returns:
         The new image (S, S, 3) uint8, and the (2, 3) matrix that took the old crop's pixels there;
         a matrix of negative determinant mirrors.
     """
     size = image.shape[0]
-    matrix = _jitter(rng, landmarks, size)
-    if rng.random() < 0.5:
+    matrix = _move(rng, landmarks, size, jitter)
+    if rng.random() < 0.5 if mirror is None else mirror:
         matrix = np.array([[-1.0, 0, size - 1], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
     border = BORDERS[rng.integers(len(BORDERS))]
     image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
@@ -38,12 +72,15 @@ def augment(
 
 
 def move_landmarks(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """(68, 3) landmarks under a similarity (2, 3) that may mirror; depth scales along."""
+    """(68, 3) landmarks under a similarity (2, 3) that may mirror; depth scales along.
+
+    Further columns, such as a weight, only swap sides.
+    """
     determinant = np.linalg.det(matrix[:, :2])
     landmarks = landmarks[MIRROR68] if determinant < 0 else landmarks
     moved = landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    depth = landmarks[:, 2:] * np.sqrt(abs(determinant))
-    return np.concatenate([moved, depth], axis=1, dtype=np.float32)
+    depth = landmarks[:, 2:3] * np.sqrt(abs(determinant))
+    return np.concatenate([moved, depth, landmarks[:, 3:]], axis=1, dtype=np.float32)
 
 
 class ParameterMover:
@@ -66,16 +103,18 @@ class ParameterMover:
         return np.concatenate([pose.ravel(), identity, expression], dtype=np.float32)
 
 
-def _jitter(rng, landmarks, size) -> np.ndarray:
+def _move(rng, landmarks, size, jitter: Jitter) -> np.ndarray:
     """A similarity (2, 3) that puts the standard crop of the landmarks near the image."""
     low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
     side = np.linalg.norm(high - low)
     zoom = size / side if side > SMALL_BOX * size else 1.0
-    scale = zoom * np.exp(rng.normal(0, 0.07))
-    degrees = rng.normal(0, 15) if rng.random() < 0.7 else rng.uniform(-42, 42)
+    scale = zoom * np.exp(rng.normal(0, jitter.scale))
+    degrees = rng.normal(0, jitter.degrees)
+    if rng.random() < jitter.wide:
+        degrees = rng.uniform(-jitter.wide_degrees, jitter.wide_degrees)
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     linear = scale * np.array([[cosine, -sine], [sine, cosine]])
-    target = (size - 1) / 2 + rng.normal(0, 0.035 * size, 2)
+    target = (size - 1) / 2 + rng.normal(0, jitter.shift * size, 2)
     return np.column_stack([linear, target - linear @ ((low + high) / 2)])
 
 
