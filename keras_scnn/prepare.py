@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import os
 import shlex
 import sys
@@ -22,7 +23,7 @@ from keras_scnn.data.aflw2000 import Aflw2000
 from keras_scnn.data.aflw_crops import AflwCrops
 from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.bfm_landmarks import BfmLandmarks, recover_from_folder
-from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.labeling import FIT, Labeling
 from keras_scnn.data.preparation import prepare
 from keras_scnn.data.pts import PtsFolder
 from keras_scnn.data.sources import PhotoSource
@@ -127,7 +128,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher-embeddings",
         action="store_true",
-        help="people: store what dlib's face recognizer says of each photo, and find strangers' "
+        help="store what dlib's face recognizer says of each photo; of people, find strangers' "
         "photos by it (extra 'teacher')",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
@@ -183,7 +184,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     model = _face_model(args)
     source = SOURCES[args.source][1](args)
-    labeling = Labeling(model, args.crop_size, not args.separate, args.turned)
+    labeling = Labeling(
+        model,
+        args.crop_size,
+        not args.separate,
+        args.turned,
+        args.teacher_embeddings,
+        FIT if args.face_model == "open_face" else dataclasses.replace(FIT, identity_sd=1.0),
+    )
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}

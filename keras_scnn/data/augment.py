@@ -135,3 +135,38 @@ def _occlude(rng, image) -> None:
     height, width = rng.integers(size // 10, int(size * 0.42), 2)
     y, x = rng.integers(0, size - height), rng.integers(0, size - width)
     image[y : y + height, x : x + width] = rng.integers(0, 256, 3)
+
+
+class GroupAugmenter:
+    """Augments a batch of some photos each of some people, with its labels.
+
+    All photos of a person in a batch are mirrored or none, for in a mirror one is somebody else.
+
+    Args:
+        model: the face model of the parameters, with mirror partners.
+        upright: (n,) bool for each record: moved as ``UPRIGHT`` says, which is made for recognizing
+            people; else as ``Jitter()``, which is made for landmarks.
+        seed: the same seed gives the same variants of a step's batch.
+    """
+
+    def __init__(self, model: MorphableModel, upright: np.ndarray, seed: int = 0):
+        self._move, self._upright, self._seed = ParameterMover(model), upright, seed
+
+    def __call__(self, step: int, photo, person, images, landmarks, vectors):
+        """Images (B, S, S, 3), landmarks (B, 68, 3 or 4) and unwhitened parameters (B, P), moved.
+
+        Args:
+            step: of the batch.
+            photo: (B,) positions of the photos among the records.
+            person: (B,) their identities.
+        """
+        rng = np.random.default_rng([self._seed, step])
+        people, number = np.unique(person, return_inverse=True)
+        mirrored = rng.random(len(people))[number] < 0.5
+        made = []
+        for i, row in enumerate(photo):
+            jitter = UPRIGHT if self._upright[row] else Jitter()
+            image, matrix = augment(rng, images[i], landmarks[i], jitter, mirrored[i])
+            points = move_landmarks(matrix, landmarks[i])
+            made.append((image, points, self._move(matrix, vectors[i])))
+        return tuple(np.stack(part) for part in zip(*made, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Groups(NamedTuple):
 
     Attributes:
         photo: (B,) int64 positions of photos, person by person.
-        person: (B,) int64, equal for photos of one person.
+        person: (B,) int64 identity of each.
     """
 
     photo: np.ndarray
@@ -115,38 +116,61 @@ class GroupSampler:
     """K photos each of P different people, a pure function of seed and step.
 
     All pairs of the batch can be compared: a person and its mirror image are never in one batch.
-    People are drawn uniformly of those with at least two photos; a person with fewer than K
-    photos shows some of them more than once.
+    People are drawn uniformly of those with at least two photos, or one where K is 1; a person
+    with fewer than K photos shows some of them more than once.
 
     Args:
         identity: (n,) int, the person of each photo.
         people: P, for each process.
         photos: K.
+        emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
+            data set, by the mean over the person's photos; None: all alike.
         seed, rank, world_size, options: as for ``PairSampler``.
 
     Raises:
         ValueError: an argument is out of range, or there are too few people.
     """
 
-    def __init__(self, identity, people=16, photos=4, seed=0, rank=0, world_size=1, **options):
+    def __init__(
+        self,
+        identity,
+        people=16,
+        photos=4,
+        emphasis=None,
+        seed=0,
+        rank=0,
+        world_size=1,
+        **options,
+    ):
         _check_rank(rank, world_size)
-        if photos < 2 or people < 1:
-            raise ValueError(f"people is {people}, photos {photos}; they must be at least 1 and 2")
-        self._index = PeopleIndex(identity, **options)
-        several = np.flatnonzero(self._index.counts > 1)
+        if photos < 1 or people < 1:
+            raise ValueError(f"people is {people}, photos {photos}; they must be at least 1")
+        self._identity, self._index = np.asarray(identity), PeopleIndex(identity, **options)
+        several = np.flatnonzero(self._index.counts >= min(photos, 2))
         # A person and its mirror image are one choice, so that never both are drawn.
         twin = self._index.twin[several]
         self._choices = several[~(np.isin(twin, several) & (twin < several))]
         if len(self._choices) < people * world_size:
             raise ValueError(
-                f"identity: {len(self._choices)} people have two photos (mirrored ones not "
-                f"counted); a batch of all processes takes {people * world_size}"
+                f"identity: {len(self._choices)} people have {min(photos, 2)} photos or more "
+                f"(mirrored ones not counted); a batch of all processes takes "
+                f"{people * world_size}"
             )
         self._people, self._photos, self._seed = people, photos, seed
         self._rank, self._world_size = rank, world_size
-        share = self._index.weights / np.maximum(self._index.has(self._choices), 1)
-        chance = np.repeat(share, self._index.has(self._choices))
-        self._chance = chance / chance.sum()
+        self._chance = self._chances(emphasis)
+
+    def _chances(self, emphasis) -> np.ndarray:
+        """(c,) the probability of each choice: the data sets by their weights."""
+        index, wanted = self._index, np.ones(len(self._choices))
+        if emphasis is not None:
+            total = np.add.reduceat(np.asarray(emphasis, np.float64)[index.order], index.starts)
+            wanted = (total / index.counts)[self._choices]
+        counts = index.has(self._choices)
+        home = np.repeat(np.arange(len(counts)), counts)
+        met = np.bincount(home, wanted, minlength=len(counts))
+        chance = wanted * (index.weights / np.maximum(met, 1e-12))[home]
+        return chance / chance.sum()
 
     def batch(self, step: int) -> Groups:
         """This process's part of the batch of a step, from 0."""
@@ -162,11 +186,29 @@ class GroupSampler:
         mine = slice(self._rank, None, self._world_size)
         person, number = person[mine], number[mine]
         photo = self._index.photos(person[:, None], number)
-        return Groups(photo.ravel(), np.repeat(person, self._photos))
+        photo = photo.ravel()
+        return Groups(photo, self._identity[photo])
 
     def _numbers(self, rng, count: int) -> np.ndarray:
         rounds = -(-self._photos // count)
         return np.concatenate([rng.permutation(count) for _ in range(rounds)])[: self._photos]
+
+
+class JoinedSampler:
+    """The batches of several samplers, such as groups of some people and photos of others.
+
+    Args:
+        samplers: each a ``GroupSampler`` over the same identities; no person and its mirror image,
+            and nobody twice, if they draw from different data sets.
+    """
+
+    def __init__(self, samplers: Sequence[GroupSampler]):
+        self._samplers = list(samplers)
+
+    def batch(self, step: int) -> Groups:
+        """The batches of a step, one after the other."""
+        parts = [sampler.batch(step) for sampler in self._samplers]
+        return Groups(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _check_rank(rank: int, world_size: int) -> None:

@@ -6,24 +6,28 @@ fit) is left out, with its reason.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.data.labeling import FIT
 from keras_scnn.data.landmarker import DEFAULT_PRESET, FoundFace, Landmarker
 from keras_scnn.data.person_faces import Candidate, choose_faces, plausible_faces
 from keras_scnn.data.person_fit import PersonFit, fit_photos
 from keras_scnn.data.sources import LabeledPhoto, PhotoSource
 from keras_scnn.data.teacher import EMBEDDING_SIZE, FaceTeacher
-from keras_scnn.fitting import PARTS, FitOptions
+from keras_scnn.fitting import PARTS, FitOptions, fit_person
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHUNK = 8  # photos held in memory at once
-OPTIONS = FitOptions(noise_mm=2.0)
+# Who does not belong is found by fits that may take any shape: a narrow prior fits nobody so well
+# that a stranger would stand out.
+SEARCH = FitOptions(noise_mm=2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,10 @@ class PeopleFolder(PhotoSource):
         if not names:
             return PersonLabels([], left_out)
         landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
-        fitted = fit_photos(self.face_model, landmarks, OPTIONS)
+        fitted = fit_photos(self.face_model, landmarks, SEARCH)
+        if len(fitted.kept):
+            joint = fit_person(self.face_model, landmarks[fitted.kept], options=FIT)
+            fitted = dataclasses.replace(fitted, fit=joint)
         left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
         photos = [
             self._photo(names[i], person, chosen[names[i]], fitted, row)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_scnn.data.pairs import GroupSampler, PairSampler
+from keras_scnn.data.augment import GroupAugmenter
+from keras_scnn.data.pairs import GroupSampler, JoinedSampler, PairSampler
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import Whitening
 
@@ -44,10 +45,15 @@ def pair_dataset(
 
 
 def group_dataset(
-    records: FaceRecords, whitening: Whitening, sampler: GroupSampler, first_step: int = 0
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: GroupSampler | JoinedSampler,
+    first_step: int = 0,
+    augmenter: GroupAugmenter | None = None,
 ) -> tf.data.Dataset:
     """The same of ``group_batch``."""
-    return as_dataset(partial(group_batch, records, whitening, sampler), first_step)
+    make = partial(group_batch, records, whitening, sampler, augmenter=augmenter)
+    return as_dataset(make, first_step)
 
 
 def pair_batch(
@@ -73,23 +79,31 @@ def pair_batch(
 
 
 def group_batch(
-    records: FaceRecords, whitening: Whitening, sampler: GroupSampler, step: int
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: GroupSampler | JoinedSampler,
+    step: int,
+    augmenter: GroupAugmenter | None = None,
 ) -> Batch:
     """One batch of P times K photos.
 
     Returns:
         inputs: ``image`` (B, S, S, 3) uint8 RGB.
-        targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 3) float32: x, y
-        in crop px, and a weight; ``person`` (B,) int32, equal for photos of one person; and
+        targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y
+        in crop px, depth, and a weight; ``person`` (B,) int32, equal for photos of one person; and
         ``embedding`` (B, E) float32, NaN where unknown, if the records have any.
     """
-    groups = sampler.batch(step)
-    parameters, landmarks = _labels(records, whitening, groups.photo)
-    targets = {"parameters": parameters, "landmarks": landmarks}
-    targets["person"] = groups.person.astype(np.int32)
+    photo, person = sampler.batch(step)
+    images, vectors = np.asarray(records.images[photo]), records.parameters[photo]
+    weight = np.ones((len(photo), 68)) if records.weight is None else records.weight[photo]
+    points = np.concatenate([records.landmarks[photo], weight[..., None]], axis=-1)
+    if augmenter is not None:
+        images, points, vectors = augmenter(step, photo, person, images, points, vectors)
+    targets = {"parameters": whitening.whiten(vectors).astype(np.float32)}
+    targets |= {"landmarks": points.astype(np.float32), "person": person.astype(np.int32)}
     if records.embedding is not None:
-        targets["embedding"] = records.embedding[groups.photo]
-    return {"image": np.asarray(records.images[groups.photo])}, targets
+        targets["embedding"] = records.embedding[photo]
+    return {"image": images}, targets
 
 
 def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:

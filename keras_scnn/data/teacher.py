@@ -7,6 +7,7 @@ code that runs them is the package dlib (wheel: dlib-bin). Both are the extra ``
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 from pathlib import Path
@@ -104,6 +105,12 @@ class FaceTeacher:
         """
         chip = crop_rotated(image, *chip_from_landmarks(landmarks), CHIP_SIZE).image
         return np.array(self._network.compute_face_descriptor(chip), np.float32)
+
+
+@functools.cache
+def shared_teacher() -> FaceTeacher:
+    """One recognizer for the whole process; errors as ``FaceTeacher``."""
+    return FaceTeacher()
 
 
 def _dlib():

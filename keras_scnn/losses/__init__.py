@@ -8,9 +8,11 @@ from keras_scnn.losses.contrastive import (
     exponential_contrastive_loss,
 )
 from keras_scnn.losses.groups import (
+    EmbeddingDistance,
     GroupContrastiveLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
+    embedding_distance,
     group_contrastive_loss,
     relational_loss,
     supervised_contrastive_loss,
@@ -28,6 +30,7 @@ from keras_scnn.losses.regression import (
 __all__ = [
     "WPDC",
     "ContrastiveLoss",
+    "EmbeddingDistance",
     "ExponentialContrastiveLoss",
     "GroupContrastiveLoss",
     "IdentityLoss",
@@ -37,6 +40,7 @@ __all__ = [
     "SupervisedContrastiveLoss",
     "VertexDistance",
     "contrastive_loss",
+    "embedding_distance",
     "exponential_contrastive_loss",
     "group_contrastive_loss",
     "identity_loss",

@@ -95,6 +95,22 @@ def relational_loss(teacher, vectors):
     return _mean(counts, ops.square(_cosines(teacher) - _cosines(ops.cast(vectors, "float32"))))
 
 
+def embedding_distance(teacher, embedding):
+    """Mean squared distance to the teacher's embeddings, of the photos that have one.
+
+    Args:
+        teacher: (B, E); NaN where a photo has none.
+        embedding: (B, E).
+
+    Returns:
+        Scalar float32; exactly 0 where no photo has one.
+    """
+    known = ops.logical_not(ops.any(ops.isnan(teacher), axis=-1))
+    teacher = ops.where(known[:, None], ops.cast(teacher, "float32"), 0.0)
+    square = ops.sum(ops.square(teacher - ops.cast(embedding, "float32")), axis=-1)
+    return _mean(ops.cast(known, "float32"), square)
+
+
 def _cosines(vectors):
     length = ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
     unit = vectors / length
@@ -148,6 +164,20 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
 
     def get_config(self):
         return {"temperature": self.temperature, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class EmbeddingDistance(keras.losses.Loss):
+    """``embedding_distance`` of an output, with the teacher's embeddings as its label."""
+
+    def __init__(self, name="embedding_distance"):
+        super().__init__(name=name, reduction=None)
+
+    def call(self, y_true, y_pred):
+        return embedding_distance(y_true, y_pred)
+
+    def get_config(self):
+        return {"name": self.name}
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

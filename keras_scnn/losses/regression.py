@@ -42,20 +42,28 @@ def vertex_distance(target, predicted):
     return ops.mean(_length(target - predicted))
 
 
-def landmark_distance(target, predicted, unit=1.0):
-    """Mean distance in the image, by weight.
+def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0):
+    """Mean distance in the image, by weight, and the mean error of depth where it is known.
 
     Args:
-        target: (B, M, 3): x, y in px, and a weight of at least 0 (0 for landmarks without label).
-        predicted: (B, M, 2 or 3): x, y in px; depth is not looked at.
+        target: (B, M, 3 or 4): x, y in px, depth in px where there are four, and a weight of at
+            least 0 (0 for landmarks without label).
+        predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
+        depth_weight: of the mean size of the depth's error; each face's mean depths are brought
+            together first, since a camera of this kind has no origin of depth.
 
     Returns:
         Scalar; exactly 0 where all weights are 0.
     """
-    weight = target[..., 2]
+    weight = target[..., -1]
     distance = _length((target[..., :2] - predicted[..., :2]) / unit)
-    return ops.sum(weight * distance) / ops.maximum(ops.sum(weight), 1e-12)
+    loss = ops.sum(weight * distance) / ops.maximum(ops.sum(weight), 1e-12)
+    if depth_weight and target.shape[-1] == 4:
+        error = (target[..., 2] - predicted[..., 2]) / unit
+        error = error - ops.mean(error, axis=-1, keepdims=True)
+        loss = loss + depth_weight * ops.mean(ops.abs(error))
+    return loss
 
 
 def _length(vectors):
@@ -121,13 +129,13 @@ class VertexDistance(keras.losses.Loss):
 class LandmarkDistance(keras.losses.Loss):
     """``landmark_distance`` for outputs that are decoded landmarks."""
 
-    def __init__(self, unit: float = 1.0, name="landmark_distance"):
+    def __init__(self, unit: float = 1.0, depth_weight: float = 0.0, name="landmark_distance"):
         super().__init__(name=name)
-        self.unit = unit
+        self.unit, self.depth_weight = unit, depth_weight
 
     def call(self, y_true, y_pred):
         true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        return landmark_distance(true, predicted, self.unit)
+        return landmark_distance(true, predicted, self.unit, self.depth_weight)
 
     def get_config(self):
-        return {"unit": self.unit, "name": self.name}
+        return {"unit": self.unit, "depth_weight": self.depth_weight, "name": self.name}

@@ -1,6 +1,7 @@
 """The networks: encoder, heads, the Siamese pair, and presets that carry trained weights."""
 
 from keras_scnn.models.encoder import ENCODERS, build_encoder
+from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
 from keras_scnn.models.presets import Preset, load_preset, preset_face_model, save_preset
 from keras_scnn.models.siamese import build_siamese
@@ -11,6 +12,7 @@ __all__ = [
     "Preset",
     "build_branch",
     "build_encoder",
+    "build_group",
     "build_regressor",
     "build_siamese",
     "load_preset",

@@ -22,6 +22,7 @@ def build_siamese(
     feature_size: int = FEATURE_SIZE,
     contrast: str = "identity",
     augmentation: float = 0.0,
+    feature_channels: int = 0,
 ) -> keras.Model:
     """A functional model of two image inputs whose branch is shared.
 
@@ -36,6 +37,7 @@ def build_siamese(
             network: 0 for none, 1 for training on photos. Both photos of a pair are mirrored or
             none; whatever is moved, the outputs are those of the photo that was given. Above 0
             the face model needs mirror partners, and S must be a multiple of 8.
+        feature_channels: of the feature head, see ``build_branch``.
 
     Returns:
         A model from ``image_a`` and ``image_b``, (B, S, S, 3) RGB, 0 to 255, to a dictionary of
@@ -49,12 +51,13 @@ def build_siamese(
     if feature_size <= 0:
         raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
     layout = ParameterLayout(face_model.n_identity, face_model.n_expression)
-    branch = build_branch(encoder, layout, feature_size)
+    branch = build_branch(encoder, layout, feature_size, feature_channels)
     decode = FaceDecoder.landmarks(face_model, whitening, name="landmarks")
     inputs = {
         f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
     }
-    told = _both(branch, list(inputs.values()), face_model, whitening, augmentation)
+    pair = moved_branch(branch, list(inputs.values()), face_model, whitening, augmentation)
+    told = dict(zip("ab", pair, strict=True))
     distance = parameter_distance_layer(face_model, whitening, contrast)
     outputs = {f"parameters_{side}": told[side]["parameters"] for side in "ab"}
     outputs |= {f"landmarks_{side}": decode(told[side]["parameters"]) for side in "ab"}
@@ -65,10 +68,23 @@ def build_siamese(
     return keras.Model(inputs, outputs, name="siamese")
 
 
-def _both(branch, images, face_model, whitening, augmentation) -> dict[str, dict]:
-    """The branch's outputs of each side, with augmentation in training."""
+def moved_branch(
+    branch: keras.Model,
+    images: list,
+    face_model: MorphableModel,
+    whitening: Whitening,
+    augmentation: float,
+) -> list[dict]:
+    """The branch's outputs of some inputs; in training augmented, and what was moved taken back.
+
+    Args:
+        branch: from ``build_branch``.
+        images: inputs (B, S, S, 3); row i of all of them is mirrored or none.
+        face_model, whitening: of the branch's parameters.
+        augmentation: strength, see ``build_siamese``.
+    """
     if not augmentation:
-        return dict(zip("ab", map(branch, images), strict=True))
+        return [dict(branch(image)) for image in images]
     moved, matrices = RandomMove(
         0.035 * augmentation, 0.07 * augmentation, 15 * augmentation, name="move"
     )(images)
@@ -77,7 +93,7 @@ def _both(branch, images, face_model, whitening, augmentation) -> dict[str, dict
     told = [dict(branch(change(image))) for image in moved]
     for outputs, matrix in zip(told, matrices, strict=True):
         outputs["parameters"] = move_back(outputs["parameters"], invert(matrix))
-    return dict(zip("ab", told, strict=True))
+    return told
 
 
 def parameter_distance_layer(

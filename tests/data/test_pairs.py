@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.pairs import GroupSampler, PairSampler
+from keras_scnn.data.pairs import GroupSampler, JoinedSampler, PairSampler
 
 IDENTITY = np.repeat([4, 8, 2, 6, 5], [1, 2, 30, 5, 12])
 
@@ -135,6 +135,25 @@ def test_people_of_group_batches_are_drawn_uniformly_and_by_weight():
     np.testing.assert_allclose(share / share.sum(), [0.25, 0.75], atol=0.04)
 
 
+def test_single_photos_are_drawn_of_everybody_and_by_emphasis():
+    """Somebody three times as important is drawn three times as often."""
+    emphasis = np.where(np.arange(40) < 20, 1.0, 3.0)
+    sampler = GroupSampler(np.arange(40), people=2, photos=1, emphasis=emphasis)
+    drawn = np.concatenate([b.photo for b in groups(sampler, 4000)])
+    assert len(np.unique(drawn)) == 40
+    # Two different people a batch: not quite 3 / 4.
+    assert (drawn >= 20).mean() == pytest.approx(0.75, abs=0.015)
+
+
+def test_joined_batches_keep_their_people():
+    single = GroupSampler(MIXED, people=5, photos=1, among=np.flatnonzero(SOURCE == 2))
+    several = GroupSampler(MIXED, people=3, photos=2, among=np.flatnonzero(SOURCE < 2))
+    photo, person = JoinedSampler([several, single]).batch(4)
+    np.testing.assert_array_equal(person, MIXED[photo])
+    np.testing.assert_array_equal(photo[:6], several.batch(4).photo)
+    np.testing.assert_array_equal(photo[6:], single.batch(4).photo)
+
+
 def test_twins_are_never_in_one_group_batch_and_both_are_drawn():
     seen = set()
     for photo, _ in groups(GroupSampler(TWINS, 5, 2, mirror=TWINS ^ 1)):
@@ -155,9 +174,9 @@ def test_the_ranks_share_one_group_batch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(identity=MIXED, people=30), "25 people have two photos"),
-        (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have two photos"),
-        (dict(identity=MIXED, photos=1), "photos 1"),
+        (dict(identity=MIXED, people=30), "25 people have 2 photos"),
+        (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have 2 photos"),
+        (dict(identity=MIXED, photos=0), "photos 0"),
         (dict(identity=MIXED, rank=1), "rank"),
     ],
 )

@@ -1,0 +1,87 @@
+"""The group network: the single-image branch with all that losses over a batch look at.
+
+Where the Siamese network compares two photos, losses over all pairs of a batch of some photos each
+of some people compare every two of them; one input is enough for that.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_scnn.models.heads import FaceDecoder
+from keras_scnn.models.siamese import moved_branch
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+
+def build_group(
+    branch: keras.Model,
+    face_model: MorphableModel,
+    whitening: Whitening,
+    embedding_size: int = 0,
+    augmentation: float = 0.0,
+) -> keras.Model:
+    """A functional model from one image input to what the losses compare.
+
+    Args:
+        branch: from ``build_branch``, with a feature head.
+        face_model: decodes the parameters.
+        whitening: of the parameters.
+        embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
+        augmentation: as for ``build_siamese``.
+
+    Returns:
+        A model from ``image`` (B, S, S, 3) RGB, 0 to 255, to a dictionary of float32 outputs:
+        ``parameters`` (B, P) whitened; ``landmarks`` (B, 68, 3) crop px; ``shape`` (B, K), the
+        neutral shape's deviation from the mean of the training data, in mm (see ``ShapeCode``);
+        ``features`` (B, F) of unit length. With a teacher also ``embedding`` (B, E), linear in the
+        features; and ``feature_likeness`` and ``shape_likeness``, which are the features and the
+        shape once more, for a second loss each.
+    """
+    image = keras.Input(branch.input_shape[1:], name="image")
+    (told,) = moved_branch(branch, [image], face_model, whitening, augmentation)
+    parameters, features = told["parameters"], told["features"]
+    shape = ShapeCode.of(face_model, whitening, name="shape")(parameters)
+    decode = FaceDecoder.landmarks(face_model, whitening, name="landmarks")
+    outputs = {"parameters": parameters, "landmarks": decode(parameters)}
+    outputs |= {"shape": shape, "features": features}
+    if embedding_size:
+        linear = keras.layers.Dense(embedding_size, dtype="float32", name="embedding")
+        outputs["embedding"] = linear(features)
+        for name, output in (("feature_likeness", features), ("shape_likeness", shape)):
+            outputs[name] = keras.layers.Identity(dtype="float32", name=name)(output)
+    return keras.Model(image, outputs, name="group")
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class ShapeCode(keras.layers.Layer):
+    """The identity coefficients of whitened parameters (B, P), each in mm: (B, K).
+
+    A coefficient counts by the root mean square displacement of the vertices per unit, so that the
+    Euclidean distance of two codes is about that of the two neutral shapes' vertices (exactly, as
+    far as the components are orthogonal). The origin is the whitening's mean.
+    """
+
+    def __init__(self, first: int, weights_mm: list[float], **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.first, self.weights_mm = first, list(weights_mm)
+
+    @classmethod
+    def of(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> ShapeCode:
+        """For a face model's parameters."""
+        identity = ParameterLayout(model.n_identity, model.n_expression).identity
+        weights = whitening.scale[identity] * model.identity_weights_mm
+        return cls(identity.start, np.float64(weights).tolist(), **kwargs)
+
+    def call(self, parameters):
+        weights = ops.convert_to_tensor(self.weights_mm, "float32")
+        last = self.first + len(self.weights_mm)
+        return ops.cast(parameters[:, self.first : last], "float32") * weights
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], len(self.weights_mm))
+
+    def get_config(self):
+        return {**super().get_config(), "first": self.first, "weights_mm": self.weights_mm}

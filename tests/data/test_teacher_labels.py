@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.teacher_labels import (
+    align_sources,
+    comparable_embeddings,
+    teach_shapes,
+    yaw_degrees,
+)
+from keras_scnn.geometry.camera import compose
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+PHOTOS, SIZE = 400, 5
+
+
+@pytest.fixture
+def people(tiny_face_model):
+    """True shapes (n, K) that are linear in embeddings (n, E), and records with noisy labels."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(0, 1, (PHOTOS, SIZE))
+    shapes = embeddings @ rng.normal(0, 1, (SIZE, tiny_face_model.n_identity))
+    noisy = shapes + rng.normal(0, 2, shapes.shape)
+    yaw = np.linspace(-80, 80, PHOTOS)
+    angles = np.deg2rad(np.stack([0.1 * yaw, yaw, 0 * yaw], axis=1))
+    poses = compose(rotation_from_euler(angles), np.ones(PHOTOS), np.zeros((PHOTOS, 3)))
+    expression = np.zeros((PHOTOS, tiny_face_model.n_expression))
+    records = FaceRecords(
+        np.zeros((PHOTOS, 2, 2, 3), np.uint8),
+        FaceParameters(poses, noisy, expression).to_vector(),
+        np.zeros((PHOTOS, 68, 3), np.float32),
+        np.arange(PHOTOS, dtype=np.int32),
+        "tiny",
+        embedding=(embeddings + 7).astype(np.float32),
+    )
+    return shapes, records, yaw
+
+
+def identities(records, model):
+    return records.parameters[:, ParameterLayout(model.n_identity, model.n_expression).identity]
+
+
+def test_yaw_is_that_of_the_poses(people):
+    np.testing.assert_allclose(yaw_degrees(people[1]), people[2], atol=1e-3)
+
+
+def test_embeddings_lose_their_mean_and_what_is_said_of_profiles(people):
+    _, records, yaw = people
+    source = np.repeat([0, 1], PHOTOS // 2)
+    records.embedding[source == 1] += 3
+    found = comparable_embeddings(records, source)
+    np.testing.assert_array_equal(np.isnan(found).any(axis=1), np.abs(yaw) > 60)
+    for number in (0, 1):
+        np.testing.assert_allclose(np.nanmean(found[source == number], axis=0), 0, atol=1e-5)
+    assert np.nanmean(np.linalg.norm(found, axis=1)) == pytest.approx(1, rel=1e-5)
+
+
+def test_without_embeddings_there_is_nothing_to_compare(people):
+    records = people[1]
+    records.embedding[:] = np.nan
+    assert comparable_embeddings(records, np.zeros(PHOTOS, int)) is None
+
+
+def test_data_sets_get_the_mean_of_the_first(people, tiny_face_model):
+    records, source = people[1], np.repeat([0, 1], PHOTOS // 2)
+    identities(records, tiny_face_model)[source == 1] += 5
+    aligned = identities(align_sources(records, source, tiny_face_model), tiny_face_model)
+    before = identities(records, tiny_face_model)
+    np.testing.assert_allclose(aligned[source == 0], before[source == 0], atol=1e-6)
+    np.testing.assert_allclose(
+        aligned[source == 1].mean(axis=0), before[source == 0].mean(axis=0), atol=1e-4
+    )
+
+
+def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
+    people, tiny_face_model
+):
+    """Also of people from whom nothing was learned."""
+    shapes, records, _ = people
+    embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
+    unseen = np.arange(PHOTOS) % 4 == 0
+    learned = np.flatnonzero(~unseen)
+    taught = teach_shapes(records, embeddings, learned, tiny_face_model, share=1.0)
+    known = unseen & ~np.isnan(embeddings).any(axis=1)
+    error = [
+        np.linalg.norm(identities(r, tiny_face_model)[known] - shapes[known], axis=1).mean()
+        for r in (records, taught)
+    ]
+    assert error[1] < 0.5 * error[0]
+    half = teach_shapes(records, embeddings, learned, tiny_face_model, share=0.5)
+    middle = (identities(records, tiny_face_model) + identities(taught, tiny_face_model)) / 2
+    np.testing.assert_allclose(identities(half, tiny_face_model), middle, atol=1e-4)
+
+
+def test_who_is_not_known_keeps_the_fit(people, tiny_face_model):
+    records = people[1]
+    embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
+    taught = teach_shapes(records, embeddings, np.arange(PHOTOS), tiny_face_model, 1.0)
+    unknown = np.isnan(embeddings).any(axis=1)
+    np.testing.assert_array_equal(taught.parameters[unknown], records.parameters[unknown])
+
+
+def test_too_little_to_learn_from_and_a_wrong_share_are_refused(people, tiny_face_model):
+    records = people[1]
+    embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
+    with pytest.raises(ValueError, match="3 photos to learn from have an embedding"):
+        teach_shapes(records, embeddings, np.arange(200, 203), tiny_face_model, 1.0)
+    with pytest.raises(ValueError, match="share is 2"):
+        teach_shapes(records, embeddings, np.arange(200), tiny_face_model, 2)
