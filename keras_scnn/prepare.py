@@ -24,6 +24,7 @@ from keras_scnn.data.aflw_crops import AflwCrops
 from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.bfm_landmarks import BfmLandmarks, recover_from_folder
 from keras_scnn.data.labeling import FIT, Labeling
+from keras_scnn.data.landmark_offsets import with_annotated_mean
 from keras_scnn.data.preparation import prepare
 from keras_scnn.data.pts import PtsFolder
 from keras_scnn.data.sources import PhotoSource
@@ -107,7 +108,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--offsets",
         default="aflw-mobilenet-0.5",
         help="preset whose landmark offsets the open face model takes, which bring its landmarks "
-        "to where annotators put them; '' for none",
+        "to where annotators put them; or bfm_landmarks68.npz, to whose mean face any face model's "
+        "landmarks are brought; '' for none",
     )
     parser.add_argument(
         "--separate", action="store_true", help="fit each photo for itself, not person by person"
@@ -204,6 +206,9 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
 
 
 def _face_model(args: argparse.Namespace) -> MorphableModel:
+    if Path(args.offsets).suffix == ".npz":
+        mean = BfmLandmarks.load(args.offsets)
+        return with_annotated_mean(load_face_model(args.face_model), mean)
     if args.offsets and args.face_model == "open_face":
         # Here, so that worker processes, which import this module, do not start Keras.
         from keras_scnn.models import preset_face_model
