@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_scnn.data.aflw2000 import Aflw2000
-from keras_scnn.data.aflw_crops import AflwCrops
+from keras_scnn.data.aflw_crops import PARTS, AflwCrops
 from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.bfm_landmarks import BfmLandmarks, recover_from_folder
 from keras_scnn.data.labeling import FIT, Labeling
@@ -40,6 +40,7 @@ DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors
     "teacher_embeddings",
     "turned",
     "components",
+    "part",
 )
 
 
@@ -82,7 +83,7 @@ SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
     "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
     "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
-    "aflw": ("crops of AFLW: crops/ and labels.npz", lambda args: AflwCrops(args.folder)),
+    "aflw": ("crops of AFLW: crops/ and labels.npz", lambda a: AflwCrops(a.folder, a.part)),
 }
 
 
@@ -121,6 +122,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="add N copies of each photo, with the "
         "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
+    )
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="aflw: 'held_out' is one photo in 20 (all)"
     )
     parser.add_argument(
         "--authors-identity",

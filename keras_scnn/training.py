@@ -13,8 +13,12 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path
 
+MONITORED, COLLAPSED_SIZE = 128, 0.05
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
 
 
@@ -144,6 +148,53 @@ class Checkpoints(keras.callbacks.Callback):
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+class ShapeMonitor(keras.callbacks.Callback):
+    """Is there still a shape? Logs it after each epoch, and ends a run whose shapes collapse.
+
+    Pulling one person's shapes together without need to keep people apart makes all shapes the
+    mean face, and the losses look well meanwhile. Logged, of photos of people not trained on:
+    ``shape_explained``, the share of the labels' squared deviation from the mean that is explained;
+    ``shape_size``, the deviation's size over the labels'; ``shape_relative``, the error over that
+    of the mean face. All by the coefficients' effects in mm.
+
+    Args:
+        records: with labels.
+        index: positions of photos not trained on; some of them are looked at.
+        model: the face model.
+        whitening: its identity means are the mean face.
+    """
+
+    def __init__(
+        self, records: FaceRecords, index: np.ndarray, model: MorphableModel, whitening: Whitening
+    ):
+        super().__init__()
+        chosen = index[:: max(1, len(index) // MONITORED)]
+        self._images = np.asarray(records.images[chosen])
+        self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
+        self._mm = whitening.scale[self._identity] * model.identity_weights_mm
+        labels = whitening.whiten(records.parameters[chosen])[:, self._identity]
+        self._labels, self._largest, self.collapsed = labels * self._mm, 0.0, False
+
+    def on_epoch_end(self, epoch, logs=None):
+        told = self.model.get_layer("branch").predict_on_batch(self._images)["parameters"]
+        found = shape_health(np.asarray(told)[:, self._identity] * self._mm, self._labels)
+        if logs is not None:
+            logs |= {f"shape_{name}": value for name, value in found.items()}
+        self._largest = max(self._largest, found["size"])
+        if found["size"] < min(COLLAPSED_SIZE, self._largest / 4):
+            self.collapsed = self.model.stop_training = True
+
+
+def shape_health(told: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What ``ShapeMonitor`` logs, of (n, K) deviations from the mean face, mm."""
+    error, size, true = (np.linalg.norm(x, axis=1) for x in (told - labels, told, labels))
+    return {
+        "explained": float(1 - np.square(error).sum() / np.square(true).sum()),
+        "size": float(np.sqrt(np.square(size).sum() / np.square(true).sum())),
+        "relative": float(error.mean() / true.mean()),
+    }
 
 
 class Progress(keras.callbacks.Callback):

@@ -24,6 +24,7 @@ TIERS = (
     | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
     {"reconstruct", "export"},
     {"config", "prediction", "training", "train", "evaluate", "prepare"}
+    | {"train_config", "train_pairs", "train_groups"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
 COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}

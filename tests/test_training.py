@@ -2,14 +2,17 @@ import keras
 import numpy as np
 import pytest
 
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.training import (
     Budget,
     Checkpoints,
     RunState,
+    ShapeMonitor,
     load_checkpoint,
     read_curves,
     read_state,
     save_checkpoint,
+    shape_health,
 )
 
 X, Y = np.random.default_rng(0).normal(size=(2, 8, 3))
@@ -83,3 +86,54 @@ def test_a_new_folder_starts_at_0_and_damage_is_named(tmp_path):
     (tmp_path / "state.json").write_text('{"step": 1, "pace": 2}')
     with pytest.raises(ValueError, match=r"state\.json: not the state of a run"):
         read_state(tmp_path)
+
+
+def test_the_health_of_shapes_by_hand():
+    labels = np.array([[3.0, 4.0], [0.0, 2.0]])  # deviations from the mean face, 5 and 2 mm
+    told = np.array([[0.0, 0.0], [0.0, 2.0]])  # errors of 5 and 0 mm
+    found = shape_health(told, labels)
+    assert found["explained"] == pytest.approx(1 - 25 / 29)
+    assert found["size"] == pytest.approx(np.sqrt(4 / 29))
+    assert found["relative"] == pytest.approx(5 / 7)
+
+
+class Branch(keras.Model):
+    """Says of each photo the shape it was labeled with, times ``size``."""
+
+    def __init__(self, whitened):
+        super().__init__(name="branch")
+        self.whitened, self.size = whitened, 1.0
+
+    def predict_on_batch(self, images):
+        return {"parameters": self.size * self.whitened}
+
+
+class Holder(keras.Model):
+    def __init__(self, branch):
+        super().__init__()
+        self.branch, self.stop_training = branch, False
+
+    def get_layer(self, name):
+        return self.branch
+
+
+def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
+    rng = np.random.default_rng(0)
+    size = tiny_whitening.mean.size
+    records = FaceRecords(
+        np.zeros((20, 4, 4, 3), np.uint8),
+        rng.normal(size=(20, size)).astype(np.float32),
+        np.zeros((20, 68, 3), np.float32),
+        np.arange(20, dtype=np.int32),
+        "tiny",
+    )
+    monitor = ShapeMonitor(records, np.arange(5, 20), tiny_face_model, tiny_whitening)
+    model = Holder(Branch(tiny_whitening.whiten(records.parameters[5:])))
+    monitor.set_model(model)
+    for size, stops in ((0.02, False), (1.0, False), (0.3, False), (0.04, True)):
+        # A head that starts at the mean face has not collapsed: it never was anywhere else.
+        model.branch.size, logs = size, {}
+        monitor.on_epoch_end(0, logs)
+        assert logs["shape_size"] == pytest.approx(size, rel=1e-4)
+        assert logs["shape_relative"] == pytest.approx(1 - size, rel=1e-4)
+        assert (model.stop_training, monitor.collapsed) == (stops, stops)

@@ -148,6 +148,12 @@ CURVES = {
     "landmarks_a_loss": "landmark distance, 10 px",
     "parameter_distance_loss": "contrast of shapes",
     "feature_similarity_loss": "identity loss of features",
+    "landmarks_loss": "landmark distance, 10 px",
+    "shape_loss": "contrast of shapes",
+    "features_loss": "contrast of features",
+    "embedding_loss": "distance to the teacher",
+    "shape_relative": "shape error / mean face's",
+    "shape_size": "size of shapes / labels'",
 }
 
 
@@ -155,13 +161,18 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
     """Draw losses over steps, for training and validation people, into a picture file.
 
     Args:
-        curves: ``step`` and the losses by Keras's names, (epochs,) each.
+        curves: ``step`` and the losses by Keras's names, (epochs,) each; those that are in
+            ``CURVES`` are drawn.
         path: the picture.
     """
-    figure, axes = _figure(len(CURVES), "")
-    for axis, (name, title) in zip(axes, CURVES.items(), strict=True):
-        axis.plot(curves["step"], curves[name], color=DARK, label="training")
-        axis.plot(curves["step"], curves[f"val_{name}"], color=SECOND, label="unseen people")
+    drawn = {name: title for name, title in CURVES.items() if name in curves}
+    figure, axes = _figure(len(drawn), "")
+    for axis, (name, title) in zip(axes, drawn.items(), strict=True):
+        parts = {name: (DARK, "training"), f"val_{name}": (SECOND, "unseen people")}
+        if f"val_{name}" not in curves:
+            parts = {name: (SECOND, "unseen people")}
+        for column, (color, label) in parts.items():
+            axis.plot(curves["step"], curves[column], color=color, label=label)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
     axis.legend(frameon=False, fontsize=8)

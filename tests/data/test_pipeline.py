@@ -103,7 +103,7 @@ def test_a_group_batch_carries_the_labels_of_its_photos(records, tiny_whitening)
     np.testing.assert_array_equal(inputs["image"], records.images[number])
     np.testing.assert_array_equal(targets["embedding"], embedding[number])
     np.testing.assert_array_equal(targets["landmarks"][..., :2], records.landmarks[number, :, :2])
-    one_person = targets["person"][:, None] == targets["person"]
+    one_person = targets["shape"][:, None] == targets["features"]
     owner = records.identity[number]
     np.testing.assert_array_equal(one_person, owner[:, None] == owner)
 

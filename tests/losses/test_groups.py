@@ -6,9 +6,11 @@ import pytest
 from keras import ops
 
 from keras_scnn.losses import (
+    EmbeddingDistance,
     GroupContrastiveLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
+    embedding_distance,
     group_contrastive_loss,
     relational_loss,
     supervised_contrastive_loss,
@@ -74,6 +76,15 @@ def test_relations_are_compared_pair_by_pair_where_both_are_known():
     assert float(RelationalLoss()(teacher, VECTORS)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_distance_to_the_teacher_counts_where_it_is_known():
+    teacher = RNG.normal(size=VECTORS.shape).astype(np.float32)
+    known = np.delete(np.arange(len(VECTORS)), 2)
+    expected = np.mean(np.sum((teacher - VECTORS)[known] ** 2, axis=1))
+    teacher[2, 0] = np.nan
+    assert float(embedding_distance(teacher, VECTORS)) == pytest.approx(expected, rel=1e-5)
+    assert float(EmbeddingDistance()(teacher, VECTORS)) == pytest.approx(expected, rel=1e-5)
+
+
 def gradient(function, values):
     variable = keras.Variable(values)
     if keras.backend.backend() == "tensorflow":
@@ -91,6 +102,7 @@ LOSSES = {
     "contrast": lambda person: lambda v: group_contrastive_loss(person, v),
     "features": lambda person: lambda v: supervised_contrastive_loss(person, v),
     "relations": lambda person: lambda v: relational_loss(NAN, v),
+    "teacher": lambda person: lambda v: embedding_distance(NAN[:, :1] + np.zeros(4), v),
 }
 
 
@@ -100,7 +112,7 @@ def test_a_kind_of_pair_that_is_missing_adds_nothing(name, person):
     together = np.tile(UNIT[:1], (4, 1))[:, :4]  # four equal vectors: the worst place for slopes
     value, slope = gradient(LOSSES[name](person.astype(np.int32)), together)
     assert np.isfinite(slope).all()
-    if name == "relations" or (name == "features" and person.any()):
+    if name in ("relations", "teacher") or (name == "features" and person.any()):
         assert value == 0
     if name == "contrast":
         assert value == pytest.approx(0, abs=1e-9)
@@ -121,7 +133,12 @@ def test_pulling_and_pushing_go_the_right_way():
 
 @pytest.mark.parametrize(
     "loss",
-    [GroupContrastiveLoss(margin=3.0), SupervisedContrastiveLoss(0.3), RelationalLoss()],
+    [
+        GroupContrastiveLoss(margin=3.0),
+        SupervisedContrastiveLoss(0.3),
+        RelationalLoss(),
+        EmbeddingDistance(),
+    ],
     ids=lambda loss: loss.name,
 )
 def test_settings_survive_saving(loss):
