@@ -24,10 +24,10 @@ TIERS = (
     | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
     {"reconstruct", "export"},
     {"config", "prediction", "training", "train", "evaluate", "prepare"}
-    | {"train_config", "train_pairs", "train_groups"}
+    | {"train_config", "train_pairs", "train_groups", "ablate"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
+COMMANDS = {"reconstruct", "train", "evaluate", "prepare", "ablate"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

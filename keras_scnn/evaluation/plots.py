@@ -179,6 +179,31 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
     figure.savefig(Path(path), dpi=120)
 
 
+def plot_variants(
+    found: dict[str, dict], measures: dict[str, str], path: str | os.PathLike
+) -> None:
+    """Draw each measure of several variants, with its interval, into a picture file.
+
+    Args:
+        found: 'mean', 'low' and 'high' by measure by variant.
+        measures: titles of the measures; those that any variant has are drawn.
+        path: the picture.
+    """
+    drawn = [name for name in measures if any(name in part for part in found.values())]
+    figure, axes = _figure(len(drawn), "", width=2.6)
+    for axis, name in zip(axes, drawn, strict=True):
+        having = {variant: part[name] for variant, part in found.items() if name in part}
+        mean, low, high = (
+            np.array([one[key] for one in having.values()]) for key in ("mean", "low", "high")
+        )
+        reach = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
+        axis.errorbar(list(having), mean, yerr=reach, fmt="o", color=DARK, ecolor="gray", capsize=3)
+        axis.set_title(measures[name].replace(", ", ",\n"), fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.margins(x=0.15)
+    figure.savefig(Path(path), dpi=120)
+
+
 def _figure(panels: int, title: str, width: float = 3.0):
     """A figure with its axes in one row."""
     from matplotlib.figure import Figure  # slow to import; no display is needed

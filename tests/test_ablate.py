@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from keras_scnn import ablate
+from keras_scnn.ablate import (
+    CONTRAST,
+    IDENTITY,
+    MEASURES,
+    VARIANTS,
+    main,
+    settings_of,
+    summary,
+    table,
+)
+from keras_scnn.train_config import TrainConfig
+
+pytest.importorskip("tensorflow")
+
+TINY = ["--people", "5", "--photos", "5", "--held-out", "3", "--crop-size", "32", "--steps", "1"]
+TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes", "0"]
+
+
+def test_variants_are_trained_and_compared(tmp_path, capsys, monkeypatch):
+    """Two of the four, to save time."""
+    monkeypatch.setattr(ablate, "VARIANTS", {n: VARIANTS[n] for n in ("regression", "both")})
+    out = tmp_path / "ablation"
+    places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]
+    assert main([*TINY, *places]) == 0
+    found = json.loads((out / "ablation.json").read_text())["found"]
+    assert list(found) == ["regression", "both"]
+    for measures in found.values():
+        assert set(measures) == set(MEASURES)
+        accuracy = measures["shape_verification.accuracy_percent"]
+        assert 0 <= accuracy["low"] <= accuracy["high"] <= 100
+        assert accuracy["spread"] == 0  # one seed
+    assert "verification by feature, %" in capsys.readouterr().out
+    assert (out / "ablation.png").stat().st_size > 1000
+
+
+def test_each_variant_lacks_what_it_says_and_nothing_else():
+    weights = dict.fromkeys(CONTRAST + IDENTITY, 2.0)
+    config = TrainConfig(batches="groups", steps=7, **weights)
+    assert list(VARIANTS) == ["regression", "contrast", "identity", "both"]
+    for variant, has in zip(VARIANTS, ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+        found = settings_of(config, Path("runs"), variant, 5)
+        for names, there in zip((CONTRAST, IDENTITY), has, strict=True):
+            assert {getattr(found, name) for name in names} == {2.0 * there}
+        assert (found.steps, found.seed, found.run) == (7, 5, str(Path("runs") / f"{variant}-5"))
+
+
+def test_a_summary_is_the_mean_over_seeds_with_their_spread():
+    results = [
+        {"shape_ratio": 0.6, "intervals": {"shape_ratio": (0.5, 0.7)}},
+        {"shape_ratio": 0.8, "intervals": {"shape_ratio": (0.6, 1.0)}},
+    ]
+    (measure,) = summary(results).values()
+    values = (measure.mean, measure.low, measure.high, measure.spread)
+    assert values == pytest.approx((0.7, 0.55, 0.85, 0.2))
+    lines = table({"both": summary(results)}).splitlines()
+    (row,) = [line for line in lines if line.startswith("distance within")]
+    assert row.endswith("0.70 [0.55, 0.85] ±0.10")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "a"], "--seeds is 'a'"),
+        (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
+        (["--recipe", "none"], "no recipe 'none'"),
+    ],
+)
+def test_wrong_options_are_named(options, message, capsys):
+    assert main(options) == 2
+    assert message in capsys.readouterr().err
