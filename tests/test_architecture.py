@@ -21,12 +21,13 @@ TIERS = (
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
-    {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare"}
+    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"}
+    | {"reconstruction", "comparison_picture"},
+    {"reconstruct", "person", "export"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare", "compare"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
+COMMANDS = {"reconstruct", "train", "evaluate", "prepare", "compare"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

@@ -5,11 +5,11 @@ import pytest
 
 from keras_scnn.cropping import FaceBox
 from keras_scnn.data.photo_lists import people_photos
+from keras_scnn.detection import LargestFace
 from keras_scnn.evaluate import main
 from keras_scnn.models import Preset, build_branch
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.people_protocol import (
-    LargestFace,
     evaluate_pairs,
     evaluate_people,
     measure_photos,

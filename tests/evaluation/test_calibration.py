@@ -73,15 +73,14 @@ def test_the_probability_falls_with_the_distance_and_rises_with_the_cosine():
 def test_reliability_is_that_of_a_slow_loop(rng):
     told, same = rng.random(500), rng.random(500) < 0.2
     found = reliability(told, same, 7)
-    weights, error, k = equal_weights(same), 0, 0
+    weights, error = equal_weights(same), 0
     for i in range(7):
         inside = [j for j in range(500) if i / 7 <= told[j] < (i + 1) / 7]
         share = sum(weights[j] for j in inside)
         mean = sum(weights[j] * told[j] for j in inside) / share
         one = sum(weights[j] for j in inside if same[j]) / share
         error += share * abs(mean - one)
-        assert (found.told[k], found.found[k]) == (pytest.approx(mean), pytest.approx(one))
-        k += 1
+        assert (found.told[i], found.found[i]) == (pytest.approx(mean), pytest.approx(one))
     assert found.expected_calibration_error == pytest.approx(error)
     assert sum(found.share) == pytest.approx(1)
 
@@ -161,7 +160,9 @@ def test_pairs_that_cannot_be_fitted(values, same, signs, message):
         fit_logistic(values, same, signs)
 
 
-@pytest.mark.parametrize("bad", [{}, {"a": "x", "b": 1}, {"a": [1, 2], "b": 0}, {"a": None, "b": 0}])
+@pytest.mark.parametrize(
+    "bad", [{}, {"a": "x", "b": 1}, {"a": [1, 2], "b": 0}, {"a": float("nan"), "b": 0}]
+)
 def test_damaged_coefficients(bad):
     with pytest.raises(ValueError, match="coefficients"):
         probability(bad, np.ones(3))
