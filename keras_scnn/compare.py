@@ -20,11 +20,11 @@ import numpy as np
 from keras_scnn.comparison_picture import draw_comparison
 from keras_scnn.detection import LargestFace
 from keras_scnn.evaluation.calibration import SIGNS, probability
+from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
 from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction, Reconstructor
-from keras_scnn.records_protocol import shape_coordinates
 from keras_scnn.storage import atomic_path
 
 KINDS = {"shape": "shape", "feature": "features", "both": "shape and features"}

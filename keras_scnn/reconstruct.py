@@ -6,19 +6,21 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_face
-from keras_scnn.detection import FaceDetector
+from keras_scnn.detection import FaceDetector, LargestFace
 from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
 from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import MESH_SUFFIXES, read_image, write_image, write_mesh
 from keras_scnn.models.presets import Preset, load_preset
 from keras_scnn.parameters import FaceParameters
+from keras_scnn.person import Person, Photo, fit_person
 from keras_scnn.reconstruction import Reconstruction
 from keras_scnn.storage import atomic_path
 from keras_scnn.texture import vertex_colors
@@ -38,6 +40,7 @@ class Reconstructor:
 
     def __init__(self, preset: Preset, detector: FaceDetector | None = None):
         self.preset, self._detector = preset, detector
+        self._largest = None if detector is None else LargestFace(detector, detector)
 
     @classmethod
     def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
@@ -50,6 +53,16 @@ class Reconstructor:
             self._detector = FaceDetector()
         boxes = self._detector.detect(image)
         return self.reconstruct_boxes(image, boxes) if boxes else []
+
+    def largest(self, image: np.ndarray) -> Reconstruction:
+        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
+        if self._largest is None:
+            self._largest = LargestFace()
+        return self.reconstruct_boxes(image, [self._largest(image)])[0]
+
+    def fit_person(self, photos: Sequence[Photo]) -> Person:
+        """One face of all photos of one person, the largest face of each; see ``person``."""
+        return fit_person(photos, self.largest)
 
     def reconstruct_boxes(
         self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES

@@ -28,7 +28,7 @@ from keras_scnn.evaluation import (
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.calibration import calibrate
-from keras_scnn.evaluation.shape import ShapeDistances
+from keras_scnn.evaluation.shape import ShapeDistances, shape_coordinates
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset
@@ -162,16 +162,6 @@ def calibrate_judges(
     people = person[pairs.first], person[pairs.second]
     found, reliable = calibrate(judges["shape"].distance, cosine, pairs.same, people)
     return found, {kind: dataclasses.asdict(curve) for kind, curve in reliable.items()}
-
-
-def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
-    """(n, K) float64 mm whose Euclidean distances are those of the neutral shapes.
-
-    The distance of two is the root mean square distance of corresponding vertices.
-    """
-    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    triangle = np.linalg.qr(basis, mode="r")  # |Q R x| = |R x|
-    return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)
 
 
 def judged(judges: dict[str, IdentityJudge], weights: np.ndarray) -> dict:

@@ -22,7 +22,7 @@ TIERS = (
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
     | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"}
-    | {"reconstruction", "comparison_picture"},
+    | {"reconstruction", "comparison_picture", "fusion"},
     {"reconstruct", "person", "export"},
     {"config", "prediction", "training", "train", "evaluate", "prepare", "compare"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
