@@ -121,7 +121,10 @@ def probabilities(
 
 
 def compare_photos(
-    preset: Preset, photos: tuple[np.ndarray, np.ndarray], find_face: LargestFace | None = None
+    preset: Preset,
+    photos: tuple[np.ndarray, np.ndarray],
+    find_face: LargestFace | None = None,
+    names: tuple[str, str] = ("first photo", "second photo"),
 ) -> Comparison:
     """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
 
@@ -129,18 +132,19 @@ def compare_photos(
         preset: the network.
         photos: the two.
         find_face: finds the faces; None for ``LargestFace()``.
+        names: of the photos, for error messages.
 
     Raises:
         FileNotFoundError: the face detector's package is missing.
-        ValueError: a photo, named first or second, shows no face.
+        ValueError: a photo shows no face.
     """
     find_face, reconstructor = find_face or LargestFace(), Reconstructor(preset)
     faces, counts = [], []
-    for which, photo in zip(("first", "second"), photos, strict=True):
+    for name, photo in zip(names, photos, strict=True):
         try:
             boxes = find_face.faces(photo)
         except ValueError as error:
-            raise ValueError(f"{which} photo: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
         faces.append(reconstructor.reconstruct_boxes(photo, boxes[:1])[0])
         counts.append(len(boxes))
     return compare_faces(preset, *faces, n_faces=tuple(counts))
@@ -204,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         photos = tuple(read_image(path) for path in args.photos)
         preset = Reconstructor.from_preset(args.preset).preset
-        found = compare_photos(preset, photos)
+        found = compare_photos(preset, photos, names=names)
         print("\n".join(report(found, names, preset.metadata.get("verification"))))
         stem = write_comparison(found, photos, tuple(args.photos), args.out)
     except (OSError, ValueError) as error:
