@@ -61,7 +61,7 @@ def draw_comparison(
 
 
 def _titles() -> list[str]:
-    return ["photo", "neutral shape", "from the side", "difference, on the mean face"]
+    return ["photo", "neutral shape", "three-quarter view", "difference, on the mean face"]
 
 
 def _face_of(photo: np.ndarray, box: FaceBox) -> np.ndarray:

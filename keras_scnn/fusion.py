@@ -8,7 +8,7 @@ import numpy as np
 
 MAD_TO_SD = 1.4826
 ROUNDS = 20
-AGREEMENT_SD = 1.5
+AGREEMENT_SD = 2.0
 
 
 @dataclass(frozen=True, eq=False)
