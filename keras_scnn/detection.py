@@ -126,6 +126,34 @@ class FaceDetector:
         )
 
 
+class LargestFace:
+    """Finds the face that a photo is of: the largest; small ones only where there is no other.
+
+    Args:
+        quick: a detector for every photo; None makes a ``FaceDetector`` without tiles.
+        thorough: a detector for those in which that finds nothing; None makes one with tiles.
+    """
+
+    def __init__(self, quick: FaceDetector | None = None, thorough: FaceDetector | None = None):
+        self._quick = quick or FaceDetector(tiles=False)
+        self._thorough = thorough or FaceDetector()
+
+    def __call__(self, image: np.ndarray) -> FaceBox:
+        """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self.faces(image)[0]
+
+    def faces(self, image: np.ndarray) -> list[FaceBox]:
+        """The faces, one at least, the largest first; errors as above."""
+        boxes = self._quick.detect(image) or self._thorough.detect(image)
+        if not boxes:
+            raise ValueError("no face found; it should show one at least 40 px wide")
+        return sorted(boxes, key=lambda box: -box.width)
+
+
 def tiles(height: int, width: int) -> list[FaceBox]:
     """Squares of 1/2, 1/4 and 1/8 of the longer side that cover the photo and overlap by half."""
     found = []

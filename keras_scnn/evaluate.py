@@ -8,7 +8,8 @@ What the data is decides what is measured:
 - a people folder, one sub-folder a person: verification and retrieval;
 - a pairs file in LFW's format, with its photos in --photos: verification.
 
-Every number comes with a 95 % bootstrap interval.
+Every number comes with a 95 % bootstrap interval. --calibrate stores what a distance says of the
+probability of one person in the preset, for ``python -m keras_scnn.compare``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from keras_scnn.evaluation import CONVENTIONS
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.plots import plot_details, plot_results
 from keras_scnn.evaluation.report import results_table
-from keras_scnn.models import Preset, load_preset
+from keras_scnn.models import Preset, load_preset, write_metadata
 from keras_scnn.people_protocol import PeopleResults, evaluate_pairs, evaluate_people
 from keras_scnn.records_protocol import RecordResults, evaluate_records
 from keras_scnn.storage import atomic_path
@@ -100,6 +101,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--bfm", type=Path, metavar="MAT", help=bfm)
     add("--bfm-expression", type=Path, metavar="MAT", help="Model_Expression.mat, for --bfm")
     add("--bfm-info", type=Path, metavar="MAT", help="model_info.mat, for --bfm")
+    store = (
+        "fit probabilities of one person, and store them in RUN_OR_PRESET, which must be a folder"
+    )
+    add("--calibrate", action="store_true", help=store)
     add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
     return parser.parse_args(arguments)
@@ -166,14 +171,32 @@ def evaluate(preset: Preset, args: argparse.Namespace) -> Results:
     )
 
 
+def check_calibrate(preset: str, kind: str) -> None:
+    """Raise a ValueError where probabilities cannot be found, or have no place to be stored."""
+    if not Path(preset).is_dir():
+        raise ValueError(
+            f"--calibrate writes into the preset, so '{preset}' must be the path of its folder; "
+            "copy a preset of the package first"
+        )
+    if kind == AFLW2000:
+        raise ValueError(
+            f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "
+            f"{PAIRS_FILE}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; ``arguments`` as on the command line."""
     args = parse(arguments)
     try:
+        if args.calibrate:
+            check_calibrate(args.preset, kind_of_data(args.data, args.people))
         results = evaluate(load_preset(args.preset), args)
         name, data = Path(args.preset).resolve().name, args.data.resolve()
         data = data.stem if data.is_file() else data.name
         print(write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
+        if args.calibrate:
+            write_metadata(args.preset, "verification", results.calibration | {"data": data})
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

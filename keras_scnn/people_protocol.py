@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.cropping import FaceBox
 from keras_scnn.data.photo_lists import ListedPairs, people_photos, read_pairs
-from keras_scnn.detection import FaceDetector
+from keras_scnn.detection import LargestFace
 from keras_scnn.evaluation import (
     Pairs,
     Retrieval,
@@ -23,7 +22,7 @@ from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.reconstruct import Reconstruction, Reconstructor
-from keras_scnn.records_protocol import identity_judges, judged
+from keras_scnn.records_protocol import calibrate_judges, identity_judges, judged
 
 LEAST_PAIRS = 10
 
@@ -42,6 +41,7 @@ class PeopleResults:
     feature_ratio: float | None
     feature_verification: Verification | None
     feature_retrieval: Retrieval | None
+    calibration: dict | None = None
     intervals: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -63,30 +63,6 @@ class MeasuredPhotos:
     identity: np.ndarray
     features: np.ndarray | None
     left_out: tuple[str, ...]
-
-
-class LargestFace:
-    """Finds the face that a photo is of: the largest; small ones only where there is no other.
-
-    Args:
-        quick: a detector for every photo; None makes a ``FaceDetector`` without tiles.
-        thorough: a detector for those in which that finds nothing; None makes one with tiles.
-    """
-
-    def __init__(self, quick: FaceDetector | None = None, thorough: FaceDetector | None = None):
-        self._quick = quick or FaceDetector(tiles=False)
-        self._thorough = thorough or FaceDetector()
-
-    def __call__(self, image: np.ndarray) -> FaceBox:
-        """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
-
-        Raises:
-            ValueError: there is none.
-        """
-        boxes = self._quick.detect(image) or self._thorough.detect(image)
-        if not boxes:
-            raise ValueError("no face found; it should show one at least 40 px wide")
-        return max(boxes, key=lambda box: box.width)
 
 
 def measure_photos(
@@ -226,7 +202,13 @@ def _judge(
     ]
     if resamples:
         notes.append(f"[95 % interval of {resamples} bootstrap resamples of the people]")
-    curves = {"roc": {kind: judge.roc() for kind, judge in judges.items()}}
+    calibration, reliable = calibrate_judges(judges, pairs, person)
+    roc = {kind: judge.roc() for kind, judge in judges.items()}
     return PeopleResults(
-        **found, intervals=intervals, curves=curves, notes=tuple(notes), left_out=measured.left_out
+        **found,
+        calibration=calibration,
+        intervals=intervals,
+        curves={"roc": roc, "reliability": reliable},
+        notes=tuple(notes),
+        left_out=measured.left_out,
     )

@@ -6,100 +6,28 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_face
-from keras_scnn.detection import FaceDetector
+from keras_scnn.detection import FaceDetector, LargestFace
 from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
-from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.io import MESH_SUFFIXES, read_image, write_image, write_mesh
 from keras_scnn.models.presets import Preset, load_preset
-from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
+from keras_scnn.person import Person, Photo, fit_person
+from keras_scnn.reconstruction import Reconstruction
 from keras_scnn.storage import atomic_path
-from keras_scnn.texture import photo_texture, vertex_colors
+from keras_scnn.texture import vertex_colors
 
 DEFAULT_PRESET = "aflw-mobilenet-0.5"
 PASSES = 2  # the second crop is cut by the first pass's landmarks
 MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
-
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """One face of a photo.
-
-    Attributes:
-        model: the face model.
-        parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
-            within the model's bounds.
-        box: the square that the network saw, px, image frame.
-        features: (F,) float32 of unit length, or None where the preset has no feature head.
-    """
-
-    model: MorphableModel
-    parameters: FaceParameters
-    box: FaceBox
-    features: np.ndarray | None = None
-
-    @property
-    def vertices(self) -> np.ndarray:
-        """(N, 3) float32, mm, model frame."""
-        return self.model.vertices(self.parameters.identity, self.parameters.expression)
-
-    @property
-    def neutral_vertices(self) -> np.ndarray:
-        """(N, 3) float32, mm, model frame: the person without expression."""
-        return self.model.vertices(self.parameters.identity)
-
-    @property
-    def posed_vertices(self) -> np.ndarray:
-        """(N, 3) px and depth, image frame."""
-        return project(self.parameters.pose, self.vertices)
-
-    @property
-    def landmarks(self) -> np.ndarray:
-        """(68, 3) px and depth, image frame, in iBUG order, landmark offsets included."""
-        points = self.model.landmarks(self.parameters.identity, self.parameters.expression)
-        return project(self.parameters.pose, points)
-
-    @property
-    def euler_degrees(self) -> np.ndarray:
-        """(3,) pitch, yaw, roll of the head in degrees; see ``geometry.rotations``."""
-        rotation = decompose(self.parameters.pose)[0]
-        return np.degrees(euler_from_rotation(rotation))
-
-    def texture(self, image: np.ndarray) -> np.ndarray:
-        """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
-        return photo_texture(self.model, image, self.posed_vertices)
-
-    def to_json(self) -> dict:
-        """Everything but the mesh, as numbers that JSON knows."""
-        rotation, scale, translation = decompose(self.parameters.pose)
-        return {
-            "face_model": self.model.name,
-            "box": self.box.as_array().tolist(),
-            "score": self.box.score,
-            "landmarks": self.landmarks.tolist(),
-            "pose": {
-                "image_from_model": self.parameters.pose.tolist(),
-                "rotation": rotation.tolist(),
-                "euler_degrees": dict(
-                    zip(("pitch", "yaw", "roll"), self.euler_degrees.tolist(), strict=True)
-                ),
-                "scale_px_per_mm": float(scale),
-                "translation_px": translation[:2].tolist(),
-            },
-            "identity": self.parameters.identity.tolist(),
-            "expression": dict(
-                zip(self.model.expression_names, self.parameters.expression.tolist(), strict=True)
-            ),
-        }
 
 
 class Reconstructor:
@@ -112,6 +40,7 @@ class Reconstructor:
 
     def __init__(self, preset: Preset, detector: FaceDetector | None = None):
         self.preset, self._detector = preset, detector
+        self._largest = None if detector is None else LargestFace(detector, detector)
 
     @classmethod
     def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
@@ -124,6 +53,16 @@ class Reconstructor:
             self._detector = FaceDetector()
         boxes = self._detector.detect(image)
         return self.reconstruct_boxes(image, boxes) if boxes else []
+
+    def largest(self, image: np.ndarray) -> Reconstruction:
+        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
+        if self._largest is None:
+            self._largest = LargestFace()
+        return self.reconstruct_boxes(image, [self._largest(image)])[0]
+
+    def fit_person(self, photos: Sequence[Photo]) -> Person:
+        """One face of all photos of one person, the largest face of each; see ``person``."""
+        return fit_person(photos, self.largest)
 
     def reconstruct_boxes(
         self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES

@@ -27,7 +27,8 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
-from keras_scnn.evaluation.shape import ShapeDistances
+from keras_scnn.evaluation.calibration import calibrate
+from keras_scnn.evaluation.shape import ShapeDistances, shape_coordinates
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset
@@ -55,7 +56,9 @@ class RecordResults:
         landmarks_3d: with depth, each face's mean depth brought to the true one.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
             root of the landmark box's area, 2D and 3D.
-        intervals, curves, notes: see ``PhotoResults``; curves also has 'roc' by kind.
+        calibration: see ``evaluation.calibration.calibrate``.
+        intervals, curves, notes: see ``PhotoResults``; curves also has 'roc' and 'reliability' by
+            kind.
     """
 
     landmarks: LandmarkError
@@ -70,6 +73,7 @@ class RecordResults:
     landmarks_3d: LandmarkError | None = None
     dense_percent: float | None = None
     dense_3d_percent: float | None = None
+    calibration: dict | None = None
     intervals: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -100,13 +104,11 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(told.euler, euler)
     errors = _errors(preset.face_model, told, true, records.landmarks)
     shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
+    pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
     judges = identity_judges(
-        preset.face_model,
-        told.parameters.identity,
-        told.features,
-        draw_pairs(records.identity, VERIFICATION_PAIRS),
-        records.identity,
+        preset.face_model, told.parameters.identity, told.features, pairs, records.identity
     )
+    calibration, reliable = calibrate_judges(judges, pairs, records.identity)
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -122,8 +124,13 @@ def evaluate_records(
     found, intervals = with_intervals(summary, records.identity, resamples, seed)
     curves = {name: part.round(4).tolist() for name, part in errors.items()}
     curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in judges.items()}}
-    notes = _notes(records, resamples)
-    return RecordResults(**found, intervals=intervals, curves=curves, notes=notes)
+    return RecordResults(
+        **found,
+        calibration=calibration,
+        intervals=intervals,
+        curves=curves | {"reliability": reliable},
+        notes=_notes(records, resamples),
+    )
 
 
 def identity_judges(
@@ -146,14 +153,15 @@ def identity_judges(
     return {k: IdentityJudge(v, pairs, person) for k, v in vectors.items() if v is not None}
 
 
-def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
-    """(n, K) float64 mm whose Euclidean distances are those of the neutral shapes.
-
-    The distance of two is the root mean square distance of corresponding vertices.
-    """
-    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    triangle = np.linalg.qr(basis, mode="r")  # |Q R x| = |R x|
-    return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)
+def calibrate_judges(
+    judges: dict[str, IdentityJudge], pairs: Pairs, person: np.ndarray
+) -> tuple[dict, dict]:
+    """``evaluation.calibration.calibrate`` on the judges' pairs; (n,) whom each photo shows."""
+    feature = judges.get("feature")
+    cosine = None if feature is None else 1 - feature.distance**2 / 2  # of vectors of length 1
+    people = person[pairs.first], person[pairs.second]
+    found, reliable = calibrate(judges["shape"].distance, cosine, pairs.same, people)
+    return found, {kind: dataclasses.asdict(curve) for kind, curve in reliable.items()}
 
 
 def judged(judges: dict[str, IdentityJudge], weights: np.ndarray) -> dict:

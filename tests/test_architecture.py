@@ -21,13 +21,14 @@ TIERS = (
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
-    {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare"}
+    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"}
+    | {"reconstruction", "comparison_picture", "fusion"},
+    {"reconstruct", "person", "export"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare", "compare"}
     | {"train_config", "train_pairs", "train_groups", "ablate"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate", "prepare", "ablate"}
+COMMANDS = {"reconstruct", "train", "evaluate", "prepare", "compare", "ablate"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

@@ -10,13 +10,13 @@ from keras_scnn.data.bfm_full import FullBfm
 from keras_scnn.data.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main
+from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset, build_branch
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.prediction import Predictions, predict
-from keras_scnn.records_protocol import shape_coordinates
 
 SIZE, YAW = 32, np.deg2rad(25)
 

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import cv2
 import keras
 import numpy as np
@@ -5,11 +8,12 @@ import pytest
 
 from keras_scnn.cropping import FaceBox
 from keras_scnn.data.photo_lists import people_photos
+from keras_scnn.detection import LargestFace
 from keras_scnn.evaluate import main
-from keras_scnn.models import Preset, build_branch
+from keras_scnn.evaluation.calibration import probability
+from keras_scnn.models import Preset, build_branch, save_preset
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.people_protocol import (
-    LargestFace,
     evaluate_pairs,
     evaluate_people,
     measure_photos,
@@ -172,6 +176,45 @@ def test_the_command_knows_people_and_pairs(
         assert (tmp_path / "out" / name).is_file()
     assert main(["run", "--data", str(pairs_file), *out]) == 2
     assert "needs --photos" in capsys.readouterr().err
+
+
+def test_calibrated_probabilities_are_stored_in_the_preset(
+    preset, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.people_protocol.LargestFace", lambda: middle)
+    save_preset(tmp_path / "run", dataclasses.replace(preset, metadata={"seed": 3}))
+    command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--resamples", "0"]
+    weights = (tmp_path / "run" / "weights.npz").read_bytes()
+    assert main([str(tmp_path / "run"), *command]) == 0
+    settings = json.loads((tmp_path / "run" / "preset.json").read_text())
+    assert settings["metadata"] == {"seed": 3}  # nothing is stored without being asked for
+    assert main([str(tmp_path / "run"), *command, "--calibrate"]) == 0
+    settings = json.loads((tmp_path / "run" / "preset.json").read_text())
+    stored = settings["metadata"]["verification"]
+    assert settings["metadata"]["seed"] == 3
+    assert (stored["data"], stored["people"]) == ("people", PEOPLE)
+    assert stored["pairs"] == 2 * PEOPLE * 6
+    results = json.loads((tmp_path / "out" / "run-people.json").read_text())
+    assert stored == results["calibration"] | {"data": "people"}
+    for kind, near, far in (("shape", 0, 50), ("feature", 1, -1), ("both", (0, 1), (50, -1))):
+        assert probability(stored[kind], near) > 0.7, kind
+        assert probability(stored[kind], far) < 0.01, kind
+    assert (tmp_path / "run" / "weights.npz").read_bytes() == weights
+    assert "expected calibration error" in capsys.readouterr().out
+
+
+def test_a_preset_of_the_package_is_not_written_into(folder, tmp_path, capsys):
+    command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--calibrate"]
+    assert main(["aflw-mobilenet-0.5", *command]) == 2
+    assert "must be the path of its folder" in capsys.readouterr().err
+    photos = tmp_path / "aflw2000"
+    photos.mkdir()
+    (photos / "a.mat").touch()
+    save_to = tmp_path / "run"
+    save_to.mkdir()
+    assert main([str(save_to), "--data", str(photos), "--calibrate"]) == 2
+    assert "several photos of each person" in capsys.readouterr().err
 
 
 def test_faces_of_real_people_are_found_and_measured(shared_data):

@@ -111,28 +111,31 @@ class IdentityJudge:
         pairs: of the n photos.
         identity: (n,) the person of each photo, for retrieval; None leaves that out.
 
+    Attributes:
+        distance: (P,) float64, of the pairs.
+
     Raises:
         ValueError: see ``verification``.
     """
 
     def __init__(self, vectors: np.ndarray, pairs: Pairs, identity: np.ndarray | None = None):
         self._pairs = pairs
-        self._distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=-1)
-        self._ranked: RankedPairs = rank_pairs(self._distance, pairs.same, fold=pairs.fold)
+        self.distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=-1)
+        self._ranked: RankedPairs = rank_pairs(self.distance, pairs.same, fold=pairs.fold)
         self._ranks = None if identity is None else retrieval_ranks(vectors, identity)
 
     def summary(self, weights: np.ndarray) -> tuple[float, Verification, Retrieval | None]:
         """Distance ratio, verification and retrieval from the photos' weights (n,)."""
         of_pairs = self._pairs.weights(weights)
         return (
-            distance_ratio(self._distance, self._pairs.same, of_pairs),
+            distance_ratio(self.distance, self._pairs.same, of_pairs),
             summarize_pairs(self._ranked, of_pairs),
             None if self._ranks is None else summarize_ranks(self._ranks, weights),
         )
 
     def roc(self) -> dict[str, list[float]]:
         """The ROC curve at about 200 thresholds: 'far' and 'tar', from 0 to 1."""
-        far, tar = rates(self._ranked, np.ones(len(self._distance)))
+        far, tar = rates(self._ranked, np.ones(len(self.distance)))
         # Even steps of TAR and of the FAR's logarithm, so that small rates are seen as well.
         small = np.searchsorted(far, np.geomspace(1e-4, 1, CURVE_POINTS // 2), side="right") - 1
         even = np.searchsorted(tar, np.linspace(0, 1, CURVE_POINTS // 2))

@@ -14,6 +14,7 @@ from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
 DARK, LIGHT, SECOND = "#1f4e79", "#b8c4d0", "#c55a11"
 ERRORS = {"error_2d": ("2D", DARK), "error_3d": ("3D", SECOND)}
 KINDS = {"shape": DARK, "feature": SECOND}
+PROBABILITIES = KINDS | {"both": "#5a8f29"}
 LEAST_FAR = 1e-3
 
 
@@ -78,7 +79,7 @@ def _draw_bars(axis, results: dict, bars: dict[str, str]) -> None:
 
 
 def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
-    """Draw the cumulative error curve, error against yaw, and ROC into a picture file.
+    """Draw cumulative error, error against yaw, ROC and reliability into a picture file.
 
     Args:
         results: as for ``plot_results``; its 'curves' say what there is to draw.
@@ -91,6 +92,8 @@ def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
         panels += [_draw_cumulative, _draw_yaw]
     if "roc" in curves:
         panels.append(_draw_roc)
+    if curves.get("reliability"):
+        panels.append(_draw_reliability)
     figure, axes = _figure(len(panels), title, width=4.2)
     for axis, draw in zip(axes, panels, strict=True):
         draw(axis, curves)
@@ -140,6 +143,17 @@ def _draw_roc(axis, curves: dict) -> None:
     axis.set(xlim=(LEAST_FAR, 1), ylim=(0, 100))
     axis.set(xlabel="pairs of two people accepted", ylabel="pairs of one person accepted, %")
     axis.set_title("ROC", fontsize=10)
+    axis.grid(alpha=0.3)
+
+
+def _draw_reliability(axis, curves: dict) -> None:
+    for kind, curve in curves["reliability"].items():
+        sizes = 4 + 200 * np.array(curve["share"])
+        axis.plot(curve["told"], curve["found"], color=PROBABILITIES[kind], label=f"by {kind}")
+        axis.scatter(curve["told"], curve["found"], sizes, PROBABILITIES[kind], linewidths=0)
+    axis.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="perfect")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability told", ylabel="pairs of one person")
+    axis.set_title("reliability on people held out", fontsize=10)
     axis.grid(alpha=0.3)
 
 

@@ -14,6 +14,7 @@ LANDMARKS = {
 }
 SHAPES = {"shape": "neutral vertices", "shape68": "neutral 68 landmarks"}
 KINDS = {"shape": "shape", "feature": "feature"}
+PROBABILITIES = KINDS | {"both": "both"}
 
 
 def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
@@ -67,6 +68,14 @@ ROWS: list[tuple[str, str, str]] = [
     *(row for name, label in SHAPES.items() for row in _shape_rows(name, label)),
     ("model_mean_mm", "neutral 68 landmarks, aligned, the face model's mean face", "mm"),
     *(row for name, label in KINDS.items() for row in _identity_rows(name, label)),
+    *(
+        (
+            f"calibration.{kind}.expected_calibration_error",
+            f"probability of one person by {label}, expected calibration error",
+            "",
+        )
+        for kind, label in PROBABILITIES.items()
+    ),
 ]
 """Path, label and unit of every number of a table, in its order."""
 

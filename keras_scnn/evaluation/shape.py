@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_scnn.evaluation.bootstrap import weighted_mean
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.morphable_model import MorphableModel
 
 CHUNK = 64
 
@@ -126,3 +127,13 @@ def summarize_shapes(distances: ShapeDistances, weights: np.ndarray | None = Non
 
 def _ratio(above: float, below: float) -> float:
     return above / below if below else float("inf")
+
+
+def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
+    """(n, K) float64 mm whose Euclidean distances are those of the neutral shapes.
+
+    The distance of two is the root mean square distance of corresponding vertices.
+    """
+    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
+    triangle = np.linalg.qr(basis, mode="r")  # |Q R x| = |R x|
+    return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)

@@ -3,7 +3,13 @@
 from keras_scnn.models.encoder import ENCODERS, build_encoder
 from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
-from keras_scnn.models.presets import Preset, load_preset, preset_face_model, save_preset
+from keras_scnn.models.presets import (
+    Preset,
+    load_preset,
+    preset_face_model,
+    save_preset,
+    write_metadata,
+)
 from keras_scnn.models.siamese import build_siamese
 
 __all__ = [
@@ -18,4 +24,5 @@ __all__ = [
     "load_preset",
     "preset_face_model",
     "save_preset",
+    "write_metadata",
 ]

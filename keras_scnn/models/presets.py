@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -88,6 +89,25 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "metadata": preset.metadata,
     }
     write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
+    """Set one entry of the metadata of a preset or run folder, the file whole or not at all.
+
+    Args:
+        folder: given by path; presets of the package are not looked up by name.
+        name: of the entry.
+        value: anything that fits JSON.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no settings.
+        ValueError: the settings are damaged, or of another version.
+    """
+    folder = Path(folder)
+    settings = _settings(folder / SETTINGS)
+    settings["metadata"] = dict(settings.get("metadata", {})) | {name: value}
     with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 

@@ -16,6 +16,7 @@ CURVES = {
     "error_2d": [1.0, 2.0, 3.0, 2.5],
     "error_3d": [2.0, 4.0, 6.0, 5.0],
     "yaw_degrees": [0.0, 1.0, 2.0, 60.0],
+    "reliability": {"both": {"told": [0.1, 0.9], "found": [0.2, 0.8], "share": [0.5, 0.5]}},
     "roc": {"shape": {"far": [0.0, 0.5, 1.0], "tar": [0.0, 0.9, 1.0]}},
 }
 
@@ -50,6 +51,15 @@ def test_the_plots_are_pictures_with_something_in_them(records_results, tmp_path
         picture = cv2.imread(str(tmp_path / name))
         assert picture.shape[1] > 600
         assert picture.std() > 10
+
+
+def test_the_table_has_the_calibration_error(records_results):
+    kind = {"a": -1.0, "b": 2.0, "expected_calibration_error": 0.0625}
+    records_results["calibration"] = {"both": kind, "pairs": 100, "people": 8}
+    rows = dict(table_rows(records_results))
+    name = "probability of one person by both, expected calibration error"
+    assert float(rows[name]) == 0.062
+    assert not [row for row in rows if row.startswith("probability") and row != name]
 
 
 def test_the_table_shows_intervals_and_leaves_out_what_is_unknown(records_results):

@@ -4,7 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
+from keras_scnn.models import (
+    Preset,
+    build_branch,
+    build_encoder,
+    load_preset,
+    save_preset,
+    write_metadata,
+)
 from keras_scnn.models.presets import SETTINGS, WEIGHTS, preset_names
 from keras_scnn.parameters import ParameterLayout, Whitening
 
@@ -116,3 +123,25 @@ def test_settings_that_are_no_json_are_refused(folder):
     (folder / SETTINGS).write_text("{")
     with pytest.raises(ValueError, match="not the settings of a preset"):
         load_preset(folder)
+
+
+def test_one_entry_of_the_metadata_changes_and_nothing_else(folder):
+    before = json.loads((folder / SETTINGS).read_text())
+    write_metadata(folder, "verification", {"a": 1.5})
+    after = json.loads((folder / SETTINGS).read_text())
+    assert after["metadata"] == {"seed": 3, "verification": {"a": 1.5}}
+    assert {**after, "metadata": {"seed": 3}} == before
+    assert load_preset(folder).metadata == after["metadata"]
+
+
+def test_metadata_that_does_not_fit_json_leaves_the_file_alone(folder):
+    before = (folder / SETTINGS).read_text()
+    with pytest.raises(TypeError):
+        write_metadata(folder, "verification", {"a": np.ones(2)})
+    assert (folder / SETTINGS).read_text() == before
+    assert sorted(path.name for path in folder.iterdir()) == [SETTINGS, WEIGHTS]
+
+
+def test_metadata_needs_a_preset_folder_by_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match=SETTINGS):
+        write_metadata("aflw-mobilenet-0.5", "verification", {})

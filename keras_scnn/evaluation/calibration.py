@@ -1,0 +1,220 @@
+"""From a distance to a probability: is a pair of photos of one person?
+
+A logistic curve on the measured values (Platt, "Probabilistic Outputs for Support Vector Machines",
+1999), fitted as if pairs of one person and pairs of two were equally frequent. Where they are not,
+Bayes' rule moves the answer: add ``log(prior / (1 - prior))`` to the logit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from keras_scnn.evaluation.verification import checked_pairs
+
+BINS, FOLDS = 10, 5
+SIGNS = {"shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
+"""Kinds of a calibration, and whether the probability rises or falls with each measured value:
+the distance of the shapes in mm, and the cosine of the features."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Do the pairs that get a probability of 0.7 turn out to be of one person 7 times in 10?
+
+    Attributes:
+        told: mean probability of each bin that has pairs, rising.
+        found: share of pairs of one person in each of these bins.
+        share: of all pairs, in each of these bins; the sum is 1.
+        expected_calibration_error: mean of ``|told - found|`` over the pairs, 0 to 1 (Naeini,
+            Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
+            Binning", 2015).
+    """
+
+    told: tuple[float, ...]
+    found: tuple[float, ...]
+    share: tuple[float, ...]
+    expected_calibration_error: float
+
+
+def fit_logistic(values: np.ndarray, same: np.ndarray, signs: tuple[float, ...]) -> dict:
+    """Coefficients of ``probability``.
+
+    Both kinds of pairs weigh one half. The targets are Platt's, just inside of 0 and 1, so that
+    pairs which can be told apart without error give a steep curve instead of an endless one.
+
+    Args:
+        values: (P,) or (P, D) measured values, any unit.
+        same: (P,) true where a pair is of one person.
+        signs: D numbers, 1 where the probability can only rise with the value, -1 where it can
+            only fall. A value that says nothing gets a coefficient of 0.
+
+    Returns:
+        'a', a number (D = 1) or a list of D, and 'b', so that the logit is ``a * values + b``.
+
+    Raises:
+        ValueError: the shapes do not fit, a value is not finite, or a kind of pair is missing.
+    """
+    columns, same = _checked(values, same)
+    if columns.shape[1] != len(signs):
+        raise ValueError(f"{columns.shape[1]} values a pair have {len(signs)} signs")
+    center, spread = columns.mean(axis=0), columns.std(axis=0)
+    spread = np.where(spread > 0, spread, 1)
+    counts = same.sum(), (~same).sum()
+    target = np.where(same, (counts[0] + 1) / (counts[0] + 2), 1 / (counts[1] + 2))
+    design = np.c_[(columns - center) / spread, np.ones(len(same))]
+    bounds = [(0, None) if sign > 0 else (None, 0) for sign in signs] + [(None, None)]
+    start = np.zeros(design.shape[1])
+    loss = (design, target, equal_weights(same))
+    best = minimize(_loss, start, loss, "L-BFGS-B", jac=True, bounds=bounds, tol=1e-12).x
+    a = best[:-1] / spread + 0.0  # no negative zero
+    b = float(best[-1] - a @ center)
+    return {"a": float(a[0]) if len(a) == 1 else a.tolist(), "b": b}
+
+
+def _checked(values: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P, D) float64 values and (P,) bool kinds."""
+    values = np.asarray(values, np.float64)
+    columns = values[:, None] if values.ndim == 1 else values
+    if columns.ndim != 2 or not columns.shape[1]:
+        raise ValueError(f"values have the shape {values.shape}; they must be (P,) or (P, D)")
+    for column in columns.T:
+        same = checked_pairs(column, same)[1]
+    return columns, same
+
+
+def _loss(x, design, target, weights) -> tuple[float, np.ndarray]:
+    """Cross entropy and its slope."""
+    logit = design @ x
+    value = weights @ (np.logaddexp(0, logit) - target * logit)
+    return value, design.T @ (weights * (expit(logit) - target))
+
+
+def equal_weights(same: np.ndarray) -> np.ndarray:
+    """(P,) weights of sum 1 that give pairs of one person and pairs of two one half each."""
+    same = np.asarray(same).astype(bool)
+    return np.where(same, 0.5 / max(same.sum(), 1), 0.5 / max((~same).sum(), 1))
+
+
+def probability(coefficients: dict, values: np.ndarray) -> np.ndarray:
+    """Probability, 0 to 1, of one person, where one is as likely as two before looking.
+
+    Args:
+        coefficients: of ``fit_logistic``.
+        values: (...) where 'a' is a number, (..., D) where it is a list of D.
+
+    Raises:
+        ValueError: the coefficients are damaged, or do not fit the values.
+    """
+    values = np.asarray(values, np.float64)
+    try:
+        a, b = np.asarray(coefficients["a"], np.float64), float(coefficients["b"])
+        logit = (values * a if a.ndim == 0 else values @ a) + b
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"coefficients {coefficients} do not fit the values: {error!r}") from error
+    if not np.isfinite(a).all() or not np.isfinite(b):
+        raise ValueError(f"coefficients {coefficients} must be finite numbers")
+    return expit(logit)
+
+
+def reliability(told: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:
+    """Compare probabilities with what they were said of, both kinds of pairs weighing one half.
+
+    Args:
+        told: (P,) probabilities, 0 to 1.
+        same: (P,) true where a pair is of one person.
+        bins: of equal width.
+
+    Raises:
+        ValueError: see ``checked_pairs``; or a probability is out of range.
+    """
+    told, same = checked_pairs(told, same)
+    if told.min() < 0 or told.max() > 1:
+        raise ValueError("probabilities must lie between 0 and 1")
+    bin_of = np.minimum((told * bins).astype(int), bins - 1)
+    weights = equal_weights(same)
+    share, mean, found = (
+        np.bincount(bin_of, weights * part, bins) for part in (np.ones(len(told)), told, same)
+    )
+    there = share > 0
+    share = share[there]
+    mean, found = mean[there] / share, found[there] / share
+    error = float(share @ np.abs(mean - found))
+    return Reliability(tuple(mean.tolist()), tuple(found.tolist()), tuple(share.tolist()), error)
+
+
+def held_out(
+    values: np.ndarray,
+    same: np.ndarray,
+    people: tuple[np.ndarray, np.ndarray],
+    signs: tuple[float, ...],
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> Reliability | None:
+    """Reliability on people whom the curve was not fitted on.
+
+    The people are dealt into folds. Pairs whose people are both of a fold are judged by a curve
+    fitted to the pairs without anybody of it; pairs of people of two folds are not judged.
+
+    Args:
+        values, same, signs: see ``fit_logistic``.
+        people: (P,) and (P,), whom the first and the second photo of each pair show.
+        folds, seed: of the dealing.
+
+    Returns:
+        None where there are too few people for every curve to have both kinds of pairs.
+    """
+    columns, same = _checked(values, same)
+    names, members = np.unique(np.stack(people), return_inverse=True)
+    fold_of = np.random.default_rng(seed).permutation(len(names)) % folds
+    first, second = fold_of[members.reshape(2, -1)]
+    told = np.full(len(same), np.nan)
+    for fold in range(folds):
+        train, test = (first != fold) & (second != fold), (first == fold) & (second == fold)
+        if len(np.unique(same[train])) < 2:
+            return None
+        value = columns[test, 0] if len(signs) == 1 else columns[test]
+        told[test] = probability(fit_logistic(columns[train], same[train], signs), value)
+    judged = ~np.isnan(told)
+    if len(np.unique(same[judged])) < 2:
+        return None
+    return reliability(told[judged], same[judged])
+
+
+def calibrate(
+    distance_mm: np.ndarray,
+    cosine: np.ndarray | None,
+    same: np.ndarray,
+    people: tuple[np.ndarray, np.ndarray],
+) -> tuple[dict, dict]:
+    """A calibration for a preset's metadata, and how reliable it is.
+
+    Args:
+        distance_mm: (P,) distance of the neutral shapes, mm.
+        cosine: (P,) of the features, or None where there are none.
+        same: (P,) true where a pair is of one person.
+        people: see ``held_out``.
+
+    Returns:
+        what ``fit_logistic`` says of each kind ('shape', and with features 'feature' and 'both'),
+        with 'expected_calibration_error' of ``held_out`` where that is known, and 'pairs' and
+        'people' as numbers; and the ``Reliability`` of each kind, where that is known.
+
+    Raises:
+        ValueError: see ``fit_logistic``.
+    """
+    values = {"shape": np.asarray(distance_mm)}
+    if cosine is not None:
+        values |= {"feature": np.asarray(cosine), "both": np.c_[distance_mm, cosine]}
+    found: dict = {}
+    curves: dict[str, Reliability] = {}
+    for kind, value in values.items():
+        found[kind] = fit_logistic(value, same, SIGNS[kind])
+        if (judged := held_out(value, same, people, SIGNS[kind])) is not None:
+            curves[kind] = judged
+            found[kind]["expected_calibration_error"] = judged.expected_calibration_error
+    counts = {"pairs": len(same), "people": len(np.unique(np.stack(people)))}
+    return found | counts, curves

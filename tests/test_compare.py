@@ -1,0 +1,196 @@
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_scnn.compare import compare_faces, compare_photos, main, probabilities, report
+from keras_scnn.comparison_picture import draw_comparison
+from keras_scnn.cropping import FaceBox
+from keras_scnn.detection import LargestFace
+from keras_scnn.evaluation import IdentityJudge, Pairs
+from keras_scnn.evaluation.calibration import probability
+from keras_scnn.evaluation.shape import shape_coordinates
+from keras_scnn.io import write_image
+from keras_scnn.models import load_preset, save_preset, write_metadata
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction
+
+CALIBRATION = {
+    "shape": {"a": -2.0, "b": 4.0},
+    "feature": {"a": 10.0, "b": -4.0},
+    "both": {"a": [-1.0, 6.0], "b": -1.0},
+    "data": "somebody's photos",
+    "pairs": 120,
+}
+
+
+class Finds:
+    """A detector that knows."""
+
+    def __init__(self, *boxes: FaceBox):
+        self.boxes = list(boxes)
+
+    def detect(self, image):
+        return self.boxes if image.any() else []
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return load_preset(DEFAULT_PRESET)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return np.ascontiguousarray(data.astronaut())
+
+
+def face_of(model, seed, features=None) -> Reconstruction:
+    rng = np.random.default_rng(seed)
+    identity = rng.normal(0, 1, model.n_identity)
+    parameters = FaceParameters(np.eye(3, 4), identity, np.zeros(model.n_expression))
+    return Reconstruction(model, parameters, FaceBox(0, 0, 9, 9), features)
+
+
+def test_the_distance_is_the_one_that_is_verified_by(preset):
+    faces = [face_of(preset.face_model, seed) for seed in (1, 2)]
+    found = compare_faces(preset, *faces)
+    # By hand, and by the protocol's own judge.
+    square = np.square(faces[0].neutral_vertices - faces[1].neutral_vertices).sum(axis=1)
+    assert found.distance_mm == pytest.approx(np.sqrt(square.mean()), rel=1e-4)
+    identity = np.stack([face.parameters.identity for face in faces])
+    vectors = shape_coordinates(preset.face_model, identity)
+    pairs = Pairs(np.tile([0, 0], 10), np.tile([0, 1], 10), np.tile([True, False], 10))
+    assert found.distance_mm == pytest.approx(IdentityJudge(vectors, pairs).distance[1], rel=1e-12)
+    assert 0 < found.aligned_mm < found.distance_mm
+
+
+def test_a_face_is_at_no_distance_from_itself_and_the_order_does_not_matter(preset):
+    one, two = (face_of(preset.face_model, seed) for seed in (1, 2))
+    itself = compare_faces(preset, one, one)
+    assert itself.distance_mm == 0
+    assert itself.aligned_mm == pytest.approx(0, abs=1e-4)
+    there, back = compare_faces(preset, one, two), compare_faces(preset, two, one)
+    assert there.distance_mm == pytest.approx(back.distance_mm)
+
+
+def test_a_larger_copy_is_the_same_after_alignment(tiny_face_model, preset):
+    model = tiny_face_model
+    basis = np.concatenate([model.mean[..., None] / 50, model.identity_basis[..., 1:]], axis=-1)
+    model = model.replace(identity_basis=basis)
+    one, two = (face_of(model, 0) for _ in range(2))
+    for face, value in ((one, 0.0), (two, 5.0)):  # 10 % larger
+        face.parameters.identity[:] = 0
+        face.parameters.identity[0] = value
+    found = compare_faces(dataclasses.replace(preset, face_model=model), one, two)
+    size = np.sqrt(np.square(model.mean).sum(axis=1).mean())
+    assert found.distance_mm == pytest.approx(0.1 * size, rel=1e-4)
+    assert found.aligned_mm == pytest.approx(0, abs=1e-3)
+
+
+def test_probabilities_are_those_of_the_calibration():
+    found = probabilities(CALIBRATION, 1.5, 0.5)
+    logits = {"shape": 4 - 2 * 1.5, "feature": 10 * 0.5 - 4, "both": -1.5 + 6 * 0.5 - 1}
+    assert found == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
+    assert set(probabilities(CALIBRATION, 1.5, None)) == {"shape"}
+    assert probabilities(None, 1.5, 0.5) == {}
+
+
+@pytest.mark.parametrize("bad", [[1, 2], {"shape": 3}, {"shape": {"a": 1}}, {"shape": "x"}])
+def test_a_damaged_calibration_is_named(bad):
+    if isinstance(bad, list):
+        bad = {"shape": bad}
+    with pytest.raises(ValueError, match="metadata 'verification' is damaged"):
+        probabilities(bad, 1.0, None)
+
+
+def test_features_and_both_are_reported(preset):
+    one, two = np.eye(4)[0], np.array([0.6, 0.8, 0, 0])
+    calibrated = dataclasses.replace(preset, metadata={"verification": CALIBRATION})
+    model = preset.face_model
+    found = compare_faces(calibrated, face_of(model, 1, one), face_of(model, 1, two), (1, 3))
+    assert found.cosine == pytest.approx(0.6)
+    assert found.probability == pytest.approx(probability(CALIBRATION["both"], [0.0, 0.6]))
+    text = "\n".join(report(found, ("a.jpg", "b.jpg"), CALIBRATION))
+    assert "b.jpg: 3 faces found; the largest was taken" in text
+    assert "a.jpg" not in text
+    assert f"{100 * found.probability:.1f} % by shape and features" in text
+    assert "120 pairs of somebody's photos" in text
+    assert json.loads(json.dumps(found.to_json()))["faces_found"] == [1, 3]
+
+
+def test_without_calibration_no_probability_is_told(preset):
+    found = compare_faces(preset, face_of(preset.face_model, 1), face_of(preset.face_model, 2))
+    if "verification" not in preset.metadata:
+        assert found.probability is None
+    bare = compare_faces(
+        dataclasses.replace(preset, metadata={}),
+        face_of(preset.face_model, 1),
+        face_of(preset.face_model, 2),
+    )
+    text = "\n".join(report(bare, ("a", "b"), None))
+    assert "no probability is known" in text
+    assert "--calibrate" in text
+
+
+def test_the_largest_face_is_compared(preset, astronaut):
+    small, large = FaceBox.square((100, 100), 60), FaceBox.square((222, 120), 150)
+    find = LargestFace(Finds(small, large), Finds())
+    found = compare_photos(preset, (astronaut, astronaut), find)
+    assert found.n_faces == (2, 2)
+    center = np.mean(found.faces[0].box.as_array().reshape(2, 2), axis=0)
+    assert np.linalg.norm(center - [222, 120]) < 40
+    with pytest.raises(ValueError, match="b.jpg: no face found"):
+        compare_photos(preset, (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg"))
+
+
+@pytest.mark.parametrize("size", [(300, 200), (40, 500)])
+def test_the_picture_shows_both_faces_and_their_difference(tiny_face_model, tmp_path, size):
+    model = tiny_face_model
+    shapes = np.stack([model.mean, model.mean + [3, 0, 0]])
+    photo = np.full((*size, 3), 200, np.uint8)
+    boxes = (FaceBox(10, 10, 60, 60), FaceBox(-20, -10, 30, 40))
+    draw_comparison(
+        tmp_path / "a.png", model, (photo, photo), boxes, shapes, ("one", "two"), "both"
+    )
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture.shape[1] > 1000
+    assert picture.std() > 10
+
+
+def test_the_command(preset, astronaut, tmp_path, capsys):
+    """Uncalibrated, then calibrated; other photos of the astronaut are the same photo, changed."""
+    first, second = tmp_path / "one.png", tmp_path / "two.jpg"
+    write_image(first, astronaut)
+    write_image(second, np.ascontiguousarray(astronaut[:400, 60:460]))
+    folder, out = tmp_path / "preset", tmp_path / "out"
+    save_preset(folder, dataclasses.replace(preset, metadata={}))
+    command = [str(first), str(second), "--preset", str(folder), "--out", str(out)]
+    assert main(command) == 0
+    assert "no probability is known" in capsys.readouterr().out
+    told = json.loads((out / "one-two.json").read_text())
+    assert told["probability"] is None
+    assert told["cosine"] is None
+    assert told["distance_mm"] < 1
+    assert (out / "one-two.png").is_file()
+
+    write_metadata(folder, "verification", CALIBRATION)
+    assert main(command) == 0
+    assert "% by shape" in capsys.readouterr().out
+    told = json.loads((out / "one-two.json").read_text())
+    expected = probability(CALIBRATION["shape"], told["distance_mm"])
+    assert told["probability"] == pytest.approx(float(expected))
+
+
+def test_what_cannot_be_compared_is_said(tmp_path, capsys):
+    black = tmp_path / "black.png"
+    write_image(black, np.zeros((64, 64, 3), np.uint8))
+    assert main([str(black), str(tmp_path / "missing.jpg")]) == 2
+    assert "missing.jpg: no such photo" in capsys.readouterr().err
+    assert main([str(black), str(black), "--out", str(tmp_path / "out")]) == 2
+    assert "black.png: no face found" in capsys.readouterr().err
+    assert main([str(black), str(black), "--preset", "nothing"]) == 2
+    assert "no preset 'nothing'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
