@@ -9,6 +9,7 @@ import pytest
 from random_faces import Faces
 
 from keras_scnn.data.aflw_crops import AflwTargets
+from keras_scnn.data.augment import UPRIGHT, augment
 from keras_scnn.geometry.camera import project
 from keras_scnn.landmarks68 import MIRROR68
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -54,6 +55,17 @@ def test_mirrored_landmarks_swap_their_sides():
     # iBUG: 36 is the outer corner of the eye on the left of the image, 45 on the right.
     np.testing.assert_allclose(moved[36], landmarks[45] * [-1, 1, 1] + [119, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(moved[30], landmarks[30] * [-1, 1, 1] + [119, 0, 0], rtol=1e-6)
+
+
+def test_some_faces_lie_down_or_stand_on_their_heads():
+    """By default 8 % are turned by any angle: two thirds of those by more than 60 degrees."""
+    landmarks = np.random.default_rng(0).uniform(30, 90, (68, 3))
+    image, rng = np.zeros((120, 120, 3), np.uint8), np.random.default_rng(1)
+    matrices = [augment(rng, image, landmarks, mirror=False)[1] for _ in range(3000)]
+    angles = [abs(np.rad2deg(np.arctan2(m[1, 0], m[0, 0]))) for m in matrices]
+    assert np.mean(np.array(angles) > 60) == pytest.approx(0.08 * 2 / 3, abs=0.012)
+    upright = [augment(rng, image, landmarks, UPRIGHT, False)[1] for _ in range(300)]
+    assert max(abs(np.rad2deg(np.arctan2(m[1, 0], m[0, 0]))) for m in upright) < 30
 
 
 def test_a_crop_and_its_landmarks_move_together():

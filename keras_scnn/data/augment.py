@@ -30,6 +30,7 @@ class Jitter:
         degrees: of the rotation in the image.
         wide: share of the crops that are rotated uniformly by up to ``wide_degrees`` instead.
         wide_degrees: see ``wide``.
+        any_angle: share of the crops that are rotated by any angle: faces lie down, too.
     """
 
     shift: float = 0.035
@@ -37,9 +38,10 @@ class Jitter:
     degrees: float = 15.0
     wide: float = 0.3
     wide_degrees: float = 42.0
+    any_angle: float = 0.08
 
 
-UPRIGHT = Jitter(shift=0.025, scale=0.05, degrees=6.0, wide=0.0)
+UPRIGHT = Jitter(shift=0.025, scale=0.05, degrees=6.0, wide=0.0, any_angle=0.0)
 
 
 def augment(
@@ -112,6 +114,8 @@ def _move(rng, landmarks, size, jitter: Jitter) -> np.ndarray:
     degrees = rng.normal(0, jitter.degrees)
     if rng.random() < jitter.wide:
         degrees = rng.uniform(-jitter.wide_degrees, jitter.wide_degrees)
+    if rng.random() < jitter.any_angle:
+        degrees = rng.uniform(-180, 180)
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     linear = scale * np.array([[cosine, -sine], [sine, cosine]])
     target = (size - 1) / 2 + rng.normal(0, jitter.shift * size, 2)
