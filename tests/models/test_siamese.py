@@ -85,8 +85,8 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     told = x[:, None] * place[0] + y[:, None] * place[1]
     branch = keras.Model(image, {"parameters": told})
     images = [keras.Input((64, 64, 3)) for _ in "ab"]
-    outputs = siamese._both(branch, images, open_face, Whitening(mean, np.ones(size)), 1.0)
-    network = keras.Model(images, [outputs[side]["parameters"] for side in "ab"])
+    outputs = siamese.moved_branch(branch, images, open_face, Whitening(mean, np.ones(size)), 1.0)
+    network = keras.Model(images, [told["parameters"] for told in outputs])
     photos = np.zeros((40, 64, 64, 3), np.float32)
     photos[:, 20:25, 36:43] = 255
     for training in (False, True):
