@@ -91,7 +91,7 @@ def test_its_three_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
     photo = data.astronaut()
     write_image(tmp_path / "photo.jpg", photo)
     monkeypatch.chdir(tmp_path)
-    (snippet,) = (code for code in PYTHON if "Reconstructor" in code)
+    (snippet,) = (code for code in PYTHON if "faces = Reconstructor" in code)
     assert len(ast.parse(snippet).body) == 3
     names: dict = {}
     exec(snippet, names)
