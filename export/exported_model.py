@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.geometry.camera import FLIP
-from keras_scnn.models import FaceDecoder, Preset
+from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
 
 ROUNDS = 3  # of raising the matrix whose main axis is the rotation to the power of 8
@@ -78,6 +78,15 @@ def build_exported_model(
     if preset.feature_size:
         outputs["features"] = told["features"]
     return keras.Model(image, outputs, name="reconstruct")
+
+
+def check_backend() -> None:
+    """Raise a ValueError where Keras does not run on TensorFlow, which all writers go through."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Keras runs on {keras.backend.backend()}; files are exported through TensorFlow: "
+            "set KERAS_BACKEND=tensorflow (a preset's weights fit every backend)"
+        )
 
 
 def _vertex_layer(preset: Preset) -> LinearPoints:

@@ -53,7 +53,7 @@ def _converted(model):
 
 
 def _name_outputs(proto, names: list[str]) -> None:
-    """Call the graph's outputs by their names, not Identity:0 and so on, and the free axis batch."""
+    """Call outputs by their names instead of Identity:0 and so on, and the free axis 'batch'."""
     new = {output.name: name for output, name in zip(proto.graph.output, names, strict=True)}
     for node in proto.graph.node:
         for places in (node.input, node.output):

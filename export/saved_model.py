@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
-from keras_scnn.export.exported_model import build_exported_model
+from keras_scnn.export.exported_model import build_exported_model, check_backend
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
@@ -40,6 +40,7 @@ def write_saved_model(
     Raises:
         ValueError: the folder exists.
     """
+    check_backend()
     import tensorflow as tf
 
     folder = Path(folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.export.exported_model import build_exported_model
+from keras_scnn.export.exported_model import build_exported_model, check_backend
 from keras_scnn.export.flatbuffer import with_metadata
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
@@ -71,6 +71,7 @@ def constant_function(model) -> Callable:
     A converter can then fold them, batch normalization and whitening included; it leaves Keras
     variables unfrozen.
     """
+    check_backend()
     import tensorflow as tf
 
     trained = [weight.numpy() for weight in model.trainable_variables]
@@ -107,8 +108,12 @@ def _checked(crops: np.ndarray | None, size: int) -> np.ndarray:
 
 
 def _quantized(content: bytes, quantize: str, crops: np.ndarray | None) -> bytes:
-    from ai_edge_quantizer.quantizer import Quantizer
-
+    try:
+        from ai_edge_quantizer.quantizer import Quantizer
+    except ImportError as error:
+        raise ImportError(
+            f"'{quantize}' needs ai-edge-quantizer: pip install 'keras_scnn[quantize]'"
+        ) from error
     quantizer, statistics = Quantizer(bytearray(content), _recipe(content, quantize)), None
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # three bars
         warnings.simplefilter("ignore")  # that all tensors are kept, which is what is wanted
