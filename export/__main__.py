@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from tqdm import tqdm
 
 from keras_scnn.export.artefacts import FORMATS, Subject, check_kind, export
-from keras_scnn.export.crops import find_crops
+from keras_scnn.export.crops import find_crops, split_crops
 from keras_scnn.export.metadata import read_card
 from keras_scnn.export.tflite import QUANTIZE
 from keras_scnn.export.verify import Verification
@@ -38,8 +38,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     text = f"precisions of TFLite files, with commas: {','.join(QUANTIZE)} (float32)"
     add("--quantize", default="float32", metavar="P", help=text)
     add("--vertices", action="store_true", help="all vertices are an output too")
-    text = "folder of crops (images or face records): calibrate and verify; else synthetic faces"
-    add("--crops", type=Path, metavar="DIR", help=text)
+    text = "folder of crops (images or face records): half of them calibrate int8, half verify; "
+    add("--crops", type=Path, metavar="DIR", help=f"{text}else synthetic faces")
+    text = "folder of other crops to verify with; --crops then all calibrate"
+    add("--verify", type=Path, metavar="DIR", help=text)
     return parser.parse_args(arguments)
 
 
@@ -96,9 +98,13 @@ def run(args: argparse.Namespace) -> None:
     preset = load_preset(args.preset)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
-    crops = find_crops(args.crops, preset.input_size)
+    calibration = find_crops(args.crops, preset.input_size)
+    if args.verify is None:
+        calibration, held_out = split_crops(calibration)
+    else:
+        held_out = find_crops(args.verify, preset.input_size)
     name, card = Path(args.preset).resolve().name, read_card(args.preset)
-    subject = Subject(preset, name, crops, card, args.vertices)
+    subject = Subject(preset, name, calibration, held_out, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export(subject, args.out, kind, precision)))
 

@@ -13,12 +13,11 @@ from keras_scnn.export.crops import Crops
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.onnx import write_onnx
 from keras_scnn.export.saved_model import write_saved_model
-from keras_scnn.export.tflite import CALIBRATION_CROPS, QUANTIZE, write_tflite
+from keras_scnn.export.tflite import QUANTIZE, write_tflite
 from keras_scnn.export.verify import Limits, Verification, VerificationError, verify, write_report
 from keras_scnn.models import Preset
 
 FORMATS = ("tflite", "onnx", "savedmodel")
-VERIFICATION_CROPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +26,14 @@ class Subject:
 
     Attributes:
         preset: the trained network. name: of the files. card: the preset's own.
-        crops: halves of them calibrate and verify. vertices: also put out all vertices.
+        calibration: crops for 'int8'. held_out: others, to verify with.
+        vertices: also put out all vertices.
     """
 
     preset: Preset
     name: str
-    crops: Crops
+    calibration: Crops
+    held_out: Crops
     card: str = ""
     vertices: bool = False
 
@@ -75,8 +76,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as aside:
         made = Path(aside) / place
         _WRITERS[kind](made, subject, precision)
-        held_out = _first(subject.crops.part(1), VERIFICATION_CROPS)
-        found = verify(made, subject.preset, held_out, precision, limits)
+        found = verify(made, subject.preset, subject.held_out, precision, limits)
         if found.broken:
             raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(found.broken)}")
         metadata = build_metadata(
@@ -98,20 +98,13 @@ def check_kind(kind: str, precision: str) -> None:
         raise ValueError(f"{kind} is written in float32; '{precision}' is for tflite")
 
 
-def _first(crops: Crops, most: int) -> Crops:
-    landmarks = None if crops.landmarks is None else crops.landmarks[:most]
-    count = min(len(crops), most)
-    return Crops(crops.images[:most], landmarks, f"{count} held out of {crops.source}")
-
-
 def _tflite(path: Path, subject: Subject, precision: str) -> None:
-    calibration = subject.crops.part(0).images[:CALIBRATION_CROPS]
     write_tflite(
         path,
         subject.preset,
         precision,
         subject.vertices,
-        calibration,
+        subject.calibration.images,
         subject.name,
         subject.card,
     )

@@ -12,7 +12,7 @@ from keras_scnn.data.synthetic import SyntheticConfig, render_person
 from keras_scnn.io import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MOST, LEAST = 500, 2
+MOST, LEAST = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
 
 
@@ -33,10 +33,15 @@ class Crops:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, start: int) -> Crops:
-        """Each second crop, from ``start`` (0 or 1)."""
-        landmarks = None if self.landmarks is None else self.landmarks[start::2]
-        return Crops(self.images[start::2], landmarks, self.source)
+
+def split_crops(crops: Crops) -> tuple[Crops, Crops]:
+    """Crops to calibrate with, every second, and the others to verify with."""
+    parts = []
+    for start in (0, 1):
+        landmarks = None if crops.landmarks is None else crops.landmarks[start::2]
+        images = crops.images[start::2]
+        parts.append(Crops(images, landmarks, f"{len(images)} of {crops.source}"))
+    return tuple(parts)
 
 
 def find_crops(folder: Path | None, size: int, most: int = MOST) -> Crops:
