@@ -75,7 +75,7 @@ def test_expression_weights_stay_within_the_models_bounds(small):
 @pytest.mark.parametrize("vertices", [False, True])
 def test_shapes_and_types_are_those_of_the_table(small, vertices):
     model = build_exported_model(small.preset, vertices, batch_size=1)
-    assert model.input_shape == (1, 32, 32, 3)
+    assert model.input_shape == (1, 64, 64, 3)
     assert model.inputs[0].dtype == "uint8"
     for name, output in output_table(small.preset, vertices).items():
         assert model.output[name].shape == (1, *output.shape)

@@ -13,8 +13,9 @@ from keras_scnn.export.tflite import QUANTIZE, metadata_of, write_tflite
 from keras_scnn.export.verify import reference_outputs
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
-# Mean landmark distance, px of 32: one bit of a float32's or float16's or 8-bit weight's rest.
-TOLERANCE_PX = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.2, "int8": 0.5}
+# Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and
+# is the more sensitive; the released one is held to its limits in test_command.py.
+TOLERANCE_PX = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.4, "int8": 1.0}
 
 
 def operations(path) -> list[tuple[str, type]]:
@@ -28,7 +29,7 @@ def operations(path) -> list[tuple[str, type]]:
 def test_the_signature_names_every_tensor(small, precision):
     runner = Interpreter(str(small.files[precision])).get_signature_runner("reconstruct")
     image = runner.get_input_details()["image"]
-    assert image["shape"].tolist() == [1, 32, 32, 3]
+    assert image["shape"].tolist() == [1, 64, 64, 3]
     assert image["dtype"] == np.uint8
     table, details = output_table(small.preset, True), runner.get_output_details()
     assert details.keys() == table.keys()
@@ -75,8 +76,8 @@ def test_the_metadata_travels_with_the_file(small):
     assert metadata["quantize"] == "int8"
     assert metadata["card"] == "the card"
     assert metadata["license"] == "none"
-    assert metadata["input"]["shape"] == [32, 32, 3]
-    assert metadata["crop"]["size"] == 32
+    assert metadata["input"]["shape"] == [64, 64, 3]
+    assert metadata["crop"]["size"] == 64
     assert metadata["outputs"]["landmarks"]["shape"] == [68, 3]
     assert metadata["face_model"]["name"] == "open_face"
     assert "CC0" in metadata["face_model"]["license"]
@@ -115,9 +116,9 @@ def test_foreign_and_damaged_files_are_refused(small, tmp_path):
         ({"quantize": "int8"}, "int8 needs calibration crops"),
         (
             {"quantize": "int8", "calibration": np.zeros((2, 16, 16, 3), np.uint8)},
-            "expected .M, 32",
+            "expected .M, 64",
         ),
-        ({"quantize": "int8", "calibration": np.zeros((2, 32, 32, 3))}, "float64"),
+        ({"quantize": "int8", "calibration": np.zeros((2, 64, 64, 3))}, "float64"),
     ],
 )
 def test_unfit_options_leave_nothing_behind(small, tmp_path, options, message):
