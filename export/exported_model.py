@@ -148,7 +148,7 @@ class FaceReadout(keras.layers.Layer):
         }
 
 
-def nearest_rotation(matrix):
+def nearest_rotation(matrix: keras.KerasTensor):
     """The rotation nearest to (B, 3, 3) matrices in the Frobenius norm, without an SVD.
 
     Horn, "Closed-form solution of absolute orientation using unit quaternions", 1987: the
@@ -198,7 +198,7 @@ def _horn_matrices() -> tuple[np.ndarray, np.ndarray]:
 _PROFILE_OF_MATRIX, _ROTATION_OF_OUTER = _horn_matrices()
 
 
-def euler_degrees(rotation):
+def euler_degrees(rotation: keras.KerasTensor):
     """Pitch, yaw and roll of (B, 3, 3) rotations; see ``geometry.rotations``.
 
     Returns:

@@ -15,6 +15,7 @@ from keras_scnn.geometry.crops import crop_from_image
 
 SIGNATURE = "reconstruct"
 SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.cropping``, which needs OpenCV
+LARGEST = 16  # times the photo's longer side: a larger box shows no face and asks for much memory
 
 
 class LiteReconstructor:
@@ -94,7 +95,7 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
         crop (size, size, 3) uint8, and crop_from_image (2, 3) float64, px.
 
     Raises:
-        ValueError: the box is not finite, empty, or no square.
+        ValueError: the box is not finite, empty, no square, or far larger than the photo.
     """
     box = np.asarray(box, np.float64)
     if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
@@ -102,8 +103,10 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
     width, height = box[2:] - box[:2]
     if abs(width / height - 1) > SQUARE_TOLERANCE:
         raise ValueError(f"box is {width:g} x {height:g} px; a crop needs a square")
-    block = max(1, round(width / size))
     limit = np.array(photo.shape[1::-1])
+    if width > LARGEST * limit.max():
+        raise ValueError(f"box is {width:g} px wide, the photo only {limit.max()}")
+    block = max(1, round(width / size))
     low = np.clip(np.floor(box[:2]).astype(int) - 2 * block, 0, limit - 1)
     high = np.clip(np.ceil(box[2:]).astype(int) + 2 * block, low + 1, limit)
     patch = _averaged(photo[low[1] : high[1], low[0] : high[0]], block)
@@ -123,7 +126,7 @@ def _averaged(patch: np.ndarray, block: int) -> np.ndarray:
     patch = np.pad(patch, ((0, rows), (0, columns), (0, 0)), mode="edge")
     height, width = np.array(patch.shape[:2]) // block
     blocks = patch.reshape(height, block, width, block, 3)
-    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32))
+    return np.floor(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5)
 
 
 def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -12,12 +12,16 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_scnn.export.exported_model import build_exported_model, check_backend
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 METADATA = "keras_scnn.json"
 
@@ -88,7 +92,7 @@ def _signatures(model, size: int) -> dict:
     }
 
 
-def in_photo(outputs, box, size: int):
+def in_photo(outputs: dict[str, tf.Tensor], box: tf.Tensor, size: int) -> dict[str, tf.Tensor]:
     """Outputs in px of the crop as px of the photo, which the (B, 4) boxes were cut from."""
     import tensorflow as tf
 

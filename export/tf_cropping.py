@@ -6,10 +6,16 @@ is much larger than the crop, then sampling is linear, pixel centers exact, blac
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keras_scnn.cropping import SQUARE_TOLERANCE
+from keras_scnn.export.lite import LARGEST
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
-def crop_bytes(photo, box, size: int):
+def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     """Decode a photo and cut a square out of it.
 
     Args:
@@ -19,8 +25,8 @@ def crop_bytes(photo, box, size: int):
         size: side of the crop, px.
 
     Returns:
-        (size, size, 3) uint8. A photo that cannot be read, or a box that is empty, not finite or
-        no square, raises InvalidArgumentError when the graph runs.
+        (size, size, 3) uint8. A photo that cannot be read, or a box that is empty, not finite,
+        no square or far larger than the photo, raises InvalidArgumentError when the graph runs.
     """
     import tensorflow as tf
 
@@ -29,8 +35,12 @@ def crop_bytes(photo, box, size: int):
     width, height = box[2] - box[0], box[3] - box[1]
     sound = tf.reduce_all(tf.math.is_finite(box)) & (width > 0) & (height > 0)
     square = sound & (tf.abs(width / height - 1) <= SQUARE_TOLERANCE)
-    message = "box must be a finite, square x0, y0, x1, y1 with x1 > x0 and y1 > y0; got"
-    with tf.control_dependencies([tf.debugging.Assert(square, [message, box])]):
+    fits = square & (width <= tf.cast(LARGEST * tf.reduce_max(tf.shape(image)), tf.float32))
+    message = (
+        "box must be a finite, square x0, y0, x1, y1 with x1 > x0 and y1 > y0, at most "
+        f"{LARGEST} times as wide as the photo; got"
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message, box])]):
         block = tf.maximum(1, tf.cast(tf.round(width / size), tf.int32))
     rows = _axis(box[1], box[3], tf.shape(image)[0], block, size)
     columns = _axis(box[0], box[2], tf.shape(image)[1], block, size)
@@ -70,7 +80,7 @@ def _averaged(patch, block):
         patch = tf.gather(patch, index, axis=axis)
     shape = tf.stack([counts[0], block, counts[1], block, 3])
     blocks = tf.cast(tf.reshape(patch, shape), tf.float32)
-    return tf.round(tf.reduce_mean(blocks, axis=(1, 3)))
+    return tf.floor(tf.reduce_mean(blocks, axis=(1, 3)) + 0.5)
 
 
 def _sampled(array, places, axis: int):

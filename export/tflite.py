@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_scnn.export.exported_model import build_exported_model, check_backend
@@ -56,16 +57,18 @@ def write_tflite(
     """
     if quantize not in QUANTIZE:
         raise ValueError(f"unknown precision '{quantize}'; known are {', '.join(QUANTIZE)}")
+    crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
+    if quantize != "float32":
+        check_quantizer()
     content = _converted(build_exported_model(preset, vertices, batch_size=1))
     if quantize != "float32":
-        crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
         content = _quantized(content, quantize, crops)
     metadata = build_metadata(preset, name, quantize, vertices, card)
     with atomic_path(path) as temporary:
         temporary.write_bytes(with_metadata(content, metadata))
 
 
-def constant_function(model) -> Callable:
+def constant_function(model: keras.Model) -> Callable:
     """A tf.function of ``image`` with the model's weights inside as constants.
 
     A converter can then fold them, batch normalization and whitening included; it leaves Keras
@@ -107,13 +110,19 @@ def _checked(crops: np.ndarray | None, size: int) -> np.ndarray:
     return crops
 
 
-def _quantized(content: bytes, quantize: str, crops: np.ndarray | None) -> bytes:
+def check_quantizer() -> None:
+    """Raise an ImportError that says what to install, where ai-edge-quantizer is missing."""
     try:
-        from ai_edge_quantizer.quantizer import Quantizer
+        import ai_edge_quantizer.quantizer  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"'{quantize}' needs ai-edge-quantizer: pip install 'keras_scnn[quantize]'"
+            "all precisions but float32 need ai-edge-quantizer: pip install 'keras_scnn[quantize]'"
         ) from error
+
+
+def _quantized(content: bytes, quantize: str, crops: np.ndarray | None) -> bytes:
+    from ai_edge_quantizer.quantizer import Quantizer
+
     quantizer, statistics = Quantizer(bytearray(content), _recipe(content, quantize)), None
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # three bars
         warnings.simplefilter("ignore")  # that all tensors are kept, which is what is wanted

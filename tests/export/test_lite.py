@@ -29,7 +29,7 @@ import numpy as np
 from keras_scnn.export.lite import LiteReconstructor
 
 lite = LiteReconstructor(sys.argv[1])
-photo = np.load(sys.argv[2])
+photo = np.load(sys.argv[2], allow_pickle=False)
 told = lite(photo, np.array([20.0, 10.0, 180.0, 170.0]))
 np.save(sys.argv[3], told["landmarks"])
 """
@@ -116,7 +116,7 @@ def test_no_framework_is_needed(lite, small, photo, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = lite(photo, np.array([20.0, 10.0, 180.0, 170.0]))["landmarks"]
-    np.testing.assert_array_equal(np.load(tmp_path / "told.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "told.npy", allow_pickle=False), expected)
 
 
 @pytest.mark.slow
@@ -124,16 +124,17 @@ def test_an_environment_with_nothing_but_the_runtime_is_enough(lite, small, phot
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "numpy", "ai-edge-litert"]
-    subprocess.run(pip, check=True)
+    if subprocess.run(pip).returncode:
+        pytest.skip("no package index can be reached from here")
     np.save(tmp_path / "photo.npy", photo)
     arguments = [small.files["float32"], tmp_path / "photo.npy", tmp_path / "told.npy"]
     command = [python, "-c", ON_THE_EDGE, *arguments]
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env={}
-    )
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env={})
     assert done.returncode == 0, done.stderr
     expected = lite(photo, np.array([20.0, 10.0, 180.0, 170.0]))["landmarks"]
-    np.testing.assert_allclose(np.load(tmp_path / "told.npy"), expected, atol=1e-3)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "told.npy", allow_pickle=False), expected, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,7 @@ def test_an_environment_with_nothing_but_the_runtime_is_enough(lite, small, phot
         (np.zeros((32, 32, 3), np.uint8), None, r"expected \(64, 64, 3\), or give the face's box"),
         (np.zeros((99, 99, 3), np.uint8), (5, 5, 5, 50), "x1 > x0"),
         (np.zeros((99, 99, 3), np.uint8), (0, 0, np.nan, 50), "x1 > x0"),
+        (np.zeros((99, 99, 3), np.uint8), (0, 0, 9e6, 9e6), "9e[+]06 px wide, the photo only 99"),
         (np.zeros((99, 99, 3), np.uint8), (0, 0, 50), "x0, y0, x1, y1"),
         (np.zeros((99, 99, 3), np.uint8), (0, 0, 50, 60), "50 x 60 px; a crop needs a square"),
     ],
