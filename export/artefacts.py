@@ -11,9 +11,9 @@ from pathlib import Path
 
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.metadata import build_metadata
-from keras_scnn.export.onnx import write_onnx
+from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
-from keras_scnn.export.tflite import QUANTIZE, write_tflite
+from keras_scnn.export.tflite import QUANTIZE, check_quantizer, write_tflite
 from keras_scnn.export.verify import Limits, Verification, VerificationError, verify, write_report
 from keras_scnn.models import Preset
 
@@ -89,13 +89,20 @@ def export(
 
 
 def check_kind(kind: str, precision: str) -> None:
-    """Raise a ValueError for an unknown format or precision, or one that does not fit."""
+    """Raise a ValueError for an unknown format or precision, or one that does not fit.
+
+    Where a package that it needs is missing, raise an ImportError that names it.
+    """
     if kind not in FORMATS:
         raise ValueError(f"unknown format '{kind}'; known are {', '.join(FORMATS)}")
     if precision not in QUANTIZE:
         raise ValueError(f"unknown precision '{precision}'; known are {', '.join(QUANTIZE)}")
     if kind != "tflite" and precision != "float32":
         raise ValueError(f"{kind} is written in float32; '{precision}' is for tflite")
+    if kind == "onnx":
+        check_converter()
+    if precision != "float32":
+        check_quantizer()
 
 
 def _tflite(path: Path, subject: Subject, precision: str) -> None:

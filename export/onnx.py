@@ -28,8 +28,9 @@ def write_onnx(
     metadata stands in ``metadata_props``.
 
     Raises:
-        ImportError: tf2onnx is not installed.
+        ImportError: tf2onnx or onnxruntime is not installed.
     """
+    check_converter()
     model = build_exported_model(preset, vertices)
     proto = _converted(model)
     entry = proto.metadata_props.add()
@@ -39,13 +40,20 @@ def write_onnx(
         temporary.write_bytes(proto.SerializeToString())
 
 
-def _converted(model):
+def check_converter() -> None:
+    """Raise an ImportError that says what to install, where tf2onnx or onnxruntime is missing."""
     try:
-        import tf2onnx
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "ONNX files need tf2onnx and onnxruntime: pip install 'keras_scnn[onnx]'"
         ) from error
+
+
+def _converted(model):
+    import tf2onnx
+
     function = constant_function(model)
     proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
     _name_outputs(proto, sorted(model.output))  # TensorFlow sorts a dictionary's outputs

@@ -200,5 +200,13 @@ def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     assert isinstance(found.landmark_px, float)
 
 
+def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    out = tmp_path / "out"
+    assert main([str(small.folder), "--to", "tflite,onnx", "--out", str(out)]) == 2
+    assert "error: ONNX files need tf2onnx" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_refusal_is_a_value_error():
     assert issubclass(VerificationError, ValueError)
