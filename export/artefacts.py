@@ -1,0 +1,139 @@
+"""Export in one call: write each file aside, verify it in its runtime, and only then name it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_scnn.export.crops import Crops
+from keras_scnn.export.metadata import build_metadata
+from keras_scnn.export.onnx import check_converter, write_onnx
+from keras_scnn.export.saved_model import write_saved_model
+from keras_scnn.export.tflite import QUANTIZE, check_quantizer, write_tflite
+from keras_scnn.export.verify import Limits, Verification, VerificationError, verify, write_report
+from keras_scnn.models import Preset
+
+FORMATS = ("tflite", "onnx", "savedmodel")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is exported, and with which crops.
+
+    Attributes:
+        preset: the trained network. name: of the files. card: the preset's own.
+        calibration: crops for 'int8'. held_out: others, to verify with.
+        vertices: also put out all vertices.
+    """
+
+    preset: Preset
+    name: str
+    calibration: Crops
+    held_out: Crops
+    card: str = ""
+    vertices: bool = False
+
+
+def file_name(name: str, kind: str, precision: str) -> str:
+    """The name of an exported file, e.g. 'aflw-mobilenet-0.5-int8.tflite'."""
+    if kind == "tflite":
+        return f"{name}-{precision}.tflite"
+    return f"{name}.onnx" if kind == "onnx" else f"{name}-savedmodel"
+
+
+def export(
+    subject: Subject,
+    out: str | os.PathLike,
+    kind: str,
+    precision: str = "float32",
+    limits: Limits | None = None,
+) -> tuple[Path, Verification]:
+    """Write one verified file with its report beside it.
+
+    Args:
+        subject: what is exported.
+        out: folder; it is made where it is missing.
+        kind: one of ``FORMATS``. precision: one of ``tflite.QUANTIZE``; for 'tflite' only.
+        limits: None takes those of the precision.
+
+    Returns:
+        the file (or the SavedModel's folder), and what was measured.
+
+    Raises:
+        ValueError: unknown format or precision, or unfit crops.
+        VerificationError: the file disagrees with Keras; nothing is left in ``out``.
+        OSError: the folder cannot be written.
+        ImportError: a package that the format needs is not installed.
+    """
+    check_kind(kind, precision)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    place = file_name(subject.name, kind, precision)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as aside:
+        made = Path(aside) / place
+        _WRITERS[kind](made, subject, precision)
+        found = verify(made, subject.preset, subject.held_out, precision, limits)
+        if found.broken:
+            raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(found.broken)}")
+        metadata = build_metadata(
+            subject.preset, subject.name, precision, subject.vertices, subject.card
+        )
+        reports = write_report(Path(aside), place, found, metadata)
+        for path in (made, *reports):
+            _replace(path, out / path.name)
+    return out / place, found
+
+
+def check_kind(kind: str, precision: str) -> None:
+    """Raise a ValueError for an unknown format or precision, or one that does not fit.
+
+    Where a package that it needs is missing, raise an ImportError that names it.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"unknown format '{kind}'; known are {', '.join(FORMATS)}")
+    if precision not in QUANTIZE:
+        raise ValueError(f"unknown precision '{precision}'; known are {', '.join(QUANTIZE)}")
+    if kind != "tflite" and precision != "float32":
+        raise ValueError(f"{kind} is written in float32; '{precision}' is for tflite")
+    if kind == "onnx":
+        check_converter()
+    if precision != "float32":
+        check_quantizer()
+
+
+def _tflite(path: Path, subject: Subject, precision: str) -> None:
+    write_tflite(
+        path,
+        subject.preset,
+        precision,
+        subject.vertices,
+        subject.calibration.images,
+        subject.name,
+        subject.card,
+    )
+
+
+def _onnx(path: Path, subject: Subject, precision: str) -> None:
+    write_onnx(path, subject.preset, subject.vertices, subject.name, subject.card)
+
+
+def _saved_model(path: Path, subject: Subject, precision: str) -> None:
+    write_saved_model(path, subject.preset, subject.vertices, subject.name, subject.card)
+
+
+_WRITERS: dict[str, Callable[[Path, Subject, str], None]] = {
+    "tflite": _tflite,
+    "onnx": _onnx,
+    "savedmodel": _saved_model,
+}
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file or a folder over what is there; an older folder is moved aside first."""
+    if target.is_dir():
+        shutil.move(target, source.parent / f"old-{target.name}")
+    os.replace(source, target)

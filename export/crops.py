@@ -1,0 +1,106 @@
+"""Crops to calibrate and to verify an exported file with: a user's own, or synthetic ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.records import is_records, load_records
+from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.io import read_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MOST, LEAST = 400, 2
+PEOPLE, PHOTOS = 50, 8  # synthetic ones
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Crops for one purpose.
+
+    Attributes:
+        images: (M, S, S, 3) uint8 RGB.
+        landmarks: (M, 68, 3) float32, annotated, crop px; None where nobody knows them.
+        source: where they come from, for reports.
+    """
+
+    images: np.ndarray
+    landmarks: np.ndarray | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def split_crops(crops: Crops) -> tuple[Crops, Crops]:
+    """Crops to calibrate with, every second, and the others to verify with."""
+    parts = []
+    for start in (0, 1):
+        landmarks = None if crops.landmarks is None else crops.landmarks[start::2]
+        images = crops.images[start::2]
+        parts.append(Crops(images, landmarks, f"{len(images)} of {crops.source}"))
+    return tuple(parts)
+
+
+def find_crops(folder: Path | None, size: int, most: int = MOST) -> Crops:
+    """Crops of ``size`` px: of face records, of a folder of square images, or synthetic ones.
+
+    Args:
+        folder: a folder of face records, or of images; None renders synthetic people.
+        size: width and height that the network takes; images are not resized, for a crop is what
+            the network sees.
+        most: at most so many, spread over all.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds too few crops, crops of another size, or a damaged file.
+    """
+    if folder is None:
+        return _synthetic(size, most)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of crops")
+    crops = _of_records(folder, most) if is_records(folder) else _of_images(folder, most, size)
+    if crops.images.shape[1:3] != (size, size):
+        width = crops.images.shape[2]
+        raise ValueError(f"{folder}: crops of {width} px; the network takes {size} px")
+    if len(crops) < LEAST:
+        raise ValueError(f"{folder}: {len(crops)} crop; at least {LEAST} are needed")
+    return crops
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def _of_records(folder: Path, most: int) -> Crops:
+    records = load_records(folder)
+    chosen = _spread(len(records), most)
+    images = np.asarray(records.images[chosen])
+    return Crops(images, records.landmarks[chosen], f"{len(chosen)} face records of {folder.name}")
+
+
+def _of_images(folder: Path, most: int, size: int) -> Crops:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(
+            f"{folder}: neither face records (manifest.json) nor images ({', '.join(SUFFIXES)})"
+        )
+    chosen = [files[i] for i in _spread(len(files), most)]
+    images = [read_image(path) for path in chosen]
+    for path, image in zip(chosen, images, strict=True):
+        if image.shape != (size, size, 3):
+            height, width = image.shape[:2]
+            raise ValueError(f"{path}: {width} x {height} px; a crop has {size} x {size} here")
+    return Crops(np.stack(images), None, f"{len(images)} images of {folder.name}")
+
+
+def _synthetic(size: int, most: int) -> Crops:
+    photos = min(PHOTOS, most)
+    people = max(1, min(PEOPLE, most // photos))
+    config = SyntheticConfig(people=people, photos=photos, size=size)
+    parts = [render_person(config, person) for person in range(people)]
+    images = np.concatenate([crops for crops, _, _ in parts])
+    # Their landmarks are the model's own sites; a preset's may have offsets, as annotators do.
+    return Crops(images, None, f"{len(images)} synthetic crops")

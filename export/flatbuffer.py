@@ -1,0 +1,46 @@
+"""Text inside of a .tflite file, in the place that its format has for it: named metadata.
+
+Needs ai-edge-litert only.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+ENTRY = "keras_scnn"
+
+
+def with_metadata(content: bytes, metadata: dict) -> bytes:
+    """A .tflite file's bytes with a JSON dictionary added, or replaced."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    entries = [entry for entry in model.metadata or [] if entry.name != ENTRY.encode()]
+    model.metadata = [*entries, schema.MetadataT(ENTRY, len(model.buffers))]
+    model.buffers = [*model.buffers, schema.BufferT(text)]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def read_metadata(content: bytes) -> dict:
+    """The JSON dictionary of a .tflite file that this package exported.
+
+    Raises:
+        ValueError: the bytes are no .tflite file, or one of somebody else.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if bytes(content[4:8]) != b"TFL3":
+        raise ValueError("not a .tflite file")
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(model.MetadataLength()):
+            if model.Metadata(i).Name() == ENTRY.encode():
+                data = model.Buffers(model.Metadata(i).Buffer()).DataAsNumpy()
+                return json.loads(bytes(data))
+    except Exception as error:  # struct.error, IndexError, TypeError, ...: the bytes are at fault
+        raise ValueError(f"damaged .tflite file ({error!r})") from error
+    raise ValueError(f"a .tflite file without the entry '{ENTRY}', so not one of keras_scnn's")

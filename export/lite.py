@@ -1,0 +1,163 @@
+"""Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
+
+Needs ai-edge-litert and NumPy, and nothing else: no TensorFlow, no Keras, no OpenCV.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.export.flatbuffer import read_metadata
+from keras_scnn.geometry.crops import crop_from_image
+
+SIGNATURE = "reconstruct"
+SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.cropping``, which needs OpenCV
+LARGEST = 16  # times the photo's longer side: a larger box shows no face and asks for much memory
+
+
+class LiteReconstructor:
+    """Runs an exported .tflite file.
+
+    Args:
+        path: a file of ``keras_scnn.export.tflite``.
+        threads: that the runtime may use.
+
+    Attributes:
+        metadata: what travels with the file, see ``keras_scnn.export.metadata``.
+        input_size: width and height of the crop, px.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not one of this package.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 1):
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such .tflite file")
+        content = path.read_bytes()
+        try:
+            self.metadata = read_metadata(content)
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            self._run = interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        self.input_size = self.metadata["input"]["shape"][0]
+
+    def __call__(self, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Reconstruct one face.
+
+        Args:
+            image: without a box, the crop (S, S, 3); with one, the photo (H, W, 3); uint8 RGB.
+            box: (4,) x0, y0, x1, y1, px of the photo: the square that the network shall see, half
+                open; ``FaceBox.as_array()``.
+
+        Returns:
+            float32 arrays by name, see ``metadata['outputs']`` for shapes and units: parameters
+            (P,), rotation (3, 3), euler_degrees (3,), scale (), translation (3,), landmarks
+            (68, 3), and features and vertices where the file has them. Pixels are those of the
+            crop; with a box, those of the photo (the rotation is the crop's in either case).
+
+        Raises:
+            ValueError: the image is no uint8 RGB image of a fitting size, or the box no square.
+        """
+        _check_image(image)
+        if box is None:
+            return self._outputs(image)
+        crop, to_crop = crop_photo(image, box, self.input_size)
+        return _in_photo(self._outputs(crop), to_crop)
+
+    def _outputs(self, crop: np.ndarray) -> dict[str, np.ndarray]:
+        size = self.input_size
+        if crop.shape != (size, size, 3):
+            raise ValueError(
+                f"the crop is {crop.shape}; expected ({size}, {size}, 3), or give the face's box"
+            )
+        told = self._run(image=np.ascontiguousarray(crop)[None])
+        return {name: array[0] for name, array in told.items()}
+
+
+def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square out of a photo as ``keras_scnn.cropping.crop_face`` does.
+
+    The two differ by one gray level at most (with OpenCV 5; OpenCV 4 rounds sampling positions to
+    1/32 px, which makes up to 5 levels at sharp edges).
+
+    Args:
+        photo: (H, W, 3) uint8. box: (4,) px, a square up to 5 %. size: of the crop, px.
+
+    Returns:
+        crop (size, size, 3) uint8, and crop_from_image (2, 3) float64, px.
+
+    Raises:
+        ValueError: the box is not finite, empty, no square, or far larger than the photo.
+    """
+    box = np.asarray(box, np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
+        raise ValueError(f"box is {box}; expected x0, y0, x1, y1 with x1 > x0 and y1 > y0")
+    width, height = box[2:] - box[:2]
+    if abs(width / height - 1) > SQUARE_TOLERANCE:
+        raise ValueError(f"box is {width:g} x {height:g} px; a crop needs a square")
+    limit = np.array(photo.shape[1::-1])
+    if width > LARGEST * limit.max():
+        raise ValueError(f"box is {width:g} px wide, the photo only {limit.max()}")
+    block = max(1, round(width / size))
+    low = np.clip(np.floor(box[:2]).astype(int) - 2 * block, 0, limit - 1)
+    high = np.clip(np.ceil(box[2:]).astype(int) + 2 * block, low + 1, limit)
+    patch = _averaged(photo[low[1] : high[1], low[0] : high[0]], block)
+    centers = (np.arange(size) + 0.5)[:, None] * (box[2:] - box[:2]) / size + box[:2]
+    places = (centers - low) / block - 0.5
+    rows = _sampled(patch, places[:, 1])
+    columns = _sampled(rows.swapaxes(0, 1), places[:, 0])
+    crop = np.rint(columns.swapaxes(0, 1)).astype(np.uint8)
+    return crop, crop_from_image(box, size)
+
+
+def _averaged(patch: np.ndarray, block: int) -> np.ndarray:
+    """(h, w, 3) uint8 as float32 means of blocks; the last row and column are repeated to fit."""
+    if block == 1:
+        return patch.astype(np.float32)
+    rows, columns = -np.array(patch.shape[:2]) % block
+    patch = np.pad(patch, ((0, rows), (0, columns), (0, 0)), mode="edge")
+    height, width = np.array(patch.shape[:2]) // block
+    blocks = patch.reshape(height, block, width, block, 3)
+    return np.floor(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5)
+
+
+def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(n, ...) at fractional positions (m,) of the first axis, linear; 0 outside."""
+    first = np.floor(places).astype(int)
+    share = (places - first).astype(np.float32)
+    bordered = np.pad(array, [(1, 1)] + [(0, 0)] * (array.ndim - 1))
+    before, after = (np.clip(first + i, 0, len(bordered) - 1) for i in (1, 2))
+    share = share.reshape(-1, *[1] * (array.ndim - 1))
+    return bordered[before] * (1 - share) + bordered[after] * share
+
+
+def _in_photo(told: dict[str, np.ndarray], to_crop: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs in px of the crop as px of the photo; depth scales as x and y do."""
+    across, down = 1 / to_crop[0, 0], 1 / to_crop[1, 1]
+    grow = np.array([across, down, np.sqrt(across * down)])
+    shift = np.array([*-to_crop[:, 2], 0]) * grow
+    pose = told["parameters"][:12].reshape(3, 4) * grow[:, None]
+    pose[:, 3] += shift
+    lengths = np.linalg.norm(pose[:2, :3], axis=-1)
+    return told | {
+        "parameters": np.concatenate([pose.ravel(), told["parameters"][12:]]).astype(np.float32),
+        "scale": lengths.mean().astype(np.float32),
+        "translation": pose[:, 3].astype(np.float32),
+        "landmarks": (told["landmarks"] * grow + shift).astype(np.float32),
+    }
+
+
+def _check_image(image: np.ndarray) -> None:
+    if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{np.shape(image)} {getattr(image, 'dtype', type(image).__name__)}"
+        raise ValueError(f"image is {found}; expected (H, W, 3) uint8 RGB")
+    if 0 in image.shape:
+        raise ValueError(f"image is {image.shape}; it has no pixel")

@@ -1,0 +1,78 @@
+"""What travels with an exported file: how to feed it, how to read it, terms and accuracy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras_scnn
+from keras_scnn.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
+from keras_scnn.export.exported_model import output_table
+from keras_scnn.models import Preset
+from keras_scnn.models.presets import FOLDER
+
+FORMAT, VERSION = "keras_scnn.export", 1
+CARD = "CARD.md"
+CROP = (
+    "The square about the center of the 68 landmarks' bounding box, whose side is that box's "
+    "diagonal; from a BlazeFace box, the square of side (width + height) / 2 moved down by "
+    "detector_shift of its side and enlarged by detector_scale. Boxes x0, y0, x1, y1 are half-open "
+    "pixel slices; crop x = (photo x - x0 + 0.5) * size / (x1 - x0) - 0.5, likewise y; pixel "
+    "centers at integers, the first at (0, 0). Average whole blocks of pixels first where the box "
+    "is much larger than the crop. Outside of the photo is black."
+)
+WHITENING = "undone inside of the graph: parameters are in px, px per mm and the model's units"
+
+
+def build_metadata(
+    preset: Preset, name: str, quantize: str = "float32", vertices: bool = False, card: str = ""
+) -> dict:
+    """Everything about an exported file that a user without this package needs, for JSON.
+
+    Args:
+        preset: what is exported. name: of the preset.
+        quantize: how the weights are stored. vertices: whether they are put out.
+        card: text of the preset's card: data, terms, accuracy.
+    """
+    model, size = preset.face_model, preset.input_size
+    outputs = output_table(preset, vertices)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "made_by": f"keras_scnn {keras_scnn.__version__}",
+        "preset": name,
+        "encoder": preset.encoder,
+        "quantize": quantize,
+        "input": {"name": "image", "shape": [size, size, 3], "dtype": "uint8", "range": "RGB"},
+        "outputs": {k: {"shape": list(o.shape), "unit": o.unit} for k, o in outputs.items()},
+        "crop": {
+            "text": CROP,
+            "size": size,
+            "detector_shift": DETECTOR_SHIFT,
+            "detector_scale": DETECTOR_SCALE,
+        },
+        "whitening": WHITENING,
+        "parameters": {
+            "pose": 12,
+            "identity": model.n_identity,
+            "expression": list(model.expression_names),
+        },
+        "face_model": {
+            "name": model.name,
+            "license": model.license,
+            "vertices": model.n_vertices,
+            "triangles": len(model.triangles),
+        },
+        "license": preset.metadata.get("license", "see card; the weights' data set has terms"),
+        "accuracy": preset.metadata.get("results", "see card"),
+        "training": preset.metadata,
+        "card": card,
+    }
+
+
+def read_card(name_or_path: str | os.PathLike) -> str:
+    """The text of a preset's card, '' where it has none."""
+    for folder in (Path(name_or_path), FOLDER / name_or_path):
+        if (folder / CARD).is_file():
+            return (folder / CARD).read_text()
+    return ""

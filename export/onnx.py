@@ -1,0 +1,72 @@
+"""ONNX files through tf2onnx; needs the extra ``onnx`` (tf2onnx, onnxruntime)."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from keras_scnn.export.exported_model import build_exported_model
+from keras_scnn.export.metadata import build_metadata
+from keras_scnn.export.tflite import constant_function
+from keras_scnn.models import Preset
+from keras_scnn.storage import atomic_path
+
+OPSET = 17
+ENTRY = "keras_scnn"
+
+
+def write_onnx(
+    path: str | os.PathLike,
+    preset: Preset,
+    vertices: bool = False,
+    name: str = "preset",
+    card: str = "",
+) -> None:
+    """Write a preset's network as an .onnx file with a free batch size, whole or not at all.
+
+    The input is ``image`` (B, S, S, 3) uint8 RGB; outputs are named as in ``output_table``. The
+    metadata stands in ``metadata_props``.
+
+    Raises:
+        ImportError: tf2onnx or onnxruntime is not installed.
+    """
+    check_converter()
+    model = build_exported_model(preset, vertices)
+    proto = _converted(model)
+    entry = proto.metadata_props.add()
+    entry.key = ENTRY
+    entry.value = json.dumps(build_metadata(preset, name, "float32", vertices, card))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+
+
+def check_converter() -> None:
+    """Raise an ImportError that says what to install, where tf2onnx or onnxruntime is missing."""
+    try:
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "ONNX files need tf2onnx and onnxruntime: pip install 'keras_scnn[onnx]'"
+        ) from error
+
+
+def _converted(model):
+    import tf2onnx
+
+    function = constant_function(model)
+    proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+    _name_outputs(proto, sorted(model.output))  # TensorFlow sorts a dictionary's outputs
+    return proto
+
+
+def _name_outputs(proto, names: list[str]) -> None:
+    """Call outputs by their names instead of Identity:0 and so on, and the free axis 'batch'."""
+    new = {output.name: name for output, name in zip(proto.graph.output, names, strict=True)}
+    for node in proto.graph.node:
+        for places in (node.input, node.output):
+            places[:] = [new.get(place, place) for place in places]
+    for output in proto.graph.output:
+        output.name = new[output.name]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"

@@ -1,0 +1,102 @@
+"""Exported files in the runtimes that users have: LiteRT, ONNX Runtime and TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.export.saved_model import METADATA
+from keras_scnn.export.tflite import SIGNATURE, metadata_of
+
+Outputs = dict[str, np.ndarray]
+Runner = Callable[[np.ndarray], Outputs]
+WARM_UP = 5
+
+
+def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
+    """A function from one crop (1, S, S, 3) uint8 to named outputs, in the file's own runtime.
+
+    Args:
+        path: a .tflite or .onnx file, or the folder of a SavedModel.
+        threads: for the two runtimes that let themselves be told.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: the file is damaged, or of no known kind.
+        ImportError: the runtime is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such exported file")
+    kinds = {".tflite": _open_tflite, ".onnx": _open_onnx}
+    if path.suffix not in kinds and not path.is_dir():
+        raise ValueError(f"{path}: not an exported file: .tflite, .onnx, or a SavedModel's folder")
+    return kinds.get(path.suffix, _open_saved_model)(path, threads)
+
+
+def _open_tflite(path: Path, threads: int) -> Runner:
+    from ai_edge_litert.interpreter import Interpreter
+
+    metadata_of(path)
+    try:
+        runner = Interpreter(str(path), num_threads=threads).get_signature_runner(SIGNATURE)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: LiteRT cannot run it: {error}") from error
+    return lambda crop: runner(image=crop)
+
+
+def _open_onnx(path: Path, threads: int) -> Runner:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"{path}: needs pip install 'keras_scnn[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base that it exports
+        raise ValueError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+    names = [output.name for output in session.get_outputs()]
+    return lambda crop: dict(zip(names, session.run(names, {"image": crop}), strict=True))
+
+
+def _open_saved_model(path: Path, _: int) -> Runner:
+    import tensorflow as tf
+
+    if not (path / "assets.extra" / METADATA).is_file():
+        raise ValueError(f"{path}: no SavedModel of keras_scnn: assets.extra/{METADATA} is missing")
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # OSError, ValueError, protobuf's DecodeError, ...
+        raise ValueError(f"{path}: TensorFlow cannot load it: {error}") from error
+    run = loaded.signatures[SIGNATURE]
+
+    def runner(crop: np.ndarray) -> Outputs:
+        return {name: value.numpy() for name, value in run(image=crop).items()}
+
+    runner.loaded = loaded  # its functions die with it
+    return runner
+
+
+def run_all(runner: Runner, crops: np.ndarray) -> Outputs:
+    """Outputs for (M, S, S, 3) uint8 crops, one at a time: (M, ...) by name."""
+    told = [{k: v[0].copy() for k, v in runner(crop[None]).items()} for crop in crops]
+    return {name: np.stack([one[name] for one in told]) for name in told[0]}
+
+
+def median_milliseconds(runner: Runner, crop: np.ndarray, repeats: int = 100) -> float:
+    """Median time of one crop (1, S, S, 3), ms, after some runs to warm up."""
+    for _ in range(WARM_UP):
+        runner(crop)
+    times = np.empty(repeats)
+    for i in range(repeats):
+        start = time.perf_counter()
+        runner(crop)
+        times[i] = time.perf_counter() - start
+    return float(np.median(times) * 1e3)

@@ -1,0 +1,178 @@
+"""TFLite (LiteRT) files: one crop in, static batch, in four precisions.
+
+Heads and decoding always compute in float. What is quantized is the backbone, op by op, with
+ai-edge-quantizer, whose recipes choose ops by the names of their outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_scnn.export.exported_model import build_exported_model, check_backend
+from keras_scnn.export.flatbuffer import with_metadata
+from keras_scnn.export.metadata import build_metadata
+from keras_scnn.models import Preset
+from keras_scnn.storage import atomic_path
+
+SIGNATURE = "reconstruct"
+QUANTIZE = ("float32", "float16", "dynamic", "int8")
+BACKBONE = "/encoder"
+FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
+
+
+def write_tflite(
+    path: str | os.PathLike,
+    preset: Preset,
+    quantize: str = "float32",
+    vertices: bool = False,
+    calibration: np.ndarray | None = None,
+    name: str = "preset",
+    card: str = "",
+) -> None:
+    """Write a preset's network as a .tflite file, whole or not at all.
+
+    Args:
+        path: the file.
+        preset: the trained network.
+        quantize: 'float32'; 'float16' (weights in half precision, computed in float); 'dynamic'
+            (the backbone's weights in 8 bits, the rest as in float16); 'int8' (the backbone's
+            activations too, but for its last layers).
+        vertices: also put out all vertices, which adds the face model's basis to the file.
+        calibration: (M, S, S, 3) uint8 RGB crops such as the network will see; for 'int8' only.
+        name, card: of the preset, for the metadata.
+
+    Raises:
+        ValueError: unknown precision, or no or unfit calibration crops.
+        ImportError: ai-edge-quantizer is needed and not installed.
+    """
+    if quantize not in QUANTIZE:
+        raise ValueError(f"unknown precision '{quantize}'; known are {', '.join(QUANTIZE)}")
+    crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
+    if quantize != "float32":
+        check_quantizer()
+    content = _converted(build_exported_model(preset, vertices, batch_size=1))
+    if quantize != "float32":
+        content = _quantized(content, quantize, crops)
+    metadata = build_metadata(preset, name, quantize, vertices, card)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(with_metadata(content, metadata))
+
+
+def constant_function(model: keras.Model) -> Callable:
+    """A tf.function of ``image`` with the model's weights inside as constants.
+
+    A converter can then fold them, batch normalization and whitening included; it leaves Keras
+    variables unfrozen.
+    """
+    check_backend()
+    import tensorflow as tf
+
+    trained = [weight.numpy() for weight in model.trainable_variables]
+    others = [weight.numpy() for weight in model.non_trainable_variables]
+
+    def call(image):
+        weights = [[tf.constant(array) for array in arrays] for arrays in (trained, others)]
+        return model.stateless_call(*weights, image, training=False)[0]
+
+    specification = tf.TensorSpec(model.input_shape, tf.uint8, name="image")
+    return tf.function(call, input_signature=[specification], autograph=False)
+
+
+def _converted(model) -> bytes:
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        signatures = {SIGNATURE: constant_function(model)}
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        return converter.convert()
+
+
+def _checked(crops: np.ndarray | None, size: int) -> np.ndarray:
+    if crops is None or not len(crops):
+        raise ValueError("int8 needs calibration crops, (M, S, S, 3) uint8")
+    if crops.shape[1:] != (size, size, 3) or crops.dtype != np.uint8:
+        raise ValueError(
+            f"calibration crops have the shape {crops.shape} and dtype {crops.dtype}; "
+            f"expected (M, {size}, {size}, 3) uint8"
+        )
+    return crops
+
+
+def check_quantizer() -> None:
+    """Raise an ImportError that says what to install, where ai-edge-quantizer is missing."""
+    try:
+        import ai_edge_quantizer.quantizer  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "all precisions but float32 need ai-edge-quantizer: pip install 'keras_scnn[quantize]'"
+        ) from error
+
+
+def _quantized(content: bytes, quantize: str, crops: np.ndarray | None) -> bytes:
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    quantizer, statistics = Quantizer(bytearray(content), _recipe(content, quantize)), None
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # three bars
+        warnings.simplefilter("ignore")  # that all tensors are kept, which is what is wanted
+        if crops is not None:
+            samples = [{"image": crop[None]} for crop in crops]
+            statistics = quantizer.calibrate({SIGNATURE: samples}, num_threads=1)
+        done = quantizer.quantize(statistics, enable_progress_report=False)
+    return bytes(done.quantized_model)
+
+
+def _recipe(content: bytes, quantize: str) -> list[dict]:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Op
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+    recipe = RecipeManager()
+    half, untouched = AlgorithmName.FLOAT_CASTING, AlgorithmName.NO_QUANTIZE
+    for kind in (Op.FULLY_CONNECTED, Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
+        recipe.add_weight_only_config(".*", kind, 16, algorithm_key=half)
+    if quantize == "dynamic":
+        recipe.add_dynamic_config(BACKBONE, Op.CONV_2D, 8)
+        recipe.add_weight_only_config(BACKBONE, Op.DEPTHWISE_CONV_2D, 8)
+    elif quantize == "int8":
+        recipe.add_static_config(BACKBONE, Op.ALL_SUPPORTED, 8, 8)
+        # Errors of the last layers go straight into the pose: 8-bit activations there cost two
+        # thirds of the whole drift and, on so few pixels, save no time.
+        tail = "|".join(re.escape(name) for name in _tail(content))
+        recipe.add_quantization_config(tail, Op.ALL_SUPPORTED, algorithm_key=untouched)
+        recipe.add_dynamic_config(tail, Op.CONV_2D, 8)
+        recipe.add_weight_only_config(tail, Op.DEPTHWISE_CONV_2D, 8)
+    return recipe.get_quantization_recipe()
+
+
+def _tail(content: bytes) -> list[str]:
+    """Names of the outputs of the backbone's last operations, from a convolution on."""
+    from ai_edge_litert.tools.flatbuffer_utils import BuiltinOperator, read_model_from_bytearray
+
+    model = read_model_from_bytearray(bytearray(content))
+    graph, codes = model.subgraphs[0], [code.builtinCode for code in model.operatorCodes]
+    outputs = [(codes[o.opcodeIndex], graph.tensors[o.outputs[0]].name) for o in graph.operators]
+    backbone = [(code, name.decode()) for code, name in outputs if BACKBONE in name.decode()]
+    dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
+    return [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
+
+
+def metadata_of(path: str | os.PathLike) -> dict:
+    """The metadata of an exported .tflite file; ValueError where it is another kind of file."""
+    from keras_scnn.export.flatbuffer import read_metadata
+
+    try:
+        return read_metadata(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

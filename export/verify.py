@@ -1,0 +1,228 @@
+"""Does an exported file say what the Keras network says? Measured in its real runtime.
+
+The reference shares nothing with the exported graph but the branch: it decodes in NumPy, through
+``MorphableModel`` and ``geometry``, as ``keras_scnn.reconstruct`` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.evaluation.nme import normalized_mean_error
+from keras_scnn.export.crops import Crops
+from keras_scnn.export.runtimes import Outputs, median_milliseconds, open_artefact, run_all
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation, rotation_angle
+from keras_scnn.models import Preset
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.storage import atomic_path
+
+BATCH = 64
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a file may be from Keras: means over all crops and points, and 99 % quantiles."""
+
+    landmark_px: float
+    landmark_p99_px: float
+    vertex_mm: float
+    vertex_p99_mm: float
+    rotation_degrees: float
+    nme_loss_points: float
+
+
+# float32 is another order of sums; half precision keeps 11 bits of a weight; 8 bits keep 8. The
+# loss of landmark error and the mean vertex distance are what the project promises.
+LIMITS = {
+    "float32": Limits(0.01, 0.05, 0.005, 0.02, 0.02, 0.01),
+    "float16": Limits(0.05, 0.25, 0.02, 0.1, 0.1, 0.01),
+    "dynamic": Limits(0.2, 1.0, 0.2, 0.5, 0.5, 0.05),
+    "int8": Limits(0.3, 2.0, 0.2, 1.0, 1.0, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured of one file.
+
+    Attributes:
+        file: name. precision: see ``tflite.QUANTIZE``. crops: what it ran on. bytes: size.
+        milliseconds: median of one crop by number of threads; None: the runtime's own choice.
+        landmark_px, landmark_p99_px: distance to Keras's landmarks in the crop's plane.
+        vertex_mm, vertex_p99_mm: distance to its vertices in the model frame.
+        rotation_degrees: mean angle to its rotation.
+        nme_percent, keras_nme_percent, nme_loss_points: landmark error against annotated
+            landmarks of the file and of Keras, and the difference; None without annotation.
+        broken: what went past the limits, in words.
+    """
+
+    file: str
+    precision: str
+    crops: str
+    bytes: int
+    milliseconds: dict[str, float]
+    landmark_px: float
+    landmark_p99_px: float
+    vertex_mm: float
+    vertex_p99_mm: float
+    rotation_degrees: float
+    nme_percent: float | None
+    keras_nme_percent: float | None
+    nme_loss_points: float | None
+    limits: Limits
+    broken: tuple[str, ...] = ()
+
+
+class VerificationError(ValueError):
+    """A file disagrees with Keras by more than its limits allow."""
+
+
+def reference_outputs(preset: Preset, crops: np.ndarray) -> Outputs:
+    """What Python's path says of (M, S, S, 3) uint8 crops; names as in ``output_table``."""
+    told = preset.branch.predict(crops.astype(np.float32), batch_size=BATCH, verbose=0)
+    vector = preset.whitening.unwhiten(told["parameters"])
+    found = FaceParameters.from_vector(vector, preset.layout)
+    model, pose = preset.face_model, found.pose.astype(np.float64)
+    weights = found.identity, model.clip_expression(found.expression)
+    rotation, scale, translation = decompose(pose)
+    outputs = {
+        "parameters": FaceParameters(pose, *weights).to_vector(),
+        "rotation": rotation,
+        "euler_degrees": np.degrees(euler_from_rotation(rotation)),
+        "scale": scale,
+        "translation": translation,
+        "landmarks": project(pose, model.landmarks(*weights)),
+        "vertices": model.vertices(*weights),
+    }
+    return outputs | {name: told[name] for name in ("features",) if name in told}
+
+
+def verify(
+    path: str | os.PathLike,
+    preset: Preset,
+    crops: Crops,
+    precision: str = "float32",
+    limits: Limits | None = None,
+    repeats: int = 100,
+) -> Verification:
+    """Measure an exported file against Keras.
+
+    Args:
+        path: of the file or folder. preset: what it was made from. crops: held out ones.
+        precision: whose limits hold, where ``limits`` are not given.
+        repeats: runs that are timed.
+
+    Returns:
+        the numbers; ``broken`` is empty where the file agrees.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``open_artefact``.
+    """
+    path, limits = Path(path), limits or LIMITS[precision]
+    told = run_all(open_artefact(path), crops.images)
+    expected = reference_outputs(preset, crops.images)
+    numbers = _drift(told, expected, preset) | _landmark_errors(told, expected, crops)
+    return Verification(
+        file=path.name,
+        precision=precision,
+        crops=crops.source,
+        bytes=_size(path),
+        milliseconds=_milliseconds(path, crops.images[:1], repeats),
+        limits=limits,
+        broken=_broken(numbers, limits),
+        **numbers,
+    )
+
+
+def _drift(told: Outputs, expected: Outputs, preset: Preset) -> dict[str, float]:
+    vertices = told.get("vertices")
+    if vertices is None:
+        found = FaceParameters.from_vector(told["parameters"], preset.layout)
+        vertices = preset.face_model.vertices(found.identity, found.expression)
+    flat = np.linalg.norm((told["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
+    deep = np.linalg.norm(vertices - expected["vertices"], axis=-1)
+    angle = np.degrees(rotation_angle(told["rotation"], expected["rotation"]))
+    return {
+        "landmark_px": float(flat.mean()),
+        "landmark_p99_px": float(np.percentile(flat, 99)),
+        "vertex_mm": float(deep.mean()),
+        "vertex_p99_mm": float(np.percentile(deep, 99)),
+        "rotation_degrees": float(angle.mean()),
+    }
+
+
+def _landmark_errors(told: Outputs, expected: Outputs, crops: Crops) -> dict[str, float | None]:
+    names = ("nme_percent", "keras_nme_percent", "nme_loss_points")
+    if crops.landmarks is None:
+        return dict.fromkeys(names)
+    mine, keras = (
+        float(normalized_mean_error(outputs["landmarks"], crops.landmarks).mean())
+        for outputs in (told, expected)
+    )
+    return dict(zip(names, (mine, keras, mine - keras), strict=True))
+
+
+def _broken(numbers: dict[str, float | None], limits: Limits) -> tuple[str, ...]:
+    allowed = asdict(limits)
+    return tuple(
+        f"{name} is {value:.4g}, the limit is {allowed[name]:g}"
+        for name, value in numbers.items()
+        if name in allowed and value is not None and not value <= allowed[name]
+    )
+
+
+def _milliseconds(path: Path, crop: np.ndarray, repeats: int) -> dict[str, float]:
+    if path.is_dir():  # TensorFlow takes its number of threads once a process
+        return {"default": median_milliseconds(open_artefact(path), crop, repeats)}
+    return {str(n): median_milliseconds(open_artefact(path, n), crop, repeats) for n in THREADS}
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def write_report(folder: Path, name: str, found: Verification, metadata: dict) -> list[Path]:
+    """Write ``name.json`` and the model card ``name.md`` into a folder; return their paths."""
+    report = {"verification": asdict(found), "metadata": metadata}
+    texts = {".json": json.dumps(report, indent=2) + "\n", ".md": model_card(found, metadata)}
+    for suffix, text in texts.items():
+        with atomic_path(folder / f"{name}{suffix}") as temporary:
+            temporary.write_text(text)
+    return [folder / f"{name}{suffix}" for suffix in texts]
+
+
+def model_card(found: Verification, metadata: dict) -> str:
+    """The report as Markdown."""
+    rows = [("size", f"{found.bytes / 1e6:.2f} MB", "")]
+    for threads, value in found.milliseconds.items():
+        rows.append((f"median time, threads: {threads}", f"{value:.3f} ms", ""))
+    for name, limit in asdict(found.limits).items():
+        value = getattr(found, name)
+        rows.append((name, "not annotated" if value is None else f"{value:.4f}", f"{limit:g}"))
+    outputs = [
+        f"| {name} | {tuple(told['shape'])} | {told['unit']} |"
+        for name, told in metadata["outputs"].items()
+    ]
+    side = metadata["crop"]["size"]
+    parts = [
+        f"# {found.file}",
+        f"`{metadata['preset']}` ({metadata['encoder']}), {found.precision}, exported by "
+        f"{metadata['made_by']} and compared with the Keras network on {found.crops}.",
+        "| measured | value | limit |\n|---|---|---|\n"
+        + "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        f"Input `image`: (1, {side}, {side}, 3) uint8 RGB. Outputs, float32, without the batch "
+        "axis:",
+        "| output | shape | unit |\n|---|---|---|\n" + "\n".join(outputs),
+        f"Crop: {metadata['crop']['text']}",
+        f"Face model: {metadata['face_model']['name']}, {metadata['face_model']['license']}",
+    ]
+    card = metadata["card"] and "## Card of the preset\n\n" + metadata["card"]
+    return "\n\n".join(part for part in [*parts, card] if part) + "\n"

@@ -1,0 +1,68 @@
+"""A small preset, and files exported from it once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.export.tflite import QUANTIZE, write_tflite
+from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Small:
+    """A preset, its folder, crops for it, and where its .tflite files lie, by precision."""
+
+    preset: Preset
+    folder: Path
+    crops: np.ndarray
+    files: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def small_preset() -> Preset:
+    """The released network on 64 px instead of 120, with few coefficients and a feature head.
+
+    A random network would not do: it is far more sensitive to rounding than a trained one.
+    """
+    released = load_preset("aflw-mobilenet-0.5")
+    layout = ParameterLayout(IDENTITY, EXPRESSION)
+    model = released.face_model.truncated(IDENTITY, EXPRESSION)
+    branch = build_branch(build_encoder("mobilenet_0.5", SIZE), layout, FEATURES)
+    old = released.layout
+    kept = np.r_[0:12, 12 : 12 + IDENTITY, old.expression.start : old.expression.start + EXPRESSION]
+    head = [w[..., kept] for w in released.branch.get_layer("parameters").get_weights()]
+    others = [w.numpy() for w in released.branch.weights[:-2]]
+    for weight, value in zip(branch.weights, others, strict=False):
+        weight.assign(value)
+    branch.get_layer("parameters").set_weights(head)
+    zoom = np.where(np.arange(layout.size) < 12, SIZE / released.input_size, 1)
+    mean, scale = released.whitening.mean[kept] * zoom, released.whitening.scale[kept] * zoom
+    whitening = Whitening(mean, scale)
+    return Preset(branch, model, whitening, "mobilenet_0.5", {"license": "none"})
+
+
+def synthetic_crops() -> np.ndarray:
+    """(24, SIZE, SIZE, 3) uint8."""
+    config = SyntheticConfig(people=3, photos=8, size=SIZE)
+    return np.concatenate([render_person(config, person)[0] for person in range(3)])
+
+
+@pytest.fixture(scope="session")
+def small(small_preset, tmp_path_factory) -> Small:
+    folder = tmp_path_factory.mktemp("exported")
+    save_preset(folder / "small", small_preset)
+    crops, files = synthetic_crops(), {}
+    for precision in QUANTIZE:
+        if precision != "float32":
+            pytest.importorskip("ai_edge_quantizer")
+        files[precision] = folder / f"{precision}.tflite"
+        write_tflite(
+            files[precision], small_preset, precision, True, crops[::2], "small", "the card"
+        )
+    return Small(small_preset, folder / "small", crops, files)

@@ -1,0 +1,212 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_quantizer")
+
+from keras_scnn.export import artefacts, verify
+from keras_scnn.export.__main__ import main
+from keras_scnn.export.artefacts import Subject, export
+from keras_scnn.export.crops import Crops, find_crops, split_crops
+from keras_scnn.export.lite import LiteReconstructor
+from keras_scnn.export.verify import Limits, VerificationError
+from keras_scnn.io import write_image
+from keras_scnn.models import load_preset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def crops(small, tmp_path) -> Path:
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for i, crop in enumerate(small.crops):
+        write_image(folder / f"{i:02d}.png", crop)
+    return folder
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    """Limits for the small preset, which is more sensitive than a trained one."""
+    monkeypatch.setitem(verify.LIMITS, "int8", Limits(9, 99, 9, 99, 99, 9))
+
+
+def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, loose, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    out = tmp_path / "new" / "out"
+    arguments = [str(small.folder), "--to", "tflite,onnx,savedmodel", "--quantize", "float32,int8"]
+    assert main([*arguments, "--out", str(out), "--crops", str(crops), "--vertices"]) == 0
+    names = ["small-float32.tflite", "small-int8.tflite", "small-savedmodel", "small.onnx"]
+    expected = {n + suffix for n in names for suffix in ("", ".json", ".md")}
+    assert {p.name for p in out.iterdir()} == expected
+    report = json.loads((out / "small-int8.tflite.json").read_text())
+    assert report["verification"]["broken"] == []
+    assert report["metadata"]["outputs"]["vertices"]["shape"] == [3490, 3]
+    told = capsys.readouterr().out
+    assert all(f"{out / name}: " in told for name in names)
+    assert LiteReconstructor(out / names[0])(small.crops[0])["landmarks"].shape == (68, 3)
+
+
+def test_what_is_there_is_replaced(small, crops, tmp_path):
+    out = tmp_path / "out"
+    old = out / "small-savedmodel" / "variables"
+    old.mkdir(parents=True)
+    (old / "old").write_text("an older export")
+    command = [str(small.folder), "--to", "savedmodel", "--crops", str(crops)]
+    assert main([*command, "--out", str(out)]) == 0
+    names = {p.name for p in out.iterdir()}
+    assert names == {f"small-savedmodel{suffix}" for suffix in ("", ".json", ".md")}
+    assert not (old / "old").exists()
+
+
+def test_other_crops_can_verify(small, crops, tmp_path):
+    command = [str(small.folder), "--to", "tflite", "--crops", str(crops), "--verify", str(crops)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "small-float32.tflite.json").read_text())
+    assert report["verification"]["crops"] == "24 images of crops"
+
+
+def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(verify.LIMITS, "float16", Limits(0, 0, 0, 0, 0, 0))
+    out = tmp_path / "out"
+    command = [str(small.folder), "--to", "tflite", "--quantize", "float32,float16"]
+    assert main([*command, "--crops", str(crops), "--out", str(out)]) == 2
+    assert "small-float16.tflite: disagrees with Keras: landmark_px" in capsys.readouterr().err
+    assert {p.name for p in out.iterdir()} == {
+        f"small-float32.tflite{suffix}" for suffix in ("", ".json", ".md")
+    }
+
+
+def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
+    crops = Crops(small.crops, None, "crops")
+    subject = Subject(small.preset, "small", crops, crops)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artefacts, "verify", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(subject, tmp_path / "out", "tflite")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--to", "coreml"], "unknown format 'coreml'; known are tflite, onnx, savedmodel"),
+        (["--to", ","], "--to and --quantize name nothing"),
+        (["--to", "tflite", "--quantize", "int4"], "unknown precision 'int4'"),
+        (["--to", "onnx", "--quantize", "int8"], "--quantize is for tflite"),
+        (["--to", "tflite", "--crops", "gone"], "gone: no such folder of crops"),
+        (["--to", "tflite", "--verify", "gone"], "gone: no such folder of crops"),
+    ],
+)
+def test_unfit_options_are_one_clear_error(small, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_scnn.export.crops.PEOPLE", 1)
+    assert main([str(small.folder), "--out", "out", *options]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert message in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def _foreign_file(folder: Path) -> str:
+    (folder / "weights.npz").replace(folder.parent / "foreign.npz")
+    return str(folder.parent / "foreign.npz")
+
+
+def _without_weights(folder: Path) -> str:
+    (folder / "weights.npz").unlink()
+    return str(folder)
+
+
+def _damaged(folder: Path) -> str:
+    path = folder / "weights.npz"
+    path.write_bytes(path.read_bytes()[:10000])
+    return str(folder)
+
+
+def _foreign_folder(folder: Path) -> str:
+    (folder / "preset.json").write_text('{"model": "something else"}')
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (_foreign_file, "no preset '.*foreign.npz': give a preset folder"),
+        (_without_weights, "weights.npz: no such file"),
+        (_damaged, "weights.npz: not a readable .npz file"),
+        (_foreign_folder, "preset.json: not the settings of a preset"),
+        (lambda _: "nothing", "no preset 'nothing'"),
+    ],
+)
+def test_unfit_presets_are_one_clear_error(small, tmp_path, capsys, spoil, message):
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    for path in small.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    assert main([spoil(folder), "--to", "tflite", "--out", str(out)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0])
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    assert main([str(small.folder), "--to", "tflite", "--out", str(out)]) == 2
+    assert f"error: {out}: cannot be written" in capsys.readouterr().err
+
+
+def test_the_module_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_scnn.export", "--help"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--quantize" in done.stdout
+
+
+def test_the_released_preset_keeps_the_promises(tmp_path):
+    """int8 loses at most 0.2 mm, and all but the vertices' basis takes at most 1.2 MB."""
+    name = "aflw-mobilenet-0.5"
+    calibration, held_out = split_crops(find_crops(None, 120, most=160))
+    subject = Subject(load_preset(name), name, calibration, held_out)
+    path, found = export(subject, tmp_path, "tflite", "int8")
+    assert path.stat().st_size <= 1.2e6
+    assert found.vertex_mm <= 0.2
+    assert found.broken == ()
+    told = LiteReconstructor(path)(held_out.images[0])
+    assert np.isfinite(told["landmarks"]).all()
+
+
+def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
+    name = "aflw-mobilenet-0.5"
+    crops = find_crops(shared_data / "aflw" / "crops", 120, most=160)
+    subject = Subject(load_preset(name), name, *split_crops(crops))
+    limits = Limits(0.2, 1.0, 0.1, 0.5, 0.5, 0.05)
+    _, found = export(subject, tmp_path, "tflite", "int8", limits)
+    assert isinstance(found.landmark_px, float)
+
+
+def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    out = tmp_path / "out"
+    assert main([str(small.folder), "--to", "tflite,onnx", "--out", str(out)]) == 2
+    assert "error: ONNX files need tf2onnx" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_refusal_is_a_value_error():
+    assert issubclass(VerificationError, ValueError)
