@@ -26,7 +26,8 @@ from keras_scnn.storage import atomic_path
 
 SIGNATURE = "reconstruct"
 QUANTIZE = ("float32", "float16", "dynamic", "int8")
-BACKBONE = "/encoder"
+BACKBONE = r"^branch\w*/(?!parameters|features)"  # names of tensors
+FEATURE_HEAD = r"^branch\w*/features_"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
 
 
@@ -142,6 +143,9 @@ def _recipe(content: bytes, quantize: str) -> list[dict]:
     half, untouched = AlgorithmName.FLOAT_CASTING, AlgorithmName.NO_QUANTIZE
     for kind in (Op.FULLY_CONNECTED, Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
         recipe.add_weight_only_config(".*", kind, 16, algorithm_key=half)
+    if quantize in ("dynamic", "int8"):
+        recipe.add_dynamic_config(FEATURE_HEAD, Op.CONV_2D, 8)
+        recipe.add_dynamic_config(FEATURE_HEAD, Op.FULLY_CONNECTED, 8)
     if quantize == "dynamic":
         recipe.add_dynamic_config(BACKBONE, Op.CONV_2D, 8)
         recipe.add_weight_only_config(BACKBONE, Op.DEPTHWISE_CONV_2D, 8)
@@ -163,7 +167,9 @@ def _tail(content: bytes) -> list[str]:
     model = read_model_from_bytearray(bytearray(content))
     graph, codes = model.subgraphs[0], [code.builtinCode for code in model.operatorCodes]
     outputs = [(codes[o.opcodeIndex], graph.tensors[o.outputs[0]].name) for o in graph.operators]
-    backbone = [(code, name.decode()) for code, name in outputs if BACKBONE in name.decode()]
+    backbone = [
+        (code, name.decode()) for code, name in outputs if re.search(BACKBONE, name.decode())
+    ]
     dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
     return [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
 

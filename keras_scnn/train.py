@@ -22,12 +22,12 @@ import numpy as np
 
 from keras_scnn.config import SETTINGS, add_options, claim_folder, from_options
 from keras_scnn.data.mixing import Mixture
-from keras_scnn.data.records import part_of, split_people
+from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.warm_start import warm_start
+from keras_scnn.models.warm_start import copy_network, warm_start
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import Whitening
 from keras_scnn.train_config import TrainConfig, find_records, recipe_path
@@ -70,10 +70,7 @@ def train(config: TrainConfig) -> RecordResults:
     whitening = Whitening.from_samples(records.parameters[seen])
     network = BUILD[config.batches](config, mixture, model, whitening)
     if config.start and not read_state(folder).checkpoint:
-        chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
-        labels = whitening.whiten(records.parameters[chosen])
-        source = load_preset(config.start).branch
-        warm_start(network.get_layer("branch"), source, records.images[chosen], labels)
+        take_over(config, network.get_layer("branch"), records, seen, whitening)
     state = fit(config, network, mixture, model, whitening, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
@@ -86,6 +83,23 @@ def train(config: TrainConfig) -> RecordResults:
     print(f"written: {folder}/results.json, results.png, results-curves.png, curves.png")
     print("the folder is a preset")
     return results
+
+
+def take_over(
+    config: TrainConfig,
+    branch: keras.Model,
+    records: FaceRecords,
+    seen: np.ndarray,
+    whitening: Whitening,
+) -> None:
+    """Bring the branch to where the preset is that the settings start from."""
+    source = load_preset(config.start)
+    if config.start_with == "network":
+        copy_network(branch, source, whitening)
+        return
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
+    labels = whitening.whiten(records.parameters[chosen])
+    warm_start(branch, source.branch, records.images[chosen], labels)
 
 
 def fit(

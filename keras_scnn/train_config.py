@@ -16,6 +16,7 @@ CHOICES = {
     "batches": ("pairs", "groups"),
     "contrast": ("identity", "all"),
     "contrast_form": ("hinge", "exponential"),
+    "start_with": ("encoder", "network"),
     "augment_on": ("device", "host"),
     "optimizer": ("adam", "adamw", "sgd"),
 }
@@ -39,7 +40,8 @@ class TrainConfig:
     held_out: int = _option(100, "people kept for the final measurement, the last ones")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
-    start: str = _option("aflw-mobilenet-0.5", "preset whose encoder is the start; '' for none")
+    start: str = _option("aflw-mobilenet-0.5", "preset to start from; '' for none")
+    start_with: str = _option("encoder", "'encoder' of that preset, or its whole 'network'")
     encoder_weights: str = _option("", "'imagenet': Keras's weights, with --start ''; else random")
     feature_size: int = _option(512, "length of the identity feature")
     feature_channels: int = _option(0, "of a feature head that weighs places; 0: pools them")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_scnn.models.presets import Preset
+from keras_scnn.parameters import Whitening
+
 HEADS = ("parameters/", "features_")
 BATCH = 128
 
@@ -34,6 +37,26 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
         )
     for path, weight in mine.items():
         weight.assign(theirs[path])
+
+
+def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
+    """Give a branch all of a preset's network; it tells the same parameters by its own whitening.
+
+    Raises:
+        ValueError: the two networks differ.
+    """
+    theirs = {weight.path: weight for weight in source.branch.weights}
+    if {w.path: w.shape for w in branch.weights} != {p: w.shape for p, w in theirs.items()}:
+        raise ValueError(
+            "the network to start from is another one than the one to train: its encoder, feature "
+            "head and face model must be the same; or take the encoder alone (start_with 'encoder')"
+        )
+    for weight in branch.weights:
+        weight.assign(theirs[weight.path])
+    head, old = branch.get_layer("parameters"), source.whitening
+    kernel, bias = (np.float64(weight) for weight in head.get_weights())
+    told = bias * old.scale + old.mean
+    head.set_weights([kernel * old.scale / whitening.scale, whitening.whiten(told)])
 
 
 def solve_head(

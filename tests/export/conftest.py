@@ -9,6 +9,7 @@ import pytest
 from keras_scnn.data.synthetic import SyntheticConfig, render_person
 from keras_scnn.export.tflite import QUANTIZE, write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
+from keras_scnn.models.warm_start import copy_encoder
 from keras_scnn.parameters import ParameterLayout, Whitening
 
 SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
@@ -36,10 +37,8 @@ def small_preset() -> Preset:
     branch = build_branch(build_encoder("mobilenet_0.5", SIZE), layout, FEATURES)
     old = released.layout
     kept = np.r_[0:12, 12 : 12 + IDENTITY, old.expression.start : old.expression.start + EXPRESSION]
+    copy_encoder(branch, released.branch)
     head = [w[..., kept] for w in released.branch.get_layer("parameters").get_weights()]
-    others = [w.numpy() for w in released.branch.weights[:-2]]
-    for weight, value in zip(branch.weights, others, strict=False):
-        weight.assign(value)
     branch.get_layer("parameters").set_weights(head)
     zoom = np.where(np.arange(layout.size) < 12, SIZE / released.input_size, 1)
     mean, scale = released.whitening.mean[kept] * zoom, released.whitening.scale[kept] * zoom

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from keras_scnn.models import build_branch, build_encoder
-from keras_scnn.models.warm_start import copy_encoder, solve_head
-from keras_scnn.parameters import ParameterLayout
+from keras_scnn.face_models import load_face_model
+from keras_scnn.models import Preset, build_branch, build_encoder
+from keras_scnn.models.warm_start import copy_encoder, copy_network, solve_head
+from keras_scnn.parameters import ParameterLayout, Whitening
 
 LAYOUT = ParameterLayout(3, 2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
@@ -32,6 +33,32 @@ def test_the_encoder_is_taken_over_and_the_heads_are_not():
 def test_another_encoder_is_refused():
     with pytest.raises(ValueError, match="another encoder"):
         copy_encoder(make(), make("mobilenet_1.0"))
+
+
+def preset(branch):
+    model = load_face_model("open_face").truncated(3, 2)
+    rng = np.random.default_rng(2)
+    whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
+    return Preset(branch, model, whitening, "mobilenet_0.5", {})
+
+
+def test_a_whole_network_tells_the_same_by_another_whitening():
+    source, branch = preset(make()), make()
+    whitening = Whitening(np.linspace(-1, 1, LAYOUT.size), np.linspace(0.5, 3, LAYOUT.size))
+    copy_network(branch, source, whitening)
+    photos = IMAGES[:3].astype(np.float32)
+    mine, theirs = branch(photos), source.branch(photos)
+    np.testing.assert_allclose(
+        whitening.unwhiten(mine["parameters"]),
+        source.whitening.unwhiten(theirs["parameters"]),
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(mine["features"], theirs["features"], atol=1e-6)
+
+
+def test_another_network_is_refused():
+    with pytest.raises(ValueError, match="start_with 'encoder'"):
+        copy_network(make(features=0), preset(make()), preset(make()).whitening)
 
 
 def test_a_solved_head_finds_a_linear_rule():
