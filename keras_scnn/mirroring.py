@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from keras_scnn.morphable_model import MorphableModel
 
@@ -26,6 +27,27 @@ def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
     if model.mirror is None:
         raise ValueError(f"face model '{model.name}' has no mirror partners")
     return tuple(_matrix(b, model.mirror) for b in (model.identity_basis, model.expression_basis))
+
+
+def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What mirroring a crop does to the parameters of the face in it: ``matrix @ vector + offset``.
+
+    Args:
+        model: with mirror partners.
+        size: width of the crop, px.
+
+    Returns:
+        (P, P) and (P,) float64, for vectors of pose, identity and expression, P = 12 + K + L.
+
+    Raises:
+        ValueError: the model has no mirror partners.
+    """
+    # x is mirrored in the crop and in the face model's own frame.
+    pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
+    matrix = block_diag(pose, *mirror_matrices(model))
+    offset = np.zeros(len(matrix))
+    offset[3] = size - 1
+    return matrix, offset
 
 
 def _matrix(basis: np.ndarray, mirror: np.ndarray) -> np.ndarray:

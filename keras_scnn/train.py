@@ -99,7 +99,7 @@ def take_over(
         return
     chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
     labels = whitening.whiten(records.parameters[chosen])
-    warm_start(branch, source.branch, records.images[chosen], labels)
+    warm_start(branch, source.core, records.images[chosen], labels)
 
 
 def fit(

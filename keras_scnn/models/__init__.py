@@ -3,6 +3,7 @@
 from keras_scnn.models.encoder import ENCODERS, build_encoder
 from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
+from keras_scnn.models.mirrored import build_mirrored
 from keras_scnn.models.presets import (
     Preset,
     load_preset,
@@ -19,6 +20,7 @@ __all__ = [
     "build_branch",
     "build_encoder",
     "build_group",
+    "build_mirrored",
     "build_regressor",
     "build_siamese",
     "load_preset",

@@ -18,6 +18,7 @@ import numpy as np
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.encoder import build_encoder
 from keras_scnn.models.heads import build_branch
+from keras_scnn.models.mirrored import build_mirrored
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path, read_npz, write_npz
@@ -33,7 +34,7 @@ class Preset:
     """A trained single-image network and what its numbers mean.
 
     Attributes:
-        branch: from ``build_branch``.
+        branch: from ``build_branch``, or such a one within ``build_mirrored``.
         face_model: with the landmark offsets it was trained with.
         whitening: of the branch's parameters.
         encoder: name of the encoder.
@@ -45,6 +46,17 @@ class Preset:
     whitening: Whitening
     encoder: str
     metadata: dict = field(default_factory=dict)
+
+    @property
+    def core(self) -> keras.Model:
+        """What is trained: the branch, or the one that a mirrored branch asks twice."""
+        inner = [layer for layer in self.branch.layers if layer.name == "branch"]
+        return inner[0] if inner else self.branch
+
+    @property
+    def is_mirrored(self) -> bool:
+        """The branch looks at the crop and at its mirror image."""
+        return self.core is not self.branch
 
     @property
     def input_size(self) -> int:
@@ -64,7 +76,7 @@ class Preset:
     @property
     def feature_channels(self) -> int:
         """Channels of a feature head that weighs places; 0 where it has none, or another one."""
-        layers = [layer for layer in self.branch.layers if layer.name == "features_mix"]
+        layers = [layer for layer in self.core.layers if layer.name == "features_mix"]
         return layers[0].filters if layers else 0
 
 
@@ -72,7 +84,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     """Write the folder's two files, each whole or not at all, the settings last."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.branch.weights}
+    arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.core.weights}
     arrays["whitening_mean"] = preset.whitening.mean
     arrays["whitening_scale"] = preset.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
@@ -83,6 +95,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "input_size": preset.input_size,
         "feature_size": preset.feature_size,
         "feature_channels": preset.feature_channels,
+        "mirrored": preset.is_mirrored,
         "face_model": preset.face_model.name,
         "n_identity": preset.face_model.n_identity,
         "n_expression": preset.face_model.n_expression,
@@ -194,4 +207,6 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
         if not np.isfinite(value).all():
             raise ValueError(f"weight {weight.path} is not finite")
         weight.assign(value)
+    if settings.get("mirrored"):
+        branch = build_mirrored(branch, model, whitening)
     return Preset(branch, model, whitening, settings["encoder"], settings["metadata"])

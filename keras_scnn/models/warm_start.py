@@ -45,7 +45,7 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
     Raises:
         ValueError: the two networks differ.
     """
-    theirs = {weight.path: weight for weight in source.branch.weights}
+    theirs = {weight.path: weight for weight in source.core.weights}
     if {w.path: w.shape for w in branch.weights} != {p: w.shape for p, w in theirs.items()}:
         raise ValueError(
             "the network to start from is another one than the one to train: its encoder, feature "

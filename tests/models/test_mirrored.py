@@ -1,0 +1,77 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.augment import ParameterMover
+from keras_scnn.models import (
+    Preset,
+    build_branch,
+    build_encoder,
+    build_mirrored,
+    load_preset,
+    save_preset,
+)
+from keras_scnn.parameters import ParameterLayout, Whitening
+
+SIZE = 32
+LAYOUT = ParameterLayout(8, 51)
+IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
+MIRROR = np.array([[-1.0, 0, SIZE - 1], [0, 1, 0]])
+
+
+@pytest.fixture(scope="module")
+def preset(open_face):
+    branch = build_branch(build_encoder("mobilenet_0.5", SIZE), LAYOUT, 16, 24)
+    rng = np.random.default_rng(1)
+    whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
+    model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
+    branch = build_mirrored(branch, model, whitening)
+    return Preset(branch, model, whitening, "mobilenet_0.5")
+
+
+def parameters(preset, branch, images):
+    return preset.whitening.unwhiten(np.asarray(branch(images)["parameters"]))
+
+
+def test_it_says_the_mean_of_the_photo_and_of_the_mirror_image_taken_back(preset):
+    moved = ParameterMover(preset.face_model)
+    straight = parameters(preset, preset.core, IMAGES)
+    mirrored = parameters(preset, preset.core, IMAGES[:, :, ::-1])
+    expected = (straight + [moved(MIRROR, vector) for vector in mirrored]) / 2
+    assert abs(straight - expected).max() > 1e-3  # the untrained network is not symmetric
+    np.testing.assert_allclose(parameters(preset, preset.branch, IMAGES), expected, atol=1e-4)
+
+
+def test_the_mirrored_photo_has_the_mirrored_face(preset):
+    moved = ParameterMover(preset.face_model)
+    straight = parameters(preset, preset.branch, IMAGES)
+    mirrored = parameters(preset, preset.branch, IMAGES[:, :, ::-1])
+    expected = [moved(MIRROR, vector) for vector in straight]
+    np.testing.assert_allclose(mirrored, expected, atol=1e-4)
+
+
+def test_its_feature_is_one_for_both_and_of_unit_length(preset):
+    features = np.asarray(preset.branch(IMAGES)["features"])
+    np.testing.assert_allclose(preset.branch(IMAGES[:, :, ::-1])["features"], features, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset, tmp_path):
+    save_preset(tmp_path / "mirrored", preset)
+    again = load_preset(tmp_path / "mirrored")
+    assert again.is_mirrored
+    assert again.feature_channels == 24
+    for name, value in preset.branch(IMAGES).items():
+        np.testing.assert_allclose(np.asarray(again.branch(IMAGES)[name]), value, atol=2e-3)
+    single = dataclasses.replace(preset, branch=preset.core)
+    save_preset(tmp_path / "single", single)
+    assert not load_preset(tmp_path / "single").is_mirrored
+    sizes = [(tmp_path / name / "weights.npz").stat().st_size for name in ("mirrored", "single")]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]
+
+
+def test_a_face_model_without_mirror_partners_is_refused(preset):
+    model = preset.face_model.replace(mirror=None)
+    with pytest.raises(ValueError, match="no mirror partners"):
+        build_mirrored(preset.core, model, preset.whitening)
