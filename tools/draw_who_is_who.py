@@ -32,7 +32,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 TURNS = (0.0, -20.0, 20.0)
 SIZE, VIEW_YAW = 240, 25.0
 PEOPLE_SEED, PEOPLE = 2024, (2, 9, 14)  # chosen by their photos: nothing before the face
-MARGIN = 22  # px of a view that are white in all of them
+MARGIN = 17  # px of a view that are white in all of them
 TOP_MM = 1.5  # where the colors end
 
 
