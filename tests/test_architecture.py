@@ -17,13 +17,13 @@ PACKAGE = ROOT / "keras_scnn"
 # Who may import whom: a module may import from its own tier and from those before it. A new
 # module must be placed here.
 TIERS = (
-    {"storage", "geometry"},
+    {"storage", "sharded_work", "geometry"},
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
-    {"reconstruct", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare"}
+    | {"io", "jpeg", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
+    {"reconstruction", "face_table", "folder_job", "batch", "export"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare", "reconstruct"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
 COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
