@@ -45,6 +45,11 @@ def write_crops(folder: Path, count: int, quality: int = 90) -> list[str]:
     return names
 
 
+def clocks() -> np.ndarray:
+    """Seconds by the clock, and of this process's CPU time."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 @dataclass(eq=False)
 class Contest:
     """Times one shard of the command and as many bare crops, in turns, in one process."""
@@ -52,21 +57,22 @@ class Contest:
     job: FolderJob
     rounds: int
 
-    def make(self, number: int, names: list[str]) -> list[tuple[float, float]]:
-        """Seconds a crop: the command's and the network's, for each round after a warm-up."""
+    def make(self, number: int, names: list[str]) -> list[np.ndarray]:
+        """Seconds a crop, (2, 2), for each round after a warm-up.
+
+        Rows: the command's and the network's. Columns: by the clock, and CPU time.
+        """
         self._both(number, names)
         return [self._both(number, names) for _ in range(self.rounds)]
 
-    def _both(self, number: int, names: list[str]) -> tuple[float, float]:
-        """In turns by batch and shard; a process's own CPU time, and by the clock."""
+    def _both(self, number: int, names: list[str]) -> np.ndarray:
         crops = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)
-        start = time.perf_counter()
+        start = clocks()
         self.job.make(number, names)
-        middle = time.perf_counter()
+        middle = clocks()
         for _ in range(len(names) // BATCH):
             self._branch.predict_on_batch(crops)
-        end = time.perf_counter()
-        return (middle - start) / len(names), (end - middle) / len(names)
+        return np.array([middle - start, clocks() - middle]) / len(names)
 
     @cached_property
     def _branch(self) -> keras.Model:
@@ -81,12 +87,10 @@ def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) 
     os.environ.update(WORKER_ENVIRONMENT)
     found = run_shards(Contest(job, rounds), dict(enumerate(shards)), workers)
     times = np.array([pair for _, pairs in found for pair in pairs])
-    command, network = (workers / np.median(times[:, i]) for i in (0, 1))
-    print(
-        f"{workers} workers: files to Parquet {command:,.0f} crops/s, bare {network:,.0f} crops/s"
-    )
-    ratios = times[:, 0] / times[:, 1]
-    print(f"time, files to Parquet / bare network: {np.median(ratios):.2f} (median of pairs)")
+    command, network = workers / np.median(times[:, :, 0], axis=0)
+    print(f"{workers} workers, crops/s: files to Parquet {command:,.0f}, bare {network:,.0f}")
+    clock, cpu = np.median(times[:, 0] / times[:, 1], axis=0)
+    print(f"files to Parquet / bare network, median of pairs: time {clock:.2f}, CPU time {cpu:.2f}")
 
 
 def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:

@@ -114,6 +114,7 @@ def reconstruct_folder(
         **plan,
         "face_model": preset.face_model.name,
         "keras_scnn_version": keras_scnn.__version__,
+        "command": command,
     }
     keys = [digest([plan, part]) for part in shards]
     job = FolderJob(folder, out, settings, about, keys)

@@ -33,10 +33,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ValueError: the file is not a readable image.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such photo")
     try:
         return decode_image(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such photo") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable image ({error})") from error
 

@@ -22,11 +22,12 @@ TIERS = (
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
     | {"io", "jpeg", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"},
-    {"reconstruction", "face_table", "folder_job", "batch", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare", "reconstruct"}
+    {"reconstruction", "shared_batches", "predictor", "serving_requests"}
+    | {"face_table", "folder_job", "batch", "export"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare", "reconstruct", "serve"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate", "prepare"}
+COMMANDS = {"reconstruct", "serve", "train", "evaluate", "prepare"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
