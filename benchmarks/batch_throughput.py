@@ -94,7 +94,7 @@ def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) 
 
 
 def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
-    """The command as a user runs it, and the resident memory of its processes, once a second."""
+    """The command as a user runs it, and the memory of its processes, once a second."""
     words = ["-m", "keras_scnn.reconstruct", str(folder), "--out", str(out), "--crops"]
     start = time.perf_counter()
     run = subprocess.Popen([sys.executable, *words, "--workers", str(workers)])
@@ -109,11 +109,16 @@ def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children hold (Linux)."""
-    listing = subprocess.run(
-        ["ps", "-o", "rss=", "--pid", str(pid), "--ppid", str(pid)], capture_output=True
-    )
-    return 1024 * sum(map(int, listing.stdout.split()))
+    """Bytes that a process and its children hold, shared pages counted once (Linux)."""
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    found = 0
+    for one in (pid, *map(int, listing.stdout.split())):
+        try:
+            text = Path(f"/proc/{one}/smaps_rollup").read_text()
+        except OSError:
+            continue  # it has just ended
+        found += 1024 * int(text.split("Pss:")[1].split()[0])
+    return found
 
 
 def main() -> None:

@@ -92,6 +92,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in () if args.folder else ("crops", "meshes", "no_tiles"):
         if getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} works on one folder, not on single photos")
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers is {args.workers}; it must be 1 or more")
     if args.folder and args.draw:
         parser.error("--draw works on single photos, not on a folder")
     return args

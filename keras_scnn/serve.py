@@ -215,6 +215,8 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; then answer what was asked for, and return 0."""
     args = parse(argv)
     try:
+        if args.threads < 1 or args.max_body_mb <= 0:
+            raise ValueError("--threads and --max-body-mb must be above 0")
         require_kserve()
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listening = socket.create_server((args.host, args.port), family=family)

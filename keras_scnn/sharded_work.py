@@ -48,7 +48,7 @@ def claim_folder(folder: Path, plan: dict, what: str) -> None:
     plan, path = json.loads(json.dumps(plan)), folder / PLAN
     if path.is_file():
         _check_same(folder, plan, what)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(not path.match(PARTIAL) for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.rglob(PARTIAL):

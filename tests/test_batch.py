@@ -249,7 +249,11 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, crop_folder, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["a.jpg", "--crops"], "--crops works on one folder"), ([".", "--draw"], "not on a folder")],
+    [
+        (["a.jpg", "--crops"], "--crops works on one folder"),
+        ([".", "--draw"], "not on a folder"),
+        ([".", "--workers", "0"], "it must be 1 or more"),
+    ],
 )
 def test_options_of_the_other_kind_are_refused(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):

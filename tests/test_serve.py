@@ -324,7 +324,12 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(["nothing"], "no preset 'nothing'"), (["--port", "99999"], "port")]
+    ("options", "message"),
+    [
+        (["nothing"], "no preset 'nothing'"),
+        (["--port", "99999"], "port"),
+        (["--threads", "0"], "must be above 0"),
+    ],
 )
 def test_wrong_options_are_named(capsys, options, message):
     pytest.importorskip("kserve", reason="extra 'serve' is not installed")
