@@ -24,7 +24,8 @@ from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
-from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction, Reconstructor
+from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
 from keras_scnn.storage import atomic_path
 
 KINDS = {"shape": "shape", "feature": "features", "both": "shape and features"}

@@ -127,6 +127,8 @@ def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCro
     if abs(box.width / box.height - 1) > SQUARE_TOLERANCE:
         raise ValueError(f"box is {box.width:g} x {box.height:g} px; a crop needs a square")
     to_crop = crop_from_image(box.as_array(), size)
+    if image.shape[:2] == (size, size) and (box.x0, box.y0, box.x1, box.y1) == (0, 0, size, size):
+        return FaceCrop(image, to_crop)
     patch, patch_from_image = _averaged_patch(image, box, max(1, round(box.width / size)))
     to_patch = np.vstack([patch_from_image, [0, 0, 1]])
     matrix = to_crop @ np.linalg.inv(to_patch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import PIL.ImageOps
 import trimesh
 from trimesh.exchange.obj import export_obj
 
+from keras_scnn.jpeg import decode_plain_jpeg
 from keras_scnn.storage import atomic_path
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
@@ -31,22 +33,46 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ValueError: the file is not a readable image.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such photo")
     try:
-        with PIL.Image.open(path) as file:
-            image = PIL.ImageOps.exif_transpose(file)
-            if image.mode == "F":
-                raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
-            if image.mode.startswith("I"):
-                return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = PIL.Image.new("RGBA", image.size, "white")
-                image = PIL.Image.alpha_composite(white, image)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        return decode_image(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such photo") from error
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable image ({error})") from error
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode the bytes of a photo's file, as ``read_image`` does.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: they are not those of a readable image.
+    """
+    plain = decode_plain_jpeg(data)
+    if plain is not None:
+        return plain
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            PIL.ImageOps.exif_transpose(file, in_place=True)
+            return _to_rgb(file)
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError("of no known format, or damaged") from error
+    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:

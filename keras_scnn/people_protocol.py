@@ -21,7 +21,8 @@ from keras_scnn.evaluation import (
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.reconstruct import Reconstruction, Reconstructor
+from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import Reconstructor
 from keras_scnn.records_protocol import calibrate_judges, identity_judges, judged
 
 LEAST_PAIRS = 10

@@ -1,112 +1,38 @@
-"""From a photo to 3D faces: ``Reconstructor``, and ``python -m keras_scnn.reconstruct``."""
+"""Photos to 3D faces: ``python -m keras_scnn.reconstruct``.
+
+Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
+through all photos in it, with Parquet as the result: on all cores, in constant memory, and
+resumable at any moment (see docs/batch.md).
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_face
-from keras_scnn.detection import FaceDetector, LargestFace
+from keras_scnn.batch import FAILED, reconstruct_folder
 from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
-from keras_scnn.geometry.camera import transform_camera
-from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.io import MESH_SUFFIXES, read_image, write_image, write_mesh
-from keras_scnn.models.presets import Preset, load_preset
-from keras_scnn.parameters import FaceParameters
-from keras_scnn.person import Person, Photo, fit_person
+from keras_scnn.folder_job import BatchSettings
+from keras_scnn.io import MESH_SUFFIXES, read_image, write_image
 from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor, write_textured_mesh
 from keras_scnn.storage import atomic_path
-from keras_scnn.texture import vertex_colors
-
-DEFAULT_PRESET = "aflw-mobilenet-0.5"
-PASSES = 2  # the second crop is cut by the first pass's landmarks
-MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
-
-
-class Reconstructor:
-    """Finds every face of a photo and reconstructs it.
-
-    Args:
-        preset: the trained network.
-        detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
-    """
-
-    def __init__(self, preset: Preset, detector: FaceDetector | None = None):
-        self.preset, self._detector = preset, detector
-        self._largest = None if detector is None else LargestFace(detector, detector)
-
-    @classmethod
-    def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
-        """Load a preset that comes with the package, or a preset or run folder."""
-        return cls(load_preset(name_or_path))
-
-    def __call__(self, image: np.ndarray) -> list[Reconstruction]:
-        """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""
-        if self._detector is None:
-            self._detector = FaceDetector()
-        boxes = self._detector.detect(image)
-        return self.reconstruct_boxes(image, boxes) if boxes else []
-
-    def largest(self, image: np.ndarray) -> Reconstruction:
-        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
-        if self._largest is None:
-            self._largest = LargestFace()
-        return self.reconstruct_boxes(image, [self._largest(image)])[0]
-
-    def fit_person(self, photos: Sequence[Photo]) -> Person:
-        """One face of all photos of one person, the largest face of each; see ``person``."""
-        return fit_person(photos, self.largest)
-
-    def reconstruct_boxes(
-        self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
-    ) -> list[Reconstruction]:
-        """Faces in given boxes, one for each; ``passes=1`` keeps the boxes as they are."""
-        for turn in range(passes):
-            found = self._predict(image, boxes)
-            if turn + 1 < passes:
-                boxes = [_second_box(face) for face in found]
-        return found
-
-    def _predict(self, image: np.ndarray, boxes: list[FaceBox]) -> list[Reconstruction]:
-        crops = [crop_face(image, box, self.preset.input_size) for box in boxes]
-        batch = np.stack([crop.image for crop in crops]).astype(np.float32)
-        outputs = {k: np.asarray(v) for k, v in self.preset.branch(batch, training=False).items()}
-        vectors = self.preset.whitening.unwhiten(outputs["parameters"])
-        features = outputs.get("features", [None] * len(boxes))
-        return [self._place(*face) for face in zip(vectors, crops, boxes, features, strict=True)]
-
-    def _place(self, vector, crop, box, features) -> Reconstruction:
-        model = self.preset.face_model
-        told = FaceParameters.from_vector(vector, self.preset.layout)
-        pose = transform_camera(invert_affine(crop.crop_from_image), told.pose)
-        expression = model.clip_expression(told.expression)
-        return Reconstruction(model, FaceParameters(pose, told.identity, expression), box, features)
-
-
-def _second_box(face: Reconstruction) -> FaceBox:
-    """The box of the landmarks; the face's own where the landmarks make no sense."""
-    try:
-        box = box_from_landmarks(face.landmarks, face.box.score)
-    except ValueError:
-        return face.box
-    return box if 1 / MOST_RESIZE < box.width / face.box.width < MOST_RESIZE else face.box
 
 
 def save_reconstruction(
     face: Reconstruction, image: np.ndarray, stem: Path, mesh_format: str, draw: bool
 ) -> None:
     """Write ``stem`` + .obj/.ply/.glb, .json, _overlay.png and, to look at, _views.png."""
-    texture = face.texture(image) if face.model.uv is not None else None
-    colors = None if texture is None else vertex_colors(face.model, texture)
-    mesh = stem.with_name(f"{stem.name}.{mesh_format}")
-    write_mesh(mesh, face.vertices, face.model.triangles, face.model.uv, texture, colors)
+    colors = write_textured_mesh(face, image, stem.with_name(f"{stem.name}.{mesh_format}"))
     overlay = draw_landmarks(
         draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks
     )
@@ -150,24 +76,64 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m keras_scnn.reconstruct", description="Photos to textured 3D faces."
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or one folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
     formats = [suffix[1:] for suffix in MESH_SUFFIXES]
     parser.add_argument("--format", choices=formats, default="obj", help="of the mesh (obj)")
     parser.add_argument("--draw", action="store_true", help="draw the mesh from several sides too")
-    return parser.parse_args(argv)
+    _add_folder_options(parser.add_argument_group("for a folder"))
+    args = parser.parse_args(argv)
+    args.folder = args.photos[0] if len(args.photos) == 1 and args.photos[0].is_dir() else None
+    for name in () if args.folder else ("crops", "meshes", "no_tiles"):
+        if getattr(args, name):
+            parser.error(f"--{name.replace('_', '-')} works on one folder, not on single photos")
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    if args.folder and args.draw:
+        parser.error("--draw works on single photos, not on a folder")
+    return args
+
+
+def _add_folder_options(parser) -> None:
+    parser.add_argument(
+        "--crops",
+        action="store_true",
+        help="the photos are face crops (square, the standard crop): no detection, one pass",
+    )
+    parser.add_argument("--meshes", action="store_true", help="write a mesh of each face too")
+    parser.add_argument(
+        "--no-tiles", action="store_true", help="look for large faces only; much faster"
+    )
+    parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
     try:
+        if args.folder:
+            return _folder(args, sys.argv[1:] if argv is None else argv)
         reconstructor = Reconstructor.from_preset(args.preset)
         args.out.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return _photos(reconstructor, args)
+
+
+def _folder(args: argparse.Namespace, words: list[str]) -> int:
+    meshes = args.format if args.meshes else None
+    settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes)
+    command = shlex.join(["python", "-m", "keras_scnn.reconstruct", *words])
+    done = reconstruct_folder(args.folder, args.out, settings, args.workers, command)
+    print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
+    if done.failed:
+        print(f"{done.failed} photos failed; reasons: {args.out / FAILED}", file=sys.stderr)
+    return 1 if done.failed else 0
+
+
+def _photos(reconstructor: Reconstructor, args: argparse.Namespace) -> int:
     failed, faces, taken = [], 0, {}
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:

@@ -1,4 +1,4 @@
-"""One face of a photo in 3D: what ``Reconstructor`` finds."""
+"""Faces of photos in 3D: what ``Reconstructor`` finds."""
 
 from __future__ import annotations
 
@@ -84,3 +84,36 @@ class Reconstruction:
                 zip(self.model.expression_names, self.parameters.expression.tolist(), strict=True)
             ),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """M faces as arrays, of one photo or of many; a number as index gives a ``Reconstruction``.
+
+    Attributes:
+        model: the face model.
+        parameters: pose image_from_model (M, 3, 4), px per mm; identity (M, K); expression (M, L),
+            within the model's bounds.
+        boxes: M squares that the network saw, px, image frame.
+        features: (M, F) float32 of unit length, or None where the preset has no feature head.
+    """
+
+    model: MorphableModel
+    parameters: FaceParameters
+    boxes: tuple[FaceBox, ...]
+    features: np.ndarray | None = None
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(M, 68, 3) px and depth, image frame, in iBUG order, landmark offsets included."""
+        points = self.model.landmarks(self.parameters.identity, self.parameters.expression)
+        return project(self.parameters.pose, points)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, i: int) -> Reconstruction:
+        told = self.parameters
+        parameters = FaceParameters(told.pose[i], told.identity[i], told.expression[i])
+        features = None if self.features is None else self.features[i]
+        return Reconstruction(self.model, parameters, self.boxes[i], features)

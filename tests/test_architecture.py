@@ -17,18 +17,19 @@ PACKAGE = ROOT / "keras_scnn"
 # Who may import whom: a module may import from its own tier and from those before it. A new
 # module must be placed here.
 TIERS = (
-    {"storage", "geometry"},
+    {"storage", "sharded_work", "geometry"},
     {"parameters", "morphable_model", "face_models", "landmark_solver"}
     | {"normal_equations", "fitting", "landmarks68", "mirroring"},
     {"losses", "models", "data", "evaluation"}
-    | {"io", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"}
+    | {"io", "jpeg", "cropping", "blazeface", "detection", "facemesh", "drawing", "texture"}
     | {"reconstruction", "comparison_picture", "fusion"},
-    {"reconstruct", "person", "export"},
-    {"config", "prediction", "training", "train", "evaluate", "prepare", "compare"}
-    | {"train_config", "train_pairs", "train_groups", "ablate"}
+    {"person", "reconstructor", "shared_batches", "predictor", "serving_requests"}
+    | {"face_table", "folder_job", "batch", "export"},
+    {"config", "prediction", "training", "train", "evaluate", "prepare", "reconstruct"}
+    | {"train_config", "train_pairs", "train_groups", "ablate", "compare", "serve"}
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
-COMMANDS = {"reconstruct", "train", "evaluate", "prepare", "compare", "ablate"}
+COMMANDS = {"reconstruct", "serve", "train", "evaluate", "prepare", "compare", "ablate"}
 TENSORFLOW_HOMES = {"data", "export"}
 TENSOR_HOMES = {"losses", "models"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

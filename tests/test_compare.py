@@ -16,7 +16,8 @@ from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction
+from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import DEFAULT_PRESET
 
 CALIBRATION = {
     "shape": {"a": -2.0, "b": 4.0},

@@ -14,8 +14,8 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import write_image
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.person import fit_person, person_weights, quality, with_identity
-from keras_scnn.reconstruct import Reconstructor
 from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import Reconstructor
 
 
 @pytest.fixture

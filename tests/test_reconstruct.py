@@ -14,7 +14,8 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
-from keras_scnn.reconstruct import Reconstructor, main
+from keras_scnn.reconstruct import main
+from keras_scnn.reconstructor import Reconstructor
 
 SIZE = 120
 EULER = np.deg2rad([10.0, -25.0, 5.0])

@@ -18,7 +18,8 @@ import numpy as np
 from keras_scnn.cropping import FaceBox, crop_face
 from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
 from keras_scnn.io import read_image, write_image
-from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction, Reconstructor
+from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
 from keras_scnn.texture import vertex_colors
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -25,7 +25,8 @@ from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.reconstruct import DEFAULT_PRESET, Reconstruction, Reconstructor
+from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
 from keras_scnn.texture import vertex_colors
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -20,9 +14,8 @@ from keras_scnn.data.labeling import Labeling
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.sources import PhotoSource
 from keras_scnn.data.turned_copies import with_turned_copies
-from keras_scnn.storage import atomic_path
+from keras_scnn.sharded_work import claim_folder, digest, run_shards
 
-PLAN, PARTIAL = "plan.json", ".partial-*"
 SHARD_PHOTOS = 500
 
 
@@ -89,12 +82,12 @@ def prepare(
     people = {p: i for i, p in enumerate(sorted({source.person(name) for name in names}))}
     offsets = labeling.model.landmark_offsets
     config = {**config, "landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
-    _claim(folder, shards, config)
+    claim_folder(folder, {"photos": digest(shards), "config": config}, "records")
     if not (folder / MANIFEST).is_file():
         missing = {n: part for n, part in enumerate(shards) if read_shard(folder, n) is None}
         with tqdm(total=len(names), desc="photos", smoothing=0.1) as progress:
             progress.update(len(names) - sum(map(len, missing.values())))
-            for done in _run(Job(source, labeling, folder, people), missing, workers):
+            for _, done in run_shards(Job(source, labeling, folder, people), missing, workers):
                 progress.update(done)
     config["command"] = command
     return finish_records(folder, len(shards), labeling.model.name, config)
@@ -117,51 +110,3 @@ def plan_shards(names: list[str], persons: list[str], size: int = SHARD_PHOTOS) 
             shards.append([])
         shards[-1] += part
     return shards
-
-
-def _claim(folder: Path, shards: list[list[str]], config: dict) -> None:
-    """Note what the folder is for, or see that what is there is for the same."""
-    digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-    plan = json.loads(json.dumps({"photos": digest, "config": config}))
-    path = folder / PLAN
-    if path.is_file():
-        try:
-            there = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path}: damaged ({error}); delete {folder}") from error
-        if there != plan:
-            raise ValueError(
-                f"{folder} holds records of other photos or settings; choose another folder, or "
-                "delete it"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and holds no records; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(PARTIAL):
-        leftover.unlink()  # of a run that was killed
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plan, indent=2) + "\n")
-
-
-def _run(job: Job, shards: dict[int, list[str]], workers: int | None) -> Iterable[int]:
-    workers = min(workers or os.cpu_count() or 1, len(shards))
-    if workers <= 1:
-        yield from (job.make(number, names) for number, names in shards.items())
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (job,)) as pool:
-        running = [pool.submit(_make, number, names) for number, names in shards.items()]
-        try:
-            for done in as_completed(running):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(job: Job) -> None:
-    global _job
-    _job = job
-    cv2.setNumThreads(1)
-
-
-def _make(number: int, names: list[str]) -> int:
-    return _job.make(number, names)

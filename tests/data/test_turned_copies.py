@@ -11,7 +11,7 @@ from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import preset_face_model
 from keras_scnn.parameters import FaceParameters, ParameterLayout
-from keras_scnn.reconstruct import Reconstructor
+from keras_scnn.reconstructor import Reconstructor
 
 LAYOUT = ParameterLayout(80, 51)
 

@@ -1,0 +1,145 @@
+"""``Reconstructor``: photos, boxes and crops to 3D faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from keras_scnn.cropping import FaceBox, FaceCrop, box_from_landmarks, crop_face
+from keras_scnn.detection import FaceDetector, LargestFace
+from keras_scnn.geometry.camera import transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.io import write_mesh
+from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.person import Person, Photo, fit_person
+from keras_scnn.reconstruction import Faces, Reconstruction
+from keras_scnn.texture import vertex_colors
+
+DEFAULT_PRESET = "aflw-mobilenet-0.5"
+PASSES = 2  # the second crop is cut by the first pass's landmarks
+MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
+
+Network = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class Reconstructor:
+    """Finds every face of a photo and reconstructs it.
+
+    Args:
+        preset: the trained network.
+        detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
+        network: runs the preset's branch on (M, S, S, 3) uint8 crops, e.g. a
+            ``BatchedNetwork``; None calls the branch as it is.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        detector: FaceDetector | None = None,
+        network: Network | None = None,
+    ):
+        self.preset, self._detector = preset, detector
+        self._largest = None if detector is None else LargestFace(detector, detector)
+        self._network = network or self._call_branch
+
+    @classmethod
+    def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
+        """Load a preset that comes with the package, or a preset or run folder."""
+        return cls(load_preset(name_or_path))
+
+    def __call__(self, image: np.ndarray) -> list[Reconstruction]:
+        """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""
+        boxes = self.detect(image)
+        return self.reconstruct_boxes(image, boxes) if boxes else []
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        """The standard crops of the faces of an (H, W, 3) uint8 RGB photo, the surest first."""
+        if self._detector is None:
+            self._detector = FaceDetector()
+        return self._detector.detect(image)
+
+    def largest(self, image: np.ndarray) -> Reconstruction:
+        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
+        if self._largest is None:
+            self._largest = LargestFace()
+        return self.reconstruct_boxes(image, [self._largest(image)])[0]
+
+    def fit_person(self, photos: Sequence[Photo]) -> Person:
+        """One face of all photos of one person, the largest face of each; see ``person``."""
+        return fit_person(photos, self.largest)
+
+    def reconstruct_boxes(
+        self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
+    ) -> list[Reconstruction]:
+        """Faces in given boxes, one for each; ``passes=1`` keeps the boxes as they are."""
+        return list(self.reconstruct_many([image] * len(boxes), boxes, passes))
+
+    def reconstruct_many(
+        self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox], passes: int = PASSES
+    ) -> Faces:
+        """Faces of many photos at once.
+
+        Args:
+            images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
+            boxes: M square boxes, px of these photos.
+            passes: 1 keeps the boxes as they are; 2 cuts the crops again by the landmarks found.
+
+        Raises:
+            ValueError: no box, one that is not square, or an image that is no photo.
+        """
+        if not boxes:
+            raise ValueError("there is no box; give one at least")
+        for turn in range(passes):
+            pairs = zip(images, boxes, strict=True)
+            crops = [crop_face(image, box, self.preset.input_size) for image, box in pairs]
+            faces = self._predict(crops, boxes)
+            if turn + 1 < passes:
+                found = zip(faces.landmarks, boxes, strict=True)
+                boxes = [_second_box(landmarks, box) for landmarks, box in found]
+        return faces
+
+    def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
+        model = self.preset.face_model
+        outputs = self._network(np.stack([crop.image for crop in crops]))
+        vectors = self.preset.whitening.unwhiten(outputs["parameters"])
+        told = FaceParameters.from_vector(vectors, self.preset.layout)
+        image_from_crop = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
+        pose = transform_camera(image_from_crop, told.pose)
+        expression = model.clip_expression(told.expression)
+        parameters = FaceParameters(pose, told.identity, expression)
+        return Faces(model, parameters, tuple(boxes), outputs.get("features"))
+
+    def _call_branch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self.preset.branch(crops.astype(np.float32), training=False)
+        return {key: np.asarray(value) for key, value in outputs.items()}
+
+
+def write_textured_mesh(
+    face: Reconstruction, image: np.ndarray, path: os.PathLike
+) -> np.ndarray | None:
+    """Write a face's mesh with the photo's texture, as ``io.write_mesh`` does.
+
+    Args:
+        face: found in the photo.
+        image: the photo, (H, W, 3) uint8 RGB.
+        path: its suffix chooses the format.
+
+    Returns:
+        (N, 3) uint8 RGB of the vertices; None where the face model has no texture coordinates.
+    """
+    texture = face.texture(image) if face.model.uv is not None else None
+    colors = None if texture is None else vertex_colors(face.model, texture)
+    write_mesh(path, face.vertices, face.model.triangles, face.model.uv, texture, colors)
+    return colors
+
+
+def _second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
+    """The box of the landmarks; the first one where the landmarks make no sense."""
+    try:
+        box = box_from_landmarks(landmarks, first.score)
+    except ValueError:
+        return first
+    return box if 1 / MOST_RESIZE < box.width / first.width < MOST_RESIZE else first

@@ -1,0 +1,134 @@
+"""Long work in shards: on all cores, resumable, one answer whatever the number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from keras_scnn.storage import atomic_path
+
+PLAN, PARTIAL = "plan.json", ".partial-*"
+
+
+class ShardJob(Protocol):
+    """All that a worker needs to make any shard; it can be pickled."""
+
+    def make(self, number: int, names: list[str]) -> Any:
+        """Write a shard, whole or not at all, and return what the caller wants to know of it."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256, as 64 hexadecimal digits, of anything that fits JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def claim_folder(folder: Path, plan: dict, what: str) -> None:
+    """Note what a folder is for, or see that what is there is for the same.
+
+    What a killed run left half-written is deleted.
+
+    Args:
+        folder: made if missing.
+        plan: everything that decides on the results; must fit JSON.
+        what: the folder holds, for messages.
+
+    Raises:
+        ValueError: the folder has another plan, a damaged one, or other files and no plan.
+    """
+    plan, path = json.loads(json.dumps(plan)), folder / PLAN
+    if path.is_file():
+        _check_same(folder, plan, what)
+    elif folder.is_dir() and any(not path.match(PARTIAL) for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.rglob(PARTIAL):
+        leftover.unlink(missing_ok=True)  # of a run that was killed
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(plan, indent=2) + "\n")
+
+
+def _check_same(folder: Path, plan: dict, what: str) -> None:
+    path = folder / PLAN
+    try:
+        there = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete {folder}") from error
+    differing = [key for key in {**there, **plan} if there.get(key) != plan.get(key)]
+    if differing:
+        told = "; ".join(_difference(key, there.get(key), plan.get(key)) for key in differing)
+        raise ValueError(
+            f"{folder} holds {what} of other photos or settings ({told}); choose another folder, "
+            "or delete it"
+        )
+
+
+def _difference(key: str, there: Any, now: Any) -> str:
+    short = all(len(str(value)) <= 60 for value in (there, now))
+    return f"{key}: {there!r} there, {now!r} now" if short else f"{key} differs"
+
+
+def run_shards(
+    job: ShardJob, shards: dict[int, list[str]], workers: int | None
+) -> Iterator[tuple[int, Any]]:
+    """Make shards, in processes where there are more workers than one.
+
+    A script calls this under ``if __name__ == "__main__"``. Processes end with the one that
+    started them, however that ends.
+
+    Args:
+        job: makes them.
+        shards: names by number.
+        workers: processes; None for one a core.
+
+    Yields:
+        each shard's number and what ``job.make`` said, in the order in which they are done.
+
+    Raises:
+        RuntimeError: a process died.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(shards))
+    if workers <= 1:
+        yield from ((number, job.make(number, names)) for number, names in shards.items())
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (job,)) as pool:
+        running = {pool.submit(_make, number, part): number for number, part in shards.items()}
+        try:
+            for done in as_completed(running):
+                yield running[done], done.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker process died (was there too little memory?); the same command goes on "
+                "after the last complete shard"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(job: ShardJob) -> None:
+    global _job
+    _job = job
+    cv2.setNumThreads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _make(number: int, names: Sequence[str]) -> Any:
+    return _job.make(number, list(names))

@@ -1,0 +1,68 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from skimage import data
+
+from keras_scnn.io import decode_image
+from keras_scnn.jpeg import decode_plain_jpeg
+
+PHOTO = data.astronaut()[:151, :202]
+
+
+def encoded(image: np.ndarray = PHOTO, mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 95])
+def test_the_pixels_are_those_that_pil_gives(subsampling, progressive, quality):
+    file = encoded(subsampling=subsampling, progressive=progressive, quality=quality)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(file)))
+    np.testing.assert_array_equal(decode_plain_jpeg(file), expected)
+
+
+def test_gray_becomes_three_equal_channels():
+    file = encoded(mode="L")
+    expected = np.asarray(PIL.Image.open(io.BytesIO(file)))
+    found = decode_plain_jpeg(file)
+    assert found.shape == (151, 202, 3)
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, axis=-1))
+
+
+def turned() -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return encoded(exif=exif)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [turned(), encoded(mode="CMYK"), encoded()[:-300], encoded()[:200], b"", b"\xff\xd8\xff\xd9"],
+    ids=["EXIF", "CMYK", "cut", "header", "empty", "nothing in it"],
+)
+def test_whatever_is_special_is_left_to_pil(file):
+    assert decode_plain_jpeg(file) is None
+
+
+def test_a_cut_file_is_an_error_and_a_turned_one_is_turned():
+    with pytest.raises(ValueError, match="truncated"):
+        decode_image(encoded()[:-300])
+    assert decode_image(turned()).shape == (202, 151, 3)
+
+
+def test_random_damage_gives_pixels_or_a_value_error():
+    rng = np.random.default_rng(0)
+    whole = np.frombuffer(encoded(), np.uint8)
+    for _ in range(200):
+        damaged = whole.copy()
+        damaged[rng.integers(2, len(whole), 6)] = rng.integers(0, 256, 6)
+        try:
+            found = decode_image(damaged.tobytes())
+        except ValueError:
+            continue
+        assert found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8

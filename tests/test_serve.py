@@ -1,0 +1,337 @@
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from skimage import data
+
+from keras_scnn.cropping import FaceBox
+from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.io import decode_image
+from keras_scnn.models import load_preset
+from keras_scnn.prediction import predict
+from keras_scnn.reconstructor import Reconstructor
+from keras_scnn.serve import BodyLimit, main
+
+ROOT = Path(__file__).resolve().parents[1]
+MOST_BODY = 4_000_000
+BOX = [150.0, 20.0, 300.0, 170.0]
+
+
+def encoded(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+PHOTO = encoded(data.astronaut()[:300])
+WALL = encoded(np.full((200, 200, 3), 90, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The base address of a server process, which must end cleanly on SIGTERM."""
+    pytest.importorskip("kserve", reason="extra 'serve' is not installed")
+    command = ["-m", "keras_scnn.serve", "--port", "0", "--max-body-mb", str(MOST_BODY / 1e6)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        [sys.executable, *command],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # Standard error is read all the time: a full pipe would stop the server.
+    with ThreadPoolExecutor(1) as pool:
+        errors = pool.submit(run.stderr.read)
+        told = next((m for line in run.stdout if (m := re.search(r"at (http://\S+)/v1/", line))), 0)
+        if not told:
+            pytest.fail(f"the server did not start:\n{errors.result()[-2000:]}")
+        yield told.group(1)
+        try:
+            statuses = stop(run, told.group(1))
+            assert run.wait(timeout=40) == 0, errors.result()[-2000:]
+            assert statuses == [200] * len(statuses), "a request was not answered"
+            assert "Traceback" not in errors.result()
+        finally:
+            run.kill()
+            run.stdout.close()
+
+
+def stop(run: subprocess.Popen, server: str) -> list[int]:
+    """SIGTERM while requests are on their way; their statuses."""
+    address, photo = f"{server}/v1/models/scnn:predict", {"instances": [{"b64": b64(PHOTO)}] * 8}
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(call, address, photo) for _ in range(4)]
+        time.sleep(0.3)
+        assert not all(one.done() for one in asked)
+        run.send_signal(signal.SIGTERM)
+        return [one.result()[0] for one in asked]
+
+
+@pytest.fixture(scope="module")
+def reconstructor() -> Reconstructor:
+    return Reconstructor.from_preset()
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    """(24, 120, 120, 3) uint8 synthetic faces."""
+    people = [render_person(SyntheticConfig(photos=6), person)[0] for person in range(4)]
+    return np.concatenate(people)
+
+
+def call(address: str, body=None, **headers) -> tuple[int, dict]:
+    """Status and JSON of an answer; the body is bytes or something for JSON."""
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} | {
+        key.replace("_", "-"): value for key, value in headers.items()
+    }
+    request = urllib.request.Request(address, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def predictions(server: str, instances: list) -> list[dict]:
+    status, told = call(f"{server}/v1/models/scnn:predict", {"instances": instances})
+    assert status == 200, told
+    return told["predictions"]
+
+
+def check_outputs(told: dict, face) -> None:
+    """Against a ``Reconstruction``: of single precision, and of a photo's pixels."""
+    np.testing.assert_allclose(told["parameters"], face.parameters.to_vector(), atol=2e-2)
+    np.testing.assert_allclose(told["euler_degrees"], face.euler_degrees, atol=2e-2)
+    np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=2e-2)
+
+
+def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops):
+    expected = predict_crops(crops)
+    parts = np.split(np.arange(len(crops)), 12)
+    with ThreadPoolExecutor(12) as pool:
+        asked = [[crops[i].tolist() for i in part] for part in parts]
+        answers = list(pool.map(lambda one: predictions(server, one), asked))
+    rows = [row for answer in answers for row in answer]
+    for name, value in expected.items():
+        found = np.array([row[name] for row in rows])
+        np.testing.assert_allclose(found, value, atol=2e-2, rtol=1e-4, err_msg=name)
+
+
+def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
+    preset = load_preset("aflw-mobilenet-0.5")
+    told = predict(preset, crops)
+    expression = preset.face_model.clip_expression(told.parameters.expression)
+    points = preset.face_model.landmarks(told.parameters.identity, expression)
+    pose = told.parameters.pose
+    return {
+        "parameters": np.concatenate(
+            [pose.reshape(-1, 12), told.parameters.identity, expression], axis=1
+        ),
+        "euler_degrees": np.degrees(told.euler),
+        "landmarks": np.einsum("mij,mnj->mni", pose[:, :, :3], points) + pose[:, None, :, 3],
+    }
+
+
+def test_photos_with_and_without_a_box(server, reconstructor):
+    photo = {"b64": b64(PHOTO)}
+    instances = [photo, {"b64": b64(WALL)}, {**photo, "box": BOX}, {"photo": photo, "box": BOX}]
+    found, nobody, boxed, named = predictions(server, instances)
+    image = decode_image(PHOTO)
+    (face,) = reconstructor(image)
+    (told,) = found["faces"]
+    check_outputs(told, face)
+    np.testing.assert_allclose(told["box"], face.box.as_array(), atol=2e-2)
+    assert told["score"] == pytest.approx(face.box.score, abs=1e-5)
+    assert nobody == {"faces": []}
+    (face,) = reconstructor.reconstruct_boxes(image, [FaceBox(*BOX)], passes=1)
+    check_outputs(boxed, face)
+    assert named == boxed
+
+
+def infer(server: str, body, **headers) -> tuple[int, dict]:
+    return call(f"{server}/v2/models/scnn/infer", body, **headers)
+
+
+def tensors(told: dict) -> dict[str, np.ndarray]:
+    return {one["name"]: np.reshape(one["data"], one["shape"]) for one in told["outputs"]}
+
+
+def test_the_v2_protocol_says_the_same(server, crops):
+    image = {"name": "image", "shape": [2, 120, 120, 3], "datatype": "UINT8"}
+    flat = crops[:2].ravel()
+    status, told = infer(server, {"id": "7", "inputs": [{**image, "data": flat.tolist()}]})
+    assert status == 200 and told["id"] == "7" and told["model_name"] == "scnn"
+    expected = predictions(server, crops[:2].tolist())
+    for name, value in tensors(told).items():
+        np.testing.assert_allclose(value, [row[name] for row in expected], atol=1e-2)
+    binary = {**image, "parameters": {"binary_data_size": flat.size}}
+    wanted = [{"name": "landmarks"}]
+    header = json.dumps({"inputs": [binary], "outputs": wanted}).encode()
+    kind = {"Content_Type": "application/octet-stream"}
+    size = {"Inference_Header_Content_Length": str(len(header))}
+    status, told = infer(server, header + flat.tobytes(), **kind, **size)
+    assert status == 200 and list(tensors(told)) == ["landmarks"]
+    landmarks = [row["landmarks"] for row in expected]
+    np.testing.assert_allclose(tensors(told)["landmarks"], landmarks, atol=1e-2)
+    assert infer(server, header + flat.tobytes()[:99], **kind, **size)[0] == 400
+
+
+def test_photos_in_the_v2_protocol(server, reconstructor):
+    texts = [b64(PHOTO), b64(WALL), b64(PHOTO)]
+    photo = {"name": "photo", "shape": [3], "datatype": "BYTES", "data": texts}
+    status, told = infer(server, {"inputs": [photo]})
+    assert status == 200, told
+    found = tensors(told)
+    assert found["photo_index"].tolist() == [0, 2]
+    (face,) = reconstructor(decode_image(PHOTO))
+    for i in range(2):
+        check_outputs({name: value[i] for name, value in found.items()}, face)
+    box = {"name": "box", "shape": [3, 4], "datatype": "FP32", "data": BOX * 3}
+    status, told = infer(server, {"inputs": [photo, box]})
+    assert status == 200 and tensors(told)["landmarks"].shape == (3, 68, 3)
+    wall = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [b64(WALL)]}
+    status, told = infer(server, {"inputs": [wall]})
+    assert status == 200 and tensors(told)["landmarks"].shape == (0, 68, 3)
+
+
+def test_health(server):
+    for path in ("/", "/v2/health/live", "/v2/health/ready", "/v1/models/scnn", "/v2/models/scnn"):
+        assert call(server + path)[0] == 200, path
+    assert call(f"{server}/v2/models/scnn/ready")[1] == {"name": "scnn", "ready": True}
+
+
+CROP = np.zeros((120, 120, 3), int)
+WRONG = {
+    "no JSON": (b"{", "Unrecognized request format"),
+    "a list": ([1], "must be a JSON object"),
+    "no instances": ({"inputs": [1]}, 'expected \\"instances\\"'),
+    "empty": ({"instances": []}, "not empty"),
+    "signature": ({"instances": [1], "signature_name": "x"}, "signature_name is 'x'"),
+    "number": ({"instances": [3]}, "instances[0]: a crop is nested lists"),
+    "shape": ({"instances": [CROP.tolist(), [[1]]]}, "instances[1]: a crop has the shape (1, 1)"),
+    "ragged": ({"instances": [[[1], [1, 2]]]}, "equal lengths"),
+    "range": ({"instances": [(CROP + 256).tolist()]}, "whole numbers from 0 to 255"),
+    "fractions": ({"instances": [(CROP + 0.5).tolist()]}, "whole numbers from 0 to 255"),
+    "base64": ({"instances": [{"b64": "!!"}]}, "instances[0]: not base64"),
+    "no text": ({"instances": [{"b64": 3}]}, "base64 text, not int"),
+    "bad JPEG": ({"instances": [{"b64": b64(b"nope")}]}, "not a readable image"),
+    "cut JPEG": ({"instances": [{"b64": b64(PHOTO[:5000])}]}, "truncated"),
+    "long box": ({"instances": [{"b64": b64(PHOTO), "box": [0, 0, 5, 9]}]}, "must be square"),
+    "no box": ({"instances": [{"b64": b64(PHOTO), "box": "here"}]}, "four numbers"),
+    "NaN box": (
+        {"instances": [{"b64": b64(PHOTO), "box": [0, 0, 5, -5]}]}, "finite edges with x1 > x0"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_request_is_told_what_is_wrong(server, what):
+    body, reason = WRONG[what]
+    status, told = call(f"{server}/v1/models/scnn:predict", body)
+    assert status == 400
+    assert reason.replace("\\", "") in told["error"]
+
+
+def test_a_photo_of_very_many_pixels_is_not_decoded(server):
+    file = io.BytesIO()
+    PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
+    body = {"instances": [{"b64": b64(file.getvalue())}]}
+    status, told = call(f"{server}/v1/models/scnn:predict", body)
+    assert status == 400 and "9000 x 9000 px" in told["error"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [],
+        [{"name": "image"}],
+        [{"name": "other", "shape": [1], "datatype": "FP32", "data": [1]}],
+        [{"name": "image", "shape": [1, 120, 120, 3], "datatype": "UINT8", "data": [1, 2]}],
+        [{"name": "image", "shape": [1], "datatype": "UINT8", "data": [999]}],
+        [{"name": "image", "shape": [1], "datatype": "UINT8", "data": ["x"]}],
+        [{"name": "image", "shape": [1], "datatype": "SOUND", "data": [1]}],
+        [{"name": "photo", "shape": [1], "datatype": "BYTES", "data": ["!!"]}],
+        [{"name": "photo", "shape": [0], "datatype": "BYTES", "data": []}],
+    ],
+)
+def test_a_wrong_v2_request_is_a_client_error(server, inputs):
+    status, told = infer(server, {"inputs": inputs})
+    assert 400 <= status < 500 and told
+
+
+def test_other_models_large_bodies_and_other_kinds(server):
+    address = f"{server}/v1/models/scnn:predict"
+    status, told = call(f"{server}/v1/models/nobody:predict", {"instances": [CROP.tolist()]})
+    assert status == 404 and "nobody" in told["error"]
+    status, told = call(address, b" " * (MOST_BODY + 1))
+    assert status == 413 and "larger than 4,000,000 bytes" in told["error"]
+    assert call(address, b"text", Content_Type="text/plain")[0] == 400
+    # Nobody takes the model away.
+    assert call(f"{server}/v2/repository/models/scnn/unload", b"")[0] == 403
+    assert call(f"{server}/v1/models/scnn")[0] == 200
+
+
+def test_the_documented_json_is_json():
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 5 and all(isinstance(json.loads(block), dict) for block in blocks)
+
+
+def test_a_body_whose_length_is_not_told_is_limited_too():
+    sent, told = [], [b"a" * 60, b"b" * 60, b"c" * 10]
+    parts = [{"type": "http.request", "body": p, "more_body": p[:1] != b"c"} for p in told]
+
+    async def app(scope, receive, send):
+        sent.append((await receive())["body"])
+
+    async def receive():
+        return parts.pop(0)
+
+    async def send(message):
+        sent.append(message.get("status", message.get("body")))
+
+    scope = {"type": "http", "path": "/", "headers": []}
+    asyncio.run(BodyLimit(app, most_bytes=100)(scope, receive, send))
+    assert sent == [413, b'{"error": "the body is larger than 100 bytes"}']
+    parts[:] = [{"type": "http.request", "body": b"x" * 100}]
+    sent.clear()
+    asyncio.run(BodyLimit(app, most_bytes=100)(scope, receive, send))
+    assert sent == [b"x" * 100]
+
+
+def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "kserve", None)
+    monkeypatch.setitem(sys.modules, "kserve.model_server", None)
+    assert main(["--port", "0"]) == 2
+    assert "pip install 'keras_scnn[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nothing"], "no preset 'nothing'"),
+        (["--port", "99999"], "port"),
+        (["--threads", "0"], "must be above 0"),
+    ],
+)
+def test_wrong_options_are_named(capsys, options, message):
+    pytest.importorskip("kserve", reason="extra 'serve' is not installed")
+    assert main([*options, *([] if "--port" in options else ["--port", "0"])]) == 2
+    assert message in capsys.readouterr().err
