@@ -126,7 +126,8 @@ def _averaged(patch: np.ndarray, block: int) -> np.ndarray:
     patch = np.pad(patch, ((0, rows), (0, columns), (0, 0)), mode="edge")
     height, width = np.array(patch.shape[:2]) // block
     blocks = patch.reshape(height, block, width, block, 3)
-    return np.floor(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5)
+    means = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return np.floor(means + 0.5) if block == 2 else np.rint(means)  # halves as OpenCV rounds them
 
 
 def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:

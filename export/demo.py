@@ -1,0 +1,173 @@
+"""The browser page: ``python -m keras_scnn.export.demo [PRESET]``.
+
+Exports the preset, builds the page in ``web/`` with Node.js, serves both on this machine and opens
+the browser. The build is kept in a cache folder, so the next start needs no Node.js. Everything
+comes from this machine; the network is used only once, by npm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import webbrowser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+from keras_scnn.blazeface import model_path
+from keras_scnn.evaluation.shape import shape_coordinates
+from keras_scnn.export.metadata import build_metadata, read_card
+from keras_scnn.export.tflite import QUANTIZE, write_tflite
+from keras_scnn.models import Preset, load_preset
+from keras_scnn.reconstructor import DEFAULT_PRESET
+
+SOURCES = Path(__file__).resolve().parent / "web"
+CACHE = Path.home() / ".cache" / "keras_scnn"
+NOT_SOURCES = ("node_modules", "dist")
+WASM = Path("node_modules") / "@litertjs" / "core" / "wasm"
+DIGITS = 6  # of numbers in model.json
+
+
+def build_page(cache: Path) -> Path:
+    """The folder in which the page is built, by ``npm ci`` and Vite where that is not done yet.
+
+    Raises:
+        RuntimeError: Node.js is missing, or the build fails.
+    """
+    folder = cache / f"web-{_fingerprint()}"
+    if (folder / "dist" / "index.html").is_file():
+        return folder
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm is not installed; the page is built with Node.js 20 or later")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as aside:
+        work = Path(aside) / "web"
+        shutil.copytree(SOURCES, work, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+        for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+            print(f"npm {' '.join(words)} ...", flush=True)
+            done = subprocess.run([npm, *words], cwd=work, capture_output=True, text=True)
+            if done.returncode:
+                last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+                raise RuntimeError(f"npm {' '.join(words)} failed in the page's folder:\n{last}")
+        os.replace(work, folder)
+    return folder
+
+
+def _fingerprint() -> str:
+    """Short hash of the page's sources."""
+    found = hashlib.sha256()
+    for path in sorted(SOURCES.rglob("*")):
+        inside = path.relative_to(SOURCES)
+        if path.is_file() and inside.parts[0] not in NOT_SOURCES:
+            found.update(f"{inside.as_posix()}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
+    """Write what the page loads: ``scnn.tflite``, ``blazeface.tflite`` and ``model.json``."""
+    card = read_card(name)
+    write_tflite(folder / "scnn.tflite", preset, precision, True, None, name, card)
+    shutil.copyfile(model_path(), folder / "blazeface.tflite")
+    (folder / "model.json").write_text(json.dumps(describe(preset, name)))
+
+
+def describe(preset: Preset, name: str) -> dict:
+    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts."""
+    model, identity = preset.face_model, preset.layout.identity
+    coordinates = shape_coordinates(model, np.eye(model.n_identity))
+    return {
+        "crop": build_metadata(preset, name)["crop"],
+        "triangles": model.triangles.ravel().tolist(),
+        "identity": [identity.start, identity.stop],
+        "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
+        "verification": preset.metadata.get("verification"),
+    }
+
+
+class PageHandler(SimpleHTTPRequestHandler):
+    """Serves the built page, LiteRT's WebAssembly under /wasm/ and the networks under /model/."""
+
+    extensions_map = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+        ".tflite": "application/octet-stream",
+    }
+
+    def __init__(self, *args, page: Path, model: Path, **kwargs):
+        self.homes = {"wasm": page / WASM, "model": model}
+        super().__init__(*args, directory=str(page / "dist"), **kwargs)
+
+    def translate_path(self, path: str) -> str:
+        first, _, rest = unquote(urlsplit(path).path).lstrip("/").partition("/")
+        if first in self.homes and "/" not in rest and rest not in ("", ".", ".."):
+            return str(self.homes[first] / rest)
+        return super().translate_path(path)
+
+    def end_headers(self) -> None:
+        # LiteRT's threads need a page that is isolated from other origins.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, *args) -> None:
+        """Say nothing: one page makes a dozen requests."""
+
+
+def make_server(page: Path, model: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the page on 127.0.0.1; port 0 takes a free one."""
+    handler = functools.partial(PageHandler, page=page, model=model)
+    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
+    parser = argparse.ArgumentParser("python -m keras_scnn.export.demo", description=__doc__)
+    add = parser.add_argument
+    add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
+    known = [precision for precision in QUANTIZE if precision != "int8"]  # needs photos
+    add("--quantize", choices=known, default="float32", help="precision of the network")
+    add("--port", type=int, default=8000, help="of 127.0.0.1; 0 takes a free one (8000)")
+    add("--cache", type=Path, default=CACHE, help="where the built page is kept")
+    add("--no-open", action="store_true", help="do not open the browser")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
+    args = parse(arguments)
+    try:
+        preset = load_preset(args.preset)
+        page = build_page(args.cache)
+        with tempfile.TemporaryDirectory() as folder:
+            print("exporting the network ...", flush=True)
+            write_model(Path(folder), preset, args.preset, args.quantize)
+            with make_server(page, Path(folder), args.port) as server:
+                address = f"http://127.0.0.1:{server.server_address[1]}/"
+                print(f"serving {address} (Ctrl-C ends it)", flush=True)
+                if not args.no_open:
+                    webbrowser.open(address)
+                server.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

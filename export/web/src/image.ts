@@ -1,0 +1,109 @@
+// Crops as keras_scnn.cropping cuts them: boxes are half-open pixel slices, pixel centers stand at
+// integers, whole blocks are averaged first, and what lies outside of the photo is black.
+
+export interface Box {
+  x0: number;
+  y0: number;
+  side: number;
+}
+
+export interface Size {
+  width: number;
+  height: number;
+}
+
+/** A square of a photo as size x size x 3 numbers from 0 to 255. */
+export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array<ArrayBuffer> {
+  const block = Math.max(1, Math.round(box.side / size));
+  const patch = averagedPatch(photo, box, block);
+  const places = (low: number, start: number) =>
+    Array.from({ length: size }, (_, i) => (((i + 0.5) * box.side) / size + start - low) / block - 0.5);
+  const columns = places(patch.x, box.x0);
+  const rows = places(patch.y, box.y0);
+  const crop = new Uint8Array(size * size * 3);
+  let at = 0;
+  for (const row of rows) {
+    for (const column of columns) {
+      for (let channel = 0; channel < 3; channel++) {
+        crop[at++] = rint(sample(patch, column, row, channel));
+      }
+    }
+  }
+  return crop;
+}
+
+interface Patch extends Size {
+  x: number;
+  y: number;
+  values: Uint8Array;
+}
+
+function averagedPatch(photo: ImageData, box: Box, block: number): Patch {
+  const range = (start: number, limit: number): [number, number] => {
+    const low = clamp(Math.floor(start) - 2 * block, 0, limit - 1);
+    return [low, clamp(Math.ceil(start + box.side) + 2 * block, low + 1, limit)];
+  };
+  const [left, right] = range(box.x0, photo.width);
+  const [top, bottom] = range(box.y0, photo.height);
+  const width = Math.ceil((right - left) / block);
+  const height = Math.ceil((bottom - top) / block);
+  const values = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let channel = 0; channel < 3; channel++) {
+        let sum = 0;
+        for (let j = 0; j < block; j++) {
+          const row = Math.min(top + y * block + j, bottom - 1);
+          for (let i = 0; i < block; i++) {
+            const column = Math.min(left + x * block + i, right - 1);
+            sum += photo.data[4 * (row * photo.width + column) + channel];
+          }
+        }
+        const mean = sum / (block * block);
+        values[3 * (y * width + x) + channel] = block === 2 ? Math.floor(mean + 0.5) : rint(mean);
+      }
+    }
+  }
+  return { x: left, y: top, width, height, values };
+}
+
+function sample(patch: Patch, x: number, y: number, channel: number): number {
+  const [left, top] = [Math.floor(x), Math.floor(y)];
+  const [right, down] = [x - left, y - top];
+  const at = (column: number, row: number) =>
+    column < 0 || row < 0 || column >= patch.width || row >= patch.height
+      ? 0
+      : patch.values[3 * (row * patch.width + column) + channel];
+  const upper = at(left, top) * (1 - right) + at(left + 1, top) * right;
+  const lower = at(left, top + 1) * (1 - right) + at(left + 1, top + 1) * right;
+  return upper * (1 - down) + lower * down;
+}
+
+/** Halves to the even neighbor, as OpenCV rounds the means of blocks other than 2 x 2. */
+function rint(value: number): number {
+  const low = Math.floor(value);
+  const isHalf = value - low === 0.5;
+  return isHalf ? low + (low % 2) : Math.round(value);
+}
+
+export function clamp(value: number, low: number, high: number): number {
+  return Math.min(Math.max(value, low), high);
+}
+
+/** The standard crop of points (x, y, depth, x, ...), px: see cropping.box_from_landmarks. */
+export function boxOfLandmarks(points: Float32Array): Box {
+  const low = [Infinity, Infinity];
+  const high = [-Infinity, -Infinity];
+  for (let i = 0; i < points.length; i += 3) {
+    for (const axis of [0, 1]) {
+      low[axis] = Math.min(low[axis], points[i + axis]);
+      high[axis] = Math.max(high[axis], points[i + axis]);
+    }
+  }
+  const side = Math.hypot(high[0] - low[0], high[1] - low[1]);
+  return squareAt((low[0] + high[0]) / 2 + 0.5, (low[1] + high[1]) / 2 + 0.5, side);
+}
+
+export function squareAt(x: number, y: number, side: number): Box {
+  return { x0: x - side / 2, y0: y - side / 2, side };
+}

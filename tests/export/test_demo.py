@@ -1,0 +1,160 @@
+"""The browser page, in a real browser where there is one."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+
+from keras_scnn.export import demo
+from keras_scnn.export.lite import LiteReconstructor
+from keras_scnn.io import read_image
+from keras_scnn.models import load_preset
+from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
+BROWSE = Path(__file__).with_name("browse.mjs")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("npm")),
+    reason="needs Node.js with npm, and Chromium (or its path in CHROMIUM)",
+)
+MOST_MM = 0.1
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    demo.write_model(folder, load_preset(DEFAULT_PRESET), DEFAULT_PRESET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page's folder, built."""
+    asked = subprocess.run(["npm", "view", "vite", "version"], capture_output=True, timeout=60)
+    if asked.returncode:
+        pytest.skip("npm's registry cannot be reached")
+    return demo.build_page(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def served(networks, tmp_path):
+    """Address of a page without a build: a text in each of its homes."""
+    for place in ("dist/index.html", "secret.txt", str(demo.WASM / "litert.wasm")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(place)
+    with demo.make_server(tmp_path, networks, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_what_the_page_loads_fits_together(networks):
+    told = json.loads((networks / "model.json").read_text())
+    lite = LiteReconstructor(networks / "scnn.tflite")
+    count = lite.metadata["face_model"]["vertices"]
+    assert len(told["triangles"]) == 3 * lite.metadata["face_model"]["triangles"]
+    assert min(told["triangles"]) >= 0 and max(told["triangles"]) == count - 1
+    assert told["crop"] == lite.metadata["crop"]
+    assert (networks / "blazeface.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
+    told = json.loads((networks / "model.json").read_text())
+    model = load_preset(DEFAULT_PRESET).face_model
+    identity = np.random.default_rng(0).normal(size=(2, model.n_identity))
+    shapes = model.vertices(identity)
+    expected = np.sqrt(np.square(shapes[0] - shapes[1]).sum(axis=1).mean())
+    page = np.linalg.norm((identity[0] - identity[1]) @ np.array(told["coordinates"]))
+    assert page == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_server_gives_each_part_with_its_type_and_isolation(served):
+    for place, kind in (
+        ("/", "text/html"),
+        ("/wasm/litert.wasm", "application/wasm"),
+        ("/model/model.json", "application/json"),
+    ):
+        with urllib.request.urlopen(served + place) as answer:
+            assert answer.headers["Content-Type"] == kind
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+
+
+@pytest.mark.parametrize("place", ["/secret.txt", "/../secret.txt", "/wasm/..%2fsecret.txt", "/x"])
+def test_the_server_gives_nothing_else(served, place):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(served + place)
+
+
+def test_without_node_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo.main(["--no-open", "--cache", str(tmp_path / "cache")]) == 2
+    assert "npm is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, capsys):
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho no such registry >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    assert demo.main(["--no-open", "--cache", str(tmp_path / "cache")]) == 2
+    assert "no such registry" in capsys.readouterr().err
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unknown_preset_is_one_clear_line(tmp_path, capsys):
+    assert demo.main(["nobody", "--no-open", "--cache", str(tmp_path)]) == 2
+    assert "no preset 'nobody'" in capsys.readouterr().err
+
+
+@needs_browser
+def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
+    photo = pytest.importorskip("skimage.data").astronaut()
+    for name, image in (("photo.png", photo), ("other.png", photo[:, ::-1])):
+        cv2.imwrite(str(tmp_path / name), image[..., ::-1])
+    with demo.make_server(page, networks, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        words = [page, address, "photo.png", "other.png", "page"]
+        done = subprocess.run(
+            ["node", BROWSE, *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "CHROMIUM": CHROMIUM},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    face = Reconstructor.from_preset().largest(photo)
+    vertices = np.reshape(told["vertices"], (-1, 3))
+    assert np.linalg.norm(vertices - face.vertices, axis=1).max() < MOST_MM
+    assert np.abs(np.reshape(told["landmarks"], (-1, 3)) - face.landmarks).max() < 0.2
+    mesh = trimesh.load(BytesIO(bytes(told["glb"])), file_type="glb", force="mesh")
+    assert len(mesh.faces) == len(face.model.triangles)
+    np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
+    assert "mm apart" in told["verdict"]
+    assert "notes.txt is no picture" in told["refusal"]
+    assert told["foreign"] == []  # nothing came from elsewhere
+    assert not told["overflow"]  # the page fits a phone
+    assert [text for text in told["problems"] if not text.startswith(("INFO", "WARNING"))] == []
+    for name in ("page-desktop.png", "page-phone.png"):
+        assert read_image(tmp_path / name).std() > 20
+
+
+@needs_browser
+def test_the_units_of_the_page_pass(page):
+    done = subprocess.run(["npm", "test"], cwd=page, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
