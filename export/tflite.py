@@ -161,17 +161,21 @@ def _recipe(content: bytes, quantize: str) -> list[dict]:
 
 
 def _tail(content: bytes) -> list[str]:
-    """Names of the outputs of the backbone's last operations, from a convolution on."""
+    """Names of the outputs of each backbone's last operations, from a convolution on."""
     from ai_edge_litert.tools.flatbuffer_utils import BuiltinOperator, read_model_from_bytearray
 
     model = read_model_from_bytearray(bytearray(content))
     graph, codes = model.subgraphs[0], [code.builtinCode for code in model.operatorCodes]
-    outputs = [(codes[o.opcodeIndex], graph.tensors[o.outputs[0]].name) for o in graph.operators]
-    backbone = [
-        (code, name.decode()) for code, name in outputs if re.search(BACKBONE, name.decode())
-    ]
-    dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
-    return [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
+    backbones: dict[str, list] = {}  # one, or two in a mirrored network
+    for operation in graph.operators:
+        name = graph.tensors[operation.outputs[0]].name.decode()
+        if found := re.search(BACKBONE, name):
+            backbones.setdefault(found[0], []).append((codes[operation.opcodeIndex], name))
+    tail = []
+    for backbone in backbones.values():
+        dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]
+        tail += [name for _, name in backbone[dense[-FLOAT_CONVOLUTIONS] :]]
+    return tail
 
 
 def metadata_of(path: str | os.PathLike) -> dict:

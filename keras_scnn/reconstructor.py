@@ -18,7 +18,7 @@ from keras_scnn.person import Person, Photo, fit_person
 from keras_scnn.reconstruction import Faces, Reconstruction
 from keras_scnn.texture import vertex_colors
 
-DEFAULT_PRESET = "aflw-mobilenet-0.5"
+DEFAULT_PRESET = "mobile"
 PASSES = 2  # the second crop is cut by the first pass's landmarks
 MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 

@@ -76,7 +76,7 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
     found = rows(tmp_path)
     names = [f"{i:02d}.png" for i in range(10)]
     assert [row["photo"] for row in found] == [*names, "10.png"]
-    preset = load_preset("aflw-mobilenet-0.5")
+    preset = load_preset("mobile")
     told = predict(preset, np.stack([read_image(crop_folder / name) for name in names]))
     for i, row in enumerate(found[:10]):
         np.testing.assert_allclose(row["identity"], told.parameters.identity[i], atol=1e-3)
@@ -97,7 +97,7 @@ def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
     reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
     schema = pq.read_schema(part_path(tmp_path, 0))
     told = json.loads(schema.metadata[b"keras_scnn"])
-    assert told["preset"] == "aflw-mobilenet-0.5" and told["face_model"] == "open_face"
+    assert told["preset"] == "mobile" and told["face_model"] == "open_face"
     assert told["command"] == "the command" and told["keras_scnn_version"]
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
@@ -205,7 +205,7 @@ def test_a_foreign_part_is_refused(tmp_path, crop_folder):
 def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)
-    preset = load_preset("aflw-mobilenet-0.5")
+    preset = load_preset("mobile")
     shifted = Whitening(preset.whitening.mean + 0.1, preset.whitening.scale)
     save_preset(tmp_path / "other", dataclasses.replace(preset, whitening=shifted))
     other = dataclasses.replace(CROPS, preset=str(tmp_path / "other"))

@@ -17,7 +17,6 @@ from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction import Reconstruction
-from keras_scnn.reconstructor import DEFAULT_PRESET
 
 CALIBRATION = {
     "shape": {"a": -2.0, "b": 4.0},
@@ -40,7 +39,7 @@ class Finds:
 
 @pytest.fixture(scope="module")
 def preset():
-    return load_preset(DEFAULT_PRESET)
+    return load_preset("aflw-mobilenet-0.5")  # without a feature head
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,17 @@ def test_02_trains_on_pairs(tmp_path, monkeypatch):
     assert "['preset.json', 'weights.npz']" in printed(notebook)
 
 
+def test_03_measures_and_exports(tmp_path, monkeypatch):
+    pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
+    notebook = execute("03_evaluate_and_export.ipynb", tmp_path, monkeypatch)
+    told = printed(notebook)
+    error = re.search(r"landmark error 2D, mean of bins +(\S+) %", told)
+    assert 1 < float(error[1]) < 10
+    assert "broken limits: []" in told
+    assert "'vertices': (3490, 3)" in told
+    assert n_pictures(notebook) == 2
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_what_is_committed_was_run_in_order_without_an_error(path):
     notebook = nbformat.read(path, as_version=4)

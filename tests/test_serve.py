@@ -136,7 +136,7 @@ def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops)
 
 
 def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
-    preset = load_preset("aflw-mobilenet-0.5")
+    preset = load_preset("mobile")
     told = predict(preset, crops)
     expression = preset.face_model.clip_expression(told.parameters.expression)
     points = preset.face_model.landmarks(told.parameters.identity, expression)

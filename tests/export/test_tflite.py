@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import numpy as np
@@ -9,8 +10,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.flatbuffer import read_metadata, with_metadata
+from keras_scnn.export.runtimes import open_artefact, run_all
 from keras_scnn.export.tflite import QUANTIZE, metadata_of, write_tflite
 from keras_scnn.export.verify import reference_outputs
+from keras_scnn.models import build_mirrored
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
 # Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and
@@ -68,6 +71,19 @@ def test_int8_computes_the_backbone_in_8_bits_and_heads_and_decoding_in_float(sm
     heads = [kind for name, kind in found if name in ("FULLY_CONNECTED", "BATCH_MATMUL", "ATAN2")]
     assert len(heads) > 10
     assert set(heads) == {np.float32}
+
+
+def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits(small, tmp_path):
+    preset = small.preset
+    branch = build_mirrored(preset.branch, preset.face_model, preset.whitening)
+    mirrored = dataclasses.replace(preset, branch=branch)
+    write_tflite(tmp_path / "twice.tflite", mirrored, "int8", True, small.crops[::2])
+    once, twice = (path.stat().st_size for path in (small.files["int8"], tmp_path / "twice.tflite"))
+    assert twice < 1.3 * once  # the weights are there once
+    told = run_all(open_artefact(tmp_path / "twice.tflite"), small.crops[1::2])
+    expected = reference_outputs(mirrored, small.crops[1::2])
+    error = np.linalg.norm((told["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
+    assert error.mean() < TOLERANCE_PX["int8"]
 
 
 def test_the_metadata_travels_with_the_file(small):
