@@ -339,6 +339,12 @@ def written_files() -> list[Path]:
     return [p for p in paths if p.is_file() and p.suffix in text]
 
 
+def test_no_two_test_files_have_one_name():
+    # pytest imports them by their names alone, for the folders are no packages.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_no_file_names_a_path_of_somebodys_machine():
     place = re.compile(r"(?<![\w.~}])/(?:home|Users|root|work|tmp|mnt|media|scratch)/\w+")
     found = [

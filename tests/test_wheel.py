@@ -72,6 +72,9 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     files = {p for p in modules | assets if "__pycache__" not in p.parts}
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}
+    web = ROOT / "export" / "web"
+    page = [*web.glob("*.*"), *(web / "src").iterdir()]  # node_modules and dist stay at home
+    expected |= {f"keras_scnn/{p.relative_to(ROOT).as_posix()}" for p in page if p.is_file()}
     assert packed == expected
     assert tops == {"keras_scnn"}
 
