@@ -26,7 +26,7 @@ from keras_scnn.storage import atomic_path
 
 SIGNATURE = "reconstruct"
 QUANTIZE = ("float32", "float16", "dynamic", "int8")
-BACKBONE = r"^(mirrored\w*/)?branch\w*/(?!parameters|features)"  # names of tensors
+BACKBONE = r"^(mirrored\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
 FEATURE_HEAD = r"^(mirrored\w*/)?branch\w*/features_"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
 

@@ -27,7 +27,7 @@ from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.warm_start import copy_network, warm_start
+from keras_scnn.models.warm_start import copy_network, solve_dense, warm_start
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import Whitening
 from keras_scnn.train_config import TrainConfig, find_records, recipe_path
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> RecordResults:
     whitening = Whitening.from_samples(records.parameters[seen])
     network = BUILD[config.batches](config, mixture, model, whitening)
     if config.start and not read_state(folder).checkpoint:
-        take_over(config, network.get_layer("branch"), records, seen, whitening)
+        take_over(config, network, records, seen, whitening)
     state = fit(config, network, mixture, model, whitening, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
@@ -87,19 +87,23 @@ def train(config: TrainConfig) -> RecordResults:
 
 def take_over(
     config: TrainConfig,
-    branch: keras.Model,
+    network: keras.Model,
     records: FaceRecords,
     seen: np.ndarray,
     whitening: Whitening,
 ) -> None:
-    """Bring the branch to where the preset is that the settings start from."""
-    source = load_preset(config.start)
+    """Bring the network to where the preset is that the settings start from."""
+    source, branch = load_preset(config.start), network.get_layer("branch")
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
     if config.start_with == "network":
         copy_network(branch, source, whitening)
-        return
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
-    labels = whitening.whiten(records.parameters[chosen])
-    warm_start(branch, source.core, records.images[chosen], labels)
+    else:
+        labels = whitening.whiten(records.parameters[chosen])
+        warm_start(branch, source.core, records.images[chosen], labels)
+    if "embedding" in network.output:  # random, it would spoil features that are good already
+        known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
+        layer = network.get_layer("embedding")
+        solve_dense(network, layer, records.images[known], records.embedding[known])
 
 
 def fit(

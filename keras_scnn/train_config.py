@@ -45,6 +45,7 @@ class TrainConfig:
     encoder_weights: str = _option("", "'imagenet': Keras's weights, with --start ''; else random")
     feature_size: int = _option(512, "length of the identity feature")
     feature_channels: int = _option(0, "of a feature head that weighs places; 0: pools them")
+    identity_encoder: bool = _option(False, "groups: a second encoder, which tells people apart")
     steps: int = _option(1400, "batches to train on")
     minutes: float = _option(5.0, "training time at most; 0 for no limit")
     batches: str = _option("pairs", "'pairs', or 'groups': some photos each of some people")
@@ -89,6 +90,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is '{getattr(self, name)}'; known are {', '.join(known)}")
         if self.augment_on == "host" and self.batches != "groups":
             raise ValueError("augment_on 'host' is for batches of 'groups'")
+        if self.identity_encoder and self.batches != "groups":
+            raise ValueError("identity_encoder is for batches of 'groups'")
         if self.contrast_form == "exponential" and not self.margin > 0:
             raise ValueError("contrast_form 'exponential' needs a margin above 0, its Q")
 

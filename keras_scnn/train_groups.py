@@ -56,7 +56,8 @@ def build_groups(
     size, embedding = mixture.records.images.shape[1], mixture.records.embedding
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
     layout = ParameterLayout(model.n_identity, model.n_expression)
-    branch = build_branch(encoder, layout, config.feature_size, config.feature_channels)
+    sizes = config.feature_size, config.feature_channels
+    branch = build_branch(encoder, layout, *sizes, config.identity_encoder)
     inside = config.augmentation if config.augment_on == "device" else 0.0
     known = 0 if embedding is None else embedding.shape[1]
     network = build_group(branch, model, whitening, known, inside)

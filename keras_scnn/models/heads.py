@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_scnn.models.identity_encoder import identity_features
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 
@@ -19,6 +20,7 @@ def build_branch(
     layout: ParameterLayout,
     feature_size: int = FEATURE_SIZE,
     feature_channels: int = 0,
+    identity_encoder: bool = False,
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
@@ -30,17 +32,22 @@ def build_branch(
             parameters are. Else the feature head weighs the places of the encoder's feature map
             apart, in so many channels, for a face's parts are always at the same places (global
             depthwise convolution: Chen et al., "MobileFaceNets", 2018).
+        identity_encoder: the feature is linear in the output of an encoder of its own instead (see
+            ``models.identity_encoder``), and the parameters are linear in both encoders' outputs.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
     """
-    hidden = encoder.output
+    hidden, looked = encoder.output, encoder.output
+    if identity_encoder:
+        hidden = identity_features(encoder.inputs[0])
+        looked = keras.layers.Concatenate(name="both_encoders")([looked, hidden])
     outputs = {
-        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(hidden)
+        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(looked)
     }
     if feature_size:
-        if feature_channels:
+        if feature_channels and not identity_encoder:
             hidden = _weigh_places(encoder.layers[-1].input, feature_channels)
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)

@@ -18,6 +18,7 @@ import numpy as np
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.encoder import build_encoder
 from keras_scnn.models.heads import build_branch
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.mirrored import build_mirrored
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
@@ -79,6 +80,11 @@ class Preset:
         layers = [layer for layer in self.core.layers if layer.name == "features_mix"]
         return layers[0].filters if layers else 0
 
+    @property
+    def has_identity_encoder(self) -> bool:
+        """A second encoder tells people apart; see ``models.identity_encoder``."""
+        return any(layer.name.startswith(PREFIX) for layer in self.core.layers)
+
 
 def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     """Write the folder's two files, each whole or not at all, the settings last."""
@@ -95,6 +101,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "input_size": preset.input_size,
         "feature_size": preset.feature_size,
         "feature_channels": preset.feature_channels,
+        "identity_encoder": preset.has_identity_encoder,
         "mirrored": preset.is_mirrored,
         "face_model": preset.face_model.name,
         "n_identity": preset.face_model.n_identity,
@@ -198,7 +205,8 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
     encoder = build_encoder(settings["encoder"], settings["input_size"])
     layout = ParameterLayout(model.n_identity, model.n_expression)
     channels = settings.get("feature_channels", 0)  # none in presets of before
-    branch = build_branch(encoder, layout, settings["feature_size"], channels)
+    two = settings.get("identity_encoder", False)
+    branch = build_branch(encoder, layout, settings["feature_size"], channels, two)
     whitening = Whitening(arrays["whitening_mean"], arrays["whitening_scale"])
     if len(whitening.mean) != layout.size:
         raise ValueError(f"whitening of {len(whitening.mean)} parameters, not of {layout.size}")

@@ -70,11 +70,27 @@ def solve_head(
         whitened: (M, P) their whitened parameters.
         ridge: penalty, as a share of the features' mean variance.
     """
-    head = branch.get_layer("parameters")
-    features = keras.Model(branch.input, head.input)
+    solve_dense(branch, branch.get_layer("parameters"), images, whitened, ridge)
+
+
+def solve_dense(
+    model: keras.Model,
+    layer: keras.layers.Dense,
+    images: np.ndarray,
+    targets: np.ndarray,
+    ridge: float = 1e-2,
+) -> None:
+    """Set a linear layer of a model to the ridge regression of targets on the layer's input.
+
+    Args:
+        model: with one image input.
+        layer: one of its layers.
+        images, targets, ridge: as ``solve_head``; targets are (M, units).
+    """
+    features = keras.Model(model.input, layer.input)
     x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
-    center, mean = x.mean(axis=0), whitened.mean(axis=0, dtype=np.float64)
+    center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
     gram = (x - center).T @ (x - center) / len(x)
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, (x - center).T @ (whitened - mean) / len(x))
-    head.set_weights([kernel, mean - center @ kernel])
+    kernel = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
+    layer.set_weights([kernel, mean - center @ kernel])
