@@ -90,6 +90,28 @@ def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
     np.testing.assert_allclose(after, before, atol=1e-3)
 
 
+def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
+    """And the teacher's embedding is known from the start: its layer is solved for."""
+    settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
+    first = TrainConfig(run=str(tmp_path / "first"), data=data, steps=1, **settings)
+    train(first)
+    preset = load_preset(tmp_path / "first")
+    assert preset.has_identity_encoder
+    second = {"run": str(tmp_path / "second"), "start": first.run, "start_with": "network"}
+    train(dataclasses.replace(first, learning_rate=1e-9, weight_average=0.0, **second))
+    records = load_records(data)
+    images = np.asarray(records.images[:4], np.float32)
+    told, before = (
+        np.asarray(p.branch(images)["features"]) for p in (load_preset(tmp_path / "second"), preset)
+    )
+    np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
+
+
+def test_an_identity_encoder_is_for_groups():
+    with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
+        TrainConfig(identity_encoder=True)
+
+
 def test_a_network_can_augment_inside(tmp_path, data):
     settings = {**TINY, "augment_on": "device", "teacher_share": 0.0, "single_photos": 0}
     run = str(tmp_path / "run")

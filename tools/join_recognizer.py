@@ -108,7 +108,7 @@ def read_tensors(content: bytes) -> list[np.ndarray]:
         ValueError: there is no tensor.
     """
     tensors, place = [], content.find(b"\x01\x02")
-    while 0 <= place:
+    while place >= 0:
         start, sizes = place, []
         for _ in range(5):
             value, start = _read_integer(content, start)

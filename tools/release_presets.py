@@ -1,9 +1,9 @@
-"""Make the presets ``mobile`` and ``accurate`` of a training run.
+"""Make presets of the package of training runs.
 
-    python tools/release_presets.py RUN [--out keras_scnn/assets/presets]
+    python tools/release_presets.py mobile=RUN accurate=RUN [--out keras_scnn/assets/presets]
 
-``mobile`` is the run's network; ``accurate`` asks the same network twice, about the crop and about
-its mirror image, and takes the mean.
+A preset is a run's network without the paths of the machine that trained it. A card that is there
+stays; the calibration comes from ``keras_scnn.evaluate --people --calibrate``.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from keras_scnn.models import build_mirrored, load_preset, save_preset
+from keras_scnn.models import Preset, load_preset, save_preset
 
 PRESETS = Path(__file__).resolve().parents[1] / "keras_scnn" / "assets" / "presets"
 TERMS = "trained on AFLW, 300-W and CelebA, research data sets with their own terms: research only"
-OF_NO_USE = ("run", "cache", "data")  # paths of the machine that trained
+OF_NO_USE = ("run", "cache", "data", "start")  # paths of the machine that trained
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--out", type=Path, default=PRESETS)
     args = parser.parse_args()
-    trained = load_preset(args.run)
+    for name, run in (text.split("=", 1) for text in args.runs):
+        save_preset(args.out / name, released(load_preset(run)))
+        print(f"written: {args.out / name}")
+
+
+def released(trained: Preset) -> Preset:
+    """A run's preset, with the license and with what matters of its settings."""
     settings = trained.metadata["config"]
     config = {name: value for name, value in settings.items() if name not in OF_NO_USE}
     state = {name: trained.metadata["state"][name] for name in ("step", "seconds")}
     metadata = {"license": TERMS, "config": config, "state": state}
-    mobile = dataclasses.replace(trained, metadata=metadata)
-    mirrored = build_mirrored(mobile.branch, mobile.face_model, mobile.whitening)
-    accurate = dataclasses.replace(mobile, branch=mirrored)
-    for name, preset in (("mobile", mobile), ("accurate", accurate)):
-        save_preset(args.out / name, preset)
-        print(f"written: {args.out / name}")
+    return dataclasses.replace(trained, metadata=metadata)
 
 
 if __name__ == "__main__":

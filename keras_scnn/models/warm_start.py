@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.presets import Preset
 from keras_scnn.parameters import Whitening
 
@@ -23,11 +24,15 @@ def warm_start(
 def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
     """Give a branch the encoder of another one; its heads stay as they are.
 
+    So does an identity encoder where the other has none.
+
     Raises:
         ValueError: the two encoders differ.
     """
+    lone = not any(w.path.startswith(PREFIX) for w in source.weights)
+    kept = (*HEADS, PREFIX) if lone else HEADS
     mine, theirs = (
-        {w.path: w for w in model.weights if not w.path.startswith(HEADS)}
+        {w.path: w for w in model.weights if not w.path.startswith(kept)}
         for model in (branch, source)
     )
     if {p: w.shape for p, w in mine.items()} != {p: w.shape for p, w in theirs.items()}:

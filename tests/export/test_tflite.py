@@ -13,7 +13,7 @@ from keras_scnn.export.flatbuffer import read_metadata, with_metadata
 from keras_scnn.export.runtimes import open_artefact, run_all
 from keras_scnn.export.tflite import QUANTIZE, metadata_of, write_tflite
 from keras_scnn.export.verify import reference_outputs
-from keras_scnn.models import build_mirrored
+from keras_scnn.models import build_branch, build_encoder, build_mirrored
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
 # Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and
@@ -71,6 +71,31 @@ def test_int8_computes_the_backbone_in_8_bits_and_heads_and_decoding_in_float(sm
     heads = [kind for name, kind in found if name in ("FULLY_CONNECTED", "BATCH_MATMUL", "ATAN2")]
     assert len(heads) > 10
     assert set(heads) == {np.float32}
+
+
+def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_float(
+    small, tmp_path
+):
+    preset = small.preset
+    encoder = build_encoder("mobilenet_0.5", preset.input_size)
+    branch = build_branch(encoder, preset.layout, 16, identity_encoder=True)
+    known = {weight.path: weight for weight in preset.branch.weights}
+    for weight in branch.weights:
+        if weight.path in known and weight.shape == known[weight.path].shape:
+            weight.assign(known[weight.path])
+    kernel, bias = preset.branch.get_layer("parameters").get_weights()
+    head = np.zeros(branch.get_layer("parameters").kernel.shape)
+    head[: len(kernel)] = kernel
+    branch.get_layer("parameters").set_weights([head, bias])
+    two = dataclasses.replace(preset, branch=branch)
+    write_tflite(tmp_path / "two.tflite", two, "int8", True, small.crops[::2])
+    convolutions = [k for name, k in operations(tmp_path / "two.tflite") if name == "CONV_2D"]
+    assert len(convolutions) == 14 + 28  # MobileNet's, and the identity encoder's
+    assert convolutions.count(np.float32) == 2 * 3
+    expected = reference_outputs(two, small.crops[1::2])
+    told = run_all(open_artefact(tmp_path / "two.tflite"), small.crops[1::2])
+    error = np.linalg.norm(told["landmarks"] - expected["landmarks"], axis=-1)
+    assert error.mean() < TOLERANCE_PX["int8"]
 
 
 def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits(small, tmp_path):

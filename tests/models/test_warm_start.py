@@ -3,7 +3,7 @@ import pytest
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder
-from keras_scnn.models.warm_start import copy_encoder, copy_network, solve_head
+from keras_scnn.models.warm_start import copy_encoder, copy_network, solve_dense, solve_head
 from keras_scnn.parameters import ParameterLayout, Whitening
 
 LAYOUT = ParameterLayout(3, 2)
@@ -61,14 +61,19 @@ def test_another_network_is_refused():
         copy_network(make(features=0), preset(make()), preset(make()).whitening)
 
 
-def test_a_solved_head_finds_a_linear_rule():
+@pytest.mark.parametrize("name", ["parameters", "features_linear"])
+def test_a_solved_layer_finds_a_linear_rule(name):
     branch = make()
     for weight in branch.weights:  # an untrained network's features are too small to solve for
         if "moving_variance" in weight.path:
             weight.assign(np.full(weight.shape, 0.05))
     x = np.asarray(hidden(branch)(IMAGES.astype(np.float32)))
-    truth = np.random.default_rng(1).normal(size=(x.shape[1], LAYOUT.size)) / x.std()
+    layer = branch.get_layer(name)
+    truth = np.random.default_rng(1).normal(size=layer.kernel.shape) / x.std()
     labels = (x - x.mean(axis=0)) @ truth + 5
-    solve_head(branch, IMAGES, labels, ridge=1e-6)
-    told = np.asarray(branch(IMAGES.astype(np.float32))["parameters"])
+    if name == "parameters":
+        solve_head(branch, IMAGES, labels, ridge=1e-6)
+    else:
+        solve_dense(branch, layer, IMAGES, labels, ridge=1e-6)
+    told = np.asarray(layer(x))
     assert abs(told - labels).mean() < 0.02 * abs(labels - labels.mean(axis=0)).mean()
