@@ -123,7 +123,7 @@ def evaluate_aflw2000(
 
     def summary(weights: np.ndarray) -> dict:
         found = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
-        found["pose"] = summarize_angles(angles, weights)
+        found["pose"] = summarize_angles(angles, yaw, weights)
         found |= {name: weighted_mean(part, weights) for name, part in dense.items()}
         if shapes:
             found["shape68"] = summarize_shapes(shapes["network"], weights)

@@ -116,7 +116,7 @@ def evaluate_records(
             "landmarks_3d": summarize_by_yaw(errors["error_3d"], yaw, weights),
             "dense_percent": weighted_mean(errors["dense_2d"], weights),
             "dense_3d_percent": weighted_mean(errors["dense_3d"], weights),
-            "pose": summarize_angles(angles, weights),
+            "pose": summarize_angles(angles, yaw, weights),
             "shape": summarize_shapes(shapes, weights),
             **judged(judges, weights),
         }

@@ -151,12 +151,22 @@ def summarize_by_yaw(
     if yaw.shape != errors.shape or not len(errors):
         raise ValueError(f"yaw_degrees has the shape {yaw.shape}; it must be (M,), M above 0")
     weights = np.ones(len(errors)) if weights is None else weights
-    place = np.digitize(yaw, [high for _, high in YAW_BINS_DEGREES[:-1]])
-    bins = [place == i for i in range(len(YAW_BINS_DEGREES))]
-    means = [weighted_mean(errors[part], weights[part]) for part in bins]
+    means = bin_means(errors, yaw, weights)
     return LandmarkError(
-        bins_percent=tuple(means),
+        bins_percent=means,
         mean_percent=float(np.nanmean(means)),
         faces_percent=weighted_mean(errors, weights),
-        bins_count=tuple(int(part.sum()) for part in bins),
+        bins_count=tuple(int(part.sum()) for part in _bins(yaw)),
     )
+
+
+def bin_means(
+    errors: np.ndarray, yaw_degrees: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, float]:
+    """Weighted means of (M,) errors within each bin of |yaw|; NaN where a bin has no face."""
+    return tuple(weighted_mean(errors[part], weights[part]) for part in _bins(yaw_degrees))
+
+
+def _bins(yaw_degrees: np.ndarray) -> list[np.ndarray]:
+    place = np.digitize(np.abs(yaw_degrees), [high for _, high in YAW_BINS_DEGREES[:-1]])
+    return [place == i for i in range(len(YAW_BINS_DEGREES))]

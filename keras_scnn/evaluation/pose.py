@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_scnn.evaluation.bootstrap import weighted_mean
+from keras_scnn.evaluation.nme import bin_means
 from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
 
 LIMIT_DEGREES = 99.0
@@ -21,6 +22,8 @@ class PoseError:
         mean_degrees: mean of the three: the benchmark's number.
         rotation_degrees: mean angle of the rotation between prediction and annotation, which does
             not depend on how a rotation is split into three angles.
+        bins_degrees: the mean of the three within each bin of ``nme.YAW_BINS_DEGREES``; NaN where a
+            bin has no face. Profiles weigh on the mean as often as there are any.
         n_faces: faces counted.
         n_left_out: faces with an annotated angle at or beyond the limit.
     """
@@ -30,6 +33,7 @@ class PoseError:
     roll_degrees: float
     mean_degrees: float
     rotation_degrees: float
+    bins_degrees: tuple[float, float, float]
     n_faces: int
     n_left_out: int
 
@@ -50,7 +54,8 @@ def pose_error(
     Raises:
         ValueError: the shapes are not (M, 3), or no face is within the limit.
     """
-    return summarize_angles(angle_errors(predicted, annotated, limit_degrees))
+    errors = angle_errors(predicted, annotated, limit_degrees)
+    return summarize_angles(errors, np.rad2deg(annotated)[:, 1])
 
 
 def angle_errors(
@@ -76,17 +81,28 @@ def angle_errors(
     return np.where(kept[:, None], np.rad2deg(errors), np.nan)
 
 
-def summarize_angles(errors: np.ndarray, weights: np.ndarray | None = None) -> PoseError:
-    """Means of the (M, 4) ``angle_errors``; ``weights`` (M,) is how often each face counts."""
+def summarize_angles(
+    errors: np.ndarray, yaw_degrees: np.ndarray, weights: np.ndarray | None = None
+) -> PoseError:
+    """Means of the (M, 4) ``angle_errors``.
+
+    Args:
+        errors: see ``angle_errors``.
+        yaw_degrees: (M,) the annotated yaw, which tells a face's bin.
+        weights: (M,) how often each face counts; None for once each.
+    """
     kept = ~np.isnan(errors[:, 0])
-    chosen = None if weights is None else weights[kept]
+    chosen = (np.ones(len(errors)) if weights is None else weights)[kept]
     pitch, yaw, roll, between = (weighted_mean(column, chosen) for column in errors[kept].T)
+    each = errors[kept, :3].mean(axis=1)
+    bins = bin_means(each, np.asarray(yaw_degrees, np.float64)[kept], chosen)
     return PoseError(
         yaw_degrees=yaw,
         pitch_degrees=pitch,
         roll_degrees=roll,
         mean_degrees=(yaw + pitch + roll) / 3,
         rotation_degrees=between,
+        bins_degrees=bins,
         n_faces=int(kept.sum()),
         n_left_out=int((~kept).sum()),
     )

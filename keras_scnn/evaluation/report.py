@@ -17,13 +17,16 @@ KINDS = {"shape": "shape", "feature": "feature"}
 PROBABILITIES = KINDS | {"both": "both"}
 
 
-def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
-    bins = [
-        (f"{name}.bins_percent.{i}", f"{label}, |yaw| {low}-{high}", "%")
+def _bin_rows(path: str, label: str, unit: str) -> list[tuple[str, str, str]]:
+    return [
+        (f"{path}.{i}", f"{label}, |yaw| {low}-{high}", unit)
         for i, (low, high) in enumerate(YAW_BINS_DEGREES)
     ]
+
+
+def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
     return [
-        *bins,
+        *_bin_rows(f"{name}.bins_percent", label, "%"),
         (f"{name}.mean_percent", f"{label}, mean of bins", "%"),
         (f"{name}.faces_percent", f"{label}, mean of faces", "%"),
     ]
@@ -64,6 +67,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("dense_3d_percent", "dense vertex error 3D", "%"),
     *((f"pose.{n}_degrees", f"pose error, {n}", "degrees") for n in ("yaw", "pitch", "roll")),
     ("pose.mean_degrees", "pose error, mean", "degrees"),
+    *_bin_rows("pose.bins_degrees", "pose error, mean", "degrees"),
     ("pose.rotation_degrees", "pose error, rotation", "degrees"),
     *(row for name, label in SHAPES.items() for row in _shape_rows(name, label)),
     ("model_mean_mm", "neutral 68 landmarks, aligned, the face model's mean face", "mm"),

@@ -59,7 +59,7 @@ def test_weights_draw_as_many_groups_as_there_are_and_keep_each_together():
 
 
 def test_numbers_are_found_by_path_and_counts_are_none():
-    pose = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, 15, 0)
+    pose = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, (1.75, 4.25, float("nan")), 15, 0)
     found = numbers({"pose": pose, "bins": (0.5, 1.5), "none": None, "name": "x"})
     assert found["pose.mean_degrees"] == 2
     assert (found["bins.0"], found["bins.1"]) == (0.5, 1.5)

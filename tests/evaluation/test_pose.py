@@ -18,6 +18,14 @@ def test_each_angle_is_averaged_alone_and_the_mean_is_over_the_three():
     assert found.mean_degrees == pytest.approx(12.5 / 3)
 
 
+def test_profiles_have_a_mean_of_their_own():
+    annotated = radians([0, 10, 0], [0, -80, 0], [0, 70, 0], [0, -120, 0])
+    found = pose_error(annotated + radians([3, 0, 0], [0, 9, 0], [0, 0, 3], [9, 9, 9]), annotated)
+    assert found.bins_degrees[0] == pytest.approx(1)
+    assert np.isnan(found.bins_degrees[1])
+    assert found.bins_degrees[2] == pytest.approx((3 + 1) / 2)  # the last is beyond the limit
+
+
 def test_faces_with_an_annotated_angle_of_99_degrees_or_more_are_left_out():
     annotated = radians([0, 0, 0], [0, 99.5, 0], [0, 0, -120], [-98.9, 0, 0])
     predicted = annotated + radians([1, 1, 1], [50, 50, 50], [50, 50, 50], [3, 3, 3])

@@ -10,7 +10,7 @@ from keras_scnn.evaluation.plots import plot_curves, plot_details, plot_results
 from keras_scnn.evaluation.report import results_table, table_rows
 
 LANDMARKS = LandmarkError((1.25, 2.5, float("nan")), 1.875, 1.5, (10, 5, 0))
-POSE = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, 15, 0)
+POSE = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, (1.75, 4.25, float("nan")), 15, 0)
 VERIFIED = Verification(91.5, 2.0, 0.97, 1.3, 100, 8.25, 61.5, float("nan"), 2.125)
 CURVES = {
     "error_2d": [1.0, 2.0, 3.0, 2.5],
@@ -31,6 +31,7 @@ def test_the_table_has_every_measure_with_its_unit(records_results):
     table = results_table(records_results)
     for text in ("1.25 %", "10 faces", "2.00 degrees", "1.11 mm", "2.22 mm", "0.44", "91.50 %"):
         assert text in table
+    assert "pose error, mean, |yaw| 30-60" in table
     assert "60-90" not in table  # the bin without faces
     assert "feature" not in table
 
