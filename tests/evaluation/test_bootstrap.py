@@ -64,7 +64,8 @@ def test_numbers_are_found_by_path_and_counts_are_none():
     assert found["pose.mean_degrees"] == 2
     assert (found["bins.0"], found["bins.1"]) == (0.5, 1.5)
     assert "pose.n_faces" not in found
-    assert len(found) == 7
+    assert found["pose.bins_degrees.1"] == 4.25
+    assert len(found) == 10
 
 
 def test_resamples_without_a_value_do_not_count():
