@@ -102,8 +102,10 @@ def take_over(
         warm_start(branch, source.core, records.images[chosen], labels)
     if "embedding" in network.output:  # random, it would spoil features that are good already
         known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
-        layer = network.get_layer("embedding")
-        solve_dense(network, layer, records.images[known], records.embedding[known])
+        told = records.images[known], records.embedding[known]
+        if config.start_with == "encoder" and config.feature_size == told[1].shape[1]:
+            solve_dense(branch, branch.get_layer("features_linear"), *told)
+        solve_dense(network, network.get_layer("embedding"), *told)
 
 
 def fit(

@@ -8,10 +8,12 @@ import pytest
 
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthetic import SyntheticConfig, cached_records
+from keras_scnn.face_models import load_face_model
 from keras_scnn.models import load_preset
-from keras_scnn.parameters import ParameterLayout
-from keras_scnn.train import TrainConfig, main, parse, train
+from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.train import TrainConfig, find_records, main, parse, take_over, train
 from keras_scnn.train_config import CHOICES, RECIPES, recipe_path
+from keras_scnn.train_groups import build_groups, teach
 
 pytest.importorskip("tensorflow")
 
@@ -105,6 +107,21 @@ def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
         np.asarray(p.branch(images)["features"]) for p in (load_preset(tmp_path / "second"), preset)
     )
     np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
+
+
+def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
+    config = TrainConfig(data=data, start=str(run[0]), **{**TINY, "feature_size": TEACHER})
+    mixture = find_records(config)
+    model = mixture.annotated(load_face_model(config.face_model))
+    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
+    mixture = teach(config, mixture, model, seen)
+    whitening = Whitening.from_samples(mixture.records.parameters[seen])
+    network = build_groups(config, mixture, model, whitening)
+    take_over(config, network, mixture.records, seen, whitening)
+    told = network.predict(np.asarray(mixture.records.images[seen], np.float32), verbose=0)
+    wanted = mixture.records.embedding[seen]
+    cosines = (told["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
+    assert np.median(cosines) > 0.6  # a random layer's is about 0
 
 
 def test_an_identity_encoder_is_for_groups():
