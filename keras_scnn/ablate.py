@@ -1,7 +1,8 @@
 """What do the identity losses do? ``python -m keras_scnn.ablate`` trains with and without them.
 
 Four networks a seed, with the same data, start and budget: regression only, with the contrastive
-loss, with the identity losses, and with both. Every option of ``keras_scnn.train`` is taken. Runs
+loss, with the identity losses, and with both. What a face recognizer says, of features and of
+shapes, belongs to the identity losses. Every option of ``keras_scnn.train`` is taken. Runs
 that are there go on or are only measured again, so an interrupted ablation goes on where it was.
 """
 
@@ -27,14 +28,14 @@ from keras_scnn.train import train
 from keras_scnn.train_config import TrainConfig, recipe_path
 
 CONTRAST = ("contrast_weight", "shape_likeness_weight")
-IDENTITY = ("feature_weight", "embedding_weight", "likeness_weight")
+IDENTITY = ("feature_weight", "embedding_weight", "likeness_weight", "teacher_share")
 VARIANTS = {
     "regression": CONTRAST + IDENTITY,
     "contrast": IDENTITY,
     "identity": CONTRAST,
     "both": (),
 }
-"""Names, and the weights that each sets to 0."""
+"""Names, and the settings that each sets to 0."""
 
 MEASURES = {
     "landmarks.mean_percent": "landmark error, mean of bins, %",

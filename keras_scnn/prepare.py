@@ -14,24 +14,14 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from keras_scnn.data.aflw2000 import Aflw2000
-from keras_scnn.data.aflw_crops import PARTS, AflwCrops
-from keras_scnn.data.bfm_full import FullBfm
-from keras_scnn.data.bfm_landmarks import BfmLandmarks, recover_from_folder
+from keras_scnn.data.aflw_crops import PARTS
 from keras_scnn.data.labeling import FIT, Labeling
-from keras_scnn.data.landmark_offsets import with_annotated_mean
 from keras_scnn.data.preparation import prepare
-from keras_scnn.data.pts import PtsFolder
-from keras_scnn.data.sources import PhotoSource
-from keras_scnn.data.tfds_sources import Tfds300WLP, TfdsAflw2000
-from keras_scnn.data.w300lp import W300LP
-from keras_scnn.face_models import load_face_model
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.prepare_sources import SOURCES, chosen_face_model
 from keras_scnn.storage import atomic_path
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
@@ -42,49 +32,7 @@ DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors
     "components",
     "part",
 )
-
-
-def _w300lp(args: argparse.Namespace) -> PhotoSource:
-    own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
-    return W300LP(args.folder, _basis(args), own, bfm, components)
-
-
-def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
-    return Tfds300WLP(args.folder, basis=_basis(args))
-
-
-def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
-    if args.basis is None or not args.basis.is_dir():
-        return args.basis and BfmLandmarks.load(args.basis)
-    found = recover_from_folder(args.basis)
-    print(
-        f"landmark basis from {found.n_annotations} annotations in {args.basis}: it misses them "
-        f"by {found.residual_px:.2g} px (root mean square), {found.worst_px:.2g} px at worst"
-    )
-    return found.basis
-
-
-def _bfm(args: argparse.Namespace) -> FullBfm | None:
-    if args.bfm_info is None and args.bfm_expression is None:
-        return None
-    return FullBfm.read(args.face_model, args.bfm_expression, args.bfm_info)
-
-
-def _people(args: argparse.Namespace) -> PhotoSource:
-    from keras_scnn.data.people import PeopleFolder  # starts Keras
-
-    return PeopleFolder(args.folder, teacher=args.teacher_embeddings)
-
-
-SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
-    "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
-    "aflw2000": ("AFLW2000-3D: jpg + mat", lambda args: Aflw2000(args.folder)),
-    "people": ("one folder a person, any photos in it", _people),
-    "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
-    "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
-    "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
-    "aflw": ("crops of AFLW: crops/ and labels.npz", lambda a: AflwCrops(a.folder, a.part)),
-}
+OF_BLENDS = ("count", "held_out")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -98,6 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
     _add_options(parser)
+    _add_blend_options(parser)
     _add_bfm_options(parser)
     return parser.parse_args(arguments)
 
@@ -138,6 +87,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "photos by it (extra 'teacher')",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
+
+
+def _add_blend_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=20000, help="blends: of the faces (20000)")
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="blends: the last N people take no part, as in training (0)",
+    )
 
 
 def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
-    model = _face_model(args)
+    model = chosen_face_model(args)
     source = SOURCES[args.source][1](args)
     labeling = Labeling(
         model,
@@ -201,29 +161,14 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}
+    if args.source == "blends":  # their names say nothing of the records that they are made of
+        config |= {name: getattr(args, name) for name in OF_BLENDS} | {"of": str(args.folder)}
     manifest = prepare(source, args.out, labeling, config, args.workers, command)
     if args.face_model != "open_face":
         model.save(args.out / FACE_MODEL)
     if args.basis is not None and args.basis.is_dir():
         source.basis.save(args.out / BASIS)
     return manifest
-
-
-def _face_model(args: argparse.Namespace) -> MorphableModel:
-    if Path(args.offsets).suffix == ".npz":
-        mean = BfmLandmarks.load(args.offsets)
-        return with_annotated_mean(load_face_model(args.face_model), mean)
-    if args.offsets and args.face_model == "open_face":
-        # Here, so that worker processes, which import this module, do not start Keras.
-        from keras_scnn.models import preset_face_model
-
-        return preset_face_model(args.offsets)
-    bfm = _bfm(args)
-    if bfm is None:
-        return load_face_model(args.face_model)
-    if args.source != "300w-lp":
-        raise ValueError("--bfm-info and --bfm-expression are for 300w-lp, whose parameters fit")
-    return bfm.model.truncated(*args.components)
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:

@@ -45,7 +45,8 @@ def teach(
     records = align_sources(mixture.records, mixture.source, model)
     embeddings = comparable_embeddings(records, mixture.source)
     if embeddings is not None and config.teacher_share:
-        records = teach_shapes(records, embeddings, seen, model, config.teacher_share)
+        among = seen[mixture.photographed()[seen]]
+        records = teach_shapes(records, embeddings, among, model, config.teacher_share)
     return dataclasses.replace(mixture, records=dataclasses.replace(records, embedding=embeddings))
 
 

@@ -26,7 +26,15 @@ TIERS = (
     {"person", "reconstructor", "shared_batches", "predictor", "serving_requests"}
     | {"face_table", "folder_job", "batch", "export"},
     {"config", "prediction", "training", "train", "evaluate", "prepare", "reconstruct"}
-    | {"train_config", "train_pairs", "train_groups", "ablate", "compare", "serve"}
+    | {
+        "prepare_sources",
+        "train_config",
+        "train_pairs",
+        "train_groups",
+        "ablate",
+        "compare",
+        "serve",
+    }
     | {"aflw_protocol", "records_protocol", "people_protocol"},
 )
 COMMANDS = {"reconstruct", "serve", "train", "evaluate", "prepare", "compare", "ablate"}

@@ -13,6 +13,7 @@ from keras_scnn.data.shards import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 
+BLENDS = "blends"  # source of such records, by the name that ``prepare`` has for it
 REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
 
@@ -35,6 +36,12 @@ class Mixture:
         """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities."""
         mirror = self.records.mirror
         return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
+
+    def photographed(self) -> np.ndarray:
+        """(n,) bool: no blends, whose shape is half somebody else's; see ``data.blends``."""
+        config = self.records.config
+        kinds = [one.get("source") for one in config.get("joined", [config])]
+        return np.array([kind != BLENDS for kind in kinds])[self.source]
 
     def annotated(self, model: MorphableModel) -> MorphableModel:
         """The face model with the landmark offsets that the records were fitted with.

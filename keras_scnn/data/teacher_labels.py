@@ -3,7 +3,7 @@
 A fit to the 68 landmarks of one photo is a noisy label of the neutral shape. The recognizer's
 embedding is nearly the same for all photos of a person, and a part of the shape can be read off it
 linearly. That linear map is learned from the fits themselves: it averages over all who look alike
-to the recognizer.
+to the recognizer. People with many photos, whose joint fit is exact, teach the most.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 
 MOST_YAW_DEGREES = 60  # beyond, the recognizer has not learned to see
-RIDGE = 0.3  # penalty, as a share of the embeddings' mean variance
+RIDGE = 2.0  # penalty, as a share of the embeddings' mean variance
 CHUNK = 4096
 
 
@@ -81,7 +81,8 @@ def teach_shapes(
         records: fitted to the face model.
         embeddings: (n, E) of ``comparable_embeddings``.
         among: positions of the photos from which is learned; those of people to be measured on
-            must not be among them.
+            must not be among them. Each counts as often as its person has photos there: the noise
+            of a fit to n photos has an n-th of the variance of a fit to one.
         model: the face model.
         share: of the identity that comes from the embedding, 0 to 1; where there is no embedding
             the fit is left as it is.
@@ -100,18 +101,20 @@ def teach_shapes(
             f"{embeddings.shape[1]} are needed"
         )
     weights = model.identity_weights_mm
-    told = _ridge(embeddings[learned], records.parameters[learned, identity] * weights)
+    of_person = np.bincount(records.identity[learned])[records.identity[learned]]
+    told = _ridge(embeddings[learned], records.parameters[learned, identity] * weights, of_person)
     parameters = np.array(records.parameters)
     own = parameters[known, identity]
     parameters[known, identity] = (1 - share) * own + share * told(embeddings[known]) / weights
     return dataclasses.replace(records, parameters=parameters)
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray):
-    """Ridge regression: a function from (m, E) to (m, K)."""
-    center, mean = inputs.mean(axis=0, dtype=np.float64), outputs.mean(axis=0, dtype=np.float64)
+def _ridge(inputs: np.ndarray, outputs: np.ndarray, weight: np.ndarray):
+    """Weighted ridge regression: a function from (m, E) to (m, K)."""
+    share = weight / weight.sum()
+    center, mean = share @ inputs, share @ outputs
     x = inputs - center
-    gram = x.T @ x / len(x)
+    gram = (x * share[:, None]).T @ x
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, x.T @ (outputs - mean) / len(x))
+    kernel = np.linalg.solve(gram, (x * share[:, None]).T @ (outputs - mean))
     return lambda given: mean + (given - center) @ kernel

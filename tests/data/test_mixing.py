@@ -109,3 +109,13 @@ def test_wrong_weights_are_named(tmp_path, one, weights, message):
 def test_records_that_do_not_fit_are_refused(one, two, change, message):
     with pytest.raises(ValueError, match=message):
         join_records([one, dataclasses.replace(two, **change)])
+
+
+def test_blends_are_no_photos(tmp_path, one, two):
+    blended = dataclasses.replace(two, config={"source": "blends"})
+    for name, records in (("one", one), ("two", blended)):
+        save_records(tmp_path / name, records)
+    mixture = open_mixture(f"{tmp_path}/one,{tmp_path}/two")
+    np.testing.assert_array_equal(mixture.photographed(), [True] * 4 + [False] * 6)
+    assert not open_mixture(str(tmp_path / "two")).photographed().any()
+    assert open_mixture(str(tmp_path / "one")).photographed().all()
