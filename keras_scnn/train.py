@@ -29,7 +29,7 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.warm_start import copy_network, solve_dense, warm_start
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterLayout, Whitening
 from keras_scnn.train_config import TrainConfig, find_records, recipe_path
 from keras_scnn.train_groups import build_groups, group_stream, teach
 from keras_scnn.train_pairs import build_pairs, pair_stream
@@ -45,7 +45,8 @@ from keras_scnn.training import (
 )
 
 MAY_CHANGE = ("run", "cache", "steps", "minutes")  # of a run that is resumed
-STEPS_PER_EPOCH, VALIDATION_STEPS, HEAD_SAMPLES = 50, 4, 3000
+STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
+HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
 BUILD = {"pairs": build_pairs, "groups": build_groups}
 STREAM = {"pairs": pair_stream, "groups": group_stream}
 
@@ -94,12 +95,18 @@ def take_over(
 ) -> None:
     """Bring the network to where the preset is that the settings start from."""
     source, branch = load_preset(config.start), network.get_layer("branch")
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:HEAD_SAMPLES])
-    if config.start_with == "network":
-        copy_network(branch, source, whitening)
+    count = SHAPE_SAMPLES if config.start_with == "shape" else HEAD_SAMPLES
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:count])
+    images, labels = records.images[chosen], whitening.whiten(records.parameters[chosen])
+    if config.start_with == "encoder":
+        warm_start(branch, source.core, images, labels)
     else:
-        labels = whitening.whiten(records.parameters[chosen])
-        warm_start(branch, source.core, records.images[chosen], labels)
+        copy_network(branch, source, whitening)
+    if config.start_with == "shape":
+        layout = ParameterLayout(source.face_model.n_identity, source.face_model.n_expression)
+        told = labels[:, layout.identity]
+        head = branch.get_layer("parameters")
+        solve_dense(branch, head, images, told, columns=layout.identity)
     if "embedding" in network.output:  # random, it would spoil features that are good already
         known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
         told = records.images[known], records.embedding[known]

@@ -16,7 +16,7 @@ CHOICES = {
     "batches": ("pairs", "groups"),
     "contrast": ("identity", "all"),
     "contrast_form": ("hinge", "exponential"),
-    "start_with": ("encoder", "network"),
+    "start_with": ("encoder", "network", "shape"),
     "augment_on": ("device", "host"),
     "optimizer": ("adam", "adamw", "sgd"),
 }
@@ -41,7 +41,9 @@ class TrainConfig:
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
     start: str = _option("aflw-mobilenet-0.5", "preset to start from; '' for none")
-    start_with: str = _option("encoder", "'encoder' of that preset, or its whole 'network'")
+    start_with: str = _option(
+        "encoder", "'encoder' of that preset, its 'network', or that with its 'shape' solved anew"
+    )
     encoder_weights: str = _option("", "'imagenet': Keras's weights, with --start ''; else random")
     feature_size: int = _option(512, "length of the identity feature")
     feature_channels: int = _option(0, "of a feature head that weighs places; 0: pools them")

@@ -109,6 +109,31 @@ def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
     np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
 
 
+def test_a_network_may_start_with_its_shape_solved_anew(data, run):
+    """Pose, expression and features stay those of the start."""
+    features = {"feature_size": 8}
+    config = TrainConfig(data=data, start=str(run[0]), start_with="shape", **TINY | features)
+    mixture = find_records(config)
+    model = mixture.annotated(load_face_model(config.face_model))
+    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
+    whitening = Whitening.from_samples(mixture.records.parameters[seen])
+    network = build_groups(config, mixture, model, whitening)
+    take_over(config, network, mixture.records, seen, whitening)
+    images = np.asarray(mixture.records.images[seen], np.float32)
+    told, before = network.get_layer("branch")(images), load_preset(run[0]).core(images)
+    told, before = (
+        space.unwhiten(np.asarray(out["parameters"]))
+        for space, out in ((whitening, told), (load_preset(run[0]).whitening, before))
+    )
+    identity = ParameterLayout(model.n_identity, model.n_expression).identity
+    changed = np.abs(told - before).max(axis=0) > 1e-2 * np.abs(before).max(axis=0) + 1e-3
+    assert changed[identity].mean() > 0.9
+    assert not np.delete(changed, np.r_[identity]).any()
+    wanted = mixture.records.parameters[seen][:, identity]
+    errors = [np.abs(one[:, identity] - wanted).mean() for one in (told, before)]
+    assert errors[0] < errors[1]
+
+
 def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     config = TrainConfig(data=data, start=str(run[0]), **{**TINY, "feature_size": TEACHER})
     mixture = find_records(config)

@@ -84,18 +84,23 @@ def solve_dense(
     images: np.ndarray,
     targets: np.ndarray,
     ridge: float = 1e-2,
+    columns: slice = slice(None),
 ) -> None:
     """Set a linear layer of a model to the ridge regression of targets on the layer's input.
 
     Args:
         model: with one image input.
         layer: one of its layers.
-        images, targets, ridge: as ``solve_head``; targets are (M, units).
+        images, ridge: as ``solve_head``.
+        targets: (M, C) for the C units in ``columns``.
+        columns: units to set; the others stay as they are.
     """
     features = keras.Model(model.input, layer.input)
     x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
     center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
     gram = (x - center).T @ (x - center) / len(x)
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
-    layer.set_weights([kernel, mean - center @ kernel])
+    solved = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
+    kernel, bias = (np.array(weight) for weight in layer.get_weights())
+    kernel[:, columns], bias[columns] = solved, mean - center @ solved
+    layer.set_weights([kernel, bias])

@@ -77,3 +77,17 @@ def test_a_solved_layer_finds_a_linear_rule(name):
         solve_dense(branch, layer, IMAGES, labels, ridge=1e-6)
     told = np.asarray(layer(x))
     assert abs(told - labels).mean() < 0.02 * abs(labels - labels.mean(axis=0)).mean()
+
+
+def test_the_other_units_of_a_solved_layer_stay():
+    branch, labels = make(), np.random.default_rng(1).normal(3, 1, (len(IMAGES), LAYOUT.n_identity))
+    head = branch.get_layer("parameters")
+    before = head.get_weights()
+    solve_dense(branch, head, IMAGES, labels, columns=LAYOUT.identity)
+    solved = np.zeros(LAYOUT.size, bool)
+    solved[LAYOUT.identity] = True
+    for old, new in zip(before, head.get_weights(), strict=True):
+        np.testing.assert_array_equal(new[..., ~solved], old[..., ~solved])
+        assert (new[..., solved] != old[..., solved]).all()
+    told = np.asarray(head(hidden(branch)(IMAGES.astype(np.float32))))[:, solved]
+    np.testing.assert_allclose(told.mean(axis=0), labels.mean(axis=0), atol=0.01)
