@@ -20,7 +20,7 @@ import numpy as np
 from keras_scnn.comparison_picture import draw_comparison
 from keras_scnn.detection import LargestFace
 from keras_scnn.evaluation.calibration import SIGNS, probability
-from keras_scnn.evaluation.shape import shape_coordinates
+from keras_scnn.evaluation.shape import scaled_coordinates, shape_coordinates
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
@@ -28,7 +28,12 @@ from keras_scnn.reconstruction import Reconstruction
 from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
 from keras_scnn.storage import atomic_path
 
-KINDS = {"shape": "shape", "feature": "features", "both": "shape and features"}
+KINDS = {
+    "shape": "shape",
+    "scaled_shape": "scaled shape",
+    "feature": "features",
+    "both": "shape and features",
+}
 HOW_TO_CALIBRATE = (
     "no probability is known: this preset is not calibrated; with photos of people that it was not "
     "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
@@ -47,8 +52,10 @@ class Comparison:
             1991), which takes a difference in size away too.
         cosine: of the features, -1 to 1; None where the preset has none.
         probabilities: of one person, 0 to 1, where one is as likely as two before looking; by
-            'shape', by 'feature' and by 'both', as far as the preset's calibration knows.
+            'shape', 'scaled_shape', 'feature' and 'both', as far as the preset's calibration knows.
         n_faces: how many each photo shows; the largest was taken.
+        scaled_distance: of the neutral vertices, in standard deviations of one person's photos
+            (``evaluation.shape.scaled_coordinates``); None where the preset has no scatter.
     """
 
     faces: tuple[Reconstruction, Reconstruction]
@@ -57,6 +64,7 @@ class Comparison:
     cosine: float | None
     probabilities: dict[str, float]
     n_faces: tuple[int, int] = (1, 1)
+    scaled_distance: float | None = None
 
     @property
     def probability(self) -> float | None:
@@ -69,6 +77,7 @@ class Comparison:
         return {
             "distance_mm": self.distance_mm,
             "aligned_mm": self.aligned_mm,
+            "scaled_distance": self.scaled_distance,
             "cosine": self.cosine,
             "probability": self.probability,
             "probabilities": self.probabilities,
@@ -87,11 +96,14 @@ def compare_faces(
     """
     identity = np.stack([face.parameters.identity for face in (first, second)])
     coordinates = shape_coordinates(preset.face_model, identity)
-    distance = float(np.linalg.norm(coordinates[0] - coordinates[1]))
+    distance, scaled = float(np.linalg.norm(coordinates[0] - coordinates[1])), None
+    if preset.shape_scatter is not None:
+        one, other = scaled_coordinates(coordinates, preset.shape_scatter)
+        scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)
-    told = probabilities(preset.metadata.get("verification"), distance, cosine)
-    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, told, n_faces)
+    told = probabilities(preset.metadata.get("verification"), distance, cosine, scaled)
+    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, told, n_faces, scaled)
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:
@@ -100,7 +112,10 @@ def _aligned_mm(shapes: np.ndarray) -> float:
 
 
 def probabilities(
-    calibration: dict | None, distance_mm: float, cosine: float | None
+    calibration: dict | None,
+    distance_mm: float,
+    cosine: float | None,
+    scaled_distance: float | None = None,
 ) -> dict[str, float]:
     """Probabilities of one person by kind, as ``Comparison`` has them.
 
@@ -108,12 +123,15 @@ def probabilities(
         calibration: 'verification' of a preset's metadata, or None.
         distance_mm: of the shapes.
         cosine: of the features, or None.
+        scaled_distance: of the shapes, or None.
 
     Raises:
         ValueError: the calibration is damaged.
     """
-    values = {"shape": distance_mm, "feature": cosine, "both": (distance_mm, cosine)}
-    there = [kind for kind in SIGNS if kind == "shape" or cosine is not None]
+    best = distance_mm if scaled_distance is None else scaled_distance
+    values = {"shape": distance_mm, "scaled_shape": scaled_distance, "feature": cosine}
+    values["both"] = None if cosine is None else (best, cosine)
+    there = [kind for kind in SIGNS if values[kind] is not None]
     try:
         known = [kind for kind in there if kind in (calibration or {})]
         return {kind: float(probability(calibration[kind], values[kind])) for kind in known}

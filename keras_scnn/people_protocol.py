@@ -42,6 +42,9 @@ class PeopleResults:
     feature_ratio: float | None
     feature_verification: Verification | None
     feature_retrieval: Retrieval | None
+    scaled_shape_ratio: float | None = None
+    scaled_shape_verification: Verification | None = None
+    scaled_shape_retrieval: Retrieval | None = None
     calibration: dict | None = None
     intervals: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
@@ -191,9 +194,7 @@ def _judge(
     resamples: int,
     seed: int,
 ) -> PeopleResults:
-    judges = identity_judges(
-        preset.face_model, measured.identity, measured.features, pairs, gallery
-    )
+    judges = identity_judges(preset, measured.identity, measured.features, pairs, gallery)
     found, intervals = with_intervals(lambda w: judged(judges, w), person, resamples, seed)
     notes = [
         f"people: {len(person)} photos of {len(np.unique(person))} people, largest face of each, "

@@ -28,7 +28,12 @@ from keras_scnn.evaluation import (
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.calibration import calibrate
-from keras_scnn.evaluation.shape import ShapeDistances, shape_coordinates
+from keras_scnn.evaluation.shape import (
+    ShapeDistances,
+    person_scatter,
+    scaled_coordinates,
+    shape_coordinates,
+)
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset
@@ -36,9 +41,9 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.prediction import Predictions, predict
 
-VERIFICATION_PAIRS = 4000
+VERIFICATION_PAIRS, SCATTER_PHOTOS = 4000, 4000
 CHUNK = 256
-KINDS = ("shape", "feature")
+KINDS = ("shape", "scaled_shape", "feature")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,11 @@ class RecordResults:
         shape_verification: by the root mean square distance of the neutral vertices, mm.
         feature_ratio, feature_verification: by the Euclidean distance of the features; None
             where the network has none.
-        shape_retrieval, feature_retrieval: each photo asks all others for its person.
+        scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
+            photos of one person differ in counts less (``evaluation.shape.scaled_coordinates``);
+            None where the preset has no scatter.
+        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
+            its person.
         landmarks_3d: with depth, each face's mean depth brought to the true one.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
             root of the landmark box's area, 2D and 3D.
@@ -73,6 +82,9 @@ class RecordResults:
     landmarks_3d: LandmarkError | None = None
     dense_percent: float | None = None
     dense_3d_percent: float | None = None
+    scaled_shape_ratio: float | None = None
+    scaled_shape_verification: Verification | None = None
+    scaled_shape_retrieval: Retrieval | None = None
     calibration: dict | None = None
     intervals: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
@@ -106,7 +118,7 @@ def evaluate_records(
     shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
     pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
     judges = identity_judges(
-        preset.face_model, told.parameters.identity, told.features, pairs, records.identity
+        preset, told.parameters.identity, told.features, pairs, records.identity
     )
     calibration, reliable = calibrate_judges(judges, pairs, records.identity)
 
@@ -134,23 +146,45 @@ def evaluate_records(
 
 
 def identity_judges(
-    model: MorphableModel,
+    preset: Preset,
     identity: np.ndarray,
     features: np.ndarray | None,
     pairs: Pairs,
     person: np.ndarray | None,
 ) -> dict[str, IdentityJudge]:
-    """A judge of the shapes and, where there are any, of the features.
+    """A judge of the shapes and, where there are any, of the scaled shapes and of the features.
 
     Args:
-        model: the face model.
+        preset: its face model, and the scatter that scales shapes.
         identity: (n, K) coefficients.
         features: (n, F) or None.
         pairs: of the n photos.
         person: (n,) for retrieval, or None to leave that out.
     """
-    vectors = {"shape": shape_coordinates(model, identity), "feature": features}
+    vectors = {"shape": shape_coordinates(preset.face_model, identity), "feature": features}
+    if preset.shape_scatter is not None:
+        vectors["scaled_shape"] = scaled_coordinates(vectors["shape"], preset.shape_scatter)
     return {k: IdentityJudge(v, pairs, person) for k, v in vectors.items() if v is not None}
+
+
+def learn_scatter(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
+    """The scatter of one person's shapes, as a network sees them.
+
+    Args:
+        preset: the network.
+        records: with several photos of some people.
+        among: positions of photos of people to learn from, who may be those trained on, not those
+            to be measured on; at most ``SCATTER_PHOTOS`` of them are looked at.
+
+    Returns:
+        (K, K) mm², for ``Preset.shape_scatter``; None where nobody has a second photo.
+    """
+    count = np.bincount(records.identity[among])[records.identity[among]]
+    chosen = among[count > 1][:SCATTER_PHOTOS]
+    if not len(chosen):
+        return None
+    told = predict(preset, np.asarray(records.images[chosen])).parameters.identity
+    return person_scatter(shape_coordinates(preset.face_model, told), records.identity[chosen])
 
 
 def calibrate_judges(
@@ -160,7 +194,8 @@ def calibrate_judges(
     feature = judges.get("feature")
     cosine = None if feature is None else 1 - feature.distance**2 / 2  # of vectors of length 1
     people = person[pairs.first], person[pairs.second]
-    found, reliable = calibrate(judges["shape"].distance, cosine, pairs.same, people)
+    scaled = judges["scaled_shape"].distance if "scaled_shape" in judges else None
+    found, reliable = calibrate(judges["shape"].distance, cosine, pairs.same, people, scaled)
     return found, {kind: dataclasses.asdict(curve) for kind, curve in reliable.items()}
 
 

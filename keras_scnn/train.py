@@ -30,6 +30,7 @@ from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.warm_start import copy_network, solve_dense, warm_start
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.records_protocol import learn_scatter
 from keras_scnn.train_config import TrainConfig, find_records, recipe_path
 from keras_scnn.train_groups import build_groups, group_stream, teach
 from keras_scnn.train_pairs import build_pairs, pair_stream
@@ -76,6 +77,7 @@ def train(config: TrainConfig) -> RecordResults:
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
     preset = Preset(branch, model, whitening, config.encoder, metadata)
+    preset = dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
     save_preset(folder, preset)
     results = evaluate_records(preset, measured)
     title = f"{folder.name}: {len(unseen)} photos of people never trained on"

@@ -90,6 +90,24 @@ def test_a_larger_copy_is_the_same_after_alignment(tiny_face_model, preset):
     assert found.aligned_mm == pytest.approx(0, abs=1e-3)
 
 
+def test_a_preset_with_a_scatter_scales_the_distance_too(preset):
+    faces = [face_of(preset.face_model, seed) for seed in (1, 2)]
+    plain = compare_faces(preset, *faces)
+    assert plain.scaled_distance is None
+    scatter = 4 * np.eye(preset.face_model.n_identity)  # 2 mm each way, 1 % more by the floor
+    found = compare_faces(dataclasses.replace(preset, shape_scatter=scatter), *faces)
+    assert found.distance_mm == plain.distance_mm
+    assert found.scaled_distance == pytest.approx(plain.distance_mm / np.sqrt(4.04))
+    assert found.to_json()["scaled_distance"] == found.scaled_distance
+
+
+def test_both_is_said_of_the_scaled_distance_where_there_is_one():
+    calibration = {"scaled_shape": {"a": -1.0, "b": 2.0}, "both": {"a": [-1.0, 6.0], "b": -1.0}}
+    found = probabilities(calibration, 1.5, 0.5, 3.0)
+    logits = {"scaled_shape": 2 - 3.0, "both": -3.0 + 6 * 0.5 - 1}
+    assert found == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
+
+
 def test_probabilities_are_those_of_the_calibration():
     found = probabilities(CALIBRATION, 1.5, 0.5)
     logits = {"shape": 4 - 2 * 1.5, "feature": 10 * 0.5 - 4, "both": -1.5 + 6 * 0.5 - 1}

@@ -1,9 +1,12 @@
 """Make presets of the package of training runs.
 
-    python tools/release_presets.py mobile=RUN accurate=RUN [--out keras_scnn/assets/presets]
+    python tools/release_presets.py mobile=RUN accurate=0.3*RUN,0.7*RUN --people RECORDS
 
-A preset is a run's network without the paths of the machine that trained it. A card that is there
-stays; the calibration comes from ``keras_scnn.evaluate --people --calibrate``.
+A preset is a run's network without the paths of the machine that trained it; of several runs of one
+network, one going on where the other ended, it has the weighted mean of the weights (Wortsman et
+al., "Model Soups", 2022). The scatter of one person's shapes is learned from --people, face records
+that the runs were trained on, but for the last --held-out people. A card that is there stays; the
+calibration comes from ``keras_scnn.evaluate --people --calibrate``.
 """
 
 from __future__ import annotations
@@ -12,7 +15,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
+from keras_scnn.data.records import FaceRecords, load_records, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.warm_start import copy_network
+from keras_scnn.records_protocol import learn_scatter
 
 PRESETS = Path(__file__).resolve().parents[1] / "keras_scnn" / "assets" / "presets"
 TERMS = "trained on AFLW, 300-W and CelebA, research data sets with their own terms: research only"
@@ -22,20 +30,50 @@ OF_NO_USE = ("run", "cache", "data", "start")  # paths of the machine that train
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
+    parser.add_argument("--people", type=Path, metavar="RECORDS", help="of people trained on")
+    parser.add_argument("--held-out", type=int, default=30, help="of these people, the last (30)")
     parser.add_argument("--out", type=Path, default=PRESETS)
     args = parser.parse_args()
-    for name, run in (text.split("=", 1) for text in args.runs):
-        save_preset(args.out / name, released(load_preset(run)))
+    records = args.people and load_records(args.people)
+    for name, text in (text.split("=", 1) for text in args.runs):
+        preset = released(*read_runs(text))
+        if records is not None:
+            preset = with_scatter(preset, records, args.held_out)
+        save_preset(args.out / name, preset)
         print(f"written: {args.out / name}")
 
 
-def released(trained: Preset) -> Preset:
-    """A run's preset, with the license and with what matters of its settings."""
-    settings = trained.metadata["config"]
-    config = {name: value for name, value in settings.items() if name not in OF_NO_USE}
-    state = {name: trained.metadata["state"][name] for name in ("step", "seconds")}
-    metadata = {"license": TERMS, "config": config, "state": state}
-    return dataclasses.replace(trained, metadata=metadata)
+def read_runs(text: str) -> tuple[list[Preset], list[float]]:
+    """The presets of ``RUN,RUN`` or ``SHARE*RUN,SHARE*RUN``, and the share of each, of sum 1."""
+    parts = [part.rpartition("*") for part in text.split(",")]
+    shares = np.array([float(share or 1) for share, _, _ in parts])
+    return [load_preset(run) for _, _, run in parts], (shares / shares.sum()).tolist()
+
+
+def released(runs: list[Preset], shares: list[float]) -> Preset:
+    """The mean of the runs' networks, with the license and with what matters of the settings."""
+    last = runs[-1]
+    for earlier in runs[:-1]:
+        copy_network(earlier.core, earlier, last.whitening)
+    total = [
+        sum(share * np.asarray(weight) for share, weight in zip(shares, same, strict=True))
+        for same in zip(*(run.core.weights for run in runs), strict=True)
+    ]
+    for weight, value in zip(last.core.weights, total, strict=True):
+        weight.assign(value)
+    told = []
+    for run in runs:
+        config = {k: v for k, v in run.metadata["config"].items() if k not in OF_NO_USE}
+        state = {k: run.metadata["state"][k] for k in ("step", "seconds")}
+        told.append({"config": config, "state": state})
+    history = told[0] if len(runs) == 1 else {"runs": told, "shares": shares}
+    return dataclasses.replace(last, metadata={"license": TERMS, **history})
+
+
+def with_scatter(preset: Preset, records: FaceRecords, held_out: int) -> Preset:
+    """The preset with the scatter of shapes of one person; see ``learn_scatter``."""
+    seen, _ = split_people(records.identity, held_out)
+    return dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
 
 
 if __name__ == "__main__":

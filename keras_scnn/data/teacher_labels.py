@@ -9,6 +9,7 @@ to the recognizer. People with many photos, whose joint fit is exact, teach the 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,11 @@ from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 
 MOST_YAW_DEGREES = 60  # beyond, the recognizer has not learned to see
 RIDGE = 2.0  # penalty, as a share of the embeddings' mean variance
+FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
+# How many times the noise of single fits counts: it is alike in all photos of a kind.
+NOISE_FACTOR = 3.0
+MOST_SPREAD = 10.0  # factor of a principal shape of which the map says next to nothing
+SPREAD = 0.5  # 0: the expectation, which is near the mean face; 1: as different as people are
 CHUNK = 4096
 
 
@@ -107,6 +113,83 @@ def teach_shapes(
     own = parameters[known, identity]
     parameters[known, identity] = (1 - share) * own + share * told(embeddings[known]) / weights
     return dataclasses.replace(records, parameters=parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapePosterior:
+    """What a photo's own fit and a recognizer's embedding together say of the neutral shape.
+
+    The embedding's linear map is a prior whose error has a known covariance, the fit to one photo a
+    measurement with noise of known covariance; the label is the posterior mean (Bishop, "Pattern
+    Recognition and Machine Learning", 2006, section 2.3.3). Shapes are (K,) identity coefficients
+    in mm of vertices.
+
+    Attributes:
+        kernel, offset: (E, K) and (K,), the map from embedding to shape.
+        gain: (K, K), how much of what the fit says beyond the map is believed.
+        mean: (K,) mean shape.
+        gain_alone: (K, K), the same beyond the mean, for photos without embedding.
+    """
+
+    kernel: np.ndarray
+    offset: np.ndarray
+    gain: np.ndarray
+    mean: np.ndarray
+    gain_alone: np.ndarray
+
+    def __call__(self, own: np.ndarray, embedding: np.ndarray) -> np.ndarray:
+        """(n, K) labels from (n, K) fits to single photos and (n, E) embeddings, NaN for none."""
+        known = ~np.isnan(embedding).any(axis=1, keepdims=True)
+        told = np.nan_to_num(embedding) @ self.kernel + self.offset
+        alone = self.mean + (own - self.mean) @ self.gain_alone.T
+        return np.where(known, told + (own - told) @ self.gain.T, alone)
+
+
+def learn_posterior(
+    joint: np.ndarray, own: np.ndarray, embeddings: np.ndarray, person: np.ndarray
+) -> ShapePosterior:
+    """Learn the map, and how far it and the fits can be trusted.
+
+    The answers of a regression are less different than people are; those of the map are spread
+    to ``SPREAD``, principal shape by principal shape.
+
+    Args:
+        joint: (n, K) mm, the fit to all photos of the photo's person; it counts as often as the
+            person has photos, since its noise has so much less variance.
+        own: (n, K) mm, the fit to the photo alone.
+        embeddings: (n, E), all known.
+        person: (n,) int; people with ``MANY`` photos show how wrong the map and the fits are.
+
+    Raises:
+        ValueError: fewer than ``FOLDS`` people have so many photos.
+    """
+    count = np.bincount(person)[person]
+    known = np.flatnonzero(count >= MANY)
+    people, number = np.unique(person[known], return_inverse=True)
+    if len(people) < FOLDS:
+        raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
+    true, told = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
+    for fold in range(FOLDS):  # what the map says of people that it has not seen
+        new = number % FOLDS == fold
+        seen = np.delete(np.arange(len(joint)), known[new])
+        told[new] = _ridge(embeddings[seen], joint[seen], count[seen])(embeddings[known[new]])
+    mean, axes = true.mean(axis=0), np.linalg.eigh(np.cov(true.T))[1]
+    factor = ((true - mean) @ axes).std(axis=0) / ((told - told.mean(axis=0)) @ axes).std(axis=0)
+    wider = axes * np.minimum(factor, MOST_SPREAD) ** SPREAD @ axes.T
+    told = mean + (told - told.mean(axis=0)) @ wider
+    noise = own[known] - true
+    noise = NOISE_FACTOR * noise.T @ noise / len(noise)
+    wrong, spread = np.cov((true - told).T), np.cov(true.T)
+    linear = _ridge(embeddings, joint, count)
+    zero = linear(np.zeros((1, embeddings.shape[1])))[0]
+    kernel = (linear(np.eye(embeddings.shape[1])) - zero) @ wider
+    return ShapePosterior(
+        kernel,
+        mean + (zero - mean) @ wider,
+        wrong @ np.linalg.inv(wrong + noise),
+        mean,
+        spread @ np.linalg.inv(spread + noise),
+    )
 
 
 def _ridge(inputs: np.ndarray, outputs: np.ndarray, weight: np.ndarray):

@@ -16,9 +16,10 @@ from scipy.special import expit
 from keras_scnn.evaluation.verification import checked_pairs
 
 BINS, FOLDS = 10, 5
-SIGNS = {"shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
+SIGNS = {"shape": (-1.0,), "scaled_shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
 """Kinds of a calibration, and whether the probability rises or falls with each measured value:
-the distance of the shapes in mm, and the cosine of the features."""
+the distance of the shapes in mm, that in units of one person's scatter, and the cosine of the
+features. 'both' are the cosine and, where it is known, the scaled distance, else that in mm."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def calibrate(
     cosine: np.ndarray | None,
     same: np.ndarray,
     people: tuple[np.ndarray, np.ndarray],
+    scaled_distance: np.ndarray | None = None,
 ) -> tuple[dict, dict]:
     """A calibration for a preset's metadata, and how reliable it is.
 
@@ -197,9 +199,10 @@ def calibrate(
         cosine: (P,) of the features, or None where there are none.
         same: (P,) true where a pair is of one person.
         people: see ``held_out``.
+        scaled_distance: (P,) of the shapes, in units of one person's scatter, or None.
 
     Returns:
-        what ``fit_logistic`` says of each kind ('shape', and with features 'feature' and 'both'),
+        what ``fit_logistic`` says of each kind (see ``SIGNS``; those whose values are known),
         with 'expected_calibration_error' of ``held_out`` where that is known, and 'pairs' and
         'people' as numbers; and the ``Reliability`` of each kind, where that is known.
 
@@ -207,8 +210,11 @@ def calibrate(
         ValueError: see ``fit_logistic``.
     """
     values = {"shape": np.asarray(distance_mm)}
+    if scaled_distance is not None:
+        values["scaled_shape"] = np.asarray(scaled_distance)
     if cosine is not None:
-        values |= {"feature": np.asarray(cosine), "both": np.c_[distance_mm, cosine]}
+        best = distance_mm if scaled_distance is None else scaled_distance
+        values |= {"feature": np.asarray(cosine), "both": np.c_[best, cosine]}
     found: dict = {}
     curves: dict[str, Reliability] = {}
     for kind, value in values.items():

@@ -13,7 +13,7 @@ from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
 
 DARK, LIGHT, SECOND = "#1f4e79", "#b8c4d0", "#c55a11"
 ERRORS = {"error_2d": ("2D", DARK), "error_3d": ("3D", SECOND)}
-KINDS = {"shape": DARK, "feature": SECOND}
+KINDS = {"shape": DARK, "scaled_shape": "#7a5ba6", "feature": SECOND}
 PROBABILITIES = KINDS | {"both": "#5a8f29"}
 LEAST_FAR = 1e-3
 
@@ -50,15 +50,19 @@ def _bar_panels() -> list[tuple[str, dict[str, str], str]]:
         if name == "shape68":
             bars["own mean"] = "model_mean_mm"
         panels.append(("neutral shape, aligned", bars, "mm"))
-    accuracy = {f"by {kind}": f"{kind}_verification.accuracy_percent" for kind in KINDS}
+    accuracy = {f"by {_label(kind)}": f"{kind}_verification.accuracy_percent" for kind in KINDS}
     panels.append(("verification", accuracy, "%"))
     ranks = {
-        f"{kind}\nrank {rank}": f"{kind}_retrieval.rank{rank}_percent"
+        f"{_label(kind)}\nrank {rank}": f"{kind}_retrieval.rank{rank}_percent"
         for kind in KINDS
         for rank in (1, 5)
     }
     panels.append(("retrieval", ranks, "%"))
     return panels
+
+
+def _label(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
 def _known(results: dict, bars: dict[str, str]) -> dict[str, str]:
@@ -136,7 +140,7 @@ def _draw_yaw(axis, curves: dict) -> None:
 def _draw_roc(axis, curves: dict) -> None:
     for kind, roc in curves["roc"].items():
         far = np.maximum(roc["far"], LEAST_FAR / 10)
-        axis.plot(far, 100 * np.array(roc["tar"]), color=KINDS[kind], label=f"by {kind}")
+        axis.plot(far, 100 * np.array(roc["tar"]), color=KINDS[kind], label=f"by {_label(kind)}")
     chance = np.geomspace(LEAST_FAR, 1, 100)
     axis.plot(chance, 100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
     axis.set_xscale("log")

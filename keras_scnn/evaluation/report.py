@@ -13,7 +13,7 @@ LANDMARKS = {
     "reannotated": "landmark error 2D, re-annotated",
 }
 SHAPES = {"shape": "neutral vertices", "shape68": "neutral 68 landmarks"}
-KINDS = {"shape": "shape", "feature": "feature"}
+KINDS = {"shape": "shape", "scaled_shape": "scaled shape", "feature": "feature"}
 PROBABILITIES = KINDS | {"both": "both"}
 
 

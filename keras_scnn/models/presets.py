@@ -39,6 +39,8 @@ class Preset:
         face_model: with the landmark offsets it was trained with.
         whitening: of the branch's parameters.
         encoder: name of the encoder.
+        shape_scatter: (K, K) float32, mm², how this network's neutral shapes of one person's photos
+            differ (``evaluation.shape.person_scatter``); None where that was not measured.
         metadata: anything that fits JSON: data, seed, results, license.
     """
 
@@ -47,6 +49,7 @@ class Preset:
     whitening: Whitening
     encoder: str
     metadata: dict = field(default_factory=dict)
+    shape_scatter: np.ndarray | None = None
 
     @property
     def core(self) -> keras.Model:
@@ -94,6 +97,8 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     arrays["whitening_mean"] = preset.whitening.mean
     arrays["whitening_scale"] = preset.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
+    if preset.shape_scatter is not None:
+        arrays["shape_scatter"] = np.float32(preset.shape_scatter)
     settings = {
         "format": FORMAT,
         "version": VERSION,
@@ -217,4 +222,7 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
         weight.assign(value)
     if settings.get("mirrored"):
         branch = build_mirrored(branch, model, whitening)
-    return Preset(branch, model, whitening, settings["encoder"], settings["metadata"])
+    scatter = arrays.get("shape_scatter")
+    if scatter is not None and scatter.shape != (model.n_identity,) * 2:
+        raise ValueError(f"shape_scatter is {scatter.shape}, not {(model.n_identity,) * 2}")
+    return Preset(branch, model, whitening, settings["encoder"], settings["metadata"], scatter)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.data import teacher_labels
 from keras_scnn.data.teacher_labels import (
     align_sources,
     comparable_embeddings,
+    learn_posterior,
     teach_shapes,
     yaw_degrees,
 )
@@ -124,3 +126,53 @@ def test_too_little_to_learn_from_and_a_wrong_share_are_refused(people, tiny_fac
         teach_shapes(records, embeddings, np.arange(200, 203), tiny_face_model, 1.0)
     with pytest.raises(ValueError, match="share is 2"):
         teach_shapes(records, embeddings, np.arange(200), tiny_face_model, 2)
+
+
+@pytest.fixture
+def gaussian_people(monkeypatch):
+    """200 people with 10 photos: shapes (n, 3) = embedding @ kernel + rest, and noisy fits."""
+    monkeypatch.setattr(teacher_labels, "SPREAD", 0.0)
+    monkeypatch.setattr(teacher_labels, "NOISE_FACTOR", 1.0)
+    monkeypatch.setattr(teacher_labels, "RIDGE", 1e-6)
+    rng = np.random.default_rng(3)
+    person = np.repeat(np.arange(200), 10)
+    kernel, rest_sd, noise_sd = rng.normal(size=(4, 3)), [0.5, 1.0, 2.0], [1.0, 1.0, 0.5]
+    embedding = np.repeat(rng.normal(size=(200, 4)), 10, axis=0)
+    shape = embedding @ kernel + np.repeat(rng.normal(0, rest_sd, (200, 3)), 10, axis=0) + 5
+    own = shape + rng.normal(0, noise_sd, shape.shape)
+    return embedding, shape, own, person, kernel, np.square(rest_sd), np.square(noise_sd)
+
+
+def test_the_posterior_is_that_of_the_gaussians_that_made_the_data(gaussian_people):
+    embedding, shape, own, person, kernel, rest, noise = gaussian_people
+    found = learn_posterior(shape, own, embedding, person)
+    told = embedding @ kernel + 5
+    expected = told + (own - told) * rest / (rest + noise)  # of independent components
+    label = found(own, embedding)
+    assert np.square(label - expected).mean() < 0.05 * np.square(own - shape).mean()
+    for worse in (own, embedding @ found.kernel + found.offset):
+        assert np.square(label - shape).mean() < 0.8 * np.square(worse - shape).mean()
+
+
+def test_without_an_embedding_a_fit_is_drawn_to_the_mean(gaussian_people):
+    embedding, shape, own, person, kernel, rest, noise = gaussian_people
+    found = learn_posterior(shape, own, embedding, person)
+    unknown = np.full_like(embedding, np.nan)
+    covariance = kernel.T @ kernel + np.diag(rest)
+    gain = covariance @ np.linalg.inv(covariance + np.diag(noise))
+    expected = 5 + (own - 5) @ gain.T
+    assert np.square(found(own, unknown) - expected).mean() < 0.1
+
+
+def test_spread_makes_labels_as_different_as_people_are(gaussian_people, monkeypatch):
+    embedding, shape, own, person, *_ = gaussian_people
+    monkeypatch.setattr(teacher_labels, "SPREAD", 1.0)
+    found = learn_posterior(shape, own, embedding, person)
+    told = embedding @ found.kernel + found.offset
+    np.testing.assert_allclose(np.cov(told.T).trace(), np.cov(shape.T).trace(), rtol=0.1)
+
+
+def test_a_posterior_needs_people_with_many_photos(gaussian_people):
+    embedding, shape, own, person, *_ = gaussian_people
+    with pytest.raises(ValueError, match="9 people have 10 photos; 10 are needed"):
+        learn_posterior(shape[:90], own[:90], embedding[:90], person[:90])

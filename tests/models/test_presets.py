@@ -55,6 +55,16 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
     np.testing.assert_allclose(np.asarray(told), expected, atol=2e-3)
 
 
+def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
+    assert load_preset("aflw-mobilenet-0.5").shape_scatter is None
+    scatter = np.diag(np.arange(1.0, 9))
+    save_preset(tmp_path / "good", dataclasses.replace(preset, shape_scatter=scatter))
+    np.testing.assert_array_equal(load_preset(tmp_path / "good").shape_scatter, scatter)
+    save_preset(tmp_path / "bad", dataclasses.replace(preset, shape_scatter=np.eye(3)))
+    with pytest.raises(ValueError, match=r"shape_scatter is \(3, 3\), not \(8, 8\)"):
+        load_preset(tmp_path / "bad")
+
+
 def test_the_weights_take_two_bytes_each(folder, preset):
     count = preset.branch.count_params()
     assert (folder / WEIGHTS).stat().st_size < 2.4 * count

