@@ -19,11 +19,11 @@ from keras_scnn.evaluation import (
     with_intervals,
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES
+from keras_scnn.identity_judges import calibrate_judges, identity_judges, judged
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.reconstruction import Reconstruction
 from keras_scnn.reconstructor import Reconstructor
-from keras_scnn.records_protocol import calibrate_judges, identity_judges, judged
 
 LEAST_PAIRS = 10
 

@@ -26,11 +26,11 @@ from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.evaluate import RecordResults, evaluate_records, write_results
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
+from keras_scnn.identity_judges import learn_scatter
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.warm_start import copy_network, solve_dense, warm_start
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
-from keras_scnn.records_protocol import learn_scatter
 from keras_scnn.train_config import TrainConfig, find_records, recipe_path
 from keras_scnn.train_groups import build_groups, group_stream, teach
 from keras_scnn.train_pairs import build_pairs, pair_stream

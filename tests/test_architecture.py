@@ -35,7 +35,7 @@ TIERS = (
         "compare",
         "serve",
     }
-    | {"aflw_protocol", "records_protocol", "people_protocol"},
+    | {"aflw_protocol", "records_protocol", "people_protocol", "identity_judges"},
 )
 COMMANDS = {"reconstruct", "serve", "train", "evaluate", "prepare", "compare", "ablate"}
 TENSORFLOW_HOMES = {"data", "export"}

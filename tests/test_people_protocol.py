@@ -76,6 +76,19 @@ def middle(image) -> FaceBox:
     return FaceBox(4, 4, 44, 44)
 
 
+def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
+    plain = evaluate_people(preset, folder, middle, resamples=0)
+    assert plain.scaled_shape_verification is None
+    scatter = 9 * np.eye(preset.face_model.n_identity)  # alike in all directions: the same order
+    found = evaluate_people(
+        dataclasses.replace(preset, shape_scatter=scatter), folder, middle, resamples=0
+    )
+    assert found.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
+    assert found.scaled_shape_ratio == pytest.approx(plain.shape_ratio)
+    assert set(found.calibration) >= {"shape", "scaled_shape", "feature", "both"}
+    assert set(found.curves["roc"]) == {"shape", "scaled_shape", "feature"}
+
+
 def test_people_who_are_easily_told_apart_are_told_apart(preset, folder):
     found = evaluate_people(preset, folder, middle, resamples=20)
     for kind in ("shape", "feature"):

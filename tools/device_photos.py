@@ -23,9 +23,12 @@ CROP, MARGIN = 120, 20
 FRAME = CROP + 2 * MARGIN
 COARSE = 21  # points along an image at which bending is computed
 BEND_REACH = 5.0  # px: standard deviation of the weights of the landmarks about a point
-MOST_DEGREES = 60.0  # of yaw and roll, of faces that are mixed or that the recognizer is asked about
+MOST_DEGREES = (
+    60.0  # of yaw and roll, of faces that are mixed or that the recognizer is asked about
+)
 CANDIDATES = 48
-SHARES = (0.3, 0.65)
+SHARES = (0.3, 0.65)  # of the guest's look
+LEAST_BLUR, BLUR_REACH = 0.05, 4  # px
 POSE_WEIGHTS = (1.0, 1.0, 0.5)
 
 
@@ -50,45 +53,56 @@ class BatchPlan:
 
 def draw(key, photos: dict, plan: BatchPlan) -> dict:
     """Rows of hosts and guests (B,), shares (B,) of the guest's look, person numbers (B,)."""
-    keys = jax.random.split(key, 9)
-    table, counts = photos["of_person"], photos["count"]
-    host_person = jax.random.choice(keys[0], len(table), (plan.people,), replace=False)
-    noise = jax.random.uniform(keys[1], (plan.people, table.shape[1]))
-    noise = jnp.where(jnp.arange(table.shape[1]) < counts[host_person][:, None], noise, 2.0)
-    places = jnp.argsort(noise, axis=1)[:, : plan.photos]
-    hosts = jnp.take_along_axis(table[host_person], places, axis=1)
-    step = jax.random.randint(keys[2], (plan.people,), 1, len(table))
-    guest_person = (host_person + step) % len(table)
-    pool = table[guest_person]
-    turned = pose_distance(photos, hosts[..., None], pool[:, None])
-    known = (jnp.arange(table.shape[1]) < counts[guest_person][:, None])[:, None]
-    guests = jnp.take_along_axis(pool, jnp.where(known, turned, 1e9).argmin(-1), axis=1)
-    group_share = jax.random.uniform(keys[3], (plan.people,), minval=SHARES[0], maxval=SHARES[1])
-    group_share *= jax.random.uniform(keys[4], (plan.people,)) < plan.mixed_groups
+    keys = jax.random.split(key)
+    hosts, guests, shares = (
+        jnp.concatenate([grouped, single])
+        for grouped, single in zip(
+            _draw_groups(keys[0], photos, plan), _draw_singles(keys[1], photos, plan), strict=True
+        )
+    )
+    groups = jnp.repeat(jnp.arange(plan.people), plan.photos)
+    persons = jnp.concatenate([groups, plan.people + jnp.arange(plan.singles)])
+    shares = shares * photos["is_frontal"][hosts]
+    return {"host": hosts, "guest": guests, "share": shares, "person": persons}
 
-    at = jnp.searchsorted(photos["single_cdf"], jax.random.uniform(keys[5], (plan.singles,)))
-    single = photos["single"][jnp.minimum(at, len(photos["single"]) - 1)]
-    chosen = jax.random.randint(keys[6], (plan.singles, CANDIDATES), 0, len(photos["frontal"]))
-    others = photos["frontal"][chosen]
-    turned = pose_distance(photos, single[:, None], others)
-    stranger = photos["identity"][others] != photos["identity"][single][:, None]
-    best = jnp.where(stranger, turned, 1e9).argmin(-1)
-    single_guest = jnp.take_along_axis(others, best[:, None], axis=1)[:, 0]
-    share = jax.random.uniform(keys[7], (plan.singles,), minval=SHARES[0], maxval=SHARES[1])
-    share *= jax.random.uniform(keys[8], (plan.singles,)) < plan.mixed
-    host = jnp.concatenate([hosts.ravel(), single])
-    share = jnp.concatenate([jnp.repeat(group_share, plan.photos), share])
-    return {
-        "host": host,
-        "guest": jnp.concatenate([guests.ravel(), single_guest]),
-        "share": share * photos["is_frontal"][host],
-        "person": jnp.concatenate(
-            [
-                jnp.repeat(jnp.arange(plan.people), plan.photos),
-                plan.people + jnp.arange(plan.singles),
-            ]
-        ),
-    }
+
+def _draw_groups(key, photos: dict, plan: BatchPlan):
+    """Some photos each of some people; each with the guest's photo in the most similar pose."""
+    keys = jax.random.split(key, 4)
+    table, places = photos["of_person"], jnp.arange(photos["of_person"].shape[1])
+    chosen = jax.random.choice(keys[0], len(table), (plan.people,), replace=False)
+    order = jax.random.uniform(keys[1], (plan.people, len(places)))
+    order = jnp.where(places < photos["count"][chosen][:, None], order, 2.0).argsort(axis=1)
+    hosts = jnp.take_along_axis(table[chosen], order[:, : plan.photos], axis=1)
+    others = (chosen + jax.random.randint(keys[2], (plan.people,), 1, len(table))) % len(table)
+    pool = table[others]
+    turned = pose_distance(photos, hosts[..., None], pool[:, None])
+    known = places < photos["count"][others][:, None]
+    nearest = jnp.where(known[:, None], turned, jnp.inf).argmin(-1)
+    guests = jnp.take_along_axis(pool, nearest, axis=1)
+    shares = jnp.repeat(_shares(keys[3], plan.people, plan.mixed_groups), plan.photos)
+    return hosts.ravel(), guests.ravel(), shares
+
+
+def _draw_singles(key, photos: dict, plan: BatchPlan):
+    """Photos of anybody; each with that of somebody else, of some, in the most similar pose."""
+    keys = jax.random.split(key, 3)
+    at = jnp.searchsorted(photos["single_cdf"], jax.random.uniform(keys[0], (plan.singles,)))
+    hosts = photos["single"][jnp.minimum(at, len(photos["single"]) - 1)]
+    frontal = photos["frontal"]
+    pool = frontal[jax.random.randint(keys[1], (plan.singles, CANDIDATES), 0, len(frontal))]
+    turned = pose_distance(photos, hosts[:, None], pool)
+    stranger = photos["identity"][pool] != photos["identity"][hosts][:, None]
+    nearest = jnp.where(stranger, turned, jnp.inf).argmin(-1)
+    guests = jnp.take_along_axis(pool, nearest[:, None], axis=1)[:, 0]
+    return hosts, guests, _shares(keys[2], plan.singles, plan.mixed)
+
+
+def _shares(key, count: int, mixed: float):
+    """(count,) within ``SHARES`` for a part of ``mixed``, else 0."""
+    keys = jax.random.split(key)
+    share = jax.random.uniform(keys[0], (count,), minval=SHARES[0], maxval=SHARES[1])
+    return share * (jax.random.uniform(keys[1], (count,)) < mixed)
 
 
 def pose_distance(photos: dict, one, other):
@@ -242,39 +256,53 @@ def move_labels(matrix, landmarks, vectors, mirrors):
 
 
 def recolor(key, images, inside):
-    """Gray, blurred, brighter, noisy, partly hidden; outside of the photo black in a third."""
-    count, size = images.shape[:2]
-    keys = iter(jax.random.split(key, 16))
-    one = lambda low=0.0, high=1.0: jax.random.uniform(  # noqa: E731
-        next(keys), (count, 1, 1, 1), minval=low, maxval=high
-    )
-    normal = lambda *shape: jax.random.normal(next(keys), (count, *shape))  # noqa: E731
-    images = images * jnp.where(one() < 0.33, inside, 1.0)
+    """Images (B, S, S, 3) gray, blurred, brighter, noisy or partly hidden, each as it comes.
+
+    Args:
+        key: of the random numbers.
+        images: 0 to 255.
+        inside: (B, S, S, 1) whether a pixel is in the photo; outside it is black in a third.
+    """
+    keys = iter(jax.random.split(key, 12))
+
+    def some(low=0.0, high=1.0):
+        return jax.random.uniform(next(keys), (len(images), 1, 1, 1), minval=low, maxval=high)
+
+    images = images * jnp.where(some() < 0.33, inside, 1.0)
     gray = images @ jnp.array([0.299, 0.587, 0.114])
-    images = jnp.where(one() < 0.2, gray[..., None], images)
-    images = _blur(images, jnp.where(one() < 0.25, one(0.4, 1.8), 0.05))
-    gain = jnp.exp(0.15 * normal(1, 1, 1) + 0.06 * normal(1, 1, 3))
-    images = jnp.clip(images * gain + 14 * normal(1, 1, 1), 0, 255)
-    images = images + jnp.where(one() < 0.5, one(0, 10), 0.0) * normal(size, size, 3)
-    row, column = jnp.arange(size)[:, None, None], jnp.arange(size)[None, :, None]
-    extent = size * jax.random.uniform(next(keys), (count, 2), minval=0.1, maxval=0.42)
-    corner = jax.random.uniform(next(keys), (count, 2)) * (size - extent)
-    top, left = (corner[:, i, None, None, None] for i in (0, 1))
-    tall, wide = (extent[:, i, None, None, None] for i in (0, 1))
-    hidden = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
-    color = jax.random.uniform(next(keys), (count, 1, 1, 3), maxval=255)
-    images = jnp.where(hidden & (one() < 0.25), color, images)
+    images = jnp.where(some() < 0.2, gray[..., None], images)
+    images = _blur(images, jnp.where(some() < 0.25, some(0.4, 1.8), LEAST_BLUR))
+    normal = jax.random.normal(next(keys), (len(images), 1, 1, 5))
+    gain = jnp.exp(0.15 * normal[..., :1] + 0.06 * normal[..., 1:4])
+    images = jnp.clip(images * gain + 14 * normal[..., 4:], 0, 255)
+    noise = jax.random.normal(next(keys), images.shape)
+    images = images + jnp.where(some() < 0.5, some(0, 10), 0.0) * noise
+    images = jnp.where(some() < 0.25, _hide(next(keys), images), images)
     return jnp.clip(images, 0, 255)
 
 
+def _hide(key, images):
+    """Each image with a rectangle of one color somewhere."""
+    count, size = images.shape[:2]
+    keys = jax.random.split(key, 3)
+    extent = size * jax.random.uniform(keys[0], (count, 2), minval=0.1, maxval=0.42)
+    first = jax.random.uniform(keys[1], (count, 2)) * (size - extent)
+    place = jnp.arange(size)[:, None]
+    hidden = (place >= first[:, None]) & (place < (first + extent)[:, None])  # (B, S, 2)
+    hidden = hidden[:, :, None, :1] & hidden[:, None, :, 1:]
+    color = jax.random.uniform(keys[2], (count, 1, 1, 3), maxval=255)
+    return jnp.where(hidden, color, images)
+
+
 def _blur(images, sigma):
-    reach = np.arange(-4, 5)
-    weight = jnp.exp(-(reach**2) / (2 * sigma[..., 0] ** 2))  # (B, 1, 9)
-    weight = weight / weight.sum(-1, keepdims=True)
+    """Gaussian blur by sigma (B, 1, 1, 1) px; what is outside is as the rim."""
+    places = np.arange(-BLUR_REACH, BLUR_REACH + 1)
+    weight = jnp.exp(-(places**2) / (2 * sigma**2))
+    weight = jnp.moveaxis(weight / weight.sum(-1, keepdims=True), -1, 0)[..., None]
     for axis in (1, 2):
         pad = [(0, 0)] * 4
-        pad[axis] = (4, 4)
-        wide = jnp.pad(images, pad, mode="edge")
-        parts = [lax.slice_in_dim(wide, i, i + images.shape[axis], axis=axis) for i in range(9)]
-        images = sum(w * part for w, part in zip(jnp.moveaxis(weight, -1, 0)[..., None, None], parts))
+        pad[axis] = (BLUR_REACH, BLUR_REACH)
+        wide, size = jnp.pad(images, pad, mode="edge"), images.shape[axis]
+        parts = [lax.slice_in_dim(wide, i, i + size, axis=axis) for i in range(len(places))]
+        images = sum(w * part for w, part in zip(weight, parts, strict=True))
     return images

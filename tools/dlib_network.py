@@ -7,19 +7,15 @@ photo what dlib says of it, which the package dlib computes one photo at a time.
 
 from __future__ import annotations
 
-from join_recognizer import split_layers
+import numpy as np
 from keras import ops
 
+from join_recognizer import split_layers
 from keras_scnn.models.identity_encoder import COLOR_SCALE, MEAN_COLOR
 
-# Residual blocks by width, and whether each halves the map.
-BLOCKS = (
-    *((32, False),) * 3,
-    *((64, i == 0) for i in range(4)),
-    *((128, i == 0) for i in range(3)),
-    *((256, i == 0) for i in range(3)),
-    (256, True),
-)
+# Whether each residual block halves the map: three of width 32, four of 64, three each of 128 and
+# 256, and a last one of 256.
+HALVING = (*(False,) * 3, True, *(False,) * 3, True, *(False,) * 2, True, *(False,) * 2, True)
 
 
 class DlibNetwork:
@@ -38,7 +34,7 @@ class DlibNetwork:
         x = (chips - ops.convert_to_tensor(MEAN_COLOR, chips.dtype)) / COLOR_SCALE
         x = ops.relu(_convolve(x, next(given), 2, "valid"))
         x = ops.max_pool(x, 3, 2, "valid")
-        for width, halves in BLOCKS:
+        for halves in HALVING:
             padding = "valid" if halves else "same"
             y = ops.relu(_convolve(x, next(given), 2 if halves else 1, padding))
             y = _convolve(y, next(given), 1, "same")
@@ -55,9 +51,8 @@ def _convolve(x, convolution, stride: int, padding: str):
 
 def _sum(x, y):
     """The sum, zeros where one is smaller (below, to the right, and in the last channels)."""
-    shape = [max(a, b) for a, b in zip(x.shape[1:], y.shape[1:], strict=True)]
+    wanted = np.maximum(x.shape[1:], y.shape[1:])
     x, y = (
-        ops.pad(z, [(0, 0), *((0, want - have) for have, want in zip(z.shape[1:], shape))])
-        for z in (x, y)
+        ops.pad(z, [(0, 0), *((0, int(more)) for more in wanted - z.shape[1:])]) for z in (x, y)
     )
     return x + y

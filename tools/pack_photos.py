@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.cropping import FaceBox, crop_face
-from keras_scnn.data.mixing import Mixture, open_mixture
-from keras_scnn.fitting import fit_landmarks
 from keras_scnn.data.labeling import FIT
+from keras_scnn.data.mixing import Mixture, open_mixture
 from keras_scnn.face_models import load_face_model
+from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import read_image
 from keras_scnn.storage import write_npz
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def frame(path: Path, crop_from_image: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """The JPEG of a frame, and the first and last column and row that show the photo (x, y; x, y)."""
+    """The JPEG of a frame, and the first and last x, y of it that show the photo (x, y, x, y)."""
     image = read_image(path)
     to_crop = np.float64(crop_from_image)
     first, scale = invert_affine(to_crop) @ [-0.5, -0.5, 1], to_crop[0, 0]

@@ -11,7 +11,7 @@ from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.morphable_model import MorphableModel
 
 CHUNK = 64
-LEAST_SCATTER = 0.01  # of a direction, as a share of the largest
+LEAST_SCATTER = 0.003  # of a direction, as a share of the largest
 
 
 @dataclass(frozen=True)

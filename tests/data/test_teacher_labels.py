@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import FaceRecords
 from keras_scnn.data import teacher_labels
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.teacher_labels import (
     align_sources,
     comparable_embeddings,
