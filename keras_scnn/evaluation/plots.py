@@ -53,7 +53,7 @@ def _bar_panels() -> list[tuple[str, dict[str, str], str]]:
     accuracy = {f"by {_label(kind)}": f"{kind}_verification.accuracy_percent" for kind in KINDS}
     panels.append(("verification", accuracy, "%"))
     ranks = {
-        f"{_label(kind)}\nrank {rank}": f"{kind}_retrieval.rank{rank}_percent"
+        f"{_label(kind)} rank {rank}".replace(" ", "\n"): f"{kind}_retrieval.rank{rank}_percent"
         for kind in KINDS
         for rank in (1, 5)
     }
