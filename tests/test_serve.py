@@ -163,7 +163,7 @@ def test_photos_with_and_without_a_box(server, reconstructor):
     assert nobody == {"faces": []}
     (face,) = reconstructor.reconstruct_boxes(image, [FaceBox(*BOX)], passes=1)
     check_outputs(boxed, face)
-    assert named == boxed
+    check_outputs(named, face)  # not the same bits: what shares its batch is up to the clock
 
 
 def infer(server: str, body, **headers) -> tuple[int, dict]:
