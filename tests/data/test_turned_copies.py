@@ -20,7 +20,8 @@ class Astronauts(PhotoSource):
     """The same photo three times, under three names; the last one cannot be read again."""
 
     def __init__(self):
-        (face,) = Reconstructor.from_preset()(data.astronaut())
+        # The preset whose landmark sites the fitted model has.
+        (face,) = Reconstructor.from_preset("aflw-mobilenet-0.5")(data.astronaut())
         self.landmarks, self.reads = face.landmarks, 0
 
     def names(self) -> list[str]:
@@ -89,7 +90,7 @@ def test_a_network_finds_the_turned_faces_where_the_labels_say(turned):
     yaw = np.rad2deg(told.euler[:, 1])
     pose = FaceParameters.from_vector(after.parameters, LAYOUT).pose
     expected = np.rad2deg(euler_from_rotation(decompose(pose)[0])[:, 1])
-    np.testing.assert_allclose(yaw, expected, atol=15)  # it falls short of the largest turns
+    np.testing.assert_allclose(yaw, expected, atol=12)
 
 
 def test_the_turns_depend_on_name_and_seed_alone(turned, model):
