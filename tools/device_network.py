@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from device_photos import CROP
 from device_supply import Supply
 from keras_scnn.data.teacher import EMBEDDING_SIZE
 from keras_scnn.losses import (
@@ -22,6 +21,7 @@ from keras_scnn.losses import (
 from keras_scnn.models import Preset, build_branch, build_encoder, build_group
 from keras_scnn.models.identity_encoder import PREFIX
 from keras_scnn.models.warm_start import copy_network
+from pack_photos import CROP
 
 GROUP_SHARE = 0.55  # of the parameter loss; the photos in groups are fewer than the single ones
 CLIP, DECAY = 10.0, 1e-2  # of the gradient's norm; of kernels, per step and unit of the rate

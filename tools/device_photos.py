@@ -16,20 +16,17 @@ import numpy as np
 from jax import lax
 
 from keras_scnn.data.augment import UPRIGHT, Jitter
+from keras_scnn.data.blends import EULER_WEIGHTS
 from keras_scnn.data.teacher import CHIP_LANDMARKS, CHIP_PADDING, CHIP_POINTS, CHIP_SIZE
 from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.parameters import POSE_SIZE
+from pack_photos import CROP, FRAME, MARGIN
 
-CROP, MARGIN = 120, 20
-FRAME = CROP + 2 * MARGIN
 COARSE = 21  # points along an image at which bending is computed
 BEND_REACH = 5.0  # px: standard deviation of the weights of the landmarks about a point
-MOST_DEGREES = (
-    60.0  # of yaw and roll, of faces that are mixed or that the recognizer is asked about
-)
 CANDIDATES = 48
 SHARES = (0.3, 0.65)  # of the guest's look
 LEAST_BLUR, BLUR_REACH = 0.05, 4  # px
-POSE_WEIGHTS = (1.0, 1.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def _shares(key, count: int, mixed: float):
 def pose_distance(photos: dict, one, other):
     """Weighted difference of the Euler angles of rows that broadcast, degrees."""
     apart = jnp.abs(photos["euler"][one] - photos["euler"][other])
-    return apart @ jnp.asarray(POSE_WEIGHTS)
+    return apart @ jnp.asarray(EULER_WEIGHTS)
 
 
 def moves(key, photos: dict, drawn: dict, plan: BatchPlan):
@@ -242,12 +239,12 @@ def move_labels(matrix, landmarks, vectors, mirrors):
     turned = landmarks[..., :2] @ matrix[:, :, :2].transpose(0, 2, 1) + matrix[:, None, :, 2]
     depth = landmarks[..., 2:3] * scale[:, None, None]
     landmarks = jnp.concatenate([turned, depth, landmarks[..., 3:]], -1)
-    pose = vectors[:, :12].reshape(-1, 3, 4)
+    pose = vectors[:, :POSE_SIZE].reshape(-1, 3, 4)
     plane = matrix[:, :, :2] @ pose[:, :2]
     plane = plane.at[:, :, 3].add(matrix[:, :, 2])
     pose = jnp.concatenate([plane, pose[:, 2:] * scale[:, None, None]], 1)
     pose = jnp.where(mirrored[..., None], pose * jnp.array([-1.0, 1, 1, 1]), pose)
-    parts, start = [pose.reshape(-1, 12)], 12
+    parts, start = [pose.reshape(-1, POSE_SIZE)], POSE_SIZE
     for matrix_of in mirrors:
         part = vectors[:, start : start + len(matrix_of)]
         parts.append(jnp.where(mirrored, part @ matrix_of.T, part))

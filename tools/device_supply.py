@@ -8,9 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from device_photos import (
-    CROP,
-    FRAME,
-    MOST_DEGREES,
     BatchPlan,
     chips,
     draw,
@@ -20,6 +17,7 @@ from device_photos import (
     render,
 )
 from dlib_network import DlibNetwork
+from keras_scnn.data.blends import MOST_DEGREES
 from keras_scnn.data.teacher import CHIP_SIZE, EMBEDDING_SIZE
 from keras_scnn.data.teacher_labels import ShapePosterior, learn_posterior
 from keras_scnn.face_models import load_face_model
@@ -27,8 +25,10 @@ from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.mirroring import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.train_groups import PROFILE_DEGREES
+from pack_photos import CROP, FRAME
 
-PROFILE_DEGREES, PROFILE_EMPHASIS = 45, 2.2
+PROFILE_EMPHASIS = 2.2
 PEOPLE_LANDMARKS = 0.4  # weight of landmarks of people folders, which networks have placed
 CHUNKS = 100
 

@@ -33,14 +33,15 @@ from dlib_network import DlibNetwork
 from join_recognizer import read_tensors
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.storage import read_npz
+from pack_photos import FORMAT, VERSION
 
-FORMAT, VERSION = "keras_scnn.photo_pack", 1
 EVERY = 500  # steps between two lines of the log
 WARMUP, MOST_KEPT = 400, 0.9995  # steps up to the highest rate; momentum of the weights' mean
 TOLD = ("minutes", "learning_rate", "identity_rate", "without", "seed")
 
 
 def main() -> None:
+    """Train as the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pack", type=Path)
     parser.add_argument("--start", required=True, metavar="PRESET")

@@ -17,21 +17,23 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.cropping import FaceBox, crop_face
+from keras_scnn.cropping import CROP_SIZE, FaceBox, crop_face
 from keras_scnn.data.labeling import FIT
 from keras_scnn.data.mixing import Mixture, open_mixture
 from keras_scnn.face_models import load_face_model
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import read_image
+from keras_scnn.parameters import ParameterLayout
 from keras_scnn.storage import write_npz
 
 FORMAT, VERSION = "keras_scnn.photo_pack", 1
-CROP, MARGIN, QUALITY = 120, 20, 93
+CROP, MARGIN, QUALITY = CROP_SIZE, 20, 93
 FRAME = CROP + 2 * MARGIN
 
 
 def main() -> None:
+    """Pack the records of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("sources", nargs="+", metavar="RECORDS=PHOTOS")
@@ -80,7 +82,7 @@ def single_fits(mixture: Mixture) -> np.ndarray:
     They are the records' own where a person has one photo.
     """
     records, model = mixture.records, mixture.annotated(load_face_model("open_face"))
-    identity = records.parameters[:, 12 : 12 + model.n_identity].copy()
+    identity = records.parameters[:, ParameterLayout(model.n_identity, 0).identity].copy()
     joint = np.flatnonzero(np.bincount(records.identity)[records.identity] > 1)
     if len(joint):
         points = records.landmarks[joint].astype(np.float64)[..., :2]

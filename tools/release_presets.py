@@ -28,6 +28,7 @@ OF_NO_USE = ("run", "cache", "data", "start")  # paths of the machine that train
 
 
 def main() -> None:
+    """Make the presets of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--people", type=Path, metavar="RECORDS", help="of people trained on")
