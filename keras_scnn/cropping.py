@@ -163,6 +163,25 @@ def crop_rotated(
     return FaceCrop(crop, to_crop)
 
 
+def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: int) -> FaceCrop:
+    """The standard crop of a face as it would be if the head were upright; see ``crop_rotated``.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        landmarks: (68, 2) or (68, 3) px, image frame; further coordinates are not used.
+        angle: radians by which the head is turned in the photo, clockwise as seen.
+        size: side of the crop, px.
+
+    Raises:
+        ValueError: see ``crop_rotated`` and ``box_from_landmarks``.
+    """
+    cos, sin = np.cos(angle), np.sin(angle)
+    upright_from_image = np.array([[cos, sin], [-sin, cos]])
+    box = box_from_landmarks(np.asarray(landmarks, np.float64)[:, :2] @ upright_from_image.T)
+    center = (box.as_array()[:2] + box.as_array()[2:]) / 2 - 0.5
+    return crop_rotated(image, upright_from_image.T @ center + 0.5, box.width, angle, size)
+
+
 def _averaged_patch(image, box: FaceBox, block: int) -> tuple[np.ndarray, np.ndarray]:
     """The photo around the box, averaged in blocks of ``block`` px, and patch_from_image (2, 3)."""
     limit = np.array(image.shape[1::-1])

@@ -29,7 +29,7 @@ TEXT = {
     "width": "of the photo, px",
     "height": "of the photo, px",
     "score": "how sure the detector is, 0 to 1; null where none was asked",
-    "box": "x0, y0, x1, y1 of the square that the network saw, px, half-open",
+    "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
     "image_from_model": "3x4 camera, row-major: mm of the face model to x, y, depth in px",
     "rotation": "3x3, row-major, of the y-up model frame",
     "pitch": "degrees",

@@ -22,7 +22,7 @@ class Reconstruction:
         model: the face model.
         parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
             within the model's bounds.
-        box: the square that the network saw, px, image frame.
+        box: the square about the face, px, image frame; the last look at it was turned upright.
         features: (F,) float32 of unit length, or None where the preset has no feature head.
     """
 
@@ -94,7 +94,7 @@ class Faces:
         model: the face model.
         parameters: pose image_from_model (M, 3, 4), px per mm; identity (M, K); expression (M, L),
             within the model's bounds.
-        boxes: M squares that the network saw, px, image frame.
+        boxes: M squares about the faces, px, image frame.
         features: (M, F) float32 of unit length, or None where the preset has no feature head.
     """
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_scnn.cropping import FaceBox, FaceCrop, box_from_landmarks, crop_face
+from keras_scnn.cropping import (
+    FaceBox,
+    FaceCrop,
+    box_from_landmarks,
+    crop_face,
+    crop_upright,
+)
 from keras_scnn.detection import FaceDetector, LargestFace
-from keras_scnn.geometry.camera import transform_camera
+from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import write_mesh
 from keras_scnn.models.presets import Preset, load_preset
@@ -19,7 +26,7 @@ from keras_scnn.reconstruction import Faces, Reconstruction
 from keras_scnn.texture import vertex_colors
 
 DEFAULT_PRESET = "mobile"
-PASSES = 2  # the second crop is cut by the first pass's landmarks
+PASSES = 2  # the second crop is cut by what the first pass found, the head upright
 MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 Network = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -85,21 +92,29 @@ class Reconstructor:
         Args:
             images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
             boxes: M square boxes, px of these photos.
-            passes: 1 keeps the boxes as they are; 2 cuts the crops again by the landmarks found.
+            passes: 1 takes the crops as the boxes are; 2 looks again at crops about the landmarks
+                found, turned so that the head is upright. Features are the mean of both looks.
 
         Raises:
             ValueError: no box, one that is not square, or an image that is no photo.
         """
         if not boxes:
             raise ValueError("there is no box; give one at least")
-        for turn in range(passes):
-            pairs = zip(images, boxes, strict=True)
-            crops = [crop_face(image, box, self.preset.input_size) for image, box in pairs]
-            faces = self._predict(crops, boxes)
-            if turn + 1 < passes:
-                found = zip(faces.landmarks, boxes, strict=True)
-                boxes = [_second_box(landmarks, box) for landmarks, box in found]
-        return faces
+        if passes not in (1, 2):
+            raise ValueError(f"passes is {passes}; it must be 1 or 2")
+        size = self.preset.input_size
+        crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
+        first = self._predict(crops, boxes)
+        if passes == 1:
+            return first
+        second_boxes, second_crops = list(boxes), crops
+        found = zip(images, first.landmarks, angle_in_image(first.parameters.pose), strict=True)
+        for i, (image, landmarks, angle) in enumerate(found):
+            second_boxes[i] = _second_box(landmarks, boxes[i])
+            if second_boxes[i] is not boxes[i]:
+                second_crops[i] = crop_upright(image, landmarks, angle, size)
+        second = self._predict(second_crops, second_boxes)
+        return dataclasses.replace(second, features=_mean_features(first, second))
 
     def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
         model = self.preset.face_model
@@ -134,6 +149,14 @@ def write_textured_mesh(
     colors = None if texture is None else vertex_colors(face.model, texture)
     write_mesh(path, face.vertices, face.model.triangles, face.model.uv, texture, colors)
     return colors
+
+
+def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:
+    """(M, F) of unit length; None where there are none."""
+    if first.features is None:
+        return None
+    mean = first.features + second.features
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
 
 
 def _second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:

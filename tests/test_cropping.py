@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from keras_scnn.cropping import (
     box_from_detector,
     box_from_landmarks,
     crop_face,
+    crop_upright,
 )
 
 
@@ -43,6 +45,22 @@ def test_landmarks_fill_the_same_part_of_their_crop_wherever_the_face_is():
     # The center of the landmarks' bounding box stands at the center of the crop, pixel 59.5.
     middle = (places[0].min(axis=0) + places[0].max(axis=0)) / 2
     np.testing.assert_allclose(middle, 59.5, atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 90, -135])
+def test_a_turned_face_upright_is_the_face_that_was_turned(degrees):
+    rng = np.random.default_rng(2)
+    image = cv2.resize(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8), (200, 200))
+    landmarks = rng.uniform([60, 50], [150, 130], (68, 2))
+    matrix = cv2.getRotationMatrix2D((99.5, 99.5), -degrees, 1)  # clockwise as seen
+    turned = cv2.warpAffine(image, matrix, (200, 200), flags=cv2.INTER_CUBIC)
+    moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+    upright = crop_upright(turned, moved, np.deg2rad(degrees), 96)
+    expected = crop_face(image, box_from_landmarks(landmarks), 96)
+    assert np.abs(upright.image.astype(int) - expected.image)[8:-8, 8:-8].max() <= 6
+    places = moved @ upright.crop_from_image[:, :2].T + upright.crop_from_image[:, 2]
+    wanted = landmarks @ expected.crop_from_image[:, :2].T + expected.crop_from_image[:, 2]
+    np.testing.assert_allclose(places, wanted, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import trimesh
 from keras import ops
 from skimage import data
 
-from keras_scnn.cropping import FaceBox, box_from_landmarks
-from keras_scnn.geometry.camera import compose
+from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_upright
+from keras_scnn.geometry.camera import angle_in_image, compose
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
@@ -116,6 +117,58 @@ def test_the_second_crop_is_the_first_landmarks_standard_crop(spot_preset):
     assert second.box == box_from_landmarks(first.landmarks, score=0.75)
     # Both saw the same spot.
     np.testing.assert_allclose(second.parameters.pose[:2, 3], [210, 130], atol=0.1)
+
+
+def test_the_second_look_is_at_the_upright_head_and_features_are_the_mean_of_both(
+    spot_preset, told
+):
+    seen = []
+
+    def network(crops):
+        seen.append(crops[0])
+        features = np.float32([[1, 0] if len(seen) == 1 else [0.6, 0.8]])
+        return {"parameters": told.to_vector()[None], "features": features}
+
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    reconstructor = Reconstructor(spot_preset, FixedDetector(), network)
+    box = FaceBox(130, 60, 250, 180)
+    (first,) = reconstructor.reconstruct_boxes(image, [box], passes=1)
+    seen.clear()
+    (face,) = reconstructor.reconstruct_boxes(image, [box])
+    angle = angle_in_image(first.parameters.pose)
+    assert abs(angle) > np.deg2rad(4)
+    np.testing.assert_array_equal(seen[1], crop_upright(image, first.landmarks, angle, SIZE).image)
+    # This network says the same of every crop, so its turn comes on top of the crop's.
+    assert angle_in_image(face.parameters.pose) == pytest.approx(2 * angle, abs=1e-6)
+    # (1, 0) and (0.6, 0.8) halve at (0.8, 0.4), which is the direction (2, 1).
+    np.testing.assert_allclose(face.features, np.array([2, 1]) / np.sqrt(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [-70, 50])
+def test_a_turned_photo_shows_the_same_person(degrees):
+    photo, box = data.astronaut()[:256, 96:352], FaceBox(60, 62, 200, 202)
+    reconstructor = Reconstructor.from_preset("mobile")
+    (upright,) = reconstructor.reconstruct_boxes(photo, [box])
+    matrix = cv2.getRotationMatrix2D((129.5, 131.5), -degrees, 1)  # OpenCV's are counterclockwise
+    turned_photo = cv2.warpAffine(photo, matrix, photo.shape[1::-1], flags=cv2.INTER_CUBIC)
+    (once,) = reconstructor.reconstruct_boxes(turned_photo, [box], passes=1)
+    (twice,) = reconstructor.reconstruct_boxes(turned_photo, [box])
+    expected = upright.landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    apart = np.linalg.norm(twice.landmarks[:, :2] - expected, axis=1)
+    assert apart.mean() < 0.01 * box.width
+    turn = angle_in_image(twice.parameters.pose) - angle_in_image(upright.parameters.pose)
+    assert np.rad2deg(turn) == pytest.approx(degrees, abs=2)
+
+    def rms(face):
+        difference = face.neutral_vertices - upright.neutral_vertices
+        return np.sqrt(np.square(difference).sum(axis=1).mean())
+
+    assert rms(twice) < min(0.3, rms(once))  # mm; two people are about 1.5 apart
+
+
+def test_a_number_of_looks_that_is_not_known_is_refused(spot_preset):
+    with pytest.raises(ValueError, match="passes is 3; it must be 1 or 2"):
+        reconstruct(spot_preset, photo_with_spots((210, 130)), FaceBox(0, 0, 9, 9), passes=3)
 
 
 def test_a_first_pass_without_landmarks_keeps_the_box(spot_preset):

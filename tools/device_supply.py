@@ -19,7 +19,7 @@ from device_photos import (
 from dlib_network import DlibNetwork
 from keras_scnn.data.blends import MOST_DEGREES
 from keras_scnn.data.teacher import CHIP_SIZE, EMBEDDING_SIZE
-from keras_scnn.data.teacher_labels import ShapePosterior, learn_posterior
+from keras_scnn.data.teacher_labels import ShapePosterior, align_means, learn_posterior
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -106,8 +106,10 @@ class Supply:
         centered = raw - means[source]
         length = np.linalg.norm(centered[used], axis=1).mean()
         weights, identity = self.model.identity_weights_mm, self.layout.identity
-        joint = same_means(pack["parameters"][:, identity] * weights, source, self._seen)
-        own = same_means(pack["single_identity"] * weights, source, self._seen)
+        joint = align_means(
+            np.float64(pack["parameters"][:, identity]) * weights, source, self._seen
+        )
+        own = align_means(pack["single_identity"] * weights, source, self._seen)
         parts = joint, own, centered / length, pack["identity"]
         posterior = learn_posterior(*(part[used] for part in parts))
         self.whitening = self._whitening(pack["parameters"], own, centered / length, posterior)
@@ -183,15 +185,6 @@ def _posterior(photos: dict, host, embedding):
     """(B, K) mm, as ``ShapePosterior`` has it."""
     told = embedding @ photos["kernel"] + photos["offset"]
     return told + (photos["own"][host] - told) @ photos["gain"].T
-
-
-def same_means(shapes: np.ndarray, source: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Shapes whose data sets have one mean, that of the first; see ``align_sources``."""
-    shapes = np.float64(shapes)
-    wanted = shapes[seen & (source == 0)].mean(axis=0)
-    for number in np.unique(source):
-        shapes[source == number] += wanted - shapes[seen & (source == number)].mean(axis=0)
-    return shapes
 
 
 def read_frames(files: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -67,11 +67,21 @@ def align_sources(records: FaceRecords, source: np.ndarray, model: MorphableMode
     """
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     parameters = np.array(records.parameters)
-    wanted = parameters[source == 0, identity].mean(axis=0)
-    for number in np.unique(source):
-        part = source == number
-        parameters[part, identity] += wanted - parameters[part, identity].mean(axis=0)
+    everybody = np.ones(len(parameters), bool)
+    parameters[:, identity] = align_means(parameters[:, identity], source, everybody)
     return dataclasses.replace(records, parameters=parameters)
+
+
+def align_means(shapes: np.ndarray, source: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Shapes whose data sets have one mean, that of the first.
+
+    Args:
+        shapes: (n, K).
+        source: (n,) the number of each photo's data set; the first is 0.
+        among: (n,) bool, the photos of which the means are; some of each data set.
+    """
+    means = np.stack([shapes[among & (source == s)].mean(axis=0) for s in range(source.max() + 1)])
+    return shapes + (means[0] - means)[source]
 
 
 def teach_shapes(
@@ -108,10 +118,11 @@ def teach_shapes(
         )
     weights = model.identity_weights_mm
     of_person = np.bincount(records.identity[learned])[records.identity[learned]]
-    told = _ridge(embeddings[learned], records.parameters[learned, identity] * weights, of_person)
+    shapes = records.parameters[learned, identity] * weights
+    kernel, offset = _ridge(embeddings[learned], shapes, of_person)
+    told = (embeddings[known] @ kernel + offset) / weights
     parameters = np.array(records.parameters)
-    own = parameters[known, identity]
-    parameters[known, identity] = (1 - share) * own + share * told(embeddings[known]) / weights
+    parameters[known, identity] = (1 - share) * parameters[known, identity] + share * told
     return dataclasses.replace(records, parameters=parameters)
 
 
@@ -172,7 +183,8 @@ def learn_posterior(
     for fold in range(FOLDS):  # what the map says of people that it has not seen
         new = number % FOLDS == fold
         seen = np.delete(np.arange(len(joint)), known[new])
-        told[new] = _ridge(embeddings[seen], joint[seen], count[seen])(embeddings[known[new]])
+        kernel, offset = _ridge(embeddings[seen], joint[seen], count[seen])
+        told[new] = embeddings[known[new]] @ kernel + offset
     mean, axes = true.mean(axis=0), np.linalg.eigh(np.cov(true.T))[1]
     factor = ((true - mean) @ axes).std(axis=0) / ((told - told.mean(axis=0)) @ axes).std(axis=0)
     wider = axes * np.minimum(factor, MOST_SPREAD) ** SPREAD @ axes.T
@@ -180,12 +192,10 @@ def learn_posterior(
     noise = own[known] - true
     noise = NOISE_FACTOR * noise.T @ noise / len(noise)
     wrong, spread = np.cov((true - told).T), np.cov(true.T)
-    linear = _ridge(embeddings, joint, count)
-    zero = linear(np.zeros((1, embeddings.shape[1])))[0]
-    kernel = (linear(np.eye(embeddings.shape[1])) - zero) @ wider
+    kernel, offset = _ridge(embeddings, joint, count)
     return ShapePosterior(
-        kernel,
-        mean + (zero - mean) @ wider,
+        kernel @ wider,
+        mean + (offset - mean) @ wider,
         wrong @ np.linalg.inv(wrong + noise),
         mean,
         spread @ np.linalg.inv(spread + noise),
@@ -193,11 +203,11 @@ def learn_posterior(
 
 
 def _ridge(inputs: np.ndarray, outputs: np.ndarray, weight: np.ndarray):
-    """Weighted ridge regression: a function from (m, E) to (m, K)."""
+    """Weighted ridge regression: kernel (E, K) and offset (K,)."""
     share = weight / weight.sum()
     center, mean = share @ inputs, share @ outputs
     x = inputs - center
     gram = (x * share[:, None]).T @ x
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     kernel = np.linalg.solve(gram, (x * share[:, None]).T @ (outputs - mean))
-    return lambda given: mean + (given - center) @ kernel
+    return kernel, mean - center @ kernel

@@ -94,3 +94,16 @@ def _checked(image_from_model: np.ndarray) -> np.ndarray:
     if camera.shape[-2:] != (3, 4):
         raise ValueError(f"image_from_model has the shape {camera.shape}; it must be (..., 3, 4)")
     return camera
+
+
+def angle_in_image(image_from_model: np.ndarray) -> np.ndarray:
+    """How far heads are turned in the image plane.
+
+    Args:
+        image_from_model: (..., 3, 4) cameras.
+
+    Returns:
+        (...) radians from the image's up to the model's as it is seen, clockwise, -pi to pi.
+    """
+    up = _checked(image_from_model)[..., :2, 1]
+    return np.arctan2(up[..., 0], -up[..., 1])

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from strategies import eulers, floats
 
-from keras_scnn.geometry.camera import FLIP, compose, decompose, project, transform_camera
+from keras_scnn.geometry.camera import (
+    FLIP,
+    angle_in_image,
+    compose,
+    decompose,
+    project,
+    transform_camera,
+)
 from keras_scnn.geometry.crops import crop_from_image, invert_affine
 from keras_scnn.geometry.rotations import rotation_from_euler
 
@@ -124,3 +131,20 @@ def test_the_field_s_annotations_come_out_of_this_camera(shared_data):
         assert np.abs(found[:, :2] - given[:, :2]).max() < 0.01
         checked += 1
     assert checked
+
+
+def test_a_head_that_leans_to_the_images_right_is_turned_clockwise():
+    camera = compose(rotation_from_euler([0, 0, np.deg2rad(30)]), 2.0, [60, 50, 0])
+    top, origin = project(camera, [[0.0, 100, 0], [0, 0, 0]])[:, :2]
+    assert_allclose(top - origin, [100, -100 * np.sqrt(3)])
+    assert_allclose(angle_in_image(camera), np.deg2rad(30))
+
+
+@given(CAMERAS, st.floats(-3, 3))
+def test_the_head_turns_with_the_image(camera, angle):
+    if np.linalg.norm(camera[:2, 1]) < 1e-3 * np.linalg.norm(camera[:, 1]):
+        return  # seen from above: no direction is up
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = transform_camera(np.array([[cos, -sin, 4], [sin, cos, 7]]), camera)
+    apart = angle_in_image(turned) - angle_in_image(camera) - angle
+    assert_allclose(np.cos(apart), 1, atol=1e-9)

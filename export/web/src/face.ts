@@ -3,10 +3,9 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import type { CropRule, Detector } from "./detector";
-import { type Box, boxOfLandmarks, cropSquare } from "./image";
+import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
 
-const PASSES = 2;
 const MOST_RESIZE = 3;
 
 /** What Python tells of the exported file and of its face model: see export/demo.py. */
@@ -32,7 +31,9 @@ export interface Face {
   /** N x (x, y, depth), px of the photo. */
   posed: Float32Array;
   /** Pitch, yaw, roll. */
-  degrees: Float32Array;
+  degrees: number[];
+  /** Radians from the photo's up to the head's as it is seen, clockwise. */
+  angle: number;
   identity: Float32Array;
   networkMs: number;
 }
@@ -46,14 +47,13 @@ export class Reconstructor {
 
   /** The largest face, looked for near `near` where that is given; null where there is none. */
   async reconstruct(photo: ImageData, near: Box | null = null): Promise<Face | null> {
-    let box = near ?? (await this.detector.largest(photo));
+    const box = near ?? (await this.detector.largest(photo));
     if (!box) return null;
-    let face = await this.look(photo, box);
-    for (let pass = 1; pass < (near ? 1 : PASSES); pass++) {
-      box = secondBox(face);
-      face = await this.look(photo, box);
-    }
-    return face;
+    const face = await this.look(photo, box);
+    if (near) return face;
+    const second = secondBox(face);
+    const seen = second === box ? box : uprightBox(face.landmarks, face.angle);
+    return { ...(await this.look(photo, seen)), box: second };
   }
 
   private async look(photo: ImageData, box: Box): Promise<Face> {
@@ -62,18 +62,20 @@ export class Reconstructor {
     const begin = performance.now();
     const told = await runNamed(this.network, crop, [1, size, size, 3]);
     const networkMs = performance.now() - begin;
-    const grow = box.side / size;
-    const inPhoto = (points: Float32Array) =>
-      points.map((value, i) => {
-        if (i % 3 === 2) return value * grow;
-        return (value + 0.5) * grow - 0.5 + (i % 3 ? box.y0 : box.x0);
-      });
+    const toPhoto = photoFromCrop(box, size);
+    const inPhoto = (points: Float32Array) => {
+      const placed = points.map((value) => (value * box.side) / size); // the depth stays so
+      for (let i = 0; i < points.length; i += 3) placed.set(toPhoto(points[i], points[i + 1]), i);
+      return placed;
+    };
+    const turn = box.angle ?? 0;
     return {
       box,
       landmarks: inPhoto(told.landmarks),
       vertices: told.vertices,
       posed: inPhoto(project(told.parameters, told.vertices)),
-      degrees: told.euler_degrees,
+      degrees: eulerDegrees(turned(told.rotation, turn)),
+      angle: Math.atan2(told.parameters[1], -told.parameters[5]) + turn,
       identity: told.parameters.slice(...this.model.identity),
       networkMs,
     };
@@ -106,6 +108,21 @@ export function project(camera: Float32Array, points: Float32Array): Float32Arra
     for (let axis = 0; axis < 3; axis++) sum += camera[row + axis] * points[first + axis];
     return sum;
   });
+}
+
+/** A rotation, rows of the y-up model frame, after the image was turned clockwise by `angle`. */
+export function turned(rotation: Float32Array, angle: number): Float32Array {
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  return rotation.map((value, i) => {
+    if (i < 3) return cos * value + sin * rotation[i + 3];
+    return i < 6 ? cos * value - sin * rotation[i - 3] : value;
+  });
+}
+
+/** Pitch, yaw, roll of a rotation: see geometry/rotations.py. */
+export function eulerDegrees(r: Float32Array): number[] {
+  const yaw = -Math.asin(Math.max(-1, Math.min(1, r[2])));
+  return [Math.atan2(r[5], r[8]), yaw, Math.atan2(r[1], r[0])].map((angle) => (angle * 180) / Math.PI);
 }
 
 function secondBox(face: Face): Box {

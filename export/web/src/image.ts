@@ -5,6 +5,8 @@ export interface Box {
   x0: number;
   y0: number;
   side: number;
+  /** Radians by which the square is turned about its center, clockwise as seen; 0 where missing. */
+  angle?: number;
 }
 
 export interface Size {
@@ -16,20 +18,30 @@ export interface Size {
 export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array<ArrayBuffer> {
   const block = Math.max(1, Math.round(box.side / size));
   const patch = averagedPatch(photo, box, block);
-  const places = (low: number, start: number) =>
-    Array.from({ length: size }, (_, i) => (((i + 0.5) * box.side) / size + start - low) / block - 0.5);
-  const columns = places(patch.x, box.x0);
-  const rows = places(patch.y, box.y0);
+  const toPhoto = photoFromCrop(box, size);
   const crop = new Uint8Array(size * size * 3);
   let at = 0;
-  for (const row of rows) {
-    for (const column of columns) {
+  for (let v = 0; v < size; v++) {
+    for (let u = 0; u < size; u++) {
+      const [x, y] = toPhoto(u, v);
+      const [column, row] = [(x + 0.5 - patch.x) / block - 0.5, (y + 0.5 - patch.y) / block - 0.5];
       for (let channel = 0; channel < 3; channel++) {
         crop[at++] = rint(sample(patch, column, row, channel));
       }
     }
   }
   return crop;
+}
+
+/** Where a point of the crop is in the photo; pixel centers at integers in both. */
+export function photoFromCrop(box: Box, size: number): (u: number, v: number) => [number, number] {
+  const [cos, sin] = [Math.cos(box.angle ?? 0), Math.sin(box.angle ?? 0)];
+  const center = box.side / 2 - 0.5;
+  return (u, v) => {
+    const x = ((u + 0.5) / size - 0.5) * box.side;
+    const y = ((v + 0.5) / size - 0.5) * box.side;
+    return [box.x0 + center + cos * x - sin * y, box.y0 + center + sin * x + cos * y];
+  };
 }
 
 interface Patch extends Size {
@@ -39,9 +51,11 @@ interface Patch extends Size {
 }
 
 function averagedPatch(photo: ImageData, box: Box, block: number): Patch {
+  const angle = box.angle ?? 0;
+  const reach = (box.side * (Math.abs(Math.cos(angle)) + Math.abs(Math.sin(angle)) - 1)) / 2;
   const range = (start: number, limit: number): [number, number] => {
-    const low = clamp(Math.floor(start) - 2 * block, 0, limit - 1);
-    return [low, clamp(Math.ceil(start + box.side) + 2 * block, low + 1, limit)];
+    const low = clamp(Math.floor(start - reach) - 2 * block, 0, limit - 1);
+    return [low, clamp(Math.ceil(start + box.side + reach) + 2 * block, low + 1, limit)];
   };
   const [left, right] = range(box.x0, photo.width);
   const [top, bottom] = range(box.y0, photo.height);
@@ -102,6 +116,18 @@ export function boxOfLandmarks(points: Float32Array): Box {
   }
   const side = Math.hypot(high[0] - low[0], high[1] - low[1]);
   return squareAt((low[0] + high[0]) / 2 + 0.5, (low[1] + high[1]) / 2 + 0.5, side);
+}
+
+/** The same if the head, which is turned by `angle`, were upright: see cropping.crop_upright. */
+export function uprightBox(points: Float32Array, angle: number): Box {
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  const upright = points.map((value, i) => {
+    if (i % 3 === 2) return value;
+    return i % 3 ? cos * value - sin * points[i - 1] : cos * value + sin * points[i + 1];
+  });
+  const box = boxOfLandmarks(upright);
+  const [x, y] = [box.x0 + box.side / 2 - 0.5, box.y0 + box.side / 2 - 0.5];
+  return { ...squareAt(cos * x - sin * y + 0.5, sin * x + cos * y + 0.5, box.side), angle };
 }
 
 export function squareAt(x: number, y: number, side: number): Box {

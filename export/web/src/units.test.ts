@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 
 import { anchors, overlap, suppress } from "./detector";
-import { project } from "./face";
-import { boxOfLandmarks, cropSquare } from "./image";
+import { eulerDegrees, project, turned } from "./face";
+import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
 
 const face = (x0: number, y0: number, x1: number, y1: number, score: number) => ({ x0, y0, x1, y1, score });
@@ -35,6 +35,39 @@ describe("crops", () => {
   it("stand about the landmarks, with the diagonal as side", () => {
     const box = boxOfLandmarks(Float32Array.from([10, 10, 5, 40, 50, -5]));
     expect(box).toEqual({ x0: 0.5, y0: 5.5, side: 50 });
+  });
+});
+
+describe("a turned square", () => {
+  it("by a quarter shows the photo's right as its top", () => {
+    // Clockwise by 90 degrees: the crop's x axis points down in the photo.
+    const box = { x0: 4, y0: 4, side: 8, angle: Math.PI / 2 };
+    const crop = cropSquare(ramp(20, 16), box, 8);
+    expect(Array.from(crop.slice(0, 6))).toEqual([11, 4, 7, 11, 5, 7]);
+    const corner = photoFromCrop(box, 8)(0, 0);
+    expect(corner[0]).toBeCloseTo(11);
+    expect(corner[1]).toBeCloseTo(4);
+  });
+
+  it("about a head that lies on its side is the upright head's square, turned", () => {
+    // Upright at (0, 0), (20, 0), (20, 40), seen after a quarter turn clockwise about the origin.
+    const lying = Float32Array.from([0, 0, 1, 0, 20, 1, -40, 20, 1]);
+    const box = uprightBox(lying, Math.PI / 2);
+    expect(box.side).toBeCloseTo(Math.hypot(20, 40), 4);
+    expect(box.x0 + box.side / 2).toBeCloseTo(-19.5, 4);
+    expect(box.y0 + box.side / 2).toBeCloseTo(10.5, 4);
+  });
+});
+
+describe("the head's angles", () => {
+  const identity = Float32Array.from([1, 0, 0, 0, 1, 0, 0, 0, 1]);
+
+  it("of no rotation are 0, and of a turned photo roll alone", () => {
+    expect(eulerDegrees(identity).map(Math.abs)).toEqual([0, 0, 0]);
+    const [pitch, yaw, roll] = eulerDegrees(turned(identity, Math.PI / 6));
+    expect(Math.abs(pitch)).toBeCloseTo(0);
+    expect(Math.abs(yaw)).toBeCloseTo(0);
+    expect(roll).toBeCloseTo(30); // Rz = [c s 0; -s c 0; 0 0 1], as in 300W-LP's files
   });
 });
 
