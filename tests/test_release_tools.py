@@ -4,10 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
+from keras_scnn.data.mixing import Mixture
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.geometry.camera import compose
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.models import load_preset, save_preset
 
@@ -74,6 +77,42 @@ def test_a_release_of_one_run_is_that_run_with_a_scatter(tools, runs):
     )
     scatter = with_scatter(preset, records, held_out=1).shape_scatter
     assert scatter.shape == (80, 80) and np.linalg.matrix_rank(scatter) == 2  # 4 photos, 2 people
+
+
+def test_features_are_solved_from_the_embeddings_of_people_trained_on(tools):
+    from release_presets import solve_features
+
+    preset, rng = load_preset("accurate"), np.random.default_rng(0)
+    images = np.stack(
+        [
+            cv2.resize(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8), (120, 120))
+            for _ in range(60)
+        ]
+    )
+    layer = preset.core.get_layer("features_linear")
+    hidden = keras.Model(preset.core.input, layer.input).predict(images, verbose=0)
+    turned = np.linalg.qr(rng.normal(size=(128, 128)))[0]
+    embedding = hidden @ np.asarray(layer.kernel) @ turned.astype(np.float32)
+    unseen = 50
+    embedding[unseen:] = rng.normal(0, 100, (10, 128))  # of people held out
+    parameters = np.zeros((60, preset.layout.size), np.float32)
+    parameters[:, preset.layout.pose] = compose(np.eye(3), 1.0, np.zeros(3)).ravel()
+    records = FaceRecords(
+        images,
+        parameters,
+        np.zeros((60, 68, 3), np.float32),
+        np.arange(60, dtype=np.int32),
+        "open_face",
+        embedding=embedding,
+    )
+    solve_features(preset, Mixture(records, np.zeros(60, int)), held_out=10)
+    told = np.asarray(preset.core(images[:unseen].astype(np.float32))["features"])
+    centered = embedding - embedding.mean(axis=0)
+    wanted = centered[:unseen] / np.linalg.norm(centered[:unseen], axis=1, keepdims=True)
+    assert (told * wanted).sum(axis=1).mean() > 0.9
+    short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
+    with pytest.raises(ValueError, match="128 numbers are needed"):
+        solve_features(preset, short, held_out=10)
 
 
 def test_the_middle_of_a_frame_is_the_crop(tools, tmp_path):

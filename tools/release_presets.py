@@ -5,8 +5,10 @@
 A preset is a run's network without the paths of the machine that trained it; of several runs of one
 network, one going on where the other ended, it has the weighted mean of the weights (Wortsman et
 al., "Model Soups", 2022). The scatter of one person's shapes is learned from --people, face records
-that the runs were trained on, but for the last --held-out people. A card that is there stays; the
-calibration comes from ``keras_scnn.evaluate --people --calibrate``.
+that the runs were trained on, but for the last --held-out people. --features, the same of all
+photos with the recognizer's embeddings, solves the feature head anew for photos as they are, since
+training turns, moves and recolors them. A card that is there stays; the calibration comes from
+``keras_scnn.evaluate --people --calibrate``.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.data.mixing import Mixture, open_mixture
 from keras_scnn.data.records import FaceRecords, load_records, split_people
+from keras_scnn.data.teacher_labels import comparable_embeddings
 from keras_scnn.identity_judges import learn_scatter
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.warm_start import copy_network
+from keras_scnn.models.warm_start import copy_network, solve_dense
 
 PRESETS = Path(__file__).resolve().parents[1] / "keras_scnn" / "assets" / "presets"
 TERMS = "trained on AFLW, 300-W and CelebA, research data sets with their own terms: research only"
@@ -32,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--people", type=Path, metavar="RECORDS", help="of people trained on")
+    parser.add_argument("--features", metavar="RECORDS,RECORDS", help="of photos trained on")
     parser.add_argument("--held-out", type=int, default=30, help="of these people, the last (30)")
     parser.add_argument("--out", type=Path, default=PRESETS)
     args = parser.parse_args()
@@ -40,6 +45,8 @@ def main() -> None:
         preset = released(*read_runs(text))
         if records is not None:
             preset = with_scatter(preset, records, args.held_out)
+        if args.features:
+            solve_features(preset, open_mixture(args.features), args.held_out)
         save_preset(args.out / name, preset)
         print(f"written: {args.out / name}")
 
@@ -75,6 +82,21 @@ def with_scatter(preset: Preset, records: FaceRecords, held_out: int) -> Preset:
     """The preset with the scatter of shapes of one person; see ``learn_scatter``."""
     seen, _ = split_people(records.identity, held_out)
     return dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
+
+
+def solve_features(preset: Preset, mixture: Mixture, held_out: int) -> None:
+    """Set the feature head to the ridge regression of the recognizer's embeddings.
+
+    Raises:
+        ValueError: the feature is not as long as the embeddings, or no photo has one.
+    """
+    layer = preset.core.get_layer("features_linear")
+    embeddings = comparable_embeddings(mixture.records, mixture.source)
+    if embeddings is None or embeddings.shape[1] != layer.units:
+        raise ValueError(f"--features: embeddings of {layer.units} numbers are needed")
+    seen, _ = split_people(mixture.records.identity, held_out)
+    chosen = seen[np.isfinite(embeddings[seen]).all(axis=1)]
+    solve_dense(preset.core, layer, mixture.records.images[chosen], embeddings[chosen])
 
 
 if __name__ == "__main__":
