@@ -44,6 +44,7 @@ MEASURES = {
     "shape.explained_variance": "explained variance of the shape",
     "shape_ratio": "distance within / between people, shape",
     "shape_verification.accuracy_percent": "verification by shape, %",
+    "scaled_shape_verification.accuracy_percent": "verification by scaled shape, %",
     "feature_verification.accuracy_percent": "verification by feature, %",
 }
 
@@ -64,19 +65,25 @@ class Measure:
     spread: float
 
 
-def ablate(config: TrainConfig, folder: Path, seeds: tuple[int, ...]) -> dict[str, dict]:
-    """Train and measure all variants.
+def ablate(
+    config: TrainConfig,
+    folder: Path,
+    seeds: tuple[int, ...],
+    variants: tuple[str, ...] = tuple(VARIANTS),
+) -> dict[str, dict]:
+    """Train and measure variants.
 
     Args:
         config: settings of the run with all losses; its run and seed are not looked at.
         folder: for the runs, ``ablation.json`` and ``ablation.png``.
         seeds: of the runs.
+        variants: names in ``VARIANTS``.
 
     Returns:
         ``Measure`` by name of the measure, by name of the variant.
     """
     found = {}
-    for name in VARIANTS:
+    for name in variants:
         results = []
         for seed in seeds:
             print(f"--- {name}, seed {seed}", flush=True)
@@ -127,15 +134,20 @@ def table(found: dict[str, dict]) -> str:
     )
 
 
-def parse(arguments: list[str] | None) -> tuple[TrainConfig, Path, tuple[int, ...]]:
-    """Settings, folder and seeds of a command line.
+def parse(
+    arguments: list[str] | None,
+) -> tuple[TrainConfig, Path, tuple[int, ...], tuple[str, ...]]:
+    """What ``ablate`` takes, of a command line.
 
     Raises:
-        FileNotFoundError, ValueError: a configuration file is missing or wrong, or no seed given.
+        FileNotFoundError, ValueError: a configuration file is missing or wrong, or no seed given,
+            or a variant is not known.
     """
     parser = argparse.ArgumentParser("python -m keras_scnn.ablate", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="DIR")
     parser.add_argument("--seeds", default="0,1", help="with commas between them (0,1)")
+    names = ",".join(VARIANTS)
+    parser.add_argument("--variants", default=names, help=f"with commas between them ({names})")
     parser.add_argument("--recipe", metavar="NAME", help="settings of the package: paper, robust")
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
@@ -147,14 +159,17 @@ def parse(arguments: list[str] | None) -> tuple[TrainConfig, Path, tuple[int, ..
         seeds = tuple(int(word) for word in options.seeds.split(","))
     except ValueError as error:
         raise ValueError(f"--seeds is '{options.seeds}'; it must be numbers, as 0,1") from error
-    return from_options(TrainConfig, options), options.out, seeds
+    variants = tuple(options.variants.split(","))
+    if unknown := set(variants) - set(VARIANTS):
+        raise ValueError(f"--variants has '{min(unknown)}'; known are {names}")
+    return from_options(TrainConfig, options), options.out, seeds, variants
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; ``arguments`` as on the command line."""
     try:
-        config, folder, seeds = parse(arguments)
-        found = ablate(config, folder, seeds)
+        config, folder, seeds, variants = parse(arguments)
+        found = ablate(config, folder, seeds, variants)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from keras_scnn import ablate
 from keras_scnn.ablate import (
     CONTRAST,
     IDENTITY,
@@ -22,11 +21,11 @@ TINY = ["--people", "5", "--photos", "5", "--held-out", "3", "--crop-size", "32"
 TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes", "0"]
 
 
-def test_variants_are_trained_and_compared(tmp_path, capsys, monkeypatch):
+def test_variants_are_trained_and_compared(tmp_path, capsys):
     """Two of the four, to save time."""
-    monkeypatch.setattr(ablate, "VARIANTS", {n: VARIANTS[n] for n in ("regression", "both")})
     out = tmp_path / "ablation"
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]
+    places += ["--variants", "regression,both"]
     assert main([*TINY, *places]) == 0
     found = json.loads((out / "ablation.json").read_text())["found"]
     assert list(found) == ["regression", "both"]
@@ -67,6 +66,7 @@ def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     ("options", "message"),
     [
         (["--seeds", "a"], "--seeds is 'a'"),
+        (["--variants", "both,none"], "--variants has 'none'; known are regression,contrast"),
         (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
         (["--recipe", "none"], "no recipe 'none'"),
     ],
