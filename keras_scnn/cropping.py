@@ -21,6 +21,7 @@ SQUARE_TOLERANCE = 0.05
 # average. Sums over BlazeFace's six keypoints did hardly better.
 DETECTOR_SHIFT = 0.055
 DETECTOR_SCALE = 1.336
+MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,20 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
         raise ValueError(f"landmarks have the shape {points.shape}; expected (68, 2) or (68, 3)")
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     return FaceBox.square((low + high) / 2 + 0.5, np.linalg.norm(high - low), score)
+
+
+def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
+    """The standard crop of what was found in a first one, which stays where that makes no sense.
+
+    Args:
+        landmarks: as ``box_from_landmarks``.
+        first: the box that they were found in; its score is handed on.
+    """
+    try:
+        box = box_from_landmarks(landmarks, first.score)
+    except ValueError:
+        return first
+    return box if 1 / MOST_RESIZE < box.width / first.width < MOST_RESIZE else first
 
 
 def box_from_detector(box: np.ndarray, score: float = 1.0) -> FaceBox:

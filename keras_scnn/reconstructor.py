@@ -11,9 +11,9 @@ import numpy as np
 from keras_scnn.cropping import (
     FaceBox,
     FaceCrop,
-    box_from_landmarks,
     crop_face,
     crop_upright,
+    second_box,
 )
 from keras_scnn.detection import FaceDetector, LargestFace
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
@@ -27,7 +27,6 @@ from keras_scnn.texture import vertex_colors
 
 DEFAULT_PRESET = "mobile"
 PASSES = 2  # the second crop is cut by what the first pass found, the head upright
-MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 Network = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -110,7 +109,7 @@ class Reconstructor:
         second_boxes, second_crops = list(boxes), crops
         found = zip(images, first.landmarks, angle_in_image(first.parameters.pose), strict=True)
         for i, (image, landmarks, angle) in enumerate(found):
-            second_boxes[i] = _second_box(landmarks, boxes[i])
+            second_boxes[i] = second_box(landmarks, boxes[i])
             if second_boxes[i] is not boxes[i]:
                 second_crops[i] = crop_upright(image, landmarks, angle, size)
         second = self._predict(second_crops, second_boxes)
@@ -157,12 +156,3 @@ def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:
         return None
     mean = first.features + second.features
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
-
-
-def _second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
-    """The box of the landmarks; the first one where the landmarks make no sense."""
-    try:
-        box = box_from_landmarks(landmarks, first.score)
-    except ValueError:
-        return first
-    return box if 1 / MOST_RESIZE < box.width / first.width < MOST_RESIZE else first

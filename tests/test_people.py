@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from random_faces import Faces
 from skimage import data
 
-from keras_scnn.cropping import FaceBox
-from keras_scnn.data.landmarker import FoundFace, Landmarker, mesh_share, second_box
+from keras_scnn.cropping import FaceBox, second_box
+from keras_scnn.data.landmarker import FoundFace, Landmarker, mesh_share
 from keras_scnn.data.mesh_landmarks import OFFSETS_MM, POINTS, image_from_head, landmarks_from_mesh
 from keras_scnn.data.people import PeopleFolder, scan
 from keras_scnn.data.person_faces import Candidate, choose_faces, plausible_faces

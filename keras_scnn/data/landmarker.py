@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_scnn.blazeface import RawDetections
-from keras_scnn.cropping import FaceBox, box_from_detector, box_from_landmarks, crop_face
+from keras_scnn.cropping import (
+    FaceBox,
+    box_from_detector,
+    box_from_landmarks,
+    crop_face,
+    second_box,
+)
 from keras_scnn.data.mesh_landmarks import landmarks_from_mesh
 from keras_scnn.detection import FaceDetector
 from keras_scnn.facemesh import FaceMesh
@@ -27,7 +33,6 @@ DEFAULT_PRESET = "aflw-mobilenet-0.5"
 # FaceMesh's share of the mean, up to one yaw in degrees; none beyond the other.
 MESH_SHARE, MESH_YAW, MESH_YAW_END = 0.5, 40.0, 55.0
 BATCH = 32
-MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +138,3 @@ def mesh_share(yaw_degrees: float) -> float:
     """What FaceMesh has to say in the mean of both: the less, the more the head is turned."""
     ramp = (MESH_YAW_END - abs(yaw_degrees)) / (MESH_YAW_END - MESH_YAW)
     return MESH_SHARE * float(np.clip(ramp, 0, 1))
-
-
-def second_box(landmarks: np.ndarray, box: FaceBox) -> FaceBox:
-    """The standard crop of the landmarks; the first box where they make no sense."""
-    try:
-        second = box_from_landmarks(landmarks, box.score)
-    except ValueError:
-        return box
-    return second if 1 / MOST_RESIZE < second.width / box.width < MOST_RESIZE else box
