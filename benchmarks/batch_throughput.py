@@ -26,12 +26,12 @@ import keras
 import numpy as np
 import PIL.Image
 
-from keras_scnn.batch import WORKER_ENVIRONMENT
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
-from keras_scnn.folder_job import FACES, BatchSettings, FolderJob
-from keras_scnn.models.batching import BATCH
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.folders.folder import WORKER_ENVIRONMENT
+from keras_scnn.folders.job import FACES, BatchSettings, FolderJob
+from keras_scnn.models.inference import BATCH
 from keras_scnn.models.presets import load_preset
-from keras_scnn.sharded_work import run_shards
+from keras_scnn.storage.shards import run_shards
 
 SIZE, SHARD = 120, 256
 

@@ -19,9 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn import Whitening, build_encoder, build_siamese, load_face_model
-from keras_scnn.data.pairs import GroupSampler, PairSampler
-from keras_scnn.data.pipeline import group_dataset, pair_dataset
 from keras_scnn.data.records import FaceRecords, finish_records, load_records, write_shard
+from keras_scnn.data.samplers import GroupSampler, PairSampler
+from keras_scnn.data.stream import group_dataset, pair_dataset
 from keras_scnn.losses import ContrastiveLoss, IdentityLoss, LandmarkDistance
 
 SHARD, SIZE, BATCH = 1000, 120, 64

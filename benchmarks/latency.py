@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.cropping import box_from_landmarks, crop_face
-from keras_scnn.detection import LargestFace
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.onnx import OPSET, write_onnx
 from keras_scnn.export.runtimes import open_artefact
 from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_names
+from keras_scnn.photos.cropping import box_from_landmarks, crop_face
+from keras_scnn.photos.detection import LargestFace
 
 YARDSTICK_OUTPUTS, CALIBRATION, BURST = 62, 64, 5
 Work = Callable[[], object]

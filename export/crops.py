@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.records import is_records, load_records
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -25,12 +25,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from keras_scnn.blazeface import model_path
-from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.tflite import QUANTIZE, write_tflite
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.reconstructor import DEFAULT_PRESET
+from keras_scnn.photos.blazeface import model_path
+from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET
+from keras_scnn.shape_distance import shape_coordinates
 
 SOURCES = Path(__file__).resolve().parent / "web"
 CACHE = Path.home() / ".cache" / "keras_scnn"

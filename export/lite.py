@@ -14,7 +14,7 @@ from keras_scnn.export.flatbuffer import read_metadata
 from keras_scnn.geometry.crops import crop_from_image
 
 SIGNATURE = "reconstruct"
-SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.cropping``, which needs OpenCV
+SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.photos.cropping``, which needs OpenCV
 LARGEST = 16  # times the photo's longer side: a larger box shows no face and asks for much memory
 
 
@@ -83,7 +83,7 @@ class LiteReconstructor:
 
 
 def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a square out of a photo as ``keras_scnn.cropping.crop_face`` does.
+    """Cut a square out of a photo as ``keras_scnn.photos.cropping.crop_face`` does.
 
     The two differ by one gray level at most (with OpenCV 5; OpenCV 4 rounds sampling positions to
     1/32 px, which makes up to 5 levels at sharp edges).

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import keras_scnn
-from keras_scnn.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.models import Preset
 from keras_scnn.models.presets import FOLDER
+from keras_scnn.photos.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
 
 FORMAT, VERSION = "keras_scnn.export", 1
 CARD = "CARD.md"

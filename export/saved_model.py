@@ -3,7 +3,7 @@
 - ``reconstruct``: ``image`` (1, S, S, 3) uint8 RGB, one crop.
 - ``reconstruct_batch``: ``image`` (B, S, S, 3). Also the default, ``serving_default``.
 - ``reconstruct_jpeg``: ``photo`` (B,) encoded photos and ``box`` (B, 4) float32, px; the crop is
-  cut as ``keras_scnn.cropping`` does, and pixels of the outputs are those of the photo.
+  cut as ``keras_scnn.photos.cropping`` does, and pixels of the outputs are those of the photo.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Photo bytes and a face's box to the network's crop, in TensorFlow's graph.
 
-The same arithmetic as ``keras_scnn.cropping.crop_face``: whole blocks are averaged where the box
-is much larger than the crop, then sampling is linear, pixel centers exact, black outside.
+The same arithmetic as ``keras_scnn.photos.cropping.crop_face``: whole blocks are averaged where
+the box is much larger than the crop, then sampling is linear, pixel centers exact, black outside.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_scnn.cropping import SQUARE_TOLERANCE
 from keras_scnn.export.lite import LARGEST
+from keras_scnn.photos.cropping import SQUARE_TOLERANCE
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -12,7 +12,7 @@ _HOMES = {
     "FaceParameters": "parameters",
     "MorphableModel": "morphable_model",
     "ParameterLayout": "parameters",
-    "Reconstructor": "reconstructor",
+    "Reconstructor": "reconstruction.reconstructor",
     "Whitening": "parameters",
     "build_encoder": "models",
     "build_siamese": "models",

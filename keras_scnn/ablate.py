@@ -9,129 +9,15 @@ that are there go on or are only measured again, so an interrupted ablation goes
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
-
-from keras_scnn.config import add_options, from_options
-from keras_scnn.evaluation.bootstrap import numbers
-from keras_scnn.evaluation.plots import plot_variants
-from keras_scnn.storage import atomic_path
-from keras_scnn.train import train
-from keras_scnn.train_config import TrainConfig, recipe_path
-
-CONTRAST = ("contrast_weight", "shape_likeness_weight")
-IDENTITY = ("feature_weight", "embedding_weight", "likeness_weight", "teacher_share")
-VARIANTS = {
-    "regression": CONTRAST + IDENTITY,
-    "contrast": IDENTITY,
-    "identity": CONTRAST,
-    "both": (),
-}
-"""Names, and the settings that each sets to 0."""
-
-MEASURES = {
-    "landmarks.mean_percent": "landmark error, mean of bins, %",
-    "pose.mean_degrees": "pose error, degrees",
-    "shape.relative": "neutral shape error, relative to the mean face",
-    "shape.explained_variance": "explained variance of the shape",
-    "shape_ratio": "distance within / between people, shape",
-    "shape_verification.accuracy_percent": "verification by shape, %",
-    "scaled_shape_verification.accuracy_percent": "verification by scaled shape, %",
-    "feature_verification.accuracy_percent": "verification by feature, %",
-}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number of one variant.
-
-    Attributes:
-        mean: over the seeds.
-        low, high: means over the seeds of the ends of the 95 % bootstrap intervals over people.
-        spread: largest minus smallest over the seeds.
-    """
-
-    mean: float
-    low: float
-    high: float
-    spread: float
-
-
-def ablate(
-    config: TrainConfig,
-    folder: Path,
-    seeds: tuple[int, ...],
-    variants: tuple[str, ...] = tuple(VARIANTS),
-) -> dict[str, dict]:
-    """Train and measure variants.
-
-    Args:
-        config: settings of the run with all losses; its run and seed are not looked at.
-        folder: for the runs, ``ablation.json`` and ``ablation.png``.
-        seeds: of the runs.
-        variants: names in ``VARIANTS``.
-
-    Returns:
-        ``Measure`` by name of the measure, by name of the variant.
-    """
-    found = {}
-    for name in variants:
-        results = []
-        for seed in seeds:
-            print(f"--- {name}, seed {seed}", flush=True)
-            results.append(dataclasses.asdict(train(settings_of(config, folder, name, seed))))
-        found[name] = summary(results)
-    written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in found.items()}
-    with atomic_path(folder / "ablation.json") as temporary:
-        content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-    with atomic_path(folder / "ablation.png") as temporary:
-        plot_variants(written, MEASURES, temporary)
-    return found
-
-
-def settings_of(config: TrainConfig, folder: Path, variant: str, seed: int) -> TrainConfig:
-    """The settings of one run of an ablation."""
-    off = dict.fromkeys(VARIANTS[variant], 0.0)
-    return dataclasses.replace(config, run=str(folder / f"{variant}-{seed}"), seed=seed, **off)
-
-
-def summary(results: list[dict]) -> dict[str, Measure]:
-    """The measures of one variant from the results of its seeds."""
-    values, found = [numbers(result) for result in results], {}
-    for path in MEASURES:
-        mine = np.array([value.get(path, np.nan) for value in values])
-        if np.isnan(mine).any():
-            continue
-        ends = [result["intervals"].get(path, (np.nan, np.nan)) for result in results]
-        low, high = np.mean(ends, axis=0)
-        spread = float(np.ptp(mine))
-        found[path] = Measure(float(mine.mean()), float(low), float(high), spread)
-    return found
-
-
-def table(found: dict[str, dict]) -> str:
-    """Lines of text: a measure each, a variant a column; mean, interval, and spread over seeds."""
-    cells = [["", *found]]
-    for path, label in MEASURES.items():
-        row = [label]
-        for measures in found.values():
-            m = measures.get(path)
-            row.append(f"{m.mean:.2f} [{m.low:.2f}, {m.high:.2f}] ±{m.spread / 2:.2f}" if m else "")
-        cells.append(row)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+from keras_scnn.settings import add_options, from_options
+from keras_scnn.training.ablation import VARIANTS, ablate, table
+from keras_scnn.training.config import TrainConfig, recipe_path
 
 
 def parse(

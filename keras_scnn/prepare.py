@@ -18,10 +18,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from keras_scnn.data.aflw_crops import PARTS
-from keras_scnn.data.labeling import FIT, Labeling
+from keras_scnn.data.labels.fit import FIT, Labeling
 from keras_scnn.data.preparation import prepare
-from keras_scnn.prepare_sources import SOURCES, chosen_face_model
+from keras_scnn.data.sources.choices import SOURCES, add_source_options, chosen_face_model
 from keras_scnn.storage import atomic_path
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
@@ -45,87 +44,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", choices=SOURCES, metavar="SOURCE", help="kind of data set")
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
-    _add_options(parser)
-    _add_blend_options(parser)
-    _add_bfm_options(parser)
-    return parser.parse_args(arguments)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--crop-size", type=int, default=120, help="px (120)")
-    parser.add_argument("--face-model", default="open_face", help="'open_face', or a file")
-    parser.add_argument(
-        "--offsets",
-        default="aflw-mobilenet-0.5",
-        help="preset whose landmark offsets the open face model takes, which bring its landmarks "
-        "to where annotators put them; or bfm_landmarks68.npz, to whose mean face any face model's "
-        "landmarks are brought; '' for none",
-    )
-    parser.add_argument(
-        "--separate", action="store_true", help="fit each photo for itself, not person by person"
-    )
-    parser.add_argument(
-        "--turned",
-        type=int,
-        default=0,
-        metavar="N",
-        help="add N copies of each photo, with the "
-        "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
-    )
-    parser.add_argument(
-        "--part", choices=PARTS, default="all", help="aflw: 'held_out' is one photo in 20 (all)"
-    )
-    parser.add_argument(
-        "--authors-identity",
-        action="store_true",
-        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
-    )
-    parser.add_argument(
-        "--teacher-embeddings",
-        action="store_true",
-        help="store what dlib's face recognizer says of each photo; of people, find strangers' "
-        "photos by it (extra 'teacher')",
-    )
+    add_source_options(parser)
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
-
-
-def _add_blend_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=20000, help="blends: of the faces (20000)")
-    parser.add_argument(
-        "--held-out",
-        type=int,
-        default=0,
-        metavar="N",
-        help="blends: the last N people take no part, as in training (0)",
-    )
-
-
-def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--basis",
-        type=Path,
-        metavar="FILE_OR_DIR",
-        help="300w-lp: .npz of the 68 landmarks' bases, or a folder of 400 or more .mat files with "
-        "pt3d_68, such as AFLW2000-3D's, from which they are recovered",
-    )
-    parser.add_argument(
-        "--bfm-expression", type=Path, metavar="MAT", help="300w-lp: Model_Expression.mat of 3DDFA"
-    )
-    parser.add_argument(
-        "--bfm-info",
-        type=Path,
-        metavar="MAT",
-        help="300w-lp: model_info.mat of 3DDFA; with these two and --face-model "
-        "01_MorphableModel.mat the annotation's own parameters are taken, and nothing is fitted",
-    )
-    parser.add_argument(
-        "--components",
-        type=int,
-        nargs=2,
-        default=(40, 10),
-        metavar=("K", "L"),
-        help="of the Basel Face Model: identity and expression components that are kept (40 10)",
-    )
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

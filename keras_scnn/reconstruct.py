@@ -8,7 +8,6 @@ resumable at any moment (see docs/batch.md).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -16,60 +15,16 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.batch import FAILED, reconstruct_folder
-from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
-from keras_scnn.folder_job import BatchSettings
-from keras_scnn.io import MESH_SUFFIXES, read_image, write_image
-from keras_scnn.reconstruction import Reconstruction
-from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor, write_textured_mesh
-from keras_scnn.storage import atomic_path
-
-
-def save_reconstruction(
-    face: Reconstruction, image: np.ndarray, stem: Path, mesh_format: str, draw: bool
-) -> None:
-    """Write ``stem`` + .obj/.ply/.glb, .json, _overlay.png and, to look at, _views.png."""
-    colors = write_textured_mesh(face, image, stem.with_name(f"{stem.name}.{mesh_format}"))
-    overlay = draw_landmarks(
-        draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks
-    )
-    write_image(stem.with_name(f"{stem.name}_overlay.png"), overlay)
-    if draw:
-        albedo = {} if colors is None else {"albedo": colors.astype(np.float32)}
-        views = [draw_view(face.model, face.vertices, yaw) for yaw in (-60, -30, 0, 30, 60)]
-        views += [draw_view(face.model, face.vertices, 30, **albedo)]
-        write_image(stem.with_name(f"{stem.name}_views.png"), np.hstack(views))
-    with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
-        temporary.write_text(json.dumps(face.to_json(), indent=2) + "\n")
-
-
-def reconstruct_file(
-    reconstructor: Reconstructor, photo: Path, args: argparse.Namespace, taken: dict[str, Path]
-) -> int:
-    """Write every face of one photo and return their number; ``taken`` grows by their names.
-
-    Raises:
-        FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
-            would overwrite those of another photo.
-    """
-    image = read_image(photo)
-    faces = reconstructor(image)
-    if not faces:
-        raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
-    names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
-    for name in names:
-        if name in taken:
-            raise ValueError(
-                f"{photo}: its results would overwrite those of {taken[name]}; rename the photo, "
-                "or give it another --out"
-            )
-    taken |= dict.fromkeys(names, photo)
-    for name, face in zip(names, faces, strict=True):
-        save_reconstruction(face, image, args.out / name, args.format, args.draw)
-    return len(faces)
+from keras_scnn.folders.folder import FAILED, reconstruct_folder
+from keras_scnn.folders.job import BatchSettings
+from keras_scnn.io import MESH_SUFFIXES
+from keras_scnn.reconstruction.files import reconstruct_file
+from keras_scnn.reconstruction.reconstructor import (
+    DEFAULT_PRESET,
+    Reconstructor,
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

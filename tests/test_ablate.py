@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from keras_scnn.ablate import (
+from keras_scnn.ablate import main
+from keras_scnn.training.ablation import (
     CONTRAST,
     IDENTITY,
     MEASURES,
     VARIANTS,
-    main,
     settings_of,
     summary,
     table,
 )
-from keras_scnn.train_config import TrainConfig
+from keras_scnn.training.config import TrainConfig
 
 pytest.importorskip("tensorflow")
 

@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 from skimage import data
 
-from keras_scnn.compare import compare_faces, compare_photos, main, probabilities, report
-from keras_scnn.comparison_picture import draw_comparison
-from keras_scnn.cropping import FaceBox
-from keras_scnn.detection import LargestFace
+from keras_scnn.compare import main
 from keras_scnn.evaluation import IdentityJudge, Pairs
 from keras_scnn.evaluation.calibration import probability
-from keras_scnn.evaluation.shape import shape_coordinates
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.reconstruction import Reconstruction
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.photos.detection import LargestFace
+from keras_scnn.reconstruction.comparison import (
+    compare_faces,
+    compare_photos,
+    probabilities,
+    report,
+)
+from keras_scnn.reconstruction.drawing import draw_comparison
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.shape_distance import shape_coordinates
 
 CALIBRATION = {
     "shape": {"a": -2.0, "b": 4.0},

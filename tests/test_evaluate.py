@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import scipy.io
 
-from keras_scnn.data.bfm_full import FullBfm
-from keras_scnn.data.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.records import FaceRecords, save_records
-from keras_scnn.evaluate import evaluate_aflw2000, evaluate_records, main
-from keras_scnn.evaluation.shape import shape_coordinates
+from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
+from keras_scnn.evaluate import main
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset, build_branch
+from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
-from keras_scnn.prediction import Predictions, predict
+from keras_scnn.protocols.aflw2000 import evaluate_aflw2000
+from keras_scnn.protocols.records import evaluate_records
+from keras_scnn.shape_distance import shape_coordinates
 
 SIZE, YAW = 32, np.deg2rad(25)
 
@@ -143,7 +145,7 @@ def test_annotation_plus_noise_has_the_errors_of_the_noise(preset, photos, truth
         *(np.stack([a, a]) for a in (truth.pose, truth.identity, truth.expression))
     )
     monkeypatch.setattr(
-        "keras_scnn.aflw_protocol.predict", lambda *_: told(preset, both, noise=noise)
+        "keras_scnn.protocols.aflw2000.predict", lambda *_: told(preset, both, noise=noise)
     )
     found = evaluate_aflw2000(preset, photos, resamples=50)
     # The crop's pixels are three of the photo; depth errors count from their mean.
@@ -264,7 +266,7 @@ def test_a_network_that_knows_everything_has_no_error_on_records(preset, records
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     features = np.eye(8, dtype=np.float32)[records.identity]
     monkeypatch.setattr(
-        "keras_scnn.records_protocol.predict", lambda *_: told(preset, true, features)
+        "keras_scnn.protocols.records.predict", lambda *_: told(preset, true, features)
     )
     found = evaluate_records(preset, records, resamples=20)
     for value in (
@@ -289,7 +291,7 @@ def test_the_dense_error_is_that_of_the_vertices(preset, records, monkeypatch):
     moved = FaceParameters(
         true.pose + np.eye(4)[3] * [[3], [4], [0]], true.identity, true.expression
     )
-    monkeypatch.setattr("keras_scnn.records_protocol.predict", lambda *_: told(preset, moved))
+    monkeypatch.setattr("keras_scnn.protocols.records.predict", lambda *_: told(preset, moved))
     found = evaluate_records(preset, records, resamples=0)
     extent = np.ptp(records.landmarks[..., :2].astype(float), axis=1)
     expected = np.mean(500 / np.sqrt(extent.prod(axis=1)))  # every vertex is off by (3, 4) px

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from skimage import data
 
-from keras_scnn.data.pts import write_pts
 from keras_scnn.data.records import load_records
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
-from keras_scnn.evaluate import evaluate_records
+from keras_scnn.data.sources.pts import write_pts
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.prepare import main
+from keras_scnn.protocols.records import evaluate_records
 
 
 @pytest.fixture(scope="module")

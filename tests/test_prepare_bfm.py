@@ -6,9 +6,9 @@ import pytest
 import scipy.io
 from bfm_files import write_bfm
 
-from keras_scnn.data.bfm_full import FullBfm
-from keras_scnn.data.bfm_landmarks import BfmLandmarks
-from keras_scnn.data.mixing import open_mixture
+from keras_scnn.data.mixture import open_mixture
+from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.face_models import load_face_model
 from keras_scnn.prepare import main
 

@@ -9,14 +9,14 @@ import trimesh
 from keras import ops
 from skimage import data
 
-from keras_scnn.cropping import FaceBox, box_from_landmarks, crop_upright
 from keras_scnn.geometry.camera import angle_in_image, compose
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
+from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_upright
 from keras_scnn.reconstruct import main
-from keras_scnn.reconstructor import Reconstructor
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 SIZE = 120
 EULER = np.deg2rad([10.0, -25.0, 5.0])

@@ -18,13 +18,14 @@ import PIL.Image
 import pytest
 from skimage import data
 
-from keras_scnn.cropping import FaceBox
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import decode_image
 from keras_scnn.models import load_preset
-from keras_scnn.prediction import predict
-from keras_scnn.reconstructor import Reconstructor
-from keras_scnn.serve import BodyLimit, main
+from keras_scnn.models.inference import predict
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.serve import main
+from keras_scnn.serving.server import BodyLimit
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BODY = 4_000_000

@@ -5,10 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
+from keras_scnn.data.records import split_people
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import ParameterLayout
-from keras_scnn.train import TrainConfig, main, parse, split_people, train
-from keras_scnn.training import read_state
+from keras_scnn.train import main, parse
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.run import train
+from keras_scnn.training.run_folder import read_state
 
 pytest.importorskip("tensorflow")
 

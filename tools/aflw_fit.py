@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.aflw_crops import AflwTargets
+from keras_scnn.data.sources.aflw import AflwTargets
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.geometry.camera import FLIP, decompose
-from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import read_npz, write_npz
 

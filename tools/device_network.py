@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from device_supply import Supply
-from keras_scnn.data.teacher import EMBEDDING_SIZE
+from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE
 from keras_scnn.losses import (
     EmbeddingDistance,
     GroupContrastiveLoss,
@@ -19,8 +19,8 @@ from keras_scnn.losses import (
     SupervisedContrastiveLoss,
 )
 from keras_scnn.models import Preset, build_branch, build_encoder, build_group
-from keras_scnn.models.identity_encoder import PREFIX
-from keras_scnn.models.warm_start import copy_network
+from keras_scnn.models.encoders import PREFIX
+from keras_scnn.training.warm_start import copy_network
 from pack_photos import CROP
 
 GROUP_SHARE = 0.55  # of the parameter loss; the photos in groups are fewer than the single ones

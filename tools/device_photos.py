@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 
 from keras_scnn.data.augment import UPRIGHT, Jitter
-from keras_scnn.data.blends import EULER_WEIGHTS
-from keras_scnn.data.teacher import CHIP_LANDMARKS, CHIP_PADDING, CHIP_POINTS, CHIP_SIZE
-from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.data.labels.recognizer import CHIP_LANDMARKS, CHIP_PADDING, CHIP_POINTS, CHIP_SIZE
+from keras_scnn.data.sources.blends import EULER_WEIGHTS
+from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.parameters import POSE_SIZE
 from pack_photos import CROP, FRAME, MARGIN
 

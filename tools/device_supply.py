@@ -17,15 +17,15 @@ from device_photos import (
     render,
 )
 from dlib_network import DlibNetwork
-from keras_scnn.data.blends import MOST_DEGREES
-from keras_scnn.data.teacher import CHIP_SIZE, EMBEDDING_SIZE
-from keras_scnn.data.teacher_labels import ShapePosterior, align_means, learn_posterior
+from keras_scnn.data.labels.identity_labels import ShapePosterior, align_means, learn_posterior
+from keras_scnn.data.labels.recognizer import CHIP_SIZE, EMBEDDING_SIZE
+from keras_scnn.data.sources.blends import MOST_DEGREES
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
-from keras_scnn.mirroring import mirror_matrices
+from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
-from keras_scnn.train_groups import PROFILE_DEGREES
+from keras_scnn.training.groups import PROFILE_DEGREES
 from pack_photos import CROP, FRAME
 
 PROFILE_EMPHASIS = 2.2

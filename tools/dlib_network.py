@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from join_recognizer import split_layers
-from keras_scnn.models.identity_encoder import COLOR_SCALE, MEAN_COLOR
+from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
 
 # Whether each residual block halves the map: three of width 32, four of 64, three each of 128 and
 # 256, and a last one of 256.

@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_scnn.drawing import clay, grid
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import sample_texture
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.reconstruction.drawing import clay, grid
 from keras_scnn.storage import atomic_path
 from open_face_paint import paint_texture
 

@@ -1,4 +1,4 @@
-"""Draw photos of a folder beside the same faces turned by ``keras_scnn.data.profiling``.
+"""Draw photos of a folder beside the same faces turned by ``keras_scnn.data.synthesis.profiling``.
 
 python tools/draw_profiling.py PHOTO... --out sheet.png
 """
@@ -13,12 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn import Reconstructor
-from keras_scnn.cropping import FaceBox, crop_face
-from keras_scnn.data.profiling import turn_face
-from keras_scnn.drawing import draw_landmarks, grid
+from keras_scnn.data.synthesis.profiling import turn_face
 from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.io import read_image, write_image
 from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.reconstruction.drawing import draw_landmarks, grid
 
 TURNS = ((-45, 0), (-30, 0), (-15, 0), (0, 0), (15, 0), (30, 0), (45, 0), (20, 15), (-20, -15))
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_scnn.cropping import FaceBox, crop_face
-from keras_scnn.drawing import draw_landmarks, draw_mesh, draw_view
 from keras_scnn.io import read_image, write_image
-from keras_scnn.reconstruction import Reconstruction
-from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
-from keras_scnn.texture import vertex_colors
+from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.reconstruction.drawing import draw_landmarks, draw_mesh, draw_view
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.reconstruction.texture import vertex_colors
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE, MARGIN = 256, 1.7

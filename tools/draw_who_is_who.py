@@ -2,9 +2,10 @@
 
     python tools/draw_who_is_who.py [--preset PRESET] [--out FILE]
 
-The README's opening picture: scikit-image's astronaut, turned by ``keras_scnn.data.profiling``, and
-rendered people whom no network was trained on. The maps on the right show where each neutral shape
-is in front of the mean face (red) and behind it (blue): alike along a row, different down a column.
+The README's opening picture: scikit-image's astronaut, turned by
+``keras_scnn.data.synthesis.profiling``, and rendered people whom no network was trained on. The
+maps on the right show where each neutral shape is in front of the mean face (red) and behind it
+(blue): alike along a row, different down a column.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_scnn.cropping import FaceBox, crop_face
-from keras_scnn.data.profiling import turn_face
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
-from keras_scnn.drawing import draw_view
+from keras_scnn.data.synthesis.profiling import turn_face
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.reconstruction import Reconstruction
-from keras_scnn.reconstructor import DEFAULT_PRESET, Reconstructor
-from keras_scnn.texture import vertex_colors
+from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.reconstruction.drawing import draw_view
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.reconstruction.texture import vertex_colors
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TURNS = (0.0, -20.0, 20.0)

@@ -17,10 +17,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_scnn.data.teacher import EMBEDDING_SIZE, weights_path
+from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, weights_path
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
-from keras_scnn.models.identity_encoder import PREFIX
-from keras_scnn.models.warm_start import HEADS
+from keras_scnn.models.encoders import PREFIX
+from keras_scnn.training.warm_start import HEADS
 
 LEAST_VALUES = 32  # of a tensor; smaller ones hold the layers' settings
 LARGEST = 1e4

@@ -1,4 +1,4 @@
-"""Learn where the 68 landmarks are on FaceMesh: the table of ``keras_scnn.data.mesh_landmarks``.
+"""Learn where the 68 landmarks are on FaceMesh: the table of ``data.labels.mesh_landmarks``.
 
     python tools/learn_mesh_sites.py AFLW
     python tools/learn_mesh_sites.py AFLW --check 300W
@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.aflw_crops import load_targets
-from keras_scnn.data.landmarker import BATCH, Landmarker, mesh_share
+from keras_scnn.data.labels.landmarker import BATCH, Landmarker, mesh_share
+from keras_scnn.data.labels.mesh_landmarks import POINTS, image_from_head, landmarks_from_mesh
 from keras_scnn.data.landmarks68 import MIRROR68
-from keras_scnn.data.mesh_landmarks import POINTS, image_from_head, landmarks_from_mesh
-from keras_scnn.detection import FaceDetector
-from keras_scnn.facemesh import FaceMesh
+from keras_scnn.data.sources.aflw import load_targets
 from keras_scnn.io import read_image
+from keras_scnn.photos.detection import FaceDetector
+from keras_scnn.photos.facemesh import FaceMesh
 
 CROPS, MOST_YAW, LEAST_SCORE = 2500, 40.0, 0.9
 DEPTH_WEIGHT = 0.3  # the labels' depth is a network's, x and y are hand-made

@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.cropping import CROP_SIZE, FaceBox, crop_face
-from keras_scnn.data.labeling import FIT
-from keras_scnn.data.mixing import Mixture, open_mixture
+from keras_scnn.data.labels.fit import FIT
+from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.face_models import load_face_model
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import read_image
 from keras_scnn.parameters import ParameterLayout
+from keras_scnn.photos.cropping import CROP_SIZE, FaceBox, crop_face
 from keras_scnn.storage import write_npz
 
 FORMAT, VERSION = "keras_scnn.photo_pack", 1

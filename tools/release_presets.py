@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.mixing import Mixture, open_mixture
+from keras_scnn.data.labels.identity_labels import comparable_embeddings
+from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import FaceRecords, load_records, split_people
-from keras_scnn.data.teacher_labels import comparable_embeddings
-from keras_scnn.identity_judges import learn_scatter
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.warm_start import copy_network, solve_dense
+from keras_scnn.protocols.identity import learn_scatter
+from keras_scnn.training.warm_start import copy_network, solve_dense
 
 PRESETS = Path(__file__).resolve().parents[1] / "keras_scnn" / "assets" / "presets"
 TERMS = "trained on AFLW, 300-W and CelebA, research data sets with their own terms: research only"

@@ -26,8 +26,8 @@ from keras import ops
 from tqdm import tqdm
 
 from aflw_fit import fit_targets
-from keras_scnn.data.aflw_crops import AflwTargets, load_targets
 from keras_scnn.data.augment import ParameterMover, augment, move_landmarks
+from keras_scnn.data.sources.aflw import AflwTargets, load_targets
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import (
     Preset,
@@ -37,9 +37,9 @@ from keras_scnn.models import (
     load_preset,
     save_preset,
 )
-from keras_scnn.models.warm_start import solve_head
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path
+from keras_scnn.training.warm_start import solve_head
 
 SIZE, HEAD_SAMPLES = 120, 8000
 DEPTH_WEIGHT = 0.3

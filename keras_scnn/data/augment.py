@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_scnn.landmarks68 import MIRROR68
-from keras_scnn.mirroring import mirror_matrices
-from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.geometry.landmarks68 import MIRROR68
+from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.parameters import ParameterLayout
 
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)

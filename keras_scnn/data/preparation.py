@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.labels.fit import Labeling
+from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
-from keras_scnn.data.sources import PhotoSource
-from keras_scnn.data.turned_copies import with_turned_copies
-from keras_scnn.sharded_work import claim_folder, digest, run_shards
+from keras_scnn.data.synthesis.turned_copies import with_turned_copies
+from keras_scnn.storage.shards import claim_folder, digest, run_shards
 
 SHARD_PHOTOS = 500
 

@@ -1,6 +1,5 @@
 """Losses: pure functions of ``keras.ops``, and thin ``keras.losses.Loss`` classes around them."""
 
-from keras_scnn.losses.combined import ParameterLoss
 from keras_scnn.losses.contrastive import (
     ContrastiveLoss,
     ExponentialContrastiveLoss,
@@ -21,6 +20,7 @@ from keras_scnn.losses.identity import IdentityLoss, identity_loss
 from keras_scnn.losses.regression import (
     WPDC,
     LandmarkDistance,
+    ParameterLoss,
     VertexDistance,
     landmark_distance,
     vertex_distance,

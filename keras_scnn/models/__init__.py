@@ -1,9 +1,9 @@
 """The networks: encoder, heads, the Siamese pair, and presets that carry trained weights."""
 
-from keras_scnn.models.encoder import ENCODERS, build_encoder
+from keras_scnn.models.encoders import ENCODERS, build_encoder
+from keras_scnn.models.flip_averaging import build_mirrored
 from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
-from keras_scnn.models.mirrored import build_mirrored
 from keras_scnn.models.presets import (
     Preset,
     load_preset,

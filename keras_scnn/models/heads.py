@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.identity_encoder import identity_features
+from keras_scnn.models.encoders import identity_features
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
 

@@ -16,10 +16,9 @@ import keras
 import numpy as np
 
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models.encoder import build_encoder
+from keras_scnn.models.encoders import PREFIX, build_encoder
+from keras_scnn.models.flip_averaging import build_mirrored
 from keras_scnn.models.heads import build_branch
-from keras_scnn.models.identity_encoder import PREFIX
-from keras_scnn.models.mirrored import build_mirrored
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 from keras_scnn.storage import atomic_path, read_npz, write_npz
@@ -40,7 +39,7 @@ class Preset:
         whitening: of the branch's parameters.
         encoder: name of the encoder.
         shape_scatter: (K, K) float32, mm², how this network's neutral shapes of one person's photos
-            differ (``evaluation.shape.person_scatter``); None where that was not measured.
+            differ (``shape_distance.person_scatter``); None where that was not measured.
         metadata: anything that fits JSON: data, seed, results, license.
     """
 

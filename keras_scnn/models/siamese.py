@@ -6,9 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.augmentation import photometric_layers
+from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
-from keras_scnn.models.jitter import MoveParameters, RandomMove, invert
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 

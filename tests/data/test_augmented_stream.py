@@ -4,13 +4,17 @@ import keras
 import numpy as np
 import pytest
 
-from keras_scnn.data.pairs import GroupSampler
-from keras_scnn.data.pipeline import group_dataset
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.landmarks68 import MIRROR68
+from keras_scnn.data.samplers import GroupSampler
+from keras_scnn.data.stream import group_dataset
+from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.models import FaceDecoder
-from keras_scnn.models.augmentation import photometric_layers
-from keras_scnn.models.jitter import MoveParameters, RandomMove, move_landmarks
+from keras_scnn.models.augmentation import (
+    MoveParameters,
+    RandomMove,
+    move_landmarks,
+    photometric_layers,
+)
 from keras_scnn.parameters import FaceParameters, Whitening
 
 pytest.importorskip("tensorflow")

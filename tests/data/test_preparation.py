@@ -12,10 +12,10 @@ import pytest
 from random_faces import Faces
 
 from keras_scnn.data import preparation
-from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.labels.fit import Labeling
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.preparation import plan_shards, prepare
 from keras_scnn.data.records import is_records, load_records
-from keras_scnn.data.sources import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.io import write_image
 from keras_scnn.morphable_model import MorphableModel
@@ -172,7 +172,7 @@ KILLED = """
 import sys
 from pathlib import Path
 import test_preparation as t
-from keras_scnn.data.labeling import Labeling
+from keras_scnn.data.labels.fit import Labeling
 t.plan_shards.__defaults__ = (3,)
 source = t.DrawnFaces(Path(sys.argv[1]), slow=0.4)
 t.prepare(source, sys.argv[2], Labeling(t.MorphableModel.open_face(), joint=False), {}, workers=1)

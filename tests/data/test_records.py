@@ -11,6 +11,7 @@ from keras_scnn.data.records import (
     OPTIONAL,
     REQUIRED,
     FaceRecords,
+    ShardedImages,
     finish_records,
     is_records,
     load_records,
@@ -20,7 +21,6 @@ from keras_scnn.data.records import (
     split_people,
     write_shard,
 )
-from keras_scnn.data.shards import ShardedImages
 
 
 @pytest.fixture

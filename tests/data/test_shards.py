@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 
-from keras_scnn.data.shards import ShardedImages
+from keras_scnn.data.records import ShardedImages
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.evaluation.curves import cumulative_error, error_against_yaw
+from keras_scnn.evaluation.plots import cumulative_error, error_against_yaw
 
 
 def test_the_cumulative_curve_counts_faces():

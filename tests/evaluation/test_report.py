@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.evaluate import PhotoResults, RecordResults
 from keras_scnn.evaluation import LandmarkError, PoseError, ShapeError, Verification
 from keras_scnn.evaluation.plots import plot_curves, plot_details, plot_results
 from keras_scnn.evaluation.report import results_table, table_rows
+from keras_scnn.protocols.aflw2000 import PhotoResults
+from keras_scnn.protocols.records import RecordResults
 
 LANDMARKS = LandmarkError((1.25, 2.5, float("nan")), 1.875, 1.5, (10, 5, 0))
 POSE = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, (1.75, 4.25, float("nan")), 15, 0)

@@ -10,8 +10,8 @@ from keras_scnn.evaluation import (
     shape_error,
     summarize_shapes,
 )
-from keras_scnn.evaluation.shape import LEAST_SCATTER, person_scatter, scaled_coordinates
 from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.shape_distance import LEAST_SCATTER, person_scatter, scaled_coordinates
 
 
 @pytest.fixture

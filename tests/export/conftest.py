@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_scnn.data.synthetic import SyntheticConfig, render_person
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.export.tflite import QUANTIZE, write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
-from keras_scnn.models.warm_start import copy_encoder
 from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.training.warm_start import copy_encoder
 
 SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
 

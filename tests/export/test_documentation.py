@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.lite import LiteReconstructor
+from keras_scnn.photos.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "on_device.md").read_text()
 

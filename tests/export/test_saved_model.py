@@ -6,11 +6,11 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_scnn.cropping import FaceBox, crop_face
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.saved_model import METADATA, write_saved_model
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.export.verify import reference_outputs
+from keras_scnn.photos.cropping import FaceBox, crop_face
 
 BOXES = [(20, 10, 180, 170), (-30.5, -20.25, 129.5, 139.75), (250, 100, 290, 140)]
 

@@ -1,4 +1,4 @@
-// BlazeFace, short range, decoded as keras_scnn.blazeface does: the whole photo, the photo with a
+// BlazeFace, short range, decoded as keras_scnn.photos.blazeface does: the whole photo, the photo with a
 // margin, and a second look at each candidate.
 
 import type { CompiledModel } from "@litertjs/core";

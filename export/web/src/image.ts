@@ -1,4 +1,4 @@
-// Crops as keras_scnn.cropping cuts them: boxes are half-open pixel slices, pixel centers stand at
+// Crops as keras_scnn.photos.cropping cuts them: boxes are half-open pixel slices, pixel centers stand at
 // integers, whole blocks are averaged first, and what lies outside of the photo is black.
 
 export interface Box {

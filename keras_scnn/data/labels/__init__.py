@@ -1,0 +1,1 @@
+"""Labels: landmarks and parameters of photos, identity labels from a face recognizer."""

@@ -1,0 +1,140 @@
+"""Finds the faces of photos and their 68 landmarks, by two networks that check each other.
+
+FaceMesh sees a face at 192 px, a preset of this library at 120 px from any side. To the hand-made
+points of 300-W FaceMesh has 2.80 % of error, the preset 2.94 %, and the mean of both 2.68 %
+(``tools/learn_mesh_sites.py AFLW --check 300W``). Turned by 45 to 60 degrees on AFLW FaceMesh has
+6.7 % and the preset 5.6 %, at 75 degrees 15 % and 5 %. The preset's depth is the better one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_scnn.data.labels.mesh_landmarks import landmarks_from_mesh
+from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.blazeface import RawDetections
+from keras_scnn.photos.cropping import (
+    FaceBox,
+    box_from_detector,
+    box_from_landmarks,
+    crop_face,
+    second_box,
+)
+from keras_scnn.photos.detection import FaceDetector
+from keras_scnn.photos.facemesh import FaceMesh
+
+DEFAULT_PRESET = "aflw-mobilenet-0.5"
+# FaceMesh's share of the mean, up to one yaw in degrees; none beyond the other.
+MESH_SHARE, MESH_YAW, MESH_YAW_END = 0.5, 40.0, 55.0
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFace:
+    """One face of a photo.
+
+    Attributes:
+        box: (4,) px, BlazeFace's half-open box.
+        score: BlazeFace's, 0 to 1.
+        landmarks: (68, 3) float64 px and depth, image frame, at the sites of the preset's model.
+        mesh: (468, 3) float64 px and depth, image frame: FaceMesh's points.
+        mesh_score: FaceMesh's, 0 to 1.
+        yaw_degrees: by the preset.
+        disagreement: mean distance of the two networks' landmarks, percent of the box's side.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray
+    mesh: np.ndarray
+    mesh_score: float
+    yaw_degrees: float
+    disagreement: float
+
+
+class Landmarker:
+    """Detector, FaceMesh and a preset of this library, one after the other.
+
+    Args:
+        preset: name or folder of a preset whose face model knows FaceMesh's points.
+        tiles: look for small faces too; takes up to 40 times as long.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
+    """
+
+    def __init__(self, preset: str = DEFAULT_PRESET, tiles: bool = False):
+        # Keras is imported here so that the readers of other data sets start without it.
+        from keras_scnn.models.presets import load_preset
+
+        self._preset = load_preset(preset)
+        self._detector, self._mesh = FaceDetector(tiles=tiles), FaceMesh()
+
+    @property
+    def face_model(self) -> MorphableModel:
+        """The preset's, with the landmark offsets that fit these landmarks."""
+        return self._preset.face_model
+
+    def __call__(self, images: list[np.ndarray]) -> list[list[FoundFace]]:
+        """The faces of each photo, surest first.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each. The preset sees all of their faces as one batch.
+
+        Raises:
+            ValueError: an image is no uint8 color image.
+        """
+        found = [self._detector.detect_raw(image) for image in images]
+        rows = [(i, raw[j]) for i, raw in enumerate(found) for j in range(len(raw.scores))]
+        told = self._predict([images[i] for i, _ in rows], [face for _, face in rows])
+        faces = [[] for _ in images]
+        for (i, raw), (landmarks, yaw) in zip(rows, told, strict=True):
+            faces[i].append(self._combined(images[i], raw, landmarks, yaw))
+        return faces
+
+    def _combined(self, image, raw: RawDetections, landmarks, yaw: float) -> FoundFace:
+        mesh = self._mesh(image, raw)
+        apart = (landmarks_from_mesh(mesh.points, self.face_model) - landmarks)[:, :2]
+        merged = landmarks.copy()
+        merged[:, :2] += mesh_share(yaw) * apart
+        distance = np.linalg.norm(apart, axis=1).mean() / box_from_landmarks(landmarks).width
+        box, score = raw.boxes, float(raw.scores)
+        return FoundFace(box, score, merged, mesh.points, mesh.score, yaw, float(100 * distance))
+
+    def _predict(self, images, rows: list[RawDetections]) -> list[tuple[np.ndarray, float]]:
+        """The preset's landmarks (68, 3), and the yaw in degrees, in two passes."""
+        if not rows:
+            return []
+        boxes = [box_from_detector(row.boxes) for row in rows]
+        first = self._pass(images, boxes)
+        boxes = [second_box(points, box) for (points, _), box in zip(first, boxes, strict=True)]
+        return self._pass(images, boxes)
+
+    def _pass(self, images, boxes: list[FaceBox]) -> list[tuple[np.ndarray, float]]:
+        size, preset = self._preset.input_size, self._preset
+        crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
+        batch = np.stack([crop.image for crop in crops]).astype(np.float32)
+        outputs = [
+            np.asarray(preset.branch(batch[i : i + BATCH], training=False)["parameters"])
+            for i in range(0, len(batch), BATCH)
+        ]
+        vectors = preset.whitening.unwhiten(np.concatenate(outputs))
+        told = FaceParameters.from_vector(vectors, preset.layout)
+        to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
+        pose = transform_camera(to_photo, told.pose)
+        expression = self.face_model.clip_expression(told.expression)
+        landmarks = project(pose, self.face_model.landmarks(told.identity, expression))
+        yaw = np.degrees(euler_from_rotation(decompose(pose)[0])[..., 1])
+        return list(zip(np.float64(landmarks), yaw.tolist(), strict=True))
+
+
+def mesh_share(yaw_degrees: float) -> float:
+    """What FaceMesh has to say in the mean of both: the less, the more the head is turned."""
+    ramp = (MESH_YAW_END - abs(yaw_degrees)) / (MESH_YAW_END - MESH_YAW)
+    return MESH_SHARE * float(np.clip(ramp, 0, 1))

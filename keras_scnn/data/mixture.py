@@ -1,0 +1,144 @@
+"""Several folders of face records as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_scnn.data.records import FaceRecords, ShardedImages, load_records
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout
+
+BLENDS = "blends"  # source of such records, by the name that ``prepare`` has for it
+REQUIRED = ("parameters", "landmarks")
+FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Records of one or several folders.
+
+    Attributes:
+        records: joined.
+        source: (n,) int64 the number of each photo's folder.
+        weights: (S,) how often each folder is drawn from; None: by its number of people.
+    """
+
+    records: FaceRecords
+    source: np.ndarray
+    weights: np.ndarray | None = None
+
+    def sampling(self) -> dict:
+        """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities."""
+        mirror = self.records.mirror
+        return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
+
+    def photographed(self) -> np.ndarray:
+        """(n,) bool: no blends, whose shape is half somebody else's; see ``data.blends``."""
+        config = self.records.config
+        kinds = [one.get("source") for one in config.get("joined", [config])]
+        return np.array([kind != BLENDS for kind in kinds])[self.source]
+
+    def annotated(self, model: MorphableModel) -> MorphableModel:
+        """The face model with the landmark offsets that the records were fitted with.
+
+        Raises:
+            ValueError: the records are of another face model.
+        """
+        width = ParameterLayout(model.n_identity, model.n_expression).size
+        if (model.name, width) != (self.records.face_model, self.records.parameters.shape[1]):
+            raise ValueError(
+                f"face_model is '{model.name}' of {width} parameters, the records are of "
+                f"'{self.records.face_model}' with {self.records.parameters.shape[1]}; give the "
+                "face_model.npz in their folder"
+            )
+        offsets = self.records.config.get("landmark_offsets")
+        return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
+
+
+def open_mixture(folders: str, weights: str = "") -> Mixture:
+    """Open folders of face records.
+
+    Args:
+        folders: one, or several with commas between them.
+        weights: how often each is drawn from, with commas; empty: by its number of people.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``load_records`` and ``join_records``; or the weights
+            are no numbers, or not one for each folder.
+    """
+    names = [name.strip() for name in folders.split(",")]
+    try:
+        numbers = np.array([float(word) for word in weights.split(",")]) if weights else None
+    except ValueError as error:
+        raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
+    if numbers is not None and len(numbers) != len(names):
+        raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
+    records, source = join_records([load_records(name) for name in names])
+    return Mixture(records, source, numbers)
+
+
+def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
+    """Put records one after the other; no photo is copied.
+
+    People are numbered apart: nobody of one folder is anybody of another. What only some have
+    is filled up: weights with 1, mirror images with none, names with '', other things with NaN.
+
+    Returns:
+        the joined records, and the number of each photo's folder, (n,) int64, which
+        ``PairSampler`` and ``GroupSampler`` take as ``source``.
+
+    Raises:
+        ValueError: the records are of different face models, sizes or parameters.
+    """
+    for what, found in {
+        "face models": {r.face_model for r in several},
+        "crop sizes": {r.images.shape[1:] for r in several},
+        "numbers of parameters": {r.parameters.shape[1] for r in several},
+        "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},
+    }.items():
+        if len(found) != 1:
+            shown = sorted(str(one)[:80] for one in found)
+            raise ValueError(f"records of different {what} cannot be joined: {shown}")
+    source = np.repeat(np.arange(len(several)), [len(r) for r in several])
+    first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]
+    arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
+    arrays["identity"] = np.concatenate(
+        [r.identity + offset for r, offset in zip(several, first, strict=True)]
+    ).astype(np.int32)
+    several = [
+        r
+        if r.mirror is None
+        else dataclasses.replace(r, mirror=np.where(r.mirror >= 0, r.mirror + offset, -1))
+        for r, offset in zip(several, first, strict=True)
+    ]
+    for name in FILL:
+        if any(getattr(r, name) is not None for r in several):
+            arrays[name] = _filled(several, name)
+    images = _join_images([r.images for r in several])
+    config = several[0].config if len(several) == 1 else {"joined": [r.config for r in several]}
+    if "landmark_offsets" in several[0].config:
+        config = {**config, "landmark_offsets": several[0].config["landmark_offsets"]}
+    return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
+
+
+def _filled(several: Sequence[FaceRecords], name: str) -> np.ndarray:
+    """(n, ...) the array of some name, with ``FILL`` where records have none."""
+    known = [getattr(r, name) for r in several if getattr(r, name) is not None]
+    if len({array.shape[1:] for array in known}) != 1:
+        raise ValueError(f"records with {name} of different sizes cannot be joined")
+    parts = []
+    for records in several:
+        array = getattr(records, name)
+        shape = (len(records), *known[0].shape[1:])
+        parts.append(np.full(shape, FILL[name], known[0].dtype) if array is None else array)
+    return np.concatenate(parts)
+
+
+def _join_images(images: Sequence[np.ndarray | ShardedImages]) -> np.ndarray | ShardedImages:
+    if all(isinstance(part, ShardedImages) for part in images):
+        return ShardedImages.joined(images)
+    return np.concatenate([np.asarray(part) for part in images])

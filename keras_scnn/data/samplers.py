@@ -1,0 +1,308 @@
+"""Which photos make a training batch: random pairs, or some photos each of some people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PeopleIndex:
+    """The n people of one or several data sets.
+
+    Args:
+        identity: (m,) int, the person of each photo.
+        among: positions of the photos to draw from; None: all m.
+        mirror: (m,) int, the identity of each photo's mirrored person, -1 for none; None: nobody
+            has one.
+        source: (m,) int, the number of each photo's data set; None: all are of one.
+        source_weights: (S,) how often each data set is drawn from; None: by its number of people.
+
+    Attributes:
+        order: (m,) positions of photos, person by person.
+        starts, counts: (n,) where each person's photos begin in ``order``, and how many there are.
+        twin: (n,) the number of the mirrored person, -1 for none.
+        first, last: (S,) the people of data set s are first[s] to last[s] - 1; only those data
+            sets count of which a photo is drawn.
+        weights: (S,) above 0, sum 1.
+
+    Raises:
+        ValueError: a person has photos in two data sets, or the weights are wrong.
+    """
+
+    def __init__(self, identity, among=None, mirror=None, source=None, source_weights=None):
+        identity = np.asarray(identity)
+        among = np.arange(len(identity)) if among is None else np.asarray(among)
+        source = np.zeros(len(identity), int) if source is None else np.asarray(source)
+        self._arrange(identity[among], source[among], among)
+        self.twin = np.full(len(self.counts), -1)
+        if mirror is not None:
+            self._find_twins(identity, np.asarray(mirror))
+        weights = self.last - self.first
+        if source_weights is not None:
+            weights = np.asarray(source_weights, np.float64)
+            count = int(source.max()) + 1
+            if weights.shape != (count,) or not (weights > 0).all():
+                raise ValueError(f"source_weights: {count} numbers above 0 are needed, {weights}")
+            weights = weights[np.unique(source[among])]
+        self.weights = weights / weights.sum()
+
+    def _arrange(self, identity, source, among) -> None:
+        order = np.lexsort((identity, source))
+        self.order = among[order]
+        identity, source = identity[order], source[order]
+        is_first = np.r_[True, identity[1:] != identity[:-1]]
+        if len(np.unique(identity)) != is_first.sum():
+            raise ValueError("identity: a person has photos in two data sets; number them apart")
+        self.starts = np.flatnonzero(is_first)
+        self.counts = np.diff(np.r_[self.starts, len(identity)])
+        self._home = np.unique(source[self.starts], return_inverse=True)[1]
+        sources = np.arange(self._home[-1] + 1)
+        self.first, self.last = (np.searchsorted(self._home, sources, s) for s in ("left", "right"))
+
+    def _find_twins(self, identity, mirror) -> None:
+        person = identity[self.order[self.starts]]
+        wanted = mirror[self.order[self.starts]]
+        by_identity = np.argsort(person)
+        place = np.searchsorted(person[by_identity], wanted)
+        found = by_identity[np.minimum(place, len(person) - 1)]
+        self.twin = np.where((wanted >= 0) & (person[found] == wanted), found, -1)
+
+    def draw_sources(self, rng: np.random.Generator, count: int, fit: np.ndarray) -> np.ndarray:
+        """(count,) numbers of data sets, by weight, of those that are ``fit``, (S,) bool."""
+        weights = self.weights * fit
+        return rng.choice(len(weights), count, p=weights / weights.sum())
+
+    def has(self, people: np.ndarray) -> np.ndarray:
+        """(S,) how many of some people, (k,) ascending numbers, each data set has."""
+        return np.bincount(self._home[people], minlength=len(self.first))
+
+    def draw_people(
+        self, rng: np.random.Generator, sources: np.ndarray, among: np.ndarray
+    ) -> np.ndarray:
+        """A person for each of (k,) data sets, uniformly of those in ``among``, ascending."""
+        low = np.searchsorted(among, self.first)[sources]
+        high = np.searchsorted(among, self.last)[sources]
+        return among[rng.integers(low, high)]
+
+    def draw_others(self, rng: np.random.Generator, people: np.ndarray) -> np.ndarray:
+        """Another person, of the same data set, for each of (k,) people; never its twin."""
+        home = self._home[people]
+        low, size = self.first[home], (self.last - self.first)[home]
+        # A step of 1 to size - 1 around the circle of people ends at any other one alike.
+        other = low + (people - low + rng.integers(1, size)) % size
+        for _ in range(2):  # past the twin, and past the person itself where that comes next
+            wrong = (other == self.twin[people]) | (other == people)
+            other = np.where(wrong, low + (other - low + 1) % size, other)
+        return other
+
+    def photos(self, people: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """Positions of each person's photo of some number."""
+        return self.order[self.starts[people] + number]
+
+
+class Pairs(NamedTuple):
+    """A batch of pairs.
+
+    Attributes:
+        first: (B,) int64 positions of photos.
+        second: (B,) int64 positions of photos.
+        same: (B,) bool, whether both show one person.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+class Groups(NamedTuple):
+    """A batch of some photos each of some people.
+
+    Attributes:
+        photo: (B,) int64 positions of photos, person by person.
+        person: (B,) int64 identity of each.
+    """
+
+    photo: np.ndarray
+    person: np.ndarray
+
+
+class PairSampler:
+    """Random pairs, a pure function of seed and step.
+
+    People are drawn uniformly, however many photos they have, and then photos among theirs: two
+    different photos of one person, or one of each of two people. Any step's batch can be asked
+    for at any time, so a resumed run goes on with the stream that it left; and the processes of
+    a distributed run take turns at the pairs of one and the same global batch.
+
+    Args:
+        identity: (n,) int, the person of each photo.
+        p_same: probability that a pair shows one person (0.4: as the paper's authors trained).
+        seed: the same seed gives the same stream.
+        rank: number of this process.
+        world_size: number of processes.
+        people: further arguments of ``PeopleIndex``: ``among``, the positions of the photos to
+            draw from; ``mirror``, whose two people make no pair; ``source`` and
+            ``source_weights``: both photos of a pair are of one data set.
+
+    Raises:
+        ValueError: an argument is out of range, nobody has two photos (for p_same above 0), or
+            no data set has two people, or three where one is the mirror image of another (for
+            p_same below 1).
+    """
+
+    def __init__(self, identity, p_same=0.4, seed=0, rank=0, world_size=1, **people):
+        if not 0 <= p_same <= 1:
+            raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
+        _check_rank(rank, world_size)
+        self._people = PeopleIndex(identity, **people)
+        self._all = np.arange(len(self._people.counts))
+        self._several = np.flatnonzero(self._people.counts > 1)
+        least = 3 if (self._people.twin >= 0).any() else 2
+        self._has_pairs = self._people.has(self._several) > 0
+        self._has_others = self._people.has(self._all) >= least
+        if p_same > 0 and not self._has_pairs.any():
+            raise ValueError("identity: nobody has two photos; pairs of one person need that")
+        if p_same < 1 and not self._has_others.any():
+            raise ValueError(f"identity: {len(self._all)} people; pairs of two people need {least}")
+        self._p_same, self._seed = p_same, seed
+        self._rank, self._world_size = rank, world_size
+
+    def batch(self, step: int, size: int) -> Pairs:
+        """This process's part of the batch of a step.
+
+        Args:
+            step: number of the step, from 0.
+            size: pairs for each process.
+        """
+        rng = np.random.default_rng([self._seed, step])
+        same = rng.random(size * self._world_size) < self._p_same
+        first, second = np.empty((2, len(same)), np.int64)
+        first[same], second[same] = self._same(rng, same.sum())
+        first[~same], second[~same] = self._different(rng, (~same).sum())
+        mine = slice(self._rank, None, self._world_size)
+        return Pairs(first[mine], second[mine], same[mine])
+
+    def _same(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
+        if not count:
+            return np.empty((2, 0), np.int64)
+        sources = self._people.draw_sources(rng, count, self._has_pairs)
+        person = self._people.draw_people(rng, sources, self._several)
+        counts = self._people.counts[person]
+        one = rng.integers(counts)
+        two = (one + rng.integers(1, counts)) % counts
+        return self._people.photos(person, one), self._people.photos(person, two)
+
+    def _different(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
+        if not count:
+            return np.empty((2, 0), np.int64)
+        sources = self._people.draw_sources(rng, count, self._has_others)
+        one = self._people.draw_people(rng, sources, self._all)
+        two = self._people.draw_others(rng, one)
+        counts = self._people.counts
+        return tuple(self._people.photos(p, rng.integers(counts[p])) for p in (one, two))
+
+
+class GroupSampler:
+    """K photos each of P different people, a pure function of seed and step.
+
+    All pairs of the batch can be compared: a person and its mirror image are never in one batch.
+    People are drawn uniformly of those with at least two photos, or one where K is 1; a person
+    with fewer than K photos shows some of them more than once.
+
+    Args:
+        identity: (n,) int, the person of each photo.
+        people: P, for each process.
+        photos: K.
+        emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
+            data set, by the mean over the person's photos; None: all alike.
+        seed, rank, world_size, options: as for ``PairSampler``.
+
+    Raises:
+        ValueError: an argument is out of range, or there are too few people.
+    """
+
+    def __init__(
+        self,
+        identity,
+        people=16,
+        photos=4,
+        emphasis=None,
+        seed=0,
+        rank=0,
+        world_size=1,
+        **options,
+    ):
+        _check_rank(rank, world_size)
+        if photos < 1 or people < 1:
+            raise ValueError(f"people is {people}, photos {photos}; they must be at least 1")
+        self._identity, self._index = np.asarray(identity), PeopleIndex(identity, **options)
+        several = np.flatnonzero(self._index.counts >= min(photos, 2))
+        # A person and its mirror image are one choice, so that never both are drawn.
+        twin = self._index.twin[several]
+        self._choices = several[~(np.isin(twin, several) & (twin < several))]
+        if len(self._choices) < people * world_size:
+            raise ValueError(
+                f"identity: {len(self._choices)} people have {min(photos, 2)} photos or more "
+                f"(mirrored ones not counted); a batch of all processes takes "
+                f"{people * world_size}"
+            )
+        self._people, self._photos, self._seed = people, photos, seed
+        self._rank, self._world_size = rank, world_size
+        self._chance = self._chances(emphasis)
+
+    def _chances(self, emphasis) -> np.ndarray:
+        """(c,) the probability of each choice: the data sets by their weights."""
+        index, wanted = self._index, np.ones(len(self._choices))
+        if emphasis is not None:
+            total = np.add.reduceat(np.asarray(emphasis, np.float64)[index.order], index.starts)
+            wanted = (total / index.counts)[self._choices]
+        counts = index.has(self._choices)
+        home = np.repeat(np.arange(len(counts)), counts)
+        met = np.bincount(home, wanted, minlength=len(counts))
+        chance = wanted * (index.weights / np.maximum(met, 1e-12))[home]
+        return chance / chance.sum()
+
+    def batch(self, step: int) -> Groups:
+        """This process's part of the batch of a step, from 0."""
+        rng = np.random.default_rng([self._seed, step])
+        count = self._people * self._world_size
+        person = rng.choice(self._choices, count, replace=False, p=self._chance)
+        twin = self._index.twin[person]
+        swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] > 1)
+        person = np.where(swap, twin, person)
+        # The K first of a shuffled run through the photos, as often as it takes.
+        counts = self._index.counts[person]
+        number = np.stack([self._numbers(rng, n) for n in counts])
+        mine = slice(self._rank, None, self._world_size)
+        person, number = person[mine], number[mine]
+        photo = self._index.photos(person[:, None], number)
+        photo = photo.ravel()
+        return Groups(photo, self._identity[photo])
+
+    def _numbers(self, rng, count: int) -> np.ndarray:
+        rounds = -(-self._photos // count)
+        return np.concatenate([rng.permutation(count) for _ in range(rounds)])[: self._photos]
+
+
+class JoinedSampler:
+    """The batches of several samplers, such as groups of some people and photos of others.
+
+    Args:
+        samplers: each a ``GroupSampler`` over the same identities; no person and its mirror image,
+            and nobody twice, if they draw from different data sets.
+    """
+
+    def __init__(self, samplers: Sequence[GroupSampler]):
+        self._samplers = list(samplers)
+
+    def batch(self, step: int) -> Groups:
+        """The batches of a step, one after the other."""
+        parts = [sampler.batch(step) for sampler in self._samplers]
+        return Groups(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}; it must lie in 0 to world_size - 1 ({world_size})")

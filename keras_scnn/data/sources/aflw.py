@@ -1,0 +1,194 @@
+"""Reader of face crops of AFLW: a folder with crops/*.jpg and labels.npz.
+
+``labels.npz`` has, for N crops of 120x120 px: name (N,), yaw_degrees (N,), landmarks68 (N, 68, 2)
+with visibility68 (N, 68; 2 visible, 1 hidden but estimated, 0 none) and landmarks68_residual (N,;
+NaN for a crop without them), teacher_landmarks68 (N, 68, 3) and teacher_bfm62 (N, 62).
+
+Two sources disagree by a convention as well as by noise. The hand-made points (MERL-RAV) mark
+other sites than the Basel Face Model's, which the benchmark's annotation follows; the teacher
+(3DDFA_V2) has the right sites, depth and hidden points, and makes errors of its own. So the fixed
+part of the difference is measured as one 3D offset a landmark in the face's frame, taken off the
+hand-made points, and the two are then averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.geometry.landmarks68 import JAW
+
+CROP_SIZE = 120
+
+# The teacher's crop coordinates follow 3DDFA's training script, u = (x + 1 - x0) * 120 / side for a
+# 0-based image x. With pixel centers at integers that is u = (x - x0 + 0.5) * 120 / side - 0.5, so
+# (the labels have 1 taken off already) a quarter of a pixel is to be added at a side of 270.
+TEACHER_SHIFT_PX = 0.25
+# How much of the final point comes from the hand-made one; the jaw's hand-made points slide along
+# the outline, so they count half.
+HAND_WEIGHT = 0.6
+# How far a landmark is trusted that has the teacher's word only.
+TEACHER_TRUST = 0.5
+# Names and the shapes behind the crops' axis.
+LABELS = {
+    "name": (),
+    "yaw_degrees": (),
+    "landmarks68": (68, 2),
+    "visibility68": (68,),
+    "landmarks68_residual": (),
+    "teacher_landmarks68": (68, 3),
+    "teacher_bfm62": (62,),
+}
+PARTS = ("all", "train", "held_out")
+
+
+@dataclass(frozen=True)
+class AflwTargets:
+    """Landmarks of the N crops.
+
+    Attributes:
+        name: (N,) file names in ``crops/``.
+        landmarks: (N, 68, 3) float32, crop px (pixel centers at integers), z towards the viewer,
+            its mean 0.
+        yaw_degrees: (N,) float32, the size of AFLW's own yaw, noisy.
+        held_out: (N,) bool, True for the photos kept for validation (one photo in 20; all faces
+            of one photo are on one side).
+        weight: (N, 68) float32, 0 to 1: how far x and y can be trusted.
+    """
+
+    name: np.ndarray
+    landmarks: np.ndarray
+    yaw_degrees: np.ndarray
+    held_out: np.ndarray
+    weight: np.ndarray
+
+
+def load_targets(folder: str | os.PathLike) -> AflwTargets:
+    """Read ``labels.npz`` of the AFLW folder and merge its two sources.
+
+    Raises:
+        FileNotFoundError: the folder has no labels.npz.
+        ValueError: the file is damaged, or an array is missing or of another shape.
+    """
+    labels = _read_labels(Path(folder) / "labels.npz")
+    photo = np.array([name.split("_")[0].split(".")[0][:10] for name in labels["name"]])
+    held_out = np.isin(photo, np.unique(photo)[::20])
+    teacher = labels["teacher_landmarks68"].astype(np.float64)
+    teacher[..., :2] += TEACHER_SHIFT_PX
+    share = _hand_share(labels)
+    camera = _image_from_face(labels["teacher_bfm62"])
+    landmarks = _merge(teacher, camera, labels, share, ~held_out)
+    landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
+    yaw = np.abs(labels["yaw_degrees"])
+    weight = TEACHER_TRUST + (1 - TEACHER_TRUST) * share / HAND_WEIGHT
+    return AflwTargets(
+        labels["name"], landmarks.astype(np.float32), yaw, held_out, weight.astype(np.float32)
+    )
+
+
+def _read_labels(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the folder that holds crops/ too")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            labels = {key: file[key] for key in LABELS if key in file.files}
+    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
+        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    for key, rest in LABELS.items():
+        found = labels[key].shape if key in labels else "missing"
+        wanted = (len(labels["name"]), *rest) if "name" in labels else ("N", *rest)
+        if found != wanted:
+            raise ValueError(f"{path}: {key} is {found}; expected {wanted}")
+    return labels
+
+
+def _image_from_face(teacher_parameters: np.ndarray) -> np.ndarray:
+    """(N, 2, 3) px per mm: the linear part of the teacher's camera (micrometers, y up)."""
+    pose = teacher_parameters[:, :12].reshape(-1, 3, 4).astype(np.float64)
+    return pose[:, :2, :3] * np.array([[1000.0], [-1000.0]])
+
+
+def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
+    """(N, 68) how good the hand-made points are: 1 visible, 0.5 estimated, 0 none."""
+    weight = np.array([0.0, 0.5, 1.0])[labels["visibility68"]]
+    weight[~np.isfinite(labels["landmarks68_residual"])] = 0
+    return weight
+
+
+def _hand_share(labels: dict[str, np.ndarray]) -> np.ndarray:
+    """(N, 68) how much of the merged point is the hand-made one."""
+    share = HAND_WEIGHT * _hand_weight(labels)
+    share[:, JAW] *= 0.5
+    return share
+
+
+def _merge(teacher, camera, labels, share, train) -> np.ndarray:
+    hand = np.nan_to_num(labels["landmarks68"].astype(np.float64))
+    weight = _hand_weight(labels)
+    difference = hand - teacher[..., :2]
+    site = np.stack(
+        [_site_offset(camera[train], difference[train, i], weight[train, i]) for i in range(68)]
+    )
+    hand = hand - np.einsum("nij,kj->nki", camera, site)
+    merged = teacher.copy()
+    merged[..., :2] += share[..., None] * (hand - teacher[..., :2])
+    return merged
+
+
+def _site_offset(camera, difference, weight, tolerance_px=2.0, iterations=10) -> np.ndarray:
+    """The 3D offset (mm) whose projections best explain a landmark's differences (Huber, IRLS)."""
+    keep = weight > 0
+    camera, difference, weight = camera[keep], difference[keep], weight[keep]
+    robust = weight
+    for _ in range(iterations):
+        normal = np.einsum("m,mij,mik->jk", robust, camera, camera)
+        offset = np.linalg.solve(normal, np.einsum("m,mij,mi->j", robust, camera, difference))
+        error = np.linalg.norm(difference - camera @ offset, axis=1)
+        robust = weight * np.minimum(1, tolerance_px / np.maximum(error, 1e-9))
+    return offset
+
+
+class AflwCrops(PhotoSource):
+    """The crops as a data set; every crop is a person of its own.
+
+    Args:
+        folder: holds crops/ and labels.npz.
+        part: "train" or "held_out" (see ``AflwTargets``), or "all".
+
+    Raises:
+        FileNotFoundError: the folder has no labels.npz.
+        ValueError: the labels are damaged, or ``part`` is unknown.
+    """
+
+    def __init__(self, folder: str | os.PathLike, part: str = "all"):
+        if part not in PARTS:
+            raise ValueError(f"part is '{part}'; it must be one of {', '.join(PARTS)}")
+        self.folder = Path(folder)
+        self._targets = load_targets(folder)
+        wanted = {"all": slice(None), "train": ~self._targets.held_out}
+        chosen = np.arange(len(self._targets.name))[wanted.get(part, self._targets.held_out)]
+        self._rows = {f"crops/{self._targets.name[i]}": int(i) for i in chosen}
+
+    def names(self) -> list[str]:
+        return list(self._rows)
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one crop, whose box is the whole of it."""
+        image, row = self.folder / name, self._rows.get(name)
+        if row is None or not image.is_file():
+            raise FileNotFoundError(f"{image}: no such crop, or labels.npz does not know it")
+        return LabeledPhoto(
+            name=name,
+            person=name,
+            landmarks=self._targets.landmarks[row].astype(np.float64),
+            weight=self._targets.weight[row].astype(np.float64),
+            image=image,
+            box=np.array([0.0, 0.0, CROP_SIZE, CROP_SIZE]),
+        )

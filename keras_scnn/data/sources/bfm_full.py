@@ -1,0 +1,107 @@
+"""A user's own copy of the Basel Face Model 2009, as the annotation of 300W-LP means it.
+
+Shape_Para and Exp_Para weigh the files' directions as they are; the library's face model weighs
+them in standard deviations.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, image_from_bfm
+from keras_scnn.data.sources.mat_files import BfmAnnotation
+from keras_scnn.face_models.bfm import MICROMETER, read_bfm2009
+from keras_scnn.geometry.camera import project
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+
+FILES = (
+    "the annotation is of the Basel Face Model 2009 with 3DDFA's expressions: give "
+    "01_MorphableModel.mat, Model_Expression.mat (--bfm-expression) and model_info.mat (--bfm-info)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FullBfm:
+    """The face model and the units of its annotation.
+
+    Attributes:
+        model: 3DDFA's trimmed mesh, 199 identity and 29 expression components as published.
+        identity_deviations: (K,) float64 Shape_Para of one standard deviation.
+        expression_deviations: (L,) float64 Exp_Para of one standard deviation.
+    """
+
+    model: MorphableModel
+    identity_deviations: np.ndarray
+    expression_deviations: np.ndarray
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike, expression: str | os.PathLike, model_info: str | os.PathLike
+    ) -> FullBfm:
+        """Read the three files.
+
+        Args:
+            path: 01_MorphableModel.mat of the Basel Face Model 2009.
+            expression: Model_Expression.mat of 3DDFA.
+            model_info: model_info.mat of 3DDFA, which says which vertices the landmarks are.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``face_models.read_bfm2009``; or a file is not
+                given, or a standard deviation is 0.
+        """
+        if expression is None or model_info is None:
+            raise ValueError(f"{path}: {FILES}")
+        model = read_bfm2009(path, expression, model_info)
+        return cls(model, _deviations(path, "shapeEV"), _deviations(expression, "sigma_exp"))
+
+    def landmarks(self) -> BfmLandmarks:
+        """The 68 landmarks of the whole model, in the annotation's units."""
+        vertices = self.model.landmark_indices
+        identity = self.model.identity_basis[vertices] / self.identity_deviations
+        expressions = self.model.expression_basis[vertices] / self.expression_deviations
+        parts = self.model.mean[vertices], identity, expressions
+        return BfmLandmarks(*(np.float64(part) / MICROMETER for part in parts))
+
+    def parameters(
+        self, annotation: BfmAnnotation, n_identity: int, n_expression: int
+    ) -> FaceParameters:
+        """The annotated face as parameters of ``model.truncated(n_identity, n_expression)``.
+
+        Returns:
+            pose (3, 4) image_from_model, px per mm, and the leading coefficients.
+
+        Raises:
+            ValueError: the annotation has other numbers of components.
+        """
+        for name, given, deviations in (
+            ("Shape_Para", annotation.shape, self.identity_deviations),
+            ("Exp_Para", annotation.expression, self.expression_deviations),
+        ):
+            if given.shape != deviations.shape:
+                raise ValueError(f"{name} has {given.size} numbers; the model {deviations.size}")
+        pose = image_from_bfm(annotation.pose)
+        pose[:, :3] /= MICROMETER
+        return FaceParameters(
+            pose,
+            (annotation.shape / self.identity_deviations)[:n_identity],
+            (annotation.expression / self.expression_deviations)[:n_expression],
+        )
+
+    def vertices_in_photo(self, annotation: BfmAnnotation) -> np.ndarray:
+        """(N, 3) float64 all vertices of the annotated face, px of the photo, and depth in px."""
+        told = self.parameters(annotation, self.model.n_identity, self.model.n_expression)
+        return project(told.pose, self.model.vertices(told.identity, told.expression))
+
+
+def _deviations(path: str | os.PathLike, name: str) -> np.ndarray:
+    """Standard deviations (K,) of the directions, in the file's unit."""
+    deviations = scipy.io.loadmat(Path(path), variable_names=[name])[name].reshape(-1)
+    if not (deviations > 0).all():
+        raise ValueError(f"{path}: {name} must hold standard deviations larger than 0")
+    return deviations.astype(np.float64)

@@ -1,0 +1,259 @@
+"""The Basel Face Model at its 68 landmarks: what the parameters of 300W-LP mean.
+
+The annotation of 300W-LP and AFLW2000-3D (Zhu et al., "Face Alignment Across Large Poses: A 3D
+Solution", 2016) is, with R of ``geometry.rotations`` and Pose_Para = pitch, yaw, roll, tx, ty, tz,
+f: ::
+
+    P = f R (mean + identity_basis Shape_Para + expression_basis Exp_Para) + t
+
+in pixels that count from 1 with y up; y := 451 - y gives pt3d_68. 68 points a face say enough to
+get the three arrays back from the annotations, so no download of the whole model is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.sources.mat_files import IMAGE_SIZE, BfmAnnotation, read_bfm_annotation
+from keras_scnn.face_models.bfm import MICROMETER
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.geometry.camera import compose, project, transform_camera
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage import atomic_path
+
+MIN_ANNOTATIONS = 400
+PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
+ARRAYS = ("mean", "identity_basis", "expression_basis")
+
+
+@dataclass(frozen=True, eq=False)
+class BfmLandmarks:
+    """Mean and bases of 68 landmarks.
+
+    Attributes:
+        mean: (68, 3) micrometers; x to the image's right, y up, z towards the viewer.
+        identity_basis: (68, 3, K) micrometers per unit of Shape_Para; K is 199 in the files.
+        expression_basis: (68, 3, L) micrometers per unit of Exp_Para; L is 29 in the files.
+
+    Raises:
+        ValueError: an array of another shape, or numbers that are not finite.
+    """
+
+    mean: np.ndarray
+    identity_basis: np.ndarray
+    expression_basis: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, last in zip(ARRAYS, ((), ("K",), ("L",)), strict=True):
+            array = np.asarray(getattr(self, name), np.float64)
+            if array.shape[:2] != (68, 3) or array.ndim != 2 + len(last):
+                wanted = ", ".join(["68", "3", *last])
+                raise ValueError(f"{name} has the shape {array.shape}; it must be ({wanted})")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} has numbers that are not finite")
+            object.__setattr__(self, name, array)
+
+    def points(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """(..., 68, 3) micrometers in the face's own frame, of (..., K) and (..., L)."""
+        for name, given, basis in (
+            ("shape", shape, self.identity_basis),
+            ("expression", expression, self.expression_basis),
+        ):
+            if np.shape(given)[-1:] != basis.shape[-1:]:
+                raise ValueError(
+                    f"{name} is {np.shape(given)}; the basis has {basis.shape[-1]} components"
+                )
+        identity = np.einsum("vck,...k->...vc", self.identity_basis, shape)
+        return (
+            self.mean + identity + np.einsum("vck,...k->...vc", self.expression_basis, expression)
+        )
+
+    def decode(self, shape: np.ndarray, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Landmarks of annotated faces.
+
+        Args:
+            shape: (..., K) Shape_Para.
+            expression: (..., L) Exp_Para.
+            pose: (..., 7) Pose_Para.
+
+        Returns:
+            (..., 68, 3) float64 px, image frame of the 450 px photo: x, y and depth.
+        """
+        return project(image_from_bfm(pose), self.points(shape, expression))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the published file's layout: three float32 arrays in a .npz file."""
+        arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> BfmLandmarks:
+        """Read a file such as ``bfm_landmarks68.npz``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or lacks an array.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected one like bfm_landmarks68.npz")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(*(file[name] for name in ARRAYS))
+        except Exception as error:  # zipfile, zlib, KeyError and ValueError share no narrower base
+            names = ", ".join(ARRAYS)
+            raise ValueError(f"{path}: not a .npz file of {names} ({error})") from error
+
+
+def image_from_bfm(pose: np.ndarray) -> np.ndarray:
+    """Cameras of Pose_Para.
+
+    Args:
+        pose: (..., 7) pitch, yaw, roll in radians, tx, ty, tz in px that count from 1 with y up,
+            f in px per micrometer.
+
+    Returns:
+        (..., 3, 4) float64 cameras of ``geometry.camera``, but px per micrometer: image frame of
+        the 450 px photo.
+    """
+    pose = np.asarray(pose, np.float64)
+    if pose.shape[-1:] != (7,):
+        raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 7)")
+    x, y, z = np.moveaxis(pose[..., 3:6], -1, 0)
+    # x counts from 1; y becomes 451 - y by the files' rule, and 1 less to count from 0.
+    translation = np.stack([x - 1, IMAGE_SIZE - y, z], axis=-1)
+    return compose(rotation_from_euler(pose[..., :3]), pose[..., 6], translation)
+
+
+def paper_parameters(
+    annotation: BfmAnnotation,
+    crop_from_image: np.ndarray | None = None,
+    crop_size: int = IMAGE_SIZE,
+) -> np.ndarray:
+    """The 62 parameters of the field's networks: pose 3x4 row by row, 40 identity, 10 expression.
+
+    They stay in their own convention (3DDFA: Zhu et al., "Face Alignment in Full Pose Range",
+    2019): micrometers, px that count from 1 with y up, so that ``y := crop_size + 1 - y`` turns it
+    down.
+
+    Args:
+        annotation: of one photo; 40 and 10 are its leading components.
+        crop_from_image: (2, 3) px, image frames; the photo itself if it is not given.
+        crop_size: side of the crop in px: 120 for the field's crops.
+
+    Returns:
+        (62,) float64, not whitened.
+    """
+    camera = image_from_bfm(annotation.pose)
+    if crop_from_image is not None:
+        camera = transform_camera(crop_from_image, camera)
+    camera[1] *= -1
+    camera[:2, 3] += [1, crop_size]
+    shape, expression = annotation.shape[:PAPER_IDENTITY], annotation.expression[:PAPER_EXPRESSION]
+    return np.concatenate([camera.reshape(-1), shape, expression])
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveredBasis:
+    """What ``recover_bfm_landmarks`` found.
+
+    Attributes:
+        basis: the mean and the bases.
+        residual_px: root mean square distance of the annotated to the decoded landmarks, px.
+        worst_px: the largest of those distances.
+        n_annotations: how many faces it comes from.
+    """
+
+    basis: BfmLandmarks
+    residual_px: float
+    worst_px: float
+    n_annotations: int
+
+
+def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasis:
+    """Find the mean and the bases that explain annotated landmarks, by linear least squares.
+
+    Each face's landmarks, brought back to the model's frame by its annotated pose, are linear in
+    its parameters. The squared distance in the image, in px, is what is made small.
+
+    Args:
+        annotations: faces with landmarks, 400 or more, e.g. ``read_bfm_annotation`` of the files
+            of AFLW2000-3D. One that comes several times in other poses counts, but adds little.
+
+    Raises:
+        ValueError: fewer than 400 faces have landmarks, or they are too much alike.
+    """
+    faces = [a for a in annotations if a.landmarks is not None]
+    if len(faces) < MIN_ANNOTATIONS:
+        raise ValueError(
+            f"{len(faces)} annotations with pt3d_68; {MIN_ANNOTATIONS} or more are needed to "
+            "recover the landmark basis (AFLW2000-3D has 2,000)"
+        )
+    pixels = np.stack([a.pose[6] for a in faces])[:, None]
+    weights = [np.concatenate([[1.0], a.shape, a.expression]) for a in faces]
+    design = pixels * np.stack(weights)
+    target = pixels * np.stack([_model_points(a).reshape(-1) for a in faces])
+    norms = np.maximum(np.linalg.norm(design, axis=0), np.finfo(float).tiny)
+    solution, _, rank, _ = np.linalg.lstsq(design / norms, target, rcond=None)
+    if rank < design.shape[1]:
+        raise ValueError(
+            f"the {len(faces)} annotations span {rank} of the {design.shape[1]} unknowns of a "
+            "landmark; annotations of more different faces are needed"
+        )
+    distance = np.linalg.norm(
+        (design @ (solution / norms[:, None]) - target).reshape(-1, 3), axis=1
+    )
+    rows = (solution / norms[:, None]).T.reshape(68, 3, -1)
+    identity, expression = np.split(rows[..., 1:], [len(faces[0].shape)], axis=-1)
+    basis = BfmLandmarks(rows[..., 0], identity, expression)
+    rms = float(np.sqrt(np.mean(distance**2)))
+    return RecoveredBasis(basis, rms, float(distance.max()), len(faces))
+
+
+def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
+    """``recover_bfm_landmarks`` of all .mat files in a folder; those without landmarks are skipped.
+
+    Raises:
+        ValueError: see ``recover_bfm_landmarks``.
+    """
+    annotations = []
+    for path in tqdm(sorted(Path(folder).glob("*.mat")), desc="annotations", leave=False, delay=1):
+        try:
+            annotations.append(read_bfm_annotation(path))
+        except ValueError:
+            continue  # 400 good ones are enough
+    try:
+        return recover_bfm_landmarks(annotations)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _model_points(annotation: BfmAnnotation) -> np.ndarray:
+    """(68, 3) micrometers, the face's own frame: the annotated landmarks without the pose."""
+    camera = image_from_bfm(annotation.pose)
+    return (annotation.landmarks - camera[:, 3]) @ np.linalg.inv(camera[:, :3]).T
+
+
+def with_annotated_mean(model: MorphableModel, basis: BfmLandmarks) -> MorphableModel:
+    """The face model with landmark offsets that put its mean face's landmarks where BFM's are.
+
+    Offsets learned from photos alone can take up what is a mean expression, or a mean shape; then
+    neutral shapes are wrong by as much. The annotation's own mean face has neither.
+
+    Args:
+        model: any face model; its present offsets are not looked at.
+        basis: of the annotation; its mean face is brought to the model's by a similarity.
+    """
+    bare = model.replace(landmark_offsets=np.zeros((68, 3), np.float32))
+    own = bare.landmarks().astype(np.float64)
+    mean = basis.mean * MICROMETER
+    aligned = apply_similarity(*similarity_alignment(mean, own), mean)
+    return model.replace(landmark_offsets=(aligned - own).astype(np.float32))

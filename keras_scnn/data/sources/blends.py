@@ -1,0 +1,148 @@
+"""People who do not exist: one photo's face with half of another's look.
+
+A recognizer's embedding is learned by heart when the people are few. Two faces in similar poses,
+the one bent to the other's landmarks and mixed with it, are a new person to the recognizer, which
+says of the mixture what it would say of a photo: as many people as there are pairs of photos. After
+what Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", 2022, do with
+mixed images; bent, because a recognizer knows faces only.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import zoom
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+MOST_DEGREES = 60.0  # of yaw and of roll: beyond, the landmarks fold over
+EULER_WEIGHTS = (1.0, 1.0, 0.5)  # pitch, yaw, roll: how much each counts when poses are compared
+CANDIDATES = 300  # of which the one in the most similar pose is taken
+SHARES = (0.35, 0.65)  # of the guest's look
+SMOOTHING = 20.0  # px², by how much the bent landmarks may miss their places
+GRID = 22  # points along the crop at which the bending is computed
+
+
+class BlendedFaces(PhotoSource):
+    """Blends of crops: the host's geometry with a part of the guest's look.
+
+    Labels are the host's: its landmarks, their weights, and its parameters. What is between host
+    and guest is for a recognizer to say (``Labeling.teacher``). Host, guest and share depend on
+    the blend's number and the seed alone.
+
+    Args:
+        records: crops to blend.
+        model: of their parameters.
+        count: of the blends.
+        held_out: the last people of the records take no part.
+        seed: of the draws.
+
+    Raises:
+        ValueError: count is below 1, or fewer than two people are turned by less than 60 degrees.
+    """
+
+    def __init__(
+        self,
+        records: FaceRecords,
+        model: MorphableModel,
+        count: int,
+        held_out: int = 0,
+        seed: int = 0,
+    ):
+        if count < 1 or held_out < 0:
+            raise ValueError(
+                f"count is {count} and held_out {held_out}; they must be at least 1 and 0"
+            )
+        self._count, self._seed = count, seed
+        self._records = records
+        layout = ParameterLayout(model.n_identity, model.n_expression)
+        told = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
+        self._euler = np.rad2deg(euler_from_rotation(decompose(told.pose)[0]))
+        shapes = model.landmarks(told.identity, told.expression)
+        self._points = project(told.pose, shapes)[..., :2].astype(np.float32)
+        people = np.unique(records.identity)
+        may = np.abs(self._euler[:, 1:]).max(axis=1) < MOST_DEGREES
+        may &= np.isin(records.identity, people[: len(people) - held_out])
+        self._chosen = np.flatnonzero(may)
+        if len(np.unique(records.identity[self._chosen])) < 2:
+            raise ValueError(
+                f"{len(people)} people, {held_out} of them held out: fewer than two are left with "
+                f"a face turned by less than {MOST_DEGREES:g} degrees; a blend takes two"
+            )
+
+    def names(self) -> list[str]:
+        return [f"blend/{number:07d}" for number in range(self._count)]
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        """A blend, whose crop is the whole of it; ``extra['share']`` is the guest's."""
+        rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
+        host, guest = self._pair(rng)
+        share = rng.uniform(*SHARES)
+        records = self._records
+        size = records.images.shape[1]
+        weight = np.ones(68) if records.weight is None else records.weight[host].astype(np.float64)
+        return LabeledPhoto(
+            name=name,
+            person=name,
+            landmarks=records.landmarks[host].astype(np.float64),
+            weight=weight,
+            image=lambda: self._blend(host, guest, share),
+            box=np.array([0.0, 0.0, size, size]),
+            extra={
+                "parameters": records.parameters[host].astype(np.float64),
+                "share": np.array(share),
+                "from": np.array([host, guest]),
+            },
+        )
+
+    def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Positions of a photo and, of some, of the one of another person in a similar pose."""
+        identity = self._records.identity
+        host = rng.choice(self._chosen)
+        others = rng.choice(self._chosen, CANDIDATES)
+        others = others[identity[others] != identity[host]]
+        if not len(others):
+            others = self._chosen[identity[self._chosen] != identity[host]]
+        turned = np.abs(self._euler[others] - self._euler[host]) @ EULER_WEIGHTS
+        return int(host), int(others[turned.argmin()])
+
+    def _blend(self, host: int, guest: int, share: float) -> np.ndarray:
+        one, other = (np.asarray(self._records.images[[i]])[0] for i in (host, guest))
+        bent = _bend(other, self._points[guest], self._points[host])
+        mixed = (1 - share) * one.astype(np.float32) + share * bent
+        return (mixed + 0.5).astype(np.uint8)
+
+
+def _bend(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """A square image with the points ``before`` brought to ``after``, by a thin plate spline.
+
+    Args:
+        image: (S, S, 3) uint8.
+        before, after: (n, 2) px. The middles and corners of the image's rim stay.
+    """
+    size = len(image)
+    low, middle, high = 0.0, (size - 1) / 2, size - 1.0
+    rim = [(x, y) for x in (low, middle, high) for y in (low, middle, high)]
+    rim.remove((middle, middle))
+    steps = np.linspace(low, high, GRID)
+    grid = np.stack(np.meshgrid(steps, steps), axis=-1)
+    spline = RBFInterpolator(
+        np.vstack([after, rim]),
+        np.vstack([before, rim]),
+        smoothing=SMOOTHING,
+        kernel="thin_plate_spline",
+    )
+    coarse = spline(grid.reshape(-1, 2)).reshape(grid.shape).astype(np.float32)
+    place = zoom(coarse, (size / GRID, size / GRID, 1), order=1)  # from rim to rim, as the grid
+    return cv2.remap(
+        image, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )

@@ -1,0 +1,173 @@
+"""The data sets that ``keras_scnn.prepare`` reads, made from its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_scnn.data.mixture import open_mixture
+from keras_scnn.data.photo_source import PhotoSource
+from keras_scnn.data.sources.aflw import PARTS, AflwCrops
+from keras_scnn.data.sources.aflw2000 import Aflw2000
+from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.bfm_landmarks import (
+    BfmLandmarks,
+    recover_from_folder,
+    with_annotated_mean,
+)
+from keras_scnn.data.sources.blends import BlendedFaces
+from keras_scnn.data.sources.pts import PtsFolder
+from keras_scnn.data.sources.tfds import Tfds300WLP, TfdsAflw2000
+from keras_scnn.data.sources.w300lp import W300LP
+from keras_scnn.face_models import load_face_model
+from keras_scnn.morphable_model import MorphableModel
+
+
+def _w300lp(args: argparse.Namespace) -> PhotoSource:
+    own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
+    return W300LP(args.folder, _basis(args), own, bfm, components)
+
+
+def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
+    return Tfds300WLP(args.folder, basis=_basis(args))
+
+
+def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
+    if args.basis is None or not args.basis.is_dir():
+        return args.basis and BfmLandmarks.load(args.basis)
+    found = recover_from_folder(args.basis)
+    print(
+        f"landmark basis from {found.n_annotations} annotations in {args.basis}: it misses them "
+        f"by {found.residual_px:.2g} px (root mean square), {found.worst_px:.2g} px at worst"
+    )
+    return found.basis
+
+
+def _bfm(args: argparse.Namespace) -> FullBfm | None:
+    if args.bfm_info is None and args.bfm_expression is None:
+        return None
+    return FullBfm.read(args.face_model, args.bfm_expression, args.bfm_info)
+
+
+def _people(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.people import PeopleFolder  # starts Keras
+
+    return PeopleFolder(args.folder, teacher=args.teacher_embeddings)
+
+
+def _blends(args: argparse.Namespace) -> PhotoSource:
+    mixture = open_mixture(str(args.folder))
+    model = mixture.annotated(load_face_model(args.face_model))
+    return BlendedFaces(mixture.records, model, args.count, args.held_out)
+
+
+SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
+    "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
+    "aflw2000": ("AFLW2000-3D: jpg + mat", lambda args: Aflw2000(args.folder)),
+    "people": ("one folder a person, any photos in it", _people),
+    "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
+    "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
+    "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
+    "aflw": ("crops of AFLW: crops/ and labels.npz", lambda a: AflwCrops(a.folder, a.part)),
+    "blends": ("new faces out of face records; DIR is CACHE[,CACHE ...]", _blends),
+}
+
+
+def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
+    """The face model that the command line asks for, with the landmark offsets."""
+    if args.source == "blends":
+        return open_mixture(str(args.folder)).annotated(load_face_model(args.face_model))
+    if Path(args.offsets).suffix == ".npz":
+        mean = BfmLandmarks.load(args.offsets)
+        return with_annotated_mean(load_face_model(args.face_model), mean)
+    if args.offsets and args.face_model == "open_face":
+        # Here, so that worker processes, which import this module, do not start Keras.
+        from keras_scnn.models import preset_face_model
+
+        return preset_face_model(args.offsets)
+    bfm = _bfm(args)
+    if bfm is None:
+        return load_face_model(args.face_model)
+    if args.source != "300w-lp":
+        raise ValueError("--bfm-info and --bfm-expression are for 300w-lp, whose parameters fit")
+    return bfm.model.truncated(*args.components)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """The options that decide what becomes of a data set."""
+    parser.add_argument("--crop-size", type=int, default=120, help="px (120)")
+    parser.add_argument("--face-model", default="open_face", help="'open_face', or a file")
+    parser.add_argument(
+        "--offsets",
+        default="aflw-mobilenet-0.5",
+        help="preset whose landmark offsets the open face model takes, which bring its landmarks "
+        "to where annotators put them; or bfm_landmarks68.npz, to whose mean face any face model's "
+        "landmarks are brought; '' for none",
+    )
+    parser.add_argument(
+        "--separate", action="store_true", help="fit each photo for itself, not person by person"
+    )
+    parser.add_argument(
+        "--turned",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add N copies of each photo, with the "
+        "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
+    )
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="aflw: 'held_out' is one photo in 20 (all)"
+    )
+    parser.add_argument(
+        "--authors-identity",
+        action="store_true",
+        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
+    )
+    parser.add_argument(
+        "--teacher-embeddings",
+        action="store_true",
+        help="store what dlib's face recognizer says of each photo; of people, find strangers' "
+        "photos by it (extra 'teacher')",
+    )
+    _add_blend_options(parser)
+    _add_bfm_options(parser)
+
+
+def _add_blend_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=20000, help="blends: of the faces (20000)")
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="blends: the last N people take no part, as in training (0)",
+    )
+
+
+def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--basis",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="300w-lp: .npz of the 68 landmarks' bases, or a folder of 400 or more .mat files with "
+        "pt3d_68, such as AFLW2000-3D's, from which they are recovered",
+    )
+    parser.add_argument(
+        "--bfm-expression", type=Path, metavar="MAT", help="300w-lp: Model_Expression.mat of 3DDFA"
+    )
+    parser.add_argument(
+        "--bfm-info",
+        type=Path,
+        metavar="MAT",
+        help="300w-lp: model_info.mat of 3DDFA; with these two and --face-model "
+        "01_MorphableModel.mat the annotation's own parameters are taken, and nothing is fitted",
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        nargs=2,
+        default=(40, 10),
+        metavar=("K", "L"),
+        help="of the Basel Face Model: identity and expression components that are kept (40 10)",
+    )

@@ -1,0 +1,207 @@
+"""People folders: one folder a person, any photos in it, labeled by networks and one joint fit.
+
+What does not belong (no face, a face that the networks see differently, another person, a failed
+fit) is left out, with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.labels.fit import FIT
+from keras_scnn.data.labels.landmarker import DEFAULT_PRESET, FoundFace, Landmarker
+from keras_scnn.data.labels.person import (
+    Candidate,
+    PersonFit,
+    choose_faces,
+    fit_photos,
+    plausible_faces,
+)
+from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.fitting import PARTS, FitOptions, fit_person
+from keras_scnn.io import read_image
+from keras_scnn.morphable_model import MorphableModel
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+CHUNK = 8  # photos held in memory at once
+# Who does not belong is found by fits that may take any shape: a narrow prior fits nobody so well
+# that a stranger would stand out.
+SEARCH = FitOptions(noise_mm=2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PersonLabels:
+    """All photos of one person.
+
+    Attributes:
+        photos: those with labels, see ``PeopleFolder.load``.
+        left_out: reasons, by the photos' names.
+    """
+
+    photos: list[LabeledPhoto]
+    left_out: dict[str, str]
+
+
+class PeopleFolder(PhotoSource):
+    """A folder of people: ``folder/PERSON/.../photo.jpg``.
+
+    The photos of a person are labeled together when the first of them is loaded, and kept until
+    another person's is: load them in the order of ``names``.
+
+    Args:
+        folder: its subfolders are the people.
+        preset: name or folder of the preset that finds landmarks together with FaceMesh; the face
+            model fitted is its face model.
+        teacher: embed each face with dlib's recognizer (the extra ``teacher``), find strangers'
+            photos by it, and the person among several faces of a photo.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, preset: str = DEFAULT_PRESET, teacher: bool = False
+    ):
+        self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
+        self.embedding_size = EMBEDDING_SIZE if teacher else 0
+        self._people = scan(self.folder)
+        self._networks, self._last = None, ("", None)
+
+    def __getstate__(self) -> dict:
+        """For other processes: without the networks, which each makes for itself."""
+        return self.__dict__ | {"_networks": None, "_last": ("", None)}
+
+    def names(self) -> list[str]:
+        return [name for names in self._people.values() for name in names]
+
+    def people(self) -> list[str]:
+        """Names of the people's folders, sorted."""
+        return list(self._people)
+
+    def person(self, name: str) -> str:
+        return name.split("/")[0]
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo.
+
+        ``landmarks`` are the networks'; ``extra`` has the joint fit: pose (3, 4) image_from_model,
+        identity (K,), expression (L,), fitted_landmarks (68, 3) px and depth, residual_percent
+        (1,) of the crop's side; mesh (468, 3), FaceMesh's points; embedding (128,) with a teacher.
+
+        Raises:
+            FileNotFoundError: no photo of this name.
+            ValueError: the photo was left out, and why.
+        """
+        labels = self.label(self.person(name))
+        if name in labels.left_out:
+            raise ValueError(f"{self.folder / name}: {labels.left_out[name]}")
+        for photo in labels.photos:
+            if photo.name == name:
+                return photo
+        raise FileNotFoundError(f"{self.folder / name}: no photo of this name")
+
+    def label(self, person: str) -> PersonLabels:
+        """Labels of all photos of a person.
+
+        Raises:
+            FileNotFoundError: no person of this name, or a network is not installed.
+        """
+        if person not in self._people:
+            raise FileNotFoundError(f"{self.folder / person}: no folder of this name with photos")
+        if self._last[0] != person:
+            self._last = person, self._label(person)
+        return self._last[1]
+
+    def _label(self, person: str) -> PersonLabels:
+        faces, left_out = self._faces(self._people[person])
+        chosen, strangers = choose_faces(faces)
+        left_out |= strangers
+        names = list(chosen)
+        if not names:
+            return PersonLabels([], left_out)
+        landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
+        fitted = fit_photos(self.face_model, landmarks, SEARCH)
+        if len(fitted.kept):
+            joint = fit_person(self.face_model, landmarks[fitted.kept], options=FIT)
+            fitted = dataclasses.replace(fitted, fit=joint)
+        left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
+        photos = [
+            self._photo(names[i], person, chosen[names[i]], fitted, row)
+            for row, i in enumerate(fitted.kept)
+        ]
+        return PersonLabels(photos, left_out)
+
+    def _photo(self, photo, person, candidate: Candidate, fitted: PersonFit, row) -> LabeledPhoto:
+        parameters = fitted.fit.parameters
+        extra = {part: getattr(parameters, part)[row] for part in PARTS}
+        extra["fitted_landmarks"] = fitted.fit.landmarks[row]
+        extra["residual_percent"] = fitted.residual[row : row + 1]
+        extra["mesh"] = candidate.face.mesh
+        if candidate.embedding is not None:
+            extra["embedding"] = candidate.embedding
+        landmarks, image = candidate.face.landmarks, self.folder / photo
+        return LabeledPhoto(photo, person, landmarks, np.ones(68), image, extra=extra)
+
+    @property
+    def face_model(self) -> MorphableModel:
+        """The face model that is fitted, with the preset's landmark offsets."""
+        return self._loaded()[0].face_model
+
+    def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
+        if self._networks is None:
+            teacher = FaceTeacher() if self._with_teacher else None
+            self._networks = Landmarker(self._preset), teacher
+        return self._networks
+
+    def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
+        """The faces of each photo that may be the person's, best first; and who has none."""
+        found, left_out = {}, {}
+        for start in range(0, len(names), CHUNK):
+            images = {}
+            for name in names[start : start + CHUNK]:
+                try:
+                    images[name] = read_image(self.folder / name)
+                except (OSError, ValueError) as error:
+                    left_out[name] = str(error)
+            faces = self._loaded()[0](list(images.values()))
+            for (name, image), rows in zip(images.items(), faces, strict=True):
+                try:
+                    found[name] = self._embedded(image, plausible_faces(rows, image.shape))
+                except ValueError as error:
+                    left_out[name] = str(error)
+        return found, left_out
+
+    def _embedded(self, image: np.ndarray, faces: list[FoundFace]) -> list[Candidate]:
+        teacher = self._loaded()[1]
+        if teacher is None:
+            return [Candidate(face) for face in faces]
+        return [Candidate(face, teacher(image, face.landmarks)) for face in faces]
+
+
+def scan(folder: Path) -> dict[str, list[str]]:
+    """The photos of each person, as ``PERSON/.../photo.jpg``, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one folder a person in it")
+    people: dict[str, list[str]] = {}
+    for person in sorted(entry.name for entry in folder.iterdir() if entry.is_dir()):
+        for place, _, files in os.walk(folder / person):  # a person's folder may be a link
+            inside = Path(os.path.relpath(place, folder))
+            names = [(inside / f).as_posix() for f in files if f.lower().endswith(PHOTO_SUFFIXES)]
+            if names:
+                people.setdefault(person, []).extend(names)
+    if not people:
+        raise FileNotFoundError(
+            f"{folder}: no photos ({', '.join(PHOTO_SUFFIXES)}) in folders of people: put the "
+            "photos of each person into a folder of its own"
+        )
+    return {person: sorted(names) for person, names in people.items()}

@@ -1,0 +1,125 @@
+"""300-W's landmark files (.pts), and folders of photos with one of those beside each.
+
+Sagonas et al., "300 Faces In-the-Wild Challenge", 2013. The files count pixels from 1, as MATLAB
+does; what this module returns, and what it is given to write, counts from 0.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.geometry.landmarks68 import JAW
+from keras_scnn.storage import atomic_path
+
+LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+# Hand-made jaw points follow the contour that is seen, which on a turned head is not the jaw.
+JAW_WEIGHT = 0.5
+
+
+def read_pts(path: str | os.PathLike) -> np.ndarray:
+    """Read the landmarks of a .pts file.
+
+    Returns:
+        (n, 2) float64 px, image frame (pixel centers at integers from 0).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a .pts file beside each photo")
+    found = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
+    if found is None:
+        raise ValueError(f"{path}: not a .pts file ('version: 1', 'n_points: 68', '{{', ..., '}}')")
+    try:
+        numbers = np.array(found[2].split(), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if numbers.size != 2 * int(found[1]) or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{path}: {numbers.size} numbers; {found[1]} points have 2 finite ones each"
+        )
+    return numbers.reshape(-1, 2) - 1
+
+
+def write_pts(path: str | os.PathLike, landmarks: np.ndarray) -> None:
+    """Write landmarks as a .pts file, to a millionth of a pixel.
+
+    Args:
+        path: the file.
+        landmarks: (n, 2) or (n, 3) px, image frame; depth is not written.
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
+    points = np.asarray(landmarks, np.float64)
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points[:, :2]).all():
+        raise ValueError(f"{path}: landmarks must be (n, 2) finite numbers, not {points.shape}")
+    lines = [f"{x:.6f} {y:.6f}" for x, y in points[:, :2] + 1]
+    text = "\n".join(["version: 1", f"n_points: {len(points)}", "{", *lines, "}", ""])
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="ascii")
+
+
+class PtsFolder(PhotoSource):
+    """Photos with a .pts file of 68 landmarks beside each; every photo is a person of its own.
+
+    Folders inside of the folder count too. A photo without a .pts file, or the other way around,
+    is among the names, and is reported when it is loaded.
+
+    Args:
+        folder: holds photos (.jpg, .jpeg, .png, .bmp) and .pts files.
+        jaw_weight: 0 to 1, how far the 17 jaw points are trusted; they follow the contour that is
+            seen.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no .pts file.
+        ValueError: ``jaw_weight`` is out of range.
+    """
+
+    def __init__(self, folder: str | os.PathLike, jaw_weight: float = JAW_WEIGHT):
+        if not 0 <= jaw_weight <= 1:
+            raise ValueError(f"jaw_weight is {jaw_weight}; it must be from 0 to 1")
+        self.folder, self.jaw_weight = Path(folder), jaw_weight
+        self._names = _scan(self.folder)
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo; their depth is unknown, NaN."""
+        image = self.folder / name
+        if image.suffix.lower() not in PHOTO_SUFFIXES or not image.is_file():
+            raise FileNotFoundError(f"{image}: no photo ({', '.join(PHOTO_SUFFIXES)}) of this name")
+        points = read_pts(image.with_suffix(".pts"))
+        if len(points) != 68:
+            raise ValueError(f"{image.with_suffix('.pts')}: {len(points)} points; expected 68")
+        weight = np.ones(68)
+        weight[JAW] = self.jaw_weight
+        landmarks = np.column_stack([points, np.full(68, np.nan)])
+        return LabeledPhoto(name, name, landmarks, weight, image)
+
+
+def _scan(folder: Path) -> list[str]:
+    """Relative names of the photos, and of .pts files that have none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected photos and .pts files")
+    photos, points = set(), set()
+    for place, _, files in os.walk(folder):
+        paths = [Path(os.path.relpath(place, folder), file) for file in files]
+        photos |= {path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES}
+        points |= {path for path in paths if path.suffix == ".pts"}
+    if not points:
+        raise FileNotFoundError(f"{folder}: no .pts files; expected one beside each photo")
+    alone = points - {path.with_suffix(".pts") for path in photos}
+    return sorted(path.as_posix() for path in photos | alone)

@@ -1,0 +1,119 @@
+"""Further annotations of AFLW2000-3D: re-annotated landmarks, and the shapes in the .mat files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.sources.mat_files import read_bfm_annotation
+from keras_scnn.data.sources.pts import read_pts
+
+MICROMETERS_PER_MM = 1000.0
+
+
+def read_reannotation(
+    path: str | os.PathLike, names: list[str], first_pixel: float = 1.0
+) -> np.ndarray:
+    """Landmarks of another annotation of the same photos.
+
+    Three layouts are known: one .npy file of all faces in the order of the protocol, (M, 68, 2 or
+    3) or (M, 2 or 3, 68), such as AFLW2000-3D-Reannotated.pts68.npy of 3DDFA's benchmark; a folder
+    with NAME.pts for each face, as 300-W has it; a folder with NAME.mat that holds one array of
+    the shape (68, 2 or 3) or its transpose, such as LS3D-W's (Bulat and Tzimiropoulos, 2017).
+
+    Args:
+        path: the file or folder.
+        names: of the faces, without suffix, in the order of the protocol.
+        first_pixel: coordinate of the center of the photo's first pixel; the published files
+            count from 1.
+
+    Returns:
+        (M, 68, 2) float64, px, pixel centers at integers from 0.
+
+    Raises:
+        FileNotFoundError: the path or a face's file is missing.
+        ValueError: a file is damaged, or of another layout.
+    """
+    path = Path(path)
+    if path.is_dir():
+        points = np.stack([_read_face(path, name) for name in names])
+    elif path.is_file():
+        points = _read_npy(path, len(names))
+    else:
+        raise FileNotFoundError(f"{path}: no such annotation, a .npy file or a folder")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{path}: coordinates must be finite numbers")
+    return points - first_pixel
+
+
+def _read_npy(path: Path, count: int) -> np.ndarray:
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+    shape = getattr(points, "shape", "of an .npz file")
+    if len(shape) != 3 or shape[0] != count or 68 not in shape[1:]:
+        raise ValueError(
+            f"{path}: its shape is {shape}; expected ({count}, 68, 2) in the order of the protocol"
+        )
+    return _points_last(path, points)
+
+
+def _read_face(folder: Path, name: str) -> np.ndarray:
+    pts, mat = folder / f"{name}.pts", folder / f"{name}.mat"
+    if pts.is_file():
+        points = read_pts(pts) + 1  # as the file has them
+        if len(points) != 68:
+            raise ValueError(f"{pts}: {len(points)} points; expected 68")
+        return points
+    if mat.is_file():
+        arrays = _read_mat(mat)
+        found = [a for key, a in arrays.items() if not key.startswith("_") and 68 in np.shape(a)]
+        found = [a for a in found if sorted(a.shape) in ([2, 68], [3, 68])]
+        if len(found) != 1:
+            raise ValueError(f"{mat}: {len(found)} arrays of the shape (68, 2 or 3); expected one")
+        return _points_last(mat, found[0])
+    raise FileNotFoundError(f"{pts}: no such file, and no {mat.name} either")
+
+
+def _points_last(path: Path, points: np.ndarray) -> np.ndarray:
+    """(..., 68, 2) from (..., 68, 2 or 3) or its transpose."""
+    if points.shape[-1] == 68:
+        points = np.swapaxes(points, -1, -2)
+    if points.shape[-1] not in (2, 3) or points.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {points.shape} {points.dtype}; expected 68 points of 2 numbers")
+    return points[..., :2].astype(np.float64)
+
+
+def read_neutral_landmarks(
+    files: list[Path], basis: str | os.PathLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """The annotated people's 68 landmarks without expression, from Shape_Para of .mat files.
+
+    Args:
+        files: .mat files of AFLW2000-3D or 300W-LP.
+        basis: a file of ``BfmLandmarks``.
+
+    Returns:
+        (M, 68, 3) float64 of the faces and (68, 3) of the mean face, mm, x to the right, y up, z
+        towards the viewer.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or has no or other arrays.
+    """
+    landmarks = BfmLandmarks.load(basis)
+    shapes = np.stack([read_bfm_annotation(path).shape for path in files])
+    faces = landmarks.points(shapes, np.zeros(landmarks.expression_basis.shape[-1]))
+    return faces / MICROMETERS_PER_MM, landmarks.mean / MICROMETERS_PER_MM
+
+
+def _read_mat(path: Path) -> dict:
+    try:
+        return scipy.io.loadmat(path)
+    except Exception as error:  # scipy raises a different kind for each way to be damaged
+        raise ValueError(f"{path}: not a readable .mat file ({error})") from error

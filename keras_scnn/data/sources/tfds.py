@@ -1,0 +1,193 @@
+"""300W-LP and AFLW2000-3D as TensorFlow Datasets gives them: ``the300w_lp`` and ``aflw2k3d``.
+
+Their features have been stable since version 1.0.0. Both have 450x450 photos, and landmarks that
+are the .mat files' (px from 1) divided by 450. ``the300w_lp`` has no folders *_Flip, no file names
+and no depth; ``aflw2k3d`` has neither parameters nor names.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import io
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.sources.mat_files import IMAGE_SIZE
+
+SPLIT = "train"  # the only one of both
+# Records cannot be read one by one; so many are read at once, and kept.
+WINDOW = 64
+WINDOWS_KEPT = 4
+
+
+class _TfdsSource(PhotoSource):
+    """Examples by their number in the data set's files.
+
+    Args:
+        data_dir: where TensorFlow Datasets keeps its data; its own default if not given.
+        download: fetch and prepare the data set if it is not there.
+
+    Raises:
+        ImportError: tensorflow-datasets is not installed.
+        FileNotFoundError: the data set is not in data_dir, and is not to be downloaded.
+        ValueError: its files are damaged.
+    """
+
+    data_set = ""
+
+    def __init__(self, data_dir: str | os.PathLike | None = None, download: bool = False):
+        self.data_dir = None if data_dir is None else os.fspath(data_dir)
+        builder = _builder(self.data_set, self.data_dir)
+        if download:
+            builder.download_and_prepare()
+        if SPLIT not in (builder.info.splits or {}):
+            raise FileNotFoundError(
+                f"{self.data_dir or 'the default folder of tensorflow-datasets'}: "
+                f"{self.data_set} is not prepared there; say download=True or name its folder"
+            )
+        self._count = builder.info.splits[SPLIT].num_examples
+
+    def __len__(self) -> int:
+        return self._count
+
+    def names(self) -> list[str]:
+        return [f"{SPLIT}/{i:06d}" for i in range(self._count)]
+
+    def _index(self, name: str) -> int:
+        split, _, digits = name.partition("/")
+        if split != SPLIT or not digits.isdecimal() or int(digits) >= self._count:
+            raise FileNotFoundError(f"{name}: {self.data_set} has no such example")
+        return int(digits)
+
+    def _example(self, name: str) -> dict:
+        start, place = divmod(self._index(name), WINDOW)
+        start *= WINDOW
+        stop = min(start + WINDOW, self._count)
+        return _window(self.data_set, self.data_dir, start, stop)[place]
+
+
+class Tfds300WLP(_TfdsSource):
+    """``the300w_lp``: 61,225 photos. Equal shape parameters are one person, in several poses.
+
+    Args:
+        data_dir, download: see above.
+        basis: decodes the parameters to 68 landmarks with depth. Without it x and y are those of
+            the feature landmarks_3d, and the depth is unknown, NaN.
+    """
+
+    data_set = "the300w_lp"
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike | None = None,
+        download: bool = False,
+        basis: BfmLandmarks | None = None,
+    ):
+        super().__init__(data_dir, download)
+        self.basis = basis
+        shapes = _examples(self.data_set, self.data_dir, SPLIT, only="shape_params")
+        self._persons = [_person_of(example["shape_params"]) for example in shapes]
+
+    def person(self, name: str) -> str:
+        """A digest of the shape parameters."""
+        return self._persons[self._index(name)]
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,)."""
+        example = self._example(name)
+        extra = {
+            key: np.asarray(example[feature], np.float64)
+            for key, feature in (
+                ("shape", "shape_params"),
+                ("expression", "exp_params"),
+                ("pose", "pose_params"),
+            )
+        }
+        if self.basis is None:
+            landmarks = _with_depth(example["landmarks_3d"], np.full(68, np.nan))
+        else:
+            landmarks = self.basis.decode(**extra)
+        image = functools.partial(_decode, example["image"])
+        weight, euler = np.ones(68), extra["pose"][:3]
+        return LabeledPhoto(
+            name, self.person(name), landmarks, weight, image, euler=euler, extra=extra
+        )
+
+
+class TfdsAflw2000(_TfdsSource):
+    """``aflw2k3d``: 2,000 photos, each a person of its own. For measuring, not for training."""
+
+    data_set = "aflw2k3d"
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        example = self._example(name)
+        depth = np.asarray(example["landmarks_68_3d_z"]).reshape(68)
+        landmarks = _with_depth(example["landmarks_68_3d_xy_normalized"], depth)
+        image = functools.partial(_decode, example["image"])
+        return LabeledPhoto(name, name, landmarks, np.ones(68), image)
+
+
+def _person_of(shape: np.ndarray) -> str:
+    return hashlib.sha256(np.asarray(shape, "<f4").tobytes()).hexdigest()[:16]
+
+
+def _with_depth(normalized: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """(68, 3) px, image frame, of x and y (68, 2) in units of the photo's side, counted from 1."""
+    return np.column_stack([np.asarray(normalized, np.float64) * IMAGE_SIZE - 1, depth])
+
+
+def _decode(encoded: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a JPEG file's content."""
+    try:
+        return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"not a readable image ({error})") from error
+
+
+def _tfds():
+    """The package, which is not one of this library's requirements."""
+    try:
+        return importlib.import_module("tensorflow_datasets")
+    except ImportError as error:
+        raise ImportError(
+            f"TensorFlow Datasets cannot be imported ({error}): pip install tensorflow-datasets"
+        ) from error
+
+
+def _builder(data_set: str, data_dir: str | None):
+    return _tfds().builder(data_set, data_dir=data_dir)
+
+
+@functools.lru_cache(WINDOWS_KEPT)
+def _window(data_set: str, data_dir: str | None, start: int, stop: int) -> list[dict]:
+    return list(_examples(data_set, data_dir, f"{SPLIT}[{start}:{stop}]"))
+
+
+def _examples(
+    data_set: str, data_dir: str | None, split: str, only: str | None = None
+) -> Iterator[dict]:
+    """Examples in the order of the files, images still encoded; or one of their features."""
+    tfds = _tfds()
+    if only:
+        decoders = tfds.decode.PartialDecoding({only: True})
+    else:
+        decoders = {"image": tfds.decode.SkipDecoding()}
+    # One file after the other: then the n-th example is the same one in whatever part is read.
+    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    try:
+        data = _builder(data_set, data_dir).as_dataset(
+            split=split, decoders=decoders, read_config=config, shuffle_files=False
+        )
+        yield from tfds.as_numpy(data)
+    except Exception as error:  # TensorFlow raises a kind of its own for each damage
+        raise ValueError(f"{data_set}, {split}: could not be read ({error})") from error

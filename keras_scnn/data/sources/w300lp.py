@@ -1,0 +1,151 @@
+"""Reader of 300W-LP: folders of .jpg and .mat pairs.
+
+Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016: 3,837 photos of AFW, HELEN,
+IBUG and LFPW, each turned to other poses (61,225 images), and the mirror image of each (folders
+``*_Flip``). A file is called ``HELEN/HELEN_232194_1_0.jpg``: data set, photo, the number of the
+face in the photo (LFPW has none), and the copy; copy 0 is the photo itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.bfm_landmarks import PAPER_EXPRESSION, PAPER_IDENTITY, BfmLandmarks
+from keras_scnn.data.sources.mat_files import BfmAnnotation, read_bfm_annotation
+
+DATA_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
+MIRRORED = "_Flip"
+FOLDERS = tuple(name + suffix for name in DATA_SETS for suffix in ("", MIRRORED))
+COPY = re.compile(r"_\d+$")
+
+
+class W300LP(PhotoSource):
+    """300W-LP in its published folders.
+
+    A person is one face of one photo: its copies in other poses are the same person. The mirror
+    image of a person is ``mirror_of`` it, and never somebody else.
+
+    Args:
+        folder: holds AFW, AFW_Flip, HELEN, ...; any of them will do.
+        basis: what turns the parameters into 68 landmarks. The published files of 300W-LP need it.
+            A file that holds pt3d_68 (those of AFLW2000-3D do) has the landmarks from there: they
+            are the annotation itself, and the basis gives the same but for rounding.
+        authors_identity: treat the mirror image of a person as one more stranger, whom a sampler
+            may draw as "somebody else". The code that the paper's authors released does so: it
+            takes the words of a file name for the data set, so that HELEN_Flip is another one,
+            and draws different people among all of them. For comparison only.
+        bfm: the user's own Basel Face Model: each photo then comes with the annotation's own
+            parameters, and no face model needs to be fitted. Stands in for ``basis``.
+        components: how many of its identity and expression components are kept; the paper's
+            networks regress 40 and 10.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has none of the data sets.
+        ValueError: without a basis, the files have no landmarks.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        basis: BfmLandmarks | None = None,
+        authors_identity: bool = False,
+        bfm: FullBfm | None = None,
+        components: tuple[int, int] = (PAPER_IDENTITY, PAPER_EXPRESSION),
+    ):
+        self.folder, self._bfm, self._components = Path(folder), bfm, components
+        self.basis = bfm.landmarks() if basis is None and bfm is not None else basis
+        self.authors_identity = authors_identity
+        self._names = scan(self.folder)
+        if self.basis is None:
+            self._check_landmarks()
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def person(self, name: str) -> str:
+        """The data set's folder, the photo and the face: ``HELEN_Flip/232194_1``."""
+        folder, file = name.split("/")
+        photo = COPY.sub("", file.removesuffix(".jpg"))
+        return f"{folder}/{photo.removeprefix(folder.removesuffix(MIRRORED) + '_')}"
+
+    def mirror_of(self, person: str) -> str | None:
+        if self.authors_identity:
+            return None
+        folder, photo = person.split("/")
+        if folder.endswith(MIRRORED):
+            return f"{folder.removesuffix(MIRRORED)}/{photo}"
+        return f"{folder}{MIRRORED}/{photo}"
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo; ``extra`` has shape (199,), expression (29,) and pose (7,).
+
+        With a Basel Face Model also ``parameters``, see ``PhotoSource``.
+        """
+        image = self.folder / name
+        if not image.is_file():
+            raise FileNotFoundError(f"{image}: no such photo; photos and .mat files come in pairs")
+        annotation = read_bfm_annotation(image.with_suffix(".mat"))
+        return LabeledPhoto(
+            name=name,
+            person=self.person(name),
+            landmarks=self._landmarks(image, annotation),
+            weight=np.ones(68),
+            image=image,
+            euler=annotation.pose[:3],
+            extra=self._extra(annotation),
+        )
+
+    def _extra(self, annotation: BfmAnnotation) -> dict[str, np.ndarray]:
+        extra = {key: getattr(annotation, key) for key in ("shape", "expression", "pose")}
+        if self._bfm is not None:
+            extra["parameters"] = self._bfm.parameters(annotation, *self._components).to_vector()
+        return extra
+
+    def _landmarks(self, image: Path, annotation: BfmAnnotation) -> np.ndarray:
+        if annotation.landmarks is not None:
+            return annotation.landmarks
+        if self.basis is None:
+            raise ValueError(
+                f"{image.with_suffix('.mat')}: no pt3d_68; give the landmark basis that decodes "
+                "Shape_Para, Exp_Para and Pose_Para (bfm_landmarks68.npz)"
+            )
+        return self.basis.decode(annotation.shape, annotation.expression, annotation.pose)
+
+    def _check_landmarks(self) -> None:
+        """Say at once that a basis is needed; the first readable file tells."""
+        for name in self._names:
+            path = self.folder / name
+            try:
+                annotation = read_bfm_annotation(path.with_suffix(".mat"))
+            except (FileNotFoundError, ValueError):
+                continue  # reported when it is loaded
+            self._landmarks(path, annotation)
+            return
+
+
+def scan(folder: str | os.PathLike) -> list[str]:
+    """Names of all photos, ``AFW/AFW_1051618982_1_0.jpg``; a .mat file alone counts too.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has none of the data sets.
+    """
+    folder = Path(folder)
+    found = [name for name in FOLDERS if (folder / name).is_dir()]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: none of the folders of 300W-LP is there ({', '.join(FOLDERS)})"
+        )
+    names = []
+    for name in found:
+        files = (os.path.splitext(entry.name) for entry in os.scandir(folder / name))
+        stems = sorted({stem for stem, suffix in files if suffix in (".jpg", ".mat")})
+        names += [f"{name}/{stem}.jpg" for stem in stems]
+    if not names:
+        raise FileNotFoundError(f"{folder}: no .jpg and .mat pairs in {', '.join(found)}")
+    return names

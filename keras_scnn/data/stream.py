@@ -1,0 +1,161 @@
+"""Batches for ``model.fit``: as a ``tf.data.Dataset``, or through grain without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_scnn.data.augment import GroupAugmenter
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler
+from keras_scnn.parameters import Whitening
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def pair_dataset(
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: PairSampler,
+    batch_size: int = 32,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """An endless, ordered stream of batches; the same arguments give the same stream.
+
+    Args:
+        records: the photos, their parameters and landmarks.
+        whitening: of the parameters.
+        sampler: of the records' identities.
+        batch_size: pairs in a batch, B.
+        first_step: where in the sampler's stream to begin, for a resumed run.
+
+    Returns:
+        a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``.
+    """
+    return as_dataset(
+        partial(pair_batch, records, whitening, sampler, batch_size=batch_size), first_step
+    )
+
+
+def group_dataset(
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: GroupSampler | JoinedSampler,
+    first_step: int = 0,
+    augmenter: GroupAugmenter | None = None,
+) -> tf.data.Dataset:
+    """The same of ``group_batch``."""
+    make = partial(group_batch, records, whitening, sampler, augmenter=augmenter)
+    return as_dataset(make, first_step)
+
+
+def pair_batch(
+    records: FaceRecords, whitening: Whitening, sampler: PairSampler, step: int, batch_size: int
+) -> Batch:
+    """One batch, in the names of ``build_siamese``.
+
+    Returns:
+        inputs: ``image_a``, ``image_b`` (B, S, S, 3) uint8 RGB.
+        targets, float32: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
+        ``landmarks_b`` (B, 68, 3): x, y in crop px, and a weight; ``parameter_distance`` and
+        ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
+    """
+    pairs = sampler.batch(step, batch_size)
+    inputs, targets = {}, {}
+    for side, index in (("a", pairs.first), ("b", pairs.second)):
+        inputs[f"image_{side}"] = np.asarray(records.images[index])
+        targets[f"parameters_{side}"], targets[f"landmarks_{side}"] = _labels(
+            records, whitening, index
+        )
+    same = pairs.same.astype(np.float32)
+    return inputs, {**targets, "parameter_distance": same, "feature_similarity": same.copy()}
+
+
+def group_batch(
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: GroupSampler | JoinedSampler,
+    step: int,
+    augmenter: GroupAugmenter | None = None,
+) -> Batch:
+    """One batch of P times K photos, in the names of ``build_group``.
+
+    Returns:
+        inputs: ``image`` (B, S, S, 3) uint8 RGB.
+        targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y
+        in crop px, depth, and a weight; ``shape`` and ``features`` (B,) int32, the person: equal
+        for photos of one; and if the records have embeddings, ``embedding``, ``feature_likeness``
+        and ``shape_likeness`` (B, E) float32, NaN where unknown.
+    """
+    photo, person = sampler.batch(step)
+    images, vectors = np.asarray(records.images[photo]), records.parameters[photo]
+    weight = np.ones((len(photo), 68)) if records.weight is None else records.weight[photo]
+    points = np.concatenate([records.landmarks[photo], weight[..., None]], axis=-1)
+    if augmenter is not None:
+        images, points, vectors = augmenter(step, photo, person, images, points, vectors)
+    targets = {"parameters": whitening.whiten(vectors).astype(np.float32)}
+    targets["landmarks"] = points.astype(np.float32)
+    targets |= dict.fromkeys(("shape", "features"), person.astype(np.int32))
+    if records.embedding is not None:
+        likeness = ("embedding", "feature_likeness", "shape_likeness")
+        targets |= dict.fromkeys(likeness, records.embedding[photo])
+    return {"image": images}, targets
+
+
+def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:
+    vector = whitening.whiten(records.parameters[index]).astype(np.float32)
+    landmarks = np.array(records.landmarks[index], np.float32)
+    landmarks[..., 2] = 1 if records.weight is None else records.weight[index]
+    return vector, landmarks
+
+
+def as_dataset(make: Callable[..., Batch], first_step: int = 0) -> tf.data.Dataset:
+    """``make(step=first_step)``, ``make(step=first_step + 1)``, ... as an endless data set.
+
+    Args:
+        make: a pure function of ``step``; all its batches have the same shapes.
+        first_step: the first step.
+    """
+    import tensorflow as tf
+
+    probe = make(step=first_step)
+    names = [sorted(part) for part in probe]
+    arrays = [part[name] for part, keys in zip(probe, names, strict=True) for name in keys]
+
+    def flat(step) -> list[np.ndarray]:
+        parts = make(step=int(step))
+        return [part[name] for part, keys in zip(parts, names, strict=True) for name in keys]
+
+    def load(step):
+        tensors = tf.numpy_function(flat, [step], [a.dtype for a in arrays], stateful=False)
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.set_shape(array.shape)
+        inputs = dict(zip(names[0], tensors[: len(names[0])], strict=True))
+        return inputs, dict(zip(names[1], tensors[len(names[0]) :], strict=True))
+
+    steps = tf.data.Dataset.counter(first_step)
+    return steps.map(load, num_parallel_calls=READERS, deterministic=True).prefetch(2 * READERS)
+
+
+def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Iterator[Batch]:
+    """The same stream as ``as_dataset``'s, without TensorFlow: for the other backends.
+
+    Batches are made ahead, in threads, by grain; ``model.fit`` takes the iterator as it is.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError("pip install 'keras_scnn[grain]' brings what this needs") from error
+
+    steps = grain.MapDataset.source(range(first_step, 2**62)).map(lambda step: make(step=step))
+    return iter(steps.to_iter_dataset(grain.ReadOptions(READERS, 2 * READERS)))

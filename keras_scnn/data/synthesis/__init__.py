@@ -1,0 +1,1 @@
+"""Rendered people, and real faces turned to other poses."""

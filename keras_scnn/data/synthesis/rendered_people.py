@@ -1,0 +1,233 @@
+"""Synthetic identity pairs: random people of the face model, rendered in many conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from keras_scnn.data.records import (
+    FaceRecords,
+    finish_records,
+    is_records,
+    load_records,
+    read_shard,
+    write_shard,
+)
+from keras_scnn.data.synthesis.appearance import FacePainter, random_light
+from keras_scnn.face_models import load_face_model
+from keras_scnn.geometry.camera import compose, project, transform_camera
+from keras_scnn.geometry.crops import crop_from_image
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.geometry.shading import render
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import box_from_landmarks
+
+SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
+RENDERING = 1  # raise it with any change of how people are rendered: caches are then made anew
+PEOPLE_PER_SHARD = 100
+ACTIVE_UNITS = 5  # mean number of expression units that are not 0
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What is rendered.
+
+    Attributes:
+        people: number of identities. photos: of each. seed: of everything random.
+        first_person: number of the first identity; other numbers are other people.
+        face_model: name or path. size: of the crops, px.
+        yaw_degrees, pitch_degrees, roll_degrees: greatest angle (yaw, uniform) and standard
+            deviations (pitch, roll).
+        jitter: standard deviation of the crop's shift and log size, as a share of its side.
+    """
+
+    people: int = 600
+    photos: int = 16
+    seed: int = 0
+    first_person: int = 0
+    face_model: str = "open_face"
+    size: int = 120
+    yaw_degrees: float = 60.0
+    pitch_degrees: float = 12.0
+    roll_degrees: float = 10.0
+    jitter: float = 0.03
+
+    def __post_init__(self) -> None:
+        for name in ("people", "photos", "size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
+    @property
+    def key(self) -> str:
+        """Short hash of all that decides on the photos: the name of the cache folder."""
+        model = load_face_model(self.face_model)
+        shapes = [zlib.crc32(np.ascontiguousarray(a)) for a in (model.mean, model.identity_basis)]
+        shapes.append(zlib.crc32(np.ascontiguousarray(model.expression_basis)))
+        text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:
+    """The records of a configuration, rendered once and kept in ``cache / config.key``.
+
+    Raises:
+        ValueError: what is in the cache is damaged.
+    """
+    folder = Path(cache) / f"synthetic-{config.key}"
+    if not is_records(folder):
+        render_records(config, folder)
+    return load_records(folder)
+
+
+def render_records(
+    config: SyntheticConfig, folder: str | os.PathLike, workers: int | None = None
+) -> None:
+    """Render all people into a folder of records, on all cores, with a progress bar.
+
+    The same configuration gives the same photos on any number of workers.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    end = config.first_person + config.people
+    firsts = range(config.first_person, end, PEOPLE_PER_SHARD)
+    with tqdm(desc="rendering people", total=config.people) as progress:
+        for number, first in enumerate(firsts):
+            people = range(first, min(first + PEOPLE_PER_SHARD, end))
+            if read_shard(folder, number) is None:
+                rendered = _map(config, people, workers or os.cpu_count() or 1)
+                write_shard(folder, number, _records(config, people, rendered, progress))
+            else:
+                progress.update(len(people))
+    finish_records(folder, len(firsts), load_face_model(config.face_model).name, asdict(config))
+
+
+def _records(config: SyntheticConfig, people: range, rendered, progress) -> FaceRecords:
+    parts = []
+    for part in rendered:
+        parts.append(part)
+        progress.update()
+    images, parameters, landmarks = (np.concatenate(array) for array in zip(*parts, strict=True))
+    identity = np.repeat(np.array(people, np.int32), config.photos)
+    return FaceRecords(images, parameters, landmarks, identity, config.face_model)
+
+
+def _map(config: SyntheticConfig, people: range, workers: int):
+    """``render_person`` of each in turn, on threads: the rasterizer and OpenCV let others run."""
+    _model_and_painter(config.face_model)  # once, before the threads ask for it
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        # A thread for each core is enough: threads within them would only wait for one another.
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(render_person, [config] * len(people), people)
+    finally:
+        cv2.setNumThreads(before)
+
+
+@lru_cache(maxsize=2)
+def _model_and_painter(name: str):
+    model = load_face_model(name)
+    return model, FacePainter(model)
+
+
+def render_person(
+    config: SyntheticConfig, person: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All photos of one person.
+
+    Returns:
+        crops (photos, S, S, 3) uint8 RGB, parameters (photos, P) float32, unwhitened, and
+        landmarks (photos, 68, 3) float32, crop px and depth.
+    """
+    model, painter = _model_and_painter(config.face_model)
+    rng = np.random.default_rng([config.seed, person])
+    identity = rng.normal(size=model.n_identity).astype(np.float32)
+    texture = painter.paint(rng)
+    expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
+    identities = np.tile(identity, (config.photos, 1))
+    shapes = model.vertices(identities, expressions)
+    landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
+    poses = np.stack([_camera(config, points, rng) for points in landmarks])
+    posed = project(_enlarged(poses, SUPERSAMPLE), shapes)
+    crops = np.stack([_photo(config.size, model, points, texture, rng) for points in posed])
+    vectors = FaceParameters(poses, identities, expressions).to_vector()
+    return crops, vectors, project(poses, landmarks).astype(np.float32)
+
+
+def _photo(size: int, model, posed: np.ndarray, texture: np.ndarray, rng) -> np.ndarray:
+    background = _background(rng, size * SUPERSAMPLE)
+    light = random_light(rng)
+    image, _ = render(posed, model.triangles, model.uv, texture, light, background)
+    return _spoil(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), rng)
+
+
+def _expression(model, rng) -> np.ndarray:
+    """A few units at random strength, within the model's bounds."""
+    active = rng.random(model.n_expression) < ACTIVE_UNITS / model.n_expression
+    weights = np.where(active, rng.beta(1.2, 2.0, model.n_expression), 0)
+    return model.clip_expression(weights).astype(np.float32)
+
+
+def _camera(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:
+    """crop_from_model (3, 4) of the standard crop with jitter."""
+    yaw = rng.uniform(-config.yaw_degrees, config.yaw_degrees)
+    pitch, roll = rng.normal(0, [config.pitch_degrees, config.roll_degrees])
+    rotation = rotation_from_euler(np.deg2rad([pitch, yaw, roll]))
+    camera = compose(rotation, np.float64(1), np.zeros(3))
+    corners = box_from_landmarks(project(camera, landmarks)).as_array()
+    side = corners[2] - corners[0]
+    shift, zoom = rng.normal(0, config.jitter * side, 2), np.exp(rng.normal(0, config.jitter))
+    middle = (corners[:2] + corners[2:]) / 2 + shift
+    box = np.concatenate([middle - zoom * side / 2, middle + zoom * side / 2])
+    return transform_camera(crop_from_image(box, config.size), camera)
+
+
+def _enlarged(camera: np.ndarray, factor: int) -> np.ndarray:
+    """The camera of the crop at ``factor`` times its size, pixel centers at integers."""
+    shift = (factor - 1) / 2
+    return transform_camera(np.array([[factor, 0, shift], [0, factor, shift]], float), camera)
+
+
+def _background(rng, size: int) -> np.ndarray:
+    """Color noise at a random scale, or a gradient between two colors."""
+    cells = rng.choice([2, 4, 8, 24])
+    coarse = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
+    modes = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
+    return cv2.resize(coarse, (size, size), interpolation=modes[rng.integers(len(modes))])
+
+
+def _spoil(image: np.ndarray, rng) -> np.ndarray:
+    """What cameras and the world do: blur, something in front, low contrast, noise."""
+    if rng.random() < 0.4:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.4))
+    if rng.random() < 0.2:
+        image = _occlude(image, rng)
+    image = image.astype(np.float32)
+    gain = np.exp(rng.normal(0, 0.12, 3)).astype(np.float32)
+    offset = np.float32(rng.normal(0, 10))
+    image = 128 + (image - 128) * np.float32(rng.uniform(0.7, 1.1)) * gain + offset
+    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 8))
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def _occlude(image: np.ndarray, rng) -> np.ndarray:
+    """One ellipse of one color over part of the crop."""
+    size = image.shape[0]
+    center, axes = (
+        rng.integers(0, size, 2).tolist(),
+        rng.integers(size // 12, size // 3, 2).tolist(),
+    )
+    color = rng.uniform(0, 255, 3).tolist()
+    image = np.ascontiguousarray(image)
+    return cv2.ellipse(image, center, axes, rng.uniform(0, 180), 0, 360, color, -1, cv2.LINE_AA)

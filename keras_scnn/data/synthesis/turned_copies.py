@@ -1,0 +1,97 @@
+"""Copies of records whose faces are turned: one photo of a person becomes several poses."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import numpy as np
+
+from keras_scnn.data.photo_source import PhotoSource
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.synthesis.profiling import turn_face
+from keras_scnn.geometry.camera import decompose, project, transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
+
+CONTEXT, DETAIL = 1.7, 1.25  # how much wider than a crop the photo is turned, and how much finer
+MOST_TURN, MOST_YAW, PITCH_DEGREES = 45.0, 75.0, 6.0
+LEAST_TURN = 10.0
+MADE = ("images", "parameters", "landmarks")
+
+
+def with_turned_copies(
+    records: FaceRecords, source: PhotoSource, model: MorphableModel, count: int, seed: int = 0
+) -> FaceRecords:
+    """Records followed by ``count`` turned copies of each.
+
+    A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend on
+    the photo's name and the seed alone. It keeps its person, identity and expression; its name is
+    the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face model's. A photo that
+    cannot be turned has no copies.
+
+    Args:
+        records: in memory, with ``name`` and ``crop_from_image``.
+        source: of the photos.
+        model: of the parameters.
+        count: copies of each.
+        seed: of the turns.
+    """
+    made, origin = [], []
+    for i, name in enumerate(records.name.tolist()):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        try:
+            image = source.load(name).read_image()
+            made += [_turned(records, i, image, model, rng) for _ in range(count)]
+        except (OSError, ValueError):
+            continue  # too far out of the photo, for example; the photo itself is a record
+        origin += [i] * count
+    if not made:
+        return records
+    origin = np.array(origin)
+    arrays = {name: getattr(records, name)[origin] for name in records.arrays()}
+    arrays |= {n: np.stack(p) for n, p in zip(MADE, zip(*made, strict=True), strict=True)}
+    numbers = np.tile(np.arange(1, count + 1), len(origin) // count)
+    arrays["name"] = np.array(
+        [f"{records.name[i]}#{k}" for i, k in zip(origin, numbers, strict=True)]
+    )
+    arrays["weight"] = np.ones((len(origin), 68), np.float32)
+    arrays["crop_from_image"] = np.full((len(origin), 2, 3), np.nan, np.float32)
+    both = {name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays}
+    return dataclasses.replace(records, **both)
+
+
+def turn_limits(yaw_degrees: float) -> tuple[float, float]:
+    """Least and greatest change of yaw that a face of some yaw can bear, degrees.
+
+    A turned face may turn further, up to a yaw of 75; turned back it would show what the photo
+    hides: the more it is turned, the less it may.
+    """
+    onwards = min(MOST_TURN, max(MOST_YAW - abs(yaw_degrees), 0.0))
+    back = max(MOST_TURN - 1.2 * abs(yaw_degrees), LEAST_TURN)
+    return (-back, onwards) if yaw_degrees > 0 else (-onwards, back)
+
+
+def _turned(records: FaceRecords, i: int, image, model, rng) -> tuple[np.ndarray, ...]:
+    """Crop, parameters and landmarks of one turned copy."""
+    size = records.images.shape[1]
+    layout = ParameterLayout(model.n_identity, model.n_expression)
+    told = FaceParameters.from_vector(records.parameters[i].astype(np.float64), layout)
+    image_from_crop = invert_affine(records.crop_from_image[i].astype(np.float64))
+    side = image_from_crop[0, 0] * size
+    center = image_from_crop @ [(size - 1) / 2, (size - 1) / 2, 1] + 0.5
+    wide = crop_face(image, FaceBox.square(center, CONTEXT * side), round(CONTEXT * DETAIL * size))
+    wide_from_crop = wide.crop_from_image @ np.vstack([image_from_crop, [0, 0, 1]])
+    face = dataclasses.replace(told, pose=transform_camera(wide_from_crop, told.pose))
+    yaw = np.rad2deg(euler_from_rotation(decompose(told.pose)[0])[1])
+    turn = rng.uniform(*turn_limits(yaw))
+    turned, face = turn_face(wide.image, model, face, turn, rng.normal(0, PITCH_DEGREES))
+    landmarks = project(face.pose, model.landmarks(face.identity, face.expression))
+    crop = crop_face(turned, box_from_landmarks(landmarks), size)
+    pose = transform_camera(crop.crop_from_image, face.pose)
+    vector = FaceParameters(pose, face.identity, face.expression).to_vector()
+    points = project(pose, model.landmarks(face.identity, face.expression))
+    return crop.image, vector, points.astype(np.float32)

@@ -1,0 +1,134 @@
+"""Fit a MorphableModel to landmarks: one photo, or all photos of one person together.
+
+Levenberg-Marquardt on the scaled orthographic camera and the coefficients at once, for a batch of
+photos. Coefficients have Gaussian priors (Blanz and Vetter 1999); expression weights stay within
+the model's bounds, by which each step is limited too. Photos of one person share their identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from keras_scnn.fitting.solver import LandmarkSolver
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+
+CHUNK = 256
+PARTS = ("pose", "identity", "expression")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How much landmarks and priors count.
+
+    Attributes:
+        noise_mm: standard deviation of a landmark, in mm on the face.
+        depth_noise: how many times noisier the third coordinate is, where there is one.
+        identity_sd: prior standard deviation of the identity coefficients (1 by construction).
+        expression_sd: prior standard deviation of the expression weights.
+        iterations: at most so many steps.
+        tolerance: stop when no photo's cost falls by more than this share.
+    """
+
+    noise_mm: float = 2.0
+    depth_noise: float = 2.0
+    identity_sd: float = 1.0
+    expression_sd: float = 0.3
+    iterations: int = 30
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A fitted batch.
+
+    Attributes:
+        parameters: pose (B, 3, 4) image_from_model, identity (B, K), expression (B, L).
+        landmarks: (B, 68, 3) px, the fitted model's, landmark offsets included.
+        residual_px: (B,) root mean square distance in the image over the landmarks, by weight.
+    """
+
+    parameters: FaceParameters
+    landmarks: np.ndarray
+    residual_px: np.ndarray
+
+
+def fit_landmarks(
+    model: MorphableModel,
+    landmarks: np.ndarray,
+    visibility: np.ndarray | None = None,
+    options: FitOptions = FitOptions(),
+) -> FitResult:
+    """Fit every photo for itself.
+
+    Args:
+        model: any face model; its landmark offsets are included.
+        landmarks: (B, 68, 2) or (B, 68, 3) px, image frame; the third coordinate is depth in px,
+            larger nearer to the viewer, from any origin.
+        visibility: (B, 68) weights from 0 (ignored) to 1; None trusts all alike.
+        options: noise and priors.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, or fewer than 4 visible landmarks.
+    """
+    landmarks, weights = _checked(landmarks, visibility)
+    chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]
+    fits = [_fit(model, landmarks[c], weights[c], False, options) for c in chunks]
+    return FitResult(
+        FaceParameters(
+            *(np.concatenate([getattr(fit.parameters, name) for fit in fits]) for name in PARTS)
+        ),
+        np.concatenate([fit.landmarks for fit in fits]),
+        np.concatenate([fit.residual_px for fit in fits]),
+    )
+
+
+def fit_person(
+    model: MorphableModel,
+    landmarks: np.ndarray,
+    visibility: np.ndarray | None = None,
+    options: FitOptions = FitOptions(),
+) -> FitResult:
+    """Fit all photos of one person: one identity, a pose and an expression for each photo.
+
+    Args and errors as ``fit_landmarks``; every row of the result has the same identity.
+    """
+    landmarks, weights = _checked(landmarks, visibility)
+    return _fit(model, landmarks, weights, True, options)
+
+
+def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
+    landmarks = np.asarray(landmarks, np.float64)
+    if landmarks.ndim != 3 or landmarks.shape[1:] not in ((68, 2), (68, 3)) or not len(landmarks):
+        raise ValueError(f"landmarks have the shape {landmarks.shape}; expected (B, 68, 2 or 3)")
+    weights = np.ones(landmarks.shape[:2]) if visibility is None else np.float64(visibility)
+    if weights.shape != landmarks.shape[:2] or not (weights >= 0).all():
+        raise ValueError(f"visibility must be {landmarks.shape[:2]} weights, none below 0")
+    if ((weights > 0).sum(axis=1) < 4).any():
+        raise ValueError("visibility leaves fewer than 4 landmarks of a photo; a pose needs 4")
+    if not np.isfinite(landmarks[weights > 0]).all():
+        raise ValueError("landmarks that count (visibility above 0) must be finite")
+    return np.where(weights[..., None] > 0, landmarks, 0), weights
+
+
+def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> FitResult:
+    group = np.zeros(len(landmarks), int) if one_person else np.arange(len(landmarks))
+    noise = np.array([1, 1, options.depth_noise])[: landmarks.shape[-1]] * options.noise_mm
+    roots = np.sqrt(weights)[..., None] / noise
+    prior_sd = options.identity_sd, options.expression_sd
+    solver = LandmarkSolver(model, landmarks, roots, group, prior_sd)
+    with threadpool_limits(1, "blas"):  # the matrices are small: threads would only wait
+        state = solver.solve(options.iterations, options.tolerance)
+    shift = np.zeros((len(landmarks), 3))
+    shift[:, : landmarks.shape[-1]] = state.shift
+    pose = compose(state.rotation, state.scale, shift)
+    fitted = project(pose, solver.shapes(state))
+    square = ((fitted[..., :2] - landmarks[..., :2]) ** 2).sum(axis=-1)
+    residual = np.sqrt((weights * square).sum(axis=1) / weights.sum(axis=1))
+    return FitResult(
+        FaceParameters(pose, state.identity[group], state.expression), fitted, residual
+    )

@@ -1,0 +1,1 @@
+"""Folders with any number of photos, reconstructed to Parquet."""

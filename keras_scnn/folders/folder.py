@@ -1,0 +1,170 @@
+"""All photos of a folder to Parquet: on all cores, in constant memory, resumable.
+
+In ``out`` there are ``faces/part-00000.parquet`` and so on, each of some hundred photos and
+written whole or not at all; ``failed.csv`` with each photo that gave no face, and why;
+``plan.json``, which says what the folder is for; and ``meshes/``, where they are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import keras_scnn
+from keras_scnn.data.sources.photo_lists import PHOTO_SUFFIXES
+from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
+from keras_scnn.folders.table import read_part, require_pyarrow
+from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.shards import claim_folder, digest, run_shards
+
+FAILED = "failed.csv"
+# A worker is a process with one thread of its own.
+WORKER_ENVIRONMENT = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Numbers of photos, of those that failed, and of faces."""
+
+    photos: int
+    failed: int
+    faces: int
+
+
+def list_photos(folder: Path, out: Path) -> list[str]:
+    """Paths of all photos in a folder and its sub-folders, relative to it, sorted.
+
+    What lies in ``out`` does not count.
+
+    Raises:
+        ValueError: there is no photo.
+    """
+    found, results = [], out.resolve()
+    for home, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [f for f in folders if (Path(home) / f).resolve() != results]
+        photos = [Path(home) / f for f in files if Path(f).suffix.lower() in PHOTO_SUFFIXES]
+        found += [photo.relative_to(folder).as_posix() for photo in photos]
+    if not found:
+        raise ValueError(f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)})")
+    return sorted(found)
+
+
+def preset_digest(preset: Preset) -> str:
+    """64 hexadecimal digits that two presets share only if all their numbers are equal."""
+    arrays = [np.asarray(weight) for weight in preset.branch.weights]
+    arrays += [preset.whitening.mean, preset.whitening.scale, preset.face_model.landmark_offsets]
+    told = hashlib.sha256(f"{preset.encoder} {preset.face_model.name}".encode())
+    for array in arrays:
+        told.update(np.ascontiguousarray(array, np.float32).tobytes())
+    return told.hexdigest()
+
+
+def reconstruct_folder(
+    folder: str | os.PathLike,
+    out: str | os.PathLike,
+    settings: BatchSettings,
+    workers: int | None = None,
+    command: str = "",
+) -> BatchResult:
+    """Reconstruct all faces of all photos of a folder, with a progress bar.
+
+    It may be stopped at any time: the same call then goes on after the last complete part, and
+    makes damaged ones again. More than one worker starts processes, so a script calls this under
+    ``if __name__ == "__main__"``.
+
+    Args:
+        folder: of photos, searched with its sub-folders.
+        out: for the results.
+        settings: what decides on them.
+        workers: processes; None for one a core.
+        command: noted in the metadata.
+
+    Raises:
+        ImportError: pyarrow is missing.
+        FileNotFoundError: there is no such preset.
+        ValueError: there is no photo, or ``out`` holds something else.
+        RuntimeError: a process died.
+    """
+    require_pyarrow()
+    folder, out = Path(folder), Path(out)
+    preset = load_preset(settings.preset)
+    names = list_photos(folder, out)
+    size = settings.shard_photos
+    shards = [names[i : i + size] for i in range(0, len(names), size)]
+    plan = {**asdict(settings), "preset_digest": preset_digest(preset), "photos": digest(names)}
+    claim_folder(out, plan, "faces")
+    (out / FACES).mkdir(exist_ok=True)
+    about = {
+        **plan,
+        "face_model": preset.face_model.name,
+        "keras_scnn_version": keras_scnn.__version__,
+        "command": command,
+    }
+    keys = [digest([plan, part]) for part in shards]
+    job = FolderJob(folder, out, settings, about, keys)
+    return _run(job, shards, workers)
+
+
+def _run(job: FolderJob, shards: list[list[str]], workers: int | None) -> BatchResult:
+    done = _complete_parts(job)
+    missing = {n: names for n, names in enumerate(shards) if n not in done}
+    photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
+    bar = tqdm(total=photos, initial=photos - left, desc="photos", smoothing=0.05)
+    try:
+        with bar, _environment(WORKER_ENVIRONMENT):
+            for number, result in run_shards(job, missing, workers):
+                done[number] = result
+                bar.update(len(shards[number]))
+    finally:
+        failures = [failure for number in sorted(done) for failure in done[number][0]]
+        _write_failures(job.out / FAILED, failures)
+    return BatchResult(photos, len(failures), sum(faces for _, faces in done.values()))
+
+
+def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
+    """Failures and faces of the parts that are there; damaged ones are deleted."""
+    done, homes = {}, {part_path(job.out, n).name: n for n in range(len(job.keys))}
+    for path in sorted((job.out / FACES).iterdir()):
+        number = homes.get(path.name)
+        told = read_part(path) if path.suffix == ".parquet" else None
+        if number is not None and told is None:
+            tqdm.write(f"{path}: damaged; it is made again")
+            path.unlink()
+        elif number is None or told[0].get("key") != job.keys[number]:
+            raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
+        else:
+            done[number] = told[1:]
+    return done
+
+
+def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([("photo", "reason"), *failures])
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that the block starts."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})

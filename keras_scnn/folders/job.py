@@ -1,0 +1,162 @@
+"""What one process does of a folder of photos: find, reconstruct, write one part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_scnn.folders.table import columns, vector_sizes, write_part
+from keras_scnn.io import read_image
+from keras_scnn.models.inference import BATCH, BatchedNetwork
+from keras_scnn.models.presets import load_preset
+from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
+from keras_scnn.photos.detection import FaceDetector
+from keras_scnn.reconstruction.faces import Faces
+from keras_scnn.reconstruction.reconstructor import (
+    DEFAULT_PRESET,
+    PASSES,
+    Reconstructor,
+    write_textured_mesh,
+)
+
+SHARD_PHOTOS = 256
+GROUP_FACES = 8 * BATCH
+GROUP_PIXELS = 50_000_000  # 150 MB of photos wait for the network at most, but for a larger one
+FACES, MESHES = "faces", "meshes"
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What decides on the results.
+
+    Attributes:
+        preset: name or folder.
+        crops: the photos are standard crops of one face; nothing is detected.
+        tiles: look for small faces too, see ``FaceDetector``.
+        meshes: 'obj', 'ply', 'glb', or None for no meshes.
+        shard_photos: in one Parquet file.
+    """
+
+    preset: str = DEFAULT_PRESET
+    crops: bool = False
+    tiles: bool = True
+    meshes: str | None = None
+    shard_photos: int = SHARD_PHOTOS
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """A photo, (H, W, 3) uint8 RGB, and its boxes; ``name`` is its path within the folder."""
+
+    name: str
+    image: np.ndarray
+    boxes: list[FaceBox]
+
+
+@dataclass(eq=False)
+class FolderJob:
+    """All that a worker needs to make any part.
+
+    Attributes:
+        folder, out: photos and results.
+        settings: how.
+        about: for the metadata of each part.
+        keys: by part: what it must be of.
+    """
+
+    folder: Path
+    out: Path
+    settings: BatchSettings
+    about: dict
+    keys: list[str]
+
+    def make(self, number: int, names: list[str]) -> tuple[list[tuple[str, str]], int]:
+        """Write one part; its failures and its number of faces."""
+        failures: list[tuple[str, str]] = []
+        tables = [self._table(group) for group in self._groups(names, failures)]
+        preset = self.reconstructor.preset
+        layout = preset.layout
+        sizes = vector_sizes(layout.n_identity, layout.n_expression, preset.feature_size)
+        table = _joined(tables, sizes)
+        about = {**self.about, "part": number, "photos": len(names), "key": self.keys[number]}
+        write_part(part_path(self.out, number), table, sizes, about, failures)
+        return failures, len(table["photo"])
+
+    @cached_property
+    def reconstructor(self) -> Reconstructor:
+        preset = load_preset(self.settings.preset)
+        detector = None if self.settings.crops else FaceDetector(tiles=self.settings.tiles)
+        return Reconstructor(preset, detector, BatchedNetwork(preset.branch))
+
+    def _groups(self, names: list[str], failures: list) -> Iterator[list[FoundFaces]]:
+        """Photos that together have some batches of faces, or are as large as may be."""
+        group, faces, pixels = [], 0, 0
+        for name in names:
+            try:
+                photo = self._find(name)
+            except (OSError, ValueError, MemoryError, cv2.error) as error:
+                failures.append((name, _reason(error, self.folder / name)))
+                continue
+            group.append(photo)
+            faces, pixels = faces + len(photo.boxes), pixels + photo.image.size // 3
+            if faces >= GROUP_FACES or pixels >= GROUP_PIXELS:
+                yield group
+                group, faces, pixels = [], 0, 0
+        if group:
+            yield group
+
+    def _find(self, name: str) -> FoundFaces:
+        image = read_image(self.folder / name)
+        if self.settings.crops:
+            height, width = image.shape[:2]
+            if abs(width / height - 1) > SQUARE_TOLERANCE:
+                raise ValueError(f"{width} x {height} px; a face crop is square")
+            return FoundFaces(name, image, [FaceBox(0, 0, width, height)])
+        boxes = self.reconstructor.detect(image)
+        if not boxes:
+            raise ValueError("no face found; it should show one at least 40 px wide")
+        return FoundFaces(name, image, boxes)
+
+    def _table(self, group: list[FoundFaces]) -> dict[str, np.ndarray | list]:
+        homes = [(photo, i) for photo in group for i in range(len(photo.boxes))]
+        images = [photo.image for photo, _ in homes]
+        boxes = [photo.boxes[i] for photo, i in homes]
+        crops = self.settings.crops
+        faces = self.reconstructor.reconstruct_many(images, boxes, 1 if crops else PASSES)
+        if self.settings.meshes:
+            self._write_meshes(faces, homes)
+        return {
+            "photo": [photo.name for photo, _ in homes],
+            "face": np.array([i for _, i in homes], np.int32),
+            "width": np.array([image.shape[1] for image in images], np.int32),
+            "height": np.array([image.shape[0] for image in images], np.int32),
+            **columns(faces, scored=not crops),
+        }
+
+    def _write_meshes(self, faces: Faces, homes: list[tuple[FoundFaces, int]]) -> None:
+        for face, (photo, i) in zip(faces, homes, strict=True):
+            path = self.out / MESHES / f"{photo.name}_{i}.{self.settings.meshes}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_textured_mesh(face, photo.image, path)
+
+
+def _joined(tables: list[dict], sizes: dict[str, int]) -> dict[str, np.ndarray | list]:
+    if not tables:
+        empty = {name: np.zeros((0, size)) for name, size in sizes.items()}
+        flat = ("face", "width", "height", "score", "pitch", "yaw", "roll", "scale")
+        return {"photo": [], **empty, **{name: np.zeros(0) for name in flat}}
+    return {key: np.concatenate([np.asarray(t[key]) for t in tables]) for key in tables[0]}
+
+
+def _reason(error: Exception, path: Path) -> str:
+    text = str(error) or type(error).__name__
+    return text.removeprefix(f"{path}: ")
+
+
+def part_path(out: Path, number: int) -> Path:
+    return out / FACES / f"part-{number:05d}.parquet"

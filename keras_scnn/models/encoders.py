@@ -1,0 +1,128 @@
+"""Image encoders: networks of ``keras.applications`` with their preprocessing inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def _to_unit(image):
+    return keras.layers.Rescaling(1 / 127.5, offset=-1, name="to_unit")(image)
+
+
+def _to_caffe(image):
+    centered = [-value for value in IMAGENET_MEAN_BGR]
+    return keras.layers.Rescaling(1.0, offset=centered, name="to_caffe")(ops.flip(image, axis=-1))
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    build: Callable[..., keras.Model]
+    options: dict = field(default_factory=dict)
+    preprocess: Callable = _to_unit
+
+
+_apps = keras.applications
+ENCODERS = {
+    "mobilenet_0.5": _Recipe(_apps.MobileNet, {"alpha": 0.5}),
+    "mobilenet_1.0": _Recipe(_apps.MobileNet, {"alpha": 1.0}),
+    "mobilenet_v2": _Recipe(_apps.MobileNetV2),
+    "mobilenet_v3_small": _Recipe(_apps.MobileNetV3Small, {"include_preprocessing": False}),
+    "mobilenet_v3_large": _Recipe(_apps.MobileNetV3Large, {"include_preprocessing": False}),
+    "resnet50": _Recipe(_apps.ResNet50, {}, _to_caffe),
+    "resnet50_v2": _Recipe(_apps.ResNet50V2),
+}
+
+
+def build_encoder(
+    name: str,
+    input_size: int = 120,
+    weights: str | None = None,
+    batch_norm_momentum: float = 0.9,
+) -> keras.Model:
+    """A network from image to one feature vector.
+
+    Args:
+        name: a key of ``ENCODERS``.
+        input_size: width and height of the input, px, at least 32.
+        weights: None (random) or 'imagenet' (downloaded by Keras, which caches it).
+        batch_norm_momentum: Keras's default of 0.99 is too slow for short runs.
+
+    Returns:
+        A model from (B, S, S, 3) RGB, 0 to 255, of any dtype, to (B, F) features; its last layer
+        pools a feature map (B, H, W, F).
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
+    recipe = ENCODERS[name]
+    shape = (input_size, input_size, 3)
+    image = keras.Input(shape, name="image")
+    base = recipe.build(
+        input_tensor=recipe.preprocess(image),
+        input_shape=shape,
+        include_top=False,
+        weights=weights,
+        pooling="avg",
+        **recipe.options,
+    )
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = batch_norm_momentum
+    return keras.Model(image, base.output, name="encoder")
+
+
+# Residual blocks of each width; all widths but the first begin with one that halves the map.
+STAGES = {32: 3, 64: 4, 128: 3, 256: 2}
+PREFIX = "identity_"
+FACE_SHARE = 0.825  # side of the face's part of the crop: what dlib's recognizer sees, about
+FACE_LIFT = 0.05  # how far its center is above the crop's, as a share of the crop's side
+# dlib's mean color, RGB, and its scale.
+MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
+
+
+def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
+    """(B, S, S, 3) RGB, 0 to 255, to (B, 256): the functional graph, its weights random.
+
+    All of its layers' names begin with ``PREFIX``.
+    """
+    top, left, side = face_window(image.shape[1])
+    below, right = image.shape[1] - top - side, image.shape[1] - left - side
+    x = layers.Cropping2D(((top, below), (left, right)), name=f"{PREFIX}window")(image)
+    offset = (-np.array(MEAN_COLOR) / COLOR_SCALE).tolist()
+    x = layers.Rescaling(1 / COLOR_SCALE, offset, name=f"{PREFIX}colors")(x)
+    x = layers.Conv2D(32, 7, 2, activation="relu", name=f"{PREFIX}stem")(x)
+    x = layers.MaxPooling2D(3, 2, name=f"{PREFIX}stem_pool")(x)
+    for width, count in STAGES.items():
+        for i in range(count):
+            x = _block(x, width, width != x.shape[-1], f"{PREFIX}{width}{'abcd'[i]}")
+    return layers.GlobalAveragePooling2D(name=f"{PREFIX}pool")(x)
+
+
+def face_window(size: int) -> tuple[int, int, int]:
+    """Top, left and side, px, of the part of a crop of ``size`` px that is looked at."""
+    side = round(FACE_SHARE * size)
+    return round((size - side) / 2 - FACE_LIFT * size), (size - side) // 2, side
+
+
+def _block(x, width: int, halves: bool, name: str):
+    """Two convolutions beside a shortcut, which is projected where the map's size changes."""
+    padding = "same"
+    if halves and x.shape[1] % 2 and x.shape[1] > 1:
+        padding = "valid"  # for an odd side; an even one is padded below and to the right
+    stride = 2 if halves else 1
+    y = layers.Conv2D(width, 3, stride, padding, activation="relu", name=f"{name}_1")(x)
+    y = layers.Conv2D(width, 3, padding="same", name=f"{name}_2")(y)
+    if halves:
+        x = layers.AveragePooling2D(2, padding=padding, name=f"{name}_half")(x)
+        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_short")(x)
+    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_sum")([x, y]))

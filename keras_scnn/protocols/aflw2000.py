@@ -1,0 +1,274 @@
+"""The protocol of AFLW2000-3D: landmarks, pose and neutral shape of annotated photos."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.sources.aflw2000 import AnnotatedFace, read_good_faces
+from keras_scnn.data.sources.bfm_full import FullBfm
+from keras_scnn.data.sources.mat_files import BfmAnnotation
+from keras_scnn.data.sources.reannotation import read_neutral_landmarks, read_reannotation
+from keras_scnn.evaluation import (
+    LandmarkError,
+    PoseError,
+    ShapeError,
+    angle_errors,
+    normalized_mean_error,
+    place_in_photo,
+    shape_distances,
+    summarize_angles,
+    summarize_by_yaw,
+    summarize_shapes,
+    with_intervals,
+)
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.geometry.camera import project
+from keras_scnn.io import read_image
+from keras_scnn.models import Preset, load_preset
+from keras_scnn.models.inference import Predictions, predict
+from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
+
+CONVENTION_NOTES = {
+    "exact": "crop pixels brought into the photo by pixel centers (convention 'exact')",
+    "field": "crop pixels brought into the photo as the field's benchmark script does, with its "
+    "shift (convention 'field')",
+}
+
+
+@dataclass(frozen=True)
+class PhotoResults:
+    """Errors on AFLW2000-3D.
+
+    Attributes:
+        landmarks: 2D, 68 points, against the original annotation.
+        pose: in the Euler order of the .mat files.
+        convention: how crop pixels were brought into the photo.
+        landmarks_3d: with depth, each face's mean depth brought to the annotation's.
+        reannotated: as ``landmarks``, against the further annotation where one was given.
+        shape68: the neutral 68 landmarks against the annotated ones, where their basis was given;
+            centroids are brought together for the raw numbers, as two face models have two origins.
+        model_mean_mm: as ``shape68.vertex_mm``, for the face model's own mean face.
+        dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
+            root of the landmark box's area, where the full Basel Face Model was given.
+        intervals: (low, high) by the path of a number, see ``evaluation.with_intervals``.
+        curves: (M,) lists: 'name', 'yaw_degrees', 'error_2d', 'error_3d' of each face.
+        notes: what was measured, and how.
+        left_out: photos that could not be read, and why.
+    """
+
+    landmarks: LandmarkError
+    pose: PoseError
+    convention: str
+    landmarks_3d: LandmarkError | None = None
+    reannotated: LandmarkError | None = None
+    shape68: ShapeError | None = None
+    model_mean_mm: float | None = None
+    dense_percent: float | None = None
+    dense_3d_percent: float | None = None
+    intervals: dict = field(default_factory=dict)
+    curves: dict = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def evaluate_aflw2000(
+    preset: Preset | str | os.PathLike,
+    folder: str | os.PathLike,
+    convention: str = "exact",
+    annotation: str | os.PathLike | None = None,
+    first_pixel: float = 1.0,
+    basis: str | os.PathLike | None = None,
+    bfm: FullBfm | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PhotoResults:
+    """Errors on a folder of AFLW2000-3D.
+
+    Args:
+        preset: a preset, or its name or folder.
+        folder: .jpg and .mat pairs; the crops are those of its protocol.csv, else the standard
+            crop about the annotated landmarks.
+        convention: 'exact' or 'field', see ``evaluation.place_in_photo``.
+        annotation: landmarks of a further annotation, see ``data.annotations.read_reannotation``.
+        first_pixel: of that annotation: its coordinate of the first pixel's center.
+        basis: .npz of the Basel Face Model at its 68 landmarks, see
+            ``data.annotations.read_neutral_landmarks``; needed for the neutral shape.
+        bfm: the full Basel Face Model, for the dense error of a preset of that face model.
+        resamples, seed: of the bootstrap over faces.
+
+    Raises:
+        FileNotFoundError: the preset, the folder or one of its files is missing.
+        ValueError: no photo or annotation can be read, the convention is unknown, or the preset's
+            face model is not ``bfm``'s.
+    """
+    preset = preset if isinstance(preset, Preset) else load_preset(preset)
+    photos = read_photos(folder, preset.input_size)
+    faces, boxes = photos.faces, photos.boxes
+    further = None
+    if annotation is not None:
+        further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
+    told = predict(preset, photos.crops)
+    placed = _placed(told.landmarks, boxes, preset.input_size, convention)
+    parts = _landmark_parts(placed, faces)
+    if further is not None:
+        parts["reannotated"] = normalized_mean_error(placed, further)
+    dense = {}
+    if bfm is not None:
+        dense = _dense_parts(preset, told, faces, boxes, convention, bfm)
+    angles = angle_errors(told.euler, np.stack([face.euler for face in faces]))
+    shapes = {} if basis is None else _shape_parts(preset, told, faces, basis)
+    yaw = np.array([face.yaw_degrees for face in faces])
+
+    def summary(weights: np.ndarray) -> dict:
+        found = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
+        found["pose"] = summarize_angles(angles, yaw, weights)
+        found |= {name: weighted_mean(part, weights) for name, part in dense.items()}
+        if shapes:
+            found["shape68"] = summarize_shapes(shapes["network"], weights)
+            found["model_mean_mm"] = weighted_mean(shapes["model_mean"].aligned, weights)
+        return found
+
+    found, intervals = with_intervals(summary, np.arange(len(faces)), resamples, seed)
+    return PhotoResults(
+        **found,
+        convention=convention,
+        intervals=intervals,
+        curves=_curves(faces, yaw, parts),
+        notes=_notes(faces, convention, resamples, annotation),
+        left_out=photos.left_out,
+    )
+
+
+def _placed(points: np.ndarray, boxes: np.ndarray, size: int, convention: str) -> np.ndarray:
+    """(M, N, 3) px of the crop to px of the photo, and depth in the same unit."""
+    zoom = ((boxes[:, 2] - boxes[:, 0]) / size)[:, None, None]
+    placed = place_in_photo(points, boxes, size, convention)
+    return np.concatenate([placed, zoom * points[..., 2:]], axis=-1)
+
+
+def _landmark_parts(placed: np.ndarray, faces: list[AnnotatedFace]) -> dict[str, np.ndarray]:
+    annotated = np.stack([face.landmarks for face in faces])
+    return {
+        "landmarks": normalized_mean_error(placed, annotated),
+        "landmarks_3d": normalized_mean_error(placed, annotated, dimensions=3),
+    }
+
+
+def _dense_parts(preset, told: Predictions, faces, boxes, convention: str, bfm: FullBfm) -> dict:
+    """Errors of all vertices, (M,) percent; face by face, since a mesh is large."""
+    model, size, found = preset.face_model, preset.input_size, []
+    if model.n_vertices != bfm.model.n_vertices:
+        raise ValueError(
+            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the "
+            f"annotated one {bfm.model.n_vertices}: a dense error needs a preset of that model"
+        )
+    parameters = told.parameters
+    for i, face in enumerate(faces):
+        ours = model.vertices(parameters.identity[i], parameters.expression[i])
+        posed = project(parameters.pose[i], ours)[None]
+        true = bfm.vertices_in_photo(BfmAnnotation(**face.parameters))[None]
+        pair = _placed(posed, boxes[i : i + 1], size, convention), true
+        corners = face.landmarks[None]
+        found.append([normalized_mean_error(*pair, d, box_points=corners)[0] for d in (2, 3)])
+    return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(found), strict=True))
+
+
+def _shape_parts(preset: Preset, told: Predictions, faces, basis) -> dict:
+    """Distances of neutral 68-point shapes, centroids in one place."""
+    files = [face.image_path.with_suffix(".mat") for face in faces]
+    true, mean = (_centered(points) for points in read_neutral_landmarks(files, basis))
+    ours = _centered(preset.face_model.landmarks(told.parameters.identity).astype(np.float64))
+    own_mean = np.broadcast_to(_centered(preset.face_model.landmarks()), true.shape)
+    return {
+        "network": shape_distances(ours, true, mean),
+        "model_mean": shape_distances(own_mean, true, mean),
+    }
+
+
+def _centered(points: np.ndarray) -> np.ndarray:
+    return points - points.mean(axis=-2, keepdims=True)
+
+
+def _curves(faces: list[AnnotatedFace], yaw: np.ndarray, parts: dict) -> dict:
+    return {
+        "name": [face.name for face in faces],
+        "yaw_degrees": yaw.tolist(),
+        "error_2d": parts["landmarks"].round(4).tolist(),
+        "error_3d": parts["landmarks_3d"].round(4).tolist(),
+    }
+
+
+def _notes(faces, convention: str, resamples: int, annotation) -> tuple[str, ...]:
+    has_boxes = faces[0].box is not None
+    crops = "crops of protocol.csv" if has_boxes else "standard crops about the annotation"
+    notes = [
+        f"AFLW2000-3D: {len(faces)} faces, 68 landmarks, % of the root of the landmark box's area",
+        f"{crops}; {CONVENTION_NOTES[convention]}",
+        "3D errors: mean depths brought together; pose in the .mat files' Euler order",
+    ]
+    if annotation is not None:
+        notes.append(f"re-annotation: {annotation}; yaw bins of the original annotation")
+    if resamples:
+        notes.append(f"[95 % interval of {resamples} bootstrap resamples of the faces]")
+    return tuple(notes)
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkPhotos:
+    """The M photos that can be read.
+
+    Attributes:
+        faces: their annotations.
+        boxes: (M, 4) float64 half-open pixel boxes of the crops.
+        crops: (M, S, S, 3) uint8 RGB.
+        kept: (M,) their positions in ``listed``.
+        listed: names of all photos, in the order of protocol.csv, else sorted.
+        left_out: why the others are missing.
+    """
+
+    faces: list[AnnotatedFace]
+    boxes: np.ndarray
+    crops: np.ndarray
+    kept: np.ndarray
+    listed: list[str]
+    left_out: tuple[str, ...]
+
+
+def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
+    """Read all photos that can be read, and cut their faces.
+
+    Args:
+        folder: of AFLW2000-3D; the crops are those of its protocol.csv, else the standard crop
+            about the annotated landmarks.
+        size: of the crops, S px.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: none of the photos can be read, or protocol.csv is damaged.
+    """
+    found, listed = read_good_faces(folder)
+    kept, crops, left_out = [], [], []
+    for i, face in enumerate(tqdm(found, desc="reading photos", leave=False, delay=1)):
+        if isinstance(face, str):
+            left_out.append(face)
+            continue
+        try:
+            crops.append(crop_face(read_image(face.image_path), _box_of(face), size).image)
+            kept.append(i)
+        except (OSError, ValueError) as error:
+            left_out.append(str(error))
+    if not kept:
+        raise ValueError(f"none of {len(found)} photos can be read; the first: {left_out[0]}")
+    faces = [found[i] for i in kept]
+    boxes = np.array([_box_of(face).as_array() for face in faces])
+    return BenchmarkPhotos(faces, boxes, np.stack(crops), np.array(kept), listed, tuple(left_out))
+
+
+def _box_of(face: AnnotatedFace) -> FaceBox:
+    if face.box is None:
+        return box_from_landmarks(face.landmarks)
+    return FaceBox(*face.box.tolist())

@@ -1,0 +1,199 @@
+"""The protocol for face records, whose true shapes and people are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.evaluation import (
+    LandmarkError,
+    PoseError,
+    Retrieval,
+    ShapeError,
+    Verification,
+    angle_errors,
+    draw_pairs,
+    normalized_mean_error,
+    shape_distances,
+    summarize_angles,
+    summarize_by_yaw,
+    summarize_shapes,
+    with_intervals,
+)
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.shape import ShapeDistances
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.models import Preset, load_preset
+from keras_scnn.models.inference import Predictions, predict
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.protocols.identity import calibrate_judges, identity_judges, judged
+
+VERIFICATION_PAIRS = 4000
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class RecordResults:
+    """Errors on face records.
+
+    Attributes:
+        landmarks, pose: as for photos, in px of the crop.
+        shape: neutral shape of the face model's vertices.
+        shape_ratio: mean distance of one person's shapes over that of two people's.
+        shape_verification: by the root mean square distance of the neutral vertices, mm.
+        feature_ratio, feature_verification: by the Euclidean distance of the features; None
+            where the network has none.
+        scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
+            photos of one person differ in counts less (``shape_distance.scaled_coordinates``);
+            None where the preset has no scatter.
+        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
+            its person.
+        landmarks_3d: with depth, each face's mean depth brought to the true one.
+        dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
+            root of the landmark box's area, 2D and 3D.
+        calibration: see ``evaluation.calibration.calibrate``.
+        intervals, curves, notes: see ``PhotoResults``; curves also has 'roc' and 'reliability' by
+            kind.
+    """
+
+    landmarks: LandmarkError
+    pose: PoseError
+    shape: ShapeError
+    shape_ratio: float
+    shape_verification: Verification
+    feature_ratio: float | None
+    feature_verification: Verification | None
+    shape_retrieval: Retrieval | None = None
+    feature_retrieval: Retrieval | None = None
+    landmarks_3d: LandmarkError | None = None
+    dense_percent: float | None = None
+    dense_3d_percent: float | None = None
+    scaled_shape_ratio: float | None = None
+    scaled_shape_verification: Verification | None = None
+    scaled_shape_retrieval: Retrieval | None = None
+    calibration: dict | None = None
+    intervals: dict = field(default_factory=dict)
+    curves: dict = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def evaluate_records(
+    preset: Preset | str | os.PathLike,
+    records: FaceRecords,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> RecordResults:
+    """Errors on face records, of people that the network should never have seen.
+
+    Args:
+        preset: a preset, or its name or folder.
+        records: the faces.
+        resamples, seed: of the bootstrap over people.
+
+    Raises:
+        ValueError: the records are of another face model or crop size than the preset, or of too
+            few people to make pairs of.
+    """
+    preset = preset if isinstance(preset, Preset) else load_preset(preset)
+    check_records(preset, records)
+    told = predict(preset, np.asarray(records.images))
+    true = FaceParameters.from_vector(records.parameters, preset.layout)
+    euler = euler_from_rotation(decompose(true.pose)[0])
+    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(told.euler, euler)
+    errors = _errors(preset.face_model, told, true, records.landmarks)
+    shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
+    pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
+    judges = identity_judges(
+        preset, told.parameters.identity, told.features, pairs, records.identity
+    )
+    calibration, reliable = calibrate_judges(judges, pairs, records.identity)
+
+    def summary(weights: np.ndarray) -> dict:
+        return {
+            "landmarks": summarize_by_yaw(errors["error_2d"], yaw, weights),
+            "landmarks_3d": summarize_by_yaw(errors["error_3d"], yaw, weights),
+            "dense_percent": weighted_mean(errors["dense_2d"], weights),
+            "dense_3d_percent": weighted_mean(errors["dense_3d"], weights),
+            "pose": summarize_angles(angles, yaw, weights),
+            "shape": summarize_shapes(shapes, weights),
+            **judged(judges, weights),
+        }
+
+    found, intervals = with_intervals(summary, records.identity, resamples, seed)
+    curves = {name: part.round(4).tolist() for name, part in errors.items()}
+    curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in judges.items()}}
+    return RecordResults(
+        **found,
+        calibration=calibration,
+        intervals=intervals,
+        curves=curves | {"reliability": reliable},
+        notes=_notes(records, resamples),
+    )
+
+
+def _errors(model, told: Predictions, true: FaceParameters, landmarks) -> dict[str, np.ndarray]:
+    """Percent of the landmark box, (M,) each."""
+    found = {
+        f"error_{d}d": normalized_mean_error(told.landmarks, landmarks, dimensions=d)
+        for d in (2, 3)
+    }
+    dense = {2: [], 3: []}
+    for part in _chunks(len(landmarks)):
+        ours, theirs = (_posed(model, p, part) for p in (told.parameters, true))
+        for d, errors in dense.items():
+            errors.append(normalized_mean_error(ours, theirs, d, box_points=landmarks[part]))
+    return found | {f"dense_{d}d": np.concatenate(errors) for d, errors in dense.items()}
+
+
+def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np.ndarray:
+    vertices = model.vertices(parameters.identity[part], parameters.expression[part])
+    return project(parameters.pose[part], vertices)
+
+
+def _shapes(model: MorphableModel, ours: np.ndarray, theirs: np.ndarray) -> ShapeDistances:
+    """By chunks: the vertices of all faces would not fit into the memory."""
+    found = [
+        shape_distances(model.vertices(ours[part]), model.vertices(theirs[part]), model.mean)
+        for part in _chunks(len(ours))
+    ]
+    names = [f.name for f in dataclasses.fields(ShapeDistances)]
+    return ShapeDistances(**{n: np.concatenate([getattr(f, n) for f in found]) for n in names})
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
+
+
+def check_records(preset: Preset, records: FaceRecords) -> None:
+    """Raise a ValueError where the records do not fit the preset."""
+    if records.face_model != preset.face_model.name:
+        raise ValueError(
+            f"the records are of the face model '{records.face_model}'; the preset was trained "
+            f"with '{preset.face_model.name}'"
+        )
+    size, expected = records.parameters.shape[1], preset.layout.size
+    if size != expected:
+        raise ValueError(f"the records have {size} parameters; the preset has {expected}")
+    if records.images.shape[1:3] != (preset.input_size,) * 2:
+        raise ValueError(
+            f"the records' images are {records.images.shape[1:3]}; the preset takes "
+            f"{preset.input_size} px crops"
+        )
+
+
+def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
+    people = len(np.unique(records.identity))
+    notes = [
+        f"face records: {len(records)} photos of {people} people, errors in the crop's pixels",
+        f"{VERIFICATION_PAIRS} pairs drawn, half of one person; 10 folds; shapes by the root mean "
+        "square distance of the neutral vertices",
+    ]
+    if resamples:
+        notes.append(f"[95 % interval of {resamples} bootstrap resamples of the people]")
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""From parameters to what a user sees: meshes, textures, pictures, persons."""

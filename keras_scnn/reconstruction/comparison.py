@@ -1,0 +1,199 @@
+"""Two faces compared: distances, cosine, probability of one person, and a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.evaluation.calibration import SIGNS, probability
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.models import Preset
+from keras_scnn.photos.detection import LargestFace
+from keras_scnn.reconstruction.drawing import draw_comparison
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.shape_distance import scaled_coordinates, shape_coordinates
+from keras_scnn.storage import atomic_path
+
+KINDS = {
+    "shape": "shape",
+    "scaled_shape": "scaled shape",
+    "feature": "features",
+    "both": "shape and features",
+}
+HOW_TO_CALIBRATE = (
+    "no probability is known: this preset is not calibrated; with photos of people that it was not "
+    "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two faces.
+
+    Attributes:
+        faces: the two.
+        distance_mm: root mean square distance of the neutral vertices in the model frame: what
+            ``keras_scnn.evaluate`` verifies by.
+        aligned_mm: the same after the second face's best similarity onto the first one (Umeyama
+            1991), which takes a difference in size away too.
+        cosine: of the features, -1 to 1; None where the preset has none.
+        probabilities: of one person, 0 to 1, where one is as likely as two before looking; by
+            'shape', 'scaled_shape', 'feature' and 'both', as far as the preset's calibration knows.
+        n_faces: how many each photo shows; the largest was taken.
+        scaled_distance: of the neutral vertices, in standard deviations of one person's photos
+            (``shape_distance.scaled_coordinates``); None where the preset has no scatter.
+    """
+
+    faces: tuple[Reconstruction, Reconstruction]
+    distance_mm: float
+    aligned_mm: float
+    cosine: float | None
+    probabilities: dict[str, float]
+    n_faces: tuple[int, int] = (1, 1)
+    scaled_distance: float | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """By all that there is; None where the preset is not calibrated."""
+        known = [self.probabilities[kind] for kind in KINDS if kind in self.probabilities]
+        return known[-1] if known else None
+
+    def to_json(self) -> dict:
+        """The numbers."""
+        return {
+            "distance_mm": self.distance_mm,
+            "aligned_mm": self.aligned_mm,
+            "scaled_distance": self.scaled_distance,
+            "cosine": self.cosine,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+            "faces_found": list(self.n_faces),
+            "boxes": [face.box.as_array().tolist() for face in self.faces],
+        }
+
+
+def compare_faces(
+    preset: Preset, first: Reconstruction, second: Reconstruction, n_faces: tuple[int, int] = (1, 1)
+) -> Comparison:
+    """Compare two faces that the preset has found.
+
+    Raises:
+        ValueError: the preset's calibration is damaged.
+    """
+    identity = np.stack([face.parameters.identity for face in (first, second)])
+    coordinates = shape_coordinates(preset.face_model, identity)
+    distance, scaled = float(np.linalg.norm(coordinates[0] - coordinates[1])), None
+    if preset.shape_scatter is not None:
+        one, other = scaled_coordinates(coordinates, preset.shape_scatter)
+        scaled = float(np.linalg.norm(one - other))
+    shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
+    cosine = None if first.features is None else float(first.features @ second.features)
+    told = probabilities(preset.metadata.get("verification"), distance, cosine, scaled)
+    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, told, n_faces, scaled)
+
+
+def _aligned_mm(shapes: np.ndarray) -> float:
+    moved = apply_similarity(*similarity_alignment(shapes[1], shapes[0]), shapes[1])
+    return float(np.sqrt(((moved - shapes[0]) ** 2).sum(axis=-1).mean()))
+
+
+def probabilities(
+    calibration: dict | None,
+    distance_mm: float,
+    cosine: float | None,
+    scaled_distance: float | None = None,
+) -> dict[str, float]:
+    """Probabilities of one person by kind, as ``Comparison`` has them.
+
+    Args:
+        calibration: 'verification' of a preset's metadata, or None.
+        distance_mm: of the shapes.
+        cosine: of the features, or None.
+        scaled_distance: of the shapes, or None.
+
+    Raises:
+        ValueError: the calibration is damaged.
+    """
+    best = distance_mm if scaled_distance is None else scaled_distance
+    values = {"shape": distance_mm, "scaled_shape": scaled_distance, "feature": cosine}
+    values["both"] = None if cosine is None else (best, cosine)
+    there = [kind for kind in SIGNS if values[kind] is not None]
+    try:
+        known = [kind for kind in there if kind in (calibration or {})]
+        return {kind: float(probability(calibration[kind], values[kind])) for kind in known}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
+
+
+def compare_photos(
+    preset: Preset,
+    photos: tuple[np.ndarray, np.ndarray],
+    find_face: LargestFace | None = None,
+    names: tuple[str, str] = ("first photo", "second photo"),
+) -> Comparison:
+    """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
+
+    Args:
+        preset: the network.
+        photos: the two.
+        find_face: finds the faces; None for ``LargestFace()``.
+        names: of the photos, for error messages.
+
+    Raises:
+        FileNotFoundError: the face detector's package is missing.
+        ValueError: a photo shows no face.
+    """
+    find_face, reconstructor = find_face or LargestFace(), Reconstructor(preset)
+    faces, counts = [], []
+    for name, photo in zip(names, photos, strict=True):
+        try:
+            boxes = find_face.faces(photo)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        faces.append(reconstructor.reconstruct_boxes(photo, boxes[:1])[0])
+        counts.append(len(boxes))
+    return compare_faces(preset, *faces, n_faces=tuple(counts))
+
+
+def report(found: Comparison, names: tuple[str, str], calibration: dict | None) -> list[str]:
+    """The comparison as lines of text."""
+    lines = [
+        f"{name}: {count} faces found; the largest was taken"
+        for name, count in zip(names, found.n_faces, strict=True)
+        if count > 1
+    ]
+    lines += [
+        f"distance of the neutral shapes  {found.distance_mm:.2f} mm "
+        f"({found.aligned_mm:.2f} mm after the best similarity)"
+    ]
+    if found.cosine is not None:
+        lines += [f"cosine of the features          {found.cosine:.3f}"]
+    for kind, told in found.probabilities.items():
+        lines += [f"probability of one person       {100 * told:.1f} % by {KINDS[kind]}"]
+    if not found.probabilities:
+        return [*lines, HOW_TO_CALIBRATE]
+    pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
+    return [*lines, f"calibrated on {pairs} pairs of {data}; one person as likely as two"]
+
+
+def write_comparison(
+    found: Comparison, photos: tuple[np.ndarray, np.ndarray], paths: tuple[Path, Path], out: Path
+) -> Path:
+    """Write FIRST-SECOND.json and .png into a folder, and return their path without suffix."""
+    out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"{paths[0].stem}-{paths[1].stem}"
+    numbers = {"photos": [str(path) for path in paths], **found.to_json()}
+    with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    title = f"{found.distance_mm:.2f} mm apart"
+    if found.probability is not None:
+        title += f", one person with a probability of {100 * found.probability:.0f} %"
+    shapes = np.stack([face.neutral_vertices for face in found.faces])
+    boxes, labels = tuple(face.box for face in found.faces), tuple(path.name for path in paths)
+    with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
+        draw_comparison(temporary, found.faces[0].model, photos, boxes, shapes, labels, title)
+    return stem

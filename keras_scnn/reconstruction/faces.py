@@ -1,0 +1,119 @@
+"""Faces of photos in 3D: what ``Reconstructor`` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.texture import photo_texture
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """One face of a photo.
+
+    Attributes:
+        model: the face model.
+        parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
+            within the model's bounds.
+        box: the square about the face, px, image frame; the last look at it was turned upright.
+        features: (F,) float32 of unit length, or None where the preset has no feature head.
+    """
+
+    model: MorphableModel
+    parameters: FaceParameters
+    box: FaceBox
+    features: np.ndarray | None = None
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """(N, 3) float32, mm, model frame."""
+        return self.model.vertices(self.parameters.identity, self.parameters.expression)
+
+    @property
+    def neutral_vertices(self) -> np.ndarray:
+        """(N, 3) float32, mm, model frame: the person without expression."""
+        return self.model.vertices(self.parameters.identity)
+
+    @property
+    def posed_vertices(self) -> np.ndarray:
+        """(N, 3) px and depth, image frame."""
+        return project(self.parameters.pose, self.vertices)
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(68, 3) px and depth, image frame, in iBUG order, landmark offsets included."""
+        points = self.model.landmarks(self.parameters.identity, self.parameters.expression)
+        return project(self.parameters.pose, points)
+
+    @property
+    def euler_degrees(self) -> np.ndarray:
+        """(3,) pitch, yaw, roll of the head in degrees; see ``geometry.rotations``."""
+        rotation = decompose(self.parameters.pose)[0]
+        return np.degrees(euler_from_rotation(rotation))
+
+    def texture(self, image: np.ndarray) -> np.ndarray:
+        """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
+        return photo_texture(self.model, image, self.posed_vertices)
+
+    def to_json(self) -> dict:
+        """Everything but the mesh, as numbers that JSON knows."""
+        rotation, scale, translation = decompose(self.parameters.pose)
+        return {
+            "face_model": self.model.name,
+            "box": self.box.as_array().tolist(),
+            "score": self.box.score,
+            "landmarks": self.landmarks.tolist(),
+            "pose": {
+                "image_from_model": self.parameters.pose.tolist(),
+                "rotation": rotation.tolist(),
+                "euler_degrees": dict(
+                    zip(("pitch", "yaw", "roll"), self.euler_degrees.tolist(), strict=True)
+                ),
+                "scale_px_per_mm": float(scale),
+                "translation_px": translation[:2].tolist(),
+            },
+            "identity": self.parameters.identity.tolist(),
+            "expression": dict(
+                zip(self.model.expression_names, self.parameters.expression.tolist(), strict=True)
+            ),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """M faces as arrays, of one photo or of many; a number as index gives a ``Reconstruction``.
+
+    Attributes:
+        model: the face model.
+        parameters: pose image_from_model (M, 3, 4), px per mm; identity (M, K); expression (M, L),
+            within the model's bounds.
+        boxes: M squares about the faces, px, image frame.
+        features: (M, F) float32 of unit length, or None where the preset has no feature head.
+    """
+
+    model: MorphableModel
+    parameters: FaceParameters
+    boxes: tuple[FaceBox, ...]
+    features: np.ndarray | None = None
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(M, 68, 3) px and depth, image frame, in iBUG order, landmark offsets included."""
+        points = self.model.landmarks(self.parameters.identity, self.parameters.expression)
+        return project(self.parameters.pose, points)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, i: int) -> Reconstruction:
+        told = self.parameters
+        parameters = FaceParameters(told.pose[i], told.identity[i], told.expression[i])
+        features = None if self.features is None else self.features[i]
+        return Reconstruction(self.model, parameters, self.boxes[i], features)

@@ -1,0 +1,158 @@
+"""``Reconstructor``: photos, boxes and crops to 3D faces."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from keras_scnn.geometry.camera import angle_in_image, transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.io import write_mesh
+from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import (
+    FaceBox,
+    FaceCrop,
+    crop_face,
+    crop_upright,
+    second_box,
+)
+from keras_scnn.photos.detection import FaceDetector, LargestFace
+from keras_scnn.reconstruction.faces import Faces, Reconstruction
+from keras_scnn.reconstruction.person import Person, Photo, fit_person
+from keras_scnn.reconstruction.texture import vertex_colors
+
+DEFAULT_PRESET = "mobile"
+PASSES = 2  # the second crop is cut by what the first pass found, the head upright
+
+Network = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class Reconstructor:
+    """Finds every face of a photo and reconstructs it.
+
+    Args:
+        preset: the trained network.
+        detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
+        network: runs the preset's branch on (M, S, S, 3) uint8 crops, e.g. a
+            ``BatchedNetwork``; None calls the branch as it is.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        detector: FaceDetector | None = None,
+        network: Network | None = None,
+    ):
+        self.preset, self._detector = preset, detector
+        self._largest = None if detector is None else LargestFace(detector, detector)
+        self._network = network or self._call_branch
+
+    @classmethod
+    def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
+        """Load a preset that comes with the package, or a preset or run folder."""
+        return cls(load_preset(name_or_path))
+
+    def __call__(self, image: np.ndarray) -> list[Reconstruction]:
+        """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""
+        boxes = self.detect(image)
+        return self.reconstruct_boxes(image, boxes) if boxes else []
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        """The standard crops of the faces of an (H, W, 3) uint8 RGB photo, the surest first."""
+        if self._detector is None:
+            self._detector = FaceDetector()
+        return self._detector.detect(image)
+
+    def largest(self, image: np.ndarray) -> Reconstruction:
+        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
+        if self._largest is None:
+            self._largest = LargestFace()
+        return self.reconstruct_boxes(image, [self._largest(image)])[0]
+
+    def fit_person(self, photos: Sequence[Photo]) -> Person:
+        """One face of all photos of one person, the largest face of each; see ``person``."""
+        return fit_person(photos, self.largest)
+
+    def reconstruct_boxes(
+        self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
+    ) -> list[Reconstruction]:
+        """Faces in given boxes, one for each; ``passes=1`` keeps the boxes as they are."""
+        return list(self.reconstruct_many([image] * len(boxes), boxes, passes))
+
+    def reconstruct_many(
+        self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox], passes: int = PASSES
+    ) -> Faces:
+        """Faces of many photos at once.
+
+        Args:
+            images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
+            boxes: M square boxes, px of these photos.
+            passes: 1 takes the crops as the boxes are; 2 looks again at crops about the landmarks
+                found, turned so that the head is upright. Features are the mean of both looks.
+
+        Raises:
+            ValueError: no box, one that is not square, or an image that is no photo.
+        """
+        if not boxes:
+            raise ValueError("there is no box; give one at least")
+        if passes not in (1, 2):
+            raise ValueError(f"passes is {passes}; it must be 1 or 2")
+        size = self.preset.input_size
+        crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
+        first = self._predict(crops, boxes)
+        if passes == 1:
+            return first
+        second_boxes, second_crops = list(boxes), crops
+        found = zip(images, first.landmarks, angle_in_image(first.parameters.pose), strict=True)
+        for i, (image, landmarks, angle) in enumerate(found):
+            second_boxes[i] = second_box(landmarks, boxes[i])
+            if second_boxes[i] is not boxes[i]:
+                second_crops[i] = crop_upright(image, landmarks, angle, size)
+        second = self._predict(second_crops, second_boxes)
+        return dataclasses.replace(second, features=_mean_features(first, second))
+
+    def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
+        model = self.preset.face_model
+        outputs = self._network(np.stack([crop.image for crop in crops]))
+        vectors = self.preset.whitening.unwhiten(outputs["parameters"])
+        told = FaceParameters.from_vector(vectors, self.preset.layout)
+        image_from_crop = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
+        pose = transform_camera(image_from_crop, told.pose)
+        expression = model.clip_expression(told.expression)
+        parameters = FaceParameters(pose, told.identity, expression)
+        return Faces(model, parameters, tuple(boxes), outputs.get("features"))
+
+    def _call_branch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self.preset.branch(crops.astype(np.float32), training=False)
+        return {key: np.asarray(value) for key, value in outputs.items()}
+
+
+def write_textured_mesh(
+    face: Reconstruction, image: np.ndarray, path: os.PathLike
+) -> np.ndarray | None:
+    """Write a face's mesh with the photo's texture, as ``io.write_mesh`` does.
+
+    Args:
+        face: found in the photo.
+        image: the photo, (H, W, 3) uint8 RGB.
+        path: its suffix chooses the format.
+
+    Returns:
+        (N, 3) uint8 RGB of the vertices; None where the face model has no texture coordinates.
+    """
+    texture = face.texture(image) if face.model.uv is not None else None
+    colors = None if texture is None else vertex_colors(face.model, texture)
+    write_mesh(path, face.vertices, face.model.triangles, face.model.uv, texture, colors)
+    return colors
+
+
+def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:
+    """(M, F) of unit length; None where there are none."""
+    if first.features is None:
+        return None
+    mean = first.features + second.features
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)

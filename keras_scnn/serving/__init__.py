@@ -1,0 +1,1 @@
+"""A preset behind HTTP."""

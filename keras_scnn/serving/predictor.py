@@ -1,0 +1,122 @@
+"""What a server asks of a network, whatever runs it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.models.inference import BatchedNetwork
+from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.photos.detection import FaceDetector
+from keras_scnn.reconstruction.faces import Faces
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.serving.shared_batches import SharedBatches
+
+Outputs = dict[str, np.ndarray]
+WARM_UP = (1, 2, 4)  # the third shape makes TensorFlow compile for any
+
+
+class Predictor(Protocol):
+    """Crops and photos to named numbers; may be called from several threads at once.
+
+    Outputs have one row a face, float32: ``parameters`` (M, 12 + K + L), ``rotation`` (M, 3, 3),
+    ``euler_degrees`` (M, 3), ``scale`` (M,) px per mm, ``translation`` (M, 3) px, ``landmarks``
+    (M, 68, 3) px and depth; ``features`` (M, F) and ``vertices`` (M, N, 3) mm, where there are any.
+
+    Attributes:
+        input_size: side of a crop, px.
+        shapes: of one row of each output.
+    """
+
+    input_size: int
+    shapes: dict[str, tuple[int, ...]]
+
+    def crops(self, crops: np.ndarray) -> Outputs:
+        """Outputs for (M, S, S, 3) uint8 RGB crops, M above 0, in px of the crop."""
+
+    def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:
+        """Outputs for M boxes as they are, one a photo, M above 0, in px of the photo."""
+
+    def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
+        """Outputs and boxes of the faces in a photo, surest first, in px of it; None: no face."""
+
+
+class KerasPredictor:
+    """A ``Predictor`` of a preset, run by Keras. Requests of one moment share batches.
+
+    Args:
+        preset: the trained network.
+        vertices: put out all vertices too.
+    """
+
+    def __init__(self, preset: Preset, vertices: bool = False):
+        self.input_size, self._vertices = preset.input_size, vertices
+        network = BatchedNetwork(preset.branch)
+        black = np.zeros((max(WARM_UP), preset.input_size, preset.input_size, 3), np.uint8)
+        for count in WARM_UP:
+            network(black[:count])
+        self._network = SharedBatches(network)
+        self._reconstructor = Reconstructor(preset, _DetectorPerThread(), self._network)
+        self.shapes = {key: value.shape[1:] for key, value in self.crops(black[:1]).items()}
+
+    @classmethod
+    def from_preset(cls, name_or_path: str | os.PathLike, vertices: bool = False) -> KerasPredictor:
+        """Load a preset that comes with the package, or a preset or run folder."""
+        return cls(load_preset(name_or_path), vertices)
+
+    def crops(self, crops: np.ndarray) -> Outputs:
+        """See ``Predictor``."""
+        size = self.input_size
+        return self.boxes(crops, [FaceBox(0, 0, size, size)] * len(crops))
+
+    def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:
+        """See ``Predictor``."""
+        return self._outputs(self._reconstructor.reconstruct_many(images, boxes, passes=1))
+
+    def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
+        """See ``Predictor``."""
+        boxes = self._reconstructor.detect(image)
+        if not boxes:
+            return None
+        found = self._reconstructor.reconstruct_many([image] * len(boxes), boxes)
+        return self._outputs(found), found.boxes
+
+    def close(self) -> None:
+        """Answer what was asked for, and end the network's thread."""
+        self._network.close()
+
+    def _outputs(self, faces: Faces) -> Outputs:
+        told = faces.parameters
+        rotation, scale, translation = decompose(told.pose)
+        outputs = {
+            "parameters": told.to_vector(),
+            "rotation": rotation,
+            "euler_degrees": np.degrees(euler_from_rotation(rotation)),
+            "scale": scale,
+            "translation": translation,
+            "landmarks": faces.landmarks,
+        }
+        if faces.features is not None:
+            outputs["features"] = faces.features
+        if self._vertices:
+            outputs["vertices"] = faces.model.vertices(told.identity, told.expression)
+        return {key: np.asarray(value, np.float32) for key, value in outputs.items()}
+
+
+class _DetectorPerThread:
+    """A detector holds one photo's state, so each thread has its own."""
+
+    def __init__(self):
+        self._own = threading.local()
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        if not hasattr(self._own, "detector"):
+            self._own.detector = FaceDetector()
+        return self._own.detector.detect(image)

@@ -1,0 +1,1 @@
+"""Training runs: settings, objectives, checkpoints, and what starts a network."""

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from keras_scnn.data.sources.photo_lists import is_people_folder, people_photos, read_pairs
+
+GOOD = "2 1\nAnn 1 2\nAnn 2 Bob 1\nBob 1 3\nBob 3 Cy_D 12\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, files in {
+        "Ann": ("Ann_0001.jpg", "Ann_0002.png"),
+        "Bob": ("Bob_0001.jpg", "Bob_0003.jpg", "notes.txt"),
+        "empty": (),
+    }.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    (tmp_path / "cover.jpg").touch()
+    return tmp_path
+
+
+def test_a_people_folder_has_a_folder_for_each_person(folder):
+    found = people_photos(folder)
+    assert [path.name for path in found.paths] == [
+        *("Ann_0001.jpg", "Ann_0002.png", "Bob_0001.jpg", "Bob_0003.jpg")
+    ]
+    np.testing.assert_array_equal(found.person, [0, 0, 1, 1])
+    assert is_people_folder(folder)
+    assert not is_people_folder(folder / "Ann")
+    assert not is_people_folder(folder / "nowhere")
+
+
+def test_pairs_are_read_as_lfw_publishes_them(folder):
+    (folder / "pairs.txt").write_text(GOOD.replace(" ", "\t"))
+    found = read_pairs(folder / "pairs.txt", folder)
+    names = [path.name for path in found.photos.paths]
+    pairs = [(names[i], names[j]) for i, j in zip(found.first, found.second, strict=True)]
+    assert pairs == [
+        ("Ann_0001.jpg", "Ann_0002.png"),
+        ("Ann_0002.png", "Bob_0001.jpg"),
+        ("Bob_0001.jpg", "Bob_0003.jpg"),
+        ("Bob_0003.jpg", "Cy_D_0012.jpg"),  # is not there: reading it will say so
+    ]
+    assert found.photos.paths[0] == folder / "Ann" / "Ann_0001.jpg"
+    np.testing.assert_array_equal(found.fold, [0, 0, 1, 1])
+    person = found.photos.person
+    np.testing.assert_array_equal(
+        person[found.first] == person[found.second], [True, False, True, False]
+    )
+
+
+def test_a_header_of_one_number_means_one_fold(folder):
+    (folder / "pairs.txt").write_text("1\nAnn 1 2\nAnn 2 Bob 1\n")
+    assert read_pairs(folder / "pairs.txt", folder).fold is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header such as '10 300'"),
+        ("Ann 1 2\n", "header such as"),
+        ("2 1\nAnn 1 2\n", "1 pairs; its header says 2 folds"),
+        ("1 1\nAnn 1 2\nAnn one Bob 1\n", "line 3: 'Ann one Bob 1'"),
+        ("1 1\nAnn 1 2\nAnn 1\n", "line 3"),
+        ("0 5\nAnn 1 2\n", "1 pairs"),
+    ],
+)
+def test_another_format_is_refused(folder, text, message):
+    (folder / "pairs.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(folder / "pairs.txt", folder)
+
+
+def test_what_is_missing_is_named(folder):
+    (folder / "pairs.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not a text file"):
+        read_pairs(folder / "pairs.txt", folder)
+    with pytest.raises(FileNotFoundError, match="no such pairs file"):
+        read_pairs(folder / "nothing.txt", folder)
+    with pytest.raises(FileNotFoundError, match="no such folder of photos"):
+        read_pairs(folder / "pairs.txt", folder / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        people_photos(folder / "nowhere")
+    with pytest.raises(ValueError, match="0 sub-folders with photos"):
+        people_photos(folder / "Ann")

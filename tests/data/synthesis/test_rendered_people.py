@@ -1,0 +1,133 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.records import IMAGES, load_records
+from keras_scnn.data.synthesis import rendered_people
+from keras_scnn.data.synthesis.rendered_people import (
+    SyntheticConfig,
+    cached_records,
+    render_person,
+    render_records,
+)
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+CONFIG = SyntheticConfig(people=2, photos=3, size=64)
+LAYOUT = ParameterLayout(80, 51)
+
+
+@pytest.fixture(scope="module")
+def person():
+    return render_person(SyntheticConfig(people=1, photos=12), 0)
+
+
+def test_the_labels_are_the_projected_parameters(person, open_face):
+    _, vectors, landmarks = person
+    told = FaceParameters.from_vector(vectors, LAYOUT)
+    expected = project(told.pose, open_face.landmarks(told.identity, told.expression))
+    np.testing.assert_allclose(landmarks, expected, atol=1e-3)
+
+
+def test_the_face_is_where_the_labels_say(person):
+    # Between the eyes and the mouth there is skin: brighter or darker than the noise around it,
+    # and the same photo without the face differs there. Here: the landmarks' box fills the crop.
+    _, _, landmarks = person
+    low, high = landmarks[..., :2].min(axis=1), landmarks[..., :2].max(axis=1)
+    diagonal = np.linalg.norm(high - low, axis=1)
+    assert (abs(diagonal / 120 - 1) < 0.2).all()  # the standard crop, with jitter
+    assert (abs((low + high) / 2 - 59.5) < 20).all()
+    assert landmarks[..., :2].min() > -20 and landmarks[..., :2].max() < 140
+
+
+def test_one_person_has_one_identity_in_many_poses(person):
+    _, vectors, _ = person
+    told = FaceParameters.from_vector(vectors, LAYOUT)
+    assert (told.identity == told.identity[0]).all()
+    assert len(np.unique(told.expression, axis=0)) > 1
+    yaw = np.degrees(euler_from_rotation(decompose(told.pose)[0]))[:, 1]
+    assert np.ptp(yaw) > 40 and abs(yaw).max() <= 61
+
+
+def test_expressions_stay_within_the_models_bounds(person):
+    expression = person[1][:, LAYOUT.expression]
+    assert expression.min() >= 0 and expression.max() <= 1 and (expression > 0).any()
+
+
+def test_the_photos_are_no_copies(person):
+    images = person[0].astype(float)
+    assert all(abs(images[0] - image).mean() > 5 for image in images[1:])
+
+
+def test_the_same_seed_gives_the_same_photos_and_another_gives_others():
+    first, again = (render_person(CONFIG, 1) for _ in range(2))
+    other = render_person(dataclasses.replace(CONFIG, seed=1), 1)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_rendering_is_cached_by_its_settings(tmp_path):
+    records = cached_records(CONFIG, tmp_path)
+    np.testing.assert_array_equal(records.identity, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(records.images[3:], render_person(CONFIG, 1)[0])
+    (folder,) = tmp_path.iterdir()
+    before = (folder / f"00000.{IMAGES}").stat().st_mtime_ns
+    cached_records(CONFIG, tmp_path)
+    assert (folder / f"00000.{IMAGES}").stat().st_mtime_ns == before
+    assert dataclasses.replace(CONFIG, photos=4).key != CONFIG.key
+
+
+def test_other_people_follow_from_another_first_number(tmp_path):
+    config = dataclasses.replace(CONFIG, people=1, first_person=1)
+    records = cached_records(config, tmp_path)
+    np.testing.assert_array_equal(records.identity, 1)
+    np.testing.assert_array_equal(records.images, render_person(CONFIG, 1)[0])
+
+
+def test_two_workers_render_what_one_does(tmp_path):
+    config = dataclasses.replace(CONFIG, people=4, photos=2)
+    for count in (1, 2):
+        render_records(config, tmp_path / str(count), workers=count)
+    one, two = ((tmp_path / n / f"00000.{IMAGES}").read_bytes() for n in "12")
+    assert one == two
+
+
+def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(rendered_people, "PEOPLE_PER_SHARD", 2)
+    config = dataclasses.replace(CONFIG, people=5, photos=2)
+    render_records(config, tmp_path / "whole")
+
+    def interrupted(config, person):
+        if person == 3:
+            raise KeyboardInterrupt
+        return render_person(config, person)
+
+    monkeypatch.setattr(rendered_people, "render_person", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        render_records(config, tmp_path / "again", workers=1)
+    rendered = []
+    monkeypatch.setattr(
+        rendered_people, "render_person", lambda c, p: (rendered.append(p), render_person(c, p))[1]
+    )
+    render_records(config, tmp_path / "again")
+    assert min(rendered) == 2, "the first shard, people 0 and 1, was there"
+    whole, again = (load_records(tmp_path / name) for name in ("whole", "again"))
+    np.testing.assert_array_equal(np.asarray(whole.images), np.asarray(again.images))
+    np.testing.assert_array_equal(again.identity, np.repeat(np.arange(5), 2))
+
+
+def test_a_damaged_cache_is_refused(tmp_path):
+    cached_records(CONFIG, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / f"00000.{IMAGES}").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="missing or damaged"):
+        cached_records(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["people", "photos", "size"])
+def test_nothing_to_render_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        SyntheticConfig(**{name: 0})

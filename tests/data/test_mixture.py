@@ -1,0 +1,120 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.mixture import join_records, open_mixture
+from keras_scnn.data.records import FaceRecords, ShardedImages, load_records, save_records
+from keras_scnn.data.samplers import PairSampler
+
+
+def make(count: int, seed: int) -> FaceRecords:
+    rng = np.random.default_rng(seed)
+    return FaceRecords(
+        rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
+        rng.normal(size=(count, 14)).astype(np.float32),
+        rng.normal(size=(count, 68, 3)).astype(np.float32),
+        np.arange(count, dtype=np.int32) // 2,
+        "open_face",
+    )
+
+
+@pytest.fixture
+def one() -> FaceRecords:
+    more = {"embedding": np.ones((4, 3), np.float32), "mirror": np.array([1, 1, 0, 0], np.int32)}
+    return dataclasses.replace(make(4, 0), **more)
+
+
+@pytest.fixture
+def two() -> FaceRecords:
+    weight = np.full((6, 68), 0.5, np.float32)
+    mirror = np.array([-1, -1, 2, 2, 1, 1], np.int32)
+    return dataclasses.replace(make(6, 1), weight=weight, mirror=mirror)
+
+
+def test_photos_and_labels_stand_one_after_the_other(one, two):
+    joined, source = join_records([one, two])
+    np.testing.assert_array_equal(source, [0] * 4 + [1] * 6)
+    for name in ("images", "parameters", "landmarks"):
+        expected = np.concatenate([getattr(one, name), getattr(two, name)])
+        np.testing.assert_array_equal(getattr(joined, name), expected)
+
+
+def test_people_are_numbered_apart_and_keep_their_mirror_images(one, two):
+    joined, _ = join_records([one, two])
+    np.testing.assert_array_equal(joined.identity, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    np.testing.assert_array_equal(joined.mirror, [1, 1, 0, 0, -1, -1, 4, 4, 3, 3])
+
+
+def test_what_only_some_have_is_filled_up(one, two):
+    joined, _ = join_records([one, two])
+    np.testing.assert_array_equal(joined.weight, np.repeat([1, 0.5], [4, 6])[:, None] * [[1] * 68])
+    np.testing.assert_array_equal(np.isnan(joined.embedding).all(axis=1), [False] * 4 + [True] * 6)
+    assert joined.name is None
+
+
+def test_photos_on_disk_stay_there(tmp_path, one, two):
+    for name, records in (("one", one), ("two", two)):
+        save_records(tmp_path / name, records)
+    joined, _ = join_records([load_records(tmp_path / name) for name in ("two", "one")])
+    assert isinstance(joined.images, ShardedImages)
+    np.testing.assert_array_equal(joined.images[[0, 6]], [two.images[0], one.images[0]])
+
+
+def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, open_face):
+    open_face = open_face.truncated(2, 0)  # 14 parameters
+    offsets = np.full((68, 3), 0.5)
+    for name, records in (("one", one), ("two", two)):
+        config = {"landmark_offsets": offsets.tolist(), "command": name}
+        save_records(tmp_path / name, dataclasses.replace(records, config=config))
+    mixture = open_mixture(f"{tmp_path / 'one'}, {tmp_path / 'two'}", "2,1")
+    assert len(mixture.records) == 10
+    np.testing.assert_array_equal(mixture.weights, [2, 1])
+    np.testing.assert_array_equal(mixture.annotated(open_face).landmark_offsets, 0.5)
+    sampler = PairSampler(mixture.records.identity, **mixture.sampling())
+    first, second, same = sampler.batch(0, 64)
+    np.testing.assert_array_equal(mixture.source[first], mixture.source[second])
+    # A part without any photo of one folder is drawn from all the same.
+    part = np.arange(4, 10)
+    only = PairSampler(mixture.records.identity, 1.0, among=part, **mixture.sampling())
+    assert only.batch(0, 64).first.min() >= 4
+
+
+def test_another_face_model_is_refused(tmp_path, one, tiny_face_model):
+    save_records(tmp_path / "one", one)
+    with pytest.raises(ValueError, match="'tiny' of 23 parameters, the records are of 'open_face'"):
+        open_mixture(str(tmp_path / "one")).annotated(tiny_face_model)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("1", "1 weights for 2 folders"), ("1,much", "must be numbers")]
+)
+def test_wrong_weights_are_named(tmp_path, one, weights, message):
+    save_records(tmp_path / "one", one)
+    with pytest.raises(ValueError, match=message):
+        open_mixture(f"{tmp_path / 'one'},{tmp_path / 'one'}", weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": {"landmark_offsets": [[0]]}}, "landmark offsets"),
+        ({"face_model": "flame"}, "face models"),
+        ({"images": np.zeros((6, 9, 9, 3), np.uint8)}, "crop sizes"),
+        ({"parameters": np.zeros((6, 15), np.float32)}, "numbers of parameters"),
+        ({"embedding": np.zeros((6, 5), np.float32)}, "embedding of different sizes"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(one, two, change, message):
+    with pytest.raises(ValueError, match=message):
+        join_records([one, dataclasses.replace(two, **change)])
+
+
+def test_blends_are_no_photos(tmp_path, one, two):
+    blended = dataclasses.replace(two, config={"source": "blends"})
+    for name, records in (("one", one), ("two", blended)):
+        save_records(tmp_path / name, records)
+    mixture = open_mixture(f"{tmp_path}/one,{tmp_path}/two")
+    np.testing.assert_array_equal(mixture.photographed(), [True] * 4 + [False] * 6)
+    assert not open_mixture(str(tmp_path / "two")).photographed().any()
+    assert open_mixture(str(tmp_path / "one")).photographed().all()

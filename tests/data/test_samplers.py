@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+
+from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler
+
+IDENTITY = np.repeat([4, 8, 2, 6, 5], [1, 2, 30, 5, 12])
+
+
+def stream(sampler: PairSampler, steps: int = 100, size: int = 64) -> list[np.ndarray]:
+    batches = [sampler.batch(step, size) for step in range(steps)]
+    return [np.concatenate(part) for part in zip(*batches, strict=True)]
+
+
+def test_same_means_one_person_and_never_one_photo_twice():
+    first, second, same = stream(PairSampler(IDENTITY))
+    np.testing.assert_array_equal(IDENTITY[first] == IDENTITY[second], same)
+    assert (first != second).all()
+
+
+def test_the_share_of_pairs_of_one_person_is_p_same():
+    for p_same in (0.0, 0.4, 1.0):
+        same = stream(PairSampler(IDENTITY, p_same))[2]
+        # 6400 draws: one standard deviation is 0.006.
+        assert same.mean() == pytest.approx(p_same, abs=0.03)
+
+
+def test_people_are_drawn_uniformly_however_many_photos_they_have():
+    first, second, same = stream(PairSampler(IDENTITY))
+    for side in (first, second):
+        people, counts = np.unique(IDENTITY[side[~same]], return_counts=True)
+        assert len(people) == 5
+        np.testing.assert_allclose(counts / counts.sum(), 1 / 5, atol=0.03)
+    people, counts = np.unique(IDENTITY[first[same]], return_counts=True)
+    assert set(people) == {8, 2, 6, 5}  # the one with a single photo makes no pair of one person
+    np.testing.assert_allclose(counts / counts.sum(), 1 / 4, atol=0.04)
+
+
+def test_photos_of_a_person_are_drawn_uniformly():
+    _, second, same = stream(PairSampler(IDENTITY, p_same=1.0))
+    chosen = second[same & (IDENTITY[second] == 6)]
+    counts = np.unique(chosen, return_counts=True)[1]
+    np.testing.assert_allclose(counts / counts.sum(), 1 / 5, atol=0.04)
+
+
+def test_the_same_seed_gives_the_same_stream_at_any_step():
+    one, two = PairSampler(IDENTITY, seed=3), PairSampler(IDENTITY, seed=3)
+    one.batch(0, 16)
+    for a, b in zip(one.batch(9, 16), two.batch(9, 16), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (PairSampler(IDENTITY, seed=4).batch(9, 16).first != two.batch(9, 16).first).any()
+    assert (two.batch(8, 16).first != two.batch(9, 16).first).any()
+
+
+def test_the_ranks_share_one_global_batch():
+    whole = PairSampler(IDENTITY).batch(5, 12)
+    parts = [PairSampler(IDENTITY, rank=rank, world_size=3).batch(5, 4) for rank in range(3)]
+    for k in range(3):
+        together = np.stack([part[k] for part in parts], axis=1).ravel()
+        np.testing.assert_array_equal(together, whole[k])
+
+
+def test_only_photos_of_the_given_part_are_drawn():
+    among = np.flatnonzero(np.isin(IDENTITY, [6, 5]))[::2]
+    first, second, same = stream(PairSampler(IDENTITY, among=among))
+    assert set(first) | set(second) == set(among)
+    np.testing.assert_array_equal(IDENTITY[first] == IDENTITY[second], same)
+
+
+# Ten people; 0 and 1, 2 and 3 ... are each other's mirror images.
+TWINS = np.repeat(np.arange(10), 3)
+
+
+def test_a_person_and_its_mirror_image_make_no_pair():
+    mirror = TWINS ^ 1
+    first, second, same = stream(PairSampler(TWINS, mirror=mirror))
+    assert (TWINS[second[~same]] != mirror[first[~same]]).all()
+    assert (TWINS[second[~same]] != TWINS[first[~same]]).all()
+    # All others are drawn, nearly alike.
+    seen = np.zeros((10, 10))
+    np.add.at(seen, (TWINS[first[~same]], TWINS[second[~same]]), 1)
+    allowed = seen[~np.kron(np.eye(5, dtype=bool), np.ones((2, 2), bool))]
+    assert allowed.min() > 0.4 * allowed.mean()
+
+
+def test_a_mirror_image_that_is_not_there_changes_nothing():
+    lonely = stream(PairSampler(IDENTITY, mirror=np.full(len(IDENTITY), 77)))
+    for a, b in zip(lonely, stream(PairSampler(IDENTITY)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+SOURCE = np.r_[np.zeros(20, int), np.ones(60, int), np.full(15, 2)]
+MIXED = np.r_[np.arange(20) // 4, 100 + np.arange(60) // 3, 200 + np.arange(15)]
+
+
+def test_data_sets_are_drawn_by_weight_and_never_mixed_in_a_pair():
+    sampler = PairSampler(MIXED, source=SOURCE, source_weights=[1, 1, 2])
+    first, second, same = stream(sampler)
+    np.testing.assert_array_equal(SOURCE[first], SOURCE[second])
+    np.testing.assert_array_equal(MIXED[first] == MIXED[second], same)
+    share = np.bincount(SOURCE[first[~same]]) / (~same).sum()
+    np.testing.assert_allclose(share, [0.25, 0.25, 0.5], atol=0.03)
+    # Nobody of the last data set has two photos: its share of these pairs goes to the others.
+    share = np.bincount(SOURCE[first[same]], minlength=3) / same.sum()
+    np.testing.assert_allclose(share, [0.5, 0.5, 0], atol=0.03)
+
+
+def groups(sampler: GroupSampler, steps: int = 60):
+    return [sampler.batch(step) for step in range(steps)]
+
+
+def test_a_group_batch_has_k_photos_of_each_of_p_people():
+    for photo, person in groups(GroupSampler(MIXED, people=6, photos=3)):
+        assert len(photo) == 18
+        owners = MIXED[photo].reshape(6, 3)
+        assert (owners == owners[:, :1]).all()
+        assert len(np.unique(owners[:, 0])) == 6 == len(np.unique(person))
+        # The people have three photos or more, so none is shown twice.
+        assert len(np.unique(photo)) == 18
+
+
+def test_a_person_with_few_photos_shows_each_of_them():
+    identity = np.repeat([0, 1, 2], 2)
+    for photo, _ in groups(GroupSampler(identity, people=3, photos=5), 5):
+        counts = np.bincount(photo)
+        assert set(counts) == {2, 3}
+
+
+def test_people_of_group_batches_are_drawn_uniformly_and_by_weight():
+    drawn = np.concatenate([b.photo[::2] for b in groups(GroupSampler(MIXED, 4, 2), 2000)])
+    people, counts = np.unique(MIXED[drawn], return_counts=True)
+    assert len(people) == 25
+    np.testing.assert_allclose(counts / counts.sum(), 1 / 25, atol=0.008)
+    sampler = GroupSampler(MIXED, 1, 2, source=SOURCE, source_weights=[1, 3, 1])
+    share = np.bincount([SOURCE[b.photo[0]] for b in groups(sampler, 2000)])
+    np.testing.assert_allclose(share / share.sum(), [0.25, 0.75], atol=0.04)
+
+
+def test_single_photos_are_drawn_of_everybody_and_by_emphasis():
+    """Somebody three times as important is drawn three times as often."""
+    emphasis = np.where(np.arange(40) < 20, 1.0, 3.0)
+    sampler = GroupSampler(np.arange(40), people=2, photos=1, emphasis=emphasis)
+    drawn = np.concatenate([b.photo for b in groups(sampler, 4000)])
+    assert len(np.unique(drawn)) == 40
+    # Two different people a batch: not quite 3 / 4.
+    assert (drawn >= 20).mean() == pytest.approx(0.75, abs=0.015)
+
+
+def test_joined_batches_keep_their_people():
+    single = GroupSampler(MIXED, people=5, photos=1, among=np.flatnonzero(SOURCE == 2))
+    several = GroupSampler(MIXED, people=3, photos=2, among=np.flatnonzero(SOURCE < 2))
+    photo, person = JoinedSampler([several, single]).batch(4)
+    np.testing.assert_array_equal(person, MIXED[photo])
+    np.testing.assert_array_equal(photo[:6], several.batch(4).photo)
+    np.testing.assert_array_equal(photo[6:], single.batch(4).photo)
+
+
+def test_twins_are_never_in_one_group_batch_and_both_are_drawn():
+    seen = set()
+    for photo, _ in groups(GroupSampler(TWINS, 5, 2, mirror=TWINS ^ 1)):
+        owners = np.unique(TWINS[photo])
+        assert len(np.unique(owners // 2)) == 5
+        seen |= set(owners)
+    assert seen == set(range(10))
+
+
+def test_the_ranks_share_one_group_batch():
+    whole = GroupSampler(MIXED, people=6, photos=2).batch(3)
+    parts = [GroupSampler(MIXED, 2, 2, rank=rank, world_size=3).batch(3) for rank in range(3)]
+    for k in range(2):
+        together = np.stack([part[k].reshape(2, 2) for part in parts], axis=1).ravel()
+        np.testing.assert_array_equal(together, whole[k])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(identity=MIXED, people=30), "25 people have 2 photos"),
+        (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have 2 photos"),
+        (dict(identity=MIXED, photos=0), "photos 0"),
+        (dict(identity=MIXED, rank=1), "rank"),
+    ],
+)
+def test_wrong_arguments_of_groups_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GroupSampler(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(identity=TWINS[:6], mirror=TWINS[:6] ^ 1), "need 3"),
+        (dict(identity=MIXED, source=SOURCE, source_weights=[1, 1]), "3 numbers above 0"),
+        (dict(identity=MIXED, source=SOURCE, source_weights=[1, 0, 1]), "3 numbers above 0"),
+        (dict(identity=TWINS, source=np.arange(30) % 2), "in two data sets"),
+        (dict(identity=IDENTITY, p_same=1.5), "p_same"),
+        (dict(identity=IDENTITY, rank=2, world_size=2), "rank"),
+        (dict(identity=np.arange(5)), "two photos"),
+        (dict(identity=np.zeros(5)), "two people"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PairSampler(**arguments)

@@ -1,0 +1,262 @@
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.folders.folder import list_photos, reconstruct_folder
+from keras_scnn.folders.job import BatchSettings, part_path
+from keras_scnn.io import read_image, write_image
+from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.inference import predict
+from keras_scnn.parameters import Whitening
+from keras_scnn.reconstruct import main
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+
+pq = pytest.importorskip("pyarrow.parquet", reason="extra 'batch' is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+CROPS = BatchSettings(crops=True, shard_photos=4)
+
+
+@pytest.fixture(scope="module")
+def crop_folder(tmp_path_factory) -> Path:
+    """Ten synthetic face crops of 120 px, one of 200 px, and two files that are no crops."""
+    folder = tmp_path_factory.mktemp("crops")
+    crops = [c for p in range(2) for c in render_person(SyntheticConfig(photos=5), p)[0]]
+    for i, crop in enumerate(crops):
+        write_image(folder / f"{i:02d}.png", crop)
+    (large,), _, _ = render_person(SyntheticConfig(photos=1, size=200), 3)
+    write_image(folder / "10.png", large)
+    write_image(folder / "11_wide.png", np.zeros((50, 90, 3), np.uint8))
+    (folder / "05_broken.jpg").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo_folder(tmp_path_factory) -> Path:
+    """Photos with one face, with two and with none, in two folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "sub").mkdir()
+    astronaut = data.astronaut()[:300]
+    write_image(folder / "one.png", astronaut)
+    write_image(folder / "sub" / "one.png", astronaut[:, ::-1])
+    write_image(folder / "sub" / "two.png", np.hstack([astronaut, astronaut[:, ::-1]]))
+    write_image(folder / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    return folder
+
+
+def rows(out: Path) -> list[dict]:
+    return pq.read_table(out / "faces").to_pylist()
+
+
+def same(one: list[dict], two: list[dict], atol: float = 1e-3) -> None:
+    assert [(r["photo"], r["face"]) for r in one] == [(r["photo"], r["face"]) for r in two]
+    for a, b in zip(one, two, strict=True):
+        for key in set(a) - {"photo", "face"}:
+            if a[key] is None or b[key] is None:
+                assert a[key] == b[key], key
+            else:
+                np.testing.assert_allclose(a[key], b[key], atol=atol, rtol=1e-4, err_msg=key)
+
+
+def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
+    done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
+    assert (done.photos, done.failed, done.faces) == (13, 2, 11)
+    found = rows(tmp_path)
+    names = [f"{i:02d}.png" for i in range(10)]
+    assert [row["photo"] for row in found] == [*names, "10.png"]
+    preset = load_preset("mobile")
+    told = predict(preset, np.stack([read_image(crop_folder / name) for name in names]))
+    for i, row in enumerate(found[:10]):
+        np.testing.assert_allclose(row["identity"], told.parameters.identity[i], atol=1e-3)
+        np.testing.assert_allclose(
+            np.reshape(row["image_from_model"], (3, 4)), told.parameters.pose[i], atol=1e-2
+        )
+        angles = [row["pitch"], row["yaw"], row["roll"]]
+        np.testing.assert_allclose(angles, np.degrees(told.euler[i]), atol=1e-2)
+        points = preset.face_model.landmarks(row["identity"], row["expression"])
+        camera = np.reshape(row["image_from_model"], (3, 4))
+        expected = points @ camera[:, :3].T + camera[:, 3]
+        np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), expected, atol=1e-2)
+        assert row["score"] is None and row["box"] == [0, 0, 120, 120]
+    assert (found[10]["width"], found[10]["box"]) == (200, [0, 0, 200, 200])
+
+
+def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
+    reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
+    schema = pq.read_schema(part_path(tmp_path, 0))
+    told = json.loads(schema.metadata[b"keras_scnn"])
+    assert told["preset"] == "mobile" and told["face_model"] == "open_face"
+    assert told["command"] == "the command" and told["keras_scnn_version"]
+    assert all(schema.field(name).metadata[b"description"] for name in schema.names)
+
+
+def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folder, capsys):
+    out = tmp_path / "out"
+    arguments = [str(photo_folder), "--out", str(out), "--workers", "1", "--meshes"]
+    assert main([*arguments, "--format", "ply"]) == 1
+    assert "4 faces of 3 photos" in capsys.readouterr().out
+    with (out / "failed.csv").open(newline="") as file:
+        listed = list(csv.reader(file))
+    reason = "no face found; it should show one at least 40 px wide"
+    assert listed == [["photo", "reason"], ["wall.png", reason]]
+    found, reconstructor = rows(out), Reconstructor.from_preset()
+    names = ["one.png", "sub/one.png", "sub/two.png", "sub/two.png"]
+    assert [row["photo"] for row in found] == names
+    assert [row["face"] for row in found] == [0, 0, 0, 1]
+    for row in found:
+        face = reconstructor(read_image(photo_folder / row["photo"]))[row["face"]]
+        np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), face.landmarks, atol=0.02)
+        np.testing.assert_allclose(row["box"], face.box.as_array(), atol=0.02)
+        assert row["score"] == pytest.approx(face.box.score)
+    meshes = {p.relative_to(out / "meshes").as_posix() for p in out.rglob("*.ply")}
+    assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in found}
+
+
+KILLED = """
+import sys
+from keras_scnn.folders.folder import reconstruct_folder
+from keras_scnn.folders.job import BatchSettings
+if __name__ == "__main__":
+    reconstruct_folder(sys.argv[1], sys.argv[2], BatchSettings(shard_photos=2), workers=2)
+"""
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for i in range(40):
+        write_image(folder / f"{i:02d}.png", data.astronaut()[:256, 80 + i : 336 + i])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLED, str(folder), str(out)]
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("faces/part-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children(run.pid)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    before = {p.name: p.stat().st_mtime_ns for p in out.glob("faces/part-*")}
+    assert 0 < len(before) < 20 and len(workers) >= 2
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers), "orphans stay"
+    (out / "faces" / ".partial-1-part-00007.parquet").write_bytes(b"half")
+    settings = BatchSettings(shard_photos=2)
+    done = reconstruct_folder(folder, out, settings, workers=1)
+    assert (done.photos, done.failed) == (40, 0)
+    after = {p.name: p.stat().st_mtime_ns for p in out.glob("faces/*")}
+    assert before.items() <= after.items() and not list(out.rglob(".partial-*"))
+    assert len(after) == 20
+    whole = reconstruct_folder(folder, tmp_path / "whole", settings, workers=1)
+    assert whole == done and whole.faces >= 40
+    same(rows(out), rows(tmp_path / "whole"))
+
+
+def children(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    return [int(word) for word in listing.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b[:900] + b"~~" + b[902:]])
+def test_a_damaged_part_is_made_again(tmp_path, crop_folder, damage, capsys):
+    reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    before, path = rows(tmp_path), part_path(tmp_path, 1)
+    path.write_bytes(damage(path.read_bytes()))
+    reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    assert f"{path}: damaged; it is made again" in capsys.readouterr().out
+    same(rows(tmp_path), before)
+
+
+def test_a_foreign_part_is_refused(tmp_path, crop_folder):
+    reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    good = part_path(tmp_path, 1).read_bytes()
+    part_path(tmp_path, 2).write_bytes(good)
+    with pytest.raises(ValueError, match=r"part-00002.parquet: not of this run"):
+        reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    pa = pytest.importorskip("pyarrow")
+    pq.write_table(pa.table({"a": [1]}), part_path(tmp_path, 2))
+    with pytest.raises(ValueError, match="not one of faces"):
+        reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    part_path(tmp_path, 2).unlink()
+    part_path(tmp_path, 9).write_bytes(good)
+    with pytest.raises(ValueError, match=r"part-00009.parquet: not of this run"):
+        reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+
+
+def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
+    out = tmp_path / "out"
+    reconstruct_folder(crop_folder, out, CROPS, workers=1)
+    preset = load_preset("mobile")
+    shifted = Whitening(preset.whitening.mean + 0.1, preset.whitening.scale)
+    save_preset(tmp_path / "other", dataclasses.replace(preset, whitening=shifted))
+    other = dataclasses.replace(CROPS, preset=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="faces of other photos or settings .*preset_digest"):
+        reconstruct_folder(crop_folder, out, other, workers=1)
+    (tmp_path / "new").mkdir()
+    write_image(tmp_path / "new" / "a.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="photos differs"):
+        reconstruct_folder(tmp_path / "new", out, CROPS, workers=1)
+
+
+def test_a_folder_without_photos_is_an_error(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    assert main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
+    assert "no photo in it (looked for .jpg" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_inside_of_the_folder_are_no_photos(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("a.PNG", "out/b.png"):
+        (tmp_path / name).touch()
+    assert list_photos(tmp_path, tmp_path / "out") == ["a.PNG"]
+
+
+def test_photos_that_all_fail_leave_empty_parts(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), "--out", str(out), "--crops", "--workers", "1"]) == 1
+    assert pq.read_table(out / "faces").num_rows == 0
+    assert "0 faces of 0 photos" in capsys.readouterr().out
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, crop_folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert main([str(crop_folder), "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'keras_scnn[batch]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a.jpg", "--crops"], "--crops works on one folder"),
+        ([".", "--draw"], "not on a folder"),
+        ([".", "--workers", "0"], "it must be 1 or more"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        main([*options, "--out", str(tmp_path)])
+    assert message in capsys.readouterr().err

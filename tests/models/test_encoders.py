@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.models import ENCODERS, build_encoder
+from keras_scnn.models.encoders import IMAGENET_MEAN_BGR
+
+# Length of the pooled feature, from the papers' tables: 1024 * alpha, 1280, 576, 960, 2048.
+FEATURES = {
+    "mobilenet_0.5": 512, "mobilenet_1.0": 1024, "mobilenet_v2": 1280, "mobilenet_v3_small": 576,
+    "mobilenet_v3_large": 960, "resnet50": 2048, "resnet50_v2": 2048,
+}  # fmt: skip
+
+
+def test_every_encoder_is_listed_here():
+    assert FEATURES.keys() == ENCODERS.keys()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_takes_120_px_crops(name):
+    encoder = build_encoder(name)
+    assert encoder.input_shape == (None, 120, 120, 3)
+    assert encoder.output_shape == (None, FEATURES[name])
+
+
+def test_the_last_layer_pools_a_feature_map():
+    encoder = build_encoder("mobilenet_0.5")
+    assert encoder.layers[-1].input.shape == (None, 3, 3, 512)  # 120 px, halved five times, cut
+
+
+def test_bytes_and_floats_are_the_same_photo():
+    encoder = build_encoder("mobilenet_0.5", input_size=32)
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    as_bytes, as_floats = (np.asarray(encoder(x)) for x in (image, image.astype(np.float32)))
+    np.testing.assert_array_equal(as_bytes, as_floats)
+
+
+def test_batch_norm_forgets_as_fast_as_asked():
+    encoder = build_encoder("mobilenet_0.5", input_size=32, batch_norm_momentum=0.8)
+    norms = [x for x in encoder.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert norms and all(norm.momentum == 0.8 for norm in norms)
+
+
+def test_resnet50_gets_caffe_preprocessing():
+    encoder = build_encoder("resnet50", input_size=32)
+    prepared = keras.Model(encoder.input, encoder.get_layer("to_caffe").output)
+    image = np.random.default_rng(1).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+    # Keras's own function for the published weights.
+    expected = keras.applications.resnet50.preprocess_input(image.copy())
+    np.testing.assert_allclose(np.asarray(prepared(image)), expected, atol=1e-3)
+    assert IMAGENET_MEAN_BGR[0] == 103.939
+
+
+def test_imagenet_weights_come_through_keras_own_loader(monkeypatch):
+    asked = []
+
+    def get_file(*args, **kwargs):
+        asked.append(str(args) + str(kwargs))
+        raise ConnectionError("no network in tests")
+
+    module = keras.src.applications.mobilenet.file_utils
+    monkeypatch.setattr(module, "get_file", get_file)
+    with pytest.raises(ConnectionError):
+        build_encoder("mobilenet_0.5", input_size=128, weights="imagenet")
+    assert "mobilenet_5_0_128_tf_no_top" in asked[0]
+
+
+def test_an_unknown_encoder_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown encoder 'vgg'; known are mobilenet_0.5"):
+        build_encoder("vgg")

@@ -1,0 +1,157 @@
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.photos.cropping import (
+    DETECTOR_SCALE,
+    DETECTOR_SHIFT,
+    FaceBox,
+    box_from_detector,
+    box_from_landmarks,
+    crop_face,
+    crop_upright,
+)
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """A photo whose red is twice its x coordinate and whose green is twice its y coordinate."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([2 * x, 2 * y, np.full_like(x, 7)], axis=-1).astype(np.uint8)
+
+
+def test_the_standard_crop_is_the_diagonal_of_the_landmark_box():
+    # A box of 30 x 40 px has the diagonal 50. Its center is the pixel coordinate (25, 40), which
+    # is 25.5, 40.5 on the scale of box edges.
+    landmarks = np.array([[10, 20], [40, 60], [25, 30]])
+    box = box_from_landmarks(landmarks, score=0.5)
+    np.testing.assert_allclose(box.as_array(), [0.5, 15.5, 50.5, 65.5])
+    assert box.score == 0.5
+
+
+def test_depth_has_no_say_in_the_box():
+    landmarks = np.random.default_rng(0).normal(60, 20, (68, 3))
+    assert box_from_landmarks(landmarks) == box_from_landmarks(landmarks[:, :2])
+
+
+def test_landmarks_fill_the_same_part_of_their_crop_wherever_the_face_is():
+    landmarks = np.random.default_rng(1).uniform(0, 50, (68, 2))
+    image = np.zeros((20, 20, 3), np.uint8)
+    places = []
+    for scale, shift in ((1.0, [0, 0]), (3.7, [210.3, -55.8])):
+        points = landmarks * scale + shift
+        crop = crop_face(image, box_from_landmarks(points), 120)
+        places.append(points @ crop.crop_from_image[:, :2].T + crop.crop_from_image[:, 2])
+    np.testing.assert_allclose(*places, atol=1e-9)
+    # The center of the landmarks' bounding box stands at the center of the crop, pixel 59.5.
+    middle = (places[0].min(axis=0) + places[0].max(axis=0)) / 2
+    np.testing.assert_allclose(middle, 59.5, atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 90, -135])
+def test_a_turned_face_upright_is_the_face_that_was_turned(degrees):
+    rng = np.random.default_rng(2)
+    image = cv2.resize(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8), (200, 200))
+    landmarks = rng.uniform([60, 50], [150, 130], (68, 2))
+    matrix = cv2.getRotationMatrix2D((99.5, 99.5), -degrees, 1)  # clockwise as seen
+    turned = cv2.warpAffine(image, matrix, (200, 200), flags=cv2.INTER_CUBIC)
+    moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+    upright = crop_upright(turned, moved, np.deg2rad(degrees), 96)
+    expected = crop_face(image, box_from_landmarks(landmarks), 96)
+    assert np.abs(upright.image.astype(int) - expected.image)[8:-8, 8:-8].max() <= 6
+    places = moved @ upright.crop_from_image[:, :2].T + upright.crop_from_image[:, 2]
+    wanted = landmarks @ expected.crop_from_image[:, :2].T + expected.crop_from_image[:, 2]
+    np.testing.assert_allclose(places, wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "message"),
+    [
+        (np.zeros((68, 4)), "shape"),
+        (np.zeros((2, 68, 2)), "shape"),
+        (np.zeros((68, 2)), "x1 > x0"),
+        (np.full((68, 2), np.nan), "finite"),
+    ],
+)
+def test_landmarks_without_a_box_are_refused(landmarks, message):
+    with pytest.raises(ValueError, match=message):
+        box_from_landmarks(landmarks)
+
+
+@pytest.mark.parametrize("edges", [(0, 0, 0, 5), (0, 0, 5, -1), (0, 0, np.inf, 5)])
+def test_an_empty_or_endless_box_is_refused(edges):
+    with pytest.raises(ValueError, match="x1 > x0"):
+        FaceBox(*edges)
+
+
+def test_a_box_of_the_crops_size_copies_pixels():
+    image = np.random.default_rng(2).integers(0, 256, (50, 60, 3), np.uint8)
+    crop = crop_face(image, FaceBox(13, 7, 33, 27), 20)
+    np.testing.assert_array_equal(crop.image, image[7:27, 13:33])
+    np.testing.assert_allclose(crop.crop_from_image, [[1, 0, -13], [0, 1, -7]])
+
+
+@pytest.mark.parametrize("side", [10.0, 20.0, 30.0, 33.7, 50.0, 61.3, 90.0, 105.5])
+def test_every_pixel_shows_the_place_that_the_transform_names(side):
+    crop = crop_face(ramp(126, 122), FaceBox.square((60.2, 62.6), side), 20)
+    scale = crop.crop_from_image[0, 0]
+    assert scale == pytest.approx(20 / side)
+    y, x = np.mgrid[:20, :20]
+    place = (np.stack([x, y], axis=-1) - crop.crop_from_image[:, 2]) / scale
+    # A linear ramp stays itself under averaging of blocks (whole numbers, since its slope is 2)
+    # and under bilinear sampling, which OpenCV does in steps of 1/32 of a pixel.
+    error = crop.image[..., :2] - 2 * place
+    assert np.abs(error).max() < 0.5 + 2 * max(1, side / 20) / 32 + 1e-6
+
+
+def test_fine_patterns_become_gray_instead_of_aliasing():
+    board = np.indices((400, 400)).sum(axis=0) % 2 * 255
+    image = np.repeat(board[..., None], 3, axis=-1).astype(np.uint8)
+    crop = crop_face(image, FaceBox(20.3, 20.3, 380.3, 380.3), 60).image
+    # Bilinear sampling alone would show stripes from 0 to 255.
+    assert np.abs(crop.astype(float) - 127.5).max() < 20
+
+
+def test_what_is_outside_of_the_photo_is_black():
+    image = np.full((40, 40, 3), 200, np.uint8)
+    crop = crop_face(image, FaceBox(-40, -40, 40, 40), 80).image
+    assert (crop[:39] == 0).all() and (crop[:, :39] == 0).all()
+    assert (crop[40:, 40:] == 200).all()
+
+
+@pytest.mark.parametrize("start", [-500, 500])
+def test_a_box_far_from_the_photo_gives_a_black_crop(start):
+    box = FaceBox.square((start, start), 90)
+    assert not crop_face(np.full((30, 30, 3), 255, np.uint8), box, 24).image.any()
+
+
+@pytest.mark.parametrize(
+    ("image", "box", "message"),
+    [
+        (np.zeros((5, 5), np.uint8), FaceBox(0, 0, 5, 5), "RGB"),
+        (np.zeros((5, 5, 3)), FaceBox(0, 0, 5, 5), "uint8"),
+        (np.zeros((0, 5, 3), np.uint8), FaceBox(0, 0, 5, 5), "shape"),
+        (np.zeros((5, 5, 3), np.uint8), FaceBox(0, 0, 5, 7), "square"),
+    ],
+)
+def test_what_cannot_be_cropped_is_refused(image, box, message):
+    with pytest.raises(ValueError, match=message):
+        crop_face(image, box)
+
+
+def test_the_detectors_box_is_moved_down_and_enlarged():
+    box = box_from_detector(np.array([100, 50, 200, 150]), 0.9)
+    assert box.width == pytest.approx(100 * DETECTOR_SCALE)
+    assert (box.x0 + box.x1) / 2 == pytest.approx(150)
+    assert (box.y0 + box.y1) / 2 == pytest.approx(100 + 100 * DETECTOR_SHIFT)
+    assert box.score == 0.9
+
+
+def test_the_crops_of_aflw_are_standard_crops(shared_data):
+    with np.load(shared_data / "aflw" / "labels.npz", allow_pickle=False) as labels:
+        landmarks = labels["teacher_landmarks68"][::40]
+    boxes = np.array([box_from_landmarks(points).as_array() for points in landmarks])
+    # Their own margin makes these crops about 5 % wider than the landmarks' diagonal.
+    sides = boxes[:, 2] - boxes[:, 0]
+    assert np.median(sides) == pytest.approx(120, rel=0.08)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    np.testing.assert_allclose(np.median(centers, axis=0), 60, atol=2)

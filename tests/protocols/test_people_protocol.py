@@ -1,0 +1,242 @@
+import dataclasses
+import json
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.data.sources.photo_lists import people_photos
+from keras_scnn.evaluate import main
+from keras_scnn.evaluation.calibration import probability
+from keras_scnn.models import Preset, build_branch, save_preset
+from keras_scnn.parameters import ParameterLayout
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.photos.detection import LargestFace
+from keras_scnn.protocols.people import (
+    evaluate_pairs,
+    evaluate_people,
+    measure_photos,
+)
+
+SIZE, PEOPLE, PHOTOS = 32, 12, 4
+
+
+def color_preset(model, whitening, feature_size) -> Preset:
+    """A network that sees nothing but the mean color of the crop."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    color = keras.layers.Rescaling(1 / 255)(keras.layers.GlobalAveragePooling2D()(image))
+    encoder = keras.Model(image, color, name="encoder")
+    layout = ParameterLayout(model.n_identity, model.n_expression)
+    branch = build_branch(encoder, layout, feature_size=feature_size)
+    kernel = np.zeros((3, layout.size))
+    kernel[:, layout.identity] = np.random.default_rng(0).normal(0, 3, (3, model.n_identity))
+    branch.get_layer("parameters").kernel.assign(kernel)
+    return Preset(branch, model, whitening, "mobilenet_0.5")
+
+
+@pytest.fixture
+def preset(tiny_face_model, tiny_whitening) -> Preset:
+    return color_preset(tiny_face_model, tiny_whitening, feature_size=4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """12 people of one color each, 4 photos a person, named as LFW names them."""
+    rng = np.random.default_rng(1)
+    colors = np.array([[r, g, 60] for r in (40, 120, 200) for g in (30, 90, 150, 210)])
+    for i, color in enumerate(colors):
+        name = f"p{i:02d}"
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for k in range(1, PHOTOS + 1):
+            photo = np.clip(color + rng.normal(0, 3, (48, 48, 3)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "people" / name / f"{name}_{k:04d}.png"), photo)
+    return tmp_path / "people"
+
+
+@pytest.fixture
+def pairs_file(folder, tmp_path):
+    """10 folds of 6 pairs of each kind."""
+    rng = np.random.default_rng(2)
+    lines = ["10\t6"]
+    for _ in range(10):
+        for _ in range(6):
+            i, (a, b) = rng.integers(PEOPLE), rng.choice(PHOTOS, 2, replace=False) + 1
+            lines.append(f"p{i:02d}\t{a}\t{b}")
+        for _ in range(6):
+            i, j = rng.choice(PEOPLE, 2, replace=False)
+            a, b = rng.integers(1, PHOTOS + 1, 2)
+            lines.append(f"p{i:02d}\t{a}\tp{j:02d}\t{b}")
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path / "pairs.txt"
+
+
+def middle(image) -> FaceBox:
+    return FaceBox(4, 4, 44, 44)
+
+
+def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
+    plain = evaluate_people(preset, folder, middle, resamples=0)
+    assert plain.scaled_shape_verification is None
+    scatter = 9 * np.eye(preset.face_model.n_identity)  # alike in all directions: the same order
+    found = evaluate_people(
+        dataclasses.replace(preset, shape_scatter=scatter), folder, middle, resamples=0
+    )
+    assert found.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
+    assert found.scaled_shape_ratio == pytest.approx(plain.shape_ratio)
+    assert set(found.calibration) >= {"shape", "scaled_shape", "feature", "both"}
+    assert set(found.curves["roc"]) == {"shape", "scaled_shape", "feature"}
+
+
+def test_people_who_are_easily_told_apart_are_told_apart(preset, folder):
+    found = evaluate_people(preset, folder, middle, resamples=20)
+    for kind in ("shape", "feature"):
+        told = getattr(found, f"{kind}_verification")
+        assert told.accuracy_percent == 100, kind
+        assert told.n_pairs == 2 * PEOPLE * 6  # 6 pairs of 4 photos, and as many of two people
+        assert getattr(found, f"{kind}_retrieval").rank1_percent == 100
+        assert getattr(found, f"{kind}_ratio") < 0.3
+    assert found.left_out == ()
+    assert found.intervals["shape_verification.accuracy_percent"] == (100, 100)
+
+
+def test_people_who_look_alike_are_not(preset, folder):
+    rng = np.random.default_rng(0)
+    for path in people_photos(folder).paths:
+        cv2.imwrite(str(path), np.full((48, 48, 3), rng.integers(50, 200, 3), np.uint8))
+    found = evaluate_people(preset, folder, middle, resamples=200)
+    low, high = found.intervals["shape_verification.auc"]
+    assert low < 0.5 < high
+    assert low < found.shape_verification.auc < high
+
+
+def test_a_network_without_features_is_judged_by_shape(tiny_face_model, tiny_whitening, folder):
+    found = evaluate_people(color_preset(tiny_face_model, tiny_whitening, 0), folder, middle, 9)
+    assert found.shape_verification.accuracy_percent == 100
+    assert found.feature_verification is None
+    assert found.feature_retrieval is None
+
+
+def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
+    found = evaluate_pairs(preset, pairs_file, folder, middle, resamples=20)
+    assert found.shape_verification.accuracy_percent == 100
+    assert found.shape_verification.n_pairs == 120
+    assert found.shape_retrieval is None
+    assert any("10 folds of the file" in note for note in found.notes)
+
+
+def test_what_cannot_be_measured_is_listed_and_the_rest_is_measured(preset, folder, pairs_file):
+    (folder / "p00" / "p00_0001.png").write_text("no photo")
+    for path in (folder / "p01").iterdir():
+        path.unlink()
+
+    def blind_to_p02(image):
+        if np.allclose(image.mean(axis=(0, 1)), [60, 150, 40], atol=5):
+            raise ValueError("no face found")
+        return middle(image)
+
+    found = evaluate_pairs(preset, pairs_file, folder, blind_to_p02, resamples=5)
+    assert found.shape_verification.n_pairs < 120
+    reasons = "\n".join(found.left_out)
+    assert "p00_0001.png: not a readable image" in reasons
+    assert "p01_0001.jpg: no such photo" in reasons
+    assert "p02_0002.png: no face found" in reasons
+
+
+def test_too_little_to_measure_is_an_error(preset, folder, pairs_file):
+    def blind(image):
+        raise ValueError("no face found")
+
+    with pytest.raises(
+        ValueError, match="none of 48 photos can be measured.*p00_0001.png: no face"
+    ):
+        evaluate_people(preset, folder, blind)
+    (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
+    with pytest.raises(ValueError, match="1 pairs of one person and 1 of two"):
+        evaluate_pairs(preset, folder.parent / "few.txt", folder, middle)
+
+
+def test_the_largest_face_is_the_one_that_a_photo_is_of():
+    class Finds:
+        def __init__(self, *sides):
+            self.sides = sides
+
+        def detect(self, image):
+            return [FaceBox.square([50, 50], side) for side in self.sides]
+
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert LargestFace(Finds(20, 60, 30), Finds())(image).width == 60
+    assert LargestFace(Finds(), Finds(25))(image).width == 25
+    with pytest.raises(ValueError, match="no face found"):
+        LargestFace(Finds(), Finds())(image)
+
+
+def test_the_command_knows_people_and_pairs(
+    preset, folder, pairs_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.protocols.people.LargestFace", lambda: middle)
+    out = ["--out", str(tmp_path / "out"), "--resamples", "9"]
+    for arguments in (
+        ["--data", str(folder)],
+        ["--data", str(folder), "--people"],
+        ["--data", str(pairs_file), "--photos", str(folder)],
+    ):
+        assert main(["a/run", *arguments, *out]) == 0
+        assert "EER" in capsys.readouterr().out
+    for name in ("run-people.json", "run-people-curves.png", "run-pairs.json"):
+        assert (tmp_path / "out" / name).is_file()
+    assert main(["run", "--data", str(pairs_file), *out]) == 2
+    assert "needs --photos" in capsys.readouterr().err
+
+
+def test_calibrated_probabilities_are_stored_in_the_preset(
+    preset, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.protocols.people.LargestFace", lambda: middle)
+    save_preset(tmp_path / "run", dataclasses.replace(preset, metadata={"seed": 3}))
+    command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--resamples", "0"]
+    weights = (tmp_path / "run" / "weights.npz").read_bytes()
+    assert main([str(tmp_path / "run"), *command]) == 0
+    settings = json.loads((tmp_path / "run" / "preset.json").read_text())
+    assert settings["metadata"] == {"seed": 3}  # nothing is stored without being asked for
+    assert main([str(tmp_path / "run"), *command, "--calibrate"]) == 0
+    settings = json.loads((tmp_path / "run" / "preset.json").read_text())
+    stored = settings["metadata"]["verification"]
+    assert settings["metadata"]["seed"] == 3
+    assert (stored["data"], stored["people"]) == ("people", PEOPLE)
+    assert stored["pairs"] == 2 * PEOPLE * 6
+    results = json.loads((tmp_path / "out" / "run-people.json").read_text())
+    assert stored == results["calibration"] | {"data": "people"}
+    for kind, near, far in (("shape", 0, 50), ("feature", 1, -1), ("both", (0, 1), (50, -1))):
+        assert probability(stored[kind], near) > 0.7, kind
+        assert probability(stored[kind], far) < 0.01, kind
+    assert (tmp_path / "run" / "weights.npz").read_bytes() == weights
+    assert "expected calibration error" in capsys.readouterr().out
+
+
+def test_a_preset_of_the_package_is_not_written_into(folder, tmp_path, capsys):
+    command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--calibrate"]
+    assert main(["aflw-mobilenet-0.5", *command]) == 2
+    assert "must be the path of its folder" in capsys.readouterr().err
+    photos = tmp_path / "aflw2000"
+    photos.mkdir()
+    (photos / "a.mat").touch()
+    save_to = tmp_path / "run"
+    save_to.mkdir()
+    assert main([str(save_to), "--data", str(photos), "--calibrate"]) == 2
+    assert "several photos of each person" in capsys.readouterr().err
+
+
+def test_faces_of_real_people_are_found_and_measured(shared_data):
+    from keras_scnn.models import load_preset
+
+    preset = load_preset("aflw-mobilenet-0.5")
+    people = sorted((shared_data / "celeba-people").iterdir())[-6:]
+    paths = tuple(path for person in people for path in sorted(person.iterdir())[:4])
+    measured = measure_photos(preset, paths)
+    assert len(measured.kept) >= len(paths) - 1
+    assert measured.identity.shape == (len(measured.kept), preset.layout.n_identity)
+    assert np.isfinite(measured.identity).all()

@@ -1,0 +1,241 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_scnn.data.records import load_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_records
+from keras_scnn.geometry.camera import compose
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.io import write_image
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.person import (
+    fit_person,
+    fuse,
+    others_center,
+    person_weights,
+    quality,
+    with_identity,
+)
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.shape_distance import shape_coordinates
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(6)
+
+
+def face_of(model, identity, yaw=0.0, width=120.0, score=0.9, features=None) -> Reconstruction:
+    pose = compose(rotation_from_euler(np.deg2rad([5.0, yaw, 3.0])), 0.5, np.array([90.0, 80, 0]))
+    expression = np.random.default_rng(1).uniform(0, 0.3, model.n_expression)
+    box = FaceBox.square((90, 80), width, score)
+    return Reconstruction(model, FaceParameters(pose, identity, expression), box, features)
+
+
+def test_equal_worth_gives_the_mean_where_all_agree(rng):
+    vectors = np.eye(6)  # all pairs equally far apart
+    found = fuse(vectors, np.ones(6))
+    np.testing.assert_allclose(found.weights, 1 / 6)
+    np.testing.assert_allclose(found.center, 1 / 6)
+    np.testing.assert_allclose(found.distance, np.sqrt(1 + 1 / 5))  # from the mean of five others
+
+
+def test_the_others_center_is_that_of_a_slow_loop(rng):
+    vectors, weights = rng.normal(size=(7, 3)), rng.random(7)
+    for i, found in enumerate(others_center(vectors, weights)):
+        rest = np.arange(7) != i
+        np.testing.assert_allclose(found, np.average(vectors[rest], axis=0, weights=weights[rest]))
+    np.testing.assert_array_equal(others_center(vectors[:1], weights[:1]), vectors[:1])
+
+
+def test_a_measurement_that_disagrees_counts_less(rng):
+    vectors = rng.normal(size=(9, 4))
+    vectors[0] += 20
+    found = fuse(vectors, np.ones(9))
+    assert found.weights[0] < 0.2 / 9
+    assert np.linalg.norm(found.center) < 0.3 * np.linalg.norm(vectors.mean(axis=0))
+    assert found.distance.argmax() == 0
+
+
+def test_those_that_agree_exactly_outvote_the_rest():
+    found = fuse(np.array([[0.0], [0], [0], [7]]), np.ones(4))
+    np.testing.assert_allclose(found.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-12)
+    found = fuse(np.array([[0.0], [0], [0], [7]]), np.array([0.0, 0, 0, 2]))
+    np.testing.assert_allclose(found.weights, [0, 0, 0, 1])
+
+
+def test_the_order_does_not_matter_and_the_frame_neither(rng):
+    vectors, worth = rng.normal(size=(8, 3)), rng.random(8) + 0.1
+    found, order = fuse(vectors, worth), rng.permutation(8)
+    turned = fuse(vectors[order] @ rotation_from_euler(np.array([0.3, 1, 2])) + 5, worth[order])
+    np.testing.assert_allclose(turned.weights, found.weights[order], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "worth", "message"),
+    [
+        ((0, 3), [], "n above 0"),
+        ((2, 3), [1.0], "shapes"),
+        ((2, 3), [0.0, 0.0], "positive sum"),
+        ((2, 3), [1.0, -1.0], "at least 0"),
+    ],
+)
+def test_what_cannot_be_fused(shape, worth, message):
+    with pytest.raises(ValueError, match=message):
+        fuse(np.zeros(shape), worth)
+
+
+def test_worth_falls_with_yaw_and_rises_with_size_and_score(tiny_face_model):
+    def of(**how):
+        return quality(face_of(tiny_face_model, np.zeros(6), **how))
+
+    assert of(yaw=55) / of() == pytest.approx(0.5, rel=1e-3)  # by the formula
+    assert of(yaw=-55) == pytest.approx(of(yaw=55), rel=1e-6)
+    assert of(score=0.8) / of(score=0.9) == pytest.approx(np.exp(-0.6))
+    assert of(width=25) / of(width=1e6) == pytest.approx(0.5)
+
+
+def test_a_stranger_is_found_by_shape_or_by_features(tiny_face_model, rng):
+    shapes = rng.normal(0, 0.1, (8, 6))
+    shapes[3] += 4
+    weights, reasons = person_weights([face_of(tiny_face_model, shape) for shape in shapes])
+    assert list(reasons) == [3]
+    assert "shape" in reasons[3]
+    assert "mm" in reasons[3]
+    assert weights[3] == 0
+    assert weights.sum() == pytest.approx(1)
+
+    directions = np.eye(10)[0] + rng.normal(0, 0.1, (8, 10))
+    directions[5] = np.eye(10)[1]
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    alike = [
+        face_of(tiny_face_model, s, features=f) for s, f in zip(shapes * 0, directions, strict=True)
+    ]
+    weights, reasons = person_weights(alike)
+    assert list(reasons) == [5]
+    assert "feature" in reasons[5]
+
+
+def test_of_two_photos_nobody_knows_which_is_the_strangers(tiny_face_model):
+    faces = [face_of(tiny_face_model, np.full(6, value)) for value in (0.0, 5.0)]
+    weights, reasons = person_weights(faces)
+    assert reasons == {}
+    np.testing.assert_allclose(weights, 0.5)
+
+
+def test_a_bad_photo_is_not_taken_for_a_stranger(tiny_face_model, rng):
+    shapes = rng.normal(0, 0.2, (9, 6))
+    shapes[0] += 0.7
+    good, small = ([face_of(tiny_face_model, s, width=w) for s in shapes] for w in (120, 120))
+    small[0] = face_of(tiny_face_model, shapes[0], width=12)
+    assert list(person_weights(good)[1]) == [0]
+    weights, reasons = person_weights(small)
+    assert reasons == {}
+    assert weights[0] < 0.5 / 9
+
+
+def test_the_same_identity_changes_nothing(open_face, rng):
+    face = face_of(open_face, rng.normal(0, 1, open_face.n_identity), yaw=20)
+    again = with_identity(face, face.parameters.identity)
+    np.testing.assert_allclose(again.landmarks, face.landmarks, atol=0.01)
+    np.testing.assert_allclose(again.parameters.expression, face.parameters.expression, atol=0.01)
+    np.testing.assert_allclose(again.euler_degrees, face.euler_degrees, atol=0.05)
+
+
+def test_pose_and_expression_follow_the_landmarks(open_face, rng):
+    identity = rng.normal(0, 1, open_face.n_identity)
+    face = face_of(open_face, identity, yaw=-30)
+    other = identity + rng.normal(0, 0.7, open_face.n_identity)
+    parameters = dataclasses.replace(face.parameters, identity=other)
+    before = dataclasses.replace(face, parameters=parameters)
+    after = with_identity(face, other)
+    miss = [
+        np.linalg.norm((f.landmarks - face.landmarks)[:, :2], axis=1).mean()
+        for f in (before, after)
+    ]
+    assert miss[1] < 0.75 * miss[0]
+    np.testing.assert_array_equal(after.parameters.identity, other)
+    low, high = open_face.expression_bounds.T
+    assert (after.parameters.expression >= low).all()
+    assert (after.parameters.expression <= high).all()
+
+
+def test_a_fused_person_has_one_face_in_all_photos(tiny_face_model, rng, tmp_path):
+    known = {}
+    for i in range(6):
+        image = np.full((9, 9, 3), i, np.uint8)
+        known[i] = face_of(tiny_face_model, rng.normal(0, 0.1, 6), yaw=10 * i)
+        write_image(tmp_path / f"{i}.png", image)
+    known[2] = face_of(tiny_face_model, np.full(6, 4.0))
+
+    def reconstruct(image):
+        if image[0, 0, 0] not in known:
+            raise ValueError("no face found")
+        return known[image[0, 0, 0]]
+
+    photos = [np.full((9, 9, 3), 99, np.uint8), *(tmp_path / f"{i}.png" for i in range(7))]
+    found = fit_person(photos, reconstruct)
+    assert set(found.left_out) == {0, 7}
+    assert found.left_out[0] == "no face found"
+    assert "6.png: no such photo" in found.left_out[7]
+    assert list(found.outliers) == [3]
+    np.testing.assert_array_equal(found.weights == 0, [i in (0, 3, 7) for i in range(8)])
+    assert found.weights.sum() == pytest.approx(1)
+    expected = sum(found.weights[i + 1] * known[i].parameters.identity for i in range(6))
+    np.testing.assert_allclose(found.identity, expected)
+    for i, face in enumerate(found.faces):
+        assert (face is None) == (i in (0, 3, 7))
+        if face is not None:
+            np.testing.assert_array_equal(face.neutral_vertices, found.neutral_vertices)
+            assert face.box == known[i - 1].box
+    assert found.features is None
+
+
+def test_no_photo_with_a_face_is_an_error():
+    def blind(image):
+        raise ValueError("no face found")
+
+    with pytest.raises(ValueError, match="none of 2 photos shows a face; the first: no face"):
+        fit_person([np.zeros((9, 9, 3), np.uint8)] * 2, blind)
+    with pytest.raises(ValueError, match="none of 0 photos"):
+        fit_person([], blind)
+
+
+@pytest.fixture(scope="module")
+def reconstructor() -> Reconstructor:
+    return Reconstructor.from_preset()
+
+
+def test_photos_of_an_astronaut_give_one_astronaut(reconstructor):
+    photo = np.ascontiguousarray(data.astronaut())
+    small = np.ascontiguousarray(photo[::3, ::3])
+    found = reconstructor.fit_person([photo, np.zeros_like(photo), small])
+    assert list(found.left_out) == [1]
+    assert found.weights[0] > found.weights[2] > 0.05  # the small one counts less
+    own = reconstructor.largest(photo)
+    shift = np.linalg.norm((own.landmarks - found.faces[0].landmarks)[:, :2], axis=1).mean()
+    assert shift < 0.02 * own.box.width
+    assert found.neutral_vertices.shape == own.neutral_vertices.shape
+
+
+def test_two_halves_of_a_synthetic_persons_photos_agree_more_than_the_photos(
+    reconstructor, open_face, tmp_path
+):
+    render_records(SyntheticConfig(people=1, photos=12, yaw_degrees=30), tmp_path, workers=1)
+    whole = FaceBox(0, 0, 120, 120)
+    faces = [
+        reconstructor.reconstruct_boxes(np.asarray(image), [whole], passes=1)[0]
+        for image in load_records(tmp_path).images
+    ]
+    halves = faces[::2], faces[1::2]
+    own = [np.stack([face.parameters.identity for face in half]) for half in halves]
+    fused = [person_weights(half)[0] @ identity for half, identity in zip(halves, own, strict=True)]
+    distance, single = (
+        np.linalg.norm(shape_coordinates(open_face, one - two), axis=-1).mean()
+        for one, two in (fused, (own[0][:, None], own[1]))
+    )
+    assert distance < 0.7 * single

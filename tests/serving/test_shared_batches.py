@@ -1,0 +1,64 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from keras_scnn.serving.shared_batches import SharedBatches
+
+
+class Doubling:
+    """A network that remembers its batches; the first one lasts until ``go`` is set."""
+
+    def __init__(self):
+        self.sizes, self.go = [], threading.Event()
+
+    def __call__(self, crops):
+        self.sizes.append(len(crops))
+        if len(self.sizes) == 1:
+            assert self.go.wait(10)
+        if (crops < 0).any():
+            raise ValueError("negative")
+        return {"twice": crops * 2, "first": crops[:, 0]}
+
+
+def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
+    network = Doubling()
+    shared = SharedBatches(network, most=64, wait_s=0.05)
+    asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(shared, one) for one in asked]
+        while shared._asked.qsize() + len(network.sizes) < 1:
+            pass
+        network.go.set()
+        for one, answer in zip(asked, answers, strict=True):
+            np.testing.assert_array_equal(answer.result(10)["twice"], one * 2)
+            np.testing.assert_array_equal(answer.result(10)["first"], one[:, 0])
+    assert sum(network.sizes) == sum(map(len, asked)) and len(network.sizes) < 20
+    shared.close()
+
+
+def test_an_error_reaches_the_caller_and_the_thread_goes_on():
+    network = Doubling()
+    network.go.set()
+    shared = SharedBatches(network)
+    with pytest.raises(ValueError, match="negative"):
+        shared(np.full((2, 3), -1.0))
+    assert shared(np.ones((2, 3)))["twice"].shape == (2, 3)
+    shared.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        shared(np.ones((2, 3)))
+
+
+def test_close_answers_what_was_asked():
+    network = Doubling()
+    shared = SharedBatches(network, most=1)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(shared, np.full((1, 2), i)) for i in range(3)]
+        while shared._asked.qsize() < 2:
+            pass
+        closing = pool.submit(shared.close)
+        network.go.set()
+        closing.result(10)
+        for i, answer in enumerate(answers):
+            assert answer.result(10)["first"].tolist() == [2 * i / 2]

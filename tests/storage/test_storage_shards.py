@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from keras_scnn.storage.shards import claim_folder, digest, run_shards
+
+
+class Failing:
+    def make(self, number, names):
+        if number == 2:
+            raise ValueError(f"shard {number} of {names}")
+        return len(names)
+
+
+def test_a_folder_is_claimed_once_for_one_plan(tmp_path):
+    claim_folder(tmp_path / "a", {"x": (1, 2), "preset": "one"}, "things")
+    claim_folder(tmp_path / "a", {"x": [1, 2], "preset": "one"}, "things")
+    with pytest.raises(ValueError, match=r"holds things of other .*preset: 'one' there, 'two' now"):
+        claim_folder(tmp_path / "a", {"x": [1, 2], "preset": "two"}, "things")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["preset"] == "one"
+
+
+def test_a_run_that_was_killed_before_it_had_a_plan_starts_again(tmp_path):
+    (tmp_path / ".partial-17-plan.json").write_text("{")
+    claim_folder(tmp_path, {"x": 1}, "things")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[[1]]"])
+def test_a_damaged_plan_is_named(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match=r"plan.json: damaged"):
+        claim_folder(tmp_path, {"x": 1}, "things")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(ValueError, match="is not empty, and holds no things"):
+        claim_folder(tmp_path, {}, "things")
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_a_shard_that_fails_ends_the_run_after_those_before_it():
+    done = []
+    with pytest.raises(ValueError, match="shard 2"):
+        done.extend(run_shards(Failing(), {0: ["a"], 2: ["b"], 3: ["c"]}, workers=1))
+    assert not done or done == [(0, 1)]
+    assert list(run_shards(Failing(), {0: ["a", "b"], 3: []}, workers=1)) == [(0, 2), (3, 0)]

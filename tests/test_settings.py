@@ -1,0 +1,99 @@
+import argparse
+from dataclasses import dataclass, field
+
+import pytest
+
+from keras_scnn.settings import add_options, configuration, from_options, read_yaml
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int = 10
+    learning_rate: float = field(default=0.5, metadata={"help": "how fast, 100 % at most"})
+    name: str = "x"
+    flip: bool = True
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; it must be 1 or more")
+
+
+def parsed(*arguments: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Settings)
+    return from_options(Settings, parser.parse_args(arguments))
+
+
+def test_without_arguments_the_defaults_hold():
+    assert parsed() == Settings()
+
+
+def test_each_type_is_read_from_the_command_line():
+    found = parsed("--steps", "3", "--learning-rate", "1e-3", "--name", "y", "--flip", "no")
+    assert found == Settings(3, 1e-3, "y", False)
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("steps: 3\nlearning_rate: 2\n")
+    assert parsed("--config", str(path), "--steps", "4") == Settings(4, 2.0)
+
+
+def test_a_float_may_be_written_as_an_int_or_with_an_exponent(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("learning_rate: 1e-3\n")  # text to YAML 1.1
+    assert parsed("--config", str(path)).learning_rate == 0.001
+    assert type(configuration(Settings, {"learning_rate": 2}).learning_rate) is float
+
+
+def test_an_unknown_key_is_named_with_the_known_ones(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("step: 3\n")
+    message = r"run\.yaml: unknown key 'step'; known are steps, learning_rate, name, flip"
+    with pytest.raises(ValueError, match=message):
+        parsed("--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 2.5}, r"steps is 2.5 \(float\); it must be int"),
+        ({"steps": True}, r"steps is True \(bool\); it must be int"),
+        ({"flip": 1}, r"flip is 1 \(int\); it must be bool"),
+        ({"name": None}, r"name is None \(NoneType\); it must be str"),
+        ({"learning_rate": "fast"}, r"learning_rate is 'fast' \(str\); it must be float"),
+        ({"steps": 0}, "the file: steps is 0; it must be 1 or more"),
+    ],
+)
+def test_a_wrong_value_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        configuration(Settings, values, "the file")
+
+
+def test_a_wrong_type_on_the_command_line_ends_with_usage(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--steps", "many")
+    assert "argument --steps: invalid int value: 'many'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parsed("--flip", "maybe")
+    assert "'maybe' is not one of true, yes, false, no" in capsys.readouterr().err
+
+
+def test_help_survives_a_percent_sign(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    assert "100 % at most" in capsys.readouterr().out
+
+
+def test_files_that_are_no_settings_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_yaml(tmp_path / "nowhere.yaml")
+    path = tmp_path / "run.yaml"
+    path.write_text("- 1\n- 2\n")
+    with pytest.raises(ValueError, match="not list"):
+        read_yaml(path)
+    path.write_text("a: [1")
+    with pytest.raises(ValueError, match="not a YAML file"):
+        read_yaml(path)
+    path.write_text("")
+    assert read_yaml(path) == {}

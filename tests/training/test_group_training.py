@@ -1,0 +1,211 @@
+"""Training on groups, with a teacher: the command, the labels, the recipes."""
+
+import csv
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.data.records import load_records, save_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.face_models import load_face_model
+from keras_scnn.models import load_preset
+from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.train import main, parse
+from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, find_records, recipe_path
+from keras_scnn.training.groups import build_groups, teach
+from keras_scnn.training.run import take_over, train
+
+pytest.importorskip("tensorflow")
+
+SIZE, PEOPLE, PHOTOS, TEACHER = 32, 8, 4, 3
+TINY = dict(
+    batches="groups",
+    group_people=2,
+    group_photos=2,
+    single_photos=3,
+    held_out=2,
+    feature_size=8,
+    feature_channels=4,
+    embedding_weight=1.0,
+    likeness_weight=1.0,
+    shape_likeness_weight=1.0,
+    depth_weight=0.3,
+    teacher_share=0.5,
+    augmentation=1.0,
+    augment_on="host",
+    optimizer="adamw",
+    weight_average=0.9,
+    warmup=1,
+    minutes=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Renderings of eight people, with an embedding that differs from person to person."""
+    folder = tmp_path_factory.mktemp("records")
+    config = SyntheticConfig(people=PEOPLE, photos=PHOTOS, size=SIZE)
+    records = load_or_render(config, tmp_path_factory.mktemp("cache"))
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(PEOPLE, TEACHER))[records.identity]
+    embedding = embedding + 0.1 * rng.normal(size=(len(records), TEACHER))
+    embedding[0] = np.nan  # one photo in which the teacher saw nobody
+    save_records(
+        folder / "one", dataclasses.replace(records, embedding=embedding.astype(np.float32))
+    )
+    return str(folder / "one")
+
+
+def load_or_render(config, cache):
+    records = cached_records(config, cache)
+    arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
+    return dataclasses.replace(records, **arrays)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data):
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return folder, train(TrainConfig(run=str(folder), data=data, steps=2, **TINY))
+
+
+def test_a_run_on_groups_ends_with_measures_curves_and_a_preset(run):
+    folder, results = run
+    assert results.shape.n_faces == 2 * PHOTOS
+    with (folder / "curves.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    names = ("landmarks", "shape", "features", "embedding", "feature_likeness", "shape_likeness")
+    for name in (*(f"{n}_loss" for n in names), "shape_size", "shape_explained", "shape_relative"):
+        assert np.isfinite(float(row[name])), name
+    assert (folder / "curves.png").stat().st_size > 1000
+    preset = load_preset(folder)
+    assert (preset.feature_channels, preset.feature_size) == (4, 8)
+
+
+def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
+    """Also when a finished run is opened again: its checkpoint holds the weights themselves."""
+    folder, _ = run
+    image = np.full((1, SIZE, SIZE, 3), 99, np.float32)
+    before = np.asarray(load_preset(folder).branch(image)["parameters"])
+    train(TrainConfig(run=str(folder), data=data, steps=2, **TINY))
+    after = np.asarray(load_preset(folder).branch(image)["parameters"])
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+
+def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
+    """And the teacher's embedding is known from the start: its layer is solved for."""
+    settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
+    first = TrainConfig(run=str(tmp_path / "first"), data=data, steps=1, **settings)
+    train(first)
+    preset = load_preset(tmp_path / "first")
+    assert preset.has_identity_encoder
+    second = {"run": str(tmp_path / "second"), "start": first.run, "start_with": "network"}
+    train(dataclasses.replace(first, learning_rate=1e-9, weight_average=0.0, **second))
+    records = load_records(data)
+    images = np.asarray(records.images[:4], np.float32)
+    told, before = (
+        np.asarray(p.branch(images)["features"]) for p in (load_preset(tmp_path / "second"), preset)
+    )
+    np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
+
+
+def test_a_network_may_start_with_its_shape_solved_anew(data, run):
+    """Pose, expression and features stay those of the start."""
+    features = {"feature_size": 8}
+    config = TrainConfig(data=data, start=str(run[0]), start_with="shape", **TINY | features)
+    mixture = find_records(config)
+    model = mixture.annotated(load_face_model(config.face_model))
+    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
+    whitening = Whitening.from_samples(mixture.records.parameters[seen])
+    network = build_groups(config, mixture, model, whitening)
+    take_over(config, network, mixture.records, seen, whitening)
+    images = np.asarray(mixture.records.images[seen], np.float32)
+    told, before = network.get_layer("branch")(images), load_preset(run[0]).core(images)
+    told, before = (
+        space.unwhiten(np.asarray(out["parameters"]))
+        for space, out in ((whitening, told), (load_preset(run[0]).whitening, before))
+    )
+    identity = ParameterLayout(model.n_identity, model.n_expression).identity
+    changed = np.abs(told - before).max(axis=0) > 1e-2 * np.abs(before).max(axis=0) + 1e-3
+    assert changed[identity].mean() > 0.9
+    assert not np.delete(changed, np.r_[identity]).any()
+    wanted = mixture.records.parameters[seen][:, identity]
+    errors = [np.abs(one[:, identity] - wanted).mean() for one in (told, before)]
+    assert errors[0] < errors[1]
+
+
+def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
+    keras.utils.set_random_seed(0)
+    config = TrainConfig(data=data, start=str(run[0]), **{**TINY, "feature_size": TEACHER})
+    mixture = find_records(config)
+    model = mixture.annotated(load_face_model(config.face_model))
+    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
+    mixture = teach(config, mixture, model, seen)
+    whitening = Whitening.from_samples(mixture.records.parameters[seen])
+    network = build_groups(config, mixture, model, whitening)
+    take_over(config, network, mixture.records, seen, whitening)
+    told = network.predict(np.asarray(mixture.records.images[seen], np.float32), verbose=0)
+    wanted = mixture.records.embedding[seen]
+    cosines = (told["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
+    assert np.median(cosines) > 0.6  # a random layer's is about 0
+
+
+def test_an_identity_encoder_is_for_groups():
+    with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
+        TrainConfig(identity_encoder=True)
+
+
+def test_a_network_can_augment_inside(tmp_path, data):
+    settings = {**TINY, "augment_on": "device", "teacher_share": 0.0, "single_photos": 0}
+    run = str(tmp_path / "run")
+    assert train(TrainConfig(run=run, data=data, steps=1, **settings)).shape.n_faces == 8
+
+
+def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data):
+    records = dataclasses.replace(load_records(data), embedding=None)
+    save_records(tmp_path / "plain", records)
+    config = TrainConfig(run=str(tmp_path / "run"), data=str(tmp_path / "plain"), steps=1, **TINY)
+    train(config)
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert "embedding_loss" not in row and "shape_loss" in row
+
+
+def test_every_recipe_of_the_package_is_a_configuration():
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert names == ["paper", "robust"]
+    for name in names:
+        config = parse(["--recipe", name, "--steps", "7"])
+        assert config.steps == 7
+    assert parse(["--recipe", "paper"]).contrast == "all"
+    with pytest.raises(FileNotFoundError, match="no recipe 'best'; there are paper, robust"):
+        recipe_path("best")
+
+
+def test_the_papers_recipe_trains(tmp_path):
+    options = ["--people", "4", "--photos", "3", "--held-out", "2", "--crop-size", "32"]
+    options += ["--steps", "1", "--warmup", "1", "--batch-size", "2", "--feature-size", "8"]
+    places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path)]
+    assert main(["--recipe", "paper", *options, *places]) == 0
+    layout = ParameterLayout(80, 51)
+    assert load_preset(tmp_path / "run").branch.output["parameters"].shape == (None, layout.size)
+
+
+def test_a_recipe_and_a_configuration_are_too_much(tmp_path, capsys):
+    assert main(["--recipe", "paper", "--config", "mine.yaml"]) == 2
+    assert "give one of --resume, --config and --recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_an_unknown_choice_lists_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"{name} is 'other'; known are {CHOICES[name][0]}"):
+        TrainConfig(**{name: "other"})
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="needs a margin above 0"):
+        TrainConfig(contrast_form="exponential")
+    with pytest.raises(ValueError, match="is for batches of 'groups'"):
+        TrainConfig(augment_on="host")

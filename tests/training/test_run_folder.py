@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.training.run_folder import (
+    Budget,
+    Checkpoints,
+    RunState,
+    ShapeMonitor,
+    load_checkpoint,
+    read_curves,
+    read_state,
+    save_checkpoint,
+    shape_health,
+)
+
+X, Y = np.random.default_rng(0).normal(size=(2, 8, 3))
+
+
+def network(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    return model
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes the learning rate of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(float(self.model.optimizer.learning_rate))
+
+
+def test_the_rate_warms_up_and_follows_a_cosine_to_the_last_step():
+    rates = Rates()
+    budget = Budget(RunState(), steps=8, minutes=0, peak=0.4, warmup=2)
+    network().fit(X, Y, batch_size=1, epochs=9, callbacks=[budget, rates], verbose=0)
+    expected = 0.2 * (1 + np.cos(np.pi * np.arange(8) / 8))  # half a period over 8 steps
+    expected[0] /= 2
+    np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
+    assert (budget.state.step, budget.state.done) == (8, True)
+
+
+def test_the_time_budget_ends_the_run_and_earlier_sessions_count():
+    budget = Budget(RunState(step=3, seconds=59.0), steps=10**6, minutes=1, peak=0.1, warmup=1)
+    network().fit(X, Y, batch_size=1, epochs=10**6, callbacks=[budget], verbose=0)
+    assert budget.state.done
+    assert 60 <= budget.state.seconds < 75
+    assert 3 < budget.state.step < 10**6
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
+    whole = network()
+    whole.fit(X, Y, epochs=4, verbose=0)
+    half = network()
+    half.fit(X, Y, epochs=2, verbose=0)
+    state = save_checkpoint(tmp_path, half, RunState(step=2, seconds=1.5))
+    assert read_state(tmp_path) == state
+    rest = network(seed=9)
+    load_checkpoint(tmp_path, rest, state)  # without Adam's moments the weights would differ
+    rest.fit(X, Y, epochs=2, verbose=0)
+    for one, two in zip(whole.weights, rest.weights, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
+def test_only_the_newest_checkpoint_is_kept_and_the_curves_grow(tmp_path):
+    model = network()
+    for step in (0, 8):
+        budget = Budget(RunState(step=step), steps=16, minutes=0, peak=0.1, warmup=1)
+        model.fit(X, Y, batch_size=1, callbacks=[budget, Checkpoints(tmp_path, budget)], verbose=0)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-16.weights.h5"]
+    curves = read_curves(tmp_path)
+    np.testing.assert_array_equal(curves["step"], [8, 16])
+    assert curves["loss"].shape == (2,)
+
+
+def test_a_new_folder_starts_at_0_and_damage_is_named(tmp_path):
+    assert read_state(tmp_path) == RunState()
+    with pytest.raises(FileNotFoundError, match="nothing.h5"):
+        load_checkpoint(tmp_path, network(), RunState(checkpoint="nothing.h5"))
+    (tmp_path / "state.json").write_text('{"step": 1, "pace": 2}')
+    with pytest.raises(ValueError, match=r"state\.json: not the state of a run"):
+        read_state(tmp_path)
+
+
+def test_the_health_of_shapes_by_hand():
+    labels = np.array([[3.0, 4.0], [0.0, 2.0]])  # deviations from the mean face, 5 and 2 mm
+    told = np.array([[0.0, 0.0], [0.0, 2.0]])  # errors of 5 and 0 mm
+    found = shape_health(told, labels)
+    assert found["explained"] == pytest.approx(1 - 25 / 29)
+    assert found["size"] == pytest.approx(np.sqrt(4 / 29))
+    assert found["relative"] == pytest.approx(5 / 7)
+
+
+class Branch(keras.Model):
+    """Says of each photo the shape it was labeled with, times ``size``."""
+
+    def __init__(self, whitened):
+        super().__init__(name="branch")
+        self.whitened, self.size = whitened, 1.0
+
+    def predict_on_batch(self, images):
+        return {"parameters": self.size * self.whitened}
+
+
+class Holder(keras.Model):
+    def __init__(self, branch):
+        super().__init__()
+        self.branch, self.stop_training = branch, False
+
+    def get_layer(self, name):
+        return self.branch
+
+
+def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
+    rng = np.random.default_rng(0)
+    size = tiny_whitening.mean.size
+    records = FaceRecords(
+        np.zeros((20, 4, 4, 3), np.uint8),
+        rng.normal(size=(20, size)).astype(np.float32),
+        np.zeros((20, 68, 3), np.float32),
+        np.arange(20, dtype=np.int32),
+        "tiny",
+    )
+    monitor = ShapeMonitor(records, np.arange(5, 20), tiny_face_model, tiny_whitening)
+    model = Holder(Branch(tiny_whitening.whiten(records.parameters[5:])))
+    monitor.set_model(model)
+    for size, stops in ((0.02, False), (1.0, False), (0.3, False), (0.04, True)):
+        # A head that starts at the mean face has not collapsed: it never was anywhere else.
+        model.branch.size, logs = size, {}
+        monitor.on_epoch_end(0, logs)
+        assert logs["shape_size"] == pytest.approx(size, rel=1e-4)
+        assert logs["shape_relative"] == pytest.approx(1 - size, rel=1e-4)
+        assert (model.stop_training, monitor.collapsed) == (stops, stops)

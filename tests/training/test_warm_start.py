@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from keras_scnn.face_models import load_face_model
+from keras_scnn.models import Preset, build_branch, build_encoder
+from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.training.warm_start import copy_encoder, copy_network, solve_dense, solve_head
+
+LAYOUT = ParameterLayout(3, 2)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+
+
+def make(name="mobilenet_0.5", features=8):
+    return build_branch(build_encoder(name, 32), LAYOUT, features)
+
+
+def hidden(branch):
+    """The pooled features, through the parameter head's input."""
+    import keras
+
+    return keras.Model(branch.input, branch.get_layer("parameters").input)
+
+
+def test_the_encoder_is_taken_over_and_the_heads_are_not():
+    branch, source = make(), make(features=0)
+    head = np.array(branch.get_layer("parameters").kernel)
+    copy_encoder(branch, source)
+    photos = IMAGES[:3].astype(np.float32)
+    np.testing.assert_allclose(hidden(branch)(photos), hidden(source)(photos), atol=1e-6)
+    np.testing.assert_array_equal(branch.get_layer("parameters").kernel, head)
+
+
+def test_another_encoder_is_refused():
+    with pytest.raises(ValueError, match="another encoder"):
+        copy_encoder(make(), make("mobilenet_1.0"))
+
+
+def preset(branch):
+    model = load_face_model("open_face").truncated(3, 2)
+    rng = np.random.default_rng(2)
+    whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
+    return Preset(branch, model, whitening, "mobilenet_0.5", {})
+
+
+def test_a_whole_network_tells_the_same_by_another_whitening():
+    source, branch = preset(make()), make()
+    whitening = Whitening(np.linspace(-1, 1, LAYOUT.size), np.linspace(0.5, 3, LAYOUT.size))
+    copy_network(branch, source, whitening)
+    photos = IMAGES[:3].astype(np.float32)
+    mine, theirs = branch(photos), source.branch(photos)
+    np.testing.assert_allclose(
+        whitening.unwhiten(mine["parameters"]),
+        source.whitening.unwhiten(theirs["parameters"]),
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(mine["features"], theirs["features"], atol=1e-6)
+
+
+def test_another_network_is_refused():
+    with pytest.raises(ValueError, match="start_with 'encoder'"):
+        copy_network(make(features=0), preset(make()), preset(make()).whitening)
+
+
+@pytest.mark.parametrize("name", ["parameters", "features_linear"])
+def test_a_solved_layer_finds_a_linear_rule(name):
+    branch = make()
+    for weight in branch.weights:  # an untrained network's features are too small to solve for
+        if "moving_variance" in weight.path:
+            weight.assign(np.full(weight.shape, 0.05))
+    x = np.asarray(hidden(branch)(IMAGES.astype(np.float32)))
+    layer = branch.get_layer(name)
+    truth = np.random.default_rng(1).normal(size=layer.kernel.shape) / x.std()
+    labels = (x - x.mean(axis=0)) @ truth + 5
+    if name == "parameters":
+        solve_head(branch, IMAGES, labels, ridge=1e-6)
+    else:
+        solve_dense(branch, layer, IMAGES, labels, ridge=1e-6)
+    told = np.asarray(layer(x))
+    assert abs(told - labels).mean() < 0.02 * abs(labels - labels.mean(axis=0)).mean()
+
+
+def test_the_other_units_of_a_solved_layer_stay():
+    branch, labels = make(), np.random.default_rng(1).normal(3, 1, (len(IMAGES), LAYOUT.n_identity))
+    head = branch.get_layer("parameters")
+    before = head.get_weights()
+    solve_dense(branch, head, IMAGES, labels, columns=LAYOUT.identity)
+    solved = np.zeros(LAYOUT.size, bool)
+    solved[LAYOUT.identity] = True
+    for old, new in zip(before, head.get_weights(), strict=True):
+        np.testing.assert_array_equal(new[..., ~solved], old[..., ~solved])
+        assert (new[..., solved] != old[..., solved]).all()
+    told = np.asarray(head(hidden(branch)(IMAGES.astype(np.float32))))[:, solved]
+    np.testing.assert_allclose(told.mean(axis=0), labels.mean(axis=0), atol=0.01)
