@@ -29,7 +29,7 @@ import PIL.Image
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.folders.folder import WORKER_ENVIRONMENT
 from keras_scnn.folders.job import FACES, BatchSettings, FolderJob
-from keras_scnn.models.inference import BATCH
+from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.models.presets import load_preset
 from keras_scnn.storage.shards import run_shards
 
@@ -66,11 +66,11 @@ class Contest:
         return [self._both(number, names) for _ in range(self.rounds)]
 
     def _both(self, number: int, names: list[str]) -> np.ndarray:
-        crops = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)
+        crops = np.zeros((MAX_BATCH, SIZE, SIZE, 3), np.uint8)
         start = clocks()
         self.job.make(number, names)
         middle = clocks()
-        for _ in range(len(names) // BATCH):
+        for _ in range(len(names) // MAX_BATCH):
             self._branch.predict_on_batch(crops)
         return np.array([middle - start, clocks() - middle]) / len(names)
 

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn import Whitening, build_encoder, build_siamese, load_face_model
+from keras_scnn import ParameterSpace, Whitening, build_encoder, build_siamese, load_face_model
 from keras_scnn.data.records import FaceRecords, finish_records, load_records, write_shard
 from keras_scnn.data.samplers import GroupSampler, PairSampler
 from keras_scnn.data.stream import group_dataset, pair_dataset
@@ -57,13 +57,13 @@ def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
 
     The difference is what the network waits for data.
     """
-    model, whitening = load_face_model("open_face"), Whitening.from_samples(records.parameters)
-    network = build_siamese(build_encoder("mobilenet_0.5", SIZE), model, whitening)
+    space = ParameterSpace.from_samples(load_face_model("open_face"), records.parameters)
+    network = build_siamese(build_encoder("mobilenet_0.5", SIZE), space)
     losses = {"parameter_distance": ContrastiveLoss(margin_quantile=0.5)}
     losses |= {"feature_similarity": IdentityLoss()}
     losses |= {f"landmarks_{side}": LandmarkDistance(unit=10.0) for side in "ab"}
     network.compile("adam", losses)
-    stream = pair_dataset(records, whitening, PairSampler(records.identity), BATCH // 2)
+    stream = pair_dataset(records, space.whitening, PairSampler(records.identity), BATCH // 2)
     again = stream.take(1).cache().repeat()
     network.fit(again, steps_per_epoch=5, verbose=0)
     found = {"stream": [], "memory": []}

@@ -60,7 +60,7 @@ def build_exported_model(
     """A network from a crop to everything that ``Reconstruction`` knows of one face.
 
     Args:
-        preset: trained network, face model and whitening.
+        preset: trained network and its parameter space.
         vertices: also put out all vertices.
         batch_size: fixed number of crops; None for any.
 
@@ -118,13 +118,14 @@ class FaceReadout(keras.layers.Layer):
     """Whitened parameters (B, P) to named numbers, as ``Reconstruction`` has them.
 
     Args:
-        preset: its face model and whitening are used.
+        preset: its parameter space is used.
     """
 
     def __init__(self, preset: Preset, **kwargs):
         super().__init__(dtype="float32", trainable=False, **kwargs)
         model, self.layout = preset.face_model, preset.layout
-        self.mean, self.scale = preset.whitening.mean, preset.whitening.scale
+        whitening = preset.space.whitening
+        self.mean, self.scale = whitening.mean, whitening.scale
         self.bounds = model.expression_bounds.T
         self.landmarks = LinearPoints(*model.landmark_basis(), name="landmarks")
 

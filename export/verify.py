@@ -19,6 +19,7 @@ from keras_scnn.export.runtimes import Outputs, median_milliseconds, open_artefa
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation, rotation_angle
 from keras_scnn.models import Preset
+from keras_scnn.models.inference import predict
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.storage import atomic_path
 
@@ -86,11 +87,9 @@ class VerificationError(ValueError):
 
 def reference_outputs(preset: Preset, crops: np.ndarray) -> Outputs:
     """What Python's path says of (M, S, S, 3) uint8 crops; names as in ``output_table``."""
-    told = preset.branch.predict(crops.astype(np.float32), batch_size=BATCH, verbose=0)
-    vector = preset.whitening.unwhiten(told["parameters"])
-    found = FaceParameters.from_vector(vector, preset.layout)
-    model, pose = preset.face_model, found.pose.astype(np.float64)
-    weights = found.identity, model.clip_expression(found.expression)
+    found = predict(preset, crops)
+    model, pose = preset.face_model, found.parameters.pose.astype(np.float64)
+    weights = found.parameters.identity, found.parameters.expression
     rotation, scale, translation = decompose(pose)
     outputs = {
         "parameters": FaceParameters(pose, *weights).to_vector(),
@@ -101,7 +100,7 @@ def reference_outputs(preset: Preset, crops: np.ndarray) -> Outputs:
         "landmarks": project(pose, model.landmarks(*weights)),
         "vertices": model.vertices(*weights),
     }
-    return outputs | {name: told[name] for name in ("features",) if name in told}
+    return outputs if found.features is None else outputs | {"features": found.features}
 
 
 def verify(

@@ -12,6 +12,7 @@ _HOMES = {
     "FaceParameters": "parameters",
     "MorphableModel": "morphable_model",
     "ParameterLayout": "parameters",
+    "ParameterSpace": "parameters",
     "Reconstructor": "reconstruction.reconstructor",
     "Whitening": "parameters",
     "build_encoder": "models",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_scnn.morphable_model import MorphableModel
+
 POSE_SIZE = 12
 
 
@@ -126,3 +128,50 @@ class Whitening:
     def unwhiten(self, vector: np.ndarray) -> np.ndarray:
         """(..., P) network outputs to (..., P) parameters."""
         return np.asarray(vector) * self.scale + self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSpace:
+    """What a network's output vector means: a face model, and the whitening of its parameters.
+
+    Attributes:
+        face_model: K identity and L expression components; P = 12 + K + L.
+        whitening: of P parameters.
+
+    Raises:
+        ValueError: the whitening is not of P parameters.
+    """
+
+    face_model: MorphableModel
+    whitening: Whitening
+
+    def __post_init__(self) -> None:
+        if len(self.whitening.mean) != self.layout.size:
+            raise ValueError(
+                f"whitening of {len(self.whitening.mean)} parameters; face model "
+                f"'{self.face_model.name}' has {self.layout.size} (12 pose, "
+                f"{self.layout.n_identity} identity, {self.layout.n_expression} expression)"
+            )
+
+    @classmethod
+    def from_samples(cls, face_model: MorphableModel, vectors: np.ndarray) -> ParameterSpace:
+        """Whitened by the mean and standard deviation of (M, P) unwhitened sample vectors."""
+        return cls(face_model, Whitening.from_samples(vectors))
+
+    @property
+    def layout(self) -> ParameterLayout:
+        return ParameterLayout(self.face_model.n_identity, self.face_model.n_expression)
+
+    @property
+    def identity_mm(self) -> np.ndarray:
+        """(K,) float32, mm: root mean square vertex displacement of a whitened identity unit."""
+        scale = self.whitening.scale[self.layout.identity]
+        return scale * self.face_model.identity_weights_mm
+
+    def whiten(self, vectors: np.ndarray) -> np.ndarray:
+        """(..., P) parameters to (..., P) network outputs."""
+        return self.whitening.whiten(vectors)
+
+    def parameters(self, outputs: np.ndarray) -> FaceParameters:
+        """The parameters that (..., P) network outputs stand for; pose crop_from_model, px."""
+        return FaceParameters.from_vector(self.whitening.unwhiten(outputs), self.layout)

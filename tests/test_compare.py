@@ -11,7 +11,7 @@ from keras_scnn.evaluation import IdentityJudge, Pairs
 from keras_scnn.evaluation.calibration import probability
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
-from keras_scnn.parameters import FaceParameters
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFace
 from keras_scnn.reconstruction.comparison import (
@@ -90,7 +90,9 @@ def test_a_larger_copy_is_the_same_after_alignment(tiny_face_model, preset):
     for face, value in ((one, 0.0), (two, 5.0)):  # 10 % larger
         face.parameters.identity[:] = 0
         face.parameters.identity[0] = value
-    found = compare_faces(dataclasses.replace(preset, face_model=model), one, two)
+    size = ParameterLayout(model.n_identity, model.n_expression).size
+    space = ParameterSpace(model, Whitening(np.zeros(size), np.ones(size)))
+    found = compare_faces(dataclasses.replace(preset, space=space), one, two)
     size = np.sqrt(np.square(model.mean).sum(axis=1).mean())
     assert found.distance_mm == pytest.approx(0.1 * size, rel=1e-4)
     assert found.aligned_mm == pytest.approx(0, abs=1e-3)

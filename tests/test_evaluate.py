@@ -15,7 +15,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.models import Preset, build_branch
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 from keras_scnn.protocols.aflw2000 import evaluate_aflw2000
 from keras_scnn.protocols.records import evaluate_records
 from keras_scnn.shape_distance import shape_coordinates
@@ -43,7 +43,7 @@ def preset(tiny_face_model, tiny_whitening, truth) -> Preset:
     head = branch.get_layer("parameters")
     head.kernel.assign(np.zeros(head.kernel.shape))
     head.bias.assign(tiny_whitening.whiten(truth.to_vector()))
-    return Preset(branch, tiny_face_model, tiny_whitening, "mobilenet_0.5")
+    return Preset(branch, ParameterSpace(tiny_face_model, tiny_whitening), "mobilenet_0.5")
 
 
 @pytest.fixture

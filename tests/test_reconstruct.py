@@ -13,7 +13,7 @@ from keras_scnn.geometry.camera import angle_in_image, compose
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
-from keras_scnn.parameters import FaceParameters, ParameterLayout, Whitening
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_upright
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -68,7 +68,7 @@ def spot_preset(open_face, told) -> Preset:
     parameters = SpotFinder(vector)(image)
     branch = keras.Model(image, {"parameters": parameters})
     whitening = Whitening(np.zeros(len(vector)), np.ones(len(vector)))
-    return Preset(branch, open_face, whitening, "mobilenet_0.5")
+    return Preset(branch, ParameterSpace(open_face, whitening), "mobilenet_0.5")
 
 
 def photo_with_spots(*spots, size=(300, 400)) -> np.ndarray:
@@ -172,10 +172,15 @@ def test_a_number_of_looks_that_is_not_known_is_refused(spot_preset):
 
 
 def test_a_first_pass_without_landmarks_keeps_the_box(spot_preset):
-    scale = np.array(spot_preset.whitening.scale)
+    scale = np.array(spot_preset.space.whitening.scale)
     layout = spot_preset.layout
     scale[layout.pose] = 1e-9  # all landmarks in one place
-    flat = dataclasses.replace(spot_preset, whitening=Whitening(spot_preset.whitening.mean, scale))
+    flat = dataclasses.replace(
+        spot_preset,
+        space=ParameterSpace(
+            spot_preset.face_model, Whitening(spot_preset.space.whitening.mean, scale)
+        ),
+    )
     box = FaceBox.square((200.5, 140.5), 150)
     (face,) = reconstruct(flat, photo_with_spots((210, 130)), box, passes=2)
     assert face.box == box
@@ -229,7 +234,7 @@ def preset_folder(tmp_path_factory, open_face):
     mean[layout.pose] = compose(np.eye(3), scale, center).ravel()
     whitening = Whitening(mean, np.full(layout.size, 1e-3))
     folder = tmp_path_factory.mktemp("preset")
-    save_preset(folder, Preset(branch, open_face, whitening, "mobilenet_0.5"))
+    save_preset(folder, Preset(branch, ParameterSpace(open_face, whitening), "mobilenet_0.5"))
     return folder
 
 
@@ -307,7 +312,10 @@ def test_a_preset_that_is_not_there_is_named(tmp_path, capsys):
 
 
 def test_a_model_without_uv_gives_a_plain_mesh(tmp_path, spot_preset, open_face, monkeypatch):
-    bare = dataclasses.replace(spot_preset, face_model=open_face.replace(uv=None))
+    bare = dataclasses.replace(
+        spot_preset,
+        space=dataclasses.replace(spot_preset.space, face_model=open_face.replace(uv=None)),
+    )
     box = FaceBox.square((200.5, 140.5), 150)
     bare_reconstructor = Reconstructor(bare, FixedDetector(box))
     monkeypatch.setattr(Reconstructor, "from_preset", lambda name: bare_reconstructor)

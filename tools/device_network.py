@@ -45,8 +45,8 @@ class Network:
         encoder = build_encoder(start.encoder, CROP)
         sizes = start.feature_size, start.feature_channels, start.has_identity_encoder
         branch = build_branch(encoder, supply.layout, *sizes)
-        copy_network(branch, start, supply.whitening)
-        self.model = build_group(branch, supply.model, supply.whitening, EMBEDDING_SIZE)
+        copy_network(branch, start, supply.space.whitening)
+        self.model = build_group(branch, supply.space, EMBEDDING_SIZE)
         variables = self.model.trainable_variables
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(CLIP),
@@ -104,8 +104,7 @@ class Network:
         return dataclasses.replace(
             self._start,
             branch=self.model.get_layer("branch"),
-            face_model=self._supply.model,
-            whitening=self._supply.whitening,
+            space=self._supply.space,
             metadata=metadata,
             shape_scatter=None,
         )
@@ -113,7 +112,7 @@ class Network:
 
 def robust_losses(supply: Supply) -> dict:
     """Loss, weight and label of each output, as the recipe ``robust`` has them."""
-    parameters = ParameterLoss(supply.model, supply.whitening, 0.02, 0.36)
+    parameters = ParameterLoss(supply.space, 0.02, 0.36)
     return {
         "parameters": (parameters, 1.0, "parameters"),
         "landmarks": (LandmarkDistance(10.0, 1.0), 1.0, "landmarks"),

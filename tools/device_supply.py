@@ -24,7 +24,7 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import mirror_matrices
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.groups import PROFILE_DEGREES
 from pack_photos import CROP, FRAME
 
@@ -47,8 +47,7 @@ class Supply:
         held_out: the last people take no part.
 
     Attributes:
-        model: the face model with the landmark offsets of the labels.
-        whitening: of the labels.
+        space: of the labels; its face model has their landmark offsets.
         photos: all that batches are made of, on the device.
     """
 
@@ -112,7 +111,8 @@ class Supply:
         own = align_means(pack["single_identity"] * weights, source, self._seen)
         parts = joint, own, centered / length, pack["identity"]
         posterior = learn_posterior(*(part[used] for part in parts))
-        self.whitening = self._whitening(pack["parameters"], own, centered / length, posterior)
+        whitening = self._whitening(pack["parameters"], own, centered / length, posterior)
+        self.space = ParameterSpace(self.model, whitening)
         found = {
             "vectors": pack["parameters"],
             "own": own,
@@ -122,8 +122,8 @@ class Supply:
             "offset": posterior.offset,
             "gain": posterior.gain,
             "weights": weights,
-            "whitening_mean": self.whitening.mean,
-            "whitening_scale": self.whitening.scale,
+            "whitening_mean": whitening.mean,
+            "whitening_scale": whitening.scale,
         }
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 

@@ -62,7 +62,7 @@ def released(runs: list[Preset], shares: list[float]) -> Preset:
     """The mean of the runs' networks, with the license and with what matters of the settings."""
     last = runs[-1]
     for earlier in runs[:-1]:
-        copy_network(earlier.core, earlier, last.whitening)
+        copy_network(earlier.core, earlier, last.space.whitening)
     total = [
         sum(share * np.asarray(weight) for share, weight in zip(shares, same, strict=True))
         for same in zip(*(run.core.weights for run in runs), strict=True)

@@ -37,7 +37,7 @@ from keras_scnn.models import (
     load_preset,
     save_preset,
 )
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.storage import atomic_path
 from keras_scnn.training.warm_start import solve_head
 
@@ -209,12 +209,13 @@ def main(argv: list[str] | None = None) -> None:
         encoder = pretrained_encoder(targets, batches, held_out, args)
         branch = build_branch(encoder, ParameterLayout(model.n_identity, model.n_expression), 0)
     start_head(branch, whitening.whiten(parameters), images, targets)
-    regressor = build_regressor(branch, model, whitening)
+    space = ParameterSpace(model, whitening)
+    regressor = build_regressor(branch, space)
     print(f"head started: held-out NME {validation_nme(*held_out, regressor):.2f} %")
     steps, weights = args.crops // args.batch_size, args.work / "train.weights.h5"
     train(regressor, batches, steps, 1.5e-3, 0.005, weights, partial(validation_nme, *held_out))
     metadata = {"data": "AFLW crops", "seed": args.seed, "crops": args.crops}
-    save_preset(args.out, Preset(branch, model, whitening, args.encoder, metadata))
+    save_preset(args.out, Preset(branch, space, args.encoder, metadata))
     print(f"wrote {args.out}")
 
 

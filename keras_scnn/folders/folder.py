@@ -68,7 +68,8 @@ def list_photos(folder: Path, out: Path) -> list[str]:
 def preset_digest(preset: Preset) -> str:
     """64 hexadecimal digits that two presets share only if all their numbers are equal."""
     arrays = [np.asarray(weight) for weight in preset.branch.weights]
-    arrays += [preset.whitening.mean, preset.whitening.scale, preset.face_model.landmark_offsets]
+    whitening = preset.space.whitening
+    arrays += [whitening.mean, whitening.scale, preset.face_model.landmark_offsets]
     told = hashlib.sha256(f"{preset.encoder} {preset.face_model.name}".encode())
     for array in arrays:
         told.update(np.ascontiguousarray(array, np.float32).tobytes())

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_scnn.folders.table import columns, vector_sizes, write_part
 from keras_scnn.io import read_image
-from keras_scnn.models.inference import BATCH, BatchedNetwork
+from keras_scnn.models.inference import MAX_BATCH, BatchedNetwork
 from keras_scnn.models.presets import load_preset
 from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
 from keras_scnn.photos.detection import FaceDetector
@@ -25,7 +25,7 @@ from keras_scnn.reconstruction.reconstructor import (
 )
 
 SHARD_PHOTOS = 256
-GROUP_FACES = 8 * BATCH
+GROUP_FACES = 8 * MAX_BATCH
 GROUP_PIXELS = 50_000_000  # 150 MB of photos wait for the network at most, but for a larger one
 FACES, MESHES = "faces", "meshes"
 

@@ -11,8 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.models.heads import FaceDecoder
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterSpace
 
 
 def wpdc(target, predicted, effect):
@@ -72,14 +71,15 @@ def _length(vectors):
 
 
 class VertexEffect:
-    """How far each whitened parameter moves the vertices, for any MorphableModel.
+    """How far each whitened parameter moves the vertices, for any parameter space.
 
     All follow in closed form from 3x3 moments of the bases: coefficient i moves the vertices by
     the norm of ``A B_i`` for the camera's linear part A; entry (r, c) of the camera by the norm
     of coordinate c of the face.
     """
 
-    def __init__(self, model: MorphableModel, whitening: Whitening):
+    def __init__(self, space: ParameterSpace):
+        model, whitening = space.face_model, space.whitening
         bases = np.concatenate([model.identity_basis, model.expression_basis], axis=-1)
         bases = bases.astype(np.float64)
         full = np.concatenate([model.mean[..., None], bases], axis=-1)
@@ -103,11 +103,11 @@ class VertexEffect:
 
 
 class WPDC(keras.losses.Loss):
-    """``wpdc`` of whitened parameters for one face model."""
+    """``wpdc`` of whitened parameters of one parameter space."""
 
-    def __init__(self, model: MorphableModel, whitening: Whitening, name="wpdc"):
+    def __init__(self, space: ParameterSpace, name="wpdc"):
         super().__init__(name=name)
-        self._effect = VertexEffect(model, whitening)
+        self._effect = VertexEffect(space)
 
     def call(self, y_true, y_pred):
         y_true = ops.cast(y_true, "float32")
@@ -117,9 +117,9 @@ class WPDC(keras.losses.Loss):
 class VertexDistance(keras.losses.Loss):
     """``vertex_distance`` in crop px of the vertices that two whitened parameter vectors give."""
 
-    def __init__(self, model: MorphableModel, whitening: Whitening, name="vertex_distance"):
+    def __init__(self, space: ParameterSpace, name="vertex_distance"):
         super().__init__(name=name)
-        self._decode = FaceDecoder.vertices(model, whitening)
+        self._decode = FaceDecoder.vertices(space)
 
     def call(self, y_true, y_pred):
         return vertex_distance(self._decode(y_true), self._decode(y_pred))
@@ -149,14 +149,11 @@ class ParameterLoss(keras.losses.Loss):
     is right.
     """
 
-    def __init__(
-        self, model: MorphableModel, whitening: Whitening, wpdc_weight: float, shape_weight: float
-    ):
+    def __init__(self, space: ParameterSpace, wpdc_weight: float, shape_weight: float):
         super().__init__(name="parameter_loss")
-        self._wpdc, self._wpdc_weight = WPDC(model, whitening), wpdc_weight
-        self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
-        effect = whitening.scale[self._identity] * model.identity_weights_mm
-        self._square = (shape_weight * effect**2).astype(np.float32)
+        self._wpdc, self._wpdc_weight = WPDC(space), wpdc_weight
+        self._identity = space.layout.identity
+        self._square = (shape_weight * space.identity_mm**2).astype(np.float32)
 
     def call(self, y_true, y_pred):
         difference = (y_true - y_pred)[:, self._identity]

@@ -11,8 +11,8 @@ import numpy as np
 from keras import layers, ops, random
 
 from keras_scnn.geometry.landmarks68 import MIRROR68
-from keras_scnn.morphable_model import MorphableModel, mirror_matrices
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.morphable_model import mirror_matrices
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 
 RANGE = (0, 255)
 BLOCK = 8
@@ -270,7 +270,7 @@ class MoveParameters(layers.Layer):
     """Whitened parameters (B, P) under similarities of the crop (B, 2, 3) that may mirror.
 
     The camera is followed by the similarity; mirrored, identity and expression become those of the
-    mirrored face (``mirroring.mirror_matrices``). With inverted similarities it takes what a
+    mirrored face (``morphable_model.mirror_matrices``). With inverted similarities it takes what a
     network says of a moved crop back to the crop itself.
     """
 
@@ -285,8 +285,9 @@ class MoveParameters(layers.Layer):
             setattr(self, name, weight)
 
     @classmethod
-    def of(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> MoveParameters:
+    def of(cls, space: ParameterSpace, **kwargs) -> MoveParameters:
         """For parameters of a face model that has mirror partners."""
+        model, whitening = space.face_model, space.whitening
         layer = cls(model.n_identity, model.n_expression, **kwargs)
         layer.whitening_mean.assign(whitening.mean)
         layer.whitening_scale.assign(whitening.scale)

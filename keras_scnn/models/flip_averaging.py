@@ -6,13 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.morphable_model import MorphableModel, mirror_map
-from keras_scnn.parameters import Whitening
+from keras_scnn.morphable_model import mirror_map
+from keras_scnn.parameters import ParameterSpace
 
 
-def build_mirrored(
-    branch: keras.Model, face_model: MorphableModel, whitening: Whitening
-) -> keras.Model:
+def build_mirrored(branch: keras.Model, space: ParameterSpace) -> keras.Model:
     """The mean of what a branch says of a crop and, taken back, of its mirror image.
 
     It costs twice the branch, needs no training, and makes fewer errors; what it says of a mirrored
@@ -20,8 +18,7 @@ def build_mirrored(
 
     Args:
         branch: from ``build_branch``; its weights are shared.
-        face_model: of the parameters, with mirror partners.
-        whitening: of the parameters.
+        space: of the parameters; its face model has mirror partners.
 
     Returns:
         A model with the branch's input and outputs.
@@ -31,7 +28,7 @@ def build_mirrored(
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     told, mirrored = branch(image), branch(ops.flip(image, axis=2))
-    back = _mirror_layer(face_model, whitening, branch.input_shape[1])
+    back = _mirror_layer(space, branch.input_shape[1])
     mean = keras.layers.Average(dtype="float32", name="both")
     outputs = {"parameters": mean([told["parameters"], back(mirrored["parameters"])])}
     if "features" in told:
@@ -41,9 +38,10 @@ def build_mirrored(
     return keras.Model(image, outputs, name="mirrored")
 
 
-def _mirror_layer(model: MorphableModel, whitening: Whitening, size: int) -> keras.layers.Dense:
+def _mirror_layer(space: ParameterSpace, size: int) -> keras.layers.Dense:
     """Whitened parameters of a mirrored crop of ``size`` px to those of the crop."""
-    matrix, offset = mirror_map(model, size)
+    matrix, offset = mirror_map(space.face_model, size)
+    whitening = space.whitening
     layer = keras.layers.Dense(len(matrix), dtype="float32", trainable=False, name="mirror_back")
     layer.build((None, len(matrix)))
     kernel = whitening.scale[:, None] * matrix.T / whitening.scale

@@ -12,14 +12,12 @@ from keras import ops
 
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.models.siamese import moved_branch
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterSpace
 
 
 def build_group(
     branch: keras.Model,
-    face_model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     embedding_size: int = 0,
     augmentation: float = 0.0,
 ) -> keras.Model:
@@ -27,8 +25,7 @@ def build_group(
 
     Args:
         branch: from ``build_branch``, with a feature head.
-        face_model: decodes the parameters.
-        whitening: of the parameters.
+        space: of the parameters; its face model decodes them to landmarks.
         embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
         augmentation: as for ``build_siamese``.
 
@@ -41,10 +38,10 @@ def build_group(
         shape once more, for a second loss each.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
-    (told,) = moved_branch(branch, [image], face_model, whitening, augmentation)
+    (told,) = moved_branch(branch, [image], space, augmentation)
     parameters, features = told["parameters"], told["features"]
-    shape = ShapeCode.of(face_model, whitening, name="shape")(parameters)
-    decode = FaceDecoder.landmarks(face_model, whitening, name="landmarks")
+    shape = ShapeCode.of(space, name="shape")(parameters)
+    decode = FaceDecoder.landmarks(space, name="landmarks")
     outputs = {"parameters": parameters, "landmarks": decode(parameters)}
     outputs |= {"shape": shape, "features": features}
     if embedding_size:
@@ -69,11 +66,10 @@ class ShapeCode(keras.layers.Layer):
         self.first, self.weights_mm = first, list(weights_mm)
 
     @classmethod
-    def of(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> ShapeCode:
-        """For a face model's parameters."""
-        identity = ParameterLayout(model.n_identity, model.n_expression).identity
-        weights = whitening.scale[identity] * model.identity_weights_mm
-        return cls(identity.start, np.float64(weights).tolist(), **kwargs)
+    def of(cls, space: ParameterSpace, **kwargs) -> ShapeCode:
+        """For the parameters of a space."""
+        weights = np.float64(space.identity_mm).tolist()
+        return cls(space.layout.identity.start, weights, **kwargs)
 
     def call(self, parameters):
         weights = ops.convert_to_tensor(self.weights_mm, "float32")

@@ -9,8 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.models.encoders import identity_features
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, Whitening
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 
 FEATURE_SIZE = 512
 
@@ -65,16 +64,14 @@ def _weigh_places(feature_map, channels: int):
     return layers.Flatten(name="features_flat")(normalize(name="features_norm")(places))
 
 
-def build_regressor(
-    branch: keras.Model, face_model: MorphableModel, whitening: Whitening
-) -> keras.Model:
+def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
     """The branch with its landmarks decoded: image to ``parameters`` and ``landmarks``.
 
     ``landmarks`` are (B, 68, 3) float32 in crop px, depth towards the viewer.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
-    landmarks = FaceDecoder.landmarks(face_model, whitening, name="landmarks")(parameters)
+    landmarks = FaceDecoder.landmarks(space, name="landmarks")(parameters)
     return keras.Model(image, {"parameters": parameters, "landmarks": landmarks}, name="regressor")
 
 
@@ -107,19 +104,21 @@ class FaceDecoder(keras.layers.Layer):
             setattr(self, name, weight)
 
     @classmethod
-    def landmarks(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> FaceDecoder:
+    def landmarks(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
         """Decodes the 68 landmarks, the model's landmark offsets included."""
-        return cls._of(model, whitening, model.landmark_basis(), kwargs)
+        return cls._of(space, space.face_model.landmark_basis(), kwargs)
 
     @classmethod
-    def vertices(cls, model: MorphableModel, whitening: Whitening, **kwargs) -> FaceDecoder:
+    def vertices(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
         """Decodes all N vertices."""
+        model = space.face_model
         rows = model.mean, model.identity_basis, model.expression_basis
-        return cls._of(model, whitening, rows, kwargs)
+        return cls._of(space, rows, kwargs)
 
     @classmethod
-    def _of(cls, model, whitening, rows, options) -> FaceDecoder:
+    def _of(cls, space: ParameterSpace, rows, options) -> FaceDecoder:
         mean, identity, expression = rows
+        model, whitening = space.face_model, space.whitening
         layer = cls(len(mean), model.n_identity, model.n_expression, **options)
         basis = np.concatenate([identity, expression], axis=-1).reshape(mean.size, -1).T
         layer.whitening_mean.assign(whitening.mean)

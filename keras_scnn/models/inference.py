@@ -1,18 +1,23 @@
-"""A network that takes any number of crops, compiled for a few batch sizes."""
+"""From face crops to parameters: the one way that reconstruction, evaluation and servers share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
-from keras_scnn.models import FaceDecoder, Preset
+from keras_scnn.models.presets import Preset
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 
-BATCH = 32
+MAX_BATCH = 32
+
+Network = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""(M, S, S, 3) uint8 RGB crops to the branch's outputs, (M, ...) float32."""
 
 
 class BatchedNetwork:
@@ -26,7 +31,7 @@ class BatchedNetwork:
         batch: the most crops at once; a power of two.
     """
 
-    def __init__(self, branch: keras.Model, batch: int = BATCH):
+    def __init__(self, branch: keras.Model, batch: int = MAX_BATCH):
         self._branch, self._batch = branch, batch
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -43,22 +48,26 @@ class BatchedNetwork:
         return {key: np.asarray(value)[: len(crops)] for key, value in outputs.items()}
 
 
-BATCH = 64
-
-
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network says of M crops.
+    """The faces that a network predicts from M crops.
 
     Attributes:
-        landmarks: (M, 68, 3) float32, crop px, depth towards the viewer.
-        parameters: pose (M, 3, 4) crop_from_model, identity (M, K), expression (M, L).
+        face_model: of the parameters.
+        parameters: pose (M, 3, 4) crop_from_model, identity (M, K), expression (M, L) within the
+            face model's bounds.
         features: (M, F) float32 of unit length, or None where there is no feature head.
     """
 
-    landmarks: np.ndarray
+    face_model: MorphableModel
     parameters: FaceParameters
     features: np.ndarray | None
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(M, 68, 3) crop px, depth towards the viewer, landmark offsets included."""
+        shape = self.parameters.identity, self.parameters.expression
+        return project(self.parameters.pose, self.face_model.landmarks(*shape))
 
     @property
     def euler(self) -> np.ndarray:
@@ -66,12 +75,16 @@ class Predictions:
         return euler_from_rotation(decompose(self.parameters.pose)[0])
 
 
-def predict(preset: Preset, crops: np.ndarray) -> Predictions:
-    """Run a preset's network on (M, S, S, 3) uint8 RGB crops."""
-    branch = preset.branch
-    decode = FaceDecoder.landmarks(preset.face_model, preset.whitening, name="landmarks")
-    outputs = {**branch.output, "landmarks": decode(branch.output["parameters"])}
-    told = keras.Model(branch.input, outputs).predict(crops, batch_size=BATCH, verbose=0)
-    vector = preset.whitening.unwhiten(told["parameters"])
-    parameters = FaceParameters.from_vector(vector, preset.layout)
-    return Predictions(told["landmarks"], parameters, told.get("features"))
+def predict(preset: Preset, crops: np.ndarray, network: Network | None = None) -> Predictions:
+    """Run a preset's network on crops.
+
+    Args:
+        preset: the network, and what its outputs mean.
+        crops: (M, S, S, 3) uint8 RGB, M above 0.
+        network: what runs the branch; None for ``BatchedNetwork``.
+    """
+    outputs = (network or BatchedNetwork(preset.branch))(crops)
+    raw = preset.space.parameters(outputs["parameters"])
+    expression = preset.face_model.clip_expression(raw.expression)
+    parameters = FaceParameters(raw.pose, raw.identity, expression)
+    return Predictions(preset.face_model, parameters, outputs.get("features"))

@@ -20,7 +20,7 @@ from keras_scnn.models.encoders import PREFIX, build_encoder
 from keras_scnn.models.flip_averaging import build_mirrored
 from keras_scnn.models.heads import build_branch
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 
 FORMAT, VERSION = "keras_scnn.preset", 1
@@ -35,8 +35,7 @@ class Preset:
 
     Attributes:
         branch: from ``build_branch``, or such a one within ``build_mirrored``.
-        face_model: with the landmark offsets it was trained with.
-        whitening: of the branch's parameters.
+        space: of the branch's parameters; its face model has the landmark offsets of the training.
         encoder: name of the encoder.
         shape_scatter: (K, K) float32, mm², how this network's neutral shapes of one person's photos
             differ (``shape_distance.person_scatter``); None where that was not measured.
@@ -44,8 +43,7 @@ class Preset:
     """
 
     branch: keras.Model
-    face_model: MorphableModel
-    whitening: Whitening
+    space: ParameterSpace
     encoder: str
     metadata: dict = field(default_factory=dict)
     shape_scatter: np.ndarray | None = None
@@ -67,8 +65,14 @@ class Preset:
         return self.branch.input_shape[1]
 
     @property
+    def face_model(self) -> MorphableModel:
+        """The face model of the parameter space."""
+        return self.space.face_model
+
+    @property
     def layout(self) -> ParameterLayout:
-        return ParameterLayout(self.face_model.n_identity, self.face_model.n_expression)
+        """Where pose, identity and expression stand in the branch's parameters."""
+        return self.space.layout
 
     @property
     def feature_size(self) -> int:
@@ -93,8 +97,8 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.core.weights}
-    arrays["whitening_mean"] = preset.whitening.mean
-    arrays["whitening_scale"] = preset.whitening.scale
+    arrays["whitening_mean"] = preset.space.whitening.mean
+    arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
     if preset.shape_scatter is not None:
         arrays["shape_scatter"] = np.float32(preset.shape_scatter)
@@ -207,21 +211,18 @@ def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None)
 def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
     model = _face_model(settings, arrays, face_model)
     encoder = build_encoder(settings["encoder"], settings["input_size"])
-    layout = ParameterLayout(model.n_identity, model.n_expression)
+    space = ParameterSpace(model, Whitening(arrays["whitening_mean"], arrays["whitening_scale"]))
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
-    branch = build_branch(encoder, layout, settings["feature_size"], channels, two)
-    whitening = Whitening(arrays["whitening_mean"], arrays["whitening_scale"])
-    if len(whitening.mean) != layout.size:
-        raise ValueError(f"whitening of {len(whitening.mean)} parameters, not of {layout.size}")
+    branch = build_branch(encoder, space.layout, settings["feature_size"], channels, two)
     for weight in branch.weights:
         value = arrays[NETWORK + weight.path].astype(np.float32)
         if not np.isfinite(value).all():
             raise ValueError(f"weight {weight.path} is not finite")
         weight.assign(value)
     if settings.get("mirrored"):
-        branch = build_mirrored(branch, model, whitening)
+        branch = build_mirrored(branch, space)
     scatter = arrays.get("shape_scatter")
     if scatter is not None and scatter.shape != (model.n_identity,) * 2:
         raise ValueError(f"shape_scatter is {scatter.shape}, not {(model.n_identity,) * 2}")
-    return Preset(branch, model, whitening, settings["encoder"], settings["metadata"], scatter)
+    return Preset(branch, space, settings["encoder"], settings["metadata"], scatter)

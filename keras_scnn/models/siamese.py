@@ -8,16 +8,14 @@ from keras import ops
 
 from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterSpace
 
 PARTS = ("identity", "all")
 
 
 def build_siamese(
     encoder: keras.Model,
-    face_model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     feature_size: int = FEATURE_SIZE,
     contrast: str = "identity",
     augmentation: float = 0.0,
@@ -27,8 +25,7 @@ def build_siamese(
 
     Args:
         encoder: from ``build_encoder``.
-        face_model: decodes the parameters to landmarks.
-        whitening: of the parameters.
+        space: of the parameters; its face model decodes them to landmarks.
         feature_size: length of the identity feature, above 0.
         contrast: 'identity': the distance is that of the two neutral shapes, in mm;
             'all': that of all whitened parameters, pose and expression too, as in the paper.
@@ -49,15 +46,14 @@ def build_siamese(
     """
     if feature_size <= 0:
         raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
-    layout = ParameterLayout(face_model.n_identity, face_model.n_expression)
-    branch = build_branch(encoder, layout, feature_size, feature_channels)
-    decode = FaceDecoder.landmarks(face_model, whitening, name="landmarks")
+    branch = build_branch(encoder, space.layout, feature_size, feature_channels)
+    decode = FaceDecoder.landmarks(space, name="landmarks")
     inputs = {
         f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
     }
-    pair = moved_branch(branch, list(inputs.values()), face_model, whitening, augmentation)
+    pair = moved_branch(branch, list(inputs.values()), space, augmentation)
     told = dict(zip("ab", pair, strict=True))
-    distance = parameter_distance_layer(face_model, whitening, contrast)
+    distance = parameter_distance_layer(space, contrast)
     outputs = {f"parameters_{side}": told[side]["parameters"] for side in "ab"}
     outputs |= {f"landmarks_{side}": decode(told[side]["parameters"]) for side in "ab"}
     outputs["parameter_distance"] = distance([told[side]["parameters"] for side in "ab"])
@@ -70,8 +66,7 @@ def build_siamese(
 def moved_branch(
     branch: keras.Model,
     images: list,
-    face_model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     augmentation: float,
 ) -> list[dict]:
     """The branch's outputs of some inputs; in training augmented, and what was moved taken back.
@@ -79,7 +74,7 @@ def moved_branch(
     Args:
         branch: from ``build_branch``.
         images: inputs (B, S, S, 3); row i of all of them is mirrored or none.
-        face_model, whitening: of the branch's parameters.
+        space: of the branch's parameters.
         augmentation: strength, see ``build_siamese``.
     """
     if not augmentation:
@@ -88,25 +83,21 @@ def moved_branch(
         0.035 * augmentation, 0.07 * augmentation, 15 * augmentation, name="move"
     )(images)
     change = keras.Sequential(photometric_layers(augmentation), name="photometry")
-    move_back = MoveParameters.of(face_model, whitening, name="move_back")
+    move_back = MoveParameters.of(space, name="move_back")
     told = [dict(branch(change(image))) for image in moved]
     for outputs, matrix in zip(told, matrices, strict=True):
         outputs["parameters"] = move_back(outputs["parameters"], invert(matrix))
     return told
 
 
-def parameter_distance_layer(
-    face_model: MorphableModel, whitening: Whitening, contrast: str
-) -> WeightedDistance:
+def parameter_distance_layer(space: ParameterSpace, contrast: str) -> WeightedDistance:
     """The distance that ``build_siamese`` describes under ``contrast``."""
     if contrast not in PARTS:
         raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(PARTS)}")
-    layout = ParameterLayout(face_model.n_identity, face_model.n_expression)
-    weights = np.ones(layout.size)
+    weights = np.ones(space.layout.size)
     if contrast == "identity":
-        weights = np.zeros(layout.size)
-        effect = face_model.identity_weights_mm
-        weights[layout.identity] = whitening.scale[layout.identity] * effect
+        weights = np.zeros(space.layout.size)
+        weights[space.layout.identity] = space.identity_mm
     return WeightedDistance(weights.tolist(), name="parameter_distance")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import write_mesh
+from keras_scnn.models.inference import Network, predict
 from keras_scnn.models.presets import Preset, load_preset
-from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import (
     FaceBox,
     FaceCrop,
@@ -28,8 +28,6 @@ from keras_scnn.reconstruction.texture import vertex_colors
 DEFAULT_PRESET = "mobile"
 PASSES = 2  # the second crop is cut by what the first pass found, the head upright
 
-Network = Callable[[np.ndarray], dict[str, np.ndarray]]
-
 
 class Reconstructor:
     """Finds every face of a photo and reconstructs it.
@@ -38,7 +36,7 @@ class Reconstructor:
         preset: the trained network.
         detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
         network: runs the preset's branch on (M, S, S, 3) uint8 crops, e.g. a
-            ``BatchedNetwork``; None calls the branch as it is.
+            ``BatchedNetwork``, which None makes.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class Reconstructor:
     ):
         self.preset, self._detector = preset, detector
         self._largest = None if detector is None else LargestFace(detector, detector)
-        self._network = network or self._call_branch
+        self._network = network
 
     @classmethod
     def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
@@ -116,19 +114,11 @@ class Reconstructor:
         return dataclasses.replace(second, features=_mean_features(first, second))
 
     def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
-        model = self.preset.face_model
-        outputs = self._network(np.stack([crop.image for crop in crops]))
-        vectors = self.preset.whitening.unwhiten(outputs["parameters"])
-        told = FaceParameters.from_vector(vectors, self.preset.layout)
+        found = predict(self.preset, np.stack([crop.image for crop in crops]), self._network)
         image_from_crop = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
-        pose = transform_camera(image_from_crop, told.pose)
-        expression = model.clip_expression(told.expression)
-        parameters = FaceParameters(pose, told.identity, expression)
-        return Faces(model, parameters, tuple(boxes), outputs.get("features"))
-
-    def _call_branch(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = self.preset.branch(crops.astype(np.float32), training=False)
-        return {key: np.asarray(value) for key, value in outputs.items()}
+        pose = transform_camera(image_from_crop, found.parameters.pose)
+        parameters = dataclasses.replace(found.parameters, pose=pose)
+        return Faces(found.face_model, parameters, tuple(boxes), found.features)
 
 
 def write_textured_mesh(

@@ -27,7 +27,7 @@ from keras_scnn.losses import (
 )
 from keras_scnn.models import build_branch, build_encoder, build_group
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig, make_optimizer
 
 PROFILE_DEGREES = 45
@@ -50,20 +50,17 @@ def teach(
     return dataclasses.replace(mixture, records=dataclasses.replace(records, embedding=embeddings))
 
 
-def build_groups(
-    config: TrainConfig, mixture: Mixture, model: MorphableModel, whitening: Whitening
-) -> keras.Model:
+def build_groups(config: TrainConfig, mixture: Mixture, space: ParameterSpace) -> keras.Model:
     """The compiled group network; losses that need a teacher are there where the data has one."""
     size, embedding = mixture.records.images.shape[1], mixture.records.embedding
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
-    layout = ParameterLayout(model.n_identity, model.n_expression)
     sizes = config.feature_size, config.feature_channels
-    branch = build_branch(encoder, layout, *sizes, config.identity_encoder)
+    branch = build_branch(encoder, space.layout, *sizes, config.identity_encoder)
     inside = config.augmentation if config.augment_on == "device" else 0.0
     known = 0 if embedding is None else embedding.shape[1]
-    network = build_group(branch, model, whitening, known, inside)
+    network = build_group(branch, space, known, inside)
     losses = {
-        "parameters": ParameterLoss(model, whitening, config.parameter_weight, config.shape_weight),
+        "parameters": ParameterLoss(space, config.parameter_weight, config.shape_weight),
         "landmarks": LandmarkDistance(10.0, config.depth_weight),
         "shape": GroupContrastiveLoss(config.margin or None, config.margin_quantile),
         "features": SupervisedContrastiveLoss(),
@@ -89,8 +86,7 @@ def build_groups(
 def group_stream(
     config: TrainConfig,
     mixture: Mixture,
-    model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     part: np.ndarray,
     first_step: int,
     is_validation: bool = False,
@@ -105,9 +101,9 @@ def group_stream(
     augmenter = None
     if config.augmentation and config.augment_on == "host" and not is_validation:
         in_group = np.bincount(records.identity)[records.identity] > 1
-        augmenter = GroupAugmenter(model, in_group, seed)
+        augmenter = GroupAugmenter(space.face_model, in_group, seed)
     sampler = JoinedSampler(samplers)
-    return group_dataset(records, whitening, sampler, first_step, augmenter)
+    return group_dataset(records, space.whitening, sampler, first_step, augmenter)
 
 
 def _singles(config: TrainConfig, mixture: Mixture, part: np.ndarray) -> GroupSampler:

@@ -16,20 +16,16 @@ from keras_scnn.losses import (
     ParameterLoss,
 )
 from keras_scnn.models import build_encoder, build_siamese
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig, make_optimizer
 
 
-def build_pairs(
-    config: TrainConfig, mixture: Mixture, model: MorphableModel, whitening: Whitening
-) -> keras.Model:
+def build_pairs(config: TrainConfig, mixture: Mixture, space: ParameterSpace) -> keras.Model:
     """The compiled Siamese network."""
     size = mixture.records.images.shape[1]
     network = build_siamese(
         build_encoder(config.encoder, size, config.encoder_weights or None),
-        model,
-        whitening,
+        space,
         config.feature_size,
         config.contrast,
         config.augmentation,
@@ -42,7 +38,7 @@ def build_pairs(
     }
     for side in "ab":
         losses[f"parameters_{side}"] = ParameterLoss(
-            model, whitening, config.parameter_weight, config.shape_weight
+            space, config.parameter_weight, config.shape_weight
         )
         losses[f"landmarks_{side}"] = LandmarkDistance(unit=10.0)
         weights[f"parameters_{side}"] = 1.0
@@ -62,8 +58,7 @@ def _contrast(config: TrainConfig) -> keras.losses.Loss:
 def pair_stream(
     config: TrainConfig,
     mixture: Mixture,
-    model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     part: np.ndarray,
     first_step: int,
     is_validation: bool = False,
@@ -73,4 +68,4 @@ def pair_stream(
     sampler = PairSampler(
         mixture.records.identity, config.p_same, seed, among=part, **mixture.sampling()
     )
-    return pair_dataset(mixture.records, whitening, sampler, config.batch_size, first_step)
+    return pair_dataset(mixture.records, space.whitening, sampler, config.batch_size, first_step)

@@ -14,8 +14,7 @@ from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_scatter
 from keras_scnn.protocols.records import RecordResults, evaluate_records
@@ -59,14 +58,14 @@ def train(config: TrainConfig) -> RecordResults:
     if config.batches == "groups":
         mixture = teach(config, mixture, model, seen)
     records = mixture.records
-    whitening = Whitening.from_samples(records.parameters[seen])
-    network = BUILD[config.batches](config, mixture, model, whitening)
+    space = ParameterSpace.from_samples(model, records.parameters[seen])
+    network = BUILD[config.batches](config, mixture, space)
     if config.start and not read_state(folder).checkpoint:
-        take_over(config, network, records, seen, whitening)
-    state = fit(config, network, mixture, model, whitening, (seen, unseen))
+        take_over(config, network, records, seen, space)
+    state = fit(config, network, mixture, space, (seen, unseen))
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
-    preset = Preset(branch, model, whitening, config.encoder, metadata)
+    preset = Preset(branch, space, config.encoder, metadata)
     preset = dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
     save_preset(folder, preset)
     results = evaluate_records(preset, measured)
@@ -83,22 +82,20 @@ def take_over(
     network: keras.Model,
     records: FaceRecords,
     seen: np.ndarray,
-    whitening: Whitening,
+    space: ParameterSpace,
 ) -> None:
     """Bring the network to where the preset is that the settings start from."""
     source, branch = load_preset(config.start), network.get_layer("branch")
     count = SHAPE_SAMPLES if config.start_with == "shape" else HEAD_SAMPLES
     chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:count])
-    images, labels = records.images[chosen], whitening.whiten(records.parameters[chosen])
+    images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
     if config.start_with == "encoder":
         warm_start(branch, source.core, images, labels)
     else:
-        copy_network(branch, source, whitening)
+        copy_network(branch, source, space.whitening)
     if config.start_with == "shape":
-        layout = ParameterLayout(source.face_model.n_identity, source.face_model.n_expression)
-        told = labels[:, layout.identity]
-        head = branch.get_layer("parameters")
-        solve_dense(branch, head, images, told, columns=layout.identity)
+        identity, head = space.layout.identity, branch.get_layer("parameters")
+        solve_dense(branch, head, images, labels[:, identity], columns=identity)
     if "embedding" in network.output:  # random, it would spoil features that are good already
         known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
         told = records.images[known], records.embedding[known]
@@ -111,8 +108,7 @@ def fit(
     config: TrainConfig,
     network: keras.Model,
     mixture: Mixture,
-    model: MorphableModel,
-    whitening: Whitening,
+    space: ParameterSpace,
     parts: tuple[np.ndarray, np.ndarray],
 ) -> RunState:
     """Train until the budget is used up, from the last checkpoint where there is one."""
@@ -124,9 +120,9 @@ def fit(
         network.optimizer.finalize_variable_values(network.trainable_variables)
         return state
     stream = STREAM[config.batches]
-    data = config, mixture, model, whitening
+    data = config, mixture, space
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
-    monitor = ShapeMonitor(mixture.records, parts[1], model, whitening)
+    monitor = ShapeMonitor(mixture.records, parts[1], space)
     network.fit(
         stream(*data, parts[0], state.step),
         initial_epoch=state.step // STEPS_PER_EPOCH,

@@ -14,8 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.storage import atomic_path
 
 MONITORED, COLLAPSED_SIZE = 128, 0.05
@@ -162,19 +161,15 @@ class ShapeMonitor(keras.callbacks.Callback):
     Args:
         records: with labels.
         index: positions of photos not trained on; some of them are looked at.
-        model: the face model.
-        whitening: its identity means are the mean face.
+        space: of the network's parameters; its mean identity is the mean face.
     """
 
-    def __init__(
-        self, records: FaceRecords, index: np.ndarray, model: MorphableModel, whitening: Whitening
-    ):
+    def __init__(self, records: FaceRecords, index: np.ndarray, space: ParameterSpace):
         super().__init__()
         chosen = index[:: max(1, len(index) // MONITORED)]
         self._images = np.asarray(records.images[chosen])
-        self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
-        self._mm = whitening.scale[self._identity] * model.identity_weights_mm
-        labels = whitening.whiten(records.parameters[chosen])[:, self._identity]
+        self._identity, self._mm = space.layout.identity, space.identity_mm
+        labels = space.whiten(records.parameters[chosen])[:, self._identity]
         self._labels, self._largest, self.collapsed = labels * self._mm, 0.0, False
 
     def on_epoch_end(self, epoch, logs=None):

@@ -58,7 +58,7 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
         )
     for weight in branch.weights:
         weight.assign(theirs[weight.path])
-    head, old = branch.get_layer("parameters"), source.whitening
+    head, old = branch.get_layer("parameters"), source.space.whitening
     kernel, bias = (np.float64(weight) for weight in head.get_weights())
     told = bias * old.scale + old.mean
     head.set_weights([kernel * old.scale / whitening.scale, whitening.whiten(told)])

@@ -15,7 +15,7 @@ from keras_scnn.models.augmentation import (
     move_landmarks,
     photometric_layers,
 )
-from keras_scnn.parameters import FaceParameters, Whitening
+from keras_scnn.parameters import FaceParameters, ParameterSpace, Whitening
 
 pytest.importorskip("tensorflow")
 
@@ -54,8 +54,8 @@ def brightest(images) -> np.ndarray:
 def test_labels_follow_the_photos_through_the_stream(records, open_face):
     whitening = Whitening.from_samples(records.parameters)
     move = RandomMove(shift=0.04, scale=0.1, degrees=12, flip=0.5, seed=1)
-    follow = MoveParameters.of(open_face, whitening)
-    decode = FaceDecoder.landmarks(open_face, whitening)
+    follow = MoveParameters.of(ParameterSpace(open_face, whitening))
+    decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
 
     def augment(inputs, targets):
         (images,), matrix = move([inputs["image"]], training=True)

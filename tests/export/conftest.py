@@ -9,7 +9,7 @@ import pytest
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.export.tflite import QUANTIZE, write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder
 
 SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
@@ -41,9 +41,12 @@ def small_preset() -> Preset:
     head = [w[..., kept] for w in released.branch.get_layer("parameters").get_weights()]
     branch.get_layer("parameters").set_weights(head)
     zoom = np.where(np.arange(layout.size) < 12, SIZE / released.input_size, 1)
-    mean, scale = released.whitening.mean[kept] * zoom, released.whitening.scale[kept] * zoom
+    mean, scale = (
+        released.space.whitening.mean[kept] * zoom,
+        released.space.whitening.scale[kept] * zoom,
+    )
     whitening = Whitening(mean, scale)
-    return Preset(branch, model, whitening, "mobilenet_0.5", {"license": "none"})
+    return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5", {"license": "none"})
 
 
 def synthetic_crops() -> np.ndarray:

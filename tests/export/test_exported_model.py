@@ -68,7 +68,7 @@ def test_expression_weights_stay_within_the_models_bounds(small):
     low, high = small.preset.face_model.expression_bounds.T
     assert (expression >= low).all() and (expression <= high).all()
     raw = np.asarray(small.preset.branch(small.crops.astype(np.float32))["parameters"])
-    raw = small.preset.whitening.unwhiten(raw)[:, small.preset.layout.expression]
+    raw = small.preset.space.whitening.unwhiten(raw)[:, small.preset.layout.expression]
     assert (raw < low).any()  # so there was something to clip
 
 

@@ -100,7 +100,7 @@ def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_fl
 
 def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits(small, tmp_path):
     preset = small.preset
-    branch = build_mirrored(preset.branch, preset.face_model, preset.whitening)
+    branch = build_mirrored(preset.branch, preset.space)
     mirrored = dataclasses.replace(preset, branch=branch)
     write_tflite(tmp_path / "twice.tflite", mirrored, "int8", True, small.crops[::2])
     once, twice = (path.stat().st_size for path in (small.files["int8"], tmp_path / "twice.tflite"))

@@ -8,7 +8,7 @@ from keras_scnn.export.crops import Crops
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.runtimes import median_milliseconds, open_artefact
 from keras_scnn.export.verify import LIMITS, Limits, reference_outputs, verify, write_report
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterSpace, Whitening
 
 LOOSE = Limits(9, 99, 9, 99, 99, 9)
 
@@ -29,9 +29,12 @@ def test_a_faithful_file_breaks_no_limit(small, crops):
 
 
 def test_a_file_of_another_network_breaks_them(small, crops):
-    moved = small.preset.whitening.mean + np.eye(len(small.preset.whitening.mean))[3]
+    moved = small.preset.space.whitening.mean + np.eye(len(small.preset.space.whitening.mean))[3]
     other = dataclasses.replace(
-        small.preset, whitening=Whitening(moved, small.preset.whitening.scale)
+        small.preset,
+        space=ParameterSpace(
+            small.preset.face_model, Whitening(moved, small.preset.space.whitening.scale)
+        ),
     )
     found = verify(small.files["float32"], other, crops, repeats=3)
     # Only the translation in x differs, by one pixel.

@@ -18,7 +18,7 @@ from keras_scnn.folders.job import BatchSettings, part_path
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.inference import predict
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
@@ -206,8 +206,11 @@ def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)
     preset = load_preset("mobile")
-    shifted = Whitening(preset.whitening.mean + 0.1, preset.whitening.scale)
-    save_preset(tmp_path / "other", dataclasses.replace(preset, whitening=shifted))
+    shifted = Whitening(preset.space.whitening.mean + 0.1, preset.space.whitening.scale)
+    save_preset(
+        tmp_path / "other",
+        dataclasses.replace(preset, space=ParameterSpace(preset.face_model, shifted)),
+    )
     other = dataclasses.replace(CROPS, preset=str(tmp_path / "other"))
     with pytest.raises(ValueError, match="faces of other photos or settings .*preset_digest"):
         reconstruct_folder(crop_folder, out, other, workers=1)

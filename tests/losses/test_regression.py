@@ -10,7 +10,7 @@ from keras_scnn.losses import (
     vertex_distance,
 )
 from keras_scnn.losses.regression import VertexEffect
-from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_the_effect_of_each_parameter_is_how_far_the_vertices_move(
     tiny_face_model, tiny_whitening, vectors
 ):
     target = vectors[0][:1]
-    effect = np.asarray(VertexEffect(tiny_face_model, tiny_whitening)(target))[0]
+    effect = np.asarray(VertexEffect(ParameterSpace(tiny_face_model, tiny_whitening))(target))[0]
     before = posed_vertices(tiny_face_model, tiny_whitening, target)[0]
     for i in range(target.shape[1]):
         moved = target.copy()
@@ -51,14 +51,16 @@ def test_wpdc_is_the_slow_loop_of_the_paper(tiny_face_model, tiny_whitening, vec
             after = posed_vertices(tiny_face_model, tiny_whitening, mixed[None])
             weights.append(np.linalg.norm(after - before))
         total += np.sum(np.array(weights) / max(weights) * (p - q) ** 2)
-    loss = WPDC(tiny_face_model, tiny_whitening)(target, predicted)
+    loss = WPDC(ParameterSpace(tiny_face_model, tiny_whitening))(target, predicted)
     assert float(loss) == pytest.approx(total / len(target), rel=2e-3)
 
 
 def test_a_perfect_prediction_costs_nothing(tiny_face_model, tiny_whitening, vectors):
     target = vectors[0]
-    assert float(WPDC(tiny_face_model, tiny_whitening)(target, target)) == 0
-    distance = float(VertexDistance(tiny_face_model, tiny_whitening)(target, target))
+    assert float(WPDC(ParameterSpace(tiny_face_model, tiny_whitening))(target, target)) == 0
+    distance = float(
+        VertexDistance(ParameterSpace(tiny_face_model, tiny_whitening))(target, target)
+    )
     assert distance == pytest.approx(0, abs=2e-6)
 
 
@@ -67,7 +69,7 @@ def test_vertex_distance_is_the_mean_length_between_the_posed_faces(
 ):
     faces = [posed_vertices(tiny_face_model, tiny_whitening, side) for side in vectors]
     expected = np.linalg.norm(faces[0] - faces[1], axis=-1).mean()
-    loss = VertexDistance(tiny_face_model, tiny_whitening)(*vectors)
+    loss = VertexDistance(ParameterSpace(tiny_face_model, tiny_whitening))(*vectors)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 

@@ -12,7 +12,7 @@ from keras_scnn.models import (
     load_preset,
     save_preset,
 )
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 SIZE = 32
 LAYOUT = ParameterLayout(8, 51)
@@ -26,12 +26,12 @@ def preset(open_face):
     rng = np.random.default_rng(1)
     whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
-    branch = build_mirrored(branch, model, whitening)
-    return Preset(branch, model, whitening, "mobilenet_0.5")
+    branch = build_mirrored(branch, ParameterSpace(model, whitening))
+    return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5")
 
 
 def parameters(preset, branch, images):
-    return preset.whitening.unwhiten(np.asarray(branch(images)["parameters"]))
+    return preset.space.whitening.unwhiten(np.asarray(branch(images)["parameters"]))
 
 
 def test_it_says_the_mean_of_the_photo_and_of_the_mirror_image_taken_back(preset):
@@ -74,4 +74,4 @@ def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset
 def test_a_face_model_without_mirror_partners_is_refused(preset):
     model = preset.face_model.replace(mirror=None)
     with pytest.raises(ValueError, match="no mirror partners"):
-        build_mirrored(preset.core, model, preset.whitening)
+        build_mirrored(preset.core, ParameterSpace(model, preset.space.whitening))

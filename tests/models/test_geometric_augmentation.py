@@ -5,7 +5,7 @@ import pytest
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.models import FaceDecoder
 from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, move_landmarks, warp
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterSpace, Whitening
 
 SIZE = 120
 TURN = np.array([[0.9, -0.3, 20], [0.3, 0.9, -8]], np.float32)
@@ -57,8 +57,8 @@ def test_landmarks_move_with_what_they_mark(person, dots):
 def test_parameters_move_with_the_landmarks(person, open_face):
     _, parameters, landmarks = person
     whitening = Whitening(parameters.mean(axis=0), np.full(parameters.shape[1], 0.7))
-    decode = FaceDecoder.landmarks(open_face, whitening)
-    move = MoveParameters.of(open_face, whitening)
+    decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
+    move = MoveParameters.of(ParameterSpace(open_face, whitening))
     found = np.asarray(decode(move(whitening.whiten(parameters), MOVES)))
     expected = np.asarray(move_landmarks(landmarks, MOVES))
     np.testing.assert_allclose(found[..., :2], expected[..., :2], atol=0.02)
@@ -67,7 +67,10 @@ def test_parameters_move_with_the_landmarks(person, open_face):
 def test_the_inverse_takes_predictions_back(person, open_face):
     parameters = person[1]
     whitening = Whitening(parameters.mean(axis=0), np.full(parameters.shape[1], 0.7))
-    move, whitened = MoveParameters.of(open_face, whitening), whitening.whiten(parameters)
+    move, whitened = (
+        MoveParameters.of(ParameterSpace(open_face, whitening)),
+        whitening.whiten(parameters),
+    )
     back = np.asarray(move(move(whitened, MOVES), invert(MOVES)))
     np.testing.assert_allclose(back, whitened, atol=2e-3)
     product = np.asarray(invert(MOVES))
@@ -125,7 +128,7 @@ def test_the_layers_survive_saving(tmp_path, open_face):
     whitening = Whitening(np.zeros(size), np.full(size, 2.0))
     images, parameters = keras.Input((16, 16, 3)), keras.Input((size,))
     (moved,), (matrix,) = RandomMove(seed=2)([images])
-    told = MoveParameters.of(open_face, whitening)(parameters, matrix)
+    told = MoveParameters.of(ParameterSpace(open_face, whitening))(parameters, matrix)
     model = keras.Model([images, parameters], [moved, told])
     model.save(tmp_path / "moves.keras")
     again = keras.models.load_model(tmp_path / "moves.keras")

@@ -4,7 +4,7 @@ import pytest
 
 from keras_scnn.models import build_branch, build_encoder, build_group
 from keras_scnn.models.group import ShapeCode
-from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
 
@@ -18,14 +18,14 @@ def branch(tiny_face_model):
 def test_the_outputs_are_the_branchs_and_what_follows_from_them(
     branch, tiny_face_model, tiny_whitening
 ):
-    group = build_group(branch, tiny_face_model, tiny_whitening, embedding_size=4)
+    group = build_group(branch, ParameterSpace(tiny_face_model, tiny_whitening), embedding_size=4)
     told, own = group(IMAGES), branch(IMAGES)
     np.testing.assert_allclose(told["parameters"], own["parameters"], atol=1e-6)
     np.testing.assert_allclose(told["feature_likeness"], told["features"])
     np.testing.assert_allclose(told["shape_likeness"], told["shape"])
     assert told["embedding"].shape == (3, 4)
     assert told["landmarks"].shape == (3, 68, 3)
-    assert set(build_group(branch, tiny_face_model, tiny_whitening).output) == {
+    assert set(build_group(branch, ParameterSpace(tiny_face_model, tiny_whitening)).output) == {
         "parameters",
         "landmarks",
         "shape",
@@ -38,7 +38,7 @@ def test_the_distance_of_shape_codes_is_that_of_the_vertices(tiny_face_model, ti
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
     vectors = np.zeros((2, layout.size), np.float32)
     vectors[1, layout.identity.start + 2] = 1.5
-    code = np.asarray(ShapeCode.of(tiny_face_model, tiny_whitening)(vectors))
+    code = np.asarray(ShapeCode.of(ParameterSpace(tiny_face_model, tiny_whitening))(vectors))
     faces = FaceParameters.from_vector(tiny_whitening.unwhiten(vectors), layout)
     vertices = tiny_face_model.vertices(faces.identity)
     expected = np.sqrt(np.square(vertices[1] - vertices[0]).sum(axis=-1).mean())
@@ -47,7 +47,7 @@ def test_the_distance_of_shape_codes_is_that_of_the_vertices(tiny_face_model, ti
 
 
 def test_a_shape_code_survives_saving(tiny_face_model, tiny_whitening):
-    layer = ShapeCode.of(tiny_face_model, tiny_whitening)
+    layer = ShapeCode.of(ParameterSpace(tiny_face_model, tiny_whitening))
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     vectors = np.random.default_rng(0).normal(size=(2, tiny_whitening.mean.size))
     np.testing.assert_array_equal(np.asarray(again(vectors)), np.asarray(layer(vectors)))

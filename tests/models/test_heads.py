@@ -4,7 +4,7 @@ import pytest
 
 from keras_scnn.geometry.camera import project
 from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
-from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
 def layout_of(model):
@@ -27,7 +27,7 @@ def expected_points(model, whitening, whitened, points, clip=False):
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("what", ["landmarks", "vertices"])
 def test_decoding_agrees_with_the_face_model(tiny_face_model, tiny_whitening, whitened, what, clip):
-    layer = getattr(FaceDecoder, what)(tiny_face_model, tiny_whitening, clip=clip)
+    layer = getattr(FaceDecoder, what)(ParameterSpace(tiny_face_model, tiny_whitening), clip=clip)
     points = getattr(tiny_face_model, what)
     expected = expected_points(tiny_face_model, tiny_whitening, whitened, points, clip)
     np.testing.assert_allclose(np.asarray(layer(whitened)), expected, rtol=1e-4, atol=1e-3)
@@ -36,7 +36,7 @@ def test_decoding_agrees_with_the_face_model(tiny_face_model, tiny_whitening, wh
 def test_a_decoder_keeps_the_contract_of_a_layer(
     tmp_path, tiny_face_model, tiny_whitening, whitened
 ):
-    layer = FaceDecoder.landmarks(tiny_face_model, tiny_whitening, name="landmarks")
+    layer = FaceDecoder.landmarks(ParameterSpace(tiny_face_model, tiny_whitening), name="landmarks")
     symbolic = layer(keras.Input(whitened.shape[1:]))
     assert symbolic.shape == (None, 68, 3) and symbolic.dtype == "float32"
     assert not layer.trainable_weights
@@ -53,7 +53,7 @@ def test_geometry_stays_in_single_precision(tiny_face_model, tiny_whitening, whi
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        layer = FaceDecoder.landmarks(tiny_face_model, tiny_whitening)
+        layer = FaceDecoder.landmarks(ParameterSpace(tiny_face_model, tiny_whitening))
         assert keras.backend.standardize_dtype(layer(whitened).dtype) == "float32"
     finally:
         keras.config.set_dtype_policy(policy)
@@ -91,7 +91,7 @@ def test_without_features_there_is_no_feature_head(tiny_face_model):
 
 def test_the_regressor_decodes_what_its_branch_says(tiny_face_model, tiny_whitening):
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
-    regressor = build_regressor(branch, tiny_face_model, tiny_whitening)
+    regressor = build_regressor(branch, ParameterSpace(tiny_face_model, tiny_whitening))
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     told = regressor(image)
     expected = expected_points(

@@ -4,7 +4,7 @@ import pytest
 
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, face_window, identity_features
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 SIZE, LAYOUT = 120, ParameterLayout(3, 2)
 
@@ -85,7 +85,7 @@ def test_features_and_parameters_listen_to_it(branch):
 def test_a_preset_brings_it_back(branch, open_face, tmp_path):
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
     whitening = Whitening(np.zeros(LAYOUT.size), np.ones(LAYOUT.size))
-    save_preset(tmp_path / "two", Preset(branch, model, whitening, "mobilenet_0.5"))
+    save_preset(tmp_path / "two", Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5"))
     again = load_preset(tmp_path / "two")
     assert again.has_identity_encoder and again.feature_channels == 0
     assert not load_preset("mobile").has_identity_encoder

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
 from keras_scnn.models import build_encoder, build_siamese, siamese
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 SIZE, BATCH = 32, 6
 
@@ -19,7 +19,7 @@ SIZE, BATCH = 32, 6
 def make(face_model, whitening, **options):
     keras.utils.set_random_seed(0)
     encoder = build_encoder("mobilenet_0.5", SIZE)
-    return build_siamese(encoder, face_model, whitening, feature_size=16, **options)
+    return build_siamese(encoder, ParameterSpace(face_model, whitening), feature_size=16, **options)
 
 
 def batch(face_model):
@@ -38,7 +38,7 @@ def compile_all(network, face_model, whitening):
     losses = {"parameter_distance": ContrastiveLoss(margin_quantile=0.5)}
     losses["feature_similarity"] = IdentityLoss()
     for side in "ab":
-        losses[f"parameters_{side}"] = WPDC(face_model, whitening)
+        losses[f"parameters_{side}"] = WPDC(ParameterSpace(face_model, whitening))
         losses[f"landmarks_{side}"] = LandmarkDistance(unit=16)
     network.compile(keras.optimizers.Adam(1e-3), losses)
 
@@ -85,7 +85,9 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     told = x[:, None] * place[0] + y[:, None] * place[1]
     branch = keras.Model(image, {"parameters": told})
     images = [keras.Input((64, 64, 3)) for _ in "ab"]
-    outputs = siamese.moved_branch(branch, images, open_face, Whitening(mean, np.ones(size)), 1.0)
+    outputs = siamese.moved_branch(
+        branch, images, ParameterSpace(open_face, Whitening(mean, np.ones(size))), 1.0
+    )
     network = keras.Model(images, [told["parameters"] for told in outputs])
     photos = np.zeros((40, 64, 64, 3), np.float32)
     photos[:, 20:25, 36:43] = 255
@@ -182,7 +184,9 @@ def test_settings_that_make_no_sense_are_refused(tiny_face_model, tiny_whitening
     encoder = build_encoder("mobilenet_0.5", SIZE)
     feature_size = 8 if options else 0
     with pytest.raises(ValueError, match=message):
-        build_siamese(encoder, tiny_face_model, tiny_whitening, feature_size, **options)
+        build_siamese(
+            encoder, ParameterSpace(tiny_face_model, tiny_whitening), feature_size, **options
+        )
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")

@@ -10,7 +10,7 @@ from keras_scnn.data.sources.photo_lists import people_photos
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation.calibration import probability
 from keras_scnn.models import Preset, build_branch, save_preset
-from keras_scnn.parameters import ParameterLayout
+from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFace
 from keras_scnn.protocols.people import (
@@ -33,7 +33,7 @@ def color_preset(model, whitening, feature_size) -> Preset:
     kernel = np.zeros((3, layout.size))
     kernel[:, layout.identity] = np.random.default_rng(0).normal(0, 3, (3, model.n_identity))
     branch.get_layer("parameters").kernel.assign(kernel)
-    return Preset(branch, model, whitening, "mobilenet_0.5")
+    return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5")
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_faces_of_real_people_are_found_and_measured(shared_data):
     from keras_scnn.models import load_preset
 
     preset = load_preset("aflw-mobilenet-0.5")
-    people = sorted((shared_data / "celeba-people").iterdir())[-6:]
+    people = sorted(p for p in (shared_data / "celeba-people").iterdir() if p.is_dir())[-6:]
     paths = tuple(path for person in people for path in sorted(person.iterdir())[:4])
     measured = measure_photos(preset, paths)
     assert len(measured.kept) >= len(paths) - 1

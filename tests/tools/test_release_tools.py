@@ -13,6 +13,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.geometry.camera import compose
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.models import load_preset, save_preset
+from keras_scnn.parameters import ParameterSpace
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -35,10 +36,15 @@ def runs(tmp_path_factory):
     other = load_preset("mobile")
     for weight in other.core.trainable_weights:
         weight.assign(1.01 * np.asarray(weight))
-    scale = other.whitening.scale.copy()
+    scale = other.space.whitening.scale.copy()
     scale[20:30] *= 2
-    whitening = dataclasses.replace(other.whitening, scale=scale)
-    save_preset(folder / "b", dataclasses.replace(other, metadata=metadata, whitening=whitening))
+    whitening = dataclasses.replace(other.space.whitening, scale=scale)
+    save_preset(
+        folder / "b",
+        dataclasses.replace(
+            other, metadata=metadata, space=ParameterSpace(other.face_model, whitening)
+        ),
+    )
     return folder
 
 
@@ -55,7 +61,8 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(tools, runs):
             np.testing.assert_allclose(np.asarray(told), expected, atol=1e-5)
     # A head that says unwhitened parameters is the mean of two such heads, whatever the whitening.
     kernels = [
-        p.core.get_layer("parameters").kernel * p.whitening.scale for p in (preset, first, second)
+        p.core.get_layer("parameters").kernel * p.space.whitening.scale
+        for p in (preset, first, second)
     ]
     np.testing.assert_allclose(kernels[0], (kernels[1] + 3 * kernels[2]) / 4, atol=1e-4)
     told = {"config": {"seed": 1}, "state": {"step": 5, "seconds": 2.0}}

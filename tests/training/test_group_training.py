@@ -11,7 +11,7 @@ from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import load_preset
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, find_records, recipe_path
 from keras_scnn.training.groups import build_groups, teach
@@ -118,14 +118,14 @@ def test_a_network_may_start_with_its_shape_solved_anew(data, run):
     mixture = find_records(config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
-    whitening = Whitening.from_samples(mixture.records.parameters[seen])
-    network = build_groups(config, mixture, model, whitening)
-    take_over(config, network, mixture.records, seen, whitening)
+    space = ParameterSpace.from_samples(model, mixture.records.parameters[seen])
+    network = build_groups(config, mixture, space)
+    take_over(config, network, mixture.records, seen, space)
     images = np.asarray(mixture.records.images[seen], np.float32)
     told, before = network.get_layer("branch")(images), load_preset(run[0]).core(images)
     told, before = (
-        space.unwhiten(np.asarray(out["parameters"]))
-        for space, out in ((whitening, told), (load_preset(run[0]).whitening, before))
+        one.parameters(np.asarray(out["parameters"])).to_vector()
+        for one, out in ((space, told), (load_preset(run[0]).space, before))
     )
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     changed = np.abs(told - before).max(axis=0) > 1e-2 * np.abs(before).max(axis=0) + 1e-3
@@ -143,9 +143,9 @@ def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     model = mixture.annotated(load_face_model(config.face_model))
     seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
     mixture = teach(config, mixture, model, seen)
-    whitening = Whitening.from_samples(mixture.records.parameters[seen])
-    network = build_groups(config, mixture, model, whitening)
-    take_over(config, network, mixture.records, seen, whitening)
+    space = ParameterSpace.from_samples(model, mixture.records.parameters[seen])
+    network = build_groups(config, mixture, space)
+    take_over(config, network, mixture.records, seen, space)
     told = network.predict(np.asarray(mixture.records.images[seen], np.float32), verbose=0)
     wanted = mixture.records.embedding[seen]
     cosines = (told["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)

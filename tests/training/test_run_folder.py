@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
@@ -127,7 +128,9 @@ def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
         np.arange(20, dtype=np.int32),
         "tiny",
     )
-    monitor = ShapeMonitor(records, np.arange(5, 20), tiny_face_model, tiny_whitening)
+    monitor = ShapeMonitor(
+        records, np.arange(5, 20), ParameterSpace(tiny_face_model, tiny_whitening)
+    )
     model = Holder(Branch(tiny_whitening.whiten(records.parameters[5:])))
     monitor.set_model(model)
     for size, stops in ((0.02, False), (1.0, False), (0.3, False), (0.04, True)):

@@ -3,7 +3,7 @@ import pytest
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, build_branch, build_encoder
-from keras_scnn.parameters import ParameterLayout, Whitening
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder, copy_network, solve_dense, solve_head
 
 LAYOUT = ParameterLayout(3, 2)
@@ -39,7 +39,7 @@ def preset(branch):
     model = load_face_model("open_face").truncated(3, 2)
     rng = np.random.default_rng(2)
     whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
-    return Preset(branch, model, whitening, "mobilenet_0.5", {})
+    return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5", {})
 
 
 def test_a_whole_network_tells_the_same_by_another_whitening():
@@ -50,7 +50,7 @@ def test_a_whole_network_tells_the_same_by_another_whitening():
     mine, theirs = branch(photos), source.branch(photos)
     np.testing.assert_allclose(
         whitening.unwhiten(mine["parameters"]),
-        source.whitening.unwhiten(theirs["parameters"]),
+        source.space.whitening.unwhiten(theirs["parameters"]),
         atol=1e-5,
     )
     np.testing.assert_allclose(mine["features"], theirs["features"], atol=1e-6)
@@ -58,7 +58,7 @@ def test_a_whole_network_tells_the_same_by_another_whitening():
 
 def test_another_network_is_refused():
     with pytest.raises(ValueError, match="start_with 'encoder'"):
-        copy_network(make(features=0), preset(make()), preset(make()).whitening)
+        copy_network(make(features=0), preset(make()), preset(make()).space.whitening)
 
 
 @pytest.mark.parametrize("name", ["parameters", "features_linear"])

@@ -17,7 +17,6 @@ from keras_scnn.geometry.camera import decompose, project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.blazeface import RawDetections
 from keras_scnn.photos.cropping import (
     FaceBox,
@@ -32,7 +31,6 @@ from keras_scnn.photos.facemesh import FaceMesh
 DEFAULT_PRESET = "aflw-mobilenet-0.5"
 # FaceMesh's share of the mean, up to one yaw in degrees; none beyond the other.
 MESH_SHARE, MESH_YAW, MESH_YAW_END = 0.5, 40.0, 55.0
-BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,17 +117,12 @@ class Landmarker:
     def _pass(self, images, boxes: list[FaceBox]) -> list[tuple[np.ndarray, float]]:
         size, preset = self._preset.input_size, self._preset
         crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
-        batch = np.stack([crop.image for crop in crops]).astype(np.float32)
-        outputs = [
-            np.asarray(preset.branch(batch[i : i + BATCH], training=False)["parameters"])
-            for i in range(0, len(batch), BATCH)
-        ]
-        vectors = preset.whitening.unwhiten(np.concatenate(outputs))
-        told = FaceParameters.from_vector(vectors, preset.layout)
+        from keras_scnn.models.inference import predict
+
+        faces = predict(preset, np.stack([crop.image for crop in crops])).parameters
         to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
-        pose = transform_camera(to_photo, told.pose)
-        expression = self.face_model.clip_expression(told.expression)
-        landmarks = project(pose, self.face_model.landmarks(told.identity, expression))
+        pose = transform_camera(to_photo, faces.pose)
+        landmarks = project(pose, self.face_model.landmarks(faces.identity, faces.expression))
         yaw = np.degrees(euler_from_rotation(decompose(pose)[0])[..., 1])
         return list(zip(np.float64(landmarks), yaw.tolist(), strict=True))
 
