@@ -16,11 +16,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tqdm import tqdm
 
-from keras_scnn.export.artefacts import FORMATS, Subject, check_kind, export
+from keras_scnn.export.artefacts import FORMATS, Subject, check_kind, export_file
 from keras_scnn.export.crops import find_crops, split_crops
 from keras_scnn.export.metadata import read_card
 from keras_scnn.export.tflite import QUANTIZE
-from keras_scnn.export.verify import Verification
+from keras_scnn.export.verify import ExportCheck
 from keras_scnn.models import load_preset
 
 
@@ -77,7 +77,7 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def describe(path: Path, found: Verification) -> str:
+def describe(path: Path, found: ExportCheck) -> str:
     """One line for people."""
     times = ", ".join(f"{value:.2f}" for value in found.milliseconds.values())
     loss = "" if found.nme_loss_points is None else f", NME {found.nme_loss_points:+.3f} points"
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     name, card = Path(args.preset).resolve().name, read_card(args.preset)
     subject = Subject(preset, name, calibration, held_out, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
-        tqdm.write(describe(*export(subject, args.out, kind, precision)))
+        tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import QUANTIZE, check_quantizer, write_tflite
-from keras_scnn.export.verify import Limits, Verification, VerificationError, verify, write_report
+from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset
 
 FORMATS = ("tflite", "onnx", "savedmodel")
@@ -45,13 +45,13 @@ def file_name(name: str, kind: str, precision: str) -> str:
     return f"{name}.onnx" if kind == "onnx" else f"{name}-savedmodel"
 
 
-def export(
+def export_file(
     subject: Subject,
     out: str | os.PathLike,
     kind: str,
     precision: str = "float32",
     limits: Limits | None = None,
-) -> tuple[Path, Verification]:
+) -> tuple[Path, ExportCheck]:
     """Write one verified file with its report beside it.
 
     Args:

@@ -18,7 +18,7 @@ _HOMES = {
     "build_encoder": "models",
     "build_siamese": "models",
     "fit_landmarks": "fitting",
-    "fit_person": "fitting",
+    "fit_person_landmarks": "fitting",
     "load_face_model": "face_models",
     "load_preset": "models",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_scnn.models.presets import preset_names
+from keras_scnn.models.presets import list_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "keras_scnn", "export")
@@ -122,7 +122,7 @@ def test_the_installed_command_turns_a_photo_into_a_mesh(python, tmp_path):
 
     from keras_scnn.io import write_image
 
-    assert preset_names(), "the package carries no preset"
+    assert list_presets(), "the package carries no preset"
     write_image(tmp_path / "astronaut.png", data.astronaut())
     run(
         python, "-m", "keras_scnn.reconstruct", "astronaut.png", "--out", "faces",

@@ -87,7 +87,7 @@ def fit_landmarks(
     )
 
 
-def fit_person(
+def fit_person_landmarks(
     model: MorphableModel,
     landmarks: np.ndarray,
     visibility: np.ndarray | None = None,

@@ -167,7 +167,7 @@ def load_preset(
         raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
 
 
-def preset_names() -> list[str]:
+def list_presets() -> list[str]:
     """The presets that come with the package."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
@@ -176,7 +176,7 @@ def _folder(name_or_path) -> Path:
     for folder in (Path(name_or_path), FOLDER / name_or_path):
         if folder.is_dir():
             return folder
-    known = ", ".join(preset_names()) or "none"
+    known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
         f"no preset '{name_or_path}': give a preset folder, a run folder, or one of: {known}"
     )

@@ -12,7 +12,7 @@ from keras_scnn.models import (
     save_preset,
     write_metadata,
 )
-from keras_scnn.models.presets import SETTINGS, WEIGHTS, preset_names
+from keras_scnn.models.presets import SETTINGS, WEIGHTS, list_presets
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -77,7 +77,7 @@ def test_the_face_model_can_be_handed_over(folder, open_face):
 
 def test_an_unknown_preset_lists_what_there_is():
     with pytest.raises(
-        FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(preset_names())
+        FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(list_presets())
     ):
         load_preset("nothing")
 

@@ -24,7 +24,7 @@ from keras_scnn.data.labels.person import (
 )
 from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.fitting import PARTS, FitOptions, fit_person
+from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 
@@ -128,7 +128,7 @@ class PeopleFolder(PhotoSource):
         landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
         fitted = fit_photos(self.face_model, landmarks, SEARCH)
         if len(fitted.kept):
-            joint = fit_person(self.face_model, landmarks[fitted.kept], options=FIT)
+            joint = fit_person_landmarks(self.face_model, landmarks[fitted.kept], options=FIT)
             fitted = dataclasses.replace(fitted, fit=joint)
         left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
         photos = [
