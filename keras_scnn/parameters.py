@@ -111,14 +111,14 @@ class Whitening:
             raise ValueError("mean must be finite everywhere")
 
     @classmethod
-    def from_samples(cls, vectors: np.ndarray, least_scale: float = 1e-3) -> Whitening:
+    def from_samples(cls, vectors: np.ndarray, min_scale: float = 1e-3) -> Whitening:
         """Mean and standard deviation of (M, P) sample vectors, M above 0.
 
         Args:
             vectors: the samples, unwhitened.
-            least_scale: parameters that hardly vary (the free depth translation) get this scale.
+            min_scale: parameters that hardly vary (the free depth translation) get this scale.
         """
-        scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), least_scale)
+        scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), min_scale)
         return cls(np.mean(vectors, axis=0, dtype=np.float64), scale)
 
     def whiten(self, vector: np.ndarray) -> np.ndarray:

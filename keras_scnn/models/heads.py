@@ -28,9 +28,9 @@ def build_branch(
         layout: sizes of the parameter vector.
         feature_size: length of the identity feature; 0 leaves the feature head out.
         feature_channels: 0: the feature is linear in the encoder's pooled output, as the
-            parameters are. Else the feature head weighs the places of the encoder's feature map
-            apart, in so many channels, for a face's parts are always at the same places (global
-            depthwise convolution: Chen et al., "MobileFaceNets", 2018).
+            parameters are. Else channels of a global depthwise convolution (GDC) on the encoder's
+            feature map, which has a weight for each position: the parts of a face are always at
+            the same positions (Chen et al., "MobileFaceNets", 2018).
         identity_encoder: the feature is linear in the output of an encoder of its own instead (see
             ``models.identity_encoder``), and the parameters are linear in both encoders' outputs.
 
@@ -38,23 +38,23 @@ def build_branch(
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
     """
-    hidden, looked = encoder.output, encoder.output
+    hidden = inputs = encoder.output
     if identity_encoder:
         hidden = identity_features(encoder.inputs[0])
-        looked = keras.layers.Concatenate(name="both_encoders")([looked, hidden])
+        inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
     outputs = {
-        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(looked)
+        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
     }
     if feature_size:
         if feature_channels and not identity_encoder:
-            hidden = _weigh_places(encoder.layers[-1].input, feature_channels)
+            hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels)
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
     return keras.Model(encoder.inputs[0], outputs, name="branch")
 
 
-def _weigh_places(feature_map, channels: int):
-    """(B, H, W, C) to (B, channels): a weight for each place and channel."""
+def _global_depthwise_convolution(feature_map, channels: int):
+    """(B, H, W, C) to (B, channels): a weight for each position and channel."""
     layers, normalize = keras.layers, partial(keras.layers.BatchNormalization, momentum=0.9)
     mixed = layers.Conv2D(channels, 1, use_bias=False, name="features_mix")(feature_map)
     mixed = normalize(name="features_mix_norm")(mixed)
