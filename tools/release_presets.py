@@ -79,7 +79,7 @@ def released(runs: list[Preset], shares: list[float]) -> Preset:
 
 
 def with_covariance(preset: Preset, records: FaceRecords, held_out: int) -> Preset:
-    """The preset with the scatter of shapes of one person; see ``learn_covariance``."""
+    """The preset with its within-person covariance of shapes; see ``learn_covariance``."""
     seen, _ = split_people(records.identity, held_out)
     return dataclasses.replace(
         preset, within_person_covariance=learn_covariance(preset, records, seen)

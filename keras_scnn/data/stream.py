@@ -26,6 +26,7 @@ def pair_dataset(
     sampler: PairSampler,
     batch_size: int = 32,
     first_step: int = 0,
+    labels_as_inputs: bool = False,
 ) -> tf.data.Dataset:
     """An endless, ordered stream of batches; the same arguments give the same stream.
 
@@ -35,13 +36,28 @@ def pair_dataset(
         sampler: of the records' identities.
         batch_size: pairs in a batch, B.
         first_step: where in the sampler's stream to begin, for a resumed run.
+        labels_as_inputs: for a network of ``losses.add_loss_layers``.
 
     Returns:
-        a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``.
+        a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``; or, with
+        ``labels_as_inputs``, of one dictionary, see ``join_labels``.
     """
-    return as_dataset(
+    pairs = as_dataset(
         partial(pair_batch, records, whitening, sampler, batch_size=batch_size), first_step
     )
+    return pairs.map(join_labels) if labels_as_inputs else pairs
+
+
+def join_labels(inputs: dict, targets: dict) -> dict:
+    """A batch of ``pair_batch`` as inputs alone, for a network whose losses are layers.
+
+    Returns:
+        the inputs; ``same`` (B,) float32; and each other target as ``<name>_label``.
+    """
+    labels = {f"{name}_label": value for name, value in targets.items()}
+    del labels["feature_similarity_label"]
+    same = labels.pop("parameter_distance_label")
+    return {**inputs, "same": same, **labels}
 
 
 def group_dataset(

@@ -31,7 +31,7 @@ def identity_judges(
     """A judge of the shapes and, where there are any, of the scaled shapes and of the features.
 
     Args:
-        preset: its face model, and the scatter that scales shapes.
+        preset: its face model and its within-person covariance of shapes.
         identity: (n, K) coefficients.
         features: (n, F) or None.
         pairs: of the n photos.
@@ -46,7 +46,7 @@ def identity_judges(
 
 
 def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
-    """The scatter of one person's shapes, as a network sees them.
+    """The within-person covariance of a network's neutral shapes.
 
     Args:
         preset: the network.
