@@ -28,7 +28,7 @@ def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray
     True
     """
     basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    triangle = np.linalg.qr(basis, mode="r")  # |Q R x| = |R x|
+    triangle = np.asarray(np.linalg.qr(basis, mode="r"))  # |Q R x| = |R x|
     return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)
 
 

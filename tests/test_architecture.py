@@ -250,7 +250,7 @@ def test_each_name_of_the_root_can_be_imported():
     assert not rooms_imported(TREES[PACKAGE / "__init__.py"])
     missing = [name for name in keras_scnn.__all__ if not hasattr(keras_scnn, name)]
     assert not missing
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="nonsense"):
         _ = keras_scnn.nonsense
 
 

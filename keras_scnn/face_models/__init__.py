@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from keras_scnn.face_models.bfm import read_bfm2009
@@ -14,7 +15,7 @@ from keras_scnn.morphable_model import MorphableModel
 
 __all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
 
-_READERS = {
+_READERS: dict[str, Callable[..., MorphableModel]] = {
     ".mat": read_bfm2009,
     ".h5": read_bfm_h5,
     ".hdf5": read_bfm_h5,
@@ -38,22 +39,28 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
         FileNotFoundError: there is no such file.
         ValueError: the suffix is of no known format, or the file is not what its suffix says.
         TypeError: an option that the reader does not have.
+
+    >>> model = load_face_model("open_face")
+    >>> model.n_identity, model.n_expression
+    (80, 51)
     """
-    path = Path(name_or_path)
     if str(name_or_path) == "open_face":
-        reader, arguments = MorphableModel.open_face, ()
-    elif path.is_dir():
-        reader, arguments = read_ict, (path,)
-    elif path.suffix.lower() == ".npz":
-        reader, arguments = read_flame if _is_flame(path) else MorphableModel.load, (path,)
-    elif path.suffix.lower() in _READERS:
-        reader, arguments = _READERS[path.suffix.lower()], (path,)
-    else:
-        raise ValueError(
-            f"{name_or_path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a "
-            f"file whose name ends in .npz, {', '.join(_READERS)}"
-        )
-    return reader(*arguments, **options)
+        return MorphableModel.open_face(**options)
+    path = Path(name_or_path)
+    return _reader(path)(path, **options)
+
+
+def _reader(path: Path) -> Callable[..., MorphableModel]:
+    if path.is_dir():
+        return read_ict
+    if path.suffix.lower() == ".npz":
+        return read_flame if _is_flame(path) else MorphableModel.load
+    if path.suffix.lower() in _READERS:
+        return _READERS[path.suffix.lower()]
+    raise ValueError(
+        f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
+        f"name ends in .npz, {', '.join(_READERS)}"
+    )
 
 
 def _is_flame(path: Path) -> bool:

@@ -7,7 +7,7 @@ Such a network trains with ``compile(optimizer)`` and ``fit(stream)`` alone::
         {"parameter_distance": ContrastiveLoss(margin=1.0), "feature_similarity": IdentityLoss()},
     )
     network.compile("adam")
-    network.fit(pair_dataset(records, space.whitening, sampler, labels_as_inputs=True), ...)
+    network.fit(pair_dataset(records, space.whitening, sampler, input_names=network.input), ...)
 
 Loss and gradients are those of the same losses given to ``compile`` by the outputs' names.
 """
@@ -134,7 +134,7 @@ def add_loss_layers(
 
     Returns:
         A model with the same outputs and layers, to be trained with ``compile(optimizer)`` and
-        ``fit`` on ``pair_dataset(..., labels_as_inputs=True)``. It shares the given network's
+        ``fit`` on ``pair_dataset(..., input_names=network.input)``. It shares the given network's
         weights, so that ``network`` goes on to answer without labels.
 
     Raises:
