@@ -70,7 +70,7 @@ class PeopleFolder(PhotoSource):
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
-        self._people = scan(self.folder)
+        self._people = scan_people(self.folder)
         self._networks, self._last = None, ("", None)
 
     def __getstate__(self) -> dict:
@@ -184,7 +184,7 @@ class PeopleFolder(PhotoSource):
         return [Candidate(face, teacher(image, face.landmarks)) for face in faces]
 
 
-def scan(folder: Path) -> dict[str, list[str]]:
+def scan_people(folder: Path) -> dict[str, list[str]]:
     """The photos of each person, as ``PERSON/.../photo.jpg``, sorted.
 
     Raises:
