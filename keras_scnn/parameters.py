@@ -17,7 +17,7 @@ POSE_SIZE = 12
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Where pose, identity and expression stand in a parameter vector.
+    """The slices of pose, identity and expression in a parameter vector.
 
     >>> layout = ParameterLayout(n_identity=80, n_expression=51)
     >>> layout.size, layout.identity

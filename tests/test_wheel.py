@@ -69,6 +69,7 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     modules = {p for p in (ROOT / "keras_scnn").rglob("*.py") if p.parent.name != "export"}
     assets = {p for p in (ROOT / "keras_scnn" / "assets").rglob("*") if p.is_file()}
     assets |= set((ROOT / "keras_scnn" / "recipes").glob("*.yaml"))
+    assets |= {ROOT / "keras_scnn" / name for name in ("__init__.pyi", "py.typed")}
     files = {p for p in modules | assets if "__pycache__" not in p.parts}
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}

@@ -121,7 +121,7 @@ class VertexEffect:
 
     @property
     def identity(self) -> slice:
-        """Where the identity stands in the parameters."""
+        """Slice of the identity in the parameters."""
         return slice(POSE_SIZE, POSE_SIZE + self._n_identity)
 
     @property
@@ -205,7 +205,7 @@ class WPDC(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class ParameterLoss(keras.losses.Loss):
-    """WPDC, which sees to the pose, and the squared error of the neutral shape.
+    """WPDC plus the squared error of the neutral shape.
 
     The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
     with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose

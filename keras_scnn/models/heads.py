@@ -31,8 +31,8 @@ def build_branch(
             parameters are. Else channels of a global depthwise convolution (GDC) on the encoder's
             feature map, which has a weight for each position: the parts of a face are always at
             the same positions (Chen et al., "MobileFaceNets", 2018).
-        identity_encoder: the feature is linear in the output of an encoder of its own instead (see
-            ``models.identity_encoder``), and the parameters are linear in both encoders' outputs.
+        identity_encoder: the feature is linear in the output of a second encoder instead (see
+            ``encoders.identity_features``), and the parameters are linear in both outputs.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
@@ -65,9 +65,15 @@ def _global_depthwise_convolution(feature_map, channels: int):
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
-    """The branch with its landmarks decoded: image to ``parameters`` and ``landmarks``.
+    """The branch with its landmarks decoded.
 
-    ``landmarks`` are (B, 68, 3) float32 in crop px, depth towards the viewer.
+    Args:
+        branch: from ``build_branch``; its weights are shared.
+        space: of the branch's parameters.
+
+    Returns:
+        A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
+        whitened; ``landmarks`` (B, 68, 3) float32, crop px, depth towards the viewer.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
@@ -79,13 +85,13 @@ def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
 class FaceDecoder(keras.layers.Layer):
     """Whitened parameters (B, P) to posed points (B, M, 3) in crop px, in float32.
 
-    The face model's rows are weights that are not trained, so they are saved with a model. Use
+    The face model's rows are non-trainable weights, so they are saved with a network. Use
     ``FaceDecoder.landmarks`` or ``FaceDecoder.vertices`` to make one.
 
     Args:
         n_points: M. n_identity: K. n_expression: L.
-        clip: bring expression weights into the model's bounds, as reconstruction does; training
-            does not, since a clipped weight has no gradient.
+        clip: clip expression weights to the model's bounds, as reconstruction does; not for
+            training, since a clipped weight has no gradient.
     """
 
     def __init__(self, n_points: int, n_identity: int, n_expression: int, clip=False, **kwargs):

@@ -21,7 +21,13 @@ def build_siamese(
     augmentation: float = 0.0,
     feature_channels: int = 0,
 ) -> keras.Model:
-    """A functional model of two image inputs whose branch is shared.
+    """A functional model of two image inputs with one shared branch.
+
+    >>> from keras_scnn import MorphableModel, Whitening, build_encoder
+    >>> space = ParameterSpace(MorphableModel.open_face(), Whitening(np.zeros(143), np.ones(143)))
+    >>> network = build_siamese(build_encoder("mobilenet_0.5", 64), space)
+    >>> network.output["landmarks_a"].shape, network.output["parameter_distance"].shape
+    ((None, 68, 3), (None,))
 
     Args:
         encoder: from ``build_encoder``.
