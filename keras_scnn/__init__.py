@@ -20,7 +20,7 @@ from wrapt import register_post_import_hook
 __version__ = "0.1.0"
 _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-# Where modules and names that the README and notebooks of 0.1 showed are now; kept for 0.2.
+# Where modules and names that the README and notebooks showed are now; kept for one release.
 _MOVED_MODULES = {
     "batch": "folders.folder",
     "cropping": "photos.cropping",
@@ -79,7 +79,7 @@ def _moved_name(module: str, name: str, stacklevel: int = 2) -> Any:
     if name not in _MOVED_NAMES[module]:
         raise AttributeError(f"module '{__name__}.{module}' has no attribute '{name}'")
     home, _, attribute = _MOVED_NAMES[module][name].rpartition(".")
-    message = f"{name} is now {__name__}.{home}.{attribute}; the old name goes with 0.3"
+    message = f"{name} is now {__name__}.{home}.{attribute}; the old name goes with the next release"
     warnings.warn(message, DeprecationWarning, stacklevel)
     return getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
 
@@ -99,7 +99,7 @@ class _MovedModules(MetaPathFinder, Loader):
     def exec_module(self, module: Any) -> None:
         old = module.__name__
         new = f"{__name__}.{_MOVED_MODULES[old.partition('.')[2]]}"
-        message = f"{old} is now {new}; the old name goes with 0.3"
+        message = f"{old} is now {new}; the old name goes with the next release"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         sys.modules[old] = importlib.import_module(new)
 
