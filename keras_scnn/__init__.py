@@ -79,7 +79,9 @@ def _moved_name(module: str, name: str, stacklevel: int = 2) -> Any:
     if name not in _MOVED_NAMES[module]:
         raise AttributeError(f"module '{__name__}.{module}' has no attribute '{name}'")
     home, _, attribute = _MOVED_NAMES[module][name].rpartition(".")
-    message = f"{name} is now {__name__}.{home}.{attribute}; the old name goes with the next release"
+    message = (
+        f"{name} is now {__name__}.{home}.{attribute}; the old name goes next release"
+    )
     warnings.warn(message, DeprecationWarning, stacklevel)
     return getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
 
@@ -99,7 +101,7 @@ class _MovedModules(MetaPathFinder, Loader):
     def exec_module(self, module: Any) -> None:
         old = module.__name__
         new = f"{__name__}.{_MOVED_MODULES[old.partition('.')[2]]}"
-        message = f"{old} is now {new}; the old name goes with the next release"
+        message = f"{old} is now {new}; the old name goes next release"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         sys.modules[old] = importlib.import_module(new)
 

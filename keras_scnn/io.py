@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import trimesh
-from trimesh.exchange.obj import export_obj
 
 from keras_scnn.storage import atomic_path
+
+if TYPE_CHECKING:
+    import trimesh
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
@@ -171,6 +173,8 @@ def write_mesh(
         raise ValueError(f"{path}: the vertices must be finite numbers")
     if not 0 <= np.min(triangles) <= np.max(triangles) < len(vertices):
         raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
+    import trimesh  # slow to import
+
     scale = 0.001 if suffix == ".glb" else 1.0
     mesh = trimesh.Trimesh(np.asarray(vertices) * scale, triangles, process=False)
     if suffix == ".ply":
@@ -186,22 +190,27 @@ def write_mesh(
 
 
 def _textured(uv, texture, path: Path) -> trimesh.visual.TextureVisuals:
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import Material, PBRMaterial, SimpleMaterial
+
     image = PIL.Image.fromarray(texture)
-    material: trimesh.visual.material.Material
+    material: Material
     if path.suffix.lower() == ".obj":
         white, black = [255, 255, 255, 255], [0, 0, 0, 255]
         # A name of its own: a texture called after the mesh could overwrite the photo of that name.
-        material = trimesh.visual.material.SimpleMaterial(
+        material = SimpleMaterial(
             image, diffuse=white, ambient=white, specular=black, name=f"{path.stem}_texture"
         )
     else:
-        material = trimesh.visual.material.PBRMaterial(
+        material = PBRMaterial(
             name=path.stem, baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
         )
-    return trimesh.visual.TextureVisuals(uv=uv, material=material)
+    return TextureVisuals(uv=uv, material=material)
 
 
 def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
+    from trimesh.exchange.obj import export_obj
+
     text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
     for name, content in beside.items():
         with atomic_path(path.with_name(name)) as temporary:

@@ -6,20 +6,29 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_scnn.face_models.bfm import read_bfm2009
-from keras_scnn.face_models.bfm_h5 import read_bfm_h5
-from keras_scnn.face_models.flame import read_flame
-from keras_scnn.face_models.ict import read_ict
+import lazy_loader
+
 from keras_scnn.morphable_model import MorphableModel
+
+if TYPE_CHECKING:
+    from keras_scnn.face_models.bfm import read_bfm2009
+    from keras_scnn.face_models.bfm_h5 import read_bfm_h5
+    from keras_scnn.face_models.flame import read_flame
+    from keras_scnn.face_models.ict import read_ict
 
 __all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
 
-_READERS: dict[str, Callable[..., MorphableModel]] = {
-    ".mat": read_bfm2009,
-    ".h5": read_bfm_h5,
-    ".hdf5": read_bfm_h5,
-    ".pkl": read_flame,
+# The embedded model needs none of the packages that read foreign formats.
+_READERS = {"bfm": ["read_bfm2009"], "bfm_h5": ["read_bfm_h5"]}
+_READERS |= {"flame": ["read_flame"], "ict": ["read_ict"]}
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_READERS)
+_SUFFIXES = {
+    ".mat": "read_bfm2009",
+    ".h5": "read_bfm_h5",
+    ".hdf5": "read_bfm_h5",
+    ".pkl": "read_flame",
 }
 
 
@@ -51,15 +60,16 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
 
 
 def _reader(path: Path) -> Callable[..., MorphableModel]:
+    suffix = path.suffix.lower()
     if path.is_dir():
-        return read_ict
-    if path.suffix.lower() == ".npz":
-        return read_flame if _is_flame(path) else MorphableModel.load
-    if path.suffix.lower() in _READERS:
-        return _READERS[path.suffix.lower()]
+        return __getattr__("read_ict")
+    if suffix == ".npz":
+        return __getattr__("read_flame") if _is_flame(path) else MorphableModel.load
+    if suffix in _SUFFIXES:
+        return __getattr__(_SUFFIXES[suffix])
     raise ValueError(
         f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
-        f"name ends in .npz, {', '.join(_READERS)}"
+        f"name ends in .npz, {', '.join(_SUFFIXES)}"
     )
 
 
