@@ -79,9 +79,7 @@ def _moved_name(module: str, name: str, stacklevel: int = 2) -> Any:
     if name not in _MOVED_NAMES[module]:
         raise AttributeError(f"module '{__name__}.{module}' has no attribute '{name}'")
     home, _, attribute = _MOVED_NAMES[module][name].rpartition(".")
-    message = (
-        f"{name} is now {__name__}.{home}.{attribute}; the old name goes next release"
-    )
+    message = f"{name} is now {__name__}.{home}.{attribute}; the old name goes next release"
     warnings.warn(message, DeprecationWarning, stacklevel)
     return getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
 
