@@ -28,7 +28,7 @@ from keras_scnn.export.onnx import OPSET, write_onnx
 from keras_scnn.export.runtimes import open_artefact
 from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.models.presets import preset_names
+from keras_scnn.models.presets import list_presets
 from keras_scnn.photos.cropping import box_from_landmarks, crop_face
 from keras_scnn.photos.detection import LargestFace
 
@@ -127,7 +127,7 @@ def median_ms(works: dict[str, Work], rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("presets", nargs="*", default=preset_names())
+    parser.add_argument("presets", nargs="*", default=list_presets())
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()

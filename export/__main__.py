@@ -16,12 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tqdm import tqdm
 
-from keras_scnn.export.artefacts import FORMATS, Subject, check_kind, export
-from keras_scnn.export.crops import find_crops, split_crops
-from keras_scnn.export.metadata import read_card
+from keras_scnn.export.artefacts import FORMATS, check_kind, export_file, open_subject
 from keras_scnn.export.tflite import QUANTIZE
-from keras_scnn.export.verify import Verification
-from keras_scnn.models import load_preset
+from keras_scnn.export.verify import ExportCheck
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -77,7 +74,7 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def describe(path: Path, found: Verification) -> str:
+def describe(path: Path, found: ExportCheck) -> str:
     """One line for people."""
     times = ", ".join(f"{value:.2f}" for value in found.milliseconds.values())
     loss = "" if found.nme_loss_points is None else f", NME {found.nme_loss_points:+.3f} points"
@@ -95,18 +92,11 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = jobs_of(args)
-    preset = load_preset(args.preset)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
-    calibration = find_crops(args.crops, preset.input_size)
-    if args.verify is None:
-        calibration, held_out = split_crops(calibration)
-    else:
-        held_out = find_crops(args.verify, preset.input_size)
-    name, card = Path(args.preset).resolve().name, read_card(args.preset)
-    subject = Subject(preset, name, calibration, held_out, card, args.vertices)
+    subject = open_subject(args.preset, args.crops, args.verify, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
-        tqdm.write(describe(*export(subject, args.out, kind, precision)))
+        tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_scnn.export.crops import Crops
-from keras_scnn.export.metadata import build_metadata
+from keras_scnn.export.crops import Crops, find_crops, split_crops
+from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import QUANTIZE, check_quantizer, write_tflite
-from keras_scnn.export.verify import Limits, Verification, VerificationError, verify, write_report
-from keras_scnn.models import Preset
+from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
+from keras_scnn.models import Preset, load_preset
 
 FORMATS = ("tflite", "onnx", "savedmodel")
 
@@ -45,13 +45,13 @@ def file_name(name: str, kind: str, precision: str) -> str:
     return f"{name}.onnx" if kind == "onnx" else f"{name}-savedmodel"
 
 
-def export(
+def export_file(
     subject: Subject,
     out: str | os.PathLike,
     kind: str,
     precision: str = "float32",
     limits: Limits | None = None,
-) -> tuple[Path, Verification]:
+) -> tuple[Path, ExportCheck]:
     """Write one verified file with its report beside it.
 
     Args:
@@ -86,6 +86,67 @@ def export(
         for path in (made, *reports):
             _replace(path, out / path.name)
     return out / place, found
+
+
+def open_subject(
+    name_or_path: str | os.PathLike,
+    crops: Path | None = None,
+    held_out: Path | None = None,
+    vertices: bool = False,
+) -> Subject:
+    """A preset with crops of its input size.
+
+    Args:
+        name_or_path: of a preset of the package, or a preset or run folder.
+        crops: folder of crops, images or face records; None renders synthetic faces.
+        held_out: folder of other crops to verify with; None takes every second one of ``crops``.
+        vertices: also put out all vertices.
+
+    Raises:
+        FileNotFoundError: there is no such preset or folder.
+        ValueError: the preset is damaged, or the crops are unfit.
+    """
+    preset = load_preset(name_or_path)
+    calibration = find_crops(crops, preset.input_size)
+    if held_out is None:
+        calibration, others = split_crops(calibration)
+    else:
+        others = find_crops(held_out, preset.input_size)
+    name, card = Path(name_or_path).resolve().name, read_card(name_or_path)
+    return Subject(preset, name, calibration, others, card, vertices)
+
+
+def export_preset(
+    name_or_path: str | os.PathLike,
+    out: str | os.PathLike,
+    kinds: Sequence[str] = ("tflite",),
+    precisions: Sequence[str] = ("float32",),
+    crops: Path | None = None,
+    vertices: bool = False,
+) -> dict[Path, ExportCheck]:
+    """Write verified files of a preset, each with its report beside it.
+
+    Args:
+        name_or_path: of a preset of the package, or a preset or run folder.
+        out: folder; it is made where it is missing.
+        kinds: of ``FORMATS``.
+        precisions: of ``tflite.QUANTIZE``, for 'tflite'; the others are written in float32.
+        crops: folder of crops, images or face records, to calibrate 'int8' and to verify with;
+            None renders synthetic faces.
+        vertices: also put out all vertices.
+
+    Returns:
+        what was measured, by file (or SavedModel folder).
+
+    Raises:
+        FileNotFoundError, ValueError, OSError, ImportError: as ``open_subject`` and
+            ``export_file``; formats, precisions and packages are checked before the network runs.
+    """
+    jobs = [(k, p) for k in kinds for p in (precisions if k == "tflite" else ["float32"])]
+    for kind, precision in jobs:
+        check_kind(kind, precision)
+    subject = open_subject(name_or_path, crops, vertices=vertices)
+    return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 
 
 def check_kind(kind: str, precision: str) -> None:

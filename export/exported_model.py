@@ -136,7 +136,7 @@ class FaceReadout(keras.layers.Layer):
         pose = vector[:, :POSE_SIZE]
         camera = ops.reshape(pose, (-1, 3, 4))
         linear, translation = camera[:, :, :3], camera[:, :, 3]
-        rotation = nearest_rotation(linear * FLIP.sum(axis=1, keepdims=True).astype(np.float32))
+        rotation = nearest_rotation_ops(linear * FLIP.sum(axis=1, keepdims=True).astype(np.float32))
         lengths = ops.sqrt(ops.sum(ops.square(linear[:, :2]), axis=-1))
         points = ops.matmul(self.landmarks(weights), ops.transpose(linear, (0, 2, 1)))
         return {
@@ -149,7 +149,7 @@ class FaceReadout(keras.layers.Layer):
         }
 
 
-def nearest_rotation(matrix: keras.KerasTensor):
+def nearest_rotation_ops(matrix: keras.KerasTensor):
     """The rotation nearest to (B, 3, 3) matrices in the Frobenius norm, without an SVD.
 
     Horn, "Closed-form solution of absolute orientation using unit quaternions", 1987: the

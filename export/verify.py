@@ -50,7 +50,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class Verification:
+class ExportCheck:
     """What was measured of one file.
 
     Attributes:
@@ -110,7 +110,7 @@ def verify(
     precision: str = "float32",
     limits: Limits | None = None,
     repeats: int = 100,
-) -> Verification:
+) -> ExportCheck:
     """Measure an exported file against Keras.
 
     Args:
@@ -128,7 +128,7 @@ def verify(
     told = run_all(open_artefact(path), crops.images)
     expected = reference_outputs(preset, crops.images)
     numbers = _drift(told, expected, preset) | _landmark_errors(told, expected, crops)
-    return Verification(
+    return ExportCheck(
         file=path.name,
         precision=precision,
         crops=crops.source,
@@ -188,7 +188,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def write_report(folder: Path, name: str, found: Verification, metadata: dict) -> list[Path]:
+def write_report(folder: Path, name: str, found: ExportCheck, metadata: dict) -> list[Path]:
     """Write ``name.json`` and the model card ``name.md`` into a folder; return their paths."""
     report = {"verification": asdict(found), "metadata": metadata}
     texts = {".json": json.dumps(report, indent=2) + "\n", ".md": model_card(found, metadata)}
@@ -198,7 +198,7 @@ def write_report(folder: Path, name: str, found: Verification, metadata: dict) -
     return [folder / f"{name}{suffix}" for suffix in texts]
 
 
-def model_card(found: Verification, metadata: dict) -> str:
+def model_card(found: ExportCheck, metadata: dict) -> str:
     """The report as Markdown."""
     rows = [("size", f"{found.bytes / 1e6:.2f} MB", "")]
     for threads, value in found.milliseconds.items():

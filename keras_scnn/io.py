@@ -5,35 +5,36 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import trimesh
-from trimesh.exchange.obj import export_obj
 
 from keras_scnn.storage import atomic_path
 
+if TYPE_CHECKING:
+    import trimesh
+
 START, END = b"\xff\xd8", b"\xff\xd9"
-# Segments up to the frame that PIL has nothing to do with: JFIF, ICC, comments, tables.
-HARMLESS = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
+# Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
+IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman codes
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
-    """Decode a gray or YCbCr JPEG without metadata; the pixels are those that PIL gives.
+    """Decode a gray or YCbCr JPEG without metadata, to the same pixels as PIL.
 
-    Both use libjpeg-turbo. The time is saved around it: what PIL takes for the headers and for
-    copies is more than the decoding of a face crop.
+    Both use libjpeg-turbo; PIL spends more time on headers and copies than on decoding a face crop.
 
     Args:
         data: the file.
 
     Returns:
         (H, W, 3) uint8 RGB; None where the file is of another kind, incomplete or damaged, or has
-        EXIF or XMP data, which may turn the photo: PIL's then.
+        EXIF or XMP data, which may rotate the photo: such files are for PIL.
     """
     if data[:2] != START or data[-2:] != END or not _is_plain(data):
         return None
@@ -49,8 +50,8 @@ def _is_plain(data: bytes) -> bool:
         if marker in FRAMES:
             height = int.from_bytes(data[at + 5 : at + 7], "big")
             width = int.from_bytes(data[at + 7 : at + 9], "big")
-            return data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width <= MOST_PIXELS
-        if marker not in HARMLESS:
+            return data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width <= MAX_PIXELS
+        if marker not in IGNORED:
             return False
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False
@@ -63,7 +64,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read a photo upright, as 8-bit RGB.
 
     The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
-    laid over white.
+    composited over white.
+
+    Args:
+        path: a file of any format that Pillow reads.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -83,6 +87,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray:
     """Decode the bytes of a photo's file, as ``read_image`` does.
+
+    Args:
+        data: the file.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -121,7 +128,15 @@ def _to_8_bit(image: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB; the suffix chooses the format."""
+    """Write an image, whole or not at all.
+
+    Args:
+        path: the suffix chooses the format, e.g. .png or .jpg.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: unknown suffix, or the file could not be written.
+    """
     if not cv2.haveImageWriter(str(path)):
         raise ValueError(f"{path}: unknown kind of image '{Path(path).suffix}'; use .png or .jpg")
     with atomic_path(path) as temporary:
@@ -137,7 +152,7 @@ def write_mesh(
     texture: np.ndarray | None = None,
     colors: np.ndarray | None = None,
 ) -> None:
-    """Write a mesh; the suffix chooses the format.
+    """Write a mesh, each file whole or not at all; the suffix chooses the format.
 
     Args:
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
@@ -145,7 +160,7 @@ def write_mesh(
         triangles: (T, 3).
         uv: (N, 2) in [0, 1], v up, with a texture.
         texture: (H, W, 3) uint8 RGB, first row at v = 1.
-        colors: (N, 3) uint8 RGB for .ply, which knows no texture.
+        colors: (N, 3) uint8 RGB for .ply, which has no texture.
 
     Raises:
         ValueError: unknown suffix, vertices that are not finite, or an index out of range.
@@ -158,40 +173,44 @@ def write_mesh(
         raise ValueError(f"{path}: the vertices must be finite numbers")
     if not 0 <= np.min(triangles) <= np.max(triangles) < len(vertices):
         raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
+    import trimesh  # slow to import
+
     scale = 0.001 if suffix == ".glb" else 1.0
     mesh = trimesh.Trimesh(np.asarray(vertices) * scale, triangles, process=False)
     if suffix == ".ply":
         if colors is not None:
             mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colors)
     elif uv is not None and texture is not None:
-        mesh.visual = _textured(uv, texture, path.stem)
+        mesh.visual = _textured(uv, texture, path)
     if suffix == ".obj":
         _write_obj(path, mesh)
     else:
         with atomic_path(path) as temporary:
-            temporary.write_bytes(mesh.export(file_type=suffix[1:]))
+            mesh.export(temporary, file_type=suffix[1:])
 
 
-def _textured(uv, texture, name: str) -> trimesh.visual.TextureVisuals:
-    material = trimesh.visual.material.PBRMaterial(
-        name=name,
-        baseColorTexture=PIL.Image.fromarray(texture),
-        metallicFactor=0.0,
-        roughnessFactor=0.9,
-    )
-    return trimesh.visual.TextureVisuals(uv=uv, material=material)
+def _textured(uv, texture, path: Path) -> trimesh.visual.TextureVisuals:
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import Material, PBRMaterial, SimpleMaterial
+
+    image = PIL.Image.fromarray(texture)
+    material: Material
+    if path.suffix.lower() == ".obj":
+        white, black = [255, 255, 255, 255], [0, 0, 0, 255]
+        # A name of its own: a texture called after the mesh could overwrite the photo of that name.
+        material = SimpleMaterial(
+            image, diffuse=white, ambient=white, specular=black, name=f"{path.stem}_texture"
+        )
+    else:
+        material = PBRMaterial(
+            name=path.stem, baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
+        )
+    return TextureVisuals(uv=uv, material=material)
 
 
 def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
-    if isinstance(mesh.visual, trimesh.visual.TextureVisuals):
-        # A name of its own: a texture called after the mesh could overwrite the photo of that name.
-        mesh.visual.material = trimesh.visual.material.SimpleMaterial(
-            image=mesh.visual.material.baseColorTexture,
-            diffuse=[255, 255, 255, 255],
-            ambient=[255, 255, 255, 255],
-            specular=[0, 0, 0, 255],
-            name=f"{path.stem}_texture",
-        )
+    from trimesh.exchange.obj import export_obj
+
     text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
     for name, content in beside.items():
         with atomic_path(path.with_name(name)) as temporary:

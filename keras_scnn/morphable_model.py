@@ -11,9 +11,9 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.storage import read_npz, write_npz
@@ -132,6 +132,10 @@ class MorphableModel:
 
         Raises:
             ValueError: the last axis is not K, or not L.
+
+        >>> model = MorphableModel.open_face()
+        >>> model.vertices(identity=np.zeros((2, 80)), expression=np.zeros(51)).shape
+        (2, 3490, 3)
         """
         return _combine(self.mean, self.identity_basis, self.expression_basis, identity, expression)
 
@@ -147,6 +151,9 @@ class MorphableModel:
             identity: (..., K) coefficients in standard deviations; None is the mean person.
             expression: (..., L) weights; None is neutral.
             with_offsets: add ``landmark_offsets``; False gives the vertices themselves.
+
+        Raises:
+            ValueError: the last axis is not K, or not L.
         """
         mean, identity_basis, expression_basis = self.landmark_basis(with_offsets)
         return _combine(mean, identity_basis, expression_basis, identity, expression)
@@ -160,7 +167,14 @@ class MorphableModel:
         return mean, self.identity_basis[index], self.expression_basis[index]
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
-        """Unit outward normals of (..., N, 3) vertices: (..., N, 3)."""
+        """Unit outward normals at vertices.
+
+        Args:
+            vertices: (..., N, 3), mm, model frame.
+
+        Returns:
+            (..., N, 3) of unit length.
+        """
         return vertex_normals(vertices, self.triangles)
 
     def clip_expression(self, expression: np.ndarray) -> np.ndarray:
@@ -172,13 +186,21 @@ class MorphableModel:
         return dataclasses.replace(self, **changes)
 
     def truncated(self, n_identity: int, n_expression: int) -> MorphableModel:
-        """A copy with the leading components only; ValueError if there are not so many."""
-        for what, asked, there in (
+        """A copy with the leading components only.
+
+        Args:
+            n_identity: identity components to keep, 0 to K.
+            n_expression: expression components to keep, 0 to L.
+
+        Raises:
+            ValueError: the model has fewer components.
+        """
+        for name, wanted, available in (
             ("n_identity", n_identity, self.n_identity),
             ("n_expression", n_expression, self.n_expression),
         ):
-            if not 0 <= asked <= there:
-                raise ValueError(f"{what} is {asked}; face model '{self.name}' has {there}")
+            if not 0 <= wanted <= available:
+                raise ValueError(f"{name} is {wanted}; face model '{self.name}' has {available}")
         return self.replace(
             identity_basis=self.identity_basis[..., :n_identity],
             expression_basis=self.expression_basis[..., :n_expression],
@@ -200,16 +222,16 @@ class MorphableModel:
             FileNotFoundError: there is no such file.
             ValueError: the file is no face model of this format and version, or is damaged.
         """
-        arrays = read_npz(path, FILE_FORMAT, FILE_VERSION)
+        arrays: dict[str, Any] = {**read_npz(path, FILE_FORMAT, FILE_VERSION)}
         if missing := _SHAPES.keys() - arrays.keys() - set(_OPTIONAL):
             raise ValueError(f"{path}: a face model needs the arrays {', '.join(sorted(missing))}")
         for basis in ("identity_basis", "expression_basis"):
             arrays[basis] = arrays[basis] * arrays.pop(f"{basis}_scale", np.float32(1))
         arrays["expression_names"] = tuple(arrays["expression_names"].tolist())
-        texts = {key: str(arrays.pop(key, "")) for key in ("name", "license")}
+        arrays |= {key: str(arrays.get(key, "")) for key in ("name", "license")}
         known = {field.name for field in dataclasses.fields(cls)}
         try:
-            return cls(**texts, **{key: arrays[key] for key in known & arrays.keys()})
+            return cls(**{key: arrays[key] for key in known & arrays.keys()})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -249,7 +271,7 @@ def _combine(mean, identity_basis, expression_basis, identity, expression) -> np
 
 
 def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
-    """What mirroring does to identity and expression coefficients.
+    """The linear maps of identity and expression coefficients under mirroring.
 
     Mirrored vertices are ``vertices[mirror] * [-1, 1, 1]``. In a symmetric model the mirrored bases
     span the same faces, so the coefficients follow by least squares: for the open face model each
@@ -266,11 +288,12 @@ def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
     """
     if model.mirror is None:
         raise ValueError(f"face model '{model.name}' has no mirror partners")
-    return tuple(_matrix(b, model.mirror) for b in (model.identity_basis, model.expression_basis))
+    identity, expression = model.identity_basis, model.expression_basis
+    return _matrix(identity, model.mirror), _matrix(expression, model.mirror)
 
 
 def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What mirroring a crop does to the parameters of the face in it: ``matrix @ vector + offset``.
+    """A face's parameters when its crop is mirrored: ``matrix @ vector + offset``.
 
     Args:
         model: with mirror partners.
@@ -284,6 +307,8 @@ def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray
     """
     # x is mirrored in the crop and in the face model's own frame.
     pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
+    from scipy.linalg import block_diag  # slow to import
+
     matrix = block_diag(pose, *mirror_matrices(model))
     offset = np.zeros(len(matrix))
     offset[3] = size - 1

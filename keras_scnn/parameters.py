@@ -17,7 +17,15 @@ POSE_SIZE = 12
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Where pose, identity and expression stand in a parameter vector."""
+    """The slices of pose, identity and expression in a parameter vector.
+
+    >>> layout = ParameterLayout(n_identity=80, n_expression=51)
+    >>> layout.size, layout.identity
+    (143, slice(12, 92, None))
+
+    Attributes:
+        n_identity: K. n_expression: L.
+    """
 
     n_identity: int
     n_expression: int
@@ -82,7 +90,11 @@ class FaceParameters:
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Zero mean and unit scale for each parameter, so that a network's outputs are alike.
+    """Zero mean and unit scale for each parameter, so that a network's outputs are comparable.
+
+    >>> whitening = Whitening(mean=np.array([10.0, 0.0]), scale=np.array([2.0, 0.5]))
+    >>> whitening.whiten(np.array([12.0, 1.0])).tolist()
+    [1.0, 2.0]
 
     Attributes:
         mean: (P,) float32.
@@ -111,15 +123,15 @@ class Whitening:
             raise ValueError("mean must be finite everywhere")
 
     @classmethod
-    def from_samples(cls, vectors: np.ndarray, least_scale: float = 1e-3) -> Whitening:
-        """Mean and standard deviation of (M, P) sample vectors, M above 0.
+    def from_samples(cls, vectors: np.ndarray, min_scale: float = 1e-3) -> Whitening:
+        """The whitening by the mean and standard deviation of samples.
 
         Args:
-            vectors: the samples, unwhitened.
-            least_scale: parameters that hardly vary (the free depth translation) get this scale.
+            vectors: (M, P) unwhitened, M above 0.
+            min_scale: the least scale, for parameters that hardly vary (the depth translation).
         """
-        scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), least_scale)
-        return cls(np.mean(vectors, axis=0, dtype=np.float64), scale)
+        scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), min_scale)
+        return cls(np.asarray(np.mean(vectors, axis=0, dtype=np.float64)), scale)
 
     def whiten(self, vector: np.ndarray) -> np.ndarray:
         """(..., P) parameters to (..., P) network outputs."""
@@ -133,6 +145,11 @@ class Whitening:
 @dataclass(frozen=True, eq=False)
 class ParameterSpace:
     """What a network's output vector means: a face model, and the whitening of its parameters.
+
+    >>> model = MorphableModel.open_face()
+    >>> space = ParameterSpace(model, Whitening(np.zeros(143), np.full(143, 0.5)))
+    >>> space.parameters(np.ones((2, 143))).identity.shape
+    (2, 80)
 
     Attributes:
         face_model: K identity and L expression components; P = 12 + K + L.
@@ -173,5 +190,12 @@ class ParameterSpace:
         return self.whitening.whiten(vectors)
 
     def parameters(self, outputs: np.ndarray) -> FaceParameters:
-        """The parameters that (..., P) network outputs stand for; pose crop_from_model, px."""
+        """Network outputs as parameters.
+
+        Args:
+            outputs: (..., P) whitened.
+
+        Returns:
+            the parameters, unwhitened; the pose is crop_from_model, px.
+        """
         return FaceParameters.from_vector(self.whitening.unwhiten(outputs), self.layout)

@@ -117,7 +117,7 @@ def _boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
-def claim_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
+def claim_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
     """Make a run folder, or see that the run in it has the same settings; write them.
 
     Args:

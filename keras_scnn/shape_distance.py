@@ -1,4 +1,4 @@
-"""What the distance of two neutral faces is: in millimeters, or in within-person deviations."""
+"""Distances of two neutral faces: in millimeters, and Mahalanobis."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
 
-LEAST_SCATTER = 0.003  # of a direction, as a share of the largest
+MIN_VARIANCE_SHARE = 0.003  # least variance of a direction, as a share of the largest
 
 
 def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
-    """(n, K) float64 mm whose Euclidean distances are those of the neutral shapes.
+    """Coordinates whose Euclidean distances are those of the neutral shapes.
 
-    The distance of two is the root mean square distance of corresponding vertices.
+    The distance of two shapes is the root mean square distance of corresponding vertices.
+
+    Args:
+        model: the face model of the coefficients.
+        identity: (n, K) coefficients, standard deviations.
+
+    Returns:
+        (n, K) float64, mm.
+
+    >>> from keras_scnn import MorphableModel
+    >>> model = MorphableModel.open_face()
+    >>> one, other = shape_coordinates(model, np.stack([np.zeros(80), np.eye(80)[0]]))
+    >>> bool(np.isclose(np.linalg.norm(one - other), model.identity_weights_mm[0]))
+    True
     """
     basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    triangle = np.linalg.qr(basis, mode="r")  # |Q R x| = |R x|
+    triangle = np.asarray(np.linalg.qr(basis, mode="r"))  # |Q R x| = |R x|
     return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)
 
 
-def person_scatter(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """How the neutral shapes of one person's photos differ: the pooled covariance within people.
+def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Pooled within-person covariance of the neutral shapes of people's photos.
 
     Args:
         coordinates: (n, K) mm, of ``shape_coordinates``.
-        person: (n,) whom each photo shows.
+        person: (n,) the person of each photo.
 
     Returns:
         (K, K) float64, mm².
@@ -33,29 +46,29 @@ def person_scatter(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:
         ValueError: nobody has two photos.
     """
     people, number = np.unique(person, return_inverse=True)
-    spare = len(number) - len(people)
-    if not spare:
-        raise ValueError(f"{len(people)} people with one photo each; a scatter needs two of one")
+    degrees_of_freedom = len(number) - len(people)
+    if not degrees_of_freedom:
+        raise ValueError(f"{len(people)} people with one photo each; a covariance needs two of one")
     coordinates = np.asarray(coordinates, np.float64)
     means = np.zeros((len(people), coordinates.shape[1]))
     np.add.at(means, number, coordinates)
-    apart = coordinates - (means / np.bincount(number)[:, None])[number]
-    return apart.T @ apart / spare
+    centered = coordinates - (means / np.bincount(number)[:, None])[number]
+    return centered.T @ centered / degrees_of_freedom
 
 
-def scaled_coordinates(coordinates: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    """Shapes in units of one person's scatter: what photos of one person differ in counts less.
+def mahalanobis_coordinates(coordinates: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Coordinates whose Euclidean distances are Mahalanobis distances of the neutral shapes.
 
-    Euclidean distances of the result are Mahalanobis distances of the neutral vertices (within-
-    class covariance normalization: Hatch, Kajarekar and Stolcke, 2006).
+    Directions in which photos of one person differ count less (within-class covariance
+    normalization: Hatch, Kajarekar and Stolcke, 2006).
 
     Args:
         coordinates: (n, K) mm, of ``shape_coordinates``.
-        scatter: (K, K) mm², of ``person_scatter``; directions in which hardly anything varies are
-            taken to have ``LEAST_SCATTER`` of the largest variance.
+        covariance: (K, K) mm², of ``within_person_covariance``; ``MIN_VARIANCE_SHARE`` of its
+            largest eigenvalue is added to all.
 
     Returns:
         (n, K) float64, standard deviations.
     """
-    variance, axes = np.linalg.eigh(np.asarray(scatter, np.float64))
-    return np.asarray(coordinates) @ (axes / np.sqrt(variance + LEAST_SCATTER * variance[-1]))
+    variance, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
+    return np.asarray(coordinates) @ (axes / np.sqrt(variance + MIN_VARIANCE_SHARE * variance[-1]))

@@ -103,7 +103,7 @@ def test_a_preset_with_a_scatter_scales_the_distance_too(preset):
     plain = compare_faces(preset, *faces)
     assert plain.scaled_distance is None
     scatter = 4 * np.eye(preset.face_model.n_identity)  # 2 mm each way, and the floor
-    found = compare_faces(dataclasses.replace(preset, shape_scatter=scatter), *faces)
+    found = compare_faces(dataclasses.replace(preset, within_person_covariance=scatter), *faces)
     assert found.distance_mm == plain.distance_mm
     assert found.scaled_distance == pytest.approx(plain.distance_mm / np.sqrt(4 * 1.003))
     assert found.to_json()["scaled_distance"] == found.scaled_distance

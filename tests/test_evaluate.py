@@ -352,10 +352,10 @@ def test_the_convention_is_said_and_options_are_for_their_data(
 
 
 def test_the_released_preset_reaches_its_results_on_real_photos(shared_data):
-    from keras_scnn.models.presets import preset_names
+    from keras_scnn.models.presets import list_presets
 
     name = "aflw-mobilenet-0.5"
-    if name not in preset_names():
+    if name not in list_presets():
         pytest.skip(f"the preset {name} is not in this checkout")
     found = evaluate_aflw2000(name, shared_data / "aflw2000-3d-dev")
     assert found.landmarks.mean_percent < 5.0  # the project's goal for the first weights

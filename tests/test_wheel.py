@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_scnn.models.presets import preset_names
+from keras_scnn.models.presets import list_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "keras_scnn", "export")
@@ -69,6 +69,7 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     modules = {p for p in (ROOT / "keras_scnn").rglob("*.py") if p.parent.name != "export"}
     assets = {p for p in (ROOT / "keras_scnn" / "assets").rglob("*") if p.is_file()}
     assets |= set((ROOT / "keras_scnn" / "recipes").glob("*.yaml"))
+    assets |= {ROOT / "keras_scnn" / name for name in ("__init__.pyi", "py.typed")}
     files = {p for p in modules | assets if "__pycache__" not in p.parts}
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}
@@ -122,7 +123,7 @@ def test_the_installed_command_turns_a_photo_into_a_mesh(python, tmp_path):
 
     from keras_scnn.io import write_image
 
-    assert preset_names(), "the package carries no preset"
+    assert list_presets(), "the package carries no preset"
     write_image(tmp_path / "astronaut.png", data.astronaut())
     run(
         python, "-m", "keras_scnn.reconstruct", "astronaut.png", "--out", "faces",

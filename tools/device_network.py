@@ -106,7 +106,7 @@ class Network:
             branch=self.model.get_layer("branch"),
             space=self._supply.space,
             metadata=metadata,
-            shape_scatter=None,
+            within_person_covariance=None,
         )
 
 

@@ -23,7 +23,7 @@ from keras_scnn.data.labels.identity_labels import comparable_embeddings
 from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import FaceRecords, load_records, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.protocols.identity import learn_scatter
+from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.training.warm_start import copy_network, solve_dense
 
 PRESETS = Path(__file__).resolve().parents[1] / "keras_scnn" / "assets" / "presets"
@@ -44,7 +44,7 @@ def main() -> None:
     for name, text in (text.split("=", 1) for text in args.runs):
         preset = released(*read_runs(text))
         if records is not None:
-            preset = with_scatter(preset, records, args.held_out)
+            preset = with_covariance(preset, records, args.held_out)
         if args.features:
             solve_features(preset, open_mixture(args.features), args.held_out)
         save_preset(args.out / name, preset)
@@ -78,10 +78,12 @@ def released(runs: list[Preset], shares: list[float]) -> Preset:
     return dataclasses.replace(last, metadata={"license": TERMS, **history})
 
 
-def with_scatter(preset: Preset, records: FaceRecords, held_out: int) -> Preset:
-    """The preset with the scatter of shapes of one person; see ``learn_scatter``."""
+def with_covariance(preset: Preset, records: FaceRecords, held_out: int) -> Preset:
+    """The preset with its within-person covariance of shapes; see ``learn_covariance``."""
     seen, _ = split_people(records.identity, held_out)
-    return dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
+    return dataclasses.replace(
+        preset, within_person_covariance=learn_covariance(preset, records, seen)
+    )
 
 
 def solve_features(preset: Preset, mixture: Mixture, held_out: int) -> None:

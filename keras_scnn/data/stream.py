@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ def pair_dataset(
     sampler: PairSampler,
     batch_size: int = 32,
     first_step: int = 0,
+    input_names: Iterable[str] | None = None,
 ) -> tf.data.Dataset:
     """An endless, ordered stream of batches; the same arguments give the same stream.
 
@@ -35,13 +36,33 @@ def pair_dataset(
         sampler: of the records' identities.
         batch_size: pairs in a batch, B.
         first_step: where in the sampler's stream to begin, for a resumed run.
+        input_names: for a network of ``losses.add_loss_layers``, whose labels are inputs too, the
+            names of its inputs: ``network.input``.
 
     Returns:
-        a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``.
+        a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``; or, with
+        ``input_names``, of one dictionary, see ``join_labels``.
     """
-    return as_dataset(
+    pairs = as_dataset(
         partial(pair_batch, records, whitening, sampler, batch_size=batch_size), first_step
     )
+    return pairs if input_names is None else pairs.map(partial(join_labels, names=[*input_names]))
+
+
+def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
+    """A batch of ``pair_batch`` as inputs alone, for a network whose losses are layers.
+
+    Args:
+        inputs: of ``pair_batch``.
+        targets: of ``pair_batch``.
+        names: what is asked for: images; ``same``; and other targets as ``<name>_label``.
+
+    Returns:
+        the arrays of these names.
+    """
+    labels = {f"{name}_label": value for name, value in targets.items()}
+    known = {**inputs, **labels, "same": targets["parameter_distance"]}
+    return {name: known[name] for name in names}
 
 
 def group_dataset(

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_scnn.face_models.bfm import read_bfm2009
-from keras_scnn.face_models.bfm_h5 import read_bfm_h5
-from keras_scnn.face_models.flame import read_flame
-from keras_scnn.face_models.ict import read_ict
+import lazy_loader
+
 from keras_scnn.morphable_model import MorphableModel
+
+if TYPE_CHECKING:
+    from keras_scnn.face_models.bfm import read_bfm2009
+    from keras_scnn.face_models.bfm_h5 import read_bfm_h5
+    from keras_scnn.face_models.flame import read_flame
+    from keras_scnn.face_models.ict import read_ict
 
 __all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
 
-_READERS = {
-    ".mat": read_bfm2009,
-    ".h5": read_bfm_h5,
-    ".hdf5": read_bfm_h5,
-    ".pkl": read_flame,
+# The embedded model needs none of the packages that read foreign formats.
+_READERS = {"bfm": ["read_bfm2009"], "bfm_h5": ["read_bfm_h5"]}
+_READERS |= {"flame": ["read_flame"], "ict": ["read_ict"]}
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_READERS)
+_SUFFIXES = {
+    ".mat": "read_bfm2009",
+    ".h5": "read_bfm_h5",
+    ".hdf5": "read_bfm_h5",
+    ".pkl": "read_flame",
 }
 
 
@@ -38,22 +48,29 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
         FileNotFoundError: there is no such file.
         ValueError: the suffix is of no known format, or the file is not what its suffix says.
         TypeError: an option that the reader does not have.
+
+    >>> model = load_face_model("open_face")
+    >>> model.n_identity, model.n_expression
+    (80, 51)
     """
-    path = Path(name_or_path)
     if str(name_or_path) == "open_face":
-        reader, arguments = MorphableModel.open_face, ()
-    elif path.is_dir():
-        reader, arguments = read_ict, (path,)
-    elif path.suffix.lower() == ".npz":
-        reader, arguments = read_flame if _is_flame(path) else MorphableModel.load, (path,)
-    elif path.suffix.lower() in _READERS:
-        reader, arguments = _READERS[path.suffix.lower()], (path,)
-    else:
-        raise ValueError(
-            f"{name_or_path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a "
-            f"file whose name ends in .npz, {', '.join(_READERS)}"
-        )
-    return reader(*arguments, **options)
+        return MorphableModel.open_face(**options)
+    path = Path(name_or_path)
+    return _reader(path)(path, **options)
+
+
+def _reader(path: Path) -> Callable[..., MorphableModel]:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return __getattr__("read_ict")
+    if suffix == ".npz":
+        return __getattr__("read_flame") if _is_flame(path) else MorphableModel.load
+    if suffix in _SUFFIXES:
+        return __getattr__(_SUFFIXES[suffix])
+    raise ValueError(
+        f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
+        f"name ends in .npz, {', '.join(_SUFFIXES)}"
+    )
 
 
 def _is_flame(path: Path) -> bool:

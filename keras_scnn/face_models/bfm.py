@@ -66,7 +66,8 @@ def read_bfm2009(
     file = _load_mat(path, ("shapeMU", "shapePC", "shapeEV", "tl"), what)
     if expression is not None and model_info is None:
         raise ValueError(f"{expression}: 3DDFA's expressions need its model_info.mat as well")
-    trim, triangles, landmarks = slice(None), np.int64(file["tl"]) - 1, None
+    triangles, landmarks = np.int64(file["tl"]) - 1, None
+    trim: slice | np.ndarray = slice(None)
     mean, basis = _bfm2009_shape(path, file)
     if model_info is not None:
         trim, triangles, landmarks = _read_model_info(Path(model_info), len(mean))

@@ -64,7 +64,7 @@ def read_bfm_h5(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another layout, or does not tell the landmarks.
+        ValueError: the file is damaged or of another layout, or does not name the landmarks.
     """
     path = check_file(path, (".h5", ".hdf5"), H5_WHAT)
     arrays, named = _load_h5(path)

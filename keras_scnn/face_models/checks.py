@@ -96,7 +96,7 @@ def expression_components(basis: np.ndarray) -> dict:
     return dict(
         expression_basis=basis,
         expression_names=[f"expression{i:03d}" for i in range(count)],
-        expression_bounds=np.tile(np.float32([-np.inf, np.inf]), (count, 1)),
+        expression_bounds=np.tile(np.array([-np.inf, np.inf], np.float32), (count, 1)),
     )
 
 

@@ -65,8 +65,7 @@ def read_ict(
                 f"{path}: {len(vertices)} vertices; the neutral mesh has {len(neutral)}"
             )
         bases[..., k] = (vertices - neutral)[:keep] * CENTIMETER
-    if landmark_indices is None:
-        landmark_indices = np.asarray(config["idx_to_landmark_verts"])
+    landmarks = config["idx_to_landmark_verts"] if landmark_indices is None else landmark_indices
     n_identity = len(identity_paths)
     n_expression = len(paths) - n_identity
     return build_model(
@@ -77,7 +76,7 @@ def read_ict(
         expression_basis=bases[..., n_identity:],
         triangles=triangles[(triangles < keep).all(axis=1)],
         landmark_indices=check_landmarks(
-            folder / "vertex_indices.json", landmark_indices, "give landmark_indices"
+            folder / "vertex_indices.json", np.asarray(landmarks), "give landmark_indices"
         ),
         expression_names=config["expressions"],
         expression_bounds=np.tile([0.0, 1.0], (n_expression, 1)),
@@ -116,8 +115,10 @@ def _identity_paths(folder: Path) -> list[Path]:
     return [folder / f"identity{k:03d}.obj" for k in range(count)]
 
 
-def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N, 3) in file order, and triangles (T, 3) of fanned polygons, 0-based.
+
+    Without ``with_faces`` there are no triangles.
 
     Not trimesh: it copies vertices along texture seams, and the indices would no longer hold.
     """
@@ -132,7 +133,7 @@ def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"{path}: not a readable OBJ file: {error}") from error
     if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
         raise ValueError(f"{path}: no OBJ file with vertices and faces, or cut off")
-    return vertices, np.concatenate(triangles) - 1 if with_faces else None
+    return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1
 
 
 def _fan(polygon: list[int]) -> np.ndarray:

@@ -56,8 +56,8 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
-    ("copy_reg", "_reconstructor"): copyreg._reconstructor,
-    ("copyreg", "_reconstructor"): copyreg._reconstructor,
+    ("copy_reg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
+    ("copyreg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
     ("collections", "OrderedDict"): OrderedDict,
     ("chumpy.ch", "Ch"): ChumpyArray,
     ("torch._utils", "_rebuild_tensor_v2"): Ignored,

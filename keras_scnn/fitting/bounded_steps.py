@@ -1,4 +1,4 @@
-"""Quadratic programs with bounds, in batches: one step of a fit of many photos."""
+"""Batches of bound-constrained quadratic programs: one step of a fit of many photos."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK_TURNS, MOST_TURNS = 8, 40
+MAX_BLOCK_PIVOTS, MAX_PIVOTS = 8, 40
 
 
 @dataclass(eq=False)
 class NormalEquations:
-    """The quadratic ``x' H x / 2 + g' x`` of B photos in G groups, H an arrow.
+    """The quadratic ``x' H x / 2 + g' x`` of B photos in G groups, H an arrowhead matrix.
 
-    Each photo has P unknowns of its own; the photos of a group share K more, through which alone
-    they are coupled. So the shared ones are solved first (Schur complement), the own ones after.
+    Each photo has P unknowns of its own, and the photos of a group are coupled only through K
+    shared ones. So the shared ones are solved first (Schur complement), then the others.
 
     Attributes:
         own: (B, P, P), positive definite. own_slope: (B, P).
@@ -33,9 +33,10 @@ class NormalEquations:
     def solve(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The minimum with ``low <= own unknowns <= high``.
 
-        Principal pivoting (Júdice and Pires 1994): guess which unknowns sit on a bound, solve for
-        the others, exchange those that break a bound or pull away from theirs, until none does;
-        all of them at once at first, then one of each photo (Murty 1974), which cannot cycle.
+        Block principal pivoting (Júdice and Pires 1994): guess the active set, solve for the free
+        unknowns, exchange those that are infeasible (beyond a bound, or on one with a gradient that
+        points inwards), until none is; all of them at once for ``MAX_BLOCK_PIVOTS`` rounds, then
+        one of each photo (Murty 1974), which cannot cycle.
 
         Args:
             low, high: (B, P), may be infinite.
@@ -45,7 +46,7 @@ class NormalEquations:
         """
         at_low = np.zeros(low.shape, bool)
         at_high = np.zeros(low.shape, bool)
-        for turn in range(MOST_TURNS):
+        for pivot in range(MAX_PIVOTS):
             fixed = np.select([at_low, at_high], [low, high], np.nan)
             own, shared = self._solve_fixed(fixed)
             slope = self.slope(own, shared)
@@ -55,7 +56,7 @@ class NormalEquations:
             wrong = falls | rises | leaves
             if not wrong.any():
                 break
-            if turn >= BLOCK_TURNS:
+            if pivot >= MAX_BLOCK_PIVOTS:
                 wrong &= np.cumsum(wrong[:, ::-1], axis=1)[:, ::-1] == 1
             at_low = (at_low & ~wrong) | (falls & wrong)
             at_high = (at_high & ~wrong) | (rises & wrong)
@@ -93,7 +94,7 @@ class NormalEquations:
 def sum_by_group(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """(B, ...) values of photos to (G, ...) sums over the photos of each group."""
     if groups == len(group) and (group == np.arange(groups)).all():
-        return values  # each photo for itself; np.add.at is slow
+        return values  # one photo in each group; np.add.at is slow
     total = np.zeros((groups, *values.shape[1:]))
     np.add.at(total, group, values)
     return total

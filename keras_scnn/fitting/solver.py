@@ -17,8 +17,8 @@ from keras_scnn.geometry.camera import FLIP
 from keras_scnn.geometry.rotations import nearest_rotation
 from keras_scnn.morphable_model import MorphableModel
 
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-10, 1e6
-N_ROTATION, SCALE, SHIFT = 3, 3, 4  # columns of the pose: turn (3), log scale, shift (2 or 3)
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-3, 1e-10, 1e6
+N_ROTATION, SCALE, SHIFT = 3, 3, 4  # columns of the pose: rotation (3), log scale, shift (2 or 3)
 
 
 @dataclass(eq=False)
@@ -38,13 +38,13 @@ class State:
 
 
 class LandmarkSolver:
-    """Finds the State of least cost for landmarks (B, M, D), D = 2 or 3.
+    """Minimizes the cost over States for landmarks (B, M, D), D = 2 or 3.
 
     Args:
         model: the face model, whose ``landmark_basis`` has M rows (68).
         landmarks: (B, M, D) px, image frame.
         weights: (B, M, D) square roots of the residuals' weights, for residuals in mm.
-        group: (B,) whose photo it is, 0 to G - 1.
+        group: (B,) group of each photo, 0 to G - 1.
         prior_sd: prior standard deviations of identity and expression.
     """
 
@@ -64,6 +64,12 @@ class LandmarkSolver:
         self._bounds = np.float64(model.expression_bounds).T
 
     def solve(self, iterations: int, tolerance: float) -> State:
+        """The minimum, from the mean face on.
+
+        Args:
+            iterations: the most steps.
+            tolerance: stop when no group's cost falls by more than this share of it.
+        """
         state = self._start()
         self._unit = self._weights / state.scale[:, None, None]  # residuals in mm from here on
         damping = np.full(self._groups, FIRST_DAMPING)
@@ -73,11 +79,11 @@ class LandmarkSolver:
             fresh = self._cost(trial)
             better = fresh < cost
             damping = np.where(better, damping / 10, damping * 10)
-            damping = np.clip(damping, LEAST_DAMPING, MOST_DAMPING)
+            damping = np.clip(damping, MIN_DAMPING, MAX_DAMPING)
             gain = np.where(better, cost - fresh, 0) / np.maximum(cost, 1e-30)
             state = self._choose(better, trial, state)
             cost = np.where(better, fresh, cost)
-            if (better & (gain < tolerance)).sum() + (damping >= MOST_DAMPING).sum() == len(cost):
+            if (better & (gain < tolerance)).sum() + (damping >= MAX_DAMPING).sum() == len(cost):
                 break
         return state
 
@@ -181,7 +187,7 @@ class LandmarkSolver:
 
 
 def _damp(matrix: np.ndarray, damping: np.ndarray) -> None:
-    """Marquardt's scaling, in place: each diagonal entry grows by a share of itself."""
+    """Marquardt's scaling, in place: diagonal entries are multiplied by 1 + damping."""
     index = np.arange(matrix.shape[-1])
     matrix[:, index, index] *= 1 + damping[:, None]
     matrix[:, index, index] += 1e-12

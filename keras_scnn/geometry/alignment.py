@@ -22,7 +22,7 @@ def similarity_alignment(
     Args:
         source: (..., N, D) points, D is 2 or 3, any unit.
         target: (..., N, D) points; leading axes broadcast against the source's.
-        weights: (..., N) non-negative weights with a positive sum; None weighs all alike.
+        weights: (..., N) non-negative weights with a positive sum; None for equal weights.
         with_scale: False keeps the scale at 1 (rigid motion).
 
     Returns:
@@ -47,7 +47,19 @@ def similarity_alignment(
 def apply_similarity(
     scale: np.ndarray, rotation: np.ndarray, translation: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """``scale * rotation @ point + translation`` for (..., N, D) points."""
+    """Map points: ``scale * rotation @ point + translation``.
+
+    Args:
+        scale, rotation, translation: (...), (..., D, D), (..., D), of ``similarity_alignment``.
+        points: (..., N, D); leading axes broadcast.
+
+    Returns:
+        (..., N, D).
+
+    >>> turn = np.array([[0.0, -1.0], [1.0, 0.0]])  # 90 degrees, counter-clockwise
+    >>> apply_similarity(2.0, turn, np.zeros(2), np.array([[1.0, 0.0]])).tolist()
+    [[0.0, 2.0]]
+    """
     turned = np.asarray(points) @ np.swapaxes(rotation, -1, -2)
     return np.asarray(scale)[..., None, None] * turned + np.asarray(translation)[..., None, :]
 
@@ -60,7 +72,7 @@ def affine_alignment(
     Args:
         source: (..., N, D) points, any unit.
         target: (..., N, E) points; leading axes broadcast against the source's.
-        weights: (..., N) non-negative weights with a positive sum; None weighs all alike.
+        weights: (..., N) non-negative weights with a positive sum; None for equal weights.
 
     Returns:
         (..., E, D + 1) float64 matrices for ``apply_affine``. If the source spans less than D
@@ -83,7 +95,15 @@ def affine_alignment(
 
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map (..., N, D) points by (..., E, D + 1) affine matrices: (..., N, E)."""
+    """Map points by affine matrices.
+
+    Args:
+        matrix: (..., E, D + 1), of ``affine_alignment``.
+        points: (..., N, D); leading axes broadcast against the matrices'.
+
+    Returns:
+        (..., N, E).
+    """
     matrix = np.asarray(matrix)
     linear = np.swapaxes(matrix[..., :-1], -1, -2)
     return np.asarray(points) @ linear + matrix[..., None, :, -1]

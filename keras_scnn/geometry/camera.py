@@ -30,6 +30,9 @@ def project(image_from_model: np.ndarray, points: np.ndarray) -> np.ndarray:
 
     Returns:
         (..., N, 3): x, y and depth in pixels, image frame.
+
+    Raises:
+        ValueError: the cameras are not (..., 3, 4).
     """
     camera = _checked(image_from_model)
     linear = np.swapaxes(camera[..., :3], -1, -2)
@@ -46,6 +49,10 @@ def compose(rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray) ->
 
     Returns:
         (..., 3, 4) cameras image_from_model.
+
+    >>> camera = compose(np.eye(3), 2.0, np.array([60.0, 50.0, 0.0]))  # 2 px per mm
+    >>> project(camera, np.array([[10.0, 5.0, 3.0]])).tolist()  # up in the face is up in the image
+    [[80.0, 40.0, 6.0]]
     """
     linear = np.asarray(scale)[..., None, None] * (FLIP @ rotation)
     column = np.broadcast_to(np.asarray(translation)[..., None], (*linear.shape[:-1], 1))
@@ -56,7 +63,7 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     """Split cameras into what ``compose`` takes.
 
     A regressed camera is not exactly a scaled rotation: its rotation is the nearest one, its
-    scale the mean length of the two image rows (the depth row has no say in the scale).
+    scale the mean length of the two image rows (the depth row does not count).
 
     Args:
         image_from_model: (..., 3, 4) cameras.
@@ -79,6 +86,9 @@ def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.nd
 
     Returns:
         (..., 3, 4) cameras, e.g. ``crop_from_model``; depth scales as x and y do.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
     to_from, camera = np.asarray(to_from), _checked(image_from_model)
     if to_from.shape[-2:] != (2, 3):
@@ -97,13 +107,14 @@ def _checked(image_from_model: np.ndarray) -> np.ndarray:
 
 
 def angle_in_image(image_from_model: np.ndarray) -> np.ndarray:
-    """How far heads are turned in the image plane.
+    """The in-plane rotation of heads.
 
     Args:
         image_from_model: (..., 3, 4) cameras.
 
     Returns:
-        (...) radians from the image's up to the model's as it is seen, clockwise, -pi to pi.
+        (...) radians, -pi to pi: the angle from the image's up direction to the projected up
+        direction of the model, clockwise.
     """
     up = _checked(image_from_model)[..., :2, 1]
     return np.arctan2(up[..., 0], -up[..., 1])

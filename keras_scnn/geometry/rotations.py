@@ -27,11 +27,15 @@ def rotation_from_euler(euler: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: the last axis is not 3.
+
+    >>> turned = rotation_from_euler(np.array([0.0, np.pi / 2, 0.0])) @ np.array([0.0, 0.0, 1.0])
+    >>> turned.round(6).tolist()  # yaw of 90 degrees: the nose points to the image's left
+    [-1.0, 0.0, 0.0]
     """
     euler = np.asarray(euler, np.float64)
     if euler.shape[-1:] != (3,):
         raise ValueError(f"euler has the shape {euler.shape}; it must be (..., 3)")
-    # The files' elementary matrices turn the other way around than scipy's.
+    # The files' elementary matrices rotate in the opposite direction to SciPy's.
     matrices = Rotation.from_euler("XYZ", -euler.reshape(-1, 3)).as_matrix()
     return matrices.reshape(*euler.shape[:-1], 3, 3)
 

@@ -1,4 +1,4 @@
-"""Losses: pure functions of ``keras.ops``, and thin ``keras.losses.Loss`` classes around them."""
+"""Losses: pure functions of ``keras.ops``, thin ``keras.losses.Loss`` classes, and layers."""
 
 from keras_scnn.losses.contrastive import (
     ContrastiveLoss,
@@ -17,6 +17,12 @@ from keras_scnn.losses.groups import (
     supervised_contrastive_loss,
 )
 from keras_scnn.losses.identity import IdentityLoss, identity_loss
+from keras_scnn.losses.layers import (
+    ContrastiveLossLayer,
+    IdentityLossLayer,
+    LossLayer,
+    add_loss_layers,
+)
 from keras_scnn.losses.regression import (
     WPDC,
     LandmarkDistance,
@@ -30,15 +36,19 @@ from keras_scnn.losses.regression import (
 __all__ = [
     "WPDC",
     "ContrastiveLoss",
+    "ContrastiveLossLayer",
     "EmbeddingDistance",
     "ExponentialContrastiveLoss",
     "GroupContrastiveLoss",
     "IdentityLoss",
+    "IdentityLossLayer",
     "LandmarkDistance",
+    "LossLayer",
     "ParameterLoss",
     "RelationalLoss",
     "SupervisedContrastiveLoss",
     "VertexDistance",
+    "add_loss_layers",
     "contrastive_loss",
     "embedding_distance",
     "exponential_contrastive_loss",

@@ -1,8 +1,8 @@
 """Contrastive losses on a distance between the two sides of a pair.
 
-``same`` is 1 where both photos show one person and 0 where they show two. Every loss is the mean
-over the batch's pairs of a pull on the same and a push on the different; a batch without pairs of
-a kind gets exactly 0 from that kind, and finite gradients.
+``same`` is 1 where both photos show one person and 0 where they show two. Each loss is the mean
+over the batch's pairs: pairs of one person are pulled together, pairs of two are pushed apart. A
+batch without pairs of a kind gets exactly 0 from that kind, and finite gradients.
 """
 
 from __future__ import annotations
@@ -51,18 +51,32 @@ def exponential_contrastive_loss(same, distance, upper_bound):
 
 
 def different_quantile(same, distance, quantile: float):
-    """The given quantile of the distances of the batch's different-person pairs.
+    """A quantile of the distances of the batch's different-person pairs, as a margin.
 
-    The lower of the two neighbors where the quantile falls between two; no gradient flows
-    through it. A batch without different pairs gives 0, a margin that pushes nothing.
+    Args:
+        same: (B,) 0 or 1.
+        distance: (B,) at least 0, any unit.
+        quantile: 0 to 1; the lower of the two neighbors where it falls between two.
+
+    Returns:
+        Scalar float32 without gradient; 0, a margin that pushes nothing, without different pairs.
     """
     same, distance = _as_float(same), ops.stop_gradient(_as_float(distance))
     different = same < 0.5
     count = ops.sum(ops.cast(different, "int32"))
     ordered = ops.sort(ops.where(different, distance, float("inf")))
     rank = ops.cast(ops.floor(quantile * ops.cast(count - 1, "float32")), "int32")
-    found = ops.take(ordered, ops.maximum(rank, 0))
-    return ops.where(count > 0, found, 0.0)
+    value = ops.take(ordered, ops.maximum(rank, 0))
+    return ops.where(count > 0, value, 0.0)
+
+
+def batch_mean(loss):
+    """(): a mean over the batch, as (1,), what ``keras.losses.Loss.call`` is to return.
+
+    Keras divides what it averages by the number of replicas of a distribution strategy, whose
+    gradients are summed; a scalar it takes as it is, and N replicas would count N times.
+    """
+    return ops.reshape(loss, (1,))
 
 
 def _as_float(values):
@@ -73,11 +87,18 @@ def _as_float(values):
 class ContrastiveLoss(keras.losses.Loss):
     """``contrastive_loss`` with a fixed margin, or one taken from each batch.
 
+    ``y_true`` is ``same`` and ``y_pred`` the distance, both (B,).
+
+    >>> import numpy as np
+    >>> loss = ContrastiveLoss(margin=1.0)  # one person at 2.0, two people at 0.5
+    >>> float(loss(np.array([1.0, 0.0]), np.array([2.0, 0.5])))  # (2² + (1 - 0.5)²) / 2 / 2
+    1.0625
+
     Args:
         margin: in the distance's unit; or None with ``margin_quantile``.
-        margin_quantile: 0 to 1: the margin is this quantile of the batch's own different-person
-            distances, times ``margin_factor``.
-        margin_factor: with 1 only the closer of the different pairs are pushed.
+        margin_quantile: 0 to 1: the margin is this quantile of the distances of the batch's own
+            different-person pairs (of each replica's part), times ``margin_factor``.
+        margin_factor: above 0; with 1 only different pairs below the quantile are pushed.
 
     Raises:
         ValueError: not exactly one of the two is given, or the quantile is out of range.
@@ -98,7 +119,7 @@ class ContrastiveLoss(keras.losses.Loss):
         margin = self.margin
         if margin is None:
             margin = self.margin_factor * different_quantile(y_true, y_pred, self.margin_quantile)
-        return contrastive_loss(y_true, y_pred, margin)
+        return batch_mean(contrastive_loss(y_true, y_pred, margin))
 
     def get_config(self):
         return {
@@ -111,7 +132,16 @@ class ContrastiveLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class ExponentialContrastiveLoss(keras.losses.Loss):
-    """``exponential_contrastive_loss`` with a fixed upper bound Q."""
+    """``exponential_contrastive_loss`` with a fixed upper bound Q.
+
+    ``y_true`` is ``same`` and ``y_pred`` the distance, both (B,).
+
+    Args:
+        upper_bound: Q, above 0, in the distance's unit.
+
+    Raises:
+        ValueError: the bound is not above 0.
+    """
 
     def __init__(self, upper_bound: float, name="exponential_contrastive_loss"):
         super().__init__(name=name)
@@ -120,7 +150,7 @@ class ExponentialContrastiveLoss(keras.losses.Loss):
         self.upper_bound = upper_bound
 
     def call(self, y_true, y_pred):
-        return exponential_contrastive_loss(y_true, y_pred, self.upper_bound)
+        return batch_mean(exponential_contrastive_loss(y_true, y_pred, self.upper_bound))
 
     def get_config(self):
         return {"upper_bound": self.upper_bound, "name": self.name}

@@ -1,7 +1,8 @@
-"""Losses over all pairs of a batch of some photos each of some people.
+"""Losses over all pairs of photos in a batch that has several photos of each person.
 
 ``person`` (B,) is equal for photos of one person. Each unordered pair of photos counts once. A
-batch without pairs of a kind gets exactly 0 from that kind, and finite gradients.
+batch without pairs of a kind gets exactly 0 from that kind, and finite gradients. With several
+replicas the pairs are those within each replica's part of the batch.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_scnn.losses.contrastive import different_quantile
+from keras_scnn.losses.contrastive import batch_mean, different_quantile
 
-NEVER = -1e9  # a logit that takes no part in a softmax
+EXCLUDED_LOGIT = -1e9  # its share of a softmax is exactly 0
 
 
 def pair_masks(person):
-    """(B,) to two (B, B) float32 masks: pairs of one person, and of two, row before column."""
+    """(B,) to two (B, B) float32 masks, above the diagonal: pairs of one person, and of two."""
     person = ops.reshape(person, (-1,))
     place = ops.arange(ops.shape(person)[0])
     once = ops.cast(place[:, None] < place[None], "float32")
@@ -31,7 +32,7 @@ def pairwise_distance(vectors):
 
 
 def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, margin_factor=1.0):
-    """Squared hinge (Hadsell et al. 2006, equation 4) over all pairs, each kind's mean for itself.
+    """Squared hinge (Hadsell et al. 2006, equation 4) over all pairs, averaged kind by kind.
 
     Args:
         person: (B,).
@@ -42,18 +43,17 @@ def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, ma
         margin_factor: above 0.
 
     Returns:
-        Scalar float32: half of the mean square of same pairs' distances, plus half of the mean
-        square of what different pairs lack to the margin.
+        Scalar float32: half of the mean squared distance of same-person pairs, plus half of the
+        mean squared hinge ``max(margin - distance, 0)`` of different-person pairs.
     """
     same, different = pair_masks(person)
     distance = pairwise_distance(vectors)
     if margin is None:
-        # Where a pair counts as same it takes no part in the quantile, so pairs that do not
-        # count at all are given as same too.
-        taken = different_quantile(1 - different, distance, margin_quantile)
-        margin = margin_factor * taken
-    lack = ops.maximum(margin - distance, 0.0)
-    return (_mean(same, distance**2) + _mean(different, lack**2)) / 2
+        # The quantile is over pairs that are not "same": neither are those that do not count.
+        quantile = different_quantile(1 - different, distance, margin_quantile)
+        margin = margin_factor * quantile
+    hinge = ops.maximum(margin - distance, 0.0)
+    return (_mean(same, distance**2) + _mean(different, hinge**2)) / 2
 
 
 def supervised_contrastive_loss(person, features, temperature=0.1):
@@ -70,23 +70,27 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
     person = ops.reshape(person, (-1,))
     features = ops.cast(features, "float32")
     itself = ops.eye(ops.shape(person)[0], dtype="float32")
-    logits = ops.matmul(features, ops.transpose(features)) / temperature + NEVER * itself
+    logits = ops.matmul(features, ops.transpose(features)) / temperature + EXCLUDED_LOGIT * itself
     same = ops.cast(person[:, None] == person[None], "float32") * (1 - itself)
-    told = ops.sum(same * ops.log_softmax(logits, axis=-1), axis=-1)
+    log_likelihood = ops.sum(same * ops.log_softmax(logits, axis=-1), axis=-1)
     count = ops.sum(same, axis=-1)
     has_other = ops.cast(count > 0, "float32")
-    return -_mean(has_other, told / ops.maximum(count, 1.0))
+    return -_mean(has_other, log_likelihood / ops.maximum(count, 1.0))
 
 
 def relational_loss(teacher, vectors):
-    """What the teacher finds alike shall be alike: mean squared difference of the cosines.
+    """Match the teacher's pairwise cosine similarities (relational knowledge distillation).
 
-    After Park et al., "Relational Knowledge Distillation", 2019: only the relations of a batch's
-    photos are learned, so the two may have different sizes.
+    The mean squared difference of the two cosines of each pair of photos (after Park, Kim, Lu and
+    Cho, "Relational Knowledge Distillation", 2019). Only similarities are compared, so teacher and
+    student vectors may have different sizes.
 
     Args:
         teacher: (B, E) embeddings; NaN where a photo has none.
         vectors: (B, D).
+
+    Returns:
+        Scalar float32, 0 to 4; exactly 0 where fewer than two photos have an embedding.
     """
     known = ops.cast(ops.logical_not(ops.any(ops.isnan(teacher), axis=-1)), "float32")
     teacher = ops.where(ops.isnan(teacher), 0.0, ops.cast(teacher, "float32"))
@@ -96,7 +100,7 @@ def relational_loss(teacher, vectors):
 
 
 def embedding_distance(teacher, embedding):
-    """Mean squared distance to the teacher's embeddings, of the photos that have one.
+    """Mean squared distance to the teacher's embeddings, over the photos that have one.
 
     Args:
         teacher: (B, E); NaN where a photo has none.
@@ -124,7 +128,16 @@ def _mean(weight, values):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class GroupContrastiveLoss(keras.losses.Loss):
-    """``group_contrastive_loss`` of an output, such as ``shape``, with ``person`` as its label."""
+    """``group_contrastive_loss`` of an output (B, D), such as ``shape``; ``y_true`` is ``person``.
+
+    Args:
+        margin: in the output's unit; None takes it from each batch.
+        margin_quantile: 0 to 1, see ``group_contrastive_loss``.
+        margin_factor: above 0.
+
+    Raises:
+        ValueError: the quantile is out of range.
+    """
 
     def __init__(
         self,
@@ -133,7 +146,7 @@ class GroupContrastiveLoss(keras.losses.Loss):
         margin_factor: float = 1.0,
         name="group_contrastive_loss",
     ):
-        super().__init__(name=name, reduction=None)
+        super().__init__(name=name)
         if not 0 <= margin_quantile <= 1:
             raise ValueError(f"margin_quantile is {margin_quantile}; it must lie in 0 to 1")
         self._options = {
@@ -143,7 +156,7 @@ class GroupContrastiveLoss(keras.losses.Loss):
         }
 
     def call(self, y_true, y_pred):
-        return group_contrastive_loss(y_true, y_pred, **self._options)
+        return batch_mean(group_contrastive_loss(y_true, y_pred, **self._options))
 
     def get_config(self):
         return {**self._options, "name": self.name}
@@ -151,16 +164,23 @@ class GroupContrastiveLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class SupervisedContrastiveLoss(keras.losses.Loss):
-    """``supervised_contrastive_loss`` of the output ``features``, with ``person`` as its label."""
+    """``supervised_contrastive_loss`` of unit vectors (B, F); ``y_true`` is ``person`` (B,).
+
+    Args:
+        temperature: above 0.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
 
     def __init__(self, temperature: float = 0.1, name="supervised_contrastive_loss"):
-        super().__init__(name=name, reduction=None)
+        super().__init__(name=name)
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         self.temperature = temperature
 
     def call(self, y_true, y_pred):
-        return supervised_contrastive_loss(y_true, y_pred, self.temperature)
+        return batch_mean(supervised_contrastive_loss(y_true, y_pred, self.temperature))
 
     def get_config(self):
         return {"temperature": self.temperature, "name": self.name}
@@ -168,13 +188,13 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class EmbeddingDistance(keras.losses.Loss):
-    """``embedding_distance`` of an output, with the teacher's embeddings as its label."""
+    """``embedding_distance`` of an output (B, E); ``y_true`` is the teacher's embedding (B, E)."""
 
     def __init__(self, name="embedding_distance"):
-        super().__init__(name=name, reduction=None)
+        super().__init__(name=name)
 
     def call(self, y_true, y_pred):
-        return embedding_distance(y_true, y_pred)
+        return batch_mean(embedding_distance(y_true, y_pred))
 
     def get_config(self):
         return {"name": self.name}
@@ -182,13 +202,16 @@ class EmbeddingDistance(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class RelationalLoss(keras.losses.Loss):
-    """``relational_loss`` of an output, with the teacher's embeddings as its label."""
+    """``relational_loss`` of an output (B, D); ``y_true`` is the teacher's embedding (B, E).
+
+    Match the teacher's pairwise cosine similarities (relational knowledge distillation).
+    """
 
     def __init__(self, name="relational_loss"):
-        super().__init__(name=name, reduction=None)
+        super().__init__(name=name)
 
     def call(self, y_true, y_pred):
-        return relational_loss(y_true, y_pred)
+        return batch_mean(relational_loss(y_true, y_pred))
 
     def get_config(self):
         return {"name": self.name}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.losses.contrastive import batch_mean
+
 
 def identity_loss(same, similarity, margin=0.2):
     """Cosine embedding loss: ``same (1 - cos) + (1 - same) max(cos - margin, 0)``.
 
-    The features of one person point one way; those of two people may be as alike as ``margin``.
+    The features of one person are to point the same way; the cosine of two people's is to stay
+    below ``margin``.
 
     Args:
         same: (B,) 1 where both photos show one person, else 0.
@@ -27,7 +30,21 @@ def identity_loss(same, similarity, margin=0.2):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class IdentityLoss(keras.losses.Loss):
-    """``identity_loss`` for the output ``feature_similarity``."""
+    """``identity_loss`` for the output ``feature_similarity``.
+
+    ``y_true`` is ``same`` and ``y_pred`` the cosine, both (B,).
+
+    >>> import numpy as np
+    >>> loss = IdentityLoss(margin=0.5)  # one person at 0.75, two people at 0.75
+    >>> float(loss(np.array([1.0, 0.0]), np.array([0.75, 0.75])))  # (0.25 + 0.25) / 2
+    0.25
+
+    Args:
+        margin: -1 to 1, the cosine from which on two people are pushed apart.
+
+    Raises:
+        ValueError: the margin is no cosine.
+    """
 
     def __init__(self, margin: float = 0.2, name="identity_loss"):
         super().__init__(name=name)
@@ -36,7 +53,7 @@ class IdentityLoss(keras.losses.Loss):
         self.margin = margin
 
     def call(self, y_true, y_pred):
-        return identity_loss(y_true, y_pred, self.margin)
+        return batch_mean(identity_loss(y_true, y_pred, self.margin))
 
     def get_config(self):
         return {"margin": self.margin, "name": self.name}

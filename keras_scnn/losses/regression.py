@@ -1,31 +1,38 @@
 """Regression losses: weighted parameter distance cost, vertex distance, landmark distance.
 
-The two that hold a face model, ``WPDC`` and ``VertexDistance``, cannot be rebuilt from a saved
-file: load a saved network with ``compile=False`` and compile it anew, or keep it as a preset.
+All can be saved with a compiled model. ``WPDC`` and ``ParameterLoss`` save the second moments of
+the face model's bases, which are all that they need; ``VertexDistance`` needs the vertices, and so
+only the face models that ``load_face_model`` knows by name.
 """
 
 from __future__ import annotations
+
+import base64
+import hashlib
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_scnn.face_models import load_face_model
+from keras_scnn.losses.contrastive import batch_mean
 from keras_scnn.models.heads import FaceDecoder
-from keras_scnn.parameters import POSE_SIZE, ParameterSpace
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
 
 
 def wpdc(target, predicted, effect):
     """Weighted parameter distance cost: ``sum_i w_i (target_i - predicted_i)^2``.
 
-    ``w_i = |target_i - predicted_i| effect_i``, divided by its maximum over i: how far the
-    vertices move when only parameter i is wrong (Zhu et al., "Face Alignment in Full Pose Range:
+    ``w_i = |target_i - predicted_i| effect_i``, divided by its maximum over i: the displacement of
+    the vertices when only parameter i is wrong (Zhu et al., "Face Alignment in Full Pose Range:
     A 3D Total Solution", 2019, equations 9 to 11). No gradient flows through the weights.
 
     Args:
         target: (B, P) whitened.
         predicted: (B, P) whitened.
         effect: (B, P) length of the vertices' displacement per unit of each whitened parameter,
-            with the others at the target.
+            with the others at the target; see ``VertexEffect``.
 
     Returns:
         Scalar, the mean over the batch.
@@ -37,20 +44,28 @@ def wpdc(target, predicted, effect):
 
 
 def vertex_distance(target, predicted):
-    """Mean distance of (B, N, 3) points, in their unit: a scalar."""
+    """Mean Euclidean distance of corresponding points.
+
+    Args:
+        target: (B, N, 3), any unit.
+        predicted: (B, N, 3), the same unit.
+
+    Returns:
+        Scalar, in that unit.
+    """
     return ops.mean(_length(target - predicted))
 
 
 def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0):
-    """Mean distance in the image, by weight, and the mean error of depth where it is known.
+    """Weighted mean distance in the image, plus the mean absolute error of depth if it is known.
 
     Args:
-        target: (B, M, 3 or 4): x, y in px, depth in px where there are four, and a weight of at
-            least 0 (0 for landmarks without label).
+        target: (B, M, 3): x, y in px and a weight of at least 0 (0: no label); or (B, M, 4): x, y,
+            depth in px and the weight.
         predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
-        depth_weight: of the mean size of the depth's error; each face's mean depths are brought
-            together first, since a camera of this kind has no origin of depth.
+        depth_weight: of the depth error; each face's mean depth error is taken off first, since a
+            scaled orthographic camera has no origin of depth.
 
     Returns:
         Scalar; exactly 0 where all weights are 0.
@@ -76,58 +91,239 @@ class VertexEffect:
     All follow in closed form from 3x3 moments of the bases: coefficient i moves the vertices by
     the norm of ``A B_i`` for the camera's linear part A; entry (r, c) of the camera by the norm
     of coordinate c of the face.
+
+    Args:
+        moments: (K + L, 3, 3), ``B_i^T B_i`` of each component, summed over the vertices, mm².
+        squares: (3, 1 + K + L, 1 + K + L), products of the mean and the components, summed over
+            the vertices, coordinate by coordinate, mm².
+        whitening: of the P = 12 + K + L parameters.
+        n_vertices: N.
+        n_identity: K.
     """
 
-    def __init__(self, space: ParameterSpace):
-        model, whitening = space.face_model, space.whitening
+    def __init__(self, moments, squares, whitening: Whitening, n_vertices: int, n_identity: int):
+        self._moments, self._squares = np.float32(moments), np.float32(squares)
+        self._whitening = whitening
+        self._n_vertices, self._n_identity = n_vertices, n_identity
+
+    @classmethod
+    def of(cls, space: ParameterSpace | VertexEffect) -> VertexEffect:
+        """That of a parameter space; one that is there already as it is."""
+        if isinstance(space, VertexEffect):
+            return space
+        model = space.face_model
         bases = np.concatenate([model.identity_basis, model.expression_basis], axis=-1)
         bases = bases.astype(np.float64)
         full = np.concatenate([model.mean[..., None], bases], axis=-1)
-        self._moments = np.einsum("njk,nlk->kjl", bases, bases).astype(np.float32)
-        self._squares = np.einsum("nck,ncl->ckl", full, full).astype(np.float32)
-        self._mean, self._scale = whitening.mean, whitening.scale
-        self._n_vertices = float(model.n_vertices)
+        moments = np.einsum("njk,nlk->kjl", bases, bases)
+        squares = np.einsum("nck,ncl->ckl", full, full)
+        return cls(moments, squares, space.whitening, model.n_vertices, model.n_identity)
+
+    @property
+    def identity(self) -> slice:
+        """Slice of the identity in the parameters."""
+        return slice(POSE_SIZE, POSE_SIZE + self._n_identity)
+
+    @property
+    def identity_mm(self) -> np.ndarray:
+        """(K,) float32, mm, as ``ParameterSpace.identity_mm``."""
+        square = np.trace(self._moments[: self._n_identity], axis1=1, axis2=2)
+        return self._whitening.scale[self.identity] * np.sqrt(square / self._n_vertices)
 
     def __call__(self, target):
         """(B, P) whitened targets to (B, P) displacements, px (root of the sum of squares)."""
-        vector = ops.cast(target, "float32") * self._scale + self._mean
+        scale = self._whitening.scale
+        vector = ops.cast(target, "float32") * scale + self._whitening.mean
         camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))[:, :, :3]
         gram = ops.matmul(ops.transpose(camera, (0, 2, 1)), camera)
         shape = ops.sqrt(ops.maximum(ops.einsum("bjl,kjl->bk", gram, self._moments), 0.0))
         one = ops.ones_like(vector[:, :1])
         weights = ops.concatenate([one, vector[:, POSE_SIZE:]], axis=-1)
         square = ops.einsum("bk,ckl,bl->bc", weights, self._squares, weights)
-        row = ops.concatenate([square, one * self._n_vertices], axis=-1)
+        row = ops.concatenate([square, one * float(self._n_vertices)], axis=-1)
         pose = ops.tile(ops.sqrt(ops.maximum(row, 0.0)), (1, 3))
-        return ops.concatenate([pose, shape], axis=-1) * self._scale
+        return ops.concatenate([pose, shape], axis=-1) * scale
+
+    def get_config(self) -> dict:
+        """For a saved model: the arrays as text, base64 of little-endian float32."""
+        return {
+            "moments": _to_text(self._moments),
+            "squares": _to_text(self._squares),
+            **_whitening_config(self._whitening),
+            "n_vertices": self._n_vertices,
+            "n_identity": self._n_identity,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> VertexEffect:
+        whitening = _whitening(config)
+        k = len(whitening.mean) - POSE_SIZE
+        moments = _from_text(config["moments"]).reshape(k, 3, 3)
+        squares = _from_text(config["squares"]).reshape(3, 1 + k, 1 + k)
+        return cls(moments, squares, whitening, config["n_vertices"], config["n_identity"])
 
 
+def _to_text(array: np.ndarray) -> str:
+    return base64.b64encode(np.asarray(array, "<f4").tobytes()).decode()
+
+
+def _from_text(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def _whitening_config(whitening: Whitening) -> dict[str, str]:
+    return {"mean": _to_text(whitening.mean), "scale": _to_text(whitening.scale)}
+
+
+def _whitening(config: dict) -> Whitening:
+    return Whitening(_from_text(config["mean"]), _from_text(config["scale"]))
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
 class WPDC(keras.losses.Loss):
-    """``wpdc`` of whitened parameters of one parameter space."""
+    """``wpdc`` of whitened parameters, ``y_true`` and ``y_pred`` (B, P), of one parameter space.
 
-    def __init__(self, space: ParameterSpace, name="wpdc"):
+    Args:
+        space: of the parameters.
+    """
+
+    def __init__(self, space: ParameterSpace | VertexEffect, name="wpdc"):
         super().__init__(name=name)
-        self._effect = VertexEffect(space)
+        self._effect = VertexEffect.of(space)
 
     def call(self, y_true, y_pred):
         y_true = ops.cast(y_true, "float32")
-        return wpdc(y_true, ops.cast(y_pred, "float32"), self._effect(y_true))
+        return batch_mean(wpdc(y_true, ops.cast(y_pred, "float32"), self._effect(y_true)))
+
+    def get_config(self):
+        return {"space": self._effect.get_config(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "space": VertexEffect.from_config(config["space"])})
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
+class ParameterLoss(keras.losses.Loss):
+    """WPDC plus the squared error of the neutral shape.
+
+    The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
+    with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose
+    is right. ``y_true`` and ``y_pred`` are (B, P), whitened.
+
+    Args:
+        space: of the parameters.
+        wpdc_weight: of the weighted parameter distance cost.
+        shape_weight: of the squared error, per mm².
+    """
+
+    def __init__(
+        self,
+        space: ParameterSpace | VertexEffect,
+        wpdc_weight: float,
+        shape_weight: float,
+        name="parameter_loss",
+    ):
+        super().__init__(name=name)
+        self._effect = VertexEffect.of(space)
+        self.wpdc_weight, self.shape_weight = wpdc_weight, shape_weight
+        self._square = np.float32(shape_weight * self._effect.identity_mm**2)
+
+    def call(self, y_true, y_pred):
+        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        difference = (y_true - y_pred)[:, self._effect.identity]
+        shape = ops.mean(ops.sum(self._square * ops.square(difference), axis=-1))
+        cost = wpdc(y_true, y_pred, self._effect(y_true))
+        return batch_mean(self.wpdc_weight * cost + shape)
+
+    def get_config(self):
+        return {
+            "space": self._effect.get_config(),
+            "wpdc_weight": self.wpdc_weight,
+            "shape_weight": self.shape_weight,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "space": VertexEffect.from_config(config["space"])})
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
 class VertexDistance(keras.losses.Loss):
-    """``vertex_distance`` in crop px of the vertices that two whitened parameter vectors give."""
+    """``vertex_distance`` in crop px of the vertices of two whitened parameter vectors (B, P).
+
+    A saved model names the face model and does not contain it; saving one whose face model
+    ``load_face_model`` does not know by name raises a ValueError.
+
+    Args:
+        space: of the parameters.
+    """
 
     def __init__(self, space: ParameterSpace, name="vertex_distance"):
         super().__init__(name=name)
-        self._decode = FaceDecoder.vertices(space)
+        self._space, self._decode = space, FaceDecoder.vertices(space)
 
     def call(self, y_true, y_pred):
-        return vertex_distance(self._decode(y_true), self._decode(y_pred))
+        return batch_mean(vertex_distance(self._decode(y_true), self._decode(y_pred)))
+
+    def get_config(self):
+        space = self._space
+        config = {
+            "face_model": space.face_model.name,
+            "n_identity": space.face_model.n_identity,
+            "n_expression": space.face_model.n_expression,
+            "digest": _vertex_digest(space.face_model),
+            **_whitening_config(space.whitening),
+        }
+        _named_face_model(config)  # an error now, while the network is still there
+        return {"space": config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        space = ParameterSpace(_named_face_model(config["space"]), _whitening(config["space"]))
+        return cls(**{**config, "space": space})
+
+
+def _vertex_digest(model: MorphableModel) -> str:
+    """32 hexadecimal digits of what the vertices depend on."""
+    digest = hashlib.sha256()
+    for array in (model.mean, model.identity_basis, model.expression_basis):
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _named_face_model(config: dict) -> MorphableModel:
+    name = config["face_model"]
+    try:
+        model = load_face_model(name).truncated(config["n_identity"], config["n_expression"])
+        is_it = _vertex_digest(model) == config["digest"]
+    except (OSError, ValueError):
+        is_it = False
+    if not is_it:
+        raise ValueError(
+            f"a saved VertexDistance names its face model, and load_face_model('{name}') does not "
+            "give the one of this loss: save the network before compiling it or with another loss, "
+            "and load one that has it with compile=False"
+        )
+    return model
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class LandmarkDistance(keras.losses.Loss):
-    """``landmark_distance`` for outputs that are decoded landmarks."""
+    """``landmark_distance`` for outputs that are decoded landmarks.
+
+    ``y_true`` is (B, M, 3 or 4), with the weight last, and ``y_pred`` (B, M, 2 or 3).
+
+    >>> import numpy as np
+    >>> label = np.array([[[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]])  # the second has no label
+    >>> float(LandmarkDistance(unit=10.0)(label, np.array([[[3.0, 4.0], [0.0, 0.0]]])))
+    0.5
+
+    Args:
+        unit: px that count as 1.
+        depth_weight: of the depth error, for labels with depth.
+    """
 
     def __init__(self, unit: float = 1.0, depth_weight: float = 0.0, name="landmark_distance"):
         super().__init__(name=name)
@@ -135,27 +331,7 @@ class LandmarkDistance(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        return landmark_distance(true, predicted, self.unit, self.depth_weight)
+        return batch_mean(landmark_distance(true, predicted, self.unit, self.depth_weight))
 
     def get_config(self):
         return {"unit": self.unit, "depth_weight": self.depth_weight, "name": self.name}
-
-
-class ParameterLoss(keras.losses.Loss):
-    """WPDC, which sees to the pose, and the squared error of the neutral shape.
-
-    The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
-    with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose
-    is right.
-    """
-
-    def __init__(self, space: ParameterSpace, wpdc_weight: float, shape_weight: float):
-        super().__init__(name="parameter_loss")
-        self._wpdc, self._wpdc_weight = WPDC(space), wpdc_weight
-        self._identity = space.layout.identity
-        self._square = (shape_weight * space.identity_mm**2).astype(np.float32)
-
-    def call(self, y_true, y_pred):
-        difference = (y_true - y_pred)[:, self._identity]
-        shape = ops.mean(ops.sum(self._square * ops.square(difference), axis=-1))
-        return self._wpdc_weight * self._wpdc(y_true, y_pred) + shape

@@ -1,7 +1,7 @@
 """The networks: encoder, heads, the Siamese pair, and presets that carry trained weights."""
 
 from keras_scnn.models.encoders import ENCODERS, build_encoder
-from keras_scnn.models.flip_averaging import build_mirrored
+from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.group import build_group
 from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
 from keras_scnn.models.presets import (
@@ -20,7 +20,7 @@ __all__ = [
     "build_branch",
     "build_encoder",
     "build_group",
-    "build_mirrored",
+    "build_flip_averaged",
     "build_regressor",
     "build_siamese",
     "load_preset",

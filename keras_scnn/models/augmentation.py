@@ -252,7 +252,7 @@ def invert(affine):
     return ops.concatenate([linear, -ops.matmul(linear, affine[:, :, 2:])], axis=-1)
 
 
-def move_landmarks(landmarks, moved_from_crop):
+def warp_landmarks(landmarks, moved_from_crop):
     """(B, 68, 3) x, y in px and a weight, under (B, 2, 3) similarities that may mirror."""
     swapped = ops.take(landmarks, MIRROR68, axis=1)
     landmarks = ops.where(_mirrors(moved_from_crop)[:, None, None], swapped, landmarks)

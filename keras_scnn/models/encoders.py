@@ -47,7 +47,11 @@ def build_encoder(
     weights: str | None = None,
     batch_norm_momentum: float = 0.9,
 ) -> keras.Model:
-    """A network from image to one feature vector.
+    """A network from image to one feature vector, its preprocessing inside.
+
+    >>> encoder = build_encoder("mobilenet_0.5", input_size=64)
+    >>> encoder.output_shape
+    (None, 512)
 
     Args:
         name: a key of ``ENCODERS``.
@@ -60,7 +64,7 @@ def build_encoder(
         pools a feature map (B, H, W, F).
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
@@ -84,16 +88,20 @@ def build_encoder(
 # Residual blocks of each width; all widths but the first begin with one that halves the map.
 STAGES = {32: 3, 64: 4, 128: 3, 256: 2}
 PREFIX = "identity_"
-FACE_SHARE = 0.825  # side of the face's part of the crop: what dlib's recognizer sees, about
-FACE_LIFT = 0.05  # how far its center is above the crop's, as a share of the crop's side
+FACE_SHARE = 0.825  # side of the window, as a share of the crop's: about that of dlib's recognizer
+FACE_LIFT = 0.05  # height of its center above the crop's, as a share of the crop's side
 # dlib's mean color, RGB, and its scale.
 MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 
 
 def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
-    """(B, S, S, 3) RGB, 0 to 255, to (B, 256): the functional graph, its weights random.
+    """The identity encoder's functional graph, its weights random.
 
-    All of its layers' names begin with ``PREFIX``.
+    Args:
+        image: (B, S, S, 3) RGB, 0 to 255.
+
+    Returns:
+        (B, 256); the names of all its layers begin with ``PREFIX``.
     """
     top, left, side = face_window(image.shape[1])
     below, right = image.shape[1] - top - side, image.shape[1] - left - side
@@ -109,13 +117,13 @@ def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def face_window(size: int) -> tuple[int, int, int]:
-    """Top, left and side, px, of the part of a crop of ``size`` px that is looked at."""
+    """Top, left and side, px, of the window of a crop of ``size`` px that is encoded."""
     side = round(FACE_SHARE * size)
     return round((size - side) / 2 - FACE_LIFT * size), (size - side) // 2, side
 
 
 def _block(x, width: int, halves: bool, name: str):
-    """Two convolutions beside a shortcut, which is projected where the map's size changes."""
+    """Two convolutions and a shortcut, which is projected where the map's size changes."""
     padding = "same"
     if halves and x.shape[1] % 2 and x.shape[1] > 1:
         padding = "valid"  # for an odd side; an even one is padded below and to the right

@@ -1,4 +1,4 @@
-"""A branch that looks twice: at the crop, and at its mirror image."""
+"""Flip test-time augmentation: outputs averaged over the crop and its mirror image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from keras_scnn.morphable_model import mirror_map
 from keras_scnn.parameters import ParameterSpace
 
 
-def build_mirrored(branch: keras.Model, space: ParameterSpace) -> keras.Model:
-    """The mean of what a branch says of a crop and, taken back, of its mirror image.
+def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Model:
+    """Average a branch's outputs over a crop and its mirror image, the latter mirrored back.
 
-    It costs twice the branch, needs no training, and makes fewer errors; what it says of a mirrored
-    crop is exactly the mirror image of what it says of the crop.
+    It costs twice the branch, needs no training, and makes fewer errors; its outputs for a mirrored
+    crop are exactly the mirrored outputs for the crop.
 
     Args:
         branch: from ``build_branch``; its weights are shared.
@@ -27,15 +27,15 @@ def build_mirrored(branch: keras.Model, space: ParameterSpace) -> keras.Model:
         ValueError: the face model has no mirror partners.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
-    told, mirrored = branch(image), branch(ops.flip(image, axis=2))
+    plain, flipped = branch(image), branch(ops.flip(image, axis=2))
     back = _mirror_layer(space, branch.input_shape[1])
     mean = keras.layers.Average(dtype="float32", name="both")
-    outputs = {"parameters": mean([told["parameters"], back(mirrored["parameters"])])}
-    if "features" in told:
+    outputs = {"parameters": mean([plain["parameters"], back(flipped["parameters"])])}
+    if "features" in plain:
         total = keras.layers.Add(dtype="float32", name="features_of_both")
         unit = keras.layers.UnitNormalization(dtype="float32", name="features")
-        outputs["features"] = unit(total([told["features"], mirrored["features"]]))
-    return keras.Model(image, outputs, name="mirrored")
+        outputs["features"] = unit(total([plain["features"], flipped["features"]]))
+    return keras.Model(image, outputs, name="flip_averaged")
 
 
 def _mirror_layer(space: ParameterSpace, size: int) -> keras.layers.Dense:

@@ -1,7 +1,7 @@
-"""The group network: the single-image branch with all that losses over a batch look at.
+"""The group network: the single-image branch with the outputs that losses over a batch need.
 
-Where the Siamese network compares two photos, losses over all pairs of a batch of some photos each
-of some people compare every two of them; one input is enough for that.
+Where the Siamese network compares two photos, these losses compare all pairs of photos in a batch
+that has several photos of each person; one input is enough for that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.models.heads import FaceDecoder
-from keras_scnn.models.siamese import moved_branch
+from keras_scnn.models.siamese import augmented_branch
 from keras_scnn.parameters import ParameterSpace
 
 
@@ -21,7 +21,7 @@ def build_group(
     embedding_size: int = 0,
     augmentation: float = 0.0,
 ) -> keras.Model:
-    """A functional model from one image input to what the losses compare.
+    """A functional model from one image input to the outputs that the losses compare.
 
     Args:
         branch: from ``build_branch``, with a feature head.
@@ -38,8 +38,8 @@ def build_group(
         shape once more, for a second loss each.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
-    (told,) = moved_branch(branch, [image], space, augmentation)
-    parameters, features = told["parameters"], told["features"]
+    (result,) = augmented_branch(branch, [image], space, augmentation)
+    parameters, features = result["parameters"], result["features"]
     shape = ShapeCode.of(space, name="shape")(parameters)
     decode = FaceDecoder.landmarks(space, name="landmarks")
     outputs = {"parameters": parameters, "landmarks": decode(parameters)}

@@ -28,33 +28,33 @@ def build_branch(
         layout: sizes of the parameter vector.
         feature_size: length of the identity feature; 0 leaves the feature head out.
         feature_channels: 0: the feature is linear in the encoder's pooled output, as the
-            parameters are. Else the feature head weighs the places of the encoder's feature map
-            apart, in so many channels, for a face's parts are always at the same places (global
-            depthwise convolution: Chen et al., "MobileFaceNets", 2018).
-        identity_encoder: the feature is linear in the output of an encoder of its own instead (see
-            ``models.identity_encoder``), and the parameters are linear in both encoders' outputs.
+            parameters are. Else channels of a global depthwise convolution (GDC) on the encoder's
+            feature map, which has a weight for each position: the parts of a face are always at
+            the same positions (Chen et al., "MobileFaceNets", 2018).
+        identity_encoder: the feature is linear in the output of a second encoder instead (see
+            ``encoders.identity_features``), and the parameters are linear in both outputs.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
     """
-    hidden, looked = encoder.output, encoder.output
+    hidden = inputs = encoder.output
     if identity_encoder:
         hidden = identity_features(encoder.inputs[0])
-        looked = keras.layers.Concatenate(name="both_encoders")([looked, hidden])
+        inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
     outputs = {
-        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(looked)
+        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
     }
     if feature_size:
         if feature_channels and not identity_encoder:
-            hidden = _weigh_places(encoder.layers[-1].input, feature_channels)
+            hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels)
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
     return keras.Model(encoder.inputs[0], outputs, name="branch")
 
 
-def _weigh_places(feature_map, channels: int):
-    """(B, H, W, C) to (B, channels): a weight for each place and channel."""
+def _global_depthwise_convolution(feature_map, channels: int):
+    """(B, H, W, C) to (B, channels): a weight for each position and channel."""
     layers, normalize = keras.layers, partial(keras.layers.BatchNormalization, momentum=0.9)
     mixed = layers.Conv2D(channels, 1, use_bias=False, name="features_mix")(feature_map)
     mixed = normalize(name="features_mix_norm")(mixed)
@@ -65,9 +65,15 @@ def _weigh_places(feature_map, channels: int):
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
-    """The branch with its landmarks decoded: image to ``parameters`` and ``landmarks``.
+    """The branch with its landmarks decoded.
 
-    ``landmarks`` are (B, 68, 3) float32 in crop px, depth towards the viewer.
+    Args:
+        branch: from ``build_branch``; its weights are shared.
+        space: of the branch's parameters.
+
+    Returns:
+        A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
+        whitened; ``landmarks`` (B, 68, 3) float32, crop px, depth towards the viewer.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
@@ -79,13 +85,13 @@ def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
 class FaceDecoder(keras.layers.Layer):
     """Whitened parameters (B, P) to posed points (B, M, 3) in crop px, in float32.
 
-    The face model's rows are weights that are not trained, so they are saved with a model. Use
+    The face model's rows are non-trainable weights, so they are saved with a network. Use
     ``FaceDecoder.landmarks`` or ``FaceDecoder.vertices`` to make one.
 
     Args:
         n_points: M. n_identity: K. n_expression: L.
-        clip: bring expression weights into the model's bounds, as reconstruction does; training
-            does not, since a clipped weight has no gradient.
+        clip: clip expression weights to the model's bounds, as reconstruction does; not for
+            training, since a clipped weight has no gradient.
     """
 
     def __init__(self, n_points: int, n_identity: int, n_expression: int, clip=False, **kwargs):

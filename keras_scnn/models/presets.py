@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.encoders import PREFIX, build_encoder
-from keras_scnn.models.flip_averaging import build_mirrored
+from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import build_branch
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
@@ -34,11 +34,11 @@ class Preset:
     """A trained single-image network and what its numbers mean.
 
     Attributes:
-        branch: from ``build_branch``, or such a one within ``build_mirrored``.
+        branch: from ``build_branch``, or such a one within ``build_flip_averaged``.
         space: of the branch's parameters; its face model has the landmark offsets of the training.
         encoder: name of the encoder.
-        shape_scatter: (K, K) float32, mm², how this network's neutral shapes of one person's photos
-            differ (``shape_distance.person_scatter``); None where that was not measured.
+        within_person_covariance: (K, K) float32, mm², of this network's neutral shapes
+            (``shape_distance.within_person_covariance``); None where it was not measured.
         metadata: anything that fits JSON: data, seed, results, license.
     """
 
@@ -46,17 +46,17 @@ class Preset:
     space: ParameterSpace
     encoder: str
     metadata: dict = field(default_factory=dict)
-    shape_scatter: np.ndarray | None = None
+    within_person_covariance: np.ndarray | None = None
 
     @property
     def core(self) -> keras.Model:
-        """What is trained: the branch, or the one that a mirrored branch asks twice."""
+        """What is trained: the branch, or the one within a flip-averaged branch."""
         inner = [layer for layer in self.branch.layers if layer.name == "branch"]
         return inner[0] if inner else self.branch
 
     @property
-    def is_mirrored(self) -> bool:
-        """The branch looks at the crop and at its mirror image."""
+    def is_flip_averaged(self) -> bool:
+        """The outputs are averaged over the crop and its mirror image (test-time augmentation)."""
         return self.core is not self.branch
 
     @property
@@ -82,7 +82,7 @@ class Preset:
 
     @property
     def feature_channels(self) -> int:
-        """Channels of a feature head that weighs places; 0 where it has none, or another one."""
+        """Channels of a global depthwise convolution (GDC) head; 0 where the head is linear."""
         layers = [layer for layer in self.core.layers if layer.name == "features_mix"]
         return layers[0].filters if layers else 0
 
@@ -100,8 +100,8 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
-    if preset.shape_scatter is not None:
-        arrays["shape_scatter"] = np.float32(preset.shape_scatter)
+    if preset.within_person_covariance is not None:
+        arrays["shape_scatter"] = np.float32(preset.within_person_covariance)
     settings = {
         "format": FORMAT,
         "version": VERSION,
@@ -110,7 +110,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "feature_size": preset.feature_size,
         "feature_channels": preset.feature_channels,
         "identity_encoder": preset.has_identity_encoder,
-        "mirrored": preset.is_mirrored,
+        "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "n_identity": preset.face_model.n_identity,
         "n_expression": preset.face_model.n_expression,
@@ -167,7 +167,7 @@ def load_preset(
         raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
 
 
-def preset_names() -> list[str]:
+def list_presets() -> list[str]:
     """The presets that come with the package."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
@@ -176,7 +176,7 @@ def _folder(name_or_path) -> Path:
     for folder in (Path(name_or_path), FOLDER / name_or_path):
         if folder.is_dir():
             return folder
-    known = ", ".join(preset_names()) or "none"
+    known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
         f"no preset '{name_or_path}': give a preset folder, a run folder, or one of: {known}"
     )
@@ -221,8 +221,8 @@ def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -
             raise ValueError(f"weight {weight.path} is not finite")
         weight.assign(value)
     if settings.get("mirrored"):
-        branch = build_mirrored(branch, space)
-    scatter = arrays.get("shape_scatter")
-    if scatter is not None and scatter.shape != (model.n_identity,) * 2:
-        raise ValueError(f"shape_scatter is {scatter.shape}, not {(model.n_identity,) * 2}")
-    return Preset(branch, space, settings["encoder"], settings["metadata"], scatter)
+        branch = build_flip_averaged(branch, space)
+    covariance = arrays.get("shape_scatter")
+    if covariance is not None and covariance.shape != (model.n_identity,) * 2:
+        raise ValueError(f"shape_scatter is {covariance.shape}, not {(model.n_identity,) * 2}")
+    return Preset(branch, space, settings["encoder"], settings["metadata"], covariance)

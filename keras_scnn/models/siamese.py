@@ -1,4 +1,4 @@
-"""The Siamese network: two images, one shared branch, distances between what it says of them."""
+"""The Siamese network: two images, one shared branch, and distances between its outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def build_siamese(
     augmentation: float = 0.0,
     feature_channels: int = 0,
 ) -> keras.Model:
-    """A functional model of two image inputs whose branch is shared.
+    """A functional model of two image inputs with one shared branch.
+
+    >>> from keras_scnn import MorphableModel, Whitening, build_encoder
+    >>> space = ParameterSpace(MorphableModel.open_face(), Whitening(np.zeros(143), np.ones(143)))
+    >>> network = build_siamese(build_encoder("mobilenet_0.5", 64), space)
+    >>> network.output["landmarks_a"].shape, network.output["parameter_distance"].shape
+    ((None, 68, 3), (None,))
 
     Args:
         encoder: from ``build_encoder``.
@@ -29,10 +35,10 @@ def build_siamese(
         feature_size: length of the identity feature, above 0.
         contrast: 'identity': the distance is that of the two neutral shapes, in mm;
             'all': that of all whitened parameters, pose and expression too, as in the paper.
-        augmentation: strength of the changes that photos undergo in training, inside of the
-            network: 0 for none, 1 for training on photos. Both photos of a pair are mirrored or
-            none; whatever is moved, the outputs are those of the photo that was given. Above 0
-            the face model needs mirror partners, and S must be a multiple of 8.
+        augmentation: strength of the random changes of photos inside of the network, in training
+            only: 0 for none, 1 for training on photos. Both photos of a pair are mirrored, or
+            neither; outputs are mapped back, so labels are those of the given photo. Above 0 the
+            face model needs mirror partners, and S must be a multiple of 8.
         feature_channels: of the feature head, see ``build_branch``.
 
     Returns:
@@ -51,31 +57,34 @@ def build_siamese(
     inputs = {
         f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
     }
-    pair = moved_branch(branch, list(inputs.values()), space, augmentation)
-    told = dict(zip("ab", pair, strict=True))
+    pair = augmented_branch(branch, list(inputs.values()), space, augmentation)
+    sides = dict(zip("ab", pair, strict=True))
     distance = parameter_distance_layer(space, contrast)
-    outputs = {f"parameters_{side}": told[side]["parameters"] for side in "ab"}
-    outputs |= {f"landmarks_{side}": decode(told[side]["parameters"]) for side in "ab"}
-    outputs["parameter_distance"] = distance([told[side]["parameters"] for side in "ab"])
+    outputs = {f"parameters_{side}": sides[side]["parameters"] for side in "ab"}
+    outputs |= {f"landmarks_{side}": decode(sides[side]["parameters"]) for side in "ab"}
+    outputs["parameter_distance"] = distance([sides[side]["parameters"] for side in "ab"])
     similarity = keras.layers.Dot(axes=1, dtype="float32", name="feature_similarity")
-    cosine = similarity([told[side]["features"] for side in "ab"])
+    cosine = similarity([sides[side]["features"] for side in "ab"])
     outputs["feature_similarity"] = ops.squeeze(cosine, axis=-1)
     return keras.Model(inputs, outputs, name="siamese")
 
 
-def moved_branch(
+def augmented_branch(
     branch: keras.Model,
     images: list,
     space: ParameterSpace,
     augmentation: float,
 ) -> list[dict]:
-    """The branch's outputs of some inputs; in training augmented, and what was moved taken back.
+    """The branch's outputs for images that are augmented in training, mapped back.
 
     Args:
         branch: from ``build_branch``.
-        images: inputs (B, S, S, 3); row i of all of them is mirrored or none.
+        images: inputs (B, S, S, 3); row i is mirrored in all of them, or in none.
         space: of the branch's parameters.
         augmentation: strength, see ``build_siamese``.
+
+    Returns:
+        the branch's outputs for each of the images.
     """
     if not augmentation:
         return [dict(branch(image)) for image in images]
@@ -84,10 +93,10 @@ def moved_branch(
     )(images)
     change = keras.Sequential(photometric_layers(augmentation), name="photometry")
     move_back = MoveParameters.of(space, name="move_back")
-    told = [dict(branch(change(image))) for image in moved]
-    for outputs, matrix in zip(told, matrices, strict=True):
+    results = [dict(branch(change(image))) for image in moved]
+    for outputs, matrix in zip(results, matrices, strict=True):
         outputs["parameters"] = move_back(outputs["parameters"], invert(matrix))
-    return told
+    return results
 
 
 def parameter_distance_layer(space: ParameterSpace, contrast: str) -> WeightedDistance:

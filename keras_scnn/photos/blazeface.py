@@ -84,7 +84,7 @@ def anchors() -> np.ndarray:
     return result
 
 
-def decode(regressors: np.ndarray, logits: np.ndarray) -> RawDetections:
+def decode_boxes(regressors: np.ndarray, logits: np.ndarray) -> RawDetections:
     """The network's outputs as boxes, in fractions of its square input.
 
     Args:

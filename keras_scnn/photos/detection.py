@@ -10,7 +10,7 @@ from keras_scnn.photos.blazeface import (
     SAME_FACE_IOU,
     RawDetections,
     concatenate,
-    decode,
+    decode_boxes,
     intersection_over_union,
     model_path,
     suppress,
@@ -113,7 +113,7 @@ class FaceDetector:
         crop = crop_face(image, square, INPUT_SIZE).image
         self._interpreter.set_tensor(self._input, np.float32(crop[None]) / 127.5 - 1)
         self._interpreter.invoke()
-        raw = decode(
+        raw = decode_boxes(
             self._interpreter.get_tensor(self._regressors)[0],
             self._interpreter.get_tensor(self._classifiers)[0, :, 0],
         )

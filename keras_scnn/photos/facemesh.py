@@ -98,10 +98,10 @@ class FaceMesh:
         self._interpreter.invoke()
         raw = self._interpreter.get_tensor(self._points).reshape(POINTS, 3)
         score = float(expit(self._interpreter.get_tensor(self._score).item()))
-        return FaceMeshPoints(decode(raw, crop), score)
+        return FaceMeshPoints(decode_points(raw, crop), score)
 
 
-def decode(raw: np.ndarray, crop: FaceCrop) -> np.ndarray:
+def decode_points(raw: np.ndarray, crop: FaceCrop) -> np.ndarray:
     """The network's points, (468, 3) px of its crop (depth larger farther), as (468, 3) px of the
     photo, depth larger nearer."""
     image_from_crop = invert_affine(crop.crop_from_image)

@@ -11,7 +11,11 @@ from keras_scnn.evaluation import IdentityJudge, Pairs
 from keras_scnn.evaluation.calibration import calibrate
 from keras_scnn.models import Preset
 from keras_scnn.models.inference import predict
-from keras_scnn.shape_distance import person_scatter, scaled_coordinates, shape_coordinates
+from keras_scnn.shape_distance import (
+    mahalanobis_coordinates,
+    shape_coordinates,
+    within_person_covariance,
+)
 
 KINDS = ("shape", "scaled_shape", "feature")
 SCATTER_PHOTOS = 4000
@@ -27,20 +31,22 @@ def identity_judges(
     """A judge of the shapes and, where there are any, of the scaled shapes and of the features.
 
     Args:
-        preset: its face model, and the scatter that scales shapes.
+        preset: its face model and its within-person covariance of shapes.
         identity: (n, K) coefficients.
         features: (n, F) or None.
         pairs: of the n photos.
         person: (n,) for retrieval, or None to leave that out.
     """
     vectors = {"shape": shape_coordinates(preset.face_model, identity), "feature": features}
-    if preset.shape_scatter is not None:
-        vectors["scaled_shape"] = scaled_coordinates(vectors["shape"], preset.shape_scatter)
+    if preset.within_person_covariance is not None:
+        vectors["scaled_shape"] = mahalanobis_coordinates(
+            vectors["shape"], preset.within_person_covariance
+        )
     return {k: IdentityJudge(v, pairs, person) for k, v in vectors.items() if v is not None}
 
 
-def learn_scatter(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
-    """The scatter of one person's shapes, as a network sees them.
+def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
+    """The within-person covariance of a network's neutral shapes.
 
     Args:
         preset: the network.
@@ -49,14 +55,16 @@ def learn_scatter(preset: Preset, records: FaceRecords, among: np.ndarray) -> np
             to be measured on; at most ``SCATTER_PHOTOS`` of them are looked at.
 
     Returns:
-        (K, K) mm², for ``Preset.shape_scatter``; None where nobody has a second photo.
+        (K, K) mm², for ``Preset.within_person_covariance``; None where nobody has a second photo.
     """
     count = np.bincount(records.identity[among])[records.identity[among]]
     chosen = among[count > 1][:SCATTER_PHOTOS]
     if not len(chosen):
         return None
     told = predict(preset, np.asarray(records.images[chosen])).parameters.identity
-    return person_scatter(shape_coordinates(preset.face_model, told), records.identity[chosen])
+    return within_person_covariance(
+        shape_coordinates(preset.face_model, told), records.identity[chosen]
+    )
 
 
 def calibrate_judges(

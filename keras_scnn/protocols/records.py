@@ -50,7 +50,7 @@ class RecordResults:
         feature_ratio, feature_verification: by the Euclidean distance of the features; None
             where the network has none.
         scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
-            photos of one person differ in counts less (``shape_distance.scaled_coordinates``);
+            photos of one person differ in counts less (``shape_distance.mahalanobis_coordinates``);
             None where the preset has no scatter.
         shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
             its person.

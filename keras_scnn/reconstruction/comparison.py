@@ -15,7 +15,7 @@ from keras_scnn.photos.detection import LargestFace
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.shape_distance import scaled_coordinates, shape_coordinates
+from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 from keras_scnn.storage import atomic_path
 
 KINDS = {
@@ -45,7 +45,7 @@ class Comparison:
             'shape', 'scaled_shape', 'feature' and 'both', as far as the preset's calibration knows.
         n_faces: how many each photo shows; the largest was taken.
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
-            (``shape_distance.scaled_coordinates``); None where the preset has no scatter.
+            (``shape_distance.mahalanobis_coordinates``); None where the preset has no scatter.
     """
 
     faces: tuple[Reconstruction, Reconstruction]
@@ -87,8 +87,8 @@ def compare_faces(
     identity = np.stack([face.parameters.identity for face in (first, second)])
     coordinates = shape_coordinates(preset.face_model, identity)
     distance, scaled = float(np.linalg.norm(coordinates[0] - coordinates[1])), None
-    if preset.shape_scatter is not None:
-        one, other = scaled_coordinates(coordinates, preset.shape_scatter)
+    if preset.within_person_covariance is not None:
+        one, other = mahalanobis_coordinates(coordinates, preset.within_person_covariance)
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)

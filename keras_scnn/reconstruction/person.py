@@ -153,7 +153,7 @@ class Person:
         return self.model.vertices(self.identity)
 
 
-def fit_person(
+def reconstruct_person(
     photos: Sequence[Photo], reconstruct: Callable[[np.ndarray], Reconstruction]
 ) -> Person:
     """Fuse all photos of one person into one identity.

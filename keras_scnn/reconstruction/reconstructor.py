@@ -22,7 +22,7 @@ from keras_scnn.photos.cropping import (
 )
 from keras_scnn.photos.detection import FaceDetector, LargestFace
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
-from keras_scnn.reconstruction.person import Person, Photo, fit_person
+from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.reconstruction.texture import vertex_colors
 
 DEFAULT_PRESET = "mobile"
@@ -73,7 +73,7 @@ class Reconstructor:
 
     def fit_person(self, photos: Sequence[Photo]) -> Person:
         """One face of all photos of one person, the largest face of each; see ``person``."""
-        return fit_person(photos, self.largest)
+        return reconstruct_person(photos, self.largest)
 
     def reconstruct_boxes(
         self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES

@@ -20,7 +20,7 @@ from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
 from keras_scnn.serving.predictor import Outputs, Predictor
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,8 @@ def decode_base64(text: Any) -> np.ndarray:
         known = not isinstance(error, PIL.UnidentifiedImageError)
         why = str(error) if known else "of no known format, or damaged"
         raise ValueError(f"not a readable image ({why})") from error
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} px; at most {MOST_PIXELS:,} pixels are read")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} px; at most {MAX_PIXELS:,} pixels are read")
     try:
         return decode_image(data)
     except ValueError as error:

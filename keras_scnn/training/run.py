@@ -16,9 +16,9 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
-from keras_scnn.protocols.identity import learn_scatter
+from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
-from keras_scnn.settings import claim_folder
+from keras_scnn.settings import claim_run_folder
 from keras_scnn.training.config import TrainConfig, find_records
 from keras_scnn.training.groups import build_groups, group_stream, teach
 from keras_scnn.training.pairs import build_pairs, pair_stream
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> RecordResults:
         ValueError: the run folder holds a run with other settings, or a setting is out of range.
     """
     folder = Path(config.run)
-    claim_folder(folder, config, MAY_CHANGE)
+    claim_run_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     mixture = find_records(config)
@@ -66,7 +66,9 @@ def train(config: TrainConfig) -> RecordResults:
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     branch = network.get_layer("branch")
     preset = Preset(branch, space, config.encoder, metadata)
-    preset = dataclasses.replace(preset, shape_scatter=learn_scatter(preset, records, seen))
+    preset = dataclasses.replace(
+        preset, within_person_covariance=learn_covariance(preset, records, seen)
+    )
     save_preset(folder, preset)
     results = evaluate_records(preset, measured)
     title = f"{folder.name}: {len(unseen)} photos of people never trained on"

@@ -11,7 +11,11 @@ from keras_scnn.evaluation import (
     summarize_shapes,
 )
 from keras_scnn.geometry.rotations import rotation_from_euler
-from keras_scnn.shape_distance import LEAST_SCATTER, person_scatter, scaled_coordinates
+from keras_scnn.shape_distance import (
+    MIN_VARIANCE_SHARE,
+    mahalanobis_coordinates,
+    within_person_covariance,
+)
 
 
 @pytest.fixture
@@ -114,9 +118,9 @@ def test_the_scatter_of_one_person_is_the_pooled_covariance(rng):
     parts = [coordinates[person == p] for p in (4, 9)]
     # NumPy's covariances, each by its degrees of freedom; who has one photo says nothing.
     expected = sum((len(p) - 1) * np.cov(p.T) for p in parts) / (4 + 6)
-    np.testing.assert_allclose(person_scatter(coordinates, person), expected, atol=1e-9)
+    np.testing.assert_allclose(within_person_covariance(coordinates, person), expected, atol=1e-9)
     with pytest.raises(ValueError, match="13 people with one photo each"):
-        person_scatter(coordinates, np.arange(13))
+        within_person_covariance(coordinates, np.arange(13))
 
 
 def test_scaled_distances_are_mahalanobis_distances(rng):
@@ -124,8 +128,8 @@ def test_scaled_distances_are_mahalanobis_distances(rng):
     root = rng.normal(size=(4, 4))
     scatter = root @ root.T
     shapes = rng.normal(size=(2, 4))
-    one, two = scaled_coordinates(shapes, scatter)
-    full = scatter + LEAST_SCATTER * np.linalg.eigvalsh(scatter)[-1] * np.eye(4)
+    one, two = mahalanobis_coordinates(shapes, scatter)
+    full = scatter + MIN_VARIANCE_SHARE * np.linalg.eigvalsh(scatter)[-1] * np.eye(4)
     expected = mahalanobis(*shapes, np.linalg.inv(full))
     assert np.linalg.norm(one - two) == pytest.approx(expected)
 
@@ -136,6 +140,6 @@ def test_what_photos_of_one_person_differ_in_counts_less(rng):
     shapes = true + rng.normal(size=true.shape) * [3.0, 0.2, 0.2, 0.2]
     pairs = distinct_pairs(person)
     plain = IdentityJudge(shapes, pairs).summary(np.ones(200))[1]
-    scaled = scaled_coordinates(shapes, person_scatter(shapes, person))
+    scaled = mahalanobis_coordinates(shapes, within_person_covariance(shapes, person))
     found = IdentityJudge(scaled, pairs).summary(np.ones(200))[1]
     assert plain.accuracy_percent < 75 < 85 < found.accuracy_percent

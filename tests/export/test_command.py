@@ -12,7 +12,7 @@ pytest.importorskip("ai_edge_quantizer")
 
 from keras_scnn.export import artefacts, verify
 from keras_scnn.export.__main__ import main
-from keras_scnn.export.artefacts import Subject, export
+from keras_scnn.export.artefacts import Subject, export_file
 from keras_scnn.export.crops import Crops, find_crops, split_crops
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.verify import Limits, VerificationError
@@ -93,7 +93,7 @@ def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(artefacts, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export(subject, tmp_path / "out", "tflite")
+        export_file(subject, tmp_path / "out", "tflite")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -183,7 +183,7 @@ def test_the_released_preset_keeps_the_promises(tmp_path):
     name = "aflw-mobilenet-0.5"
     calibration, held_out = split_crops(find_crops(None, 120, most=160))
     subject = Subject(load_preset(name), name, calibration, held_out)
-    path, found = export(subject, tmp_path, "tflite", "int8")
+    path, found = export_file(subject, tmp_path, "tflite", "int8")
     assert path.stat().st_size <= 1.2e6
     assert found.vertex_mm <= 0.2
     assert found.broken == ()
@@ -196,7 +196,7 @@ def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     crops = find_crops(shared_data / "aflw" / "crops", 120, most=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
     limits = Limits(0.2, 1.0, 0.1, 0.5, 0.5, 0.05)
-    _, found = export(subject, tmp_path, "tflite", "int8", limits)
+    _, found = export_file(subject, tmp_path, "tflite", "int8", limits)
     assert isinstance(found.landmark_px, float)
 
 

@@ -13,7 +13,7 @@ from keras_scnn.export.flatbuffer import read_metadata, with_metadata
 from keras_scnn.export.runtimes import open_artefact, run_all
 from keras_scnn.export.tflite import QUANTIZE, metadata_of, write_tflite
 from keras_scnn.export.verify import reference_outputs
-from keras_scnn.models import build_branch, build_encoder, build_mirrored
+from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
 # Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and
@@ -100,7 +100,7 @@ def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_fl
 
 def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits(small, tmp_path):
     preset = small.preset
-    branch = build_mirrored(preset.branch, preset.space)
+    branch = build_flip_averaged(preset.branch, preset.space)
     mirrored = dataclasses.replace(preset, branch=branch)
     write_tflite(tmp_path / "twice.tflite", mirrored, "int8", True, small.crops[::2])
     once, twice = (path.stat().st_size for path in (small.files["int8"], tmp_path / "twice.tflite"))

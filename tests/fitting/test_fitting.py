@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from random_faces import Faces
 
-from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person
+from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import project, transform_camera
 
 # Landmarks that are trusted to a tenth of a micrometer leave the priors nothing to say.
@@ -25,7 +25,7 @@ def test_noise_free_landmarks_give_back_pose_and_every_vertex(
 def test_photos_of_one_person_give_back_pose_and_every_vertex_of_the_whole_model(open_face):
     """All 80 + 51 components, from 2D points: 136 equations for 57 unknowns of each photo."""
     faces = Faces(open_face, 10, one_person=True)
-    fit = fit_person(faces.model, faces.landmarks[..., :2], options=EXACT)
+    fit = fit_person_landmarks(faces.model, faces.landmarks[..., :2], options=EXACT)
     assert faces.pose_error_degrees(fit).max() < 0.1
     assert faces.vertex_error_mm(fit).max() < 0.2
 
@@ -33,7 +33,7 @@ def test_photos_of_one_person_give_back_pose_and_every_vertex_of_the_whole_model
 def test_one_person_has_one_identity_and_many_photos_show_it_better(open_face):
     faces = Faces(open_face, 10, one_person=True)
     noisy = faces.landmarks + np.random.default_rng(1).normal(0, 0.5, faces.landmarks.shape)
-    together = fit_person(faces.model, noisy).parameters.identity
+    together = fit_person_landmarks(faces.model, noisy).parameters.identity
     alone = fit_landmarks(faces.model, noisy).parameters.identity
     assert_array_equal(together, np.tile(together[0], (10, 1)))
     weights = faces.model.identity_weights_mm
@@ -46,7 +46,7 @@ def test_one_person_has_one_identity_and_many_photos_show_it_better(open_face):
 
 def test_a_person_seen_once_is_fitted_as_a_photo(tiny_face_model):
     faces = Faces(tiny_face_model, 1)
-    person = fit_person(tiny_face_model, faces.landmarks).parameters.to_vector()
+    person = fit_person_landmarks(tiny_face_model, faces.landmarks).parameters.to_vector()
     assert_allclose(person, fit_landmarks(tiny_face_model, faces.landmarks).parameters.to_vector())
 
 

@@ -30,7 +30,7 @@ def test_the_effect_of_each_parameter_is_how_far_the_vertices_move(
     tiny_face_model, tiny_whitening, vectors
 ):
     target = vectors[0][:1]
-    effect = np.asarray(VertexEffect(ParameterSpace(tiny_face_model, tiny_whitening))(target))[0]
+    effect = np.asarray(VertexEffect.of(ParameterSpace(tiny_face_model, tiny_whitening))(target))[0]
     before = posed_vertices(tiny_face_model, tiny_whitening, target)[0]
     for i in range(target.shape[1]):
         moved = target.copy()

@@ -8,7 +8,7 @@ from keras_scnn.models import (
     Preset,
     build_branch,
     build_encoder,
-    build_mirrored,
+    build_flip_averaged,
     load_preset,
     save_preset,
 )
@@ -26,7 +26,7 @@ def preset(open_face):
     rng = np.random.default_rng(1)
     whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
-    branch = build_mirrored(branch, ParameterSpace(model, whitening))
+    branch = build_flip_averaged(branch, ParameterSpace(model, whitening))
     return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5")
 
 
@@ -60,13 +60,13 @@ def test_its_feature_is_one_for_both_and_of_unit_length(preset):
 def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset, tmp_path):
     save_preset(tmp_path / "mirrored", preset)
     again = load_preset(tmp_path / "mirrored")
-    assert again.is_mirrored
+    assert again.is_flip_averaged
     assert again.feature_channels == 24
     for name, value in preset.branch(IMAGES).items():
         np.testing.assert_allclose(np.asarray(again.branch(IMAGES)[name]), value, atol=2e-3)
     single = dataclasses.replace(preset, branch=preset.core)
     save_preset(tmp_path / "single", single)
-    assert not load_preset(tmp_path / "single").is_mirrored
+    assert not load_preset(tmp_path / "single").is_flip_averaged
     sizes = [(tmp_path / name / "weights.npz").stat().st_size for name in ("mirrored", "single")]
     assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]
 
@@ -74,4 +74,4 @@ def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset
 def test_a_face_model_without_mirror_partners_is_refused(preset):
     model = preset.face_model.replace(mirror=None)
     with pytest.raises(ValueError, match="no mirror partners"):
-        build_mirrored(preset.core, ParameterSpace(model, preset.space.whitening))
+        build_flip_averaged(preset.core, ParameterSpace(model, preset.space.whitening))

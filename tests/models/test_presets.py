@@ -12,7 +12,7 @@ from keras_scnn.models import (
     save_preset,
     write_metadata,
 )
-from keras_scnn.models.presets import SETTINGS, WEIGHTS, preset_names
+from keras_scnn.models.presets import SETTINGS, WEIGHTS, list_presets
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -56,11 +56,11 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
 
 
 def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
-    assert load_preset("aflw-mobilenet-0.5").shape_scatter is None
+    assert load_preset("aflw-mobilenet-0.5").within_person_covariance is None
     scatter = np.diag(np.arange(1.0, 9))
-    save_preset(tmp_path / "good", dataclasses.replace(preset, shape_scatter=scatter))
-    np.testing.assert_array_equal(load_preset(tmp_path / "good").shape_scatter, scatter)
-    save_preset(tmp_path / "bad", dataclasses.replace(preset, shape_scatter=np.eye(3)))
+    save_preset(tmp_path / "good", dataclasses.replace(preset, within_person_covariance=scatter))
+    np.testing.assert_array_equal(load_preset(tmp_path / "good").within_person_covariance, scatter)
+    save_preset(tmp_path / "bad", dataclasses.replace(preset, within_person_covariance=np.eye(3)))
     with pytest.raises(ValueError, match=r"shape_scatter is \(3, 3\), not \(8, 8\)"):
         load_preset(tmp_path / "bad")
 
@@ -77,7 +77,7 @@ def test_the_face_model_can_be_handed_over(folder, open_face):
 
 def test_an_unknown_preset_lists_what_there_is():
     with pytest.raises(
-        FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(preset_names())
+        FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(list_presets())
     ):
         load_preset("nothing")
 

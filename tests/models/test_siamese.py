@@ -85,7 +85,7 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     told = x[:, None] * place[0] + y[:, None] * place[1]
     branch = keras.Model(image, {"parameters": told})
     images = [keras.Input((64, 64, 3)) for _ in "ab"]
-    outputs = siamese.moved_branch(
+    outputs = siamese.augmented_branch(
         branch, images, ParameterSpace(open_face, Whitening(mean, np.ones(size))), 1.0
     )
     network = keras.Model(images, [told["parameters"] for told in outputs])

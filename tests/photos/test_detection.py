@@ -13,7 +13,7 @@ from keras_scnn.photos import blazeface
 from keras_scnn.photos.blazeface import (
     RawDetections,
     anchors,
-    decode,
+    decode_boxes,
     intersection_over_union,
     model_path,
     suppress,
@@ -60,7 +60,7 @@ def test_decoding_adds_offsets_in_pixels_of_the_input_to_the_anchor():
     regressors[512, 6:8] = [12.8, 25.6]  # the second keypoint
     logits = np.full(896, -1000.0)
     logits[512] = 0
-    raw = decode(regressors, logits)
+    raw = decode_boxes(regressors, logits)
     # The anchor 512 is at 1/16; 6.4, 64 and 32 of 128 px are 0.05, 0.5 and 0.25.
     x, y = 0.0625 + 0.05, 0.0625 - 0.05
     np.testing.assert_allclose(raw.boxes[512], [x - 0.25, y - 0.125, x + 0.25, y + 0.125])

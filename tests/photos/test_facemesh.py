@@ -8,7 +8,7 @@ from keras_scnn.photos import blazeface
 from keras_scnn.photos.blazeface import RawDetections
 from keras_scnn.photos.cropping import FaceBox, FaceCrop, crop_face, crop_rotated
 from keras_scnn.photos.detection import FaceDetector
-from keras_scnn.photos.facemesh import RAW_SHIFT, FaceMesh, decode
+from keras_scnn.photos.facemesh import RAW_SHIFT, FaceMesh, decode_points
 
 # Read off the enlarged photo by eye: pupils, nose tip and the middle of the mouth, px.
 ASTRONAUT_POINTS = np.array([[202.5, 101], [246.5, 103.5], [224, 128], [224, 146]])
@@ -93,7 +93,7 @@ def test_decoding_brings_the_crop_back_into_the_photo():
     # A crop of half the size, turned by 90 degrees: u = (y - 20) / 2, v = -(x - 10) / 2.
     crop = FaceCrop(np.zeros((192, 192, 3), np.uint8), np.array([[0, 0.5, -10], [-0.5, 0, 5]]))
     raw = np.array([[40.0, 60.0, 8.0]]) - [RAW_SHIFT, RAW_SHIFT, 0]
-    assert_allclose(decode(raw, crop), [[10 - 120, 20 + 80, -16]])
+    assert_allclose(decode_points(raw, crop), [[10 - 120, 20 + 80, -16]])
 
 
 def test_a_rotated_crop_of_no_rotation_is_the_square_crop(astronaut):

@@ -81,7 +81,7 @@ def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
     assert plain.scaled_shape_verification is None
     scatter = 9 * np.eye(preset.face_model.n_identity)  # alike in all directions: the same order
     found = evaluate_people(
-        dataclasses.replace(preset, shape_scatter=scatter), folder, middle, resamples=0
+        dataclasses.replace(preset, within_person_covariance=scatter), folder, middle, resamples=0
     )
     assert found.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
     assert found.scaled_shape_ratio == pytest.approx(plain.shape_ratio)

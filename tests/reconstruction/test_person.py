@@ -13,11 +13,11 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.person import (
-    fit_person,
     fuse,
     others_center,
     person_weights,
     quality,
+    reconstruct_person,
     with_identity,
 )
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -178,7 +178,7 @@ def test_a_fused_person_has_one_face_in_all_photos(tiny_face_model, rng, tmp_pat
         return known[image[0, 0, 0]]
 
     photos = [np.full((9, 9, 3), 99, np.uint8), *(tmp_path / f"{i}.png" for i in range(7))]
-    found = fit_person(photos, reconstruct)
+    found = reconstruct_person(photos, reconstruct)
     assert set(found.left_out) == {0, 7}
     assert found.left_out[0] == "no face found"
     assert "6.png: no such photo" in found.left_out[7]
@@ -200,9 +200,9 @@ def test_no_photo_with_a_face_is_an_error():
         raise ValueError("no face found")
 
     with pytest.raises(ValueError, match="none of 2 photos shows a face; the first: no face"):
-        fit_person([np.zeros((9, 9, 3), np.uint8)] * 2, blind)
+        reconstruct_person([np.zeros((9, 9, 3), np.uint8)] * 2, blind)
     with pytest.raises(ValueError, match="none of 0 photos"):
-        fit_person([], blind)
+        reconstruct_person([], blind)
 
 
 @pytest.fixture(scope="module")

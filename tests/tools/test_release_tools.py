@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
         "config": {"seed": 1, "data": "/a/path"},
         "state": {"step": 5, "seconds": 2.0, "checkpoint": "x"},
     }
-    first = dataclasses.replace(preset, metadata=metadata, shape_scatter=None)
+    first = dataclasses.replace(preset, metadata=metadata, within_person_covariance=None)
     save_preset(folder / "a", first)
     other = load_preset("mobile")
     for weight in other.core.trainable_weights:
@@ -69,11 +69,11 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(tools, runs):
     assert preset.metadata["runs"] == [told, told] and preset.metadata["shares"] == [0.25, 0.75]
 
 
-def test_a_release_of_one_run_is_that_run_with_a_scatter(tools, runs):
-    from release_presets import read_runs, released, with_scatter
+def test_a_release_of_one_run_is_that_run_with_a_covariance(tools, runs):
+    from release_presets import read_runs, released, with_covariance
 
     preset = released(*read_runs(str(runs / "a")))
-    assert preset.metadata["config"] == {"seed": 1} and preset.shape_scatter is None
+    assert preset.metadata["config"] == {"seed": 1} and preset.within_person_covariance is None
     images = np.random.default_rng(0).integers(0, 255, (6, 120, 120, 3)).astype(np.uint8)
     records = FaceRecords(
         images,
@@ -82,7 +82,7 @@ def test_a_release_of_one_run_is_that_run_with_a_scatter(tools, runs):
         np.repeat(np.arange(3, dtype=np.int32), 2),
         "open_face",
     )
-    scatter = with_scatter(preset, records, held_out=1).shape_scatter
+    scatter = with_covariance(preset, records, held_out=1).within_person_covariance
     assert scatter.shape == (80, 80) and np.linalg.matrix_rank(scatter) == 2  # 4 photos, 2 people
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, shared_teacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person
+from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import transform_camera
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -104,7 +104,7 @@ class Labeling:
         single: dict[bool, list[str]] = {False: [], True: []}
         for (_, flat), names in people.items():
             if self.joint and len(names) > 1:
-                fits |= self._fit(fit_person, names, flat, found, landmarks)
+                fits |= self._fit(fit_person_landmarks, names, flat, found, landmarks)
             else:
                 single[flat] += names
         for flat, names in single.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_scnn.data.labels.landmarker import FoundFace
-from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person
+from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 
@@ -168,7 +168,7 @@ def fit_photos(
     What fits the person worse than the other photos is left out, and the rest is fitted again, two
     times at most: more would go on to find fault with the worst of good photos.
 
-    Args and errors as ``fitting.fit_person``; all landmarks must be visible.
+    Args and errors as ``fitting.fit_person_landmarks``; all landmarks must be visible.
     """
     landmarks = np.asarray(landmarks, np.float64)
     own = residual_percent(fit_landmarks(model, landmarks, options=options), landmarks)
@@ -176,7 +176,7 @@ def fit_photos(
     kept = np.flatnonzero(own <= MOST_RESIDUAL)
     fit, residual = None, np.zeros(0)
     for turn in range(ROUNDS + 1 if len(kept) else 0):
-        fit = fit_person(model, landmarks[kept], options=options)
+        fit = fit_person_landmarks(model, landmarks[kept], options=options)
         residual = residual_percent(fit, landmarks[kept])
         excess = residual - own[kept]
         limit = excess_limit(excess)

@@ -24,7 +24,7 @@ from keras_scnn.data.labels.person import (
 )
 from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.fitting import PARTS, FitOptions, fit_person
+from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 
@@ -70,7 +70,7 @@ class PeopleFolder(PhotoSource):
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
-        self._people = scan(self.folder)
+        self._people = scan_people(self.folder)
         self._networks, self._last = None, ("", None)
 
     def __getstate__(self) -> dict:
@@ -128,7 +128,7 @@ class PeopleFolder(PhotoSource):
         landmarks = np.stack([candidate.face.landmarks for candidate in chosen.values()])
         fitted = fit_photos(self.face_model, landmarks, SEARCH)
         if len(fitted.kept):
-            joint = fit_person(self.face_model, landmarks[fitted.kept], options=FIT)
+            joint = fit_person_landmarks(self.face_model, landmarks[fitted.kept], options=FIT)
             fitted = dataclasses.replace(fitted, fit=joint)
         left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
         photos = [
@@ -184,7 +184,7 @@ class PeopleFolder(PhotoSource):
         return [Candidate(face, teacher(image, face.landmarks)) for face in faces]
 
 
-def scan(folder: Path) -> dict[str, list[str]]:
+def scan_people(folder: Path) -> dict[str, list[str]]:
     """The photos of each person, as ``PERSON/.../photo.jpg``, sorted.
 
     Raises:

@@ -61,7 +61,7 @@ class W300LP(PhotoSource):
         self.folder, self._bfm, self._components = Path(folder), bfm, components
         self.basis = bfm.landmarks() if basis is None and bfm is not None else basis
         self.authors_identity = authors_identity
-        self._names = scan(self.folder)
+        self._names = scan_300w_lp(self.folder)
         if self.basis is None:
             self._check_landmarks()
 
@@ -129,7 +129,7 @@ class W300LP(PhotoSource):
             return
 
 
-def scan(folder: str | os.PathLike) -> list[str]:
+def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
     """Names of all photos, ``AFW/AFW_1051618982_1_0.jpg``; a .mat file alone counts too.
 
     Raises:

@@ -22,7 +22,7 @@ from keras_scnn.data.labels.person import (
     plausible_faces,
     residual_percent,
 )
-from keras_scnn.data.sources.people import PeopleFolder, scan
+from keras_scnn.data.sources.people import PeopleFolder, scan_people
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.camera import FLIP, compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
@@ -233,7 +233,7 @@ def test_people_are_the_subfolders(people, folder):
         *("bob/blank.jpg", "bob/broken.png"),
     ]
     assert people.person("ann/trip/2.png") == "ann"
-    assert scan(folder)["bob"] == ["bob/blank.jpg", "bob/broken.png"]
+    assert scan_people(folder)["bob"] == ["bob/blank.jpg", "bob/broken.png"]
 
 
 def test_photos_of_a_person_share_an_identity(people):

@@ -12,7 +12,7 @@ from annotated_faces import (
 )
 
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
-from keras_scnn.data.sources.w300lp import W300LP, scan
+from keras_scnn.data.sources.w300lp import W300LP, scan_300w_lp
 from keras_scnn.geometry.landmarks68 import MIRROR68
 
 NAMES = [
@@ -127,10 +127,10 @@ def test_missing_and_damaged_files_are_listed_and_named_when_loaded(folder):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="none of the folders of 300W-LP is there"):
-        scan(tmp_path / "nowhere")
+        scan_300w_lp(tmp_path / "nowhere")
     (tmp_path / "AFW").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no \.jpg and \.mat pairs in AFW"):
-        scan(tmp_path)
+        scan_300w_lp(tmp_path)
 
 
 def test_a_source_travels_to_worker_processes(source):
@@ -144,7 +144,7 @@ def test_listing_needs_little_memory(tmp_path):
     for i in range(count):
         (tmp_path / "HELEN" / f"HELEN_{i:010d}_1_0.jpg").touch()
     tracemalloc.start()
-    names = scan(tmp_path)
+    names = scan_300w_lp(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(names) == count

@@ -1,0 +1,164 @@
+"""Losses as layers, for a network whose labels are inputs too.
+
+Such a network trains with ``compile(optimizer)`` and ``fit(stream)`` alone::
+
+    network = add_loss_layers(
+        build_siamese(build_encoder("mobilenet_0.5"), space),
+        {"parameter_distance": ContrastiveLoss(margin=1.0), "feature_similarity": IdentityLoss()},
+    )
+    network.compile("adam")
+    network.fit(pair_dataset(records, space.whitening, sampler, input_names=network.input), ...)
+
+Loss and gradients are those of the same losses given to ``compile`` by the outputs' names.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_scnn.losses.contrastive import ContrastiveLoss
+from keras_scnn.losses.identity import IdentityLoss
+
+PAIR_OUTPUTS = ("parameter_distance", "feature_similarity")  # their label is "same"
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class LossLayer(keras.layers.Layer):
+    """Adds a loss to the network that it is a layer of, and returns the output as it is.
+
+    What it returns must become an output of the network: Keras leaves a layer that leads to no
+    output out, and its loss too. The loss is a mean over the batch; under a distribution strategy
+    it is that over the global batch, since Keras divides added losses by the number of replicas.
+
+    Args:
+        loss: any ``keras.losses.Loss``, e.g. ``LandmarkDistance()``.
+        weight: of the loss in the network's total.
+    """
+
+    def __init__(self, loss: keras.losses.Loss, weight: float = 1.0, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.loss, self.weight = loss, weight
+
+    def call(self, output, label):
+        # Not self.loss(...): Keras would divide by the number of replicas twice.
+        self.add_loss(self.weight * ops.mean(self.loss.call(label, output)))
+        return output
+
+    def compute_output_shape(self, output_shape, label_shape):
+        return output_shape
+
+    def get_config(self):
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return {**super().get_config(), "loss": loss, "weight": self.weight}
+
+    @classmethod
+    def from_config(cls, config):
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})
+
+
+class _FixedLossLayer(LossLayer):
+    """A ``LossLayer`` whose configuration has its loss's settings instead of the loss."""
+
+    def get_config(self):
+        config = super().get_config()
+        del config["loss"]
+        settings = self.loss.get_config()
+        del settings["name"]
+        return {**config, **settings}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class ContrastiveLossLayer(_FixedLossLayer):
+    """``LossLayer`` of a ``ContrastiveLoss``: adds the loss of ``(distance, same)``.
+
+    Args:
+        weight: of the loss in the network's total.
+        options: of ``ContrastiveLoss``, such as ``margin=1.0``; and of a layer, such as ``name``.
+
+    Raises:
+        ValueError: as ``ContrastiveLoss``.
+
+    >>> distance, same = keras.Input((), name="distance"), keras.Input((), name="same")
+    >>> output = ContrastiveLossLayer(margin=1.0)(distance, same)
+    >>> network = keras.Model({"distance": distance, "same": same}, {"distance": output})
+    >>> network.compile()
+    >>> batch = {"distance": ops.array([2.0, 0.5]), "same": ops.array([1.0, 0.0])}
+    >>> network.evaluate(batch, verbose=0)
+    1.0625
+    """
+
+    def __init__(
+        self, margin=None, margin_quantile=None, margin_factor=1.0, weight: float = 1.0, **kwargs
+    ):
+        super().__init__(ContrastiveLoss(margin, margin_quantile, margin_factor), weight, **kwargs)
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class IdentityLossLayer(_FixedLossLayer):
+    """``LossLayer`` of an ``IdentityLoss``: adds the loss of ``(similarity, same)``.
+
+    Args:
+        margin: of ``IdentityLoss``, -1 to 1.
+        weight: of the loss in the network's total.
+
+    Raises:
+        ValueError: as ``IdentityLoss``.
+    """
+
+    def __init__(self, margin: float = 0.2, weight: float = 1.0, **kwargs):
+        super().__init__(IdentityLoss(margin), weight, **kwargs)
+
+
+def add_loss_layers(
+    network: keras.Model,
+    losses: dict[str, keras.losses.Loss],
+    weights: dict[str, float] | None = None,
+    labels: dict[str, keras.KerasTensor] | None = None,
+) -> keras.Model:
+    """The network with losses on its outputs as layers, and the labels as inputs.
+
+    Args:
+        network: functional, with dictionaries of inputs and outputs, as ``build_siamese`` makes.
+        losses: a loss by the name of the output.
+        weights: of the losses; 1 where there is none.
+        labels: inputs for the labels by the name of the output, where their shape is not the
+            output's; by default the outputs ``parameter_distance`` and ``feature_similarity`` share
+            one input ``same`` (B,), and another output's input is called ``<output>_label`` and
+            has the output's shape.
+
+    Returns:
+        A model with the same outputs and layers, to be trained with ``compile(optimizer)`` and
+        ``fit`` on ``pair_dataset(..., input_names=network.input)``. It shares the given network's
+        weights, so that ``network`` goes on to answer without labels.
+
+    Raises:
+        ValueError: a loss or a weight is of an output that the network does not have.
+    """
+    weights = weights or {}
+    unknown = sorted((losses.keys() | weights.keys()) - network.output.keys())
+    if unknown:
+        known = ", ".join(network.output)
+        raise ValueError(f"unknown output '{unknown[0]}'; those of the network are {known}")
+    inputs, outputs = dict(network.input), dict(network.output)
+    labels = _label_inputs(outputs, losses) | (labels or {})
+    for name, loss in losses.items():
+        layer = LossLayer(loss, weights.get(name, 1.0), name=f"{name}_loss")
+        outputs[name] = layer(outputs[name], labels[name])
+        inputs[labels[name].name] = labels[name]
+    return keras.Model(inputs, outputs, name=f"{network.name}_with_losses")
+
+
+def _label_inputs(outputs: dict, names) -> dict[str, keras.KerasTensor]:
+    same = keras.Input((), name="same")
+    return {
+        name: same
+        if name in PAIR_OUTPUTS
+        else keras.Input(outputs[name].shape[1:], name=f"{name}_label")
+        for name in names
+    }
