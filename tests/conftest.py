@@ -3,8 +3,10 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+for pool in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(pool, "1")  # pytest-xdist's workers share the cores already
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,16 @@ def tiny_whitening(tiny_face_model) -> Whitening:
     scale[[3, 7, 11]] = 5
     scale[layout.identity] = 1
     return Whitening(mean, scale)
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder() -> Iterator[str]:
+    """Name of an encoder of two convolutions, known while a module's tests run.
+
+    TensorFlow needs ten seconds to trace the training step of a MobileNet, however small the
+    images are; tests of what surrounds the encoder do without it.
+    """
+    from tiny_encoder import known_encoder
+
+    with known_encoder() as name:
+        yield name

@@ -19,9 +19,10 @@ pytest.importorskip("tensorflow")
 
 TINY = ["--people", "5", "--photos", "5", "--held-out", "3", "--crop-size", "32", "--steps", "1"]
 TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes", "0"]
+TINY += ["--encoder", "tiny", "--start", ""]
 
 
-def test_variants_are_trained_and_compared(tmp_path, capsys):
+def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder):
     """Two of the four, to save time."""
     out = tmp_path / "ablation"
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]

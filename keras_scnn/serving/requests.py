@@ -16,7 +16,8 @@ import numpy as np
 import PIL.Image
 
 from keras_scnn.io import decode_image
-from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
+from keras_scnn.geometry.crops import SQUARE_TOLERANCE
+from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.serving.predictor import Outputs, Predictor
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
