@@ -39,6 +39,7 @@ def execute(name: str, tmp_path, monkeypatch):
     return client.execute()
 
 
+@pytest.mark.integration
 def test_01_turns_a_photo_into_a_mesh(tmp_path, monkeypatch):
     pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
     notebook = execute("01_reconstruct.ipynb", tmp_path, monkeypatch)
@@ -49,6 +50,7 @@ def test_01_turns_a_photo_into_a_mesh(tmp_path, monkeypatch):
     assert re.search(r"mouthSmile", printed(notebook))  # she smiles
 
 
+@pytest.mark.integration
 def test_02_trains_on_pairs(tmp_path, monkeypatch):
     notebook = execute("02_train.ipynb", tmp_path, monkeypatch)
     accuracy = re.search(r"same person or not: (\S+) % right", printed(notebook))
@@ -57,6 +59,7 @@ def test_02_trains_on_pairs(tmp_path, monkeypatch):
     assert "['preset.json', 'weights.npz']" in printed(notebook)
 
 
+@pytest.mark.integration
 def test_03_measures_and_exports(tmp_path, monkeypatch):
     pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
     notebook = execute("03_evaluate_and_export.ipynb", tmp_path, monkeypatch)
