@@ -73,3 +73,17 @@ def tiny_encoder() -> Iterator[str]:
 
     with known_encoder() as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Evaluation of records draws 20 bootstrap resamples, not 1,000: seconds for each run."""
+    from keras_scnn.evaluation.bootstrap import with_intervals
+    from keras_scnn.protocols import records
+
+    def quick(summary, groups, resamples, seed):
+        return with_intervals(summary, groups, min(resamples, 20), seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "with_intervals", quick)
+        yield

@@ -22,7 +22,7 @@ TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes
 TINY += ["--encoder", "tiny", "--start", ""]
 
 
-def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder):
+def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder, few_resamples):
     """Two of the four, to save time."""
     out = tmp_path / "ablation"
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]

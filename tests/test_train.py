@@ -33,8 +33,8 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
-    """A run of two steps: its folder and its results."""
+def run(tmp_path_factory, cache, few_resamples):
+    """A run of two steps of the default network from its default start: folder and results."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
     return folder, results

@@ -171,6 +171,7 @@ def test_every_precision_trains_without_nan(tiny_face_model, tiny_whitening, pol
     assert all(np.isfinite(np.asarray(value)).all() for value in told.values())
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of the other losses' heads
 def test_every_loss_reaches_the_encoder(tiny_face_model, tiny_whitening):
     photos, labels = batch(tiny_face_model)
     for name in ("parameter_distance", "feature_similarity", "landmarks_b"):

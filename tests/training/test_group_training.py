@@ -18,7 +18,7 @@ from keras_scnn.training.groups import build_groups, teach
 from keras_scnn.training.run import take_over, train
 
 pytest.importorskip("tensorflow")
-pytestmark = pytest.mark.usefixtures("tiny_encoder")
+pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 
 SIZE, PEOPLE, PHOTOS, TEACHER = 32, 8, 4, 3
 TINY = dict(
@@ -68,7 +68,7 @@ def load_or_render(config, cache):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data, tiny_encoder):
+def run(tmp_path_factory, data, tiny_encoder, few_resamples):
     """A run of two steps."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     return folder, train(TrainConfig(run=str(folder), data=data, steps=2, **TINY))
