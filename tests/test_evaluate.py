@@ -92,10 +92,19 @@ def test_the_fields_convention_is_off_by_its_shift(preset, photos):
     assert found.landmarks.mean_percent == pytest.approx(expected, abs=1e-3)
 
 
-def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(preset, photos):
+def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
+    preset, photos, truth, tiny_face_model
+):
+    """The network says the same in another box: by hand, the mean over landmarks, 2D."""
     (photos / "protocol.csv").unlink()
     found = evaluate_aflw2000(preset, photos)
-    assert 0.1 < found.landmarks.mean_percent < 100  # the same answer in another box
+    points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"].T[:, :2] - 1
+    size, center = np.ptp(points, axis=0), (points.min(axis=0) + points.max(axis=0)) / 2
+    told = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
+    in_photo = (told[:, :2] - (SIZE - 1) / 2) * np.linalg.norm(size) / SIZE + center
+    error = np.linalg.norm(in_photo - points, axis=1).mean()
+    expected = 100 * error / np.sqrt(np.prod(size))
+    assert found.landmarks.mean_percent == pytest.approx(expected, rel=1e-3)
     assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from keras_scnn.io import decode_image
 from keras_scnn.geometry.crops import check_crop_box
+from keras_scnn.io import decode_image
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.serving.predictor import Outputs, Predictor
 
