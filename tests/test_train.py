@@ -47,7 +47,6 @@ def run(tmp_path_factory, cache, tiny_encoder, few_resamples):
 def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
     folder, results = run
     assert results.shape.n_faces == results.pose.n_faces == 2 * 4
-    assert results.shape_verification.n_pairs == 8 * 7 // 2
     written = json.loads((folder / "results.json").read_text())
     assert written["shape"]["vertex_mm"] == pytest.approx(results.shape.vertex_mm)
     assert written["feature_verification"]["auc"] == results.feature_verification.auc
