@@ -102,7 +102,7 @@ class PeopleIndex:
         return self.order[self.starts[people] + number]
 
 
-class Pairs(NamedTuple):
+class PairBatch(NamedTuple):
     """A batch of pairs.
 
     Attributes:
@@ -116,7 +116,7 @@ class Pairs(NamedTuple):
     same: np.ndarray
 
 
-class Groups(NamedTuple):
+class GroupBatch(NamedTuple):
     """A batch of some photos each of some people.
 
     Attributes:
@@ -169,7 +169,7 @@ class PairSampler:
         self._p_same, self._seed = p_same, seed
         self._rank, self._world_size = rank, world_size
 
-    def batch(self, step: int, size: int) -> Pairs:
+    def batch(self, step: int, size: int) -> PairBatch:
         """This process's part of the batch of a step.
 
         Args:
@@ -182,7 +182,7 @@ class PairSampler:
         first[same], second[same] = self._same(rng, same.sum())
         first[~same], second[~same] = self._different(rng, (~same).sum())
         mine = slice(self._rank, None, self._world_size)
-        return Pairs(first[mine], second[mine], same[mine])
+        return PairBatch(first[mine], second[mine], same[mine])
 
     def _same(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
         if not count:
@@ -264,7 +264,7 @@ class GroupSampler:
         chance = wanted * (index.weights / np.maximum(met, 1e-12))[home]
         return chance / chance.sum()
 
-    def batch(self, step: int) -> Groups:
+    def batch(self, step: int) -> GroupBatch:
         """This process's part of the batch of a step, from 0."""
         rng = np.random.default_rng([self._seed, step])
         count = self._people * self._world_size
@@ -279,7 +279,7 @@ class GroupSampler:
         person, number = person[mine], number[mine]
         photo = self._index.photos(person[:, None], number)
         photo = photo.ravel()
-        return Groups(photo, self._identity[photo])
+        return GroupBatch(photo, self._identity[photo])
 
     def _numbers(self, rng, count: int) -> np.ndarray:
         rounds = -(-self._photos // count)
@@ -297,10 +297,10 @@ class JoinedSampler:
     def __init__(self, samplers: Sequence[GroupSampler]):
         self._samplers = list(samplers)
 
-    def batch(self, step: int) -> Groups:
+    def batch(self, step: int) -> GroupBatch:
         """The batches of a step, one after the other."""
         parts = [sampler.batch(step) for sampler in self._samplers]
-        return Groups(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return GroupBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _check_rank(rank: int, world_size: int) -> None:
