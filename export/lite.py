@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.export.flatbuffer import read_metadata
-from keras_scnn.geometry.crops import crop_from_image
+from keras_scnn.geometry.crops import check_crop_box, crop_from_image
 
 SIGNATURE = "reconstruct"
-SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.photos.cropping``, which needs OpenCV
-LARGEST = 16  # times the photo's longer side: a larger box shows no face and asks for much memory
 
 
 class LiteReconstructor:
@@ -95,18 +93,12 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
         crop (size, size, 3) uint8, and crop_from_image (2, 3) float64, px.
 
     Raises:
-        ValueError: the box is not finite, empty, no square, or far larger than the photo.
+        ValueError: see ``geometry.crops.check_crop_box``.
     """
     box = np.asarray(box, np.float64)
-    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
-        raise ValueError(f"box is {box}; expected x0, y0, x1, y1 with x1 > x0 and y1 > y0")
-    width, height = box[2:] - box[:2]
-    if abs(width / height - 1) > SQUARE_TOLERANCE:
-        raise ValueError(f"box is {width:g} x {height:g} px; a crop needs a square")
+    check_crop_box(box, photo.shape)
     limit = np.array(photo.shape[1::-1])
-    if width > LARGEST * limit.max():
-        raise ValueError(f"box is {width:g} px wide, the photo only {limit.max()}")
-    block = max(1, round(width / size))
+    block = max(1, round((box[2] - box[0]) / size))
     low = np.clip(np.floor(box[:2]).astype(int) - 2 * block, 0, limit - 1)
     high = np.clip(np.ceil(box[2:]).astype(int) + 2 * block, low + 1, limit)
     patch = _averaged(photo[low[1] : high[1], low[0] : high[0]], block)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_scnn.export.lite import LARGEST
-from keras_scnn.photos.cropping import SQUARE_TOLERANCE
+from keras_scnn.geometry.crops import MAX_RELATIVE_WIDTH, SQUARE_TOLERANCE
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,10 +34,11 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     width, height = box[2] - box[0], box[3] - box[1]
     sound = tf.reduce_all(tf.math.is_finite(box)) & (width > 0) & (height > 0)
     square = sound & (tf.abs(width / height - 1) <= SQUARE_TOLERANCE)
-    fits = square & (width <= tf.cast(LARGEST * tf.reduce_max(tf.shape(image)), tf.float32))
+    widest = tf.cast(MAX_RELATIVE_WIDTH * tf.reduce_max(tf.shape(image)[:2]), tf.float32)
+    fits = square & (width <= widest)
     message = (
         "box must be a finite, square x0, y0, x1, y1 with x1 > x0 and y1 > y0, at most "
-        f"{LARGEST} times as wide as the photo; got"
+        f"{MAX_RELATIVE_WIDTH} times as wide as the photo; got"
     )
     with tf.control_dependencies([tf.debugging.Assert(fits, [message, box])]):
         block = tf.maximum(1, tf.cast(tf.round(width / size), tf.int32))

@@ -3,8 +3,12 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# One thread a pool: pytest-xdist's workers share the cores already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +62,30 @@ def tiny_whitening(tiny_face_model) -> Whitening:
     scale[[3, 7, 11]] = 5
     scale[layout.identity] = 1
     return Whitening(mean, scale)
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder() -> Iterator[str]:
+    """Name of an encoder of two convolutions, known while a module's tests run.
+
+    TensorFlow needs ten seconds to trace the training step of a MobileNet, however small the
+    images are; tests of what surrounds the encoder do without it.
+    """
+    from tiny_encoder import known_encoder
+
+    with known_encoder() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Evaluation of records draws 20 bootstrap resamples, not 1,000: seconds for each run."""
+    from keras_scnn.evaluation.bootstrap import with_intervals
+    from keras_scnn.protocols import records
+
+    def quick(summary, groups, resamples, seed):
+        return with_intervals(summary, groups, min(resamples, 20), seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "with_intervals", quick)
+        yield

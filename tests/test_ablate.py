@@ -1,3 +1,4 @@
+import functools
 import json
 from pathlib import Path
 
@@ -19,9 +20,10 @@ pytest.importorskip("tensorflow")
 
 TINY = ["--people", "5", "--photos", "5", "--held-out", "3", "--crop-size", "32", "--steps", "1"]
 TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes", "0"]
+TINY += ["--encoder", "tiny", "--start", ""]
 
 
-def test_variants_are_trained_and_compared(tmp_path, capsys):
+def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder, few_resamples):
     """Two of the four, to save time."""
     out = tmp_path / "ablation"
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]
@@ -29,11 +31,16 @@ def test_variants_are_trained_and_compared(tmp_path, capsys):
     assert main([*TINY, *places]) == 0
     found = json.loads((out / "ablation.json").read_text())["found"]
     assert list(found) == ["regression", "both"]
-    for measures in found.values():
+    for variant, measures in found.items():
         assert set(measures) == set(MEASURES)
-        accuracy = measures["shape_verification.accuracy_percent"]
-        assert 0 <= accuracy["low"] <= accuracy["high"] <= 100
-        assert accuracy["spread"] == 0  # one seed
+        results = json.loads((out / f"{variant}-3" / "results.json").read_text())
+        for path, measure in measures.items():  # with one seed they are those of its run
+            value = functools.reduce(lambda part, name: part[name], path.split("."), results)
+            ends = results["intervals"][path]
+            assert [measure["mean"], measure["low"], measure["high"]] == pytest.approx(
+                [value, *ends], nan_ok=True
+            )
+            assert measure["spread"] == 0
     assert "verification by feature, %" in capsys.readouterr().out
     assert (out / "ablation.png").stat().st_size > 1000
 

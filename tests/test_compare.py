@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 
 from keras_scnn.compare import main
-from keras_scnn.evaluation import IdentityJudge, Pairs
+from keras_scnn.evaluation import IdentityEvaluator, Pairs
 from keras_scnn.evaluation.calibration import probability
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
@@ -69,7 +69,9 @@ def test_the_distance_is_the_one_that_is_verified_by(preset):
     identity = np.stack([face.parameters.identity for face in faces])
     vectors = shape_coordinates(preset.face_model, identity)
     pairs = Pairs(np.tile([0, 0], 10), np.tile([0, 1], 10), np.tile([True, False], 10))
-    assert found.distance_mm == pytest.approx(IdentityJudge(vectors, pairs).distance[1], rel=1e-12)
+    assert found.distance_mm == pytest.approx(
+        IdentityEvaluator(vectors, pairs).distance[1], rel=1e-12
+    )
     assert 0 < found.aligned_mm < found.distance_mm
 
 

@@ -124,6 +124,7 @@ def check_outputs(told: dict, face) -> None:
     np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=2e-2)
 
 
+@pytest.mark.integration
 def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops):
     expected = predict_crops(crops)
     parts = np.split(np.arange(len(crops)), 12)
@@ -151,6 +152,7 @@ def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.integration
 def test_photos_with_and_without_a_box(server, reconstructor):
     photo = {"b64": b64(PHOTO)}
     found, nobody = predictions(server, [photo, {"b64": b64(WALL)}])
@@ -177,6 +179,7 @@ def tensors(told: dict) -> dict[str, np.ndarray]:
     return {one["name"]: np.reshape(one["data"], one["shape"]) for one in told["outputs"]}
 
 
+@pytest.mark.integration
 def test_the_v2_protocol_says_the_same(server, crops):
     image = {"name": "image", "shape": [2, 120, 120, 3], "datatype": "UINT8"}
     flat = crops[:2].ravel()
@@ -197,6 +200,7 @@ def test_the_v2_protocol_says_the_same(server, crops):
     assert infer(server, header + flat.tobytes()[:99], **kind, **size)[0] == 400
 
 
+@pytest.mark.integration
 def test_photos_in_the_v2_protocol(server, reconstructor):
     texts = [b64(PHOTO), b64(WALL), b64(PHOTO)]
     photo = {"name": "photo", "shape": [3], "datatype": "BYTES", "data": texts}
@@ -215,6 +219,7 @@ def test_photos_in_the_v2_protocol(server, reconstructor):
     assert status == 200 and tensors(told)["landmarks"].shape == (0, 68, 3)
 
 
+@pytest.mark.integration
 def test_health(server):
     for path in ("/", "/v2/health/live", "/v2/health/ready", "/v1/models/scnn", "/v2/models/scnn"):
         assert call(server + path)[0] == 200, path
@@ -237,7 +242,10 @@ WRONG = {
     "no text": ({"instances": [{"b64": 3}]}, "base64 text, not int"),
     "bad JPEG": ({"instances": [{"b64": b64(b"nope")}]}, "not a readable image"),
     "cut JPEG": ({"instances": [{"b64": b64(PHOTO[:5000])}]}, "truncated"),
-    "long box": ({"instances": [{"b64": b64(PHOTO), "box": [0, 0, 5, 9]}]}, "must be square"),
+    "long box": ({"instances": [{"b64": b64(PHOTO), "box": [0, 0, 5, 9]}]}, "needs a square"),
+    "wide box": (
+        {"instances": [{"b64": b64(PHOTO), "box": [0, 0, 9000, 9000]}]}, "the photo only 512"
+    ),
     "no box": ({"instances": [{"b64": b64(PHOTO), "box": "here"}]}, "four numbers"),
     "NaN box": (
         {"instances": [{"b64": b64(PHOTO), "box": [0, 0, 5, -5]}]}, "finite edges with x1 > x0"
@@ -246,6 +254,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
+@pytest.mark.integration
 def test_a_wrong_request_is_told_what_is_wrong(server, what):
     body, reason = WRONG[what]
     status, told = call(f"{server}/v1/models/scnn:predict", body)
@@ -253,6 +262,7 @@ def test_a_wrong_request_is_told_what_is_wrong(server, what):
     assert reason.replace("\\", "") in told["error"]
 
 
+@pytest.mark.integration
 def test_a_photo_of_very_many_pixels_is_not_decoded(server):
     file = io.BytesIO()
     PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
@@ -275,11 +285,13 @@ def test_a_photo_of_very_many_pixels_is_not_decoded(server):
         [{"name": "photo", "shape": [0], "datatype": "BYTES", "data": []}],
     ],
 )
+@pytest.mark.integration
 def test_a_wrong_v2_request_is_a_client_error(server, inputs):
     status, told = infer(server, {"inputs": inputs})
     assert 400 <= status < 500 and told
 
 
+@pytest.mark.integration
 def test_other_models_large_bodies_and_other_kinds(server):
     address = f"{server}/v1/models/scnn:predict"
     status, told = call(f"{server}/v1/models/nobody:predict", {"instances": [CROP.tolist()]})

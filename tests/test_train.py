@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -15,7 +16,10 @@ from keras_scnn.training.run_folder import read_state
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 TINY = dict(
+    encoder="tiny",
+    start="",
     people=6,
     photos=4,
     held_out=2,
@@ -33,7 +37,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
+def run(tmp_path_factory, cache, tiny_encoder, few_resamples):
     """A run of two steps: its folder and its results."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
@@ -42,13 +46,23 @@ def run(tmp_path_factory, cache):
 
 def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
     folder, results = run
-    assert results.shape.n_faces == 2 * 4
-    assert results.shape.mean_face_mm > 0.5
-    assert results.pose.n_faces == 2 * 4
-    assert results.shape_verification.n_pairs > 100
+    assert results.shape.n_faces == results.pose.n_faces == 2 * 4
     written = json.loads((folder / "results.json").read_text())
     assert written["shape"]["vertex_mm"] == pytest.approx(results.shape.vertex_mm)
     assert written["feature_verification"]["auc"] == results.feature_verification.auc
+
+
+@pytest.mark.integration
+def test_the_default_network_goes_on_from_the_default_start(tmp_path, cache):
+    """One step of next to nothing leaves the released encoder as it is."""
+    settings = {k: v for k, v in TINY.items() if k not in ("encoder", "start", "crop_size")}
+    config = TrainConfig(run=str(tmp_path), cache=str(cache), steps=1, **settings)
+    train(dataclasses.replace(config, learning_rate=1e-9))
+    kernels = [
+        np.asarray(load_preset(one).core.get_layer("conv_pw_13").kernel)
+        for one in (tmp_path, config.start)
+    ]
+    np.testing.assert_allclose(*kernels, atol=1e-3)  # half precision
 
 
 def test_the_run_folder_has_curves_logs_and_plots(run):

@@ -16,6 +16,7 @@ from keras_scnn.models.presets import list_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "keras_scnn", "export")
+pytestmark = pytest.mark.integration
 JUNK = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.partial*", "*.nbi", "*.nbc")
 
 

@@ -94,14 +94,14 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     Raises:
         ValueError: the records are of different face models, sizes or parameters.
     """
-    for what, found in {
+    for what, values in {
         "face models": {r.face_model for r in several},
         "crop sizes": {r.images.shape[1:] for r in several},
         "numbers of parameters": {r.parameters.shape[1] for r in several},
         "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},
     }.items():
-        if len(found) != 1:
-            shown = sorted(str(one)[:80] for one in found)
+        if len(values) != 1:
+            shown = sorted(str(one)[:80] for one in values)
             raise ValueError(f"records of different {what} cannot be joined: {shown}")
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
     first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]

@@ -51,7 +51,7 @@ class PhotoSource(abc.ABC):
 
     Listing decodes no image. A source can be pickled, so that worker processes can load from it.
     A source that fits the face model itself gives ``extra["parameters"]`` (12 + K + L,), the pose
-    image_from_model; one that knows what a face recognizer says gives ``extra["embedding"]``.
+    image_from_model; one that has a face recognizer's embedding gives ``extra["embedding"]``.
 
     Attributes:
         embedding_size: length of the embedding; 0 where there is none.

@@ -1,7 +1,7 @@
 """Face records: crops with their parameters, landmarks and identity, in one folder on disk.
 
 A folder holds numbered shards of some hundred photos each, and ``manifest.json``, which is written
-last, says what made them and carries checksums:
+last, records how they were made, and checksums:
 
     00000.images.npy   (m, S, S, 3) uint8 RGB, memory-mapped when read
     00000.labels.npz   the other arrays of ``FaceRecords``, read whole
@@ -64,10 +64,10 @@ class ShardedImages:
         flat = wanted.ravel()
         shard = np.searchsorted(self._ends, flat, side="right")
         place = flat - np.concatenate([[0], self._ends])[shard]
-        found = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        photos = np.empty((len(flat), *self.shape[1:]), self.dtype)
         for i in range(len(flat)):
-            found[i] = self._parts[shard[i]][place[i]]
-        return found.reshape(*np.shape(wanted), *self.shape[1:])
+            photos[i] = self._parts[shard[i]][place[i]]
+        return photos.reshape(*np.shape(wanted), *self.shape[1:])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         whole = np.concatenate(self._parts)
@@ -109,7 +109,7 @@ class FaceRecords:
             two are neither one person nor two different ones. None: nobody has one.
         name: (n,) str, source files.
         crop_from_image: (n, 2, 3) float32, px of the source photo to px of the crop.
-        embedding: (n, E) float32, what a face recognizer says of the photo; NaN where nothing.
+        embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN where unknown.
 
     Raises:
         ValueError: the arrays' lengths differ.
@@ -260,11 +260,11 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
 def _manifest(path: Path) -> dict:
     try:
         manifest = json.loads(path.read_text())
-        found = manifest["format"], manifest["version"]
+        kind = manifest["format"], manifest["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a manifest of face records ({error!r})") from error
-    if found != (FORMAT, VERSION):
-        raise ValueError(f"{path}: {found[0]} version {found[1]}; expected {FORMAT} {VERSION}")
+    if kind != (FORMAT, VERSION):
+        raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Which photos make a training batch: random pairs, or some photos each of some people."""
+"""Samplers of training batches: random pairs, or some photos each of some people."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class PeopleIndex:
         wanted = mirror[self.order[self.starts]]
         by_identity = np.argsort(person)
         place = np.searchsorted(person[by_identity], wanted)
-        found = by_identity[np.minimum(place, len(person) - 1)]
-        self.twin = np.where((wanted >= 0) & (person[found] == wanted), found, -1)
+        nearest = by_identity[np.minimum(place, len(person) - 1)]
+        self.twin = np.where((wanted >= 0) & (person[nearest] == wanted), nearest, -1)
 
     def draw_sources(self, rng: np.random.Generator, count: int, fit: np.ndarray) -> np.ndarray:
         """(count,) numbers of data sets, by weight, of those that are ``fit``, (S,) bool."""
@@ -90,7 +90,7 @@ class PeopleIndex:
         """Another person, of the same data set, for each of (k,) people; never its twin."""
         home = self._home[people]
         low, size = self.first[home], (self.last - self.first)[home]
-        # A step of 1 to size - 1 around the circle of people ends at any other one alike.
+        # A step of 1 to size - 1 around the circle of people: every other one is equally likely.
         other = low + (people - low + rng.integers(1, size)) % size
         for _ in range(2):  # past the twin, and past the person itself where that comes next
             wrong = (other == self.twin[people]) | (other == people)
@@ -216,7 +216,7 @@ class GroupSampler:
         people: P, for each process.
         photos: K.
         emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
-            data set, by the mean over the person's photos; None: all alike.
+            data set, by the mean over the person's photos; None: all equally often.
         seed, rank, world_size, options: as for ``PairSampler``.
 
     Raises:

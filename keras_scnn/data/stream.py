@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
-Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+Batch = tuple[np.ndarray | dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def pair_dataset(
@@ -109,7 +109,7 @@ def group_batch(
     """One batch of P times K photos, in the names of ``build_group``.
 
     Returns:
-        inputs: ``image`` (B, S, S, 3) uint8 RGB.
+        inputs: (B, S, S, 3) uint8 RGB.
         targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y
         in crop px, depth, and a weight; ``shape`` and ``features`` (B,) int32, the person: equal
         for photos of one; and if the records have embeddings, ``embedding``, ``feature_likeness``
@@ -127,7 +127,7 @@ def group_batch(
     if records.embedding is not None:
         likeness = ("embedding", "feature_likeness", "shape_likeness")
         targets |= dict.fromkeys(likeness, records.embedding[photo])
-    return {"image": images}, targets
+    return images, targets
 
 
 def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:
@@ -147,22 +147,23 @@ def as_dataset(make: Callable[..., Batch], first_step: int = 0) -> tf.data.Datas
     import tensorflow as tf
 
     probe = make(step=first_step)
-    names = [sorted(part) for part in probe]
-    arrays = [part[name] for part, keys in zip(probe, names, strict=True) for name in keys]
-
-    def flat(step) -> list[np.ndarray]:
-        parts = make(step=int(step))
-        return [part[name] for part, keys in zip(parts, names, strict=True) for name in keys]
+    arrays = tf.nest.flatten(probe)
 
     def load(step):
+        flat = partial(_flat_batch, make)
         tensors = tf.numpy_function(flat, [step], [a.dtype for a in arrays], stateful=False)
         for tensor, array in zip(tensors, arrays, strict=True):
             tensor.set_shape(array.shape)
-        inputs = dict(zip(names[0], tensors[: len(names[0])], strict=True))
-        return inputs, dict(zip(names[1], tensors[len(names[0]) :], strict=True))
+        return tf.nest.pack_sequence_as(probe, tensors)
 
     steps = tf.data.Dataset.counter(first_step)
     return steps.map(load, num_parallel_calls=READERS, deterministic=True).prefetch(2 * READERS)
+
+
+def _flat_batch(make: Callable[..., Batch], step) -> list[np.ndarray]:
+    import tensorflow as tf
+
+    return tf.nest.flatten(make(step=int(step)))
 
 
 def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Iterator[Batch]:

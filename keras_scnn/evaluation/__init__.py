@@ -2,7 +2,7 @@
 
 from keras_scnn.evaluation.bootstrap import with_intervals
 from keras_scnn.evaluation.identity import (
-    IdentityJudge,
+    IdentityEvaluator,
     Retrieval,
     distance_ratio,
     retrieval_ranks,
@@ -28,7 +28,7 @@ from keras_scnn.evaluation.verification import Verification, verification
 
 __all__ = [
     "CONVENTIONS",
-    "IdentityJudge",
+    "IdentityEvaluator",
     "LandmarkError",
     "Pairs",
     "PoseError",

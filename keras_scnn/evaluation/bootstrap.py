@@ -47,12 +47,12 @@ def with_intervals(
             f"groups has the shape {groups.shape} and resamples is {resamples}; "
             "they must be (n,), n above 0, and 0 or more"
         )
-    found = summary(np.ones(len(groups)))
+    whole = summary(np.ones(len(groups)))
     weights = resampled_weights(groups, resamples, seed)
     progress = tqdm(
         weights, "resampling", resamples, leave=False, delay=SHOW_PROGRESS_AFTER_SECONDS
     )
-    return found, percentile_intervals([numbers(summary(each)) for each in progress])
+    return whole, percentile_intervals([numbers(summary(each)) for each in progress])
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):
@@ -73,13 +73,13 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):
 def percentile_intervals(rows: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
     """The middle 95 % of each number over the resamples; NaN where it never had a value."""
     tail = (100 - LEVEL_PERCENT) / 2
-    found = {}
+    intervals = {}
     for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         values = values[~np.isnan(values)]
         ends = np.percentile(values, [tail, 100 - tail]) if len(values) else [np.nan] * 2
-        found[name] = (float(ends[0]), float(ends[1]))
-    return found
+        intervals[name] = (float(ends[0]), float(ends[1]))
+    return intervals
 
 
 def numbers(value: Any, path: str = "") -> dict[str, float]:
@@ -92,10 +92,10 @@ def numbers(value: Any, path: str = "") -> dict[str, float]:
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
         return {}
-    found = {}
+    values = {}
     for name, part in value.items():
-        found |= numbers(part, f"{path}.{name}" if path else str(name))
-    return found
+        values |= numbers(part, f"{path}.{name}" if path else str(name))
+    return values
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:

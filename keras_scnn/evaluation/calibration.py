@@ -18,8 +18,9 @@ from keras_scnn.evaluation.verification import checked_pairs
 BINS, FOLDS = 10, 5
 SIGNS = {"shape": (-1.0,), "scaled_shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
 """Kinds of a calibration, and whether the probability rises or falls with each measured value:
-the distance of the shapes in mm, that in units of one person's scatter, and the cosine of the
-features. 'both' are the cosine and, where it is known, the scaled distance, else that in mm."""
+the distance of the shapes in mm, their Mahalanobis distance by the within-person covariance, and
+the cosine of the features. 'both' are the cosine and, where it is known, the scaled distance, else
+that in mm."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def equal_weights(same: np.ndarray) -> np.ndarray:
 
 
 def probability(coefficients: dict, values: np.ndarray) -> np.ndarray:
-    """Probability, 0 to 1, of one person, where one is as likely as two before looking.
+    """Probability, 0 to 1, of one person, with equal priors of one person and of two.
 
     Args:
         coefficients: of ``fit_logistic``.
@@ -121,8 +122,8 @@ def probability(coefficients: dict, values: np.ndarray) -> np.ndarray:
     return expit(logit)
 
 
-def reliability(told: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:
-    """Compare probabilities with what they were said of, both kinds of pairs weighing one half.
+def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:
+    """Compare probabilities with outcomes, both kinds of pairs weighing one half.
 
     Args:
         told: (P,) probabilities, 0 to 1.
@@ -132,19 +133,20 @@ def reliability(told: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliabi
     Raises:
         ValueError: see ``checked_pairs``; or a probability is out of range.
     """
-    told, same = checked_pairs(told, same)
-    if told.min() < 0 or told.max() > 1:
+    predicted, same = checked_pairs(predicted, same)
+    if predicted.min() < 0 or predicted.max() > 1:
         raise ValueError("probabilities must lie between 0 and 1")
-    bin_of = np.minimum((told * bins).astype(int), bins - 1)
+    bin_of = np.minimum((predicted * bins).astype(int), bins - 1)
     weights = equal_weights(same)
-    share, mean, found = (
-        np.bincount(bin_of, weights * part, bins) for part in (np.ones(len(told)), told, same)
+    share, mean, observed = (
+        np.bincount(bin_of, weights * part, bins)
+        for part in (np.ones(len(predicted)), predicted, same)
     )
     there = share > 0
     share = share[there]
-    mean, found = mean[there] / share, found[there] / share
-    error = float(share @ np.abs(mean - found))
-    return Reliability(tuple(mean.tolist()), tuple(found.tolist()), tuple(share.tolist()), error)
+    mean, observed = mean[there] / share, observed[there] / share
+    error = float(share @ np.abs(mean - observed))
+    return Reliability(tuple(mean.tolist()), tuple(observed.tolist()), tuple(share.tolist()), error)
 
 
 def held_out(
@@ -157,13 +159,13 @@ def held_out(
 ) -> Reliability | None:
     """Reliability on people whom the curve was not fitted on.
 
-    The people are dealt into folds. Pairs whose people are both of a fold are judged by a curve
-    fitted to the pairs without anybody of it; pairs of people of two folds are not judged.
+    The people are split into folds. Pairs whose people are both in a fold are tested on a curve
+    fitted to the pairs without anybody of it; pairs of people of two folds are left out.
 
     Args:
         values, same, signs: see ``fit_logistic``.
         people: (P,) and (P,), whom the first and the second photo of each pair show.
-        folds, seed: of the dealing.
+        folds, seed: of the split.
 
     Returns:
         None where there are too few people for every curve to have both kinds of pairs.
@@ -172,17 +174,17 @@ def held_out(
     names, members = np.unique(np.stack(people), return_inverse=True)
     fold_of = np.random.default_rng(seed).permutation(len(names)) % folds
     first, second = fold_of[members.reshape(2, -1)]
-    told = np.full(len(same), np.nan)
+    predicted = np.full(len(same), np.nan)
     for fold in range(folds):
         train, test = (first != fold) & (second != fold), (first == fold) & (second == fold)
         if len(np.unique(same[train])) < 2:
             return None
         value = columns[test, 0] if len(signs) == 1 else columns[test]
-        told[test] = probability(fit_logistic(columns[train], same[train], signs), value)
-    judged = ~np.isnan(told)
-    if len(np.unique(same[judged])) < 2:
+        predicted[test] = probability(fit_logistic(columns[train], same[train], signs), value)
+    tested = ~np.isnan(predicted)
+    if len(np.unique(same[tested])) < 2:
         return None
-    return reliability(told[judged], same[judged])
+    return reliability(predicted[tested], same[tested])
 
 
 def calibrate(
@@ -199,10 +201,10 @@ def calibrate(
         cosine: (P,) of the features, or None where there are none.
         same: (P,) true where a pair is of one person.
         people: see ``held_out``.
-        scaled_distance: (P,) of the shapes, in units of one person's scatter, or None.
+        scaled_distance: (P,) Mahalanobis distance of the shapes, or None.
 
     Returns:
-        what ``fit_logistic`` says of each kind (see ``SIGNS``; those whose values are known),
+        the result of ``fit_logistic`` for each kind whose values are known (see ``SIGNS``),
         with 'expected_calibration_error' of ``held_out`` where that is known, and 'pairs' and
         'people' as numbers; and the ``Reliability`` of each kind, where that is known.
 
@@ -215,12 +217,12 @@ def calibrate(
     if cosine is not None:
         best = distance_mm if scaled_distance is None else scaled_distance
         values |= {"feature": np.asarray(cosine), "both": np.c_[best, cosine]}
-    found: dict = {}
+    calibration: dict = {}
     curves: dict[str, Reliability] = {}
     for kind, value in values.items():
-        found[kind] = fit_logistic(value, same, SIGNS[kind])
-        if (judged := held_out(value, same, people, SIGNS[kind])) is not None:
-            curves[kind] = judged
-            found[kind]["expected_calibration_error"] = judged.expected_calibration_error
+        calibration[kind] = fit_logistic(value, same, SIGNS[kind])
+        if (tested := held_out(value, same, people, SIGNS[kind])) is not None:
+            curves[kind] = tested
+            calibration[kind]["expected_calibration_error"] = tested.expected_calibration_error
     counts = {"pairs": len(same), "people": len(np.unique(np.stack(people)))}
-    return found | counts, curves
+    return calibration | counts, curves

@@ -24,13 +24,13 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Each photo asks all others for its person, the nearest first.
+    """Each photo is a probe against all others, ranked by distance.
 
     Attributes:
         rank1_percent, rank5_percent: photos whose person is the nearest, or among the nearest 5.
         mean_reciprocal_rank: mean of 1 over the rank of the person's nearest photo, 0 to 1.
-        n_probes: photos that asked: those whose person has another one.
-        n_gallery: photos that there are.
+        n_probes: probes: photos whose person has another one.
+        n_gallery: number of photos.
     """
 
     rank1_percent: float
@@ -43,9 +43,9 @@ class Retrieval:
 def distance_ratio(
     distance: np.ndarray, same: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
-    """Mean distance of one person's pairs over that of two people's: small is good, 1 is blind.
+    """Mean distance of one person's pairs over that of two people's: small is good, 1 is chance.
 
-    One answer for everybody, all distances 0, counts as blind.
+    One answer for everybody, all distances 0, counts as chance.
 
     Args:
         distance: (P,), at least 0, any unit.
@@ -88,7 +88,7 @@ def retrieval_ranks(vectors: np.ndarray, identity: np.ndarray) -> np.ndarray:
 
 
 def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Retrieval:
-    """Retrieval from (n,) ranks; ``weights`` (n,) is how often each photo asks.
+    """Retrieval from (n,) ranks; ``weights`` (n,) is how often each photo is a probe.
 
     The gallery is not resampled with it.
     """
@@ -103,11 +103,13 @@ def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Ret
     )
 
 
-class IdentityJudge:
-    """All that can be said of one kind of vector, for one summary after the other.
+class IdentityEvaluator:
+    """Distance ratio, verification and retrieval by one kind of vector.
+
+    Pairs are ranked once, so that a summary for each bootstrap resample is cheap.
 
     Args:
-        vectors: (n, D) whose Euclidean distance is judged.
+        vectors: (n, D) whose Euclidean distance decides.
         pairs: of the n photos.
         identity: (n,) the person of each photo, for retrieval; None leaves that out.
 

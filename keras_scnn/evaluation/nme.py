@@ -42,7 +42,7 @@ def place_in_photo(
 
     Args:
         landmarks: (M, N, 2 or more) px of the crop, pixel centers at integers from 0; only x and
-            y are looked at.
+            y are used.
         boxes: (M, 4) half-open pixel boxes x0, y0, x1, y1 of the photo.
         crop_size: width and height of the crop, px.
         convention: 'exact': by pixel centers, ``x = (u + 0.5) side / size - 0.5 + x0``. 'field':
@@ -127,7 +127,7 @@ def landmark_error(
     Args:
         predicted: (M, N, 2 or more) px, image frame.
         annotated: (M, N, 2 or more) px, same frame.
-        yaw_degrees: (M,) annotated yaw; its sign is not looked at, and yaw beyond 90 counts to
+        yaw_degrees: (M,) annotated yaw; its sign has no effect, and yaw beyond 90 counts to
             the last bin.
         dimensions: 2 or 3, see ``normalized_mean_error``.
 

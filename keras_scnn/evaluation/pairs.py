@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_OF_A_PERSON = 100
-MOST_OF_A_KIND = 10000
+MAX_PER_PERSON = 100
+MAX_PER_KIND = 10000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,28 +55,26 @@ def distinct_pairs(identity: np.ndarray, seed: int = 0) -> Pairs:
     """
     photos = _photos_of_people(identity)
     rng = np.random.default_rng(seed)
-    same = [
-        _some(np.column_stack(np.triu_indices(len(p), 1)), MOST_OF_A_PERSON, rng) for p in photos
-    ]
+    same = [_some(np.column_stack(np.triu_indices(len(p), 1)), MAX_PER_PERSON, rng) for p in photos]
     same = np.concatenate([part[pairs] for part, pairs in zip(photos, same, strict=True)])
-    same = _some(same, MOST_OF_A_KIND, rng)
+    same = _some(same, MAX_PER_KIND, rng)
     different = _some(np.unique(_of_two(photos, 2 * len(same), rng), axis=0), len(same), rng)
     same = _some(same, len(different), rng)
     first, second = np.concatenate([same, different]).T
     return Pairs(first, second, np.arange(len(first)) < len(same))
 
 
-def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    return rows[np.sort(rng.permutation(len(rows))[:most])]
+def _some(rows: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    return rows[np.sort(rng.permutation(len(rows))[:limit])]
 
 
 def _of_two(photos: list[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
     """(count, 2) photos of two different people each, the smaller position first."""
-    found = []
+    pairs = []
     for _ in range(count):
         one, two = rng.choice(len(photos), 2, replace=False)
-        found.append(sorted((rng.choice(photos[one]), rng.choice(photos[two]))))
-    return np.array(found)
+        pairs.append(sorted((rng.choice(photos[one]), rng.choice(photos[two]))))
+    return np.array(pairs)
 
 
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Is the neutral shape right? Distances in millimeters and explained variance."""
+"""Errors of the neutral shape: distances in millimeters and explained variance."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def shape_distances(
 
 def _distances(predicted, true, mean_face) -> np.ndarray:
     """(8, M): see ``ShapeDistances``."""
-    found = []
+    rows = []
     means = np.broadcast_to(mean_face, true.shape)
     for align in (_aligned, lambda source, target: np.float64(source)):
         for source in (predicted, means):
             distance = np.linalg.norm(align(source, true) - true, axis=-1)
-            found += [distance.mean(axis=-1), (distance**2).mean(axis=-1)]
-    return np.stack(found)
+            rows += [distance.mean(axis=-1), (distance**2).mean(axis=-1)]
+    return np.stack(rows)
 
 
 def _aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:

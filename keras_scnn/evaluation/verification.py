@@ -1,4 +1,4 @@
-"""Same person or not? What a distance of two photos is worth: LFW's accuracy, and ROC numbers."""
+"""Same person or not? How well a distance verifies: LFW's accuracy, and ROC numbers."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def verification(
     Args:
         distance: (P,) any unit, small for one person.
         same: (P,) true where a pair is of one person.
-        folds: number of folds, at least 2, into which the pairs are dealt at random, with like
+        folds: number of folds, at least 2, into which the pairs are split at random, with equal
             shares of each kind.
-        seed: of the dealing.
-        fold: (P,) each pair's fold where a protocol says so; ``folds`` and ``seed`` are not
-            looked at then.
+        seed: of the split.
+        fold: (P,) each pair's fold where a protocol fixes it; ``folds`` and ``seed`` then have
+            no effect.
 
     Raises:
         ValueError: there are fewer pairs of a kind than folds, or the shapes do not fit.
@@ -94,7 +94,7 @@ def rank_pairs(
     """Sort pairs once, for many summaries; arguments and errors are those of ``verification``."""
     distance, same = checked_pairs(distance, same)
     if fold is None:
-        fold = _deal(same, folds, seed)
+        fold = _split(same, folds, seed)
     fold = np.unique(fold, return_inverse=True)[1]
     if fold.shape != same.shape or fold.max() < 1:
         raise ValueError(f"fold has the shape {fold.shape}; it must be (P,), of two folds or more")
@@ -123,7 +123,7 @@ def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, n
     return distance, same
 
 
-def _deal(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """(P,) number of each pair's fold."""
     if folds < 2 or min(same.sum(), (~same).sum()) < folds:
         raise ValueError(
@@ -176,7 +176,7 @@ def _running_sum(rows: np.ndarray) -> np.ndarray:
 
 
 def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> float:
-    """The lowest distance below which the (C,) gain is greatest, given the weight met so far (C,).
+    """The lowest distance below which the (C,) gain is greatest, given the weight so far (C,).
 
     It lies in the middle between the nearest two pairs that have a weight.
     """
@@ -199,12 +199,12 @@ def rates(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     Returns:
         NaN where a kind of pair has no weight.
     """
-    found = []
+    curves = []
     for kind in (~ranked.same, ranked.same):
         accepted = np.concatenate([[0], np.cumsum(weights * kind)])
         share = accepted / accepted[-1] if accepted[-1] else np.full(len(accepted), np.nan)
-        found.append(share[ranked.cuts])
-    return found[0], found[1]
+        curves.append(share[ranked.cuts])
+    return curves[0], curves[1]
 
 
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from keras_scnn.folders.table import columns, vector_sizes, write_part
+from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import MAX_BATCH, BatchedNetwork
 from keras_scnn.models.presets import load_preset
-from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
+from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import (

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+SQUARE_TOLERANCE = 0.05  # of a crop's box: how much wider than high it may be, or the reverse
+MAX_RELATIVE_WIDTH = 16  # of a crop's box, in longer sides of the photo: beyond, a face is a dot
+
 
 def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
     """The transform from a photo to a square crop.
@@ -41,6 +44,33 @@ def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
     matrix[..., [0, 1], [0, 1]] = scale
     matrix[..., 2] = (0.5 - first) * scale - 0.5
     return matrix
+
+
+def check_crop_box(box: np.ndarray, photo_shape: tuple[int, ...]) -> None:
+    """Refuse a box that no crop can be cut from; every runtime's cropper refuses the same.
+
+    A box beside the photo is no error: its crop is black.
+
+    Args:
+        box: (4,) half-open px: x0, y0, x1, y1.
+        photo_shape: height, width and more.
+
+    Raises:
+        ValueError: the box is not finite, empty, not square (up to 5 %), or more than 16 times as
+            wide as the photo's longer side.
+    """
+    box = np.asarray(box, np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
+        raise ValueError(f"box is {box}; expected finite x0, y0, x1, y1 with x1 > x0 and y1 > y0")
+    width, height = box[2:] - box[:2]
+    if abs(width / height - 1) > SQUARE_TOLERANCE:
+        raise ValueError(f"box is {width:g} x {height:g} px; a crop needs a square")
+    longer = max(photo_shape[:2])
+    if width > MAX_RELATIVE_WIDTH * longer:
+        raise ValueError(
+            f"box is {width:g} px wide, the photo only {longer}; at most {MAX_RELATIVE_WIDTH} "
+            "times as wide can be cropped"
+        )
 
 
 def invert_affine(to_from: np.ndarray) -> np.ndarray:

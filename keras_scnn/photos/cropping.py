@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_scnn.geometry.crops import crop_from_image
+from keras_scnn.geometry.crops import check_crop_box, crop_from_image
 
 CROP_SIZE = 120
-SQUARE_TOLERANCE = 0.05
 # BlazeFace's square to the standard crop: how far down to move it and how much to enlarge it, in
 # units of its side. Fitted (least squares, soft L1) to the 68 landmarks of 1,537 photos of 300-W
 # and 1,476 crops of AFLW; the center is then off by 3.3 % of the side, the side by 5.5 %, on
 # average. Sums over BlazeFace's six keypoints did hardly better.
 DETECTOR_SHIFT = 0.055
 DETECTOR_SCALE = 1.336
-MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
+MAX_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
         box = box_from_landmarks(landmarks, first.score)
     except ValueError:
         return first
-    return box if 1 / MOST_RESIZE < box.width / first.width < MOST_RESIZE else first
+    return box if 1 / MAX_RESIZE < box.width / first.width < MAX_RESIZE else first
 
 
 def box_from_detector(box: np.ndarray, score: float = 1.0) -> FaceBox:
@@ -136,11 +135,11 @@ def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCro
         size: side of the crop, px.
 
     Raises:
-        ValueError: the image is no uint8 color image, or the box is not square.
+        ValueError: the image is no uint8 color image, or the box is refused by
+            ``geometry.crops.check_crop_box``.
     """
     check_photo(image)
-    if abs(box.width / box.height - 1) > SQUARE_TOLERANCE:
-        raise ValueError(f"box is {box.width:g} x {box.height:g} px; a crop needs a square")
+    check_crop_box(box.as_array(), image.shape)
     to_crop = crop_from_image(box.as_array(), size)
     if image.shape[:2] == (size, size) and (box.x0, box.y0, box.x1, box.y1) == (0, 0, size, size):
         return FaceCrop(image, to_crop)
@@ -164,9 +163,11 @@ def crop_rotated(
         size: side of the crop, px.
 
     Raises:
-        ValueError: the image is no uint8 color image, or the square is empty or not finite.
+        ValueError: the image is no uint8 color image, or the square is empty, not finite, or far
+            larger than the photo (``geometry.crops.check_crop_box``).
     """
     check_photo(image)
+    check_crop_box(FaceBox.square(center, side).as_array(), image.shape)
     cos, sin = np.cos(angle), np.sin(angle)
     around = FaceBox.square(center, side * (abs(cos) + abs(sin)))
     linear = size / side * np.array([[cos, sin], [-sin, cos]])

@@ -111,30 +111,30 @@ def evaluate_aflw2000(
     further = None
     if annotation is not None:
         further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
-    told = predict(preset, photos.crops)
-    placed = _placed(told.landmarks, boxes, preset.input_size, convention)
+    predictions = predict(preset, photos.crops)
+    placed = _placed(predictions.landmarks, boxes, preset.input_size, convention)
     parts = _landmark_parts(placed, faces)
     if further is not None:
         parts["reannotated"] = normalized_mean_error(placed, further)
     dense = {}
     if bfm is not None:
-        dense = _dense_parts(preset, told, faces, boxes, convention, bfm)
-    angles = angle_errors(told.euler, np.stack([face.euler for face in faces]))
-    shapes = {} if basis is None else _shape_parts(preset, told, faces, basis)
+        dense = _dense_parts(preset, predictions, faces, boxes, convention, bfm)
+    angles = angle_errors(predictions.euler, np.stack([face.euler for face in faces]))
+    shapes = {} if basis is None else _shape_parts(preset, predictions, faces, basis)
     yaw = np.array([face.yaw_degrees for face in faces])
 
     def summary(weights: np.ndarray) -> dict:
-        found = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
-        found["pose"] = summarize_angles(angles, yaw, weights)
-        found |= {name: weighted_mean(part, weights) for name, part in dense.items()}
+        results = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
+        results["pose"] = summarize_angles(angles, yaw, weights)
+        results |= {name: weighted_mean(part, weights) for name, part in dense.items()}
         if shapes:
-            found["shape68"] = summarize_shapes(shapes["network"], weights)
-            found["model_mean_mm"] = weighted_mean(shapes["model_mean"].aligned, weights)
-        return found
+            results["shape68"] = summarize_shapes(shapes["network"], weights)
+            results["model_mean_mm"] = weighted_mean(shapes["model_mean"].aligned, weights)
+        return results
 
-    found, intervals = with_intervals(summary, np.arange(len(faces)), resamples, seed)
+    results, intervals = with_intervals(summary, np.arange(len(faces)), resamples, seed)
     return PhotoResults(
-        **found,
+        **results,
         convention=convention,
         intervals=intervals,
         curves=_curves(faces, yaw, parts),
@@ -158,30 +158,34 @@ def _landmark_parts(placed: np.ndarray, faces: list[AnnotatedFace]) -> dict[str,
     }
 
 
-def _dense_parts(preset, told: Predictions, faces, boxes, convention: str, bfm: FullBfm) -> dict:
+def _dense_parts(
+    preset, predictions: Predictions, faces, boxes, convention: str, bfm: FullBfm
+) -> dict:
     """Errors of all vertices, (M,) percent; face by face, since a mesh is large."""
-    model, size, found = preset.face_model, preset.input_size, []
+    model, size, errors = preset.face_model, preset.input_size, []
     if model.n_vertices != bfm.model.n_vertices:
         raise ValueError(
             f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the "
             f"annotated one {bfm.model.n_vertices}: a dense error needs a preset of that model"
         )
-    parameters = told.parameters
+    parameters = predictions.parameters
     for i, face in enumerate(faces):
         ours = model.vertices(parameters.identity[i], parameters.expression[i])
         posed = project(parameters.pose[i], ours)[None]
         true = bfm.vertices_in_photo(BfmAnnotation(**face.parameters))[None]
         pair = _placed(posed, boxes[i : i + 1], size, convention), true
         corners = face.landmarks[None]
-        found.append([normalized_mean_error(*pair, d, box_points=corners)[0] for d in (2, 3)])
-    return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(found), strict=True))
+        errors.append([normalized_mean_error(*pair, d, box_points=corners)[0] for d in (2, 3)])
+    return dict(zip(("dense_percent", "dense_3d_percent"), np.transpose(errors), strict=True))
 
 
-def _shape_parts(preset: Preset, told: Predictions, faces, basis) -> dict:
+def _shape_parts(preset: Preset, predictions: Predictions, faces, basis) -> dict:
     """Distances of neutral 68-point shapes, centroids in one place."""
     files = [face.image_path.with_suffix(".mat") for face in faces]
     true, mean = (_centered(points) for points in read_neutral_landmarks(files, basis))
-    ours = _centered(preset.face_model.landmarks(told.parameters.identity).astype(np.float64))
+    ours = _centered(
+        preset.face_model.landmarks(predictions.parameters.identity).astype(np.float64)
+    )
     own_mean = np.broadcast_to(_centered(preset.face_model.landmarks()), true.shape)
     return {
         "network": shape_distances(ours, true, mean),
@@ -250,9 +254,9 @@ def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
         FileNotFoundError: there is no such folder.
         ValueError: none of the photos can be read, or protocol.csv is damaged.
     """
-    found, listed = read_good_faces(folder)
+    rows, listed = read_good_faces(folder)
     kept, crops, left_out = [], [], []
-    for i, face in enumerate(tqdm(found, desc="reading photos", leave=False, delay=1)):
+    for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
         if isinstance(face, str):
             left_out.append(face)
             continue
@@ -262,8 +266,8 @@ def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
         except (OSError, ValueError) as error:
             left_out.append(str(error))
     if not kept:
-        raise ValueError(f"none of {len(found)} photos can be read; the first: {left_out[0]}")
-    faces = [found[i] for i in kept]
+        raise ValueError(f"none of {len(rows)} photos can be read; the first: {left_out[0]}")
+    faces = [rows[i] for i in kept]
     boxes = np.array([_box_of(face).as_array() for face in faces])
     return BenchmarkPhotos(faces, boxes, np.stack(crops), np.array(kept), listed, tuple(left_out))
 

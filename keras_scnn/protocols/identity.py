@@ -1,4 +1,4 @@
-"""What the protocols say of identity: of shapes, of scaled shapes, and of features."""
+"""The identity part of the protocols: by shapes, by Mahalanobis shape distance, by features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.evaluation import IdentityJudge, Pairs
+from keras_scnn.evaluation import IdentityEvaluator, Pairs
 from keras_scnn.evaluation.calibration import calibrate
 from keras_scnn.models import Preset
 from keras_scnn.models.inference import predict
@@ -21,17 +21,17 @@ KINDS = ("shape", "scaled_shape", "feature")
 SCATTER_PHOTOS = 4000
 
 
-def identity_judges(
+def identity_evaluators(
     preset: Preset,
     identity: np.ndarray,
     features: np.ndarray | None,
     pairs: Pairs,
     person: np.ndarray | None,
-) -> dict[str, IdentityJudge]:
-    """A judge of the shapes and, where there are any, of the scaled shapes and of the features.
+) -> dict[str, IdentityEvaluator]:
+    """An evaluator of the shapes and, where known, of the scaled shapes and the features.
 
     Args:
-        preset: its face model and its within-person covariance of shapes.
+        preset: its face model, and the within-person covariance that scales shapes.
         identity: (n, K) coefficients.
         features: (n, F) or None.
         pairs: of the n photos.
@@ -42,17 +42,17 @@ def identity_judges(
         vectors["scaled_shape"] = mahalanobis_coordinates(
             vectors["shape"], preset.within_person_covariance
         )
-    return {k: IdentityJudge(v, pairs, person) for k, v in vectors.items() if v is not None}
+    return {k: IdentityEvaluator(v, pairs, person) for k, v in vectors.items() if v is not None}
 
 
 def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
-    """The within-person covariance of a network's neutral shapes.
+    """The within-person covariance of the shapes that a network predicts.
 
     Args:
         preset: the network.
         records: with several photos of some people.
         among: positions of photos of people to learn from, who may be those trained on, not those
-            to be measured on; at most ``SCATTER_PHOTOS`` of them are looked at.
+            to be measured on; at most ``SCATTER_PHOTOS`` of them are used.
 
     Returns:
         (K, K) mm², for ``Preset.within_person_covariance``; None where nobody has a second photo.
@@ -61,30 +61,30 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
     chosen = among[count > 1][:SCATTER_PHOTOS]
     if not len(chosen):
         return None
-    told = predict(preset, np.asarray(records.images[chosen])).parameters.identity
+    coefficients = predict(preset, np.asarray(records.images[chosen])).parameters.identity
     return within_person_covariance(
-        shape_coordinates(preset.face_model, told), records.identity[chosen]
+        shape_coordinates(preset.face_model, coefficients), records.identity[chosen]
     )
 
 
-def calibrate_judges(
-    judges: dict[str, IdentityJudge], pairs: Pairs, person: np.ndarray
+def calibrate_evaluators(
+    evaluators: dict[str, IdentityEvaluator], pairs: Pairs, person: np.ndarray
 ) -> tuple[dict, dict]:
-    """``evaluation.calibration.calibrate`` on the judges' pairs; (n,) whom each photo shows."""
-    feature = judges.get("feature")
+    """``calibrate`` on the evaluators' pairs; ``person`` (n,) of each photo."""
+    feature = evaluators.get("feature")
     cosine = None if feature is None else 1 - feature.distance**2 / 2  # of vectors of length 1
     people = person[pairs.first], person[pairs.second]
-    scaled = judges["scaled_shape"].distance if "scaled_shape" in judges else None
-    found, reliable = calibrate(judges["shape"].distance, cosine, pairs.same, people, scaled)
-    return found, {kind: dataclasses.asdict(curve) for kind, curve in reliable.items()}
+    scaled = evaluators["scaled_shape"].distance if "scaled_shape" in evaluators else None
+    results, reliable = calibrate(evaluators["shape"].distance, cosine, pairs.same, people, scaled)
+    return results, {kind: dataclasses.asdict(curve) for kind, curve in reliable.items()}
 
 
-def judged(judges: dict[str, IdentityJudge], weights: np.ndarray) -> dict:
-    """Ratio, verification and retrieval of each kind; None where there is no judge."""
-    found = {}
+def identity_results(evaluators: dict[str, IdentityEvaluator], weights: np.ndarray) -> dict:
+    """Ratio, verification and retrieval of each kind; None where it has no evaluator."""
+    results = {}
     for kind in KINDS:
-        judge = judges.get(kind)
-        parts = (None, None, None) if judge is None else judge.summary(weights)
+        evaluator = evaluators.get(kind)
+        parts = (None, None, None) if evaluator is None else evaluator.summary(weights)
         for name, part in zip(("ratio", "verification", "retrieval"), parts, strict=True):
-            found[f"{kind}_{name}"] = part
-    return found
+            results[f"{kind}_{name}"] = part
+    return results

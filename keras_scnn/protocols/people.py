@@ -1,4 +1,4 @@
-"""Is it the same person? Verification and retrieval on photos of people, found and cut by us."""
+"""Verification and retrieval on photos of people, whose faces this library detects and crops."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.photos.detection import LargestFace
-from keras_scnn.protocols.identity import calibrate_judges, identity_judges, judged
+from keras_scnn.protocols.identity import (
+    calibrate_evaluators,
+    identity_evaluators,
+    identity_results,
+)
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-LEAST_PAIRS = 10
+MIN_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class PeopleResults:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredPhotos:
-    """What the network says of the photos that could be measured.
+    """Predictions for the photos that could be measured.
 
     Attributes:
         kept: (n,) positions in the list of photos.
@@ -132,7 +136,7 @@ def evaluate_people(
     person = photos.person[measured.kept]
     pairs = distinct_pairs(person)
     how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
-    return _judge(preset, measured, person, pairs, person, how, resamples, seed)
+    return _results(preset, measured, person, pairs, person, how, resamples, seed)
 
 
 def evaluate_pairs(
@@ -163,7 +167,7 @@ def evaluate_pairs(
     person = listed.photos.person[measured.kept]
     folds = "10 random folds" if pairs.fold is None else f"{pairs.fold.max() + 1} folds of the file"
     how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {lost} pairs left out"
-    return _judge(preset, measured, person, pairs, None, how, resamples, seed)
+    return _results(preset, measured, person, pairs, None, how, resamples, seed)
 
 
 def _measured_pairs(listed: ListedPairs, measured: MeasuredPhotos) -> tuple[Pairs, int]:
@@ -174,17 +178,17 @@ def _measured_pairs(listed: ListedPairs, measured: MeasuredPhotos) -> tuple[Pair
     there = (first >= 0) & (second >= 0)
     person = listed.photos.person
     same = person[listed.first] == person[listed.second]
-    if min((same & there).sum(), (~same & there).sum()) < LEAST_PAIRS:
+    if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
         raise ValueError(
             f"of {(same & there).sum()} pairs of one person and {(~same & there).sum()} of two "
-            f"both photos can be measured; {LEAST_PAIRS} of each are needed"
+            f"both photos can be measured; {MIN_PAIRS} of each are needed"
             + "".join(f"; {reason}" for reason in measured.left_out[:1])
         )
     fold = None if listed.fold is None else listed.fold[there]
     return Pairs(first[there], second[there], same[there], fold), int((~there).sum())
 
 
-def _judge(
+def _results(
     preset: Preset,
     measured: MeasuredPhotos,
     person: np.ndarray,
@@ -194,8 +198,10 @@ def _judge(
     resamples: int,
     seed: int,
 ) -> PeopleResults:
-    judges = identity_judges(preset, measured.identity, measured.features, pairs, gallery)
-    found, intervals = with_intervals(lambda w: judged(judges, w), person, resamples, seed)
+    evaluators = identity_evaluators(preset, measured.identity, measured.features, pairs, gallery)
+    results, intervals = with_intervals(
+        lambda w: identity_results(evaluators, w), person, resamples, seed
+    )
     notes = [
         f"people: {len(person)} photos of {len(np.unique(person))} people, largest face of each, "
         "standard crop by the detector, then by the first pass's landmarks",
@@ -204,10 +210,10 @@ def _judge(
     ]
     if resamples:
         notes.append(f"[95 % interval of {resamples} bootstrap resamples of the people]")
-    calibration, reliable = calibrate_judges(judges, pairs, person)
-    roc = {kind: judge.roc() for kind, judge in judges.items()}
+    calibration, reliable = calibrate_evaluators(evaluators, pairs, person)
+    roc = {kind: evaluator.roc() for kind, evaluator in evaluators.items()}
     return PeopleResults(
-        **found,
+        **results,
         calibration=calibration,
         intervals=intervals,
         curves={"roc": roc, "reliability": reliable},

@@ -32,7 +32,11 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.protocols.identity import calibrate_judges, identity_judges, judged
+from keras_scnn.protocols.identity import (
+    calibrate_evaluators,
+    identity_evaluators,
+    identity_results,
+)
 
 VERIFICATION_PAIRS = 4000
 CHUNK = 256
@@ -109,10 +113,10 @@ def evaluate_records(
     errors = _errors(preset.face_model, told, true, records.landmarks)
     shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
     pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
-    judges = identity_judges(
+    evaluators = identity_evaluators(
         preset, told.parameters.identity, told.features, pairs, records.identity
     )
-    calibration, reliable = calibrate_judges(judges, pairs, records.identity)
+    calibration, reliable = calibrate_evaluators(evaluators, pairs, records.identity)
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -122,12 +126,12 @@ def evaluate_records(
             "dense_3d_percent": weighted_mean(errors["dense_3d"], weights),
             "pose": summarize_angles(angles, yaw, weights),
             "shape": summarize_shapes(shapes, weights),
-            **judged(judges, weights),
+            **identity_results(evaluators, weights),
         }
 
     found, intervals = with_intervals(summary, records.identity, resamples, seed)
     curves = {name: part.round(4).tolist() for name, part in errors.items()}
-    curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in judges.items()}}
+    curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in evaluators.items()}}
     return RecordResults(
         **found,
         calibration=calibration,

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from keras_scnn.geometry.crops import check_crop_box
 from keras_scnn.io import decode_image
-from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
+from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.serving.predictor import Outputs, Predictor
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
@@ -88,7 +89,8 @@ def answer_tensors(tensors: dict[str, np.ndarray], predictor: Predictor) -> Outp
     boxes = tensors["box"]
     if boxes.shape != (len(images), 4) or not images:
         raise ValueError(f"box has the shape {boxes.shape}; it must be ({len(images)}, 4)")
-    return predictor.boxes(images, [_named(f"box[{i}]", _box, b) for i, b in enumerate(boxes)])
+    pairs = enumerate(zip(boxes, images, strict=True))
+    return predictor.boxes(images, [_named(f"box[{i}]", _box, *pair) for i, pair in pairs])
 
 
 def decode_base64(text: Any) -> np.ndarray:
@@ -146,7 +148,7 @@ def _instance(told: Any, predictor: Predictor) -> np.ndarray | Photo:
         )
     photo = told.get("photo", told)
     image = decode_base64(photo.get("b64") if isinstance(photo, dict) else photo)
-    return Photo(image, _box(told["box"]) if "box" in told else None)
+    return Photo(image, _box(told["box"], image) if "box" in told else None)
 
 
 def _array(lists: Any) -> np.ndarray:
@@ -165,7 +167,7 @@ def _crops(array: np.ndarray, size: int) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _box(told: Any) -> FaceBox:
+def _box(told: Any, image: np.ndarray) -> FaceBox:
     try:
         edges = np.array(told, np.float64)
     except (TypeError, ValueError) as error:
@@ -173,8 +175,7 @@ def _box(told: Any) -> FaceBox:
     if edges.shape != (4,):
         raise ValueError(f"box has the shape {edges.shape}; it must be x0, y0, x1, y1")
     box = FaceBox(*edges.tolist())
-    if abs(box.width / box.height - 1) > SQUARE_TOLERANCE:
-        raise ValueError(f"box is {box.width:g} x {box.height:g} px; it must be square")
+    check_crop_box(box.as_array(), image.shape)
     return box
 
 

@@ -58,17 +58,17 @@ def test_labels_follow_the_photos_through_the_stream(records, open_face):
     decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
 
     def augment(inputs, targets):
-        (images,), matrix = move([inputs["image"]], training=True)
+        (images,), matrix = move([inputs], training=True)
         targets = dict(targets)
         targets["landmarks"] = move_landmarks(targets["landmarks"], matrix[0])
         targets["parameters"] = follow(targets["parameters"], matrix[0])
-        return {"image": images}, {**targets, "matrix": matrix[0]}
+        return images, {**targets, "matrix": matrix[0]}
 
     sampler = GroupSampler(records.identity, people=4, photos=2, seed=2)
     stream = group_dataset(records, whitening, sampler).map(augment)
     seen_mirrored = []
     for inputs, targets in stream.take(6).as_numpy_iterator():
-        dot, marked = brightest(inputs["image"]), targets["landmarks"][:, MARKED, :2]
+        dot, marked = brightest(inputs), targets["landmarks"][:, MARKED, :2]
         np.testing.assert_allclose(dot, marked, atol=0.3)
         decoded = np.asarray(decode(targets["parameters"]))
         np.testing.assert_allclose(decoded[..., :2], targets["landmarks"][..., :2], atol=0.05)
@@ -82,14 +82,14 @@ def test_photometric_changes_leave_the_labels_and_differ_from_step_to_step(recor
     change = keras.Sequential(photometric_layers(1.0, seed=1))
     sampler = GroupSampler(records.identity, people=2, photos=2, seed=2)
     plain = group_dataset(records, whitening, sampler)
-    changed = plain.map(lambda x, y: ({"image": change(x["image"], training=True)}, y))
+    changed = plain.map(lambda x, y: (change(x, training=True), y))
     pairs = zip(plain.take(3), changed.take(3), strict=True)
     differences = []
     for (inputs, targets), (changed_inputs, same_targets) in pairs:
         for name, array in targets.items():
             np.testing.assert_array_equal(array, same_targets[name])
-        image = np.asarray(changed_inputs["image"])
+        image = np.asarray(changed_inputs)
         assert image.min() >= 0 and image.max() <= 255
-        differences.append(np.abs(image - np.asarray(inputs["image"], np.float32)).mean())
+        differences.append(np.abs(image - np.asarray(inputs, np.float32)).mean())
     assert min(differences) > 1
     assert len(set(differences)) == 3

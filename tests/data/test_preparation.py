@@ -179,6 +179,7 @@ t.prepare(source, sys.argv[2], Labeling(t.MorphableModel.open_face(), joint=Fals
 """
 
 
+@pytest.mark.integration
 def test_a_killed_run_goes_on_where_it_was(tmp_path, source, labeling, monkeypatch):
     here = Path(__file__).resolve()
     paths = [str(here.parent), str(here.parents[1]), str(here.parents[2])]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.evaluation import (
-    IdentityJudge,
+    IdentityEvaluator,
     Pairs,
     distance_ratio,
     draw_pairs,
@@ -62,12 +62,12 @@ def test_a_judge_says_what_its_parts_say(rng):
     vectors = rng.normal(size=(12, 3))[identity] + rng.normal(size=(60, 3))
     pairs = draw_pairs(identity, 2400)  # enough for a false accept rate of 0.1 %
     distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=1)
-    judge = IdentityJudge(vectors, pairs, identity)
-    ratio, told, found = judge.summary(np.ones(60))
+    evaluator = IdentityEvaluator(vectors, pairs, identity)
+    ratio, told, found = evaluator.summary(np.ones(60))
     assert ratio == distance_ratio(distance, pairs.same)
     assert told == verification(distance, pairs.same)
     assert found == summarize_ranks(retrieval_ranks(vectors, identity))
-    assert IdentityJudge(vectors, pairs).summary(np.ones(60))[2] is None
+    assert IdentityEvaluator(vectors, pairs).summary(np.ones(60))[2] is None
 
 
 def test_a_photo_that_was_drawn_twice_counts_by_the_rule_of_pairs():
@@ -79,7 +79,7 @@ def test_a_photo_that_was_drawn_twice_counts_by_the_rule_of_pairs():
 def test_the_roc_curve_rises_from_corner_to_corner(rng):
     identity = np.repeat(np.arange(30), 6)
     vectors = rng.normal(size=(30, 3))[identity] + rng.normal(size=(180, 3))
-    roc = IdentityJudge(vectors, draw_pairs(identity, 4000)).roc()
+    roc = IdentityEvaluator(vectors, draw_pairs(identity, 4000)).roc()
     assert len(roc["far"]) == len(roc["tar"]) <= 202
     for rate in roc.values():
         assert (rate[0], rate[-1]) == (0, 1)

@@ -4,7 +4,7 @@ from scipy.spatial import procrustes
 from scipy.spatial.distance import mahalanobis
 
 from keras_scnn.evaluation import (
-    IdentityJudge,
+    IdentityEvaluator,
     distinct_pairs,
     shape_distances,
     shape_error,
@@ -139,7 +139,7 @@ def test_what_photos_of_one_person_differ_in_counts_less(rng):
     true = np.repeat(rng.normal(size=(40, 4)), 5, axis=0)
     shapes = true + rng.normal(size=true.shape) * [3.0, 0.2, 0.2, 0.2]
     pairs = distinct_pairs(person)
-    plain = IdentityJudge(shapes, pairs).summary(np.ones(200))[1]
+    plain = IdentityEvaluator(shapes, pairs).summary(np.ones(200))[1]
     scaled = mahalanobis_coordinates(shapes, within_person_covariance(shapes, person))
-    found = IdentityJudge(scaled, pairs).summary(np.ones(200))[1]
+    found = IdentityEvaluator(scaled, pairs).summary(np.ones(200))[1]
     assert plain.accuracy_percent < 75 < 85 < found.accuracy_percent

@@ -25,7 +25,6 @@ def test_a_faithful_file_breaks_no_limit(small, crops):
     assert found.landmark_px < 1e-4
     assert found.bytes == small.files["float32"].stat().st_size
     assert found.milliseconds.keys() == {"1", "2"}
-    assert all(value > 0 for value in found.milliseconds.values())
 
 
 def test_a_file_of_another_network_breaks_them(small, crops):

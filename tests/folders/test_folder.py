@@ -133,6 +133,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.integration
 def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()

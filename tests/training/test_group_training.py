@@ -10,7 +10,7 @@ import pytest
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models import load_preset
+from keras_scnn.models import encoders, load_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, find_records, recipe_path
@@ -18,10 +18,13 @@ from keras_scnn.training.groups import build_groups, teach
 from keras_scnn.training.run import take_over, train
 
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 
 SIZE, PEOPLE, PHOTOS, TEACHER = 32, 8, 4, 3
 TINY = dict(
     batches="groups",
+    encoder="tiny",
+    start="",
     group_people=2,
     group_photos=2,
     single_photos=3,
@@ -65,7 +68,7 @@ def load_or_render(config, cache):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data):
+def run(tmp_path_factory, data, tiny_encoder, few_resamples):
     """A run of two steps."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     return folder, train(TrainConfig(run=str(folder), data=data, steps=2, **TINY))
@@ -94,8 +97,9 @@ def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
     np.testing.assert_allclose(after, before, atol=1e-3)
 
 
-def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
+def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
     """And the teacher's embedding is known from the start: its layer is solved for."""
+    monkeypatch.setattr(encoders, "STAGES", {32: 1, 64: 1})
     settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
     first = TrainConfig(run=str(tmp_path / "first"), data=data, steps=1, **settings)
     train(first)
@@ -114,7 +118,8 @@ def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data):
 def test_a_network_may_start_with_its_shape_solved_anew(data, run):
     """Pose, expression and features stay those of the start."""
     features = {"feature_size": 8}
-    config = TrainConfig(data=data, start=str(run[0]), start_with="shape", **TINY | features)
+    start = {"start": str(run[0]), "start_with": "shape"}
+    config = TrainConfig(data=data, **TINY | features | start)
     mixture = find_records(config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
@@ -138,7 +143,7 @@ def test_a_network_may_start_with_its_shape_solved_anew(data, run):
 
 def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     keras.utils.set_random_seed(0)
-    config = TrainConfig(data=data, start=str(run[0]), **{**TINY, "feature_size": TEACHER})
+    config = TrainConfig(data=data, **TINY | {"start": str(run[0]), "feature_size": TEACHER})
     mixture = find_records(config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
@@ -187,6 +192,7 @@ def test_every_recipe_of_the_package_is_a_configuration():
 def test_the_papers_recipe_trains(tmp_path):
     options = ["--people", "4", "--photos", "3", "--held-out", "2", "--crop-size", "32"]
     options += ["--steps", "1", "--warmup", "1", "--batch-size", "2", "--feature-size", "8"]
+    options += ["--encoder", "tiny", "--start", ""]
     places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path)]
     assert main(["--recipe", "paper", *options, *places]) == 0
     layout = ParameterLayout(80, 51)

@@ -14,9 +14,23 @@ export interface Size {
   height: number;
 }
 
-/** A square of a photo as size x size x 3 numbers from 0 to 255. */
+/** Of a square, in longer sides of the photo: as geometry.crops.MAX_RELATIVE_WIDTH. */
+const MAX_RELATIVE_SIDE = 16;
+
+/**
+ * A square of a photo as size x size x 3 numbers from 0 to 255.
+ *
+ * Throws a RangeError where the square is empty, not finite or far larger than the photo.
+ */
 export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array<ArrayBuffer> {
-  const block = Math.max(1, Math.round(box.side / size));
+  const longer = Math.max(photo.width, photo.height);
+  const isFinite = [box.x0, box.y0, box.side, box.angle ?? 0].every(Number.isFinite);
+  if (!isFinite || box.side <= 0 || box.side > MAX_RELATIVE_SIDE * longer) {
+    throw new RangeError(
+      `square is ${JSON.stringify(box)}; its side must be above 0 and at most ${MAX_RELATIVE_SIDE} times the photo's ${longer} px`,
+    );
+  }
+  const block = Math.max(1, rint(box.side / size));
   const patch = averagedPatch(photo, box, block);
   const toPhoto = photoFromCrop(box, size);
   const crop = new Uint8Array(size * size * 3);

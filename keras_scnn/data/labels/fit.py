@@ -19,7 +19,7 @@ from keras_scnn.photos.cropping import FaceBox, FaceCrop, box_from_landmarks, cr
 # Real people vary less than the open face model's random ones: fitted to 68 landmarks of 200 people
 # with 20 photos each, its largest components have standard deviations of 0.2 to 0.5.
 FIT = FitOptions(identity_sd=0.4, expression_sd=0.5, iterations=15, tolerance=1e-3)
-MOST_RESIDUAL = 0.08  # of the crop's side: a greater one means that the labels are of no face
+MAX_RESIDUAL = 0.08  # of the crop's side: above it, the labels are of no face
 Labeled = tuple[LabeledPhoto, FaceCrop]
 
 
@@ -56,27 +56,27 @@ class Labeling:
             the person of each record, the records in the order of the names (None where nothing
             is left), numbered by person from 0, and the reasons why others were left out, by name.
         """
-        found, left_out = {}, {}
+        labeled, left_out = {}, {}
         for name in names:
             try:
                 photo = source.load(name)
-                found[name] = self._crop(photo)
+                labeled[name] = self._crop(photo)
             except (OSError, ValueError) as error:
                 left_out[name] = str(error)
-        landmarks = {n: _in_crop(photo, crop) for n, (photo, crop) in found.items()}
-        fits = self._fits(found, landmarks)
+        landmarks = {n: _in_crop(photo, crop) for n, (photo, crop) in labeled.items()}
+        fits = self._fits(labeled, landmarks)
         for name, (_, _, residual) in fits.items():
-            if residual > MOST_RESIDUAL * self.crop_size:
+            if residual > MAX_RESIDUAL * self.crop_size:
                 left_out[name] = (
                     f"the face model fits its landmarks no better than to {residual:.1f} px of a "
                     f"{self.crop_size} px crop"
                 )
-        kept = [name for name in found if name not in left_out]
-        people = [found[name][0].person for name in kept]
+        kept = [name for name in labeled if name not in left_out]
+        people = [labeled[name][0].person for name in kept]
         records = None
         if kept:
             size = source.embedding_size or EMBEDDING_SIZE * self.teacher
-            records = self._stack(kept, found, landmarks, fits, size)
+            records = self._stack(kept, labeled, landmarks, fits, size)
         return people, records, left_out
 
     def _crop(self, photo: LabeledPhoto) -> Labeled:
@@ -93,28 +93,28 @@ class Labeling:
             photo = dataclasses.replace(photo, extra={**photo.extra, "embedding": embedding})
         return photo, crop_face(image, box, self.crop_size)
 
-    def _fits(self, found: dict[str, Labeled], landmarks: dict[str, np.ndarray]) -> dict:
+    def _fits(self, labeled: dict[str, Labeled], landmarks: dict[str, np.ndarray]) -> dict:
         """Parameter vector, landmarks and residual (px) of each photo."""
-        fits = {n: self._given(*found[n]) for n in found if "parameters" in found[n][0].extra}
+        fits = {n: self._given(*labeled[n]) for n in labeled if "parameters" in labeled[n][0].extra}
         people: dict[tuple, list[str]] = {}
-        for name, (photo, _) in found.items():
+        for name, (photo, _) in labeled.items():
             if name not in fits:
                 flat = bool(np.isnan(landmarks[name][photo.weight > 0, 2]).any())
                 people.setdefault((photo.person if self.joint else None, flat), []).append(name)
         single: dict[bool, list[str]] = {False: [], True: []}
         for (_, flat), names in people.items():
             if self.joint and len(names) > 1:
-                fits |= self._fit(fit_person_landmarks, names, flat, found, landmarks)
+                fits |= self._fit(fit_person_landmarks, names, flat, labeled, landmarks)
             else:
                 single[flat] += names
         for flat, names in single.items():
             if names:
-                fits |= self._fit(fit_landmarks, names, flat, found, landmarks)
+                fits |= self._fit(fit_landmarks, names, flat, labeled, landmarks)
         return fits
 
-    def _fit(self, fit, names, flat: bool, found, landmarks) -> dict:
+    def _fit(self, fit, names, flat: bool, labeled, landmarks) -> dict:
         points = np.stack([landmarks[name] for name in names])[..., : 2 if flat else 3]
-        weight = np.stack([found[name][0].weight for name in names])
+        weight = np.stack([labeled[name][0].weight for name in names])
         result: FitResult = fit(self.model, points, weight, self.options)
         vectors = result.parameters.to_vector()
         fits = zip(vectors, result.landmarks, result.residual_px, strict=True)
@@ -122,14 +122,14 @@ class Labeling:
 
     def _given(self, photo: LabeledPhoto, crop: FaceCrop) -> tuple:
         """Parameters that the source has fitted itself, image_from_model, brought to the crop."""
-        told = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
-        pose = transform_camera(crop.crop_from_image, told.pose)
-        shape = self.model.landmarks(told.identity, told.expression)
-        moved = FaceParameters(pose, told.identity, told.expression)
+        given = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
+        pose = transform_camera(crop.crop_from_image, given.pose)
+        shape = self.model.landmarks(given.identity, given.expression)
+        moved = FaceParameters(pose, given.identity, given.expression)
         return moved.to_vector(), shape @ pose[:, :3].T + pose[:, 3], 0.0
 
-    def _stack(self, names, found, landmarks, fits, size: int) -> FaceRecords:
-        photos = [found[name][0] for name in names]
+    def _stack(self, names, labeled, landmarks, fits, size: int) -> FaceRecords:
+        photos = [labeled[name][0] for name in names]
         points = np.stack([landmarks[name] for name in names])
         fitted = np.stack([fits[name][1] for name in names])
         points = np.where(np.isnan(points), fitted, points)
@@ -137,17 +137,17 @@ class Labeling:
         embedding = None
         if size:
             unknown = np.full(size, np.nan)
-            told = [photo.extra.get("embedding", unknown) for photo in photos]
-            embedding = np.stack(told).astype(np.float32)
+            embeddings = [photo.extra.get("embedding", unknown) for photo in photos]
+            embedding = np.stack(embeddings).astype(np.float32)
         return FaceRecords(
-            images=np.stack([found[name][1].image for name in names]),
+            images=np.stack([labeled[name][1].image for name in names]),
             parameters=np.stack([fits[name][0] for name in names]).astype(np.float32),
             landmarks=points.astype(np.float32),
             identity=np.array([people[photo.person] for photo in photos], np.int32),
             face_model=self.model.name,
             weight=np.stack([photo.weight for photo in photos]).astype(np.float32),
             name=np.array(names),
-            crop_from_image=np.stack([found[name][1].crop_from_image for name in names]).astype(
+            crop_from_image=np.stack([labeled[name][1].crop_from_image for name in names]).astype(
                 np.float32
             ),
             embedding=embedding,

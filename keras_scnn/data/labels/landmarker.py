@@ -1,6 +1,6 @@
 """Finds the faces of photos and their 68 landmarks, by two networks that check each other.
 
-FaceMesh sees a face at 192 px, a preset of this library at 120 px from any side. To the hand-made
+FaceMesh takes a face at 192 px, a preset of this library at 120 px and any yaw. To the hand-made
 points of 300-W FaceMesh has 2.80 % of error, the preset 2.94 %, and the mean of both 2.68 %
 (``tools/learn_mesh_sites.py AFLW --check 300W``). Turned by 45 to 60 degrees on AFLW FaceMesh has
 6.7 % and the preset 5.6 %, at 75 degrees 15 % and 5 %. The preset's depth is the better one.
@@ -29,7 +29,7 @@ from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
 
 DEFAULT_PRESET = "aflw-mobilenet-0.5"
-# FaceMesh's share of the mean, up to one yaw in degrees; none beyond the other.
+# FaceMesh's weight in the mean up to MESH_YAW degrees; it falls to 0 at MESH_YAW_END.
 MESH_SHARE, MESH_YAW, MESH_YAW_END = 0.5, 40.0, 55.0
 
 
@@ -61,7 +61,7 @@ class Landmarker:
 
     Args:
         preset: name or folder of a preset whose face model knows FaceMesh's points.
-        tiles: look for small faces too; takes up to 40 times as long.
+        tiles: detect small faces too, in tiles of the photo; takes up to 40 times as long.
 
     Raises:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
@@ -80,7 +80,7 @@ class Landmarker:
         return self._preset.face_model
 
     def __call__(self, images: list[np.ndarray]) -> list[list[FoundFace]]:
-        """The faces of each photo, surest first.
+        """The faces of each photo, highest score first.
 
         Args:
             images: (H, W, 3) uint8 RGB each. The preset sees all of their faces as one batch.
@@ -88,11 +88,11 @@ class Landmarker:
         Raises:
             ValueError: an image is no uint8 color image.
         """
-        found = [self._detector.detect_raw(image) for image in images]
-        rows = [(i, raw[j]) for i, raw in enumerate(found) for j in range(len(raw.scores))]
-        told = self._predict([images[i] for i, _ in rows], [face for _, face in rows])
+        detections = [self._detector.detect_raw(image) for image in images]
+        rows = [(i, raw[j]) for i, raw in enumerate(detections) for j in range(len(raw.scores))]
+        predicted = self._predict([images[i] for i, _ in rows], [face for _, face in rows])
         faces = [[] for _ in images]
-        for (i, raw), (landmarks, yaw) in zip(rows, told, strict=True):
+        for (i, raw), (landmarks, yaw) in zip(rows, predicted, strict=True):
             faces[i].append(self._combined(images[i], raw, landmarks, yaw))
         return faces
 
@@ -128,6 +128,6 @@ class Landmarker:
 
 
 def mesh_share(yaw_degrees: float) -> float:
-    """What FaceMesh has to say in the mean of both: the less, the more the head is turned."""
+    """The weight of FaceMesh in the mean of both, 0 to 0.5: it falls as the head turns."""
     ramp = (MESH_YAW_END - abs(yaw_degrees)) / (MESH_YAW_END - MESH_YAW)
     return MESH_SHARE * float(np.clip(ramp, 0, 1))

@@ -14,30 +14,30 @@ from keras_scnn.photos.cropping import box_from_landmarks
 # Where FaceMesh sees no face, or it and the preset differ by more than so many percent of the
 # crop's side, one of them is wrong: 2 % of CelebA's photos, most of them turned by 40 degrees or
 # more, where FaceMesh fails.
-LEAST_MESH_SCORE, MOST_DISAGREEMENT = 0.5, 4.0
+MIN_MESH_SCORE, MAX_DISAGREEMENT = 0.5, 4.0
 # The median distance of an embedding to those of the person's other photos. On 90 people of CelebA
 # with two strangers' photos put among each one's own, 0.7 finds 99 % of them, for 2.8 % of the own.
-MOST_DISTANCE = 0.7
-LEAST_SIZE = 0.4  # of the largest face of the photo; smaller ones are in the background
+MAX_DISTANCE = 0.7
+MIN_SIZE = 0.4  # of the largest face of the photo; smaller ones are in the background
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A face that may be the person's: what the landmarker and the teacher (or None) say."""
+    """A face that may be the person's, and its embedding by the recognizer, or None."""
 
     face: FoundFace
     embedding: np.ndarray | None = None
 
 
 def plausible_faces(faces: list[FoundFace], shape: tuple[int, ...]) -> list[FoundFace]:
-    """The faces of a photo that both networks see alike, the largest and most central first.
+    """The faces on which both networks agree, the largest and most central first.
 
     Args:
-        faces: all that were found.
+        faces: all detected ones, highest score first.
         shape: the photo's, (H, W, ...).
 
     Raises:
-        ValueError: there is none; says what the surest one lacks.
+        ValueError: there is none; the message names the flaw of the one with the highest score.
     """
     if not faces:
         raise ValueError("no face found; it should be at least 40 px wide")
@@ -45,7 +45,7 @@ def plausible_faces(faces: list[FoundFace], shape: tuple[int, ...]) -> list[Foun
     if not good:
         raise ValueError(_flaw(faces[0]))
     largest = max(_side(face) for face in good)
-    near = [face for face in good if _side(face) >= LEAST_SIZE * largest]
+    near = [face for face in good if _side(face) >= MIN_SIZE * largest]
     return sorted(near, key=lambda face: -_side(face) * _centrality(face, shape))
 
 
@@ -73,9 +73,9 @@ def choose_faces(
     distances = {name: _distance(candidate, name, chosen) for name, candidate in chosen.items()}
     strangers = {
         name: f"another person by the recognizer: {distance:.2f} from the median of the person's "
-        f"other photos; at most {MOST_DISTANCE:g}"
+        f"other photos; at most {MAX_DISTANCE:g}"
         for name, distance in distances.items()
-        if distance > MOST_DISTANCE
+        if distance > MAX_DISTANCE
     }
     return {name: c for name, c in chosen.items() if name not in strangers}, strangers
 
@@ -83,15 +83,15 @@ def choose_faces(
 def _flaw(face: FoundFace) -> str | None:
     if not np.isfinite(face.landmarks).all():
         return "the landmarks are not finite"
-    if face.mesh_score < LEAST_MESH_SCORE:
+    if face.mesh_score < MIN_MESH_SCORE:
         return (
-            f"FaceMesh sees no face it knows (score {face.mesh_score:.2f}, yaw "
+            f"FaceMesh finds no face in it (score {face.mesh_score:.2f}, yaw "
             f"{face.yaw_degrees:.0f} degrees); a face turned less is wanted"
         )
-    if face.disagreement > MOST_DISAGREEMENT:
+    if face.disagreement > MAX_DISAGREEMENT:
         return (
             f"FaceMesh and the preset see it differently by {face.disagreement:.1f} % of the "
-            f"crop's side (yaw {face.yaw_degrees:.0f} degrees); at most {MOST_DISAGREEMENT:g} %"
+            f"crop's side (yaw {face.yaw_degrees:.0f} degrees); at most {MAX_DISAGREEMENT:g} %"
         )
     return None
 
@@ -115,11 +115,11 @@ def _distance(candidate: Candidate, name: str, faces: dict[str, Candidate]) -> f
 
 
 # A photo does not belong whose excess is 3.5 robust standard deviations (Iglewicz and Hoaglin
-# 1993) above the median of the person's photos and above the least excess; or whose own fit misses
-# by more than the most residual. All are percent of the standard crop's side. Measured on
+# 1993) above the median of the person's photos and above MIN_EXCESS; or whose own fit misses
+# by more than MAX_RESIDUAL. All are percent of the standard crop's side. Measured on
 # 81 people of CelebA with two strangers' photos put among each one's own: 29 % of the strangers
-# are found, for 1.6 % of the own photos. Landmarks hardly know who somebody is; ``teacher`` does.
-OUTLIER_SD, LEAST_EXCESS, MOST_RESIDUAL = 3.5, 0.3, 2.0
+# are found, for 1.6 % of the own photos. Landmarks hardly tell people apart; ``recognizer`` does.
+OUTLIER_SD, MIN_EXCESS, MAX_RESIDUAL = 3.5, 0.3, 2.0
 MAD_TO_SD = 1.4826
 ROUNDS = 2
 
@@ -157,7 +157,7 @@ def excess_limit(excess: np.ndarray) -> float:
     """
     middle = np.median(excess)
     spread = MAD_TO_SD * np.median(np.abs(excess - middle))
-    return float(max(middle + OUTLIER_SD * spread, LEAST_EXCESS))
+    return float(max(middle + OUTLIER_SD * spread, MIN_EXCESS))
 
 
 def fit_photos(
@@ -166,14 +166,14 @@ def fit_photos(
     """One identity for all photos, a pose and an expression for each.
 
     What fits the person worse than the other photos is left out, and the rest is fitted again, two
-    times at most: more would go on to find fault with the worst of good photos.
+    times at most: more rounds would go on to reject the worst of good photos.
 
     Args and errors as ``fitting.fit_person_landmarks``; all landmarks must be visible.
     """
     landmarks = np.asarray(landmarks, np.float64)
     own = residual_percent(fit_landmarks(model, landmarks, options=options), landmarks)
-    reasons = {int(i): _failed(own[i]) for i in np.flatnonzero(own > MOST_RESIDUAL)}
-    kept = np.flatnonzero(own <= MOST_RESIDUAL)
+    reasons = {int(i): _failed(own[i]) for i in np.flatnonzero(own > MAX_RESIDUAL)}
+    kept = np.flatnonzero(own <= MAX_RESIDUAL)
     fit, residual = None, np.zeros(0)
     for turn in range(ROUNDS + 1 if len(kept) else 0):
         fit = fit_person_landmarks(model, landmarks[kept], options=options)
@@ -192,7 +192,7 @@ def fit_photos(
 def _failed(residual: float) -> str:
     return (
         f"the fit misses its landmarks by {residual:.2f} % of the crop's side; at most "
-        f"{MOST_RESIDUAL:g} %"
+        f"{MAX_RESIDUAL:g} %"
     )
 
 

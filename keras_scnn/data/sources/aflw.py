@@ -99,10 +99,10 @@ def _read_labels(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
     for key, rest in LABELS.items():
-        found = labels[key].shape if key in labels else "missing"
+        shape = labels[key].shape if key in labels else "missing"
         wanted = (len(labels["name"]), *rest) if "name" in labels else ("N", *rest)
-        if found != wanted:
-            raise ValueError(f"{path}: {key} is {found}; expected {wanted}")
+        if shape != wanted:
+            raise ValueError(f"{path}: {key} is {shape}; expected {wanted}")
     return labels
 
 

@@ -95,8 +95,8 @@ class FullBfm:
 
     def vertices_in_photo(self, annotation: BfmAnnotation) -> np.ndarray:
         """(N, 3) float64 all vertices of the annotated face, px of the photo, and depth in px."""
-        told = self.parameters(annotation, self.model.n_identity, self.model.n_expression)
-        return project(told.pose, self.model.vertices(told.identity, told.expression))
+        face = self.parameters(annotation, self.model.n_identity, self.model.n_expression)
+        return project(face.pose, self.model.vertices(face.identity, face.expression))
 
 
 def _deviations(path: str | os.PathLike, name: str) -> np.ndarray:

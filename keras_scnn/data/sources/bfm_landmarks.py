@@ -23,13 +23,12 @@ from tqdm import tqdm
 from keras_scnn.data.sources.mat_files import IMAGE_SIZE, BfmAnnotation, read_bfm_annotation
 from keras_scnn.face_models.bfm import MICROMETER
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
-from keras_scnn.geometry.camera import compose, project, transform_camera
+from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 
 MIN_ANNOTATIONS = 400
-PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
 ARRAYS = ("mean", "identity_basis", "expression_basis")
 
 
@@ -131,34 +130,6 @@ def image_from_bfm(pose: np.ndarray) -> np.ndarray:
     # x counts from 1; y becomes 451 - y by the files' rule, and 1 less to count from 0.
     translation = np.stack([x - 1, IMAGE_SIZE - y, z], axis=-1)
     return compose(rotation_from_euler(pose[..., :3]), pose[..., 6], translation)
-
-
-def paper_parameters(
-    annotation: BfmAnnotation,
-    crop_from_image: np.ndarray | None = None,
-    crop_size: int = IMAGE_SIZE,
-) -> np.ndarray:
-    """The 62 parameters of the field's networks: pose 3x4 row by row, 40 identity, 10 expression.
-
-    They stay in their own convention (3DDFA: Zhu et al., "Face Alignment in Full Pose Range",
-    2019): micrometers, px that count from 1 with y up, so that ``y := crop_size + 1 - y`` turns it
-    down.
-
-    Args:
-        annotation: of one photo; 40 and 10 are its leading components.
-        crop_from_image: (2, 3) px, image frames; the photo itself if it is not given.
-        crop_size: side of the crop in px: 120 for the field's crops.
-
-    Returns:
-        (62,) float64, not whitened.
-    """
-    camera = image_from_bfm(annotation.pose)
-    if crop_from_image is not None:
-        camera = transform_camera(crop_from_image, camera)
-    camera[1] *= -1
-    camera[:2, 3] += [1, crop_size]
-    shape, expression = annotation.shape[:PAPER_IDENTITY], annotation.expression[:PAPER_EXPRESSION]
-    return np.concatenate([camera.reshape(-1), shape, expression])
 
 
 @dataclass(frozen=True, eq=False)

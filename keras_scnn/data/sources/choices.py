@@ -36,12 +36,12 @@ def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
 def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
     if args.basis is None or not args.basis.is_dir():
         return args.basis and BfmLandmarks.load(args.basis)
-    found = recover_from_folder(args.basis)
+    result = recover_from_folder(args.basis)
     print(
-        f"landmark basis from {found.n_annotations} annotations in {args.basis}: it misses them "
-        f"by {found.residual_px:.2g} px (root mean square), {found.worst_px:.2g} px at worst"
+        f"landmark basis from {result.n_annotations} annotations in {args.basis}: it misses them "
+        f"by {result.residual_px:.2g} px (root mean square), {result.worst_px:.2g} px at worst"
     )
-    return found.basis
+    return result.basis
 
 
 def _bfm(args: argparse.Namespace) -> FullBfm | None:

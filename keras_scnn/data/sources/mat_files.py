@@ -83,9 +83,9 @@ def read_mat(
 
 
 def _checked(path: Path, arrays: dict, name: str, shape: tuple, data_set: str) -> np.ndarray:
-    found = arrays[name].shape if name in arrays else "missing"
-    if found != shape:
-        raise ValueError(f"{path}: {name} is {found}; {data_set} has {shape}")
+    given = arrays[name].shape if name in arrays else "missing"
+    if given != shape:
+        raise ValueError(f"{path}: {name} is {given}; {data_set} has {shape}")
     if arrays[name].dtype.kind not in "iuf" or not np.isfinite(arrays[name]).all():
         raise ValueError(f"{path}: {name} must hold finite numbers")
     return arrays[name].astype(np.float64)

@@ -161,7 +161,7 @@ class PeopleFolder(PhotoSource):
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
         """The faces of each photo that may be the person's, best first; and who has none."""
-        found, left_out = {}, {}
+        candidates, left_out = {}, {}
         for start in range(0, len(names), CHUNK):
             images = {}
             for name in names[start : start + CHUNK]:
@@ -172,10 +172,10 @@ class PeopleFolder(PhotoSource):
             faces = self._loaded()[0](list(images.values()))
             for (name, image), rows in zip(images.items(), faces, strict=True):
                 try:
-                    found[name] = self._embedded(image, plausible_faces(rows, image.shape))
+                    candidates[name] = self._embedded(image, plausible_faces(rows, image.shape))
                 except ValueError as error:
                     left_out[name] = str(error)
-        return found, left_out
+        return candidates, left_out
 
     def _embedded(self, image: np.ndarray, faces: list[FoundFace]) -> list[Candidate]:
         teacher = self._loaded()[1]

@@ -35,16 +35,16 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .pts file beside each photo")
-    found = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
-    if found is None:
+    match = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
+    if match is None:
         raise ValueError(f"{path}: not a .pts file ('version: 1', 'n_points: 68', '{{', ..., '}}')")
     try:
-        numbers = np.array(found[2].split(), np.float64)
+        numbers = np.array(match[2].split(), np.float64)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if numbers.size != 2 * int(found[1]) or not np.isfinite(numbers).all():
+    if numbers.size != 2 * int(match[1]) or not np.isfinite(numbers).all():
         raise ValueError(
-            f"{path}: {numbers.size} numbers; {found[1]} points have 2 finite ones each"
+            f"{path}: {numbers.size} numbers; {match[1]} points have 2 finite ones each"
         )
     return numbers.reshape(-1, 2) - 1
 

@@ -72,11 +72,15 @@ def _read_face(folder: Path, name: str) -> np.ndarray:
         return points
     if mat.is_file():
         arrays = _read_mat(mat)
-        found = [a for key, a in arrays.items() if not key.startswith("_") and 68 in np.shape(a)]
-        found = [a for a in found if sorted(a.shape) in ([2, 68], [3, 68])]
-        if len(found) != 1:
-            raise ValueError(f"{mat}: {len(found)} arrays of the shape (68, 2 or 3); expected one")
-        return _points_last(mat, found[0])
+        candidates = [
+            a for key, a in arrays.items() if not key.startswith("_") and 68 in np.shape(a)
+        ]
+        candidates = [a for a in candidates if sorted(a.shape) in ([2, 68], [3, 68])]
+        if len(candidates) != 1:
+            raise ValueError(
+                f"{mat}: {len(candidates)} arrays of the shape (68, 2 or 3); expected one"
+            )
+        return _points_last(mat, candidates[0])
     raise FileNotFoundError(f"{pts}: no such file, and no {mat.name} either")
 
 

@@ -136,16 +136,16 @@ def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
         FileNotFoundError: there is no such folder, or it has none of the data sets.
     """
     folder = Path(folder)
-    found = [name for name in FOLDERS if (folder / name).is_dir()]
-    if not found:
+    folders = [name for name in FOLDERS if (folder / name).is_dir()]
+    if not folders:
         raise FileNotFoundError(
             f"{folder}: none of the folders of 300W-LP is there ({', '.join(FOLDERS)})"
         )
     names = []
-    for name in found:
+    for name in folders:
         files = (os.path.splitext(entry.name) for entry in os.scandir(folder / name))
         stems = sorted({stem for stem, suffix in files if suffix in (".jpg", ".mat")})
         names += [f"{name}/{stem}.jpg" for stem in stems]
     if not names:
-        raise FileNotFoundError(f"{folder}: no .jpg and .mat pairs in {', '.join(found)}")
+        raise FileNotFoundError(f"{folder}: no .jpg and .mat pairs in {', '.join(folders)}")
     return names

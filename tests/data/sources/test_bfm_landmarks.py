@@ -6,7 +6,6 @@ from annotated_faces import matlab_landmarks, random_basis, random_parameters
 from keras_scnn.data.sources.bfm_landmarks import (
     BfmLandmarks,
     image_from_bfm,
-    paper_parameters,
     recover_bfm_landmarks,
 )
 from keras_scnn.data.sources.mat_files import BfmAnnotation, image_landmarks, read_bfm_annotation
@@ -106,41 +105,6 @@ def test_files_and_arrays_of_another_kind_are_refused(tmp_path):
         image_from_bfm(np.zeros(6))
 
 
-def paper_decode(basis, vector, size) -> np.ndarray:
-    """3DDFA's own lines: vertex = p @ (u + w_shp @ alpha_shp + w_exp @ alpha_exp) + offset."""
-    p, offset = vector[:12].reshape(3, 4)[:, :3], vector[:12].reshape(3, 4)[:, 3:]
-    u = basis.mean.reshape(-1)
-    u = u + basis.identity_basis[..., :40].reshape(204, 40) @ vector[12:52]
-    u = u + basis.expression_basis[..., :10].reshape(204, 10) @ vector[52:]
-    vertex = p @ u.reshape(3, -1, order="F") + offset
-    vertex[1] = size + 1 - vertex[1]
-    return vertex.T - [1, 1, 0]
-
-
-def truncated(face: BfmAnnotation) -> tuple[np.ndarray, np.ndarray]:
-    shape, expression = face.shape.copy(), face.expression.copy()
-    shape[40:], expression[10:] = 0, 0
-    return shape, expression
-
-
-def test_the_papers_62_parameters_decode_as_in_the_papers_code():
-    basis, (face,) = random_basis(), annotated(random_basis(), 1)
-    expected = basis.decode(*truncated(face), face.pose)
-    vector = paper_parameters(face)
-    assert vector.shape == (62,)
-    np.testing.assert_allclose(paper_decode(basis, vector, 450), expected, atol=1e-9)
-
-
-def test_the_papers_62_parameters_of_a_crop_are_those_of_the_crop():
-    basis, (face,) = random_basis(), annotated(random_basis(), 1)
-    crop_from_image = np.array([[0.4, 0, -30.0], [0, 0.4, -22.0]])
-    vector = paper_parameters(face, crop_from_image, crop_size=120)
-    whole = basis.decode(*truncated(face), face.pose)
-    expected = whole * 0.4 + [-30, -22, vector[11] - 0.4 * face.pose[5]]
-    np.testing.assert_allclose(paper_decode(basis, vector, 120), expected, atol=1e-9)
-    assert vector[11] == pytest.approx(0.4 * face.pose[5])
-
-
 def test_the_published_basis_decodes_the_published_annotation(shared_data):
     basis = BfmLandmarks.load(shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz")
     paths = sorted((shared_data / "aflw2000-3d-dev").glob("*.mat"))
@@ -151,13 +115,3 @@ def test_the_published_basis_decodes_the_published_annotation(shared_data):
         np.testing.assert_allclose(decoded, points, atol=1e-3)
     with pytest.raises(ValueError, match="200 annotations with pt3d_68; 400 or more"):
         recover_bfm_landmarks(faces)
-
-
-def test_the_papers_parameters_are_those_that_a_public_network_predicts(shared_data):
-    """3DDFA_V2's 62 numbers decode by the same lines to the landmarks that came with them."""
-    basis = BfmLandmarks.load(shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz")
-    with np.load(shared_data / "aflw" / "labels.npz", allow_pickle=False) as file:
-        vectors, landmarks = file["teacher_bfm62"][:20], file["teacher_landmarks68"][:20]
-    for vector, expected in zip(vectors, landmarks, strict=True):
-        decoded = paper_decode(basis, vector, 120)
-        np.testing.assert_allclose(decoded[:, :2], expected[:, :2], atol=0.1)  # float16 file
