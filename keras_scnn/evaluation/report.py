@@ -84,6 +84,47 @@ ROWS: list[tuple[str, str, str]] = [
 """Path, label and unit of every number of a table, in its order."""
 
 
+SUMMARY: tuple[tuple[str, str, str], ...] = (
+    ("landmarks.mean_percent", "landmark error 2D, mean of bins", "%"),
+    ("landmarks_3d.mean_percent", "landmark error 3D, mean of bins", "%"),
+    ("pose.mean_degrees", "pose error", "°"),
+    ("shape.vertex_mm", "neutral shape, error", "mm"),
+    ("shape.relative", "neutral shape, error relative to the mean face", ""),
+    ("shape.explained_variance", "neutral shape, explained variance", ""),
+    ("shape_verification.accuracy_percent", "same person? by shape", "%"),
+    ("scaled_shape_verification.accuracy_percent", "same person? by scaled shape", "%"),
+    ("feature_verification.accuracy_percent", "same person? by feature", "%"),
+    ("shape_ratio", "distance within / between people, shape", ""),
+    ("feature_ratio", "distance within / between people, feature", ""),
+)
+"""Path, label and unit of the rows of ``summary_table``."""
+
+
+def summary_table(columns: dict[str, dict[str, float]]) -> str:
+    """The rows of ``SUMMARY`` as lines of text, a column for each of some networks or baselines.
+
+    Args:
+        columns: numbers by path (``bootstrap.numbers``) by the column's heading; a number that a
+            column lacks, or that is NaN, is left blank, and so is a row that all of them lack.
+    """
+    rows = [["", *columns]]
+    for path, label, unit in SUMMARY:
+        cells = [_short(numbers.get(path, math.nan), unit) for numbers in columns.values()]
+        if any(cells):
+            rows.append([label, *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    )
+
+
+def _short(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.1f} {unit}" if unit == "%" and value >= 20 else f"{value:.2f} {unit}".rstrip()
+
+
 def results_table(results: dict) -> str:
     """The results of ``evaluate`` as lines of text: notes first, then a number a line.
 

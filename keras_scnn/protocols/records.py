@@ -24,7 +24,7 @@ from keras_scnn.evaluation import (
     summarize_shapes,
     with_intervals,
 )
-from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.bootstrap import RESAMPLES, numbers, weighted_mean
 from keras_scnn.evaluation.shape import ShapeDistances
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -32,7 +32,7 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.protocols.identity import calibrate_judges, identity_judges, judged
+from keras_scnn.protocols.identity import KINDS, calibrate_judges, identity_judges, judged
 
 VERIFICATION_PAIRS = 4000
 CHUNK = 256
@@ -135,6 +135,30 @@ def evaluate_records(
         curves=curves | {"reliability": reliable},
         notes=_notes(records, resamples),
     )
+
+
+def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
+    """What one and the same answer for every photo, the mean of the training data, would reach.
+
+    Returns:
+        numbers by path in ``RecordResults``: landmark and pose errors of the mean parameters, the
+        shape error of the mean face, and chance where two photos are compared.
+    """
+    zeros = np.zeros((len(records), preset.layout.size), np.float32)
+    constant = Predictions(preset.face_model, preset.space.parameters(zeros), None)
+    true = FaceParameters.from_vector(records.parameters, preset.layout)
+    euler = euler_from_rotation(decompose(true.pose)[0])
+    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(constant.euler, euler)
+    errors = {
+        name: summarize_by_yaw(
+            normalized_mean_error(constant.landmarks, records.landmarks, dimensions=d), yaw
+        )
+        for name, d in (("landmarks", 2), ("landmarks_3d", 3))
+    }
+    shapes = _shapes(preset.face_model, np.zeros_like(true.identity), true.identity)
+    measured = {**errors, "pose": summarize_angles(angles, yaw), "shape": summarize_shapes(shapes)}
+    chance = {f"{kind}_verification.accuracy_percent": 50.0 for kind in KINDS}
+    return numbers(measured) | chance | {f"{kind}_ratio": 1.0 for kind in KINDS}
 
 
 def _errors(model, told: Predictions, true: FaceParameters, landmarks) -> dict[str, np.ndarray]:
