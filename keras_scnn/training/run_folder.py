@@ -212,7 +212,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         form = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
-        self._bar = tqdm(total=1.0, desc="training", bar_format=form)
+        start = self._budget.progress
+        self._bar = tqdm(total=1.0, initial=start, desc="training", bar_format=form)
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", np.nan))
