@@ -46,18 +46,26 @@ def _shape_rows(name: str, label: str) -> list[tuple[str, str, str]]:
 
 
 def _identity_rows(name: str, label: str) -> list[tuple[str, str, str]]:
-    told, found = f"{name}_verification", f"{name}_retrieval"
+    verify, retrieval = f"{name}_verification", f"{name}_retrieval"
     return [
         (f"{name}_ratio", f"intra / inter distance by {label}", ""),
-        (f"{told}.d_prime", f"d-prime by {label}", ""),
-        (f"{told}.accuracy_percent", f"verification by {label}, accuracy", "%"),
-        (f"{told}.auc", f"verification by {label}, AUC", ""),
-        (f"{told}.eer_percent", f"verification by {label}, EER", "%"),
-        (f"{told}.tar_percent_at_far_1e2", f"verification by {label}, TAR at FAR 1e-2", "%"),
-        (f"{told}.tar_percent_at_far_1e3", f"verification by {label}, TAR at FAR 1e-3", "%"),
-        (f"{found}.rank1_percent", f"retrieval by {label}, rank 1", "%"),
-        (f"{found}.rank5_percent", f"retrieval by {label}, rank 5", "%"),
-        (f"{found}.mean_reciprocal_rank", f"retrieval by {label}, mean reciprocal rank", ""),
+        (f"{verify}.d_prime", f"d-prime by {label}", ""),
+        (f"{verify}.accuracy_percent", f"verification by {label}, accuracy", "%"),
+        (f"{verify}.auc", f"verification by {label}, AUC", ""),
+        (f"{verify}.eer_percent", f"verification by {label}, EER", "%"),
+        (
+            f"{verify}.tar_percent_at_far_1e2",
+            f"verification by {label}, TAR at FAR 1e-2",
+            "%",
+        ),
+        (
+            f"{verify}.tar_percent_at_far_1e3",
+            f"verification by {label}, TAR at FAR 1e-3",
+            "%",
+        ),
+        (f"{retrieval}.rank1_percent", f"retrieval by {label}, rank 1", "%"),
+        (f"{retrieval}.rank5_percent", f"retrieval by {label}, rank 5", "%"),
+        (f"{retrieval}.mean_reciprocal_rank", f"retrieval by {label}, mean reciprocal rank", ""),
     ]
 
 
@@ -142,11 +150,11 @@ def results_table(results: dict) -> str:
 
 def table_rows(results: dict) -> list[tuple[str, str]]:
     """Name and value of each row of the table; what was not measured is not in it."""
-    found, intervals = numbers(results), results.get("intervals", {})
+    values, intervals = numbers(results), results.get("intervals", {})
     return [
-        (label, f"{_with_unit(found[path], unit)}{_interval(intervals.get(path))}{count}")
+        (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path))}{count}")
         for path, label, unit in ROWS
-        if not math.isnan(found.get(path, math.nan))
+        if not math.isnan(values.get(path, math.nan))
         for count in [_count(results, path)]
     ]
 

@@ -102,15 +102,15 @@ def evaluate_records(
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     check_records(preset, records)
-    told = predict(preset, np.asarray(records.images))
+    predicted = predict(preset, np.asarray(records.images))
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     euler = euler_from_rotation(decompose(true.pose)[0])
-    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(told.euler, euler)
-    errors = _errors(preset.face_model, told, true, records.landmarks)
-    shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
+    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
+    errors = _errors(preset.face_model, predicted, true, records.landmarks)
+    shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
     pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
     judges = identity_judges(
-        preset, told.parameters.identity, told.features, pairs, records.identity
+        preset, predicted.parameters.identity, predicted.features, pairs, records.identity
     )
     calibration, reliable = calibrate_judges(judges, pairs, records.identity)
 
@@ -125,11 +125,11 @@ def evaluate_records(
             **judged(judges, weights),
         }
 
-    found, intervals = with_intervals(summary, records.identity, resamples, seed)
+    summarized, intervals = with_intervals(summary, records.identity, resamples, seed)
     curves = {name: part.round(4).tolist() for name, part in errors.items()}
     curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in judges.items()}}
     return RecordResults(
-        **found,
+        **summarized,
         calibration=calibration,
         intervals=intervals,
         curves=curves | {"reliability": reliable},
@@ -161,18 +161,20 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
     return numbers(measured) | chance | {f"{kind}_ratio": 1.0 for kind in KINDS}
 
 
-def _errors(model, told: Predictions, true: FaceParameters, landmarks) -> dict[str, np.ndarray]:
+def _errors(
+    model, predicted: Predictions, true: FaceParameters, landmarks
+) -> dict[str, np.ndarray]:
     """Percent of the landmark box, (M,) each."""
-    found = {
-        f"error_{d}d": normalized_mean_error(told.landmarks, landmarks, dimensions=d)
+    errors = {
+        f"error_{d}d": normalized_mean_error(predicted.landmarks, landmarks, dimensions=d)
         for d in (2, 3)
     }
     dense = {2: [], 3: []}
     for part in _chunks(len(landmarks)):
-        ours, theirs = (_posed(model, p, part) for p in (told.parameters, true))
-        for d, errors in dense.items():
-            errors.append(normalized_mean_error(ours, theirs, d, box_points=landmarks[part]))
-    return found | {f"dense_{d}d": np.concatenate(errors) for d, errors in dense.items()}
+        ours, theirs = (_posed(model, p, part) for p in (predicted.parameters, true))
+        for d, distances in dense.items():
+            distances.append(normalized_mean_error(ours, theirs, d, box_points=landmarks[part]))
+    return errors | {f"dense_{d}d": np.concatenate(parts) for d, parts in dense.items()}
 
 
 def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np.ndarray:
@@ -182,12 +184,12 @@ def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np
 
 def _shapes(model: MorphableModel, ours: np.ndarray, theirs: np.ndarray) -> ShapeDistances:
     """By chunks: the vertices of all faces would not fit into the memory."""
-    found = [
+    chunks = [
         shape_distances(model.vertices(ours[part]), model.vertices(theirs[part]), model.mean)
         for part in _chunks(len(ours))
     ]
     names = [f.name for f in dataclasses.fields(ShapeDistances)]
-    return ShapeDistances(**{n: np.concatenate([getattr(f, n) for f in found]) for n in names})
+    return ShapeDistances(**{n: np.concatenate([getattr(c, n) for c in chunks]) for n in names})
 
 
 def _chunks(count: int) -> list[slice]:
