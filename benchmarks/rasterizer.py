@@ -1,30 +1,42 @@
-"""Faces rendered per second at 120 px on one thread, with and without computing the shapes.
+"""Faces drawn per second on one thread: the rasterizer alone, and the whole rendering of people.
+
+The first line is the yardstick, in faces per second; the others are shares of it, since machines
+differ: with the shapes computed, whole photos of people (texture, shape, cameras, background,
+light, noise) with two and with eight photos of each, and on two threads.
 
 python benchmarks/rasterizer.py
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from keras_scnn.data.synthesis.rendered_people import (
+    SUPERSAMPLE,
+    SyntheticConfig,
+    one_thread_each,
+    render_person,
+)
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 
-SIZE, FACES = 120, 64
+SIZE, FACES, ROUNDS = 80, 64, 7
 
 
 def main() -> None:
     model, rng = MorphableModel.open_face(), np.random.default_rng(0)
     identity = rng.normal(size=(FACES, model.n_identity))
     expression = rng.uniform(0, 0.3, (FACES, model.n_expression))
+    side = SUPERSAMPLE * SIZE
     rotation = rotation_from_euler(rng.uniform(-0.7, 0.7, (FACES, 3)))
-    center = np.tile([SIZE / 2, SIZE / 2, 0.0], (FACES, 1))
-    camera = compose(rotation, np.full(FACES, 0.55), center)
-    texture, light = rng.uniform(100, 200, (128, 128, 3)), np.zeros((9, 3))
+    center = np.tile([side / 2, side / 2, 0.0], (FACES, 1))
+    camera = compose(rotation, np.full(FACES, 0.55 * side / 120), center)
+    texture, light = rng.uniform(100, 200, (side, side, 3)), np.zeros((9, 3))
     light[0] = 3
-    background = np.zeros((SIZE, SIZE, 3))
+    background = np.zeros((side, side, 3))
 
     def draw(points):
         for face in points:
@@ -33,15 +45,33 @@ def main() -> None:
     def shape():
         return project(camera, model.vertices(identity, expression))
 
+    def people(photos, workers=1):
+        config = SyntheticConfig(people=FACES // photos, photos=photos, size=SIZE)
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(render_person, [config] * config.people, range(config.people)))
+
     points = shape()
-    draw(points[:2])  # compiles
-    for name, work in (("render", lambda: draw(points)), ("shape + render", lambda: draw(shape()))):
-        rounds = []
-        for _ in range(7):
-            start = time.perf_counter()
-            work()
-            rounds.append(FACES / (time.perf_counter() - start))
-        print(f"{name}: {np.median(rounds):.0f} faces/s (median of 7 rounds of {FACES})")
+    with one_thread_each():
+        yardstick = throughput(lambda: draw(points))
+        print(f"rasterizer, {side} px: {yardstick:.0f} faces/s (median of {ROUNDS} rounds)")
+        for name, work in (
+            ("with the shapes", lambda: draw(shape())),
+            (f"whole photos of {SIZE} px, 8 of each person", lambda: people(8)),
+            ("whole photos, 2 of each person", lambda: people(2)),
+            ("whole photos, 2 of each person, two threads", lambda: people(2, 2)),
+        ):
+            print(f"{name}: {throughput(work) / yardstick:.2f} times as many")
+
+
+def throughput(work) -> float:
+    """Faces per second of something that draws ``FACES`` of them."""
+    work()  # compiles
+    rounds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        rounds.append(FACES / (time.perf_counter() - start))
+    return float(np.median(rounds))
 
 
 if __name__ == "__main__":

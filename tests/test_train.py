@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import split_people
+from keras_scnn.data.records import load_records, split_people
+from keras_scnn.geometry.camera import project
 from keras_scnn.models import load_preset
-from keras_scnn.parameters import ParameterLayout
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.protocols.records import baseline
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.run import train
@@ -63,6 +65,38 @@ def test_the_default_network_goes_on_from_the_default_start(tmp_path, cache):
         for one in (tmp_path, config.start)
     ]
     np.testing.assert_allclose(*kernels, atol=1e-3)  # half precision
+
+
+def test_a_run_prints_a_short_table_and_writes_the_long_one(tmp_path, run, cache, capsys):
+    folder = shutil.copytree(run[0], tmp_path / "again")
+    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
+    lines = capsys.readouterr().out.splitlines()
+    assert "training ended: 2 of 2 batches" in lines[0]
+    heading = next(i for i, line in enumerate(lines) if "before training" in line)
+    rows = [line for line in lines[heading + 1 :] if "  " in line]
+    assert 8 <= len(rows) <= 12
+    (shape,) = (line.split() for line in rows if line.startswith("neutral shape, error  "))
+    before = json.loads((folder / "before.json").read_text())
+    assert float(shape[3]) == pytest.approx(before["shape.vertex_mm"], abs=0.006)
+    assert float(shape[5]) == pytest.approx(results.shape.vertex_mm, abs=0.006)
+    assert float(shape[7]) == pytest.approx(results.shape.mean_face_mm, abs=0.006)
+    assert "retrieval by shape, rank 1" in (folder / "results.txt").read_text()
+    assert not any("retrieval" in line for line in lines)
+
+
+def test_the_baseline_is_one_answer_for_every_photo(run, cache):
+    """Its landmark error is that of the mean parameters' landmarks, computed here anew."""
+    preset = load_preset(run[0])
+    (records,) = (load_records(folder) for folder in cache.iterdir())
+    numbers = baseline(preset, records)
+    mean = FaceParameters.from_vector(preset.space.whitening.mean[None], preset.layout)
+    points = project(mean.pose, preset.face_model.landmarks(mean.identity, mean.expression))
+    distance = np.linalg.norm(points[..., :2] - records.landmarks[..., :2], axis=-1).mean(axis=-1)
+    box = np.ptp(records.landmarks[..., :2], axis=1).prod(axis=-1)
+    expected = 100 * (distance / np.sqrt(box)).mean()
+    assert numbers["landmarks.faces_percent"] == pytest.approx(expected, rel=1e-4)
+    assert numbers["shape.relative"] == pytest.approx(1)
+    assert numbers["shape.explained_variance"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_run_folder_has_curves_logs_and_plots(run):

@@ -11,6 +11,8 @@ import numpy as np
 from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler
+from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
 from keras_scnn.parameters import Whitening
 
 if TYPE_CHECKING:
@@ -65,6 +67,25 @@ def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
     return {name: known[name] for name in names}
 
 
+def fresh_pair_dataset(
+    people: SyntheticConfig, whitening: Whitening, p_same: float = 0.4, first_step: int = 0
+) -> tf.data.Dataset:
+    """The same of pairs of people who are rendered for one batch alone, each photo in one pair.
+
+    Args:
+        people: of one step, with two photos each.
+        whitening: of the parameters.
+        p_same: probability that a pair shows one person.
+        first_step: as ``pair_dataset``.
+    """
+    sampler = EachPhotoOnce(p_same, people.seed)
+
+    def make(step: int) -> Batch:
+        return pair_batch(fresh_records(people, step), whitening, sampler, step, people.people)
+
+    return as_dataset(make, first_step)
+
+
 def group_dataset(
     records: FaceRecords,
     whitening: Whitening,
@@ -77,8 +98,25 @@ def group_dataset(
     return as_dataset(make, first_step)
 
 
+def fresh_group_dataset(
+    people: SyntheticConfig, whitening: Whitening, first_step: int = 0
+) -> tf.data.Dataset:
+    """Groups of people who are rendered for one batch alone, all photos of each."""
+
+    def make(step: int) -> Batch:
+        records = fresh_records(people, step)
+        sampler = GroupSampler(records.identity, people.people, people.photos, seed=people.seed)
+        return group_batch(records, whitening, sampler, step)
+
+    return as_dataset(make, first_step)
+
+
 def pair_batch(
-    records: FaceRecords, whitening: Whitening, sampler: PairSampler, step: int, batch_size: int
+    records: FaceRecords,
+    whitening: Whitening,
+    sampler: PairSampler | EachPhotoOnce,
+    step: int,
+    batch_size: int,
 ) -> Batch:
     """One batch, in the names of ``build_siamese``.
 

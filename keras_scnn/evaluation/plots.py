@@ -12,7 +12,7 @@ from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
 
 YAW_STEP_DEGREES = 10.0
-LEAST_FACES = 3
+MIN_FACES = 3
 
 
 def cumulative_error(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def error_against_yaw(
     rows = []
     for middle in np.unique(place):
         part = errors[place == middle]
-        if len(part) < LEAST_FACES:
+        if len(part) < MIN_FACES:
             continue
         rng = np.random.default_rng(seed)
         ends = bootstrap((part,), np.mean, n_resamples=999, method="percentile", rng=rng)
@@ -60,7 +60,7 @@ DARK, LIGHT, SECOND = "#1f4e79", "#b8c4d0", "#c55a11"
 ERRORS = {"error_2d": ("2D", DARK), "error_3d": ("3D", SECOND)}
 KINDS = {"shape": DARK, "scaled_shape": "#7a5ba6", "feature": SECOND}
 PROBABILITIES = KINDS | {"both": "#5a8f29"}
-LEAST_FAR = 1e-3
+MIN_FAR = 1e-3
 
 
 def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
@@ -111,13 +111,13 @@ def _label(kind: str) -> str:
 
 
 def _known(results: dict, bars: dict[str, str]) -> dict[str, str]:
-    found = numbers(results)
-    return {label: path for label, path in bars.items() if not np.isnan(found.get(path, np.nan))}
+    values = numbers(results)
+    return {label: path for label, path in bars.items() if not np.isnan(values.get(path, np.nan))}
 
 
 def _draw_bars(axis, results: dict, bars: dict[str, str]) -> None:
-    found, intervals = numbers(results), results.get("intervals", {})
-    values = np.array([found[path] for path in bars.values()])
+    numbers_by_path, intervals = numbers(results), results.get("intervals", {})
+    values = np.array([numbers_by_path[path] for path in bars.values()])
     ends = np.array([intervals.get(path, (np.nan, np.nan)) for path in bars.values()])
     reach = np.abs(np.nan_to_num(ends - values[:, None])).T
     colors = [LIGHT if "mean face" in label or "own" in label else DARK for label in bars]
@@ -157,13 +157,16 @@ def _draw_cumulative(axis, curves: dict) -> None:
         error, share = cumulative_error(np.array(curves[name]))
         axis.step(error, 100 * share, where="post", color=color, label=label)
     axis.set(
-        xlim=(0, _most(curves)), ylim=(0, 100), xlabel="error, % of the box", ylabel="faces, %"
+        xlim=(0, _limit(curves)),
+        ylim=(0, 100),
+        xlabel="error, % of the box",
+        ylabel="faces, %",
     )
     axis.set_title("cumulative error", fontsize=10)
     axis.grid(alpha=0.3)
 
 
-def _most(curves: dict) -> float:
+def _limit(curves: dict) -> float:
     """Where the axes of errors end: a few failures must not squeeze the rest."""
     return max(1.2 * np.percentile(curves["error_3d"], 98), 0.1)
 
@@ -178,18 +181,18 @@ def _draw_yaw(axis, curves: dict) -> None:
         axis.plot(middle, mean, color=color, marker="o", markersize=3, label=f"{label}, mean")
         axis.fill_between(middle, low, high, color=color, alpha=0.2, linewidth=0)
     axis.set(xlim=(-100, 100), xlabel="yaw, degrees", ylabel="error, % of the box")
-    axis.set_ylim(0, _most(curves))
+    axis.set_ylim(0, _limit(curves))
     axis.set_title("error against yaw (dots: 2D, a face each)", fontsize=10)
 
 
 def _draw_roc(axis, curves: dict) -> None:
     for kind, roc in curves["roc"].items():
-        far = np.maximum(roc["far"], LEAST_FAR / 10)
+        far = np.maximum(roc["far"], MIN_FAR / 10)
         axis.plot(far, 100 * np.array(roc["tar"]), color=KINDS[kind], label=f"by {_label(kind)}")
-    chance = np.geomspace(LEAST_FAR, 1, 100)
+    chance = np.geomspace(MIN_FAR, 1, 100)
     axis.plot(chance, 100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
     axis.set_xscale("log")
-    axis.set(xlim=(LEAST_FAR, 1), ylim=(0, 100))
+    axis.set(xlim=(MIN_FAR, 1), ylim=(0, 100))
     axis.set(xlabel="pairs of two people accepted", ylabel="pairs of one person accepted, %")
     axis.set_title("ROC", fontsize=10)
     axis.grid(alpha=0.3)
@@ -201,7 +204,7 @@ def _draw_reliability(axis, curves: dict) -> None:
         axis.plot(curve["told"], curve["found"], color=PROBABILITIES[kind], label=f"by {kind}")
         axis.scatter(curve["told"], curve["found"], sizes, PROBABILITIES[kind], linewidths=0)
     axis.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="perfect")
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability told", ylabel="pairs of one person")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="pairs of one person")
     axis.set_title("reliability on people held out", fontsize=10)
     axis.grid(alpha=0.3)
 
@@ -243,19 +246,19 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
 
 
 def plot_variants(
-    found: dict[str, dict], measures: dict[str, str], path: str | os.PathLike
+    variants: dict[str, dict], measures: dict[str, str], path: str | os.PathLike
 ) -> None:
     """Draw each measure of several variants, with its interval, into a picture file.
 
     Args:
-        found: 'mean', 'low' and 'high' by measure by variant.
+        variants: 'mean', 'low' and 'high' by measure by variant.
         measures: titles of the measures; those that any variant has are drawn.
         path: the picture.
     """
-    drawn = [name for name in measures if any(name in part for part in found.values())]
+    drawn = [name for name in measures if any(name in part for part in variants.values())]
     figure, axes = _figure(len(drawn), "", width=2.6)
     for axis, name in zip(axes, drawn, strict=True):
-        having = {variant: part[name] for variant, part in found.items() if name in part}
+        having = {variant: part[name] for variant, part in variants.items() if name in part}
         mean, low, high = (
             np.array([one[key] for one in having.values()]) for key in ("mean", "low", "high")
         )

@@ -46,18 +46,26 @@ def _shape_rows(name: str, label: str) -> list[tuple[str, str, str]]:
 
 
 def _identity_rows(name: str, label: str) -> list[tuple[str, str, str]]:
-    told, found = f"{name}_verification", f"{name}_retrieval"
+    verify, retrieval = f"{name}_verification", f"{name}_retrieval"
     return [
         (f"{name}_ratio", f"intra / inter distance by {label}", ""),
-        (f"{told}.d_prime", f"d-prime by {label}", ""),
-        (f"{told}.accuracy_percent", f"verification by {label}, accuracy", "%"),
-        (f"{told}.auc", f"verification by {label}, AUC", ""),
-        (f"{told}.eer_percent", f"verification by {label}, EER", "%"),
-        (f"{told}.tar_percent_at_far_1e2", f"verification by {label}, TAR at FAR 1e-2", "%"),
-        (f"{told}.tar_percent_at_far_1e3", f"verification by {label}, TAR at FAR 1e-3", "%"),
-        (f"{found}.rank1_percent", f"retrieval by {label}, rank 1", "%"),
-        (f"{found}.rank5_percent", f"retrieval by {label}, rank 5", "%"),
-        (f"{found}.mean_reciprocal_rank", f"retrieval by {label}, mean reciprocal rank", ""),
+        (f"{verify}.d_prime", f"d-prime by {label}", ""),
+        (f"{verify}.accuracy_percent", f"verification by {label}, accuracy", "%"),
+        (f"{verify}.auc", f"verification by {label}, AUC", ""),
+        (f"{verify}.eer_percent", f"verification by {label}, EER", "%"),
+        (
+            f"{verify}.tar_percent_at_far_1e2",
+            f"verification by {label}, TAR at FAR 1e-2",
+            "%",
+        ),
+        (
+            f"{verify}.tar_percent_at_far_1e3",
+            f"verification by {label}, TAR at FAR 1e-3",
+            "%",
+        ),
+        (f"{retrieval}.rank1_percent", f"retrieval by {label}, rank 1", "%"),
+        (f"{retrieval}.rank5_percent", f"retrieval by {label}, rank 5", "%"),
+        (f"{retrieval}.mean_reciprocal_rank", f"retrieval by {label}, mean reciprocal rank", ""),
     ]
 
 
@@ -84,6 +92,47 @@ ROWS: list[tuple[str, str, str]] = [
 """Path, label and unit of every number of a table, in its order."""
 
 
+SUMMARY: tuple[tuple[str, str, str], ...] = (
+    ("landmarks.mean_percent", "landmark error 2D, mean of bins", "%"),
+    ("landmarks_3d.mean_percent", "landmark error 3D, mean of bins", "%"),
+    ("pose.mean_degrees", "pose error", "°"),
+    ("shape.vertex_mm", "neutral shape, error", "mm"),
+    ("shape.relative", "neutral shape, error relative to the mean face", ""),
+    ("shape.explained_variance", "neutral shape, explained variance", ""),
+    ("shape_verification.accuracy_percent", "same person? by shape", "%"),
+    ("scaled_shape_verification.accuracy_percent", "same person? by scaled shape", "%"),
+    ("feature_verification.accuracy_percent", "same person? by feature", "%"),
+    ("shape_ratio", "distance within / between people, shape", ""),
+    ("feature_ratio", "distance within / between people, feature", ""),
+)
+"""Path, label and unit of the rows of ``summary_table``."""
+
+
+def summary_table(columns: dict[str, dict[str, float]]) -> str:
+    """The rows of ``SUMMARY`` as lines of text, a column for each of some networks or baselines.
+
+    Args:
+        columns: numbers by path (``bootstrap.numbers``) by the column's heading; a number that a
+            column lacks, or that is NaN, is left blank, and so is a row that all of them lack.
+    """
+    rows = [["", *columns]]
+    for path, label, unit in SUMMARY:
+        cells = [_short(numbers.get(path, math.nan), unit) for numbers in columns.values()]
+        if any(cells):
+            rows.append([label, *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    )
+
+
+def _short(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.1f} {unit}" if unit == "%" and value >= 20 else f"{value:.2f} {unit}".rstrip()
+
+
 def results_table(results: dict) -> str:
     """The results of ``evaluate`` as lines of text: notes first, then a number a line.
 
@@ -101,11 +150,11 @@ def results_table(results: dict) -> str:
 
 def table_rows(results: dict) -> list[tuple[str, str]]:
     """Name and value of each row of the table; what was not measured is not in it."""
-    found, intervals = numbers(results), results.get("intervals", {})
+    values, intervals = numbers(results), results.get("intervals", {})
     return [
-        (label, f"{_with_unit(found[path], unit)}{_interval(intervals.get(path))}{count}")
+        (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path))}{count}")
         for path, label, unit in ROWS
-        if not math.isnan(found.get(path, math.nan))
+        if not math.isnan(values.get(path, math.nan))
         for count in [_count(results, path)]
     ]
 

@@ -70,36 +70,45 @@ def rasterize(
     return buffers
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def fill(vertices, triangles, cull, depth, nearest, barycentric):
     """The loop behind ``rasterize``, for other compiled loops to call."""
     height, width = depth.shape
     for t in range(triangles.shape[0]):
-        i, j, k = triangles[t]
+        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, y0 = vertices[i, 0], vertices[i, 1]
         x1, y1 = vertices[j, 0], vertices[j, 1]
         x2, y2 = vertices[k, 0], vertices[k, 1]
         area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
         if area == 0 or (cull and area > 0):  # y points down: front faces turn the other way
             continue
-        # The signs make all three edge functions positive inside, front or back.
-        sign = np.float32(1.0 if area > 0 else -1.0)
         left = max(int(np.ceil(min(x0, x1, x2))), 0)
         right = min(int(np.floor(max(x0, x1, x2))), width - 1)
         top = max(int(np.ceil(min(y0, y1, y2))), 0)
         bottom = min(int(np.floor(max(y0, y1, y2))), height - 1)
+        if left > right or top > bottom:  # between the pixels' centers
+            continue
+        # The signs make all three edge functions positive inside, front or back.
+        sign = 1.0 if area > 0 else -1.0
+        ax, ay, adx, ady, asign = _edge(x1, y1, x2, y2, sign)
+        bx, by, bdx, bdy, bsign = _edge(x2, y2, x0, y0, sign)
+        cx, cy, cdx, cdy, csign = _edge(x0, y0, x1, y1, sign)
+        z0, z1, z2 = vertices[i, 2], vertices[j, 2], vertices[k, 2]
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
-                a = _edge(x1, y1, x2, y2, x, y, sign)
-                b = _edge(x2, y2, x0, y0, x, y, sign)
-                c = _edge(x0, y0, x1, y1, x, y, sign)
+                a = asign * (adx * (y - ay) - ady * (x - ax))
+                b = bsign * (bdx * (y - by) - bdy * (x - bx))
+                c = csign * (cdx * (y - cy) - cdy * (x - cx))
                 if a < 0 or b < 0 or c < 0:
+                    continue
+                # A center on an edge is the neighbor's where the edge was turned around.
+                if (a == 0 and asign < 0) or (b == 0 and bsign < 0) or (c == 0 and csign < 0):
                     continue
                 total = a + b + c
                 if total == 0:
                     continue
                 a, b, c = a / total, b / total, c / total
-                z = a * vertices[i, 2] + b * vertices[j, 2] + c * vertices[k, 2]
+                z = np.float32(a * z0 + b * z1 + c * z2)
                 if z > depth[y, x]:
                     depth[y, x], nearest[y, x] = z, t
                     barycentric[y, x, 0] = a
@@ -108,19 +117,15 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
 
 
 @njit(inline="always")
-def _edge(xa, ya, xb, yb, x, y, sign):
-    """Twice the signed area of (a, b, pixel), positive inside; -1 on an edge of the neighbor's.
+def _edge(xa, ya, xb, yb, sign):
+    """Start, direction and sign of an edge function: twice the signed area of (a, b, pixel).
 
-    Both triangles of an edge compute it from the same end, so they agree on which side of the
-    edge a pixel is to the last bit.
+    ``sign * (dx * (y - start_y) - dy * (x - start_x))`` is positive inside. Both triangles of an
+    edge compute it from the same end, so they agree to the last bit on which side a pixel is.
     """
-    flip = xa > xb or (xa == xb and ya > yb)
-    if flip:
+    if xa > xb or (xa == xb and ya > yb):
         xa, ya, xb, yb, sign = xb, yb, xa, ya, -sign
-    value = sign * ((xb - xa) * (y - ya) - (yb - ya) * (x - xa))
-    if value == 0 and sign < 0:
-        return np.float32(-1.0)
-    return value
+    return xa, ya, np.float64(xb - xa), np.float64(yb - ya), sign
 
 
 def interpolate(

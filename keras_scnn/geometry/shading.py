@@ -76,7 +76,7 @@ def render(
     vertices = np.ascontiguousarray(vertices, np.float32)
     triangles = np.ascontiguousarray(triangles, np.int32)
     normals = vertex_normals(vertices * np.float32([1, -1, 1]), triangles)
-    irradiance = shade(normals, light).astype(np.float32)
+    irradiance = np.ascontiguousarray(shade(normals, np.float32(light)))
     image = np.array(background, np.float32)
     height, width = image.shape[:2]
     depth = np.full((height, width), -np.inf, np.float32)
@@ -88,7 +88,7 @@ def render(
     return np.clip(image, 0, 255).astype(np.uint8), nearest >= 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _paint(image, nearest, barycentric, triangles, uv, texture, irradiance):
     height, width = nearest.shape
     rows, columns = texture.shape[0] - 1, texture.shape[1] - 1
@@ -96,8 +96,9 @@ def _paint(image, nearest, barycentric, triangles, uv, texture, irradiance):
         for x in range(width):
             if nearest[y, x] < 0:
                 continue
-            i, j, k = triangles[nearest[y, x]]
-            a, b, c = barycentric[y, x]
+            t = nearest[y, x]
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            a, b, c = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
             u = (a * uv[i, 0] + b * uv[j, 0] + c * uv[k, 0]) * columns
             v = (1 - (a * uv[i, 1] + b * uv[j, 1] + c * uv[k, 1])) * rows
             m = min(max(int(u), 0), columns - 1)

@@ -32,7 +32,11 @@ Results = PhotoResults | RecordResults | PeopleResults
 
 
 def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
-    """Write ``stem.json``, ``stem.png`` and ``stem-curves.png``, and return the table as text."""
+    """Write the results as ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``.
+
+    Returns:
+        the table that the .txt file holds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     named = asdict(results)
     with atomic_path(folder / f"{stem}.json") as temporary:
@@ -40,7 +44,10 @@ def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
     for name, plot in ((stem, plot_results), (f"{stem}-curves", plot_details)):
         with atomic_path(folder / f"{name}.png") as temporary:
             plot(named, temporary, title)
-    return results_table(named)
+    table = results_table(named)
+    with atomic_path(folder / f"{stem}.txt") as temporary:
+        temporary.write_text(table + "\n")
+    return table
 
 
 def _without_nan(value):

@@ -24,7 +24,7 @@ from keras_scnn.evaluation import (
     summarize_shapes,
     with_intervals,
 )
-from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.bootstrap import RESAMPLES, numbers, weighted_mean
 from keras_scnn.evaluation.shape import ShapeDistances
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -33,6 +33,7 @@ from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.protocols.identity import (
+    KINDS,
     calibrate_evaluators,
     identity_evaluators,
     identity_results,
@@ -106,15 +107,15 @@ def evaluate_records(
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     check_records(preset, records)
-    told = predict(preset, np.asarray(records.images))
+    predicted = predict(preset, np.asarray(records.images))
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     euler = euler_from_rotation(decompose(true.pose)[0])
-    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(told.euler, euler)
-    errors = _errors(preset.face_model, told, true, records.landmarks)
-    shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
+    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
+    errors = _errors(preset.face_model, predicted, true, records.landmarks)
+    shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
     pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
     evaluators = identity_evaluators(
-        preset, told.parameters.identity, told.features, pairs, records.identity
+        preset, predicted.parameters.identity, predicted.features, pairs, records.identity
     )
     calibration, reliable = calibrate_evaluators(evaluators, pairs, records.identity)
 
@@ -129,11 +130,11 @@ def evaluate_records(
             **identity_results(evaluators, weights),
         }
 
-    found, intervals = with_intervals(summary, records.identity, resamples, seed)
+    summarized, intervals = with_intervals(summary, records.identity, resamples, seed)
     curves = {name: part.round(4).tolist() for name, part in errors.items()}
     curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in evaluators.items()}}
     return RecordResults(
-        **found,
+        **summarized,
         calibration=calibration,
         intervals=intervals,
         curves=curves | {"reliability": reliable},
@@ -141,18 +142,44 @@ def evaluate_records(
     )
 
 
-def _errors(model, told: Predictions, true: FaceParameters, landmarks) -> dict[str, np.ndarray]:
+def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
+    """What one and the same answer for every photo, the mean of the training data, would reach.
+
+    Returns:
+        numbers by path in ``RecordResults``: landmark and pose errors of the mean parameters, the
+        shape error of the mean face, and chance where two photos are compared.
+    """
+    zeros = np.zeros((len(records), preset.layout.size), np.float32)
+    constant = Predictions(preset.face_model, preset.space.parameters(zeros), None)
+    true = FaceParameters.from_vector(records.parameters, preset.layout)
+    euler = euler_from_rotation(decompose(true.pose)[0])
+    yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(constant.euler, euler)
+    errors = {
+        name: summarize_by_yaw(
+            normalized_mean_error(constant.landmarks, records.landmarks, dimensions=d), yaw
+        )
+        for name, d in (("landmarks", 2), ("landmarks_3d", 3))
+    }
+    shapes = _shapes(preset.face_model, np.zeros_like(true.identity), true.identity)
+    measured = {**errors, "pose": summarize_angles(angles, yaw), "shape": summarize_shapes(shapes)}
+    chance = {f"{kind}_verification.accuracy_percent": 50.0 for kind in KINDS}
+    return numbers(measured) | chance | {f"{kind}_ratio": 1.0 for kind in KINDS}
+
+
+def _errors(
+    model, predicted: Predictions, true: FaceParameters, landmarks
+) -> dict[str, np.ndarray]:
     """Percent of the landmark box, (M,) each."""
-    found = {
-        f"error_{d}d": normalized_mean_error(told.landmarks, landmarks, dimensions=d)
+    errors = {
+        f"error_{d}d": normalized_mean_error(predicted.landmarks, landmarks, dimensions=d)
         for d in (2, 3)
     }
     dense = {2: [], 3: []}
     for part in _chunks(len(landmarks)):
-        ours, theirs = (_posed(model, p, part) for p in (told.parameters, true))
-        for d, errors in dense.items():
-            errors.append(normalized_mean_error(ours, theirs, d, box_points=landmarks[part]))
-    return found | {f"dense_{d}d": np.concatenate(errors) for d, errors in dense.items()}
+        ours, theirs = (_posed(model, p, part) for p in (predicted.parameters, true))
+        for d, distances in dense.items():
+            distances.append(normalized_mean_error(ours, theirs, d, box_points=landmarks[part]))
+    return errors | {f"dense_{d}d": np.concatenate(parts) for d, parts in dense.items()}
 
 
 def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np.ndarray:
@@ -162,12 +189,12 @@ def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np
 
 def _shapes(model: MorphableModel, ours: np.ndarray, theirs: np.ndarray) -> ShapeDistances:
     """By chunks: the vertices of all faces would not fit into the memory."""
-    found = [
+    chunks = [
         shape_distances(model.vertices(ours[part]), model.vertices(theirs[part]), model.mean)
         for part in _chunks(len(ours))
     ]
     names = [f.name for f in dataclasses.fields(ShapeDistances)]
-    return ShapeDistances(**{n: np.concatenate([getattr(f, n) for f in found]) for n in names})
+    return ShapeDistances(**{n: np.concatenate([getattr(c, n) for c in chunks]) for n in names})
 
 
 def _chunks(count: int) -> list[slice]:

@@ -34,7 +34,8 @@ class TrainConfig:
     data: str = _option("", "face records, folders with commas; none renders synthetic people")
     data_weights: str = _option("", "how often each folder is drawn from; by its people if empty")
     cache: str = _option("runs/data", "where rendered records are kept")
-    people: int = _option(900, "synthetic people")
+    fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
+    people: int = _option(900, "synthetic people who are kept: to start from, and to measure on")
     photos: int = _option(8, "photos of each synthetic person")
     crop_size: int = _option(120, "width and height of synthetic photos, px")
     held_out: int = _option(100, "people kept for the final measurement, the last ones")
@@ -124,6 +125,24 @@ def find_records(config: TrainConfig) -> Mixture:
     )
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
+
+
+def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
+    """The people of each training batch where they are rendered for it alone; else None.
+
+    They are none of those of ``find_records``.
+    """
+    if config.data or not config.fresh:
+        return None
+    groups = config.batches == "groups"
+    return SyntheticConfig(
+        people=config.group_people if groups else config.batch_size,
+        photos=config.group_photos if groups else 2,
+        seed=config.seed,
+        first_person=config.people,
+        face_model=config.face_model,
+        size=config.crop_size,
+    )
 
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:

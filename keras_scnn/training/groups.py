@@ -16,7 +16,7 @@ from keras_scnn.data.labels.identity_labels import (
 )
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.samplers import GroupSampler, JoinedSampler
-from keras_scnn.data.stream import group_dataset
+from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.losses import (
     EmbeddingDistance,
     GroupContrastiveLoss,
@@ -28,7 +28,7 @@ from keras_scnn.losses import (
 from keras_scnn.models import build_branch, build_encoder, build_group
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
-from keras_scnn.training.config import TrainConfig, make_optimizer
+from keras_scnn.training.config import TrainConfig, fresh_people, make_optimizer
 
 PROFILE_DEGREES = 45
 
@@ -92,6 +92,9 @@ def group_stream(
     is_validation: bool = False,
 ):
     """Batches of groups, and of single photos, of the photos at some positions, from a step on."""
+    people = fresh_people(config)
+    if people and not is_validation:
+        return fresh_group_dataset(people, space.whitening, first_step)
     records, seed = mixture.records, config.seed + is_validation
     shape = config.group_people, config.group_photos
     options = {"among": part, "seed": seed, **mixture.sampling()}

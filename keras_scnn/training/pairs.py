@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.samplers import PairSampler
-from keras_scnn.data.stream import pair_dataset
+from keras_scnn.data.stream import fresh_pair_dataset, pair_dataset
 from keras_scnn.losses import (
     ContrastiveLoss,
     ExponentialContrastiveLoss,
@@ -17,7 +17,7 @@ from keras_scnn.losses import (
 )
 from keras_scnn.models import build_encoder, build_siamese
 from keras_scnn.parameters import ParameterSpace
-from keras_scnn.training.config import TrainConfig, make_optimizer
+from keras_scnn.training.config import TrainConfig, fresh_people, make_optimizer
 
 
 def build_pairs(config: TrainConfig, mixture: Mixture, space: ParameterSpace) -> keras.Model:
@@ -64,6 +64,9 @@ def pair_stream(
     is_validation: bool = False,
 ):
     """Batches of pairs of the photos at some positions, from a step on."""
+    people = fresh_people(config)
+    if people and not is_validation:
+        return fresh_pair_dataset(people, space.whitening, config.p_same, first_step)
     seed = config.seed + is_validation
     sampler = PairSampler(
         mixture.records.identity, config.p_same, seed, among=part, **mixture.sampling()

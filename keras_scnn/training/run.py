@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, part_of, split_people
+from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -32,6 +33,7 @@ from keras_scnn.training.run_folder import (
     read_curves,
     read_state,
 )
+from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import copy_network, solve_dense, warm_start
 
 MAY_CHANGE = ("run", "cache", "steps", "minutes")  # of a run that is resumed
@@ -60,23 +62,40 @@ def train(config: TrainConfig) -> RecordResults:
     records = mixture.records
     space = ParameterSpace.from_samples(model, records.parameters[seen])
     network = BUILD[config.batches](config, mixture, space)
-    if config.start and not read_state(folder).checkpoint:
+    untrained = not read_state(folder).checkpoint
+    if untrained and config.start:
         take_over(config, network, records, seen, space)
+    if untrained:
+        measure_before(folder, _preset(config, network, space, records, seen), measured)
     state = fit(config, network, mixture, space, (seen, unseen))
-    metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
-    branch = network.get_layer("branch")
-    preset = Preset(branch, space, config.encoder, metadata)
-    preset = dataclasses.replace(
-        preset, within_person_covariance=learn_covariance(preset, records, seen)
-    )
+    preset = _preset(config, network, space, records, seen, state)
     save_preset(folder, preset)
     results = evaluate_records(preset, measured)
     title = f"{folder.name}: {len(unseen)} photos of people never trained on"
-    print(write_results(results, folder, "results", title))
+    write_results(results, folder, "results", title)
     plot_curves(read_curves(folder), folder / "curves.png")
-    print(f"written: {folder}/results.json, results.png, results-curves.png, curves.png")
+    print(ending(state, config.steps, config.minutes), title, sep="\n")
+    print(run_table(folder, preset, measured, results))
+    print(f"all numbers: {folder}/results.txt, results.json; drawn: results.png, curves.png")
     print("the folder is a preset")
     return results
+
+
+def _preset(
+    config: TrainConfig,
+    network: keras.Model,
+    space: ParameterSpace,
+    records: FaceRecords,
+    seen: np.ndarray,
+    state: RunState | None = None,
+) -> Preset:
+    """The network as a preset, with the covariance within people of some positions."""
+    parts = {"config": config, "state": state or RunState()}
+    metadata = {name: dataclasses.asdict(part) for name, part in parts.items()}
+    preset = Preset(network.get_layer("branch"), space, config.encoder, metadata)
+    return dataclasses.replace(
+        preset, within_person_covariance=learn_covariance(preset, records, seen)
+    )
 
 
 def take_over(
@@ -125,22 +144,23 @@ def fit(
     data = config, mixture, space
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
     monitor = ShapeMonitor(mixture.records, parts[1], space)
-    network.fit(
-        stream(*data, parts[0], state.step),
-        initial_epoch=state.step // STEPS_PER_EPOCH,
-        epochs=math.ceil(config.steps / STEPS_PER_EPOCH) + 1,
-        steps_per_epoch=STEPS_PER_EPOCH,
-        validation_data=stream(*data, parts[1], 0, True).take(VALIDATION_STEPS).cache(),
-        callbacks=[
-            budget,
-            monitor,  # before what writes the logs down
-            Checkpoints(folder, budget),
-            keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-            Progress(state.step, config.steps),
-        ],
-        shuffle=False,  # the sampler has done it
-        verbose=0,
-    )
+    with one_thread_each():  # batches may be rendered meanwhile
+        network.fit(
+            stream(*data, parts[0], state.step),
+            initial_epoch=state.step // STEPS_PER_EPOCH,
+            epochs=math.ceil(config.steps / STEPS_PER_EPOCH) + 1,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            validation_data=stream(*data, parts[1], 0, True).take(VALIDATION_STEPS).cache(),
+            callbacks=[
+                budget,
+                monitor,  # before what writes the logs down
+                Checkpoints(folder, budget),
+                keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+                Progress(budget, config.steps),
+            ],
+            shuffle=False,  # the sampler has done it
+            verbose=0,
+        )
     if monitor.collapsed:
         print("stopped: all shapes have become the mean face (shape_size in curves.csv)")
     return read_state(folder)

@@ -99,34 +99,45 @@ class Budget(keras.callbacks.Callback):
 
     def __init__(self, state: RunState, steps: int, minutes: float, peak: float, warmup: int):
         super().__init__()
-        self._step, self._before = state.step, state.seconds
+        self._first = self._step = state.step
+        self._before = state.seconds
         self._steps, self._limit, self._peak, self._warmup = steps, 60 * minutes, peak, warmup
         self._start = time.monotonic()
 
     @property
     def state(self) -> RunState:
         """The state now, without a checkpoint."""
-        return RunState(self._step, round(self._seconds, 1), self._progress >= 1)
+        return RunState(self._step, round(self._seconds, 1), self.progress >= 1)
 
     @property
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._start
 
     @property
-    def _progress(self) -> float:
+    def progress(self) -> float:
+        """Share of the budget that is used up, 0 to 1."""
         time_share = self._seconds / self._limit if self._limit > 0 else 0.0
         return min(max(self._step / self._steps, time_share), 1.0)
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the end, if it goes on as in this session; never more than the limit."""
+        session, done = time.monotonic() - self._start, self._step - self._first
+        by_steps = session * (self._steps - self._step) / done if done else float("inf")
+        by_time = self._limit - self._seconds if self._limit > 0 else float("inf")
+        least = min(by_steps, by_time)
+        return max(least, 0.0) if np.isfinite(least) else 0.0
 
     def on_train_begin(self, logs=None):
         self._start = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        rate = self._peak * (1 + np.cos(np.pi * self._progress)) / 2
+        rate = self._peak * (1 + np.cos(np.pi * self.progress)) / 2
         self.model.optimizer.learning_rate = rate * min(1.0, (self._step + 1) / self._warmup)
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
-        if self._progress >= 1:
+        if self.progress >= 1:
             self.model.stop_training = True
 
 
@@ -193,18 +204,25 @@ def shape_health(told: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 class Progress(keras.callbacks.Callback):
-    """One progress bar over the whole run."""
+    """One progress bar over the whole run: how much of its budget, steps or time, is used up."""
 
-    def __init__(self, first_step: int, steps: int):
+    def __init__(self, budget: Budget, steps: int):
         super().__init__()
-        self._first, self._steps = first_step, steps
+        self._budget, self._steps = budget, steps
 
     def on_train_begin(self, logs=None):
-        self._bar = tqdm(initial=self._first, total=self._steps, desc="training", unit="step")
+        form = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+        start = self._budget.progress
+        self._bar = tqdm(total=1.0, initial=start, desc="training", bar_format=form)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._bar.update()
-        self._bar.set_postfix(loss=f"{float((logs or {}).get('loss', np.nan)):.3f}")
+        loss = float((logs or {}).get("loss", np.nan))
+        left = tqdm.format_interval(self._budget.seconds_left)
+        step = self._budget.state.step
+        self._bar.set_postfix_str(
+            f"step {step} of {self._steps}, {left} left, loss {loss:.3f}", refresh=False
+        )
+        self._bar.update(self._budget.progress - self._bar.n)
 
     def on_train_end(self, logs=None):
         self._bar.close()

@@ -9,11 +9,15 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import GroupSampler, PairSampler
 from keras_scnn.data.stream import (
     as_iterator,
+    fresh_group_dataset,
+    fresh_pair_dataset,
     group_batch,
     group_dataset,
     pair_batch,
     pair_dataset,
 )
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_people
+from keras_scnn.parameters import ParameterSpace
 
 pytest.importorskip("tensorflow")
 
@@ -133,3 +137,53 @@ def test_without_grain_its_extra_is_named(records, sampler, tiny_whitening, monk
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(ImportError, match=r"keras_scnn\[grain\]"):
         as_iterator(partial(pair_batch, records, tiny_whitening, sampler, batch_size=4))
+
+
+@pytest.fixture(scope="module")
+def fresh() -> SyntheticConfig:
+    return SyntheticConfig(people=4, photos=2, size=32)
+
+
+@pytest.fixture(scope="module")
+def face_whitening(open_face, fresh):
+    return ParameterSpace.from_samples(open_face, render_people(fresh).parameters).whitening
+
+
+def test_fresh_pairs_are_of_new_people_in_each_batch(fresh, face_whitening):
+    seen = []
+    for inputs, targets in fresh_pair_dataset(fresh, face_whitening).take(3).as_numpy_iterator():
+        assert inputs["image_a"].shape == inputs["image_b"].shape == (4, 32, 32, 3)
+        parameters = [targets[f"parameters_{side}"][:, 12:92] for side in "ab"]
+        is_same = (parameters[0] == parameters[1]).all(axis=1)
+        np.testing.assert_array_equal(is_same, targets["feature_similarity"] == 1)
+        seen.append(parameters[0])
+    people = np.unique(np.concatenate(seen), axis=0)
+    assert len(people) == 12  # each person's first photo is side a of one pair
+
+
+def test_a_resumed_stream_of_fresh_people_goes_on_where_it_was(fresh, face_whitening):
+    # Batches are made on several threads: the stream does not depend on which comes first.
+    whole = list(fresh_pair_dataset(fresh, face_whitening).take(6).as_numpy_iterator())
+    rest = fresh_pair_dataset(fresh, face_whitening, first_step=4).take(2).as_numpy_iterator()
+    for batch, expected in zip(rest, whole[4:], strict=True):
+        for part, expected_part in zip(batch, expected, strict=True):
+            for name, array in part.items():
+                np.testing.assert_array_equal(array, expected_part[name])
+
+
+def test_a_stream_of_fresh_people_can_be_left_at_any_time(fresh, face_whitening):
+    for _ in range(3):
+        stream = fresh_pair_dataset(fresh, face_whitening).as_numpy_iterator()
+        next(stream)
+        del stream  # its threads are at work on the next batches
+
+
+def test_fresh_groups_hold_all_photos_of_each_person(fresh, face_whitening):
+    people = dataclasses.replace(fresh, photos=3, first_person=8)
+    stream = fresh_group_dataset(people, face_whitening).take(2).as_numpy_iterator()
+    for step, (inputs, targets) in enumerate(stream):
+        first = 8 + 4 * step
+        numbers, counts = np.unique(targets["shape"], return_counts=True)
+        np.testing.assert_array_equal(numbers, range(first, first + 4))
+        assert (counts == 3).all()
+        assert len(np.unique(inputs["image"], axis=0)) == 12

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from keras_scnn.evaluation import LandmarkError, PoseError, ShapeError, Verification
+from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.plots import plot_curves, plot_details, plot_results
-from keras_scnn.evaluation.report import results_table, table_rows
+from keras_scnn.evaluation.report import results_table, summary_table, table_rows
 from keras_scnn.protocols.aflw2000 import PhotoResults
 from keras_scnn.protocols.records import RecordResults
 
@@ -80,3 +81,15 @@ def test_notes_come_first_and_what_was_left_out_last():
     lines = results_table(results).splitlines()
     assert lines[0] == "the field's"
     assert "1 photos" in lines[-1]
+
+
+def test_the_summary_sets_networks_and_baselines_side_by_side(records_results):
+    trained = numbers(records_results)
+    chance = {"shape_verification.accuracy_percent": 50.0, "shape.relative": 1.0}
+    table = summary_table({"before": {}, "trained": trained, "chance": chance})
+    assert table.splitlines()[0].split() == ["before", "trained", "chance"]
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in table.splitlines()}
+    assert rows["same person? by shape"] == ["91.5", "%", "50.0", "%"]
+    assert rows["neutral shape, error relative to the mean face"][-2:] == ["0.50", "1.00"]
+    assert rows["pose error"][-2:] == ["2.00", "°"]
+    assert "same person? by feature" not in rows  # nobody has a number for it

@@ -7,6 +7,7 @@ from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
+    Progress,
     RunState,
     ShapeMonitor,
     load_checkpoint,
@@ -140,3 +141,23 @@ def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
         assert logs["shape_size"] == pytest.approx(size, rel=1e-4)
         assert logs["shape_relative"] == pytest.approx(1 - size, rel=1e-4)
         assert (model.stop_training, monitor.collapsed) == (stops, stops)
+
+
+def test_the_progress_bar_knows_the_time_limit(capsys):
+    state = RunState(step=3, seconds=57.0)
+    budget = Budget(state, steps=10**6, minutes=1, peak=0.1, warmup=1)
+    callbacks = [budget, Progress(budget, 10**6)]
+    network().fit(X, Y, batch_size=1, epochs=10**6, callbacks=callbacks, verbose=0)
+    shown = capsys.readouterr().err.split("\r")
+    first, last = (line for line in (shown[1], shown[-1]))
+    assert "training:  9" in first  # 57 of 60 seconds
+    assert "training: 100%" in last and "00:00 left" in last
+    assert f"step {budget.state.step} of 1000000" in last
+
+
+def test_without_a_limit_the_time_left_follows_from_the_steps():
+    budget = Budget(RunState(step=2), steps=6, minutes=0, peak=0.1, warmup=1)
+    assert budget.seconds_left == 0  # nothing is known yet
+    network().fit(X[:2], Y[:2], batch_size=1, callbacks=[budget], verbose=0)
+    assert budget.progress == pytest.approx(4 / 6)
+    assert 0 < budget.seconds_left < 60

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
@@ -20,6 +21,8 @@ MOUTH_COLOR, TEETH_COLOR, SCLERA_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86),
 PUPIL_COLOR = (0.05, 0.05, 0.05)
 # Half angles of iris and pupil about 27 and 11 degrees; the eye island's radius is 180 degrees.
 IRIS_SHARE, PUPIL_SHARE = 27 / 180, 11 / 180
+# Cells along the texture, and standard deviation of the log brightness.
+SKIN_VARIATION, PORES = ((4, 0.06), (12, 0.04), (48, 0.03)), 0.02
 # Light to dark, in sRGB; a random person lies between two neighbors.
 SKIN_TONES = (
     np.array(
@@ -71,32 +74,33 @@ class FacePainter:
         skin, hair = _tone(rng, SKIN_TONES), _tone(rng, HAIR_TONES)
         if skin.mean() < 0.45:
             hair = hair * 0.4
-        texture = np.float32(skin) * self._blotches(rng)
+        texture = self._skin(skin, rng)
         lips = skin * np.array([0.88, 0.62, 0.62]) ** rng.uniform(0.5, 1.6)
-        texture = _blend(texture, self._lips, lips)
-        texture = _blend(texture, self._brows * rng.uniform(0.35, 0.95), hair)
-        texture = _blend(texture, rng.uniform(0.6, 1.0) * self._scalp(rng), hair)
+        _blend(texture, self._lips, lips)
+        _blend(texture, self._brows * np.float32(rng.uniform(0.35, 0.95)), hair)
+        _blend(texture, self._scalp(rng) * np.float32(rng.uniform(0.6, 1.0)), hair)
         if rng.random() < 0.25:
-            texture = _blend(texture, rng.uniform(0.15, 0.6) * self._beard(rng), hair)
-        texture = _blend(texture, self._mouth, np.array(MOUTH_COLOR))
-        texture = _blend(texture, self._teeth, np.array(TEETH_COLOR))
+            _blend(texture, self._beard(rng) * np.float32(rng.uniform(0.15, 0.6)), hair)
+        _blend(texture, self._mouth, np.array(MOUTH_COLOR))
+        _blend(texture, self._teeth, np.array(TEETH_COLOR))
         iris = _tone(rng, IRIS_TONES)
-        texture = np.ascontiguousarray(texture, np.float32)
         for eye in EYES:
             self._paint_eye(texture, eye, iris)
-        return 255 * np.clip(texture, 0, 1)
+        return 255 * np.clip(texture, 0, 1, out=texture)
 
-    def _blotches(self, rng) -> np.ndarray:
-        """Smooth variation of the skin at several scales, and pores."""
-        field = np.zeros((self.size, self.size, 3), np.float32)
-        for cells, strength in ((4, 0.06), (12, 0.04), (48, 0.03), (self.size, 0.02)):
-            coarse = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(
-                0, strength / 3, (cells, cells, 3)
-            )
-            field += cv2.resize(
-                np.float32(coarse), (self.size, self.size), interpolation=cv2.INTER_CUBIC
-            )
-        return np.exp(field)
+    def _skin(self, tone: np.ndarray, rng) -> np.ndarray:
+        """Skin of some tone with smooth variation at several scales, and pores."""
+        side = (self.size, self.size)
+        field = rng.standard_normal((*side, 1), np.float32) * np.float32(PORES)
+        field = np.repeat(field, 3, axis=2)
+        for cells, strength in SKIN_VARIATION:
+            gray = rng.standard_normal((cells, cells, 1), np.float32)
+            color = rng.standard_normal((cells, cells, 3), np.float32) / 3
+            coarse = (gray + color) * np.float32(strength)
+            field += cv2.resize(coarse, side, interpolation=cv2.INTER_CUBIC)
+        np.exp(field, out=field)
+        field *= np.float32(tone)
+        return field
 
     def _scalp(self, rng) -> np.ndarray:
         """Short hair above a random hairline, down to the sideburns."""
@@ -186,5 +190,16 @@ def _soft(mask: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(mask, (0, 0), max(sigma, 0.3))
 
 
-def _blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> np.ndarray:
-    return texture + mask[..., None] * (np.float32(color) - texture)
+@njit(cache=True, nogil=True)
+def _mix(texture, mask, color):
+    for y in range(texture.shape[0]):
+        for x in range(texture.shape[1]):
+            share = mask[y, x]
+            if share > 0:
+                for ch in range(3):
+                    texture[y, x, ch] += share * (color[ch] - texture[y, x, ch])
+
+
+def _blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
+    """Mix a color into a texture, (S, S) shares of it, in place."""
+    _mix(texture, mask, np.float32(color))

@@ -10,7 +10,7 @@ import scipy.sparse.linalg
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
 
 CELLS = 80  # along the photo's longer side
-LEAST_CELL = 2.0  # px
+MIN_CELL = 2.0  # px
 
 
 def bend(
@@ -63,7 +63,7 @@ def bend(
 
 def _lines(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows of the grid: from edge to edge of the photo, ``CELLS`` along it."""
-    cell = max(LEAST_CELL, max(width, height) / CELLS)
+    cell = max(MIN_CELL, max(width, height) / CELLS)
     return tuple(
         np.linspace(-0.5, side - 0.5, max(2, round(side / cell)) + 1) for side in (width, height)
     )

@@ -22,7 +22,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import check_photo
 from keras_scnn.reconstruction.texture import photo_texture
 
-MOST_DEGREES = 60.0
+MAX_DEGREES = 60.0
 EARS = (0, 16)  # landmarks at the ends of the jaw line; the head turns about their middle
 GRAZING, FACING = 0.2, 0.55  # cosines to the viewer between which the photo is trusted
 FRONT_MM = 10.0  # how far before the ears the texture may stand in for what was hidden
@@ -54,10 +54,10 @@ def turn_face(
             the face lies outside of the photo.
     """
     check_photo(image)
-    if max(abs(yaw_degrees), abs(pitch_degrees)) > MOST_DEGREES:
+    if max(abs(yaw_degrees), abs(pitch_degrees)) > MAX_DEGREES:
         raise ValueError(
             f"a turn of yaw {yaw_degrees:g}, pitch {pitch_degrees:g} degrees; photos can be "
-            f"turned by up to {MOST_DEGREES:g}"
+            f"turned by up to {MAX_DEGREES:g}"
         )
     shape = model.vertices(parameters.identity, parameters.expression)
     posed = project(parameters.pose, shape)

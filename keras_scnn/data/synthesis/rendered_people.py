@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
-RENDERING = 1  # raise it with any change of how people are rendered: caches are then made anew
+RENDERING = 2  # raise it with any change of how people are rendered: caches are then made anew
 PEOPLE_PER_SHARD = 100
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
 
@@ -117,28 +118,48 @@ def _records(config: SyntheticConfig, people: range, rendered, progress) -> Face
     for part in rendered:
         parts.append(part)
         progress.update()
+    return _joined(config, people, parts)
+
+
+def _joined(config: SyntheticConfig, people: range, parts: list) -> FaceRecords:
     images, parameters, landmarks = (np.concatenate(array) for array in zip(*parts, strict=True))
     identity = np.repeat(np.array(people, np.int32), config.photos)
     return FaceRecords(images, parameters, landmarks, identity, config.face_model)
 
 
 def _map(config: SyntheticConfig, people: range, workers: int):
-    """``render_person`` of each in turn, on threads: the rasterizer and OpenCV let others run."""
-    _model_and_painter(config.face_model)  # once, before the threads ask for it
+    """``render_person`` of each in turn, on threads: NumPy, numba and OpenCV let others run."""
+    _model_and_painter(config.face_model, config.size)  # once, before the threads ask for it
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(render_person, [config] * len(people), people)
+
+
+@contextmanager
+def one_thread_each():
+    """While this is open, OpenCV and BLAS use one thread for each that calls them.
+
+    Rendering runs in a thread for each core: threads within them would only wait for one another.
+    """
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        # A thread for each core is enough: threads within them would only wait for one another.
-        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(render_person, [config] * len(people), people)
+        with threadpool_limits(1):
+            yield
     finally:
         cv2.setNumThreads(before)
 
 
+def render_people(config: SyntheticConfig) -> FaceRecords:
+    """The photos of all people, in memory, rendered in the thread that asks for them."""
+    people = range(config.first_person, config.first_person + config.people)
+    return _joined(config, people, [render_person(config, person) for person in people])
+
+
 @lru_cache(maxsize=2)
-def _model_and_painter(name: str):
+def _model_and_painter(name: str, size: int):
+    """The face model, and a painter of textures that are as fine as the photos are rendered."""
     model = load_face_model(name)
-    return model, FacePainter(model)
+    return model, FacePainter(model, SUPERSAMPLE * size)
 
 
 def render_person(
@@ -150,17 +171,17 @@ def render_person(
         crops (photos, S, S, 3) uint8 RGB, parameters (photos, P) float32, unwhitened, and
         landmarks (photos, 68, 3) float32, crop px and depth.
     """
-    model, painter = _model_and_painter(config.face_model)
+    model, painter = _model_and_painter(config.face_model, config.size)
     rng = np.random.default_rng([config.seed, person])
-    identity = rng.normal(size=model.n_identity).astype(np.float32)
+    identity = rng.standard_normal(model.n_identity, np.float32)
     texture = painter.paint(rng)
     expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
-    identities = np.tile(identity, (config.photos, 1))
-    shapes = model.vertices(identities, expressions)
+    shapes = model.vertices(identity, expressions)
     landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
-    poses = np.stack([_camera(config, points, rng) for points in landmarks])
-    posed = project(_enlarged(poses, SUPERSAMPLE), shapes)
+    poses = _cameras(config, landmarks, rng)
+    posed = project(_enlarged(poses, SUPERSAMPLE).astype(np.float32), shapes)
     crops = np.stack([_photo(config.size, model, points, texture, rng) for points in posed])
+    identities = np.tile(identity, (config.photos, 1))
     vectors = FaceParameters(poses, identities, expressions).to_vector()
     return crops, vectors, project(poses, landmarks).astype(np.float32)
 
@@ -169,7 +190,7 @@ def _photo(size: int, model, posed: np.ndarray, texture: np.ndarray, rng) -> np.
     background = _background(rng, size * SUPERSAMPLE)
     light = random_light(rng)
     image, _ = render(posed, model.triangles, model.uv, texture, light, background)
-    return _spoil(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), rng)
+    return degrade(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), rng)
 
 
 def _expression(model, rng) -> np.ndarray:
@@ -179,22 +200,23 @@ def _expression(model, rng) -> np.ndarray:
     return model.clip_expression(weights).astype(np.float32)
 
 
-def _camera(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:
-    """crop_from_model (3, 4) of the standard crop with jitter."""
-    yaw = rng.uniform(-config.yaw_degrees, config.yaw_degrees)
-    pitch, roll = rng.normal(0, [config.pitch_degrees, config.roll_degrees])
-    rotation = rotation_from_euler(np.deg2rad([pitch, yaw, roll]))
-    camera = compose(rotation, np.float64(1), np.zeros(3))
-    corners = box_from_landmarks(project(camera, landmarks)).as_array()
-    side = corners[2] - corners[0]
-    shift, zoom = rng.normal(0, config.jitter * side, 2), np.exp(rng.normal(0, config.jitter))
-    middle = (corners[:2] + corners[2:]) / 2 + shift
-    box = np.concatenate([middle - zoom * side / 2, middle + zoom * side / 2])
+def _cameras(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:
+    """crop_from_model (photos, 3, 4) of the standard crops with jitter."""
+    count, spread = len(landmarks), [config.pitch_degrees, config.roll_degrees]
+    yaw = rng.uniform(-config.yaw_degrees, config.yaw_degrees, count)
+    pitch, roll = rng.normal(0, spread, (count, 2)).T
+    rotation = rotation_from_euler(np.deg2rad(np.stack([pitch, yaw, roll], axis=-1)))
+    camera = compose(rotation, np.ones(count), np.zeros((count, 3)))
+    boxes = np.stack([box_from_landmarks(p).as_array() for p in project(camera, landmarks)])
+    side = boxes[:, 2:] - boxes[:, :2]
+    middle = (boxes[:, 2:] + boxes[:, :2]) / 2 + side * rng.normal(0, config.jitter, (count, 2))
+    half = side / 2 * np.exp(rng.normal(0, config.jitter, (count, 1)))
+    box = np.concatenate([middle - half, middle + half], axis=-1)
     return transform_camera(crop_from_image(box, config.size), camera)
 
 
 def _enlarged(camera: np.ndarray, factor: int) -> np.ndarray:
-    """The camera of the crop at ``factor`` times its size, pixel centers at integers."""
+    """The cameras of the crops at ``factor`` times their size, pixel centers at integers."""
     shift = (factor - 1) / 2
     return transform_camera(np.array([[factor, 0, shift], [0, factor, shift]], float), camera)
 
@@ -207,18 +229,23 @@ def _background(rng, size: int) -> np.ndarray:
     return cv2.resize(coarse, (size, size), interpolation=modes[rng.integers(len(modes))])
 
 
-def _spoil(image: np.ndarray, rng) -> np.ndarray:
-    """What cameras and the world do: blur, something in front, low contrast, noise."""
+def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What cameras and the world do to a crop: blur, an occluder, low contrast, noise.
+
+    Args:
+        image: (S, S, 3) uint8.
+        rng: of the changes.
+    """
     if rng.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.4))
     if rng.random() < 0.2:
         image = _occlude(image, rng)
-    image = image.astype(np.float32)
-    gain = np.exp(rng.normal(0, 0.12, 3)).astype(np.float32)
-    offset = np.float32(rng.normal(0, 10))
-    image = 128 + (image - 128) * np.float32(rng.uniform(0.7, 1.1)) * gain + offset
-    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 8))
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    gain = np.exp(rng.normal(0, 0.12, 3)) * rng.uniform(0.7, 1.1)
+    offset = 128 * (1 - gain) + rng.normal(0, 10)
+    noise = rng.standard_normal(image.shape, np.float32)
+    noise *= np.float32(rng.uniform(0, 8))
+    noise += image * np.float32(gain) + np.float32(offset)
+    return np.clip(noise, 0, 255, out=noise).astype(np.uint8)
 
 
 def _occlude(image: np.ndarray, rng) -> np.ndarray:

@@ -18,9 +18,9 @@ from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
 
 CONTEXT, DETAIL = 1.7, 1.25  # how much wider than a crop the photo is turned, and how much finer
-MOST_TURN, MOST_YAW, PITCH_DEGREES = 45.0, 75.0, 6.0
-LEAST_TURN = 10.0
-MADE = ("images", "parameters", "landmarks")
+MAX_TURN, MAX_YAW, PITCH_DEGREES = 45.0, 75.0, 6.0
+MIN_TURN = 10.0
+RENDERED = ("images", "parameters", "landmarks")
 
 
 def with_turned_copies(
@@ -53,7 +53,7 @@ def with_turned_copies(
         return records
     origin = np.array(origin)
     arrays = {name: getattr(records, name)[origin] for name in records.arrays()}
-    arrays |= {n: np.stack(p) for n, p in zip(MADE, zip(*made, strict=True), strict=True)}
+    arrays |= {n: np.stack(p) for n, p in zip(RENDERED, zip(*made, strict=True), strict=True)}
     numbers = np.tile(np.arange(1, count + 1), len(origin) // count)
     arrays["name"] = np.array(
         [f"{records.name[i]}#{k}" for i, k in zip(origin, numbers, strict=True)]
@@ -65,13 +65,13 @@ def with_turned_copies(
 
 
 def turn_limits(yaw_degrees: float) -> tuple[float, float]:
-    """Least and greatest change of yaw that a face of some yaw can bear, degrees.
+    """Smallest and largest change of yaw that a face of some yaw allows, degrees.
 
     A turned face may turn further, up to a yaw of 75; turned back it would show what the photo
     hides: the more it is turned, the less it may.
     """
-    onwards = min(MOST_TURN, max(MOST_YAW - abs(yaw_degrees), 0.0))
-    back = max(MOST_TURN - 1.2 * abs(yaw_degrees), LEAST_TURN)
+    onwards = min(MAX_TURN, max(MAX_YAW - abs(yaw_degrees), 0.0))
+    back = max(MAX_TURN - 1.2 * abs(yaw_degrees), MIN_TURN)
     return (-back, onwards) if yaw_degrees > 0 else (-onwards, back)
 
 
@@ -79,14 +79,14 @@ def _turned(records: FaceRecords, i: int, image, model, rng) -> tuple[np.ndarray
     """Crop, parameters and landmarks of one turned copy."""
     size = records.images.shape[1]
     layout = ParameterLayout(model.n_identity, model.n_expression)
-    told = FaceParameters.from_vector(records.parameters[i].astype(np.float64), layout)
+    original = FaceParameters.from_vector(records.parameters[i].astype(np.float64), layout)
     image_from_crop = invert_affine(records.crop_from_image[i].astype(np.float64))
     side = image_from_crop[0, 0] * size
     center = image_from_crop @ [(size - 1) / 2, (size - 1) / 2, 1] + 0.5
     wide = crop_face(image, FaceBox.square(center, CONTEXT * side), round(CONTEXT * DETAIL * size))
     wide_from_crop = wide.crop_from_image @ np.vstack([image_from_crop, [0, 0, 1]])
-    face = dataclasses.replace(told, pose=transform_camera(wide_from_crop, told.pose))
-    yaw = np.rad2deg(euler_from_rotation(decompose(told.pose)[0])[1])
+    face = dataclasses.replace(original, pose=transform_camera(wide_from_crop, original.pose))
+    yaw = np.rad2deg(euler_from_rotation(decompose(original.pose)[0])[1])
     turn = rng.uniform(*turn_limits(yaw))
     turned, face = turn_face(wide.image, model, face, turn, rng.normal(0, PITCH_DEGREES))
     landmarks = project(face.pose, model.landmarks(face.identity, face.expression))

@@ -1,0 +1,54 @@
+"""People for one training step alone: rendered while training goes on, and never seen again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.samplers import Pairs
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_people
+
+
+def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
+    """The photos of the people of one step, person by person: a pure function of its arguments.
+
+    Args:
+        config: how many people a step has, and how they are rendered; its ``first_person`` is the
+            first person of step 0.
+        step: 0 or more; no person is in two steps.
+    """
+    first = config.first_person + step * config.people
+    return render_people(dataclasses.replace(config, first_person=first))
+
+
+class EachPhotoOnce:
+    """Pairs of the photos of B people with two photos each, in which each photo is once.
+
+    A photo that was rendered for one step should be used in it. A pair shows one person with
+    probability ``p_same``; the other people are paired in a ring: the first photo of each with
+    the second photo of the next.
+
+    Args:
+        p_same: probability that a pair shows one person.
+        seed: the same seed gives the same stream.
+
+    Raises:
+        ValueError: p_same is out of range.
+    """
+
+    def __init__(self, p_same: float = 0.4, seed: int = 0):
+        if not 0 <= p_same <= 1:
+            raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
+        self._p_same, self._seed = p_same, seed
+
+    def batch(self, step: int, size: int) -> Pairs:
+        """The ``size`` pairs of a step: positions of photos that stand person by person."""
+        rng = np.random.default_rng([self._seed, step])
+        same = rng.random(size) < self._p_same
+        if size - same.sum() == 1:  # a ring of one
+            same[:] = True
+        partner = np.arange(size)
+        partner[~same] = np.roll(partner[~same], -1)
+        return Pairs(2 * np.arange(size), 2 * partner + 1, same)

@@ -1,0 +1,46 @@
+"""How a training run ends: why it ended, and its numbers beside those before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.evaluation.bootstrap import numbers
+from keras_scnn.evaluation.report import summary_table
+from keras_scnn.models import Preset
+from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
+from keras_scnn.storage import atomic_path
+from keras_scnn.training.run_folder import RunState
+
+BEFORE = "before.json"
+
+
+def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
+    """Keep the numbers of a network that is yet to be trained, for ``run_table``."""
+    measured = numbers(evaluate_records(preset, records, resamples=0))
+    with atomic_path(folder / BEFORE) as temporary:
+        known = {path: value for path, value in measured.items() if value == value}  # no NaN
+        temporary.write_text(json.dumps(known, indent=2) + "\n")
+
+
+def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:
+    """About ten rows: before training, trained, and what says nothing of the photo reaches.
+
+    Args:
+        folder: of the run; one made before there was ``measure_before`` lacks that column.
+        preset: the trained network. results: what it reached on the records.
+    """
+    path = folder / BEFORE
+    before = {"before training": json.loads(path.read_text())} if path.is_file() else {}
+    trained = {"trained": numbers(results)}
+    return summary_table(before | trained | {"mean face, chance": baseline(preset, records)})
+
+
+def ending(state: RunState, steps: int, minutes: float) -> str:
+    """Why a run of at most so many steps and minutes ended and how far it came, as one line."""
+    took = f"{state.step} of {steps} batches in {state.seconds / 60:.1f} minutes"
+    if state.step < steps and 0 < 60 * minutes <= state.seconds:
+        limit = f"the time limit of {minutes:g} minutes ended training"
+        return f"{limit}: {took}, {state.step / steps:.0%}; more --minutes go on"
+    return f"training ended: {took}"

@@ -1,0 +1,56 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+
+CONFIG = SyntheticConfig(people=3, photos=2, size=32, first_person=10)
+
+
+def test_no_person_is_in_two_steps():
+    people = [fresh_records(CONFIG, step).identity for step in range(3)]
+    np.testing.assert_array_equal(np.concatenate(people), np.repeat(np.arange(10, 19), 2))
+
+
+def test_a_steps_photos_are_those_of_its_people():
+    records = fresh_records(CONFIG, 2)
+    images, parameters, landmarks = render_person(CONFIG, 17)
+    np.testing.assert_array_equal(records.images[2:4], images)
+    np.testing.assert_array_equal(records.parameters[2:4], parameters)
+    np.testing.assert_array_equal(records.landmarks[2:4], landmarks)
+    other = fresh_records(dataclasses.replace(CONFIG, seed=1), 2)
+    assert not np.array_equal(records.images, other.images)
+
+
+@pytest.mark.parametrize("p_same", [0.0, 0.4, 0.9, 1.0])
+@pytest.mark.parametrize("size", [2, 3, 32])
+def test_each_photo_is_in_one_pair(p_same, size):
+    person = np.repeat(np.arange(size), 2)
+    for step in range(20):
+        pairs = EachPhotoOnce(p_same).batch(step, size)
+        both = np.concatenate([pairs.first, pairs.second])
+        np.testing.assert_array_equal(np.sort(both), np.arange(2 * size))
+        np.testing.assert_array_equal(person[pairs.first] == person[pairs.second], pairs.same)
+
+
+def test_the_share_of_pairs_of_one_person_is_p_same():
+    same = np.concatenate([EachPhotoOnce(0.4).batch(step, 100).same for step in range(100)])
+    assert abs(same.mean() - 0.4) < 4 * np.sqrt(0.4 * 0.6 / len(same))  # four standard errors
+
+
+def test_a_single_person_makes_a_pair_with_itself():
+    assert EachPhotoOnce(0.0).batch(0, 1).same.all()
+
+
+def test_the_pairs_depend_on_seed_and_step_alone():
+    one, again, other = (EachPhotoOnce(0.5, seed).batch(3, 16) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.second, again.second)
+    assert not np.array_equal(one.second, other.second)
+    assert not np.array_equal(one.second, EachPhotoOnce(0.5).batch(4, 16).second)
+
+
+def test_an_impossible_share_is_refused():
+    with pytest.raises(ValueError, match="p_same is 1.5"):
+        EachPhotoOnce(1.5)
