@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import trimesh
-from trimesh.exchange.obj import export_obj
 
 from keras_scnn.storage import atomic_path
+
+if TYPE_CHECKING:
+    import trimesh
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments up to the frame that PIL has nothing to do with: JFIF, ICC, comments, tables.
@@ -158,6 +160,8 @@ def write_mesh(
         raise ValueError(f"{path}: the vertices must be finite numbers")
     if not 0 <= np.min(triangles) <= np.max(triangles) < len(vertices):
         raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
+    import trimesh  # slow to import
+
     scale = 0.001 if suffix == ".glb" else 1.0
     mesh = trimesh.Trimesh(np.asarray(vertices) * scale, triangles, process=False)
     if suffix == ".ply":
@@ -173,19 +177,26 @@ def write_mesh(
 
 
 def _textured(uv, texture, name: str) -> trimesh.visual.TextureVisuals:
-    material = trimesh.visual.material.PBRMaterial(
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
+    material = PBRMaterial(
         name=name,
         baseColorTexture=PIL.Image.fromarray(texture),
         metallicFactor=0.0,
         roughnessFactor=0.9,
     )
-    return trimesh.visual.TextureVisuals(uv=uv, material=material)
+    return TextureVisuals(uv=uv, material=material)
 
 
 def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
-    if isinstance(mesh.visual, trimesh.visual.TextureVisuals):
+    from trimesh.exchange.obj import export_obj
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import SimpleMaterial
+
+    if isinstance(mesh.visual, TextureVisuals):
         # A name of its own: a texture called after the mesh could overwrite the photo of that name.
-        mesh.visual.material = trimesh.visual.material.SimpleMaterial(
+        mesh.visual.material = SimpleMaterial(
             image=mesh.visual.material.baseColorTexture,
             diffuse=[255, 255, 255, 255],
             ambient=[255, 255, 255, 255],

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.storage import read_npz, write_npz
@@ -284,6 +283,8 @@ def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray
     """
     # x is mirrored in the crop and in the face model's own frame.
     pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
+    from scipy.linalg import block_diag  # slow to import
+
     matrix = block_diag(pose, *mirror_matrices(model))
     offset = np.zeros(len(matrix))
     offset[3] = size - 1

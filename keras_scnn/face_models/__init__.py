@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from keras_scnn.face_models.bfm import read_bfm2009
-from keras_scnn.face_models.bfm_h5 import read_bfm_h5
-from keras_scnn.face_models.flame import read_flame
-from keras_scnn.face_models.ict import read_ict
 from keras_scnn.morphable_model import MorphableModel
 
-__all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
+__all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]  # noqa: F822
 
 _READERS = {
-    ".mat": read_bfm2009,
-    ".h5": read_bfm_h5,
-    ".hdf5": read_bfm_h5,
-    ".pkl": read_flame,
+    ".mat": "read_bfm2009",
+    ".h5": "read_bfm_h5",
+    ".hdf5": "read_bfm_h5",
+    ".pkl": "read_flame",
 }
+# Imported on first use: the embedded model needs none of the packages that read foreign formats.
+_HOMES = {
+    "read_bfm2009": "bfm",
+    "read_bfm_h5": "bfm_h5",
+    "read_flame": "flame",
+    "read_ict": "ict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_scnn.face_models' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"keras_scnn.face_models.{_HOMES[name]}"), name)
 
 
 def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableModel:
@@ -43,11 +54,14 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
     if str(name_or_path) == "open_face":
         reader, arguments = MorphableModel.open_face, ()
     elif path.is_dir():
-        reader, arguments = read_ict, (path,)
+        reader, arguments = __getattr__("read_ict"), (path,)
     elif path.suffix.lower() == ".npz":
-        reader, arguments = read_flame if _is_flame(path) else MorphableModel.load, (path,)
+        reader, arguments = (
+            __getattr__("read_flame") if _is_flame(path) else MorphableModel.load,
+            (path,),
+        )
     elif path.suffix.lower() in _READERS:
-        reader, arguments = _READERS[path.suffix.lower()], (path,)
+        reader, arguments = __getattr__(_READERS[path.suffix.lower()]), (path,)
     else:
         raise ValueError(
             f"{name_or_path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a "

@@ -1,30 +1,38 @@
-"""The networks: encoder, heads, the Siamese pair, and presets that carry trained weights."""
+"""The networks: encoder, heads, the Siamese pair, and presets that carry trained weights.
 
-from keras_scnn.models.encoders import ENCODERS, build_encoder
-from keras_scnn.models.flip_averaging import build_mirrored
-from keras_scnn.models.group import build_group
-from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
-from keras_scnn.models.presets import (
-    Preset,
-    load_preset,
-    preset_face_model,
-    save_preset,
-    write_metadata,
-)
-from keras_scnn.models.siamese import build_siamese
+What is named here is imported on first use: presets and LiteRT work without Keras.
+"""
 
-__all__ = [
-    "ENCODERS",
-    "FaceDecoder",
-    "Preset",
-    "build_branch",
-    "build_encoder",
-    "build_group",
-    "build_mirrored",
-    "build_regressor",
-    "build_siamese",
-    "load_preset",
-    "preset_face_model",
-    "save_preset",
-    "write_metadata",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "ENCODERS": "encoders",
+    "FaceDecoder": "heads",
+    "Preset": "presets",
+    "PresetData": "presets",
+    "build_branch": "heads",
+    "build_encoder": "encoders",
+    "build_group": "group",
+    "build_mirrored": "flip_averaging",
+    "build_regressor": "heads",
+    "build_siamese": "siamese",
+    "load_preset": "presets",
+    "preset_face_model": "presets",
+    "read_preset": "presets",
+    "save_preset": "presets",
+    "write_metadata": "presets",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_scnn.models' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"keras_scnn.models.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -16,6 +16,7 @@ from keras_scnn.photos.blazeface import (
     suppress,
 )
 from keras_scnn.photos.cropping import FaceBox, box_from_detector, check_photo, crop_face
+from keras_scnn.storage.tflite import open_interpreter
 
 # Whatever scores so much in any pass gets a second look, in a square of twice its size.
 CANDIDATE_SCORE = 0.4
@@ -50,12 +51,8 @@ class FaceDetector:
         for name, value in (("min_score", min_score), ("tile_min_score", tile_min_score)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
-        # Imported here so that boxes from another detector need no runtime.
-        from ai_edge_litert.interpreter import Interpreter
-
         self._min_score, self._tile_min_score, self._tiles = min_score, tile_min_score, tiles
-        self._interpreter = Interpreter(str(model_path()), num_threads=1)
-        self._interpreter.allocate_tensors()
+        self._interpreter = open_interpreter(model_path().read_bytes())
         self._input = self._interpreter.get_input_details()[0]["index"]
         outputs = {d["name"]: d["index"] for d in self._interpreter.get_output_details()}
         self._regressors, self._classifiers = outputs["regressors"], outputs["classificators"]

@@ -18,7 +18,7 @@ from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_scatter
 from keras_scnn.protocols.records import RecordResults, evaluate_records
-from keras_scnn.settings import claim_folder
+from keras_scnn.settings import claim_run_folder
 from keras_scnn.training.config import TrainConfig, find_records
 from keras_scnn.training.groups import build_groups, group_stream, teach
 from keras_scnn.training.pairs import build_pairs, pair_stream
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> RecordResults:
         ValueError: the run folder holds a run with other settings, or a setting is out of range.
     """
     folder = Path(config.run)
-    claim_folder(folder, config, MAY_CHANGE)
+    claim_run_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     mixture = find_records(config)
