@@ -19,13 +19,13 @@ import keras
 import numpy as np
 
 from keras_scnn.export.exported_model import build_exported_model, check_backend
+from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
-QUANTIZE = ("float32", "float16", "dynamic", "int8")
 BACKBONE = r"^(mirrored\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
 FEATURE_HEAD = r"^(mirrored\w*/)?branch\w*/features_"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
@@ -56,8 +56,7 @@ def write_tflite(
         ValueError: unknown precision, or no or unfit calibration crops.
         ImportError: ai-edge-quantizer is needed and not installed.
     """
-    if quantize not in QUANTIZE:
-        raise ValueError(f"unknown precision '{quantize}'; known are {', '.join(QUANTIZE)}")
+    check_names("tflite", quantize)
     crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
     if quantize != "float32":
         check_quantizer()
@@ -97,7 +96,7 @@ def convert(
 
     Args:
         model: from ``image``, uint8 of a fixed shape, to a dictionary.
-        quantize: one of ``QUANTIZE``; it goes by the names of the branch's layers.
+        quantize: one of ``formats.QUANTIZE``; it goes by the names of the branch's layers.
         signature: name of the file's one function.
         crops: (M, S, S, 3) uint8 RGB, for 'int8'.
     """

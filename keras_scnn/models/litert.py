@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,14 @@ FORMAT, VERSION = "keras_scnn.network", 1
 
 
 class LiteNetwork:
-    """Runs a ``network.tflite``, one crop after the other; may be called from several threads.
+    """Runs a ``network.tflite``, one crop after the other.
+
+    It may be called from several threads: each gets an interpreter of its own, for an interpreter
+    holds the answer of one call.
 
     Args:
         path: of the file.
-        threads: that the runtime may use.
+        threads: that the runtime may use in each call.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,25 +40,27 @@ class LiteNetwork:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such .tflite file")
-        content = path.read_bytes()
+        self._content, self._threads, self._own = path.read_bytes(), threads, threading.local()
         try:
-            self.metadata = read_metadata(content)
+            self.metadata = read_metadata(self._content)
             if (self.metadata.get("format"), self.metadata.get("version")) != (FORMAT, VERSION):
                 raise ValueError(f"not a '{FORMAT}' file of version {VERSION}")
-            interpreter = open_interpreter(content, threads)
-            self._run = interpreter.get_signature_runner(SIGNATURE)
+            self._runner()
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {error}") from error
-        self._lock = threading.Lock()  # an interpreter holds the answer of one call
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0."""
-        rows = [self._one(np.ascontiguousarray(crop)[None]) for crop in crops]
+        run, crops = self._runner(), np.ascontiguousarray(crops)
+        rows = [run(image=crop[None]) for crop in crops]  # the runner copies its outputs
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
-    def _one(self, crop: np.ndarray) -> dict[str, np.ndarray]:
-        with self._lock:
-            return {name: value.copy() for name, value in self._run(image=crop).items()}
+    def _runner(self) -> Callable[..., dict[str, np.ndarray]]:
+        """This thread's function from ``image`` (1, S, S, 3) to the outputs."""
+        if not hasattr(self._own, "runner"):
+            interpreter = open_interpreter(self._content, self._threads)
+            self._own.runner = interpreter.get_signature_runner(SIGNATURE)
+        return self._own.runner
 
 
 def lite_file(name_or_path: str | os.PathLike) -> Path | None:

@@ -213,6 +213,48 @@ def preset_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
+@dataclass(frozen=True)
+class PresetSummary:
+    """What one chooses a preset by.
+
+    Attributes:
+        name, encoder, input_size: as ``Preset`` has them.
+        parameters: numbers in the network.
+        bytes: of the files in the folder.
+        results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
+        license: terms of use, in words.
+    """
+
+    name: str
+    encoder: str
+    input_size: int
+    parameters: int
+    bytes: int
+    results: dict[str, dict]
+    license: str
+
+
+def preset_summaries() -> list[PresetSummary]:
+    """The presets that come with the package, by name; Keras is not imported."""
+    return [_summary(name) for name in preset_names()]
+
+
+def _summary(name: str) -> PresetSummary:
+    folder = preset_folder(name)
+    settings = _settings(folder / SETTINGS)
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    metadata = settings["metadata"]
+    return PresetSummary(
+        name=name,
+        encoder=settings["encoder"],
+        input_size=settings["input_size"],
+        parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        results=metadata.get("results", {}),
+        license=metadata.get("license", "not stated"),
+    )
+
+
 def preset_folder(name_or_path: str | os.PathLike) -> Path:
     """The folder of a preset of the package by name, or the given folder.
 
