@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.export.formats import FORMATS, QUANTIZE, check_names
+from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
-from keras_scnn.storage.quiet import start_keras
 
 if TYPE_CHECKING:
     from keras_scnn.export.verify import Verification
@@ -93,9 +93,12 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = jobs_of(args)
+    from keras_scnn.models.presets import load_preset, preset_folder
+
+    folder = preset_folder(args.preset)
     start_keras()
     if args.attach:
-        attach(args.preset)
+        attach(folder)
     if not jobs:
         return
     from tqdm import tqdm
@@ -103,7 +106,6 @@ def run(args: argparse.Namespace) -> None:
     from keras_scnn.export.artefacts import Subject, check_kind, export
     from keras_scnn.export.crops import find_crops, split_crops
     from keras_scnn.export.metadata import read_card
-    from keras_scnn.models.presets import load_preset
 
     for kind, precision in jobs:
         check_kind(kind, precision)
@@ -121,13 +123,11 @@ def run(args: argparse.Namespace) -> None:
         tqdm.write(describe(*export(subject, args.out, kind, precision)))
 
 
-def attach(preset: str) -> None:
-    """Write ``network.tflite`` into the preset's folder; errors as ``network.write_network``."""
+def attach(folder: Path) -> None:
+    """Write ``network.tflite`` into a preset's folder; errors as ``network.write_network``."""
     from keras_scnn.export.network import write_network
     from keras_scnn.models.litert import FILE
-    from keras_scnn.models.presets import preset_folder
 
-    folder = preset_folder(preset)
     drift = ", ".join(f"{name} {value:.4f}" for name, value in write_network(folder).items())
     print(f"{folder / FILE}: differs from Keras by {drift}")
 

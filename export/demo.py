@@ -25,7 +25,6 @@ from urllib.parse import unquote, urlsplit
 
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
-from keras_scnn.storage.quiet import start_keras
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
@@ -157,7 +156,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
-    start_keras()
     from keras_scnn.models.presets import load_preset
 
     preset = load_preset(args.preset)

@@ -1,4 +1,4 @@
-"""All commands behind one name: ``keras-scnn COMMAND ...``, or ``python -m keras_scnn COMMAND ...``.
+"""All commands behind one name: ``keras-scnn COMMAND``, or ``python -m keras_scnn COMMAND``.
 
 A command's module is imported when it is asked for, and what is heavy in it once its arguments are
 known to be right.

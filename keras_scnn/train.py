@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import SETTINGS, CommandParser, add_options, command, from_options
 from keras_scnn.training.config import TrainConfig, recipe_path
 
@@ -39,7 +40,8 @@ def parse(arguments: list[str] | None) -> TrainConfig:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     config = parse(arguments)
-    from keras_scnn.training.run import train  # starts Keras
+    start_keras()
+    from keras_scnn.training.run import train
 
     train(config)
 

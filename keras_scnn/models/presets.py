@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_scnn.face_models import load_face_model
+from keras_scnn.models.backend import start_keras
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
-from keras_scnn.storage.quiet import start_keras
 
 if TYPE_CHECKING:
     import keras

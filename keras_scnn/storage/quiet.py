@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 
@@ -26,12 +25,3 @@ def without_native_lines() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def start_keras() -> None:
-    """Import Keras and its backend without their notices; of no effect where that is done."""
-    if "keras" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_native_lines():
-        import keras  # noqa: F401
