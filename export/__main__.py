@@ -1,37 +1,35 @@
-"""Export a preset or a run: ``python -m keras_scnn.export PRESET_OR_RUN --to FORMATS --out DIR``.
+"""Export a preset or a run: ``keras-scnn export PRESET_OR_RUN --to FORMATS --out DIR``.
 
 Each file is compared with the Keras network in its own runtime before it gets its name, and a
-report lies beside it. ``--to tflite`` takes several precisions at once.
+report lies beside it. ``--to tflite`` takes several precisions at once. ``--attach`` puts the
+network as ``network.tflite`` into the preset's or run's own folder instead, with which
+reconstruct, compare and serve run it without TensorFlow, as they run the package's presets.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from keras_scnn.export.formats import FORMATS, QUANTIZE, check_names
+from keras_scnn.models.backend import start_keras
+from keras_scnn.settings import CommandParser, command
 
-from tqdm import tqdm
-
-from keras_scnn.export.artefacts import FORMATS, check_kind, export_file, open_subject
-from keras_scnn.export.tflite import QUANTIZE
-from keras_scnn.export.verify import ExportCheck
+if TYPE_CHECKING:
+    from keras_scnn.export.verify import ExportCheck
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser(
-        "python -m keras_scnn.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("export", __doc__)
     add = parser.add_argument
     add("preset", metavar="PRESET_OR_RUN", help="a preset's name, or a preset or run folder")
-    add("--to", required=True, metavar="FORMATS", help=f"with commas: {','.join(FORMATS)}")
-    add("--out", type=Path, required=True, metavar="DIR", help="for the files and reports")
+    add("--to", default="", metavar="FORMATS", help=f"with commas: {','.join(FORMATS)}")
+    add("--out", type=Path, metavar="DIR", help="for the files and reports")
+    add("--attach", action="store_true", help="write network.tflite into the preset's folder")
     text = f"precisions of TFLite files, with commas: {','.join(QUANTIZE)} (float32)"
     add("--quantize", default="float32", metavar="P", help=text)
     add("--vertices", action="store_true", help="all vertices are an output too")
@@ -39,7 +37,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--crops", type=Path, metavar="DIR", help=f"{text}else synthetic faces")
     text = "folder of other crops to verify with; --crops then all calibrate"
     add("--verify", type=Path, metavar="DIR", help=text)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if not args.attach and not (args.to and args.out):
+        parser.error("give --to and --out, or --attach")
+    return args
 
 
 def jobs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -58,8 +59,8 @@ def jobs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     for kind in kinds:
         jobs += [(kind, p) for p in (precisions if kind == "tflite" else ["float32"])]
     for kind, precision in jobs:
-        check_kind(kind, precision)
-    if not jobs:
+        check_names(kind, precision)
+    if not jobs and not args.attach:
         raise ValueError(f"--to and --quantize name nothing; formats are {', '.join(FORMATS)}")
     return list(dict.fromkeys(jobs))
 
@@ -74,14 +75,14 @@ def check_writable(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def describe(path: Path, found: ExportCheck) -> str:
+def describe(path: Path, result: ExportCheck) -> str:
     """One line for people."""
-    times = ", ".join(f"{value:.2f}" for value in found.milliseconds.values())
-    loss = "" if found.nme_loss_points is None else f", NME {found.nme_loss_points:+.3f} points"
+    times = ", ".join(f"{value:.2f}" for value in result.milliseconds.values())
+    loss = "" if result.nme_loss_points is None else f", NME {result.nme_loss_points:+.3f} points"
     return (
-        f"{path}: {found.bytes / 1e6:.2f} MB, {times} ms ({' and '.join(found.milliseconds)} "
-        f"threads), landmarks {found.landmark_px:.4f} px (p99 {found.landmark_p99_px:.3f}), "
-        f"vertices {found.vertex_mm:.4f} mm (p99 {found.vertex_p99_mm:.3f}){loss}"
+        f"{path}: {result.bytes / 1e6:.2f} MB, {times} ms ({' and '.join(result.milliseconds)} "
+        f"threads), landmarks {result.landmark_px:.4f} px (p99 {result.landmark_p99_px:.3f}), "
+        f"vertices {result.vertex_mm:.4f} mm (p99 {result.vertex_p99_mm:.3f}){loss}"
     )
 
 
@@ -92,6 +93,20 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = jobs_of(args)
+    from keras_scnn.models.presets import preset_folder
+
+    folder = preset_folder(args.preset)
+    start_keras()
+    if args.attach:
+        attach(folder)
+    if not jobs:
+        return
+    from tqdm import tqdm
+
+    from keras_scnn.export.artefacts import check_kind, export_file, open_subject
+
+    for kind, precision in jobs:
+        check_kind(kind, precision)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
     subject = open_subject(args.preset, args.crops, args.verify, args.vertices)
@@ -99,14 +114,19 @@ def run(args: argparse.Namespace) -> None:
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def attach(folder: Path) -> None:
+    """Write ``network.tflite`` into a preset's folder; errors as ``network.write_network``."""
+    from keras_scnn.export.network import write_network
+    from keras_scnn.models.litert import FILE
+
+    drift = ", ".join(f"{name} {value:.4f}" for name, value in write_network(folder).items())
+    print(f"{folder / FILE}: differs from Keras by {drift}")
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
-    try:
-        run(parse(arguments))
-    except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run(parse(arguments))
 
 
 if __name__ == "__main__":

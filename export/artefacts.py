@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_scnn.export.crops import Crops, find_crops, split_crops
+from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
-from keras_scnn.export.tflite import QUANTIZE, check_quantizer, write_tflite
+from keras_scnn.export.tflite import check_quantizer, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
-
-FORMATS = ("tflite", "onnx", "savedmodel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +153,7 @@ def check_kind(kind: str, precision: str) -> None:
 
     Where a package that it needs is missing, raise an ImportError that names it.
     """
-    if kind not in FORMATS:
-        raise ValueError(f"unknown format '{kind}'; known are {', '.join(FORMATS)}")
-    if precision not in QUANTIZE:
-        raise ValueError(f"unknown precision '{precision}'; known are {', '.join(QUANTIZE)}")
-    if kind != "tflite" and precision != "float32":
-        raise ValueError(f"{kind} is written in float32; '{precision}' is for tflite")
+    check_names(kind, precision)
     if kind == "onnx":
         check_converter()
     if precision != "float32":

@@ -1,4 +1,4 @@
-"""The browser page: ``python -m keras_scnn.export.demo [PRESET]``.
+"""The browser page: ``keras-scnn demo [PRESET]``.
 
 Exports the preset, builds the page in ``web/`` with Node.js, serves both on this machine and opens
 the browser. The build is kept in a cache folder, so the next start needs no Node.js. Everything
@@ -8,6 +8,7 @@ comes from this machine; the network is used only once, by npm.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,18 +20,14 @@ import tempfile
 import webbrowser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from keras_scnn.export.formats import QUANTIZE
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
-import numpy as np
-
-from keras_scnn.export.metadata import build_metadata, read_card
-from keras_scnn.export.tflite import QUANTIZE, write_tflite
-from keras_scnn.models import Preset, load_preset
-from keras_scnn.photos.blazeface import model_path
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET
-from keras_scnn.shape_distance import shape_coordinates
+if TYPE_CHECKING:
+    from keras_scnn.models import Preset
 
 SOURCES = Path(__file__).resolve().parent / "web"
 CACHE = Path.home() / ".cache" / "keras_scnn"
@@ -77,6 +74,10 @@ def _fingerprint() -> str:
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
     """Write what the page loads: ``scnn.tflite``, ``blazeface.tflite`` and ``model.json``."""
+    from keras_scnn.export.metadata import read_card
+    from keras_scnn.export.tflite import write_tflite
+    from keras_scnn.photos.blazeface import model_path
+
     card = read_card(name)
     write_tflite(folder / "scnn.tflite", preset, precision, True, None, name, card)
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
@@ -85,6 +86,11 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
 
 def describe(preset: Preset, name: str) -> dict:
     """What the page has to know besides the networks: see ``Model`` in web/src/face.ts."""
+    import numpy as np
+
+    from keras_scnn.export.metadata import build_metadata
+    from keras_scnn.shape_distance import shape_coordinates
+
     model, identity = preset.face_model, preset.layout.identity
     coordinates = shape_coordinates(model, np.eye(model.n_identity))
     return {
@@ -135,7 +141,7 @@ def make_server(page: Path, model: Path, port: int) -> ThreadingHTTPServer:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser("python -m keras_scnn.export.demo", description=__doc__)
+    parser = CommandParser("demo", __doc__)
     add = parser.add_argument
     add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
     known = [precision for precision in QUANTIZE if precision != "int8"]  # needs photos
@@ -146,27 +152,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
-    try:
-        preset = load_preset(args.preset)
-        page = build_page(args.cache)
-        with tempfile.TemporaryDirectory() as folder:
-            print("exporting the network ...", flush=True)
-            write_model(Path(folder), preset, args.preset, args.quantize)
-            with make_server(page, Path(folder), args.port) as server:
-                address = f"http://127.0.0.1:{server.server_address[1]}/"
-                print(f"serving {address} (Ctrl-C ends it)", flush=True)
-                if not args.no_open:
-                    webbrowser.open(address)
-                server.serve_forever()
-    except KeyboardInterrupt:
-        return 0
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from keras_scnn.models.presets import load_preset
+
+    preset = load_preset(args.preset)
+    page = build_page(args.cache)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        print("exporting the network ...", flush=True)
+        write_model(Path(folder), preset, args.preset, args.quantize)
+        with make_server(page, Path(folder), args.port) as server:
+            address = f"http://127.0.0.1:{server.server_address[1]}/"
+            print(f"serving {address} (Ctrl-C ends it)", flush=True)
+            if not args.no_open:
+                webbrowser.open(address)
+            server.serve_forever()
 
 
 if __name__ == "__main__":

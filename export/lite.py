@@ -1,6 +1,7 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
 Needs ai-edge-litert and NumPy, and nothing else: no TensorFlow, no Keras, no OpenCV.
+``LiteNetwork``, handed on from ``keras_scnn.models.litert``, runs a preset's network alone.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.export.flatbuffer import read_metadata
 from keras_scnn.geometry.crops import check_crop_box, crop_from_image
+from keras_scnn.models.litert import LiteNetwork
+from keras_scnn.storage.tflite import open_interpreter, read_metadata
+
+__all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]
 
 SIGNATURE = "reconstruct"
 
@@ -33,15 +37,13 @@ class LiteReconstructor:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        from ai_edge_litert.interpreter import Interpreter
-
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such .tflite file")
         content = path.read_bytes()
         try:
             self.metadata = read_metadata(content)
-            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter = open_interpreter(content, threads)
             self._run = interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_scnn.export.saved_model import METADATA
 from keras_scnn.export.tflite import SIGNATURE, metadata_of
+from keras_scnn.storage.tflite import open_interpreter
 
 Outputs = dict[str, np.ndarray]
 Runner = Callable[[np.ndarray], Outputs]
@@ -39,11 +40,9 @@ def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
 
 
 def _open_tflite(path: Path, threads: int) -> Runner:
-    from ai_edge_litert.interpreter import Interpreter
-
     metadata_of(path)
     try:
-        runner = Interpreter(str(path), num_threads=threads).get_signature_runner(SIGNATURE)
+        runner = open_interpreter(path.read_bytes(), threads).get_signature_runner(SIGNATURE)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: LiteRT cannot run it: {error}") from error
     return lambda crop: runner(image=crop)

@@ -19,13 +19,13 @@ import keras
 import numpy as np
 
 from keras_scnn.export.exported_model import build_exported_model, check_backend
-from keras_scnn.export.flatbuffer import with_metadata
+from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
-QUANTIZE = ("float32", "float16", "dynamic", "int8")
 BACKBONE = r"^(mirrored\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
 FEATURE_HEAD = r"^(mirrored\w*/)?branch\w*/features_"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
@@ -56,14 +56,11 @@ def write_tflite(
         ValueError: unknown precision, or no or unfit calibration crops.
         ImportError: ai-edge-quantizer is needed and not installed.
     """
-    if quantize not in QUANTIZE:
-        raise ValueError(f"unknown precision '{quantize}'; known are {', '.join(QUANTIZE)}")
+    check_names("tflite", quantize)
     crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
     if quantize != "float32":
         check_quantizer()
-    content = _converted(build_exported_model(preset, vertices, batch_size=1))
-    if quantize != "float32":
-        content = _quantized(content, quantize, crops)
+    content = convert(build_exported_model(preset, vertices, batch_size=1), quantize, crops=crops)
     metadata = build_metadata(preset, name, quantize, vertices, card)
     with atomic_path(path) as temporary:
         temporary.write_bytes(with_metadata(content, metadata))
@@ -89,14 +86,32 @@ def constant_function(model: keras.Model) -> Callable:
     return tf.function(call, input_signature=[specification], autograph=False)
 
 
-def _converted(model) -> bytes:
+def convert(
+    model: keras.Model,
+    quantize: str = "float32",
+    signature: str = SIGNATURE,
+    crops: np.ndarray | None = None,
+) -> bytes:
+    """A .tflite file's bytes; errors as ``write_tflite``.
+
+    Args:
+        model: from ``image``, uint8 of a fixed shape, to a dictionary.
+        quantize: one of ``formats.QUANTIZE``; it goes by the names of the branch's layers.
+        signature: name of the file's one function.
+        crops: (M, S, S, 3) uint8 RGB, for 'int8'.
+    """
+    content = _converted(model, signature)
+    return content if quantize == "float32" else _quantized(content, quantize, crops)
+
+
+def _converted(model: keras.Model, signature: str) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        signatures = {SIGNATURE: constant_function(model)}
+        signatures = {signature: constant_function(model)}
         tf.saved_model.save(tf.Module(), folder, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[signature])
         return converter.convert()
 
 
@@ -180,7 +195,7 @@ def _tail(content: bytes) -> list[str]:
 
 def metadata_of(path: str | os.PathLike) -> dict:
     """The metadata of an exported .tflite file; ValueError where it is another kind of file."""
-    from keras_scnn.export.flatbuffer import read_metadata
+    from keras_scnn.storage.tflite import read_metadata
 
     try:
         return read_metadata(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""Do two photos show one person? ``python -m keras_scnn.compare A.jpg B.jpg``.
+"""Do two photos show one person? ``keras-scnn compare A.jpg B.jpg``.
 
 Says how far the two neutral faces are apart in mm, how alike the network finds them where it has a
 feature head, and, where the preset is calibrated, the probability of one person; draws a picture.
@@ -7,21 +7,14 @@ feature head, and, where the preset is calibrated, the probability of one person
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from keras_scnn.io import read_image
-from keras_scnn.reconstruction.comparison import compare_photos, report, write_comparison
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_scnn.compare", description="Do two photos show one person?"
-    )
+    parser = CommandParser("compare", __doc__)
     parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
     out = "folder for numbers and picture (comparison)"
@@ -29,21 +22,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compare two photos; the exit status is 2 where that cannot be done."""
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Compare two photos."""
     args = parse(argv)
+    from keras_scnn.io import read_image
+    from keras_scnn.reconstruction.comparison import compare_photos, report, write_comparison
+    from keras_scnn.reconstruction.reconstructor import Reconstructor
+
     names = tuple(str(path) for path in args.photos)
-    try:
-        photos = tuple(read_image(path) for path in args.photos)
-        preset = Reconstructor.from_preset(args.preset).preset
-        found = compare_photos(preset, photos, names=names)
-        print("\n".join(report(found, names, preset.metadata.get("verification"))))
-        stem = write_comparison(found, photos, tuple(args.photos), args.out)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    photos = tuple(read_image(path) for path in args.photos)
+    reconstructor = Reconstructor.from_preset(args.preset)
+    comparison = compare_photos(reconstructor, photos, names=names)
+    calibration = reconstructor.preset.metadata.get("verification")
+    print("\n".join(report(comparison, names, calibration)))
+    stem = write_comparison(comparison, photos, tuple(args.photos), args.out)
     print(f"written: {stem}.json and .png")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure a trained network: ``python -m keras_scnn.evaluate RUN_OR_PRESET --data DIR_OR_FILE``.
+"""Measure a trained network: ``keras-scnn evaluate RUN_OR_PRESET --data DIR_OR_FILE``.
 
 What the data is decides what is measured:
 
@@ -8,37 +8,25 @@ What the data is decides what is measured:
 - a people folder, one sub-folder a person: verification and retrieval;
 - a pairs file in LFW's format, with its photos in --photos: verification.
 
-Every number comes with a 95 % bootstrap interval. --calibrate stores what a distance says of the
-probability of one person in the preset, for ``python -m keras_scnn.compare``.
+Every number comes with a 95 % bootstrap interval. --calibrate stores the probability of one person
+as a function of distance in the preset, for ``keras-scnn compare``.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from keras_scnn.settings import CommandParser, command
 
-from keras_scnn.evaluation import CONVENTIONS
-from keras_scnn.evaluation.bootstrap import RESAMPLES
-from keras_scnn.models import load_preset, write_metadata
-from keras_scnn.protocols.evaluation import (
-    check_calibrate,
-    evaluate,
-    kind_of_data,
-    write_results,
-)
+CONVENTIONS = ("exact", "field")
+RESAMPLES = 1000
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser(
-        "python -m keras_scnn.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("evaluate", __doc__)
     add = parser.add_argument
     add("preset", metavar="RUN_OR_PRESET", help="a folder, or a preset's name")
     add("--data", required=True, type=Path, metavar="DIR_OR_FILE", help="see above")
@@ -72,25 +60,29 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     args = parse(arguments)
-    try:
-        if args.calibrate:
-            check_calibrate(args.preset, kind_of_data(args.data, args.people))
-        results = evaluate(load_preset(args.preset), args)
-        name, data = Path(args.preset).resolve().name, args.data.resolve()
-        data = data.stem if data.is_file() else data.name
-        print(write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
-        if args.calibrate:
-            write_metadata(args.preset, "verification", results.calibration | {"data": data})
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from keras_scnn.models.presets import load_preset, preset_folder, write_metadata
+    from keras_scnn.protocols import evaluation
+
+    preset_folder(args.preset)
+    kind = evaluation.kind_of_data(args.data, args.people)
+    if args.calibrate:
+        evaluation.check_calibrate(args.preset, kind)
+    options = {
+        k: v for k, v in vars(args).items() if k not in ("preset", "data", "out", "calibrate")
+    }
+    results = evaluation.evaluate_preset(load_preset(args.preset), args.data, **options)
+    name, data = Path(args.preset).resolve().name, args.data.resolve()
+    data = data.stem if data.is_file() else data.name
+    print(evaluation.write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
+    if args.calibrate:
+        write_metadata(args.preset, "verification", results.calibration | {"data": data})
     for reason in getattr(results, "left_out", ()):
         print(f"left out: {reason}", file=sys.stderr)
     print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
-    return 0
 
 
 if __name__ == "__main__":

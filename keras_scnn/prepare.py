@@ -1,7 +1,7 @@
-"""Turn a data set into face records: ``python -m keras_scnn.prepare SOURCE DIR --out CACHE``.
+"""Turn a data set into face records: ``keras-scnn prepare SOURCE DIR --out CACHE``.
 
 Photos are cropped to the field's standard square, and the face model is fitted to their landmarks.
-The records feed ``keras_scnn.train --data CACHE`` and ``keras_scnn.evaluate``. The command may be
+The records feed ``keras-scnn train --data CACHE`` and ``keras-scnn evaluate``. The command may be
 stopped at any time; given again, it goes on where it was. A photo that cannot be read is left out
 and listed.
 """
@@ -11,16 +11,12 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import os
 import shlex
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from keras_scnn.data.labels.fit import FIT, Labeling
-from keras_scnn.data.preparation import prepare
 from keras_scnn.data.sources.choices import SOURCES, add_source_options, chosen_face_model
+from keras_scnn.settings import CommandParser, command
 from keras_scnn.storage import atomic_path
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
@@ -36,31 +32,27 @@ OF_BLENDS = ("count", "held_out")
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:<14}{text}" for name, (text, _) in SOURCES.items())
-    parser = argparse.ArgumentParser(
-        "python -m keras_scnn.prepare",
-        description=f"{__doc__}\nsources:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("prepare", f"{__doc__}\nsources:\n{listed}")
     parser.add_argument("source", choices=SOURCES, metavar="SOURCE", help="kind of data set")
     parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
     add_source_options(parser)
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.crop_size < 16:
+        parser.error(f"--crop-size is {args.crop_size}; it must be 16 or more")
+    if args.turned < 0:
+        parser.error(f"--turned is {args.turned}; it must be 0 or more")
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    return args
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """The command; ``arguments`` as on the command line. Status 1: some photos were left out."""
     args = parse(arguments)
-    try:
-        if args.crop_size < 16:
-            raise ValueError(f"--crop-size is {args.crop_size}; it must be 16 or more")
-        if args.turned < 0:
-            raise ValueError(f"--turned is {args.turned}; it must be 0 or more")
-        manifest = _prepare(args, arguments)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    manifest = _prepare(args, arguments)
     left_out = manifest["left_out"]
     print(f"{manifest['count']} photos in {args.out}")
     if left_out:
@@ -69,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
+    from keras_scnn.data.labels.fit import FIT, Labeling
+    from keras_scnn.data.preparation import prepare
+
     model = chosen_face_model(args)
     source = SOURCES[args.source][1](args)
     labeling = Labeling(

@@ -1,4 +1,4 @@
-"""Photos to 3D faces: ``python -m keras_scnn.reconstruct``.
+"""Photos to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
 
 Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
 through all photos in it, with Parquet as the result: on all cores, in constant memory, and
@@ -8,34 +8,25 @@ resumable at any moment (see docs/batch.md).
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-from keras_scnn.folders.folder import FAILED, reconstruct_folder
-from keras_scnn.folders.job import BatchSettings
-from keras_scnn.io import MESH_SUFFIXES
-from keras_scnn.reconstruction.files import reconstruct_file
-from keras_scnn.reconstruction.reconstructor import (
-    DEFAULT_PRESET,
-    Reconstructor,
-)
+MESH_FORMATS = ("obj", "ply", "glb")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_scnn.reconstruct", description="Photos to textured 3D faces."
-    )
+    parser = CommandParser("reconstruct", __doc__)
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or one folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
-    formats = [suffix[1:] for suffix in MESH_SUFFIXES]
-    parser.add_argument("--format", choices=formats, default="obj", help="of the mesh (obj)")
+    parser.add_argument("--format", choices=MESH_FORMATS, default="obj", help="of the mesh (obj)")
     parser.add_argument("--draw", action="store_true", help="draw the mesh from several sides too")
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
@@ -63,21 +54,23 @@ def _add_folder_options(parser) -> None:
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
-    try:
-        if args.folder:
-            return _folder(args, sys.argv[1:] if argv is None else argv)
-        reconstructor = Reconstructor.from_preset(args.preset)
-        args.out.mkdir(parents=True, exist_ok=True)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.folder:
+        return _folder(args, sys.argv[1:] if argv is None else argv)
+    from keras_scnn.reconstruction.reconstructor import Reconstructor
+
+    reconstructor = Reconstructor.from_preset(args.preset)
+    args.out.mkdir(parents=True, exist_ok=True)
     return _photos(reconstructor, args)
 
 
 def _folder(args: argparse.Namespace, words: list[str]) -> int:
+    from keras_scnn.folders.folder import FAILED, reconstruct_folder
+    from keras_scnn.folders.job import BatchSettings
+
     meshes = args.format if args.meshes else None
     settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes)
     command = shlex.join(["python", "-m", "keras_scnn.reconstruct", *words])
@@ -89,6 +82,10 @@ def _folder(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _photos(reconstructor: Reconstructor, args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from keras_scnn.reconstruction.files import reconstruct_file
+
     failed, faces, taken = [], 0, {}
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:

@@ -1,4 +1,4 @@
-"""A preset behind HTTP: ``python -m keras_scnn.serve PRESET`` (extra 'serve', KServe).
+"""A preset behind HTTP: ``keras-scnn serve PRESET`` (extra 'serve', KServe).
 
 TensorFlow Serving's REST API (``POST /v1/models/scnn:predict``) and the v2 protocol
 (``POST /v2/models/scnn/infer``) on one port; docs/serving.md shows the requests.
@@ -12,15 +12,11 @@ import signal
 import socket
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET
-from keras_scnn.serving.predictor import KerasPredictor
-from keras_scnn.serving.server import build_server, require_kserve
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m keras_scnn.serve", description=__doc__)
+    parser = CommandParser("serve", __doc__)
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name, or a folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8501, help="0 takes a free one (8501)")
@@ -28,22 +24,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vertices", action="store_true", help="answer with all vertices too")
     parser.add_argument("--max-body-mb", type=float, default=32, help="largest request (32)")
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.threads < 1 or args.max_body_mb <= 0:
+        parser.error("--threads and --max-body-mb must be above 0")
+    if not 0 <= args.port < 65536:
+        parser.error(f"--port is {args.port}; it must be from 0 to 65535")
+    return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; then answer what was asked for, and return 0."""
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was asked for."""
     args = parse(argv)
-    try:
-        if args.threads < 1 or args.max_body_mb <= 0:
-            raise ValueError("--threads and --max-body-mb must be above 0")
-        require_kserve()
-        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
-        listening = socket.create_server((args.host, args.port), family=family)
-        predictor = KerasPredictor.from_preset(args.preset, args.vertices)
-    except (ImportError, OSError, OverflowError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from keras_scnn.serving.server import build_server, require_kserve
+
+    require_kserve()
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    listening = socket.create_server((args.host, args.port), family=family)
+    from keras_scnn.serving.predictor import PresetPredictor
+
+    predictor = PresetPredictor.from_preset(args.preset, args.vertices)
     server = build_server(predictor, args.name, int(args.max_body_mb * 1e6), args.threads)
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: None)  # the server's own handlers stop it; this is for after
@@ -51,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"serving {args.preset} at http://{args.host}:{port}/v1/models/{args.name}", flush=True)
     server.run(sockets=[listening])
     predictor.close()
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Configuration: one frozen dataclass, from the command line or from a YAML file."""
+"""What all commands share: how they parse, run and fail, and settings as one frozen dataclass."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
+import functools
 import os
 import re
+import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
@@ -17,7 +20,73 @@ from keras_scnn.storage import atomic_path
 
 T = TypeVar("T")
 SETTINGS = "config.yaml"
+DEFAULT_PRESET = "mobile"  # of reconstruct, compare, serve and demo
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+FAILURE = 2  # exit status of a command that could not do its work, as argparse's
+# Errors that a user's input or machine causes; anything else is a bug and keeps its traceback.
+EXPECTED = (ImportError, OSError, RuntimeError, ValueError)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean 'x'?)' with the most similar known word; '' where none is similar."""
+    similar = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{similar[0]}'?)" if similar else ""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command: options are written in full, and typing errors are understood.
+
+    Args:
+        command: its name: ``keras-scnn NAME``.
+        description: what it does; paragraphs and lines stay as they are.
+    """
+
+    def __init__(self, command: str, description: str):
+        super().__init__(
+            f"keras-scnn {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """As argparse's, but an unknown option is reported before a missing one."""
+        given = sys.argv[1:] if args is None else args
+        known = list(self._option_string_actions)
+        for word in given[: given.index("--")] if "--" in given else given:
+            name = word.partition("=")[0]
+            if re.match("--[a-z]", name) and name not in known:
+                self.error(f"unknown option {name}{did_you_mean(name, known)}")
+        return super().parse_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = ", ".join(map(str, action.choices))
+            similar = did_you_mean(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"'{value}'{similar} is not one of {known}")
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and status 2; ``--help`` shows the rest."""
+        self.exit(FAILURE, f"error: {message}; see {self.prog} --help\n")
+
+
+def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
+    """Make a function of the words of a command line (None: this process's) a command.
+
+    Expected errors become one line on stderr and status 2. TensorFlow, LiteRT and XLA keep their
+    notices to themselves: what fails in them is raised in Python as well.
+    """
+
+    @functools.wraps(main)
+    def run(arguments: list[str] | None = None) -> int:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        try:
+            return main(arguments) or 0
+        except EXPECTED as error:
+            print(f"error: {error}", file=sys.stderr)
+            return FAILURE
+
+    return run
 
 
 def configuration(cls: type[T], values: Mapping[str, Any], source: str = "configuration") -> T:
@@ -36,7 +105,10 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
     known = [field.name for field in dataclasses.fields(cls)]
     for name in values:
         if name not in known:
-            raise ValueError(f"{source}: unknown key '{name}'; known are {', '.join(known)}")
+            similar = did_you_mean(str(name), known)
+            raise ValueError(
+                f"{source}: unknown key '{name}'{similar}; known are {', '.join(known)}"
+            )
     typed = {name: _typed(value, types[name], name, source) for name, value in values.items()}
     try:
         return cls(**typed)

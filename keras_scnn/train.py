@@ -1,4 +1,4 @@
-"""Train a Siamese network: ``python -m keras_scnn.train``.
+"""Train a Siamese network: ``keras-scnn train``, or ``python -m keras_scnn.train``.
 
 Without an argument it renders synthetic identity pairs from the embedded face model, trains on
 them for a few minutes, and measures the network on people that it never saw. The run folder holds
@@ -8,16 +8,12 @@ and it is a preset for ``keras_scnn.evaluate`` and ``keras_scnn.reconstruct``.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from keras_scnn.settings import SETTINGS, add_options, from_options
+from keras_scnn.models.backend import start_keras
+from keras_scnn.settings import SETTINGS, CommandParser, add_options, command, from_options
 from keras_scnn.training.config import TrainConfig, recipe_path
-from keras_scnn.training.run import train
 
 
 def parse(arguments: list[str] | None) -> TrainConfig:
@@ -26,7 +22,7 @@ def parse(arguments: list[str] | None) -> TrainConfig:
     Raises:
         FileNotFoundError, ValueError: a configuration file is missing or wrong.
     """
-    parser = argparse.ArgumentParser("python -m keras_scnn.train", description=__doc__)
+    parser = CommandParser("train", __doc__)
     parser.add_argument("--resume", metavar="RUN", help="go on with the settings of a run folder")
     parser.add_argument("--recipe", metavar="NAME", help="settings of the package: paper, robust")
     add_options(parser, TrainConfig)
@@ -40,14 +36,14 @@ def parse(arguments: list[str] | None) -> TrainConfig:
     return from_options(TrainConfig, options)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
-    try:
-        train(parse(arguments))
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    config = parse(arguments)
+    start_keras()
+    from keras_scnn.training.run import train
+
+    train(config)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from keras_scnn.reconstruction.comparison import (
 )
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import shape_coordinates
 
 CALIBRATION = {
@@ -166,12 +167,14 @@ def test_without_calibration_no_probability_is_told(preset):
 def test_the_largest_face_is_compared(preset, astronaut):
     small, large = FaceBox.square((100, 100), 60), FaceBox.square((222, 120), 150)
     find = LargestFace(Finds(small, large), Finds())
-    found = compare_photos(preset, (astronaut, astronaut), find)
+    found = compare_photos(Reconstructor(preset), (astronaut, astronaut), find)
     assert found.n_faces == (2, 2)
     center = np.mean(found.faces[0].box.as_array().reshape(2, 2), axis=0)
     assert np.linalg.norm(center - [222, 120]) < 40
     with pytest.raises(ValueError, match="b.jpg: no face found"):
-        compare_photos(preset, (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg"))
+        compare_photos(
+            Reconstructor(preset), (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg")
+        )
 
 
 @pytest.mark.parametrize("size", [(300, 200), (40, 500)])

@@ -65,7 +65,6 @@ def test_crop_size_and_offsets_are_taken(tmp_path, photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--crop-size", "4"], "must be 16 or more"),
         (["--offsets", "nothing"], "no preset 'nothing'"),
         (["--face-model", "nothing.npz"], "nothing.npz"),
     ],
@@ -74,6 +73,20 @@ def test_wrong_settings_are_named(tmp_path, photos, capsys, options, message):
     assert main(["pts", str(photos), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crop-size", "4"], "--crop-size is 4; it must be 16 or more"),
+        (["--turned", "-1"], "--turned is -1; it must be 0 or more"),
+        (["--workers", "0"], "--workers is 0; it must be 1 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_is_read(capsys, options, message):
+    with pytest.raises(SystemExit):
+        main(["pts", "nowhere", "--out", "nowhere", *options])
+    assert message in capsys.readouterr().err
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):

@@ -49,7 +49,7 @@ def test_a_float_may_be_written_as_an_int_or_with_an_exponent(tmp_path):
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("step: 3\n")
-    message = r"run\.yaml: unknown key 'step'; known are steps, learning_rate, name, flip"
+    message = r"run\.yaml: unknown key 'step' \(did you mean 'steps'\?\); known are steps, "
     with pytest.raises(ValueError, match=message):
         parsed("--config", str(path))
 

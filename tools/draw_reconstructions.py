@@ -19,8 +19,9 @@ from keras_scnn.io import read_image, write_image
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.drawing import draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.reconstruction.texture import vertex_colors
+from keras_scnn.settings import DEFAULT_PRESET
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE, MARGIN = 256, 1.7

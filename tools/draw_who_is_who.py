@@ -27,8 +27,9 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.drawing import draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.reconstruction.texture import vertex_colors
+from keras_scnn.settings import DEFAULT_PRESET
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TURNS = (0.0, -20.0, 20.0)

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 import keras_scnn
 from keras_scnn.data.sources.photo_lists import PHOTO_SUFFIXES
 from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
-from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.models.litert import lite_file
+from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import claim_folder, digest, run_shards
 
@@ -34,7 +33,7 @@ WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
 
@@ -65,17 +64,6 @@ def list_photos(folder: Path, out: Path) -> list[str]:
     return sorted(found)
 
 
-def preset_digest(preset: Preset) -> str:
-    """64 hexadecimal digits that two presets share only if all their numbers are equal."""
-    arrays = [np.asarray(weight) for weight in preset.branch.weights]
-    whitening = preset.space.whitening
-    arrays += [whitening.mean, whitening.scale, preset.face_model.landmark_offsets]
-    told = hashlib.sha256(f"{preset.encoder} {preset.face_model.name}".encode())
-    for array in arrays:
-        told.update(np.ascontiguousarray(array, np.float32).tobytes())
-    return told.hexdigest()
-
-
 def reconstruct_folder(
     folder: str | os.PathLike,
     out: str | os.PathLike,
@@ -104,11 +92,16 @@ def reconstruct_folder(
     """
     require_pyarrow()
     folder, out = Path(folder), Path(out)
-    preset = load_preset(settings.preset)
+    preset = read_preset(settings.preset)
     names = list_photos(folder, out)
     size = settings.shard_photos
     shards = [names[i : i + size] for i in range(0, len(names), size)]
-    plan = {**asdict(settings), "preset_digest": preset_digest(preset), "photos": digest(names)}
+    plan = {
+        **asdict(settings),
+        "preset_digest": preset_digest(settings.preset),
+        "runtime": "litert" if lite_file(settings.preset) else "keras",
+        "photos": digest(names),
+    }
     claim_folder(out, plan, "faces")
     (out / FACES).mkdir(exist_ok=True)
     about = {

@@ -13,17 +13,16 @@ import numpy as np
 from keras_scnn.folders.table import columns, vector_sizes, write_part
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
-from keras_scnn.models.inference import MAX_BATCH, BatchedNetwork
-from keras_scnn.models.presets import load_preset
+from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import (
-    DEFAULT_PRESET,
     PASSES,
     Reconstructor,
     write_textured_mesh,
 )
+from keras_scnn.settings import DEFAULT_PRESET
 
 SHARD_PHOTOS = 256
 GROUP_FACES = 8 * MAX_BATCH
@@ -90,9 +89,8 @@ class FolderJob:
 
     @cached_property
     def reconstructor(self) -> Reconstructor:
-        preset = load_preset(self.settings.preset)
         detector = None if self.settings.crops else FaceDetector(tiles=self.settings.tiles)
-        return Reconstructor(preset, detector, BatchedNetwork(preset.branch))
+        return Reconstructor.from_preset(self.settings.preset, detector)
 
     def _groups(self, names: list[str], failures: list) -> Iterator[list[FoundFaces]]:
         """Photos that together have some batches of faces, or are as large as may be."""

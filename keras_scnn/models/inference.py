@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
-from keras_scnn.models.presets import Preset
+from keras_scnn.models.litert import LiteNetwork, lite_file
+from keras_scnn.models.presets import Preset, PresetData, load_preset, read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
+
+if TYPE_CHECKING:
+    import keras
 
 MAX_BATCH = 32
 
@@ -48,6 +53,20 @@ class BatchedNetwork:
         return {key: np.asarray(value)[: len(crops)] for key, value in outputs.items()}
 
 
+def open_network(name_or_path: str | os.PathLike) -> tuple[Preset | PresetData, Network]:
+    """A preset, and what runs its network: LiteRT where its folder has a file of these weights.
+
+    Then neither Keras nor its backend is imported. Otherwise it is Keras, compiled.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``load_preset``.
+    """
+    if path := lite_file(name_or_path):
+        return read_preset(name_or_path), LiteNetwork(path)
+    preset = load_preset(name_or_path)
+    return preset, BatchedNetwork(preset.branch)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The faces that a network predicts from M crops.
@@ -75,13 +94,15 @@ class Predictions:
         return euler_from_rotation(decompose(self.parameters.pose)[0])
 
 
-def predict(preset: Preset, crops: np.ndarray, network: Network | None = None) -> Predictions:
+def predict(
+    preset: Preset | PresetData, crops: np.ndarray, network: Network | None = None
+) -> Predictions:
     """Run a preset's network on crops.
 
     Args:
         preset: the network, and what its outputs mean.
         crops: (M, S, S, 3) uint8 RGB, M above 0.
-        network: what runs the branch; None for ``BatchedNetwork``.
+        network: what runs the branch; None for a ``BatchedNetwork`` of a ``Preset``.
     """
     outputs = (network or BatchedNetwork(preset.branch))(crops)
     raw = preset.space.parameters(outputs["parameters"])

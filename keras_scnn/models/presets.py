@@ -2,26 +2,30 @@
 
 ``preset.json`` names the encoder, the face model and the sizes; ``weights.npz`` holds the
 network's kernels in half precision, and the whitening and landmark offsets in single precision.
+``network.tflite``, where it is there, is the same network for ``models.litert``. Keras is imported
+when a network is built, so ``read_preset`` and ``preset_summaries`` answer without it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models.encoders import PREFIX, build_encoder
-from keras_scnn.models.flip_averaging import build_flip_averaged
-from keras_scnn.models.heads import build_branch
+from keras_scnn.models.backend import start_keras
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
+from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
+
+if TYPE_CHECKING:
+    import keras
 
 FORMAT, VERSION = "keras_scnn.preset", 1
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
@@ -29,8 +33,42 @@ SETTINGS, WEIGHTS = "preset.json", "weights.npz"
 NETWORK = "network/"
 
 
+class _WithSpace:
+    """What follows from a preset's parameter space."""
+
+    space: ParameterSpace
+
+    @property
+    def face_model(self) -> MorphableModel:
+        """The face model of the parameter space."""
+        return self.space.face_model
+
+    @property
+    def layout(self) -> ParameterLayout:
+        """Where pose, identity and expression stand in the branch's parameters."""
+        return self.space.layout
+
+
 @dataclass(frozen=True, eq=False)
-class Preset:
+class PresetData(_WithSpace):
+    """A preset without its network: what the numbers mean that LiteRT or a server gives.
+
+    Attributes:
+        space, encoder, metadata, within_person_covariance: as ``Preset`` has them.
+        input_size: width and height of the crop, px.
+        feature_size: length of the identity feature; 0 where the network has no feature head.
+    """
+
+    space: ParameterSpace
+    encoder: str
+    input_size: int
+    feature_size: int
+    metadata: dict = field(default_factory=dict)
+    within_person_covariance: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Preset(_WithSpace):
     """A trained single-image network and what its numbers mean.
 
     Attributes:
@@ -65,16 +103,6 @@ class Preset:
         return self.branch.input_shape[1]
 
     @property
-    def face_model(self) -> MorphableModel:
-        """The face model of the parameter space."""
-        return self.space.face_model
-
-    @property
-    def layout(self) -> ParameterLayout:
-        """Where pose, identity and expression stand in the branch's parameters."""
-        return self.space.layout
-
-    @property
     def feature_size(self) -> int:
         """Length of the identity feature; 0 where the network has no feature head."""
         features = self.branch.output.get("features")
@@ -88,7 +116,9 @@ class Preset:
 
     @property
     def has_identity_encoder(self) -> bool:
-        """A second encoder tells people apart; see ``models.identity_encoder``."""
+        """A second encoder tells people apart; see ``models.encoders``."""
+        from keras_scnn.models.encoders import PREFIX
+
         return any(layer.name.startswith(PREFIX) for layer in self.core.layers)
 
 
@@ -158,11 +188,22 @@ def load_preset(
         FileNotFoundError: there is no such folder, or a file of it is missing.
         ValueError: a file is damaged, of another version, or does not fit the rest.
     """
-    folder = _folder(name_or_path)
+    return _read(name_or_path, face_model, _with_network)
+
+
+def read_preset(
+    name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
+) -> PresetData:
+    """Read all of a preset but the network, without Keras; as ``load_preset``."""
+    return _read(name_or_path, face_model, _without_network)
+
+
+def _read(name_or_path, face_model: MorphableModel | None, assemble):
+    folder = preset_folder(name_or_path)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     try:
-        return _assemble(settings, arrays, face_model)
+        return assemble(settings, arrays, face_model)
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
 
@@ -172,14 +213,75 @@ def list_presets() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
-def _folder(name_or_path) -> Path:
+@dataclass(frozen=True)
+class PresetSummary:
+    """What one chooses a preset by.
+
+    Attributes:
+        name, encoder, input_size: as ``Preset`` has them.
+        parameters: numbers in the network.
+        bytes: of the files in the folder.
+        results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
+        license: terms of use, in words.
+    """
+
+    name: str
+    encoder: str
+    input_size: int
+    parameters: int
+    bytes: int
+    results: dict[str, dict]
+    license: str
+
+
+def preset_summaries() -> list[PresetSummary]:
+    """The presets that come with the package, by name; Keras is not imported."""
+    return [_summary(name) for name in list_presets()]
+
+
+def _summary(name: str) -> PresetSummary:
+    folder = preset_folder(name)
+    settings = _settings(folder / SETTINGS)
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    metadata = settings["metadata"]
+    return PresetSummary(
+        name=name,
+        encoder=settings["encoder"],
+        input_size=settings["input_size"],
+        parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        results=metadata.get("results", {}),
+        license=metadata.get("license", "not stated"),
+    )
+
+
+def preset_folder(name_or_path: str | os.PathLike) -> Path:
+    """The folder of a preset of the package by name, or the given folder.
+
+    Raises:
+        FileNotFoundError: there is neither; the message lists the names and suggests one.
+    """
     for folder in (Path(name_or_path), FOLDER / name_or_path):
         if folder.is_dir():
             return folder
     known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
-        f"no preset '{name_or_path}': give a preset folder, a run folder, or one of: {known}"
+        f"no preset '{name_or_path}'{did_you_mean(str(name_or_path), list_presets())}: "
+        f"give a preset folder, a run folder, or one of: {known}"
     )
+
+
+def preset_digest(name_or_path: str | os.PathLike) -> str:
+    """64 hexadecimal digits that two presets share only if their networks give equal numbers.
+
+    SHA-256 of the weights' file and of all settings but the metadata; errors as ``load_preset``.
+    """
+    folder = preset_folder(name_or_path)
+    settings = {k: v for k, v in _settings(folder / SETTINGS).items() if k != "metadata"}
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder / WEIGHTS}: no such file")
+    content = json.dumps(settings, sort_keys=True).encode() + (folder / WEIGHTS).read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _settings(path: Path) -> dict:
@@ -187,19 +289,17 @@ def _settings(path: Path) -> dict:
         raise FileNotFoundError(f"{path}: no such file; a preset folder has {SETTINGS}")
     try:
         settings = json.loads(path.read_text())
-        found = settings["format"], settings["version"]
+        kind = settings["format"], settings["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the settings of a preset ({error!r})") from error
-    if found != (FORMAT, VERSION):
-        raise ValueError(f"{path}: {found[0]} version {found[1]}; expected {FORMAT} {VERSION}")
+    if kind != (FORMAT, VERSION):
+        raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return settings
 
 
 def preset_face_model(name_or_path: str | os.PathLike) -> MorphableModel:
     """The face model of a preset, with its landmark offsets; errors as ``load_preset``."""
-    folder = _folder(name_or_path)
-    settings = _settings(folder / SETTINGS)
-    return _face_model(settings, read_npz(folder / WEIGHTS, FORMAT, VERSION), None)
+    return read_preset(name_or_path).face_model
 
 
 def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None) -> MorphableModel:
@@ -208,21 +308,33 @@ def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None)
     return model.replace(landmark_offsets=arrays["landmark_offsets"])
 
 
-def _assemble(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+def _without_network(settings: dict, arrays: dict, face_model: MorphableModel | None) -> PresetData:
     model = _face_model(settings, arrays, face_model)
-    encoder = build_encoder(settings["encoder"], settings["input_size"])
     space = ParameterSpace(model, Whitening(arrays["whitening_mean"], arrays["whitening_scale"]))
+    covariance = arrays.get("shape_scatter")
+    if covariance is not None and covariance.shape != (model.n_identity,) * 2:
+        raise ValueError(f"shape_scatter is {covariance.shape}, not {(model.n_identity,) * 2}")
+    sizes = settings["input_size"], settings["feature_size"]
+    return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
+
+
+def _with_network(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+    start_keras()
+    from keras_scnn.models.encoders import build_encoder
+    from keras_scnn.models.flip_averaging import build_flip_averaged
+    from keras_scnn.models.heads import build_branch
+
+    data = _without_network(settings, arrays, face_model)
+    encoder = build_encoder(data.encoder, data.input_size)
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
-    branch = build_branch(encoder, space.layout, settings["feature_size"], channels, two)
+    branch = build_branch(encoder, data.layout, data.feature_size, channels, two)
     for weight in branch.weights:
         value = arrays[NETWORK + weight.path].astype(np.float32)
         if not np.isfinite(value).all():
             raise ValueError(f"weight {weight.path} is not finite")
         weight.assign(value)
     if settings.get("mirrored"):
-        branch = build_flip_averaged(branch, space)
-    covariance = arrays.get("shape_scatter")
-    if covariance is not None and covariance.shape != (model.n_identity,) * 2:
-        raise ValueError(f"shape_scatter is {covariance.shape}, not {(model.n_identity,) * 2}")
-    return Preset(branch, space, settings["encoder"], settings["metadata"], covariance)
+        branch = build_flip_averaged(branch, data.space)
+    covariance = data.within_person_covariance
+    return Preset(branch, data.space, data.encoder, data.metadata, covariance)

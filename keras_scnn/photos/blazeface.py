@@ -25,7 +25,7 @@ SAME_FACE_IOU = 0.3
 
 @dataclass(frozen=True, eq=False)
 class RawDetections:
-    """What BlazeFace says, before it becomes face boxes.
+    """BlazeFace's detections, before they become face boxes.
 
     Attributes:
         boxes: (M, 4) px, half-open x0, y0, x1, y1.
@@ -84,18 +84,23 @@ def anchors() -> np.ndarray:
     return result
 
 
-def decode_boxes(regressors: np.ndarray, logits: np.ndarray) -> RawDetections:
+def decode_boxes(
+    regressors: np.ndarray, logits: np.ndarray, min_score: float = 0.0
+) -> RawDetections:
     """The network's outputs as boxes, in fractions of its square input.
 
     Args:
         regressors: (896, 16) px of the input: center x, y from the anchor, width, height, then
             six keypoints x, y from the anchor.
         logits: (896,) scores before the sigmoid.
+        min_score: detections that score less are left out.
     """
-    pairs = np.float64(regressors).reshape(-1, 8, 2) / INPUT_SIZE
-    center, half = pairs[:, 0] + anchors(), pairs[:, 1] / 2
+    scores = expit(np.float64(logits))
+    kept = np.flatnonzero(scores >= min_score)
+    pairs, anchor = np.float64(regressors[kept]).reshape(-1, 8, 2) / INPUT_SIZE, anchors()[kept]
+    center, half = pairs[:, 0] + anchor, pairs[:, 1] / 2
     boxes = np.concatenate([center - half, center + half], axis=1)
-    return RawDetections(boxes, pairs[:, 2:] + anchors()[:, None], expit(np.float64(logits)))
+    return RawDetections(boxes, pairs[:, 2:] + anchor[:, None], scores[kept])
 
 
 def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDetections:
@@ -103,10 +108,10 @@ def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDet
 
     Args:
         raw: candidates of any number.
-        same_face_iou: boxes that overlap the surest one by more are the same face.
+        same_face_iou: boxes that overlap the one of the highest score by more are the same face.
 
     Returns:
-        one row a face, surest first, with the surest candidate's score.
+        one row a face, highest score first, with the highest candidate's score.
     """
     left, faces = raw[np.argsort(-raw.scores)], []
     while len(left.scores):

@@ -206,7 +206,8 @@ def _averaged_patch(image, box: FaceBox, block: int) -> tuple[np.ndarray, np.nda
     patch = image[low[1] : high[1], low[0] : high[0]]
     if block > 1:
         missing = -(high - low) % block
-        patch = cv2.copyMakeBorder(patch, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
+        if missing.any():
+            patch = cv2.copyMakeBorder(patch, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
         patch = cv2.resize(patch, None, fx=1 / block, fy=1 / block, interpolation=cv2.INTER_AREA)
     return patch, crop_from_image([*low, *(low + block)], 1)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from keras_scnn.data.records import is_records, load_records
 from keras_scnn.data.sources.aflw2000 import PROTOCOL
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.photo_lists import is_people_folder
+from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.plots import plot_details, plot_results
 from keras_scnn.evaluation.report import results_table
 from keras_scnn.models import Preset
@@ -88,36 +89,69 @@ def kind_of_data(data: Path, people: bool = False) -> str:
     )
 
 
-def evaluate(preset: Preset, args: argparse.Namespace) -> Results:
-    """Run the protocol that fits the data of the command line.
+def evaluate_preset(
+    preset: Preset,
+    data: str | os.PathLike,
+    *,
+    people: bool = False,
+    photos: Path | None = None,
+    convention: str = "exact",
+    annotation: Path | None = None,
+    annotation_first_pixel: float = 1.0,
+    shape_basis: Path | None = None,
+    bfm: Path | None = None,
+    bfm_expression: Path | None = None,
+    bfm_info: Path | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Results:
+    """Measure a network by the protocol that fits the data, see ``kind_of_data``.
+
+    Args:
+        preset: the network.
+        data: a folder of AFLW2000-3D, of face records or of people, or a pairs file.
+        people: take ``data`` as a people folder in any case.
+        photos: folder of a pairs file's photos, which it needs: NAME/NAME_0001.jpg.
+        convention, annotation, annotation_first_pixel, shape_basis: of AFLW2000-3D; see
+            ``aflw2000.evaluate_aflw2000``.
+        bfm, bfm_expression, bfm_info: files of the Basel Face Model, for the dense error of a
+            preset of it on AFLW2000-3D; see ``data.sources.bfm_full``.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
 
     Raises:
-        FileNotFoundError, ValueError: the data is missing, of no known kind, or damaged.
+        FileNotFoundError, ValueError: the data is missing, of no known kind or damaged, or an
+            option is given that its protocol does not have.
     """
-    bootstrap = {"resamples": args.resamples, "seed": args.seed}
-    kind = kind_of_data(args.data, args.people)
-    for option, home in OPTION_HOMES.items():
-        if getattr(args, option) is not None and kind != home:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} is for {home}; {args.data} is {kind}")
+    data, bootstrap = Path(data), {"resamples": resamples, "seed": seed}
+    files = {
+        "photos": photos,
+        "annotation": annotation,
+        "shape_basis": shape_basis,
+        "bfm": bfm,
+        "bfm_expression": bfm_expression,
+        "bfm_info": bfm_info,
+    }
+    kind = kind_of_data(data, people)
+    _check_options(data, kind, files)
     if kind == PAIRS_FILE:
-        if args.photos is None:
-            raise ValueError(f"{args.data}: a pairs file needs --photos, the folder of its photos")
-        return evaluate_pairs(preset, args.data, args.photos, **bootstrap)
+        return evaluate_pairs(preset, data, photos, **bootstrap)
     if kind == PEOPLE:
-        return evaluate_people(preset, args.data, **bootstrap)
+        return evaluate_people(preset, data, **bootstrap)
     if kind == RECORDS:
-        return evaluate_records(preset, load_records(args.data), **bootstrap)
-    return evaluate_aflw2000(
-        preset,
-        args.data,
-        args.convention,
-        args.annotation,
-        args.annotation_first_pixel,
-        args.shape_basis,
-        args.bfm and FullBfm.read(args.bfm, args.bfm_expression, args.bfm_info),
-        **bootstrap,
-    )
+        return evaluate_records(preset, load_records(data), **bootstrap)
+    full = bfm and FullBfm.read(bfm, bfm_expression, bfm_info)
+    labels = annotation, annotation_first_pixel
+    return evaluate_aflw2000(preset, data, convention, *labels, shape_basis, full, **bootstrap)
+
+
+def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None:
+    for option, home in OPTION_HOMES.items():
+        if files[option] is not None and kind != home:
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} is for {home}; {data} is {kind}")
+    if kind == PAIRS_FILE and files["photos"] is None:
+        raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")
 
 
 def check_calibrate(preset: str, kind: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_scnn.evaluation.calibration import SIGNS, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
-from keras_scnn.models import Preset
+from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.detection import LargestFace
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
@@ -77,7 +77,10 @@ class Comparison:
 
 
 def compare_faces(
-    preset: Preset, first: Reconstruction, second: Reconstruction, n_faces: tuple[int, int] = (1, 1)
+    preset: Preset | PresetData,
+    first: Reconstruction,
+    second: Reconstruction,
+    n_faces: tuple[int, int] = (1, 1),
 ) -> Comparison:
     """Compare two faces that the preset has found.
 
@@ -130,7 +133,7 @@ def probabilities(
 
 
 def compare_photos(
-    preset: Preset,
+    reconstructor: Reconstructor,
     photos: tuple[np.ndarray, np.ndarray],
     find_face: LargestFace | None = None,
     names: tuple[str, str] = ("first photo", "second photo"),
@@ -138,7 +141,7 @@ def compare_photos(
     """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
 
     Args:
-        preset: the network.
+        reconstructor: of the preset.
         photos: the two.
         find_face: finds the faces; None for ``LargestFace()``.
         names: of the photos, for error messages.
@@ -147,7 +150,7 @@ def compare_photos(
         FileNotFoundError: the face detector's package is missing.
         ValueError: a photo shows no face.
     """
-    find_face, reconstructor = find_face or LargestFace(), Reconstructor(preset)
+    find_face = find_face or LargestFace()
     faces, counts = [], []
     for name, photo in zip(names, photos, strict=True):
         try:
@@ -156,7 +159,7 @@ def compare_photos(
             raise ValueError(f"{name}: {error}") from error
         faces.append(reconstructor.reconstruct_boxes(photo, boxes[:1])[0])
         counts.append(len(boxes))
-    return compare_faces(preset, *faces, n_faces=tuple(counts))
+    return compare_faces(reconstructor.preset, *faces, n_faces=tuple(counts))
 
 
 def report(found: Comparison, names: tuple[str, str], calibration: dict | None) -> list[str]:

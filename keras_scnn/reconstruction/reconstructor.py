@@ -11,8 +11,8 @@ import numpy as np
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import write_mesh
-from keras_scnn.models.inference import Network, predict
-from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.models.inference import BatchedNetwork, Network, open_network, predict
+from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.cropping import (
     FaceBox,
     FaceCrop,
@@ -24,8 +24,8 @@ from keras_scnn.photos.detection import FaceDetector, LargestFace
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.reconstruction.texture import vertex_colors
+from keras_scnn.settings import DEFAULT_PRESET
 
-DEFAULT_PRESET = "mobile"
 PASSES = 2  # the second crop is cut by what the first pass found, the head upright
 
 
@@ -33,26 +33,43 @@ class Reconstructor:
     """Finds every face of a photo and reconstructs it.
 
     Args:
-        preset: the trained network.
+        preset: the trained network, or its data where ``network`` is given.
         detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
-        network: runs the preset's branch on (M, S, S, 3) uint8 crops, e.g. a
-            ``BatchedNetwork``, which None makes.
+        network: runs the preset's branch on (M, S, S, 3) uint8 crops; None makes a
+            ``BatchedNetwork``, which is Keras, compiled.
     """
 
     def __init__(
         self,
-        preset: Preset,
+        preset: Preset | PresetData,
         detector: FaceDetector | None = None,
         network: Network | None = None,
     ):
         self.preset, self._detector = preset, detector
         self._largest = None if detector is None else LargestFace(detector, detector)
-        self._network = network
+        self._network = BatchedNetwork(preset.branch) if network is None else network
 
     @classmethod
-    def from_preset(cls, name_or_path: str | os.PathLike = DEFAULT_PRESET) -> Reconstructor:
-        """Load a preset that comes with the package, or a preset or run folder."""
-        return cls(load_preset(name_or_path))
+    def from_preset(
+        cls,
+        name_or_path: str | os.PathLike = DEFAULT_PRESET,
+        detector: FaceDetector | None = None,
+    ) -> Reconstructor:
+        """Load a preset that comes with the package, or a preset or run folder.
+
+        Where the folder has a LiteRT file of its weights, as the package's presets have, that is
+        run, and Keras is not imported; see ``models.inference.open_network``.
+
+        Args:
+            name_or_path: a preset's name, or a folder.
+            detector: as above.
+
+        Raises:
+            FileNotFoundError: there is no such preset, or a file of it is missing.
+            ValueError: a file is damaged, or does not fit the rest.
+        """
+        preset, network = open_network(name_or_path)
+        return cls(preset, detector, network)
 
     def __call__(self, image: np.ndarray) -> list[Reconstruction]:
         """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
-from keras_scnn.models.inference import BatchedNetwork
-from keras_scnn.models.presets import Preset, load_preset
+from keras_scnn.models.inference import BatchedNetwork, open_network
+from keras_scnn.models.litert import LiteNetwork
+from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces
@@ -48,28 +49,41 @@ class Predictor(Protocol):
         """Outputs and boxes of the faces in a photo, surest first, in px of it; None: no face."""
 
 
-class KerasPredictor:
-    """A ``Predictor`` of a preset, run by Keras. Requests of one moment share batches.
+class PresetPredictor:
+    """A ``Predictor`` of a preset.
 
     Args:
-        preset: the trained network.
+        preset: the trained network, or its data where ``network`` is given.
         vertices: put out all vertices too.
+        network: runs the preset's branch, from several threads at once; None runs it in Keras,
+            where requests of one moment share batches.
     """
 
-    def __init__(self, preset: Preset, vertices: bool = False):
+    def __init__(
+        self,
+        preset: Preset | PresetData,
+        vertices: bool = False,
+        network: LiteNetwork | None = None,
+    ):
         self.input_size, self._vertices = preset.input_size, vertices
-        network = BatchedNetwork(preset.branch)
         black = np.zeros((max(WARM_UP), preset.input_size, preset.input_size, 3), np.uint8)
-        for count in WARM_UP:
-            network(black[:count])
-        self._network = SharedBatches(network)
+        self._batches = None
+        if network is None:
+            batched = BatchedNetwork(preset.branch)
+            for count in WARM_UP:
+                batched(black[:count])
+            network = self._batches = SharedBatches(batched)
+        self._network = network
         self._reconstructor = Reconstructor(preset, _DetectorPerThread(), self._network)
         self.shapes = {key: value.shape[1:] for key, value in self.crops(black[:1]).items()}
 
     @classmethod
-    def from_preset(cls, name_or_path: str | os.PathLike, vertices: bool = False) -> KerasPredictor:
+    def from_preset(
+        cls, name_or_path: str | os.PathLike, vertices: bool = False
+    ) -> PresetPredictor:
         """Load a preset that comes with the package, or a preset or run folder."""
-        return cls(load_preset(name_or_path), vertices)
+        preset, network = open_network(name_or_path)
+        return cls(preset, vertices, network if isinstance(network, LiteNetwork) else None)
 
     def crops(self, crops: np.ndarray) -> Outputs:
         """See ``Predictor``."""
@@ -89,8 +103,9 @@ class KerasPredictor:
         return self._outputs(found), found.boxes
 
     def close(self) -> None:
-        """Answer what was asked for, and end the network's thread."""
-        self._network.close()
+        """Answer what was asked for, and end the network's thread, where it has one."""
+        if self._batches is not None:
+            self._batches.close()
 
     def _outputs(self, faces: Faces) -> Outputs:
         told = faces.parameters

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.evaluation.bootstrap import numbers
-from keras_scnn.evaluation.plots import plot_variants
 from keras_scnn.storage import atomic_path
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.run import train
 
 CONTRAST = ("contrast_weight", "shape_likeness_weight")
 IDENTITY = ("feature_weight", "embedding_weight", "likeness_weight", "teacher_share")
@@ -69,6 +66,9 @@ def ablate(
     Returns:
         ``Measure`` by name of the measure, by name of the variant.
     """
+    from keras_scnn.evaluation.plots import plot_variants
+    from keras_scnn.training.run import train  # starts Keras
+
     found = {}
     for name in variants:
         results = []
@@ -93,6 +93,8 @@ def settings_of(config: TrainConfig, folder: Path, variant: str, seed: int) -> T
 
 def summary(results: list[dict]) -> dict[str, Measure]:
     """The measures of one variant from the results of its seeds."""
+    from keras_scnn.evaluation.bootstrap import numbers
+
     values, found = [numbers(result) for result in results], {}
     for path in MEASURES:
         mine = np.array([value.get(path, np.nan) for value in values])

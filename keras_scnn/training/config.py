@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from keras_scnn.data.mixture import Mixture, open_mixture
-from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.settings import did_you_mean
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_scnn.data.mixture import Mixture
+    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CHOICES = {
@@ -107,13 +112,19 @@ def recipe_path(name: str) -> Path:
     """
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise FileNotFoundError(f"no recipe '{name}'; there are {known}; a file goes to --config")
+        known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+        raise FileNotFoundError(
+            f"no recipe '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}; "
+            "a file goes to --config"
+        )
     return path
 
 
 def find_records(config: TrainConfig) -> Mixture:
     """The records of --data, or synthetic ones, which are rendered once."""
+    from keras_scnn.data.mixture import Mixture, open_mixture
+    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+
     if config.data:
         return open_mixture(config.data, config.data_weights)
     options = SyntheticConfig(
@@ -132,6 +143,8 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
 
     They are none of those of ``find_records``.
     """
+    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
+
     if config.data or not config.fresh:
         return None
     groups = config.batches == "groups"
@@ -147,6 +160,8 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     """The optimizer that the settings ask for; the rate is set step by step in training."""
+    import keras
+
     averaged = {}
     if config.weight_average:
         averaged = {"use_ema": True, "ema_momentum": config.weight_average}

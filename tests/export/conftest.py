@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.export.tflite import QUANTIZE, write_tflite
+from keras_scnn.export.formats import QUANTIZE
+from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder

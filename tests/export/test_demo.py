@@ -19,7 +19,8 @@ from keras_scnn.export import demo
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.io import read_image
 from keras_scnn.models import load_preset
-from keras_scnn.reconstruction.reconstructor import DEFAULT_PRESET, Reconstructor
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.settings import DEFAULT_PRESET
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 BROWSE = Path(__file__).with_name("browse.mjs")

@@ -9,11 +9,12 @@ pytest.importorskip("ai_edge_quantizer")
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_scnn.export.exported_model import output_table
-from keras_scnn.export.flatbuffer import read_metadata, with_metadata
+from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.runtimes import open_artefact, run_all
-from keras_scnn.export.tflite import QUANTIZE, metadata_of, write_tflite
+from keras_scnn.export.tflite import metadata_of, write_tflite
 from keras_scnn.export.verify import reference_outputs
 from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
+from keras_scnn.storage.tflite import read_metadata, with_metadata
 
 each_precision = pytest.mark.parametrize("precision", QUANTIZE)
 # Mean landmark distance, px of 64. The small preset sees faces of a size it was not trained on and

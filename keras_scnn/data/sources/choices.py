@@ -5,35 +5,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_scnn.data.mixture import open_mixture
-from keras_scnn.data.photo_source import PhotoSource
-from keras_scnn.data.sources.aflw import PARTS, AflwCrops
-from keras_scnn.data.sources.aflw2000 import Aflw2000
-from keras_scnn.data.sources.bfm_full import FullBfm
-from keras_scnn.data.sources.bfm_landmarks import (
-    BfmLandmarks,
-    recover_from_folder,
-    with_annotated_mean,
-)
-from keras_scnn.data.sources.blends import BlendedFaces
-from keras_scnn.data.sources.pts import PtsFolder
-from keras_scnn.data.sources.tfds import Tfds300WLP, TfdsAflw2000
-from keras_scnn.data.sources.w300lp import W300LP
-from keras_scnn.face_models import load_face_model
-from keras_scnn.morphable_model import MorphableModel
+# Readers are imported by the functions that need them, so that the options are known at once.
+if TYPE_CHECKING:
+    from keras_scnn.data.photo_source import PhotoSource
+    from keras_scnn.data.sources.bfm_full import FullBfm
+    from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
+    from keras_scnn.morphable_model import MorphableModel
+
+PARTS = ("all", "train", "held_out")  # of AFLW
 
 
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.w300lp import W300LP
+
     own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
     return W300LP(args.folder, _basis(args), own, bfm, components)
 
 
 def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.tfds import Tfds300WLP
+
     return Tfds300WLP(args.folder, basis=_basis(args))
 
 
 def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
+    from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, recover_from_folder
+
     if args.basis is None or not args.basis.is_dir():
         return args.basis and BfmLandmarks.load(args.basis)
     result = recover_from_folder(args.basis)
@@ -47,6 +46,8 @@ def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
 def _bfm(args: argparse.Namespace) -> FullBfm | None:
     if args.bfm_info is None and args.bfm_expression is None:
         return None
+    from keras_scnn.data.sources.bfm_full import FullBfm
+
     return FullBfm.read(args.face_model, args.bfm_expression, args.bfm_info)
 
 
@@ -57,33 +58,64 @@ def _people(args: argparse.Namespace) -> PhotoSource:
 
 
 def _blends(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.mixture import open_mixture
+    from keras_scnn.data.sources.blends import BlendedFaces
+    from keras_scnn.face_models import load_face_model
+
     mixture = open_mixture(str(args.folder))
     model = mixture.annotated(load_face_model(args.face_model))
     return BlendedFaces(mixture.records, model, args.count, args.held_out)
 
 
+def _aflw2000(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.aflw2000 import Aflw2000
+
+    return Aflw2000(args.folder)
+
+
+def _tfds_aflw2000(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.tfds import TfdsAflw2000
+
+    return TfdsAflw2000(args.folder)
+
+
+def _pts(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.pts import PtsFolder
+
+    return PtsFolder(args.folder)
+
+
+def _aflw(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.aflw import AflwCrops
+
+    return AflwCrops(args.folder, args.part)
+
+
 SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
-    "aflw2000": ("AFLW2000-3D: jpg + mat", lambda args: Aflw2000(args.folder)),
+    "aflw2000": ("AFLW2000-3D: jpg + mat", _aflw2000),
     "people": ("one folder a person, any photos in it", _people),
-    "pts": ("photos with 300-W's .pts files beside them", lambda args: PtsFolder(args.folder)),
+    "pts": ("photos with 300-W's .pts files beside them", _pts),
     "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
-    "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", lambda args: TfdsAflw2000(args.folder)),
-    "aflw": ("crops of AFLW: crops/ and labels.npz", lambda a: AflwCrops(a.folder, a.part)),
+    "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", _tfds_aflw2000),
+    "aflw": ("crops of AFLW: crops/ and labels.npz", _aflw),
     "blends": ("new faces out of face records; DIR is CACHE[,CACHE ...]", _blends),
 }
 
 
 def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
     """The face model that the command line asks for, with the landmark offsets."""
+    from keras_scnn.data.mixture import open_mixture
+    from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, with_annotated_mean
+    from keras_scnn.face_models import load_face_model
+
     if args.source == "blends":
         return open_mixture(str(args.folder)).annotated(load_face_model(args.face_model))
     if Path(args.offsets).suffix == ".npz":
         mean = BfmLandmarks.load(args.offsets)
         return with_annotated_mean(load_face_model(args.face_model), mean)
     if args.offsets and args.face_model == "open_face":
-        # Here, so that worker processes, which import this module, do not start Keras.
-        from keras_scnn.models import preset_face_model
+        from keras_scnn.models.presets import preset_face_model
 
         return preset_face_model(args.offsets)
     bfm = _bfm(args)

@@ -1,4 +1,4 @@
-"""Text inside of a .tflite file, in the place that its format has for it: named metadata.
+"""Opening .tflite files, and the named metadata that travels inside of them.
 
 Needs ai-edge-litert only.
 """
@@ -6,10 +6,35 @@ Needs ai-edge-litert only.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_scnn.storage.quiet import without_native_lines
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
 ENTRY = "keras_scnn"
+
+
+def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:
+    """A LiteRT interpreter with its tensors allocated, without LiteRT's lines on stderr.
+
+    Args:
+        content: of a .tflite file.
+        threads: that it may use.
+
+    Raises:
+        ValueError, RuntimeError: LiteRT cannot run the file.
+    """
+    # Imported here so that commands answer, and other detectors work, without the runtime.
+    from ai_edge_litert.interpreter import Interpreter
+
+    with without_native_lines():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def with_metadata(content: bytes, metadata: dict) -> bytes:

@@ -1,0 +1,64 @@
+"""What a command costs before it works: CPU seconds of --help, an error, and one photo.
+
+    python benchmarks/start_up.py [PHOTO] [--repeats 3]
+
+User and system time of a process of its own, the smallest of some runs, also as a multiple of what
+starting Python with NumPy costs. PHOTO stands for scikit-image's astronaut where it is not given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HELP = ("train", "evaluate", "prepare", "reconstruct", "compare", "serve", "ablate", "export")
+HELP += ("demo", "presets")
+
+
+def cpu_seconds(words: list[str], repeats: int) -> float:
+    """Smallest user plus system time of ``python WORDS``, its children's included."""
+    times = []
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def astronaut(folder: Path) -> Path:
+    import cv2
+    from skimage import data
+
+    path = folder / "astronaut.jpg"
+    cv2.imwrite(str(path), data.astronaut()[..., ::-1])
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photo", nargs="?", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        photo, out = args.photo or astronaut(Path(place)), ["--out", f"{place}/out"]
+        works = {"python, NumPy": ["-c", "import numpy"]}
+        works |= {f"{name} --help": ["-m", "keras_scnn", name, "--help"] for name in HELP}
+        works["train --p-sam 1"] = ["-m", "keras_scnn", "train", "--p-sam", "1"]
+        works["train --people 0"] = ["-m", "keras_scnn", "train", "--people", "0"]
+        works["python, Keras"] = ["-c", "import keras"]
+        works["reconstruct PHOTO"] = ["-m", "keras_scnn", "reconstruct", str(photo), *out]
+        works["compare PHOTO PHOTO"] = ["-m", "keras_scnn", "compare", *[str(photo)] * 2, *out]
+        unit = None
+        for name, words in works.items():
+            seconds = cpu_seconds(words, args.repeats)
+            unit = unit or seconds
+            print(f"{name:24}{seconds:7.2f} s{seconds / unit:8.1f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""``network.tflite`` in a preset's folder: with it, ``Reconstructor`` runs without TensorFlow.
+
+It holds the branch alone: one uint8 crop to whitened parameters and features, weights in half
+precision (in single precision where ai-edge-quantizer is not installed). It is compared with the
+Keras network before it gets its name; see ``keras_scnn.models.litert`` for how it is found.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_scnn.export.crops import find_crops
+from keras_scnn.export.tflite import convert
+from keras_scnn.export.verify import LIMITS, VerificationError
+from keras_scnn.models.inference import Network, predict
+from keras_scnn.models.litert import FILE, FORMAT, SIGNATURE, VERSION, LiteNetwork
+from keras_scnn.models.presets import Preset, load_preset, preset_digest
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.tflite import with_metadata
+
+MAX_FEATURE_ANGLE = 0.5  # degrees, mean over the crops
+
+
+def write_network(folder: Path) -> dict[str, float]:
+    """Write ``network.tflite`` into the folder of a preset or run, verified.
+
+    Args:
+        folder: of ``save_preset``; the file replaces one that is there.
+
+    Returns:
+        mean differences from Keras on synthetic crops: ``landmark_px``, ``landmark_p99_px``,
+        ``vertex_mm``, ``vertex_p99_mm`` and, with a feature head, ``feature_degrees``.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``load_preset``.
+        VerificationError: the file disagrees with Keras; nothing is written.
+        OSError: the folder cannot be written.
+    """
+    preset = load_preset(folder)
+    half = importlib.util.find_spec("ai_edge_quantizer") is not None
+    precision = "float16" if half else "float32"
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "digest": preset_digest(folder),
+        "quantize": precision,
+    }
+    content = with_metadata(convert(_with_uint8_input(preset), precision, SIGNATURE), metadata)
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(aside) / FILE
+        path.write_bytes(content)
+        drift = network_drift(preset, LiteNetwork(path), find_crops(None, preset.input_size).images)
+    _check(drift, precision)
+    with atomic_path(Path(folder) / FILE) as temporary:
+        temporary.write_bytes(content)
+    return drift
+
+
+def _with_uint8_input(preset: Preset) -> keras.Model:
+    size = preset.input_size
+    image = keras.Input((size, size, 3), 1, dtype="uint8", name="image")
+    return keras.Model(image, preset.branch(ops.cast(image, "float32"), training=False))
+
+
+def network_drift(preset: Preset, network: Network, crops: np.ndarray) -> dict[str, float]:
+    """How far a network's faces are from those of Keras.
+
+    Args:
+        preset: the Keras network, and what the outputs mean.
+        network: (M, S, S, 3) uint8 RGB crops to the branch's outputs.
+        crops: (M, S, S, 3) uint8 RGB, M above 0.
+
+    Returns:
+        as ``write_network``.
+    """
+    ours, keras_ones = predict(preset, crops, network), predict(preset, crops)
+    flat = np.linalg.norm((ours.landmarks - keras_ones.landmarks)[..., :2], axis=-1)
+    shapes = [
+        p.face_model.vertices(p.parameters.identity, p.parameters.expression)
+        for p in (ours, keras_ones)
+    ]
+    deep = np.linalg.norm(shapes[0] - shapes[1], axis=-1)
+    drift = {
+        "landmark_px": float(flat.mean()),
+        "landmark_p99_px": float(np.percentile(flat, 99)),
+        "vertex_mm": float(deep.mean()),
+        "vertex_p99_mm": float(np.percentile(deep, 99)),
+    }
+    if ours.features is not None:
+        cosine = np.clip((ours.features * keras_ones.features).sum(axis=-1), -1, 1)
+        drift["feature_degrees"] = float(np.degrees(np.arccos(cosine)).mean())
+    return drift
+
+
+def _check(drift: dict[str, float], precision: str) -> None:
+    limits = vars(LIMITS[precision]) | {"feature_degrees": MAX_FEATURE_ANGLE}
+    broken = [
+        f"{k} is {v:.4g}, the limit is {limits[k]:g}"
+        for k, v in drift.items()
+        if not v <= limits[k]
+    ]
+    if broken:
+        raise VerificationError(f"{FILE}: disagrees with Keras: {'; '.join(broken)}")

@@ -1,0 +1,86 @@
+"""All commands behind one name: ``keras-scnn COMMAND``, or ``python -m keras_scnn COMMAND``.
+
+A command's module is imported when it is asked for, and what is heavy in it once its arguments are
+known to be right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+
+from keras_scnn import __version__
+from keras_scnn.settings import FAILURE, CommandParser, command, did_you_mean
+
+COMMANDS = {
+    "reconstruct": ("keras_scnn.reconstruct", "photos to textured 3D faces"),
+    "compare": ("keras_scnn.compare", "do two photos show one person?"),
+    "train": ("keras_scnn.train", "train a Siamese network, on rendered people by default"),
+    "evaluate": ("keras_scnn.evaluate", "measure a network: landmarks, pose, shape, identity"),
+    "prepare": ("keras_scnn.prepare", "turn a data set into face records"),
+    "ablate": ("keras_scnn.ablate", "train with and without the losses that compare people"),
+    "release": ("keras_scnn.training.release", "make a preset from its recipe"),
+    "export": ("keras_scnn.export.__main__", "TFLite, ONNX and SavedModel files, verified"),
+    "serve": ("keras_scnn.serve", "a preset behind HTTP"),
+    "demo": ("keras_scnn.export.demo", "a preset in the browser"),
+    "presets": ("keras_scnn.__main__", "list the package's presets"),
+}
+WIDTH = 100
+
+
+def usage() -> str:
+    """What ``keras-scnn --help`` prints."""
+    lines = [f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: keras-scnn COMMAND ...",
+            "",
+            "One photo to a 3D face that is that person's face.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "keras-scnn COMMAND --help explains one; keras-scnn --version",
+        ]
+    )
+
+
+@command
+def list_presets(arguments: list[str] | None = None) -> None:
+    """Print name, size, accuracy and license of the package's presets."""
+    parser = CommandParser("presets", "List the package's presets: size, accuracy, license.")
+    parser.parse_args(arguments)
+    from keras_scnn.models.presets import preset_summaries
+
+    for preset in preset_summaries():
+        print(f"{preset.name}: {preset.encoder}, {preset.input_size} px")
+        rows = [f"{preset.parameters / 1e6:.2f} million parameters, {preset.bytes / 1e6:.1f} MB"]
+        for measure, result in preset.results.items():
+            rows.append(f"{measure}: {result['value']} {result['unit']} ({result['protocol']})")
+        rows.append(f"license: {preset.license}")
+        for row in rows:
+            print(textwrap.fill(row, WIDTH, initial_indent="  ", subsequent_indent="    "))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; ``arguments`` as on the command line, the command's name first."""
+    name, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h"):
+        print(usage())
+    elif name == "--version":
+        print(__version__)
+    elif name == "presets":
+        return list_presets(others)
+    elif name in COMMANDS:
+        return importlib.import_module(COMMANDS[name][0]).main(others)
+    else:
+        known = ", ".join(COMMANDS)
+        similar = did_you_mean(name, COMMANDS)
+        print(f"error: no command '{name}'{similar}; known are {known}", file=sys.stderr)
+        return FAILURE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

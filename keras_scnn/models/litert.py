@@ -1,0 +1,79 @@
+"""A preset's network in LiteRT (ai-edge-litert): crops to parameters without Keras.
+
+The folder of a preset may hold ``network.tflite``, which ``keras_scnn.export`` writes: one uint8
+crop to the branch's outputs, weights in half precision, and the digest of the preset that it was
+made from. A file whose digest is not that of its folder is not used.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.models.presets import preset_digest, preset_folder
+from keras_scnn.storage.tflite import open_interpreter, read_metadata
+
+FILE, SIGNATURE = "network.tflite", "branch"
+FORMAT, VERSION = "keras_scnn.network", 1
+
+
+class LiteNetwork:
+    """Runs a ``network.tflite``, one crop after the other.
+
+    It may be called from several threads: each gets an interpreter of its own, for an interpreter
+    holds the answer of one call.
+
+    Args:
+        path: of the file.
+        threads: that the runtime may use in each call.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not one of this package.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 1):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such .tflite file")
+        self._content, self._threads, self._own = path.read_bytes(), threads, threading.local()
+        try:
+            self.metadata = read_metadata(self._content)
+            if (self.metadata.get("format"), self.metadata.get("version")) != (FORMAT, VERSION):
+                raise ValueError(f"not a '{FORMAT}' file of version {VERSION}")
+            self._runner()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0."""
+        run, crops = self._runner(), np.ascontiguousarray(crops)
+        rows = [run(image=crop[None]) for crop in crops]  # the runner copies its outputs
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def _runner(self) -> Callable[..., dict[str, np.ndarray]]:
+        """This thread's function from ``image`` (1, S, S, 3) to the outputs."""
+        if not hasattr(self._own, "runner"):
+            interpreter = open_interpreter(self._content, self._threads)
+            self._own.runner = interpreter.get_signature_runner(SIGNATURE)
+        return self._own.runner
+
+
+def lite_file(name_or_path: str | os.PathLike) -> Path | None:
+    """The LiteRT file of a preset; None where there is none, or one of other weights.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``presets.load_preset``.
+    """
+    path = preset_folder(name_or_path) / FILE
+    if not path.is_file():
+        return None
+    try:
+        metadata = read_metadata(path.read_bytes())
+    except ValueError:
+        return None
+    return path if metadata.get("digest") == preset_digest(name_or_path) else None

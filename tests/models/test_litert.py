@@ -1,0 +1,127 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.export.network import MAX_FEATURE_ANGLE, network_drift
+from keras_scnn.export.verify import LIMITS
+from keras_scnn.models import load_preset, read_preset
+from keras_scnn.models.inference import BatchedNetwork, open_network
+from keras_scnn.models.litert import FILE, LiteNetwork, lite_file
+from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
+from keras_scnn.photos.cropping import crop_face
+from keras_scnn.photos.detection import LargestFace
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    """Rendered faces, and a real one at several places and sizes: (30, 120, 120, 3) uint8."""
+    rendered = [render_person(SyntheticConfig(photos=5), person)[0] for person in range(4)]
+    photo = data.astronaut()
+    box = LargestFace()(photo)
+    moved = [
+        dataclasses.replace(box, x0=box.x0 + dx, x1=box.x1 + dx + grow, y1=box.y1 + grow)
+        for dx in (-8, -3, 0, 4, 9)
+        for grow in (0, 20)
+    ]
+    return np.concatenate([*rendered, [crop_face(photo, one).image for one in moved]])
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_the_packages_presets_give_the_same_faces_in_litert_and_in_keras(name, crops):
+    preset, network = open_network(name)
+    assert isinstance(network, LiteNetwork)
+    drift = network_drift(load_preset(name), network, crops)
+    limits = dataclasses.asdict(LIMITS["float16"]) | {"feature_degrees": MAX_FEATURE_ANGLE}
+    assert set(drift) >= {"landmark_px", "vertex_mm"}
+    assert ("feature_degrees" in drift) == (preset.feature_size > 0)
+    assert not {key: value for key, value in drift.items() if value > limits[key]}
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_what_is_read_without_keras_is_what_is_loaded_with_it(name):
+    data, preset = read_preset(name), load_preset(name)
+    for field in ("encoder", "input_size", "feature_size", "metadata", "layout"):
+        assert getattr(data, field) == getattr(preset, field), field
+    np.testing.assert_array_equal(data.space.whitening.scale, preset.space.whitening.scale)
+    np.testing.assert_array_equal(
+        data.face_model.landmark_offsets, preset.face_model.landmark_offsets
+    )
+    if preset.within_person_covariance is None:
+        assert data.within_person_covariance is None
+    else:
+        np.testing.assert_array_equal(
+            data.within_person_covariance, preset.within_person_covariance
+        )
+
+
+def test_threads_do_not_mix_their_faces(crops):
+    network = LiteNetwork(FOLDER / "mobile" / FILE)
+    alone = [network(crop[None])["parameters"][0] for crop in crops]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda i: network(crops[i : i + 1]), np.tile(range(30), 4)))
+    for i, outputs in enumerate(together):
+        np.testing.assert_array_equal(outputs["parameters"][0], alone[i % 30])
+
+
+def test_a_file_of_other_weights_or_settings_is_not_used(tmp_path):
+    folder = shutil.copytree(FOLDER / "aflw-mobilenet-0.5", tmp_path / "copy")
+    assert lite_file(folder) == folder / FILE
+    settings = json.loads((folder / SETTINGS).read_text())
+    settings["metadata"]["note"] = "changes nothing"
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    assert lite_file(folder) == folder / FILE
+    (folder / SETTINGS).write_text(json.dumps({**settings, "mirrored": True}))
+    assert lite_file(folder) is None
+    assert isinstance(open_network(folder)[1], BatchedNetwork)
+
+
+def test_a_damaged_or_foreign_file_is_not_used(tmp_path):
+    folder = shutil.copytree(FOLDER / "aflw-mobilenet-0.5", tmp_path / "copy")
+    for content in (b"", b"nonsense" * 9, (folder / FILE).read_bytes()[:5000]):
+        (folder / FILE).write_bytes(content)
+        assert lite_file(folder) is None
+        with pytest.raises(ValueError, match=FILE):
+            LiteNetwork(folder / FILE)
+    with pytest.raises(FileNotFoundError, match="no such .tflite file"):
+        LiteNetwork(tmp_path / "nothing.tflite")
+
+
+def test_a_photo_gets_the_same_face_as_from_keras():
+    photo = data.astronaut()
+    face = Reconstructor.from_preset("mobile").largest(photo)
+    expected = Reconstructor(load_preset("mobile")).largest(photo)
+    apart = np.linalg.norm((face.landmarks - expected.landmarks)[:, :2], axis=-1)
+    width = expected.box.width / 120  # px of the photo in a px of the crop
+    assert apart.mean() < LIMITS["float16"].landmark_px * width
+    assert np.abs(face.vertices - expected.vertices).max() < LIMITS["float16"].vertex_p99_mm
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "compare"])
+def test_the_commands_import_neither_keras_nor_tensorflow_and_say_one_thing(tmp_path, command):
+    cv2.imwrite(str(tmp_path / "a.png"), data.astronaut()[:300, ..., ::-1])
+    photos = ["a.png"] if command == "reconstruct" else ["a.png", "a.png"]
+    code = (
+        "import sys; from keras_scnn.__main__ import main;"
+        f"status = main({[command, *photos, '--out', 'out']});"
+        "heavy = {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith(("1 faces of 1 photos", "written: "))

@@ -1,0 +1,162 @@
+import contextlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_scnn import __version__
+from keras_scnn.__main__ import COMMANDS, main
+from keras_scnn.models.presets import FOLDER, list_presets
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {
+    "keras", "tensorflow", "jax", "torch", "scipy", "cv2", "numba", "matplotlib", "trimesh",
+    "h5py", "PIL", "ai_edge_litert", "kserve", "dlib",
+}  # fmt: skip
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
+# One wrong call of each command, and a part of the message.
+TYPING_ERRORS = {
+    "reconstruct": (["a.jpg", "--output", "x"], "unknown option --output (did you mean '--out'?)"),
+    "compare": (["a.jpg", "b.jpg", "--prest", "x"], "did you mean '--preset'?"),
+    "train": (["--learning-rat", "1"], "did you mean '--learning-rate'?"),
+    "evaluate": (["mobile", "--data", "x", "--convention", "feild"], "did you mean 'field'?"),
+    "prepare": (["people_", "x", "--out", "x"], "did you mean 'people'?"),
+    "ablate": (["--seed-s", "1"], "did you mean '--seeds'?"),
+    "export": (["mobile", "--to", "tflit", "--out", "x"], "did you mean 'tflite'?"),
+    "serve": (["--prot", "1"], "did you mean '--port'?"),
+    "demo": (["--quantize", "float61"], "did you mean 'float16'?"),
+    "presets": (["--all"], "unknown option --all"),
+}
+WRONG_SETTINGS = {
+    "reconstruct": (["a.jpg", "--out", "x", "--format", "stl"], "'stl' is not one of obj, ply"),
+    "train": (["--people", "0"], "people is 0; it must be 1 or more"),
+    "evaluate": (["mobile", "--data", "nowhere"], "nowhere: no such folder or file"),
+    "prepare": (["pts", "x", "--out", "x", "--crop-size", "4"], "it must be 16 or more"),
+    "ablate": (["--variants", "bothe"], "did you mean 'both'?"),
+    "export": (["mobil", "--to", "tflite", "--out", "x"], "did you mean 'mobile'?"),
+    "serve": (["--threads", "0"], "must be above 0"),
+    "demo": (["mobil"], "no preset 'mobil' (did you mean 'mobile'?)"),
+    "compare": (["no.jpg", "no.jpg"], "no.jpg: no such"),
+}
+
+
+def in_a_new_process(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def answers(calls: dict[str, list[str]], modules: set[str]) -> dict[str, tuple]:
+    """Status, stdout, stderr and which of the modules were imported, command by command."""
+    code = f"""
+import contextlib, io, sys
+from keras_scnn.__main__ import main
+answers = {{}}
+for name, words in {calls!r}.items():
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            status = main([name, *words])
+        except SystemExit as stop:
+            status = stop.code
+    imported = sorted({modules!r} & set(sys.modules))
+    answers[name] = status or 0, out.getvalue(), error.getvalue(), imported
+print(repr(answers))
+"""
+    return eval(in_a_new_process(code))
+
+
+@pytest.fixture(scope="module")
+def asked_for_help() -> dict[str, tuple]:
+    own = [name for name in COMMANDS if name != "release"]
+    return answers({name: ["--help"] for name in own}, HEAVY)
+
+
+def test_help_of_every_command_imports_nothing_heavy(asked_for_help):
+    for name, (status, out, error, imported) in asked_for_help.items():
+        assert (status, error, imported) == (0, "", []), name
+        assert out.startswith(f"usage: keras-scnn {name}"), name
+
+
+def test_typing_errors_are_understood_before_anything_heavy_is_imported():
+    given = answers({name: words for name, (words, _) in TYPING_ERRORS.items()}, HEAVY)
+    assert set(given) == set(COMMANDS) - {"release"}
+    for name, (status, out, error, imported) in given.items():
+        assert (status, out, imported) == (2, "", []), name
+        assert TYPING_ERRORS[name][1] in error
+        assert len(error.splitlines()) == 1, error
+
+
+def test_wrong_settings_are_named_before_a_framework_is_imported():
+    given = answers({name: words for name, (words, _) in WRONG_SETTINGS.items()}, FRAMEWORKS)
+    for name, (status, _, error, imported) in given.items():
+        assert (status, imported) == (2, []), name
+        assert WRONG_SETTINGS[name][1] in error
+        assert len(error.splitlines()) == 1, error
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        status = main(list(words))
+    return status, out.getvalue(), error.getvalue()
+
+
+def test_an_unknown_command_suggests_one():
+    status, out, error = run("recontsruct", "a.jpg")
+    assert (status, out) == (2, "")
+    assert "no command 'recontsruct' (did you mean 'reconstruct'?); known are" in error
+
+
+def test_without_a_command_all_are_listed():
+    for words in ((), ("--help",), ("-h",)):
+        status, out, _ = run(*words)
+        assert status == 0
+        assert all(f"  {name} " in out for name in COMMANDS)
+    assert run("--version")[1] == f"{__version__}\n"
+
+
+def test_presets_are_listed_with_size_accuracy_and_license():
+    code = (
+        "import sys; from keras_scnn.__main__ import main; main(['presets']);"
+        f"print({FRAMEWORKS} & set(sys.modules))"
+    )
+    out = in_a_new_process(code)
+    assert out.splitlines()[-1] == "set()"
+    for name in list_presets():
+        (block,) = [b for b in out.split("\n\n")[0].split("license: ") if f"{name}: mob" in b]
+        size = sum(path.stat().st_size for path in (FOLDER / name).iterdir()) / 1e6
+        assert f"{size:.1f} MB" in block
+        assert "landmarks: " in block
+        assert "million parameters" in block
+    assert out.count("license: trained on AFLW") == len(list_presets())
+
+
+def test_the_numbers_of_a_preset_are_those_of_its_card():
+    import json
+
+    for name in list_presets():
+        card = (FOLDER / name / "CARD.md").read_text()
+        metadata = json.loads((FOLDER / name / "preset.json").read_text())["metadata"]
+        for measure, result in metadata["results"].items():
+            assert f"| {result['value']}" in card, f"{name}: {measure}"
+
+
+def test_the_script_is_installed_under_its_name():
+    setup = (ROOT / "setup.cfg").read_text()
+    assert "keras-scnn = keras_scnn.__main__:main" in setup
+
+
+def test_choices_that_commands_repeat_are_those_of_the_rooms():
+    from keras_scnn import evaluate, reconstruct
+    from keras_scnn.data.sources import aflw, choices
+    from keras_scnn.evaluation import CONVENTIONS
+    from keras_scnn.evaluation.bootstrap import RESAMPLES
+    from keras_scnn.io import MESH_SUFFIXES
+
+    assert (evaluate.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
+    assert tuple(f".{name}" for name in reconstruct.MESH_FORMATS) == tuple(MESH_SUFFIXES)
+    assert choices.PARTS == aflw.PARTS
