@@ -29,6 +29,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 
 MIN_ANNOTATIONS = 400
+PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
 ARRAYS = ("mean", "identity_basis", "expression_basis")
 
 

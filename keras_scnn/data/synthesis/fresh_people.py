@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.data.samplers import Pairs
+from keras_scnn.data.samplers import PairBatch
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_people
 
 
@@ -43,7 +43,7 @@ class EachPhotoOnce:
             raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
         self._p_same, self._seed = p_same, seed
 
-    def batch(self, step: int, size: int) -> Pairs:
+    def batch(self, step: int, size: int) -> PairBatch:
         """The ``size`` pairs of a step: positions of photos that stand person by person."""
         rng = np.random.default_rng([self._seed, step])
         same = rng.random(size) < self._p_same
@@ -51,4 +51,4 @@ class EachPhotoOnce:
             same[:] = True
         partner = np.arange(size)
         partner[~same] = np.roll(partner[~same], -1)
-        return Pairs(2 * np.arange(size), 2 * partner + 1, same)
+        return PairBatch(2 * np.arange(size), 2 * partner + 1, same)
