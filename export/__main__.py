@@ -16,9 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tqdm import tqdm
 
-from keras_scnn.export.artefacts import FORMATS, check_kind, export_file, open_subject
+from keras_scnn.export.artefacts import FORMATS, Subject, check_kind, export_file
+from keras_scnn.export.crops import calibration_and_held_out
+from keras_scnn.export.metadata import read_card
 from keras_scnn.export.tflite import QUANTIZE
 from keras_scnn.export.verify import ExportCheck
+from keras_scnn.models import load_preset
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -92,9 +95,12 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = jobs_of(args)
+    preset = load_preset(args.preset)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
-    subject = open_subject(args.preset, args.crops, args.verify, args.vertices)
+    crops = calibration_and_held_out(args.crops, args.verify, preset.input_size)
+    name, card = Path(args.preset).resolve().name, read_card(args.preset)
+    subject = Subject(preset, name, *crops, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 
