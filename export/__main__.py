@@ -103,13 +103,19 @@ def run(args: argparse.Namespace) -> None:
         return
     from tqdm import tqdm
 
-    from keras_scnn.export.artefacts import check_kind, export_file, open_subject
+    from keras_scnn.export.artefacts import Subject, check_kind, export_file
+    from keras_scnn.export.crops import calibration_and_held_out
+    from keras_scnn.export.metadata import read_card
+    from keras_scnn.models.presets import load_preset
 
     for kind, precision in jobs:
         check_kind(kind, precision)
+    preset = load_preset(args.preset)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
-    subject = open_subject(args.preset, args.crops, args.verify, args.vertices)
+    crops = calibration_and_held_out(args.crops, args.verify, preset.input_size)
+    name, card = Path(args.preset).resolve().name, read_card(args.preset)
+    subject = Subject(preset, name, *crops, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 

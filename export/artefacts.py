@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_scnn.export.crops import Crops, find_crops, split_crops
+from keras_scnn.export.crops import Crops, calibration_and_held_out
 from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
@@ -87,34 +87,6 @@ def export_file(
     return out / place, found
 
 
-def open_subject(
-    name_or_path: str | os.PathLike,
-    crops: Path | None = None,
-    held_out: Path | None = None,
-    vertices: bool = False,
-) -> Subject:
-    """A preset with crops of its input size.
-
-    Args:
-        name_or_path: of a preset of the package, or a preset or run folder.
-        crops: folder of crops, images or face records; None renders synthetic faces.
-        held_out: folder of other crops to verify with; None takes every second one of ``crops``.
-        vertices: also put out all vertices.
-
-    Raises:
-        FileNotFoundError: there is no such preset or folder.
-        ValueError: the preset is damaged, or the crops are unfit.
-    """
-    preset = load_preset(name_or_path)
-    calibration = find_crops(crops, preset.input_size)
-    if held_out is None:
-        calibration, others = split_crops(calibration)
-    else:
-        others = find_crops(held_out, preset.input_size)
-    name, card = Path(name_or_path).resolve().name, read_card(name_or_path)
-    return Subject(preset, name, calibration, others, card, vertices)
-
-
 def export_preset(
     name_or_path: str | os.PathLike,
     out: str | os.PathLike,
@@ -138,13 +110,19 @@ def export_preset(
         what was measured, by file (or SavedModel folder).
 
     Raises:
-        FileNotFoundError, ValueError, OSError, ImportError: as ``open_subject`` and
-            ``export_file``; formats, precisions and packages are checked before the network runs.
+        FileNotFoundError: there is no such preset, or no such folder of crops.
+        ValueError: unknown format or precision, a damaged preset, or unfit crops.
+        VerificationError: a file disagrees with Keras; those before it stay.
+        OSError: the folder cannot be written.
+        ImportError: a package that a format needs is not installed.
     """
     jobs = [(k, p) for k in kinds for p in (precisions if k == "tflite" else ["float32"])]
     for kind, precision in jobs:
         check_kind(kind, precision)
-    subject = open_subject(name_or_path, crops, vertices=vertices)
+    preset = load_preset(name_or_path)
+    parts = calibration_and_held_out(crops, None, preset.input_size)
+    name, card = Path(name_or_path).resolve().name, read_card(name_or_path)
+    subject = Subject(preset, name, *parts, card, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 
 

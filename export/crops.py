@@ -44,6 +44,23 @@ def split_crops(crops: Crops) -> tuple[Crops, Crops]:
     return tuple(parts)
 
 
+def calibration_and_held_out(
+    folder: Path | None, held_out: Path | None, size: int
+) -> tuple[Crops, Crops]:
+    """Crops to calibrate with, and others to verify with.
+
+    Args:
+        folder: as for ``find_crops``.
+        held_out: of those to verify with; None takes every second one of ``folder``.
+        size: width and height that the network takes, px.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``find_crops``.
+    """
+    crops = find_crops(folder, size)
+    return split_crops(crops) if held_out is None else (crops, find_crops(held_out, size))
+
+
 def find_crops(folder: Path | None, size: int, most: int = MOST) -> Crops:
     """Crops of ``size`` px: of face records, of a folder of square images, or synthetic ones.
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("ai_edge_quantizer")
 
+import keras_scnn
 from keras_scnn.export import artefacts, verify
 from keras_scnn.export.__main__ import main
 from keras_scnn.export.artefacts import Subject, export_file
@@ -211,3 +212,12 @@ def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, m
 
 def test_a_refusal_is_a_value_error():
     assert issubclass(VerificationError, ValueError)
+
+
+def test_a_preset_is_exported_from_python(small, crops, tmp_path):
+    checks = keras_scnn.export_preset(small.folder, tmp_path, ["tflite"], crops=crops)
+    (path,) = checks
+    assert path == tmp_path / "small-float32.tflite" and path.is_file()
+    assert checks[path].crops == "12 of 24 images of crops" and not checks[path].broken
+    with pytest.raises(ValueError, match="unknown format 'coreml'"):
+        keras_scnn.export_preset(small.folder, tmp_path, ["coreml"])
