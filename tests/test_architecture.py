@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,36 +47,31 @@ def room(path: Path) -> str:
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
-def imports(tree: ast.AST) -> list[tuple[str, int]]:
+def walk(node: ast.AST, at_import: bool) -> Iterator[ast.AST]:
+    """All nodes; ``at_import`` leaves out functions, and imports for type checkers."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        is_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        )
+        if not (at_import and is_later):
+            yield from walk(child, at_import)
+
+
+def imports(tree: ast.AST, at_import: bool = False) -> list[tuple[str, int]]:
     """(dotted name, line) of all that is imported, ``from a import b`` counting as ``a.b``."""
     found = []
-    for node in ast.walk(tree):
+    for node in walk(tree, at_import):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import; write the full name"
             found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
     return found
 
 
-def module_level(tree: ast.Module) -> ast.Module:
-    """The tree without what does not run at import: functions, and imports for type checkers."""
-
-    class Cut(ast.NodeTransformer):
-        def visit_FunctionDef(self, node):
-            return None
-
-        visit_AsyncFunctionDef = visit_FunctionDef
-
-        def visit_If(self, node):
-            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-
-    return ast.fix_missing_locations(Cut().visit(ast.parse(ast.unparse(tree))))
-
-
-def rooms_imported(tree: ast.AST) -> set[str]:
+def rooms_imported(tree: ast.AST, at_import: bool = False) -> set[str]:
     """Rooms of keras_scnn that a tree imports."""
-    dotted = [name.split(".") for name, _ in imports(tree)]
+    dotted = [name.split(".") for name, _ in imports(tree, at_import)]
     return {parts[1] for parts in dotted if parts[0] == "keras_scnn" and len(parts) > 1}
 
 
@@ -104,7 +100,7 @@ def test_the_helpers_of_this_file_see_what_they_should():
         "def f():\n    'doc'\n    import g\n    x = 1\n    return x\n"
     )
     assert sorted(name for name, _ in imports(tree)) == ["a.b", "c.d", "e", "g", "g"]
-    assert [name for name, _ in imports(module_level(tree))] == ["a.b", "c.d", "e"]
+    assert [name for name, _ in imports(tree, at_import=True)] == ["a.b", "c.d", "e"]
     assert [body_lines(f) for f in functions(tree)] == [3]
     assert cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert cycle({"a": {"b"}, "b": {"a"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
@@ -145,7 +141,7 @@ def test_export_is_imported_by_commands_only_and_lazily():
     for path in SOURCES:
         if room(path) == "export":
             continue
-        assert "export" not in rooms_imported(module_level(TREES[path])), path
+        assert "export" not in rooms_imported(TREES[path], at_import=True), path
         may = COMMANDS | {"__main__"}
         assert room(path) in may or "export" not in rooms_imported(TREES[path]), path
 
@@ -157,7 +153,7 @@ def test_frameworks_stay_at_home():
         if path.is_relative_to(PACKAGE / "training" / "matching"):
             allowed = {"jax"}  # the accelerator's loop
         assert not everywhere & FRAMEWORKS - allowed, f"{path}: use keras.ops"
-        at_import = {name.split(".")[0] for name, _ in imports(module_level(TREES[path]))}
+        at_import = {name.split(".")[0] for name, _ in imports(TREES[path], at_import=True)}
         assert not at_import & FRAMEWORKS, f"{path}: import it in the function that needs it"
         assert room(path) not in WITHOUT_KERAS or "keras" not in everywhere, path
 
@@ -169,19 +165,14 @@ def test_nobody_makes_a_second_copy_of_the_export_package():
 
 
 def test_nothing_unpickles_what_it_reads():
-    picklers = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
-    forbidden = {f"{p}.{how}" for p in picklers for how in ("load", "loads", "Unpickler")}
+    """Beside ruff's S301: NumPy's files may hold pickles too, unless it is told otherwise."""
     for path, tree in TREES.items():
-        if path.name not in ("restricted_pickle.py", "test_restricted_pickle.py"):
-            reads = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-            assert not forbidden & (reads | {name for name, _ in imports(tree)}), path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                options = {k.arg: k.value for k in node.keywords}
-                given = options.get("allow_pickle")
-                assert given is None or (isinstance(given, ast.Constant) and given.value is False)
+                options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert options.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
                 is_load = ast.unparse(node.func) in ("np.load", "numpy.load")
-                assert not is_load or given is not None, f"{path}:{node.lineno}: allow_pickle=False"
+                assert not is_load or "allow_pickle" in options, f"{path}:{node.lineno}"
 
 
 def test_files_and_functions_are_short():
@@ -203,21 +194,6 @@ def public_definitions(tree: ast.Module) -> list[ast.AST]:
     classes = [n for n in found if isinstance(n, ast.ClassDef)]
     methods = [m for c in classes for m in c.body if isinstance(m, ast.FunctionDef)]
     return found + [m for m in methods if not m.name.startswith("_")]
-
-
-def annotations(function: ast.FunctionDef) -> str:
-    given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
-    nodes = [a.annotation for a in given] + [function.returns]
-    return " ".join(ast.unparse(node) for node in nodes if node is not None)
-
-
-def test_modules_and_public_functions_of_arrays_say_what_they_are():
-    for path in SOURCES:
-        tree = TREES[path]
-        assert ast.get_docstring(tree) or not tree.body, path
-        for node in public_definitions(tree):
-            if isinstance(node, ast.FunctionDef) and "ndarray" in annotations(node):
-                assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 
 def test_public_functions_have_type_hints():
@@ -305,9 +281,9 @@ def test_setup_cfg_lists_every_package_that_is_imported():
     homes = importlib.metadata.packages_distributions()
     for path in SOURCES:
         always, ever = (
-            {name.split(".")[0] for name, _ in imports(tree)}
+            {name.split(".")[0] for name, _ in imports(TREES[path], at_import)}
             - sys.stdlib_module_names - {"keras_scnn"}
-            for tree in (module_level(TREES[path]), TREES[path])
+            for at_import in (True, False)
         )  # fmt: skip
         for top in ever:
             known = listed if top in always else listed | brought

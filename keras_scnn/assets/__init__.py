@@ -1,0 +1,1 @@
+"""The embedded face model and the released presets."""

@@ -158,4 +158,5 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def part_path(out: Path, number: int) -> Path:
+    """The Parquet file of a shard."""
     return out / FACES / f"part-{number:05d}.parquet"
