@@ -151,10 +151,10 @@ def main() -> None:
         for name, preset in loaded.items():
             works |= dict(exported(name, preset, crop, Path(place), args.threads))
         works |= photo_to_mesh(next(iter(loaded.values())), Path(place), args.threads)
-        found = median_ms(works, args.rounds)
-    unit = found["yardstick mobilenet_0.5 ONNX"]
+        medians = median_ms(works, args.rounds)
+    unit = medians["yardstick mobilenet_0.5 ONNX"]
     print(f"threads: {args.threads}; median of {args.rounds} rounds of {BURST}")
-    for name, value in found.items():
+    for name, value in medians.items():
         print(f"{name:45} {value:8.3f} ms {value / unit:8.2f} x")
 
 

@@ -21,7 +21,7 @@ START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments up to the frame that PIL has nothing to do with: JFIF, ICC, comments, tables.
 HARMLESS = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman codes
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
@@ -51,7 +51,7 @@ def _is_plain(data: bytes) -> bool:
         if marker in FRAMES:
             height = int.from_bytes(data[at + 5 : at + 7], "big")
             width = int.from_bytes(data[at + 7 : at + 9], "big")
-            return data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width <= MOST_PIXELS
+            return data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width <= MAX_PIXELS
         if marker not in HARMLESS:
             return False
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

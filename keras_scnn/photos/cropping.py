@@ -21,7 +21,7 @@ SQUARE_TOLERANCE = 0.05
 # average. Sums over BlazeFace's six keypoints did hardly better.
 DETECTOR_SHIFT = 0.055
 DETECTOR_SCALE = 1.336
-MOST_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
+MAX_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FaceBox:
 
     Attributes:
         x0, y0, x1, y1: the edges; x1 > x0 and y1 > y0.
-        score: how sure the detector is, from 0 to 1.
+        score: of the detector, from 0 to 1.
 
     Raises:
         ValueError: an edge is not finite, or the box is empty.
@@ -103,7 +103,7 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
 
 
 def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
-    """The standard crop of what was found in a first one, which stays where that makes no sense.
+    """The standard crop of the landmarks found in a first one, which stays if they make no sense.
 
     Args:
         landmarks: as ``box_from_landmarks``.
@@ -113,7 +113,7 @@ def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
         box = box_from_landmarks(landmarks, first.score)
     except ValueError:
         return first
-    return box if 1 / MOST_RESIZE < box.width / first.width < MOST_RESIZE else first
+    return box if 1 / MAX_RESIZE < box.width / first.width < MAX_RESIZE else first
 
 
 def box_from_detector(box: np.ndarray, score: float = 1.0) -> FaceBox:

@@ -20,7 +20,7 @@ from keras_scnn.photos.cropping import SQUARE_TOLERANCE, FaceBox
 from keras_scnn.serving.predictor import Outputs, Predictor
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +43,22 @@ def answer_instances(payload: Any, predictor: Predictor) -> dict:
         ValueError: something of it is wrong; the text says which instance and why.
     """
     instances = _instances(payload)
-    asked = [_named(f"instances[{i}]", _instance, x, predictor) for i, x in enumerate(instances)]
+    requested = [
+        _named(f"instances[{i}]", _instance, value, predictor) for i, value in enumerate(instances)
+    ]
     answers: dict[int, dict] = {}
-    crops = [i for i, one in enumerate(asked) if isinstance(one, np.ndarray)]
-    boxed = [i for i, one in enumerate(asked) if isinstance(one, Photo) and one.box]
+    crops = [i for i, one in enumerate(requested) if isinstance(one, np.ndarray)]
+    boxed = [i for i, one in enumerate(requested) if isinstance(one, Photo) and one.box]
     if crops:
-        rows = _rows(predictor.crops(np.stack([asked[i] for i in crops])))
+        rows = _rows(predictor.crops(np.stack([requested[i] for i in crops])))
         answers |= dict(zip(crops, rows, strict=True))
     if boxed:
-        photos = [asked[i] for i in boxed]
+        photos = [requested[i] for i in boxed]
         outputs = predictor.boxes([p.image for p in photos], [p.box for p in photos])
         answers |= dict(zip(boxed, _rows(outputs), strict=True))
-    for i in set(range(len(asked))) - set(answers):
-        answers[i] = {"faces": _faces(predictor, asked[i].image)}
-    return {"predictions": [answers[i] for i in range(len(asked))]}
+    for i in set(range(len(requested))) - set(answers):
+        answers[i] = {"faces": _faces(predictor, requested[i].image)}
+    return {"predictions": [answers[i] for i in range(len(requested))]}
 
 
 def answer_tensors(tensors: dict[str, np.ndarray], predictor: Predictor) -> Outputs:
@@ -110,8 +112,8 @@ def decode_base64(text: Any) -> np.ndarray:
         known = not isinstance(error, PIL.UnidentifiedImageError)
         why = str(error) if known else "of no known format, or damaged"
         raise ValueError(f"not a readable image ({why})") from error
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} px; at most {MOST_PIXELS:,} pixels are read")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} px; at most {MAX_PIXELS:,} pixels are read")
     try:
         return decode_image(data)
     except ValueError as error:
@@ -133,20 +135,20 @@ def _instances(payload: Any) -> list:
     return instances
 
 
-def _instance(told: Any, predictor: Predictor) -> np.ndarray | Photo:
-    if isinstance(told, list):
-        return _crops(_array(told)[None], predictor.input_size)[0]
-    keys = set(told) if isinstance(told, dict) else set()
+def _instance(value: Any, predictor: Predictor) -> np.ndarray | Photo:
+    if isinstance(value, list):
+        return _crops(_array(value)[None], predictor.input_size)[0]
+    keys = set(value) if isinstance(value, dict) else set()
     if keys == {"image"}:
-        return _crops(_array(told["image"])[None], predictor.input_size)[0]
+        return _crops(_array(value["image"])[None], predictor.input_size)[0]
     if keys - {"box"} not in ({"b64"}, {"photo"}):
         raise ValueError(
             'a crop is nested lists or {"image": lists}, a photo {"b64": text} or '
             '{"photo": {"b64": text}}, with "box": [x0, y0, x1, y1] if the face is known'
         )
-    photo = told.get("photo", told)
+    photo = value.get("photo", value)
     image = decode_base64(photo.get("b64") if isinstance(photo, dict) else photo)
-    return Photo(image, _box(told["box"]) if "box" in told else None)
+    return Photo(image, _box(value["box"]) if "box" in value else None)
 
 
 def _array(lists: Any) -> np.ndarray:
@@ -165,9 +167,9 @@ def _crops(array: np.ndarray, size: int) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _box(told: Any) -> FaceBox:
+def _box(value: Any) -> FaceBox:
     try:
-        edges = np.array(told, np.float64)
+        edges = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError("box must be four numbers: x0, y0, x1, y1") from error
     if edges.shape != (4,):
@@ -191,12 +193,12 @@ def _rows(outputs: Outputs) -> list[dict]:
 
 
 def _faces(predictor: Predictor, image: np.ndarray) -> list[dict]:
-    found = predictor.faces(image)
-    if found is None:
+    detected = predictor.faces(image)
+    if detected is None:
         return []
-    outputs, boxes = found
-    told = [{"box": box.as_array().tolist(), "score": box.score} for box in boxes]
-    return [{**box, **row} for box, row in zip(told, _rows(outputs), strict=True)]
+    outputs, boxes = detected
+    places = [{"box": box.as_array().tolist(), "score": box.score} for box in boxes]
+    return [{**box, **row} for box, row in zip(places, _rows(outputs), strict=True)]
 
 
 def _all_faces(images: Sequence[np.ndarray], predictor: Predictor) -> Outputs:
