@@ -30,7 +30,7 @@ from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_names
 from keras_scnn.photos.cropping import box_from_landmarks, crop_face
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 
 YARDSTICK_OUTPUTS, CALIBRATION, BURST = 62, 64, 5
 Work = Callable[[], object]
@@ -84,7 +84,7 @@ def photo_to_mesh(preset: Preset, folder: Path, threads: int) -> dict[str, Work]
         path = folder / f"vertices-{vertices}.tflite"
         write_tflite(path, preset, "float32", vertices)
         looks.append(LiteReconstructor(path, threads))
-    lite, find = looks[-1], LargestFace()
+    lite, find = looks[-1], LargestFaceDetector()
     photo = astronaut()
     content = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     first = find(photo)

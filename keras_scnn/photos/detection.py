@@ -137,7 +137,7 @@ class FaceDetector:
         )
 
 
-class LargestFace:
+class LargestFaceDetector:
     """Finds the face that a photo is of: the largest; small ones only where there is no other.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.evaluation.calibration import SIGNS, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.presets import Preset, PresetData
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -135,7 +135,7 @@ def probabilities(
 def compare_photos(
     reconstructor: Reconstructor,
     photos: tuple[np.ndarray, np.ndarray],
-    find_face: LargestFace | None = None,
+    find_face: LargestFaceDetector | None = None,
     names: tuple[str, str] = ("first photo", "second photo"),
 ) -> Comparison:
     """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
@@ -143,14 +143,14 @@ def compare_photos(
     Args:
         reconstructor: of the preset.
         photos: the two.
-        find_face: finds the faces; None for ``LargestFace()``.
+        find_face: finds the faces; None for ``LargestFaceDetector()``.
         names: of the photos, for error messages.
 
     Raises:
         FileNotFoundError: the face detector's package is missing.
         ValueError: a photo shows no face.
     """
-    find_face = find_face or LargestFace()
+    find_face = find_face or LargestFaceDetector()
     faces, counts = [], []
     for name, photo in zip(names, photos, strict=True):
         try:

@@ -20,7 +20,7 @@ from keras_scnn.photos.cropping import (
     crop_upright,
     second_box,
 )
-from keras_scnn.photos.detection import FaceDetector, LargestFace
+from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, fit_person
 from keras_scnn.reconstruction.texture import vertex_colors
@@ -46,7 +46,7 @@ class Reconstructor:
         network: Network | None = None,
     ):
         self.preset, self._detector = preset, detector
-        self._largest = None if detector is None else LargestFace(detector, detector)
+        self._largest = None if detector is None else LargestFaceDetector(detector, detector)
         self._network = BatchedNetwork(preset.branch) if network is None else network
 
     @classmethod
@@ -85,7 +85,7 @@ class Reconstructor:
     def largest(self, image: np.ndarray) -> Reconstruction:
         """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
         if self._largest is None:
-            self._largest = LargestFace()
+            self._largest = LargestFaceDetector()
         return self.reconstruct_boxes(image, [self._largest(image)])[0]
 
     def fit_person(self, photos: Sequence[Photo]) -> Person:
