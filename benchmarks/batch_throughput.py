@@ -85,8 +85,8 @@ def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) 
     settings = replace(BatchSettings(crops=True), shard_photos=SHARD)
     job = FolderJob(folder, out, settings, {}, [""] * workers)
     os.environ.update(WORKER_ENVIRONMENT)
-    found = run_shards(Contest(job, rounds), dict(enumerate(shards)), workers)
-    times = np.array([pair for _, pairs in found for pair in pairs])
+    total = run_shards(Contest(job, rounds), dict(enumerate(shards)), workers)
+    times = np.array([pair for _, pairs in total for pair in pairs])
     command, network = workers / np.median(times[:, :, 0], axis=0)
     print(f"{workers} workers, crops/s: files to Parquet {command:,.0f}, bare {network:,.0f}")
     clock, cpu = np.median(times[:, 0] / times[:, 1], axis=0)
@@ -111,14 +111,14 @@ def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
 def memory(pid: int) -> int:
     """Bytes that a process and its children hold, shared pages counted once (Linux)."""
     listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
-    found = 0
+    total = 0
     for one in (pid, *map(int, listing.stdout.split())):
         try:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:
             continue  # it has just ended
-        found += 1024 * int(text.split("Pss:")[1].split()[0])
-    return found
+        total += 1024 * int(text.split("Pss:")[1].split()[0])
+    return total
 
 
 def main() -> None:

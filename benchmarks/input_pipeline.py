@@ -66,13 +66,13 @@ def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
     stream = pair_dataset(records, space.whitening, PairSampler(records.identity), BATCH // 2)
     again = stream.take(1).cache().repeat()
     network.fit(again, steps_per_epoch=5, verbose=0)
-    found = {"stream": [], "memory": []}
+    seconds = {"stream": [], "memory": []}
     for _ in range(4):  # in turns, so that a busy machine spoils both alike
         for name, data in (("memory", again), ("stream", stream)):
             start = time.perf_counter()
             network.fit(data, steps_per_epoch=steps, verbose=0)
-            found[name].append((time.perf_counter() - start) / steps)
-    return float(np.median(found["stream"])), float(np.median(found["memory"]))
+            seconds[name].append((time.perf_counter() - start) / steps)
+    return float(np.median(seconds["stream"])), float(np.median(seconds["memory"]))
 
 
 def main() -> None:

@@ -75,16 +75,16 @@ def export_file(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as aside:
         made = Path(aside) / place
         _WRITERS[kind](made, subject, precision)
-        found = verify(made, subject.preset, subject.held_out, precision, limits)
-        if found.broken:
-            raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(found.broken)}")
+        result = verify(made, subject.preset, subject.held_out, precision, limits)
+        if result.broken:
+            raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(result.broken)}")
         metadata = build_metadata(
             subject.preset, subject.name, precision, subject.vertices, subject.card
         )
-        reports = write_report(Path(aside), place, found, metadata)
+        reports = write_report(Path(aside), place, result, metadata)
         for path in (made, *reports):
             _replace(path, out / path.name)
-    return out / place, found
+    return out / place, result
 
 
 def export_preset(

@@ -12,7 +12,7 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_pe
 from keras_scnn.io import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MOST, LEAST = 400, 2
+MAX_CROPS, MIN_CROPS = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
 
 
@@ -61,50 +61,53 @@ def calibration_and_held_out(
     return split_crops(crops) if held_out is None else (crops, find_crops(held_out, size))
 
 
-def find_crops(folder: Path | None, size: int, most: int = MOST) -> Crops:
+def find_crops(folder: Path | None, size: int, max_crops: int = MAX_CROPS) -> Crops:
     """Crops of ``size`` px: of face records, of a folder of square images, or synthetic ones.
 
     Args:
         folder: a folder of face records, or of images; None renders synthetic people.
         size: width and height that the network takes; images are not resized, for a crop is what
             the network sees.
-        most: at most so many, spread over all.
+        max_crops: at most so many, spread over all.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the folder holds too few crops, crops of another size, or a damaged file.
     """
     if folder is None:
-        return _synthetic(size, most)
+        return _synthetic(size, max_crops)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of crops")
-    crops = _of_records(folder, most) if is_records(folder) else _of_images(folder, most, size)
+    if is_records(folder):
+        crops = _of_records(folder, max_crops)
+    else:
+        crops = _of_images(folder, max_crops, size)
     if crops.images.shape[1:3] != (size, size):
         width = crops.images.shape[2]
         raise ValueError(f"{folder}: crops of {width} px; the network takes {size} px")
-    if len(crops) < LEAST:
-        raise ValueError(f"{folder}: {len(crops)} crop; at least {LEAST} are needed")
+    if len(crops) < MIN_CROPS:
+        raise ValueError(f"{folder}: {len(crops)} crop; at least {MIN_CROPS} are needed")
     return crops
 
 
-def _spread(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+def _spread(count: int, max_crops: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, max_crops)).astype(int))
 
 
-def _of_records(folder: Path, most: int) -> Crops:
+def _of_records(folder: Path, max_crops: int) -> Crops:
     records = load_records(folder)
-    chosen = _spread(len(records), most)
+    chosen = _spread(len(records), max_crops)
     images = np.asarray(records.images[chosen])
     return Crops(images, records.landmarks[chosen], f"{len(chosen)} face records of {folder.name}")
 
 
-def _of_images(folder: Path, most: int, size: int) -> Crops:
+def _of_images(folder: Path, max_crops: int, size: int) -> Crops:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
         raise ValueError(
             f"{folder}: neither face records (manifest.json) nor images ({', '.join(SUFFIXES)})"
         )
-    chosen = [files[i] for i in _spread(len(files), most)]
+    chosen = [files[i] for i in _spread(len(files), max_crops)]
     images = [read_image(path) for path in chosen]
     for path, image in zip(chosen, images, strict=True):
         if image.shape != (size, size, 3):
@@ -113,9 +116,9 @@ def _of_images(folder: Path, most: int, size: int) -> Crops:
     return Crops(np.stack(images), None, f"{len(images)} images of {folder.name}")
 
 
-def _synthetic(size: int, most: int) -> Crops:
-    photos = min(PHOTOS, most)
-    people = max(1, min(PEOPLE, most // photos))
+def _synthetic(size: int, max_crops: int) -> Crops:
+    photos = min(PHOTOS, max_crops)
+    people = max(1, min(PEOPLE, max_crops // photos))
     config = SyntheticConfig(people=people, photos=photos, size=size)
     parts = [render_person(config, person) for person in range(people)]
     images = np.concatenate([crops for crops, _, _ in parts])

@@ -64,12 +64,12 @@ def build_page(cache: Path) -> Path:
 
 def _fingerprint() -> str:
     """Short hash of the page's sources."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(SOURCES.rglob("*")):
         inside = path.relative_to(SOURCES)
         if path.is_file() and inside.parts[0] not in NOT_SOURCES:
-            found.update(f"{inside.as_posix()}\n".encode() + path.read_bytes())
-    return found.hexdigest()[:12]
+            digest.update(f"{inside.as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:

@@ -70,13 +70,13 @@ def build_exported_model(
     """
     size = preset.input_size
     image = keras.Input((size, size, 3), batch_size, dtype="uint8", name="image")
-    told = preset.branch(ops.cast(image, "float32"), training=False)
-    outputs = FaceReadout(preset, name="readout")(told["parameters"])
+    raw = preset.branch(ops.cast(image, "float32"), training=False)
+    outputs = FaceReadout(preset, name="readout")(raw["parameters"])
     if vertices:
         weights = outputs["parameters"][:, POSE_SIZE:]
         outputs["vertices"] = _vertex_layer(preset)(weights)
     if preset.feature_size:
-        outputs["features"] = told["features"]
+        outputs["features"] = raw["features"]
     return keras.Model(image, outputs, name="reconstruct")
 
 

@@ -78,8 +78,8 @@ class LiteReconstructor:
             raise ValueError(
                 f"the crop is {crop.shape}; expected ({size}, {size}, 3), or give the face's box"
             )
-        told = self._run(image=np.ascontiguousarray(crop)[None])
-        return {name: array[0] for name, array in told.items()}
+        outputs = self._run(image=np.ascontiguousarray(crop)[None])
+        return {name: array[0] for name, array in outputs.items()}
 
 
 def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,25 +134,25 @@ def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:
     return bordered[before] * (1 - share) + bordered[after] * share
 
 
-def _in_photo(told: dict[str, np.ndarray], to_crop: np.ndarray) -> dict[str, np.ndarray]:
+def _in_photo(outputs: dict[str, np.ndarray], to_crop: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs in px of the crop as px of the photo; depth scales as x and y do."""
     across, down = 1 / to_crop[0, 0], 1 / to_crop[1, 1]
     grow = np.array([across, down, np.sqrt(across * down)])
     shift = np.array([*-to_crop[:, 2], 0]) * grow
-    pose = told["parameters"][:12].reshape(3, 4) * grow[:, None]
+    pose = outputs["parameters"][:12].reshape(3, 4) * grow[:, None]
     pose[:, 3] += shift
     lengths = np.linalg.norm(pose[:2, :3], axis=-1)
-    return told | {
-        "parameters": np.concatenate([pose.ravel(), told["parameters"][12:]]).astype(np.float32),
+    return outputs | {
+        "parameters": np.concatenate([pose.ravel(), outputs["parameters"][12:]]).astype(np.float32),
         "scale": lengths.mean().astype(np.float32),
         "translation": pose[:, 3].astype(np.float32),
-        "landmarks": (told["landmarks"] * grow + shift).astype(np.float32),
+        "landmarks": (outputs["landmarks"] * grow + shift).astype(np.float32),
     }
 
 
 def _check_image(image: np.ndarray) -> None:
     if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{np.shape(image)} {getattr(image, 'dtype', type(image).__name__)}"
-        raise ValueError(f"image is {found}; expected (H, W, 3) uint8 RGB")
+        kind = f"{np.shape(image)} {getattr(image, 'dtype', type(image).__name__)}"
+        raise ValueError(f"image is {kind}; expected (H, W, 3) uint8 RGB")
     if 0 in image.shape:
         raise ValueError(f"image is {image.shape}; it has no pixel")

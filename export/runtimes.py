@@ -85,8 +85,8 @@ def _open_saved_model(path: Path, _: int) -> Runner:
 
 def run_all(runner: Runner, crops: np.ndarray) -> Outputs:
     """Outputs for (M, S, S, 3) uint8 crops, one at a time: (M, ...) by name."""
-    told = [{k: v[0].copy() for k, v in runner(crop[None]).items()} for crop in crops]
-    return {name: np.stack([one[name] for one in told]) for name in told[0]}
+    rows = [{k: v[0].copy() for k, v in runner(crop[None]).items()} for crop in crops]
+    return {name: np.stack([one[name] for one in rows]) for name in rows[0]}
 
 
 def median_milliseconds(runner: Runner, crop: np.ndarray, repeats: int = 100) -> float:

@@ -184,8 +184,8 @@ def _tail(content: bytes) -> list[str]:
     backbones: dict[str, list] = {}  # one, or two in a mirrored network
     for operation in graph.operators:
         name = graph.tensors[operation.outputs[0]].name.decode()
-        if found := re.search(BACKBONE, name):
-            backbones.setdefault(found[0], []).append((codes[operation.opcodeIndex], name))
+        if match := re.search(BACKBONE, name):
+            backbones.setdefault(match[0], []).append((codes[operation.opcodeIndex], name))
     tail = []
     for backbone in backbones.values():
         dense = [i for i, (code, _) in enumerate(backbone) if code == BuiltinOperator.CONV_2D]

@@ -86,10 +86,10 @@ class VerificationError(ValueError):
 
 
 def reference_outputs(preset: Preset, crops: np.ndarray) -> Outputs:
-    """What Python's path says of (M, S, S, 3) uint8 crops; names as in ``output_table``."""
-    found = predict(preset, crops)
-    model, pose = preset.face_model, found.parameters.pose.astype(np.float64)
-    weights = found.parameters.identity, found.parameters.expression
+    """The Keras network's outputs for (M, S, S, 3) uint8 crops; names as in ``output_table``."""
+    result = predict(preset, crops)
+    model, pose = preset.face_model, result.parameters.pose.astype(np.float64)
+    weights = result.parameters.identity, result.parameters.expression
     rotation, scale, translation = decompose(pose)
     outputs = {
         "parameters": FaceParameters(pose, *weights).to_vector(),
@@ -100,7 +100,7 @@ def reference_outputs(preset: Preset, crops: np.ndarray) -> Outputs:
         "landmarks": project(pose, model.landmarks(*weights)),
         "vertices": model.vertices(*weights),
     }
-    return outputs if found.features is None else outputs | {"features": found.features}
+    return outputs if result.features is None else outputs | {"features": result.features}
 
 
 def verify(
@@ -125,9 +125,9 @@ def verify(
         FileNotFoundError, ValueError: see ``open_artefact``.
     """
     path, limits = Path(path), limits or LIMITS[precision]
-    told = run_all(open_artefact(path), crops.images)
+    outputs = run_all(open_artefact(path), crops.images)
     expected = reference_outputs(preset, crops.images)
-    numbers = _drift(told, expected, preset) | _landmark_errors(told, expected, crops)
+    numbers = _drift(outputs, expected, preset) | _landmark_errors(outputs, expected, crops)
     return ExportCheck(
         file=path.name,
         precision=precision,
@@ -140,14 +140,14 @@ def verify(
     )
 
 
-def _drift(told: Outputs, expected: Outputs, preset: Preset) -> dict[str, float]:
-    vertices = told.get("vertices")
+def _drift(outputs: Outputs, expected: Outputs, preset: Preset) -> dict[str, float]:
+    vertices = outputs.get("vertices")
     if vertices is None:
-        found = FaceParameters.from_vector(told["parameters"], preset.layout)
-        vertices = preset.face_model.vertices(found.identity, found.expression)
-    flat = np.linalg.norm((told["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
+        result = FaceParameters.from_vector(outputs["parameters"], preset.layout)
+        vertices = preset.face_model.vertices(result.identity, result.expression)
+    flat = np.linalg.norm((outputs["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
     deep = np.linalg.norm(vertices - expected["vertices"], axis=-1)
-    angle = np.degrees(rotation_angle(told["rotation"], expected["rotation"]))
+    angle = np.degrees(rotation_angle(outputs["rotation"], expected["rotation"]))
     return {
         "landmark_px": float(flat.mean()),
         "landmark_p99_px": float(np.percentile(flat, 99)),
@@ -157,13 +157,13 @@ def _drift(told: Outputs, expected: Outputs, preset: Preset) -> dict[str, float]
     }
 
 
-def _landmark_errors(told: Outputs, expected: Outputs, crops: Crops) -> dict[str, float | None]:
+def _landmark_errors(outputs: Outputs, expected: Outputs, crops: Crops) -> dict[str, float | None]:
     names = ("nme_percent", "keras_nme_percent", "nme_loss_points")
     if crops.landmarks is None:
         return dict.fromkeys(names)
     mine, keras = (
-        float(normalized_mean_error(outputs["landmarks"], crops.landmarks).mean())
-        for outputs in (told, expected)
+        float(normalized_mean_error(points["landmarks"], crops.landmarks).mean())
+        for points in (outputs, expected)
     )
     return dict(zip(names, (mine, keras, mine - keras), strict=True))
 
@@ -188,33 +188,33 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def write_report(folder: Path, name: str, found: ExportCheck, metadata: dict) -> list[Path]:
+def write_report(folder: Path, name: str, result: ExportCheck, metadata: dict) -> list[Path]:
     """Write ``name.json`` and the model card ``name.md`` into a folder; return their paths."""
-    report = {"verification": asdict(found), "metadata": metadata}
-    texts = {".json": json.dumps(report, indent=2) + "\n", ".md": model_card(found, metadata)}
+    report = {"verification": asdict(result), "metadata": metadata}
+    texts = {".json": json.dumps(report, indent=2) + "\n", ".md": model_card(result, metadata)}
     for suffix, text in texts.items():
         with atomic_path(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text)
     return [folder / f"{name}{suffix}" for suffix in texts]
 
 
-def model_card(found: ExportCheck, metadata: dict) -> str:
+def model_card(result: ExportCheck, metadata: dict) -> str:
     """The report as Markdown."""
-    rows = [("size", f"{found.bytes / 1e6:.2f} MB", "")]
-    for threads, value in found.milliseconds.items():
+    rows = [("size", f"{result.bytes / 1e6:.2f} MB", "")]
+    for threads, value in result.milliseconds.items():
         rows.append((f"median time, threads: {threads}", f"{value:.3f} ms", ""))
-    for name, limit in asdict(found.limits).items():
-        value = getattr(found, name)
+    for name, limit in asdict(result.limits).items():
+        value = getattr(result, name)
         rows.append((name, "not annotated" if value is None else f"{value:.4f}", f"{limit:g}"))
     outputs = [
-        f"| {name} | {tuple(told['shape'])} | {told['unit']} |"
-        for name, told in metadata["outputs"].items()
+        f"| {name} | {tuple(outputs['shape'])} | {outputs['unit']} |"
+        for name, outputs in metadata["outputs"].items()
     ]
     side = metadata["crop"]["size"]
     parts = [
-        f"# {found.file}",
-        f"`{metadata['preset']}` ({metadata['encoder']}), {found.precision}, exported by "
-        f"{metadata['made_by']} and compared with the Keras network on {found.crops}.",
+        f"# {result.file}",
+        f"`{metadata['preset']}` ({metadata['encoder']}), {result.precision}, exported by "
+        f"{metadata['made_by']} and compared with the Keras network on {result.crops}.",
         "| measured | value | limit |\n|---|---|---|\n"
         + "\n".join(f"| {' | '.join(row)} |" for row in rows),
         f"Input `image`: (1, {side}, {side}, 3) uint8 RGB. Outputs, float32, without the batch "

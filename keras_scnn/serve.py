@@ -34,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then answer what was asked for."""
+    """Serve until SIGTERM or SIGINT; then answer open requests."""
     args = parse(argv)
     from keras_scnn.serving.server import build_server, require_kserve
 

@@ -203,8 +203,8 @@ def claim_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
     path = folder / SETTINGS
     if path.is_file():
         there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
-        asked = dataclasses.asdict(config)
-        differ = [n for n in asked if asked[n] != there[n] and n not in may_change]
+        wanted = dataclasses.asdict(config)
+        differ = [n for n in wanted if wanted[n] != there[n] and n not in may_change]
         if differ:
             raise ValueError(
                 f"{folder} holds a run with another {', '.join(differ)}; choose another --run, or "

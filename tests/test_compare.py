@@ -13,7 +13,7 @@ from keras_scnn.io import write_image
 from keras_scnn.models import load_preset, save_preset, write_metadata
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.comparison import (
     compare_faces,
     compare_photos,
@@ -166,7 +166,7 @@ def test_without_calibration_no_probability_is_told(preset):
 
 def test_the_largest_face_is_compared(preset, astronaut):
     small, large = FaceBox.square((100, 100), 60), FaceBox.square((222, 120), 150)
-    find = LargestFace(Finds(small, large), Finds())
+    find = LargestFaceDetector(Finds(small, large), Finds())
     found = compare_photos(Reconstructor(preset), (astronaut, astronaut), find)
     assert found.n_faces == (2, 2)
     center = np.mean(found.faces[0].box.as_array().reshape(2, 2), axis=0)

@@ -54,14 +54,14 @@ def list_photos(folder: Path, out: Path) -> list[str]:
     Raises:
         ValueError: there is no photo.
     """
-    found, results = [], out.resolve()
+    photos_found, results = [], out.resolve()
     for home, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [f for f in folders if (Path(home) / f).resolve() != results]
         photos = [Path(home) / f for f in files if Path(f).suffix.lower() in PHOTO_SUFFIXES]
-        found += [photo.relative_to(folder).as_posix() for photo in photos]
-    if not found:
+        photos_found += [photo.relative_to(folder).as_posix() for photo in photos]
+    if not photos_found:
         raise ValueError(f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)})")
-    return sorted(found)
+    return sorted(photos_found)
 
 
 def reconstruct_folder(
@@ -136,14 +136,14 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
     done, homes = {}, {part_path(job.out, n).name: n for n in range(len(job.keys))}
     for path in sorted((job.out / FACES).iterdir()):
         number = homes.get(path.name)
-        told = read_part(path) if path.suffix == ".parquet" else None
-        if number is not None and told is None:
+        part = read_part(path) if path.suffix == ".parquet" else None
+        if number is not None and part is None:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
-        elif number is None or told[0].get("key") != job.keys[number]:
+        elif number is None or part[0].get("key") != job.keys[number]:
             raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
         else:
-            done[number] = told[1:]
+            done[number] = part[1:]
     return done
 
 

@@ -1,4 +1,4 @@
-"""What one process does of a folder of photos: find, reconstruct, write one part."""
+"""One process of a folder job: detect, reconstruct, write one part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FACES, MESHES = "faces", "meshes"
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What decides on the results.
+    """Settings on which the results depend.
 
     Attributes:
         preset: name or folder.

@@ -25,10 +25,10 @@ FORMAT, VERSION = "keras_scnn.faces", 1
 ABOUT, FAILURES = b"keras_scnn", b"keras_scnn.failures"
 TEXT = {
     "photo": "path of the photo, relative to the folder, '/' between its parts",
-    "face": "number of the face in its photo, from 0, the surest first",
+    "face": "number of the face in its photo, from 0, highest score first",
     "width": "of the photo, px",
     "height": "of the photo, px",
-    "score": "how sure the detector is, 0 to 1; null where none was asked",
+    "score": "of the detector, 0 to 1; null where none ran",
     "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
     "image_from_model": "3x4 camera, row-major: mm of the face model to x, y, depth in px",
     "rotation": "3x3, row-major, of the y-up model frame",
@@ -65,7 +65,7 @@ def columns(faces: Faces, scored: bool) -> dict[str, np.ndarray]:
     pose, count = faces.parameters.pose, len(faces)
     rotation, scale, translation = decompose(pose)
     angles = np.degrees(euler_from_rotation(rotation))
-    found = {
+    table = {
         "score": np.array([box.score if scored else np.nan for box in faces.boxes]),
         "box": np.stack([box.as_array() for box in faces.boxes]),
         "image_from_model": pose.reshape(count, 12),
@@ -79,7 +79,7 @@ def columns(faces: Faces, scored: bool) -> dict[str, np.ndarray]:
         "expression": faces.parameters.expression,
         "landmarks": faces.landmarks.reshape(count, 204),
     }
-    return found if faces.features is None else {**found, "features": faces.features}
+    return table if faces.features is None else {**table, "features": faces.features}
 
 
 def schema(sizes: dict[str, int]) -> pyarrow.Schema:
@@ -128,9 +128,9 @@ def write_part(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    told = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
-    told[FAILURES] = json.dumps(failures)
-    layout = schema(sizes).with_metadata(told)
+    metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
+    metadata[FAILURES] = json.dumps(failures)
+    layout = schema(sizes).with_metadata(metadata)
     arrays = [_array(table[field.name], field.type) for field in layout]
     with atomic_path(path) as temporary:
         pq.write_table(
@@ -153,7 +153,7 @@ def _array(values, kind) -> pyarrow.Array:
 
 
 def read_part(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], int] | None:
-    """What a file of ``write_part`` says of itself: settings, failures, number of faces.
+    """The settings, failures and number of faces of a file of ``write_part``.
 
     All of the file is read, so that damage anywhere in it is found. None: it is damaged.
 
@@ -166,11 +166,11 @@ def read_part(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], int] |
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             rows = sum(len(batch) for batch in file.iter_batches())
-            told = file.schema_arrow.metadata or {}
+            metadata = file.schema_arrow.metadata or {}
     except (OSError, pa.ArrowException):
         return None
     try:
-        about, failures = json.loads(told[ABOUT]), json.loads(told[FAILURES])
+        about, failures = json.loads(metadata[ABOUT]), json.loads(metadata[FAILURES])
         known = (about["format"], about["version"]) == (FORMAT, VERSION)
     except (KeyError, ValueError, TypeError):
         known = False

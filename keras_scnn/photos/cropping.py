@@ -29,7 +29,7 @@ class FaceBox:
 
     Attributes:
         x0, y0, x1, y1: the edges; x1 > x0 and y1 > y0.
-        score: how sure the detector is, from 0 to 1.
+        score: of the detector, from 0 to 1.
 
     Raises:
         ValueError: an edge is not finite, or the box is empty.
@@ -102,7 +102,7 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
 
 
 def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
-    """The standard crop of what was found in a first one, which stays where that makes no sense.
+    """The standard crop of the landmarks found in a first one, which stays if they make no sense.
 
     Args:
         landmarks: as ``box_from_landmarks``.

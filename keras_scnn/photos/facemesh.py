@@ -81,12 +81,12 @@ class FaceMesh:
             raise ValueError(
                 f"face has boxes of the shape {np.shape(face.boxes)}; give one row: detections[0]"
             )
-        found = self._run(image, face.boxes, face.keypoints[:2])
+        mesh = self._run(image, face.boxes, face.keypoints[:2])
         for _ in range(self._passes - 1):
-            xy = found.points[:, :2] + 0.5
+            xy = mesh.points[:, :2] + 0.5
             box = np.r_[xy.min(axis=0), xy.max(axis=0)]
-            found = self._run(image, box, xy[list(OUTER_EYE_CORNERS)])
-        return found
+            mesh = self._run(image, box, xy[list(OUTER_EYE_CORNERS)])
+        return mesh
 
     def _run(self, image: np.ndarray, box: np.ndarray, eyes: np.ndarray) -> FaceMeshPoints:
         """One pass; box (4,) and eyes (2, 2) in box coordinates."""

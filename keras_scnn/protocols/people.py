@@ -20,7 +20,7 @@ from keras_scnn.evaluation import (
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.protocols.identity import (
     calibrate_evaluators,
     identity_evaluators,
@@ -74,20 +74,20 @@ class MeasuredPhotos:
 
 
 def measure_photos(
-    preset: Preset, paths: tuple[Path, ...], find_face: LargestFace | None = None
+    preset: Preset, paths: tuple[Path, ...], find_face: LargestFaceDetector | None = None
 ) -> MeasuredPhotos:
     """Reconstruct the largest face of each photo.
 
     Args:
         preset: the network.
         paths: of the photos.
-        find_face: from a photo to a box; None for ``LargestFace()``.
+        find_face: from a photo to a box; None for ``LargestFaceDetector()``.
 
     Raises:
         FileNotFoundError: the face detector's package is missing.
         ValueError: no photo can be measured.
     """
-    find_face, reconstructor = find_face or LargestFace(), Reconstructor(preset)
+    find_face, reconstructor = find_face or LargestFaceDetector(), Reconstructor(preset)
     kept, faces, left_out = [], [], []
     for i, path in enumerate(tqdm(paths, desc="measuring photos", leave=False, delay=1)):
         try:
@@ -102,7 +102,9 @@ def measure_photos(
     return MeasuredPhotos(np.array(kept), identity, features, tuple(left_out))
 
 
-def _measure(reconstructor: Reconstructor, find_face: LargestFace, path: Path) -> Reconstruction:
+def _measure(
+    reconstructor: Reconstructor, find_face: LargestFaceDetector, path: Path
+) -> Reconstruction:
     image = read_image(path)
     try:
         box = find_face(image)
@@ -114,7 +116,7 @@ def _measure(reconstructor: Reconstructor, find_face: LargestFace, path: Path) -
 def evaluate_people(
     preset: Preset | str | os.PathLike,
     folder: str | os.PathLike,
-    find_face: LargestFace | None = None,
+    find_face: LargestFaceDetector | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PeopleResults:
@@ -143,7 +145,7 @@ def evaluate_pairs(
     preset: Preset | str | os.PathLike,
     file: str | os.PathLike,
     photos: str | os.PathLike,
-    find_face: LargestFace | None = None,
+    find_face: LargestFaceDetector | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PeopleResults:

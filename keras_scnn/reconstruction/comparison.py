@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.evaluation.calibration import SIGNS, probability
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.models.presets import Preset, PresetData
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -41,7 +41,7 @@ class Comparison:
         aligned_mm: the same after the second face's best similarity onto the first one (Umeyama
             1991), which takes a difference in size away too.
         cosine: of the features, -1 to 1; None where the preset has none.
-        probabilities: of one person, 0 to 1, where one is as likely as two before looking; by
+        probabilities: of one person, 0 to 1, with equal priors; by
             'shape', 'scaled_shape', 'feature' and 'both', as far as the preset's calibration knows.
         n_faces: how many each photo shows; the largest was taken.
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
@@ -95,8 +95,8 @@ def compare_faces(
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)
-    told = probabilities(preset.metadata.get("verification"), distance, cosine, scaled)
-    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, told, n_faces, scaled)
+    same = probabilities(preset.metadata.get("verification"), distance, cosine, scaled)
+    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, same, n_faces, scaled)
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:
@@ -135,7 +135,7 @@ def probabilities(
 def compare_photos(
     reconstructor: Reconstructor,
     photos: tuple[np.ndarray, np.ndarray],
-    find_face: LargestFace | None = None,
+    find_face: LargestFaceDetector | None = None,
     names: tuple[str, str] = ("first photo", "second photo"),
 ) -> Comparison:
     """Compare the largest faces of two (H, W, 3) uint8 RGB photos.
@@ -143,14 +143,14 @@ def compare_photos(
     Args:
         reconstructor: of the preset.
         photos: the two.
-        find_face: finds the faces; None for ``LargestFace()``.
+        find_face: finds the faces; None for ``LargestFaceDetector()``.
         names: of the photos, for error messages.
 
     Raises:
         FileNotFoundError: the face detector's package is missing.
         ValueError: a photo shows no face.
     """
-    find_face = find_face or LargestFace()
+    find_face = find_face or LargestFaceDetector()
     faces, counts = [], []
     for name, photo in zip(names, photos, strict=True):
         try:
@@ -162,41 +162,44 @@ def compare_photos(
     return compare_faces(reconstructor.preset, *faces, n_faces=tuple(counts))
 
 
-def report(found: Comparison, names: tuple[str, str], calibration: dict | None) -> list[str]:
+def report(comparison: Comparison, names: tuple[str, str], calibration: dict | None) -> list[str]:
     """The comparison as lines of text."""
     lines = [
         f"{name}: {count} faces found; the largest was taken"
-        for name, count in zip(names, found.n_faces, strict=True)
+        for name, count in zip(names, comparison.n_faces, strict=True)
         if count > 1
     ]
     lines += [
-        f"distance of the neutral shapes  {found.distance_mm:.2f} mm "
-        f"({found.aligned_mm:.2f} mm after the best similarity)"
+        f"distance of the neutral shapes  {comparison.distance_mm:.2f} mm "
+        f"({comparison.aligned_mm:.2f} mm after the best similarity)"
     ]
-    if found.cosine is not None:
-        lines += [f"cosine of the features          {found.cosine:.3f}"]
-    for kind, told in found.probabilities.items():
-        lines += [f"probability of one person       {100 * told:.1f} % by {KINDS[kind]}"]
-    if not found.probabilities:
+    if comparison.cosine is not None:
+        lines += [f"cosine of the features          {comparison.cosine:.3f}"]
+    for kind, value in comparison.probabilities.items():
+        lines += [f"probability of one person       {100 * value:.1f} % by {KINDS[kind]}"]
+    if not comparison.probabilities:
         return [*lines, HOW_TO_CALIBRATE]
     pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
-    return [*lines, f"calibrated on {pairs} pairs of {data}; one person as likely as two"]
+    return [*lines, f"calibrated on {pairs} pairs of {data}; equal priors"]
 
 
 def write_comparison(
-    found: Comparison, photos: tuple[np.ndarray, np.ndarray], paths: tuple[Path, Path], out: Path
+    comparison: Comparison,
+    photos: tuple[np.ndarray, np.ndarray],
+    paths: tuple[Path, Path],
+    out: Path,
 ) -> Path:
     """Write FIRST-SECOND.json and .png into a folder, and return their path without suffix."""
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"{paths[0].stem}-{paths[1].stem}"
-    numbers = {"photos": [str(path) for path in paths], **found.to_json()}
+    numbers = {"photos": [str(path) for path in paths], **comparison.to_json()}
     with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
-    title = f"{found.distance_mm:.2f} mm apart"
-    if found.probability is not None:
-        title += f", one person with a probability of {100 * found.probability:.0f} %"
-    shapes = np.stack([face.neutral_vertices for face in found.faces])
-    boxes, labels = tuple(face.box for face in found.faces), tuple(path.name for path in paths)
+    title = f"{comparison.distance_mm:.2f} mm apart"
+    if comparison.probability is not None:
+        title += f", one person with a probability of {100 * comparison.probability:.0f} %"
+    shapes = np.stack([face.neutral_vertices for face in comparison.faces])
+    boxes, labels = tuple(face.box for face in comparison.faces), tuple(path.name for path in paths)
     with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
-        draw_comparison(temporary, found.faces[0].model, photos, boxes, shapes, labels, title)
+        draw_comparison(temporary, comparison.faces[0].model, photos, boxes, shapes, labels, title)
     return stem

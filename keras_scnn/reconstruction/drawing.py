@@ -97,7 +97,7 @@ PHOTO_MARGIN = 1.7  # what is shown of a photo, in sides of the face's box
 SIZE = 480  # px of each picture
 VIEW_MARGIN = 0.04  # of a view's side is white around every face
 COLORS = "YlOrRd"  # light where nothing differs, so that the shading shows the face
-LEAST_TOP_MM = 1.0  # the scale of two equal faces must not blow up rounding errors
+MIN_TOP_MM = 1.0  # the scale of two equal faces must not blow up rounding errors
 
 
 def draw_comparison(
@@ -171,7 +171,7 @@ def _scale(top: float):
 
 def _draw_difference(axes, model: MorphableModel, distance: np.ndarray) -> float:
     """Draw (N,) mm onto the mean face, and return the value of the scale's end."""
-    top = max(float(np.ceil(2 * np.percentile(distance, 99.5)) / 2), LEAST_TOP_MM)
+    top = max(float(np.ceil(2 * np.percentile(distance, 99.5)) / 2), MIN_TOP_MM)
     albedo = _scale(top).to_rgba(distance)[:, :3] * 255
     for axis, yaw in zip(axes, VIEWS_DEGREES, strict=True):
         axis.imshow(_view(model, model.mean, yaw, albedo=albedo))

@@ -22,7 +22,7 @@ class Reconstruction:
         model: the face model.
         parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
             within the model's bounds.
-        box: the square about the face, px, image frame; the last look at it was turned upright.
+        box: the square about the face, px, image frame; the last crop of it was turned upright.
         features: (F,) float32 of unit length, or None where the preset has no feature head.
     """
 
@@ -113,7 +113,7 @@ class Faces:
         return len(self.boxes)
 
     def __getitem__(self, i: int) -> Reconstruction:
-        told = self.parameters
-        parameters = FaceParameters(told.pose[i], told.identity[i], told.expression[i])
+        every = self.parameters
+        parameters = FaceParameters(every.pose[i], every.identity[i], every.expression[i])
         features = None if self.features is None else self.features[i]
         return Reconstruction(self.model, parameters, self.boxes[i], features)

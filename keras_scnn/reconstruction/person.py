@@ -118,7 +118,7 @@ YAW_DEGREES, SCORE_SLOPE, GOOD_SCORE, SIZE_PX, SIZE_POWER = 55.0, 6.0, 0.9, 25.0
 # of them, and calls 0.5 and 0.7 % of the own photos strange (1.5 and 1.2 % where there is none);
 # the other network, which hardly knows people, finds 5 %.
 FAR_SHAPE, FAR_FEATURE = 3.0, 2.0
-LEAST_PHOTOS = 3  # of two that disagree nobody knows which is the stranger's
+MIN_PHOTOS = 3  # of two that disagree nobody knows which is the stranger's
 # Pose and expression are found again from the landmarks that the network saw, with the shared
 # identity; the expression stays near the network's.
 REFINEMENT = FitOptions(expression_sd=0.1)
@@ -230,7 +230,7 @@ def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[in
 
 def _far(fused: Fusion, worth: np.ndarray, times: float, kind: str, unit: str) -> dict[int, str]:
     """Reasons by position; a photo of little worth may be farther away by accident."""
-    if len(worth) < LEAST_PHOTOS:
+    if len(worth) < MIN_PHOTOS:
         return {}
     distance = fused.distance * np.sqrt(worth / np.median(worth))
     middle = float(np.median(distance))

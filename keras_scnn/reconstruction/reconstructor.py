@@ -20,13 +20,13 @@ from keras_scnn.photos.cropping import (
     crop_upright,
     second_box,
 )
-from keras_scnn.photos.detection import FaceDetector, LargestFace
+from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.reconstruction.texture import vertex_colors
 from keras_scnn.settings import DEFAULT_PRESET
 
-PASSES = 2  # the second crop is cut by what the first pass found, the head upright
+PASSES = 2  # the second crop is cut about the landmarks of the first pass, the head upright
 
 
 class Reconstructor:
@@ -46,7 +46,7 @@ class Reconstructor:
         network: Network | None = None,
     ):
         self.preset, self._detector = preset, detector
-        self._largest = None if detector is None else LargestFace(detector, detector)
+        self._largest = None if detector is None else LargestFaceDetector(detector, detector)
         self._network = BatchedNetwork(preset.branch) if network is None else network
 
     @classmethod
@@ -72,12 +72,12 @@ class Reconstructor:
         return cls(preset, detector, network)
 
     def __call__(self, image: np.ndarray) -> list[Reconstruction]:
-        """The faces of an (H, W, 3) uint8 RGB photo, the surest first; [] where there is none."""
+        """The faces of an (H, W, 3) uint8 RGB photo, highest score first; [] for none."""
         boxes = self.detect(image)
         return self.reconstruct_boxes(image, boxes) if boxes else []
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        """The standard crops of the faces of an (H, W, 3) uint8 RGB photo, the surest first."""
+        """The standard crops of the faces of an (H, W, 3) uint8 RGB photo, highest score first."""
         if self._detector is None:
             self._detector = FaceDetector()
         return self._detector.detect(image)
@@ -85,7 +85,7 @@ class Reconstructor:
     def largest(self, image: np.ndarray) -> Reconstruction:
         """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
         if self._largest is None:
-            self._largest = LargestFace()
+            self._largest = LargestFaceDetector()
         return self.reconstruct_boxes(image, [self._largest(image)])[0]
 
     def fit_person(self, photos: Sequence[Photo]) -> Person:
@@ -106,8 +106,8 @@ class Reconstructor:
         Args:
             images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
             boxes: M square boxes, px of these photos.
-            passes: 1 takes the crops as the boxes are; 2 looks again at crops about the landmarks
-                found, turned so that the head is upright. Features are the mean of both looks.
+            passes: 1 takes the crops as the boxes are; 2 predicts again from crops about the
+                first landmarks, turned so that the head is upright. Features are the mean of both.
 
         Raises:
             ValueError: no box, one that is not square, or an image that is no photo.
@@ -122,8 +122,9 @@ class Reconstructor:
         if passes == 1:
             return first
         second_boxes, second_crops = list(boxes), crops
-        found = zip(images, first.landmarks, angle_in_image(first.parameters.pose), strict=True)
-        for i, (image, landmarks, angle) in enumerate(found):
+        angles = angle_in_image(first.parameters.pose)
+        rows = zip(images, first.landmarks, angles, strict=True)
+        for i, (image, landmarks, angle) in enumerate(rows):
             second_boxes[i] = second_box(landmarks, boxes[i])
             if second_boxes[i] is not boxes[i]:
                 second_crops[i] = crop_upright(image, landmarks, angle, size)
@@ -131,11 +132,11 @@ class Reconstructor:
         return dataclasses.replace(second, features=_mean_features(first, second))
 
     def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
-        found = predict(self.preset, np.stack([crop.image for crop in crops]), self._network)
+        predictions = predict(self.preset, np.stack([crop.image for crop in crops]), self._network)
         image_from_crop = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
-        pose = transform_camera(image_from_crop, found.parameters.pose)
-        parameters = dataclasses.replace(found.parameters, pose=pose)
-        return Faces(found.face_model, parameters, tuple(boxes), found.features)
+        pose = transform_camera(image_from_crop, predictions.parameters.pose)
+        parameters = dataclasses.replace(predictions.parameters, pose=pose)
+        return Faces(predictions.face_model, parameters, tuple(boxes), predictions.features)
 
 
 def write_textured_mesh(

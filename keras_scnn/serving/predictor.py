@@ -1,4 +1,4 @@
-"""What a server asks of a network, whatever runs it."""
+"""A server's interface to a network, whatever runs it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Predictor(Protocol):
         """Outputs for M boxes as they are, one a photo, M above 0, in px of the photo."""
 
     def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
-        """Outputs and boxes of the faces in a photo, surest first, in px of it; None: no face."""
+        """Outputs and boxes, px of the photo, highest score first; None: no face."""
 
 
 class PresetPredictor:
@@ -99,19 +99,19 @@ class PresetPredictor:
         boxes = self._reconstructor.detect(image)
         if not boxes:
             return None
-        found = self._reconstructor.reconstruct_many([image] * len(boxes), boxes)
-        return self._outputs(found), found.boxes
+        reconstructed = self._reconstructor.reconstruct_many([image] * len(boxes), boxes)
+        return self._outputs(reconstructed), reconstructed.boxes
 
     def close(self) -> None:
-        """Answer what was asked for, and end the network's thread, where it has one."""
+        """Answer open requests, and end the network's thread, where it has one."""
         if self._batches is not None:
             self._batches.close()
 
     def _outputs(self, faces: Faces) -> Outputs:
-        told = faces.parameters
-        rotation, scale, translation = decompose(told.pose)
+        parameters = faces.parameters
+        rotation, scale, translation = decompose(parameters.pose)
         outputs = {
-            "parameters": told.to_vector(),
+            "parameters": parameters.to_vector(),
             "rotation": rotation,
             "euler_degrees": np.degrees(euler_from_rotation(rotation)),
             "scale": scale,
@@ -121,7 +121,7 @@ class PresetPredictor:
         if faces.features is not None:
             outputs["features"] = faces.features
         if self._vertices:
-            outputs["vertices"] = faces.model.vertices(told.identity, told.expression)
+            outputs["vertices"] = faces.model.vertices(parameters.identity, parameters.expression)
         return {key: np.asarray(value, np.float32) for key, value in outputs.items()}
 
 

@@ -44,20 +44,22 @@ def answer_instances(payload: Any, predictor: Predictor) -> dict:
         ValueError: something of it is wrong; the text says which instance and why.
     """
     instances = _instances(payload)
-    asked = [_named(f"instances[{i}]", _instance, x, predictor) for i, x in enumerate(instances)]
+    requested = [
+        _named(f"instances[{i}]", _instance, value, predictor) for i, value in enumerate(instances)
+    ]
     answers: dict[int, dict] = {}
-    crops = [i for i, one in enumerate(asked) if isinstance(one, np.ndarray)]
-    boxed = [i for i, one in enumerate(asked) if isinstance(one, Photo) and one.box]
+    crops = [i for i, one in enumerate(requested) if isinstance(one, np.ndarray)]
+    boxed = [i for i, one in enumerate(requested) if isinstance(one, Photo) and one.box]
     if crops:
-        rows = _rows(predictor.crops(np.stack([asked[i] for i in crops])))
+        rows = _rows(predictor.crops(np.stack([requested[i] for i in crops])))
         answers |= dict(zip(crops, rows, strict=True))
     if boxed:
-        photos = [asked[i] for i in boxed]
+        photos = [requested[i] for i in boxed]
         outputs = predictor.boxes([p.image for p in photos], [p.box for p in photos])
         answers |= dict(zip(boxed, _rows(outputs), strict=True))
-    for i in set(range(len(asked))) - set(answers):
-        answers[i] = {"faces": _faces(predictor, asked[i].image)}
-    return {"predictions": [answers[i] for i in range(len(asked))]}
+    for i in set(range(len(requested))) - set(answers):
+        answers[i] = {"faces": _faces(predictor, requested[i].image)}
+    return {"predictions": [answers[i] for i in range(len(requested))]}
 
 
 def answer_tensors(tensors: dict[str, np.ndarray], predictor: Predictor) -> Outputs:
@@ -135,20 +137,20 @@ def _instances(payload: Any) -> list:
     return instances
 
 
-def _instance(told: Any, predictor: Predictor) -> np.ndarray | Photo:
-    if isinstance(told, list):
-        return _crops(_array(told)[None], predictor.input_size)[0]
-    keys = set(told) if isinstance(told, dict) else set()
+def _instance(value: Any, predictor: Predictor) -> np.ndarray | Photo:
+    if isinstance(value, list):
+        return _crops(_array(value)[None], predictor.input_size)[0]
+    keys = set(value) if isinstance(value, dict) else set()
     if keys == {"image"}:
-        return _crops(_array(told["image"])[None], predictor.input_size)[0]
+        return _crops(_array(value["image"])[None], predictor.input_size)[0]
     if keys - {"box"} not in ({"b64"}, {"photo"}):
         raise ValueError(
             'a crop is nested lists or {"image": lists}, a photo {"b64": text} or '
             '{"photo": {"b64": text}}, with "box": [x0, y0, x1, y1] if the face is known'
         )
-    photo = told.get("photo", told)
+    photo = value.get("photo", value)
     image = decode_base64(photo.get("b64") if isinstance(photo, dict) else photo)
-    return Photo(image, _box(told["box"], image) if "box" in told else None)
+    return Photo(image, _box(value["box"], image) if "box" in value else None)
 
 
 def _array(lists: Any) -> np.ndarray:
@@ -167,9 +169,9 @@ def _crops(array: np.ndarray, size: int) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _box(told: Any, image: np.ndarray) -> FaceBox:
+def _box(value: Any, image: np.ndarray) -> FaceBox:
     try:
-        edges = np.array(told, np.float64)
+        edges = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError("box must be four numbers: x0, y0, x1, y1") from error
     if edges.shape != (4,):
@@ -192,12 +194,12 @@ def _rows(outputs: Outputs) -> list[dict]:
 
 
 def _faces(predictor: Predictor, image: np.ndarray) -> list[dict]:
-    found = predictor.faces(image)
-    if found is None:
+    detected = predictor.faces(image)
+    if detected is None:
         return []
-    outputs, boxes = found
-    told = [{"box": box.as_array().tolist(), "score": box.score} for box in boxes]
-    return [{**box, **row} for box, row in zip(told, _rows(outputs), strict=True)]
+    outputs, boxes = detected
+    places = [{"box": box.as_array().tolist(), "score": box.score} for box in boxes]
+    return [{**box, **row} for box, row in zip(places, _rows(outputs), strict=True)]
 
 
 def _all_faces(images: Sequence[np.ndarray], predictor: Predictor) -> Outputs:

@@ -15,7 +15,7 @@ from keras_scnn.serving.predictor import Outputs, Predictor
 from keras_scnn.serving.requests import answer_instances, answer_tensors
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
-MOST_CONNECTIONS = 64  # more get 503
+MAX_CONNECTIONS = 64  # more get 503
 DRAINED = 4  # times the largest body
 # Anybody could take the model away through these.
 CLOSED = "/v2/repository/"
@@ -39,11 +39,11 @@ class BodyLimit:
 
     Args:
         app: what it stands before.
-        most_bytes: of a body, whether its length is announced or not.
+        max_bytes: of a body, whether its length is announced or not.
     """
 
-    def __init__(self, app: Any, most_bytes: int):
-        self._app, self._most = app, most_bytes
+    def __init__(self, app: Any, max_bytes: int):
+        self._app, self._max_bytes = app, max_bytes
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         """One connection, as ASGI has it."""
@@ -52,23 +52,23 @@ class BodyLimit:
         elif scope["path"].startswith(CLOSED):
             await _refuse(send, 403, "models cannot be loaded or unloaded here")
         elif (body := await self._read(scope, receive)) is None:
-            await _refuse(send, 413, f"the body is larger than {self._most:,} bytes")
+            await _refuse(send, 413, f"the body is larger than {self._max_bytes:,} bytes")
         else:
             await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: dict, receive: Any) -> bytes | None:
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        fits = told.isdigit() and int(told) <= self._most
+        header = dict(scope["headers"]).get(b"content-length", b"0")
+        fits = header.isdigit() and int(header) <= self._max_bytes
         body, size, more = bytearray(), 0, True
         # What is too large is read for a while, and dropped: a client hears the answer only once
         # it has sent its body.
-        while more and size <= DRAINED * self._most:
+        while more and size <= DRAINED * self._max_bytes:
             message = await receive()
             if message["type"] == "http.disconnect":
                 break
             part, more = message.get("body", b""), message.get("more_body", False)
             size += len(part)
-            fits = fits and size <= self._most
+            fits = fits and size <= self._max_bytes
             if fits:
                 body += part
         return bytes(body) if fits else None
@@ -135,8 +135,8 @@ def _answer_request(request: Any, predictor: Predictor) -> Any:
     wanted = [output.name for output in request.request_outputs or []] or list(outputs)
     if unknown := set(wanted) - set(outputs):
         raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(outputs)}")
-    told = [_infer_output(InferOutput, name, outputs) for name in wanted]
-    return InferResponse(request.id or str(uuid.uuid4()), request.model_name, told)
+    tensors = [_infer_output(InferOutput, name, outputs) for name in wanted]
+    return InferResponse(request.id or str(uuid.uuid4()), request.model_name, tensors)
 
 
 def _infer_output(kind: Any, name: str, outputs: Outputs) -> Any:
@@ -144,15 +144,15 @@ def _infer_output(kind: Any, name: str, outputs: Outputs) -> Any:
     return kind(name, list(value.shape), DATATYPES[value.dtype.name], value.ravel().tolist())
 
 
-def _tensor(told: Any) -> np.ndarray:
+def _tensor(tensor: Any) -> np.ndarray:
     """An input tensor; JSON may have its data flat or nested."""
     try:
-        return told.as_numpy()
+        return tensor.as_numpy()
     except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"input {told.name}: {error}") from error
+        raise ValueError(f"input {tensor.name}: {error}") from error
 
 
-def build_server(predictor: Predictor, name: str, most_bytes: int, threads: int) -> Any:
+def build_server(predictor: Predictor, name: str, max_bytes: int, threads: int) -> Any:
     """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at."""
     from kserve import ModelRepository
     from kserve.errors import InferenceError, InvalidInput
@@ -175,8 +175,8 @@ def build_server(predictor: Predictor, name: str, most_bytes: int, threads: int)
     models.update(kserve_model(name, predictor, threads))
     extension = ModelRepositoryExtension(models)
     server = RESTServer("kserve.model_server:app", Plane(models), extension, http_port=0)
-    server.config.limit_concurrency = MOST_CONNECTIONS
-    app.add_middleware(BodyLimit, most_bytes=most_bytes)
+    server.config.limit_concurrency = MAX_CONNECTIONS
+    app.add_middleware(BodyLimit, max_bytes=max_bytes)
     logger.addFilter(_is_no_client_error)
     return server
 

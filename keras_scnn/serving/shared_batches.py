@@ -1,4 +1,4 @@
-"""One network for many threads: what they ask for at the same time runs as one batch."""
+"""One network for many threads: requests of the same time run as one batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import numpy as np
 
 Network = Callable[[np.ndarray], dict[str, np.ndarray]]
-Asked = tuple[np.ndarray, Future]
+Request = tuple[np.ndarray, Future]
 
 
 class SharedBatches:
@@ -19,13 +19,13 @@ class SharedBatches:
 
     Args:
         network: takes (M, S, S, 3) crops, gives arrays with M as first axis.
-        most: crops after which it waits for no more; a single call may have more.
+        max_crops: crops after which it waits for no more; a single call may have more.
         wait_s: how long the first of a batch waits for others.
     """
 
-    def __init__(self, network: Network, most: int = 64, wait_s: float = 0.002):
-        self._network, self._most, self._wait_s = network, most, wait_s
-        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+    def __init__(self, network: Network, max_crops: int = 64, wait_s: float = 0.002):
+        self._network, self._max_crops, self._wait_s = network, max_crops, wait_s
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._open = True
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
@@ -40,17 +40,17 @@ class SharedBatches:
         if not self._open:
             raise RuntimeError("the network was closed")
         answer: Future = Future()
-        self._asked.put((crops, answer))
+        self._requests.put((crops, answer))
         return answer.result()
 
     def close(self) -> None:
-        """End the thread once all that was asked for is answered."""
+        """End the thread once all requests are answered."""
         self._open = False
-        self._asked.put(None)
+        self._requests.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._asked.get()) is not None:
+        while (first := self._requests.get()) is not None:
             batch = [first, *self._others(len(first[0]))]
             try:
                 outputs = self._network(np.concatenate([crops for crops, _ in batch]))
@@ -64,18 +64,18 @@ class SharedBatches:
                 answer.set_result({key: value[at:end] for key, value in outputs.items()})
                 at = end
 
-    def _others(self, count: int) -> list[Asked]:
-        """What else is asked for within the time that the first one waits."""
-        found: list[Asked] = []
+    def _others(self, count: int) -> list[Request]:
+        """Further requests within the time that the first one waits."""
+        waiting: list[Request] = []
         until = time.monotonic() + self._wait_s
-        while count < self._most:
+        while count < self._max_crops:
             try:
-                asked = self._asked.get(timeout=max(until - time.monotonic(), 0))
+                request = self._requests.get(timeout=max(until - time.monotonic(), 0))
             except queue.Empty:
                 break
-            if asked is None:  # closed: answer these, then stop
-                self._asked.put(None)
+            if request is None:  # closed: answer these, then stop
+                self._requests.put(None)
                 break
-            found.append(asked)
-            count += len(asked[0])
-        return found
+            waiting.append(request)
+            count += len(request[0])
+        return waiting

@@ -47,9 +47,10 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
-    found, found_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
-    if (found, found_version) != (kind, version):
+    stored_kind, stored_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
+    if (stored_kind, stored_version) != (kind, version):
         raise ValueError(
-            f"{path}: format '{found}' version {found_version}; expected '{kind}' version {version}"
+            f"{path}: format '{stored_kind}' version {stored_version}; "
+            f"expected '{kind}' version {version}"
         )
     return arrays

@@ -1,4 +1,4 @@
-"""Long work in shards: on all cores, resumable, one answer whatever the number of workers."""
+"""Long work in shards: on all cores, resumable, with a result that no number of workers changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ShardJob(Protocol):
     """All that a worker needs to make any shard; it can be pickled."""
 
     def make(self, number: int, names: list[str]) -> Any:
-        """Write a shard, whole or not at all, and return what the caller wants to know of it."""
+        """Write a shard, whole or not at all, and return a summary of it."""
 
 
 def digest(value: Any) -> str:
@@ -65,10 +65,10 @@ def _check_same(folder: Path, plan: dict, what: str) -> None:
         raise ValueError(f"{path}: damaged ({error}); delete {folder}") from error
     differing = [key for key in {**there, **plan} if there.get(key) != plan.get(key)]
     if differing:
-        told = "; ".join(_difference(key, there.get(key), plan.get(key)) for key in differing)
+        listed = "; ".join(_difference(key, there.get(key), plan.get(key)) for key in differing)
         raise ValueError(
-            f"{folder} holds {what} of other photos or settings ({told}); choose another folder, "
-            "or delete it"
+            f"{folder} holds {what} of other photos or settings ({listed}); choose another "
+            "folder, or delete it"
         )
 
 
@@ -91,7 +91,7 @@ def run_shards(
         workers: processes; None for one a core.
 
     Yields:
-        each shard's number and what ``job.make`` said, in the order in which they are done.
+        each shard's number and the result of ``job.make``, in the order in which they are done.
 
     Raises:
         RuntimeError: a process died.

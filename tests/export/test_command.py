@@ -182,7 +182,7 @@ def test_the_module_is_a_command():
 def test_the_released_preset_keeps_the_promises(tmp_path):
     """int8 loses at most 0.2 mm, and all but the vertices' basis takes at most 1.2 MB."""
     name = "aflw-mobilenet-0.5"
-    calibration, held_out = split_crops(find_crops(None, 120, most=160))
+    calibration, held_out = split_crops(find_crops(None, 120, max_crops=160))
     subject = Subject(load_preset(name), name, calibration, held_out)
     path, found = export_file(subject, tmp_path, "tflite", "int8")
     assert path.stat().st_size <= 1.2e6
@@ -194,7 +194,7 @@ def test_the_released_preset_keeps_the_promises(tmp_path):
 
 def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     name = "aflw-mobilenet-0.5"
-    crops = find_crops(shared_data / "aflw" / "crops", 120, most=160)
+    crops = find_crops(shared_data / "aflw" / "crops", 120, max_crops=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
     limits = Limits(0.2, 1.0, 0.1, 0.5, 0.5, 0.05)
     _, found = export_file(subject, tmp_path, "tflite", "int8", limits)

@@ -15,7 +15,7 @@ def write_images(folder, count: int, size: int = 16) -> None:
 def test_images_of_a_folder_are_spread_over_all(tmp_path):
     write_images(tmp_path, 9)
     (tmp_path / "notes.txt").write_text("not looked at")
-    crops = find_crops(tmp_path, 16, most=3)
+    crops = find_crops(tmp_path, 16, max_crops=3)
     assert crops.images[:, 0, 0, 0].tolist() == [0, 4, 8]
     assert crops.landmarks is None
 
@@ -31,7 +31,7 @@ def test_face_records_bring_their_landmarks(tmp_path):
 
 
 def test_without_a_folder_people_are_rendered():
-    crops = find_crops(None, 24, most=4)
+    crops = find_crops(None, 24, max_crops=4)
     assert crops.images.shape == (4, 24, 24, 3)
     assert crops.images.dtype == np.uint8
     assert crops.images.std() > 10

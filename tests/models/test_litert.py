@@ -19,7 +19,7 @@ from keras_scnn.models.inference import BatchedNetwork, open_network
 from keras_scnn.models.litert import FILE, LiteNetwork, lite_file
 from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
 from keras_scnn.photos.cropping import crop_face
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def crops() -> np.ndarray:
     """Rendered faces, and a real one at several places and sizes: (30, 120, 120, 3) uint8."""
     rendered = [render_person(SyntheticConfig(photos=5), person)[0] for person in range(4)]
     photo = data.astronaut()
-    box = LargestFace()(photo)
+    box = LargestFaceDetector()(photo)
     moved = [
         dataclasses.replace(box, x0=box.x0 + dx, x1=box.x1 + dx + grow, y1=box.y1 + grow)
         for dx in (-8, -3, 0, 4, 9)

@@ -12,7 +12,7 @@ from keras_scnn.evaluation.calibration import probability
 from keras_scnn.models import Preset, build_branch, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.photos.detection import LargestFace
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.protocols.people import (
     evaluate_pairs,
     evaluate_people,
@@ -166,17 +166,17 @@ def test_the_largest_face_is_the_one_that_a_photo_is_of():
             return [FaceBox.square([50, 50], side) for side in self.sides]
 
     image = np.zeros((9, 9, 3), np.uint8)
-    assert LargestFace(Finds(20, 60, 30), Finds())(image).width == 60
-    assert LargestFace(Finds(), Finds(25))(image).width == 25
+    assert LargestFaceDetector(Finds(20, 60, 30), Finds())(image).width == 60
+    assert LargestFaceDetector(Finds(), Finds(25))(image).width == 25
     with pytest.raises(ValueError, match="no face found"):
-        LargestFace(Finds(), Finds())(image)
+        LargestFaceDetector(Finds(), Finds())(image)
 
 
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.protocols.people.LargestFace", lambda: middle)
+    monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
     out = ["--out", str(tmp_path / "out"), "--resamples", "9"]
     for arguments in (
         ["--data", str(folder)],
@@ -195,7 +195,7 @@ def test_calibrated_probabilities_are_stored_in_the_preset(
     preset, folder, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.protocols.people.LargestFace", lambda: middle)
+    monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
     save_preset(tmp_path / "run", dataclasses.replace(preset, metadata={"seed": 3}))
     command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--resamples", "0"]
     weights = (tmp_path / "run" / "weights.npz").read_bytes()

@@ -24,7 +24,7 @@ class Doubling:
 
 def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
     network = Doubling()
-    shared = SharedBatches(network, most=64, wait_s=0.05)
+    shared = SharedBatches(network, max_crops=64, wait_s=0.05)
     asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(shared, one) for one in asked]
@@ -52,7 +52,7 @@ def test_an_error_reaches_the_caller_and_the_thread_goes_on():
 
 def test_close_answers_what_was_asked():
     network = Doubling()
-    shared = SharedBatches(network, most=1)
+    shared = SharedBatches(network, max_crops=1)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(shared, np.full((1, 2), i)) for i in range(3)]
         while shared._asked.qsize() < 2:
