@@ -99,13 +99,11 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
                 a = asign * (adx * (y - ay) - ady * (x - ax))
                 b = bsign * (bdx * (y - by) - bdy * (x - bx))
                 c = csign * (cdx * (y - cy) - cdy * (x - cx))
-                if a < 0 or b < 0 or c < 0:
+                total = a + b + c
+                if a < 0 or b < 0 or c < 0 or total == 0:
                     continue
                 # A center on an edge is the neighbor's where the edge was turned around.
                 if (a == 0 and asign < 0) or (b == 0 and bsign < 0) or (c == 0 and csign < 0):
-                    continue
-                total = a + b + c
-                if total == 0:
                     continue
                 a, b, c = a / total, b / total, c / total
                 z = np.float32(a * z0 + b * z1 + c * z2)
