@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 def write_npz(path: str | os.PathLike, kind: str, version: int, **arrays: np.ndarray) -> None:
     """Write a compressed .npz file that names its format and version."""
+    contents: dict[str, Any] = {"format": kind, "version": version, **arrays}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, format=kind, version=version, **arrays)
+        np.savez_compressed(file, **contents)
 
 
 def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.ndarray]:
