@@ -136,14 +136,14 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
     done, homes = {}, {part_path(job.out, n).name: n for n in range(len(job.keys))}
     for path in sorted((job.out / FACES).iterdir()):
         number = homes.get(path.name)
-        told = read_part(path) if path.suffix == ".parquet" else None
-        if number is not None and told is None:
+        part = read_part(path) if path.suffix == ".parquet" else None
+        if number is not None and part is None:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
-        elif number is None or told[0].get("key") != job.keys[number]:
+        elif number is None or part is None or part[0].get("key") != job.keys[number]:
             raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
         else:
-            done[number] = told[1:]
+            done[number] = part[1:]
     return done
 
 
