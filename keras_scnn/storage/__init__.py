@@ -45,7 +45,8 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a '{kind}' .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a damaged file open that it opened itself.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
