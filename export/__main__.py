@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> None:
     preset = load_preset(args.preset)
     check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
-    crops = calibration_and_held_out(args.crops, args.verify, preset.input_size)
+    calibration, held_out = calibration_and_held_out(args.crops, args.verify, preset.input_size)
     name, card = Path(args.preset).resolve().name, read_card(args.preset)
-    subject = Subject(preset, name, *crops, card, args.vertices)
+    subject = Subject(preset, name, calibration, held_out, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 

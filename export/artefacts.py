@@ -120,9 +120,9 @@ def export_preset(
     for kind, precision in jobs:
         check_kind(kind, precision)
     preset = load_preset(name_or_path)
-    parts = calibration_and_held_out(crops, None, preset.input_size)
+    calibration, held_out = calibration_and_held_out(crops, None, preset.input_size)
     name, card = Path(name_or_path).resolve().name, read_card(name_or_path)
-    subject = Subject(preset, name, *parts, card, vertices)
+    subject = Subject(preset, name, calibration, held_out, card, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 
 

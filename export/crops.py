@@ -36,12 +36,13 @@ class Crops:
 
 def split_crops(crops: Crops) -> tuple[Crops, Crops]:
     """Crops to calibrate with, every second, and the others to verify with."""
-    parts = []
-    for start in (0, 1):
-        landmarks = None if crops.landmarks is None else crops.landmarks[start::2]
-        images = crops.images[start::2]
-        parts.append(Crops(images, landmarks, f"{len(images)} of {crops.source}"))
-    return tuple(parts)
+    return _every_second(crops, 0), _every_second(crops, 1)
+
+
+def _every_second(crops: Crops, start: int) -> Crops:
+    landmarks = None if crops.landmarks is None else crops.landmarks[start::2]
+    images = crops.images[start::2]
+    return Crops(images, landmarks, f"{len(images)} of {crops.source}")
 
 
 def calibration_and_held_out(

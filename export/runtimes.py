@@ -74,12 +74,11 @@ def _open_saved_model(path: Path, _: int) -> Runner:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # OSError, ValueError, protobuf's DecodeError, ...
         raise ValueError(f"{path}: TensorFlow cannot load it: {error}") from error
-    run = loaded.signatures[SIGNATURE]
 
     def runner(crop: np.ndarray) -> Outputs:
-        return {name: value.numpy() for name, value in run(image=crop).items()}
+        outputs = loaded.signatures[SIGNATURE](image=crop)  # which dies with ``loaded``
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    runner.loaded = loaded  # its functions die with it
     return runner
 
 

@@ -127,7 +127,8 @@ def verify(
     path, limits = Path(path), limits or LIMITS[precision]
     outputs = run_all(open_artefact(path), crops.images)
     expected = reference_outputs(preset, crops.images)
-    numbers = _drift(outputs, expected, preset) | _landmark_errors(outputs, expected, crops)
+    drift = _drift(outputs, expected, preset)
+    nme, keras_nme, loss = _landmark_errors(outputs, expected, crops)
     return ExportCheck(
         file=path.name,
         precision=precision,
@@ -135,8 +136,11 @@ def verify(
         bytes=_size(path),
         milliseconds=_milliseconds(path, crops.images[:1], repeats),
         limits=limits,
-        broken=_broken(numbers, limits),
-        **numbers,
+        nme_percent=nme,
+        keras_nme_percent=keras_nme,
+        nme_loss_points=loss,
+        broken=_broken({**drift, "nme_loss_points": loss}, limits),
+        **drift,
     )
 
 
@@ -157,15 +161,17 @@ def _drift(outputs: Outputs, expected: Outputs, preset: Preset) -> dict[str, flo
     }
 
 
-def _landmark_errors(outputs: Outputs, expected: Outputs, crops: Crops) -> dict[str, float | None]:
-    names = ("nme_percent", "keras_nme_percent", "nme_loss_points")
+def _landmark_errors(
+    outputs: Outputs, expected: Outputs, crops: Crops
+) -> tuple[float | None, float | None, float | None]:
+    """Normalized mean errors of the file and of Keras, and their difference; None: unknown."""
     if crops.landmarks is None:
-        return dict.fromkeys(names)
+        return None, None, None
     mine, keras = (
         float(normalized_mean_error(points["landmarks"], crops.landmarks).mean())
         for points in (outputs, expected)
     )
-    return dict(zip(names, (mine, keras, mine - keras), strict=True))
+    return mine, keras, mine - keras
 
 
 def _broken(numbers: dict[str, float | None], limits: Limits) -> tuple[str, ...]:

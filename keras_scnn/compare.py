@@ -30,13 +30,13 @@ def main(argv: list[str] | None = None) -> None:
     from keras_scnn.reconstruction.comparison import compare_photos, report, write_comparison
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-    names = tuple(str(path) for path in args.photos)
-    photos = tuple(read_image(path) for path in args.photos)
+    first, second = args.photos
+    names, photos = (str(first), str(second)), (read_image(first), read_image(second))
     reconstructor = Reconstructor.from_preset(args.preset)
     comparison = compare_photos(reconstructor, photos, names=names)
     calibration = reconstructor.preset.metadata.get("verification")
     print("\n".join(report(comparison, names, calibration)))
-    stem = write_comparison(comparison, photos, tuple(args.photos), args.out)
+    stem = write_comparison(comparison, photos, (first, second), args.out)
     print(f"written: {stem}.json and .png")
 
 

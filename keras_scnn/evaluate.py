@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     data = data.stem if data.is_file() else data.name
     print(evaluation.write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
     if args.calibrate:
-        write_metadata(args.preset, "verification", results.calibration | {"data": data})
+        calibration = evaluation.calibration_of(results)
+        write_metadata(args.preset, "verification", calibration | {"data": data})
     for reason in getattr(results, "left_out", ()):
         print(f"left out: {reason}", file=sys.stderr)
     print(f"written: {args.out / name}-{data}.json, .png and -curves.png")

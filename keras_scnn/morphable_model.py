@@ -66,7 +66,7 @@ class MorphableModel:
     landmark_indices: np.ndarray
     expression_names: tuple[str, ...]
     expression_bounds: np.ndarray
-    landmark_offsets: np.ndarray | None = None
+    landmark_offsets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((68, 3)))
     uv: np.ndarray | None = None
     mediapipe_indices: np.ndarray | None = None
     regions: np.ndarray | None = None

@@ -82,8 +82,9 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     manifest = prepare(source, args.out, labeling, config, args.workers, command)
     if args.face_model != "open_face":
         model.save(args.out / FACE_MODEL)
-    if args.basis is not None and args.basis.is_dir():
-        source.basis.save(args.out / BASIS)
+    basis = getattr(source, "basis", None)  # of 300W-LP alone
+    if basis is not None and args.basis is not None and args.basis.is_dir():
+        basis.save(args.out / BASIS)
     return manifest
 
 

@@ -86,7 +86,8 @@ def _photos(reconstructor: Reconstructor, args: argparse.Namespace) -> int:
 
     from keras_scnn.reconstruction.files import reconstruct_file
 
-    failed, faces, taken = [], 0, {}
+    failed, faces = [], 0
+    taken: dict[str, Path] = {}
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:
             faces += reconstruct_file(reconstructor, photo, args, taken)

@@ -12,13 +12,16 @@ import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import yaml
 
 from keras_scnn.storage import atomic_path
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 SETTINGS = "config.yaml"
 DEFAULT_PRESET = "mobile"  # of reconstruct, compare, serve and demo
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -49,15 +52,15 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """As argparse's, but an unknown option is reported before a missing one."""
-        given = sys.argv[1:] if args is None else args
+        given = sys.argv[1:] if args is None else list(args)
         known = list(self._option_string_actions)
         for word in given[: given.index("--")] if "--" in given else given:
             name = word.partition("=")[0]
             if re.match("--[a-z]", name) and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
-        return super().parse_args(args, namespace)
+        return super().parse_args(given, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

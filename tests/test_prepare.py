@@ -51,6 +51,13 @@ def _two_people(records):
     return dataclasses.replace(records, identity=np.array([0, 0, 0, 1, 1, 1], np.int32))
 
 
+def test_a_source_without_a_landmark_basis_saves_none(tmp_path, photos):
+    out = tmp_path / "records"
+    command = ["pts", str(photos), "--out", str(out), "--offsets", "", "--workers", "1"]
+    assert main([*command, "--basis", str(photos)]) == 1, "one photo was left out"
+    assert (out / "manifest.json").is_file() and not (out / "bfm_landmarks68.npz").exists()
+
+
 def test_crop_size_and_offsets_are_taken(tmp_path, photos):
     command = ["pts", str(photos), "--crop-size", "64", "--workers", "1", "--out"]
     for name, more in (("with", []), ("without", ["--offsets", ""])):

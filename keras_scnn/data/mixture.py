@@ -94,12 +94,13 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     Raises:
         ValueError: the records are of different face models, sizes or parameters.
     """
-    for what, values in {
+    kinds: dict[str, set] = {
         "face models": {r.face_model for r in several},
         "crop sizes": {r.images.shape[1:] for r in several},
         "numbers of parameters": {r.parameters.shape[1] for r in several},
         "landmark offsets": {str(r.config.get("landmark_offsets")) for r in several},
-    }.items():
+    }
+    for what, values in kinds.items():
         if len(values) != 1:
             shown = sorted(str(one)[:80] for one in values)
             raise ValueError(f"records of different {what} cannot be joined: {shown}")
@@ -139,6 +140,7 @@ def _filled(several: Sequence[FaceRecords], name: str) -> np.ndarray:
 
 
 def _join_images(images: Sequence[np.ndarray | ShardedImages]) -> np.ndarray | ShardedImages:
-    if all(isinstance(part, ShardedImages) for part in images):
-        return ShardedImages.joined(images)
+    sharded = [part for part in images if isinstance(part, ShardedImages)]
+    if len(sharded) == len(images):
+        return ShardedImages.joined(sharded)
     return np.concatenate([np.asarray(part) for part in images])

@@ -39,7 +39,8 @@ class Job:
         if records is not None:
             identity = np.array([self.people[person] for person in persons], np.int32)
             twins = [self.source.mirror_of(person) for person in persons]
-            mirror = np.array([self.people.get(twin, -1) for twin in twins], np.int32)
+            numbers = [-1 if twin is None else self.people.get(twin, -1) for twin in twins]
+            mirror = np.array(numbers, np.int32)
             records = dataclasses.replace(records, identity=identity, mirror=mirror)
             if self.labeling.turned:
                 model, turned = self.labeling.model, self.labeling.turned

@@ -206,9 +206,10 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
     """
     entries = {}
     for number in range(shards):
-        entries[SHARD.format(number)] = entry = read_shard(folder, number)
+        entry = read_shard(folder, number)
         if entry is None:
             raise ValueError(f"{folder}: shard {number} is missing or damaged; make it again")
+        entries[SHARD.format(number)] = entry
     counts = {name: entry["count"] for name, entry in entries.items() if entry["count"]}
     if not counts:
         raise ValueError(f"{folder}: no photo is left: all were left out")

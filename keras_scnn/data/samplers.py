@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+NO_PHOTOS = np.empty(0, np.int64)
+
 
 class PeopleIndex:
     """The n people of one or several data sets.
@@ -186,7 +188,7 @@ class PairSampler:
 
     def _same(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
         if not count:
-            return np.empty((2, 0), np.int64)
+            return NO_PHOTOS, NO_PHOTOS
         sources = self._people.draw_sources(rng, count, self._has_pairs)
         person = self._people.draw_people(rng, sources, self._several)
         counts = self._people.counts[person]
@@ -196,12 +198,13 @@ class PairSampler:
 
     def _different(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
         if not count:
-            return np.empty((2, 0), np.int64)
+            return NO_PHOTOS, NO_PHOTOS
         sources = self._people.draw_sources(rng, count, self._has_others)
         one = self._people.draw_people(rng, sources, self._all)
         two = self._people.draw_others(rng, one)
         counts = self._people.counts
-        return tuple(self._people.photos(p, rng.integers(counts[p])) for p in (one, two))
+        first, second = (self._people.photos(p, rng.integers(counts[p])) for p in (one, two))
+        return first, second
 
 
 class GroupSampler:

@@ -92,7 +92,7 @@ def numbers(value: Any, path: str = "") -> dict[str, float]:
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
         return {}
-    values = {}
+    values: dict[str, float] = {}
     for name, part in value.items():
         values |= numbers(part, f"{path}.{name}" if path else str(name))
     return values

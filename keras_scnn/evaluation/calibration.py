@@ -138,13 +138,10 @@ def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Re
         raise ValueError("probabilities must lie between 0 and 1")
     bin_of = np.minimum((predicted * bins).astype(int), bins - 1)
     weights = equal_weights(same)
-    share, mean, observed = (
-        np.bincount(bin_of, weights * part, bins)
-        for part in (np.ones(len(predicted)), predicted, same)
-    )
-    there = share > 0
-    share = share[there]
-    mean, observed = mean[there] / share, observed[there] / share
+    columns = np.ones(len(predicted)), predicted, same
+    sums = np.stack([np.bincount(bin_of, weights * column, bins) for column in columns])
+    share, mean, observed = sums[:, sums[0] > 0]
+    mean, observed = mean / share, observed / share
     error = float(share @ np.abs(mean - observed))
     return Reliability(tuple(mean.tolist()), tuple(observed.tolist()), tuple(share.tolist()), error)
 

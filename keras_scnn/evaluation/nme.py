@@ -29,10 +29,10 @@ class LandmarkError:
         bins_count: faces in each bin.
     """
 
-    bins_percent: tuple[float, float, float]
+    bins_percent: tuple[float, ...]
     mean_percent: float
     faces_percent: float
-    bins_count: tuple[int, int, int]
+    bins_count: tuple[int, ...]
 
 
 def place_in_photo(
@@ -162,7 +162,7 @@ def summarize_by_yaw(
 
 def bin_means(
     errors: np.ndarray, yaw_degrees: np.ndarray, weights: np.ndarray
-) -> tuple[float, float, float]:
+) -> tuple[float, ...]:
     """Weighted means of (M,) errors within each bin of |yaw|; NaN where a bin has no face."""
     return tuple(weighted_mean(errors[part], weights[part]) for part in _bins(yaw_degrees))
 

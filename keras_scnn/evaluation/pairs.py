@@ -55,9 +55,11 @@ def distinct_pairs(identity: np.ndarray, seed: int = 0) -> Pairs:
     """
     photos = _photos_of_people(identity)
     rng = np.random.default_rng(seed)
-    same = [_some(np.column_stack(np.triu_indices(len(p), 1)), MAX_PER_PERSON, rng) for p in photos]
-    same = np.concatenate([part[pairs] for part, pairs in zip(photos, same, strict=True)])
-    same = _some(same, MAX_PER_KIND, rng)
+    chosen = [
+        _some(np.column_stack(np.triu_indices(len(p), 1)), MAX_PER_PERSON, rng) for p in photos
+    ]
+    every = np.concatenate([part[pairs] for part, pairs in zip(photos, chosen, strict=True)])
+    same = _some(every, MAX_PER_KIND, rng)
     different = _some(np.unique(_of_two(photos, 2 * len(same), rng), axis=0), len(same), rng)
     same = _some(same, len(different), rng)
     first, second = np.concatenate([same, different]).T

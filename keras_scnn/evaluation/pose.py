@@ -33,7 +33,7 @@ class PoseError:
     roll_degrees: float
     mean_degrees: float
     rotation_degrees: float
-    bins_degrees: tuple[float, float, float]
+    bins_degrees: tuple[float, ...]
     n_faces: int
     n_left_out: int
 

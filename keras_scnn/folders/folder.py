@@ -140,7 +140,7 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
         if number is not None and part is None:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
-        elif number is None or part[0].get("key") != job.keys[number]:
+        elif number is None or part is None or part[0].get("key") != job.keys[number]:
             raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
         else:
             done[number] = part[1:]

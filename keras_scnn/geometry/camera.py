@@ -39,7 +39,7 @@ def project(image_from_model: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(points) @ linear + camera[..., None, :, 3]
 
 
-def compose(rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray) -> np.ndarray:
+def compose(rotation: np.ndarray, scale: np.ndarray | float, translation: np.ndarray) -> np.ndarray:
     """Build cameras.
 
     Args:

@@ -75,7 +75,7 @@ def render(
     """
     vertices = np.ascontiguousarray(vertices, np.float32)
     triangles = np.ascontiguousarray(triangles, np.int32)
-    normals = vertex_normals(vertices * np.float32([1, -1, 1]), triangles)
+    normals = vertex_normals(vertices * np.array([1, -1, 1], np.float32), triangles)
     irradiance = np.ascontiguousarray(shade(normals, np.float32(light)))
     image = np.array(background, np.float32)
     height, width = image.shape[:2]

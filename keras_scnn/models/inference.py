@@ -53,6 +53,17 @@ class BatchedNetwork:
         return {key: np.asarray(value)[: len(crops)] for key, value in outputs.items()}
 
 
+def keras_network(preset: Preset | PresetData) -> BatchedNetwork:
+    """A preset's branch in Keras, compiled.
+
+    Raises:
+        ValueError: the preset is without its network.
+    """
+    if isinstance(preset, PresetData):
+        raise ValueError("preset is without its network (PresetData); give a network too")
+    return BatchedNetwork(preset.branch)
+
+
 def open_network(name_or_path: str | os.PathLike) -> tuple[Preset | PresetData, Network]:
     """A preset, and what runs its network: LiteRT where its folder has a file of these weights.
 
@@ -64,7 +75,7 @@ def open_network(name_or_path: str | os.PathLike) -> tuple[Preset | PresetData, 
     if path := lite_file(name_or_path):
         return read_preset(name_or_path), LiteNetwork(path)
     preset = load_preset(name_or_path)
-    return preset, BatchedNetwork(preset.branch)
+    return preset, keras_network(preset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +114,11 @@ def predict(
         preset: the network, and what its outputs mean.
         crops: (M, S, S, 3) uint8 RGB, M above 0.
         network: what runs the branch; None for a ``BatchedNetwork`` of a ``Preset``.
+
+    Raises:
+        ValueError: there is no network.
     """
-    outputs = (network or BatchedNetwork(preset.branch))(crops)
+    outputs = (network or keras_network(preset))(crops)
     raw = preset.space.parameters(outputs["parameters"])
     expression = preset.face_model.clip_expression(raw.expression)
     parameters = FaceParameters(raw.pose, raw.identity, expression)

@@ -98,7 +98,7 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 2:
         raise ValueError(f"landmarks have the shape {points.shape}; expected (68, 2) or (68, 3)")
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    return FaceBox.square((low + high) / 2 + 0.5, np.linalg.norm(high - low), score)
+    return FaceBox.square((low + high) / 2 + 0.5, float(np.linalg.norm(high - low)), score)
 
 
 def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
@@ -209,7 +209,7 @@ def _averaged_patch(image, box: FaceBox, block: int) -> tuple[np.ndarray, np.nda
         if missing.any():
             patch = cv2.copyMakeBorder(patch, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
         patch = cv2.resize(patch, None, fx=1 / block, fy=1 / block, interpolation=cv2.INTER_AREA)
-    return patch, crop_from_image([*low, *(low + block)], 1)
+    return patch, crop_from_image(np.array([*low, *(low + block)]), 1)
 
 
 def check_photo(image: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 
@@ -92,8 +94,8 @@ class FaceDetector:
         small, factor = _halved(image)
         side, center = max(height, width), np.array([width, height]) / 2
         whole = [self._run(small, FaceBox.square(center / factor, side / factor), factor)]
-        if self._stop_early and _is_clear(faces := suppress(whole[0]), side):
-            return faces
+        if self._stop_early and _is_clear(single := suppress(whole[0]), side):
+            return single
         padded = FaceBox.square(center / factor, side * PADDED_ZOOM / factor)
         whole.append(self._run(small, padded, factor))
         faces = [self._confirmed(image, whole, self._min_score, self._min_score)]
@@ -137,6 +139,13 @@ class FaceDetector:
         )
 
 
+class Detector(Protocol):
+    """What finds the faces of a photo, as ``FaceDetector`` does."""
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        """The square crop of each face of an (H, W, 3) uint8 RGB photo, highest score first."""
+
+
 class LargestFaceDetector:
     """Finds the face that a photo is of: the largest; small ones only where there is no other.
 
@@ -145,9 +154,9 @@ class LargestFaceDetector:
         thorough: a detector for those in which that finds nothing; None makes one with tiles.
     """
 
-    def __init__(self, quick: FaceDetector | None = None, thorough: FaceDetector | None = None):
-        self._quick = quick or FaceDetector(tiles=False, stop_early=True)
-        self._thorough = thorough or FaceDetector()
+    def __init__(self, quick: Detector | None = None, thorough: Detector | None = None):
+        self._quick: Detector = quick or FaceDetector(tiles=False, stop_early=True)
+        self._thorough: Detector = thorough or FaceDetector()
 
     def __call__(self, image: np.ndarray) -> FaceBox:
         """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
@@ -207,4 +216,4 @@ def _inside(boxes: np.ndarray, tile: FaceBox, height: int, width: int) -> np.nda
     """Which boxes do not touch an edge of the tile that is not an edge of the photo."""
     low = np.where(tile.as_array()[:2] <= 0, -np.inf, tile.as_array()[:2])
     high = np.where(tile.as_array()[2:] >= [width, height], np.inf, tile.as_array()[2:])
-    return (boxes[:, :2] > low).all(axis=1) & (boxes[:, 2:] < high).all(axis=1)
+    return np.all(boxes[:, :2] > low, axis=1) & np.all(boxes[:, 2:] < high, axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -124,7 +125,9 @@ def evaluate_aflw2000(
     yaw = np.array([face.yaw_degrees for face in faces])
 
     def summary(weights: np.ndarray) -> dict:
-        results = {name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()}
+        results: dict[str, Any] = {
+            name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()
+        }
         results["pose"] = summarize_angles(angles, yaw, weights)
         results |= {name: weighted_mean(part, weights) for name, part in dense.items()}
         if shapes:
@@ -255,7 +258,7 @@ def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
         ValueError: none of the photos can be read, or protocol.csv is damaged.
     """
     rows, listed = read_good_faces(folder)
-    kept, crops, left_out = [], [], []
+    kept, faces, crops, left_out = [], [], [], []
     for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
         if isinstance(face, str):
             left_out.append(face)
@@ -263,11 +266,11 @@ def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
         try:
             crops.append(crop_face(read_image(face.image_path), _box_of(face), size).image)
             kept.append(i)
+            faces.append(face)
         except (OSError, ValueError) as error:
             left_out.append(str(error))
     if not kept:
         raise ValueError(f"none of {len(rows)} photos can be read; the first: {left_out[0]}")
-    faces = [rows[i] for i in kept]
     boxes = np.array([_box_of(face).as_array() for face in faces])
     return BenchmarkPhotos(faces, boxes, np.stack(crops), np.array(kept), listed, tuple(left_out))
 

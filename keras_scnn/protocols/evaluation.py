@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 from keras_scnn.data.records import is_records, load_records
 from keras_scnn.data.sources.aflw2000 import PROTOCOL
@@ -30,6 +31,13 @@ OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(
     ("annotation", "shape_basis", "bfm", "bfm_expression", "bfm_info"), AFLW2000
 )
 Results = PhotoResults | RecordResults | PeopleResults
+
+
+class Bootstrap(TypedDict):
+    """Options that every protocol has."""
+
+    resamples: int
+    seed: int
 
 
 def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
@@ -123,7 +131,7 @@ def evaluate_preset(
         FileNotFoundError, ValueError: the data is missing, of no known kind or damaged, or an
             option is given that its protocol does not have.
     """
-    data, bootstrap = Path(data), {"resamples": resamples, "seed": seed}
+    data, bootstrap = Path(data), Bootstrap(resamples=resamples, seed=seed)
     files = {
         "photos": photos,
         "annotation": annotation,
@@ -135,12 +143,13 @@ def evaluate_preset(
     kind = kind_of_data(data, people)
     _check_options(data, kind, files)
     if kind == PAIRS_FILE:
+        assert photos is not None  # see ``_check_options``
         return evaluate_pairs(preset, data, photos, **bootstrap)
     if kind == PEOPLE:
         return evaluate_people(preset, data, **bootstrap)
     if kind == RECORDS:
         return evaluate_records(preset, load_records(data), **bootstrap)
-    full = bfm and FullBfm.read(bfm, bfm_expression, bfm_info)
+    full = None if bfm is None else FullBfm.read(bfm, bfm_expression, bfm_info)
     labels = annotation, annotation_first_pixel
     return evaluate_aflw2000(preset, data, convention, *labels, shape_basis, full, **bootstrap)
 
@@ -152,6 +161,18 @@ def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None
             raise ValueError(f"--{name} is for {home}; {data} is {kind}")
     if kind == PAIRS_FILE and files["photos"] is None:
         raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")
+
+
+def calibration_of(results: Results) -> dict:
+    """The calibration that ``--calibrate`` stores.
+
+    Raises:
+        ValueError: the results have none, as those of AFLW2000-3D.
+    """
+    calibration = None if isinstance(results, PhotoResults) else results.calibration
+    if calibration is None:
+        raise ValueError("these results have no calibration; it needs several photos of a person")
+    return calibration
 
 
 def check_calibrate(preset: str, kind: str) -> None:

@@ -37,12 +37,12 @@ def identity_evaluators(
         pairs: of the n photos.
         person: (n,) for retrieval, or None to leave that out.
     """
-    vectors = {"shape": shape_coordinates(preset.face_model, identity), "feature": features}
-    if preset.within_person_covariance is not None:
-        vectors["scaled_shape"] = mahalanobis_coordinates(
-            vectors["shape"], preset.within_person_covariance
-        )
-    return {k: IdentityEvaluator(v, pairs, person) for k, v in vectors.items() if v is not None}
+    vectors = {"shape": shape_coordinates(preset.face_model, identity)}
+    if features is not None:
+        vectors["feature"] = features
+    if (covariance := preset.within_person_covariance) is not None:
+        vectors["scaled_shape"] = mahalanobis_coordinates(vectors["shape"], covariance)
+    return {kind: IdentityEvaluator(v, pairs, person) for kind, v in vectors.items()}
 
 
 def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:

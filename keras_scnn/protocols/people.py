@@ -26,7 +26,7 @@ from keras_scnn.protocols.identity import (
     identity_evaluators,
     identity_results,
 )
-from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 MIN_PAIRS = 10
@@ -98,8 +98,7 @@ def measure_photos(
     if not kept:
         raise ValueError(f"none of {len(paths)} photos can be measured; the first: {left_out[0]}")
     identity = np.stack([face.parameters.identity for face in faces])
-    features = None if faces[0].features is None else np.stack([face.features for face in faces])
-    return MeasuredPhotos(np.array(kept), identity, features, tuple(left_out))
+    return MeasuredPhotos(np.array(kept), identity, features_of(faces), tuple(left_out))
 
 
 def _measure(

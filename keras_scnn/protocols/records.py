@@ -174,7 +174,7 @@ def _errors(
         f"error_{d}d": normalized_mean_error(predicted.landmarks, landmarks, dimensions=d)
         for d in (2, 3)
     }
-    dense = {2: [], 3: []}
+    dense: dict[int, list[np.ndarray]] = {2: [], 3: []}
     for part in _chunks(len(landmarks)):
         ours, theirs = (_posed(model, p, part) for p in (predicted.parameters, true))
         for d, distances in dense.items():

@@ -122,12 +122,15 @@ def probabilities(
         ValueError: the calibration is damaged.
     """
     best = distance_mm if scaled_distance is None else scaled_distance
-    values = {"shape": distance_mm, "scaled_shape": scaled_distance, "feature": cosine}
-    values["both"] = None if cosine is None else (best, cosine)
-    there = [kind for kind in SIGNS if values[kind] is not None]
+    values = {"shape": np.array(distance_mm)}
+    if scaled_distance is not None:
+        values["scaled_shape"] = np.array(scaled_distance)
+    if cosine is not None:
+        values |= {"feature": np.array(cosine), "both": np.array([best, cosine])}
+    curves = calibration or {}
     try:
-        known = [kind for kind in there if kind in (calibration or {})]
-        return {kind: float(probability(calibration[kind], values[kind])) for kind in known}
+        known = [kind for kind in SIGNS if kind in values and kind in curves]
+        return {kind: float(probability(curves[kind], values[kind])) for kind in known}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
 
@@ -151,15 +154,22 @@ def compare_photos(
         ValueError: a photo shows no face.
     """
     find_face = find_face or LargestFaceDetector()
-    faces, counts = [], []
-    for name, photo in zip(names, photos, strict=True):
-        try:
-            boxes = find_face.faces(photo)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        faces.append(reconstructor.reconstruct_boxes(photo, boxes[:1])[0])
-        counts.append(len(boxes))
-    return compare_faces(reconstructor.preset, *faces, n_faces=tuple(counts))
+    (first, n_first), (second, n_second) = (
+        _largest_face(reconstructor, photo, find_face, name)
+        for name, photo in zip(names, photos, strict=True)
+    )
+    return compare_faces(reconstructor.preset, first, second, (n_first, n_second))
+
+
+def _largest_face(
+    reconstructor: Reconstructor, photo: np.ndarray, find_face: LargestFaceDetector, name: str
+) -> tuple[Reconstruction, int]:
+    """The largest face, and the number of faces."""
+    try:
+        boxes = find_face.faces(photo)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return reconstructor.reconstruct_boxes(photo, boxes[:1])[0], len(boxes)
 
 
 def report(comparison: Comparison, names: tuple[str, str], calibration: dict | None) -> list[str]:
@@ -177,7 +187,7 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
         lines += [f"cosine of the features          {comparison.cosine:.3f}"]
     for kind, value in comparison.probabilities.items():
         lines += [f"probability of one person       {100 * value:.1f} % by {KINDS[kind]}"]
-    if not comparison.probabilities:
+    if not comparison.probabilities or calibration is None:
         return [*lines, HOW_TO_CALIBRATE]
     pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
     return [*lines, f"calibrated on {pairs} pairs of {data}; equal priors"]
@@ -199,7 +209,8 @@ def write_comparison(
     if comparison.probability is not None:
         title += f", one person with a probability of {100 * comparison.probability:.0f} %"
     shapes = np.stack([face.neutral_vertices for face in comparison.faces])
-    boxes, labels = tuple(face.box for face in comparison.faces), tuple(path.name for path in paths)
+    boxes = comparison.faces[0].box, comparison.faces[1].box
+    labels = paths[0].name, paths[1].name
     with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
         draw_comparison(temporary, comparison.faces[0].model, photos, boxes, shapes, labels, title)
     return stem

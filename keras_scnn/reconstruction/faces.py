@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +113,17 @@ class Faces:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __iter__(self) -> Iterator[Reconstruction]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, i: int) -> Reconstruction:
         every = self.parameters
         parameters = FaceParameters(every.pose[i], every.identity[i], every.expression[i])
         features = None if self.features is None else self.features[i]
         return Reconstruction(self.model, parameters, self.boxes[i], features)
+
+
+def features_of(faces: Sequence[Reconstruction]) -> np.ndarray | None:
+    """(n, F) features of n faces of one preset; None where it has no feature head."""
+    features = [face.features for face in faces if face.features is not None]
+    return np.stack(features) if features and len(features) == len(faces) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.io import read_image, write_image
-from keras_scnn.reconstruction.drawing import draw_landmarks, draw_mesh, draw_view
+from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import (
     Reconstructor,
@@ -28,9 +28,9 @@ def save_reconstruction(
     )
     write_image(stem.with_name(f"{stem.name}_overlay.png"), overlay)
     if draw:
-        albedo = {} if colors is None else {"albedo": colors.astype(np.float32)}
+        albedo = CLAY if colors is None else colors.astype(np.float32)
         views = [draw_view(face.model, face.vertices, yaw) for yaw in (-60, -30, 0, 30, 60)]
-        views += [draw_view(face.model, face.vertices, 30, **albedo)]
+        views += [draw_view(face.model, face.vertices, 30, albedo=albedo)]
         write_image(stem.with_name(f"{stem.name}_views.png"), np.hstack(views))
     with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
         temporary.write_text(json.dumps(face.to_json(), indent=2) + "\n")

@@ -33,7 +33,7 @@ from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.shape_distance import shape_coordinates
 
 MAD_TO_SD = 1.4826
@@ -219,8 +219,7 @@ def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[in
     shapes = shape_coordinates(faces[0].model, identity)
     worth = np.array([quality(face) for face in faces])
     reasons = _far(fuse(shapes, worth), worth, FAR_SHAPE, "shape", "mm")
-    if faces[0].features is not None:
-        features = np.stack([face.features for face in faces])
+    if (features := features_of(faces)) is not None:
         reasons |= _far(fuse(features, worth), worth, FAR_FEATURE, "feature", "")
     if len(reasons) > len(faces) / 2:  # nobody is a majority: a mean of all is as good as any
         reasons = {}
@@ -242,9 +241,9 @@ def _far(fused: Fusion, worth: np.ndarray, times: float, kind: str, unit: str) -
 
 
 def _mean_direction(faces: Sequence[Reconstruction], weights: np.ndarray) -> np.ndarray | None:
-    if faces[0].features is None:
+    if (features := features_of(faces)) is None:
         return None
-    mean = weights @ np.stack([face.features for face in faces])
+    mean = weights @ features
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 

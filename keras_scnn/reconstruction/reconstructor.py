@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import write_mesh
-from keras_scnn.models.inference import BatchedNetwork, Network, open_network, predict
+from keras_scnn.models.inference import Network, keras_network, open_network, predict
 from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.cropping import (
     FaceBox,
@@ -20,7 +20,7 @@ from keras_scnn.photos.cropping import (
     crop_upright,
     second_box,
 )
-from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector
+from keras_scnn.photos.detection import Detector, FaceDetector, LargestFaceDetector
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.reconstruction.texture import vertex_colors
@@ -42,18 +42,18 @@ class Reconstructor:
     def __init__(
         self,
         preset: Preset | PresetData,
-        detector: FaceDetector | None = None,
+        detector: Detector | None = None,
         network: Network | None = None,
     ):
         self.preset, self._detector = preset, detector
         self._largest = None if detector is None else LargestFaceDetector(detector, detector)
-        self._network = BatchedNetwork(preset.branch) if network is None else network
+        self._network = keras_network(preset) if network is None else network
 
     @classmethod
     def from_preset(
         cls,
         name_or_path: str | os.PathLike = DEFAULT_PRESET,
-        detector: FaceDetector | None = None,
+        detector: Detector | None = None,
     ) -> Reconstructor:
         """Load a preset that comes with the package, or a preset or run folder.
 

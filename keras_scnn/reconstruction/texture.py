@@ -33,10 +33,8 @@ def photo_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -
     Raises:
         ValueError: the model has no uv.
     """
-    if model.uv is None:
-        raise ValueError(f"face model '{model.name}' has no uv, so it cannot carry a texture")
+    flat = np.column_stack([_texel(model), np.zeros(len(posed))])
     image, posed = _working_copy(image, posed)
-    flat = np.column_stack([_texel(model.uv), np.zeros(len(posed))])
     texels = rasterize(flat, model.triangles, TEXTURE_SIZE, TEXTURE_SIZE, cull_back_faces=False)
     place = interpolate(texels, model.triangles, posed)
     color = _sample(image, place)
@@ -48,13 +46,15 @@ def photo_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -
 
 
 def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 RGB: the texture at each vertex."""
-    return _sample(texture, _texel(model.uv)[None])[0].astype(np.uint8)
+    """(N, 3) uint8 RGB: the texture at each vertex; ValueError where the model has no uv."""
+    return _sample(texture, _texel(model)[None])[0].astype(np.uint8)
 
 
-def _texel(uv: np.ndarray) -> np.ndarray:
+def _texel(model: MorphableModel) -> np.ndarray:
     """(N, 2) px of the texture. As in OBJ and glTF, u = 0 is the first texel's outer edge."""
-    return (uv * [1, -1] + [0, 1]) * TEXTURE_SIZE - 0.5
+    if model.uv is None:
+        raise ValueError(f"face model '{model.name}' has no uv, so it cannot carry a texture")
+    return (model.uv * [1, -1] + [0, 1]) * TEXTURE_SIZE - 0.5
 
 
 def _working_copy(image, posed) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +84,8 @@ def _visibility(model, shape, posed, place, texels) -> np.ndarray:
     normals = vertex_normals(posed * [1, -1, 1], model.triangles)
     facing = interpolate(texels, model.triangles, normals[:, 2:])[..., 0]
     nearest = rasterize(posed, model.triangles, height, width).depth
-    nearest = cv2.dilate(np.where(np.isfinite(nearest), nearest, -1e6).astype(np.float32), None)
+    nearest = np.where(np.isfinite(nearest), nearest, -1e6).astype(np.float32)
+    nearest = cv2.dilate(nearest, np.ones((3, 3), np.uint8))
     x, y = (np.round(place[..., i]).astype(int) for i in (0, 1))
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     front = nearest[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]

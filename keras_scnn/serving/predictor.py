@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
-from keras_scnn.models.inference import BatchedNetwork, open_network
+from keras_scnn.models.inference import Network, keras_network, open_network
 from keras_scnn.models.litert import LiteNetwork
 from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.cropping import FaceBox
@@ -67,14 +67,14 @@ class PresetPredictor:
     ):
         self.input_size, self._vertices = preset.input_size, vertices
         black = np.zeros((max(WARM_UP), preset.input_size, preset.input_size, 3), np.uint8)
-        self._batches = None
-        if network is None:
-            batched = BatchedNetwork(preset.branch)
+        self._batches: SharedBatches | None = None
+        runner: Network | None = network
+        if runner is None:
+            batched = keras_network(preset)
             for count in WARM_UP:
                 batched(black[:count])
-            network = self._batches = SharedBatches(batched)
-        self._network = network
-        self._reconstructor = Reconstructor(preset, _DetectorPerThread(), self._network)
+            runner = self._batches = SharedBatches(batched)
+        self._reconstructor = Reconstructor(preset, _DetectorPerThread(), runner)
         self.shapes = {key: value.shape[1:] for key, value in self.crops(black[:1]).items()}
 
     @classmethod
@@ -88,7 +88,7 @@ class PresetPredictor:
     def crops(self, crops: np.ndarray) -> Outputs:
         """See ``Predictor``."""
         size = self.input_size
-        return self.boxes(crops, [FaceBox(0, 0, size, size)] * len(crops))
+        return self.boxes(list(crops), [FaceBox(0, 0, size, size)] * len(crops))
 
     def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:
         """See ``Predictor``."""

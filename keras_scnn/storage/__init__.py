@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 def write_npz(path: str | os.PathLike, kind: str, version: int, **arrays: np.ndarray) -> None:
     """Write a compressed .npz file that names its format and version."""
+    contents: dict[str, Any] = {"format": kind, "version": version, **arrays}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, format=kind, version=version, **arrays)
+        np.savez_compressed(file, **contents)
 
 
 def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.ndarray]:
@@ -43,7 +45,8 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a '{kind}' .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a damaged file open that it opened itself.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error

@@ -18,6 +18,7 @@ import cv2
 from keras_scnn.storage import atomic_path
 
 PLAN, PARTIAL = "plan.json", ".partial-*"
+_job: ShardJob  # of a worker process
 
 
 class ShardJob(Protocol):

@@ -15,7 +15,7 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_pe
 from keras_scnn.export.network import MAX_FEATURE_ANGLE, network_drift
 from keras_scnn.export.verify import LIMITS
 from keras_scnn.models import load_preset, read_preset
-from keras_scnn.models.inference import BatchedNetwork, open_network
+from keras_scnn.models.inference import BatchedNetwork, open_network, predict
 from keras_scnn.models.litert import FILE, LiteNetwork, lite_file
 from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
 from keras_scnn.photos.cropping import crop_face
@@ -65,6 +65,11 @@ def test_what_is_read_without_keras_is_what_is_loaded_with_it(name):
         np.testing.assert_array_equal(
             data.within_person_covariance, preset.within_person_covariance
         )
+
+
+def test_a_preset_without_its_network_needs_one(crops):
+    with pytest.raises(ValueError, match="give a network too"):
+        predict(read_preset("mobile"), crops)
 
 
 def test_threads_do_not_mix_their_faces(crops):

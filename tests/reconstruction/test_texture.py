@@ -78,3 +78,5 @@ def test_a_model_without_uv_is_refused(open_face, painted):
     image, posed = photo_of(open_face, painted, 0)
     with pytest.raises(ValueError, match="has no uv"):
         photo_texture(open_face.replace(uv=None), image, posed)
+    with pytest.raises(ValueError, match="has no uv"):
+        vertex_colors(open_face.replace(uv=None), painted)

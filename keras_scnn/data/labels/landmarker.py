@@ -91,7 +91,7 @@ class Landmarker:
         detections = [self._detector.detect_raw(image) for image in images]
         rows = [(i, raw[j]) for i, raw in enumerate(detections) for j in range(len(raw.scores))]
         predicted = self._predict([images[i] for i, _ in rows], [face for _, face in rows])
-        faces = [[] for _ in images]
+        faces: list[list[FoundFace]] = [[] for _ in images]
         for (i, raw), (landmarks, yaw) in zip(rows, predicted, strict=True):
             faces[i].append(self._combined(images[i], raw, landmarks, yaw))
         return faces

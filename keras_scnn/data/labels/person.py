@@ -66,10 +66,7 @@ def choose_faces(
     first = {name: candidates[0] for name, candidates in photos.items()}
     if len(photos) < 3 or any(c.embedding is None for c in first.values()):
         return first, {}
-    chosen = {
-        name: min(candidates, key=lambda c, name=name: _distance(c, name, first))
-        for name, candidates in photos.items()
-    }
+    chosen = {name: _nearest(candidates, name, first) for name, candidates in photos.items()}
     distances = {name: _distance(candidate, name, chosen) for name, candidate in chosen.items()}
     strangers = {
         name: f"another person by the recognizer: {distance:.2f} from the median of the person's "
@@ -108,10 +105,20 @@ def _centrality(face: FoundFace, shape: tuple[int, ...]) -> float:
     )
 
 
+def _nearest(candidates: list[Candidate], name: str, faces: dict[str, Candidate]) -> Candidate:
+    return min(candidates, key=lambda candidate: _distance(candidate, name, faces))
+
+
 def _distance(candidate: Candidate, name: str, faces: dict[str, Candidate]) -> float:
     """Median distance of an embedding to those of the other photos."""
-    others = np.stack([c.embedding for other, c in faces.items() if other != name])
-    return float(np.median(np.linalg.norm(others - candidate.embedding, axis=1)))
+    others = [_embedding(face) for other, face in faces.items() if other != name]
+    apart = np.linalg.norm(np.stack(others) - _embedding(candidate), axis=1)
+    return float(np.median(apart))
+
+
+def _embedding(candidate: Candidate) -> np.ndarray:
+    assert candidate.embedding is not None  # one recognizer embeds all candidates, or none
+    return candidate.embedding
 
 
 # A photo does not belong whose excess is 3.5 robust standard deviations (Iglewicz and Hoaglin

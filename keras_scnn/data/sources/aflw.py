@@ -169,8 +169,9 @@ class AflwCrops(PhotoSource):
             raise ValueError(f"part is '{part}'; it must be one of {', '.join(PARTS)}")
         self.folder = Path(folder)
         self._targets = load_targets(folder)
-        wanted = {"all": slice(None), "train": ~self._targets.held_out}
-        chosen = np.arange(len(self._targets.name))[wanted.get(part, self._targets.held_out)]
+        held_out = self._targets.held_out
+        masks = {"all": np.ones_like(held_out), "train": ~held_out, "held_out": held_out}
+        chosen = np.flatnonzero(masks[part])
         self._rows = {f"crops/{self._targets.name[i]}": int(i) for i in chosen}
 
     def names(self) -> list[str]:

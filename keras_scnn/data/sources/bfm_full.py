@@ -42,7 +42,10 @@ class FullBfm:
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike, expression: str | os.PathLike, model_info: str | os.PathLike
+        cls,
+        path: str | os.PathLike,
+        expression: str | os.PathLike | None,
+        model_info: str | os.PathLike | None,
     ) -> FullBfm:
         """Read the three files.
 

@@ -71,11 +71,12 @@ class PeopleFolder(PhotoSource):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
         self._people = scan_people(self.folder)
-        self._networks, self._last = None, ("", None)
+        self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
+        self._last: tuple[str, PersonLabels] | None = None
 
     def __getstate__(self) -> dict:
         """For other processes: without the networks, which each makes for itself."""
-        return self.__dict__ | {"_networks": None, "_last": ("", None)}
+        return self.__dict__ | {"_networks": None, "_last": None}
 
     def names(self) -> list[str]:
         return [name for names in self._people.values() for name in names]
@@ -114,7 +115,7 @@ class PeopleFolder(PhotoSource):
         """
         if person not in self._people:
             raise FileNotFoundError(f"{self.folder / person}: no folder of this name with photos")
-        if self._last[0] != person:
+        if self._last is None or self._last[0] != person:
             self._last = person, self._label(person)
         return self._last[1]
 
@@ -138,6 +139,7 @@ class PeopleFolder(PhotoSource):
         return PersonLabels(photos, left_out)
 
     def _photo(self, photo, person, candidate: Candidate, fitted: PersonFit, row) -> LabeledPhoto:
+        assert fitted.fit is not None  # this photo was kept
         parameters = fitted.fit.parameters
         extra = {part: getattr(parameters, part)[row] for part in PARTS}
         extra["fitted_landmarks"] = fitted.fit.landmarks[row]

@@ -114,10 +114,11 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
 
 def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]]]]:
     try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not a text file ({error})") from error
-    lines = [(number, words) for number, words in enumerate(lines, 1) if words]
+    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, words) for number, words in rows if words]
     header = lines[0][1] if lines else []
     if len(header) not in (1, 2) or not all(word.isdecimal() for word in header):
         raise ValueError(f"{file}: the first line of a pairs file is a header such as '10 300'")

@@ -59,7 +59,7 @@ class FacePainter:
             raise ValueError(
                 f"face model '{model.name}' lacks uv or regions, so it can't be painted"
             )
-        self._model, self.size = model, size
+        self._model, self._regions, self.size = model, model.regions, size
         self._points = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=-1) * (size - 1)
         landmarks = self._points[model.landmark_indices]
         soft = size / 300
@@ -67,7 +67,7 @@ class FacePainter:
         self._brows = sum(_soft(self._brow(landmarks, *pair), soft) for pair in BROWS_AND_EYES)
         self._height, self._front = self._position()
         self._mouth = self._triangles(MOUTH)
-        self._teeth = self._hull(self._points[model.regions == TEETH])
+        self._teeth = self._hull(self._points[self._regions == TEETH])
 
     def paint(self, rng: np.random.Generator) -> np.ndarray:
         """The texture of one random person."""
@@ -119,14 +119,14 @@ class FacePainter:
         """Height above the brows and distance in front of them (mm) at each texel."""
         model = self._model
         flat = np.column_stack([self._points, np.zeros(len(self._points))])
-        skin = model.triangles[(model.regions[model.triangles] == 0).all(axis=1)]
+        skin = model.triangles[(self._regions[model.triangles] == 0).all(axis=1)]
         brow = model.mean[model.landmark_indices[[19, 24]]].mean(axis=0)
         seen = rasterize(flat, skin, self.size, self.size, cull_back_faces=False)
         place = interpolate(seen, skin, model.mean - brow)
         return place[..., 1], place[..., 2]
 
     def _paint_eye(self, texture: np.ndarray, region: int, iris: np.ndarray) -> None:
-        ball = self._points[self._model.regions == region]
+        ball = self._points[self._regions == region]
         middle, radius = (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
         rings = (
             (1.1, SCLERA_COLOR),
@@ -148,7 +148,7 @@ class FacePainter:
 
     def _triangles(self, region: int) -> np.ndarray:
         mask = np.zeros((self.size, self.size), np.float32)
-        chosen = (self._model.regions[self._model.triangles] == region).any(axis=1)
+        chosen = (self._regions[self._model.triangles] == region).any(axis=1)
         for triangle in self._model.triangles[chosen]:
             points = np.round(16 * self._points[triangle]).astype(np.int32)
             cv2.fillConvexPoly(mask, points, 1.0, shift=4)

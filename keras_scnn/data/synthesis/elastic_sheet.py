@@ -64,9 +64,10 @@ def bend(
 def _lines(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows of the grid: from edge to edge of the photo, ``CELLS`` along it."""
     cell = max(MIN_CELL, max(width, height) / CELLS)
-    return tuple(
+    columns, rows = (
         np.linspace(-0.5, side - 0.5, max(2, round(side / cell)) + 1) for side in (width, height)
     )
+    return columns, rows
 
 
 def _cells(rows: int, columns: int) -> np.ndarray:

@@ -73,8 +73,8 @@ class SyntheticConfig:
     def key(self) -> str:
         """Short hash of all that decides on the photos: the name of the cache folder."""
         model = load_face_model(self.face_model)
-        shapes = [zlib.crc32(np.ascontiguousarray(a)) for a in (model.mean, model.identity_basis)]
-        shapes.append(zlib.crc32(np.ascontiguousarray(model.expression_basis)))
+        arrays = model.mean, model.identity_basis, model.expression_basis
+        shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
         text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

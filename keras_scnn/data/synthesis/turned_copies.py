@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,13 @@ def with_turned_copies(
         model: of the parameters.
         count: copies of each.
         seed: of the turns.
+
+    Raises:
+        ValueError: the records are without ``name`` or ``crop_from_image``.
     """
-    made, origin = [], []
+    if records.name is None or records.crop_from_image is None:
+        raise ValueError("records need name and crop_from_image to be turned")
+    made, positions = [], []
     for i, name in enumerate(records.name.tolist()):
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         try:
@@ -48,10 +54,10 @@ def with_turned_copies(
             made += [_turned(records, i, image, model, rng) for _ in range(count)]
         except (OSError, ValueError):
             continue  # too far out of the photo, for example; the photo itself is a record
-        origin += [i] * count
+        positions += [i] * count
     if not made:
         return records
-    origin = np.array(origin)
+    origin = np.array(positions)
     arrays = {name: getattr(records, name)[origin] for name in records.arrays()}
     arrays |= {n: np.stack(p) for n, p in zip(RENDERED, zip(*made, strict=True), strict=True)}
     numbers = np.tile(np.arange(1, count + 1), len(origin) // count)
@@ -60,7 +66,9 @@ def with_turned_copies(
     )
     arrays["weight"] = np.ones((len(origin), 68), np.float32)
     arrays["crop_from_image"] = np.full((len(origin), 2, 3), np.nan, np.float32)
-    both = {name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays}
+    both: dict[str, Any] = {
+        name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays
+    }
     return dataclasses.replace(records, **both)
 
 
@@ -77,6 +85,7 @@ def turn_limits(yaw_degrees: float) -> tuple[float, float]:
 
 def _turned(records: FaceRecords, i: int, image, model, rng) -> tuple[np.ndarray, ...]:
     """Crop, parameters and landmarks of one turned copy."""
+    assert records.crop_from_image is not None  # see ``with_turned_copies``
     size = records.images.shape[1]
     layout = ParameterLayout(model.n_identity, model.n_expression)
     original = FaceParameters.from_vector(records.parameters[i].astype(np.float64), layout)

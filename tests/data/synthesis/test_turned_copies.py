@@ -58,6 +58,12 @@ def test_each_photo_that_can_be_read_has_its_copies(turned):
     np.testing.assert_array_equal(after.images[:3], before.images)
 
 
+def test_records_without_names_are_refused(turned, model):
+    unnamed = dataclasses.replace(turned[0], name=None)
+    with pytest.raises(ValueError, match="name and crop_from_image"):
+        with_turned_copies(unnamed, Astronauts(), model, count=1)
+
+
 def test_copies_show_the_same_person_from_other_sides(turned):
     _, after = turned
     parameters = FaceParameters.from_vector(after.parameters, LAYOUT)
