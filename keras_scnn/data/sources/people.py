@@ -160,7 +160,7 @@ class PeopleFolder(PhotoSource):
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
-        """The faces of each photo that may be the person's, likeliest first; and reasons for none."""
+        """Plausible faces of each photo, likeliest first; and why other photos have none."""
         candidates, left_out = {}, {}
         for start in range(0, len(names), CHUNK):
             images = {}
