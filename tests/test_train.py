@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_encoder import STAND_IN
 
 from keras_scnn.data.records import split_people
 from keras_scnn.models import load_preset
@@ -18,7 +19,7 @@ pytest.importorskip("tensorflow")
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 TINY = dict(
-    encoder="tiny",
+    encoder=STAND_IN,
     start="",
     people=6,
     photos=4,
