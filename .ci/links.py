@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("keras_scnn/assets/**/*.md")]
-ADDRESS = re.compile(r"https?://[^\s)>\"'`\]]+")
+ADDRESS = re.compile(r"https?://(?!127\.)[^\s)>\"'`\]]+")
 
 
 def problem(address: str) -> str:

@@ -66,7 +66,7 @@ def tiny_whitening(tiny_face_model) -> Whitening:
 
 @pytest.fixture(scope="module")
 def tiny_encoder() -> Iterator[str]:
-    """Name of an encoder of two convolutions, known while a module's tests run.
+    """The name under which a module's tests get an encoder of two convolutions.
 
     TensorFlow needs ten seconds to trace the training step of a MobileNet, however small the
     images are; tests of what surrounds the encoder do without it.

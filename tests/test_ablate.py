@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_encoder import STAND_IN
 
 from keras_scnn.ablate import main
 from keras_scnn.training.ablation import (
@@ -20,7 +21,7 @@ pytest.importorskip("tensorflow")
 
 TINY = ["--people", "5", "--photos", "5", "--held-out", "3", "--crop-size", "32", "--steps", "1"]
 TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes", "0"]
-TINY += ["--encoder", "tiny", "--start", ""]
+TINY += ["--encoder", STAND_IN, "--start", ""]
 
 
 def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder, few_resamples):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_encoder import STAND_IN
 
 from keras_scnn.data.records import load_records, split_people
 from keras_scnn.geometry.camera import project
@@ -20,7 +21,7 @@ pytest.importorskip("tensorflow")
 
 pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 TINY = dict(
-    encoder="tiny",
+    encoder=STAND_IN,
     start="",
     people=6,
     photos=4,

@@ -9,6 +9,9 @@ import keras
 
 from keras_scnn.models.encoders import ENCODERS
 
+STAND_IN = "mobilenet_v3_small"
+"""The name it takes while it is known, so that every list of encoders has it."""
+
 
 def build_tiny(input_tensor, input_shape, include_top, weights, pooling) -> keras.Model:
     """A network with the arguments of ``keras.applications``: (B, S, S, 3) to (B, 8)."""
@@ -20,8 +23,8 @@ def build_tiny(input_tensor, input_shape, include_top, weights, pooling) -> kera
 
 
 @contextlib.contextmanager
-def known_encoder(name: str = "tiny") -> Iterator[str]:
-    """Make the network above known to ``build_encoder`` under a name, for a while."""
+def known_encoder() -> Iterator[str]:
+    """Let ``build_encoder`` make the network above under the name of another one, for a while."""
     recipe = dataclasses.replace(ENCODERS["mobilenet_0.5"], build=build_tiny, options={})
-    with mock.patch.dict(ENCODERS, {name: recipe}):
-        yield name
+    with mock.patch.dict(ENCODERS, {STAND_IN: recipe}):
+        yield STAND_IN

@@ -37,7 +37,7 @@ class Mixture:
         return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
 
     def photographed(self) -> np.ndarray:
-        """(n,) bool: no blends, whose shape is half somebody else's; see ``data.blends``."""
+        """(n,) bool: false for blends of two people; see ``data.sources.blends``."""
         config = self.records.config
         kinds = [one.get("source") for one in config.get("joined", [config])]
         return np.array([kind != BLENDS for kind in kinds])[self.source]

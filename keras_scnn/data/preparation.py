@@ -34,7 +34,7 @@ class Job:
     people: dict[str, int]
 
     def make(self, number: int, names: list[str]) -> int:
-        """Write one shard and return the number of photos that it took care of."""
+        """Write one shard and return the number of its photos."""
         persons, records, left_out = self.labeling.records(self.source, names)
         if records is not None:
             identity = np.array([self.people[person] for person in persons], np.int32)

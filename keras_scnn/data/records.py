@@ -95,7 +95,7 @@ CHECK_BLOCK = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class FaceRecords:
-    """n crops and what is known of them.
+    """n crops with their labels.
 
     Attributes:
         images: (n, S, S, 3) uint8 RGB, an array or ``ShardedImages``.
@@ -189,7 +189,7 @@ def write_shard(
 
 
 def read_shard(folder: Path, number: int) -> dict | None:
-    """What ``write_shard`` noted of a shard, or None where it is missing or damaged."""
+    """The entry that ``write_shard`` made for a shard, or None where it is missing or damaged."""
     try:
         entry = json.loads((folder / f"{SHARD.format(number)}.json").read_text())
         sound = all(checksum(folder / name) == crc for name, crc in entry["crc32"].items())

@@ -1,4 +1,4 @@
-"""Normalized mean error of landmarks, by yaw, as the field's benchmark on AFLW2000-3D has it.
+"""Normalized mean error of landmarks, by yaw, by the protocol of AFLW2000-3D's benchmark.
 
 Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016: the mean distance of the 68
 landmarks in the image, over the square root of the area of the annotated landmarks' box; averaged

@@ -94,10 +94,10 @@ def evaluate_aflw2000(
         folder: .jpg and .mat pairs; the crops are those of its protocol.csv, else the standard
             crop about the annotated landmarks.
         convention: 'exact' or 'field', see ``evaluation.place_in_photo``.
-        annotation: landmarks of a further annotation, see ``data.annotations.read_reannotation``.
+        annotation: landmarks of a further annotation, see ``data.sources.reannotation``.
         first_pixel: of that annotation: its coordinate of the first pixel's center.
         basis: .npz of the Basel Face Model at its 68 landmarks, see
-            ``data.annotations.read_neutral_landmarks``; needed for the neutral shape.
+            ``data.sources.reannotation.read_neutral_landmarks``; needed for the neutral shape.
         bfm: the full Basel Face Model, for the dense error of a preset of that face model.
         resamples, seed: of the bootstrap over faces.
 

@@ -1,4 +1,4 @@
-"""What is measured on which kind of data, and the files of the results."""
+"""The protocol for each kind of data, and the files of the results."""
 
 from __future__ import annotations
 

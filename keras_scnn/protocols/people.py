@@ -123,7 +123,7 @@ def evaluate_people(
 
     Args:
         preset: a preset, or its name or folder.
-        folder: see ``data.photo_lists.people_photos``.
+        folder: see ``data.sources.photo_lists.people_photos``.
         find_face: see ``measure_photos``.
         resamples, seed: of the bootstrap over people.
 
@@ -152,7 +152,7 @@ def evaluate_pairs(
 
     Args:
         preset: a preset, or its name or folder.
-        file: see ``data.photo_lists.read_pairs``.
+        file: see ``data.sources.photo_lists.read_pairs``.
         photos: folder of the photos.
         find_face: see ``measure_photos``.
         resamples, seed: of the bootstrap over people.

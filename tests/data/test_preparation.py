@@ -90,12 +90,12 @@ def test_crops_carry_the_faces_labels(tmp_path, source, labeling, open_face, fla
         matrix = records.crop_from_image[record].astype(float)
         expected = source.landmarks[i, :, :2] @ matrix[:, :2].T + matrix[:, 2]
         known = records.weight[record] > 0
-        found = records.landmarks[record]
-        np.testing.assert_allclose(found[known, :2], expected[known], atol=0.01)
-        np.testing.assert_allclose(found[:, :2], expected, atol=4)
-        assert np.isfinite(found).all()
+        result = records.landmarks[record]
+        np.testing.assert_allclose(result[known, :2], expected[known], atol=0.01)
+        np.testing.assert_allclose(result[:, :2], expected, atol=4)
+        assert np.isfinite(result).all()
         # The drawn dots are where the labels say: brighter there than elsewhere.
-        x, y = found[known, :2].round().astype(int).T
+        x, y = result[known, :2].round().astype(int).T
         inside = (x > 0) & (y > 0) & (x < 119) & (y < 119)
         assert records.images[record][y[inside], x[inside]].mean() > 60
         parameters = FaceParameters.from_vector(records.parameters[record], labeling._layout)
@@ -136,12 +136,12 @@ def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
     vectors = FaceParameters(pose, faces.identity, faces.expression).to_vector()
     load = source.load
 
-    def told(name):
+    def outputs(name):
         i = source.names().index(name)
         extra = {"parameters": vectors[i], "embedding": np.full(4, i)}
         return dataclasses.replace(load(name), extra=extra)
 
-    source.load, source.embedding_size = told, 4
+    source.load, source.embedding_size = outputs, 4
     prepare(source, tmp_path / "out", labeling, {}, workers=1)
     records = load_records(tmp_path / "out")
     layout = labeling._layout

@@ -70,9 +70,9 @@ def test_the_data_set_yields_the_batches_in_order(records, sampler, tiny_whiteni
         assert inputs.keys() == expected_inputs.keys()
         assert targets.keys() == expected_targets.keys()
         for name, array in {**expected_inputs, **expected_targets}.items():
-            found = {**inputs, **targets}[name]
-            assert found.dtype == array.dtype
-            np.testing.assert_array_equal(found, array)
+            result = {**inputs, **targets}[name]
+            assert result.dtype == array.dtype
+            np.testing.assert_array_equal(result, array)
 
 
 def test_a_resumed_stream_goes_on_where_it_was(records, sampler, tiny_whitening):
@@ -127,10 +127,10 @@ def test_grain_gives_the_same_stream(records, sampler, tiny_whitening):
     make = partial(pair_batch, records, tiny_whitening, sampler, batch_size=4)
     stream = as_iterator(make, first_step=2)
     for step in range(2, 8):
-        for found, expected in zip(next(stream), make(step=step), strict=True):
-            assert found.keys() == expected.keys()
-            for name in found:
-                np.testing.assert_array_equal(found[name], expected[name])
+        for result, expected in zip(next(stream), make(step=step), strict=True):
+            assert result.keys() == expected.keys()
+            for name in result:
+                np.testing.assert_array_equal(result[name], expected[name])
 
 
 def test_without_grain_its_extra_is_named(records, sampler, tiny_whitening, monkeypatch):

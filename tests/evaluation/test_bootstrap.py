@@ -18,10 +18,10 @@ def rng() -> np.random.Generator:
 
 def test_the_interval_of_a_mean_is_that_of_scipy_and_of_theory(rng):
     values = rng.normal(5, 2, 400)
-    found, intervals = with_intervals(
+    result, intervals = with_intervals(
         lambda w: {"mean": weighted_mean(values, w)}, np.arange(400), resamples=4000
     )
-    assert found["mean"] == pytest.approx(values.mean())
+    assert result["mean"] == pytest.approx(values.mean())
     theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=rng)
     np.testing.assert_allclose(intervals["mean"], theirs.confidence_interval, atol=0.02)
     theory = values.mean() + np.array([-1.96, 1.96]) * values.std() / 20
@@ -41,10 +41,10 @@ def test_the_interval_covers_the_truth_about_95_times_in_100(rng):
     covered = 0
     for seed in range(200):
         values = rng.normal(size=60)
-        _, found = with_intervals(
+        _, result = with_intervals(
             lambda w, v=values: {"m": weighted_mean(v, w)}, np.arange(60), 200, seed
         )
-        covered += found["m"][0] <= 0 <= found["m"][1]
+        covered += result["m"][0] <= 0 <= result["m"][1]
     assert 0.88 < covered / 200 < 0.99
 
 
@@ -60,19 +60,19 @@ def test_weights_draw_as_many_groups_as_there_are_and_keep_each_together():
 
 def test_numbers_are_found_by_path_and_counts_are_none():
     pose = PoseError(1.0, 2.0, 3.0, 2.0, 3.5, (1.75, 4.25, float("nan")), 15, 0)
-    found = numbers({"pose": pose, "bins": (0.5, 1.5), "none": None, "name": "x"})
-    assert found["pose.mean_degrees"] == 2
-    assert (found["bins.0"], found["bins.1"]) == (0.5, 1.5)
-    assert "pose.n_faces" not in found
-    assert found["pose.bins_degrees.1"] == 4.25
-    assert len(found) == 10
+    result = numbers({"pose": pose, "bins": (0.5, 1.5), "none": None, "name": "x"})
+    assert result["pose.mean_degrees"] == 2
+    assert (result["bins.0"], result["bins.1"]) == (0.5, 1.5)
+    assert "pose.n_faces" not in result
+    assert result["pose.bins_degrees.1"] == 4.25
+    assert len(result) == 10
 
 
 def test_resamples_without_a_value_do_not_count():
     rows = [{"a": float(i), "b": float("nan")} for i in range(101)] + [{"a": np.nan, "b": np.nan}]
-    found = percentile_intervals(rows)
-    assert found["a"] == pytest.approx((2.5, 97.5))
-    assert np.isnan(found["b"]).all()
+    result = percentile_intervals(rows)
+    assert result["a"] == pytest.approx((2.5, 97.5))
+    assert np.isnan(result["b"]).all()
 
 
 def test_no_resamples_give_no_intervals():

@@ -22,17 +22,17 @@ def test_two_gaussians_give_the_curve_of_bayes_rule(rng):
     one, two, spread = 1.5, 2.5, 0.7
     same = np.arange(40000) < 10000  # not equally frequent: the weights make up for it
     distance = np.where(same, one, two) + spread * rng.normal(size=len(same))
-    found = fit_logistic(distance, same, (-1,))
-    assert found["a"] == pytest.approx((one - two) / spread**2, rel=0.03)
-    assert found["b"] == pytest.approx((two**2 - one**2) / (2 * spread**2), rel=0.03)
+    result = fit_logistic(distance, same, (-1,))
+    assert result["a"] == pytest.approx((one - two) / spread**2, rel=0.03)
+    assert result["b"] == pytest.approx((two**2 - one**2) / (2 * spread**2), rel=0.03)
 
 
 def test_the_fit_is_a_stationary_point_of_the_weighted_likelihood(rng):
     values, same = rng.normal(size=(300, 2)), rng.random(300) < 0.3
     values[same] += [-1, 1]
-    found = fit_logistic(values, same, (-1, 1))
+    result = fit_logistic(values, same, (-1, 1))
     residual = np.where(same, (same.sum() + 1) / (same.sum() + 2), 1 / ((~same).sum() + 2))
-    residual -= expit(values @ found["a"] + found["b"])
+    residual -= expit(values @ result["a"] + result["b"])
     for column in (*values.T, np.ones(300)):
         slope = column[same] @ residual[same] / same.sum()
         slope += column[~same] @ residual[~same] / (~same).sum()
@@ -51,44 +51,44 @@ def test_a_distance_that_says_nothing_or_lies_gives_one_half(rng):
     same = np.arange(400) < 200
     lies = np.where(same, 3.0, 1.0) + rng.normal(size=400)
     for distance in (np.ones(400), lies):
-        found = fit_logistic(distance, same, (-1,))
-        assert found["a"] == 0
-        np.testing.assert_allclose(probability(found, distance), 0.5, atol=1e-4)
+        result = fit_logistic(distance, same, (-1,))
+        assert result["a"] == 0
+        np.testing.assert_allclose(probability(result, distance), 0.5, atol=1e-4)
 
 
 def test_pairs_without_overlap_give_a_finite_curve():
-    found = fit_logistic([1.0, 1.1, 3.0, 3.1], [True, True, False, False], (-1,))
-    assert np.isfinite([found["a"], found["b"]]).all()
-    told = probability(found, np.array([1.0, 3.0]))
-    assert told[0] > 0.7
-    assert told[1] < 0.3
+    result = fit_logistic([1.0, 1.1, 3.0, 3.1], [True, True, False, False], (-1,))
+    assert np.isfinite([result["a"], result["b"]]).all()
+    outputs = probability(result, np.array([1.0, 3.0]))
+    assert outputs[0] > 0.7
+    assert outputs[1] < 0.3
 
 
 def test_the_probability_falls_with_the_distance_and_rises_with_the_cosine():
-    told = probability({"a": [-2.0, 3.0], "b": 0.5}, np.array([[1.0, 0.5], [2, 0.5], [1, 0.9]]))
-    np.testing.assert_allclose(told, 1 / (1 + np.exp([0.0, 2.0, -1.2])))
+    outputs = probability({"a": [-2.0, 3.0], "b": 0.5}, np.array([[1.0, 0.5], [2, 0.5], [1, 0.9]]))
+    np.testing.assert_allclose(outputs, 1 / (1 + np.exp([0.0, 2.0, -1.2])))
     assert probability({"a": -2.0, "b": 4.0}, 2.0) == pytest.approx(0.5)
 
 
 def test_reliability_is_that_of_a_slow_loop(rng):
-    told, same = rng.random(500), rng.random(500) < 0.2
-    found = reliability(told, same, 7)
+    outputs, same = rng.random(500), rng.random(500) < 0.2
+    result = reliability(outputs, same, 7)
     weights, error = equal_weights(same), 0
     for i in range(7):
-        inside = [j for j in range(500) if i / 7 <= told[j] < (i + 1) / 7]
+        inside = [j for j in range(500) if i / 7 <= outputs[j] < (i + 1) / 7]
         share = sum(weights[j] for j in inside)
-        mean = sum(weights[j] * told[j] for j in inside) / share
+        mean = sum(weights[j] * outputs[j] for j in inside) / share
         one = sum(weights[j] for j in inside if same[j]) / share
         error += share * abs(mean - one)
-        assert (found.told[i], found.found[i]) == (pytest.approx(mean), pytest.approx(one))
-    assert found.expected_calibration_error == pytest.approx(error)
-    assert sum(found.share) == pytest.approx(1)
+        assert (result.told[i], result.found[i]) == (pytest.approx(mean), pytest.approx(one))
+    assert result.expected_calibration_error == pytest.approx(error)
+    assert sum(result.share) == pytest.approx(1)
 
 
 def test_reliability_by_hand():
-    found = reliability([0.8, 0.8, 0.2, 1.0], [True, False, False, True])
+    result = reliability([0.8, 0.8, 0.2, 1.0], [True, False, False, True])
     # 0.8 is half right, 0.2 is all wrong, and 1 is right: 0.5 * 0.3 + 0.25 * 0.2 + 0.
-    assert found.expected_calibration_error == pytest.approx(0.2)
+    assert result.expected_calibration_error == pytest.approx(0.2)
 
 
 def people_pairs(rng, people: int, photos: int = 6):
@@ -101,12 +101,12 @@ def people_pairs(rng, people: int, photos: int = 6):
 
 def test_a_fitted_curve_is_reliable_on_people_it_was_not_fitted_on(rng):
     distance, first, second = people_pairs(rng, 80)
-    found = held_out(distance, first == second, (first, second), (-1,))
-    assert found.expected_calibration_error < 0.08
+    result = held_out(distance, first == second, (first, second), (-1,))
+    assert result.expected_calibration_error < 0.08
     # A curve that is far too sure of itself is not.
     curve = fit_logistic(distance, first == second, (-1,))
-    told = probability({name: 8 * value for name, value in curve.items()}, distance)
-    assert reliability(told, first == second).expected_calibration_error > 0.12
+    outputs = probability({name: 8 * value for name, value in curve.items()}, distance)
+    assert reliability(outputs, first == second).expected_calibration_error > 0.12
 
 
 def test_the_curve_never_sees_the_people_it_is_judged_by(rng, monkeypatch):
@@ -128,21 +128,21 @@ def test_the_curve_never_sees_the_people_it_is_judged_by(rng, monkeypatch):
 def test_two_people_are_too_few_to_judge_by(rng):
     distance, first, second = people_pairs(rng, 2)
     assert held_out(distance, first == second, (first, second), (-1,)) is None
-    found, curves = calibrate(distance, None, first == second, (first, second))
+    result, curves = calibrate(distance, None, first == second, (first, second))
     assert curves == {}
-    assert set(found) == {"shape", "pairs", "people"}
-    assert (found["pairs"], found["people"]) == (66, 2)
+    assert set(result) == {"shape", "pairs", "people"}
+    assert (result["pairs"], result["people"]) == (66, 2)
 
 
 def test_with_features_there_are_three_kinds(rng):
     distance, first, second = people_pairs(rng, 30)
     cosine = np.exp(-distance) + 0.1 * rng.normal(size=len(distance))
-    found, curves = calibrate(distance, cosine, first == second, (first, second))
+    result, curves = calibrate(distance, cosine, first == second, (first, second))
     assert set(curves) == {"shape", "feature", "both"}
-    assert found["both"]["a"][0] <= 0 <= found["both"]["a"][1]
+    assert result["both"]["a"][0] <= 0 <= result["both"]["a"][1]
     for kind, curve in curves.items():
-        told = found[kind]["expected_calibration_error"]
-        assert told == curve.expected_calibration_error
+        outputs = result[kind]["expected_calibration_error"]
+        assert outputs == curve.expected_calibration_error
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ def test_error_against_yaw_is_the_mean_of_each_step():
     rng = np.random.default_rng(0)
     yaw = np.concatenate([rng.uniform(-4.9, 4.9, 400), rng.uniform(15.1, 24.9, 100), [60, 61]])
     errors = np.concatenate([rng.normal(2, 0.5, 400), rng.normal(4, 1, 100), [9, 9]])
-    found = error_against_yaw(errors, yaw)
-    np.testing.assert_allclose(found[:, 0], [0, 20])  # two faces at 60 are too few
-    np.testing.assert_allclose(found[:, 1], [errors[:400].mean(), errors[400:500].mean()])
+    result = error_against_yaw(errors, yaw)
+    np.testing.assert_allclose(result[:, 0], [0, 20])  # two faces at 60 are too few
+    np.testing.assert_allclose(result[:, 1], [errors[:400].mean(), errors[400:500].mean()])
     # The interval of a mean of n normal draws: +-1.96 deviations over the root of n.
-    half = (found[:, 3] - found[:, 2]) / 2
+    half = (result[:, 3] - result[:, 2]) / 2
     assert half == pytest.approx(1.96 * np.array([0.5 / 20, 1 / 10]), rel=0.2)
 
 

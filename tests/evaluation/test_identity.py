@@ -23,38 +23,38 @@ def test_the_distance_ratio_is_that_of_the_means():
 
 
 def test_the_ratio_takes_weights():
-    found = distance_ratio([1, 3, 10, 30], [1, 1, 0, 0], np.array([3.0, 1, 0, 2]))
-    assert found == pytest.approx(1.5 / 30)  # by hand: (3 * 1 + 3) / 4 over 30
+    result = distance_ratio([1, 3, 10, 30], [1, 1, 0, 0], np.array([3.0, 1, 0, 2]))
+    assert result == pytest.approx(1.5 / 30)  # by hand: (3 * 1 + 3) / 4 over 30
 
 
 def test_ranks_by_hand():
     # On a line: 0 and 1 are person 0; 3 and 7 person 1; 8 person 2, who has no other photo.
     vectors, identity = np.array([[0.0], [1], [3], [7], [8]]), np.array([0, 0, 1, 1, 2])
-    found = retrieval_ranks(vectors, identity)
+    result = retrieval_ranks(vectors, identity)
     # 3's other photo is 4 away, behind 1 and 0; 7's is 4 away, behind 8.
-    np.testing.assert_array_equal(found, [1, 1, 3, 2, np.nan])
-    told = summarize_ranks(found)
-    assert (told.rank1_percent, told.rank5_percent) == (50, 100)
-    assert told.mean_reciprocal_rank == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
-    assert (told.n_probes, told.n_gallery) == (4, 5)
-    assert summarize_ranks(found, np.array([1.0, 0, 3, 0, 9])).rank1_percent == 25
+    np.testing.assert_array_equal(result, [1, 1, 3, 2, np.nan])
+    outputs = summarize_ranks(result)
+    assert (outputs.rank1_percent, outputs.rank5_percent) == (50, 100)
+    assert outputs.mean_reciprocal_rank == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
+    assert (outputs.n_probes, outputs.n_gallery) == (4, 5)
+    assert summarize_ranks(result, np.array([1.0, 0, 3, 0, 9])).rank1_percent == 25
 
 
 def test_ranks_are_those_of_a_slow_loop(rng):
     vectors, identity = rng.integers(0, 4, (300, 2)), rng.integers(0, 60, 300)
-    found = retrieval_ranks(vectors, identity)
+    result = retrieval_ranks(vectors, identity)
     for i in range(300):
         distance = np.linalg.norm(vectors - vectors[i], axis=1)
         own = (identity == identity[i]) & (np.arange(300) != i)
         expected = np.nan
         if own.any():
             expected = 1 + (distance[identity != identity[i]] <= distance[own].min()).sum()
-        np.testing.assert_equal(found[i], expected)
+        np.testing.assert_equal(result[i], expected)
 
 
 def test_one_answer_for_everybody_finds_nobody(rng):
-    told = summarize_ranks(retrieval_ranks(np.zeros((40, 3)), np.arange(40) // 4))
-    assert told.rank5_percent == 0
+    outputs = summarize_ranks(retrieval_ranks(np.zeros((40, 3)), np.arange(40) // 4))
+    assert outputs.rank5_percent == 0
 
 
 def test_a_judge_says_what_its_parts_say(rng):
@@ -63,10 +63,10 @@ def test_a_judge_says_what_its_parts_say(rng):
     pairs = draw_pairs(identity, 2400)  # enough for a false accept rate of 0.1 %
     distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=1)
     evaluator = IdentityEvaluator(vectors, pairs, identity)
-    ratio, told, found = evaluator.summary(np.ones(60))
+    ratio, outputs, result = evaluator.summary(np.ones(60))
     assert ratio == distance_ratio(distance, pairs.same)
-    assert told == verification(distance, pairs.same)
-    assert found == summarize_ranks(retrieval_ranks(vectors, identity))
+    assert outputs == verification(distance, pairs.same)
+    assert result == summarize_ranks(retrieval_ranks(vectors, identity))
     assert IdentityEvaluator(vectors, pairs).summary(np.ones(60))[2] is None
 
 

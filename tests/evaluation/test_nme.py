@@ -25,8 +25,10 @@ def rng() -> np.random.Generator:
 
 
 def test_a_shift_of_all_points_is_its_length_over_the_root_of_the_box_area(annotated):
-    found = normalized_mean_error(annotated + [3, 4], annotated)
-    np.testing.assert_allclose(found, 100 * 5 / 70, rtol=1e-12)  # by hand: |(3, 4)|, sqrt(100 * 49)
+    result = normalized_mean_error(annotated + [3, 4], annotated)
+    np.testing.assert_allclose(
+        result, 100 * 5 / 70, rtol=1e-12
+    )  # by hand: |(3, 4)|, sqrt(100 * 49)
 
 
 def test_depth_is_not_looked_at(annotated, rng):
@@ -42,18 +44,18 @@ def test_the_error_does_not_depend_on_the_photo_size(annotated, rng):
 
 def test_the_summary_is_the_mean_of_the_bins_not_of_the_faces(annotated):
     predicted = annotated + np.array([0.7, 0.7, 0.7, 1.4, -1.4, 2.8])[:, None, None] * [1, 0]
-    found = landmark_error(predicted, annotated, [0, -10, 29.99, 30, -59, 100])
+    result = landmark_error(predicted, annotated, [0, -10, 29.99, 30, -59, 100])
     # By hand: 0.7 px are 1 %; |yaw| puts three faces into the first bin, two, and one.
-    np.testing.assert_allclose(found.bins_percent, [1, 2, 4])
-    assert found.bins_count == (3, 2, 1)
-    assert found.mean_percent == pytest.approx(7 / 3)
-    assert found.faces_percent == pytest.approx(11 / 6)
+    np.testing.assert_allclose(result.bins_percent, [1, 2, 4])
+    assert result.bins_count == (3, 2, 1)
+    assert result.mean_percent == pytest.approx(7 / 3)
+    assert result.faces_percent == pytest.approx(11 / 6)
 
 
 def test_an_empty_bin_has_no_part_in_the_mean(annotated):
-    found = landmark_error(annotated + [0.7, 0], annotated, np.zeros(6))
-    assert found.mean_percent == pytest.approx(1)
-    assert np.isnan(found.bins_percent[1:]).all()
+    result = landmark_error(annotated + [0.7, 0], annotated, np.zeros(6))
+    assert result.mean_percent == pytest.approx(1)
+    assert np.isnan(result.bins_percent[1:]).all()
 
 
 def test_exact_placement_undoes_the_crop_transform(rng):
@@ -96,10 +98,10 @@ def test_annotation_plus_noise_has_the_error_of_the_noise(rng):
     # Mean lengths of normal vectors of deviation s: s sqrt(pi / 2) in 2D (Rayleigh), s sqrt(8 / pi)
     # in 3D (Maxwell; the mean depth that is taken off makes it a little smaller).
     yaw = np.linspace(-90, 90, 60)
-    found = landmark_error(noisy, points, yaw)
-    assert found.mean_percent == pytest.approx(2 * np.sqrt(np.pi / 2), rel=0.03)
-    found = landmark_error(noisy, points, yaw, dimensions=3)
-    assert found.mean_percent == pytest.approx(2 * np.sqrt(8 / np.pi), rel=0.03)
+    result = landmark_error(noisy, points, yaw)
+    assert result.mean_percent == pytest.approx(2 * np.sqrt(np.pi / 2), rel=0.03)
+    result = landmark_error(noisy, points, yaw, dimensions=3)
+    assert result.mean_percent == pytest.approx(2 * np.sqrt(8 / np.pi), rel=0.03)
 
 
 def test_a_dense_error_is_normalized_by_the_landmarks(annotated, rng):
@@ -110,10 +112,10 @@ def test_a_dense_error_is_normalized_by_the_landmarks(annotated, rng):
 
 def test_weights_count_faces():
     errors, yaw = np.array([1.0, 2, 4, 8]), np.array([0, 10, 40, 80])
-    found = summarize_by_yaw(errors, yaw, np.array([3.0, 1, 2, 0]))
-    np.testing.assert_allclose(found.bins_percent, [1.25, 4, np.nan])
-    assert found.mean_percent == pytest.approx((1.25 + 4) / 2)
-    assert found.faces_percent == pytest.approx(13 / 6)
+    result = summarize_by_yaw(errors, yaw, np.array([3.0, 1, 2, 0]))
+    np.testing.assert_allclose(result.bins_percent, [1.25, 4, np.nan])
+    assert result.mean_percent == pytest.approx((1.25 + 4) / 2)
+    assert result.faces_percent == pytest.approx(13 / 6)
 
 
 @pytest.mark.parametrize(

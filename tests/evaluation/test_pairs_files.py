@@ -17,20 +17,20 @@ def test_verification_pairs_are_what_they_say():
 
 
 def test_distinct_pairs_are_distinct_and_half_of_one_person():
-    found = distinct_pairs(IDENTITY)
+    result = distinct_pairs(IDENTITY)
     # By hand: 10 + 0 + 6 + 15 pairs of one person.
-    assert found.same.sum() == 31
-    assert (~found.same).sum() == 31
-    np.testing.assert_array_equal(IDENTITY[found.first] == IDENTITY[found.second], found.same)
-    rows = {tuple(sorted(pair)) for pair in zip(found.first, found.second, strict=True)}
+    assert result.same.sum() == 31
+    assert (~result.same).sum() == 31
+    np.testing.assert_array_equal(IDENTITY[result.first] == IDENTITY[result.second], result.same)
+    rows = {tuple(sorted(pair)) for pair in zip(result.first, result.second, strict=True)}
     assert len(rows) == 62
-    np.testing.assert_array_equal(found.second, distinct_pairs(IDENTITY).second)
+    np.testing.assert_array_equal(result.second, distinct_pairs(IDENTITY).second)
 
 
 def test_nobody_with_many_photos_outweighs_the_rest():
     identity = np.repeat([0, 1, 2], [60, 60, 3])
-    found = distinct_pairs(identity)
-    people, counts = np.unique(identity[found.first[found.same]], return_counts=True)
+    result = distinct_pairs(identity)
+    people, counts = np.unique(identity[result.first[result.same]], return_counts=True)
     np.testing.assert_array_equal(people, [0, 1, 2])
     np.testing.assert_array_equal(counts, [100, 100, 3])
 

@@ -10,39 +10,39 @@ def radians(*degrees) -> np.ndarray:
 
 def test_each_angle_is_averaged_alone_and_the_mean_is_over_the_three():
     annotated = radians([0, 10, 0], [5, -20, 10])
-    found = pose_error(annotated + radians([3, 6, 0], [-5, 2, 9]), annotated)
+    result = pose_error(annotated + radians([3, 6, 0], [-5, 2, 9]), annotated)
     # By hand, in the order pitch, yaw, roll: (3 + 5) / 2, (6 + 2) / 2, (0 + 9) / 2.
-    assert found.pitch_degrees == pytest.approx(4)
-    assert found.yaw_degrees == pytest.approx(4)
-    assert found.roll_degrees == pytest.approx(4.5)
-    assert found.mean_degrees == pytest.approx(12.5 / 3)
+    assert result.pitch_degrees == pytest.approx(4)
+    assert result.yaw_degrees == pytest.approx(4)
+    assert result.roll_degrees == pytest.approx(4.5)
+    assert result.mean_degrees == pytest.approx(12.5 / 3)
 
 
 def test_profiles_have_a_mean_of_their_own():
     annotated = radians([0, 10, 0], [0, -80, 0], [0, 70, 0], [0, -120, 0])
-    found = pose_error(annotated + radians([3, 0, 0], [0, 9, 0], [0, 0, 3], [9, 9, 9]), annotated)
-    assert found.bins_degrees[0] == pytest.approx(1)
-    assert np.isnan(found.bins_degrees[1])
-    assert found.bins_degrees[2] == pytest.approx((3 + 1) / 2)  # the last is beyond the limit
+    result = pose_error(annotated + radians([3, 0, 0], [0, 9, 0], [0, 0, 3], [9, 9, 9]), annotated)
+    assert result.bins_degrees[0] == pytest.approx(1)
+    assert np.isnan(result.bins_degrees[1])
+    assert result.bins_degrees[2] == pytest.approx((3 + 1) / 2)  # the last is beyond the limit
 
 
 def test_faces_with_an_annotated_angle_of_99_degrees_or_more_are_left_out():
     annotated = radians([0, 0, 0], [0, 99.5, 0], [0, 0, -120], [-98.9, 0, 0])
     predicted = annotated + radians([1, 1, 1], [50, 50, 50], [50, 50, 50], [3, 3, 3])
-    found = pose_error(predicted, annotated)
-    assert (found.n_faces, found.n_left_out) == (2, 2)
-    assert found.mean_degrees == pytest.approx(2)
+    result = pose_error(predicted, annotated)
+    assert (result.n_faces, result.n_left_out) == (2, 2)
+    assert result.mean_degrees == pytest.approx(2)
 
 
 def test_the_rotation_between_two_yaws_is_their_difference():
-    found = pose_error(radians([0, 40, 0]), radians([0, -5, 0]))
-    assert found.rotation_degrees == pytest.approx(45)
+    result = pose_error(radians([0, 40, 0]), radians([0, -5, 0]))
+    assert result.rotation_degrees == pytest.approx(45)
 
 
 def test_the_rotation_error_is_0_for_two_names_of_one_rotation():
-    found = pose_error(radians([180, 100, 180]), radians([0, 80, 0]))
-    assert found.rotation_degrees == pytest.approx(0, abs=1e-5)
-    assert found.mean_degrees == pytest.approx((180 + 20 + 180) / 3)
+    result = pose_error(radians([180, 100, 180]), radians([0, 80, 0]))
+    assert result.rotation_degrees == pytest.approx(0, abs=1e-5)
+    assert result.mean_degrees == pytest.approx((180 + 20 + 180) / 3)
 
 
 def test_wrong_arguments_are_named():

@@ -26,16 +26,16 @@ def rng() -> np.random.Generator:
 def test_pose_and_scale_of_a_prediction_do_not_count_as_shape_error(rng):
     true = rng.normal(0, 40, (3, 50, 3))
     turned = 1.3 * true @ rotation_from_euler(np.array([0.2, 0.7, -0.1])).T + [5, 6, 7]
-    found = shape_error(turned, true, rng.normal(0, 40, (50, 3)))
-    assert found.vertex_mm == pytest.approx(0, abs=1e-9)
-    assert found.relative == pytest.approx(0, abs=1e-9)
+    result = shape_error(turned, true, rng.normal(0, 40, (50, 3)))
+    assert result.vertex_mm == pytest.approx(0, abs=1e-9)
+    assert result.relative == pytest.approx(0, abs=1e-9)
 
 
 def test_the_mean_face_is_exactly_as_good_as_itself(rng):
     true, mean = rng.normal(0, 40, (3, 50, 3)), rng.normal(0, 40, (50, 3))
-    found = shape_error(np.repeat(mean[None], 3, axis=0), true, mean)
-    assert found.relative == pytest.approx(1)
-    assert found.n_faces == 3
+    result = shape_error(np.repeat(mean[None], 3, axis=0), true, mean)
+    assert result.relative == pytest.approx(1)
+    assert result.n_faces == 3
 
 
 def test_the_error_after_alignment_is_that_of_scipy(rng):
@@ -45,8 +45,8 @@ def test_the_error_after_alignment_is_that_of_scipy(rng):
     fixed, aligned, _ = procrustes(true, predicted)
     unit = np.linalg.norm(true - true.mean(axis=0))
     expected = unit * np.linalg.norm(fixed - aligned, axis=1).mean()
-    found = shape_error(predicted[None], true[None], rng.normal(0, 40, (60, 3)))
-    assert found.vertex_mm == pytest.approx(expected, rel=1e-9)
+    result = shape_error(predicted[None], true[None], rng.normal(0, 40, (60, 3)))
+    assert result.vertex_mm == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_chunks_of_a_large_batch_do_not_change_the_mean(rng):
@@ -60,12 +60,12 @@ def test_the_chunks_of_a_large_batch_do_not_change_the_mean(rng):
 
 def test_raw_numbers_are_those_of_the_points_as_they_stand(rng):
     true, mean = rng.normal(0, 40, (2, 30, 3)), rng.normal(0, 40, (30, 3))
-    found = shape_error(true + [3.0, 0, 4.0], true, mean)
-    assert found.raw_vertex_mm == pytest.approx(5)  # by hand: |(3, 0, 4)|
-    assert found.vertex_mm == pytest.approx(0, abs=1e-9)
+    result = shape_error(true + [3.0, 0, 4.0], true, mean)
+    assert result.raw_vertex_mm == pytest.approx(5)  # by hand: |(3, 0, 4)|
+    assert result.vertex_mm == pytest.approx(0, abs=1e-9)
     base = np.mean([np.linalg.norm(mean - face, axis=1).mean() for face in true])
-    assert found.raw_mean_face_mm == pytest.approx(base)
-    assert found.raw_relative == pytest.approx(5 / base)
+    assert result.raw_mean_face_mm == pytest.approx(base)
+    assert result.raw_relative == pytest.approx(5 / base)
 
 
 def test_explained_variance_is_that_of_its_definition(rng):
@@ -81,9 +81,9 @@ def test_explained_variance_is_that_of_its_definition(rng):
 
 def test_annotation_plus_noise_is_off_by_the_mean_length_of_the_noise(rng):
     true, mean = rng.normal(0, 40, (4, 5000, 3)), rng.normal(0, 40, (5000, 3))
-    found = shape_error(true + rng.normal(0, 0.7, true.shape), true, mean)
+    result = shape_error(true + rng.normal(0, 0.7, true.shape), true, mean)
     # The length of a 3D normal vector of deviation s has the mean s sqrt(8 / pi) (Maxwell).
-    for value in (found.vertex_mm, found.raw_vertex_mm):
+    for value in (result.vertex_mm, result.raw_vertex_mm):
         assert value == pytest.approx(0.7 * np.sqrt(8 / np.pi), rel=0.01)
 
 
@@ -91,10 +91,10 @@ def test_a_weight_of_two_is_a_face_that_is_there_twice(rng):
     true, mean = rng.normal(0, 40, (3, 30, 3)), rng.normal(0, 40, (30, 3))
     predicted = true + rng.normal(size=true.shape)
     distances = shape_distances(predicted, true, mean)
-    found = summarize_shapes(distances, np.array([2.0, 0, 1]))
+    result = summarize_shapes(distances, np.array([2.0, 0, 1]))
     again = shape_error(predicted[[0, 0, 2]], true[[0, 0, 2]], mean)
-    assert found.vertex_mm == pytest.approx(again.vertex_mm)
-    assert found.explained_variance == pytest.approx(again.explained_variance)
+    assert result.vertex_mm == pytest.approx(again.vertex_mm)
+    assert result.explained_variance == pytest.approx(again.explained_variance)
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_what_photos_of_one_person_differ_in_counts_less(rng):
     pairs = distinct_pairs(person)
     plain = IdentityEvaluator(shapes, pairs).summary(np.ones(200))[1]
     scaled = mahalanobis_coordinates(shapes, within_person_covariance(shapes, person))
-    found = IdentityEvaluator(scaled, pairs).summary(np.ones(200))[1]
-    assert plain.accuracy_percent < 75 < 85 < found.accuracy_percent
+    result = IdentityEvaluator(scaled, pairs).summary(np.ones(200))[1]
+    assert plain.accuracy_percent < 75 < 85 < result.accuracy_percent

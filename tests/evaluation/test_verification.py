@@ -13,31 +13,31 @@ def rng() -> np.random.Generator:
 
 def test_separable_pairs_are_verified_without_error(rng):
     same = np.arange(100) < 50
-    found = verification(np.where(same, 1.0, 2.0) + rng.uniform(0, 0.5, 100), same)
-    assert found.accuracy_percent == 100
-    assert found.auc == 1
-    assert 1.4 < found.threshold < 2.1
+    result = verification(np.where(same, 1.0, 2.0) + rng.uniform(0, 0.5, 100), same)
+    assert result.accuracy_percent == 100
+    assert result.auc == 1
+    assert 1.4 < result.threshold < 2.1
 
 
 def test_a_blind_distance_is_at_chance(rng):
     same = np.arange(4000) < 2000
-    found = verification(rng.uniform(size=4000), same)
-    assert found.accuracy_percent == pytest.approx(50, abs=3)
-    assert found.auc == pytest.approx(0.5, abs=0.03)
+    result = verification(rng.uniform(size=4000), same)
+    assert result.accuracy_percent == pytest.approx(50, abs=3)
+    assert result.auc == pytest.approx(0.5, abs=0.03)
 
 
 def test_equal_distances_are_worth_exactly_half():
-    found = verification(np.zeros(40), np.arange(40) < 20)
-    assert found.auc == 0.5
-    assert found.accuracy_percent == 50
+    result = verification(np.zeros(40), np.arange(40) < 20)
+    assert result.auc == 0.5
+    assert result.accuracy_percent == 50
 
 
 def test_accuracy_of_two_normal_distributions_is_the_textbook_value(rng):
     same = np.arange(40000) < 20000
-    found = verification(rng.normal(np.where(same, 0, 2), 1), same)
+    result = verification(rng.normal(np.where(same, 0, 2), 1), same)
     # Best cut at 1: Phi(1) = 0.84134; AUC = Phi(2 / sqrt 2) = 0.92135.
-    assert found.accuracy_percent == pytest.approx(84.13, abs=0.6)
-    assert found.auc == pytest.approx(0.92135, abs=0.004)
+    assert result.accuracy_percent == pytest.approx(84.13, abs=0.6)
+    assert result.auc == pytest.approx(0.92135, abs=0.004)
 
 
 def test_the_area_under_the_curve_is_that_of_a_slow_loop(rng):
@@ -50,13 +50,13 @@ def test_the_area_under_the_curve_is_that_of_a_slow_loop(rng):
 def test_two_normal_distributions_have_the_textbook_numbers(apart):
     # Quantiles in place of random draws: the distributions themselves.
     draws = norm.ppf((np.arange(20000) + 0.5) / 20000)
-    found = verification(np.concatenate([draws, draws + apart]), np.arange(40000) < 20000)
-    assert found.d_prime == pytest.approx(apart, rel=2e-3)
-    assert found.auc == pytest.approx(norm.cdf(apart / np.sqrt(2)), abs=1e-4)
-    assert found.eer_percent == pytest.approx(100 * norm.cdf(-apart / 2), abs=0.02)
+    result = verification(np.concatenate([draws, draws + apart]), np.arange(40000) < 20000)
+    assert result.d_prime == pytest.approx(apart, rel=2e-3)
+    assert result.auc == pytest.approx(norm.cdf(apart / np.sqrt(2)), abs=1e-4)
+    assert result.eer_percent == pytest.approx(100 * norm.cdf(-apart / 2), abs=0.02)
     for limit, tar in (
-        (0.01, found.tar_percent_at_far_1e2),
-        (0.001, found.tar_percent_at_far_1e3),
+        (0.01, result.tar_percent_at_far_1e2),
+        (0.001, result.tar_percent_at_far_1e3),
     ):
         assert tar == pytest.approx(
             100 * norm.cdf(apart + norm.ppf(limit)), abs=0.4
@@ -71,9 +71,9 @@ def test_rates_by_hand():
     np.testing.assert_allclose(tar, np.array([0, 1, 1, 2, 3, 3, 3]) / 3)
     assert tar_at_far(far, tar, 0.0) == pytest.approx(1 / 3)
     assert tar_at_far(far, tar, 0.34) == 1
-    found = verification(np.arange(1.0, 7), np.array([1, 0, 1, 1, 0, 0]), folds=2)
-    assert found.eer_percent == pytest.approx(100 / 3)  # after 4: FAR 1/3, and after 3: FRR 1/3
-    assert np.isnan(found.tar_percent_at_far_1e2)  # 3 pairs of two people do not show 1 %
+    result = verification(np.arange(1.0, 7), np.array([1, 0, 1, 1, 0, 0]), folds=2)
+    assert result.eer_percent == pytest.approx(100 / 3)  # after 4: FAR 1/3, and after 3: FRR 1/3
+    assert np.isnan(result.tar_percent_at_far_1e2)  # 3 pairs of two people do not show 1 %
 
 
 def test_d_prime_is_that_of_its_formula(rng):
@@ -94,9 +94,9 @@ def test_accuracy_by_fold_is_that_of_a_slow_loop(rng):
             right = [((distance[others] < cut) == same[others]).sum() for cut in cuts]
             cut = cuts[np.argmax(right)]
             accuracies.append(((distance[~others] < cut) == same[~others]).mean())
-        found = verification(distance, same, fold=fold)
-        assert found.accuracy_percent == pytest.approx(100 * np.mean(accuracies))
-        assert found.accuracy_std_percent == pytest.approx(100 * np.std(accuracies))
+        result = verification(distance, same, fold=fold)
+        assert result.accuracy_percent == pytest.approx(100 * np.mean(accuracies))
+        assert result.accuracy_std_percent == pytest.approx(100 * np.std(accuracies))
 
 
 def test_given_folds_may_have_any_names(rng):
@@ -109,17 +109,17 @@ def test_given_folds_may_have_any_names(rng):
 def test_a_weight_of_two_is_a_pair_that_is_there_twice(rng):
     distance, same = rng.integers(0, 20, 400).astype(float), rng.random(400) < 0.5
     fold, weights = np.arange(400) % 4, rng.integers(0, 4, 400)
-    found = summarize_pairs(rank_pairs(distance, same, fold=fold), weights.astype(float))
+    result = summarize_pairs(rank_pairs(distance, same, fold=fold), weights.astype(float))
     index = np.repeat(np.arange(400), weights)
     again = verification(distance[index], same[index], fold=fold[index])
     for name in ("accuracy_percent", "auc", "eer_percent", "d_prime", "tar_percent_at_far_1e2"):
-        assert getattr(found, name) == pytest.approx(getattr(again, name)), name
+        assert getattr(result, name) == pytest.approx(getattr(again, name)), name
 
 
 def test_a_resample_without_a_kind_of_pair_has_no_numbers():
     distance, same = np.arange(40.0), np.arange(40) < 20
-    found = summarize_pairs(rank_pairs(distance, same), same.astype(float))
-    assert np.isnan([found.auc, found.eer_percent, found.d_prime]).all()
+    result = summarize_pairs(rank_pairs(distance, same), same.astype(float))
+    assert np.isnan([result.auc, result.eer_percent, result.d_prime]).all()
 
 
 @pytest.mark.parametrize(

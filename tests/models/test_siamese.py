@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from tiny_encoder import STAND_IN
 
 from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
 from keras_scnn.models import build_encoder, build_siamese, siamese
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("tiny_encoder")
 
 def make(face_model, whitening, **options):
     keras.utils.set_random_seed(0)
-    encoder = build_encoder("tiny", SIZE)
+    encoder = build_encoder(STAND_IN, SIZE)
     return build_siamese(encoder, ParameterSpace(face_model, whitening), feature_size=16, **options)
 
 
@@ -198,7 +199,7 @@ def test_a_network_survives_saving(tmp_path, tiny_face_model, tiny_whitening):
     "options, message", [({"contrast": "pose"}, "known are identity, all"), ({}, "needs 1 or more")]
 )
 def test_settings_that_make_no_sense_are_refused(tiny_face_model, tiny_whitening, options, message):
-    encoder = build_encoder("tiny", SIZE)
+    encoder = build_encoder(STAND_IN, SIZE)
     feature_size = 8 if options else 0
     with pytest.raises(ValueError, match=message):
         build_siamese(

@@ -80,50 +80,50 @@ def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
     plain = evaluate_people(preset, folder, middle, resamples=0)
     assert plain.scaled_shape_verification is None
     scatter = 9 * np.eye(preset.face_model.n_identity)  # alike in all directions: the same order
-    found = evaluate_people(
+    result = evaluate_people(
         dataclasses.replace(preset, within_person_covariance=scatter), folder, middle, resamples=0
     )
-    assert found.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
-    assert found.scaled_shape_ratio == pytest.approx(plain.shape_ratio)
-    assert set(found.calibration) >= {"shape", "scaled_shape", "feature", "both"}
-    assert set(found.curves["roc"]) == {"shape", "scaled_shape", "feature"}
+    assert result.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
+    assert result.scaled_shape_ratio == pytest.approx(plain.shape_ratio)
+    assert set(result.calibration) >= {"shape", "scaled_shape", "feature", "both"}
+    assert set(result.curves["roc"]) == {"shape", "scaled_shape", "feature"}
 
 
 def test_people_who_are_easily_told_apart_are_told_apart(preset, folder):
-    found = evaluate_people(preset, folder, middle, resamples=20)
+    result = evaluate_people(preset, folder, middle, resamples=20)
     for kind in ("shape", "feature"):
-        told = getattr(found, f"{kind}_verification")
-        assert told.accuracy_percent == 100, kind
-        assert told.n_pairs == 2 * PEOPLE * 6  # 6 pairs of 4 photos, and as many of two people
-        assert getattr(found, f"{kind}_retrieval").rank1_percent == 100
-        assert getattr(found, f"{kind}_ratio") < 0.3
-    assert found.left_out == ()
-    assert found.intervals["shape_verification.accuracy_percent"] == (100, 100)
+        outputs = getattr(result, f"{kind}_verification")
+        assert outputs.accuracy_percent == 100, kind
+        assert outputs.n_pairs == 2 * PEOPLE * 6  # 6 pairs of 4 photos, and as many of two people
+        assert getattr(result, f"{kind}_retrieval").rank1_percent == 100
+        assert getattr(result, f"{kind}_ratio") < 0.3
+    assert result.left_out == ()
+    assert result.intervals["shape_verification.accuracy_percent"] == (100, 100)
 
 
 def test_people_who_look_alike_are_not(preset, folder):
     rng = np.random.default_rng(0)
     for path in people_photos(folder).paths:
         cv2.imwrite(str(path), np.full((48, 48, 3), rng.integers(50, 200, 3), np.uint8))
-    found = evaluate_people(preset, folder, middle, resamples=200)
-    low, high = found.intervals["shape_verification.auc"]
+    result = evaluate_people(preset, folder, middle, resamples=200)
+    low, high = result.intervals["shape_verification.auc"]
     assert low < 0.5 < high
-    assert low < found.shape_verification.auc < high
+    assert low < result.shape_verification.auc < high
 
 
 def test_a_network_without_features_is_judged_by_shape(tiny_face_model, tiny_whitening, folder):
-    found = evaluate_people(color_preset(tiny_face_model, tiny_whitening, 0), folder, middle, 9)
-    assert found.shape_verification.accuracy_percent == 100
-    assert found.feature_verification is None
-    assert found.feature_retrieval is None
+    result = evaluate_people(color_preset(tiny_face_model, tiny_whitening, 0), folder, middle, 9)
+    assert result.shape_verification.accuracy_percent == 100
+    assert result.feature_verification is None
+    assert result.feature_retrieval is None
 
 
 def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
-    found = evaluate_pairs(preset, pairs_file, folder, middle, resamples=20)
-    assert found.shape_verification.accuracy_percent == 100
-    assert found.shape_verification.n_pairs == 120
-    assert found.shape_retrieval is None
-    assert any("10 folds of the file" in note for note in found.notes)
+    result = evaluate_pairs(preset, pairs_file, folder, middle, resamples=20)
+    assert result.shape_verification.accuracy_percent == 100
+    assert result.shape_verification.n_pairs == 120
+    assert result.shape_retrieval is None
+    assert any("10 folds of the file" in note for note in result.notes)
 
 
 def test_what_cannot_be_measured_is_listed_and_the_rest_is_measured(preset, folder, pairs_file):
@@ -136,9 +136,9 @@ def test_what_cannot_be_measured_is_listed_and_the_rest_is_measured(preset, fold
             raise ValueError("no face found")
         return middle(image)
 
-    found = evaluate_pairs(preset, pairs_file, folder, blind_to_p02, resamples=5)
-    assert found.shape_verification.n_pairs < 120
-    reasons = "\n".join(found.left_out)
+    result = evaluate_pairs(preset, pairs_file, folder, blind_to_p02, resamples=5)
+    assert result.shape_verification.n_pairs < 120
+    reasons = "\n".join(result.left_out)
     assert "p00_0001.png: not a readable image" in reasons
     assert "p01_0001.jpg: no such photo" in reasons
     assert "p02_0002.png: no face found" in reasons

@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from tiny_encoder import STAND_IN
 
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
 SIZE, PEOPLE, PHOTOS, TEACHER = 32, 8, 4, 3
 TINY = dict(
     batches="groups",
-    encoder="tiny",
+    encoder=STAND_IN,
     start="",
     group_people=2,
     group_photos=2,
@@ -192,7 +193,7 @@ def test_every_recipe_of_the_package_is_a_configuration():
 def test_the_papers_recipe_trains(tmp_path):
     options = ["--people", "4", "--photos", "3", "--held-out", "2", "--crop-size", "32"]
     options += ["--steps", "1", "--warmup", "1", "--batch-size", "2", "--feature-size", "8"]
-    options += ["--encoder", "tiny", "--start", ""]
+    options += ["--encoder", STAND_IN, "--start", ""]
     places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path)]
     assert main(["--recipe", "paper", *options, *places]) == 0
     layout = ParameterLayout(80, 51)

@@ -32,7 +32,7 @@ class Labeling:
         crop_size: px.
         joint: all photos of one person get one identity, from a fit to all of them.
         turned: copies of each photo with the face turned, see ``turned_copies``.
-        teacher: embed each photo with a face recognizer where the source does not, see ``teacher``.
+        teacher: embed each photo by ``recognizer`` where the source does not do it.
         options: of the fits; the identity's prior is that of the open face model.
     """
 

@@ -28,10 +28,10 @@ CROP_SIZE = 120
 # 0-based image x. With pixel centers at integers that is u = (x - x0 + 0.5) * 120 / side - 0.5, so
 # (the labels have 1 taken off already) a quarter of a pixel is to be added at a side of 270.
 TEACHER_SHIFT_PX = 0.25
-# How much of the final point comes from the hand-made one; the jaw's hand-made points slide along
+# Weight of the hand-made point in the merged one; the jaw's hand-made points slide along
 # the outline, so they count half.
 HAND_WEIGHT = 0.6
-# How far a landmark is trusted that has the teacher's word only.
+# Weight of a landmark that only the teacher labels.
 TEACHER_TRUST = 0.5
 # Names and the shapes behind the crops' axis.
 LABELS = {

@@ -1,4 +1,4 @@
-"""A user's own copy of the Basel Face Model 2009, as the annotation of 300W-LP means it.
+"""A user's own copy of the Basel Face Model 2009, in the convention of 300W-LP's annotation.
 
 Shape_Para and Exp_Para weigh the files' directions as they are; the library's face model weighs
 them in standard deviations.

@@ -1,4 +1,4 @@
-"""The Basel Face Model at its 68 landmarks: what the parameters of 300W-LP mean.
+"""The Basel Face Model at its 68 landmarks: what the parameters of 300W-LP refer to.
 
 The annotation of 300W-LP and AFLW2000-3D (Zhu et al., "Face Alignment Across Large Poses: A 3D
 Solution", 2016) is, with R of ``geometry.rotations`` and Pose_Para = pitch, yaw, roll, tx, ty, tz,
@@ -135,7 +135,7 @@ def image_from_bfm(pose: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RecoveredBasis:
-    """What ``recover_bfm_landmarks`` found.
+    """Result of ``recover_bfm_landmarks``.
 
     Attributes:
         basis: the mean and the bases.

@@ -30,8 +30,8 @@ from keras_scnn.morphable_model import MorphableModel
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHUNK = 8  # photos held in memory at once
-# Who does not belong is found by fits that may take any shape: a narrow prior fits nobody so well
-# that a stranger would stand out.
+# Strangers are detected by fits under a wide prior: under a narrow one everybody's residual is too
+# large for a stranger's to stand out.
 SEARCH = FitOptions(noise_mm=2.0)
 
 
@@ -162,7 +162,7 @@ class PeopleFolder(PhotoSource):
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
-        """The faces of each photo that may be the person's, best first; and who has none."""
+        """Plausible faces of each photo, likeliest first; and why other photos have none."""
         candidates, left_out = {}, {}
         for start in range(0, len(names), CHUNK):
             images = {}

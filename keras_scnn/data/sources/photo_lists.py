@@ -1,4 +1,4 @@
-"""Whose photo is whose: people folders, and pairs files in the format of LFW.
+"""Lists of photos by person: people folders, and pairs files in the format of LFW.
 
 LFW is "Labeled Faces in the Wild" (Huang et al., 2007). A pairs file is text: a header with the
 number of folds and of pairs of each kind in a fold ('10 300'; one number means one fold), then for

@@ -118,7 +118,7 @@ class W300LP(PhotoSource):
         return self.basis.decode(annotation.shape, annotation.expression, annotation.pose)
 
     def _check_landmarks(self) -> None:
-        """Say at once that a basis is needed; the first readable file tells."""
+        """Fail early where a basis is needed, by the first readable file."""
         for name in self._names:
             path = self.folder / name
             try:

@@ -23,8 +23,8 @@ def test_parameters_weigh_the_directions_of_the_files(files):
     shape, weights = rng.normal(0, 3e5, IDENTITIES), rng.normal(0, 1, EXPRESSIONS)
     vertices = model["shapeMU"][:, 0] + expression["mu_exp"][:, 0]
     vertices = vertices + model["shapePC"] @ shape + expression["w_exp"] @ weights
-    found = FullBfm.read(*paths).landmarks().points(shape, weights)
-    np.testing.assert_allclose(found, vertices.reshape(-1, 3)[landmarks], atol=0.1)
+    result = FullBfm.read(*paths).landmarks().points(shape, weights)
+    np.testing.assert_allclose(result, vertices.reshape(-1, 3)[landmarks], atol=0.1)
 
 
 def test_a_deviation_of_0_is_refused(files):
@@ -41,11 +41,11 @@ def test_annotated_parameters_are_taken_over(files):
     rng = np.random.default_rng(2)
     shape, weights = rng.normal(0, 3e5, IDENTITIES), rng.normal(0, 1, EXPRESSIONS)
     pose = np.array([0.2, -0.6, 0.1, 230, 190, -70, 1.1e-3])
-    told = bfm.parameters(BfmAnnotation(shape, weights, pose), IDENTITIES, EXPRESSIONS)
-    points = project(told.pose, bfm.model.landmarks(told.identity, told.expression))
+    outputs = bfm.parameters(BfmAnnotation(shape, weights, pose), IDENTITIES, EXPRESSIONS)
+    points = project(outputs.pose, bfm.model.landmarks(outputs.identity, outputs.expression))
     np.testing.assert_allclose(points, bfm.landmarks().decode(shape, weights, pose), atol=1e-3)
     kept = bfm.parameters(BfmAnnotation(shape, weights, pose), 3, 2)
-    np.testing.assert_array_equal(kept.identity, told.identity[:3])
+    np.testing.assert_array_equal(kept.identity, outputs.identity[:3])
     assert kept.expression.shape == (2,)
 
 

@@ -43,21 +43,21 @@ def test_many_faces_decode_as_one_by_one():
 
 def test_the_basis_comes_back_from_annotations():
     truth = random_basis()
-    found = recover_bfm_landmarks(annotated(truth, 420))
-    assert found.n_annotations == 420
-    assert found.residual_px < 1e-4  # float32 of 450 px
-    assert found.residual_px <= found.worst_px < 1e-3
+    result = recover_bfm_landmarks(annotated(truth, 420))
+    assert result.n_annotations == 420
+    assert result.residual_px < 1e-4  # float32 of 450 px
+    assert result.residual_px <= result.worst_px < 1e-3
     (face,) = annotated(truth, 1, seed=99)
-    decoded = found.basis.decode(face.shape, face.expression, face.pose)
+    decoded = result.basis.decode(face.shape, face.expression, face.pose)
     np.testing.assert_allclose(decoded, face.landmarks, atol=1e-3)
-    np.testing.assert_allclose(found.basis.mean, truth.mean, atol=1)  # micrometers
+    np.testing.assert_allclose(result.basis.mean, truth.mean, atol=1)  # micrometers
 
 
 def test_the_residual_is_the_noise_of_the_annotation():
     """Of n noisy faces and p unknowns, least squares leaves sqrt((n - p) / n) of the noise."""
-    found = recover_bfm_landmarks(annotated(random_basis(), 600, noise=0.5))
+    result = recover_bfm_landmarks(annotated(random_basis(), 600, noise=0.5))
     expected = 0.5 * np.sqrt(3) * np.sqrt((600 - 229) / 600)
-    assert found.residual_px == pytest.approx(expected, rel=0.03)
+    assert result.residual_px == pytest.approx(expected, rel=0.03)
 
 
 def test_too_few_or_too_similar_annotations_are_refused():

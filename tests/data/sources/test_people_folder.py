@@ -110,9 +110,9 @@ def test_both_networks_see_the_face_alike(landmarker):
 def test_landmarks_near_hand_made_ones(shared_data, landmarker):
     """The mean of FaceMesh and the preset has 3.4 % on 300-W before any site is learned."""
     paths = sorted((shared_data / "300w").glob("*.pts"))[::60]
-    found = landmarker([read_image(path.with_suffix(".jpg")) for path in paths])
+    result = landmarker([read_image(path.with_suffix(".jpg")) for path in paths])
     errors = []
-    for path, faces in zip(paths, found, strict=True):
+    for path, faces in zip(paths, result, strict=True):
         rows = path.read_text().split("{")[1].split("}")[0].split()
         points = np.array(rows, float).reshape(68, 2) - 1
         apart = [np.linalg.norm(f.landmarks[:, :2] - points, axis=1).mean() for f in faces]

@@ -21,11 +21,11 @@ def folder(tmp_path):
 
 
 def test_a_people_folder_has_a_folder_for_each_person(folder):
-    found = people_photos(folder)
-    assert [path.name for path in found.paths] == [
+    result = people_photos(folder)
+    assert [path.name for path in result.paths] == [
         *("Ann_0001.jpg", "Ann_0002.png", "Bob_0001.jpg", "Bob_0003.jpg")
     ]
-    np.testing.assert_array_equal(found.person, [0, 0, 1, 1])
+    np.testing.assert_array_equal(result.person, [0, 0, 1, 1])
     assert is_people_folder(folder)
     assert not is_people_folder(folder / "Ann")
     assert not is_people_folder(folder / "nowhere")
@@ -33,20 +33,20 @@ def test_a_people_folder_has_a_folder_for_each_person(folder):
 
 def test_pairs_are_read_as_lfw_publishes_them(folder):
     (folder / "pairs.txt").write_text(GOOD.replace(" ", "\t"))
-    found = read_pairs(folder / "pairs.txt", folder)
-    names = [path.name for path in found.photos.paths]
-    pairs = [(names[i], names[j]) for i, j in zip(found.first, found.second, strict=True)]
+    result = read_pairs(folder / "pairs.txt", folder)
+    names = [path.name for path in result.photos.paths]
+    pairs = [(names[i], names[j]) for i, j in zip(result.first, result.second, strict=True)]
     assert pairs == [
         ("Ann_0001.jpg", "Ann_0002.png"),
         ("Ann_0002.png", "Bob_0001.jpg"),
         ("Bob_0001.jpg", "Bob_0003.jpg"),
         ("Bob_0003.jpg", "Cy_D_0012.jpg"),  # is not there: reading it will say so
     ]
-    assert found.photos.paths[0] == folder / "Ann" / "Ann_0001.jpg"
-    np.testing.assert_array_equal(found.fold, [0, 0, 1, 1])
-    person = found.photos.person
+    assert result.photos.paths[0] == folder / "Ann" / "Ann_0001.jpg"
+    np.testing.assert_array_equal(result.fold, [0, 0, 1, 1])
+    person = result.photos.person
     np.testing.assert_array_equal(
-        person[found.first] == person[found.second], [True, False, True, False]
+        person[result.first] == person[result.second], [True, False, True, False]
     )
 
 

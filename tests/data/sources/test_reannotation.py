@@ -18,10 +18,10 @@ def points() -> np.ndarray:
 @pytest.mark.parametrize("layout", [(0, 1, 2), (0, 2, 1)])
 def test_an_array_of_all_faces_is_read_either_way_round(tmp_path, points, layout):
     np.save(tmp_path / "all.npy", points.transpose(layout))
-    found = read_reannotation(tmp_path / "all.npy", NAMES)
-    np.testing.assert_array_equal(found, points - 1)  # counted from 1, as published
-    found = read_reannotation(tmp_path / "all.npy", NAMES, first_pixel=0)
-    np.testing.assert_array_equal(found, points)
+    result = read_reannotation(tmp_path / "all.npy", NAMES)
+    np.testing.assert_array_equal(result, points - 1)  # counted from 1, as published
+    result = read_reannotation(tmp_path / "all.npy", NAMES, first_pixel=0)
+    np.testing.assert_array_equal(result, points)
 
 
 def test_depth_is_left_away(tmp_path, points):
@@ -98,8 +98,8 @@ def test_neutral_landmarks_are_those_of_a_slow_loop(tmp_path):
 def test_real_annotations_are_their_own_re_annotation(shared_data):
     folder = shared_data / "aflw2000-3d-dev"
     faces = read_aflw2000(folder)[:20]
-    found = read_reannotation(folder, [face.name for face in faces])
-    np.testing.assert_array_equal(found, [face.landmarks[:, :2] for face in faces])
+    result = read_reannotation(folder, [face.name for face in faces])
+    np.testing.assert_array_equal(result, [face.landmarks[:, :2] for face in faces])
 
 
 def test_real_people_differ_from_their_mean_face_by_the_published_amount(shared_data):
