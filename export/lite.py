@@ -1,25 +1,34 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
 Needs ai-edge-litert and NumPy, and nothing else: no TensorFlow, no Keras, no OpenCV.
-``LiteNetwork``, handed on from ``keras_scnn.models.litert``, runs a preset's network alone.
+``LiteNetwork``, handed on from ``keras_scnn.models.litert`` with the package's own needs, runs a
+preset's network alone.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_scnn.geometry.crops import crop_from_image
-from keras_scnn.models.litert import LiteNetwork
 from keras_scnn.storage.tflite import open_interpreter, read_metadata
 
-__all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]
+__all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
 SIGNATURE = "reconstruct"
 SQUARE_TOLERANCE = 0.05  # as in ``keras_scnn.photos.cropping``, which needs OpenCV
 LARGEST = 16  # times the photo's longer side: a larger box shows no face and asks for much memory
+
+
+def __getattr__(name: str) -> Any:
+    if name != "LiteNetwork":
+        raise AttributeError(f"module 'keras_scnn.export.lite' has no attribute '{name}'")
+    from keras_scnn.models.litert import LiteNetwork  # needs the whole package
+
+    return LiteNetwork
 
 
 class LiteReconstructor:
