@@ -1,23 +1,32 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
 Needs ai-edge-litert and NumPy, and nothing else: no TensorFlow, no Keras, no OpenCV.
-``LiteNetwork``, handed on from ``keras_scnn.models.litert``, runs a preset's network alone.
+``LiteNetwork``, handed on from ``keras_scnn.models.litert`` with the package's own needs, runs a
+preset's network alone.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, crop_from_image
-from keras_scnn.models.litert import LiteNetwork
 from keras_scnn.storage.tflite import open_interpreter, read_metadata
 
-__all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]
+__all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
 SIGNATURE = "reconstruct"
+
+
+def __getattr__(name: str) -> Any:
+    if name != "LiteNetwork":
+        raise AttributeError(f"module 'keras_scnn.export.lite' has no attribute '{name}'")
+    from keras_scnn.models.litert import LiteNetwork  # needs the whole package
+
+    return LiteNetwork
 
 
 class LiteReconstructor:

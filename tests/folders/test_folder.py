@@ -17,7 +17,7 @@ from keras_scnn.folders.folder import list_photos, reconstruct_folder
 from keras_scnn.folders.job import BatchSettings, part_path
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import load_preset, save_preset
-from keras_scnn.models.inference import predict
+from keras_scnn.models.inference import open_network, predict
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -76,8 +76,8 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
     found = rows(tmp_path)
     names = [f"{i:02d}.png" for i in range(10)]
     assert [row["photo"] for row in found] == [*names, "10.png"]
-    preset = load_preset("mobile")
-    told = predict(preset, np.stack([read_image(crop_folder / name) for name in names]))
+    preset, network = open_network("mobile")
+    told = predict(preset, np.stack([read_image(crop_folder / name) for name in names]), network)
     for i, row in enumerate(found[:10]):
         np.testing.assert_allclose(row["identity"], told.parameters.identity[i], atol=1e-3)
         np.testing.assert_allclose(
