@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import io
 import json
 import shutil
 
@@ -35,11 +37,17 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
-    """A run of two steps: its folder and its results."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
-    return folder, results
+def run_and_output(tmp_path_factory, cache):
+    """A run of two steps: its folder, its results, and what it printed."""
+    folder, output = tmp_path_factory.mktemp("runs") / "tiny", io.StringIO()
+    with contextlib.redirect_stdout(output):
+        results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
+    return folder, results, output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(run_and_output):
+    return run_and_output[:2]
 
 
 def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
@@ -53,10 +61,9 @@ def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
     assert written["feature_verification"]["auc"] == results.feature_verification.auc
 
 
-def test_a_run_prints_a_short_table_and_writes_the_long_one(tmp_path, run, cache, capsys):
-    folder = shutil.copytree(run[0], tmp_path / "again")
-    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
-    lines = capsys.readouterr().out.splitlines()
+def test_a_run_prints_a_short_table_and_writes_the_long_one(run_and_output):
+    folder, results, output = run_and_output
+    lines = output.splitlines()
     assert "training ended: 2 of 2 batches" in lines[0]
     heading = next(i for i, line in enumerate(lines) if "before training" in line)
     rows = [line for line in lines[heading + 1 :] if "  " in line]
