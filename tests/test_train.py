@@ -1,5 +1,7 @@
+import contextlib
 import csv
 import dataclasses
+import io
 import json
 import shutil
 
@@ -40,11 +42,17 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache, tiny_encoder, few_resamples):
-    """A run of two steps: its folder and its results."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
-    return folder, results
+def run_and_output(tmp_path_factory, cache, tiny_encoder, few_resamples):
+    """A run of two steps: its folder, its results, and what it printed."""
+    folder, output = tmp_path_factory.mktemp("runs") / "tiny", io.StringIO()
+    with contextlib.redirect_stdout(output):
+        results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
+    return folder, results, output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(run_and_output):
+    return run_and_output[:2]
 
 
 def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
@@ -68,10 +76,9 @@ def test_the_default_network_goes_on_from_the_default_start(tmp_path, cache):
     np.testing.assert_allclose(*kernels, atol=1e-3)  # half precision
 
 
-def test_a_run_prints_a_short_table_and_writes_the_long_one(tmp_path, run, cache, capsys):
-    folder = shutil.copytree(run[0], tmp_path / "again")
-    results = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
-    lines = capsys.readouterr().out.splitlines()
+def test_a_run_prints_a_short_table_and_writes_the_long_one(run_and_output):
+    folder, results, output = run_and_output
+    lines = output.splitlines()
     assert "training ended: 2 of 2 batches" in lines[0]
     heading = next(i for i, line in enumerate(lines) if "before training" in line)
     rows = [line for line in lines[heading + 1 :] if "  " in line]

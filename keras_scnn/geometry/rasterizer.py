@@ -93,7 +93,6 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
         ax, ay, adx, ady, asign = _edge(x1, y1, x2, y2, sign)
         bx, by, bdx, bdy, bsign = _edge(x2, y2, x0, y0, sign)
         cx, cy, cdx, cdy, csign = _edge(x0, y0, x1, y1, sign)
-        z0, z1, z2 = vertices[i, 2], vertices[j, 2], vertices[k, 2]
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 a = asign * (adx * (y - ay) - ady * (x - ax))
@@ -106,7 +105,7 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
                 if (a == 0 and asign < 0) or (b == 0 and bsign < 0) or (c == 0 and csign < 0):
                     continue
                 a, b, c = a / total, b / total, c / total
-                z = np.float32(a * z0 + b * z1 + c * z2)
+                z = np.float32(a * vertices[i, 2] + b * vertices[j, 2] + c * vertices[k, 2])
                 if z > depth[y, x]:
                     depth[y, x], nearest[y, x] = z, t
                     barycentric[y, x, 0] = a

@@ -40,13 +40,13 @@ class TrainConfig:
     data_weights: str = _option("", "how often each folder is drawn from; by its people if empty")
     cache: str = _option("runs/data", "where rendered records are kept")
     fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
-    people: int = _option(900, "synthetic people who are kept: to start from, and to measure on")
+    people: int = _option(500, "synthetic people who are kept: to start from, and to measure on")
     photos: int = _option(8, "photos of each synthetic person")
     crop_size: int = _option(120, "width and height of synthetic photos, px")
     held_out: int = _option(100, "people kept for the final measurement, the last ones")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
-    start: str = _option("aflw-mobilenet-0.5", "preset to start from; '' for none")
+    start: str = _option("mobile", "preset to start from; '' for none")
     start_with: str = _option(
         "encoder", "'encoder' of that preset, its 'network', or that with its 'shape' solved anew"
     )
