@@ -158,7 +158,7 @@ def load_preset(
         FileNotFoundError: there is no such folder, or a file of it is missing.
         ValueError: a file is damaged, of another version, or does not fit the rest.
     """
-    folder = _folder(name_or_path)
+    folder = find_preset(name_or_path)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     try:
@@ -172,7 +172,12 @@ def preset_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
-def _folder(name_or_path) -> Path:
+def find_preset(name_or_path: str | os.PathLike) -> Path:
+    """The folder of a preset of the package by name, or of any preset or run folder by path.
+
+    Raises:
+        FileNotFoundError: there is no such folder; the message lists the package's presets.
+    """
     for folder in (Path(name_or_path), FOLDER / name_or_path):
         if folder.is_dir():
             return folder
@@ -197,7 +202,7 @@ def _settings(path: Path) -> dict:
 
 def preset_face_model(name_or_path: str | os.PathLike) -> MorphableModel:
     """The face model of a preset, with its landmark offsets; errors as ``load_preset``."""
-    folder = _folder(name_or_path)
+    folder = find_preset(name_or_path)
     settings = _settings(folder / SETTINGS)
     return _face_model(settings, read_npz(folder / WEIGHTS, FORMAT, VERSION), None)
 

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.geometry.similarities import invert, move_landmarks
 from keras_scnn.models import FaceDecoder
-from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, move_landmarks, warp
+from keras_scnn.models.augmentation import MoveParameters, RandomMove, warp
 from keras_scnn.parameters import ParameterSpace, Whitening
 
 SIZE = 120

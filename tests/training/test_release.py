@@ -11,7 +11,6 @@ import pytest
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.geometry.camera import compose
-from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.parameters import ParameterSpace
 
@@ -120,17 +119,3 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on(tools):
     short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
     with pytest.raises(ValueError, match="128 numbers are needed"):
         solve_features(preset, short, held_out=10)
-
-
-def test_the_middle_of_a_frame_is_the_crop(tools, tmp_path):
-    from pack_photos import CROP, MARGIN, frame
-
-    rng = np.random.default_rng(1)
-    photo = cv2.resize(rng.uniform(0, 255, (9, 9, 3)).astype(np.float32), (200, 180))
-    cv2.imwrite(str(tmp_path / "photo.png"), photo.astype(np.uint8))
-    to_crop = crop_from_image(np.array([10.0, 30, 130, 150]), CROP)
-    content, limits = frame(tmp_path / "photo.png", to_crop)
-    framed = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    middle = framed[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    assert np.abs(middle - photo[30:150, 10:130]).mean() < 2  # a JPEG
-    np.testing.assert_array_equal(limits, [10, 0, 159, 159])  # 10 px are beyond the left edge
