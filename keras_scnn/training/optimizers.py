@@ -95,11 +95,11 @@ def finish(network: keras.Model, stream) -> None:
         stream: endless, of training batches ``(inputs, targets)``.
     """
     network.optimizer.finalize_variable_values(network.trainable_variables)
-    _InTraining(network).predict(stream, steps=STATISTICS_STEPS, verbose=0)
+    InTrainingMode(network).predict(stream, steps=STATISTICS_STEPS, verbose=0)
 
 
-class _InTraining(keras.Model):
-    """Runs a network in training mode, where batch norm updates its moving statistics."""
+class InTrainingMode(keras.Model):
+    """Runs a network in training mode, in which batch norm updates its moving statistics."""
 
     def __init__(self, network: keras.Model):
         super().__init__()

@@ -124,7 +124,8 @@ class Steps:
         """
         note, wanted = self._folder / f"{name}.json", digest(inputs)
         if note.is_file() and result.exists():
-            if json.loads(note.read_text()) == {"inputs": wanted, "result": content_digest(result)}:
+            done = {"inputs": wanted, "result": content_digest(result)}
+            if json.loads(note.read_text()) == done:
                 print(f"--- {name}: done", flush=True)
                 return
         print(f"--- {name}", flush=True)

@@ -48,7 +48,7 @@ EXECUTION_STEPS = 10
 
 
 class Mode(Protocol):
-    """What a run needs of its kind of batches; see ``PairMode``, ``GroupMode``, ``MatchingMode``."""
+    """What a run needs of its kind of batches; ``PairMode`` and others are such."""
 
     mixture: Mixture
     space: ParameterSpace
@@ -97,8 +97,8 @@ def check_backend(config: TrainConfig) -> None:
     """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
     if config.batches == "matching" and keras.backend.backend() != "jax":
         raise ValueError(
-            f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: pip install "
-            "'keras_scnn[matching]' and set the environment variable KERAS_BACKEND=jax"
+            f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: "
+            "pip install 'keras_scnn[matching]', and set KERAS_BACKEND=jax"
         )
 
 

@@ -1,7 +1,8 @@
-"""The tools that pack photos for an accelerator, and make presets of what it trained."""
+"""Releases: the mean of runs, solved heads, and the whole way in steps that are kept."""
 
 import dataclasses
-from pathlib import Path
+import importlib
+import json
 
 import cv2
 import keras
@@ -9,17 +10,16 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, save_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.geometry.camera import compose
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.parameters import ParameterSpace
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
-
-@pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
+from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
+from keras_scnn.training.digests import content_digest
+from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, Steps, read_plan
+from keras_scnn.training.release_weights import averaged, solve_features, with_covariance
 
 
 @pytest.fixture(scope="module")
@@ -47,31 +47,30 @@ def runs(tmp_path_factory):
     return folder
 
 
-def test_a_release_of_several_runs_has_the_mean_of_their_weights(tools, runs):
-    from release_presets import read_runs, released
-
-    preset = released(*read_runs(f"1*{runs / 'a'},3*{runs / 'b'}"))
+def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
+    preset = averaged([load_preset(runs / name) for name in "ab"], [1, 3], "free")
     first, second = (load_preset(runs / name) for name in "ab")
-    for told, a, b in zip(
+    for mean, a, b in zip(
         preset.core.weights, first.core.weights, second.core.weights, strict=True
     ):
-        if not told.path.startswith("parameters/"):
+        if not mean.path.startswith("parameters/"):
             expected = (np.asarray(a) + 3 * np.asarray(b)) / 4
-            np.testing.assert_allclose(np.asarray(told), expected, atol=1e-5)
+            np.testing.assert_allclose(np.asarray(mean), expected, atol=1e-5)
     # A head that says unwhitened parameters is the mean of two such heads, whatever the whitening.
     kernels = [
         p.core.get_layer("parameters").kernel * p.space.whitening.scale
         for p in (preset, first, second)
     ]
     np.testing.assert_allclose(kernels[0], (kernels[1] + 3 * kernels[2]) / 4, atol=1e-4)
-    told = {"config": {"seed": 1}, "state": {"step": 5, "seconds": 2.0}}
-    assert preset.metadata["runs"] == [told, told] and preset.metadata["shares"] == [0.25, 0.75]
+    history = {"config": {"seed": 1}, "state": {"step": 5, "seconds": 2.0}}
+    assert preset.metadata["runs"] == [history, history] and preset.metadata["shares"] == [
+        0.25,
+        0.75,
+    ]
 
 
-def test_a_release_of_one_run_is_that_run_with_a_scatter(tools, runs):
-    from release_presets import read_runs, released, with_scatter
-
-    preset = released(*read_runs(str(runs / "a")))
+def test_a_release_of_one_run_is_that_run_with_a_covariance(runs):
+    preset = averaged([load_preset(runs / "a")], [1.0], "free")
     assert preset.metadata["config"] == {"seed": 1} and preset.shape_scatter is None
     images = np.random.default_rng(0).integers(0, 255, (6, 120, 120, 3)).astype(np.uint8)
     records = FaceRecords(
@@ -81,13 +80,12 @@ def test_a_release_of_one_run_is_that_run_with_a_scatter(tools, runs):
         np.repeat(np.arange(3, dtype=np.int32), 2),
         "open_face",
     )
-    scatter = with_scatter(preset, records, held_out=1).shape_scatter
+    mixture = Mixture(records, np.zeros(6, int))
+    scatter = with_covariance(preset, mixture, np.arange(4)).shape_scatter
     assert scatter.shape == (80, 80) and np.linalg.matrix_rank(scatter) == 2  # 4 photos, 2 people
 
 
-def test_features_are_solved_from_the_embeddings_of_people_trained_on(tools):
-    from release_presets import solve_features
-
+def test_features_are_solved_from_the_embeddings_of_people_trained_on():
     preset, rng = load_preset("accurate"), np.random.default_rng(0)
     images = np.stack(
         [
@@ -111,11 +109,117 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on(tools):
         "open_face",
         embedding=embedding,
     )
-    solve_features(preset, Mixture(records, np.zeros(60, int)), held_out=10)
-    told = np.asarray(preset.core(images[:unseen].astype(np.float32))["features"])
+    solve_features(preset, Mixture(records, np.zeros(60, int)), np.arange(unseen))
+    features = np.asarray(preset.core(images[:unseen].astype(np.float32))["features"])
     centered = embedding - embedding.mean(axis=0)
     wanted = centered[:unseen] / np.linalg.norm(centered[:unseen], axis=1, keepdims=True)
-    assert (told * wanted).sum(axis=1).mean() > 0.9
+    assert (features * wanted).sum(axis=1).mean() > 0.9
     short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
     with pytest.raises(ValueError, match="128 numbers are needed"):
-        solve_features(preset, short, held_out=10)
+        solve_features(preset, short, np.arange(unseen))
+
+
+def test_a_step_is_skipped_until_its_inputs_or_its_result_change(tmp_path):
+    steps, done, result = Steps(tmp_path / "steps"), [], tmp_path / "result"
+
+    def make():
+        done.append(1)
+        result.write_text("made")
+
+    for _ in range(2):
+        steps.do("one", {"seed": 1}, result, make)
+    assert len(done) == 1
+    steps.do("one", {"seed": 2}, result, make)
+    result.write_text("damaged")
+    steps.do("one", {"seed": 2}, result, make)
+    assert len(done) == 3 and result.read_text() == "made"
+    with pytest.raises(RuntimeError, match="two ended without"):
+        steps.do("two", {}, tmp_path / "missing", lambda: None)
+
+
+def test_the_packages_release_is_a_plan_of_known_settings():
+    plan = read_plan(RECIPES / "release.yaml")
+    assert set(plan.presets) == {"mobile", "accurate"}
+    for preset in plan.presets.values():
+        for settings in preset.runs:
+            known = read_yaml(recipe_path(settings["recipe"])) | settings
+            del known["recipe"]
+            assert configuration(TrainConfig, known).batches == "matching"
+
+
+def test_a_wrong_plan_is_named(tmp_path):
+    path = tmp_path / "plan.yaml"
+    with pytest.raises(FileNotFoundError, match="plan.yaml: no such file"):
+        read_plan(path)
+    path.write_text("license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}\n")
+    with pytest.raises(ValueError, match="1 runs, 2 shares"):
+        read_plan(path)
+    path.write_text("license: free\n")
+    with pytest.raises(ValueError, match="presets"):
+        read_plan(path)
+
+
+def in_process(called: list):
+    """Runs commands in this process, and notes them."""
+
+    def run(module, words, environment):
+        called.append((module.removeprefix("keras_scnn."), environment))
+        return importlib.import_module(module).main(words)
+
+    return run
+
+
+def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
+    """Rendered people, two runs of one step; the second time nothing is left to do."""
+    pytest.importorskip("tensorflow")
+    config = SyntheticConfig(people=5, photos=4, size=32)
+    records = cached_records(config, tmp_path / "cache")
+    arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
+    (tmp_path / "data").mkdir()
+    offsets = load_preset("mobile").face_model.landmark_offsets
+    config = {"landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
+    save_records(
+        tmp_path / "data" / "people", dataclasses.replace(records, config=config, **arrays)
+    )
+    settings = {
+        "data": "{work}/records/blends,{data}/people",
+        "feature_size": 8,
+        "batches": "groups",
+        "group_people": 2,
+        "group_photos": 2,
+        "single_photos": 0,
+        "steps": 1,
+        "minutes": 0.0,
+        "held_out": 2,
+        "start": "",
+    }
+    second = {k: v for k, v in settings.items() if k != "start"}
+    plan = PresetPlan(
+        runs=[settings, second],
+        shares=[1.0, 3.0],
+        records="{data}/people",
+        held_out=2,
+        calibrate="--data {data}/people --resamples 0",
+        measure={"people": "--data {data}/people --resamples 0"},
+        about="A test.",
+    )
+    prepare = {"blends": "blends {data}/people --count 3 --held-out 2 --workers 1"}
+    release = ReleasePlan("free", {"tiny": plan}, prepare)
+    called = []
+    places = tmp_path / "data", tmp_path / "work", tmp_path / "presets"
+    Release(release, *places, in_process(called)).make()
+    assert [name for name, _ in called] == ["prepare", "train", "train", "evaluate", "evaluate"]
+    folder = tmp_path / "presets" / "tiny"
+    metadata = json.loads((folder / "preset.json").read_text())["metadata"]
+    assert metadata["shares"] == [0.25, 0.75] and metadata["verification"]["pairs"] > 10
+    assert metadata["digests"]["start"] == "" and set(metadata["digests"]["data"]) == {"people"}
+    assert metadata["digests"]["result"] == content_digest(folder)
+    runs = [json.loads((places[1] / f"runs/tiny-{i}/preset.json").read_text()) for i in (1, 2)]
+    first = content_digest(places[1] / "runs/tiny-1")
+    assert runs[1]["metadata"]["digests"]["start"] == first
+    card = (folder / "CARD.md").read_text()
+    assert "A test." in card and metadata["digests"]["result"] in card
+    assert "Results: people" in card and "landmark error" in card
+    called.clear()
+    Release(release, *places, in_process(called)).make()
+    assert not called
