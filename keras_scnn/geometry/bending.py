@@ -7,14 +7,16 @@ landmarks nearby move beyond it (kernel regression: Nadaraya, "On Estimating Reg
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 
-from keras_scnn.geometry.similarities import invert
+from keras_scnn.geometry.similarities import Array, invert
 
 REACH = 1 / 24  # of the crop's side: standard deviation of the landmarks' weights about a place
 
 
-def bend(places, before, after, reach, xp=np):
+def bend(places: Array, before: Array, after: Array, reach: float, xp: ModuleType = np) -> Array:
     """Where places go when landmarks go from ``before`` to ``after``.
 
     Args:
@@ -39,7 +41,7 @@ def bend(places, before, after, reach, xp=np):
     return xp.matmul(places - center, linear) + middle + xp.matmul(weight, rest)
 
 
-def refine(coarse, size: int, xp=np):
+def refine(coarse: Array, size: int, xp: ModuleType = np) -> Array:
     """(B, n * n, 2) places on a grid over an image, row by row, to (B, size, size, 2) in between.
 
     The grid's first and last points are the image's first and last pixels; between them the places

@@ -8,17 +8,24 @@ mirrors, which exchanges the face's sides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 from keras_scnn.geometry.landmarks68 import MIRROR68
 
+Array = Any
+"""An array of NumPy, JAX or the backend of Keras."""
 
-def determinant(affine):
+
+def determinant(affine: Array) -> Array:
     """(B,) determinants of the linear parts of (B, 2, 3) affine maps."""
     return affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
 
 
-def invert(affine, xp=np):
+def invert(affine: Array, xp: ModuleType = np) -> Array:
     """The inverses of (B, 2, 3) affine maps, (B, 2, 3)."""
     a, b, c, d = (affine[:, i, j] for i in (0, 1) for j in (0, 1))
     linear = xp.stack([d, -b, -c, a], axis=-1) / determinant(affine)[:, None]
@@ -26,7 +33,7 @@ def invert(affine, xp=np):
     return xp.concatenate([linear, -xp.matmul(linear, affine[:, :, 2:])], axis=-1)
 
 
-def move_landmarks(landmarks, moved_from_crop, xp=np):
+def move_landmarks(landmarks: Array, moved_from_crop: Array, xp: ModuleType = np) -> Array:
     """Landmarks under similarities.
 
     Args:
@@ -47,7 +54,9 @@ def move_landmarks(landmarks, moved_from_crop, xp=np):
     return xp.concatenate([plane, depth, landmarks[..., 3:]], axis=-1)
 
 
-def move_parameters(vectors, moved_from_crop, mirrors, xp=np):
+def move_parameters(
+    vectors: Array, moved_from_crop: Array, mirrors: Sequence[Array], xp: ModuleType = np
+) -> Array:
     """Unwhitened parameter vectors under similarities, as ``move_landmarks`` moves landmarks.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -62,7 +64,7 @@ class KernelAdamW(Adam):
         is_identity = [variable.path.startswith(PREFIX) for variable in variables]
         self._shares = tuple(self._identity_rate if own else 1.0 for own in is_identity)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         share = self._shares[self._get_variable_index(variable)]
         rate = share * ops.cast(learning_rate, variable.dtype)
         if len(variable.shape) > 1:
@@ -83,7 +85,7 @@ def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     return Adam(config.learning_rate, **options)
 
 
-def finish(network: keras.Model, stream) -> None:
+def finish(network: keras.Model, stream: Any) -> None:
     """Give a network the running mean of its weights, and the batch norm statistics of that.
 
     The moving statistics that training leaves are those of the last weights, not of their mean;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from keras_scnn.training.run_folder import Budget, Progress, RunState
 WEIGHTS, STEPS_PER_EPOCH = "pretrained.weights.h5", 500
 
 
-def pretrain(config: TrainConfig, network: keras.Model, mode, seen: np.ndarray) -> None:
+def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndarray) -> None:
     """Train the encoder of a group network on the landmarks through one linear layer.
 
     The weights are kept in the run folder, and read where they are there already.

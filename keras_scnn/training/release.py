@@ -110,6 +110,10 @@ class Steps:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
+    def forget(self, name: str) -> None:
+        """Let a step be done again."""
+        (self._folder / f"{name}.json").unlink(missing_ok=True)
+
     def do(self, name: str, inputs: dict, result: Path, make: Callable[[], None]) -> None:
         """Do a step, unless it was done.
 
@@ -233,15 +237,13 @@ class Release:
             "data": [content_digest(Path(part)) for part in records.split(",")],
             "plan": [plan.shares, plan.held_out, plan.solve_features, self._plan.license],
         }
-        self._steps.do(
-            f"assemble-{name}",
-            inputs,
-            self._out / name / "weights.npz",
-            lambda: assemble(
-                self._out / name, runs, plan.shares, records, plan.held_out, plan.solve_features,
-                self._plan.license,
-            ),
-        )  # fmt: skip
+        options = plan.shares, records, plan.held_out, plan.solve_features, self._plan.license
+
+        def make() -> None:
+            self._steps.forget(f"calibrate-{name}")  # which is written into the preset
+            assemble(self._out / name, runs, *options)
+
+        self._steps.do(f"assemble-{name}", inputs, self._out / name / "weights.npz", make)
 
     def _evaluation(self, name: str, what: str, words: list[str]) -> None:
         folder = self._work / "results" / f"{name}-{what}"

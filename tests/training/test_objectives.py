@@ -71,17 +71,18 @@ def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
     weights |= {"embedding": 1.2, "feature_likeness": 0.6}
     expected = 0.55 * both[0] + 0.45 * both[1]
     expected += sum(weight * float(wanted[name]) for name, weight in weights.items())
-    inputs = {name: keras.Input(value.shape[1:], name=name) for name, value in outputs.items()}
+    inputs = {name: keras.Input(value.shape[1:]) for name, value in outputs.items()}
     layers = {name: keras.layers.Identity(name=name)(one) for name, one in inputs.items()}
     network = keras.Model(inputs, layers)
     compile_network(network, config, space, keras.optimizers.SGD(0.0))
-    total = network.evaluate(
-        outputs, targets_of(network.output, truth), batch_size=7, verbose=0, return_dict=True
-    )
+    targets = targets_of(network.output, truth)
+    total = network.evaluate(outputs, targets, batch_size=7, verbose=0, return_dict=True)
     assert total["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_split_loss_weighs_the_first_rows_and_the_rest():
-    loss = SplitLoss(keras.losses.MeanSquaredError(), count=2, share=0.75)
-    predicted = np.float32([[1], [1], [2], [2], [2]])
-    assert float(loss(np.zeros((5, 1), np.float32), predicted)) == pytest.approx(0.75 + 0.25 * 4)
+    loss = SplitLoss(losses.LandmarkDistance(), count=2, share=0.75)
+    points = np.zeros((5, 68, 3), np.float32)
+    points[:2, :, 0], points[2:, :, 0] = 1, 4
+    truth = np.tile(np.float32([0, 0, 1]), (5, 68, 1))  # all weights are 1
+    assert float(loss(truth, points)) == pytest.approx(0.75 * 1 + 0.25 * 4)

@@ -18,6 +18,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
@@ -121,7 +122,7 @@ class BlendedFaces(PhotoSource):
         return (mixed + 0.5).astype(np.uint8)
 
 
-def pose_distance(one, other):
+def pose_distance(one: Array, other: Array) -> Array:
     """Weighted difference of Euler angles (..., 3), degrees: (...), NumPy's or JAX's arrays."""
     return abs(one - other) @ np.array(EULER_WEIGHTS, np.float32)
 

@@ -79,7 +79,7 @@ def draw(key, photos: dict, plan: BatchPlan) -> dict:
     return {"host": hosts, "guest": guests, "share": shares, "person": persons}
 
 
-def _draw_groups(key, photos: dict, plan: BatchPlan):
+def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
     """Some photos each of some people; each with the guest's photo in the most similar pose."""
     keys = jax.random.split(key, 4)
     table, places = photos["of_person"], jnp.arange(photos["of_person"].shape[1])
@@ -97,7 +97,7 @@ def _draw_groups(key, photos: dict, plan: BatchPlan):
     return hosts.ravel(), guests.ravel(), shares
 
 
-def _draw_singles(key, photos: dict, plan: BatchPlan):
+def _draw_singles(key: jax.Array, photos: dict, plan: BatchPlan):
     """Photos of anybody; each with that of somebody else, of some, in the most similar pose."""
     keys = jax.random.split(key, 3)
     at = jnp.searchsorted(photos["single_cdf"], jax.random.uniform(keys[0], (plan.singles,)))
@@ -111,19 +111,19 @@ def _draw_singles(key, photos: dict, plan: BatchPlan):
     return hosts, guests, _shares(keys[2], plan.singles, plan.blend_singles)
 
 
-def _shares(key, count: int, blended: float):
+def _shares(key: jax.Array, count: int, blended: float):
     """(count,) within ``SHARES`` for a share of ``blended``, else 0."""
     keys = jax.random.split(key)
     share = jax.random.uniform(keys[0], (count,), minval=SHARES[0], maxval=SHARES[1])
     return share * (jax.random.uniform(keys[1], (count,)) < blended)
 
 
-def _pose_distance(photos: dict, one, other):
+def _pose_distance(photos: dict, one: jax.Array, other: jax.Array):
     """``blends.pose_distance`` of rows that broadcast."""
     return pose_distance(photos["euler"][one], photos["euler"][other])
 
 
-def moves(key, photos: dict, drawn: dict, plan: BatchPlan):
+def moves(key: jax.Array, photos: dict, drawn: dict, plan: BatchPlan):
     """(B, 2, 3) similarities from the crop to the network's input; some mirror.
 
     They put the standard crop of the landmarks near the image, as ``data.augment`` does.
@@ -144,7 +144,7 @@ def moves(key, photos: dict, drawn: dict, plan: BatchPlan):
     return jnp.where(mirrored[:, None, None], flipped, matrix)
 
 
-def _turn_and_zoom(keys, jitter: dict, side, size: int):
+def _turn_and_zoom(keys: jax.Array, jitter: dict, side: jax.Array, size: int):
     """(B, 2, 2) rotations times scales; ``side`` (B,) is the diagonal of the landmarks' box."""
     zoom = jnp.where(side > SMALL_BOX * size, size / side, 1.0)
     scale = zoom * jnp.exp(jitter["scale"] * jax.random.normal(keys[0], side.shape))
@@ -175,7 +175,7 @@ def chips(photos: dict, drawn: dict):
     )
 
 
-def render(photos: dict, drawn: dict, matrix, plan: BatchPlan, size: int):
+def render(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan, size: int):
     """The blends, moved.
 
     Args:
@@ -199,7 +199,7 @@ def render(photos: dict, drawn: dict, matrix, plan: BatchPlan, size: int):
     return (1 - share) * own + share * other, inside
 
 
-def sample(photos: dict, rows, places, plan: BatchPlan):
+def sample(photos: dict, rows: jax.Array, places: jax.Array, plan: BatchPlan):
     """Colors of photos at places between their pixels, linear; the rim goes on outside.
 
     Args:
@@ -227,12 +227,12 @@ def sample(photos: dict, rows, places, plan: BatchPlan):
     return total, inside
 
 
-def _unpack(packed):
+def _unpack(packed: jax.Array):
     parts = [(packed >> shift) & 255 for shift in (0, 8, 16)]
     return jnp.stack(parts, -1).astype(jnp.float32)
 
 
-def recolor(key, images, inside):
+def recolor(key: jax.Array, images: jax.Array, inside: jax.Array):
     """Images (B, S, S, 3) made gray, blurred, brighter, noisy or partly hidden, each at random.
 
     Args:
@@ -258,7 +258,7 @@ def recolor(key, images, inside):
     return jnp.clip(images, 0, 255)
 
 
-def _hide(key, images):
+def _hide(key: jax.Array, images: jax.Array):
     """Each image with a rectangle of one color somewhere."""
     count, size = images.shape[:2]
     keys = jax.random.split(key, 3)
@@ -271,7 +271,7 @@ def _hide(key, images):
     return jnp.where(hidden, color, images)
 
 
-def _blur(images, sigma):
+def _blur(images: jax.Array, sigma: jax.Array):
     """Gaussian blur by sigma (B, 1, 1, 1) px; what is outside is as the rim."""
     places = np.arange(-BLUR_REACH, BLUR_REACH + 1)
     weight = jnp.exp(-(places**2) / (2 * sigma**2))

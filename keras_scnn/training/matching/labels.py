@@ -155,7 +155,7 @@ class Supply:
         chip, _ = render(photos, drawn, chips(photos, drawn), self.plan, CHIP_SIZE)
         return self._recognizer(chip)
 
-    def batch(self, key, photos: dict) -> tuple:
+    def batch(self, key: jax.Array, photos: dict) -> tuple[jax.Array, dict]:
         """Images (B, S, S, 3), 0 to 255, and their labels by the names of ``OBJECTIVES``.
 
         Args:

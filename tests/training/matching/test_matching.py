@@ -33,7 +33,9 @@ def runs(tmp_path_factory):
 
 
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs):
-    whole, resumed = (np.load(runs / name / "weights.npz") for name in ("whole", "resumed"))
+    whole, resumed = (
+        np.load(runs / name / "weights.npz", allow_pickle=False) for name in ("whole", "resumed")
+    )
     assert whole.files == resumed.files
     for name in whole.files:
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
