@@ -48,7 +48,8 @@ class RecordResults:
         shape_ratio: mean distance of one person's shapes over that of two people's.
         shape_verification: by the root mean square distance of the neutral vertices, mm.
         feature_ratio, feature_verification: by the Euclidean distance of the features; None
-            where the network has none.
+            where the network has none. All measures of identity are None where nobody has two
+            photos.
         scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
             photos of one person differ in counts less (``shape_distance.scaled_coordinates``);
             None where the preset has no scatter.
@@ -65,8 +66,8 @@ class RecordResults:
     landmarks: LandmarkError
     pose: PoseError
     shape: ShapeError
-    shape_ratio: float
-    shape_verification: Verification
+    shape_ratio: float | None
+    shape_verification: Verification | None
     feature_ratio: float | None
     feature_verification: Verification | None
     shape_retrieval: Retrieval | None = None
@@ -108,11 +109,13 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(told.euler, euler)
     errors = _errors(preset.face_model, told, true, records.landmarks)
     shapes = _shapes(preset.face_model, told.parameters.identity, true.identity)
-    pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
-    judges = identity_judges(
-        preset, told.parameters.identity, told.features, pairs, records.identity
-    )
-    calibration, reliable = calibrate_judges(judges, pairs, records.identity)
+    judges, calibration, reliable = {}, None, {}
+    if np.bincount(records.identity).max() > 1:
+        pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
+        judges = identity_judges(
+            preset, told.parameters.identity, told.features, pairs, records.identity
+        )
+        calibration, reliable = calibrate_judges(judges, pairs, records.identity)
 
     def summary(weights: np.ndarray) -> dict:
         return {

@@ -12,6 +12,7 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_re
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import ParameterLayout
+from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, recipe_path
 from keras_scnn.training.groups import GroupMode
@@ -152,6 +153,21 @@ def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     wanted = records.embedding[seen]
     cosines = (outputs["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
     assert np.median(cosines) > 0.6  # a random layer's is about 0
+
+
+def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_path, data):
+    """As the recipe 'landmarks' does: pretrained, no groups, nobody with two photos."""
+    records = load_records(data)
+    arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
+    arrays |= {"identity": np.arange(len(records), dtype=np.int32), "embedding": None}
+    save_records(tmp_path / "anybody", dataclasses.replace(records, **arrays))
+    values = read_yaml(recipe_path("landmarks"))
+    values |= {"pretrain_steps": 1, "steps": 1, "single_photos": 4, "held_out": 8, "warmup": 1}
+    places = {"run": str(tmp_path / "run"), "data": str(tmp_path / "anybody")}
+    results = train(configuration(TrainConfig, values | places))
+    assert results.landmarks.n_faces == 8 and results.shape_verification is None
+    assert load_preset(tmp_path / "run").feature_size == 0
+    assert (tmp_path / "run" / "pretrained.weights.h5").is_file()
 
 
 def test_an_identity_encoder_is_for_groups():

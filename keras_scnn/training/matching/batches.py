@@ -64,7 +64,7 @@ class BatchPlan:
         return self.size + 2 * self.margin
 
 
-def draw(key, photos: dict, plan: BatchPlan) -> dict:
+def draw(key: jax.Array, photos: dict, plan: BatchPlan) -> dict:
     """Rows of hosts and guests (B,), shares (B,) of the guest's look, person numbers (B,)."""
     keys = jax.random.split(key)
     hosts, guests, shares = (
