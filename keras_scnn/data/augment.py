@@ -114,8 +114,8 @@ class GroupAugmenter:
 
     Args:
         model: the face model of the parameters, with mirror partners.
-        upright: (n,) bool for each record: moved as ``UPRIGHT`` says, which is made for recognizing
-            people; else as ``Jitter()``, which is made for landmarks.
+        upright: (n,) bool for each record: moved by ``UPRIGHT``, for recognizing people; else by
+            ``Jitter()``, for landmarks.
         seed: the same seed gives the same variants of a step's batch.
     """
 

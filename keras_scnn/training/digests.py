@@ -1,4 +1,4 @@
-"""Digests of what a run or a release is made of, so that it can be told whether that changed."""
+"""Digests of what a run or a release is made of, to see whether that changed."""
 
 from __future__ import annotations
 

@@ -141,8 +141,8 @@ def card(name: str, folder: Path, plan: dict, results: dict[str, dict]) -> str:
     parts += ["## Terms", metadata["license"], "## How it was made"]
     parts.append(f"`keras-scnn release` with this plan:\n\n```yaml\n{made}```")
     parts.append("Digests (SHA-256):\n\n" + _listed(metadata["digests"]))
-    for what, found in results.items():
-        parts += [f"## Results: {what}", f"```\n{results_table(found)}\n```"]
+    for what, numbers in results.items():
+        parts += [f"## Results: {what}", f"```\n{results_table(numbers)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -27,7 +27,7 @@ def init_from_preset(
     """Bring a network to where the preset is that the settings start from.
 
     Args:
-        config: ``start_with`` says what is taken over.
+        config: ``start_with`` decides what is copied.
         network: of ``build_siamese`` or ``build_group``.
         source: the preset.
         records: photos and labels of the run.

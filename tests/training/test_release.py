@@ -203,7 +203,7 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
         measure={"people": "--data {data}/people --resamples 0"},
         about="A test.",
     )
-    prepare = {"blends": "blends {data}/people --count 3 --held-out 2 --workers 1"}
+    prepare = {"blends": "blends {data}/people --count 3 --held-out 2 --workers 1 --crop-size 32"}
     release = ReleasePlan("free", {"tiny": plan}, prepare)
     called = []
     places = tmp_path / "data", tmp_path / "work", tmp_path / "presets"

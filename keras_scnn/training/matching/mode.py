@@ -63,8 +63,7 @@ class MatchingMode:
         Args:
             part: not used: the photos are on the accelerator.
             first_step: of the first batch.
-            is_validation: None is returned; what the recognizer says of new people is measured at
-                the end.
+            is_validation: None is returned; people not trained on are measured at the end.
         """
         return None if is_validation else self._batches(first_step)
 

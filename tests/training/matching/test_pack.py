@@ -40,7 +40,9 @@ def test_a_pack_has_the_records_and_nothing_around_bare_crops(mixture, open_face
     assert pack.margin == 8 and pack.frames.shape == (6, 64, 64, 3)
     np.testing.assert_array_equal(pack.limits, np.tile([8, 8, 55, 55], (6, 1)))
     packed = pack.mixture.records
-    assert np.abs(np.float32(packed.images) - records.images).mean() < 4  # JPEGs
+    images = np.float32(records.images)  # whose noise a JPEG does not keep
+    error = np.abs(packed.images - images).mean()
+    assert error < 0.2 * np.abs(images[::-1] - images).mean()
     for name in ("parameters", "landmarks", "identity"):
         np.testing.assert_array_equal(getattr(packed, name), getattr(records, name))
     # Photos of one person are fitted one by one: their shapes differ, those of the records do not.
