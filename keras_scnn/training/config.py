@@ -247,14 +247,19 @@ CHOICES = {
 """The known words of the settings that are a choice."""
 
 
+def recipe_names() -> list[str]:
+    """The recipes of the package; ``release.yaml`` beside them is the plan of a release."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "release")
+
+
 def recipe_path(name: str) -> Path:
     """The YAML file of a recipe of the package.
 
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
     """
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    path, known = RECIPES / f"{name}.yaml", recipe_names()
+    if name not in known:
+        known = ", ".join(known)
         raise FileNotFoundError(f"no recipe '{name}'; there are {known}; a file goes to --config")
     return path

@@ -59,9 +59,7 @@ class PresetPlan:
 
     def __post_init__(self) -> None:
         if not self.runs or len(self.runs) != len(self.shares):
-            raise ValueError(
-                f"{len(self.runs)} runs and {len(self.shares)} shares; give both alike"
-            )
+            raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; one is for each")
         if min(self.shares) < 0 or not sum(self.shares) > 0:
             raise ValueError(f"shares are {self.shares}; they must be 0 or more, some above")
 

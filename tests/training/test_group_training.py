@@ -14,7 +14,7 @@ from keras_scnn.models import load_preset
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
-from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, recipe_path
+from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.run import initialize, open_records, train
 
@@ -192,7 +192,7 @@ def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data)
 
 
 def test_every_recipe_of_the_package_is_a_configuration():
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    names = recipe_names()
     assert names == ["landmarks", "matching", "paper", "robust"]
     for name in names:
         config = parse(["--recipe", name, "--steps", "7"])
