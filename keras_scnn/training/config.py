@@ -258,8 +258,7 @@ def recipe_path(name: str) -> Path:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
     """
-    path, known = RECIPES / f"{name}.yaml", recipe_names()
-    if name not in known:
-        known = ", ".join(known)
+    if name not in recipe_names():
+        known = ", ".join(recipe_names())
         raise FileNotFoundError(f"no recipe '{name}'; there are {known}; a file goes to --config")
-    return path
+    return RECIPES / f"{name}.yaml"

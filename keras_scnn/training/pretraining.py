@@ -12,7 +12,7 @@ from keras_scnn.losses import LandmarkDistance
 from keras_scnn.storage import atomic_path
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import LANDMARK_UNIT
-from keras_scnn.training.optimizers import make_optimizer
+from keras_scnn.training.optimizers import finish, make_optimizer
 from keras_scnn.training.run_folder import Budget, Progress, RunState
 
 WEIGHTS, STEPS_PER_EPOCH = "pretrained.weights.h5", 500
@@ -47,6 +47,8 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
         shuffle=False,
         verbose=0,
     )
+    if config.weight_average:
+        finish(model, mode.stream(seen, steps))
     with atomic_path(path) as temporary:
         model.save_weights(temporary)
 

@@ -13,6 +13,7 @@ from keras_scnn.training.config import TrainConfig
 
 HEADS = ("parameters/", "features_")
 BATCH = 128
+MIN_PENALTY = 1e-12  # features that do not vary give the mean label
 HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
 
 
@@ -194,7 +195,8 @@ def solve_dense(
     x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
     center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
     gram = (x - center).T @ (x - center) / len(x)
-    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    penalty = ridge * np.trace(gram) / len(gram)
+    gram += max(penalty, MIN_PENALTY) * np.eye(len(gram))
     solved = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
     kernel, bias = (np.array(weight) for weight in layer.get_weights())
     kernel[:, columns], bias[columns] = solved, mean - center @ solved

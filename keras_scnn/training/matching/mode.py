@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.shards import digest
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import group_network
 from keras_scnn.training.matching.labels import Supply
@@ -79,8 +80,6 @@ def packed_photos(config: TrainConfig) -> Path:
     """Where the settings have the packed photos: ``data``, or a file in the cache."""
     if config.data.endswith(".npz"):
         return Path(config.data)
-    from keras_scnn.storage.shards import digest
-
     known = {n: getattr(config, n) for n in ("data", "photo_folders", "face_model")}
     if not config.data:
         known |= {n: getattr(config, n) for n in ("people", "photos", "crop_size", "seed")}
