@@ -14,6 +14,7 @@ from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.geometry.camera import compose
 from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.presets import find_preset
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
@@ -191,7 +192,7 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
         "steps": 1,
         "minutes": 0.0,
         "held_out": 2,
-        "start": "",
+        "start": "aflw-mobilenet-0.5",
     }
     second = {k: v for k, v in settings.items() if k != "start"}
     plan = PresetPlan(
@@ -212,7 +213,9 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
     folder = tmp_path / "presets" / "tiny"
     metadata = json.loads((folder / "preset.json").read_text())["metadata"]
     assert metadata["shares"] == [0.25, 0.75] and metadata["verification"]["pairs"] > 10
-    assert metadata["digests"]["start"] == "" and set(metadata["digests"]["data"]) == {"people"}
+    start = content_digest(find_preset(settings["start"]))
+    assert metadata["digests"]["start"] == start
+    assert set(metadata["digests"]["data"]) == {"people"}
     assert metadata["digests"]["result"] == content_digest(folder)
     runs = [json.loads((places[1] / f"runs/tiny-{i}/preset.json").read_text()) for i in (1, 2)]
     first = content_digest(places[1] / "runs/tiny-1")
