@@ -137,6 +137,9 @@ def _is_exponential(value: Any) -> bool:
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """The names and values of a YAML file.
 
+    A value of ``base`` names another YAML file beside it, without its suffix, whose values hold
+    where the file has none.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no YAML, or not one level of names and values.
@@ -151,6 +154,8 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must hold lines of 'name: value', not {type(values).__name__}")
+    if "base" in values:
+        return read_yaml(path.with_name(f"{values.pop('base')}.yaml")) | values
     return values
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_scnn.geometry.landmarks68 import MIRROR68
+from keras_scnn.geometry.similarities import move_landmarks, move_parameters
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
-from keras_scnn.parameters import ParameterLayout
 
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 SMALL_BOX = 0.5
@@ -72,38 +71,6 @@ def augment(
     return _photometric(rng, image), matrix
 
 
-def move_landmarks(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """(68, 3) landmarks under a similarity (2, 3) that may mirror; depth scales along.
-
-    Further columns, such as a weight, only swap sides.
-    """
-    determinant = np.linalg.det(matrix[:, :2])
-    landmarks = landmarks[MIRROR68] if determinant < 0 else landmarks
-    moved = landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    depth = landmarks[:, 2:3] * np.sqrt(abs(determinant))
-    return np.concatenate([moved, depth, landmarks[:, 3:]], axis=1, dtype=np.float32)
-
-
-class ParameterMover:
-    """Moves parameter vectors as ``move_landmarks`` moves landmarks."""
-
-    def __init__(self, model: MorphableModel):
-        self._layout = ParameterLayout(model.n_identity, model.n_expression)
-        self._identity, self._expression = mirror_matrices(model)
-
-    def __call__(self, matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """(12 + K + L,) unwhitened parameters after the (2, 3) similarity."""
-        layout, determinant = self._layout, np.linalg.det(matrix[:, :2])
-        lifted = np.diag([0, 0, np.sqrt(abs(determinant)), 1])
-        lifted[:2, [0, 1, 3]] = matrix
-        pose = lifted[:3] @ np.vstack([vector[layout.pose].reshape(3, 4), [0, 0, 0, 1]])
-        identity, expression = vector[layout.identity], vector[layout.expression]
-        if determinant < 0:
-            pose = pose * [-1, 1, 1, 1]
-            identity, expression = self._identity @ identity, self._expression @ expression
-        return np.concatenate([pose.ravel(), identity, expression], dtype=np.float32)
-
-
 def _move(rng, landmarks, size, jitter: Jitter) -> np.ndarray:
     """A similarity (2, 3) that puts the standard crop of the landmarks near the image."""
     low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
@@ -147,13 +114,13 @@ class GroupAugmenter:
 
     Args:
         model: the face model of the parameters, with mirror partners.
-        upright: (n,) bool for each record: moved as ``UPRIGHT`` says, which is made for recognizing
-            people; else as ``Jitter()``, which is made for landmarks.
+        upright: (n,) bool for each record: moved by ``UPRIGHT``, for recognizing people; else by
+            ``Jitter()``, for landmarks.
         seed: the same seed gives the same variants of a step's batch.
     """
 
     def __init__(self, model: MorphableModel, upright: np.ndarray, seed: int = 0):
-        self._move, self._upright, self._seed = ParameterMover(model), upright, seed
+        self._mirrors, self._upright, self._seed = mirror_matrices(model), upright, seed
 
     def __call__(self, step: int, photo, person, images, landmarks, vectors):
         """Images (B, S, S, 3), landmarks (B, 68, 3 or 4) and unwhitened parameters (B, P), moved.
@@ -166,10 +133,11 @@ class GroupAugmenter:
         rng = np.random.default_rng([self._seed, step])
         people, number = np.unique(person, return_inverse=True)
         mirrored = rng.random(len(people))[number] < 0.5
-        made = []
+        moved = []
         for i, row in enumerate(photo):
             jitter = UPRIGHT if self._upright[row] else Jitter()
-            image, matrix = augment(rng, images[i], landmarks[i], jitter, mirrored[i])
-            points = move_landmarks(matrix, landmarks[i])
-            made.append((image, points, self._move(matrix, vectors[i])))
-        return tuple(np.stack(part) for part in zip(*made, strict=True))
+            moved.append(augment(rng, images[i], landmarks[i], jitter, mirrored[i]))
+        images, matrices = (np.stack(part) for part in zip(*moved, strict=True))
+        landmarks = move_landmarks(landmarks, matrices)
+        vectors = move_parameters(vectors, matrices, self._mirrors)
+        return images, landmarks.astype(np.float32), vectors.astype(np.float32)

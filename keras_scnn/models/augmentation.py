@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import layers, ops, random
 
-from keras_scnn.geometry.landmarks68 import MIRROR68
+from keras_scnn.geometry.similarities import invert, move_parameters
 from keras_scnn.morphable_model import mirror_matrices
-from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
+from keras_scnn.parameters import ParameterLayout, ParameterSpace
 
 RANGE = (0, 255)
 BLOCK = 8
@@ -237,41 +237,18 @@ class RandomMove(layers.Layer):
 
 def warp(images, moved_from_crop):
     """Images (B, S, S, 3) under affine maps (B, 2, 3), pixel centers at integers, black outside."""
-    inverse = invert(moved_from_crop)
+    inverse = invert(moved_from_crop, ops)
     rows = ops.reshape(inverse, (-1, 6))
     rows = ops.concatenate([rows, ops.zeros_like(rows[:, :2])], axis=-1)
     return ops.image.affine_transform(ops.cast(images, "float32"), rows, fill_mode="constant")
-
-
-def invert(affine):
-    """The inverses of (B, 2, 3) affine maps."""
-    a, b, c, d = (affine[:, i, j] for i in (0, 1) for j in (0, 1))
-    determinant = a * d - b * c
-    linear = ops.stack([d, -b, -c, a], axis=-1) / determinant[:, None]
-    linear = ops.reshape(linear, (-1, 2, 2))
-    return ops.concatenate([linear, -ops.matmul(linear, affine[:, :, 2:])], axis=-1)
-
-
-def warp_landmarks(landmarks, moved_from_crop):
-    """(B, 68, 3) x, y in px and a weight, under (B, 2, 3) similarities that may mirror."""
-    swapped = ops.take(landmarks, MIRROR68, axis=1)
-    landmarks = ops.where(_mirrors(moved_from_crop)[:, None, None], swapped, landmarks)
-    linear = ops.transpose(moved_from_crop[:, :, :2], (0, 2, 1))
-    moved = ops.matmul(landmarks[..., :2], linear) + moved_from_crop[:, None, :, 2]
-    return ops.concatenate([moved, landmarks[..., 2:]], axis=-1)
-
-
-def _mirrors(affine):
-    return affine[:, 0, 0] * affine[:, 1, 1] < affine[:, 0, 1] * affine[:, 1, 0]
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class MoveParameters(layers.Layer):
     """Whitened parameters (B, P) under similarities of the crop (B, 2, 3) that may mirror.
 
-    The camera is followed by the similarity; mirrored, identity and expression become those of the
-    mirrored face (``morphable_model.mirror_matrices``). With inverted similarities it takes what a
-    network says of a moved crop back to the crop itself.
+    See ``geometry.similarities.move_parameters``. With inverted similarities it takes a network's
+    outputs of a moved crop back to the crop itself.
     """
 
     def __init__(self, n_identity: int, n_expression: int, **kwargs):
@@ -297,27 +274,10 @@ class MoveParameters(layers.Layer):
         return layer
 
     def call(self, parameters, moved_from_crop):
-        vector = ops.cast(parameters, "float32") * self.whitening_scale + self.whitening_mean
-        mirrors = _mirrors(moved_from_crop)[:, None]
-        pose = self._moved_pose(vector[:, :POSE_SIZE], moved_from_crop, mirrors)
-        parts = [pose]
-        for part in ("identity", "expression"):
-            values = vector[:, getattr(self.layout, part)]
-            mirrored = ops.matmul(values, getattr(self, f"{part}_mirror"))
-            parts.append(ops.where(mirrors, mirrored, values))
-        return (ops.concatenate(parts, axis=-1) - self.whitening_mean) / self.whitening_scale
-
-    def _moved_pose(self, pose, affine, mirrors):
-        pose = ops.reshape(pose, (-1, 3, 4))
-        rows = ops.matmul(affine[:, :, :2], pose[:, :2])
-        last = ops.convert_to_tensor(np.float32([0, 0, 0, 1]))
-        rows = rows + affine[:, :, 2:] * last
-        a, b, c, d = (affine[:, i, j] for i in (0, 1) for j in (0, 1))
-        scale = ops.sqrt(ops.abs(a * d - b * c))[:, None, None]
-        moved = ops.concatenate([rows, scale * pose[:, 2:]], axis=1)
-        first = ops.convert_to_tensor(np.float32([-1, 1, 1, 1]))
-        moved = ops.where(mirrors[..., None], moved * first, moved)
-        return ops.reshape(moved, (-1, POSE_SIZE))
+        vectors = ops.cast(parameters, "float32") * self.whitening_scale + self.whitening_mean
+        mirrors = ops.transpose(self.identity_mirror), ops.transpose(self.expression_mirror)
+        moved = move_parameters(vectors, moved_from_crop, mirrors, ops)
+        return (moved - self.whitening_mean) / self.whitening_scale
 
     def compute_output_shape(self, parameters_shape, moved_from_crop_shape=None):
         return parameters_shape

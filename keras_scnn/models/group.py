@@ -24,7 +24,8 @@ def build_group(
     """A functional model from one image input to the outputs that the losses compare.
 
     Args:
-        branch: from ``build_branch``, with a feature head.
+        branch: from ``build_branch``; without a feature head the outputs from ``features`` on are
+            missing.
         space: of the parameters; its face model decodes them to landmarks.
         embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
         augmentation: as for ``build_siamese``.
@@ -39,11 +40,14 @@ def build_group(
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     (result,) = augmented_branch(branch, [image], space, augmentation)
-    parameters, features = result["parameters"], result["features"]
+    parameters = result["parameters"]
     shape = ShapeCode.of(space, name="shape")(parameters)
     decode = FaceDecoder.landmarks(space, name="landmarks")
     outputs = {"parameters": parameters, "landmarks": decode(parameters)}
-    outputs |= {"shape": shape, "features": features}
+    outputs["shape"] = shape
+    if "features" not in result:
+        return keras.Model(image, outputs, name="group")
+    outputs["features"] = features = result["features"]
     if embedding_size:
         linear = keras.layers.Dense(embedding_size, dtype="float32", name="embedding")
         outputs["embedding"] = linear(features)

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, photometric_layers
+from keras_scnn.geometry.similarities import invert
+from keras_scnn.models.augmentation import MoveParameters, RandomMove, photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
 from keras_scnn.parameters import ParameterSpace
 
@@ -95,7 +96,7 @@ def augmented_branch(
     move_back = MoveParameters.of(space, name="move_back")
     results = [dict(branch(change(image))) for image in moved]
     for outputs, matrix in zip(results, matrices, strict=True):
-        outputs["parameters"] = move_back(outputs["parameters"], invert(matrix))
+        outputs["parameters"] = move_back(outputs["parameters"], invert(matrix, ops))
     return results
 
 

@@ -53,7 +53,8 @@ class RecordResults:
         shape_ratio: mean distance of one person's shapes over that of two people's.
         shape_verification: by the root mean square distance of the neutral vertices, mm.
         feature_ratio, feature_verification: by the Euclidean distance of the features; None
-            where the network has none.
+            where the network has none. All measures of identity are None where nobody has two
+            photos.
         scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
             photos of one person differ in counts less (``shape_distance.mahalanobis_coordinates``);
             None where the preset has no scatter.
@@ -70,8 +71,8 @@ class RecordResults:
     landmarks: LandmarkError
     pose: PoseError
     shape: ShapeError
-    shape_ratio: float
-    shape_verification: Verification
+    shape_ratio: float | None
+    shape_verification: Verification | None
     feature_ratio: float | None
     feature_verification: Verification | None
     shape_retrieval: Retrieval | None = None
@@ -113,11 +114,13 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
     errors = _errors(preset.face_model, predicted, true, records.landmarks)
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
-    pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
-    evaluators = identity_evaluators(
-        preset, predicted.parameters.identity, predicted.features, pairs, records.identity
-    )
-    calibration, reliable = calibrate_evaluators(evaluators, pairs, records.identity)
+    evaluators, calibration, reliable = {}, None, {}
+    if np.bincount(records.identity).max() > 1:
+        pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
+        evaluators = identity_evaluators(
+            preset, predicted.parameters.identity, predicted.features, pairs, records.identity
+        )
+        calibration, reliable = calibrate_evaluators(evaluators, pairs, records.identity)
 
     def summary(weights: np.ndarray) -> dict:
         return {

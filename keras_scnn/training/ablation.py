@@ -58,7 +58,7 @@ def ablate(
     """Train and measure variants.
 
     Args:
-        config: settings of the run with all losses; its run and seed are not looked at.
+        config: settings of the run with all losses; its run and seed are not used.
         folder: for the runs, ``ablation.json`` and ``ablation.png``.
         seeds: of the runs.
         variants: names in ``VARIANTS``.
@@ -69,20 +69,20 @@ def ablate(
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
 
-    found = {}
+    measures = {}
     for name in variants:
         results = []
         for seed in seeds:
             print(f"--- {name}, seed {seed}", flush=True)
             results.append(dataclasses.asdict(train(settings_of(config, folder, name, seed))))
-        found[name] = summary(results)
-    written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in found.items()}
+        measures[name] = summary(results)
+    written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
     with atomic_path(folder / "ablation.json") as temporary:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     with atomic_path(folder / "ablation.png") as temporary:
         plot_variants(written, MEASURES, temporary)
-    return found
+    return measures
 
 
 def settings_of(config: TrainConfig, folder: Path, variant: str, seed: int) -> TrainConfig:
@@ -95,7 +95,7 @@ def summary(results: list[dict]) -> dict[str, Measure]:
     """The measures of one variant from the results of its seeds."""
     from keras_scnn.evaluation.bootstrap import numbers
 
-    values, found = [numbers(result) for result in results], {}
+    values, measures = [numbers(result) for result in results], {}
     for path in MEASURES:
         mine = np.array([value.get(path, np.nan) for value in values])
         if np.isnan(mine).any():
@@ -103,17 +103,17 @@ def summary(results: list[dict]) -> dict[str, Measure]:
         ends = [result["intervals"].get(path, (np.nan, np.nan)) for result in results]
         low, high = np.mean(ends, axis=0)
         spread = float(np.ptp(mine))
-        found[path] = Measure(float(mine.mean()), float(low), float(high), spread)
-    return found
+        measures[path] = Measure(float(mine.mean()), float(low), float(high), spread)
+    return measures
 
 
-def table(found: dict[str, dict]) -> str:
+def table(measures: dict[str, dict]) -> str:
     """Lines of text: a measure each, a variant a column; mean, interval, and spread over seeds."""
-    cells = [["", *found]]
+    cells = [["", *measures]]
     for path, label in MEASURES.items():
         row = [label]
-        for measures in found.values():
-            m = measures.get(path)
+        for one in measures.values():
+            m = one.get(path)
             row.append(f"{m.mean:.2f} [{m.low:.2f}, {m.high:.2f}] ±{m.spread / 2:.2f}" if m else "")
         cells.append(row)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

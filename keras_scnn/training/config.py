@@ -1,107 +1,258 @@
-"""Settings of a training run, and the data that they ask for."""
+"""Settings of a training run, checked when they are made; nothing heavy is imported here."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from keras_scnn.settings import did_you_mean
 
-if TYPE_CHECKING:
-    import keras
-
-    from keras_scnn.data.mixture import Mixture
-    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
-
 RECIPES = Path(__file__).parents[1] / "recipes"
-CHOICES = {
-    "batches": ("pairs", "groups"),
-    "contrast": ("identity", "all"),
-    "contrast_form": ("hinge", "exponential"),
-    "start_with": ("encoder", "network", "shape"),
-    "augment_on": ("device", "host"),
-    "optimizer": ("adam", "adamw", "sgd"),
-}
+MODES = ("pairs", "groups", "matching")
+ENCODERS = (
+    "mobilenet_0.5",
+    "mobilenet_1.0",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "resnet50",
+    "resnet50_v2",
+)
+"""The names of ``models.ENCODERS``, which needs Keras."""
+STARTS = ("encoder", "network", "shape", "joined")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+GROUPS = ("groups", "matching")
 
 
-def _option(default, text: str):
-    return field(default=default, metadata={"help": text})
+def _option(default, text: str, **checks):
+    return field(default=default, metadata={"help": text, **checks})
+
+
+def _choice(default: str, text: str, *known: str, **checks):
+    return _option(default, text, known=known, **checks)
+
+
+def _count(default: int, text: str, low: int = 1, **checks):
+    return _option(default, text, low=low, **checks)
+
+
+def _weight(default: float, text: str, **checks):
+    return _option(default, text, low=0.0, **checks)
+
+
+def _share(default: float, text: str, **checks):
+    return _option(default, text, low=0.0, high=1.0, **checks)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run; ``python -m keras_scnn.train --help`` explains each."""
+    """Settings of a training run; ``python -m keras_scnn.train --help`` explains each.
+
+    A field's metadata has its ``help``, its range (``low``, ``high``; ``above``, which it must
+    exceed; or the ``known`` words), and the ``modes`` of ``batches`` in which it has an effect.
+
+    Raises:
+        ValueError: a value is out of range or unknown, or a setting that has no effect in the mode
+            differs from its default.
+    """
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
     data: str = _option("", "face records, folders with commas; none renders synthetic people")
-    data_weights: str = _option("", "how often each folder is drawn from; by its people if empty")
-    cache: str = _option("runs/data", "where rendered records are kept")
-    fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
-    people: int = _option(500, "synthetic people who are kept: to start from, and to measure on")
-    photos: int = _option(8, "photos of each synthetic person")
-    crop_size: int = _option(120, "width and height of synthetic photos, px")
-    held_out: int = _option(100, "people kept for the final measurement, the last ones")
-    face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
-    encoder: str = _option("mobilenet_0.5", "a name of models.ENCODERS")
-    start: str = _option("mobile", "preset to start from; '' for none")
-    start_with: str = _option(
-        "encoder", "'encoder' of that preset, its 'network', or that with its 'shape' solved anew"
+    data_weights: str = _option(
+        "", "how often each folder is drawn from; by its people if empty", modes=("pairs", "groups")
     )
-    encoder_weights: str = _option("", "'imagenet': Keras's weights, with --start ''; else random")
-    feature_size: int = _option(512, "length of the identity feature")
-    feature_channels: int = _option(0, "of a feature head that weighs places; 0: pools them")
-    identity_encoder: bool = _option(False, "groups: a second encoder, which tells people apart")
-    steps: int = _option(1400, "batches to train on")
-    minutes: float = _option(5.0, "training time at most; 0 for no limit")
-    batches: str = _option("pairs", "'pairs', or 'groups': some photos each of some people")
-    batch_size: int = _option(32, "pairs in a batch")
-    group_people: int = _option(6, "groups: people in a batch")
-    group_photos: int = _option(4, "groups: photos of each")
-    single_photos: int = _option(60, "groups: photos of anybody else in a batch, for the geometry")
-    single_data: int = _option(0, "groups: from so many of the first folders; 0 for all")
-    profile_emphasis: float = _option(1.0, "groups: how often profiles are drawn among singles")
-    optimizer: str = _option("adam", "'adam', 'adamw', or 'sgd' with Nesterov's momentum")
-    learning_rate: float = _option(2e-3, "highest; it follows a cosine down to 0")
-    weight_average: float = _option(0.0, "momentum of the weights' running mean; 0 for none")
-    warmup: int = _option(30, "steps up to the highest learning rate")
-    p_same: float = _option(0.4, "share of pairs of one person")
-    parameter_weight: float = _option(0.02, "of the weighted parameter distance cost")
-    shape_weight: float = _option(0.3, "of the squared error of the neutral shape, mm")
-    landmark_weight: float = _option(1.0, "of the landmark distance, per 10 px")
-    depth_weight: float = _option(0.0, "groups: of the landmarks' depth, as a share of the former")
-    contrast_weight: float = _option(0.1, "of the contrastive loss on shapes, mm")
-    contrast: str = _option("identity", "pairs: 'identity', or 'all' whitened parameters")
-    contrast_form: str = _option("hinge", "pairs: 'hinge' (Hadsell), or 'exponential' (Chopra)")
-    margin: float = _option(0.0, "of the push (hinge), or Q (exponential); 0: from the data")
-    margin_quantile: float = _option(0.5, "of the different pairs' distances: the push's margin")
-    feature_weight: float = _option(4.0, "of the identity loss on features")
-    embedding_weight: float = _option(0.0, "groups: of the teacher's embedding, from features")
-    likeness_weight: float = _option(0.0, "groups: of the teacher's likeness, between features")
-    shape_likeness_weight: float = _option(0.0, "groups: of the same, between shapes")
-    teacher_share: float = _option(0.0, "groups: of identity labels, read off the embeddings")
-    augmentation: float = _option(0.0, "strength of the photos' random changes; 1 for real ones")
-    augment_on: str = _option("device", "'device': inside of the network; 'host': by OpenCV")
-    precision: str = _option("float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs")
-    seed: int = _option(0, "of people, pairs and weights")
+    photo_folders: str = _option(
+        "",
+        "matching: the photos that each folder of records was made of, with commas; if empty, "
+        "crops are not moved beyond their edges",
+        modes=("matching",),
+    )
+    cache: str = _option("runs/data", "where rendered records and packed photos are kept")
+    fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
+    people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")
+    photos: int = _count(8, "photos of each synthetic person")
+    crop_size: int = _count(120, "width and height of synthetic photos, px", low=32)
+    held_out: int = _count(100, "people kept for the final measurement, the last ones")
+    face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
+    encoder: str = _choice("mobilenet_0.5", "a name of models.ENCODERS", *ENCODERS)
+    start: str = _option("mobile", "preset to start from; '' for none")
+    start_with: str = _choice(
+        "encoder",
+        "'encoder' of that preset, its 'network', that with its 'shape' solved anew, or its "
+        "network 'joined' by an identity encoder with the recognizer's weights",
+        *STARTS,
+    )
+    encoder_weights: str = _choice(
+        "", "'imagenet': Keras's weights, with --start ''; else random", "", "imagenet"
+    )
+    feature_size: int = _count(512, "length of the identity feature; groups: 0 for none", low=0)
+    feature_channels: int = _count(
+        0, "channels of a global depthwise convolution (GDC) feature head; 0: pooling", low=0
+    )
+    identity_encoder: bool = _option(
+        False, "groups: a second encoder, which tells people apart", modes=GROUPS
+    )
+    steps: int = _count(1400, "batches to train on")
+    minutes: float = _weight(5.0, "training time at most; 0 for no limit")
+    pretrain_steps: int = _count(
+        0, "groups: batches that first train the encoder on the landmarks directly", low=0,
+        modes=("groups",),
+    )  # fmt: skip
+    batches: str = _choice(
+        "pairs",
+        "'pairs'; 'groups': some photos each of some people; 'matching': such groups, blended and "
+        "shown to a recognizer on an accelerator (KERAS_BACKEND=jax)",
+        *MODES,
+    )
+    batch_size: int = _count(32, "pairs in a batch", modes=("pairs",))
+    group_people: int = _count(6, "groups: people in a batch", low=0, modes=GROUPS)
+    group_photos: int = _count(4, "groups: photos of each", low=2, modes=GROUPS)
+    single_photos: int = _count(
+        60, "groups: photos of anybody else in a batch, for the geometry", low=0, modes=GROUPS
+    )
+    single_data: int = _count(
+        0, "groups: from so many of the first folders; 0 for all", low=0, modes=GROUPS
+    )
+    profile_emphasis: float = _option(
+        1.0, "groups: how often profiles are drawn among singles", above=0.0, modes=GROUPS
+    )
+    profile_degrees: float = _option(
+        45.0, "groups: yaw from which a photo counts as a profile", above=0.0, modes=GROUPS
+    )
+    blend_groups: float = _share(
+        0.6, "matching: share of the groups that are blended", modes=("matching",)
+    )
+    blend_singles: float = _share(
+        0.5, "matching: share of the single photos that are blended", modes=("matching",)
+    )
+    recognizer: str = _option(
+        "", "matching: file of dlib's recognizer; '': the installed package's", modes=GROUPS
+    )
+    optimizer: str = _choice(
+        "adam", "'adam', 'adamw', or 'sgd' with Nesterov's momentum", "adam", "adamw", "sgd"
+    )
+    weight_decay: float = _weight(1e-4, "adamw: of kernels, per step and unit of the rate")
+    learning_rate: float = _option(
+        2e-3, "highest; it follows a cosine down to 0", above=0.0, high=10.0
+    )
+    identity_rate: float = _weight(
+        1.0, "adamw: learning rate of the identity encoder, as a share", modes=GROUPS
+    )
+    weight_average: float = _share(0.0, "momentum of the weights' running mean; 0 for none")
+    warmup: int = _count(30, "steps up to the highest learning rate")
+    p_same: float = _share(0.4, "share of pairs of one person", modes=("pairs",))
+    parameter_weight: float = _weight(0.02, "of the weighted parameter distance cost")
+    shape_weight: float = _weight(0.3, "of the squared error of the neutral shape, mm")
+    group_share: float = _share(
+        0.0,
+        "matching: of these two losses, for photos in groups; 0: as many as they are",
+        modes=("matching",),
+    )
+    landmark_weight: float = _weight(1.0, "of the landmark distance, per 10 px")
+    group_landmarks: float = _share(
+        1.0, "matching: weight of landmarks of photos in groups", modes=("matching",)
+    )
+    depth_weight: float = _weight(
+        0.0, "groups: of the landmarks' depth, as a share of the former", modes=GROUPS
+    )
+    contrast_weight: float = _weight(0.1, "of the contrastive loss on shapes, mm")
+    contrast: str = _choice(
+        "identity", "pairs: 'identity', or 'all' whitened parameters", "identity", "all",
+        modes=("pairs",),
+    )  # fmt: skip
+    contrast_form: str = _choice(
+        "hinge", "pairs: 'hinge' (Hadsell), or 'exponential' (Chopra)", "hinge", "exponential",
+        modes=("pairs",),
+    )  # fmt: skip
+    margin: float = _weight(0.0, "of the push (hinge), or Q (exponential); 0: from the data")
+    margin_quantile: float = _share(0.5, "of the different pairs' distances: the push's margin")
+    feature_weight: float = _weight(4.0, "of the identity loss on features")
+    embedding_weight: float = _weight(
+        0.0, "groups: of the recognizer's embedding, regressed from the features", modes=GROUPS
+    )
+    likeness_weight: float = _weight(
+        0.0, "groups: of matching the embeddings' cosine similarities by the features'",
+        modes=GROUPS,
+    )  # fmt: skip
+    shape_likeness_weight: float = _weight(
+        0.0, "groups: of matching the same by the shapes'", modes=GROUPS
+    )
+    teacher_share: float = _share(
+        0.0, "groups: of identity labels, regressed from the embeddings", modes=("groups",)
+    )
+    augmentation: float = _weight(
+        0.0, "strength of the photos' random changes; 1 for real ones", modes=("pairs", "groups")
+    )
+    augment_on: str = _choice(
+        "device", "'device': inside of the network; 'host': by OpenCV", "device", "host",
+        modes=("groups",),
+    )  # fmt: skip
+    precision: str = _choice(
+        "float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs", *PRECISIONS
+    )
+    tensorboard: bool = _option(True, "write TensorBoard logs, where TensorFlow is installed")
+    seed: int = _count(0, "of people, pairs and weights", low=0)
 
     def __post_init__(self) -> None:
-        for name in ("people", "photos", "held_out", "steps", "batch_size", "warmup"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.minutes < 0:
-            raise ValueError(f"minutes is {self.minutes}; it must be 0 (no limit) or more")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is '{getattr(self, name)}'; known are {', '.join(known)}")
-        if self.augment_on == "host" and self.batches != "groups":
-            raise ValueError("augment_on 'host' is for batches of 'groups'")
-        if self.identity_encoder and self.batches != "groups":
-            raise ValueError("identity_encoder is for batches of 'groups'")
+        for one in dataclasses.fields(self):
+            _check_range(one, getattr(self, one.name))
+        for one in dataclasses.fields(self):
+            modes = one.metadata.get("modes", MODES)
+            if self.batches not in modes and getattr(self, one.name) != one.default:
+                allowed = " or ".join(f"'{mode}'" for mode in modes)
+                raise ValueError(f"{one.name} is for batches of {allowed}, not '{self.batches}'")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Settings that are right alone and wrong together."""
         if self.contrast_form == "exponential" and not self.margin > 0:
             raise ValueError("contrast_form 'exponential' needs a margin above 0, its Q")
+        if not self.feature_size and self.batches != "groups":
+            raise ValueError("feature_size is 0; that is for batches of 'groups'")
+        if self.optimizer != "adamw":
+            for name in ("weight_decay", "identity_rate"):
+                if getattr(self, name) != TrainConfig.__dataclass_fields__[name].default:
+                    raise ValueError(f"{name} is for the optimizer 'adamw', not '{self.optimizer}'")
+        if self.start_with == "joined" and not (self.identity_encoder and self.start):
+            raise ValueError("start_with 'joined' needs identity_encoder, and a preset to start")
+        if self.weight_average == 1:
+            raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
+        if self.batches in GROUPS and not self.group_people + self.single_photos:
+            raise ValueError("group_people and single_photos are 0; a batch needs some photos")
+
+
+def _check_range(one: dataclasses.Field, value) -> None:
+    """Raise a ValueError where a value is not what the field's metadata asks for."""
+    rules, name = one.metadata, one.name
+    if "known" in rules and value not in rules["known"]:
+        raise ValueError(f"{name} is '{value}'; known are {', '.join(map(_shown, rules['known']))}")
+    if "low" in rules and "high" in rules and not rules["low"] <= value <= rules["high"]:
+        raise ValueError(f"{name} is {value}; it must lie in {rules['low']:g} to {rules['high']:g}")
+    if "low" in rules and not value >= rules["low"]:
+        limit = " (no limit)" if name == "minutes" else ""
+        raise ValueError(f"{name} is {value}; it must be {rules['low']:g}{limit} or more")
+    if "above" in rules and not rules["above"] < value <= rules.get("high", float("inf")):
+        top = f" and at most {rules['high']:g}" if "high" in rules else ""
+        raise ValueError(f"{name} is {value}; it must be above {rules['above']:g}{top}")
+
+
+def _shown(word: str) -> str:
+    """A choice as a message shows it; the empty one in quotes."""
+    return word or "''"
+
+
+CHOICES = {
+    one.name: one.metadata["known"]
+    for one in dataclasses.fields(TrainConfig)
+    if "known" in one.metadata
+}
+"""The known words of the settings that are a choice."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes of the package; ``release.yaml`` beside them is the plan of a release."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "release")
 
 
 def recipe_path(name: str) -> Path:
@@ -110,64 +261,10 @@ def recipe_path(name: str) -> Path:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
     """
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    if name not in recipe_names():
+        known = recipe_names()
         raise FileNotFoundError(
             f"no recipe '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}; "
             "a file goes to --config"
         )
-    return path
-
-
-def find_records(config: TrainConfig) -> Mixture:
-    """The records of --data, or synthetic ones, which are rendered once."""
-    from keras_scnn.data.mixture import Mixture, open_mixture
-    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
-
-    if config.data:
-        return open_mixture(config.data, config.data_weights)
-    options = SyntheticConfig(
-        people=config.people,
-        photos=config.photos,
-        seed=config.seed,
-        face_model=config.face_model,
-        size=config.crop_size,
-    )
-    records = cached_records(options, config.cache)
-    return Mixture(records, np.zeros(len(records), int))
-
-
-def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
-    """The people of each training batch where they are rendered for it alone; else None.
-
-    They are none of those of ``find_records``.
-    """
-    from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
-
-    if config.data or not config.fresh:
-        return None
-    groups = config.batches == "groups"
-    return SyntheticConfig(
-        people=config.group_people if groups else config.batch_size,
-        photos=config.group_photos if groups else 2,
-        seed=config.seed,
-        first_person=config.people,
-        face_model=config.face_model,
-        size=config.crop_size,
-    )
-
-
-def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for; the rate is set step by step in training."""
-    import keras
-
-    averaged = {}
-    if config.weight_average:
-        averaged = {"use_ema": True, "ema_momentum": config.weight_average}
-    options = {"global_clipnorm": 10.0, **averaged}
-    if config.optimizer == "sgd":
-        return keras.optimizers.SGD(config.learning_rate, 0.9, nesterov=True, **options)
-    if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(config.learning_rate, weight_decay=1e-4, **options)
-    return keras.optimizers.Adam(config.learning_rate, **options)
+    return RECIPES / f"{name}.yaml"

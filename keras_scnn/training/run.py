@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.records import FaceRecords, part_of, split_people
+from keras_scnn.data.records import part_of, split_people
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.settings import claim_run_folder
-from keras_scnn.training.config import TrainConfig, find_records
-from keras_scnn.training.groups import build_groups, group_stream, teach
-from keras_scnn.training.pairs import build_pairs, pair_stream
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.digests import run_digests
+from keras_scnn.training.groups import GroupMode
+from keras_scnn.training.objectives import compile_network
+from keras_scnn.training.optimizers import finish, make_optimizer
+from keras_scnn.training.pairs import PairMode
+from keras_scnn.training.pretraining import pretrain
+from keras_scnn.training.records import open_records
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
@@ -34,42 +42,51 @@ from keras_scnn.training.run_folder import (
     read_state,
 )
 from keras_scnn.training.summary import ending, measure_before, run_table
-from keras_scnn.training.warm_start import copy_network, solve_dense, warm_start
+from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
-MAY_CHANGE = ("run", "cache", "steps", "minutes")  # of a run that is resumed
+MAY_CHANGE = ("run", "cache", "steps", "minutes", "tensorboard")  # of a run that is resumed
 STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
-HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
-BUILD = {"pairs": build_pairs, "groups": build_groups}
-STREAM = {"pairs": pair_stream, "groups": group_stream}
+EXECUTION_STEPS = 10
+
+
+class Mode(Protocol):
+    """What a run needs of its kind of batches; ``PairMode`` and others are such."""
+
+    mixture: Mixture
+    space: ParameterSpace
+
+    def build(self) -> keras.Model:
+        """The network, not yet compiled; its layer 'branch' is what is kept."""
+
+    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+        """An endless stream of ``(inputs, targets)``, the same for the same arguments."""
 
 
 def train(config: TrainConfig) -> RecordResults:
     """Train, or go on with the run that is in the run folder; then measure and draw.
 
     Raises:
-        ValueError: the run folder holds a run with other settings, or a setting is out of range.
+        FileNotFoundError: data, preset or recognizer are missing.
+        ValueError: the run folder holds a run with other settings, data does not fit the settings,
+            or the backend cannot do it.
     """
     folder = Path(config.run)
+    check_backend(config)
     claim_run_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-    mixture = find_records(config)
+    mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen, unseen = split_people(mixture.records.identity, config.held_out)
     measured = part_of(mixture.records, unseen)  # with the labels as they came
-    if config.batches == "groups":
-        mixture = teach(config, mixture, model, seen)
-    records = mixture.records
-    space = ParameterSpace.from_samples(model, records.parameters[seen])
-    network = BUILD[config.batches](config, mixture, space)
-    untrained = not read_state(folder).checkpoint
-    if untrained and config.start:
-        take_over(config, network, records, seen, space)
-    if untrained:
-        measure_before(folder, _preset(config, network, space, records, seen), measured)
-    state = fit(config, network, mixture, space, (seen, unseen))
-    preset = _preset(config, network, space, records, seen, state)
-    save_preset(folder, preset)
+    mode = make_mode(config, mixture, model, seen, extra)
+    keras.config.set_dtype_policy(config.precision)
+    network = mode.build()
+    compile_network(network, config, mode.space, make_optimizer(config), execution_steps(config))
+    if not read_state(folder).checkpoint:
+        initialize(config, network, mode, seen)
+        measure_before(folder, as_preset(config, network, mode, RunState(), seen), measured)
+    state = fit(config, network, mode, (seen, unseen))
+    preset = finished_preset(config, network, mode, state, seen)
     results = evaluate_records(preset, measured)
     title = f"{folder.name}: {len(unseen)} photos of people never trained on"
     write_results(results, folder, "results", title)
@@ -81,86 +98,147 @@ def train(config: TrainConfig) -> RecordResults:
     return results
 
 
-def _preset(
-    config: TrainConfig,
-    network: keras.Model,
-    space: ParameterSpace,
-    records: FaceRecords,
-    seen: np.ndarray,
-    state: RunState | None = None,
-) -> Preset:
-    """The network as a preset, with the covariance within people of some positions."""
-    parts = {"config": config, "state": state or RunState()}
-    metadata = {name: dataclasses.asdict(part) for name, part in parts.items()}
-    preset = Preset(network.get_layer("branch"), space, config.encoder, metadata)
-    return dataclasses.replace(
-        preset, within_person_covariance=learn_covariance(preset, records, seen)
-    )
+def check_backend(config: TrainConfig) -> None:
+    """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
+    if config.batches == "matching" and keras.backend.backend() != "jax":
+        raise ValueError(
+            f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: "
+            "pip install 'keras_scnn[matching]', and set KERAS_BACKEND=jax"
+        )
 
 
-def take_over(
-    config: TrainConfig,
-    network: keras.Model,
-    records: FaceRecords,
-    seen: np.ndarray,
-    space: ParameterSpace,
-) -> None:
-    """Bring the network to where the preset is that the settings start from."""
-    source, branch = load_preset(config.start), network.get_layer("branch")
-    count = SHAPE_SAMPLES if config.start_with == "shape" else HEAD_SAMPLES
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(seen)[:count])
-    images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
-    if config.start_with == "encoder":
-        warm_start(branch, source.core, images, labels)
-    else:
-        copy_network(branch, source, space.whitening)
-    if config.start_with == "shape":
-        identity, head = space.layout.identity, branch.get_layer("parameters")
-        solve_dense(branch, head, images, labels[:, identity], columns=identity)
-    if "embedding" in network.output:  # random, it would spoil features that are good already
-        known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
-        told = records.images[known], records.embedding[known]
-        if config.start_with == "encoder" and config.feature_size == told[1].shape[1]:
-            solve_dense(branch, branch.get_layer("features_linear"), *told)
-        solve_dense(network, network.get_layer("embedding"), *told)
+def execution_steps(config: TrainConfig) -> int:
+    """Steps between two looks of the callbacks: an accelerator would wait for the host at each."""
+    if config.batches != "matching":
+        return 1
+    return math.gcd(config.steps, STEPS_PER_EPOCH, EXECUTION_STEPS)
+
+
+def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
+    """The records of ``data``, or synthetic ones, rendered once; and what else the mode needs.
+
+    For matching the photos are packed once; a pack may be given as ``data`` too.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``open_mixture``, ``write_pack`` and ``read_pack``.
+    """
+    if config.batches != "matching":
+        return open_records(config), {}
+    from keras_scnn.training.matching.mode import packed_photos
+    from keras_scnn.training.matching.pack import read_pack, write_pack
+
+    path = packed_photos(config)
+    if not path.is_file() and not config.data.endswith(".npz"):
+        mixture = open_records(config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model = mixture.annotated(load_face_model(config.face_model))
+        write_pack(path, mixture, model, config.photo_folders)
+    pack = read_pack(path)
+    return pack.mixture, {"pack": pack}
+
+
+def make_mode(
+    config: TrainConfig, mixture: Mixture, model: MorphableModel, seen: np.ndarray, extra: dict
+) -> Mode:
+    """The mode of the settings; ``extra`` is of ``open_data``."""
+    if config.batches == "matching":
+        from keras_scnn.training.matching.mode import MatchingMode
+
+        return MatchingMode(config, mixture, model, seen, **extra)
+    kind = {"pairs": PairMode, "groups": GroupMode}[config.batches]
+    return kind(config, mixture, model, seen)
+
+
+def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.ndarray) -> None:
+    """Bring a new network to where the settings start: a preset, or pretrained on landmarks."""
+    records = mode.mixture.records
+    if config.start:
+        init_from_preset(config, network, load_preset(config.start), records, seen, mode.space)
+    elif config.pretrain_steps:
+        pretrain(config, network, mode, seen)
+        chosen = head_samples(config, seen)
+        labels = mode.space.whiten(records.parameters[chosen])
+        solve_head(network.get_layer("branch"), records.images[chosen], labels)
 
 
 def fit(
     config: TrainConfig,
     network: keras.Model,
-    mixture: Mixture,
-    space: ParameterSpace,
+    mode: Mode,
     parts: tuple[np.ndarray, np.ndarray],
 ) -> RunState:
-    """Train until the budget is used up, from the last checkpoint where there is one."""
+    """Train until the budget is used up, from the last checkpoint where there is one.
+
+    Args:
+        config, mode: of the run.
+        network: compiled.
+        parts: positions of the photos to train on, and of those to watch.
+    """
     folder = Path(config.run)
     state = read_state(folder)
     if state.checkpoint:
         load_checkpoint(folder, network, state)
-    if state.step >= config.steps or 0 < 60 * config.minutes <= state.seconds:
-        network.optimizer.finalize_variable_values(network.trainable_variables)
-        return state
-    stream = STREAM[config.batches]
-    data = config, mixture, space
+    if not (state.step >= config.steps or 0 < 60 * config.minutes <= state.seconds):
+        state = _fit(config, network, mode, parts, state)
+    if config.weight_average:
+        finish(network, mode.stream(parts[0], state.step))
+    return state
+
+
+def _fit(config, network, mode: Mode, parts, state: RunState) -> RunState:
+    folder = Path(config.run)
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
-    monitor = ShapeMonitor(mixture.records, parts[1], space)
+    monitor = ShapeMonitor(mode.mixture.records, parts[1], mode.space)
+    validation = mode.stream(parts[1], 0, True)
+    if validation is not None:
+        validation = validation.take(VALIDATION_STEPS).cache()
+    callbacks = [
+        budget,
+        monitor,  # before what writes the logs down
+        Checkpoints(folder, budget),
+        *_tensorboard(config),
+        Progress(budget, config.steps),
+    ]
     with one_thread_each():  # batches may be rendered meanwhile
         network.fit(
-            stream(*data, parts[0], state.step),
+            mode.stream(parts[0], state.step),
             initial_epoch=state.step // STEPS_PER_EPOCH,
             epochs=math.ceil(config.steps / STEPS_PER_EPOCH) + 1,
             steps_per_epoch=STEPS_PER_EPOCH,
-            validation_data=stream(*data, parts[1], 0, True).take(VALIDATION_STEPS).cache(),
-            callbacks=[
-                budget,
-                monitor,  # before what writes the logs down
-                Checkpoints(folder, budget),
-                keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-                Progress(budget, config.steps),
-            ],
+            validation_data=validation,
+            callbacks=callbacks,
             shuffle=False,  # the sampler has done it
             verbose=0,
         )
     if monitor.collapsed:
         print("stopped: all shapes have become the mean face (shape_size in curves.csv)")
     return read_state(folder)
+
+
+def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    if not config.tensorboard or importlib.util.find_spec("tensorflow") is None:
+        return []
+    return [keras.callbacks.TensorBoard(Path(config.run) / "logs", write_graph=False)]
+
+
+def finished_preset(
+    config: TrainConfig, network: keras.Model, mode: Mode, state: RunState, seen: np.ndarray
+) -> Preset:
+    """Write the run's preset, its within-person covariance included, and return it in float32."""
+    preset = as_preset(config, network, mode, state, seen)
+    preset.metadata["digests"] = run_digests(config)
+    save_preset(config.run, preset)
+    if config.precision != "float32":
+        keras.config.set_dtype_policy("float32")
+        preset = load_preset(config.run, mode.space.face_model)
+    return preset
+
+
+def as_preset(
+    config: TrainConfig, network: keras.Model, mode: Mode, state: RunState, seen: np.ndarray
+) -> Preset:
+    """The network as a preset, with the within-person covariance of the photos at ``seen``."""
+    metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
+    preset = Preset(network.get_layer("branch"), mode.space, config.encoder, metadata)
+    covariance = learn_covariance(preset, mode.mixture.records, seen)
+    return dataclasses.replace(preset, within_person_covariance=covariance)

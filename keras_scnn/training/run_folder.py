@@ -17,7 +17,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.storage import atomic_path
 
-MONITORED, COLLAPSED_SIZE = 128, 0.05
+MAX_MONITORED, COLLAPSED_SIZE = 128, 0.05
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
 
 
@@ -132,11 +132,13 @@ class Budget(keras.callbacks.Callback):
         self._start = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # else the rate of the last step would be taken again
         rate = self._peak * (1 + np.cos(np.pi * self.progress)) / 2
         self.model.optimizer.learning_rate = rate * min(1.0, (self._step + 1) / self._warmup)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
+        self._step += self.model.steps_per_execution
         if self.progress >= 1:
             self.model.stop_training = True
 
@@ -161,41 +163,42 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class ShapeMonitor(keras.callbacks.Callback):
-    """Is there still a shape? Logs it after each epoch, and ends a run whose shapes collapse.
+    """Logs after each epoch how well shapes are predicted, and ends a run whose shapes collapse.
 
     Pulling one person's shapes together without need to keep people apart makes all shapes the
-    mean face, and the losses look well meanwhile. Logged, of photos of people not trained on:
+    mean face, while the losses still fall. Logged, of photos of people not trained on:
     ``shape_explained``, the share of the labels' squared deviation from the mean that is explained;
     ``shape_size``, the deviation's size over the labels'; ``shape_relative``, the error over that
     of the mean face. All by the coefficients' effects in mm.
 
     Args:
         records: with labels.
-        index: positions of photos not trained on; some of them are looked at.
+        index: positions of photos not trained on, of which ``MAX_MONITORED`` are used.
         space: of the network's parameters; its mean identity is the mean face.
     """
 
     def __init__(self, records: FaceRecords, index: np.ndarray, space: ParameterSpace):
         super().__init__()
-        chosen = index[:: max(1, len(index) // MONITORED)]
+        chosen = index[:: max(1, len(index) // MAX_MONITORED)]
         self._images = np.asarray(records.images[chosen])
         self._identity, self._mm = space.layout.identity, space.identity_mm
         labels = space.whiten(records.parameters[chosen])[:, self._identity]
         self._labels, self._largest, self.collapsed = labels * self._mm, 0.0, False
 
     def on_epoch_end(self, epoch, logs=None):
-        told = self.model.get_layer("branch").predict_on_batch(self._images)["parameters"]
-        found = shape_health(np.asarray(told)[:, self._identity] * self._mm, self._labels)
+        outputs = self.model.get_layer("branch").predict_on_batch(self._images)["parameters"]
+        health = shape_health(np.asarray(outputs)[:, self._identity] * self._mm, self._labels)
         if logs is not None:
-            logs |= {f"shape_{name}": value for name, value in found.items()}
-        self._largest = max(self._largest, found["size"])
-        if found["size"] < min(COLLAPSED_SIZE, self._largest / 4):
+            logs |= {f"shape_{name}": value for name, value in health.items()}
+        self._largest = max(self._largest, health["size"])
+        if health["size"] < min(COLLAPSED_SIZE, self._largest / 4):
             self.collapsed = self.model.stop_training = True
 
 
-def shape_health(told: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def shape_health(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What ``ShapeMonitor`` logs, of (n, K) deviations from the mean face, mm."""
-    error, size, true = (np.linalg.norm(x, axis=1) for x in (told - labels, told, labels))
+    vectors = predicted - labels, predicted, labels
+    error, size, true = (np.linalg.norm(x, axis=1) for x in vectors)
     return {
         "explained": float(1 - np.square(error).sum() / np.square(true).sum()),
         "size": float(np.sqrt(np.square(size).sum() / np.square(true).sum())),

@@ -1,16 +1,74 @@
-"""Start a branch from what is known already: another network's encoder, a solved head."""
+"""What a network starts from: another network's encoder or all of it, heads that are solved."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import Preset
-from keras_scnn.parameters import Whitening
+from keras_scnn.parameters import ParameterSpace, Whitening
+from keras_scnn.training.config import TrainConfig
 
 HEADS = ("parameters/", "features_")
 BATCH = 128
+MIN_PENALTY = 1e-12  # features that do not vary give the mean label
+HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
+
+
+def init_from_preset(
+    config: TrainConfig,
+    network: keras.Model,
+    source: Preset,
+    records: FaceRecords,
+    seen: np.ndarray,
+    space: ParameterSpace,
+) -> None:
+    """Bring a network to where the preset is that the settings start from.
+
+    Args:
+        config: ``start_with`` decides what is copied.
+        network: of ``build_siamese`` or ``build_group``.
+        source: the preset.
+        records: photos and labels of the run.
+        seen: positions of the photos to train on.
+        space: of the network's parameters.
+
+    Raises:
+        ValueError: the two networks differ.
+    """
+    branch = network.get_layer("branch")
+    chosen = head_samples(config, seen)
+    images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
+    if config.start_with == "encoder":
+        warm_start(branch, source.core, images, labels)
+    elif config.start_with == "joined":
+        join_recognizer(branch, source, space.whitening, config.recognizer)
+    else:
+        copy_network(branch, source, space.whitening)
+    if config.start_with == "shape":
+        identity, head = space.layout.identity, branch.get_layer("parameters")
+        solve_dense(branch, head, images, labels[:, identity], columns=identity)
+    if "embedding" in network.output:
+        _solve_embedding(config, network, records, chosen)
+
+
+def head_samples(config: TrainConfig, seen: np.ndarray) -> np.ndarray:
+    """Positions of some of the photos to train on, (M,) ascending, from which heads are solved."""
+    count = SHAPE_SAMPLES if config.start_with == "shape" else HEAD_SAMPLES
+    return np.sort(np.random.default_rng(config.seed).permutation(seen)[:count])
+
+
+def _solve_embedding(config, network: keras.Model, records: FaceRecords, chosen) -> None:
+    """Solve the layer that regresses the recognizer's embedding: random, it would spoil features
+    that are good already."""
+    known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
+    images, embedding = records.images[known], records.embedding[known]
+    if config.start_with == "encoder" and config.feature_size == embedding.shape[1]:
+        branch = network.get_layer("branch")
+        solve_dense(branch, branch.get_layer("features_linear"), images, embedding)
+    solve_dense(network, network.get_layer("embedding"), images, embedding)
 
 
 def warm_start(
@@ -45,7 +103,7 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
 
 
 def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
-    """Give a branch all of a preset's network; it tells the same parameters by its own whitening.
+    """Give a branch all of a preset's network; its parameters are the same by its own whitening.
 
     Raises:
         ValueError: the two networks differ.
@@ -58,10 +116,48 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
         )
     for weight in branch.weights:
         weight.assign(theirs[weight.path])
-    head, old = branch.get_layer("parameters"), source.space.whitening
-    kernel, bias = (np.float64(weight) for weight in head.get_weights())
-    told = bias * old.scale + old.mean
-    head.set_weights([kernel * old.scale / whitening.scale, whitening.whiten(told)])
+    _set_whitened(branch, branch.get_layer("parameters").get_weights(), source, whitening)
+
+
+def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:
+    """Set the parameter head to weights of a preset's, whose whitening is another one."""
+    old, (kernel, bias) = source.space.whitening, (np.float64(weight) for weight in weights)
+    kernel, unwhitened = kernel * old.scale / whitening.scale, old.unwhiten(bias)
+    branch.get_layer("parameters").set_weights([kernel, whitening.whiten(unwhitened)])
+
+
+def join_recognizer(
+    branch: keras.Model, source: Preset, whitening: Whitening, recognizer: str = ""
+) -> None:
+    """Give a branch a preset's network, and its identity encoder the recognizer's weights.
+
+    Its parameters are at first the preset's, and its feature is nearly the recognizer's embedding;
+    training brings the two encoders together.
+
+    Args:
+        branch: with an identity encoder, and a feature as long as the recognizer's embedding.
+        source: a preset without identity encoder.
+        whitening: of the branch's parameters.
+        recognizer: see ``read_recognizer``, whose errors are raised.
+
+    Raises:
+        ValueError: the encoders differ, or the feature is of another length.
+    """
+    from keras_scnn.training.matching.dlib_weights import fill_identity_encoder
+    from keras_scnn.training.matching.recognizer import read_recognizer
+
+    convolutions, linear = read_recognizer(recognizer)
+    units = branch.get_layer("features_linear").units
+    if units != linear.shape[1]:
+        raise ValueError(f"feature_size is {units}; the recognizer's is {linear.shape[1]}")
+    if source.has_identity_encoder:
+        raise ValueError("the preset to start from has an identity encoder; start with 'network'")
+    copy_encoder(branch, source.core)
+    kernel, bias = source.core.get_layer("parameters").get_weights()
+    width = branch.get_layer("parameters").kernel.shape[0] - len(kernel)
+    kernel = np.vstack([kernel, np.zeros((width, kernel.shape[1]))])
+    _set_whitened(branch, [kernel, bias], source, whitening)
+    fill_identity_encoder(branch, convolutions, linear)
 
 
 def solve_head(
@@ -99,7 +195,8 @@ def solve_dense(
     x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
     center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
     gram = (x - center).T @ (x - center) / len(x)
-    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    penalty = ridge * np.trace(gram) / len(gram)
+    gram += max(penalty, MIN_PENALTY) * np.eye(len(gram))
     solved = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
     kernel, bias = (np.array(weight) for weight in layer.get_weights())
     kernel[:, columns], bias[columns] = solved, mean - center @ solved

@@ -8,11 +8,11 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import GroupSampler
 from keras_scnn.data.stream import group_dataset
 from keras_scnn.geometry.landmarks68 import MIRROR68
+from keras_scnn.geometry.similarities import move_landmarks
 from keras_scnn.models import FaceDecoder
 from keras_scnn.models.augmentation import (
     MoveParameters,
     RandomMove,
-    move_landmarks,
     photometric_layers,
 )
 from keras_scnn.parameters import FaceParameters, ParameterSpace, Whitening
@@ -60,7 +60,7 @@ def test_labels_follow_the_photos_through_the_stream(records, open_face):
     def augment(inputs, targets):
         (images,), matrix = move([inputs], training=True)
         targets = dict(targets)
-        targets["landmarks"] = move_landmarks(targets["landmarks"], matrix[0])
+        targets["landmarks"] = move_landmarks(targets["landmarks"], matrix[0], keras.ops)
         targets["parameters"] = follow(targets["parameters"], matrix[0])
         return images, {**targets, "matrix": matrix[0]}
 

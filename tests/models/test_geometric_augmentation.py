@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.geometry.similarities import invert, move_landmarks
 from keras_scnn.models import FaceDecoder
-from keras_scnn.models.augmentation import MoveParameters, RandomMove, invert, warp, warp_landmarks
+from keras_scnn.models.augmentation import MoveParameters, RandomMove, warp
 from keras_scnn.parameters import ParameterSpace, Whitening
 
 SIZE = 120
@@ -47,7 +48,7 @@ def centers(pictures) -> np.ndarray:
 
 def test_landmarks_move_with_what_they_mark(person, dots):
     """A dot on the outer corner of one eye is, mirrored, on that of the other: 36 and 45 swap."""
-    moved = np.asarray(warp_landmarks(person[2], MOVES))
+    moved = np.asarray(move_landmarks(person[2], MOVES))
     for i in range(3):
         seen = centers(warp(dots[i], np.tile(MOVES[i], (6, 1, 1))))
         order = (8, 30, 45, 36, 54, 48) if i == 1 else (8, 30, 36, 45, 48, 54)
@@ -60,7 +61,7 @@ def test_parameters_move_with_the_landmarks(person, open_face):
     decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
     move = MoveParameters.of(ParameterSpace(open_face, whitening))
     found = np.asarray(decode(move(whitening.whiten(parameters), MOVES)))
-    expected = np.asarray(warp_landmarks(landmarks, MOVES))
+    expected = np.asarray(move_landmarks(landmarks, MOVES))
     np.testing.assert_allclose(found[..., :2], expected[..., :2], atol=0.02)
 
 

@@ -12,11 +12,12 @@ from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import encoders, load_preset
-from keras_scnn.parameters import ParameterLayout, ParameterSpace
+from keras_scnn.parameters import ParameterLayout
+from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
-from keras_scnn.training.config import CHOICES, RECIPES, TrainConfig, find_records, recipe_path
-from keras_scnn.training.groups import build_groups, teach
-from keras_scnn.training.run import take_over, train
+from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
+from keras_scnn.training.groups import GroupMode
+from keras_scnn.training.run import initialize, open_records, train
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
@@ -55,7 +56,7 @@ def data(tmp_path_factory):
     rng = np.random.default_rng(0)
     embedding = rng.normal(size=(PEOPLE, TEACHER))[records.identity]
     embedding = embedding + 0.1 * rng.normal(size=(len(records), TEACHER))
-    embedding[0] = np.nan  # one photo in which the teacher saw nobody
+    embedding[0] = np.nan  # one photo without an embedding
     save_records(
         folder / "one", dataclasses.replace(records, embedding=embedding.astype(np.float32))
     )
@@ -116,46 +117,62 @@ def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, m
     np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
 
 
+def initialized(config):
+    """Mode and initialized network of the settings, and the photos to train on."""
+    mixture = open_records(config)
+    model, seen = mixture.annotated(load_face_model("open_face")), np.arange(1, 6 * PHOTOS)
+    mode = GroupMode(config, mixture, model, seen)
+    network = mode.build()
+    initialize(config, network, mode, seen)
+    return mode, network, seen
+
+
 def test_a_network_may_start_with_its_shape_solved_anew(data, run):
     """Pose, expression and features stay those of the start."""
     features = {"feature_size": 8}
-    start = {"start": str(run[0]), "start_with": "shape"}
+    start = {"start": str(run[0]), "start_with": "shape", "teacher_share": 0.0}
     config = TrainConfig(data=data, **TINY | features | start)
-    mixture = find_records(config)
-    model = mixture.annotated(load_face_model(config.face_model))
-    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
-    space = ParameterSpace.from_samples(model, mixture.records.parameters[seen])
-    network = build_groups(config, mixture, space)
-    take_over(config, network, mixture.records, seen, space)
-    images = np.asarray(mixture.records.images[seen], np.float32)
-    told, before = network.get_layer("branch")(images), load_preset(run[0]).core(images)
-    told, before = (
+    mode, network, seen = initialized(config)
+    records = mode.mixture.records
+    images = np.asarray(records.images[seen], np.float32)
+    after, before = network.get_layer("branch")(images), load_preset(run[0]).core(images)
+    after, before = (
         one.parameters(np.asarray(out["parameters"])).to_vector()
-        for one, out in ((space, told), (load_preset(run[0]).space, before))
+        for one, out in ((mode.space, after), (load_preset(run[0]).space, before))
     )
-    identity = ParameterLayout(model.n_identity, model.n_expression).identity
-    changed = np.abs(told - before).max(axis=0) > 1e-2 * np.abs(before).max(axis=0) + 1e-3
+    identity = mode.space.layout.identity
+    changed = np.abs(after - before).max(axis=0) > 1e-2 * np.abs(before).max(axis=0) + 1e-3
     assert changed[identity].mean() > 0.9
     assert not np.delete(changed, np.r_[identity]).any()
-    wanted = mixture.records.parameters[seen][:, identity]
-    errors = [np.abs(one[:, identity] - wanted).mean() for one in (told, before)]
+    wanted = records.parameters[seen][:, identity]
+    errors = [np.abs(one[:, identity] - wanted).mean() for one in (after, before)]
     assert errors[0] < errors[1]
 
 
 def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     keras.utils.set_random_seed(0)
     config = TrainConfig(data=data, **TINY | {"start": str(run[0]), "feature_size": TEACHER})
-    mixture = find_records(config)
-    model = mixture.annotated(load_face_model(config.face_model))
-    seen = np.arange(1, (PEOPLE - 2) * PHOTOS)
-    mixture = teach(config, mixture, model, seen)
-    space = ParameterSpace.from_samples(model, mixture.records.parameters[seen])
-    network = build_groups(config, mixture, space)
-    take_over(config, network, mixture.records, seen, space)
-    told = network.predict(np.asarray(mixture.records.images[seen], np.float32), verbose=0)
-    wanted = mixture.records.embedding[seen]
-    cosines = (told["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
+    mode, network, seen = initialized(config)
+    records = mode.mixture.records
+    outputs = network.predict(np.asarray(records.images[seen], np.float32), verbose=0)
+    wanted = records.embedding[seen]
+    cosines = (outputs["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
     assert np.median(cosines) > 0.6  # a random layer's is about 0
+
+
+def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_path, data):
+    """As the recipe 'landmarks' does: pretrained, no groups, nobody with two photos."""
+    records = load_records(data)
+    arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
+    arrays |= {"identity": np.arange(len(records), dtype=np.int32), "embedding": None}
+    save_records(tmp_path / "anybody", dataclasses.replace(records, **arrays))
+    values = read_yaml(recipe_path("landmarks"))
+    values |= {"pretrain_steps": 1, "steps": 1, "single_photos": 4, "held_out": 8, "warmup": 1}
+    places = {"run": str(tmp_path / "run"), "data": str(tmp_path / "anybody")}
+    results = train(configuration(TrainConfig, values | places))
+    assert results.landmarks.n_faces == 8 and results.shape_verification is None
+    assert load_preset(tmp_path / "run").feature_size == 0
+    assert (tmp_path / "run" / "pretrained.weights.h5").is_file()
 
 
 def test_an_identity_encoder_is_for_groups():
@@ -180,13 +197,15 @@ def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data)
 
 
 def test_every_recipe_of_the_package_is_a_configuration():
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    assert names == ["paper", "robust"]
+    names = recipe_names()
+    assert names == ["landmarks", "matching", "paper", "robust"]
     for name in names:
         config = parse(["--recipe", name, "--steps", "7"])
         assert config.steps == 7
     assert parse(["--recipe", "paper"]).contrast == "all"
-    with pytest.raises(FileNotFoundError, match="no recipe 'best'; there are paper, robust"):
+    with pytest.raises(
+        FileNotFoundError, match="no recipe 'best'; there are landmarks, matching, paper, robust"
+    ):
         recipe_path("best")
 
 

@@ -1,9 +1,9 @@
-"""What a face recognizer's embeddings say of shape: better identity labels from many photos.
+"""Identity labels regressed from a face recognizer's embeddings.
 
 A fit to the 68 landmarks of one photo is a noisy label of the neutral shape. The recognizer's
-embedding is nearly the same for all photos of a person, and a part of the shape can be read off it
-linearly. That linear map is learned from the fits themselves: it averages over all who look alike
-to the recognizer. People with many photos, whose joint fit is exact, teach the most.
+embedding is nearly the same for all photos of a person, and a part of the shape is linear in it.
+The linear map is learned from the fits themselves, so it averages over all people with similar
+embeddings. People with many photos, whose joint fit is nearly exact, count most.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 
-MOST_YAW_DEGREES = 60  # beyond, the recognizer has not learned to see
+MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
 RIDGE = 2.0  # penalty, as a share of the embeddings' mean variance
 FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
 # How many times the noise of single fits counts: it is alike in all photos of a kind.
 NOISE_FACTOR = 3.0
-MOST_SPREAD = 10.0  # factor of a principal shape of which the map says next to nothing
+MAX_SPREAD = 10.0  # factor of a principal shape that the map hardly predicts
 SPREAD = 0.5  # 0: the expectation, which is near the mean face; 1: as different as people are
 CHUNK = 4096
 
@@ -50,13 +50,31 @@ def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarra
     """
     if records.embedding is None or np.isnan(records.embedding).all():
         return None
-    told = np.array(records.embedding, np.float32)
-    told[np.abs(yaw_degrees(records)) > MOST_YAW_DEGREES] = np.nan
-    for number in np.unique(source):
-        part = source == number
-        if not np.isnan(told[part]).all():
-            told[part] -= np.nanmean(told[part], axis=0)
-    return told / np.nanmean(np.linalg.norm(told, axis=1))
+    embedding = np.array(records.embedding, np.float32)
+    embedding[np.abs(yaw_degrees(records)) > MAX_YAW_DEGREES] = np.nan
+    return center_sources(embedding, source, ~np.isnan(embedding).any(axis=1))[0]
+
+
+def center_sources(
+    embedding: np.ndarray, source: np.ndarray, among: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.floating]:
+    """Embeddings without the mean of their data set, of length 1 on average.
+
+    Args:
+        embedding: (n, E).
+        source: (n,) the number of each photo's data set.
+        among: (n,) bool, the photos of which mean and length are.
+
+    Returns:
+        (n, E) of the embeddings' dtype; the (S, E) means that were taken off, 0 for a data set
+        without such photos; and the length that they were divided by.
+    """
+    means = np.zeros((source.max() + 1, embedding.shape[1]), embedding.dtype)
+    for number in np.unique(source[among]):
+        means[number] = embedding[among & (source == number)].mean(axis=0)
+    centered = embedding - means[source]
+    length = np.linalg.norm(centered[among], axis=1).mean()
+    return centered / length, means, length
 
 
 def align_sources(records: FaceRecords, source: np.ndarray, model: MorphableModel) -> FaceRecords:
@@ -84,14 +102,14 @@ def align_means(shapes: np.ndarray, source: np.ndarray, among: np.ndarray) -> np
     return shapes + (means[0] - means)[source]
 
 
-def teach_shapes(
+def regress_identity(
     records: FaceRecords,
     embeddings: np.ndarray,
     among: np.ndarray,
     model: MorphableModel,
     share: float,
 ) -> FaceRecords:
-    """Records whose identity is in part what the embedding says of it.
+    """Records whose identity coefficients are in part regressed from the embeddings.
 
     Args:
         records: fitted to the face model.
@@ -120,15 +138,15 @@ def teach_shapes(
     of_person = np.bincount(records.identity[learned])[records.identity[learned]]
     shapes = records.parameters[learned, identity] * weights
     kernel, offset = _ridge(embeddings[learned], shapes, of_person)
-    told = (embeddings[known] @ kernel + offset) / weights
+    predicted = (embeddings[known] @ kernel + offset) / weights
     parameters = np.array(records.parameters)
-    parameters[known, identity] = (1 - share) * parameters[known, identity] + share * told
+    parameters[known, identity] = (1 - share) * parameters[known, identity] + share * predicted
     return dataclasses.replace(records, parameters=parameters)
 
 
 @dataclass(frozen=True, eq=False)
 class ShapePosterior:
-    """What a photo's own fit and a recognizer's embedding together say of the neutral shape.
+    """The neutral shape, from a photo's own fit and from a recognizer's embedding.
 
     The embedding's linear map is a prior whose error has a known covariance, the fit to one photo a
     measurement with noise of known covariance; the label is the posterior mean (Bishop, "Pattern
@@ -137,7 +155,7 @@ class ShapePosterior:
 
     Attributes:
         kernel, offset: (E, K) and (K,), the map from embedding to shape.
-        gain: (K, K), how much of what the fit says beyond the map is believed.
+        gain: (K, K), the share of the fit's difference from the map that is taken.
         mean: (K,) mean shape.
         gain_alone: (K, K), the same beyond the mean, for photos without embedding.
     """
@@ -151,9 +169,9 @@ class ShapePosterior:
     def __call__(self, own: np.ndarray, embedding: np.ndarray) -> np.ndarray:
         """(n, K) labels from (n, K) fits to single photos and (n, E) embeddings, NaN for none."""
         known = ~np.isnan(embedding).any(axis=1, keepdims=True)
-        told = np.nan_to_num(embedding) @ self.kernel + self.offset
+        prior = np.nan_to_num(embedding) @ self.kernel + self.offset
         alone = self.mean + (own - self.mean) @ self.gain_alone.T
-        return np.where(known, told + (own - told) @ self.gain.T, alone)
+        return np.where(known, prior + (own - prior) @ self.gain.T, alone)
 
 
 def learn_posterior(
@@ -161,8 +179,8 @@ def learn_posterior(
 ) -> ShapePosterior:
     """Learn the map, and how far it and the fits can be trusted.
 
-    The answers of a regression are less different than people are; those of the map are spread
-    to ``SPREAD``, principal shape by principal shape.
+    A regression's predictions vary less than people do; those of the map are spread by ``SPREAD``,
+    principal shape by principal shape.
 
     Args:
         joint: (n, K) mm, the fit to all photos of the photo's person; it counts as often as the
@@ -179,19 +197,21 @@ def learn_posterior(
     people, number = np.unique(person[known], return_inverse=True)
     if len(people) < FOLDS:
         raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
-    true, told = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
-    for fold in range(FOLDS):  # what the map says of people that it has not seen
+    true, mapped = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
+    for fold in range(FOLDS):  # the map of people that it has not seen
         new = number % FOLDS == fold
         seen = np.delete(np.arange(len(joint)), known[new])
         kernel, offset = _ridge(embeddings[seen], joint[seen], count[seen])
-        told[new] = embeddings[known[new]] @ kernel + offset
+        mapped[new] = embeddings[known[new]] @ kernel + offset
     mean, axes = true.mean(axis=0), np.linalg.eigh(np.cov(true.T))[1]
-    factor = ((true - mean) @ axes).std(axis=0) / ((told - told.mean(axis=0)) @ axes).std(axis=0)
-    wider = axes * np.minimum(factor, MOST_SPREAD) ** SPREAD @ axes.T
-    told = mean + (told - told.mean(axis=0)) @ wider
+    factor = ((true - mean) @ axes).std(axis=0) / ((mapped - mapped.mean(axis=0)) @ axes).std(
+        axis=0
+    )
+    wider = axes * np.minimum(factor, MAX_SPREAD) ** SPREAD @ axes.T
+    mapped = mean + (mapped - mapped.mean(axis=0)) @ wider
     noise = own[known] - true
     noise = NOISE_FACTOR * noise.T @ noise / len(noise)
-    wrong, spread = np.cov((true - told).T), np.cov(true.T)
+    wrong, spread = np.cov((true - mapped).T), np.cov(true.T)
     kernel, offset = _ridge(embeddings, joint, count)
     return ShapePosterior(
         kernel @ wider,

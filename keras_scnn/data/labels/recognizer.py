@@ -55,7 +55,7 @@ def weights_path(name: str = MODEL_FILE) -> Path:
 
 
 def chip_from_landmarks(landmarks: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The square that dlib's recognizer wants to see, by a similarity of five landmarks.
+    """The square that dlib's recognizer expects, by a similarity of five landmarks.
 
     Args:
         landmarks: (68, 2 or 3) px, image frame.

@@ -1,32 +1,32 @@
 """People who do not exist: one photo's face with half of another's look.
 
-A recognizer's embedding is learned by heart when the people are few. Two faces in similar poses,
-the one bent to the other's landmarks and mixed with it, are a new person to the recognizer, which
-says of the mixture what it would say of a photo: as many people as there are pairs of photos. After
-what Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", 2022, do with
-mixed images; bent, because a recognizer knows faces only.
+A network memorizes the embeddings of few people. Two faces in similar poses, the one bent to the
+other's landmarks and blended with it, are a new person to the recognizer, which embeds the blend as
+it would embed a photo: as many people as there are pairs of photos. After Beyer et al., "Knowledge
+Distillation: A Good Teacher Is Patient and Consistent", 2022, who mix images; bent first, because a
+recognizer knows faces only. ``training.matching.batches`` blends on an accelerator, by the same
+``geometry.bending``.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.interpolate import RBFInterpolator
-from scipy.ndimage import zoom
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.similarities import Array
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
-MOST_DEGREES = 60.0  # of yaw and of roll: beyond, the landmarks fold over
+MAX_DEGREES = 60.0  # of yaw and of roll: beyond, the landmarks fold over
 EULER_WEIGHTS = (1.0, 1.0, 0.5)  # pitch, yaw, roll: how much each counts when poses are compared
 CANDIDATES = 300  # of which the one in the most similar pose is taken
 SHARES = (0.35, 0.65)  # of the guest's look
-SMOOTHING = 20.0  # px², by how much the bent landmarks may miss their places
-GRID = 22  # points along the crop at which the bending is computed
+GRID = 21  # points along an image at which the bending is computed
 
 
 class BlendedFaces(PhotoSource):
@@ -62,18 +62,18 @@ class BlendedFaces(PhotoSource):
         self._count, self._seed = count, seed
         self._records = records
         layout = ParameterLayout(model.n_identity, model.n_expression)
-        told = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
-        self._euler = np.rad2deg(euler_from_rotation(decompose(told.pose)[0]))
-        shapes = model.landmarks(told.identity, told.expression)
-        self._points = project(told.pose, shapes)[..., :2].astype(np.float32)
+        fitted = FaceParameters.from_vector(records.parameters.astype(np.float64), layout)
+        self._euler = np.rad2deg(euler_from_rotation(decompose(fitted.pose)[0]))
+        shapes = model.landmarks(fitted.identity, fitted.expression)
+        self._points = project(fitted.pose, shapes)[..., :2].astype(np.float32)
         people = np.unique(records.identity)
-        may = np.abs(self._euler[:, 1:]).max(axis=1) < MOST_DEGREES
+        may = np.abs(self._euler[:, 1:]).max(axis=1) < MAX_DEGREES
         may &= np.isin(records.identity, people[: len(people) - held_out])
         self._chosen = np.flatnonzero(may)
         if len(np.unique(records.identity[self._chosen])) < 2:
             raise ValueError(
                 f"{len(people)} people, {held_out} of them held out: fewer than two are left with "
-                f"a face turned by less than {MOST_DEGREES:g} degrees; a blend takes two"
+                f"a face turned by less than {MAX_DEGREES:g} degrees; a blend takes two"
             )
 
     def names(self) -> list[str]:
@@ -112,7 +112,7 @@ class BlendedFaces(PhotoSource):
         others = others[identity[others] != identity[host]]
         if not len(others):
             others = self._chosen[identity[self._chosen] != identity[host]]
-        turned = np.abs(self._euler[others] - self._euler[host]) @ EULER_WEIGHTS
+        turned = pose_distance(self._euler[others], self._euler[host])
         return int(host), int(others[turned.argmin()])
 
     def _blend(self, host: int, guest: int, share: float) -> np.ndarray:
@@ -122,27 +122,22 @@ class BlendedFaces(PhotoSource):
         return (mixed + 0.5).astype(np.uint8)
 
 
+def pose_distance(one: Array, other: Array) -> Array:
+    """Weighted difference of Euler angles (..., 3), degrees: (...), NumPy's or JAX's arrays."""
+    return abs(one - other) @ np.array(EULER_WEIGHTS, np.float32)
+
+
 def _bend(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """A square image with the points ``before`` brought to ``after``, by a thin plate spline.
+    """A square image with the points ``before`` brought to ``after``; its rim goes on outside.
 
     Args:
         image: (S, S, 3) uint8.
-        before, after: (n, 2) px. The middles and corners of the image's rim stay.
+        before, after: (n, 2) px.
     """
     size = len(image)
-    low, middle, high = 0.0, (size - 1) / 2, size - 1.0
-    rim = [(x, y) for x in (low, middle, high) for y in (low, middle, high)]
-    rim.remove((middle, middle))
-    steps = np.linspace(low, high, GRID)
-    grid = np.stack(np.meshgrid(steps, steps), axis=-1)
-    spline = RBFInterpolator(
-        np.vstack([after, rim]),
-        np.vstack([before, rim]),
-        smoothing=SMOOTHING,
-        kernel="thin_plate_spline",
-    )
-    coarse = spline(grid.reshape(-1, 2)).reshape(grid.shape).astype(np.float32)
-    place = zoom(coarse, (size / GRID, size / GRID, 1), order=1)  # from rim to rim, as the grid
+    grid = grid_points(size, GRID)[None]
+    coarse = bend(grid, np.float32(after)[None], np.float32(before)[None], REACH * size)
+    place = refine(coarse, size)[0].astype(np.float32)
     return cv2.remap(
         image, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

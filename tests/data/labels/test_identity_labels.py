@@ -8,7 +8,7 @@ from keras_scnn.data.labels.identity_labels import (
     align_sources,
     comparable_embeddings,
     learn_posterior,
-    teach_shapes,
+    regress_identity,
     yaw_degrees,
 )
 from keras_scnn.data.records import FaceRecords
@@ -85,14 +85,14 @@ def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
     embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
     unseen = np.arange(PHOTOS) % 4 == 0
     learned = np.flatnonzero(~unseen)
-    taught = teach_shapes(records, embeddings, learned, tiny_face_model, share=1.0)
+    taught = regress_identity(records, embeddings, learned, tiny_face_model, share=1.0)
     known = unseen & ~np.isnan(embeddings).any(axis=1)
     error = [
         np.linalg.norm(identities(r, tiny_face_model)[known] - shapes[known], axis=1).mean()
         for r in (records, taught)
     ]
     assert error[1] < 0.5 * error[0]
-    half = teach_shapes(records, embeddings, learned, tiny_face_model, share=0.5)
+    half = regress_identity(records, embeddings, learned, tiny_face_model, share=0.5)
     middle = (identities(records, tiny_face_model) + identities(taught, tiny_face_model)) / 2
     np.testing.assert_allclose(identities(half, tiny_face_model), middle, atol=1e-4)
 
@@ -106,7 +106,7 @@ def test_people_with_many_photos_teach_the_most(people, tiny_face_model):
     shapes = embeddings @ rng.normal(0, 1, (SIZE, tiny_face_model.n_identity))
     identities(records, tiny_face_model)[:] = np.where(person[:, None] < 200, -shapes, shapes)
     everybody = np.arange(PHOTOS)
-    taught = teach_shapes(records, embeddings, everybody, tiny_face_model, 1.0)
+    taught = regress_identity(records, embeddings, everybody, tiny_face_model, 1.0)
     told = identities(taught, tiny_face_model)
     assert np.corrcoef(told.ravel(), shapes.ravel())[0, 1] > 0.8, "photo by photo it would be 0"
 
@@ -114,7 +114,7 @@ def test_people_with_many_photos_teach_the_most(people, tiny_face_model):
 def test_who_is_not_known_keeps_the_fit(people, tiny_face_model):
     records = people[1]
     embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
-    taught = teach_shapes(records, embeddings, np.arange(PHOTOS), tiny_face_model, 1.0)
+    taught = regress_identity(records, embeddings, np.arange(PHOTOS), tiny_face_model, 1.0)
     unknown = np.isnan(embeddings).any(axis=1)
     np.testing.assert_array_equal(taught.parameters[unknown], records.parameters[unknown])
 
@@ -123,9 +123,9 @@ def test_too_little_to_learn_from_and_a_wrong_share_are_refused(people, tiny_fac
     records = people[1]
     embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
     with pytest.raises(ValueError, match="3 photos to learn from have an embedding"):
-        teach_shapes(records, embeddings, np.arange(200, 203), tiny_face_model, 1.0)
+        regress_identity(records, embeddings, np.arange(200, 203), tiny_face_model, 1.0)
     with pytest.raises(ValueError, match="share is 2"):
-        teach_shapes(records, embeddings, np.arange(200), tiny_face_model, 2)
+        regress_identity(records, embeddings, np.arange(200), tiny_face_model, 2)
 
 
 @pytest.fixture

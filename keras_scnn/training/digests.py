@@ -1,0 +1,35 @@
+"""Digests of what a run or a release is made of, to see whether that changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_scnn.storage.shards import digest, file_digest
+from keras_scnn.training.config import TrainConfig
+
+DECIDING = ("weights.npz", "manifest.json")  # of a preset; of face records, with all checksums
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, of a preset's weights, or of the manifest of face records.
+
+    Of another folder the names and sizes of its files count.
+    """
+    for name in DECIDING:
+        if (path / name).is_file():
+            return file_digest(path / name)
+    if path.is_file():
+        return file_digest(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest([[str(p.relative_to(path)), p.stat().st_size] for p in files])
+
+
+def run_digests(config: TrainConfig) -> dict:
+    """Digests of a run's inputs: 'start', '' for none, and 'data' by the folders' names."""
+    from keras_scnn.models.presets import preset_folder
+
+    parts = [Path(part.strip()) for part in config.data.split(",") if part.strip()]
+    return {
+        "start": content_digest(preset_folder(config.start)) if config.start else "",
+        "data": {part.name: content_digest(part) for part in parts},
+    }

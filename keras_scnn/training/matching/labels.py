@@ -1,0 +1,215 @@
+"""Photos, recognizer and labels in an accelerator's memory, and the batches made of them (JAX)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from keras_scnn.data.labels.identity_labels import (
+    ShapePosterior,
+    align_means,
+    center_sources,
+    learn_posterior,
+)
+from keras_scnn.data.labels.recognizer import CHIP_SIZE
+from keras_scnn.data.sources.blends import MAX_DEGREES
+from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.geometry.similarities import move_landmarks, move_parameters
+from keras_scnn.morphable_model import MorphableModel, mirror_matrices
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.groups import emphasis
+from keras_scnn.training.matching.batches import BatchPlan, chips, draw, moves, recolor, render
+from keras_scnn.training.matching.pack import Pack
+
+CHUNK = 256  # photos that the recognizer embeds at once
+
+
+class Supply:
+    """Photos, recognizer and labels.
+
+    A photo in a group gets the posterior mean of its own fit and the recognizer's embedding of the
+    blend as its shape (``ShapePosterior``); a single photo its own fit: the network may learn by
+    itself how far a fit can be trusted.
+
+    Args:
+        config: of the run.
+        pack: the photos.
+        model: face model of the labels, with mirror partners.
+        recognizer: (B, 150, 150, 3) chips to (B, E) embeddings, JAX arrays.
+        seen: positions of the photos to train on.
+
+    Attributes:
+        plan: of the batches.
+        photos: all that batches are made of, on the device.
+        embedding: (n, E) float32, what a network should regress: without the data set's mean, of
+            length 1 on average; NaN where a face is turned by more than ``MAX_DEGREES``.
+        vectors: (n, P) float32 labels of the photos as they are.
+        space: of these labels.
+
+    Raises:
+        ValueError: too few people or photos to train on (see also ``learn_posterior``).
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        pack: Pack,
+        model: MorphableModel,
+        recognizer: Callable,
+        seen: np.ndarray,
+    ):
+        records, self._source = pack.mixture.records, pack.mixture.source
+        self._config, self._model, self._recognizer = config, model, recognizer
+        self.plan = batch_plan(config, records.images.shape[1], pack.margin)
+        self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
+        self._mirrors = tuple(jnp.asarray(m) for m in mirror_matrices(model))
+        self._seen = np.isin(np.arange(len(records)), seen)
+        self._in_group = self._choose_groups(records.identity)
+        pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
+        euler = np.rad2deg(euler_from_rotation(decompose(pose)[0]))
+        self._frontal = np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES
+        weight = np.where(self._in_group, config.group_landmarks, 1.0)[:, None] * records.weight
+        self.photos = {
+            "frames": jnp.asarray(packed_colors(pack.frames).ravel()),
+            "limits": jnp.asarray(pack.limits),
+            "landmarks": jnp.asarray(np.dstack([records.landmarks, weight]), jnp.float32),
+            "euler": jnp.asarray(euler, jnp.float32),
+            "is_frontal": jnp.asarray(self._frontal),
+            "frontal": jnp.asarray(np.flatnonzero(self._frontal & self._seen)),
+            "identity": jnp.asarray(records.identity),
+            "source": jnp.asarray(self._source),
+            **self._groups(records.identity),
+            **self._singles(euler[:, 1]),
+        }
+        self._make_labels(pack)
+
+    def _choose_groups(self, identity: np.ndarray) -> np.ndarray:
+        """(n,) bool: photos of the folders that follow the singles', or of people with enough."""
+        if self._config.single_data:
+            return self._source >= self._config.single_data
+        return np.bincount(identity)[identity] >= self.plan.photos
+
+    def _groups(self, identity: np.ndarray) -> dict:
+        """The photos of each person who has enough for a group, filled up with zeros."""
+        rows = [np.flatnonzero(identity == p) for p in np.unique(identity[self._seen])]
+        rows = [own for own in rows if len(own) >= self.plan.photos]
+        if len(rows) < max(self.plan.people, 2):
+            raise ValueError(
+                f"group_people is {self.plan.people}; {len(rows)} people have group_photos, "
+                f"{self.plan.photos}, or more, and two are needed"
+            )
+        table = np.zeros((len(rows), max(map(len, rows))), np.int32)
+        for line, own in zip(table, rows, strict=True):
+            line[: len(own)] = own
+        return {"of_person": jnp.asarray(table), "count": jnp.asarray([len(own) for own in rows])}
+
+    def _singles(self, yaw: np.ndarray) -> dict:
+        """The photos that come alone, and how often, summed up."""
+        last = self._config.single_data or self._source.max() + 1
+        rows = np.flatnonzero(self._seen & (self._source < last))
+        total = np.cumsum(emphasis(self._config, yaw[rows]))
+        cdf = jnp.asarray(total / total[-1], jnp.float32)
+        return {"single": jnp.asarray(rows), "single_cdf": cdf}
+
+    def _make_labels(self, pack: Pack) -> None:
+        """Learn what the labels are made of; see the attributes."""
+        records, identity = pack.mixture.records, self._identity
+        raw = self._embed_plain(len(records))
+        used, weights = self._seen & self._frontal, self._model.identity_weights_mm
+        centered, means, length = center_sources(raw, self._source, used)
+        fits = np.float64(records.parameters[:, identity]), pack.single_identity
+        joint, own = (align_means(fit * weights, self._source, self._seen) for fit in fits)
+        known = (part[used] for part in (joint, own, centered, records.identity))
+        posterior = learn_posterior(*known)
+        self.embedding = np.where(self._frontal[:, None], centered, np.nan).astype(np.float32)
+        shapes = np.where(self._in_group[:, None], posterior(own, self.embedding), own)
+        self.vectors = records.parameters.copy()
+        self.vectors[:, identity] = shapes / weights
+        self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
+        arrays = {"vectors": records.parameters, "own": own, "means": means, "length": length}
+        arrays |= self._linear(posterior) | {"weights": weights}
+        whitening = self.space.whitening
+        arrays |= {"whitening_mean": whitening.mean, "whitening_scale": whitening.scale}
+        self.photos |= {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
+
+    @staticmethod
+    def _linear(posterior: ShapePosterior) -> dict:
+        return {name: getattr(posterior, name) for name in ("kernel", "offset", "gain")}
+
+    def _embed_plain(self, count: int) -> np.ndarray:
+        """(n, E) the recognizer's embeddings of the photos as they are."""
+        embed, parts = jax.jit(self._embed), []
+        for start in range(0, count, CHUNK):
+            rows = jnp.minimum(jnp.arange(start, start + CHUNK), count - 1)  # one program for all
+            alone = {"host": rows, "guest": rows, "share": jnp.zeros(CHUNK)}
+            parts.append(np.asarray(embed(self.photos, alone)))
+        return np.concatenate(parts)[:count]
+
+    def _embed(self, photos: dict, drawn: dict):
+        """(B, E) the recognizer's embeddings of a drawn batch."""
+        chip, _ = render(photos, drawn, chips(photos, drawn), self.plan, CHIP_SIZE)
+        return self._recognizer(chip)
+
+    def batch(self, key: jax.Array, photos: dict) -> tuple[jax.Array, dict]:
+        """Images (B, S, S, 3), 0 to 255, and their labels by the names of ``OBJECTIVES``.
+
+        Args:
+            key: of the random numbers.
+            photos: ``self.photos``, given so that a compiled program does not hold a copy.
+        """
+        keys = jax.random.split(key, 3)
+        drawn = draw(keys[0], photos, self.plan)
+        matrix = moves(keys[1], photos, drawn, self.plan)
+        images, inside = render(photos, drawn, matrix, self.plan, self.plan.size)
+        host, frontal = drawn["host"], photos["is_frontal"][drawn["host"]][:, None]
+        embedding = self._centered(photos, drawn, self._embed(photos, drawn))
+        taught = frontal & (jnp.arange(len(host)) < self.plan.grouped)[:, None]
+        shape = jnp.where(taught, _posterior(photos, host, embedding), photos["own"][host])
+        vectors = photos["vectors"][host]
+        vectors = vectors.at[:, self._identity].set(shape / photos["weights"])
+        vectors = move_parameters(vectors, matrix, self._mirrors, jnp)
+        return recolor(keys[2], images, inside), {
+            "parameters": (vectors - photos["whitening_mean"]) / photos["whitening_scale"],
+            "landmarks": move_landmarks(photos["landmarks"][host], matrix, jnp),
+            "person": drawn["person"],
+            "embedding": jnp.where(frontal, embedding, jnp.nan),
+        }
+
+    def _centered(self, photos: dict, drawn: dict, embedding):
+        """Embeddings of blends without the mean of their sources, about 1 long."""
+        host, guest = (photos["means"][photos["source"][drawn[who]]] for who in ("host", "guest"))
+        share = drawn["share"][:, None]
+        return (embedding - (1 - share) * host - share * guest) / photos["length"]
+
+
+def batch_plan(config: TrainConfig, size: int, margin: int) -> BatchPlan:
+    """The plan of the settings, for crops of ``size`` px with a margin."""
+    return BatchPlan(
+        config.group_people,
+        config.group_photos,
+        config.single_photos,
+        config.blend_groups,
+        config.blend_singles,
+        size,
+        margin,
+    )
+
+
+def _posterior(photos: dict, host, embedding):
+    """(B, K) mm, as ``ShapePosterior`` has it."""
+    prior = embedding @ photos["kernel"] + photos["offset"]
+    return prior + (photos["own"][host] - prior) @ photos["gain"].T
+
+
+def packed_colors(frames: np.ndarray) -> np.ndarray:
+    """(n, F, F) uint32 of (n, F, F, 3) uint8 RGB: red in the lowest byte."""
+    packed = np.empty(frames.shape[:3], np.uint32)
+    for one, image in zip(packed, frames, strict=True):
+        red, green, blue = (image[..., i].astype(np.uint32) for i in range(3))
+        one[:] = red | green << 8 | blue << 16
+    return packed

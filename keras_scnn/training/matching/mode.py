@@ -1,0 +1,86 @@
+"""The mode ``batches: matching`` of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+
+from keras_scnn.data.mixture import Mixture
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.shards import digest
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.groups import group_network
+from keras_scnn.training.matching.labels import Supply
+from keras_scnn.training.matching.pack import Pack
+from keras_scnn.training.matching.recognizer import DlibNetwork, read_recognizer
+from keras_scnn.training.objectives import targets_of
+
+
+class MatchingMode:
+    """What a run with batches of matching needs; see ``PairMode``.
+
+    Args:
+        pack: the photos that ``mixture`` is of.
+        others: see ``PairMode``.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``read_recognizer`` and ``Supply``.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        mixture: Mixture,
+        model: MorphableModel,
+        seen: np.ndarray,
+        pack: Pack,
+    ):
+        self._config = config
+        recognizer = DlibNetwork(*read_recognizer(config.recognizer))
+        self._embedding_size = recognizer.size
+        self._supply = Supply(config, pack, model, recognizer, seen)
+        self.space = self._supply.space
+        labels = {"parameters": self._supply.vectors, "embedding": self._supply.embedding}
+        self.mixture = dataclasses.replace(
+            mixture, records=dataclasses.replace(mixture.records, **labels)
+        )
+        self._outputs: list[str] = []
+
+    def build(self) -> keras.Model:
+        """The group network, not yet compiled."""
+        size = self.mixture.records.images.shape[1]
+        network = group_network(self._config, self.space, size, self._embedding_size)
+        self._outputs = list(network.output)
+        return network
+
+    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+        """Batches of the photos to train on, from a step on; each depends on seed and step alone.
+
+        Args:
+            part: not used: the photos are on the accelerator.
+            first_step: of the first batch.
+            is_validation: None is returned; people not trained on are measured at the end.
+        """
+        return None if is_validation else self._batches(first_step)
+
+    def _batches(self, first_step: int):
+        make, photos = jax.jit(self._supply.batch), self._supply.photos
+        key = jax.random.key(self._config.seed, impl="rbg")  # the fast generator
+        for step in itertools.count(first_step):
+            images, labels = make(jax.random.fold_in(key, step), photos)
+            yield {"image": images}, targets_of(self._outputs, labels)
+
+
+def packed_photos(config: TrainConfig) -> Path:
+    """Where the settings have the packed photos: ``data``, or a file in the cache."""
+    if config.data.endswith(".npz"):
+        return Path(config.data)
+    known = {n: getattr(config, n) for n in ("data", "photo_folders", "face_model")}
+    if not config.data:
+        known |= {n: getattr(config, n) for n in ("people", "photos", "crop_size", "seed")}
+    return Path(config.cache) / f"pack-{digest(known)[:16]}.npz"

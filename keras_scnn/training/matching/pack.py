@@ -1,0 +1,178 @@
+"""Photos packed for an accelerator's memory: one file of JPEGs, each a crop with a margin.
+
+The margin is a sixth of the crop's side of the photo around it, so that the crop can be moved and
+turned without loss.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.labels.fit import FIT
+from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.fitting import fit_landmarks
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.io import read_image
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout
+from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.storage import read_npz, write_npz
+
+FORMAT, VERSION = "keras_scnn.photo_pack", 2
+MARGIN_SHARE, QUALITY = 1 / 6, 93
+MIN_PHOTOS = 2  # of a person whose joint fit differs from the fits to single photos
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """n photos and their labels.
+
+    Attributes:
+        mixture: the crops, as records, and the number of each photo's data set.
+        frames: (n, F, F, 3) uint8 RGB, the crops with their margins.
+        margin: px on each side.
+        limits: (n, 4) float32: the first and last x, y of the frame that show the photo.
+        single_identity: (n, K) float32 identity coefficients of each photo fitted for itself.
+    """
+
+    mixture: Mixture
+    frames: np.ndarray
+    margin: int
+    limits: np.ndarray
+    single_identity: np.ndarray
+
+
+def write_pack(
+    path: str | os.PathLike, mixture: Mixture, model: MorphableModel, folders: str = ""
+) -> None:
+    """Pack face records.
+
+    Args:
+        path: of the file, ``.npz``.
+        mixture: face records.
+        model: their face model, with the landmark offsets that they were fitted with.
+        folders: of the photos that each folder of records was made of, with commas between them;
+            '' has only the crops, and nothing around them.
+
+    Raises:
+        FileNotFoundError: a photo is missing.
+        ValueError: there is not one folder of photos for each folder of records, or a photo cannot
+            be read.
+    """
+    records, names = mixture.records, folders.split(",") if folders else []
+    if names and len(names) != mixture.source.max() + 1:
+        raise ValueError(
+            f"photo_folders: {len(names)} folders for {mixture.source.max() + 1} of records; give "
+            "one for each"
+        )
+    size = records.images.shape[1]
+    margin = round(MARGIN_SHARE * size)
+    if names and (records.name is None or records.crop_from_image is None):
+        raise ValueError("photo_folders: the records do not name their photos")
+    jobs = range(len(records))
+    make = partial(_photo_frame, mixture, names) if names else partial(_crop_frame, records)
+    with ThreadPoolExecutor() as pool:
+        framed = list(tqdm(pool.map(partial(make, margin), jobs), total=len(records), desc="pack"))
+    files, limits = zip(*framed, strict=True)
+    weight = np.ones((len(records), 68)) if records.weight is None else records.weight
+    write_npz(
+        path,
+        FORMAT,
+        VERSION,
+        files=np.frombuffer(b"".join(files), np.uint8),
+        sizes=np.array([len(file) for file in files]),
+        limits=np.array(limits, np.float32),
+        margin=margin,
+        landmarks=records.landmarks,
+        weight=np.float32(weight),
+        parameters=records.parameters,
+        single_identity=single_fits(mixture, model),
+        identity=records.identity,
+        source=mixture.source,
+        landmark_offsets=model.landmark_offsets,
+        face_model=model.name,
+    )
+
+
+def read_pack(path: str | os.PathLike) -> Pack:
+    """Read a file of ``write_pack``; errors as ``read_npz``."""
+    arrays = read_npz(path, FORMAT, VERSION)
+    frames = read_frames(arrays["files"], arrays["sizes"])
+    margin = int(arrays["margin"])
+    records = FaceRecords(
+        np.ascontiguousarray(frames[:, margin:-margin, margin:-margin]),
+        *(arrays[name] for name in ("parameters", "landmarks", "identity")),
+        str(arrays["face_model"]),
+        {"landmark_offsets": arrays["landmark_offsets"].tolist()},
+        weight=arrays["weight"],
+    )
+    mixture = Mixture(records, arrays["source"])
+    return Pack(mixture, frames, margin, arrays["limits"], arrays["single_identity"])
+
+
+def read_frames(files: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n, F, F, 3) uint8 RGB of JPEG files one after the other."""
+    starts = np.cumsum(sizes) - sizes
+    parts = zip(starts, sizes, strict=True)
+    return np.stack([cv2.imdecode(files[a : a + n], cv2.IMREAD_COLOR)[..., ::-1] for a, n in parts])
+
+
+def _photo_frame(mixture: Mixture, folders: list[str], margin: int, row: int):
+    records = mixture.records
+    path = Path(folders[mixture.source[row]]) / str(records.name[row])
+    size = records.images.shape[1]
+    return frame(read_image(path), records.crop_from_image[row], size, margin)
+
+
+def _crop_frame(records: FaceRecords, margin: int, row: int):
+    matrix = np.array([[1.0, 0, 0], [0, 1, 0]])
+    return frame(np.asarray(records.images[[row]])[0], matrix, records.images.shape[1], margin)
+
+
+def frame(
+    image: np.ndarray, crop_from_image: np.ndarray, size: int, margin: int
+) -> tuple[bytes, np.ndarray]:
+    """A crop with its margin.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the photo.
+        crop_from_image: (2, 3) px to px of the crop, without rotation.
+        size: of the crop, px.
+        margin: px on each side.
+
+    Returns:
+        the JPEG, and (4,) float32, the first and last x, y of it that show the photo (x, y, x, y).
+    """
+    to_crop, whole = np.float64(crop_from_image), size + 2 * margin
+    first, scale = invert_affine(to_crop) @ [-0.5, -0.5, 1], to_crop[0, 0]
+    center = first + 0.5 + size / 2 / scale
+    framed = crop_face(image, FaceBox.square(center, whole / scale), whole)
+    last = np.array(image.shape[1::-1]) - 1.0
+    ends = [framed.crop_from_image @ [*point, 1] for point in ([0, 0], last)]
+    limits = np.clip([np.ceil(ends[0] - 1e-6), np.floor(ends[1] + 1e-6)], 0, whole - 1)
+    options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    return cv2.imencode(".jpg", framed.image[..., ::-1], options)[1].tobytes(), limits.ravel()
+
+
+def single_fits(mixture: Mixture, model: MorphableModel) -> np.ndarray:
+    """(n, K) float32 identity coefficients of each photo fitted for itself.
+
+    They are the records' own where a person has one photo.
+    """
+    records = mixture.records
+    identity = records.parameters[:, ParameterLayout(model.n_identity, 0).identity].copy()
+    joint = np.flatnonzero(np.bincount(records.identity)[records.identity] >= MIN_PHOTOS)
+    if len(joint):
+        points = records.landmarks[joint].astype(np.float64)[..., :2]
+        weight = None if records.weight is None else records.weight[joint]
+        identity[joint] = fit_landmarks(model, points, weight, FIT).parameters.identity
+    return identity

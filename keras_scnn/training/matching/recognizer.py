@@ -1,0 +1,89 @@
+"""dlib's face recognizer as plain array code that runs on any Keras backend, on batches.
+
+The network is King, "High Quality Face Recognition with Deep Metric Learning", 2017. The package
+dlib computes the same embeddings, one photo at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+
+from keras_scnn.data.labels.recognizer import weights_path
+from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
+from keras_scnn.training.matching.dlib_weights import Convolutions, read_tensors, split_layers
+
+# Whether each residual block halves the map: three of width 32, four of 64, three each of 128 and
+# 256, and a last one of 256.
+HALVING = (*(False,) * 3, True, *(False,) * 3, True, *(False,) * 2, True, *(False,) * 2, True)
+
+
+def read_recognizer(path: str = "") -> tuple[Convolutions, np.ndarray]:
+    """The layers of a recognizer in dlib's format; see ``split_layers``.
+
+    Args:
+        path: the file; '' for that of the installed package face_recognition_models.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the package is not installed.
+        ValueError: the file holds no network of the recognizer's layers.
+    """
+    file = Path(path) if path else weights_path()
+    if not file.is_file():
+        raise FileNotFoundError(f"recognizer: {file}: no such file")
+    try:
+        convolutions, linear = split_layers(read_tensors(file.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"recognizer: {file}: {error}") from error
+    expected = 1 + 2 * len(HALVING)
+    if len(convolutions) != expected:
+        raise ValueError(
+            f"recognizer: {file}: {len(convolutions)} convolutions, dlib's has {expected}"
+        )
+    return convolutions, linear
+
+
+class DlibNetwork:
+    """The whole recognizer.
+
+    Args:
+        convolutions, linear: of ``read_recognizer``.
+
+    Attributes:
+        size: length of the embeddings, E.
+    """
+
+    def __init__(self, convolutions: Convolutions, linear: np.ndarray):
+        self._convolutions, self._linear = convolutions, linear
+        self.size = linear.shape[1]
+
+    def __call__(self, chips):
+        """Embeddings (B, E) of (B, 150, 150, 3) RGB, 0 to 255, cut as ``chip_from_landmarks``."""
+        layer = iter(self._convolutions)
+        x = (chips - ops.convert_to_tensor(MEAN_COLOR, chips.dtype)) / COLOR_SCALE
+        x = ops.relu(_convolve(x, next(layer), 2, "valid"))
+        x = ops.max_pool(x, 3, 2, "valid")
+        for halves in HALVING:
+            padding = "valid" if halves else "same"
+            y = ops.relu(_convolve(x, next(layer), 2 if halves else 1, padding))
+            y = _convolve(y, next(layer), 1, "same")
+            if halves:
+                x = ops.average_pool(x, 2, 2, "valid")
+            x = ops.relu(_sum(x, y))
+        return ops.matmul(ops.mean(x, axis=(1, 2)), self._linear.astype("float32"))
+
+
+def _convolve(x, convolution, stride: int, padding: str):
+    kernel, bias = (part.astype("float32") for part in convolution)
+    return ops.conv(x, kernel, stride, padding) + bias
+
+
+def _sum(x, y):
+    """The sum, zeros where one is smaller (below, to the right, and in the last channels)."""
+    wanted = np.maximum(x.shape[1:], y.shape[1:])
+    x, y = (
+        ops.pad(z, [(0, 0), *((0, int(more)) for more in wanted - z.shape[1:])]) for z in (x, y)
+    )
+    return x + y

@@ -1,0 +1,137 @@
+"""The one table of objectives: what each network output is trained for, and how much it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import keras
+
+from keras_scnn.losses import (
+    ContrastiveLoss,
+    EmbeddingDistance,
+    ExponentialContrastiveLoss,
+    GroupContrastiveLoss,
+    IdentityLoss,
+    LandmarkDistance,
+    ParameterLoss,
+    RelationalLoss,
+    SupervisedContrastiveLoss,
+)
+from keras_scnn.parameters import ParameterSpace
+from keras_scnn.training.config import TrainConfig
+
+LANDMARK_UNIT = 10.0  # px that count as 1
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one output is trained for.
+
+    Attributes:
+        loss: makes its loss from the settings and the space of the parameters.
+        weight: name of the setting that weighs it; None: the loss itself has the weights.
+        label: name of its label: parameters, landmarks, person (its number), same (1 where a pair
+            is of one person), embedding (the recognizer's).
+    """
+
+    loss: Callable[[TrainConfig, ParameterSpace], keras.losses.Loss]
+    weight: str | None
+    label: str
+
+
+def _parameter_loss(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+    loss = ParameterLoss(space, config.parameter_weight, config.shape_weight)
+    if not config.group_share:
+        return loss
+    return SplitLoss(loss, config.group_people * config.group_photos, config.group_share)
+
+
+def _landmark_distance(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+    return LandmarkDistance(LANDMARK_UNIT, config.depth_weight)
+
+
+def _pair_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+    if config.contrast_form == "exponential":
+        return ExponentialContrastiveLoss(config.margin)
+    if config.margin:
+        return ContrastiveLoss(config.margin)
+    return ContrastiveLoss(margin_quantile=config.margin_quantile)
+
+
+def _group_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
+    return GroupContrastiveLoss(config.margin or None, config.margin_quantile)
+
+
+def _plain(kind: Callable[[], keras.losses.Loss]) -> Callable:
+    return lambda config, space: kind()
+
+
+PARAMETERS = Objective(_parameter_loss, None, "parameters")
+LANDMARKS = Objective(_landmark_distance, "landmark_weight", "landmarks")
+OBJECTIVES = {
+    "parameters": PARAMETERS,
+    "parameters_a": PARAMETERS,
+    "parameters_b": PARAMETERS,
+    "landmarks": LANDMARKS,
+    "landmarks_a": LANDMARKS,
+    "landmarks_b": LANDMARKS,
+    "parameter_distance": Objective(_pair_contrast, "contrast_weight", "same"),
+    "feature_similarity": Objective(_plain(IdentityLoss), "feature_weight", "same"),
+    "shape": Objective(_group_contrast, "contrast_weight", "person"),
+    "features": Objective(_plain(SupervisedContrastiveLoss), "feature_weight", "person"),
+    "embedding": Objective(_plain(EmbeddingDistance), "embedding_weight", "embedding"),
+    "feature_likeness": Objective(_plain(RelationalLoss), "likeness_weight", "embedding"),
+    "shape_likeness": Objective(_plain(RelationalLoss), "shape_likeness_weight", "embedding"),
+}
+"""By the output of ``build_siamese`` or ``build_group``."""
+
+
+def compile_network(
+    network: keras.Model,
+    config: TrainConfig,
+    space: ParameterSpace,
+    optimizer: keras.optimizers.Optimizer,
+    execution_steps: int = 1,
+) -> keras.Model:
+    """Compile a Siamese or group network for the objectives of its outputs, and return it.
+
+    Args:
+        network: of ``build_siamese`` or ``build_group``.
+        config: weights and margins.
+        space: of the network's parameters.
+        optimizer: see ``make_optimizer``.
+        execution_steps: ``steps_per_execution`` of ``keras.Model.compile``.
+    """
+    objectives = {name: OBJECTIVES[name] for name in network.output}
+    losses = {name: one.loss(config, space) for name, one in objectives.items()}
+    weights = {
+        name: 1.0 if one.weight is None else getattr(config, one.weight)
+        for name, one in objectives.items()
+    }
+    network.compile(optimizer, losses, loss_weights=weights, steps_per_execution=execution_steps)
+    return network
+
+
+def targets_of(outputs: Iterable[str], labels: dict) -> dict:
+    """The label of each output, from labels by their names in the table."""
+    return {name: labels[OBJECTIVES[name].label] for name in outputs}
+
+
+class SplitLoss(keras.losses.Loss):
+    """A loss of the first rows of a batch and one of the others, with fixed shares.
+
+    Args:
+        loss: of some rows.
+        count: of the first rows, the photos in groups; above 0, below the batch's size.
+        share: of the loss, of these rows, 0 to 1.
+    """
+
+    def __init__(self, loss: keras.losses.Loss, count: int, share: float):
+        super().__init__(name=loss.name, reduction=None)
+        self._loss, self._count, self._share = loss, count, share
+
+    def call(self, y_true, y_pred):
+        first, rest = slice(self._count), slice(self._count, None)
+        one, other = (self._loss.call(y_true[rows], y_pred[rows]) for rows in (first, rest))
+        return self._share * one + (1 - self._share) * other

@@ -1,0 +1,74 @@
+"""Pretraining of an encoder from nothing: the 68 landmarks, regressed without a face model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_scnn.losses import LandmarkDistance
+from keras_scnn.storage import atomic_path
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.objectives import LANDMARK_UNIT
+from keras_scnn.training.optimizers import finish, make_optimizer
+from keras_scnn.training.run_folder import Budget, Progress, RunState
+
+WEIGHTS, STEPS_PER_EPOCH = "pretrained.weights.h5", 500
+
+
+def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndarray) -> None:
+    """Train the encoder of a group network on the landmarks through one linear layer.
+
+    The weights are kept in the run folder, and read where they are there already.
+
+    Args:
+        config: of the run; ``pretrain_steps`` batches are trained on, at its learning rate.
+        network: of ``build_group``, whose branch has the encoder.
+        mode: of the run, see ``training.run.Mode``.
+        seen: positions of the photos to train on.
+    """
+    mean = mode.mixture.records.landmarks[seen].mean(axis=0)
+    model = landmark_regressor(network.get_layer("branch"), mean)
+    path = Path(config.run) / WEIGHTS
+    if path.is_file():
+        model.load_weights(path)
+        return
+    loss = LandmarkDistance(LANDMARK_UNIT, config.depth_weight)
+    model.compile(make_optimizer(config), {"landmarks": loss})
+    steps = config.pretrain_steps
+    budget = Budget(RunState(), steps, 0, config.learning_rate, config.warmup)
+    model.fit(
+        mode.stream(seen, 0).map(_landmarks_alone),
+        epochs=-(-steps // STEPS_PER_EPOCH),
+        steps_per_epoch=min(steps, STEPS_PER_EPOCH),
+        callbacks=[budget, Progress(0, steps)],
+        shuffle=False,
+        verbose=0,
+    )
+    if config.weight_average:
+        finish(model, mode.stream(seen, steps))
+    with atomic_path(path) as temporary:
+        model.save_weights(temporary)
+
+
+def landmark_regressor(branch: keras.Model, mean: np.ndarray) -> keras.Model:
+    """The encoder of a branch with a linear layer to landmarks.
+
+    Args:
+        branch: from ``build_branch``; the encoder's weights are shared.
+        mean: (68, 3) crop px, the mean landmarks, about which the layer's outputs are.
+
+    Returns:
+        a model from (B, S, S, 3) images to ``landmarks`` (B, 68, 3), crop px.
+    """
+    encoded, size = branch.get_layer("parameters").input, branch.input_shape[1]
+    linear = keras.layers.Dense(mean.size, dtype="float32", name="landmarks_linear")(encoded)
+    scaled = keras.layers.Reshape(mean.shape)(linear)
+    output = keras.layers.Rescaling(size / 2, mean, dtype="float32", name="landmarks")(scaled)
+    return keras.Model({"image": branch.inputs[0]}, {"landmarks": output}, name="pretraining")
+
+
+def _landmarks_alone(inputs, targets):
+    return inputs, {"landmarks": targets["landmarks"]}

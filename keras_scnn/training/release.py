@@ -1,0 +1,293 @@
+"""A release: presets made of data in steps, each of which is kept and skipped where it is done.
+
+The file of a release (YAML; ``recipes/release.yaml``) has
+
+    license: text for the presets' metadata
+    prepare: {RECORDS: words of keras_scnn.prepare, ...}      face records, by name
+    presets:
+      NAME:
+        runs: [{settings of keras_scnn.train}, ...]   one going on where the other ended
+        shares: [weight of each run in the mean of their weights, ...]
+        records: the records that were trained on, with commas; those of people last
+        held_out: the last people of them, who were not trained on
+        solve_features: true where the feature head is solved anew at the end
+        calibrate: words of keras_scnn.evaluate, for probabilities of one person
+        measure: {NAME: words of keras_scnn.evaluate, ...}
+        about: text for the card
+
+In words and in settings, ``{data}`` is the folder of the data sets and ``{work}`` that of what is
+made of them, where records are ``{work}/records/NAME`` and runs ``{work}/runs/PRESET-1`` and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.shards import digest
+from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.digests import content_digest, run_digests
+
+Run = Callable[[str, list[str], dict[str, str]], int]
+"""Runs a command: the module, its words, further environment variables; the exit status."""
+
+
+@dataclass(frozen=True)
+class PresetPlan:
+    """How one preset is made; see the module."""
+
+    runs: list[dict]
+    records: str
+    shares: list[float] = field(default_factory=lambda: [1.0])
+    held_out: int = 30
+    solve_features: bool = False
+    calibrate: str = ""
+    measure: dict[str, str] = field(default_factory=dict)
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.runs or len(self.runs) != len(self.shares):
+            raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; one is for each")
+        if min(self.shares) < 0 or not sum(self.shares) > 0:
+            raise ValueError(f"shares are {self.shares}; they must be 0 or more, some above")
+
+
+@dataclass(frozen=True)
+class ReleasePlan:
+    """The content of a release's file; see the module."""
+
+    license: str
+    presets: dict[str, PresetPlan]
+    prepare: dict[str, str] = field(default_factory=dict)
+
+
+def read_plan(path: str | os.PathLike) -> ReleasePlan:
+    """Read the file of a release.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML, or a key is missing, unknown or wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a release is described by a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+        presets = {name: PresetPlan(**plan) for name, plan in content.pop("presets").items()}
+        return ReleasePlan(presets=presets, **content)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the file of a release ({error})") from error
+
+
+def run_command(module: str, words: list[str], environment: dict[str, str]) -> int:
+    """Run a command of the package in a process of its own, which may have another backend."""
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+
+
+class Steps:
+    """Steps that are skipped where they are done: their inputs and their result are unchanged.
+
+    Args:
+        folder: for a note of each step.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def forget(self, name: str) -> None:
+        """Let a step be done again."""
+        (self._folder / f"{name}.json").unlink(missing_ok=True)
+
+    def do(self, name: str, inputs: dict, result: Path, make: Callable[[], None]) -> None:
+        """Do a step, unless it was done.
+
+        Args:
+            name: of the step.
+            inputs: everything that decides on the result; must fit JSON.
+            result: file or folder that the step makes.
+            make: makes it.
+
+        Raises:
+            RuntimeError: the result is not there afterwards.
+        """
+        note, wanted = self._folder / f"{name}.json", digest(inputs)
+        if note.is_file() and result.exists():
+            done = {"inputs": wanted, "result": content_digest(result)}
+            if json.loads(note.read_text()) == done:
+                print(f"--- {name}: done", flush=True)
+                return
+        print(f"--- {name}", flush=True)
+        make()
+        if not result.exists():
+            raise RuntimeError(f"{name} ended without {result}")
+        with atomic_path(note) as temporary:
+            content = {"inputs": wanted, "result": content_digest(result)}
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+class Release:
+    """Makes the presets of a plan.
+
+    Args:
+        plan: see ``read_plan``.
+        data, work: folders of the data sets, and of what is made of them.
+        out: folder of the presets.
+        run: runs a command.
+    """
+
+    def __init__(
+        self, plan: ReleasePlan, data: Path, work: Path, out: Path, run: Run = run_command
+    ):
+        self._plan, self._run, self._out = plan, run, out
+        self._places = {"data": str(data), "work": str(work)}
+        self._work, self._steps = work, Steps(work / "steps")
+
+    def make(self) -> None:
+        """All steps of all presets.
+
+        Raises:
+            RuntimeError: a command failed.
+        """
+        for name, words in self._plan.prepare.items():
+            self._prepare(name, self._filled(words))
+        for name, plan in self._plan.presets.items():
+            runs = self._train(name, plan)
+            self._assemble(name, plan, runs)
+            if plan.calibrate:
+                self._calibrate(name, self._filled(plan.calibrate))
+            results = {
+                what: self._measure(name, what, self._filled(words))
+                for what, words in plan.measure.items()
+            }
+            self._write_card(name, plan, results)
+
+    def _filled(self, words: str) -> list[str]:
+        return [word.format(**self._places) for word in shlex.split(words)]
+
+    def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
+        status = self._run(f"keras_scnn.{module}", words, environment or {})
+        if status not in allowed:
+            raise RuntimeError(f"keras_scnn.{module} {shlex.join(words)} ended with {status}")
+
+    def _prepare(self, name: str, words: list[str]) -> None:
+        result = self._work / "records" / name
+        source = Path(words[1])
+        inputs = {"words": words, "source": content_digest(source) if source.exists() else ""}
+        command = [*words, "--out", str(result)]
+        # Status 1: some photos were left out, and listed.
+        self._steps.do(
+            f"prepare-{name}", inputs, result, lambda: self._command("prepare", command, (0, 1))
+        )
+
+    def _train(self, name: str, plan: PresetPlan) -> list[Path]:
+        """The folders of the preset's runs."""
+        folders: list[Path] = []
+        for number, settings in enumerate(plan.runs, start=1):
+            folder = self._work / "runs" / f"{name}-{number}"
+            settings = {k: self._value(v) for k, v in settings.items()}
+            if folders:
+                settings = {"start": str(folders[-1]), "start_with": "network"} | settings
+            self._train_one(f"train-{name}-{number}", folder, settings)
+            folders.append(folder)
+        return folders
+
+    def _value(self, value):
+        return value.format(**self._places) if isinstance(value, str) else value
+
+    def _train_one(self, step: str, folder: Path, settings: dict) -> None:
+        path = self._work / "runs" / f"{folder.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe = settings.pop("recipe", "")
+        values = (read_yaml(recipe_path(recipe)) if recipe else {}) | settings
+        config = configuration(TrainConfig, values, step)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        inputs = {"settings": values} | run_digests(config)
+        backend = {"KERAS_BACKEND": "jax"} if config.batches == "matching" else {}
+        words = ["--config", str(path), "--run", str(folder)]
+        self._steps.do(
+            step,
+            inputs,
+            folder / "weights.npz",
+            lambda: self._command("train", words, environment=backend),
+        )
+
+    def _assemble(self, name: str, plan: PresetPlan, runs: list[Path]) -> None:
+        """The mean of the runs, its within-person covariance, and its solved feature head."""
+        from keras_scnn.training.release_weights import assemble
+
+        records = self._value(plan.records)
+        inputs = {
+            "runs": [content_digest(run) for run in runs],
+            "data": [content_digest(Path(part)) for part in records.split(",")],
+            "plan": [plan.shares, plan.held_out, plan.solve_features, self._plan.license],
+        }
+        options = plan.shares, records, plan.held_out, plan.solve_features, self._plan.license
+
+        def make() -> None:
+            self._steps.forget(f"calibrate-{name}")  # which is written into the preset
+            assemble(self._out / name, runs, *options)
+
+        self._steps.do(f"assemble-{name}", inputs, self._out / name / "weights.npz", make)
+
+    def _evaluation(self, name: str, what: str, words: list[str]) -> None:
+        folder = self._work / "results" / f"{name}-{what}"
+        inputs = {"words": words, "preset": content_digest(self._out / name)}
+        command = [str(self._out / name), *words, "--out", str(folder)]
+        self._steps.do(f"{what}-{name}", inputs, folder, lambda: self._command("evaluate", command))
+
+    def _calibrate(self, name: str, words: list[str]) -> None:
+        self._evaluation(name, "calibrate", [*words, "--calibrate"])
+
+    def _measure(self, name: str, what: str, words: list[str]) -> dict:
+        """The numbers that the protocol measured."""
+        self._evaluation(name, what, words)
+        (path,) = (self._work / "results" / f"{name}-{what}").glob("*.json")
+        return json.loads(path.read_text())
+
+    def _write_card(self, name: str, plan: PresetPlan, results: dict[str, dict]) -> None:
+        from keras_scnn.training.release_weights import card
+
+        text = card(name, self._out / name, dataclasses.asdict(plan), results)
+        with atomic_path(self._out / name / "CARD.md") as temporary:
+            temporary.write_text(text)
+        print(f"written: {self._out / name}")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
+    parser = argparse.ArgumentParser("keras-scnn release", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("plan", type=Path, metavar="FILE.yaml", help="what the presets are made of")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data sets")
+    add("--work", type=Path, default=Path("release"), metavar="DIR", help="for records and runs")
+    add("--out", type=Path, default=Path("presets"), metavar="DIR", help="for the presets")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; ``arguments`` as on the command line."""
+    args = parse(arguments)
+    try:
+        Release(read_plan(args.plan), args.data, args.work, args.out).make()
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What a release makes of its runs: one preset, and its card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from keras_scnn.data.labels.identity_labels import comparable_embeddings
+from keras_scnn.data.mixture import Mixture, open_mixture
+from keras_scnn.data.records import split_people
+from keras_scnn.evaluation.report import results_table
+from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.presets import (
+    FORMAT,
+    NETWORK,
+    SETTINGS,
+    VERSION,
+    WEIGHTS,
+    write_metadata,
+)
+from keras_scnn.protocols.identity import learn_covariance
+from keras_scnn.storage import read_npz
+from keras_scnn.training.digests import content_digest
+from keras_scnn.training.warm_start import copy_network, solve_dense
+
+OF_THE_MACHINE = ("run", "cache", "data", "photo_folders", "recognizer", "start", "tensorboard")
+
+
+def assemble(
+    out: Path,
+    folders: list[Path],
+    shares: list[float],
+    data: str,
+    held_out: int,
+    with_features: bool,
+    license_text: str,
+) -> None:
+    """Write the preset of some runs of one network, one going on where the other ended.
+
+    Args:
+        out: the preset's folder.
+        folders: of the runs.
+        shares: weight of each run.
+        data: face records that the runs were trained on, with commas, those of people last; the
+            within-person covariance is of the network's shapes of their photos.
+        held_out: the last people of the records take no part.
+        with_features: solve the feature head for photos as they are, see ``solve_features``.
+        license_text: for the metadata.
+
+    Raises:
+        FileNotFoundError, ValueError: a run or the records are missing or damaged, or do not fit.
+    """
+    runs = [load_preset(folder) for folder in folders]
+    preset = averaged(runs, shares, license_text)
+    mixture = open_mixture(data)
+    seen, _ = split_people(mixture.records.identity, held_out)
+    if with_features:
+        solve_features(preset, mixture, seen)
+    preset = with_covariance(preset, mixture, seen)
+    digests = {
+        "start": runs[0].metadata.get("digests", {}).get("start", ""),
+        "data": {Path(part).name: content_digest(Path(part)) for part in data.split(",")},
+    }
+    save_preset(out, preset)
+    write_metadata(out, "digests", digests | {"result": content_digest(out)})
+
+
+def averaged(runs: list[Preset], shares: list[float], license_text: str) -> Preset:
+    """The weighted mean of the runs' weights (Wortsman et al., "Model Soups", 2022).
+
+    Args:
+        runs: presets of one network, with ``config`` and ``state`` in their metadata; the mean is
+            in the last one's network.
+        shares: weight of each run, of any sum above 0.
+        license_text: for the metadata, beside the settings that are not of the machine.
+    """
+    last, weights = runs[-1], (np.array(shares) / np.sum(shares)).tolist()
+    for earlier in runs[:-1]:
+        copy_network(earlier.core, earlier, last.space.whitening)
+    total = [
+        sum(share * np.asarray(weight) for share, weight in zip(weights, same, strict=True))
+        for same in zip(*(run.core.weights for run in runs), strict=True)
+    ]
+    for weight, value in zip(last.core.weights, total, strict=True):
+        weight.assign(value)
+    histories = [_history(run) for run in runs]
+    history = histories[0] if len(runs) == 1 else {"runs": histories, "shares": weights}
+    return dataclasses.replace(last, metadata={"license": license_text, **history})
+
+
+def _history(run: Preset) -> dict:
+    """Settings and state of a run, without the paths of the machine that trained it."""
+    config = {k: v for k, v in run.metadata["config"].items() if k not in OF_THE_MACHINE}
+    return {"config": config, "state": {k: run.metadata["state"][k] for k in ("step", "seconds")}}
+
+
+def with_covariance(preset: Preset, mixture: Mixture, seen: np.ndarray) -> Preset:
+    """The preset with the within-person covariance of its shapes; see ``learn_covariance``."""
+    covariance = learn_covariance(preset, mixture.records, seen)
+    return dataclasses.replace(preset, within_person_covariance=covariance)
+
+
+def solve_features(preset: Preset, mixture: Mixture, seen: np.ndarray) -> None:
+    """Set the feature head to the ridge regression of the recognizer's embeddings.
+
+    Training turns, moves and recolors photos; this solves the head for photos as they are.
+
+    Raises:
+        ValueError: the feature is not as long as the embeddings, or no photo has one.
+    """
+    layer = preset.core.get_layer("features_linear")
+    embeddings = comparable_embeddings(mixture.records, mixture.source)
+    if embeddings is None or embeddings.shape[1] != layer.units:
+        raise ValueError(f"solve_features: embeddings of {layer.units} numbers are needed")
+    chosen = seen[np.isfinite(embeddings[seen]).all(axis=1)]
+    solve_dense(preset.core, layer, mixture.records.images[chosen], embeddings[chosen])
+
+
+def card(name: str, folder: Path, plan: dict, results: dict[str, dict]) -> str:
+    """The text of a preset's CARD.md.
+
+    Args:
+        name: of the preset.
+        folder: of the preset.
+        plan: how it was made.
+        results: of ``keras_scnn.evaluate``, by the name of the measurement.
+    """
+    settings = json.loads((folder / SETTINGS).read_text())
+    metadata, weights = settings["metadata"], sum(w.size for w in _weights(folder))
+    size = (folder / WEIGHTS).stat().st_size / 2**20
+    made = yaml.safe_dump({k: v for k, v in plan.items() if k != "about"}, sort_keys=False)
+    parts = [f"# {name}"] + ([plan["about"].strip()] if plan["about"] else [])
+    parts.append(
+        f"Encoder `{settings['encoder']}`, {settings['input_size']} px crops, "
+        f"{weights / 1e6:.1f} million weights in {size:.1f} MiB."
+    )
+    parts += ["## Terms", metadata["license"], "## How it was made"]
+    parts.append(f"`keras-scnn release` with this plan:\n\n```yaml\n{made}```")
+    parts.append("Digests (SHA-256):\n\n" + _listed(metadata["digests"]))
+    for what, numbers in results.items():
+        parts += [f"## Results: {what}", f"```\n{results_table(numbers)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _weights(folder: Path) -> list[np.ndarray]:
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    return [array for key, array in arrays.items() if key.startswith(NETWORK)]
+
+
+def _listed(digests: dict) -> str:
+    flat = {"result": digests["result"], "start": digests["start"]}
+    flat |= {f"data {one}": value for one, value in digests["data"].items()}
+    return "\n".join(f"- {what}: `{value}`" for what, value in flat.items())

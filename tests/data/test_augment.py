@@ -1,0 +1,37 @@
+"""Augmentation on the CPU: how far crops are moved, and landmarks with them."""
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.augment import UPRIGHT, augment
+from keras_scnn.geometry.similarities import move_landmarks
+
+
+def test_some_faces_lie_down_or_stand_on_their_heads():
+    """By default 8 % are turned by any angle: two thirds of those by more than 60 degrees."""
+    landmarks = np.random.default_rng(0).uniform(30, 90, (68, 3))
+    image, rng = np.zeros((120, 120, 3), np.uint8), np.random.default_rng(1)
+    matrices = [augment(rng, image, landmarks, mirror=False)[1] for _ in range(3000)]
+    angles = [abs(np.rad2deg(np.arctan2(m[1, 0], m[0, 0]))) for m in matrices]
+    assert np.mean(np.array(angles) > 60) == pytest.approx(0.08 * 2 / 3, abs=0.012)
+    upright = [augment(rng, image, landmarks, UPRIGHT, False)[1] for _ in range(300)]
+    assert max(abs(np.rad2deg(np.arctan2(m[1, 0], m[0, 0]))) for m in upright) < 30
+
+
+def test_a_crop_and_its_landmarks_move_together():
+    """White dots on black stand, after augmentation, where the moved landmarks say."""
+    rng = np.random.default_rng(3)
+    landmarks = np.column_stack([rng.uniform(35, 85, (68, 2)), np.zeros(68)])
+    errors = []
+    for trial in range(40):
+        image = np.zeros((120, 120, 3), np.uint8)
+        x, y = landmarks[trial % 68, :2].round().astype(int)
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+        seen, matrix = augment(rng, image, landmarks)
+        dot = move_landmarks(np.tile([x, y, 0.0], (1, 68, 1)), matrix[None])[0, 0, :2]
+        gray = seen.astype(float).mean(axis=-1)
+        rows, columns = np.nonzero(gray > 0.6 * gray.max())
+        errors.append(np.hypot(columns.mean() - dot[0], rows.mean() - dot[1]))
+    # A patch of noise may hide or outshine a dot, no more than now and then.
+    assert np.median(errors) < 0.5
+    assert np.mean(np.array(errors) < 1) > 0.7

@@ -1,0 +1,60 @@
+"""The mode 'matching', on the CPU: small networks and a small random recognizer."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from dlib_files import write_recognizer
+
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.run import check_backend
+
+pytest.importorskip("jax")
+SCRIPT = Path(__file__).with_name("two_steps.py")
+CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of four steps, and the same interrupted after two and resumed."""
+    folder = tmp_path_factory.mktemp("matching")
+    write_recognizer(folder / "recognizer.dat")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": CHEAP}
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs):
+    whole, resumed = (
+        np.load(runs / name / "weights.npz", allow_pickle=False) for name in ("whole", "resumed")
+    )
+    assert whole.files == resumed.files
+    for name in whole.files:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
+def test_it_leaves_state_curves_and_a_preset(runs):
+    state = json.loads((runs / "resumed" / "state.json").read_text())
+    assert (state["step"], state["done"]) == (4, True)
+    with (runs / "resumed" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    for name in ("parameters", "landmarks", "shape", "features", "embedding", "feature_likeness"):
+        assert all(float(row[f"{name}_loss"]) > 0 for row in rows), name
+    assert all(np.isfinite(float(row["shape_size"])) for row in rows)
+    metadata = json.loads((runs / "whole" / "preset.json").read_text())["metadata"]
+    assert metadata["config"]["batches"] == "matching" and metadata["digests"]["start"] == ""
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="it is for other backends")
+def test_another_backend_is_refused_before_anything_is_rendered():
+    with pytest.raises(ValueError, match=r"needs Keras on JAX.*keras_scnn\[matching\]"):
+        check_backend(TrainConfig(batches="matching"))

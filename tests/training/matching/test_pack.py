@@ -1,0 +1,59 @@
+"""Photos packed with a margin around their crops."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.records import part_of
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.geometry.crops import crop_from_image
+from keras_scnn.training.matching.pack import frame, read_pack, write_pack
+
+SIZE, MARGIN = 120, 20
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """Three photos each of two rendered people."""
+    config = SyntheticConfig(people=2, photos=3, size=48)
+    records = cached_records(config, tmp_path_factory.mktemp("cache"))
+    return Mixture(part_of(records, np.arange(6)), np.zeros(6, int))
+
+
+def test_the_middle_of_a_frame_is_the_crop():
+    rng = np.random.default_rng(1)
+    photo = cv2.resize(rng.uniform(0, 255, (9, 9, 3)).astype(np.float32), (200, 180))
+    to_crop = crop_from_image(np.array([10.0, 30, 130, 150]), SIZE)
+    content, limits = frame(photo.astype(np.uint8), to_crop, SIZE, MARGIN)
+    framed = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    middle = framed[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert np.abs(middle - photo[30:150, 10:130]).mean() < 2  # a JPEG
+    np.testing.assert_array_equal(limits, [10, 0, 159, 159])  # 10 px are beyond the left edge
+
+
+def test_a_pack_has_the_records_and_nothing_around_bare_crops(mixture, open_face, tmp_path):
+    write_pack(tmp_path / "pack.npz", mixture, open_face)
+    pack, records = read_pack(tmp_path / "pack.npz"), mixture.records
+    assert pack.margin == 8 and pack.frames.shape == (6, 64, 64, 3)
+    np.testing.assert_array_equal(pack.limits, np.tile([8, 8, 55, 55], (6, 1)))
+    packed = pack.mixture.records
+    images = np.float32(records.images)  # whose noise a JPEG does not keep
+    error = np.abs(packed.images - images).mean()
+    assert error < 0.2 * np.abs(images[::-1] - images).mean()
+    for name in ("parameters", "landmarks", "identity"):
+        np.testing.assert_array_equal(getattr(packed, name), getattr(records, name))
+    # Photos of one person are fitted one by one: their shapes differ, those of the records do not.
+    assert (np.ptp(records.parameters[:3, 12:92], axis=0) == 0).all()
+    assert (np.ptp(pack.single_identity[:3], axis=0) > 0).all()
+
+
+def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
+    with pytest.raises(ValueError, match="2 folders for 1 of records; give one for each"):
+        write_pack(tmp_path / "pack.npz", mixture, open_face, "one,two")
+    nameless = dataclasses.replace(mixture.records, name=None)
+    nameless = dataclasses.replace(mixture, records=nameless)
+    with pytest.raises(ValueError, match="the records do not name their photos"):
+        write_pack(tmp_path / "pack.npz", nameless, open_face, "one")

@@ -1,0 +1,88 @@
+"""The table of objectives: losses and weights of each mode, against the losses one by one."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn import losses
+from keras_scnn.models import build_branch, build_encoder, build_group, build_siamese
+from keras_scnn.parameters import ParameterLayout, ParameterSpace
+from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.objectives import OBJECTIVES, SplitLoss, compile_network, targets_of
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def space(tiny_face_model, tiny_whitening):
+    return ParameterSpace(tiny_face_model, tiny_whitening)
+
+
+def labels(space, count: int) -> dict:
+    points = RNG.normal(60, 20, (count, 68, 4))
+    points[..., 3] = RNG.uniform(0, 1, (count, 68))
+    return {
+        "parameters": RNG.normal(size=(count, space.layout.size)).astype(np.float32),
+        "landmarks": points.astype(np.float32),
+        "person": np.arange(count) // 2,
+        "embedding": RNG.normal(size=(count, 5)).astype(np.float32),
+    }
+
+
+def test_every_output_of_both_networks_has_an_objective(space):
+    encoder = build_encoder("mobilenet_0.5", 32)
+    layout = ParameterLayout(space.face_model.n_identity, space.face_model.n_expression)
+    group = build_group(build_branch(encoder, layout, 4), space, embedding_size=5)
+    siamese = build_siamese(build_encoder("mobilenet_0.5", 32), space, feature_size=4)
+    assert {*group.output, *siamese.output} == set(OBJECTIVES)
+
+
+def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
+    """The sum, written out by hand with the numbers of the released run (commit 98020c8)."""
+    values = read_yaml(recipe_path("matching")) | {"group_people": 2, "group_photos": 2}
+    config = configuration(TrainConfig, values)
+    truth, count = labels(space, 7), 4
+    outputs = {
+        "parameters": RNG.normal(size=(7, space.layout.size)).astype(np.float32),
+        "landmarks": RNG.normal(60, 20, (7, 68, 3)).astype(np.float32),
+        "shape": RNG.normal(size=(7, 6)).astype(np.float32),
+        "features": RNG.normal(size=(7, 4)).astype(np.float32),
+        "embedding": RNG.normal(size=(7, 5)).astype(np.float32),
+        "feature_likeness": RNG.normal(size=(7, 4)).astype(np.float32),
+        "shape_likeness": RNG.normal(size=(7, 6)).astype(np.float32),
+    }
+    parameters = losses.ParameterLoss(space, 0.02, 0.36)
+    wanted = {
+        name: loss.call(truth[label], outputs[name])
+        for name, loss, label in (
+            ("landmarks", losses.LandmarkDistance(10.0, 1.0), "landmarks"),
+            ("shape", losses.GroupContrastiveLoss(margin_quantile=0.7), "person"),
+            ("features", losses.SupervisedContrastiveLoss(), "person"),
+            ("embedding", losses.EmbeddingDistance(), "embedding"),
+            ("feature_likeness", losses.RelationalLoss(), "embedding"),
+        )
+    }
+    both = [
+        float(parameters.call(truth["parameters"][rows], outputs["parameters"][rows]))
+        for rows in (slice(count), slice(count, None))
+    ]
+    weights = {"landmarks": 1.0, "shape": 0.06, "features": 0.06}
+    weights |= {"embedding": 1.2, "feature_likeness": 0.6}
+    expected = 0.55 * both[0] + 0.45 * both[1]
+    expected += sum(weight * float(wanted[name]) for name, weight in weights.items())
+    inputs = {name: keras.Input(value.shape[1:]) for name, value in outputs.items()}
+    layers = {name: keras.layers.Identity(name=name)(one) for name, one in inputs.items()}
+    network = keras.Model(inputs, layers)
+    compile_network(network, config, space, keras.optimizers.SGD(0.0))
+    targets = targets_of(network.output, truth)
+    total = network.evaluate(outputs, targets, batch_size=7, verbose=0, return_dict=True)
+    assert total["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_split_loss_weighs_the_first_rows_and_the_rest():
+    loss = SplitLoss(losses.LandmarkDistance(), count=2, share=0.75)
+    points = np.zeros((5, 68, 3), np.float32)
+    points[:2, :, 0], points[2:, :, 0] = 1, 4
+    truth = np.tile(np.float32([0, 0, 1]), (5, 68, 1))  # all weights are 1
+    assert float(loss(truth, points)) == pytest.approx(0.75 * 1 + 0.25 * 4)

@@ -1,0 +1,228 @@
+"""Releases: the mean of runs, solved heads, and the whole way in steps that are kept."""
+
+import dataclasses
+import importlib
+import json
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.records import FaceRecords, save_records
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.geometry.camera import compose
+from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.presets import preset_folder
+from keras_scnn.parameters import ParameterSpace
+from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
+from keras_scnn.training.digests import content_digest
+from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, Steps, read_plan
+from keras_scnn.training.release_weights import averaged, solve_features, with_covariance
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of one network with other weights and another whitening."""
+    folder, preset = tmp_path_factory.mktemp("runs"), load_preset("mobile")
+    metadata = {
+        "config": {"seed": 1, "data": "/a/path"},
+        "state": {"step": 5, "seconds": 2.0, "checkpoint": "x"},
+    }
+    first = dataclasses.replace(preset, metadata=metadata, within_person_covariance=None)
+    save_preset(folder / "a", first)
+    other = load_preset("mobile")
+    for weight in other.core.trainable_weights:
+        weight.assign(1.01 * np.asarray(weight))
+    scale = other.space.whitening.scale.copy()
+    scale[20:30] *= 2
+    whitening = dataclasses.replace(other.space.whitening, scale=scale)
+    save_preset(
+        folder / "b",
+        dataclasses.replace(
+            other, metadata=metadata, space=ParameterSpace(other.face_model, whitening)
+        ),
+    )
+    return folder
+
+
+def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
+    preset = averaged([load_preset(runs / name) for name in "ab"], [1, 3], "free")
+    first, second = (load_preset(runs / name) for name in "ab")
+    for mean, a, b in zip(
+        preset.core.weights, first.core.weights, second.core.weights, strict=True
+    ):
+        if not mean.path.startswith("parameters/"):
+            expected = (np.asarray(a) + 3 * np.asarray(b)) / 4
+            np.testing.assert_allclose(np.asarray(mean), expected, atol=1e-5)
+    # A head that says unwhitened parameters is the mean of two such heads, whatever the whitening.
+    kernels = [
+        p.core.get_layer("parameters").kernel * p.space.whitening.scale
+        for p in (preset, first, second)
+    ]
+    np.testing.assert_allclose(kernels[0], (kernels[1] + 3 * kernels[2]) / 4, atol=1e-4)
+    history = {"config": {"seed": 1}, "state": {"step": 5, "seconds": 2.0}}
+    assert preset.metadata["runs"] == [history, history] and preset.metadata["shares"] == [
+        0.25,
+        0.75,
+    ]
+
+
+def test_a_release_of_one_run_is_that_run_with_a_covariance(runs):
+    preset = averaged([load_preset(runs / "a")], [1.0], "free")
+    assert preset.metadata["config"] == {"seed": 1} and preset.within_person_covariance is None
+    images = np.random.default_rng(0).integers(0, 255, (6, 120, 120, 3)).astype(np.uint8)
+    records = FaceRecords(
+        images,
+        np.zeros((6, preset.layout.size), np.float32),
+        np.zeros((6, 68, 3), np.float32),
+        np.repeat(np.arange(3, dtype=np.int32), 2),
+        "open_face",
+    )
+    mixture = Mixture(records, np.zeros(6, int))
+    scatter = with_covariance(preset, mixture, np.arange(4)).within_person_covariance
+    assert scatter.shape == (80, 80) and np.linalg.matrix_rank(scatter) == 2  # 4 photos, 2 people
+
+
+def test_features_are_solved_from_the_embeddings_of_people_trained_on():
+    preset, rng = load_preset("accurate"), np.random.default_rng(0)
+    images = np.stack(
+        [
+            cv2.resize(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8), (120, 120))
+            for _ in range(60)
+        ]
+    )
+    layer = preset.core.get_layer("features_linear")
+    hidden = keras.Model(preset.core.input, layer.input).predict(images, verbose=0)
+    turned = np.linalg.qr(rng.normal(size=(128, 128)))[0]
+    embedding = hidden @ np.asarray(layer.kernel) @ turned.astype(np.float32)
+    unseen = 50
+    embedding[unseen:] = rng.normal(0, 100, (10, 128))  # of people held out
+    parameters = np.zeros((60, preset.layout.size), np.float32)
+    parameters[:, preset.layout.pose] = compose(np.eye(3), 1.0, np.zeros(3)).ravel()
+    records = FaceRecords(
+        images,
+        parameters,
+        np.zeros((60, 68, 3), np.float32),
+        np.arange(60, dtype=np.int32),
+        "open_face",
+        embedding=embedding,
+    )
+    solve_features(preset, Mixture(records, np.zeros(60, int)), np.arange(unseen))
+    features = np.asarray(preset.core(images[:unseen].astype(np.float32))["features"])
+    centered = embedding - embedding.mean(axis=0)
+    wanted = centered[:unseen] / np.linalg.norm(centered[:unseen], axis=1, keepdims=True)
+    assert (features * wanted).sum(axis=1).mean() > 0.9
+    short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
+    with pytest.raises(ValueError, match="128 numbers are needed"):
+        solve_features(preset, short, np.arange(unseen))
+
+
+def test_a_step_is_skipped_until_its_inputs_or_its_result_change(tmp_path):
+    steps, done, result = Steps(tmp_path / "steps"), [], tmp_path / "result"
+
+    def make():
+        done.append(1)
+        result.write_text("made")
+
+    for _ in range(2):
+        steps.do("one", {"seed": 1}, result, make)
+    assert len(done) == 1
+    steps.do("one", {"seed": 2}, result, make)
+    result.write_text("damaged")
+    steps.do("one", {"seed": 2}, result, make)
+    assert len(done) == 3 and result.read_text() == "made"
+    with pytest.raises(RuntimeError, match="two ended without"):
+        steps.do("two", {}, tmp_path / "missing", lambda: None)
+
+
+def test_the_packages_release_is_a_plan_of_known_settings():
+    plan = read_plan(RECIPES / "release.yaml")
+    assert set(plan.presets) == {"mobile", "accurate"}
+    for preset in plan.presets.values():
+        for settings in preset.runs:
+            known = read_yaml(recipe_path(settings["recipe"])) | settings
+            del known["recipe"]
+            assert configuration(TrainConfig, known).batches == "matching"
+
+
+def test_a_wrong_plan_is_named(tmp_path):
+    path = tmp_path / "plan.yaml"
+    with pytest.raises(FileNotFoundError, match="plan.yaml: no such file"):
+        read_plan(path)
+    path.write_text("license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}\n")
+    with pytest.raises(ValueError, match="1 runs, 2 shares"):
+        read_plan(path)
+    path.write_text("license: free\n")
+    with pytest.raises(ValueError, match="presets"):
+        read_plan(path)
+
+
+def in_process(called: list):
+    """Runs commands in this process, and notes them."""
+
+    def run(module, words, environment):
+        called.append((module.removeprefix("keras_scnn."), environment))
+        return importlib.import_module(module).main(words)
+
+    return run
+
+
+def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
+    """Rendered people, two runs of one step; the second time nothing is left to do."""
+    pytest.importorskip("tensorflow")
+    config = SyntheticConfig(people=5, photos=4, size=32)
+    records = cached_records(config, tmp_path / "cache")
+    arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
+    (tmp_path / "data").mkdir()
+    offsets = load_preset("mobile").face_model.landmark_offsets
+    config = {"landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
+    save_records(
+        tmp_path / "data" / "people", dataclasses.replace(records, config=config, **arrays)
+    )
+    settings = {
+        "data": "{work}/records/blends,{data}/people",
+        "feature_size": 8,
+        "batches": "groups",
+        "group_people": 2,
+        "group_photos": 2,
+        "single_photos": 0,
+        "steps": 1,
+        "minutes": 0.0,
+        "held_out": 2,
+        "start": "aflw-mobilenet-0.5",
+    }
+    second = {k: v for k, v in settings.items() if k != "start"}
+    plan = PresetPlan(
+        runs=[settings, second],
+        shares=[1.0, 3.0],
+        records="{data}/people",
+        held_out=2,
+        calibrate="--data {data}/people --resamples 0",
+        measure={"people": "--data {data}/people --resamples 0"},
+        about="A test.",
+    )
+    prepare = {"blends": "blends {data}/people --count 3 --held-out 2 --workers 1 --crop-size 32"}
+    release = ReleasePlan("free", {"tiny": plan}, prepare)
+    called = []
+    places = tmp_path / "data", tmp_path / "work", tmp_path / "presets"
+    Release(release, *places, in_process(called)).make()
+    assert [name for name, _ in called] == ["prepare", "train", "train", "evaluate", "evaluate"]
+    folder = tmp_path / "presets" / "tiny"
+    metadata = json.loads((folder / "preset.json").read_text())["metadata"]
+    assert metadata["shares"] == [0.25, 0.75] and metadata["verification"]["pairs"] > 10
+    start = content_digest(preset_folder(settings["start"]))
+    assert metadata["digests"]["start"] == start
+    assert set(metadata["digests"]["data"]) == {"people"}
+    assert metadata["digests"]["result"] == content_digest(folder)
+    runs = [json.loads((places[1] / f"runs/tiny-{i}/preset.json").read_text()) for i in (1, 2)]
+    first = content_digest(places[1] / "runs/tiny-1")
+    assert runs[1]["metadata"]["digests"]["start"] == first
+    card = (folder / "CARD.md").read_text()
+    assert "A test." in card and metadata["digests"]["result"] in card
+    assert "Results: people" in card and "landmark error" in card
+    called.clear()
+    Release(release, *places, in_process(called)).make()
+    assert not called
