@@ -48,8 +48,7 @@ from .parameters import ParameterLayout as ParameterLayout
 from .parameters import ParameterSpace as ParameterSpace
 from .parameters import Whitening as Whitening
 from .photos.detection import FaceDetector as FaceDetector
-
-# LEAD: from .protocols.evaluation import evaluate_preset as evaluate_preset (branch startup)
+from .protocols.evaluation import evaluate_preset as evaluate_preset
 from .reconstruction.faces import Reconstruction as Reconstruction
 from .reconstruction.person import Person as Person
 from .reconstruction.reconstructor import Reconstructor as Reconstructor

@@ -255,8 +255,12 @@ class MoveParameters(layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
         self.layout = ParameterLayout(n_identity, n_expression)
         size = self.layout.size
-        shapes = {"whitening_mean": (size,), "whitening_scale": (size,)}
-        shapes |= {"identity_mirror": (n_identity,) * 2, "expression_mirror": (n_expression,) * 2}
+        shapes: dict[str, tuple[int, ...]] = {
+            "whitening_mean": (size,),
+            "whitening_scale": (size,),
+            "identity_mirror": (n_identity, n_identity),
+            "expression_mirror": (n_expression, n_expression),
+        }
         for name, shape in shapes.items():
             weight = self.add_weight(shape=shape, initializer="zeros", name=name, trainable=False)
             setattr(self, name, weight)

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.evaluation import (
+    IdentityEvaluator,
     LandmarkError,
     PoseError,
     Retrieval,
@@ -114,7 +115,9 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
     errors = _errors(preset.face_model, predicted, true, records.landmarks)
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
-    evaluators, calibration, reliable = {}, None, {}
+    evaluators: dict[str, IdentityEvaluator] = {}
+    calibration: dict | None = None
+    reliable: dict = {}
     if np.bincount(records.identity).max() > 1:
         pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
         evaluators = identity_evaluators(

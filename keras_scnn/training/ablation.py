@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +88,9 @@ def ablate(
 
 def settings_of(config: TrainConfig, folder: Path, variant: str, seed: int) -> TrainConfig:
     """The settings of one run of an ablation."""
-    off = dict.fromkeys(VARIANTS[variant], 0.0)
-    return dataclasses.replace(config, run=str(folder / f"{variant}-{seed}"), seed=seed, **off)
+    values: dict[str, Any] = dict.fromkeys(VARIANTS[variant], 0.0)
+    values |= {"run": str(folder / f"{variant}-{seed}"), "seed": seed}
+    return dataclasses.replace(config, **values)
 
 
 def summary(results: list[dict]) -> dict[str, Measure]:

@@ -14,7 +14,7 @@ CLIP = 10.0  # of the gradients' norm
 STATISTICS_STEPS = 50  # batches; with a momentum of 0.9 the last ten or so count
 
 
-class _WarmedAverage:
+class _WarmedAverage(keras.optimizers.Optimizer):
     """A running mean of the weights whose momentum grows: ``min(momentum, (1 + n) / (10 + n))``.
 
     So the mean of a short run is not that of its start (n steps so far; the rule of TensorFlow's

@@ -43,7 +43,7 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
         mode.stream(seen, 0).map(_landmarks_alone),
         epochs=-(-steps // STEPS_PER_EPOCH),
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
-        callbacks=[budget, Progress(0, steps)],
+        callbacks=[budget, Progress(budget, steps)],
         shuffle=False,
         verbose=0,
     )

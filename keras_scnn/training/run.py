@@ -145,8 +145,9 @@ def make_mode(
         from keras_scnn.training.matching.mode import MatchingMode
 
         return MatchingMode(config, mixture, model, seen, **extra)
-    kind = {"pairs": PairMode, "groups": GroupMode}[config.batches]
-    return kind(config, mixture, model, seen)
+    if config.batches == "groups":
+        return GroupMode(config, mixture, model, seen)
+    return PairMode(config, mixture, model, seen)
 
 
 def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.ndarray) -> None:

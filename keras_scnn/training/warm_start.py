@@ -63,6 +63,7 @@ def head_samples(config: TrainConfig, seen: np.ndarray) -> np.ndarray:
 def _solve_embedding(config, network: keras.Model, records: FaceRecords, chosen) -> None:
     """Solve the layer that regresses the recognizer's embedding: random, it would spoil features
     that are good already."""
+    assert records.embedding is not None  # the network has an embedding output
     known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
     images, embedding = records.images[known], records.embedding[known]
     if config.start_with == "encoder" and config.feature_size == embedding.shape[1]:

@@ -52,7 +52,8 @@ def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarra
         return None
     embedding = np.array(records.embedding, np.float32)
     embedding[np.abs(yaw_degrees(records)) > MAX_YAW_DEGREES] = np.nan
-    return center_sources(embedding, source, ~np.isnan(embedding).any(axis=1))[0]
+    known = np.asarray(np.isfinite(embedding).all(axis=1))
+    return center_sources(embedding, source, known)[0]
 
 
 def center_sources(

@@ -99,7 +99,7 @@ def write_pack(
         identity=records.identity,
         source=mixture.source,
         landmark_offsets=model.landmark_offsets,
-        face_model=model.name,
+        face_model=np.array(model.name),
     )
 
 
@@ -110,7 +110,9 @@ def read_pack(path: str | os.PathLike) -> Pack:
     margin = int(arrays["margin"])
     records = FaceRecords(
         np.ascontiguousarray(frames[:, margin:-margin, margin:-margin]),
-        *(arrays[name] for name in ("parameters", "landmarks", "identity")),
+        arrays["parameters"],
+        arrays["landmarks"],
+        arrays["identity"],
         str(arrays["face_model"]),
         {"landmark_offsets": arrays["landmark_offsets"].tolist()},
         weight=arrays["weight"],
@@ -123,11 +125,15 @@ def read_frames(files: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(n, F, F, 3) uint8 RGB of JPEG files one after the other."""
     starts = np.cumsum(sizes) - sizes
     parts = zip(starts, sizes, strict=True)
-    return np.stack([cv2.imdecode(files[a : a + n], cv2.IMREAD_COLOR)[..., ::-1] for a, n in parts])
+    images = [cv2.imdecode(files[start : start + size], cv2.IMREAD_COLOR) for start, size in parts]
+    if any(image is None for image in images):
+        raise ValueError("a photo of the pack is not a JPEG file; delete the pack, and pack again")
+    return np.stack([image[..., ::-1] for image in images if image is not None])
 
 
 def _photo_frame(mixture: Mixture, folders: list[str], margin: int, row: int):
     records = mixture.records
+    assert records.name is not None and records.crop_from_image is not None  # checked before
     path = Path(folders[mixture.source[row]]) / str(records.name[row])
     size = records.images.shape[1]
     return frame(read_image(path), records.crop_from_image[row], size, margin)
