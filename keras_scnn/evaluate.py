@@ -64,9 +64,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     args = parse(arguments)
-    from keras_scnn.models.presets import load_preset, write_metadata
+    from keras_scnn.models.presets import load_preset, preset_folder, write_metadata
     from keras_scnn.protocols import evaluation
 
+    preset_folder(args.preset)
     kind = evaluation.kind_of_data(args.data, args.people)
     if args.calibrate:
         evaluation.check_calibrate(args.preset, kind)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import keras
@@ -330,6 +331,7 @@ def test_the_command_writes_table_json_and_plot(
     preset, photos, records, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
     save_records(tmp_path / "records", records)
     for data, measure in ((photos, "mean of bins"), (tmp_path / "records", "mm")):
         out = tmp_path / "out"
@@ -346,6 +348,7 @@ def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
     assert main([str(tmp_path / "no-run"), "--data", str(tmp_path)]) == 2
     assert "no-run" in capsys.readouterr().err
     monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
     assert main(["run", "--data", str(tmp_path / "no-data")]) == 2
     assert "no-data: no such folder" in capsys.readouterr().err
     assert main(["run", "--data", str(tmp_path)]) == 2
@@ -356,6 +359,7 @@ def test_the_convention_is_said_and_options_are_for_their_data(
     preset, photos, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
     command = ["run", "--data", str(photos), "--out", str(tmp_path / "out"), "--resamples", "9"]
     assert main([*command, "--convention", "field"]) == 0
     shown = capsys.readouterr().out
