@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.labels.landmarker import BATCH, Landmarker, mesh_share
+from keras_scnn.data.labels.landmarker import Landmarker, mesh_share
 from keras_scnn.data.labels.mesh_landmarks import POINTS, image_from_head, landmarks_from_mesh
-from keras_scnn.data.landmarks68 import MIRROR68
 from keras_scnn.data.sources.aflw import load_targets
+from keras_scnn.geometry.landmarks68 import MIRROR68
 from keras_scnn.io import read_image
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
 
-CROPS, MOST_YAW, LEAST_SCORE = 2500, 40.0, 0.9
+CROPS, BATCH, MAX_YAW, MIN_SCORE = 2500, 64, 40.0, 0.9
 DEPTH_WEIGHT = 0.3  # the labels' depth is a network's, x and y are hand-made
 ROUNDS, TOLERANCE = 10, 0.02  # of the robust fit; of the face's size
 
@@ -59,14 +59,14 @@ def learn(meshes: np.ndarray, targets: np.ndarray, model) -> np.ndarray:
 def aflw_meshes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """FaceMesh's points (M, 468, 3) and the merged labels (M, 68, 3) of training crops."""
     targets = load_targets(folder)
-    pool = np.flatnonzero(~targets.held_out & (targets.yaw_degrees < MOST_YAW))
+    pool = np.flatnonzero(~targets.held_out & (targets.yaw_degrees < MAX_YAW))
     detector, mesh, rows = FaceDetector(tiles=False), FaceMesh(), []
     for i in tqdm(np.random.default_rng(0).permutation(pool)[:CROPS]):
         image = read_image(folder / "crops" / str(targets.name[i]))
         faces = detector.detect_raw(image)
         if len(faces.scores):
             found = mesh(image, faces[0])
-            if found.score > LEAST_SCORE:
+            if found.score > MIN_SCORE:
                 rows.append((found.points, targets.landmarks[i]))
     meshes, labels = (np.stack(part).astype(np.float64) for part in zip(*rows, strict=True))
     middle = labels[..., 2] - meshes[:, POINTS, 2]

@@ -16,13 +16,14 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.bfm_full import FullBfm
-from keras_scnn.data.sources.bfm_landmarks import PAPER_EXPRESSION, PAPER_IDENTITY, BfmLandmarks
+from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import BfmAnnotation, read_bfm_annotation
 
 DATA_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 MIRRORED = "_Flip"
 FOLDERS = tuple(name + suffix for name in DATA_SETS for suffix in ("", MIRRORED))
 COPY = re.compile(r"_\d+$")
+PAPER_COMPONENTS = 40, 10  # identity and expression: what the field's networks predict
 
 
 class W300LP(PhotoSource):
@@ -56,7 +57,7 @@ class W300LP(PhotoSource):
         basis: BfmLandmarks | None = None,
         authors_identity: bool = False,
         bfm: FullBfm | None = None,
-        components: tuple[int, int] = (PAPER_IDENTITY, PAPER_EXPRESSION),
+        components: tuple[int, int] = PAPER_COMPONENTS,
     ):
         self.folder, self._bfm, self._components = Path(folder), bfm, components
         self.basis = bfm.landmarks() if basis is None and bfm is not None else basis
