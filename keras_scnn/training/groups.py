@@ -63,7 +63,8 @@ class GroupMode:
             in_group = np.bincount(records.identity)[records.identity] > 1
             augmenter = GroupAugmenter(self.space.face_model, in_group, seed)
         sampler = JoinedSampler(samplers)
-        return group_dataset(records, self.space.whitening, sampler, first_step, augmenter)
+        data = group_dataset(records, self.space.whitening, sampler, first_step, augmenter)
+        return data if config.feature_size else data.map(_without_features)
 
     def _singles(self, part: np.ndarray) -> GroupSampler:
         """One photo each of anybody, profiles more often."""
@@ -79,6 +80,11 @@ class GroupMode:
             seed=config.seed + 2,
             **self.mixture.sampling(),
         )
+
+
+def _without_features(inputs, targets):
+    """The targets of a network without feature head; Keras refuses those without an output."""
+    return inputs, {name: targets[name] for name in ("parameters", "landmarks", "shape")}
 
 
 def group_network(

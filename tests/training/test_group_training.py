@@ -170,7 +170,7 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
     values |= {"pretrain_steps": 1, "steps": 1, "single_photos": 4, "held_out": 8, "warmup": 1}
     places = {"run": str(tmp_path / "run"), "data": str(tmp_path / "anybody")}
     results = train(configuration(TrainConfig, values | places))
-    assert results.landmarks.n_faces == 8 and results.shape_verification is None
+    assert results.shape.n_faces == 8 and results.shape_verification is None
     assert load_preset(tmp_path / "run").feature_size == 0
     assert (tmp_path / "run" / "pretrained.weights.h5").is_file()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from functools import partial
 
 import cv2
 import keras
@@ -17,6 +18,7 @@ from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.presets import preset_folder
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.training import run
 from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, Steps, read_plan
@@ -163,16 +165,18 @@ def test_a_wrong_plan_is_named(tmp_path):
 def in_process(called: list):
     """Runs commands in this process, and notes them."""
 
-    def run(module, words, environment):
+    def command(module, words, environment):
         called.append((module.removeprefix("keras_scnn."), environment))
         return importlib.import_module(module).main(words)
 
-    return run
+    return command
 
 
+@pytest.mark.timeout(900)
 def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
     """Rendered people, two runs of one step; the second time nothing is left to do."""
     pytest.importorskip("tensorflow")
+    monkeypatch.setattr(run, "evaluate_records", partial(run.evaluate_records, resamples=0))
     config = SyntheticConfig(people=5, photos=4, size=32)
     records = cached_records(config, tmp_path / "cache")
     arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}

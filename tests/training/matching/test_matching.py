@@ -16,6 +16,7 @@ from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.run import check_backend
 
 pytest.importorskip("jax")
+pytestmark = pytest.mark.timeout(900)  # the first compiles three programs
 SCRIPT = Path(__file__).with_name("two_steps.py")
 CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
