@@ -73,7 +73,7 @@ class MatchingMode:
         key = jax.random.key(self._config.seed, impl="rbg")  # the fast generator
         for step in itertools.count(first_step):
             images, labels = make(jax.random.fold_in(key, step), photos)
-            yield {"image": images}, targets_of(self._outputs, labels)
+            yield images, targets_of(self._outputs, labels)
 
 
 def packed_photos(config: TrainConfig) -> Path:
