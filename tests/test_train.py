@@ -158,7 +158,10 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones(tmp_path, capsys):
     path = tmp_path / "run.yaml"
     path.write_text("encodr: mobilenet_v2\n")
     assert main(["--config", str(path)]) == 2
-    assert "unknown key 'encodr'; known are run, data" in capsys.readouterr().err
+    assert (
+        "unknown key 'encodr' (did you mean 'encoder'?); known are run, data"
+        in capsys.readouterr().err
+    )
 
 
 def test_every_setting_is_an_option():

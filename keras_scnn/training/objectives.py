@@ -128,7 +128,7 @@ class SplitLoss(keras.losses.Loss):
     """
 
     def __init__(self, loss: keras.losses.Loss, count: int, share: float):
-        super().__init__(name=loss.name, reduction=None)
+        super().__init__(name=loss.name)
         self._loss, self._count, self._share = loss, count, share
 
     def call(self, y_true, y_pred):

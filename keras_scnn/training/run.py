@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> RecordResults:
             or the backend cannot do it.
     """
     folder = Path(config.run)
-    check_backend(config)
+    check_mode_backend(config)
     claim_run_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     mixture, extra = open_data(config)
@@ -98,7 +98,7 @@ def train(config: TrainConfig) -> RecordResults:
     return results
 
 
-def check_backend(config: TrainConfig) -> None:
+def check_mode_backend(config: TrainConfig) -> None:
     """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
     if config.batches == "matching" and keras.backend.backend() != "jax":
         raise ValueError(

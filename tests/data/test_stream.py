@@ -186,4 +186,4 @@ def test_fresh_groups_hold_all_photos_of_each_person(fresh, face_whitening):
         numbers, counts = np.unique(targets["shape"], return_counts=True)
         np.testing.assert_array_equal(numbers, range(first, first + 4))
         assert (counts == 3).all()
-        assert len(np.unique(inputs["image"], axis=0)) == 12
+        assert len(np.unique(inputs, axis=0)) == 12

@@ -154,7 +154,10 @@ def test_foreign_and_damaged_files_are_refused(small, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"quantize": "int4"}, "unknown precision 'int4'; known are float32"),
+        (
+            {"quantize": "int4"},
+            "unknown precision 'int4'.*; known are float32",
+        ),
         ({"quantize": "int8"}, "int8 needs calibration crops"),
         (
             {"quantize": "int8", "calibration": np.zeros((2, 16, 16, 3), np.uint8)},

@@ -175,7 +175,7 @@ def test_the_largest_face_is_the_one_that_a_photo_is_of():
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
     monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
     out = ["--out", str(tmp_path / "out"), "--resamples", "9"]
     for arguments in (
@@ -194,7 +194,7 @@ def test_the_command_knows_people_and_pairs(
 def test_calibrated_probabilities_are_stored_in_the_preset(
     preset, folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.evaluate.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
     monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
     save_preset(tmp_path / "run", dataclasses.replace(preset, metadata={"seed": 3}))
     command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--resamples", "0"]

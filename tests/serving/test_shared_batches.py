@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,8 +29,8 @@ def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
     asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(shared, one) for one in asked]
-        while shared._asked.qsize() + len(network.sizes) < 1:
-            pass
+        while shared._requests.qsize() + len(network.sizes) < 1:
+            time.sleep(0.001)
         network.go.set()
         for one, answer in zip(asked, answers, strict=True):
             np.testing.assert_array_equal(answer.result(10)["twice"], one * 2)
@@ -55,8 +56,8 @@ def test_close_answers_what_was_asked():
     shared = SharedBatches(network, max_crops=1)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(shared, np.full((1, 2), i)) for i in range(3)]
-        while shared._asked.qsize() < 2:
-            pass
+        while shared._requests.qsize() < 2:
+            time.sleep(0.001)
         closing = pool.submit(shared.close)
         network.go.set()
         closing.result(10)

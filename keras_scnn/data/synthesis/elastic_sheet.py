@@ -13,7 +13,7 @@ CELLS = 80  # along the photo's longer side
 MIN_CELL = 2.0  # px
 
 
-def bend(
+def bend_image(
     image: np.ndarray,
     posed: np.ndarray,
     triangles: np.ndarray,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_scnn.data.synthesis.elastic_sheet import bend
+from keras_scnn.data.synthesis.elastic_sheet import bend_image
 from keras_scnn.geometry.camera import FLIP, compose, decompose, project
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.geometry.rasterizer import interpolate, rasterize
@@ -68,7 +68,7 @@ def turn_face(
     turn = rotation_from_euler(np.deg2rad([pitch_degrees, yaw_degrees, 0.0]))
     landmarks = model.landmarks(parameters.identity, parameters.expression)
     pose, motion, pivot = _turned(parameters.pose, turn, landmarks[list(EARS)].mean(axis=0))
-    turned = bend(image, posed, model.triangles, motion, pivot)
+    turned = bend_image(image, posed, model.triangles, motion, pivot)
     turned = _complete(turned, image, model, shape, posed, project(pose, shape))
     return turned, FaceParameters(pose, parameters.identity, parameters.expression)
 

@@ -175,7 +175,7 @@ def chips(photos: dict, drawn: dict):
     )
 
 
-def render(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan, size: int):
+def render_blends(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan, size: int):
     """The blends, moved.
 
     Args:

@@ -23,7 +23,14 @@ from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import emphasis
-from keras_scnn.training.matching.batches import BatchPlan, chips, draw, moves, recolor, render
+from keras_scnn.training.matching.batches import (
+    BatchPlan,
+    chips,
+    draw,
+    moves,
+    recolor,
+    render_blends,
+)
 from keras_scnn.training.matching.pack import Pack
 
 CHUNK = 256  # photos that the recognizer embeds at once
@@ -152,7 +159,7 @@ class Supply:
 
     def _embed(self, photos: dict, drawn: dict):
         """(B, E) the recognizer's embeddings of a drawn batch."""
-        chip, _ = render(photos, drawn, chips(photos, drawn), self.plan, CHIP_SIZE)
+        chip, _ = render_blends(photos, drawn, chips(photos, drawn), self.plan, CHIP_SIZE)
         return self._recognizer(chip)
 
     def batch(self, key: jax.Array, photos: dict) -> tuple[jax.Array, dict]:
@@ -165,7 +172,7 @@ class Supply:
         keys = jax.random.split(key, 3)
         drawn = draw(keys[0], photos, self.plan)
         matrix = moves(keys[1], photos, drawn, self.plan)
-        images, inside = render(photos, drawn, matrix, self.plan, self.plan.size)
+        images, inside = render_blends(photos, drawn, matrix, self.plan, self.plan.size)
         host, frontal = drawn["host"], photos["is_frontal"][drawn["host"]][:, None]
         embedding = self._centered(photos, drawn, self._embed(photos, drawn))
         taught = frontal & (jnp.arange(len(host)) < self.plan.grouped)[:, None]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.synthesis.elastic_sheet import _harmonic, bend
+from keras_scnn.data.synthesis.elastic_sheet import _harmonic, bend_image
 from keras_scnn.data.synthesis.profiling import turn_face
 from keras_scnn.geometry.camera import compose, decompose, project
 from keras_scnn.geometry.rasterizer import rasterize
@@ -124,7 +124,7 @@ def test_the_sheet_shows_a_moved_surface_where_it_is():
         [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
     )
     pivot = np.array([60.0, 60, 0])
-    light = bend(image, plane, triangles, motion, pivot)[..., 0].astype(float)
+    light = bend_image(image, plane, triangles, motion, pivot)[..., 0].astype(float)
     expected = motion @ (np.array([75.0, 60, 20]) - pivot) + pivot
     found = (light * x).sum() / light.sum(), (light * y).sum() / light.sum()
     np.testing.assert_allclose(found, expected[:2], atol=0.5)

@@ -22,7 +22,7 @@ from keras_scnn.training.matching.batches import (  # noqa: E402
     draw,
     moves,
     recolor,
-    render,
+    render_blends,
 )
 from keras_scnn.training.matching.recognizer import DlibNetwork, read_recognizer  # noqa: E402
 
@@ -72,7 +72,7 @@ def alone(*rows):
 def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
     images, arrays = photos
     matrix = jnp.asarray(TURNED, jnp.float32)
-    pixels, inside = render(arrays, alone(1, 2), matrix, plan(), CROP)
+    pixels, inside = render_blends(arrays, alone(1, 2), matrix, plan(), CROP)
     for i, row in enumerate((1, 2)):
         frame = np.float32([[1, 0, -MARGIN], [0, 1, -MARGIN]])
         matrix = TURNED[i] @ np.vstack([frame, [0, 0, 1]])
@@ -86,7 +86,7 @@ def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
 def test_outside_of_the_photo_its_rim_goes_on(photos):
     _, arrays = photos
     whole = jnp.asarray([[[1.0, 0, 10], [0, 1, 0]]])
-    pixels, inside = render(arrays, alone(11), whole, plan(), CROP)
+    pixels, inside = render_blends(arrays, alone(11), whole, plan(), CROP)
     np.testing.assert_array_equal(inside[0, :, :10], False)
     np.testing.assert_array_equal(inside[0, :, 10:], True)
     np.testing.assert_allclose(pixels[0, :, 0], pixels[0, :, 9], atol=1e-3)

@@ -13,7 +13,7 @@ import pytest
 from dlib_files import write_recognizer
 
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.run import check_backend
+from keras_scnn.training.run import check_mode_backend
 
 pytest.importorskip("jax")
 pytestmark = pytest.mark.timeout(900)  # the first compiles three programs
@@ -58,4 +58,4 @@ def test_it_leaves_state_curves_and_a_preset(runs):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="it is for other backends")
 def test_another_backend_is_refused_before_anything_is_rendered():
     with pytest.raises(ValueError, match=r"needs Keras on JAX.*keras_scnn\[matching\]"):
-        check_backend(TrainConfig(batches="matching"))
+        check_mode_backend(TrainConfig(batches="matching"))
