@@ -67,7 +67,7 @@ def landmark_regressor(branch: keras.Model, mean: np.ndarray) -> keras.Model:
     linear = keras.layers.Dense(mean.size, dtype="float32", name="landmarks_linear")(encoded)
     scaled = keras.layers.Reshape(mean.shape)(linear)
     output = keras.layers.Rescaling(size / 2, mean, dtype="float32", name="landmarks")(scaled)
-    return keras.Model({"image": branch.inputs[0]}, {"landmarks": output}, name="pretraining")
+    return keras.Model(branch.inputs[0], {"landmarks": output}, name="pretraining")
 
 
 def _landmarks_alone(inputs, targets):

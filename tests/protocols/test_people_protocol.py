@@ -178,16 +178,18 @@ def test_the_command_knows_people_and_pairs(
     monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
     monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
     out = ["--out", str(tmp_path / "out"), "--resamples", "9"]
+    run = tmp_path / "a" / "run"
+    run.mkdir(parents=True)
     for arguments in (
         ["--data", str(folder)],
         ["--data", str(folder), "--people"],
         ["--data", str(pairs_file), "--photos", str(folder)],
     ):
-        assert main(["a/run", *arguments, *out]) == 0
+        assert main([str(run), *arguments, *out]) == 0
         assert "EER" in capsys.readouterr().out
     for name in ("run-people.json", "run-people-curves.png", "run-pairs.json"):
         assert (tmp_path / "out" / name).is_file()
-    assert main(["run", "--data", str(pairs_file), *out]) == 2
+    assert main([str(run), "--data", str(pairs_file), *out]) == 2
     assert "needs --photos" in capsys.readouterr().err
 
 
