@@ -201,18 +201,18 @@ def test_the_command(preset, astronaut, tmp_path, capsys):
     command = [str(first), str(second), "--preset", str(folder), "--out", str(out)]
     assert main(command) == 0
     assert "no probability is known" in capsys.readouterr().out
-    told = json.loads((out / "one-two.json").read_text())
-    assert told["probability"] is None
-    assert told["cosine"] is None
-    assert told["distance_mm"] < 1
+    outputs = json.loads((out / "one-two.json").read_text())
+    assert outputs["probability"] is None
+    assert outputs["cosine"] is None
+    assert outputs["distance_mm"] < 1
     assert (out / "one-two.png").is_file()
 
     write_metadata(folder, "verification", CALIBRATION)
     assert main(command) == 0
     assert "% by shape" in capsys.readouterr().out
-    told = json.loads((out / "one-two.json").read_text())
-    expected = probability(CALIBRATION["shape"], told["distance_mm"])
-    assert told["probability"] == pytest.approx(float(expected))
+    outputs = json.loads((out / "one-two.json").read_text())
+    expected = probability(CALIBRATION["shape"], outputs["distance_mm"])
+    assert outputs["probability"] == pytest.approx(float(expected))
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, capsys):

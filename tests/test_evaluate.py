@@ -102,8 +102,8 @@ def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
     found = evaluate_aflw2000(preset, photos)
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"].T[:, :2] - 1
     size, center = np.ptp(points, axis=0), (points.min(axis=0) + points.max(axis=0)) / 2
-    told = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
-    in_photo = (told[:, :2] - (SIZE - 1) / 2) * np.linalg.norm(size) / SIZE + center
+    outputs = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
+    in_photo = (outputs[:, :2] - (SIZE - 1) / 2) * np.linalg.norm(size) / SIZE + center
     error = np.linalg.norm(in_photo - points, axis=1).mean()
     expected = 100 * error / np.sqrt(np.prod(size))
     assert found.landmarks.mean_percent == pytest.approx(expected, rel=1e-3)
@@ -111,12 +111,12 @@ def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
 
 
 def test_predictions_have_the_frames_that_they_promise(preset, truth, tiny_face_model):
-    told = predict(preset, np.full((3, SIZE, SIZE, 3), 90, np.uint8))
-    np.testing.assert_allclose(told.euler, [[0.1, YAW, -0.2]] * 3, atol=1e-5)
-    np.testing.assert_allclose(told.parameters.identity[1], truth.identity, atol=1e-5)
+    outputs = predict(preset, np.full((3, SIZE, SIZE, 3), 90, np.uint8))
+    np.testing.assert_allclose(outputs.euler, [[0.1, YAW, -0.2]] * 3, atol=1e-5)
+    np.testing.assert_allclose(outputs.parameters.identity[1], truth.identity, atol=1e-5)
     expected = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
-    np.testing.assert_allclose(told.landmarks[2], expected, atol=1e-3)
-    np.testing.assert_allclose(np.linalg.norm(told.features, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(outputs.landmarks[2], expected, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(outputs.features, axis=1), 1, atol=1e-5)
 
 
 def test_one_answer_for_everybody_is_no_identity(preset, records):

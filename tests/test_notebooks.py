@@ -19,8 +19,8 @@ def outputs(notebook) -> list:
 
 def printed(notebook) -> str:
     """What the cells printed; progress bars and warnings, on stderr, left out."""
-    told = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
-    return "".join(output.text for output in told)
+    predicted = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
+    return "".join(output.text for output in predicted)
 
 
 def n_pictures(notebook) -> int:
@@ -74,11 +74,11 @@ def test_02_trains_on_pairs(tmp_path, monkeypatch):
 def test_03_measures_and_exports(tmp_path, monkeypatch):
     pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
     notebook = execute("03_evaluate_and_export.ipynb", tmp_path, monkeypatch)
-    told = printed(notebook)
-    error = re.search(r"landmark error 2D, mean of bins +(\S+) %", told)
+    predicted = printed(notebook)
+    error = re.search(r"landmark error 2D, mean of bins +(\S+) %", predicted)
     assert 1 < float(error[1]) < 10
-    assert "broken limits: []" in told
-    assert "'vertices': (3490, 3)" in told
+    assert "broken limits: []" in predicted
+    assert "'vertices': (3490, 3)" in predicted
     assert n_pictures(notebook) == 2
 
 

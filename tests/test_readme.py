@@ -115,7 +115,7 @@ def test_its_two_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
     assert len(ast.parse(snippet).body) == 2
     names: dict = {}
     exec(snippet, names)
-    face = names["faces"][0]  # the surest
+    face = names["faces"][0]  # of the highest score
     nose = face.landmarks[30]
     assert abs(nose[0] - NOSE_TIP[0]) < 6
     assert abs(nose[1] - NOSE_TIP[1]) < 6

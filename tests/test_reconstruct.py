@@ -52,7 +52,7 @@ class FixedDetector:
 
 
 @pytest.fixture(scope="module")
-def told(open_face) -> FaceParameters:
+def outputs(open_face) -> FaceParameters:
     """The parameters that the stand-in network knows, its camera centered on the origin."""
     rng = np.random.default_rng(4)
     expression = rng.uniform(0, 0.4, open_face.n_expression)
@@ -62,8 +62,8 @@ def told(open_face) -> FaceParameters:
 
 
 @pytest.fixture(scope="module")
-def spot_preset(open_face, told) -> Preset:
-    vector = told.to_vector()
+def spot_preset(open_face, outputs) -> Preset:
+    vector = outputs.to_vector()
     image = keras.Input((SIZE, SIZE, 3))
     parameters = SpotFinder(vector)(image)
     branch = keras.Model(image, {"parameters": parameters})
@@ -84,23 +84,23 @@ def reconstruct(preset, image, *boxes, passes=1):
 
 
 @pytest.mark.parametrize("side", [120.0, 60.0, 180.0])
-def test_the_mesh_lands_where_the_network_saw_the_face(spot_preset, open_face, told, side):
+def test_the_mesh_lands_where_the_network_saw_the_face(spot_preset, open_face, outputs, side):
     image = photo_with_spots((210, 130))
     (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), side))
     # The model's origin stands on the bright spot; sampling moves the spot by a rounding error.
     np.testing.assert_allclose(face.parameters.pose[:2, 3], [210, 130], atol=0.1)
     scale = SCALE * side / SIZE
-    shape = open_face.vertices(told.identity, open_face.clip_expression(told.expression))
+    shape = open_face.vertices(outputs.identity, open_face.clip_expression(outputs.expression))
     turned = shape @ rotation_from_euler(EULER).T * scale
     expected = np.array([210, 130, 0]) + turned * [1, -1, 1]
     np.testing.assert_allclose(face.posed_vertices, expected, atol=0.11)
 
 
-def test_pose_and_landmarks_are_those_of_the_parameters(spot_preset, open_face, told):
+def test_pose_and_landmarks_are_those_of_the_parameters(spot_preset, open_face, outputs):
     image = photo_with_spots((210, 130))
     (face,) = reconstruct(spot_preset, image, FaceBox.square((200.5, 140.5), 150))
     np.testing.assert_allclose(face.euler_degrees, np.rad2deg(EULER), atol=1e-3)
-    np.testing.assert_allclose(face.parameters.identity, told.identity, atol=1e-5)
+    np.testing.assert_allclose(face.parameters.identity, outputs.identity, atol=1e-5)
     assert face.parameters.expression[0] == open_face.expression_bounds[0, 1]
     vertices = face.posed_vertices[open_face.landmark_indices]
     offsets = open_face.landmark_offsets @ rotation_from_euler(EULER).T * [1, -1, 1]
@@ -120,14 +120,14 @@ def test_the_second_crop_is_the_first_landmarks_standard_crop(spot_preset):
 
 
 def test_the_second_look_is_at_the_upright_head_and_features_are_the_mean_of_both(
-    spot_preset, told
+    spot_preset, outputs
 ):
     seen = []
 
     def network(crops):
         seen.append(crops[0])
         features = np.float32([[1, 0] if len(seen) == 1 else [0.6, 0.8]])
-        return {"parameters": told.to_vector()[None], "features": features}
+        return {"parameters": outputs.to_vector()[None], "features": features}
 
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
     reconstructor = Reconstructor(spot_preset, FixedDetector(), network)
@@ -264,11 +264,11 @@ def test_the_command_writes_mesh_numbers_and_overlay(tmp_path, preset_folder, op
     changed = (read_image(out / "anna b_overlay.png") != data.astronaut()).any(axis=-1)
     # Drawn over the face (a quarter of the crop at least), and nowhere far from it.
     assert changed[60:200, 155:295].mean() > 0.25 and not changed[300:].any()
-    told = json.loads((out / "anna b.json").read_text())
-    assert np.shape(told["landmarks"]) == (68, 3)
-    assert np.shape(told["pose"]["image_from_model"]) == (3, 4)
-    assert set(told["pose"]["euler_degrees"]) == {"pitch", "yaw", "roll"}
-    assert len(told["expression"]) == open_face.n_expression
+    outputs = json.loads((out / "anna b.json").read_text())
+    assert np.shape(outputs["landmarks"]) == (68, 3)
+    assert np.shape(outputs["pose"]["image_from_model"]) == (3, 4)
+    assert set(outputs["pose"]["euler_degrees"]) == {"pitch", "yaw", "roll"}
+    assert len(outputs["expression"]) == open_face.n_expression
 
 
 def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):

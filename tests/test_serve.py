@@ -29,7 +29,7 @@ from keras_scnn.serve import main
 from keras_scnn.serving.server import BodyLimit
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_BODY = 4_000_000
+MAX_BODY = 4_000_000
 BOX = [150.0, 20.0, 300.0, 170.0]
 
 
@@ -51,7 +51,7 @@ WALL = encoded(np.full((200, 200, 3), 90, np.uint8))
 def server():
     """The base address of a server process, which must end cleanly on SIGTERM."""
     pytest.importorskip("kserve", reason="extra 'serve' is not installed")
-    command = ["-m", "keras_scnn.serve", "--port", "0", "--max-body-mb", str(MOST_BODY / 1e6)]
+    command = ["-m", "keras_scnn.serve", "--port", "0", "--max-body-mb", str(MAX_BODY / 1e6)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [sys.executable, *command],
@@ -60,12 +60,14 @@ def server():
     # Standard error is read all the time: a full pipe would stop the server.
     with ThreadPoolExecutor(1) as pool:
         errors = pool.submit(run.stderr.read)
-        told = next((m for line in run.stdout if (m := re.search(r"at (http://\S+)/v1/", line))), 0)
-        if not told:
+        address = next(
+            (m for line in run.stdout if (m := re.search(r"at (http://\S+)/v1/", line))), 0
+        )
+        if not address:
             pytest.fail(f"the server did not start:\n{errors.result()[-2000:]}")
-        yield told.group(1)
+        yield address.group(1)
         try:
-            statuses = stop(run, told.group(1))
+            statuses = stop(run, address.group(1))
             assert run.wait(timeout=40) == 0, errors.result()[-2000:]
             assert statuses == [200] * len(statuses), "a request was not answered"
             assert "Traceback" not in errors.result()
@@ -113,16 +115,16 @@ def call(address: str, body=None, **headers) -> tuple[int, dict]:
 
 
 def predictions(server: str, instances: list) -> list[dict]:
-    status, told = call(f"{server}/v1/models/scnn:predict", {"instances": instances})
-    assert status == 200, told
-    return told["predictions"]
+    status, predicted = call(f"{server}/v1/models/scnn:predict", {"instances": instances})
+    assert status == 200, predicted
+    return predicted["predictions"]
 
 
-def check_outputs(told: dict, face) -> None:
+def check_outputs(outputs: dict, face) -> None:
     """Against a ``Reconstruction``: of single precision, and of a photo's pixels."""
-    np.testing.assert_allclose(told["parameters"], face.parameters.to_vector(), atol=2e-2)
-    np.testing.assert_allclose(told["euler_degrees"], face.euler_degrees, atol=2e-2)
-    np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=2e-2)
+    np.testing.assert_allclose(outputs["parameters"], face.parameters.to_vector(), atol=2e-2)
+    np.testing.assert_allclose(outputs["euler_degrees"], face.euler_degrees, atol=2e-2)
+    np.testing.assert_allclose(outputs["landmarks"], face.landmarks, atol=2e-2)
 
 
 @pytest.mark.integration
@@ -140,15 +142,15 @@ def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops)
 
 def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
     preset = load_preset("mobile")
-    told = predict(preset, crops)
-    expression = preset.face_model.clip_expression(told.parameters.expression)
-    points = preset.face_model.landmarks(told.parameters.identity, expression)
-    pose = told.parameters.pose
+    predicted = predict(preset, crops)
+    expression = preset.face_model.clip_expression(predicted.parameters.expression)
+    points = preset.face_model.landmarks(predicted.parameters.identity, expression)
+    pose = predicted.parameters.pose
     return {
         "parameters": np.concatenate(
-            [pose.reshape(-1, 12), told.parameters.identity, expression], axis=1
+            [pose.reshape(-1, 12), predicted.parameters.identity, expression], axis=1
         ),
-        "euler_degrees": np.degrees(told.euler),
+        "euler_degrees": np.degrees(predicted.euler),
         "landmarks": np.einsum("mij,mnj->mni", pose[:, :, :3], points) + pose[:, None, :, 3],
     }
 
@@ -162,10 +164,10 @@ def test_photos_with_and_without_a_box(server, reconstructor):
     (named,) = predictions(server, [{"photo": photo, "box": BOX}])
     image = decode_image(PHOTO)
     (face,) = reconstructor(image)
-    (told,) = found["faces"]
-    check_outputs(told, face)
-    np.testing.assert_allclose(told["box"], face.box.as_array(), atol=2e-2)
-    assert told["score"] == pytest.approx(face.box.score, abs=1e-5)
+    (predicted,) = found["faces"]
+    check_outputs(predicted, face)
+    np.testing.assert_allclose(predicted["box"], face.box.as_array(), atol=2e-2)
+    assert predicted["score"] == pytest.approx(face.box.score, abs=1e-5)
     assert nobody == {"faces": []}
     (face,) = reconstructor.reconstruct_boxes(image, [FaceBox(*BOX)], passes=1)
     check_outputs(boxed, face)
@@ -176,28 +178,28 @@ def infer(server: str, body, **headers) -> tuple[int, dict]:
     return call(f"{server}/v2/models/scnn/infer", body, **headers)
 
 
-def tensors(told: dict) -> dict[str, np.ndarray]:
-    return {one["name"]: np.reshape(one["data"], one["shape"]) for one in told["outputs"]}
+def tensors(predicted: dict) -> dict[str, np.ndarray]:
+    return {one["name"]: np.reshape(one["data"], one["shape"]) for one in predicted["outputs"]}
 
 
 @pytest.mark.integration
 def test_the_v2_protocol_says_the_same(server, crops):
     image = {"name": "image", "shape": [2, 120, 120, 3], "datatype": "UINT8"}
     flat = crops[:2].ravel()
-    status, told = infer(server, {"id": "7", "inputs": [{**image, "data": flat.tolist()}]})
-    assert status == 200 and told["id"] == "7" and told["model_name"] == "scnn"
+    status, predicted = infer(server, {"id": "7", "inputs": [{**image, "data": flat.tolist()}]})
+    assert status == 200 and predicted["id"] == "7" and predicted["model_name"] == "scnn"
     expected = predictions(server, crops[:2].tolist())
-    for name, value in tensors(told).items():
+    for name, value in tensors(predicted).items():
         np.testing.assert_allclose(value, [row[name] for row in expected], atol=1e-2)
     binary = {**image, "parameters": {"binary_data_size": flat.size}}
     wanted = [{"name": "landmarks"}]
     header = json.dumps({"inputs": [binary], "outputs": wanted}).encode()
     kind = {"Content_Type": "application/octet-stream"}
     size = {"Inference_Header_Content_Length": str(len(header))}
-    status, told = infer(server, header + flat.tobytes(), **kind, **size)
-    assert status == 200 and list(tensors(told)) == ["landmarks"]
+    status, predicted = infer(server, header + flat.tobytes(), **kind, **size)
+    assert status == 200 and list(tensors(predicted)) == ["landmarks"]
     landmarks = [row["landmarks"] for row in expected]
-    np.testing.assert_allclose(tensors(told)["landmarks"], landmarks, atol=1e-2)
+    np.testing.assert_allclose(tensors(predicted)["landmarks"], landmarks, atol=1e-2)
     assert infer(server, header + flat.tobytes()[:99], **kind, **size)[0] == 400
 
 
@@ -205,19 +207,19 @@ def test_the_v2_protocol_says_the_same(server, crops):
 def test_photos_in_the_v2_protocol(server, reconstructor):
     texts = [b64(PHOTO), b64(WALL), b64(PHOTO)]
     photo = {"name": "photo", "shape": [3], "datatype": "BYTES", "data": texts}
-    status, told = infer(server, {"inputs": [photo]})
-    assert status == 200, told
-    found = tensors(told)
+    status, predicted = infer(server, {"inputs": [photo]})
+    assert status == 200, predicted
+    found = tensors(predicted)
     assert found["photo_index"].tolist() == [0, 2]
     (face,) = reconstructor(decode_image(PHOTO))
     for i in range(2):
         check_outputs({name: value[i] for name, value in found.items()}, face)
     box = {"name": "box", "shape": [3, 4], "datatype": "FP32", "data": BOX * 3}
-    status, told = infer(server, {"inputs": [photo, box]})
-    assert status == 200 and tensors(told)["landmarks"].shape == (3, 68, 3)
+    status, predicted = infer(server, {"inputs": [photo, box]})
+    assert status == 200 and tensors(predicted)["landmarks"].shape == (3, 68, 3)
     wall = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [b64(WALL)]}
-    status, told = infer(server, {"inputs": [wall]})
-    assert status == 200 and tensors(told)["landmarks"].shape == (0, 68, 3)
+    status, predicted = infer(server, {"inputs": [wall]})
+    assert status == 200 and tensors(predicted)["landmarks"].shape == (0, 68, 3)
 
 
 @pytest.mark.integration
@@ -258,9 +260,9 @@ WRONG = {
 @pytest.mark.integration
 def test_a_wrong_request_is_told_what_is_wrong(server, what):
     body, reason = WRONG[what]
-    status, told = call(f"{server}/v1/models/scnn:predict", body)
+    status, predicted = call(f"{server}/v1/models/scnn:predict", body)
     assert status == 400
-    assert reason.replace("\\", "") in told["error"]
+    assert reason.replace("\\", "") in predicted["error"]
 
 
 @pytest.mark.integration
@@ -268,8 +270,8 @@ def test_a_photo_of_very_many_pixels_is_not_decoded(server):
     file = io.BytesIO()
     PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
     body = {"instances": [{"b64": b64(file.getvalue())}]}
-    status, told = call(f"{server}/v1/models/scnn:predict", body)
-    assert status == 400 and "9000 x 9000 px" in told["error"]
+    status, predicted = call(f"{server}/v1/models/scnn:predict", body)
+    assert status == 400 and "9000 x 9000 px" in predicted["error"]
 
 
 @pytest.mark.parametrize(
@@ -288,17 +290,17 @@ def test_a_photo_of_very_many_pixels_is_not_decoded(server):
 )
 @pytest.mark.integration
 def test_a_wrong_v2_request_is_a_client_error(server, inputs):
-    status, told = infer(server, {"inputs": inputs})
-    assert 400 <= status < 500 and told
+    status, predicted = infer(server, {"inputs": inputs})
+    assert 400 <= status < 500 and predicted
 
 
 @pytest.mark.integration
 def test_other_models_large_bodies_and_other_kinds(server):
     address = f"{server}/v1/models/scnn:predict"
-    status, told = call(f"{server}/v1/models/nobody:predict", {"instances": [CROP.tolist()]})
-    assert status == 404 and "nobody" in told["error"]
-    status, told = call(address, b" " * (MOST_BODY + 1))
-    assert status == 413 and "larger than 4,000,000 bytes" in told["error"]
+    status, predicted = call(f"{server}/v1/models/nobody:predict", {"instances": [CROP.tolist()]})
+    assert status == 404 and "nobody" in predicted["error"]
+    status, predicted = call(address, b" " * (MAX_BODY + 1))
+    assert status == 413 and "larger than 4,000,000 bytes" in predicted["error"]
     assert call(address, b"text", Content_Type="text/plain")[0] == 400
     # Nobody takes the model away.
     assert call(f"{server}/v2/repository/models/scnn/unload", b"")[0] == 403
@@ -311,8 +313,8 @@ def test_the_documented_json_is_json():
 
 
 def test_a_body_whose_length_is_not_told_is_limited_too():
-    sent, told = [], [b"a" * 60, b"b" * 60, b"c" * 10]
-    parts = [{"type": "http.request", "body": p, "more_body": p[:1] != b"c"} for p in told]
+    sent, predicted = [], [b"a" * 60, b"b" * 60, b"c" * 10]
+    parts = [{"type": "http.request", "body": p, "more_body": p[:1] != b"c"} for p in predicted]
 
     async def app(scope, receive, send):
         sent.append((await receive())["body"])

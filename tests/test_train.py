@@ -121,9 +121,9 @@ def test_the_run_folder_has_curves_logs_and_plots(run):
 def test_the_run_folder_is_a_preset(run):
     folder, _ = run
     preset = load_preset(folder)
-    told = preset.branch(np.zeros((1, 32, 32, 3), np.float32))
+    outputs = preset.branch(np.zeros((1, 32, 32, 3), np.float32))
     layout = ParameterLayout(preset.face_model.n_identity, preset.face_model.n_expression)
-    assert told["parameters"].shape == (1, layout.size)
+    assert outputs["parameters"].shape == (1, layout.size)
     assert preset.metadata["config"]["people"] == 6
     assert preset.metadata["state"]["done"]
 

@@ -114,8 +114,8 @@ def test_the_metadata_matches_the_package(python, tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "reconstruct"])
 def test_the_installed_commands_explain_themselves(python, tmp_path, command):
-    told = run(python, "-m", f"keras_scnn.{command}", "--help", cwd=tmp_path)
-    assert f"keras-scnn {command}" in told
+    outputs = run(python, "-m", f"keras_scnn.{command}", "--help", cwd=tmp_path)
+    assert f"keras-scnn {command}" in outputs
 
 
 def test_the_installed_command_turns_a_photo_into_a_mesh(python, tmp_path):

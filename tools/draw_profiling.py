@@ -32,9 +32,9 @@ def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -
     box = faces[0].box
     center = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
     crop = crop_face(photo, FaceBox.square(center, 1.6 * box.width), size)
-    told = faces[0].parameters
-    pose = transform_camera(crop.crop_from_image, told.pose)
-    face, made = FaceParameters(pose, told.identity, told.expression), []
+    outputs = faces[0].parameters
+    pose = transform_camera(crop.crop_from_image, outputs.pose)
+    face, made = FaceParameters(pose, outputs.identity, outputs.expression), []
     for yaw, pitch in TURNS:
         image, turned = turn_face(crop.image, faces[0].model, face, yaw, pitch)
         if marks:

@@ -3,9 +3,8 @@
     python tools/draw_reconstructions.py                      # scikit-image's astronaut
     python tools/draw_reconstructions.py PHOTO... --out FILE  # photos of your own
 
-A row for each photo's surest face: the photo, the mesh and the landmarks over it, the shape from
-three sides, and the textured face from two.
-"""
+A row for the highest-scoring face of each photo: the photo, the mesh and the landmarks over it, the
+shape from three sides, and the textured face from two."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ def astronaut_photos(reconstructor: Reconstructor) -> np.ndarray:
     center = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
     wide = crop_face(photo, FaceBox.square(center, 1.6 * box.width), 2 * SIZE)
     pose = transform_camera(wide.crop_from_image, face.parameters.pose)
-    told = FaceParameters(pose, face.parameters.identity, face.parameters.expression)
+    outputs = FaceParameters(pose, face.parameters.identity, face.parameters.expression)
     for turn in TURNS:
-        image, _ = turn_face(wide.image, face.model, told, turn, 0.0)
+        image, _ = turn_face(wide.image, face.model, outputs, turn, 0.0)
         found = reconstructor(image)[0]
         made.append(crop_face(image, found.box, SIZE).image)
     return np.stack(made)

@@ -62,8 +62,8 @@ def others_center(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     A vector without others that weigh anything gets itself.
     """
     total = (weights.sum() - weights)[:, None]
-    found = (weights @ vectors - weights[:, None] * vectors) / np.where(total > 0, total, 1)
-    return np.where(total > 1e-12, found, vectors)
+    others = (weights @ vectors - weights[:, None] * vectors) / np.where(total > 0, total, 1)
+    return np.where(total > 1e-12, others, vectors)
 
 
 def fuse(vectors: np.ndarray, quality: np.ndarray) -> Fusion:
@@ -165,23 +165,24 @@ def reconstruct_person(
     Raises:
         ValueError: there is no photo, or none shows a face.
     """
-    found, left_out = _reconstructed(photos, reconstruct)
-    if not found:
+    by_position, left_out = _reconstructed(photos, reconstruct)
+    if not by_position:
         first = f"; the first: {left_out[0]}" if left_out else ""
         raise ValueError(f"none of {len(photos)} photos shows a face{first}")
-    faces = list(found.values())
+    faces = list(by_position.values())
     weights, reasons = person_weights(faces)
     identity = weights @ np.stack([face.parameters.identity for face in faces])
-    of_photo = dict(zip(found, weights.tolist(), strict=True))
+    of_photo = dict(zip(by_position, weights.tolist(), strict=True))
     shared = (
-        with_identity(found[i], identity) if of_photo.get(i) else None for i in range(len(photos))
+        with_identity(by_position[i], identity) if of_photo.get(i) else None
+        for i in range(len(photos))
     )
     return Person(
         model=faces[0].model,
         identity=identity,
         weights=np.array([of_photo.get(i, 0.0) for i in range(len(photos))]),
         faces=tuple(shared),
-        outliers={list(found)[i]: reason for i, reason in reasons.items()},
+        outliers={list(by_position)[i]: reason for i, reason in reasons.items()},
         left_out=left_out,
         features=_mean_direction(faces, weights),
     )
@@ -189,15 +190,15 @@ def reconstruct_person(
 
 def _reconstructed(photos, reconstruct) -> tuple[dict[int, Reconstruction], dict[int, str]]:
     """Faces, and reasons for the photos without one, by position."""
-    found, left_out = {}, {}
+    by_position, left_out = {}, {}
     for i, photo in enumerate(photos):
         is_path = isinstance(photo, (str, os.PathLike))
         try:
-            found[i] = reconstruct(read_image(photo) if is_path else photo)
+            by_position[i] = reconstruct(read_image(photo) if is_path else photo)
         except (OSError, ValueError) as error:
             name = f"{Path(photo).name}: " if is_path else ""
             left_out[i] = str(error) if name and name[:-2] in str(error) else f"{name}{error}"
-    return found, left_out
+    return by_position, left_out
 
 
 def quality(face: Reconstruction) -> float:
@@ -255,17 +256,17 @@ def with_identity(face: Reconstruction, identity: np.ndarray) -> Reconstruction:
     expression stay as they are where they already fit better: a network's camera need not be an
     exact rotation, the fitted one is.
     """
-    told = face.parameters
+    seen = face.parameters  # as the network predicted them
     model = face.model.truncated(0, face.model.n_expression).replace(
-        mean=face.model.vertices(identity, told.expression),  # to start from the network's weights
-        expression_bounds=face.model.expression_bounds - told.expression[:, None],
+        mean=face.model.vertices(identity, seen.expression),
+        expression_bounds=face.model.expression_bounds - seen.expression[:, None],
     )
     target = face.landmarks[:, :2]
     fit = fit_landmarks(model, target[None], options=REFINEMENT).parameters
-    expression = face.model.clip_expression(told.expression + fit.expression[0])
+    expression = face.model.clip_expression(seen.expression + fit.expression[0])
     refined, kept = (
         dataclasses.replace(face, parameters=FaceParameters(pose, identity, weights))
-        for pose, weights in ((fit.pose[0], expression), (told.pose, told.expression))
+        for pose, weights in ((fit.pose[0], expression), (seen.pose, seen.expression))
     )
     misses = [np.square(f.landmarks[:, :2] - target).sum() for f in (refined, kept)]
     return refined if misses[0] <= misses[1] else kept

@@ -41,7 +41,7 @@ await page.goto(address);
 await page.waitForSelector("body[data-ready]", { timeout: 60000 });
 await page.setInputFiles("#photo", photo);
 await page.waitForFunction(() => window.scnn);
-const told = await page.evaluate(async () => ({
+const outputs = await page.evaluate(async () => ({
   vertices: Array.from(window.scnn.face.vertices),
   landmarks: Array.from(window.scnn.face.landmarks),
   box: window.scnn.face.box,
@@ -50,19 +50,19 @@ const told = await page.evaluate(async () => ({
 }));
 await page.setInputFiles("#other", other);
 await page.waitForSelector("#comparison:not([hidden])");
-told.verdict = await page.textContent("#verdict");
+outputs.verdict = await page.textContent("#verdict");
 await page.waitForTimeout(500);
 await page.screenshot({ path: `${stem}-desktop.png` });
 await page.setViewportSize({ width: 390, height: 844 });
 await page.waitForTimeout(500);
 await page.screenshot({ path: `${stem}-phone.png`, fullPage: true });
-told.overflow = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+outputs.overflow = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
 // A fake camera shows a test pattern: no face, and no error either.
 await page.click("#camera");
 await page.waitForFunction(() => /no face in sight/.test(document.body.textContent), null, { timeout: 30000 });
 await page.click("#camera");
 await page.setInputFiles("#photo", { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") });
 await page.waitForSelector("figcaption.error");
-told.refusal = await page.textContent("#found");
+outputs.refusal = await page.textContent("#found");
 await browser.close();
-process.stdout.write(JSON.stringify({ ...told, problems, foreign }));
+process.stdout.write(JSON.stringify({ ...outputs, problems, foreign }));

@@ -50,8 +50,8 @@ def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, 
     report = json.loads((out / "small-int8.tflite.json").read_text())
     assert report["verification"]["broken"] == []
     assert report["metadata"]["outputs"]["vertices"]["shape"] == [3490, 3]
-    told = capsys.readouterr().out
-    assert all(f"{out / name}: " in told for name in names)
+    predicted = capsys.readouterr().out
+    assert all(f"{out / name}: " in predicted for name in names)
     assert LiteReconstructor(out / names[0])(small.crops[0])["landmarks"].shape == (68, 3)
 
 
@@ -188,8 +188,8 @@ def test_the_released_preset_keeps_the_promises(tmp_path):
     assert path.stat().st_size <= 1.2e6
     assert found.vertex_mm <= 0.2
     assert found.broken == ()
-    told = LiteReconstructor(path)(held_out.images[0])
-    assert np.isfinite(told["landmarks"]).all()
+    predicted = LiteReconstructor(path)(held_out.images[0])
+    assert np.isfinite(predicted["landmarks"]).all()
 
 
 def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):

@@ -60,22 +60,22 @@ def served(networks, tmp_path):
 
 
 def test_what_the_page_loads_fits_together(networks):
-    told = json.loads((networks / "model.json").read_text())
+    outputs = json.loads((networks / "model.json").read_text())
     lite = LiteReconstructor(networks / "scnn.tflite")
     count = lite.metadata["face_model"]["vertices"]
-    assert len(told["triangles"]) == 3 * lite.metadata["face_model"]["triangles"]
-    assert min(told["triangles"]) >= 0 and max(told["triangles"]) == count - 1
-    assert told["crop"] == lite.metadata["crop"]
+    assert len(outputs["triangles"]) == 3 * lite.metadata["face_model"]["triangles"]
+    assert min(outputs["triangles"]) >= 0 and max(outputs["triangles"]) == count - 1
+    assert outputs["crop"] == lite.metadata["crop"]
     assert (networks / "blazeface.tflite").read_bytes()[4:8] == b"TFL3"
 
 
 def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
-    told = json.loads((networks / "model.json").read_text())
+    outputs = json.loads((networks / "model.json").read_text())
     model = load_preset(DEFAULT_PRESET).face_model
     identity = np.random.default_rng(0).normal(size=(2, model.n_identity))
     shapes = model.vertices(identity)
     expected = np.sqrt(np.square(shapes[0] - shapes[1]).sum(axis=1).mean())
-    page = np.linalg.norm((identity[0] - identity[1]) @ np.array(told["coordinates"]))
+    page = np.linalg.norm((identity[0] - identity[1]) @ np.array(outputs["coordinates"]))
     assert page == pytest.approx(expected, rel=1e-4)
 
 
@@ -139,19 +139,19 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    outputs = json.loads(done.stdout)
     face = Reconstructor.from_preset().largest(photo)
-    vertices = np.reshape(told["vertices"], (-1, 3))
+    vertices = np.reshape(outputs["vertices"], (-1, 3))
     assert np.linalg.norm(vertices - face.vertices, axis=1).max() < MAX_MM
-    assert np.abs(np.reshape(told["landmarks"], (-1, 3)) - face.landmarks).max() < 0.2
-    mesh = trimesh.load(BytesIO(bytes(told["glb"])), file_type="glb", force="mesh")
+    assert np.abs(np.reshape(outputs["landmarks"], (-1, 3)) - face.landmarks).max() < 0.2
+    mesh = trimesh.load(BytesIO(bytes(outputs["glb"])), file_type="glb", force="mesh")
     assert len(mesh.faces) == len(face.model.triangles)
     np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
-    assert "mm apart" in told["verdict"]
-    assert "notes.txt is no picture" in told["refusal"]
-    assert told["foreign"] == []  # nothing came from elsewhere
-    assert not told["overflow"]  # the page fits a phone
-    assert [text for text in told["problems"] if not text.startswith(("INFO", "WARNING"))] == []
+    assert "mm apart" in outputs["verdict"]
+    assert "notes.txt is no picture" in outputs["refusal"]
+    assert outputs["foreign"] == []  # nothing came from elsewhere
+    assert not outputs["overflow"]  # the page fits a phone
+    assert [text for text in outputs["problems"] if not text.startswith(("INFO", "WARNING"))] == []
     for name in ("page-desktop.png", "page-phone.png"):
         assert read_image(tmp_path / name).std() > 20
 

@@ -28,9 +28,9 @@ def test_the_crop_is_the_librarys():
 
 
 def test_a_vertex_appears_where_the_page_says(small):
-    told = LiteReconstructor(small.files["float32"])(small.crops[0])
-    pose = told["parameters"][:12].reshape(3, 4)
+    outputs = LiteReconstructor(small.files["float32"])(small.crops[0])
+    pose = outputs["parameters"][:12].reshape(3, 4)
     index = small.preset.face_model.landmark_indices
-    sites = told["vertices"][index] + small.preset.face_model.landmark_offsets
+    sites = outputs["vertices"][index] + small.preset.face_model.landmark_offsets
     expected = np.stack([pose[:, :3] @ v + pose[:, 3] for v in sites])
-    np.testing.assert_allclose(told["landmarks"], expected, atol=1e-3)
+    np.testing.assert_allclose(outputs["landmarks"], expected, atol=1e-3)

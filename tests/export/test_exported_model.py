@@ -53,18 +53,18 @@ def test_euler_angles_are_those_that_make_the_rotation():
 
 
 def test_every_output_is_what_the_python_path_says(small):
-    told = build_exported_model(small.preset, vertices=True)(small.crops)
+    outputs = build_exported_model(small.preset, vertices=True)(small.crops)
     expected = reference_outputs(small.preset, small.crops)
-    assert told.keys() == expected.keys() == output_table(small.preset, True).keys()
+    assert outputs.keys() == expected.keys() == output_table(small.preset, True).keys()
     tolerance = {"vertices": 1e-3, "landmarks": 1e-4, "euler_degrees": 1e-2}
     for name, value in expected.items():
         atol = tolerance.get(name, 2e-5)
-        np.testing.assert_allclose(np.asarray(told[name]), value, atol=atol, err_msg=name)
+        np.testing.assert_allclose(np.asarray(outputs[name]), value, atol=atol, err_msg=name)
 
 
 def test_expression_weights_stay_within_the_models_bounds(small):
-    told = np.asarray(build_exported_model(small.preset)(small.crops)["parameters"])
-    expression = told[:, small.preset.layout.expression]
+    outputs = np.asarray(build_exported_model(small.preset)(small.crops)["parameters"])
+    expression = outputs[:, small.preset.layout.expression]
     low, high = small.preset.face_model.expression_bounds.T
     assert (expression >= low).all() and (expression <= high).all()
     raw = np.asarray(small.preset.branch(small.crops.astype(np.float32))["parameters"])

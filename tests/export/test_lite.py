@@ -30,8 +30,8 @@ from keras_scnn.export.lite import LiteReconstructor
 
 lite = LiteReconstructor(sys.argv[1])
 photo = np.load(sys.argv[2], allow_pickle=False)
-told = lite(photo, np.array([20.0, 10.0, 180.0, 170.0]))
-np.save(sys.argv[3], told["landmarks"])
+outputs = lite(photo, np.array([20.0, 10.0, 180.0, 170.0]))
+np.save(sys.argv[3], outputs["landmarks"])
 """
 
 
@@ -74,26 +74,26 @@ def test_a_box_of_the_crops_size_is_copied(photo):
 def test_a_crop_gives_what_python_gives(lite, small):
     expected = reference_outputs(small.preset, small.crops[:4])
     for i, crop in enumerate(small.crops[:4]):
-        told = lite(crop)
-        assert told.keys() == expected.keys()
-        for name, value in told.items():
+        outputs = lite(crop)
+        assert outputs.keys() == expected.keys()
+        for name, value in outputs.items():
             atol = {"vertices": 1e-3, "landmarks": 2e-4, "euler_degrees": 1e-2}.get(name, 5e-5)
             np.testing.assert_allclose(value, expected[name][i], atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("box", [(20, 10, 180, 170), (-30.5, -20.25, 129.5, 139.75)])
 def test_a_photo_gives_the_reconstruction_of_python(lite, small, photo, box):
-    told = lite(photo, np.array(box))
+    outputs = lite(photo, np.array(box))
     face = Reconstructor(small.preset).reconstruct_boxes(photo, [FaceBox(*box)], passes=1)[0]
     # One gray level of the crop moves this network's landmarks by up to some tenths of a pixel.
-    np.testing.assert_allclose(told["landmarks"], face.landmarks, atol=0.6)
-    np.testing.assert_allclose(told["vertices"], face.vertices, atol=1.0)
+    np.testing.assert_allclose(outputs["landmarks"], face.landmarks, atol=0.6)
+    np.testing.assert_allclose(outputs["vertices"], face.vertices, atol=1.0)
     rotation, scale, translation = decompose(face.parameters.pose)
-    np.testing.assert_allclose(told["rotation"], rotation, atol=0.02)
-    np.testing.assert_allclose(told["scale"], scale, rtol=0.01)
-    np.testing.assert_allclose(told["translation"], translation, atol=0.6)
-    np.testing.assert_allclose(told["euler_degrees"], face.euler_degrees, atol=0.6)
-    found = told["parameters"][:12].reshape(3, 4)
+    np.testing.assert_allclose(outputs["rotation"], rotation, atol=0.02)
+    np.testing.assert_allclose(outputs["scale"], scale, rtol=0.01)
+    np.testing.assert_allclose(outputs["translation"], translation, atol=0.6)
+    np.testing.assert_allclose(outputs["euler_degrees"], face.euler_degrees, atol=0.6)
+    found = outputs["parameters"][:12].reshape(3, 4)
     np.testing.assert_allclose(found, face.parameters.pose, rtol=0.02, atol=0.6)
 
 

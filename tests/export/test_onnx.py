@@ -30,12 +30,12 @@ def session(path):
 @pytest.mark.parametrize("count", [1, 5])
 def test_any_batch_says_what_python_says(session, small, count):
     names = [output.name for output in session.get_outputs()]
-    told = dict(zip(names, session.run(names, {"image": small.crops[:count]}), strict=True))
+    outputs = dict(zip(names, session.run(names, {"image": small.crops[:count]}), strict=True))
     expected = reference_outputs(small.preset, small.crops[:count])
-    assert told.keys() == expected.keys()
+    assert outputs.keys() == expected.keys()
     for name, value in expected.items():
         atol = {"vertices": 1e-3, "landmarks": 2e-4, "euler_degrees": 1e-2}.get(name, 5e-5)
-        np.testing.assert_allclose(told[name], value, atol=atol, err_msg=name)
+        np.testing.assert_allclose(outputs[name], value, atol=atol, err_msg=name)
 
 
 def test_tensors_are_named_and_shaped(session, small):

@@ -82,16 +82,16 @@ def test_a_large_box_in_a_large_photo_is_averaged_as_the_library_does():
 def test_photos_in_different_formats_go_in_one_batch(loaded, small, photo):
     photos = [encoded(photo, "PNG"), encoded(photo, "JPEG"), encoded(photo[:200], "PNG")]
     boxes = np.array(BOXES, np.float32)
-    told = loaded.signatures["reconstruct_jpeg"](photo=tf.constant(photos), box=boxes)
+    outputs = loaded.signatures["reconstruct_jpeg"](photo=tf.constant(photos), box=boxes)
     lite = LiteReconstructor(small.files["float32"])
     pixels = [photo, np.asarray(PIL.Image.open(io.BytesIO(photos[1]))), photo[:200]]
     for i, (image, box) in enumerate(zip(pixels, boxes, strict=True)):
         expected = lite(image, box)
-        assert told.keys() == expected.keys()
+        assert outputs.keys() == expected.keys()
         for name, value in expected.items():
             # The same network; the crops differ by a gray level at most.
             atol = {"vertices": 0.5, "landmarks": 0.5, "features": 0.02, "rotation": 0.02}
-            found = told[name][i].numpy()
+            found = outputs[name][i].numpy()
             np.testing.assert_allclose(found, value, rtol=0.01, atol=atol.get(name, 0.5))
 
 

@@ -38,8 +38,10 @@ def test_the_signature_names_every_tensor(small, precision):
     table, details = output_table(small.preset, True), runner.get_output_details()
     assert details.keys() == table.keys()
     assert {d["dtype"] for d in details.values()} == {np.float32}
-    told = runner(image=small.crops[:1])
-    assert {k: v.shape for k, v in told.items()} == {k: (1, *o.shape) for k, o in table.items()}
+    predicted = runner(image=small.crops[:1])
+    assert {k: v.shape for k, v in predicted.items()} == {
+        k: (1, *o.shape) for k, o in table.items()
+    }
 
 
 @each_precision
@@ -94,8 +96,8 @@ def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_fl
     assert len(convolutions) == 14 + 28  # MobileNet's, and the identity encoder's
     assert convolutions.count(np.float32) == 2 * 3
     expected = reference_outputs(two, small.crops[1::2])
-    told = run_all(open_artefact(tmp_path / "two.tflite"), small.crops[1::2])
-    error = np.linalg.norm(told["landmarks"] - expected["landmarks"], axis=-1)
+    predicted = run_all(open_artefact(tmp_path / "two.tflite"), small.crops[1::2])
+    error = np.linalg.norm(predicted["landmarks"] - expected["landmarks"], axis=-1)
     assert error.mean() < TOLERANCE_PX["int8"]
 
 
@@ -106,9 +108,9 @@ def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits
     write_tflite(tmp_path / "twice.tflite", mirrored, "int8", True, small.crops[::2])
     once, twice = (path.stat().st_size for path in (small.files["int8"], tmp_path / "twice.tflite"))
     assert twice < 1.3 * once  # the weights are there once
-    told = run_all(open_artefact(tmp_path / "twice.tflite"), small.crops[1::2])
+    predicted = run_all(open_artefact(tmp_path / "twice.tflite"), small.crops[1::2])
     expected = reference_outputs(mirrored, small.crops[1::2])
-    error = np.linalg.norm((told["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
+    error = np.linalg.norm((predicted["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
     assert error.mean() < TOLERANCE_PX["int8"]
 
 

@@ -46,8 +46,8 @@ def test_a_file_of_another_network_breaks_them(small, crops):
 
 def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
     def broken(crop):
-        told = open_artefact(small.files["float32"])(crop)
-        return {name: np.full_like(value, np.nan) for name, value in told.items()}
+        outputs = open_artefact(small.files["float32"])(crop)
+        return {name: np.full_like(value, np.nan) for name, value in outputs.items()}
 
     monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_: broken)
     found = verify(small.files["float32"], small.preset, crops, repeats=3)

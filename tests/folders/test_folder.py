@@ -77,14 +77,14 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
     names = [f"{i:02d}.png" for i in range(10)]
     assert [row["photo"] for row in found] == [*names, "10.png"]
     preset, network = open_network("mobile")
-    told = predict(preset, np.stack([read_image(crop_folder / name) for name in names]), network)
+    outputs = predict(preset, np.stack([read_image(crop_folder / name) for name in names]), network)
     for i, row in enumerate(found[:10]):
-        np.testing.assert_allclose(row["identity"], told.parameters.identity[i], atol=1e-3)
+        np.testing.assert_allclose(row["identity"], outputs.parameters.identity[i], atol=1e-3)
         np.testing.assert_allclose(
-            np.reshape(row["image_from_model"], (3, 4)), told.parameters.pose[i], atol=1e-2
+            np.reshape(row["image_from_model"], (3, 4)), outputs.parameters.pose[i], atol=1e-2
         )
         angles = [row["pitch"], row["yaw"], row["roll"]]
-        np.testing.assert_allclose(angles, np.degrees(told.euler[i]), atol=1e-2)
+        np.testing.assert_allclose(angles, np.degrees(outputs.euler[i]), atol=1e-2)
         points = preset.face_model.landmarks(row["identity"], row["expression"])
         camera = np.reshape(row["image_from_model"], (3, 4))
         expected = points @ camera[:, :3].T + camera[:, 3]
@@ -96,9 +96,9 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
 def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
     reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
     schema = pq.read_schema(part_path(tmp_path, 0))
-    told = json.loads(schema.metadata[b"keras_scnn"])
-    assert told["preset"] == "mobile" and told["face_model"] == "open_face"
-    assert told["command"] == "the command" and told["keras_scnn_version"]
+    outputs = json.loads(schema.metadata[b"keras_scnn"])
+    assert outputs["preset"] == "mobile" and outputs["face_model"] == "open_face"
+    assert outputs["command"] == "the command" and outputs["keras_scnn_version"]
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
 

@@ -129,8 +129,8 @@ def test_the_layers_survive_saving(tmp_path, open_face):
     whitening = Whitening(np.zeros(size), np.full(size, 2.0))
     images, parameters = keras.Input((16, 16, 3)), keras.Input((size,))
     (moved,), (matrix,) = RandomMove(seed=2)([images])
-    told = MoveParameters.of(ParameterSpace(open_face, whitening))(parameters, matrix)
-    model = keras.Model([images, parameters], [moved, told])
+    outputs = MoveParameters.of(ParameterSpace(open_face, whitening))(parameters, matrix)
+    model = keras.Model([images, parameters], [moved, outputs])
     model.save(tmp_path / "moves.keras")
     again = keras.models.load_model(tmp_path / "moves.keras")
     given = [np.ones((2, 16, 16, 3)), np.random.default_rng(0).normal(size=(2, size))]

@@ -19,12 +19,12 @@ def test_the_outputs_are_the_branchs_and_what_follows_from_them(
     branch, tiny_face_model, tiny_whitening
 ):
     group = build_group(branch, ParameterSpace(tiny_face_model, tiny_whitening), embedding_size=4)
-    told, own = group(IMAGES), branch(IMAGES)
-    np.testing.assert_allclose(told["parameters"], own["parameters"], atol=1e-6)
-    np.testing.assert_allclose(told["feature_likeness"], told["features"])
-    np.testing.assert_allclose(told["shape_likeness"], told["shape"])
-    assert told["embedding"].shape == (3, 4)
-    assert told["landmarks"].shape == (3, 68, 3)
+    outputs, own = group(IMAGES), branch(IMAGES)
+    np.testing.assert_allclose(outputs["parameters"], own["parameters"], atol=1e-6)
+    np.testing.assert_allclose(outputs["feature_likeness"], outputs["features"])
+    np.testing.assert_allclose(outputs["shape_likeness"], outputs["shape"])
+    assert outputs["embedding"].shape == (3, 4)
+    assert outputs["landmarks"].shape == (3, 68, 3)
     assert set(build_group(branch, ParameterSpace(tiny_face_model, tiny_whitening)).output) == {
         "parameters",
         "landmarks",

@@ -63,9 +63,9 @@ def test_the_branch_tells_parameters_and_unit_features(tiny_face_model):
     layout = layout_of(tiny_face_model)
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=16)
     photos = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3))
-    told = branch(photos, training=True)  # an untrained network fades out unless it normalizes
-    assert told["parameters"].shape == (3, layout.size)
-    np.testing.assert_allclose(np.linalg.norm(told["features"], axis=-1), 1, rtol=1e-5)
+    outputs = branch(photos, training=True)  # an untrained network fades out unless it normalizes
+    assert outputs["parameters"].shape == (3, layout.size)
+    np.testing.assert_allclose(np.linalg.norm(outputs["features"], axis=-1), 1, rtol=1e-5)
 
 
 def test_a_feature_head_that_weighs_places_sees_where_things_are(tiny_face_model):
@@ -93,11 +93,11 @@ def test_the_regressor_decodes_what_its_branch_says(tiny_face_model, tiny_whiten
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
     regressor = build_regressor(branch, ParameterSpace(tiny_face_model, tiny_whitening))
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
-    told = regressor(image)
+    outputs = regressor(image)
     expected = expected_points(
         tiny_face_model,
         tiny_whitening,
         np.asarray(branch(image)["parameters"]),
         tiny_face_model.landmarks,
     )
-    np.testing.assert_allclose(np.asarray(told["landmarks"]), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(outputs["landmarks"]), expected, rtol=1e-4, atol=1e-3)

@@ -37,10 +37,10 @@ def test_only_the_window_matters(encoder):
     changed = np.zeros_like(image)
     window = np.s_[:, top : top + side, left : left + side]
     changed[window] = image[window]
-    told = np.asarray(encoder(image))
-    np.testing.assert_allclose(encoder(changed), told, atol=1e-6)
+    outputs = np.asarray(encoder(image))
+    np.testing.assert_allclose(encoder(changed), outputs, atol=1e-6)
     changed[:, top + 20, left + 20] += 90
-    assert abs(np.asarray(encoder(changed)) - told).max() > 1e-6
+    assert abs(np.asarray(encoder(changed)) - outputs).max() > 1e-6
 
 
 def test_the_maps_have_the_sizes_of_an_unpadded_pyramid(encoder):
@@ -63,22 +63,22 @@ def test_a_block_without_convolutions_is_its_shortcut(encoder):
     encoder.get_layer(f"{PREFIX}64a_short").set_weights([np.eye(32, 64)[None, None]])
     x = np.asarray(first(photos(SIZE)))[:, :22, :22]
     expected = x.reshape(2, 11, 2, 11, 2, 32).mean(axis=(2, 4))
-    told = np.asarray(second(photos(SIZE)))
-    np.testing.assert_allclose(told[..., :32], expected, atol=1e-5)
-    np.testing.assert_array_equal(told[..., 32:], 0)
+    outputs = np.asarray(second(photos(SIZE)))
+    np.testing.assert_allclose(outputs[..., :32], expected, atol=1e-5)
+    np.testing.assert_array_equal(outputs[..., 32:], 0)
     for layer, weights in zip(encoder.layers, kept, strict=True):
         layer.set_weights(weights)
 
 
 def test_features_and_parameters_listen_to_it(branch):
     image = photos(32)
-    before = {name: np.asarray(told) for name, told in branch(image).items()}
+    before = {name: np.asarray(outputs) for name, outputs in branch(image).items()}
     np.testing.assert_allclose(np.linalg.norm(before["features"], axis=1), 1, atol=1e-6)
     stem = branch.get_layer(f"{PREFIX}stem")
     kept = stem.get_weights()
     stem.set_weights([2 * kept[0], kept[1] + 1])
-    for name, told in branch(image).items():
-        assert abs(np.asarray(told) - before[name]).max() > 1e-6, name
+    for name, outputs in branch(image).items():
+        assert abs(np.asarray(outputs) - before[name]).max() > 1e-6, name
     stem.set_weights(kept)
 
 
@@ -89,8 +89,8 @@ def test_a_preset_brings_it_back(branch, open_face, tmp_path):
     again = load_preset(tmp_path / "two")
     assert again.has_identity_encoder and again.feature_channels == 0
     assert not load_preset("mobile").has_identity_encoder
-    for name, told in again.branch(photos(32)).items():
-        np.testing.assert_allclose(told, branch(photos(32))[name], atol=2e-3)  # half precision
+    for name, outputs in again.branch(photos(32)).items():
+        np.testing.assert_allclose(outputs, branch(photos(32))[name], atol=2e-3)  # half precision
 
 
 @pytest.mark.parametrize("size", [32, 47, 64, 96, 112, 128])

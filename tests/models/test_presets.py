@@ -51,8 +51,8 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
     again = load_preset(tmp_path / "placed")
     assert again.feature_channels == 24
     assert preset.feature_channels == 0
-    told, expected = again.branch(IMAGE)["features"], branch(IMAGE)["features"]
-    np.testing.assert_allclose(np.asarray(told), expected, atol=2e-3)
+    outputs, expected = again.branch(IMAGE)["features"], branch(IMAGE)["features"]
+    np.testing.assert_allclose(np.asarray(outputs), expected, atol=2e-3)
 
 
 def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):

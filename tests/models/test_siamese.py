@@ -63,26 +63,26 @@ def compile_all(network, face_model, whitening):
 def test_both_sides_share_one_branch(tiny_face_model, tiny_whitening):
     network = make(tiny_face_model, tiny_whitening)
     photos, _ = batch(tiny_face_model)
-    told = network(photos)
+    predicted = network(photos)
     swapped = network({"image_a": photos["image_b"], "image_b": photos["image_a"]})
-    np.testing.assert_allclose(told["parameters_a"], swapped["parameters_b"], atol=1e-5)
+    np.testing.assert_allclose(predicted["parameters_a"], swapped["parameters_b"], atol=1e-5)
     branch = network.get_layer("branch")
     assert network.count_params() > branch.count_params()  # the decoder's constants, no more
     assert len(network.trainable_weights) == len(branch.trainable_weights)
     alone = branch(photos["image_a"])["parameters"]
-    np.testing.assert_allclose(told["parameters_a"], alone, atol=1e-5)
+    np.testing.assert_allclose(predicted["parameters_a"], alone, atol=1e-5)
 
 
 def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, tiny_whitening):
     network = make(tiny_face_model, tiny_whitening)
     photos, _ = batch(tiny_face_model)
-    told = {name: np.asarray(value) for name, value in network(photos).items()}
+    predicted = {name: np.asarray(value) for name, value in network(photos).items()}
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
-    a, b = (tiny_whitening.unwhiten(told[f"parameters_{s}"])[:, layout.identity] for s in "ab")
+    a, b = (tiny_whitening.unwhiten(predicted[f"parameters_{s}"])[:, layout.identity] for s in "ab")
     basis = tiny_face_model.identity_basis
     effect = np.sqrt((basis**2).sum(axis=(0, 1)) / tiny_face_model.n_vertices)  # mm, RMS
     expected = np.sqrt((((a - b) * effect) ** 2).sum(axis=1))
-    np.testing.assert_allclose(told["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(predicted["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
@@ -99,13 +99,13 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     x = ops.sum(light * grid, axis=(1, 2)) / total
     y = ops.sum(light * grid[:, None], axis=(1, 2)) / total
     place = ops.one_hot([3, 7], size, dtype="float32")
-    told = x[:, None] * place[0] + y[:, None] * place[1]
-    branch = keras.Model(image, {"parameters": told})
+    predicted = x[:, None] * place[0] + y[:, None] * place[1]
+    branch = keras.Model(image, {"parameters": predicted})
     images = [keras.Input((64, 64, 3)) for _ in "ab"]
     outputs = siamese.augmented_branch(
         branch, images, ParameterSpace(open_face, Whitening(mean, np.ones(size))), 1.0
     )
-    network = keras.Model(images, [told["parameters"] for told in outputs])
+    network = keras.Model(images, [predicted["parameters"] for predicted in outputs])
     photos = np.zeros((40, 64, 64, 3), np.float32)
     photos[:, 20:25, 36:43] = 255
     for training in (False, True):
@@ -133,9 +133,11 @@ def test_an_augmented_network_trains_and_is_the_same_branch(open_face):
 
 def test_contrast_on_all_parameters_is_the_papers_distance(tiny_face_model, tiny_whitening):
     network = make(tiny_face_model, tiny_whitening, contrast="all")
-    told = {name: np.asarray(value) for name, value in network(batch(tiny_face_model)[0]).items()}
-    expected = np.linalg.norm(told["parameters_a"] - told["parameters_b"], axis=1)
-    np.testing.assert_allclose(told["parameter_distance"], expected, rtol=1e-4, atol=1e-5)
+    predicted = {
+        name: np.asarray(value) for name, value in network(batch(tiny_face_model)[0]).items()
+    }
+    expected = np.linalg.norm(predicted["parameters_a"] - predicted["parameters_b"], axis=1)
+    np.testing.assert_allclose(predicted["parameter_distance"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_similarity_is_the_cosine_of_the_features(tiny_face_model, tiny_whitening):
@@ -143,8 +145,8 @@ def test_similarity_is_the_cosine_of_the_features(tiny_face_model, tiny_whitenin
     photos, _ = batch(tiny_face_model)
     branch = network.get_layer("branch")
     a, b = (np.asarray(branch(photos[f"image_{s}"])["features"]) for s in "ab")
-    told = np.asarray(network(photos)["feature_similarity"])
-    np.testing.assert_allclose(told, (a * b).sum(axis=1), atol=1e-5)
+    predicted = np.asarray(network(photos)["feature_similarity"])
+    np.testing.assert_allclose(predicted, (a * b).sum(axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
@@ -163,13 +165,13 @@ def test_every_precision_trains_without_nan(tiny_face_model, tiny_whitening, pol
             not np.array_equal(w, old)
             for w, old in zip(network.trainable_weights, before_training, strict=True)
         ]
-        told = network(photos)
+        predicted = network(photos)
     finally:
         keras.config.set_dtype_policy(before)
     assert np.isfinite(losses).all()
     assert np.mean(moved) > 0.9, "loss scaling must not skip every step"
-    assert {keras.backend.standardize_dtype(v.dtype) for v in told.values()} == {"float32"}
-    assert all(np.isfinite(np.asarray(value)).all() for value in told.values())
+    assert {keras.backend.standardize_dtype(v.dtype) for v in predicted.values()} == {"float32"}
+    assert all(np.isfinite(np.asarray(value)).all() for value in predicted.values())
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of the other losses' heads

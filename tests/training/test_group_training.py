@@ -111,10 +111,10 @@ def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, m
     train(dataclasses.replace(first, learning_rate=1e-9, weight_average=0.0, **second))
     records = load_records(data)
     images = np.asarray(records.images[:4], np.float32)
-    told, before = (
+    predicted, before = (
         np.asarray(p.branch(images)["features"]) for p in (load_preset(tmp_path / "second"), preset)
     )
-    np.testing.assert_allclose(told, before, atol=1e-2)  # weights are kept in half precision
+    np.testing.assert_allclose(predicted, before, atol=1e-2)  # weights are kept in half precision
 
 
 def initialized(config):

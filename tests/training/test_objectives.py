@@ -81,7 +81,9 @@ def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
     network = keras.Model(list(inputs.values()), layers)
     compile_network(network, config, space, keras.optimizers.SGD(0.0))
     targets = targets_of(network.output, truth)
-    total = network.evaluate(list(outputs.values()), targets, batch_size=7, verbose=0, return_dict=True)
+    total = network.evaluate(
+        list(outputs.values()), targets, batch_size=7, verbose=0, return_dict=True
+    )
     assert total["loss"] == pytest.approx(expected, rel=1e-5)
 
 

@@ -75,8 +75,8 @@ def test_a_solved_layer_finds_a_linear_rule(name):
         solve_head(branch, IMAGES, labels, ridge=1e-6)
     else:
         solve_dense(branch, layer, IMAGES, labels, ridge=1e-6)
-    told = np.asarray(layer(x))
-    assert abs(told - labels).mean() < 0.02 * abs(labels - labels.mean(axis=0)).mean()
+    outputs = np.asarray(layer(x))
+    assert abs(outputs - labels).mean() < 0.02 * abs(labels - labels.mean(axis=0)).mean()
 
 
 def test_the_other_units_of_a_solved_layer_stay():
@@ -89,5 +89,5 @@ def test_the_other_units_of_a_solved_layer_stay():
     for old, new in zip(before, head.get_weights(), strict=True):
         np.testing.assert_array_equal(new[..., ~solved], old[..., ~solved])
         assert (new[..., solved] != old[..., solved]).all()
-    told = np.asarray(head(hidden(branch)(IMAGES.astype(np.float32))))[:, solved]
-    np.testing.assert_allclose(told.mean(axis=0), labels.mean(axis=0), atol=0.01)
+    outputs = np.asarray(head(hidden(branch)(IMAGES.astype(np.float32))))[:, solved]
+    np.testing.assert_allclose(outputs.mean(axis=0), labels.mean(axis=0), atol=0.01)

@@ -44,7 +44,7 @@ export function anchors(): [number, number][] {
 
 const ANCHORS = anchors();
 
-/** Weighted non-maximum suppression: one box a face, the surest first. */
+/** Weighted non-maximum suppression: one box a face, highest score first. */
 export function suppress(found: Found[]): Found[] {
   let left = [...found].sort((a, b) => b.score - a.score);
   const faces: Found[] = [];
@@ -100,8 +100,8 @@ export class Detector {
   private async look(photo: ImageData, square: Box): Promise<Found[]> {
     const crop = cropSquare(photo, square, INPUT);
     const input = Float32Array.from(crop, (value) => value / 127.5 - 1);
-    const told = await runNamed(this.model, input, [1, INPUT, INPUT, 3]);
-    const [numbers, logits] = [told.regressors, told.classificators];
+    const outputs = await runNamed(this.model, input, [1, INPUT, INPUT, 3]);
+    const [numbers, logits] = [outputs.regressors, outputs.classificators];
     const found: Found[] = [];
     ANCHORS.forEach(([centerX, centerY], i) => {
       const score = 1 / (1 + Math.exp(-logits[i]));

@@ -1,4 +1,4 @@
-// A photo to a face, as keras_scnn.Reconstructor does it: find it, look twice, decode.
+// A photo to a face, as keras_scnn.Reconstructor does it: find it, run the network twice, decode.
 
 import type { CompiledModel } from "@litertjs/core";
 
@@ -60,7 +60,7 @@ export class Reconstructor {
     const size = this.model.crop.size;
     const crop = cropSquare(photo, box, size);
     const begin = performance.now();
-    const told = await runNamed(this.network, crop, [1, size, size, 3]);
+    const outputs = await runNamed(this.network, crop, [1, size, size, 3]);
     const networkMs = performance.now() - begin;
     const toPhoto = photoFromCrop(box, size);
     const inPhoto = (points: Float32Array) => {
@@ -71,12 +71,12 @@ export class Reconstructor {
     const turn = box.angle ?? 0;
     return {
       box,
-      landmarks: inPhoto(told.landmarks),
-      vertices: told.vertices,
-      posed: inPhoto(project(told.parameters, told.vertices)),
-      degrees: eulerDegrees(turned(told.rotation, turn)),
-      angle: Math.atan2(told.parameters[1], -told.parameters[5]) + turn,
-      identity: told.parameters.slice(...this.model.identity),
+      landmarks: inPhoto(outputs.landmarks),
+      vertices: outputs.vertices,
+      posed: inPhoto(project(outputs.parameters, outputs.vertices)),
+      degrees: eulerDegrees(turned(outputs.rotation, turn)),
+      angle: Math.atan2(outputs.parameters[1], -outputs.parameters[5]) + turn,
+      identity: outputs.parameters.slice(...this.model.identity),
       networkMs,
     };
   }

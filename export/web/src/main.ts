@@ -95,8 +95,8 @@ function dots(context: CanvasRenderingContext2D, points: Float32Array, side: num
 async function choosePhoto(input: HTMLInputElement): Promise<void> {
   stopCamera();
   const begin = performance.now();
-  const told = await readPhoto(input);
-  if (told) show(told.face, told.photo, begin);
+  const result = await readPhoto(input);
+  if (result) show(result.face, result.photo, begin);
 }
 
 async function compare(input: HTMLInputElement): Promise<void> {
@@ -109,7 +109,7 @@ async function compare(input: HTMLInputElement): Promise<void> {
   const probability = reconstructor.probability(distance);
   const chance = probability === null ? "" : `, one person with ${(100 * probability).toFixed(0)} %`;
   element("verdict").textContent = `neutral shapes ${distance.toFixed(2)} mm apart${chance}`;
-  [first, second].forEach((told, i) => thumbnail(["first", "second"][i], told.face, told.photo));
+  [first, second].forEach((result, i) => thumbnail(["first", "second"][i], result.face, result.photo));
   element("comparison").hidden = false;
 }
 

@@ -159,7 +159,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher-embeddings",
         action="store_true",
-        help="store what dlib's face recognizer says of each photo; of people, find strangers' "
+        help="store each photo's embedding by dlib's face recognizer; of people, find strangers' "
         "photos by it (extra 'teacher')",
     )
     _add_blend_options(parser)

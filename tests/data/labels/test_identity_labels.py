@@ -107,8 +107,8 @@ def test_people_with_many_photos_teach_the_most(people, tiny_face_model):
     identities(records, tiny_face_model)[:] = np.where(person[:, None] < 200, -shapes, shapes)
     everybody = np.arange(PHOTOS)
     taught = regress_identity(records, embeddings, everybody, tiny_face_model, 1.0)
-    told = identities(taught, tiny_face_model)
-    assert np.corrcoef(told.ravel(), shapes.ravel())[0, 1] > 0.8, "photo by photo it would be 0"
+    outputs = identities(taught, tiny_face_model)
+    assert np.corrcoef(outputs.ravel(), shapes.ravel())[0, 1] > 0.8, "photo by photo it would be 0"
 
 
 def test_who_is_not_known_keeps_the_fit(people, tiny_face_model):
@@ -146,8 +146,8 @@ def gaussian_people(monkeypatch):
 def test_the_posterior_is_that_of_the_gaussians_that_made_the_data(gaussian_people):
     embedding, shape, own, person, kernel, rest, noise = gaussian_people
     found = learn_posterior(shape, own, embedding, person)
-    told = embedding @ kernel + 5
-    expected = told + (own - told) * rest / (rest + noise)  # of independent components
+    outputs = embedding @ kernel + 5
+    expected = outputs + (own - outputs) * rest / (rest + noise)  # of independent components
     label = found(own, embedding)
     assert np.square(label - expected).mean() < 0.05 * np.square(own - shape).mean()
     for worse in (own, embedding @ found.kernel + found.offset):
@@ -168,8 +168,8 @@ def test_spread_makes_labels_as_different_as_people_are(gaussian_people, monkeyp
     embedding, shape, own, person, *_ = gaussian_people
     monkeypatch.setattr(identity_labels, "SPREAD", 1.0)
     found = learn_posterior(shape, own, embedding, person)
-    told = embedding @ found.kernel + found.offset
-    np.testing.assert_allclose(np.cov(told.T).trace(), np.cov(shape.T).trace(), rtol=0.1)
+    outputs = embedding @ found.kernel + found.offset
+    np.testing.assert_allclose(np.cov(outputs.T).trace(), np.cov(shape.T).trace(), rtol=0.1)
 
 
 def test_a_posterior_needs_people_with_many_photos(gaussian_people):

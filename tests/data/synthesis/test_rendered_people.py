@@ -26,8 +26,8 @@ def person():
 
 def test_the_labels_are_the_projected_parameters(person, open_face):
     _, vectors, landmarks = person
-    told = FaceParameters.from_vector(vectors, LAYOUT)
-    expected = project(told.pose, open_face.landmarks(told.identity, told.expression))
+    outputs = FaceParameters.from_vector(vectors, LAYOUT)
+    expected = project(outputs.pose, open_face.landmarks(outputs.identity, outputs.expression))
     np.testing.assert_allclose(landmarks, expected, atol=1e-3)
 
 
@@ -44,10 +44,10 @@ def test_the_face_is_where_the_labels_say(person):
 
 def test_one_person_has_one_identity_in_many_poses(person):
     _, vectors, _ = person
-    told = FaceParameters.from_vector(vectors, LAYOUT)
-    assert (told.identity == told.identity[0]).all()
-    assert len(np.unique(told.expression, axis=0)) > 1
-    yaw = np.degrees(euler_from_rotation(decompose(told.pose)[0]))[:, 1]
+    outputs = FaceParameters.from_vector(vectors, LAYOUT)
+    assert (outputs.identity == outputs.identity[0]).all()
+    assert len(np.unique(outputs.expression, axis=0)) > 1
+    yaw = np.degrees(euler_from_rotation(decompose(outputs.pose)[0]))[:, 1]
     assert np.ptp(yaw) > 40 and abs(yaw).max() <= 61
 
 

@@ -90,10 +90,10 @@ def test_a_network_finds_the_turned_faces_where_the_labels_say(turned):
     from keras_scnn.models.inference import predict
 
     _, after = turned
-    told = predict(load_preset("aflw-mobilenet-0.5"), after.images)
-    error = np.linalg.norm(told.landmarks[..., :2] - after.landmarks[..., :2], axis=-1)
+    outputs = predict(load_preset("aflw-mobilenet-0.5"), after.images)
+    error = np.linalg.norm(outputs.landmarks[..., :2] - after.landmarks[..., :2], axis=-1)
     assert error.mean(axis=1).max() < 5
-    yaw = np.rad2deg(told.euler[:, 1])
+    yaw = np.rad2deg(outputs.euler[:, 1])
     pose = FaceParameters.from_vector(after.parameters, LAYOUT).pose
     expected = np.rad2deg(euler_from_rotation(decompose(pose)[0])[:, 1])
     np.testing.assert_allclose(yaw, expected, atol=12)

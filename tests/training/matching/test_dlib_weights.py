@@ -35,11 +35,11 @@ def test_a_convolution_and_the_scaling_after_it_become_one():
     tensors = [np.concatenate([kernel.ravel(), bias]), scaling, linear.ravel()]
     ((folded, offset),), last = split_layers(tensors)
     image = rng.normal(size=(1, 9, 9, 3))
-    told = keras.ops.conv(image, folded, 1, "valid") + offset
+    outputs = keras.ops.conv(image, folded, 1, "valid") + offset
     for i in range(4):
         plain = correlate(image[0].transpose(2, 0, 1), kernel[i], "valid")[0] + bias[i]
         expected = plain * scaling[i] + scaling[4 + i]
-        np.testing.assert_allclose(told[0, ..., i], expected, atol=1e-4)
+        np.testing.assert_allclose(outputs[0, ..., i], expected, atol=1e-4)
     np.testing.assert_array_equal(last, linear)
 
 
