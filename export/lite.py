@@ -8,13 +8,12 @@ preset's network alone.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, crop_from_image
-from keras_scnn.storage.tflite import open_interpreter, read_metadata
+from keras_scnn.storage.tflite import open_interpreter, read_lite_file
 
 __all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
@@ -46,12 +45,8 @@ class LiteReconstructor:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such .tflite file")
-        content = path.read_bytes()
+        content, self.metadata = read_lite_file(path)
         try:
-            self.metadata = read_metadata(content)
             interpreter = open_interpreter(content, threads)
             self._run = interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.models.presets import preset_digest, preset_folder
-from keras_scnn.storage.tflite import open_interpreter, read_metadata
+from keras_scnn.storage.tflite import open_interpreter, read_lite_file, read_metadata
 
 FILE, SIGNATURE = "network.tflite", "branch"
 FORMAT, VERSION = "keras_scnn.network", 1
@@ -37,12 +37,9 @@ class LiteNetwork:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such .tflite file")
-        self._content, self._threads, self._own = path.read_bytes(), threads, threading.local()
+        self._content, self.metadata = read_lite_file(path)
+        self._threads, self._own = threads, threading.local()
         try:
-            self.metadata = read_metadata(self._content)
             if (self.metadata.get("format"), self.metadata.get("version")) != (FORMAT, VERSION):
                 raise ValueError(f"not a '{FORMAT}' file of version {VERSION}")
             self._runner()

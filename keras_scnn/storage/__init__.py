@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +58,24 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
             f"expected '{kind}' version {version}"
         )
     return arrays
+
+
+def packaged_file(package: str, name: str, advice: str) -> Path:
+    """Where an installed package has a file; the package itself is not imported.
+
+    Args:
+        package: its name in the package index.
+        name: of the file, without folders.
+        advice: for the error: how to install the package.
+
+    Raises:
+        FileNotFoundError: the package, or the file in it, is not there.
+    """
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == name and Path(str(file.locate())).is_file():
+            return Path(str(file.locate()))
+    raise FileNotFoundError(f"{name} of the package {package} is not installed; {advice}")

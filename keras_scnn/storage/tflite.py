@@ -6,6 +6,8 @@ Needs ai-edge-litert only.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +37,23 @@ def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     return interpreter
+
+
+def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
+    """The bytes and the metadata of a .tflite file that this package wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not one of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such .tflite file")
+    content = path.read_bytes()
+    try:
+        return content, read_metadata(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def with_metadata(content: bytes, metadata: dict) -> bytes:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 from pathlib import Path
 
 import numpy as np
 
 from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.photos.cropping import crop_rotated
+from keras_scnn.storage import packaged_file
 
 PACKAGE = "face_recognition_models"
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -44,14 +44,7 @@ def weights_path(name: str = MODEL_FILE) -> Path:
     Raises:
         FileNotFoundError: the package, or the file in it, is not there.
     """
-    try:
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == name and Path(file.locate()).is_file():
-            return Path(file.locate())
-    raise FileNotFoundError(f"{name} of the package {PACKAGE} is not installed; {INSTALL}")
+    return packaged_file(PACKAGE, name, INSTALL)
 
 
 def chip_from_landmarks(landmarks: np.ndarray) -> tuple[np.ndarray, float, float]:
