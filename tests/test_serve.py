@@ -21,8 +21,7 @@ from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import decode_image
-from keras_scnn.models import load_preset
-from keras_scnn.models.inference import predict
+from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serve import main
@@ -128,7 +127,7 @@ def check_outputs(outputs: dict, face) -> None:
 
 
 @pytest.mark.integration
-def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops):
+def test_many_requests_at_once_each_get_the_outputs_of_their_crops(server, crops):
     expected = predict_crops(crops)
     parts = np.split(np.arange(len(crops)), 12)
     with ThreadPoolExecutor(12) as pool:
@@ -141,8 +140,9 @@ def test_many_requests_at_once_get_what_keras_says_of_their_crops(server, crops)
 
 
 def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
-    preset = load_preset("mobile")
-    predicted = predict(preset, crops)
+    """The outputs of the network that the server runs too, without a server."""
+    preset, network = open_network("mobile")
+    predicted = predict(preset, crops, network)
     expression = preset.face_model.clip_expression(predicted.parameters.expression)
     points = preset.face_model.landmarks(predicted.parameters.identity, expression)
     pose = predicted.parameters.pose

@@ -172,6 +172,7 @@ def in_process(called: list):
     return command
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
     """Rendered people, two runs of one step; the second time nothing is left to do."""
