@@ -174,6 +174,7 @@ def saved(space, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "imports", ["import keras_scnn, keras", "import keras, keras_scnn"], ids=["before", "after"]
 )

@@ -170,6 +170,7 @@ print(json.dumps([result(n, layers) for layers in (False, True) for n in (1, 2)]
 """
 
 
+@pytest.mark.integration
 def test_two_replicas_train_as_one_on_the_same_global_batch():
     """MirroredStrategy on two logical CPU devices: loss, and weights after one step."""
     done = subprocess.run(

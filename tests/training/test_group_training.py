@@ -168,6 +168,7 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
     save_records(tmp_path / "anybody", dataclasses.replace(records, **arrays))
     values = read_yaml(recipe_path("landmarks"))
     values |= {"pretrain_steps": 1, "steps": 1, "single_photos": 4, "held_out": 8, "warmup": 1}
+    values["encoder"] = STAND_IN
     places = {"run": str(tmp_path / "run"), "data": str(tmp_path / "anybody")}
     results = train(configuration(TrainConfig, values | places))
     assert results.shape.n_faces == 8 and results.shape_verification is None
