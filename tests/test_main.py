@@ -31,7 +31,7 @@ TYPING_ERRORS = {
 }
 WRONG_SETTINGS = {
     "reconstruct": (["a.jpg", "--out", "x", "--format", "stl"], "'stl' is not one of obj, ply"),
-    "train": (["--people", "0"], "people is 0; it must be 1 or more"),
+    "train": (["--encoder", "resnet51"], "encoder is 'resnet51' (did you mean 'resnet50'?)"),
     "evaluate": (["mobile", "--data", "nowhere"], "nowhere: no such folder or file"),
     "prepare": (["pts", "x", "--out", "x", "--crop-size", "4"], "it must be 16 or more"),
     "ablate": (["--variants", "bothe"], "did you mean 'both'?"),

@@ -226,7 +226,9 @@ def _check_range(one: dataclasses.Field, value) -> None:
     """Raise a ValueError where a value is not what the field's metadata asks for."""
     rules, name = one.metadata, one.name
     if "known" in rules and value not in rules["known"]:
-        raise ValueError(f"{name} is '{value}'; known are {', '.join(map(_shown, rules['known']))}")
+        known = ", ".join(map(_shown, rules["known"]))
+        similar = did_you_mean(value, rules["known"])
+        raise ValueError(f"{name} is '{value}'{similar}; known are {known}")
     if "low" in rules and "high" in rules and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{name} is {value}; it must lie in {rules['low']:g} to {rules['high']:g}")
     if "low" in rules and not value >= rules["low"]:
