@@ -18,12 +18,6 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files that take long come first: started last, one of them would keep one worker waiting.
-LONG = ("test_matching.py", "test_group_training.py", "test_train.py", "test_siamese.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
