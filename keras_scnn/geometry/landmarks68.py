@@ -3,6 +3,10 @@
 import numpy as np
 
 JAW = slice(0, 17)
+# Upper and lower points of the eyes and of the inner lips, of which the distance is the opening.
+EYE_OPENINGS = np.array([[37, 41], [38, 40], [43, 47], [44, 46]])
+MOUTH_OPENINGS = np.array([[61, 67], [62, 66], [63, 65]])
+OPENINGS = np.concatenate([EYE_OPENINGS, MOUTH_OPENINGS])
 # Index of the landmark that each one becomes in a mirror image.
 MIRROR68 = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.face_models import load_face_model
+from keras_scnn.geometry.landmarks68 import OPENINGS
 from keras_scnn.losses.contrastive import batch_mean
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
@@ -78,6 +79,34 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0):
         error = error - ops.mean(error, axis=-1, keepdims=True)
         loss = loss + depth_weight * ops.mean(ops.abs(error))
     return loss
+
+
+def opening_distance(target, predicted, unit=1.0):
+    """Weighted mean error of how far eyes and lips are open, in the image.
+
+    A lid's position is off by pose and shape as much as by its closing; the vector from the lower
+    to the upper lid is off by the closing alone.
+
+    Args:
+        target: (B, 68, 3 or 4): x, y in px, and last a weight of at least 0 (0: no label).
+        predicted: (B, 68, 2 or 3): x, y in px.
+        unit: px that count as 1.
+
+    Returns:
+        Scalar; exactly 0 where all weights are 0.
+    """
+    upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
+
+    def rows(points, which):
+        return ops.take(points, which, axis=1)
+
+    true, ours = (
+        rows(points, upper)[..., :2] - rows(points, lower)[..., :2]
+        for points in (target, predicted)
+    )
+    weight = ops.minimum(rows(target, upper)[..., -1], rows(target, lower)[..., -1])
+    distance = _length((true - ours) / unit)
+    return ops.sum(weight * distance) / ops.maximum(ops.sum(weight), 1e-12)
 
 
 def _length(vectors):
@@ -323,15 +352,27 @@ class LandmarkDistance(keras.losses.Loss):
     Args:
         unit: px that count as 1.
         depth_weight: of the depth error, for labels with depth.
+        opening_weight: of ``opening_distance``, for the 68 landmarks.
     """
 
-    def __init__(self, unit: float = 1.0, depth_weight: float = 0.0, name="landmark_distance"):
+    def __init__(
+        self,
+        unit: float = 1.0,
+        depth_weight: float = 0.0,
+        opening_weight: float = 0.0,
+        name="landmark_distance",
+    ):
         super().__init__(name=name)
         self.unit, self.depth_weight = unit, depth_weight
+        self.opening_weight = opening_weight
 
     def call(self, y_true, y_pred):
         true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        return batch_mean(landmark_distance(true, predicted, self.unit, self.depth_weight))
+        loss = landmark_distance(true, predicted, self.unit, self.depth_weight)
+        if self.opening_weight:
+            loss += self.opening_weight * opening_distance(true, predicted, self.unit)
+        return batch_mean(loss)
 
     def get_config(self):
-        return {"unit": self.unit, "depth_weight": self.depth_weight, "name": self.name}
+        weights = {"depth_weight": self.depth_weight, "opening_weight": self.opening_weight}
+        return {"unit": self.unit, **weights, "name": self.name}

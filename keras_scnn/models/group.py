@@ -20,6 +20,7 @@ def build_group(
     space: ParameterSpace,
     embedding_size: int = 0,
     augmentation: float = 0.0,
+    landmarks_teach_identity: bool = True,
 ) -> keras.Model:
     """A functional model from one image input to the outputs that the losses compare.
 
@@ -29,6 +30,8 @@ def build_group(
         space: of the parameters; its face model decodes them to landmarks.
         embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
         augmentation: as for ``build_siamese``.
+        landmarks_teach_identity: without it the landmarks have no gradient by the identity
+            coefficients: one photo's landmarks then teach pose and expression alone.
 
     Returns:
         A model from ``image`` (B, S, S, 3) RGB, 0 to 255, to a dictionary of float32 outputs:
@@ -43,7 +46,13 @@ def build_group(
     parameters = result["parameters"]
     shape = ShapeCode.of(space, name="shape")(parameters)
     decode = FaceDecoder.landmarks(space, name="landmarks")
-    outputs = {"parameters": parameters, "landmarks": decode(parameters)}
+    decoded = parameters
+    if not landmarks_teach_identity:
+        identity = space.layout.identity
+        held = keras.ops.stop_gradient(parameters[:, identity])
+        parts = [parameters[:, : identity.start], held, parameters[:, identity.stop :]]
+        decoded = keras.ops.concatenate(parts, axis=-1)
+    outputs = {"parameters": parameters, "landmarks": decode(decoded)}
     outputs["shape"] = shape
     if "features" not in result:
         return keras.Model(image, outputs, name="group")

@@ -20,6 +20,7 @@ def build_branch(
     feature_size: int = FEATURE_SIZE,
     feature_channels: int = 0,
     identity_encoder: bool = False,
+    joint_head: bool = False,
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
@@ -33,21 +34,31 @@ def build_branch(
             the same positions (Chen et al., "MobileFaceNets", 2018).
         identity_encoder: the feature is linear in the output of a second encoder instead (see
             ``encoders.identity_features``), and the parameters are linear in both outputs.
+        joint_head: the parameters are linear in the output of the GDC head too; for
+            ``feature_channels`` above 0 without identity encoder.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
+
+    Raises:
+        ValueError: ``joint_head`` without a GDC head.
     """
     hidden = inputs = encoder.output
+    has_gdc = bool(feature_size and feature_channels and not identity_encoder)
+    if joint_head and not has_gdc:
+        raise ValueError("joint_head is for feature_channels above 0 without identity encoder")
     if identity_encoder:
         hidden = identity_features(encoder.inputs[0])
         inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
+    if has_gdc:
+        hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels)
+    if joint_head:
+        inputs = keras.layers.Concatenate(name="both_heads")([inputs, hidden])
     outputs = {
         "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
     }
     if feature_size:
-        if feature_channels and not identity_encoder:
-            hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels)
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
     return keras.Model(encoder.inputs[0], outputs, name="branch")

@@ -115,6 +115,11 @@ class Preset(_WithSpace):
         return layers[0].filters if layers else 0
 
     @property
+    def has_joint_head(self) -> bool:
+        """The parameters are linear in the output of the GDC head too."""
+        return any(layer.name == "both_heads" for layer in self.core.layers)
+
+    @property
     def has_identity_encoder(self) -> bool:
         """A second encoder tells people apart; see ``models.encoders``."""
         from keras_scnn.models.encoders import PREFIX
@@ -140,6 +145,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "feature_size": preset.feature_size,
         "feature_channels": preset.feature_channels,
         "identity_encoder": preset.has_identity_encoder,
+        "joint_head": preset.has_joint_head,
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "n_identity": preset.face_model.n_identity,
@@ -328,7 +334,8 @@ def _with_network(settings: dict, arrays: dict, face_model: MorphableModel | Non
     encoder = build_encoder(data.encoder, data.input_size)
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
-    branch = build_branch(encoder, data.layout, data.feature_size, channels, two)
+    joint = settings.get("joint_head", False)
+    branch = build_branch(encoder, data.layout, data.feature_size, channels, two, joint)
     for weight in branch.weights:
         value = arrays[NETWORK + weight.path].astype(np.float32)
         if not np.isfinite(value).all():

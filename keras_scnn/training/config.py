@@ -93,6 +93,12 @@ class TrainConfig:
     identity_encoder: bool = _option(
         False, "groups: a second encoder, which tells people apart", modes=GROUPS
     )
+    joint_head: bool = _option(
+        False, "groups: the parameters are linear in the GDC head's output too", modes=GROUPS
+    )
+    landmarks_teach_identity: bool = _option(
+        True, "groups: the landmark distance moves the identity coefficients too", modes=GROUPS
+    )
     steps: int = _count(1400, "batches to train on")
     minutes: float = _weight(5.0, "training time at most; 0 for no limit")
     pretrain_steps: int = _count(
@@ -129,6 +135,13 @@ class TrainConfig:
     recognizer: str = _option(
         "", "matching: file of dlib's recognizer; '': the installed package's", modes=GROUPS
     )
+    teachers: str = _choice(
+        "dlib", "matching: the recognizers that embed the photos", "dlib", "dlib+sface",
+        modes=("matching",),
+    )  # fmt: skip
+    sface: str = _option(
+        "", "matching: file of SFace; '': the installed package's", modes=("matching",)
+    )
     optimizer: str = _choice(
         "adam", "'adam', 'adamw', or 'sgd' with Nesterov's momentum", "adam", "adamw", "sgd"
     )
@@ -155,6 +168,9 @@ class TrainConfig:
     )
     depth_weight: float = _weight(
         0.0, "groups: of the landmarks' depth, as a share of the former", modes=GROUPS
+    )
+    opening_weight: float = _weight(
+        0.0, "of the openings of eyes and lips, as a share of the landmark distance"
     )
     contrast_weight: float = _weight(0.1, "of the contrastive loss on shapes, mm")
     contrast: str = _choice(

@@ -97,8 +97,10 @@ def group_network(
     """``build_group`` of the settings for crops of ``size`` px; the other arguments are its own."""
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
     sizes = config.feature_size, config.feature_channels
-    branch = build_branch(encoder, space.layout, *sizes, config.identity_encoder)
-    return build_group(branch, space, embedding_size, augmentation)
+    heads = config.identity_encoder, config.joint_head
+    branch = build_branch(encoder, space.layout, *sizes, *heads)
+    teach = config.landmarks_teach_identity
+    return build_group(branch, space, embedding_size, augmentation, teach)
 
 
 def emphasis(config: TrainConfig, yaw: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def _parameter_loss(config: TrainConfig, space: ParameterSpace) -> keras.losses.
 
 
 def _landmark_distance(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
-    return LandmarkDistance(LANDMARK_UNIT, config.depth_weight)
+    return LandmarkDistance(LANDMARK_UNIT, config.depth_weight, config.opening_weight)
 
 
 def _pair_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:

@@ -12,6 +12,7 @@ from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.config import TrainConfig
 
 HEADS = ("parameters/", "features_")
+KERNEL = "parameters/kernel"
 BATCH = 128
 MIN_PENALTY = 1e-12  # features that do not vary give the mean label
 HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
@@ -106,18 +107,30 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
 def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
     """Give a branch all of a preset's network; its parameters are the same by its own whitening.
 
+    A branch with a joint head may start from a preset without.
+
     Raises:
         ValueError: the two networks differ.
     """
     theirs = {weight.path: weight for weight in source.core.weights}
-    if {w.path: w.shape for w in branch.weights} != {p: w.shape for p, w in theirs.items()}:
+    mine = {weight.path: weight for weight in branch.weights}
+    joins = _has_joint_head(branch) and not source.has_joint_head
+    if {p: w.shape for p, w in mine.items() if not (joins and p == KERNEL)} != {
+        p: w.shape for p, w in theirs.items() if not (joins and p == KERNEL)
+    }:
         raise ValueError(
             "the network to start from is another one than the one to train: its encoder, feature "
             "head and face model must be the same; or take the encoder alone (start_with 'encoder')"
         )
-    for weight in branch.weights:
-        weight.assign(theirs[weight.path])
+    for path, weight in mine.items():
+        value = np.asarray(theirs[path])
+        missing = weight.shape[0] - len(value)  # what is new does nothing at first
+        weight.assign(np.concatenate([value, np.zeros((missing, *value.shape[1:]))]))
     _set_whitened(branch, branch.get_layer("parameters").get_weights(), source, whitening)
+
+
+def _has_joint_head(branch: keras.Model) -> bool:
+    return any(layer.name == "both_heads" for layer in branch.layers)
 
 
 def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:

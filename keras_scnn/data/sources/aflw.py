@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.geometry.landmarks68 import JAW
+from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
 
 CROP_SIZE = 120
 
@@ -29,10 +29,11 @@ CROP_SIZE = 120
 # (the labels have 1 taken off already) a quarter of a pixel is to be added at a side of 270.
 TEACHER_SHIFT_PX = 0.25
 # Weight of the hand-made point in the merged one; the jaw's hand-made points slide along
-# the outline, so they count half.
+# the outline, so they count half. Lids and inner lips are the hand-made ones: the teacher hardly
+# closes eyes.
 HAND_WEIGHT = 0.6
-# Weight of a landmark that only the teacher labels.
-TEACHER_TRUST = 0.5
+# Weight of a landmark that only the teacher labels; of a lid or an inner lip.
+TEACHER_TRUST, LID_TRUST = 0.5, 0.1
 # Names and the shapes behind the crops' axis.
 LABELS = {
     "name": (),
@@ -74,7 +75,7 @@ def load_targets(folder: str | os.PathLike) -> AflwTargets:
         FileNotFoundError: the folder has no labels.npz.
         ValueError: the file is damaged, or an array is missing or of another shape.
     """
-    labels = _read_labels(Path(folder) / "labels.npz")
+    labels = read_labels(Path(folder) / "labels.npz", LABELS)
     photo = np.array([name.split("_")[0].split(".")[0][:10] for name in labels["name"]])
     held_out = np.isin(photo, np.unique(photo)[::20])
     teacher = labels["teacher_landmarks68"].astype(np.float64)
@@ -84,21 +85,33 @@ def load_targets(folder: str | os.PathLike) -> AflwTargets:
     landmarks = _merge(teacher, camera, labels, share, ~held_out)
     landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
     yaw = np.abs(labels["yaw_degrees"])
-    weight = TEACHER_TRUST + (1 - TEACHER_TRUST) * share / HAND_WEIGHT
+    trust = np.minimum(share / HAND_WEIGHT, 1)
+    weight = TEACHER_TRUST + (1 - TEACHER_TRUST) * trust
+    weight[:, OPENINGS] = np.maximum(LID_TRUST, share[:, OPENINGS])
     return AflwTargets(
         labels["name"], landmarks.astype(np.float32), yaw, held_out, weight.astype(np.float32)
     )
 
 
-def _read_labels(path: Path) -> dict[str, np.ndarray]:
+def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Arrays of a labels.npz that go on in step.
+
+    Args:
+        path: of the file.
+        shapes: what stands behind the first axis, by the arrays' names; ``name`` is one of them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or an array is missing or of another shape.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the folder that holds crops/ too")
+        raise FileNotFoundError(f"{path}: no such file; give the folder of the photos")
     try:
         with np.load(path, allow_pickle=False) as file:
-            labels = {key: file[key] for key in LABELS if key in file.files}
+            labels = {key: file[key] for key in shapes if key in file.files}
     except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
-    for key, rest in LABELS.items():
+    for key, rest in shapes.items():
         shape = labels[key].shape if key in labels else "missing"
         wanted = (len(labels["name"]), *rest) if "name" in labels else ("N", *rest)
         if shape != wanted:
@@ -121,8 +134,10 @@ def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
 
 def _hand_share(labels: dict[str, np.ndarray]) -> np.ndarray:
     """(N, 68) how much of the merged point is the hand-made one."""
-    share = HAND_WEIGHT * _hand_weight(labels)
+    weight = _hand_weight(labels)
+    share = HAND_WEIGHT * weight
     share[:, JAW] *= 0.5
+    share[:, OPENINGS] = weight[:, OPENINGS]
     return share
 
 
@@ -131,7 +146,7 @@ def _merge(teacher, camera, labels, share, train) -> np.ndarray:
     weight = _hand_weight(labels)
     difference = hand - teacher[..., :2]
     site = np.stack(
-        [_site_offset(camera[train], difference[train, i], weight[train, i]) for i in range(68)]
+        [site_offset(camera[train], difference[train, i], weight[train, i]) for i in range(68)]
     )
     hand = hand - np.einsum("nij,kj->nki", camera, site)
     merged = teacher.copy()
@@ -139,8 +154,25 @@ def _merge(teacher, camera, labels, share, train) -> np.ndarray:
     return merged
 
 
-def _site_offset(camera, difference, weight, tolerance_px=2.0, iterations=10) -> np.ndarray:
-    """The 3D offset (mm) whose projections best explain a landmark's differences (Huber, IRLS)."""
+def site_offset(
+    camera: np.ndarray,
+    difference: np.ndarray,
+    weight: np.ndarray,
+    tolerance_px: float = 2.0,
+    iterations: int = 10,
+) -> np.ndarray:
+    """The 3D offset whose projections best explain a landmark's differences (Huber, IRLS).
+
+    Args:
+        camera: (M, 2, 3) px per mm, the linear part of each photo's camera.
+        difference: (M, 2) px, of the landmark by one annotation from that by another.
+        weight: (M,) 0 to 1; with 0 a photo does not count.
+        tolerance_px: from which a difference counts as an outlier.
+        iterations: of the reweighting.
+
+    Returns:
+        (3,) mm, in the frame of the model.
+    """
     keep = weight > 0
     camera, difference, weight = camera[keep], difference[keep], weight[keep]
     robust = weight

@@ -91,6 +91,12 @@ def _aflw(args: argparse.Namespace) -> PhotoSource:
     return AflwCrops(args.folder, args.part)
 
 
+def _cfp(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.sources.cfp import CfpPhotos
+
+    return CfpPhotos(args.folder)
+
+
 SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
     "aflw2000": ("AFLW2000-3D: jpg + mat", _aflw2000),
@@ -99,6 +105,7 @@ SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
     "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", _tfds_aflw2000),
     "aflw": ("crops of AFLW: crops/ and labels.npz", _aflw),
+    "cfp": ("CFP: PERSON/{frontal,profile}_NN.jpg and labels.npz", _cfp),
     "blends": ("new faces out of face records; DIR is CACHE[,CACHE ...]", _blends),
 }
 

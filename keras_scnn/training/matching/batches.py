@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from keras_scnn.data.augment import SMALL_BOX, UPRIGHT, Jitter
-from keras_scnn.data.labels.recognizer import CHIP_LANDMARKS, CHIP_PADDING, CHIP_POINTS, CHIP_SIZE
+from keras_scnn.data.labels.recognizer import Chip
 from keras_scnn.data.sources.blends import GRID, pose_distance
 from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
 from keras_scnn.geometry.similarities import invert
@@ -84,8 +84,11 @@ def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
     keys = jax.random.split(key, 4)
     table, places = photos["of_person"], jnp.arange(photos["of_person"].shape[1])
     chosen = jax.random.choice(keys[0], len(table), (plan.people,), replace=False)
+    shares = _shares(keys[3], plan.people, plan.blend_groups)
     order = jax.random.uniform(keys[1], (plan.people, len(places)))
-    order = jnp.where(places < photos["count"][chosen][:, None], order, 2.0).argsort(axis=1)
+    # A turned face is not blended, so it comes last where the others of its group are.
+    order += (shares > 0)[:, None] & ~photos["is_frontal"][table[chosen]]
+    order = jnp.where(places < photos["count"][chosen][:, None], order, 3.0).argsort(axis=1)
     hosts = jnp.take_along_axis(table[chosen], order[:, : plan.photos], axis=1)
     others = (chosen + jax.random.randint(keys[2], (plan.people,), 1, len(table))) % len(table)
     pool = table[others]
@@ -93,8 +96,7 @@ def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
     known = places < photos["count"][others][:, None]
     nearest = jnp.where(known[:, None], turned, jnp.inf).argmin(-1)
     guests = jnp.take_along_axis(pool, nearest, axis=1)
-    shares = jnp.repeat(_shares(keys[3], plan.people, plan.blend_groups), plan.photos)
-    return hosts.ravel(), guests.ravel(), shares
+    return hosts.ravel(), guests.ravel(), jnp.repeat(shares, plan.photos)
 
 
 def _draw_singles(key: jax.Array, photos: dict, plan: BatchPlan):
@@ -158,12 +160,12 @@ def _turn_and_zoom(keys: jax.Array, jitter: dict, side: jax.Array, size: int):
     return jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], 1)
 
 
-def chips(photos: dict, drawn: dict):
-    """(B, 2, 3) from the crop to the square that dlib's recognizer expects."""
-    wanted = (CHIP_POINTS + CHIP_PADDING) / (1 + 2 * CHIP_PADDING) * CHIP_SIZE - 0.5
-    have = photos["landmarks"][drawn["host"]][:, CHIP_LANDMARKS, :2]
-    center, middle = have.mean(1, keepdims=True), jnp.asarray(wanted.mean(0))
-    a, b = have - center, jnp.asarray(wanted) - middle
+def chips(photos: dict, drawn: dict, chip: Chip):
+    """(B, 2, 3) from the crop to the square that a recognizer expects."""
+    landmarks = photos["landmarks"][drawn["host"]][..., :2]
+    have = jnp.einsum("pl,bli->bpi", jnp.asarray(chip.landmarks, jnp.float32), landmarks)
+    center, middle = have.mean(1, keepdims=True), jnp.asarray(chip.points.mean(0))
+    a, b = have - center, jnp.asarray(chip.points) - middle
     # As complex numbers, a similarity is a factor.
     power = (a**2).sum((1, 2))
     real = (a * b).sum((1, 2)) / power

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ from keras_scnn.data.labels.identity_labels import (
     center_sources,
     learn_posterior,
 )
-from keras_scnn.data.labels.recognizer import CHIP_SIZE
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -32,6 +32,7 @@ from keras_scnn.training.matching.batches import (
     render_blends,
 )
 from keras_scnn.training.matching.pack import Pack
+from keras_scnn.training.matching.recognizer import Recognizer
 
 CHUNK = 256  # photos that the recognizer embeds at once
 
@@ -39,22 +40,26 @@ CHUNK = 256  # photos that the recognizer embeds at once
 class Supply:
     """Photos, recognizer and labels.
 
-    A photo in a group gets the posterior mean of its own fit and the recognizer's embedding of the
-    blend as its shape (``ShapePosterior``); a single photo its own fit: the network may learn by
-    itself how far a fit can be trusted.
+    A photo gets the posterior mean of its own fit and the recognizers' embedding of the blend as
+    its shape (``ShapePosterior``). Faces turned by more than ``MAX_DEGREES`` are not blended. In a
+    group, such a face has the mean embedding of its person's other photos; alone, what the
+    recognizer for turned faces says, the last one, and what the others would by regression on it.
+    Its shape is the one that follows from this embedding.
 
     Args:
         config: of the run.
         pack: the photos.
         model: face model of the labels, with mirror partners.
-        recognizer: (B, 150, 150, 3) chips to (B, E) embeddings, JAX arrays.
+        recognizers: that embed the photos, one after the other; with more than one, the last
+            recognizes turned faces too.
         seen: positions of the photos to train on.
 
     Attributes:
         plan: of the batches.
         photos: all that batches are made of, on the device.
-        embedding: (n, E) float32, what a network should regress: without the data set's mean, of
-            length 1 on average; NaN where a face is turned by more than ``MAX_DEGREES``.
+        embedding: (n, E) float32, what a network should regress: without the data set's mean, that
+            of each recognizer of length 1 on average; with a single recognizer NaN where a face is
+            turned by more than ``MAX_DEGREES``.
         vectors: (n, P) float32 labels of the photos as they are.
         space: of these labels.
 
@@ -67,11 +72,12 @@ class Supply:
         config: TrainConfig,
         pack: Pack,
         model: MorphableModel,
-        recognizer: Callable,
+        recognizers: Sequence[Recognizer],
         seen: np.ndarray,
     ):
         records, self._source = pack.mixture.records, pack.mixture.source
-        self._config, self._model, self._recognizer = config, model, recognizer
+        self._config, self._model, self._recognizers = config, model, recognizers
+        self._ends = np.cumsum([0, *(one.size for one in recognizers)])
         self.plan = batch_plan(config, records.images.shape[1], pack.margin)
         self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
         self._mirrors = tuple(jnp.asarray(m) for m in mirror_matrices(model))
@@ -128,28 +134,51 @@ class Supply:
         records, identity = pack.mixture.records, self._identity
         raw = self._embed_plain(len(records))
         used, weights = self._seen & self._frontal, self._model.identity_weights_mm
-        centered, means, length = center_sources(raw, self._source, used)
+        parts = [raw[:, a:b] for a, b in itertools.pairwise(self._ends)]
+        scaled = [center_sources(part, self._source, used) for part in parts]
+        centered = np.concatenate([part for part, _, _ in scaled], axis=1)
+        means = np.concatenate([part for _, part, _ in scaled], axis=1)
+        length = np.repeat([part for _, _, part in scaled], np.diff(self._ends))
         fits = np.float64(records.parameters[:, identity]), pack.single_identity
         joint, own = (align_means(fit * weights, self._source, self._seen) for fit in fits)
         known = (part[used] for part in (joint, own, centered, records.identity))
         posterior = learn_posterior(*known)
-        self.embedding = np.where(self._frontal[:, None], centered, np.nan).astype(np.float32)
-        shapes = np.where(self._in_group[:, None], posterior(own, self.embedding), own)
+        self.embedding = self._turned_embeddings(centered, records.identity)
+        mapped = np.where(self._frontal[:, None], own, posterior.mapped(self.embedding))
+        shapes = posterior(np.where(np.isnan(mapped), own, mapped), self.embedding)
         self.vectors = records.parameters.copy()
         self.vectors[:, identity] = shapes / weights
         self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         arrays = {"vectors": records.parameters, "own": own, "means": means, "length": length}
+        arrays |= {"shapes": shapes, "embedding": self.embedding}
         arrays |= self._linear(posterior) | {"weights": weights}
         whitening = self.space.whitening
         arrays |= {"whitening_mean": whitening.mean, "whitening_scale": whitening.scale}
         self.photos |= {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
+
+    def _turned_embeddings(self, centered: np.ndarray, identity: np.ndarray) -> np.ndarray:
+        """(n, E) float32 with those of turned faces replaced; see the class."""
+        embedding, turned = centered.astype(np.float32), ~self._frontal
+        first = self._ends[-2]
+        if first:
+            x, y = centered[:, first:], centered[:, :first]
+            used = self._seen & self._frontal
+            kernel = np.linalg.lstsq(x[used], y[used], rcond=None)[0]
+            embedding[turned, :first] = x[turned] @ kernel
+        else:
+            embedding[turned] = np.nan
+        for person in np.unique(identity[self._in_group & turned]):
+            own = identity == person
+            if (own & self._frontal).sum() >= self.plan.photos:
+                embedding[own & turned] = centered[own & self._frontal].mean(axis=0)
+        return embedding
 
     @staticmethod
     def _linear(posterior: ShapePosterior) -> dict:
         return {name: getattr(posterior, name) for name in ("kernel", "offset", "gain")}
 
     def _embed_plain(self, count: int) -> np.ndarray:
-        """(n, E) the recognizer's embeddings of the photos as they are."""
+        """(n, E) the recognizers' embeddings of the photos as they are."""
         embed, parts = jax.jit(self._embed), []
         for start in range(0, count, CHUNK):
             rows = jnp.minimum(jnp.arange(start, start + CHUNK), count - 1)  # one program for all
@@ -158,9 +187,14 @@ class Supply:
         return np.concatenate(parts)[:count]
 
     def _embed(self, photos: dict, drawn: dict):
-        """(B, E) the recognizer's embeddings of a drawn batch."""
-        chip, _ = render_blends(photos, drawn, chips(photos, drawn), self.plan, CHIP_SIZE)
-        return self._recognizer(chip)
+        """(B, E) the recognizers' embeddings of a drawn batch."""
+        return jnp.concatenate([self._embed_by(one, photos, drawn) for one in self._recognizers], 1)
+
+    def _embed_by(self, one: Recognizer, photos: dict, drawn: dict):
+        matrix = chips(photos, drawn, one.chip)
+        images, _ = render_blends(photos, drawn, matrix, self.plan, one.chip.size)
+        kind = "bfloat16" if self._config.precision == "mixed_bfloat16" else "float32"
+        return one(images.astype(kind))
 
     def batch(self, key: jax.Array, photos: dict) -> tuple[jax.Array, dict]:
         """Images (B, S, S, 3), 0 to 255, and their labels by the names of ``OBJECTIVES``.
@@ -175,8 +209,8 @@ class Supply:
         images, inside = render_blends(photos, drawn, matrix, self.plan, self.plan.size)
         host, frontal = drawn["host"], photos["is_frontal"][drawn["host"]][:, None]
         embedding = self._centered(photos, drawn, self._embed(photos, drawn))
-        taught = frontal & (jnp.arange(len(host)) < self.plan.grouped)[:, None]
-        shape = jnp.where(taught, _posterior(photos, host, embedding), photos["own"][host])
+        embedding = jnp.where(frontal, embedding, photos["embedding"][host])
+        shape = jnp.where(frontal, _posterior(photos, host, embedding), photos["shapes"][host])
         vectors = photos["vectors"][host]
         vectors = vectors.at[:, self._identity].set(shape / photos["weights"])
         vectors = move_parameters(vectors, matrix, self._mirrors, jnp)
@@ -184,7 +218,7 @@ class Supply:
             "parameters": (vectors - photos["whitening_mean"]) / photos["whitening_scale"],
             "landmarks": move_landmarks(photos["landmarks"][host], matrix, jnp),
             "person": drawn["person"],
-            "embedding": jnp.where(frontal, embedding, jnp.nan),
+            "embedding": embedding,
         }
 
     def _centered(self, photos: dict, drawn: dict, embedding):

@@ -17,7 +17,8 @@ from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import group_network
 from keras_scnn.training.matching.labels import Supply
 from keras_scnn.training.matching.pack import Pack
-from keras_scnn.training.matching.recognizer import DlibNetwork, read_recognizer
+from keras_scnn.training.matching.recognizer import DlibNetwork, Recognizer, read_recognizer
+from keras_scnn.training.matching.sface import SFaceNetwork, read_sface
 from keras_scnn.training.objectives import targets_of
 
 
@@ -41,9 +42,11 @@ class MatchingMode:
         pack: Pack,
     ):
         self._config = config
-        recognizer = DlibNetwork(*read_recognizer(config.recognizer))
-        self._embedding_size = recognizer.size
-        self._supply = Supply(config, pack, model, recognizer, seen)
+        recognizers: list[Recognizer] = [DlibNetwork(*read_recognizer(config.recognizer))]
+        if config.teachers == "dlib+sface":
+            recognizers.append(SFaceNetwork(read_sface(config.sface)))
+        self._embedding_size = sum(one.size for one in recognizers)
+        self._supply = Supply(config, pack, model, recognizers, seen)
         self.space = self._supply.space
         labels = {"parameters": self._supply.vectors, "embedding": self._supply.embedding}
         self.mixture = dataclasses.replace(

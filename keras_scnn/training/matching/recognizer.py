@@ -7,11 +7,12 @@ dlib computes the same embeddings, one photo at a time.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from keras import ops
 
-from keras_scnn.data.labels.recognizer import weights_path
+from keras_scnn.data.labels.recognizer import DLIB_CHIP, Chip, weights_path
 from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
 from keras_scnn.training.matching.dlib_weights import Convolutions, read_tensors, split_layers
 
@@ -45,6 +46,21 @@ def read_recognizer(path: str = "") -> tuple[Convolutions, np.ndarray]:
     return convolutions, linear
 
 
+class Recognizer(Protocol):
+    """A network that embeds aligned faces.
+
+    Attributes:
+        chip: the square that it expects.
+        size: length of the embeddings, E.
+    """
+
+    chip: Chip
+    size: int
+
+    def __call__(self, chips):
+        """Embeddings (B, E) float32 of (B, S, S, 3) RGB chips, 0 to 255."""
+
+
 class DlibNetwork:
     """The whole recognizer.
 
@@ -52,15 +68,20 @@ class DlibNetwork:
         convolutions, linear: of ``read_recognizer``.
 
     Attributes:
-        size: length of the embeddings, E.
+        size: length of the embeddings, E. chip: the square that it expects.
     """
+
+    chip = DLIB_CHIP
 
     def __init__(self, convolutions: Convolutions, linear: np.ndarray):
         self._convolutions, self._linear = convolutions, linear
         self.size = linear.shape[1]
 
     def __call__(self, chips):
-        """Embeddings (B, E) of (B, 150, 150, 3) RGB, 0 to 255, cut as ``chip_from_landmarks``."""
+        """Embeddings (B, E) float32 of (B, 150, 150, 3) RGB, 0 to 255, of any float type.
+
+        The convolutions run in the type of the chips.
+        """
         layer = iter(self._convolutions)
         x = (chips - ops.convert_to_tensor(MEAN_COLOR, chips.dtype)) / COLOR_SCALE
         x = ops.relu(_convolve(x, next(layer), 2, "valid"))
@@ -72,11 +93,12 @@ class DlibNetwork:
             if halves:
                 x = ops.average_pool(x, 2, 2, "valid")
             x = ops.relu(_sum(x, y))
-        return ops.matmul(ops.mean(x, axis=(1, 2)), self._linear.astype("float32"))
+        pooled = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
+        return ops.matmul(pooled, self._linear.astype("float32"))
 
 
 def _convolve(x, convolution, stride: int, padding: str):
-    kernel, bias = (part.astype("float32") for part in convolution)
+    kernel, bias = (part.astype(x.dtype) for part in convolution)
     return ops.conv(x, kernel, stride, padding) + bias
 
 

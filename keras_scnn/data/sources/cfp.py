@@ -1,0 +1,181 @@
+"""Reader of CFP: ten frontal and four profile photos each of many people, with 30 landmarks.
+
+Sengupta et al., "Frontal to Profile Face Verification in the Wild", 2016. The folder has
+``PERSON/{frontal,profile}_NN.jpg`` and ``labels.npz`` with name (N,) and landmarks68 (N, 68, 2) in
+px of the photos, NaN where not given: 30 points of one half of the face are.
+
+A preset supplies the other half. As with AFLW (see ``data.sources.aflw``), hand-made
+points mark other sites than the face model's landmarks, so the fixed part of the difference, a 3D
+offset of each landmark, is taken off before both are averaged.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels, site_offset
+from keras_scnn.geometry.camera import project, transform_camera
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
+from keras_scnn.io import read_image
+from keras_scnn.models.inference import open_network, predict
+from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
+
+PRESET = "accurate"
+PROFILE_HAND_WEIGHT = 0.85  # in the place of HAND_WEIGHT: predicted profiles are turned too little
+PREDICTED_TRUST, HIDDEN_TRUST = 0.5, 0.05  # weight of predicted landmarks; hidden ones in profile
+PROFILE = "profile"  # in the names of such photos
+LABELS = {"name": (), "landmarks68": (68, 2)}
+PASSES, CHUNK = 3, 64
+MIDLINE = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
+
+
+class CfpPhotos(PhotoSource):
+    """CFP's photos.
+
+    All photos are predicted when the first is loaded, with a progress bar.
+
+    Args:
+        folder: holds the people's folders and labels.npz.
+        preset: name or folder of the preset that predicts what is not annotated.
+
+    Raises:
+        FileNotFoundError: the folder has no labels.npz.
+        ValueError: the labels are damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
+        self.folder, self._preset = Path(folder), str(preset)
+        path = self.folder / "labels.npz"
+        labels = read_labels(path, LABELS)
+        there = np.array([(self.folder / str(name)).is_file() for name in labels["name"]])
+        self._names = [str(name) for name in labels["name"][there]]
+        self._hand = np.float64(labels["landmarks68"][there])
+        self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def person(self, name: str) -> str:
+        return name.split("/")[0]
+
+    def load(self, name: str) -> LabeledPhoto:
+        """Labels of one photo.
+
+        Raises:
+            FileNotFoundError: no photo of this name.
+            ValueError: a photo is damaged.
+        """
+        if name not in self._names:
+            raise FileNotFoundError(f"{self.folder / name}: no such photo, or not in labels.npz")
+        if self._labels is None:
+            self._labels = self._predicted()
+        landmarks, weight = self._labels[name]
+        return LabeledPhoto(name, self.person(name), landmarks, weight, self.folder / name)
+
+    def _predicted(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Landmarks (68, 3) and weights (68,) of all photos, by name."""
+        starts = range(0, len(self._names), CHUNK)
+        chunks = [slice(start, start + CHUNK) for start in starts]
+        bars = tqdm(chunks, desc="landmarks of CFP")
+        parts = [predict_landmarks(self._read(c), self._boxes(c), self._preset) for c in bars]
+        predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))
+        merged, weight = merge(predicted, camera, self._hand, self._is_profile(slice(None)))
+        labels = zip(merged, weight, strict=True)
+        return dict(zip(self._names, labels, strict=True))
+
+    def _read(self, chunk: slice) -> list[np.ndarray]:
+        return [read_image(self.folder / name) for name in self._names[chunk]]
+
+    def _is_profile(self, chunk: slice) -> np.ndarray:
+        return np.array([PROFILE in name.split("/")[-1] for name in self._names[chunk]])
+
+    def _boxes(self, chunk: slice) -> list[FaceBox]:
+        halves = zip(self._hand[chunk], self._is_profile(chunk), strict=True)
+        return [box_of_half(points, is_profile) for points, is_profile in halves]
+
+
+def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
+    """About the standard crop of a face of which one half has landmarks.
+
+    Args:
+        points: (68, 2) px, NaN where not given.
+        is_profile: then the other half is not seen; else it is as wide as the given one.
+    """
+    known = points[np.isfinite(points).all(axis=1)]
+    low, high = known.min(axis=0), known.max(axis=0)
+    if not is_profile:
+        middle = np.nanmean(points[MIDLINE, 0])
+        reach = np.abs(known[:, 0] - middle).max()
+        low[0], high[0] = middle - reach, middle + reach
+    return FaceBox.square((low + high) / 2 + 0.5, float(np.linalg.norm(high - low)))
+
+
+def predict_landmarks(
+    images: list[np.ndarray], boxes: list[FaceBox], preset: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a preset predicts in a few passes, each at the standard crop of the one before.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each.
+        boxes: to begin with.
+        preset: name or folder.
+
+    Returns:
+        (n, 68, 3) landmarks, px of the photos and depth; (n, 2, 3) px per mm, the linear part of
+        each photo's camera.
+    """
+    settings, network = shared_network(preset)
+    for _ in range(PASSES):
+        crops = [crop_face(*pair, settings.input_size) for pair in zip(images, boxes, strict=True)]
+        result = predict(settings, np.stack([crop.image for crop in crops]), network)
+        to_photo = invert_affine(np.stack([crop.crop_from_image for crop in crops]))
+        pose, faces = transform_camera(to_photo, result.parameters.pose), result.parameters
+        shape = result.face_model.landmarks(faces.identity, faces.expression)
+        landmarks = project(pose, shape)
+        boxes = [second_box(points, box) for points, box in zip(landmarks, boxes, strict=True)]
+    return landmarks, pose[:, :2, :3]
+
+
+@functools.cache
+def shared_network(preset: str):
+    """A preset and what runs it, once for a process."""
+    return open_network(preset)
+
+
+def merge(
+    predicted: np.ndarray, camera: np.ndarray, hand: np.ndarray, is_profile: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and hand-made landmarks as one.
+
+    Args:
+        predicted: (n, 68, 3) px and depth.
+        camera: (n, 2, 3) px per mm.
+        hand: (n, 68, 2) px, NaN where not given.
+        is_profile: (n,) bool.
+
+    Returns:
+        (n, 68, 3) px, the depth NaN: the person's profiles show it better than the preset; and
+        (n, 68) weights, 0 to 1.
+    """
+    known = np.isfinite(hand).all(axis=2)
+    share = known * np.where(is_profile, PROFILE_HAND_WEIGHT, HAND_WEIGHT)[:, None]
+    share[:, JAW] *= 0.5
+    difference = np.where(known[..., None], hand - predicted[..., :2], 0)
+    for i in np.flatnonzero(known.any(axis=0)):
+        site = site_offset(camera, difference[:, i], known[:, i].astype(float))
+        difference[:, i] -= np.where(known[:, i, None], camera @ site, 0)
+    merged = predicted.copy()
+    merged[..., :2] += share[..., None] * difference
+    merged[..., 2] = np.nan
+    other = np.where(is_profile, HIDDEN_TRUST, PREDICTED_TRUST)[:, None]
+    weight = np.where(known, 1.0, other)
+    lids = known[:, OPENINGS]
+    weight[:, OPENINGS] = np.where(lids, 1.0, np.minimum(LID_TRUST, other[..., None]))
+    return merged, weight
