@@ -17,7 +17,7 @@ from typing import Any
 import lazy_loader
 from wrapt import register_post_import_hook
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 # Where modules and names that the README and notebooks showed are now; kept for one release.

@@ -8,8 +8,10 @@ Cao et al., "FaceWarehouse", 2014). All arrays are in the model frame of ``geome
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,10 @@ _SHAPES = dict(
 )  # fmt: skip
 _INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
 _DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
+_GEOMETRY = (
+    "mean", "identity_basis", "expression_basis", "triangles", "landmark_indices",
+    "expression_bounds",
+)  # fmt: skip
 _OPTIONAL = ("landmark_offsets", "uv", "mediapipe_indices", "regions", "mirror")
 
 
@@ -118,6 +124,25 @@ class MorphableModel:
         """(K,) float32, mm: root mean square vertex displacement of one standard deviation."""
         return np.sqrt((self.identity_basis**2).sum(axis=1).mean(axis=0))
 
+    @cached_property
+    def digest(self) -> str:
+        """64 hexadecimal digits that two models share only if their coefficients mean the same.
+
+        SHA-256 of the mean, the bases, triangles, landmark indices, and the names and bounds of
+        the expressions; name, license, texture coordinates and landmark offsets do not count.
+        Saving and loading keeps it.
+
+        >>> model = MorphableModel.open_face()
+        >>> model.digest == model.replace(name="mine").digest
+        True
+        """
+        content = hashlib.sha256("\n".join(self.expression_names).encode())
+        for field in _GEOMETRY:
+            array = np.ascontiguousarray(getattr(self, field))
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            content.update(f"{field} {array.shape}".encode() + little.tobytes())
+        return content.hexdigest()
+
     def vertices(
         self, identity: np.ndarray | None = None, expression: np.ndarray | None = None
     ) -> np.ndarray:
@@ -134,8 +159,8 @@ class MorphableModel:
             ValueError: the last axis is not K, or not L.
 
         >>> model = MorphableModel.open_face()
-        >>> model.vertices(identity=np.zeros((2, 80)), expression=np.zeros(51)).shape
-        (2, 3490, 3)
+        >>> model.vertices(identity=np.zeros((2, 80)), expression=np.zeros(52)).shape
+        (2, 3716, 3)
         """
         return _combine(self.mean, self.identity_basis, self.expression_basis, identity, expression)
 
@@ -237,7 +262,7 @@ class MorphableModel:
 
     @classmethod
     def open_face(cls) -> MorphableModel:
-        """The embedded CC0 face model: 80 identity components and 51 ARKit expressions."""
+        """The embedded CC0 face model: 80 identity components and 52 ARKit expressions."""
         return cls.load(ASSET)
 
 

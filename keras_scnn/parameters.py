@@ -19,9 +19,9 @@ POSE_SIZE = 12
 class ParameterLayout:
     """The slices of pose, identity and expression in a parameter vector.
 
-    >>> layout = ParameterLayout(n_identity=80, n_expression=51)
+    >>> layout = ParameterLayout(n_identity=80, n_expression=52)
     >>> layout.size, layout.identity
-    (143, slice(12, 92, None))
+    (144, slice(12, 92, None))
 
     Attributes:
         n_identity: K. n_expression: L.
@@ -147,8 +147,8 @@ class ParameterSpace:
     """What a network's output vector means: a face model, and the whitening of its parameters.
 
     >>> model = MorphableModel.open_face()
-    >>> space = ParameterSpace(model, Whitening(np.zeros(143), np.full(143, 0.5)))
-    >>> space.parameters(np.ones((2, 143))).identity.shape
+    >>> space = ParameterSpace(model, Whitening(np.zeros(144), np.full(144, 0.5)))
+    >>> space.parameters(np.ones((2, 144))).identity.shape
     (2, 80)
 
     Attributes:

@@ -78,7 +78,7 @@ def test_03_measures_and_exports(tmp_path, monkeypatch):
     error = re.search(r"landmark error 2D, mean of bins +(\S+) %", predicted)
     assert 1 < float(error[1]) < 10
     assert "broken limits: []" in predicted
-    assert "'vertices': (3490, 3)" in predicted
+    assert "'vertices': (3716, 3)" in predicted
     assert n_pictures(notebook) == 2
 
 

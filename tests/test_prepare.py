@@ -117,7 +117,7 @@ def test_a_people_folder_becomes_records(tmp_path, capsys):
     assert "eve/wall.png" in capsys.readouterr().err
     records = load_records(out)
     np.testing.assert_array_equal(records.identity, [0, 0, 0, 1, 1, 1])
-    layout = ParameterLayout(80, 51)
+    layout = ParameterLayout(80, 52)
     identity = records.parameters[:, layout.identity]
     np.testing.assert_array_equal(identity[:3], np.tile(identity[0], (3, 1)))
     # The face is at its place in each of the shifted photos: the crops show the same.

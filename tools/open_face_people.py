@@ -1,14 +1,16 @@
-"""Random adults from MakeHuman's sliders, and the identity basis that their variation spans.
+"""Random people from MakeHuman's sliders, and the identity basis that their variation spans.
 
 No scan of a person is in it: sex, age, origin, muscle and weight ("macros") and some 150 local
-sliders are drawn at random. The spread of the local sliders is a judgment: at full spread the
-faces are monstrous, at half of it they look like people.
+sliders are drawn at random. Women and men differ in local sliders too, as faces do and MakeHuman's
+macros hardly show (Farkas, "Anthropometry of the Head and Face", 1994): brow, nose, lips, jaw and
+chin. The spread of the local sliders is a judgment: at full spread the faces are monstrous.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -17,9 +19,23 @@ from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from makehuman import HeadData
 
 SPREAD = {
-    "head": 0.15, "nose": 0.19, "mouth": 0.19, "eyes": 0.19, "chin": 0.20, "cheek": 0.20,
-    "forehead": 0.19, "eyebrows": 0.20, "ears": 0.15, "asym": 0.08, "neck": 0.12,
+    "head": 0.12, "nose": 0.15, "mouth": 0.15, "eyes": 0.15, "chin": 0.15, "cheek": 0.15,
+    "forehead": 0.15, "eyebrows": 0.15, "ears": 0.12, "asym": 0.07, "neck": 0.10,
 }  # fmt: skip
+# How women differ from the mean of both sexes, towards a slider's second end; men the other way.
+FEMALE = {
+    "eyes/eye-scale": 0.20, "eyes/eye-height2": 0.12, "eyebrows/eyebrows-trans-forward": -0.24,
+    "eyebrows/eyebrows-trans-up": 0.16, "eyebrows/eyebrows-angle-up": 0.12,
+    "forehead/forehead-nubian": 0.10, "chin/chin-width": -0.22, "chin/chin-prominent": -0.12,
+    "chin/chin-height": -0.10, "chin/chin-bones": -0.22, "chin/chin-jaw-drop": -0.20,
+    "nose/nose-scale-horiz": -0.12, "nose/nose-scale-depth": -0.10, "nose/nose-scale-vert": -0.06,
+    "nose/nose-hump": -0.12, "nose/nose-curve-convex": -0.12, "nose/nose-point-up": 0.08,
+    "nose/nose-volume": -0.06, "nose/nose-width1": -0.10, "mouth/mouth-upperlip-volume": 0.12,
+    "mouth/mouth-lowerlip-volume": 0.12, "mouth/mouth-upperlip-height": 0.10,
+    "mouth/mouth-scale-horiz": -0.10, "cheek/cheek-bones": 0.16, "neck/neck-scale-horiz": -0.12,
+}  # fmt: skip
+# MakeHuman's middle between the sexes looks like a man; so far towards women it looks like neither.
+FEMALE_SHIFT = 0.3
 # Sliders that move the face as a whole get a third, since alignment takes that out again.
 WHOLE = re.compile(r"(nose|mouth)-trans")
 LEFT_OUT = re.compile(
@@ -30,29 +46,54 @@ OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("backward", "forward"), ("in", "out"),
     ("concave", "convex"), ("compress", "uncompress"), ("l", "r"),
 )  # fmt: skip
-RACES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
+RACES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), (
+    "baby", "child", "young", "old",
+)  # fmt: skip
+AGE_YEARS = (1.0, 10.0, 25.0, 90.0)  # of MakeHuman's four ages
+CHILDREN, CHILD_YEARS = 0.2, (6.0, 16.0)
 SIDE_SHARE = 0.25  # how much the two sides of one face differ, of the slider's spread
 
 
+class People(NamedTuple):
+    """Sex and age of each of P people.
+
+    Attributes:
+        male: (P,) 0 is a woman, 1 a man; somewhat beyond both, and between them.
+        years: (P,) age.
+    """
+
+    male: np.ndarray
+    years: np.ndarray
+
+    @property
+    def is_adult(self) -> np.ndarray:
+        return self.years > CHILD_YEARS[1]
+
+
 def sample_people(data: HeadData, count: int, rng: np.random.Generator):
-    """Slider weights of random adults.
+    """Slider weights of random people, a fifth of them children.
 
     Returns:
-        names of T targets, and (count, T) weights >= 0.
+        names of T targets, (count, T) weights, and the people.
     """
-    columns = _macro_weights(count, rng)
+    male = rng.normal(rng.choice([0.04, 0.96], count), 0.12)
+    adult = 25 + 65 * 0.9 * rng.beta(1.1, 2.6, count)
+    child = rng.uniform(*CHILD_YEARS, count)
+    people = People(male, np.where(rng.random(count) < CHILDREN, child, adult))
+    columns = _macro_weights(people, rng)
+    feminine = (1 + FEMALE_SHIFT - 2 * male) * np.interp(people.years, [6, 12, 18], [0.25, 0.4, 1])
     for folder, spread in SPREAD.items():
         names = [n for n in data.names(folder) if not LEFT_OUT.search(n)]
-        columns |= _local_weights(names, spread, count, rng)
-    return list(columns), np.stack(list(columns.values()), axis=1)
+        columns |= _local_weights(names, spread, feminine, rng)
+    return list(columns), np.stack(list(columns.values()), axis=1), people
 
 
-def _macro_weights(count: int, rng) -> dict[str, np.ndarray]:
-    male = np.clip(rng.normal(rng.choice([0.12, 0.88], count), 0.15), 0, 1)
-    old = 0.9 * rng.beta(1.1, 1.8, count)
+def _macro_weights(people: People, rng) -> dict[str, np.ndarray]:
+    count = len(people.years)
     race = rng.dirichlet([0.6] * 3, count)
-    sex, age = {"female": 1 - male, "male": male}, {"young": 1 - old, "old": old}
-    muscle = _three_levels(rng.normal(0.5, 0.18, count), "muscle")
+    sex = {"female": 1 - people.male, "male": people.male}
+    age = {a: np.interp(people.years, AGE_YEARS, np.eye(4)[i]) for i, a in enumerate(AGES)}
+    muscle = _three_levels(rng.normal(0.42 + 0.16 * people.male, 0.15), "muscle")
     weight = _three_levels(rng.normal(0.5, 0.2, count), "weight")
     columns = {}
     for s, a in itertools.product(SEXES, AGES):
@@ -70,9 +111,9 @@ def _three_levels(x: np.ndarray, what: str) -> dict[str, np.ndarray]:
     return {f"{level}{what}": np.maximum(value, 0) for level, value in levels.items()}
 
 
-def _local_weights(names: list[str], spread: float, count: int, rng) -> dict[str, np.ndarray]:
+def _local_weights(names: list[str], spread: float, feminine, rng) -> dict[str, np.ndarray]:
     """Two-ended sliders, the two sides of a face nearly alike, and one-ended ones, mostly at 0."""
-    columns, shared, left = {}, {}, list(names)
+    columns, shared, left, count = {}, {}, list(names), len(feminine)
     for name in names:
         other = _opposite(name, names)
         if name not in left or other is None:
@@ -83,12 +124,19 @@ def _local_weights(names: list[str], spread: float, count: int, rng) -> dict[str
         draw = rng.normal(0, scale, count)
         if stem[:2] in ("l-", "r-"):
             draw = SIDE_SHARE * draw + shared.setdefault(stem[2:], rng.normal(0, scale, count))
-        draw = np.clip(draw, -1, 1)
+            stem = stem[2:]
+        draw = np.clip(draw + FEMALE.get(_slider(folder, stem, other), 0) * feminine, -1, 1)
         columns[name], columns[other] = np.maximum(-draw, 0), np.maximum(draw, 0)
     for name in left:
         draw = np.minimum(abs(rng.normal(0, 0.35 * spread, count)), 1)
         columns[name] = np.where(rng.random(count) < 0.5, draw, 0)
     return columns
+
+
+def _slider(folder: str, stem: str, other: str) -> str:
+    """The slider's name in ``FEMALE``: named by its second end, where that is not "incr"."""
+    start, end = stem.rsplit("-", 1)[0], other.rsplit("-", 1)[1]
+    return f"{folder}/{start}" + ("" if end == "incr" else f"-{end}")
 
 
 def _opposite(name: str, names: list[str]) -> str | None:
@@ -98,12 +146,15 @@ def _opposite(name: str, names: list[str]) -> str | None:
     return None
 
 
-def align_to_mean(shapes, mean, core, mirror) -> tuple[np.ndarray, np.ndarray]:
-    """Generalized Procrustes analysis with scale on the core vertices; the mean kept symmetric."""
+def align_to_mean(shapes, mean, core, mirror, adult) -> tuple[np.ndarray, np.ndarray]:
+    """Generalized Procrustes analysis with scale on the core vertices.
+
+    The mean is that of the adults, and is kept symmetric.
+    """
     for _ in range(3):
         scale, rotation, shift = similarity_alignment(shapes[:, core], mean[core])
         shapes = apply_similarity(scale, rotation, shift, shapes)
-        fresh = shapes.mean(axis=0)
+        fresh = shapes[adult].mean(axis=0)
         fresh = (fresh + fresh[mirror] * [-1, 1, 1]) / 2
         s, r, t = similarity_alignment(fresh[core], mean[core])
         mean = apply_similarity(s, r, t, fresh)

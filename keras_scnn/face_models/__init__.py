@@ -51,7 +51,7 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
 
     >>> model = load_face_model("open_face")
     >>> model.n_identity, model.n_expression
-    (80, 51)
+    (80, 52)
     """
     if str(name_or_path) == "open_face":
         return MorphableModel.open_face(**options)

@@ -8,9 +8,11 @@ when a network is built, so ``read_preset`` and ``preset_summaries`` answer with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +150,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "joint_head": preset.has_joint_head,
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
+        "face_model_digest": preset.face_model.digest,
         "n_identity": preset.face_model.n_identity,
         "n_expression": preset.face_model.n_expression,
         "metadata": preset.metadata,
@@ -192,7 +195,8 @@ def load_preset(
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
-        ValueError: a file is damaged, of another version, or does not fit the rest.
+        ValueError: a file is damaged, of another version, or does not fit the rest; or the face
+            model is not the one that the network was trained with.
     """
     return _read(name_or_path, face_model, _with_network)
 
@@ -208,10 +212,36 @@ def _read(name_or_path, face_model: MorphableModel | None, assemble):
     folder = preset_folder(name_or_path)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    with _fitting(folder):
+        model = _face_model(settings, arrays, face_model)
+    _check_digest(folder / SETTINGS, settings, model)
+    with _fitting(folder):
+        return assemble(settings, arrays, model)
+
+
+@contextlib.contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
     try:
-        return assemble(settings, arrays, face_model)
+        yield
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
+
+
+def _check_digest(path: Path, settings: dict, model: MorphableModel) -> None:
+    """Refuse a face model that the network was not trained with.
+
+    Presets from before 0.2.0 name no digest; theirs was another open face model.
+    """
+    wanted = settings.get("face_model_digest")
+    if wanted is None and model.name != "open_face":
+        return
+    if wanted != model.digest:
+        made = f"with digest {wanted[:12]}" if wanted else "of keras_scnn 0.1"
+        raise ValueError(
+            f"{path}: the network was trained with the face model '{settings['face_model']}' "
+            f"{made}, and '{model.name}' here has digest {model.digest[:12]}: give the face model "
+            "that it was trained with, or train the preset anew"
+        )
 
 
 def list_presets() -> list[str]:
@@ -314,8 +344,7 @@ def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None)
     return model.replace(landmark_offsets=arrays["landmark_offsets"])
 
 
-def _without_network(settings: dict, arrays: dict, face_model: MorphableModel | None) -> PresetData:
-    model = _face_model(settings, arrays, face_model)
+def _without_network(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
     space = ParameterSpace(model, Whitening(arrays["whitening_mean"], arrays["whitening_scale"]))
     covariance = arrays.get("shape_scatter")
     if covariance is not None and covariance.shape != (model.n_identity,) * 2:
@@ -324,13 +353,13 @@ def _without_network(settings: dict, arrays: dict, face_model: MorphableModel | 
     return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
 
 
-def _with_network(settings: dict, arrays: dict, face_model: MorphableModel | None) -> Preset:
+def _with_network(settings: dict, arrays: dict, model: MorphableModel) -> Preset:
     start_keras()
     from keras_scnn.models.encoders import build_encoder
     from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.heads import build_branch
 
-    data = _without_network(settings, arrays, face_model)
+    data = _without_network(settings, arrays, model)
     encoder = build_encoder(data.encoder, data.input_size)
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)

@@ -25,7 +25,7 @@ def build_siamese(
     """A functional model of two image inputs with one shared branch.
 
     >>> from keras_scnn import MorphableModel, Whitening, build_encoder
-    >>> space = ParameterSpace(MorphableModel.open_face(), Whitening(np.zeros(143), np.ones(143)))
+    >>> space = ParameterSpace(MorphableModel.open_face(), Whitening(np.zeros(144), np.ones(144)))
     >>> network = build_siamese(build_encoder("mobilenet_0.5", 64), space)
     >>> network.output["landmarks_a"].shape, network.output["parameter_distance"].shape
     ((None, 68, 3), (None,))

@@ -49,7 +49,7 @@ def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, 
     assert {p.name for p in out.iterdir()} == expected
     report = json.loads((out / "small-int8.tflite.json").read_text())
     assert report["verification"]["broken"] == []
-    assert report["metadata"]["outputs"]["vertices"]["shape"] == [3490, 3]
+    assert report["metadata"]["outputs"]["vertices"]["shape"] == [3716, 3]
     predicted = capsys.readouterr().out
     assert all(f"{out / name}: " in predicted for name in names)
     assert LiteReconstructor(out / names[0])(small.crops[0])["landmarks"].shape == (68, 3)

@@ -10,7 +10,7 @@ from keras_scnn.geometry.camera import project, transform_camera
 EXACT = FitOptions(noise_mm=1e-4, depth_noise=1.0, iterations=100, tolerance=1e-8)
 
 
-@pytest.mark.parametrize(("dimensions", "identity", "expression"), [(3, 80, 51), (2, 40, 30)])
+@pytest.mark.parametrize(("dimensions", "identity", "expression"), [(3, 80, 52), (2, 40, 30)])
 def test_noise_free_landmarks_give_back_pose_and_every_vertex(
     open_face, dimensions, identity, expression
 ):
@@ -23,7 +23,7 @@ def test_noise_free_landmarks_give_back_pose_and_every_vertex(
 
 
 def test_photos_of_one_person_give_back_pose_and_every_vertex_of_the_whole_model(open_face):
-    """All 80 + 51 components, from 2D points: 136 equations for 57 unknowns of each photo."""
+    """All 80 + 52 components, from 2D points: 136 equations for 57 unknowns of each photo."""
     faces = Faces(open_face, 10, one_person=True)
     fit = fit_person_landmarks(faces.model, faces.landmarks[..., :2], options=EXACT)
     assert faces.pose_error_degrees(fit).max() < 0.1

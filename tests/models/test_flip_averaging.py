@@ -16,7 +16,7 @@ from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 SIZE = 32
-LAYOUT = ParameterLayout(8, 51)
+LAYOUT = ParameterLayout(8, 52)
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
 MIRROR = np.array([[-1.0, 0, SIZE - 1], [0, 1, 0]])
 

@@ -216,7 +216,7 @@ def test_the_papers_recipe_trains(tmp_path):
     options += ["--encoder", STAND_IN, "--start", ""]
     places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path)]
     assert main(["--recipe", "paper", *options, *places]) == 0
-    layout = ParameterLayout(80, 51)
+    layout = ParameterLayout(80, 52)
     assert load_preset(tmp_path / "run").branch.output["parameters"].shape == (None, layout.size)
 
 

@@ -37,6 +37,7 @@ from keras_scnn.photos.cropping import box_from_landmarks
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
 RENDERING = 2  # raise it with any change of how people are rendered: caches are then made anew
 PEOPLE_PER_SHARD = 100
+TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue comes out of an open mouth
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
 
 
@@ -197,6 +198,9 @@ def _expression(model, rng) -> np.ndarray:
     """A few units at random strength, within the model's bounds."""
     active = rng.random(model.n_expression) < ACTIVE_UNITS / model.n_expression
     weights = np.where(active, rng.beta(1.2, 2.0, model.n_expression), 0)
+    names = model.expression_names
+    if TONGUE in names and JAW in names and weights[names.index(TONGUE)] > 0:
+        weights[names.index(JAW)] = max(weights[names.index(JAW)], LEAST_JAW)
     return model.clip_expression(weights).astype(np.float32)
 
 

@@ -30,7 +30,7 @@ def records():
 
 
 def _yaw(records):
-    layout = ParameterLayout(80, 51)
+    layout = ParameterLayout(80, 52)
     pose = FaceParameters.from_vector(records.parameters.astype(float), layout).pose
     return np.rad2deg(euler_from_rotation(decompose(pose)[0])[:, 1])
 

@@ -16,7 +16,7 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
 CONFIG = SyntheticConfig(people=2, photos=3, size=64)
-LAYOUT = ParameterLayout(80, 51)
+LAYOUT = ParameterLayout(80, 52)
 
 
 @pytest.fixture(scope="module")

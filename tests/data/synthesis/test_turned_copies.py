@@ -13,7 +13,7 @@ from keras_scnn.models import preset_face_model
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-LAYOUT = ParameterLayout(80, 51)
+LAYOUT = ParameterLayout(80, 52)
 
 
 class Astronauts(PhotoSource):

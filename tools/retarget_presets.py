@@ -1,0 +1,177 @@
+"""Rewrite presets of an older face model for the embedded one, in closed form.
+
+    git show 766df82:keras_scnn/assets/open_face/open_face.npz > old.npz
+    python tools/retarget_presets.py old.npz keras_scnn/assets/presets/*
+
+A network's parameters are linear in its last layer, so a linear map of parameters is a change of
+that layer: pose goes through the similarity between the two mean faces, identity through the
+least-squares map of the neutral shapes, and each expression weight through the ratio of the two
+units. Afterwards write network.tflite anew: python -m keras_scnn.export PRESET --attach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg import block_diag
+
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.storage import atomic_path, read_npz, write_npz
+
+KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
+LANDMARK_WEIGHT = 5.0  # of a landmark, where any other vertex of the skin counts 1
+RIDGE_MM = 0.05  # what a coefficient of 1 costs, as a displacement of each vertex
+LEAST_SCALE = 1e-3  # of the whitening, as Whitening.from_samples has it
+REAL_SD = 0.4  # of people's identity coefficients in the older model
+
+
+@dataclass(frozen=True)
+class Retargeting:
+    """How parameters of one face model become those of another.
+
+    Attributes:
+        scale, rotation, shift: old frame from new frame: ``scale * rotation @ x + shift``.
+        identity: (K', K), and offset (K',): new coefficients from old ones.
+        expression: (L', L): new weights from old ones.
+    """
+
+    scale: float
+    rotation: np.ndarray
+    shift: np.ndarray
+    identity: np.ndarray
+    offset: np.ndarray
+    expression: np.ndarray
+
+    def matrix(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P', P) and (P',): new parameter vectors from old ones."""
+        frame = np.eye(4)
+        frame[:3, :3], frame[:3, 3] = self.scale * self.rotation, self.shift
+        pose = np.kron(np.eye(3), frame.T)  # each row of the camera is multiplied from the right
+        offset = np.zeros(POSE_SIZE + len(self.identity) + len(self.expression))
+        offset[POSE_SIZE : POSE_SIZE + len(self.offset)] = self.offset
+        return block_diag(pose, self.identity, self.expression), offset
+
+
+def find_retargeting(old: MorphableModel, new: MorphableModel) -> Retargeting:
+    """The map between two models whose first vertices are the same points of a face."""
+    rows, weight = _skin(old)
+    root = np.sqrt(weight)[:, None, None]
+    scale, rotation, shift = similarity_alignment(new.mean[rows], old.mean[rows], weight)
+    turned = scale * np.einsum("ij,njk->nik", rotation, np.float64(new.identity_basis[rows]))
+    mean = apply_similarity(scale, rotation, shift, new.mean[rows])
+    basis = (root * turned).reshape(-1, new.n_identity)
+    apart = root * np.dstack([old.identity_basis[rows], (old.mean[rows] - mean)[..., None]])
+    ridge = RIDGE_MM**2 * weight.sum() * np.eye(new.n_identity)
+    apart = apart.reshape(len(basis), -1)
+    solved = np.linalg.solve(basis.T @ basis + ridge, basis.T @ apart)
+    return Retargeting(
+        float(scale), rotation, shift, solved[:, :-1], solved[:, -1], _unit_ratios(old, new)
+    )
+
+
+def _skin(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices that are compared, and their weights."""
+    rows = np.flatnonzero(model.regions == 0)
+    return rows, np.where(np.isin(rows, model.landmark_indices), LANDMARK_WEIGHT, 1.0)
+
+
+def _unit_ratios(old: MorphableModel, new: MorphableModel) -> np.ndarray:
+    """(L', L) the share of the new unit in the old one of its name."""
+    ratios = np.zeros((new.n_expression, old.n_expression))
+    rows, weight = _skin(old)
+    for column, name in enumerate(old.expression_names):
+        row = new.expression_names.index(name)
+        before, after = old.expression_basis[rows, :, column], new.expression_basis[rows, :, row]
+        length = weight @ (after**2).sum(axis=1)
+        ratios[row, column] = weight @ (before * after).sum(axis=1) / length
+    return ratios
+
+
+def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
+    """Rewrite one preset's two files."""
+    settings = json.loads((folder / SETTINGS).read_text())
+    if settings.get("face_model_digest") == new.digest:
+        raise SystemExit(f"{folder}: is one for the face model {new.digest[:12]} already")
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    mapping = find_retargeting(old, new)
+    matrix, offset = mapping.matrix()
+    scale, mean = np.float64(arrays["whitening_scale"]), np.float64(arrays["whitening_mean"])
+    fresh_mean = matrix @ mean + offset
+    fresh_scale = np.maximum(np.sqrt((matrix * scale) ** 2 @ np.ones(len(scale))), LEAST_SCALE)
+    whitened = matrix * scale / fresh_scale[:, None]  # of the network's outputs
+    arrays[KERNEL] = (np.float64(arrays[KERNEL]) @ whitened.T).astype(np.float16)
+    arrays[BIAS] = (whitened @ arrays[BIAS]).astype(np.float32)
+    arrays["whitening_mean"] = fresh_mean.astype(np.float32)
+    arrays["whitening_scale"] = fresh_scale.astype(np.float32)
+    identity = ParameterLayout(old.n_identity, old.n_expression).identity
+    arrays["landmark_offsets"] = _offsets(arrays, mean[identity], mapping, old, new)
+    if "shape_scatter" in arrays:
+        arrays["shape_scatter"] = _covariance(arrays["shape_scatter"], mapping, old, new)
+    settings |= {"n_identity": new.n_identity, "n_expression": new.n_expression}
+    settings |= {"face_model_digest": new.digest}
+    settings["metadata"]["retargeted_from_face_model"] = old.digest
+    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _offsets(arrays, identity, mapping: Retargeting, old, new) -> np.ndarray:
+    """(68, 3) landmark offsets by which the mean person's landmarks stay where they were."""
+    before = old.landmarks(identity, with_offsets=False) + arrays["landmark_offsets"]
+    in_new = (before - mapping.shift) @ mapping.rotation / mapping.scale
+    after = new.landmarks(mapping.identity @ identity + mapping.offset, with_offsets=False)
+    return (in_new - after).astype(np.float32)
+
+
+def _covariance(covariance, mapping: Retargeting, old, new) -> np.ndarray:
+    """The within-person covariance in the new model's shape coordinates."""
+    before, after = (_coordinates(model) for model in (old, new))
+    change = after @ mapping.identity @ np.linalg.inv(before)
+    return (change @ covariance @ change.T).astype(np.float32)
+
+
+def _coordinates(model: MorphableModel) -> np.ndarray:
+    """(K, K) as ``shape_distance.shape_coordinates``, to be multiplied from the left."""
+    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
+    return np.linalg.qr(basis, mode="r") / np.sqrt(model.n_vertices)
+
+
+def report(old: MorphableModel, new: MorphableModel) -> str:
+    """What 500 random people lose, in mm, after similarity alignment."""
+    mapping = find_retargeting(old, new)
+    identity = REAL_SD * np.random.default_rng(0).standard_normal((500, old.n_identity))
+    before = old.vertices(identity)
+    after = new.vertices(identity @ mapping.identity.T + mapping.offset)[:, : old.n_vertices]
+    lines = []
+    for name, rows in (("skin", _skin(old)[0]), ("68 landmarks", old.landmark_indices)):
+        aligned = similarity_alignment(after[:, rows], before[:, rows])
+        left = apply_similarity(*aligned, after[:, rows]) - before[:, rows]
+        spread = before[:, rows] - old.mean[rows]
+        rms, total = (np.sqrt((part**2).sum(axis=-1).mean()) for part in (left, spread))
+        lines.append(f"{name}: {rms:.2f} mm of {total:.2f} mm that people differ from the mean")
+    ratios = mapping.expression.max(axis=1)
+    changed = [f"{n} {r:.2f}" for n, r in zip(new.expression_names, ratios, strict=True)]
+    return "\n".join([*lines, "expression weights times: " + ", ".join(changed)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("old_model", type=Path, help="the face model .npz of the presets")
+    parser.add_argument("presets", type=Path, nargs="*", help="folders, rewritten in place")
+    args = parser.parse_args()
+    old, new = MorphableModel.load(args.old_model), MorphableModel.open_face()
+    print(report(old, new))
+    for folder in args.presets:
+        retarget(folder, old, new)
+        print(f"rewrote {folder}")
+
+
+if __name__ == "__main__":
+    main()
