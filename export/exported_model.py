@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_scnn.geometry.camera import FLIP
 from keras_scnn.models import Preset
-from keras_scnn.parameters import POSE_SIZE
+from keras_scnn.models.heads import FaceDecoder, posed
 
 ROUNDS = 3  # of raising the matrix whose main axis is the rotation to the power of 8
 DEGREES = 180 / np.pi
@@ -71,10 +71,7 @@ def build_exported_model(
     size = preset.input_size
     image = keras.Input((size, size, 3), batch_size, dtype="uint8", name="image")
     raw = preset.branch(ops.cast(image, "float32"), training=False)
-    outputs = FaceReadout(preset, name="readout")(raw["parameters"])
-    if vertices:
-        weights = outputs["parameters"][:, POSE_SIZE:]
-        outputs["vertices"] = _vertex_layer(preset)(weights)
+    outputs = FaceReadout(preset, vertices, name="readout")(raw["parameters"])
     if preset.feature_size:
         outputs["features"] = raw["features"]
     return keras.Model(image, outputs, name="reconstruct")
@@ -89,64 +86,40 @@ def check_backend() -> None:
         )
 
 
-def _vertex_layer(preset: Preset) -> LinearPoints:
-    model = preset.face_model
-    rows = model.mean, model.identity_basis, model.expression_basis
-    return LinearPoints(*rows, name="vertices")
-
-
-class LinearPoints(keras.layers.Layer):
-    """Coefficients (B, K + L) to points (B, M, 3) in mm, model frame, in float32.
-
-    Args:
-        mean: (M, 3). identity: (M, 3, K). expression: (M, 3, L), all mm.
-    """
-
-    def __init__(self, mean, identity, expression, **kwargs):
-        super().__init__(dtype="float32", trainable=False, **kwargs)
-        basis = np.concatenate([identity, expression], axis=-1).reshape(mean.size, -1).T
-        # A dense layer is the one form that every quantizer knows.
-        self.dense = keras.layers.Dense(mean.size, trainable=False, name="basis")
-        self.dense.build((None, len(basis)))
-        self.dense.set_weights([basis, mean.ravel()])
-
-    def call(self, weights):
-        return ops.reshape(self.dense(weights), (-1, self.dense.units // 3, 3))
-
-
 class FaceReadout(keras.layers.Layer):
     """Whitened parameters (B, P) to named numbers, as ``Reconstruction`` has them.
 
     Args:
         preset: its parameter space is used.
+        vertices: also put out all vertices.
     """
 
-    def __init__(self, preset: Preset, **kwargs):
+    def __init__(self, preset: Preset, vertices: bool = False, **kwargs):
         super().__init__(dtype="float32", trainable=False, **kwargs)
-        model, self.layout = preset.face_model, preset.layout
-        whitening = preset.space.whitening
-        self.mean, self.scale = whitening.mean, whitening.scale
-        self.bounds = model.expression_bounds.T
-        self.landmarks = LinearPoints(*model.landmark_basis(), name="landmarks")
+        self.decoder = FaceDecoder.landmarks(preset.space, clip=True, name="landmarks")
+        self.vertices = FaceDecoder.vertices(preset.space, name="vertices") if vertices else None
+
+    def build(self, input_shape):
+        for decoder in filter(None, (self.decoder, self.vertices)):
+            decoder.build(input_shape)
 
     def call(self, whitened):
-        vector = ops.cast(whitened, "float32") * self.scale + self.mean
-        expression = ops.clip(vector[:, self.layout.expression], *self.bounds)
-        weights = ops.concatenate([vector[:, self.layout.identity], expression], axis=-1)
-        pose = vector[:, :POSE_SIZE]
+        pose, coefficients = self.decoder.pose_and_coefficients(whitened)
         camera = ops.reshape(pose, (-1, 3, 4))
         linear, translation = camera[:, :, :3], camera[:, :, 3]
         rotation = nearest_rotation_ops(linear * FLIP.sum(axis=1, keepdims=True).astype(np.float32))
         lengths = ops.sqrt(ops.sum(ops.square(linear[:, :2]), axis=-1))
-        points = ops.matmul(self.landmarks(weights), ops.transpose(linear, (0, 2, 1)))
-        return {
-            "parameters": ops.concatenate([pose, weights], axis=-1),
+        outputs = {
+            "parameters": ops.concatenate([pose, coefficients], axis=-1),
             "rotation": rotation,
             "euler_degrees": euler_degrees(rotation),
             "scale": ops.mean(lengths, axis=-1),
             "translation": translation,
-            "landmarks": points + translation[:, None],
+            "landmarks": posed(self.decoder.model_points(coefficients), pose),
         }
+        if self.vertices is not None:
+            outputs["vertices"] = self.vertices.model_points(coefficients)
+        return outputs
 
 
 def nearest_rotation_ops(matrix: keras.KerasTensor):

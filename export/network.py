@@ -27,11 +27,12 @@ from keras_scnn.storage.tflite import with_metadata
 MAX_FEATURE_ANGLE = 0.5  # degrees, mean over the crops
 
 
-def write_network(folder: Path) -> dict[str, float]:
-    """Write ``network.tflite`` into the folder of a preset or run, verified.
+def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
+    """Write a preset's or run's network as a .tflite file, verified, whole or not at all.
 
     Args:
-        folder: of ``save_preset``; the file replaces one that is there.
+        folder: of ``save_preset``.
+        path: of the file, which replaces one that is there; None: ``network.tflite`` in the folder.
 
     Returns:
         mean differences from Keras on synthetic crops: ``landmark_px``, ``landmark_p99_px``,
@@ -53,11 +54,13 @@ def write_network(folder: Path) -> dict[str, float]:
     }
     content = with_metadata(convert(_with_uint8_input(preset), precision, SIGNATURE), metadata)
     with tempfile.TemporaryDirectory() as aside:
-        path = Path(aside) / FILE
-        path.write_bytes(content)
-        drift = network_drift(preset, LiteNetwork(path), find_crops(None, preset.input_size).images)
+        made = Path(aside) / FILE
+        made.write_bytes(content)
+        drift = network_drift(preset, LiteNetwork(made), find_crops(None, preset.input_size).images)
     _check(drift, precision)
-    with atomic_path(Path(folder) / FILE) as temporary:
+    path = path or Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return drift
 

@@ -26,8 +26,8 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
-BACKBONE = r"^(mirrored\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
-FEATURE_HEAD = r"^(mirrored\w*/)?branch\w*/features_"
+BACKBONE = r"^(flip_averaged\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
+FEATURE_HEAD = r"^(flip_averaged\w*/)?branch\w*/features_"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
 
 
@@ -181,7 +181,7 @@ def _tail(content: bytes) -> list[str]:
 
     model = read_model_from_bytearray(bytearray(content))
     graph, codes = model.subgraphs[0], [code.builtinCode for code in model.operatorCodes]
-    backbones: dict[str, list] = {}  # one, or two in a mirrored network
+    backbones: dict[str, list] = {}  # one, or two in a flip-averaged network
     for operation in graph.operators:
         name = graph.tensors[operation.outputs[0]].name.decode()
         if match := re.search(BACKBONE, name):

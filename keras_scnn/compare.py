@@ -14,6 +14,7 @@ from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
     parser = CommandParser("compare", __doc__)
     parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
@@ -26,12 +27,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Compare two photos."""
     args = parse(argv)
+    from keras_scnn.export.first_use import ensure_network
     from keras_scnn.io import read_image
     from keras_scnn.reconstruction.comparison import compare_photos, report, write_comparison
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
     first, second = args.photos
     names, photos = (str(first), str(second)), (read_image(first), read_image(second))
+    ensure_network(args.preset)
     reconstructor = Reconstructor.from_preset(args.preset)
     comparison = compare_photos(reconstructor, photos, names=names)
     calibration = reconstructor.preset.metadata.get("verification")

@@ -31,6 +31,7 @@ OF_BLENDS = ("count", "held_out")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
     listed = "\n".join(f"  {name:<14}{text}" for name, (text, _) in SOURCES.items())
     parser = CommandParser("prepare", f"{__doc__}\nsources:\n{listed}")
     parser.add_argument("source", choices=SOURCES, metavar="SOURCE", help="kind of data set")

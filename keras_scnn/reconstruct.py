@@ -22,6 +22,7 @@ MESH_FORMATS = ("obj", "ply", "glb")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options of a command line; ``folder`` is set where one folder is given."""
     parser = CommandParser("reconstruct", __doc__)
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or one folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -58,6 +59,9 @@ def _add_folder_options(parser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
+    from keras_scnn.export.first_use import ensure_network
+
+    ensure_network(args.preset)
     if args.folder:
         return _folder(args, sys.argv[1:] if argv is None else argv)
     from keras_scnn.reconstruction.reconstructor import Reconstructor

@@ -16,6 +16,7 @@ from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
     parser = CommandParser("serve", __doc__)
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name, or a folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
@@ -41,8 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     require_kserve()
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     listening = socket.create_server((args.host, args.port), family=family)
+    from keras_scnn.export.first_use import ensure_network
     from keras_scnn.serving.predictor import PresetPredictor
 
+    ensure_network(args.preset)
     predictor = PresetPredictor.from_preset(args.preset, args.vertices)
     server = build_server(predictor, args.name, int(args.max_body_mb * 1e6), args.threads)
     for one in (signal.SIGTERM, signal.SIGINT):

@@ -20,6 +20,25 @@ from keras_scnn.parameters import ParameterLayout, Whitening
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Of more than half a minute, the longest first: with --no-loadscope-reorder (setup.cfg) the workers
+# take files in this order, so that none of these is left for one worker at the end.
+LONG = (
+    "training/matching/test_matching.py",
+    "training/test_group_training.py",
+    "models/test_siamese.py",
+    "export/test_command.py",
+    "test_train.py",
+    "models/test_litert.py",
+    "training/matching/test_batches.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; otherwise the order stays."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of research photos, which is not part of the project."""
@@ -75,6 +94,25 @@ def tiny_encoder() -> Iterator[str]:
 
     with known_encoder() as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def eager_steps() -> Iterator[None]:
+    """Training steps run op by op: for runs of a step or two, tracing costs more than it saves.
+
+    Runs in graphs are those of ``test_train`` and ``test_run_folder``.
+    """
+    import keras
+
+    compiled = keras.Model.compile
+
+    def eager(self, *args, **kwargs):
+        compiled(self, *args, **kwargs)
+        self.run_eagerly = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "compile", eager)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,15 +24,17 @@ TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes
 TINY += ["--encoder", STAND_IN, "--start", ""]
 
 
-def test_variants_are_trained_and_compared(tmp_path, capsys, tiny_encoder, few_resamples):
+def test_variants_are_trained_and_compared(
+    tmp_path, capsys, tiny_encoder, few_resamples, eager_steps
+):
     """Two of the four, to save time."""
     out = tmp_path / "ablation"
     places = ["--out", str(out), "--cache", str(tmp_path), "--seeds", "3"]
     places += ["--variants", "regression,both"]
     assert main([*TINY, *places]) == 0
-    found = json.loads((out / "ablation.json").read_text())["found"]
-    assert list(found) == ["regression", "both"]
-    for variant, measures in found.items():
+    results_of = json.loads((out / "ablation.json").read_text())["found"]
+    assert list(results_of) == ["regression", "both"]
+    for variant, measures in results_of.items():
         assert set(measures) == set(MEASURES)
         results = json.loads((out / f"{variant}-3" / "results.json").read_text())
         for path, measure in measures.items():  # with one seed they are those of its run

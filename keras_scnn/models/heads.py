@@ -146,16 +146,25 @@ class FaceDecoder(keras.layers.Layer):
         return layer
 
     def call(self, parameters):
+        pose, coefficients = self.pose_and_coefficients(parameters)
+        return posed(self.model_points(coefficients), pose)
+
+    def pose_and_coefficients(self, parameters):
+        """Whitened parameters (B, P) to the pose (B, 12), a 3x4 matrix row by row in px and px per
+        mm, crop from model, and the face model's coefficients (B, K + L); float32.
+        """
         vector = ops.cast(parameters, "float32") * self.whitening_scale + self.whitening_mean
-        camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))
         expression = vector[:, self.layout.expression]
         if self.clip:
             expression = ops.clip(expression, self.bounds[0], self.bounds[1])
-        weights = ops.concatenate([vector[:, self.layout.identity], expression], axis=-1)
-        points = self.point_mean + ops.matmul(weights, self.point_basis)
-        points = ops.reshape(points, (-1, self.n_points, 3))
-        linear = ops.transpose(camera[:, :, :3], (0, 2, 1))
-        return ops.matmul(points, linear) + camera[:, None, :, 3]
+        coefficients = ops.concatenate([vector[:, self.layout.identity], expression], axis=-1)
+        return vector[:, :POSE_SIZE], coefficients
+
+    def model_points(self, coefficients):
+        """Coefficients (B, K + L) to points (B, M, 3) in mm, model frame."""
+        # A product of two matrices is the one form that every quantizer knows.
+        points = self.point_mean + ops.matmul(coefficients, self.point_basis)
+        return ops.reshape(points, (-1, self.n_points, 3))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.n_points, 3)
@@ -164,3 +173,10 @@ class FaceDecoder(keras.layers.Layer):
         sizes = {"n_identity": self.layout.n_identity, "n_expression": self.layout.n_expression}
         own = {"n_points": self.n_points, "clip": self.clip, **sizes}
         return {**super().get_config(), **own}
+
+
+def posed(points, pose):
+    """Points (B, M, 3) in mm, model frame, and poses (B, 12) to points (B, M, 3) in crop px."""
+    camera = ops.reshape(pose, (-1, 3, 4))
+    linear = ops.transpose(camera[:, :, :3], (0, 2, 1))
+    return ops.matmul(points, linear) + camera[:, None, :, 3]

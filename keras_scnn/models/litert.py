@@ -2,7 +2,8 @@
 
 The folder of a preset may hold ``network.tflite``, which ``keras_scnn.export`` writes: one uint8
 crop to the branch's outputs, weights in half precision, and the digest of the preset that it was
-made from. A file whose digest is not that of its folder is not used.
+made from. For presets of the package that come without, it lies in the user's cache. A file whose
+digest is not that of its folder is not used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.models.presets import preset_digest, preset_folder
+from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
 from keras_scnn.storage.tflite import open_interpreter, read_lite_file, read_metadata
 
 FILE, SIGNATURE = "network.tflite", "branch"
@@ -66,11 +67,28 @@ def lite_file(name_or_path: str | os.PathLike) -> Path | None:
     Raises:
         FileNotFoundError, ValueError: as ``presets.load_preset``.
     """
-    path = preset_folder(name_or_path) / FILE
-    if not path.is_file():
-        return None
+    digest = preset_digest(name_or_path)
+    places = preset_folder(name_or_path) / FILE, _cached(digest)
+    return next((path for path in places if _is_of(path, digest)), None)
+
+
+def place_for_lite_file(name_or_path: str | os.PathLike) -> Path:
+    """Where to keep a LiteRT file that is made: the folder itself, or for a preset of the package
+    ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``); errors as ``lite_file``.
+    """
+    folder = preset_folder(name_or_path)
+    packaged = folder.resolve().parent == FOLDER.resolve()
+    return _cached(preset_digest(folder)) if packaged else folder / FILE
+
+
+def _cached(digest: str) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "keras_scnn" / "networks" / f"{digest}.tflite"
+
+
+def _is_of(path: Path, digest: str) -> bool:
+    """Whether a file is there, readable, and of the weights of this digest."""
     try:
-        metadata = read_metadata(path.read_bytes())
-    except ValueError:
-        return None
-    return path if metadata.get("digest") == preset_digest(name_or_path) else None
+        return read_metadata(path.read_bytes()).get("digest") == digest
+    except (OSError, ValueError):
+        return False

@@ -104,25 +104,32 @@ def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDet
     Returns:
         one row a face, highest score first, with the highest candidate's score.
     """
-    left, faces = raw[np.argsort(-raw.scores)], []
+    left, boxes, keypoints, scores = raw[np.argsort(-raw.scores)], [], [], []
     while len(left.scores):
         same = intersection_over_union(left.boxes[0], left.boxes) > same_face_iou
         same[0] = True
-        weights = left.scores[same] / left.scores[same].sum()
-        boxes = weights @ left.boxes[same]
-        points = np.tensordot(weights, left.keypoints[same], axes=1)
-        faces.append(RawDetections(boxes[None], points[None], left.scores[:1]))
+        face = left[same]
+        weights = face.scores / face.scores.sum()
+        boxes.append(weights @ face.boxes)
+        keypoints.append(weights @ face.keypoints.reshape(len(weights), -1))
+        scores.append(face.scores[0])
         left = left[~same]
-    return concatenate([EMPTY, *faces])
+    rows = (np.reshape(boxes, (-1, 4)), np.reshape(keypoints, (-1, 6, 2)), np.array(scores))
+    return RawDetections(*rows) if boxes else EMPTY
 
 
 def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Overlap of boxes (..., 4) with boxes (..., 4), from 0 (apart) to 1 (the same)."""
-    a, b = np.broadcast_arrays(np.float64(a), np.float64(b))
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(overlap, 0).prod(axis=-1)
-    areas = [np.maximum(box[..., 2:] - box[..., :2], 0).prod(axis=-1) for box in (a, b)]
-    return shared / np.maximum(sum(areas) - shared, 1e-12)
+    shared = _area(overlap)
+    union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - shared
+    return shared / np.maximum(union, 1e-12)
+
+
+def _area(extent: np.ndarray) -> np.ndarray:
+    """Areas (...) of widths and heights (..., 2); 0 where one is below 0."""
+    return np.maximum(extent[..., 0], 0) * np.maximum(extent[..., 1], 0)
 
 
 def concatenate(parts: list[RawDetections]) -> RawDetections:

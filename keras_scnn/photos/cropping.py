@@ -139,15 +139,13 @@ def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCro
             ``geometry.crops.check_crop_box``.
     """
     check_photo(image)
-    check_crop_box(box.as_array(), image.shape)
-    to_crop = crop_from_image(box.as_array(), size)
+    edges = box.as_array()
+    check_crop_box(edges, image.shape)
+    to_crop = crop_from_image(edges, size)
     if image.shape[:2] == (size, size) and (box.x0, box.y0, box.x1, box.y1) == (0, 0, size, size):
         return FaceCrop(image, to_crop)
-    patch, patch_from_image = _averaged_patch(image, box, max(1, round(box.width / size)))
-    to_patch = np.vstack([patch_from_image, [0, 0, 1]])
-    matrix = to_crop @ np.linalg.inv(to_patch)
-    crop = cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return FaceCrop(crop, to_crop)
+    patch, patch_from_image = _averaged_patch(image, edges, max(1, round(box.width / size)))
+    return FaceCrop(_resampled(patch, to_crop, patch_from_image, size), to_crop)
 
 
 def crop_rotated(
@@ -172,11 +170,9 @@ def crop_rotated(
     around = FaceBox.square(center, side * (abs(cos) + abs(sin)))
     linear = size / side * np.array([[cos, sin], [-sin, cos]])
     to_crop = np.c_[linear, (size - 1) / 2 - linear @ (np.asarray(center) - 0.5)]
-    patch, patch_from_image = _averaged_patch(image, around, max(1, round(side / size)))
-    to_patch = np.vstack([patch_from_image, [0, 0, 1]])
-    matrix = to_crop @ np.linalg.inv(to_patch)
-    crop = cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return FaceCrop(crop, to_crop)
+    block = max(1, round(side / size))
+    patch, patch_from_image = _averaged_patch(image, around.as_array(), block)
+    return FaceCrop(_resampled(patch, to_crop, patch_from_image, size), to_crop)
 
 
 def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: int) -> FaceCrop:
@@ -198,11 +194,11 @@ def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: i
     return crop_rotated(image, upright_from_image.T @ center + 0.5, box.width, angle, size)
 
 
-def _averaged_patch(image, box: FaceBox, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The photo around the box, averaged in blocks of ``block`` px, and patch_from_image (2, 3)."""
+def _averaged_patch(image, edges: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """The photo around a box, averaged in blocks of ``block`` px, and patch_from_image (2, 3)."""
     limit = np.array(image.shape[1::-1])
-    low = np.clip(np.floor(box.as_array()[:2]).astype(int) - 2 * block, 0, limit - 1)
-    high = np.clip(np.ceil(box.as_array()[2:]).astype(int) + 2 * block, low + 1, limit)
+    low = np.clip(np.floor(edges[:2]).astype(int) - 2 * block, 0, limit - 1)
+    high = np.clip(np.ceil(edges[2:]).astype(int) + 2 * block, low + 1, limit)
     patch = image[low[1] : high[1], low[0] : high[0]]
     if block > 1:
         missing = -(high - low) % block
@@ -210,6 +206,16 @@ def _averaged_patch(image, box: FaceBox, block: int) -> tuple[np.ndarray, np.nda
             patch = cv2.copyMakeBorder(patch, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
         patch = cv2.resize(patch, None, fx=1 / block, fy=1 / block, interpolation=cv2.INTER_AREA)
     return patch, crop_from_image(np.array([*low, *(low + block)]), 1)
+
+
+def _resampled(
+    patch: np.ndarray, crop_from_image: np.ndarray, patch_from_image: np.ndarray, size: int
+) -> np.ndarray:
+    """The crop (S, S, 3) from a patch of the photo, linear; black outside of the patch."""
+    matrix = crop_from_image @ np.linalg.inv(np.vstack([patch_from_image, [0, 0, 1]]))
+    if patch.shape[:2] == (size, size) and np.array_equal(matrix, np.eye(2, 3)):
+        return patch  # as it is: resampling it takes as long as BlazeFace's first layers
+    return cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def check_photo(image: np.ndarray) -> None:

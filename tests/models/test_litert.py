@@ -12,11 +12,13 @@ import pytest
 from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.export import network
+from keras_scnn.export.first_use import ensure_network
 from keras_scnn.export.network import MAX_FEATURE_ANGLE, network_drift
 from keras_scnn.export.verify import LIMITS
-from keras_scnn.models import load_preset, read_preset
+from keras_scnn.models import litert, load_preset, presets, read_preset
 from keras_scnn.models.inference import BatchedNetwork, open_network, predict
-from keras_scnn.models.litert import FILE, LiteNetwork, lite_file
+from keras_scnn.models.litert import FILE, LiteNetwork, lite_file, place_for_lite_file
 from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.photos.detection import LargestFaceDetector
@@ -130,3 +132,58 @@ def test_the_commands_import_neither_keras_nor_tensorflow_and_say_one_thing(tmp_
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith(("1 faces of 1 photos", "written: "))
+
+
+@pytest.fixture
+def flip_averaged(tmp_path) -> Path:
+    """A preset folder without a LiteRT file, whose outputs are averaged over crop and mirror."""
+    folder = shutil.copytree(FOLDER / "aflw-mobilenet-0.5", tmp_path / "copy")
+    (folder / FILE).unlink()
+    settings = json.loads((folder / SETTINGS).read_text())
+    (folder / SETTINGS).write_text(json.dumps({**settings, "mirrored": True}))
+    return folder
+
+
+def test_a_network_is_made_on_first_use_and_kept(flip_averaged, crops, capsys):
+    """Of flip-averaged presets too, and then it gives the same faces as Keras."""
+    ensure_network(flip_averaged)
+    assert "copy/network.tflite once" in capsys.readouterr().err
+    _, lite = open_network(flip_averaged)
+    assert isinstance(lite, LiteNetwork)
+    preset = load_preset(flip_averaged)
+    assert preset.is_flip_averaged
+    drift = network_drift(preset, lite, crops)
+    limits = dataclasses.asdict(LIMITS["float16"]) | {"feature_degrees": MAX_FEATURE_ANGLE}
+    assert not {key: value for key, value in drift.items() if value > limits[key]}
+    ensure_network(flip_averaged)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_made_is_one_line_and_runs_in_keras(flip_averaged, monkeypatch, capsys):
+    def refused(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr(network, "write_network", refused)
+    ensure_network(flip_averaged)
+    assert capsys.readouterr().err.splitlines()[1:] == ["not made, so it runs in Keras: no room"]
+    assert isinstance(open_network(flip_averaged)[1], BatchedNetwork)
+
+
+def test_presets_of_the_package_keep_theirs_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(litert, "FOLDER", tmp_path)
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    folder = shutil.copytree(FOLDER / "aflw-mobilenet-0.5", tmp_path / "small")
+    place = place_for_lite_file("small")
+    assert place.parent == tmp_path / "cache" / "keras_scnn" / "networks"
+    place.parent.mkdir(parents=True)
+    (folder / FILE).rename(place)
+    assert lite_file("small") == place
+    place.write_bytes(b"damaged")
+    assert lite_file("small") is None
+
+
+def test_a_run_that_goes_on_is_not_converted(flip_averaged, capsys):
+    (flip_averaged / "state.json").write_text('{"done": false}')
+    ensure_network(flip_averaged)
+    assert capsys.readouterr().err == "" and lite_file(flip_averaged) is None

@@ -20,7 +20,7 @@ from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.run import initialize, open_records, train
 
 pytest.importorskip("tensorflow")
-pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples")
+pytestmark = pytest.mark.usefixtures("tiny_encoder", "few_resamples", "eager_steps")
 
 SIZE, PEOPLE, PHOTOS, TEACHER = 32, 8, 4, 3
 TINY = dict(
@@ -70,7 +70,7 @@ def load_or_render(config, cache):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data, tiny_encoder, few_resamples):
+def run(tmp_path_factory, data, tiny_encoder, few_resamples, eager_steps):
     """A run of two steps."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     return folder, train(TrainConfig(run=str(folder), data=data, steps=2, **TINY))
