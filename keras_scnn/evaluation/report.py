@@ -80,6 +80,7 @@ ROWS: list[Row] = [
     ("pose.mean_degrees", "pose error, mean", "degrees"),
     *_bin_rows("pose.bins_degrees", "pose error, mean", "degrees"),
     ("pose.rotation_degrees", "pose error, rotation", "degrees"),
+    *_bin_rows("pose.rotation_bins_degrees", "pose error, rotation", "degrees"),
     *(row for name, label in SHAPES.items() for row in _shape_rows(name, label)),
     ("model_mean_mm", "neutral 68 landmarks, aligned, the face model's mean face", "mm"),
     *(row for name, label in KINDS.items() for row in _identity_rows(name, label)),
