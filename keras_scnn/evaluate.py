@@ -11,7 +11,11 @@ What the data is decides what is measured:
 Some measures need more than the photos, and are asked for by an option (docs/yardsticks.md):
 
 - --pairs FILE.csv[,FILE.csv ...]: same person or not, by geometry and by feature, on the pairs
-  first,second,same,fold of photos in --data, with folds by person.
+  first,second,same,fold of photos in --data, with folds by person;
+- --shape-truth FILE.npz: neutral shape against the fit to all other photos of the person; --data is
+  the people folder, --fit-truth fits and stores the file where it is not there;
+- --openings FILE.csv: opening of eyes and mouth on 300-W, on shut eyes and on open ones;
+- --points FILE.npz: hand-made points of a half of the face, as CFP's profiles have them.
 
 Every number comes with a 95 % bootstrap interval. --calibrate stores the probability of one person
 as a function of distance in the preset, for ``keras-scnn compare``.
@@ -24,9 +28,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, command
 
-CONVENTIONS = ("exact", "field")
 RESAMPLES = 1000
 
 
@@ -38,33 +42,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--data", required=True, type=Path, metavar="DIR_OR_FILE", help="see above")
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="for results")
     add("--people", action="store_true", help="take --data as a people folder in any case")
-    pairs = "same person or not on these CSV files, first,second,same,fold; --data has the photos"
-    add("--pairs", metavar="FILES", help=pairs)
     add("--photos", type=Path, metavar="DIR", help="photos of a pairs file: NAME/NAME_0001.jpg")
-    convention = "how crop pixels are brought into photos: exactly, or as the field's script does"
-    add("--convention", choices=CONVENTIONS, default="exact", help=convention)
-    annotation = (
-        "AFLW2000-3D annotated anew: a .npy file (M, 68, 2) in the order of protocol.csv, else of "
-        "the names, or a folder with NAME.pts or NAME.mat of each photo"
-    )
-    add("--annotation", type=Path, metavar="FILE_OR_DIR", help=annotation)
-    first = "where --annotation has the first pixel's center: 1 (as published) or 0"
-    add("--annotation-first-pixel", type=float, default=1.0, metavar="X", help=first)
-    basis = (
-        ".npz with the Basel Face Model at its 68 landmarks, micrometers: mean (68, 3) and "
-        "identity_basis (68, 3, 199); measures the neutral shape on AFLW2000-3D"
-    )
-    add("--shape-basis", type=Path, metavar="NPZ", help=basis)
-    bfm = "dense error of a preset of the Basel Face Model: its 01_MorphableModel.mat, and 3DDFA's"
-    add("--bfm", type=Path, metavar="MAT", help=bfm)
-    add("--bfm-expression", type=Path, metavar="MAT", help="Model_Expression.mat, for --bfm")
-    add("--bfm-info", type=Path, metavar="MAT", help="model_info.mat, for --bfm")
+    add_aflw2000_options(parser)
     store = (
         "fit probabilities of one person, and store them in RUN_OR_PRESET, which must be a folder"
     )
     add("--calibrate", action="store_true", help=store)
     add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add_yardstick_options(parser)
     return parser.parse_args(arguments)
 
 
