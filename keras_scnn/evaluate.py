@@ -8,6 +8,15 @@ What the data is decides what is measured:
 - a people folder, one sub-folder a person: verification and retrieval;
 - a pairs file in LFW's format, with its photos in --photos: verification.
 
+Some measures need more than the photos, and are asked for by an option (docs/yardsticks.md):
+
+- --pairs FILE.csv[,FILE.csv ...]: same person or not, by geometry and by feature, on the pairs
+  first,second,same,fold of photos in --data, with folds by person;
+- --shape-truth FILE.npz: neutral shape against the fit to all other photos of the person; --data is
+  the people folder, --fit-truth fits and stores the file where it is not there;
+- --openings FILE.csv: opening of eyes and mouth on 300-W, on shut eyes and on open ones;
+- --points FILE.npz: hand-made points of a half of the face, as CFP's profiles have them.
+
 Every number comes with a 95 % bootstrap interval. --calibrate stores the probability of one person
 as a function of distance in the preset, for ``keras-scnn compare``.
 """
@@ -17,10 +26,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, command
 
-CONVENTIONS = ("exact", "field")
 RESAMPLES = 1000
 
 
@@ -33,30 +43,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="for results")
     add("--people", action="store_true", help="take --data as a people folder in any case")
     add("--photos", type=Path, metavar="DIR", help="photos of a pairs file: NAME/NAME_0001.jpg")
-    convention = "how crop pixels are brought into photos: exactly, or as the field's script does"
-    add("--convention", choices=CONVENTIONS, default="exact", help=convention)
-    annotation = (
-        "AFLW2000-3D annotated anew: a .npy file (M, 68, 2) in the order of protocol.csv, else of "
-        "the names, or a folder with NAME.pts or NAME.mat of each photo"
-    )
-    add("--annotation", type=Path, metavar="FILE_OR_DIR", help=annotation)
-    first = "where --annotation has the first pixel's center: 1 (as published) or 0"
-    add("--annotation-first-pixel", type=float, default=1.0, metavar="X", help=first)
-    basis = (
-        ".npz with the Basel Face Model at its 68 landmarks, micrometers: mean (68, 3) and "
-        "identity_basis (68, 3, 199); measures the neutral shape on AFLW2000-3D"
-    )
-    add("--shape-basis", type=Path, metavar="NPZ", help=basis)
-    bfm = "dense error of a preset of the Basel Face Model: its 01_MorphableModel.mat, and 3DDFA's"
-    add("--bfm", type=Path, metavar="MAT", help=bfm)
-    add("--bfm-expression", type=Path, metavar="MAT", help="Model_Expression.mat, for --bfm")
-    add("--bfm-info", type=Path, metavar="MAT", help="model_info.mat, for --bfm")
+    add_aflw2000_options(parser)
     store = (
         "fit probabilities of one person, and store them in RUN_OR_PRESET, which must be a folder"
     )
     add("--calibrate", action="store_true", help=store)
     add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add_yardstick_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -64,16 +58,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     args = parse(arguments)
-    from keras_scnn.models.presets import load_preset, preset_folder, write_metadata
-    from keras_scnn.protocols import evaluation
+    from keras_scnn.models.presets import preset_folder
+    from keras_scnn.protocols.choices import chosen_yardstick
 
     preset_folder(args.preset)
+    if (yardstick := chosen_yardstick(args)) is not None:
+        measure_yardstick(yardstick, args)
+    else:
+        measure_data(args)
+
+
+def measure_data(args: argparse.Namespace) -> None:
+    """Measure what fits the data, and print and write it."""
+    from keras_scnn.models.presets import load_preset, write_metadata
+    from keras_scnn.protocols import evaluation
+    from keras_scnn.protocols.choices import OWN_OPTIONS
+
     kind = evaluation.kind_of_data(args.data, args.people)
     if args.calibrate:
         evaluation.check_calibrate(args.preset, kind)
-    options = {
-        k: v for k, v in vars(args).items() if k not in ("preset", "data", "out", "calibrate")
-    }
+    elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
+    options = {k: v for k, v in vars(args).items() if k not in elsewhere}
     results = evaluation.evaluate_preset(load_preset(args.preset), args.data, **options)
     name, data = Path(args.preset).resolve().name, args.data.resolve()
     data = data.stem if data.is_file() else data.name
@@ -81,9 +86,26 @@ def main(arguments: list[str] | None = None) -> None:
     if args.calibrate:
         calibration = evaluation.calibration_of(results)
         write_metadata(args.preset, "verification", calibration | {"data": data})
+    report_left_out(results)
+    print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
+
+
+def measure_yardstick(name: str, args: argparse.Namespace) -> None:
+    """Measure what one of the options asks for, and print and write it."""
+    from keras_scnn.protocols.choices import measure_yardstick
+    from keras_scnn.protocols.yardsticks import write_yardstick
+
+    result = measure_yardstick(name, args)
+    stem = f"{Path(args.preset).resolve().name}-{name.replace('_', '-')}"
+    print(write_yardstick(result, args.out, stem))
+    report_left_out(result)
+    print(f"written: {args.out / stem}.json and .txt")
+
+
+def report_left_out(results: Any) -> None:
+    """Name the photos that were not measured on the error stream."""
     for reason in getattr(results, "left_out", ()):
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 from keras_scnn.morphable_model import MorphableModel
 
 MIN_VARIANCE_SHARE = 0.003  # least variance of a direction, as a share of the largest
+VISIBLE_MM = 0.1  # root mean square over the vertices: finer differences no mesh shows
 
 
 def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
@@ -72,3 +73,30 @@ def mahalanobis_coordinates(coordinates: np.ndarray, covariance: np.ndarray) -> 
     """
     variance, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
     return np.asarray(coordinates) @ (axes / np.sqrt(variance + MIN_VARIANCE_SHARE * variance[-1]))
+
+
+def visible_coordinates(
+    coordinates: np.ndarray, covariance: np.ndarray, floor_mm: float = VISIBLE_MM
+) -> np.ndarray:
+    """``mahalanobis_coordinates`` in which no difference counts that a mesh does not show.
+
+    Mahalanobis distances blow up directions in which a network says nearly the same of everybody:
+    two shapes may then be told apart by micrometers. Here every direction has ``floor_mm`` of
+    noise beside the within-person scatter, so that what is far below it cannot decide.
+
+    Args:
+        coordinates: (n, K) mm, of ``shape_coordinates``.
+        covariance: (K, K) mm², of ``within_person_covariance``; ``floor_mm``² is added to its
+            diagonal.
+        floor_mm: mm, root mean square over the vertices; above 0.
+
+    Returns:
+        (n, K) float64, standard deviations.
+
+    Raises:
+        ValueError: the floor is not above 0.
+    """
+    if not floor_mm > 0:
+        raise ValueError(f"floor_mm is {floor_mm}; it must be above 0")
+    variance, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
+    return np.asarray(coordinates) @ (axes / np.sqrt(np.maximum(variance, 0) + floor_mm**2))

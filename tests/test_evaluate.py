@@ -18,7 +18,7 @@ from keras_scnn.models import Preset, build_branch
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
-from keras_scnn.protocols.aflw2000 import evaluate_aflw2000
+from keras_scnn.protocols.aflw2000 import evaluate_aflw2000, read_photos
 from keras_scnn.protocols.records import evaluate_records
 from keras_scnn.shape_distance import shape_coordinates
 
@@ -190,6 +190,45 @@ def test_an_annotation_anew_is_measured_beside_the_original(preset, photos, tmp_
     assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
     assert found.reannotated.mean_percent == pytest.approx(50 * 5 / side, abs=1e-3)
     assert any("again.npy" in note for note in found.notes)
+
+
+def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path, capsys):
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for name in ("one", "two"):
+        cv2.imwrite(str(crops / f"{name}.jpg"), np.full((SIZE, SIZE, 3), 200, np.uint8))
+    found = evaluate_aflw2000(preset, photos, benchmark_crops=crops)
+    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert any("the benchmark's own crops" in note for note in found.notes)
+    images = read_photos(photos, SIZE, crops).crops
+    assert (np.abs(images.astype(int) - 200) < 3).all()  # not the photos, which are of 90
+    (crops / "one.jpg").unlink()
+    cv2.imwrite(str(crops / "two.jpg"), np.zeros((40, 40, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"none of 2 photos can be read; the first: one"):
+        read_photos(photos, SIZE, crops)
+    cv2.imwrite(str(crops / "one.jpg"), np.zeros((SIZE, SIZE, 3), np.uint8))
+    assert "two.jpg is 40 x 40 px; 32 px are needed" in read_photos(photos, SIZE, crops).left_out[0]
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        read_photos(photos, SIZE, tmp_path / "nowhere")
+    (photos / "protocol.csv").unlink()
+    with pytest.raises(ValueError, match=r"need protocol.csv"):
+        read_photos(photos, SIZE, crops)
+
+
+def test_a_box_off_square_is_stretched_and_stays(preset, photos, tmp_path):
+    """A crop 96 px wide and 48 high shows a gradient of the photo as a square, exactly."""
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 200, 3))
+    cv2.imwrite(str(photos / "one.png"), ramp)
+    (photos / "one.png").rename(photos / "one.jpg")  # without loss
+    text = (photos / "protocol.csv").read_text().replace("40,30,136,126", "40,60,136,108")
+    (photos / "protocol.csv").write_text(text)
+    found = read_photos(photos, SIZE)
+    assert found.left_out == ()
+    rows = found.crops[0, :, SIZE // 2, 0].astype(float)
+    # By pixel centers: row v of the crop is y = (v + 0.5) 48 / 32 - 0.5 + 60 of the photo.
+    expected = (np.arange(SIZE) + 0.5) * 48 / SIZE - 0.5 + 60
+    np.testing.assert_allclose(rows, expected, atol=1.5)
+    assert evaluate_aflw2000(preset, photos, resamples=0).landmarks.bins_count == (2, 0, 0)
 
 
 def test_an_unreadable_photo_is_listed_and_the_rest_is_measured(preset, photos, tmp_path):

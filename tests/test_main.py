@@ -156,7 +156,8 @@ def test_choices_that_commands_repeat_are_those_of_the_rooms():
     from keras_scnn.evaluation import CONVENTIONS
     from keras_scnn.evaluation.bootstrap import RESAMPLES
     from keras_scnn.io import MESH_SUFFIXES
+    from keras_scnn.protocols import options
 
-    assert (evaluate.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
+    assert (options.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
     assert tuple(f".{name}" for name in reconstruct.MESH_FORMATS) == tuple(MESH_SUFFIXES)
     assert choices.PARTS == aflw.PARTS

@@ -24,6 +24,8 @@ class PoseError:
             not depend on how a rotation is split into three angles.
         bins_degrees: the mean of the three within each bin of ``nme.YAW_BINS_DEGREES``; NaN where a
             bin has no face. Profiles weigh on the mean as often as there are any.
+        rotation_bins_degrees: the mean angle of the rotation within each of these bins: in a
+            profile pitch and roll are one axis, so that Euler angles count one error twice.
         n_faces: faces counted.
         n_left_out: faces with an annotated angle at or beyond the limit.
     """
@@ -36,6 +38,7 @@ class PoseError:
     bins_degrees: tuple[float, ...]
     n_faces: int
     n_left_out: int
+    rotation_bins_degrees: tuple[float, ...] = ()
 
 
 def pose_error(
@@ -95,14 +98,15 @@ def summarize_angles(
     chosen = (np.ones(len(errors)) if weights is None else weights)[kept]
     pitch, yaw, roll, between = (weighted_mean(column, chosen) for column in errors[kept].T)
     each = errors[kept, :3].mean(axis=1)
-    bins = bin_means(each, np.asarray(yaw_degrees, np.float64)[kept], chosen)
+    of_kept = np.asarray(yaw_degrees, np.float64)[kept]
     return PoseError(
         yaw_degrees=yaw,
         pitch_degrees=pitch,
         roll_degrees=roll,
         mean_degrees=(yaw + pitch + roll) / 3,
         rotation_degrees=between,
-        bins_degrees=bins,
+        bins_degrees=bin_means(each, of_kept, chosen),
+        rotation_bins_degrees=bin_means(errors[kept, 3], of_kept, chosen),
         n_faces=int(kept.sum()),
         n_left_out=int((~kept).sum()),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
@@ -13,18 +14,20 @@ LANDMARKS = {
     "reannotated": "landmark error 2D, re-annotated",
 }
 SHAPES = {"shape": "neutral vertices", "shape68": "neutral 68 landmarks"}
+Row = tuple[str, str, str]
+"""Path of a number, its label and its unit."""
 KINDS = {"shape": "shape", "scaled_shape": "scaled shape", "feature": "feature"}
 PROBABILITIES = KINDS | {"both": "both"}
 
 
-def _bin_rows(path: str, label: str, unit: str) -> list[tuple[str, str, str]]:
+def _bin_rows(path: str, label: str, unit: str) -> list[Row]:
     return [
         (f"{path}.{i}", f"{label}, |yaw| {low}-{high}", unit)
         for i, (low, high) in enumerate(YAW_BINS_DEGREES)
     ]
 
 
-def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+def _landmark_rows(name: str, label: str) -> list[Row]:
     return [
         *_bin_rows(f"{name}.bins_percent", label, "%"),
         (f"{name}.mean_percent", f"{label}, mean of bins", "%"),
@@ -32,7 +35,7 @@ def _landmark_rows(name: str, label: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _shape_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+def _shape_rows(name: str, label: str) -> list[Row]:
     """Aligned numbers, then raw ones."""
     rows = []
     for prefix, how in (("", "aligned"), ("raw_", "raw")):
@@ -45,7 +48,7 @@ def _shape_rows(name: str, label: str) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _identity_rows(name: str, label: str) -> list[tuple[str, str, str]]:
+def _identity_rows(name: str, label: str) -> list[Row]:
     verify, retrieval = f"{name}_verification", f"{name}_retrieval"
     return [
         (f"{name}_ratio", f"intra / inter distance by {label}", ""),
@@ -69,7 +72,7 @@ def _identity_rows(name: str, label: str) -> list[tuple[str, str, str]]:
     ]
 
 
-ROWS: list[tuple[str, str, str]] = [
+ROWS: list[Row] = [
     *(row for name, label in LANDMARKS.items() for row in _landmark_rows(name, label)),
     ("dense_percent", "dense vertex error 2D", "%"),
     ("dense_3d_percent", "dense vertex error 3D", "%"),
@@ -77,6 +80,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("pose.mean_degrees", "pose error, mean", "degrees"),
     *_bin_rows("pose.bins_degrees", "pose error, mean", "degrees"),
     ("pose.rotation_degrees", "pose error, rotation", "degrees"),
+    *_bin_rows("pose.rotation_bins_degrees", "pose error, rotation", "degrees"),
     *(row for name, label in SHAPES.items() for row in _shape_rows(name, label)),
     ("model_mean_mm", "neutral 68 landmarks, aligned, the face model's mean face", "mm"),
     *(row for name, label in KINDS.items() for row in _identity_rows(name, label)),
@@ -92,7 +96,7 @@ ROWS: list[tuple[str, str, str]] = [
 """Path, label and unit of every number of a table, in its order."""
 
 
-SUMMARY: tuple[tuple[str, str, str], ...] = (
+SUMMARY: tuple[Row, ...] = (
     ("landmarks.mean_percent", "landmark error 2D, mean of bins", "%"),
     ("landmarks_3d.mean_percent", "landmark error 3D, mean of bins", "%"),
     ("pose.mean_degrees", "pose error", "°"),
@@ -133,14 +137,15 @@ def _short(value: float, unit: str) -> str:
     return f"{value:.1f} {unit}" if unit == "%" and value >= 20 else f"{value:.2f} {unit}".rstrip()
 
 
-def results_table(results: dict) -> str:
+def results_table(results: dict, chosen: Sequence[Row] = ()) -> str:
     """The results of ``evaluate`` as lines of text: notes first, then a number a line.
 
     Args:
         results: a results dataclass as nested dictionaries (``dataclasses.asdict``).
+        chosen: the numbers to show; () for ``ROWS``.
     """
-    rows = table_rows(results)
-    width = max(len(name) for name, _ in rows)
+    rows = table_rows(results, chosen)
+    width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
     left_out = results.get("left_out", ())
     if left_out:
@@ -148,12 +153,12 @@ def results_table(results: dict) -> str:
     return "\n".join([*results.get("notes", ()), *lines])
 
 
-def table_rows(results: dict) -> list[tuple[str, str]]:
+def table_rows(results: dict, chosen: Sequence[Row] = ()) -> list[tuple[str, str]]:
     """Name and value of each row of the table; what was not measured is not in it."""
     values, intervals = numbers(results), results.get("intervals", {})
     return [
         (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path))}{count}")
-        for path, label, unit in ROWS
+        for path, label, unit in chosen or ROWS
         if not math.isnan(values.get(path, math.nan))
         for count in [_count(results, path)]
     ]

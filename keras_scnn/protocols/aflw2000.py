@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -28,6 +30,7 @@ from keras_scnn.evaluation import (
 )
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.geometry.camera import project
+from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
@@ -84,6 +87,7 @@ def evaluate_aflw2000(
     first_pixel: float = 1.0,
     basis: str | os.PathLike | None = None,
     bfm: FullBfm | None = None,
+    benchmark_crops: str | os.PathLike | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PhotoResults:
@@ -99,6 +103,7 @@ def evaluate_aflw2000(
         basis: .npz of the Basel Face Model at its 68 landmarks, see
             ``data.sources.reannotation.read_neutral_landmarks``; needed for the neutral shape.
         bfm: the full Basel Face Model, for the dense error of a preset of that face model.
+        benchmark_crops: folder of the benchmark's own crops, see ``read_photos``.
         resamples, seed: of the bootstrap over faces.
 
     Raises:
@@ -107,7 +112,7 @@ def evaluate_aflw2000(
             face model is not ``bfm``'s.
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    photos = read_photos(folder, preset.input_size)
+    photos = read_photos(folder, preset.input_size, benchmark_crops)
     faces, boxes = photos.faces, photos.boxes
     further = None
     if annotation is not None:
@@ -141,7 +146,7 @@ def evaluate_aflw2000(
         convention=convention,
         intervals=intervals,
         curves=_curves(faces, yaw, parts),
-        notes=_notes(faces, convention, resamples, annotation),
+        notes=_notes(faces, convention, resamples, annotation, benchmark_crops is not None),
         left_out=photos.left_out,
     )
 
@@ -209,9 +214,10 @@ def _curves(faces: list[AnnotatedFace], yaw: np.ndarray, parts: dict) -> dict:
     }
 
 
-def _notes(faces, convention: str, resamples: int, annotation) -> tuple[str, ...]:
+def _notes(faces, convention: str, resamples: int, annotation, ready: bool) -> tuple[str, ...]:
     has_boxes = faces[0].box is not None
     crops = "crops of protocol.csv" if has_boxes else "standard crops about the annotation"
+    crops = "the benchmark's own crops" if ready else crops
     notes = [
         f"AFLW2000-3D: {len(faces)} faces, 68 landmarks, % of the root of the landmark box's area",
         f"{crops}; {CONVENTION_NOTES[convention]}",
@@ -245,34 +251,65 @@ class BenchmarkPhotos:
     left_out: tuple[str, ...]
 
 
-def read_photos(folder: str | os.PathLike, size: int) -> BenchmarkPhotos:
+def read_photos(
+    folder: str | os.PathLike, size: int, crops: str | os.PathLike | None = None
+) -> BenchmarkPhotos:
     """Read all photos that can be read, and cut their faces.
 
     Args:
         folder: of AFLW2000-3D; the crops are those of its protocol.csv, else the standard crop
             about the annotated landmarks.
         size: of the crops, S px.
+        crops: folder with the benchmark's own crops, NAME.jpg of S px: what published tables are
+            measured on. Their places in the photos are the boxes of protocol.csv.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: none of the photos can be read, or protocol.csv is damaged.
+        ValueError: none of the photos can be read, protocol.csv is damaged, or it is missing
+            although crops are given.
     """
+    if crops is not None and not Path(crops).is_dir():
+        raise FileNotFoundError(f"{crops}: no such folder; expected the benchmark's NAME.jpg")
     rows, listed = read_good_faces(folder)
-    kept, faces, crops, left_out = [], [], [], []
+    kept, faces, images, left_out = [], [], [], []
     for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
         if isinstance(face, str):
             left_out.append(face)
             continue
         try:
-            crops.append(crop_face(read_image(face.image_path), _box_of(face), size).image)
+            images.append(_crop(face, size) if crops is None else _ready_crop(face, size, crops))
             kept.append(i)
             faces.append(face)
         except (OSError, ValueError) as error:
-            left_out.append(str(error))
+            left_out.append(f"{face.name}: {error}")
     if not kept:
         raise ValueError(f"none of {len(rows)} photos can be read; the first: {left_out[0]}")
     boxes = np.array([_box_of(face).as_array() for face in faces])
-    return BenchmarkPhotos(faces, boxes, np.stack(crops), np.array(kept), listed, tuple(left_out))
+    return BenchmarkPhotos(faces, boxes, np.stack(images), np.array(kept), listed, tuple(left_out))
+
+
+def _crop(face: AnnotatedFace, size: int) -> np.ndarray:
+    """The face in its box, (S, S, 3) uint8 RGB; one off square is stretched, as the field does."""
+    image, box = read_image(face.image_path), _box_of(face)
+    if abs(box.width / box.height - 1) <= SQUARE_TOLERANCE:
+        return crop_face(image, box, size).image
+    stretch = box.width / box.height
+    # Pixel centers stay exact: y + 0.5 becomes stretch times as large.
+    matrix = np.array([[1.0, 0.0, 0.0], [0.0, stretch, 0.5 * (stretch - 1)]])
+    height, width = image.shape[:2]
+    tall = cv2.warpAffine(image, matrix, (width, max(1, round(height * stretch))))
+    square = FaceBox(box.x0, box.y0 * stretch, box.x1, box.y1 * stretch)
+    return crop_face(tall, square, size).image
+
+
+def _ready_crop(face: AnnotatedFace, size: int, folder: str | os.PathLike) -> np.ndarray:
+    if face.box is None:
+        raise ValueError("the benchmark's crops need protocol.csv, which has their boxes")
+    path = Path(folder) / f"{face.name}.jpg"
+    image = read_image(path)
+    if image.shape[:2] != (size, size):
+        raise ValueError(f"{path} is {image.shape[1]} x {image.shape[0]} px; {size} px are needed")
+    return image
 
 
 def _box_of(face: AnnotatedFace) -> FaceBox:

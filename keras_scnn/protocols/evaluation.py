@@ -28,7 +28,7 @@ AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
     "a pairs file",
 )
 OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(
-    ("annotation", "shape_basis", "bfm", "bfm_expression", "bfm_info"), AFLW2000
+    ("annotation", "shape_basis", "bfm", "bfm_expression", "bfm_info", "benchmark_crops"), AFLW2000
 )
 Results = PhotoResults | RecordResults | PeopleResults
 
@@ -110,6 +110,7 @@ def evaluate_preset(
     bfm: Path | None = None,
     bfm_expression: Path | None = None,
     bfm_info: Path | None = None,
+    benchmark_crops: Path | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Results:
@@ -124,6 +125,7 @@ def evaluate_preset(
             ``aflw2000.evaluate_aflw2000``.
         bfm, bfm_expression, bfm_info: files of the Basel Face Model, for the dense error of a
             preset of it on AFLW2000-3D; see ``data.sources.bfm_full``.
+        benchmark_crops: folder of AFLW2000-3D's own crops, see ``aflw2000.read_photos``.
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap.
 
@@ -139,6 +141,7 @@ def evaluate_preset(
         "bfm": bfm,
         "bfm_expression": bfm_expression,
         "bfm_info": bfm_info,
+        "benchmark_crops": benchmark_crops,
     }
     kind = kind_of_data(data, people)
     _check_options(data, kind, files)
@@ -151,7 +154,9 @@ def evaluate_preset(
         return evaluate_records(preset, load_records(data), **bootstrap)
     full = None if bfm is None else FullBfm.read(bfm, bfm_expression, bfm_info)
     labels = annotation, annotation_first_pixel
-    return evaluate_aflw2000(preset, data, convention, *labels, shape_basis, full, **bootstrap)
+    return evaluate_aflw2000(
+        preset, data, convention, *labels, shape_basis, full, benchmark_crops, **bootstrap
+    )
 
 
 def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None:

@@ -24,6 +24,9 @@ def test_profiles_have_a_mean_of_their_own():
     assert result.bins_degrees[0] == pytest.approx(1)
     assert np.isnan(result.bins_degrees[1])
     assert result.bins_degrees[2] == pytest.approx((3 + 1) / 2)  # the last is beyond the limit
+    assert result.rotation_bins_degrees[0] == pytest.approx(3)  # one turn of 3, one of 9 and 3
+    assert np.isnan(result.rotation_bins_degrees[1])
+    assert result.rotation_bins_degrees[2] == pytest.approx((9 + 3) / 2)
 
 
 def test_faces_with_an_annotated_angle_of_99_degrees_or_more_are_left_out():

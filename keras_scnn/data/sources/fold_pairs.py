@@ -1,0 +1,139 @@
+"""Pairs files with folds by person: CSV with the columns ``first,second,same,fold``.
+
+``first`` and ``second`` are photos, relative to a root folder; ``same`` is 1 where they show one
+person and 0 where they show two; ``fold`` numbers the parts of the file. The people of a fold are
+in no other, so that a threshold chosen on the other folds has never seen them (as in Labeled Faces
+in the Wild; Huang et al., 2007). The folder of a photo names its person.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
+
+COLUMNS = ("first", "second", "same", "fold")
+EXPECTED = "expected a CSV file with the columns first,second,same,fold"
+
+
+def read_fold_pairs(file: str | os.PathLike, root: str | os.PathLike) -> ListedPairs:
+    """Read a pairs file with folds by person.
+
+    Args:
+        file: see the module.
+        root: what the photos' paths are relative to; else to the folder of the file's folder.
+
+    Returns:
+        the pairs, ``person`` equal for photos of one person: of one folder, or of folders that a
+        pair with ``same`` 1 joins.
+
+    Raises:
+        FileNotFoundError: the file, the root or a photo is missing.
+        ValueError: a column is missing or damaged; all pairs are of one person, or none is; there
+            is only one fold, or one fold has only one person, or a person stands in two folds; or
+            ``same`` contradicts the folders.
+    """
+    file, root = Path(file), Path(root)
+    rows = _rows(file, root)
+    names = sorted({name for row in rows for name in row[:2]})
+    position = {name: i for i, name in enumerate(names)}
+    first, second = np.array([[position[name] for name in row[:2]] for row in rows]).T
+    same, fold = (np.array([row[i] for row in rows]) for i in (2, 3))
+    person = _people(names, first[same == 1], second[same == 1])
+    _check(file, names, person, first, second, same)
+    _check_folds(file, names, person, first, second, fold)
+    paths = tuple(_find(file, root, name) for name in names)
+    return ListedPairs(PhotoList(paths, person), first, second, fold)
+
+
+def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such pairs file; {EXPECTED}")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; the photos of {file.name} are in it")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a text file ({error}); {EXPECTED}") from error
+    reader = csv.DictReader(text.splitlines())
+    if missing := set(COLUMNS) - set(reader.fieldnames or ()):
+        raise ValueError(f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}")
+    rows = [_row(file, number, row) for number, row in enumerate(reader, 2)]
+    if not rows:
+        raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
+    return rows
+
+
+def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
+    first, second, same, fold = (str(row[c] or "").strip() for c in COLUMNS)
+    if not first or not second or same not in ("0", "1") or not fold.isdecimal():
+        raise ValueError(
+            f"{file}, line {number}: {first},{second},{same},{fold}; expected two photos, "
+            "same 0 or 1, and a fold's number from 0"
+        )
+    return first, second, int(same), int(fold)
+
+
+def _people(names: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(n,) numbers of the people: photos of one folder, or joined by pairs of one person."""
+    folders, person = np.unique([str(Path(name).parent) for name in names], return_inverse=True)
+    leader = np.arange(len(folders))
+    for one, other in zip(person[first], person[second], strict=True):
+        if leader[one] != leader[other]:
+            leader[leader == leader[other]] = leader[one]
+    return np.unique(leader[person], return_inverse=True)[1]
+
+
+def _check(file: Path, names, person, first, second, same) -> None:
+    wrong = np.flatnonzero((same == 0) & (person[first] == person[second]))
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"{file}: {names[first[i]]} and {names[second[i]]} have same 0, but are of one person "
+            "by their folder or by other pairs"
+        )
+    if len(np.unique(same)) < 2:
+        kind = "one person" if same[0] else "two people"
+        raise ValueError(
+            f"{file}: all {len(same)} pairs are of {kind}; pairs with same 1 and with same 0 are "
+            "needed"
+        )
+
+
+def _check_folds(file: Path, names, person, first, second, fold) -> None:
+    numbers = np.unique(fold)
+    if len(numbers) < 2:
+        raise ValueError(f"{file}: one fold only; a threshold is chosen on other folds: 2 or more")
+    owner: dict[int, int] = {}
+    for number in numbers:
+        members = _members(person, first[fold == number], second[fold == number])
+        if len(members) < 2:
+            raise ValueError(f"{file}: fold {number} has the pairs of one person; 2 or more needed")
+        for one in members:
+            if owner.setdefault(one, number) != number:
+                photo = names[int(np.flatnonzero(person == one)[0])]
+                raise ValueError(
+                    f"{file}: the person of {photo} stands in the folds {owner[one]} and {number}; "
+                    "folds are by person"
+                )
+
+
+def _members(person: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[int]:
+    return np.unique(np.concatenate([person[first], person[second]])).tolist()
+
+
+def _find(file: Path, root: Path, name: str) -> Path:
+    places = [root / name, file.resolve().parent.parent / name]
+    return _first_file(places, f"{file}: no photo {name}; looked for {places[0]} and {places[1]}")
+
+
+def _first_file(places: Iterable[Path], message: str) -> Path:
+    for path in places:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(message)

@@ -1,0 +1,100 @@
+"""How far predicted shapes agree with true ones once what all people share is taken off.
+
+The error of a shape is mostly that of the mean face, which any constant can remove. Here both
+means are taken off, so that a constant explains nothing: R² is then what the differences between
+people say, and the spread whether they are as large as the true ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+YAW_BINS_DEGREES = ((0, 15), (15, 30), (30, 90))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predicted against true shapes, each without its mean over the photos.
+
+    Attributes:
+        r2: 1 - squared error / squared deviation of the true shapes; 0 for any constant, 1 for
+            the truth, negative where the differences are worse than none.
+        correlation: of the deviations, all coordinates alike, -1 to 1; the scale has no effect.
+        spread: root mean square deviation of the predicted shapes over that of the true ones.
+        error_mm: root mean square distance of the deviations.
+        true_spread_mm: root mean square deviation of the true shapes.
+        bins_r2, bins_spread: within each bin of ``YAW_BINS_DEGREES``, the means those of all
+            photos, so that a shape that moves with the pose is an error; NaN where there is none.
+        bins_count: photos in each bin.
+    """
+
+    r2: float
+    correlation: float
+    spread: float
+    error_mm: float
+    true_spread_mm: float
+    bins_r2: tuple[float, ...]
+    bins_spread: tuple[float, ...]
+    bins_count: tuple[int, ...]
+
+
+class AgreementEvaluator:
+    """Agreement of shapes by the weights of the photos, so that a bootstrap is cheap.
+
+    Args:
+        predicted, true: (M, D) mm, coordinates whose Euclidean distances are those of the shapes
+            (root mean square over the vertices).
+        yaw_degrees: (M,) of the photos; the sign has no effect.
+
+    Raises:
+        ValueError: the shapes do not fit, there are fewer than two photos, or a number is not
+            finite.
+    """
+
+    def __init__(self, predicted: np.ndarray, true: np.ndarray, yaw_degrees: np.ndarray):
+        predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+        yaw = np.abs(np.asarray(yaw_degrees, np.float64))
+        fits = predicted.ndim == 2 and predicted.shape == true.shape and yaw.shape == true.shape[:1]
+        if not fits or len(true) < 2:
+            raise ValueError(
+                f"predicted, true and yaw_degrees have the shapes {predicted.shape}, {true.shape} "
+                f"and {yaw.shape}; they must be (M, D), (M, D) and (M,), M above 1"
+            )
+        if not (np.isfinite(predicted).all() and np.isfinite(true).all()):
+            raise ValueError("the shapes must be finite numbers")
+        self._true, self._predicted = true @ true.T, predicted @ predicted.T
+        self._error = (predicted - true) @ (predicted - true).T
+        place = np.digitize(yaw, [high for _, high in YAW_BINS_DEGREES[:-1]])
+        self._bins = [place == i for i in range(len(YAW_BINS_DEGREES))]
+
+    def summary(self, weights: np.ndarray) -> Agreement:
+        """All numbers; ``weights`` (M,) is how often each photo counts."""
+        grams = self._error, self._true, self._predicted
+        squares = [weights * squared_deviations(gram, weights) for gram in grams]
+        error, true, predicted = (part.sum() for part in squares)
+        bins = [[part[chosen].sum() for part in squares] for chosen in self._bins]
+        # Of e = p - t: the products p t follow from the three sums of squares.
+        product = (predicted + true - error) / 2
+        return Agreement(
+            r2=1 - _ratio(error, true),
+            correlation=_ratio(product, float(np.sqrt(predicted * true))),
+            spread=float(np.sqrt(_ratio(predicted, true))),
+            error_mm=float(np.sqrt(error / weights.sum())),
+            true_spread_mm=float(np.sqrt(true / weights.sum())),
+            bins_r2=tuple(1 - _ratio(e, t) for e, t, _ in bins),
+            bins_spread=tuple(float(np.sqrt(_ratio(p, t))) for _, t, p in bins),
+            bins_count=tuple(int(chosen.sum()) for chosen in self._bins),
+        )
+
+
+def squared_deviations(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(M,) squared distances of vectors from their weighted mean, from their Gram matrix (M, M)."""
+    share = weights / weights.sum()
+    to_mean = gram @ share
+    return np.maximum(np.diag(gram) - 2 * to_mean + share @ to_mean, 0)
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below > 0 else float("nan")

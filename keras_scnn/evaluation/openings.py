@@ -1,0 +1,40 @@
+"""How far eyes and mouth are open, from 68 landmarks in the image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Site = tuple[tuple[int, int], tuple[tuple[int, int], ...]]
+"""The two corners, and the pairs of an upper and a lower point; iBUG's numbers."""
+EYES: dict[str, Site] = {
+    "right": ((36, 39), ((37, 41), (38, 40))),
+    "left": ((42, 45), ((43, 47), (44, 46))),
+}
+MOUTH: Site = ((60, 64), ((61, 67), (62, 66), (63, 65)))
+
+
+def openings(landmarks: np.ndarray) -> dict[str, np.ndarray]:
+    """Openings of (..., 68, 2 or more) landmarks, px; the depth is not used.
+
+    Returns:
+        'right', 'left' (the subject's eyes) and 'mouth', (...) float64: mean distance of upper and
+        lower lid over the distance of the eye's corners (Soukupova and Cech, "Real-Time Eye Blink
+        Detection using Facial Landmarks", 2016), and the same of the inner lips.
+
+    Raises:
+        ValueError: these are not 68 landmarks.
+    """
+    points = np.asarray(landmarks, np.float64)
+    if points.ndim < 2 or points.shape[-2] != 68 or points.shape[-1] < 2:
+        raise ValueError(f"landmarks have the shape {points.shape}; expected (..., 68, 2 or more)")
+    sites = {**EYES, "mouth": MOUTH}
+    return {name: _opening(points[..., :2], *site) for name, site in sites.items()}
+
+
+def _opening(points: np.ndarray, corners: tuple[int, int], lids) -> np.ndarray:
+    width = _distance(points, *corners)
+    return np.mean([_distance(points, *pair) for pair in lids], axis=0) / width
+
+
+def _distance(points: np.ndarray, one: int, other: int) -> np.ndarray:
+    return np.linalg.norm(points[..., one, :] - points[..., other, :], axis=-1)

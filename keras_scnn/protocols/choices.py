@@ -1,0 +1,82 @@
+"""Which protocol on real photos an option of ``evaluate`` asks for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_scnn.protocols.evaluation import OPTION_HOMES
+from keras_scnn.protocols.given_points import evaluate_given_points
+from keras_scnn.protocols.listed_pairs import evaluate_listed_pairs
+from keras_scnn.protocols.openings import evaluate_openings
+from keras_scnn.protocols.photo_predictions import PhotoPredictor
+from keras_scnn.protocols.shape_agreement import evaluate_shapes
+from keras_scnn.protocols.shape_truth import fit_truth, load_truth, save_truth
+from keras_scnn.protocols.yardsticks import Yardstick
+
+
+def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
+    files = [part.strip() for part in args.pairs.split(",") if part.strip()]
+    return evaluate_listed_pairs(predictor, files, args.data, args.resamples, args.seed)
+
+
+def _shapes(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
+    if args.fit_truth and not args.shape_truth.exists():
+        save_truth(args.shape_truth, fit_truth(args.data, args.last))
+    truth = load_truth(args.shape_truth)
+    return evaluate_shapes(predictor, args.data, truth, args.resamples, args.seed)
+
+
+def _openings(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
+    return evaluate_openings(predictor, args.data, args.openings, args.resamples, args.seed)
+
+
+def _points(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
+    given = args.points, args.last
+    return evaluate_given_points(predictor, args.data, *given, args.resamples, args.seed)
+
+
+CHOICES: dict[str, Callable[[PhotoPredictor, argparse.Namespace], Yardstick]] = {
+    "pairs": _pairs,
+    "shape_truth": _shapes,
+    "openings": _openings,
+    "points": _points,
+}
+"""By the option's name; each measures what its options say."""
+OPTION_OWNERS = {"fit_truth": ("shape_truth",), "last": ("shape_truth", "points")}
+OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)
+"""Options of these protocols alone."""
+
+
+def chosen_yardstick(args: argparse.Namespace) -> str | None:
+    """The option of ``CHOICES`` that was given, or None.
+
+    Raises:
+        ValueError: several were given, or one with options that it does not have.
+    """
+    given = [name for name in CHOICES if getattr(args, name) is not None]
+    _check_homes(args)
+    if not given:
+        return None
+    others = [name for name in (*OPTION_HOMES, "people", "calibrate") if getattr(args, name)]
+    if len(given) > 1 or others:
+        wrong = " and ".join(f"--{name.replace('_', '-')}" for name in (given + others)[:2])
+        raise ValueError(f"{wrong} do not go together: each measures something else")
+    return given[0]
+
+
+def _check_homes(args: argparse.Namespace) -> None:
+    for option, homes in OPTION_OWNERS.items():
+        if getattr(args, option) and not any(getattr(args, home) for home in homes):
+            names = " or ".join(f"--{home.replace('_', '-')}" for home in homes)
+            raise ValueError(f"--{option.replace('_', '-')} is for {names}")
+
+
+def measure_yardstick(name: str, args: argparse.Namespace) -> Yardstick:
+    """Measure by the protocol of one of ``CHOICES``; predictions are kept in ``args.out``.
+
+    Raises:
+        FileNotFoundError, ValueError: see the protocols.
+    """
+    return CHOICES[name](PhotoPredictor.from_preset(args.preset, Path(args.out)), args)

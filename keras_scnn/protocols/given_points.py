@@ -1,0 +1,130 @@
+"""Landmarks of photos of which only some are annotated: one half of the face, as CFP has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.evaluation import with_intervals
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.nme import box_side
+from keras_scnn.evaluation.report import Row
+from keras_scnn.protocols.photo_predictions import PhotoPredictor
+from keras_scnn.protocols.shape_truth import last_people
+from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+
+MIN_POINTS = 4
+EXPECTED = "expected an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
+
+
+def evaluate_given_points(
+    predictor: PhotoPredictor,
+    folder: str | os.PathLike,
+    file: str | os.PathLike,
+    last: int | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Yardstick:
+    """Mean distance of predicted landmarks to given ones, by the kind of photo.
+
+    The points of half a face span no box that is comparable between poses, so errors are percent
+    of the root of the area of the 68 predicted landmarks' box. The kind is the start of a file's
+    name: 'profile' of 'profile_01.jpg'.
+
+    Args:
+        predictor: of the preset.
+        folder: of the photos.
+        file: see ``read_points``.
+        last: only so many people, the last ones of the sorted folders; None for all.
+        resamples, seed: of the bootstrap over people.
+
+    Raises:
+        FileNotFoundError: a photo or the file is missing.
+        ValueError: the file is damaged.
+    """
+    names, points = read_points(file)
+    people = np.array([str(Path(name).parent) for name in names])
+    chosen = np.isin(people, last_people(sorted(set(people.tolist())), last))
+    names, points, people = names[chosen], points[chosen], people[chosen]
+    kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
+    paths = [Path(folder) / str(name) for name in names]
+    found = predictor(paths)
+    errors, offsets = np.full(len(paths), np.nan), np.full((len(paths), 2), np.nan)
+    errors[found.kept], offsets[found.kept] = point_errors(found.landmarks, points[found.kept])
+
+    def summary(weights: np.ndarray) -> dict:
+        return {
+            kind: _numbers(errors, offsets, weights * (kinds == kind))
+            for kind in np.unique(kinds).tolist()
+        }
+
+    values, intervals = with_intervals(summary, people, resamples, seed)
+    counts = ", ".join(f"{(kinds == kind).sum()} {kind}" for kind in values)
+    notes = (
+        f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
+        "given points, % of the root of the area of the predicted 68 landmarks' box",
+        "coverage: photos in which a face was found; the others have no error",
+        *bootstrap_note(resamples),
+    )
+    return Yardstick(values, _rows(list(values)), intervals, notes, found.left_out)
+
+
+def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Names (n,) and landmarks (n, 68, 2) float64 px of the photos, NaN where not given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or of another kind, or a photo has fewer than four points.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {EXPECTED}")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            names, points = np.array(arrays["name"]), np.float64(arrays["landmarks68"])
+    except Exception as error:  # zipfile, zlib, OSError, KeyError and ValueError
+        raise ValueError(f"{path}: {EXPECTED} ({error})") from error
+    if names.ndim != 1 or points.shape != (len(names), 68, 2) or not len(names):
+        raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
+    given = np.isfinite(points).all(axis=-1).sum(axis=1)
+    if (few := np.flatnonzero(given < MIN_POINTS)).size:
+        raise ValueError(f"{path}: {names[few[0]]} has {given[few[0]]} points; {MIN_POINTS} needed")
+    return names, points
+
+
+def point_errors(predicted: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of (M, 68, 2 or more) landmarks against (M, 68, 2), NaN where not given, px.
+
+    Returns:
+        (M,) mean distance, % of the root of the area of the predicted landmarks' box; (M, 2) mean
+        of predicted less given points, px: a constant one is a convention of the annotation.
+    """
+    away = np.float64(predicted)[..., :2] - given
+    distance = np.nanmean(np.linalg.norm(away, axis=-1), axis=1)
+    return 100 * distance / box_side(predicted), np.nanmean(away, axis=1)
+
+
+def _numbers(errors: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    there = ~np.isnan(errors)
+    known = errors[there], weights[there]
+    return {
+        "error_percent": weighted_mean(*known),
+        "coverage_percent": 100 * weighted_mean(there, weights),
+        "offset_x_px": weighted_mean(offsets[there, 0], weights[there]),
+        "offset_y_px": weighted_mean(offsets[there, 1], weights[there]),
+    }
+
+
+def _rows(kinds: list[str]) -> tuple[Row, ...]:
+    return tuple(
+        row
+        for kind in kinds
+        for row in (
+            (f"{kind}.error_percent", f"{kind}: given points, error", "%"),
+            (f"{kind}.coverage_percent", f"{kind}: photos with a face found", "%"),
+            (f"{kind}.offset_x_px", f"{kind}: predicted less given, x", "px"),
+            (f"{kind}.offset_y_px", f"{kind}: predicted less given, y", "px"),
+        )
+    )

@@ -1,0 +1,207 @@
+"""Same person or not, on pairs files with folds by person: by geometry and by feature.
+
+Two photos of one person should give one face, whatever the pose. ``mm`` is the root mean square
+distance of the neutral vertices; ``visible`` the Mahalanobis distance in which no difference below
+0.1 mm counts (``shape_distance.visible_coordinates``); ``scaled`` the Mahalanobis distance without
+that floor; ``feature`` the cosine of the features. Chance is 50 %.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.sources.fold_pairs import read_fold_pairs
+from keras_scnn.data.sources.photo_lists import ListedPairs
+from keras_scnn.evaluation import Pairs, distance_ratio, with_intervals
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.report import Row
+from keras_scnn.evaluation.verification import RankedPairs, rank_pairs, summarize_pairs
+from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
+from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+from keras_scnn.shape_distance import (
+    mahalanobis_coordinates,
+    shape_coordinates,
+    visible_coordinates,
+)
+
+KINDS = ("mm", "visible", "scaled", "feature")
+CHANCE_PERCENT = 50.0
+
+
+def evaluate_listed_pairs(
+    predictor: PhotoPredictor,
+    files: Sequence[str | os.PathLike],
+    root: str | os.PathLike,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Yardstick:
+    """Verification on pairs files, each photo of them reconstructed once.
+
+    Args:
+        predictor: of the preset.
+        files: see ``data.sources.fold_pairs``; results are named by the files' stems.
+        root: the photos' folder.
+        resamples, seed: of the bootstrap over people.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``read_fold_pairs``; or two files have one name.
+    """
+    stems = [Path(file).stem for file in files]
+    if not stems or len(set(stems)) < len(stems):
+        raise ValueError(f"{', '.join(stems) or 'no pairs files'}: give files of different names")
+    listed = [read_fold_pairs(file, root) for file in files]
+    paths = sorted({path for each in listed for path in each.photos.paths})
+    found = predictor(paths)
+    row_of = dict(zip(paths, found.position, strict=True))
+    vectors = identity_vectors(predictor, found)
+    values: dict[str, dict] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    notes = []
+    for stem, each in zip(stems, listed, strict=True):
+        rows = np.array([row_of[path] for path in each.photos.paths])
+        values[stem], ends = _verified(each, rows, vectors, resamples, seed)
+        intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
+        notes.append(_note(stem, each, rows))
+    return Yardstick(
+        values,
+        tuple(row for stem in stems for row in _rows(stem)),
+        intervals,
+        (*notes, *_method(), *bootstrap_note(resamples)),
+        found.left_out,
+    )
+
+
+def identity_vectors(predictor: PhotoPredictor, found: PhotoPredictions) -> dict[str, np.ndarray]:
+    """(n, D) vectors of each kind that the preset knows; their Euclidean distances decide.
+
+    That of features of unit length rises as their cosine falls.
+    """
+    coordinates = shape_coordinates(found.face_model, found.parameters.identity)
+    vectors = {"mm": coordinates}
+    if (covariance := predictor.preset.within_person_covariance) is not None:
+        vectors["visible"] = visible_coordinates(coordinates, covariance)
+        vectors["scaled"] = mahalanobis_coordinates(coordinates, covariance)
+    if found.features is not None:
+        vectors["feature"] = np.float64(found.features)
+    return vectors
+
+
+def _verified(
+    listed: ListedPairs, rows: np.ndarray, vectors: dict, resamples: int, seed: int
+) -> tuple[dict, dict]:
+    """Numbers of one file, and their intervals; ``rows`` (n,) of its photos, -1 without a face."""
+    person, first, second = listed.photos.person, listed.first, listed.second
+    pairs = Pairs(first, second, person[first] == person[second], listed.fold)
+    distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
+    ranked = {
+        kind: rank_pairs(lost_pairs_wrong(distance, pairs.same), pairs.same, fold=pairs.fold)
+        for kind, distance in distances.items()
+    }
+    there = ~np.isnan(distances["mm"])
+    shift = _shift(vectors["mm"], rows, pairs)
+
+    def summary(weights: np.ndarray) -> dict:
+        of_pairs = pairs.weights(weights)
+        mm = distances["mm"][there], pairs.same[there], of_pairs[there]
+        return {
+            "coverage_percent": 100 * weighted_mean(there, of_pairs),
+            **{kind: _numbers(ranked[kind], of_pairs) for kind in ranked},
+            **_apart(*mm),
+            "shift_mm": shift(of_pairs),
+        }
+
+    return with_intervals(summary, person, resamples, seed)
+
+
+def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """(P,) Euclidean distances; NaN where a photo has no vector (``rows`` -1)."""
+    first, second = rows[pairs.first], rows[pairs.second]
+    distance = np.linalg.norm(vectors[first] - vectors[second], axis=-1)
+    return np.where((first >= 0) & (second >= 0), distance, np.nan)
+
+
+def lost_pairs_wrong(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Distances (P,) in which NaN is the wrong answer: far for one person, near for two.
+
+    Raises:
+        ValueError: no pair has a distance.
+    """
+    known = ~np.isnan(distance)
+    if not known.any():
+        raise ValueError(f"in none of {len(distance)} pairs both photos show a face")
+    wrong = np.where(same, distance[known].max() + 1, distance[known].min() - 1)
+    return np.where(known, distance, wrong)
+
+
+def _numbers(ranked: RankedPairs, weights: np.ndarray) -> dict[str, float]:
+    found = summarize_pairs(ranked, weights)
+    return {
+        "accuracy_percent": found.accuracy_percent,
+        "auc": found.auc,
+        "eer_percent": found.eer_percent,
+    }
+
+
+def _apart(distance: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """Does one person's shape stay? Mean distances in mm within and between people."""
+    return {
+        "within_mm": weighted_mean(distance[same], weights[same]),
+        "between_mm": weighted_mean(distance[~same], weights[~same]),
+        "ratio": distance_ratio(distance, same, weights),
+    }
+
+
+def _shift(coordinates: np.ndarray, rows: np.ndarray, pairs: Pairs):
+    """How far the mean shape of second photos is from that of first ones, mm, by pair weights.
+
+    Over pairs of one person: what all people's shapes change by alike when the first photo is
+    frontal and the second a profile. 0 where the order of a pair has no meaning.
+    """
+    first, second = rows[pairs.first], rows[pairs.second]
+    chosen = pairs.same & (first >= 0) & (second >= 0)
+    change = coordinates[second[chosen]] - coordinates[first[chosen]]
+
+    def of(weights: np.ndarray) -> float:
+        total = weights[chosen].sum()
+        return float(np.linalg.norm(weights[chosen] @ change / total)) if total else float("nan")
+
+    return of
+
+
+def _rows(stem: str) -> list[Row]:
+    rows = [(f"{stem}.coverage_percent", f"{stem}: pairs with both faces found", "%")]
+    for kind in KINDS:
+        name = f"{stem}: same person? by {kind}"
+        rows += [
+            (f"{stem}.{kind}.accuracy_percent", f"{name}, accuracy", "%"),
+            (f"{stem}.{kind}.auc", f"{name}, AUC", ""),
+        ]
+    return [
+        *rows,
+        (f"{stem}.within_mm", f"{stem}: shapes of one person apart", "mm"),
+        (f"{stem}.between_mm", f"{stem}: shapes of two people apart", "mm"),
+        (f"{stem}.ratio", f"{stem}: within / between people", ""),
+        (f"{stem}.shift_mm", f"{stem}: mean shape, second photos against first ones", "mm"),
+    ]
+
+
+def _note(stem: str, listed: ListedPairs, rows: np.ndarray) -> str:
+    assert listed.fold is not None  # see ``read_fold_pairs``
+    people, folds = len(np.unique(listed.photos.person)), len(np.unique(listed.fold))
+    return (
+        f"{stem}: {len(listed.first)} pairs, {len(rows)} photos of {people} people, {folds} folds "
+        f"by person; no face found in {(rows < 0).sum()} photos"
+    )
+
+
+def _method() -> tuple[str, ...]:
+    return (
+        "the product's own detector and crops, two passes; a pair with a photo without a found "
+        f"face counts as wrong; chance {CHANCE_PERCENT:g} %, AUC 0.5, within / between 1",
+        "mm: root mean square distance of neutral vertices; visible: Mahalanobis with a floor of "
+        "0.1 mm in each direction; scaled: without that floor; feature: cosine",
+    )

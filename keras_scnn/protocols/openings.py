@@ -1,0 +1,190 @@
+"""Do eyes that are shut in the photo shut in the face? Openings against hand-made points."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.sources.pts import PtsFolder, read_pts
+from keras_scnn.evaluation import with_intervals
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
+from keras_scnn.evaluation.openings import EYES, openings
+from keras_scnn.evaluation.report import Row
+from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
+from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+
+SHUT = 0.08  # opening up to which an eye counts as shut
+OPEN_MOUTH = 0.3  # opening of the inner lips from which a mouth counts as open
+MAX_OFF = 0.5  # of the crop's side: a face found farther from the annotated one is another
+
+
+def evaluate_openings(
+    predictor: PhotoPredictor,
+    folder: str | os.PathLike,
+    shut_file: str | os.PathLike,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Yardstick:
+    """Opening of eyes and mouth, lid distance over width, against hand-made landmarks.
+
+    Args:
+        predictor: of the preset.
+        folder: photos with a .pts file of 68 landmarks beside each.
+        shut_file: CSV with a column 'photo' (names without suffix): photos with both eyes shut,
+            kept out of training. All others are the contrast.
+        resamples, seed: of the bootstrap over photos.
+
+    Raises:
+        FileNotFoundError: the folder, the file or a photo of it is missing.
+        ValueError: the file has no column 'photo' or no rows, or every photo is in it.
+    """
+    names = [name for name in PtsFolder(folder).names() if not name.endswith(".pts")]
+    listed = read_shut_photos(shut_file)
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if missing := sorted(listed - set(stems)):
+        raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
+    shut = np.isin(stems, sorted(listed))
+    if shut.all():
+        raise ValueError(f"{shut_file} names all {len(shut)} photos; open eyes are needed too")
+    paths = [Path(folder) / name for name in names]
+    annotated = np.stack([read_pts(path.with_suffix(".pts")) for path in paths])
+    found = predictor(paths)
+    rows = _own_face(found, annotated)
+    hand, told = openings(annotated), openings(found.landmarks[rows])
+    there = rows >= 0
+
+    def summary(weights: np.ndarray) -> dict:
+        weights = np.where(there, weights, 0.0)
+        return {
+            "shut": _eyes(hand, told, weights * shut),
+            "open": _eyes(hand, told, weights * ~shut),
+            "eyes": _eyes(hand, told, weights) | _detected(hand, told, weights, tuple(EYES), SHUT),
+            "mouth": _agreement(hand["mouth"], told["mouth"], weights)
+            | _detected(hand, told, weights, ("mouth",), OPEN_MOUTH),
+        }
+
+    values, intervals = with_intervals(summary, np.arange(len(names)), resamples, seed)
+    values["coverage_percent"] = 100 * float(there.mean())
+    lost = [f"{paths[i]}: the face found is not the annotated one" for i in _strangers(found, rows)]
+    left_out = (*found.left_out, *lost)
+    return Yardstick(values, ROWS, intervals, _notes(shut, there, resamples), left_out)
+
+
+def read_shut_photos(file: str | os.PathLike) -> set[str]:
+    """The column 'photo' of a CSV file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such column, or no row.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: no such file; expected CSV with a column 'photo'")
+    with Path(file).open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        if "photo" not in (reader.fieldnames or ()):
+            raise ValueError(f"{file}: no column 'photo', the names without suffix")
+        names = {row["photo"].strip() for row in reader if row["photo"]}
+    if not names:
+        raise ValueError(f"{file}: no photos below the header")
+    return names
+
+
+def _own_face(found: PhotoPredictions, annotated: np.ndarray) -> np.ndarray:
+    """(N,) rows of the predictions; -1 where no face, or another one, was found."""
+    rows = found.position
+    for i, points in zip(found.kept, found.landmarks, strict=True):
+        box, middle = box_from_landmarks(annotated[i]), box_from_landmarks(points)
+        away = np.hypot(*(box.as_array() - middle.as_array()).reshape(2, 2).mean(axis=0))
+        if away > MAX_OFF * box.width:
+            rows[i] = -1
+    return rows
+
+
+def _strangers(found: PhotoPredictions, rows: np.ndarray) -> list[int]:
+    return [int(i) for i in found.kept if rows[i] < 0]
+
+
+def _eyes(hand: dict, told: dict, weights: np.ndarray) -> dict[str, float]:
+    """Both eyes of each photo as two numbers."""
+    return _agreement(
+        np.concatenate([hand[eye] for eye in EYES]),
+        np.concatenate([told[eye] for eye in EYES]),
+        np.tile(weights, len(EYES)),
+    )
+
+
+def _agreement(hand: np.ndarray, told: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """Means, mean absolute error, slope of told on hand-made openings, correlation."""
+    mean_hand, mean_told = weighted_mean(hand, weights), weighted_mean(told, weights)
+    x, y = hand - mean_hand, told - mean_told
+    xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))
+    return {
+        "hand": mean_hand,
+        "predicted": mean_told,
+        "error": weighted_mean(np.abs(told - hand), weights),
+        "constant_error": _constant_error(hand, weights),
+        "slope": xy / xx if xx > 0 else float("nan"),
+        "correlation": xy / np.sqrt(xx * yy) if xx * yy > 0 else float("nan"),
+    }
+
+
+def _constant_error(hand: np.ndarray, weights: np.ndarray) -> float:
+    """Mean absolute error of the best constant, the median."""
+    if not weights.any():
+        return float("nan")
+    order = np.argsort(hand)
+    total = np.cumsum(weights[order])
+    median = hand[order][np.searchsorted(total, total[-1] / 2)]
+    return weighted_mean(np.abs(hand - median), weights)
+
+
+def _detected(hand, told, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:
+    """AUC of telling wide from narrow openings, by the hand-made ones' ``limit``."""
+    x, y = (np.concatenate([each[name] for name in names]) for each in (hand, told))
+    w = np.tile(weights, len(names))
+    order = np.argsort(y, kind="stable")
+    narrow, w, y = (x <= limit)[order], w[order], y[order]
+    low, high = w * narrow, w * ~narrow
+    # Pairs of a narrow and a wide one in the right order; equal predictions count half.
+    first = np.searchsorted(y, y, side="left")
+    last = np.searchsorted(y, y, side="right")
+    below = np.concatenate([[0], np.cumsum(low)])
+    right = (high * (below[first] + below[last]) / 2).sum()
+    pairs = low.sum() * high.sum()
+    return {"auc": float(right / pairs) if pairs else float("nan")}
+
+
+def _rows(path: str, label: str) -> list[Row]:
+    return [
+        (f"{path}.hand", f"{label}: opening by hand, mean", ""),
+        (f"{path}.predicted", f"{label}: opening predicted, mean", ""),
+        (f"{path}.error", f"{label}: error, mean", ""),
+        (f"{path}.constant_error", f"{label}: error of the best constant", ""),
+        (f"{path}.slope", f"{label}: slope, predicted on hand", ""),
+        (f"{path}.correlation", f"{label}: correlation", ""),
+    ]
+
+
+ROWS: tuple[Row, ...] = (
+    ("coverage_percent", "photos in which the annotated face was found", "%"),
+    *_rows("shut", "shut eyes"),
+    *_rows("open", "open eyes"),
+    *_rows("eyes", "all eyes"),
+    ("eyes.auc", f"eyes: shut (up to {SHUT:g}) or not, AUC", ""),
+    *_rows("mouth", "mouths"),
+    ("mouth.auc", f"mouths: open (above {OPEN_MOUTH:g}) or not, AUC", ""),
+)
+
+
+def _notes(shut: np.ndarray, there: np.ndarray, resamples: int) -> tuple[str, ...]:
+    return (
+        f"openings: {(shut & there).sum()} photos with shut eyes of {shut.sum()}, "
+        f"{(~shut & there).sum()} others of {(~shut).sum()}; mean distance of upper and lower lid "
+        "(inner lips) over the width, in the image, both eyes",
+        "trivial answers: the best constant's error is beside; its slope is 0, its AUC 0.5",
+        *bootstrap_note(resamples, "photos"),
+    )

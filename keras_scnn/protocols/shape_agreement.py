@@ -1,0 +1,175 @@
+"""Does one photo's shape agree with what the person's other photos say? See ``shape_truth``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.evaluation import with_intervals
+from keras_scnn.evaluation.agreement import YAW_BINS_DEGREES, AgreementEvaluator
+from keras_scnn.evaluation.bootstrap import RESAMPLES
+from keras_scnn.evaluation.report import Row
+from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
+from keras_scnn.protocols.shape_truth import ShapeTruth
+from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+
+NAMES = {"network": "prediction", "halves": "bound, the person's other half of photos"}
+
+
+def evaluate_shapes(
+    predictor: PhotoPredictor,
+    folder: str | os.PathLike,
+    truth: ShapeTruth,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Yardstick:
+    """The neutral shape from one photo against the fit to all other photos of the person.
+
+    Args:
+        predictor: of the preset.
+        folder: of the people, whose photos the truth names.
+        truth: fitted once.
+        resamples, seed: of the bootstrap over people.
+
+    Raises:
+        FileNotFoundError: a photo of the truth is missing.
+        ValueError: the preset's face model has another number of vertices than the truth.
+    """
+    model = predictor.preset.face_model
+    if model.n_vertices != len(truth.mean):
+        raise ValueError(
+            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
+            f"{len(truth.mean)}: they cannot be compared; fit the truth for this face model"
+        )
+    found = predictor([Path(folder) / str(photo) for photo in truth.photo])
+    kept, constant = found.kept, truth.of_others.mean(axis=0)
+    dense = _predicted_deviations(found)
+    yaw = truth.yaw_degrees
+    of_others, own, other = (
+        truth.deviations(c) for c in (truth.of_others, truth.of_own_half, truth.of_other_half)
+    )
+    network = AgreementEvaluator(dense, of_others[kept], yaw[kept])
+    halves = AgreementEvaluator(other, own, yaw)
+    misfits = _misfits(truth, found, constant)
+
+    def summary(weights: np.ndarray) -> dict:
+        return {
+            "network": network.summary(weights[kept]),
+            "halves": halves.summary(weights),
+            "explained": _explained(misfits, weights),
+            "size": {
+                "from_mean_face_mm": _size(dense, weights[kept]),
+                "network_mm": _size(dense - _mean(dense, weights[kept]), weights[kept]),
+                "truth_mm": _size(of_others - _mean(of_others, weights), weights),
+            },
+        }
+
+    values, intervals = with_intervals(summary, truth.person, resamples, seed)
+    values["coverage_percent"] = found.coverage_percent
+    return Yardstick(values, ROWS, intervals, _notes(truth, resamples), found.left_out)
+
+
+def _predicted_deviations(found: PhotoPredictions) -> np.ndarray:
+    """(n, 3N) as ``ShapeTruth.deviations``: neutral vertices less the preset's own mean face."""
+    basis = found.face_model.identity_basis
+    flat = basis.reshape(-1, basis.shape[-1]).astype(np.float64)
+    return found.parameters.identity @ flat.T / np.sqrt(found.face_model.n_vertices)
+
+
+def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -> dict:
+    """Sums of squared misfits: (n,) of each photo's shapes over photos that they did not see.
+
+    'network' and 'mean_face' over the person's other photos; 'network_centered' and 'constant'
+    the same with both means taken off, the best constant in the place of the mean face; 'halves',
+    'halves_mean_face' and 'halves_constant' the fit to the other half of the photos, the mean
+    face and the constant over the own half; NaN without a prediction.
+    """
+    predicted = found.face_model.landmarks(found.parameters.identity) - found.face_model.landmarks()
+    best = truth.deviations68(constant[None])[0]
+    shapes = np.full((len(truth.photo), 68, 3), np.nan)
+    shapes[found.kept] = predicted
+    centered = shapes - np.nanmean(shapes, axis=0) + best
+    others = truth.deviations68(truth.of_other_half)
+    every = np.arange(len(truth.photo))
+    fixed = {
+        name: truth.misfit(truth.mean68 + shape, every)
+        for name, shape in (("mean_face", 0), ("constant", best))
+    }
+    names = ("network", "network_centered", *fixed, "halves", "halves_mean_face")
+    sums = {name: np.full(len(every), np.nan) for name in (*names, "halves_constant")}
+    for i in tqdm(found.kept, desc="fitting photos", leave=False, delay=1):
+        rest = every[(truth.person == truth.person[i]) & (every != i)]
+        half = every[(truth.person == truth.person[i]) & (truth.half == truth.half[i])]
+        sums["network"][i] = truth.misfit(truth.mean68 + shapes[i], rest).sum()
+        sums["network_centered"][i] = truth.misfit(truth.mean68 + centered[i], rest).sum()
+        for name in fixed:
+            sums[name][i] = fixed[name][rest].sum()
+            sums[f"halves_{name}"][half] = fixed[name][half]
+        if half[0] == i:  # one shape for the whole half
+            sums["halves"][half] = truth.misfit(truth.mean68 + others[i], half)
+    return sums
+
+
+def _explained(misfits: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """Shares of the squared landmark misfit that shapes explain; 0 is the baseline's."""
+    total = {name: float(np.nansum(weights * each)) for name, each in misfits.items()}
+    return {
+        "network": 1 - total["network"] / total["mean_face"],
+        "network_centered": 1 - total["network_centered"] / total["constant"],
+        "constant": 1 - total["constant"] / total["mean_face"],
+        "halves": 1 - total["halves"] / total["halves_mean_face"],
+        "halves_centered": 1 - total["halves"] / total["halves_constant"],
+    }
+
+
+def _mean(deviations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ deviations / weights.sum()
+
+
+def _size(deviations: np.ndarray, weights: np.ndarray) -> float:
+    """Median length of deviations, mm; photos of weight 2 count twice."""
+    repeated = np.repeat(np.linalg.norm(deviations, axis=1), weights.astype(int))
+    return float(np.median(repeated)) if len(repeated) else float("nan")
+
+
+def _agreement_rows(name: str) -> list[Row]:
+    label = NAMES[name]
+    bins = list(enumerate(YAW_BINS_DEGREES))
+    return [
+        (f"{name}.r2", f"R2, both means off: {label}", ""),
+        *((f"{name}.bins_r2.{i}", f"  the same, |yaw| {a}-{b}", "") for i, (a, b) in bins),
+        (f"{name}.correlation", f"correlation: {label}", ""),
+        (f"{name}.spread", f"spread, predicted / true: {label}", ""),
+        *((f"{name}.bins_spread.{i}", f"  the same, |yaw| {a}-{b}", "") for i, (a, b) in bins),
+        (f"{name}.error_mm", f"error, both means off: {label}", "mm"),
+    ]
+
+
+ROWS: tuple[Row, ...] = (
+    ("coverage_percent", "photos in which a face was found", "%"),
+    *(row for name in NAMES for row in _agreement_rows(name)),
+    ("network.true_spread_mm", "error of the best constant: spread of the true shapes", "mm"),
+    ("size.from_mean_face_mm", "size: predicted shape from the mean face, median", "mm"),
+    ("size.network_mm", "size: predicted shape from the mean of all, median", "mm"),
+    ("size.truth_mm", "size: true shape from the mean of all, median", "mm"),
+    ("explained.network", "landmarks of the other photos explained, over the mean face", ""),
+    ("explained.constant", "  the same, best constant", ""),
+    ("explained.halves", "  the same, bound: the person's other half of photos", ""),
+    ("explained.network_centered", "  explained, both means off, over the best constant", ""),
+    ("explained.halves_centered", "  the same, bound: the person's other half of photos", ""),
+)
+
+
+def _notes(truth: ShapeTruth, resamples: int) -> tuple[str, ...]:
+    people = len(np.unique(truth.person))
+    return (
+        f"shape truth: {len(truth.photo)} photos of {people} people; each photo's neutral shape "
+        "against the fit to all other photos of the person, RMS over all vertices",
+        "trivial answers: any constant has R2 0 and spread 0; the mean face explains 0",
+        "explained: 1 - squared misfit / that of the mean face, pose and expression fitted to each "
+        "of the person's other photos",
+        *bootstrap_note(resamples),
+    )

@@ -1,0 +1,215 @@
+"""What a person's face is as far as many photos tell: the fit to all other photos of the person.
+
+The truth must not move with the labels that networks learn from, so it is fitted once, with
+settings that stand here, and stored as vertices in millimeters: ``mean + basis @ coefficients``,
+both in the file. A face model of another basis with the same vertices can be measured against it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.sources.people import PeopleFolder
+from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
+from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.storage import read_npz, write_npz
+
+FORMAT, VERSION = "keras_scnn.shape_truth", 1
+# Those of data/labels when the yardstick was made (commit 98020c8), written out so that they stay.
+TRUTH_FIT = FitOptions(
+    noise_mm=2.0,
+    depth_noise=2.0,
+    identity_sd=0.4,
+    expression_sd=0.5,
+    iterations=15,
+    tolerance=1e-3,
+)
+MIN_PHOTOS = 5  # of a person; a fit to fewer than four photos is no truth
+SHAPES = {
+    "photo": ("n",), "person": ("n",), "yaw_degrees": ("n",), "landmarks": ("n", 68, 3),
+    "half": ("n",), "mean": ("N", 3), "basis": ("N", 3, "K"), "of_others": ("n", "K"),
+    "of_own_half": ("n", "K"), "of_other_half": ("n", "K"), "mean68": (68, 3),
+    "indices68": (68,), "expression68": (68, 3, "L"), "expression_bounds": ("L", 2),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeTruth:
+    """The shapes of the people of n photos.
+
+    Attributes:
+        photo: (n,) paths relative to the people folder.
+        person: (n,) names of the people's folders.
+        yaw_degrees: (n,) of the joint fit to all photos.
+        landmarks: (n, 68, 3) float32 px and depth, image frame, that were fitted.
+        half: (n,) 0 or 1: every person's photos in two halves, by turns.
+        mean: (N, 3) float32 mm, the mean face of the fitted model.
+        basis: (N, 3, K) float32 mm.
+        of_others: (n, K) coefficients of the fit to all other photos of the person.
+        of_own_half, of_other_half: (n, K) those of the fits to the photo's half and to the other.
+        mean68: (68, 3) float32 mm, landmarks of the mean face, offsets included.
+        indices68: (68,) int32 their vertices.
+        expression68: (68, 3, L) float32 mm at weight 1.
+        expression_bounds: (L, 2) float32.
+    """
+
+    photo: np.ndarray
+    person: np.ndarray
+    yaw_degrees: np.ndarray
+    landmarks: np.ndarray
+    half: np.ndarray
+    mean: np.ndarray
+    basis: np.ndarray
+    of_others: np.ndarray
+    of_own_half: np.ndarray
+    of_other_half: np.ndarray
+    mean68: np.ndarray
+    indices68: np.ndarray
+    expression68: np.ndarray
+    expression_bounds: np.ndarray
+
+    def deviations(self, coefficients: np.ndarray) -> np.ndarray:
+        """(M, 3N) float64: vertices less the mean face, mm / sqrt(N), from (M, K).
+
+        Their Euclidean distances are root mean square distances of vertices.
+        """
+        flat = self.basis.reshape(-1, self.basis.shape[-1]).astype(np.float64)
+        return coefficients @ flat.T / np.sqrt(len(self.mean))
+
+    def deviations68(self, coefficients: np.ndarray) -> np.ndarray:
+        """(M, 68, 3) mm: landmarks less those of the mean face, from (M, K)."""
+        return np.einsum("ijk,mk->mij", self.basis[self.indices68], coefficients)
+
+    def misfit(self, shape68: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        """How far a neutral face is from the landmarks of photos, its pose and expression fitted.
+
+        Args:
+            shape68: (68, 3) mm, landmarks of the face without expression.
+            photos: (m,) positions of the photos.
+
+        Returns:
+            (m,) mean squared distance in the image, squared percent of the standard crop's side.
+        """
+        model = MorphableModel(
+            name="landmarks",
+            mean=shape68,
+            identity_basis=np.zeros((68, 3, 0)),
+            expression_basis=self.expression68,
+            triangles=np.zeros((0, 3)),
+            landmark_indices=np.arange(68),
+            expression_names=tuple(map(str, range(self.expression68.shape[-1]))),
+            expression_bounds=self.expression_bounds,
+        )
+        points = self.landmarks[photos, :, :2].astype(np.float64)
+        sides = np.array([box_from_landmarks(each).width for each in points])
+        return (100 * fit_landmarks(model, points, options=TRUTH_FIT).residual_px / sides) ** 2
+
+
+def last_people(people: list[str], last: int | None) -> list[str]:
+    """The last ones of sorted people; all with None.
+
+    Raises:
+        ValueError: there are fewer, or none is asked for.
+    """
+    if last is not None and not 0 < last <= len(people):
+        raise ValueError(f"--last is {last}; there are {len(people)} people")
+    return people if last is None else people[-last:]
+
+
+def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
+    """Label and fit the photos of a people folder; takes about a second a photo.
+
+    Who does not belong is left out (``data.sources.people``), and so are people with fewer than
+    ``MIN_PHOTOS`` photos.
+
+    Args:
+        folder: one sub-folder a person.
+        last: only so many people, the last ones in sorted order; None for all.
+
+    Raises:
+        FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
+        ValueError: fewer than two people have enough photos.
+    """
+    source = PeopleFolder(folder, teacher=True)
+    rows: list[dict[str, np.ndarray]] = []
+    for person in tqdm(last_people(source.people(), last), desc="fitting people", leave=False):
+        photos = source.label(person).photos
+        if len(photos) >= MIN_PHOTOS:
+            points = np.stack([photo.landmarks for photo in photos])
+            poses = np.stack([photo.extra["pose"] for photo in photos])
+            names = np.array([photo.name for photo in photos])
+            rows.append(_person(source.face_model, person, names, points, poses))
+    if len(rows) < 2:
+        raise ValueError(f"{folder}: {len(rows)} people with {MIN_PHOTOS} good photos; 2 needed")
+    stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    return ShapeTruth(**stacked, **_model_arrays(source.face_model))
+
+
+def _person(model: MorphableModel, person: str, names, points, poses) -> dict[str, np.ndarray]:
+    """The arrays of one person's photos."""
+    half, every = np.arange(len(points)) % 2, np.arange(len(points))
+    halves = np.stack([_identity(model, points[half == part]) for part in (0, 1)])
+    return {
+        "photo": names,
+        "person": np.full(len(names), person),
+        "yaw_degrees": np.degrees(euler_from_rotation(decompose(poses)[0])[:, 1]),
+        "landmarks": points.astype(np.float32),
+        "half": half,
+        "of_others": np.stack([_identity(model, points[every != i]) for i in every]),
+        "of_own_half": halves[half],
+        "of_other_half": halves[1 - half],
+    }
+
+
+def _identity(model: MorphableModel, points: np.ndarray) -> np.ndarray:
+    """(K,) of the joint fit to some photos' landmarks."""
+    return fit_person_landmarks(model, points, options=TRUTH_FIT).parameters.identity[0]
+
+
+def _model_arrays(model: MorphableModel) -> dict[str, np.ndarray]:
+    mean68, _, expression68 = model.landmark_basis()
+    return {
+        "mean": model.mean,
+        "basis": model.identity_basis,
+        "mean68": mean68,
+        "indices68": model.landmark_indices,
+        "expression68": expression68,
+        "expression_bounds": model.expression_bounds,
+    }
+
+
+def save_truth(path: str | os.PathLike, truth: ShapeTruth) -> None:
+    """Write an .npz file, whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    arrays = {field.name: getattr(truth, field.name) for field in fields(truth)}
+    write_npz(path, FORMAT, VERSION, **arrays)
+
+
+def load_truth(path: str | os.PathLike) -> ShapeTruth:
+    """Read a file of ``save_truth``.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says how to make it.
+        ValueError: the file is damaged, or of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; --fit-truth fits and stores it")
+    arrays = read_npz(path, FORMAT, VERSION)
+    sizes: dict[str, int] = {}
+    for name, shape in SHAPES.items():
+        given = arrays[name].shape if name in arrays else ()
+        wanted = [
+            sizes.setdefault(n, size) if isinstance(n, str) else n
+            for n, size in zip(shape, given, strict=False)
+        ]
+        if tuple(wanted) != given or len(given) != len(shape):
+            raise ValueError(f"{path}: damaged: '{name}' has the shape {given}, not {shape}")
+    return ShapeTruth(**{name: arrays[name] for name in SHAPES})

@@ -1,0 +1,59 @@
+"""What the protocols on real photos have in common: their results, as a table and as files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keras_scnn.evaluation.bootstrap import numbers
+from keras_scnn.evaluation.report import Row, results_table
+from keras_scnn.storage import atomic_path
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Measured numbers, and what they are called.
+
+    Attributes:
+        values: nested dictionaries, dataclasses and sequences of numbers.
+        rows: path, label and unit of the numbers of the table, in its order.
+        intervals: (low, high) by path, see ``evaluation.with_intervals``.
+        notes: what was measured, and how; with the trivial baseline where it is one number.
+        left_out: photos that could not be measured, each with its reason.
+    """
+
+    values: dict[str, Any]
+    rows: tuple[Row, ...]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def bootstrap_note(resamples: int, of: str = "people") -> tuple[str, ...]:
+    """The note on the intervals; none without resamples."""
+    return (f"[95 % interval of {resamples} bootstrap resamples of the {of}]",) * bool(resamples)
+
+
+def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
+    """Write ``stem.json`` and ``stem.txt`` into a folder.
+
+    Returns:
+        the table that the .txt file holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = numbers(result.values)
+    named = {
+        "values": {path: None if value != value else value for path, value in flat.items()},
+        "intervals": result.intervals,
+        "notes": result.notes,
+        "left_out": result.left_out,
+    }
+    with atomic_path(folder / f"{stem}.json") as temporary:
+        temporary.write_text(json.dumps(named, indent=2).replace("NaN", "null") + "\n")
+    shown = {key: named[key] for key in ("intervals", "notes", "left_out")}
+    table = results_table(result.values | shown, result.rows)
+    with atomic_path(folder / f"{stem}.txt") as temporary:
+        temporary.write_text(table + "\n")
+    return table

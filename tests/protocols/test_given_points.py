@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from keras_scnn.evaluate import main
+from keras_scnn.protocols.given_points import evaluate_given_points, point_errors, read_points
+
+
+@pytest.fixture
+def labels(people, predictor):
+    """The predicted landmarks of 32 photos, every other one moved by (3, 4) px; half are given."""
+    paths = sorted(people.rglob("*.png"))
+    for path in paths:
+        kind = "frontal" if int(path.stem) < 2 else "profile"
+        path.rename(path.with_name(f"{kind}_{path.stem}.png"))
+    paths = sorted(people.rglob("*.png"))
+    points = predictor(paths).landmarks[..., :2].copy()
+    points[["profile" in path.name for path in paths]] += [3, 4]
+    points[:, 34:] = np.nan
+    names = np.array([path.relative_to(people).as_posix() for path in paths])
+    np.savez(people / "labels.npz", name=names, landmarks68=points)
+    return people / "labels.npz"
+
+
+def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people, labels):
+    result = evaluate_given_points(predictor, people, labels, resamples=5)
+    assert result.values["frontal"]["error_percent"] == pytest.approx(0, abs=1e-3)
+    names = np.load(labels, allow_pickle=False)["name"].tolist()
+    found = predictor([people / name for name in names])
+    sides = np.sqrt(np.ptp(found.landmarks[..., :2], axis=1).prod(axis=1))
+    profile = np.array(
+        ["profile" in str(name) for name in np.load(labels, allow_pickle=False)["name"]]
+    )
+    expected = (100 * 5 / sides[profile]).mean()  # every given point is 5 px away
+    assert result.values["profile"]["error_percent"] == pytest.approx(expected, rel=1e-4)
+    assert result.values["profile"]["offset_x_px"] == pytest.approx(-3, abs=1e-3)
+    assert result.values["profile"]["offset_y_px"] == pytest.approx(-4, abs=1e-3)
+    assert result.values["profile"]["coverage_percent"] == 100
+
+
+def test_only_the_last_people_are_measured(predictor, people, labels):
+    result = evaluate_given_points(predictor, people, labels, last=2, resamples=0)
+    assert "4 frontal, 4 profile photos of 2 people" in result.notes[0]
+
+
+def test_missing_points_do_not_count():
+    predicted = np.zeros((1, 68, 3))
+    predicted[0, 0, :2] = 10, 40  # the box is 10 x 40 px, its root 20
+    given = np.full((1, 68, 2), np.nan)
+    given[0, 1], given[0, 2] = [0, 4], [0, -2]
+    errors, offsets = point_errors(predicted, given)
+    assert errors[0] == pytest.approx(100 * 3 / 20)
+    np.testing.assert_allclose(offsets[0], [0, -1])
+
+
+def test_damaged_labels_are_refused(people, labels):
+    arrays = dict(np.load(labels, allow_pickle=False))
+    with pytest.raises(FileNotFoundError, match=r"no.npz: no such file"):
+        read_points(people / "no.npz")
+    np.savez(labels, name=arrays["name"])
+    with pytest.raises(ValueError, match="expected an .npz file with name"):
+        read_points(labels)
+    np.savez(labels, name=arrays["name"], landmarks68=arrays["landmarks68"][:, :67])
+    with pytest.raises(ValueError, match=r"landmarks68 \(32, 67, 2\)"):
+        read_points(labels)
+    arrays["landmarks68"][3, 2:] = np.nan
+    np.savez(labels, **arrays)
+    with pytest.raises(ValueError, match="has 2 points; 4 needed"):
+        read_points(labels)
+
+
+def test_the_command_measures_points(predictor, people, labels, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "keras_scnn.protocols.choices.PhotoPredictor.from_preset", lambda name, out: predictor
+    )
+    command = ["mobile", "--data", str(people), "--points", str(labels), "--last", "3"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--resamples", "3"]) == 0
+    assert "profile: given points, error" in capsys.readouterr().out
+    assert main([*command, "--openings", str(labels)]) == 2
+    assert "--openings and --points do not go together" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.evaluate import main
+from keras_scnn.evaluation import Pairs
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.protocols.listed_pairs import (
+    evaluate_listed_pairs,
+    lost_pairs_wrong,
+    pair_distances,
+)
+from keras_scnn.shape_distance import visible_coordinates
+
+
+def test_a_network_that_sees_the_person_verifies_by_every_distance(predictor, people, pairs_file):
+    result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=20)
+    values = result.values["all"]
+    for kind in ("mm", "visible", "scaled", "feature"):
+        assert values[kind]["auc"] > 0.95, kind
+    assert values["mm"]["accuracy_percent"] == 100
+    assert values["coverage_percent"] == 100
+    assert values["ratio"] < 0.2
+    low, high = result.intervals["all.mm.accuracy_percent"]
+    assert low <= 100 <= high
+    shapes = predictor(sorted(people.rglob("*.png"))).parameters.identity.reshape(8, 4, -1)
+    meshes = predictor.preset.face_model.vertices(shapes).astype(np.float64)
+    # By hand: root mean square vertex distances of the six pairs of each of the eight people.
+    apart = [
+        np.sqrt(((mesh[a] - mesh[b]) ** 2).sum(axis=-1).mean())
+        for mesh in meshes
+        for a in range(4)
+        for b in range(a)
+    ]
+    assert values["within_mm"] == pytest.approx(np.mean(apart), rel=1e-4)
+
+
+def test_pairs_without_a_face_are_wrong(predictor, people, pairs_file):
+    for k in range(4):  # one of eight people is not found at all
+        black = np.full((48, 48, 3), k, np.uint8)
+        cv2.imwrite(str(people / "people" / "p0" / f"{k}.png"), black)
+    result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=0)
+    values = result.values["all"]
+    # By hand: of the first fold's 48 pairs 18 have p0: 6 with itself, 6 each with two others.
+    assert values["coverage_percent"] == pytest.approx(100 * (1 - 18 / 96))
+    assert values["mm"]["accuracy_percent"] == pytest.approx(50 * (1 - 18 / 48) + 50)
+    assert len(result.left_out) == 4
+    # Every pair of two counts against every pair of one: 42 of 48 and 36 of 48 are found.
+    assert values["mm"]["auc"] == pytest.approx(42 / 48 * 36 / 48, abs=1e-6)
+
+
+def test_lost_pairs_are_far_for_one_person_and_near_for_two():
+    pairs = Pairs(np.array([0, 0, 1]), np.array([1, 2, 2]), np.array([True, True, False]))
+    distance = pair_distances(np.array([[0.0], [3.0]]), np.array([0, 1, -1]), pairs)
+    np.testing.assert_array_equal(distance, [3, np.nan, np.nan])
+    np.testing.assert_array_equal(lost_pairs_wrong(distance, pairs.same), [3, 4, 2])
+    with pytest.raises(ValueError, match="in none of 2 pairs"):
+        lost_pairs_wrong(np.full(2, np.nan), np.array([True, False]))
+
+
+def test_no_invisible_difference_decides():
+    """The second axis differs by micrometers only, but there one person's photos are equal."""
+    covariance = np.diag([1.0, 1e-12])
+    points = visible_coordinates(np.array([[0.0, 0.0], [1.0, 0.001]]), covariance)
+    expected = np.sqrt(1 / (1 + 0.01) + 1e-6 / 0.01)  # (x^T (C + 0.1^2 I)^-1 x)^(1/2)
+    assert np.linalg.norm(points[0] - points[1]) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="floor_mm is 0"):
+        visible_coordinates(points, covariance, 0)
+
+
+def test_files_of_one_name_are_refused(predictor, people, pairs_file):
+    with pytest.raises(ValueError, match="files of different names"):
+        evaluate_listed_pairs(predictor, [pairs_file, pairs_file], people)
+    with pytest.raises(ValueError, match="no pairs files"):
+        evaluate_listed_pairs(predictor, [], people)
+
+
+def test_the_command_measures_pairs(people, pairs_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "keras_scnn.protocols.photo_predictions.LargestFaceDetector",
+        lambda: lambda image: FaceBox(4, 4, 44, 44),
+    )
+    out = tmp_path / "out"
+    command = ["mobile", "--data", str(people), "--pairs", str(pairs_file), "--out", str(out)]
+    assert main([*command, "--resamples", "9"]) == 0
+    table = capsys.readouterr().out
+    assert "all: same person? by visible, accuracy" in table
+    assert "chance 50 %" in table
+    found = json.loads((out / "mobile-pairs.json").read_text())
+    assert 0 <= found["values"]["all.feature.auc"] <= 1
+    assert (out / "mobile-pairs.txt").is_file()
+    assert len(list(out.glob("predictions-*.npz"))) == 1
+    assert main([*command, "--photos", str(people)]) == 2
+    assert "--pairs and --photos do not go together" in capsys.readouterr().err
+    pairs_file.write_text("first,second,same\n")
+    assert main(command) == 2
+    assert "no column fold" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.data.sources.pts import write_pts
+from keras_scnn.evaluate import main
+from keras_scnn.evaluation.openings import openings
+from keras_scnn.protocols.openings import _agreement, _detected, evaluate_openings
+
+
+@dataclasses.dataclass
+class Found:
+    """Landmarks as a network would give them."""
+
+    landmarks: np.ndarray
+    n_photos: int
+    left_out: tuple = ()
+
+    @property
+    def kept(self):
+        return np.arange(self.n_photos)
+
+    @property
+    def position(self):
+        return np.arange(self.n_photos)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six photos with random landmarks, the first two named as shut."""
+    rng = np.random.default_rng(3)
+    faces = rng.uniform(20, 80, (6, 68, 2))
+    for i, points in enumerate(faces):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((100, 100, 3), 90 + i, np.uint8))
+        write_pts(tmp_path / f"{i}.pts", points)
+    (tmp_path / "shut.csv").write_text("photo,opening_right\n0,0\n1,0.02\n")
+    return tmp_path, np.dstack([faces, np.zeros((6, 68))])
+
+
+def test_a_perfect_network_has_slope_1_and_no_error(folder):
+    path, faces = folder
+    result = evaluate_openings(lambda paths: Found(faces, 6), path, path / "shut.csv", resamples=4)
+    for part in ("shut", "open", "eyes", "mouth"):
+        assert result.values[part]["error"] == pytest.approx(0, abs=1e-5), part
+        assert result.values[part]["slope"] == pytest.approx(1, abs=1e-4), part
+        assert result.values[part]["correlation"] == pytest.approx(1, abs=1e-4), part
+    hand = openings(faces[:2])
+    expected = np.concatenate([hand["right"], hand["left"]]).mean()
+    assert result.values["shut"]["hand"] == pytest.approx(expected, abs=1e-5)
+    assert "shut.predicted" in result.intervals
+
+
+def test_the_face_of_somebody_else_is_left_out(folder):
+    path, faces = folder
+    moved = faces.copy()
+    moved[4, :, :2] += 200
+    result = evaluate_openings(lambda paths: Found(moved, 6), path, path / "shut.csv", resamples=0)
+    assert result.values["coverage_percent"] == pytest.approx(100 * 5 / 6)
+    assert "4.png: the face found is not the annotated one" in result.left_out[0]
+    assert result.values["open"]["error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_agreement_is_that_of_the_plain_formulas():
+    rng = np.random.default_rng(0)
+    hand, weights = rng.uniform(size=30), rng.integers(0, 3, 30).astype(float)
+    told = 0.3 * hand + 0.1 * rng.normal(size=30)
+    found = _agreement(hand, told, weights)
+    rows = np.repeat(np.arange(30), weights.astype(int))
+    assert found["slope"] == pytest.approx(np.polyfit(hand[rows], told[rows], 1)[0])
+    assert found["correlation"] == pytest.approx(np.corrcoef(hand[rows], told[rows])[0, 1])
+    constants = [np.abs(hand[rows] - c).mean() for c in hand]
+    assert found["constant_error"] == pytest.approx(min(constants))
+
+
+def test_detection_counts_pairs_in_the_right_order():
+    hand = {"mouth": np.array([0.0, 0.1, 0.5, 0.6, 0.7])}
+    told = {"mouth": np.array([0.2, 0.3, 0.1, 0.3, 0.9])}
+    # By hand, of 2 x 3 pairs: 0.2 is below 0.3 and 0.9; 0.3 equals 0.3 (a half) and is below 0.9.
+    found = _detected(hand, told, np.ones(5), ("mouth",), 0.3)
+    assert found["auc"] == pytest.approx(3.5 / 6)
+
+
+def test_files_that_do_not_fit_are_refused(folder, tmp_path):
+    path, faces = folder
+
+    def measure():
+        return evaluate_openings(lambda paths: Found(faces, 6), path, path / "shut.csv")
+
+    for text, message in (
+        ("name\n0\n", "no column 'photo'"),
+        ("photo\n", "no photos below the header"),
+        ("photo\n" + "\n".join(map(str, range(6))), "names all 6 photos"),
+    ):
+        (path / "shut.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            measure()
+    (path / "shut.csv").write_text("photo\nnobody\n")
+    with pytest.raises(FileNotFoundError, match="nobody: no such photo"):
+        measure()
+    (path / "shut.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shut.csv: no such file"):
+        measure()
+
+
+def test_the_command_measures_openings(folder, tmp_path, capsys, monkeypatch):
+    path, faces = folder
+    monkeypatch.setattr(
+        "keras_scnn.protocols.choices.PhotoPredictor.from_preset",
+        lambda name, out: lambda paths: Found(faces, 6),
+    )
+    command = ["mobile", "--data", str(path), "--openings", str(path / "shut.csv")]
+    assert main([*command, "--out", str(tmp_path / "out"), "--resamples", "3"]) == 0
+    assert "shut eyes: opening predicted, mean" in capsys.readouterr().out
+    assert main([*command, "--last", "3"]) == 2
+    assert "--last is for --shape-truth or --points" in capsys.readouterr().err

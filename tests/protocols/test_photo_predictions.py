@@ -1,0 +1,76 @@
+import dataclasses
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.protocols.photo_predictions import PhotoPredictor
+
+
+@pytest.fixture
+def paths(people):
+    return sorted(people.rglob("*.png"))[:6]
+
+
+def test_predictions_are_those_of_the_reconstructor(predictor, paths):
+    found = predictor(paths)
+    image = cv2.cvtColor(cv2.imread(str(paths[3])), cv2.COLOR_BGR2RGB)
+    face = predictor.reconstructor.reconstruct_boxes(image, [predictor.find_face(image)])[0]
+    np.testing.assert_allclose(found.parameters.identity[3], face.parameters.identity, atol=1e-4)
+    np.testing.assert_allclose(found.landmarks[3], face.landmarks, atol=1e-3)
+    np.testing.assert_allclose(found.features[3], face.features, atol=1e-5)
+    assert found.yaw_degrees[3] == pytest.approx(face.euler_degrees[1], abs=1e-3)
+    assert found.coverage_percent == 100
+
+
+def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, paths):
+    cv2.imwrite(str(paths[1]), np.zeros((48, 48, 3), np.uint8))
+    paths[4].write_text("no photo")
+    found = predictor(paths)
+    assert found.kept.tolist() == [0, 2, 3, 5]
+    assert found.position.tolist() == [0, -1, 1, 2, -1, 3]
+    assert found.coverage_percent == pytest.approx(100 * 4 / 6)
+    assert [str(paths[1]) in found.left_out[0], str(paths[4]) in found.left_out[1]] == [True] * 2
+    with pytest.raises(ValueError, match="none of 1 photos shows a face"):
+        predictor([paths[1]])
+    with pytest.raises(FileNotFoundError, match=r"no.png: no such photo"):
+        predictor([paths[0].with_name("no.png")])
+
+
+def test_a_second_run_takes_up_what_the_first_one_found(predictor, paths, tmp_path):
+    cv2.imwrite(str(paths[1]), np.zeros((48, 48, 3), np.uint8))
+    first = predictor(paths)
+
+    def never(image):
+        raise AssertionError("the photo was looked at again")
+
+    again = dataclasses.replace(predictor, find_face=never, _known={})
+    moved = [tmp_path / f"moved{i}.png" for i in range(len(paths))]
+    for path, copy in zip(paths, moved, strict=True):
+        shutil.copy(path, copy)
+    second = again(moved)
+    np.testing.assert_array_equal(second.parameters.pose, first.parameters.pose)
+    np.testing.assert_array_equal(second.features, first.features)
+    assert second.kept.tolist() == first.kept.tolist()
+    assert "moved1.png" in second.left_out[0]
+
+
+def test_other_weights_do_not_take_up_the_file(predictor, paths):
+    predictor(paths)
+    seen = []
+
+    def look(image):
+        seen.append(1)
+        return predictor.find_face(image)
+
+    other = PhotoPredictor(predictor.reconstructor, "1" * 64, predictor.cache, look)
+    other(paths)
+    assert len(seen) == len(paths)
+
+
+def test_a_damaged_file_of_predictions_is_named(predictor, paths):
+    predictor(paths)
+    predictor.cache.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"predictions.npz: not a readable .npz file"):
+        dataclasses.replace(predictor, _known={})

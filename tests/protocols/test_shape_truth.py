@@ -1,0 +1,178 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_scnn.evaluate import main
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.protocols import shape_truth
+from keras_scnn.protocols.shape_agreement import evaluate_shapes
+from keras_scnn.protocols.shape_truth import (
+    fit_truth,
+    last_people,
+    load_truth,
+    save_truth,
+)
+
+PEOPLE, PHOTOS = 4, 6
+
+
+@dataclasses.dataclass
+class Photo:
+    name: str
+    landmarks: np.ndarray
+    extra: dict
+
+
+class Source:
+    """People whose landmarks are exact projections of known shapes."""
+
+    def __init__(self, model, folder):
+        rng = np.random.default_rng(5)
+        self.face_model, self.identity = model, 0.4 * rng.normal(size=(PEOPLE + 1, 6))
+        self.photos: dict[str, list[Photo]] = {}
+        for p in range(PEOPLE + 1):
+            count = 2 if p == PEOPLE else PHOTOS  # the last one has too few photos
+            self.photos[f"p{p}"] = [self._photo(folder, p, k, rng) for k in range(count)]
+
+    def _photo(self, folder, p, k, rng) -> Photo:
+        rotation = rotation_from_euler(np.array([0.1, rng.uniform(-0.6, 0.6), 0.0]))
+        pose = compose(rotation, np.float64(1.0), np.array([100.0, 100.0, 0.0]))
+        points = project(pose, self.face_model.landmarks(self.identity[p]))
+        (folder / f"p{p}").mkdir(parents=True, exist_ok=True)
+        color = np.full((48, 48, 3), [40 + 40 * p, 100 + k, 60], np.uint8)
+        cv2.imwrite(str(folder / f"p{p}" / f"{k}.png"), color)
+        return Photo(f"p{p}/{k}.png", points, {"pose": pose})
+
+    def people(self):
+        return sorted(self.photos)
+
+    def label(self, person):
+        return dataclasses.make_dataclass("Labels", ["photos"])(self.photos[person])
+
+
+@pytest.fixture
+def source(tiny_face_model, tmp_path, monkeypatch):
+    made = Source(tiny_face_model, tmp_path / "people")
+    monkeypatch.setattr(shape_truth, "PeopleFolder", lambda folder, teacher: made)
+    return made
+
+
+@pytest.fixture
+def truth(source, tmp_path):
+    return fit_truth(tmp_path / "people")
+
+
+class KnowingPredictor:
+    """Predicts the true shapes of the people, ``scale`` times as large."""
+
+    def __init__(self, predictor, source, scale):
+        self.preset, self._predictor = predictor.preset, predictor
+        self._identity, self._scale = source.identity, scale
+
+    def __call__(self, paths):
+        found = self._predictor(paths)
+        rows = [int(path.parent.name[1:]) for path in paths]
+        identity = np.float32(self._scale * self._identity[rows])
+        parameters = dataclasses.replace(found.parameters, identity=identity)
+        return dataclasses.replace(found, parameters=parameters)
+
+
+def test_the_truth_of_a_photo_is_the_fit_to_the_others(source, truth, tiny_face_model):
+    assert truth.photo.tolist() == [f"p{p}/{k}.png" for p in range(PEOPLE) for k in range(PHOTOS)]
+    rows = np.repeat(np.arange(PEOPLE), PHOTOS)
+    shapes = truth.deviations(truth.of_others)
+    expected = tiny_face_model.vertices(source.identity[rows]) - tiny_face_model.mean
+    flat = expected.reshape(len(rows), -1) / np.sqrt(tiny_face_model.n_vertices)
+    # A prior shrinks the fit a little: the landmarks are exact, so it is near the known shape.
+    distance = np.linalg.norm(shapes - flat, axis=1)
+    assert distance.max() < 0.35 * np.linalg.norm(flat, axis=1).min()
+    assert np.bincount(truth.half).tolist() == [PEOPLE * PHOTOS / 2] * 2
+    np.testing.assert_array_equal(truth.of_own_half[0], truth.of_own_half[2])
+    np.testing.assert_array_equal(truth.of_own_half[0], truth.of_other_half[1])
+
+
+def test_a_photo_does_not_see_its_own_landmarks(source, truth, tmp_path):
+    """Moved landmarks of one photo change the truth of the others, never its own."""
+    first = source.photos["p0"][0]
+    source.photos["p0"][0] = dataclasses.replace(
+        first, landmarks=first.landmarks + 3.0 * (np.arange(68) % 2)[:, None]
+    )
+    moved = fit_truth(tmp_path / "people")
+    np.testing.assert_allclose(moved.of_others[0], truth.of_others[0], atol=1e-6)
+    assert np.abs(moved.of_others[1] - truth.of_others[1]).max() > 1e-3
+
+
+def test_the_truth_is_explained_by_itself_and_not_by_a_constant(predictor, source, truth, tmp_path):
+    result = evaluate_shapes(
+        KnowingPredictor(predictor, source, 1.0), tmp_path / "people", truth, resamples=5
+    )
+    assert result.values["network"].r2 > 0.9
+    assert result.values["explained"]["network"] > 0.8
+    assert result.values["halves"].r2 > 0.9
+    assert result.values["coverage_percent"] == 100
+    assert "network.r2" in result.intervals
+    nothing = evaluate_shapes(
+        KnowingPredictor(predictor, source, 0.0), tmp_path / "people", truth, resamples=0
+    )
+    assert nothing.values["network"].r2 == pytest.approx(0, abs=1e-6)
+    assert nothing.values["explained"]["network"] == pytest.approx(0, abs=1e-6)
+    assert nothing.values["explained"]["network_centered"] == pytest.approx(0, abs=1e-6)
+
+
+def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
+    half, whole = (
+        evaluate_shapes(KnowingPredictor(predictor, source, scale), tmp_path / "people", truth, 0)
+        for scale in (0.5, 1.0)
+    )
+    assert half.values["network"].spread == pytest.approx(0.5 * whole.values["network"].spread)
+    one, other = (each.values["size"]["network_mm"] for each in (half, whole))
+    assert one == pytest.approx(other / 2, rel=1e-4)
+
+
+def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
+    save_truth(tmp_path / "deep" / "truth.npz", truth)
+    again = load_truth(tmp_path / "deep" / "truth.npz")
+    for field in dataclasses.fields(truth):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(truth, field.name))
+    with pytest.raises(FileNotFoundError, match="--fit-truth fits and stores it"):
+        load_truth(tmp_path / "no.npz")
+    save_truth(tmp_path / "bad.npz", dataclasses.replace(truth, half=truth.half[:-1]))
+    with pytest.raises(ValueError, match="damaged: 'half'"):
+        load_truth(tmp_path / "bad.npz")
+
+
+def test_another_topology_is_refused(predictor, truth, tmp_path):
+    other = dataclasses.replace(truth, mean=truth.mean[:-1], basis=truth.basis[:-1])
+    with pytest.raises(ValueError, match="has 70 vertices, the truth 69"):
+        evaluate_shapes(predictor, tmp_path / "people", other)
+
+
+def test_the_last_people_are_chosen(source, tmp_path):
+    assert last_people(["a", "b", "c"], 2) == ["b", "c"]
+    assert last_people(["a", "b"], None) == ["a", "b"]
+    with pytest.raises(ValueError, match="--last is 3; there are 2 people"):
+        last_people(["a", "b"], 3)
+    assert set(fit_truth(tmp_path / "people", 3).person) == {"p2", "p3"}
+    with pytest.raises(ValueError, match="1 people with 5 good photos"):
+        fit_truth(tmp_path / "people", 2)
+
+
+def test_the_command_fits_the_truth_once(predictor, source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "keras_scnn.protocols.choices.PhotoPredictor.from_preset", lambda name, out: predictor
+    )
+    file, out = tmp_path / "truth.npz", tmp_path / "out"
+    command = ["mobile", "--data", str(tmp_path / "people"), "--out", str(out), "--resamples", "5"]
+    assert main([*command, "--shape-truth", str(file)]) == 2
+    assert "--fit-truth fits and stores it" in capsys.readouterr().err
+    assert main([*command, "--shape-truth", str(file), "--fit-truth"]) == 0
+    assert "R2, both means off: prediction" in capsys.readouterr().out
+    stored = file.read_bytes()
+    source.photos.clear()  # nothing is fitted again
+    assert main([*command, "--shape-truth", str(file), "--fit-truth"]) == 0
+    assert file.read_bytes() == stored
+    assert main([*command, "--fit-truth"]) == 2
+    assert "--fit-truth is for --shape-truth" in capsys.readouterr().err
