@@ -9,6 +9,8 @@ embeddings.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 
 MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
 RIDGE = 1.0  # penalty, as a share of the embeddings' mean variance
+MIN_FRONTAL = 4  # photos of a person of which the mean embedding is that of turned ones
 FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
 # How many times the noise of single fits counts: it is alike in all photos of a kind.
 NOISE_FACTOR = 10.0
@@ -177,6 +180,91 @@ class ShapePosterior:
         prior = np.nan_to_num(embedding) @ self.kernel + self.offset
         alone = self.mean + (own - self.mean) @ self.gain_alone.T
         return np.where(known, prior + (own - prior) @ self.gain.T, alone)
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """What is known of n photos.
+
+    Attributes:
+        person: (n,) int. source: (n,) int, the number of each photo's data set.
+        frontal: (n,) bool, turned so little that every recognizer's embedding counts.
+        seen: (n,) bool, those to learn from.
+    """
+
+    person: np.ndarray
+    source: np.ndarray
+    frontal: np.ndarray
+    seen: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TaughtIdentity:
+    """What recognizers teach about n photos; see ``teach_identity``.
+
+    Attributes:
+        embedding: (n, E) float32, centered by data set, each recognizer's of length 1 on average.
+        shapes: (n, K) mm, the identity labels.
+        posterior: which the labels are of.
+        means: (S, E) of the data sets, and length (E,): centered = (raw - mean) / length.
+    """
+
+    embedding: np.ndarray
+    shapes: np.ndarray
+    posterior: ShapePosterior
+    means: np.ndarray
+    length: np.ndarray
+
+
+def teach_identity(
+    joint: np.ndarray,
+    own: np.ndarray,
+    raw: np.ndarray,
+    sizes: Sequence[int],
+    photos: Photos,
+) -> TaughtIdentity:
+    """Labels of photos from what recognizers see in them.
+
+    A frontal photo gets the posterior mean of its own fit and its embedding. A turned face has the
+    mean embedding of its person's frontal photos, where there are some; else what the last
+    recognizer sees, and what the others would by regression on it. Its shape is the one that
+    follows from this embedding.
+
+    Args:
+        joint, own: (n, K) mm, fits to all photos of a person and to each alone.
+        raw: (n, E) embeddings, one recognizer's after the other's.
+        sizes: length of each recognizer's; with more than one, the last recognizes turned faces.
+        photos: what is known of them.
+
+    Raises:
+        ValueError: see ``learn_posterior``.
+    """
+    used, ends = photos.seen & photos.frontal, np.cumsum([0, *sizes])
+    scaled = [center_sources(raw[:, a:b], photos.source, used) for a, b in itertools.pairwise(ends)]
+    centered, means = (np.concatenate([part[i] for part in scaled], axis=1) for i in (0, 1))
+    length = np.repeat([part for _, _, part in scaled], sizes)
+    joint, own = (align_means(fit, photos.source, photos.seen) for fit in (joint, own))
+    posterior = learn_posterior(joint[used], own[used], centered[used], photos.person[used])
+    embedding = _turned_embeddings(centered, int(ends[-2]), photos)
+    mapped = posterior.mapped(embedding)
+    fits = np.where(photos.frontal[:, None] | np.isnan(mapped), own, mapped)
+    return TaughtIdentity(embedding, posterior(fits, embedding), posterior, means, length)
+
+
+def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.ndarray:
+    """(n, E) float32 with those of turned faces replaced; the last recognizer's begin at first."""
+    embedding, turned = centered.astype(np.float32), ~photos.frontal
+    embedding[turned] = np.nan
+    if first:
+        x, y = centered[:, first:], centered[:, :first]
+        used = photos.seen & photos.frontal
+        kernel = np.linalg.lstsq(x[used], y[used], rcond=None)[0]
+        embedding[turned] = np.concatenate([x[turned] @ kernel, x[turned]], axis=1)
+    for person in np.unique(photos.person[turned]):
+        own = photos.person == person
+        if (own & photos.frontal).sum() >= MIN_FRONTAL:
+            embedding[own & turned] = centered[own & photos.frontal].mean(axis=0)
+    return embedding
 
 
 def learn_posterior(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from keras_scnn.data.labels.identity_labels import (
+    Photos,
     ShapePosterior,
     align_means,
-    center_sources,
-    learn_posterior,
+    teach_identity,
 )
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.geometry.camera import decompose
@@ -34,6 +33,7 @@ from keras_scnn.training.matching.batches import (
 from keras_scnn.training.matching.pack import Pack
 from keras_scnn.training.matching.recognizer import Recognizer
 
+TAUGHT = ("shapes", "embedding", "means", "length")
 CHUNK = 256  # photos that the recognizer embeds at once
 
 
@@ -41,10 +41,8 @@ class Supply:
     """Photos, recognizer and labels.
 
     A photo gets the posterior mean of its own fit and the recognizers' embedding of the blend as
-    its shape (``ShapePosterior``). Faces turned by more than ``MAX_DEGREES`` are not blended. In a
-    group, such a face has the mean embedding of its person's other photos; alone, what the
-    recognizer for turned faces says, the last one, and what the others would by regression on it.
-    Its shape is the one that follows from this embedding.
+    its shape. Faces turned by more than ``MAX_DEGREES`` are not blended, and are labeled as
+    ``teach_identity`` has it.
 
     Args:
         config: of the run.
@@ -64,7 +62,7 @@ class Supply:
         space: of these labels.
 
     Raises:
-        ValueError: too few people or photos to train on (see also ``learn_posterior``).
+        ValueError: too few people or photos to train on (see also ``teach_identity``).
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class Supply:
     ):
         records, self._source = pack.mixture.records, pack.mixture.source
         self._config, self._model, self._recognizers = config, model, recognizers
-        self._ends = np.cumsum([0, *(one.size for one in recognizers)])
         self.plan = batch_plan(config, records.images.shape[1], pack.margin)
         self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
         self._mirrors = tuple(jnp.asarray(m) for m in mirror_matrices(model))
@@ -133,45 +130,22 @@ class Supply:
         """Learn what the labels are made of; see the attributes."""
         records, identity = pack.mixture.records, self._identity
         raw = self._embed_plain(len(records))
-        used, weights = self._seen & self._frontal, self._model.identity_weights_mm
-        parts = [raw[:, a:b] for a, b in itertools.pairwise(self._ends)]
-        scaled = [center_sources(part, self._source, used) for part in parts]
-        centered = np.concatenate([part for part, _, _ in scaled], axis=1)
-        means = np.concatenate([part for _, part, _ in scaled], axis=1)
-        length = np.repeat([part for _, _, part in scaled], np.diff(self._ends))
+        weights = self._model.identity_weights_mm
         fits = np.float64(records.parameters[:, identity]), pack.single_identity
-        joint, own = (align_means(fit * weights, self._source, self._seen) for fit in fits)
-        known = (part[used] for part in (joint, own, centered, records.identity))
-        posterior = learn_posterior(*known)
-        self.embedding = self._turned_embeddings(centered, records.identity)
-        mapped = np.where(self._frontal[:, None], own, posterior.mapped(self.embedding))
-        shapes = posterior(np.where(np.isnan(mapped), own, mapped), self.embedding)
+        known = Photos(records.identity, self._source, self._frontal, self._seen)
+        sizes = [one.size for one in self._recognizers]
+        taught = teach_identity(*(fit * weights for fit in fits), raw, sizes, known)
+        self.embedding = taught.embedding
         self.vectors = records.parameters.copy()
-        self.vectors[:, identity] = shapes / weights
+        self.vectors[:, identity] = taught.shapes / weights
         self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
-        arrays = {"vectors": records.parameters, "own": own, "means": means, "length": length}
-        arrays |= {"shapes": shapes, "embedding": self.embedding}
-        arrays |= self._linear(posterior) | {"weights": weights}
+        own = align_means(fits[1] * weights, self._source, self._seen)
+        arrays = {"vectors": records.parameters, "own": own, "weights": weights}
+        arrays |= {name: getattr(taught, name) for name in TAUGHT}
+        arrays |= self._linear(taught.posterior)
         whitening = self.space.whitening
         arrays |= {"whitening_mean": whitening.mean, "whitening_scale": whitening.scale}
         self.photos |= {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
-
-    def _turned_embeddings(self, centered: np.ndarray, identity: np.ndarray) -> np.ndarray:
-        """(n, E) float32 with those of turned faces replaced; see the class."""
-        embedding, turned = centered.astype(np.float32), ~self._frontal
-        first = self._ends[-2]
-        if first:
-            x, y = centered[:, first:], centered[:, :first]
-            used = self._seen & self._frontal
-            kernel = np.linalg.lstsq(x[used], y[used], rcond=None)[0]
-            embedding[turned, :first] = x[turned] @ kernel
-        else:
-            embedding[turned] = np.nan
-        for person in np.unique(identity[self._in_group & turned]):
-            own = identity == person
-            if (own & self._frontal).sum() >= self.plan.photos:
-                embedding[own & turned] = centered[own & self._frontal].mean(axis=0)
-        return embedding
 
     @staticmethod
     def _linear(posterior: ShapePosterior) -> dict:

@@ -1,0 +1,167 @@
+"""Solve a preset's identity coefficients, and its feature, anew for the labels of two recognizers.
+
+    python tools/solve_identity.py PACK.npz PRESET OUT [--embeddings FILE.npy] [--held-out 10]
+
+The heads are linear, so a ridge regression of the labels on what goes into them takes minutes on a
+CPU, where training would take an accelerator (``keras-scnn train --recipe matching``). Pose and
+expression stay as they are. PACK is what ``keras_scnn.training.matching.pack.write_pack`` makes;
+the embeddings of its photos are computed once and kept beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.labels.identity_labels import Photos, TaughtIdentity, teach_identity
+from keras_scnn.data.labels.recognizer import Chip
+from keras_scnn.data.records import split_people
+from keras_scnn.data.sources.blends import MAX_DEGREES
+from keras_scnn.face_models import load_face_model
+from keras_scnn.geometry.alignment import similarity_alignment
+from keras_scnn.geometry.camera import decompose
+from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.encoders import build_encoder
+from keras_scnn.models.heads import build_branch
+from keras_scnn.morphable_model import mirror_matrices
+from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.training.digests import content_digest
+from keras_scnn.training.matching.pack import Pack, read_pack
+from keras_scnn.training.matching.recognizer import DlibNetwork, Recognizer, read_recognizer
+from keras_scnn.training.matching.sface import SFaceNetwork, read_sface
+from keras_scnn.training.release_weights import with_covariance
+from keras_scnn.training.warm_start import solve_dense
+
+BATCH = 32
+IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
+
+
+def chip_of(frame: np.ndarray, landmarks: np.ndarray, chip: Chip) -> np.ndarray:
+    """(S, S, 3) uint8: the aligned square that a recognizer expects.
+
+    Args:
+        frame: (F, F, 3) uint8 RGB.
+        landmarks: (68, 2) px of the frame.
+        chip: the square.
+    """
+    scale, rotation, shift = similarity_alignment(chip.landmarks @ landmarks, chip.points)
+    matrix = np.column_stack([scale * rotation, shift])
+    return cv2.warpAffine(frame, matrix, (chip.size, chip.size), flags=cv2.INTER_LINEAR)
+
+
+def embed(pack: Pack, recognizers: list[Recognizer]) -> np.ndarray:
+    """(n, E) float32 embeddings of the photos, one recognizer's after the other's."""
+    points = pack.mixture.records.landmarks[..., :2] + pack.margin
+    rows = []
+    for start in tqdm(range(0, len(points), BATCH), desc="recognize"):
+        chosen = np.minimum(np.arange(start, start + BATCH), len(points) - 1)
+        parts = []
+        for one in recognizers:
+            chips = [chip_of(pack.frames[i], points[i], one.chip) for i in chosen]
+            parts.append(np.asarray(one(np.float32(np.stack(chips)))))
+        rows.append(np.concatenate(parts, axis=1))
+    return np.concatenate(rows)[: len(points)]
+
+
+def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> TaughtIdentity:
+    """The labels of a pack's photos; the last people take no part."""
+    records = pack.mixture.records
+    model = pack.mixture.annotated(load_face_model(records.face_model))
+    identity = ParameterLayout(model.n_identity, model.n_expression).identity
+    pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
+    euler = np.rad2deg(euler_from_rotation(decompose(pose)[0]))
+    seen, _ = split_people(records.identity, held_out)
+    known = np.isfinite(raw).all(axis=1)
+    photos = Photos(
+        records.identity,
+        pack.mixture.source,
+        (np.abs(euler[:, 1:]).max(axis=1) < MAX_DEGREES) & known,
+        np.isin(np.arange(len(records)), seen),
+    )
+    weights = model.identity_weights_mm
+    fits = records.parameters[:, identity] * weights, pack.single_identity * weights
+    return teach_identity(*map(np.float64, fits), raw, sizes, photos)
+
+
+def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> Preset:
+    """The preset with identity coefficients, and a feature, solved for the labels.
+
+    A photo counts where its embedding is known. The feature becomes the embedding where it is as
+    long; else it stays. The within-person covariance is measured anew.
+    """
+    records = pack.mixture.records
+    seen, _ = split_people(records.identity, held_out)
+    known = np.isfinite(taught.embedding).all(axis=1)
+    chosen = seen[known[seen]]
+    images = np.concatenate([records.images[chosen], records.images[chosen][:, :, ::-1]])
+    layer, identity = preset.core.get_layer("parameters"), preset.space.layout.identity
+    shapes = taught.shapes[chosen] / preset.face_model.identity_weights_mm
+    mirrored = shapes @ mirror_matrices(preset.face_model)[0].T
+    whitening = preset.space.whitening
+    labels = np.concatenate([shapes, mirrored]) - whitening.mean[identity]
+    labels = labels / whitening.scale[identity]
+    solve_dense(preset.core, layer, images, labels, IDENTITY_RIDGE, identity)
+    feature = preset.core.get_layer("features_linear")
+    if feature.units == taught.embedding.shape[1]:
+        twice = np.concatenate([taught.embedding[chosen]] * 2)
+        solve_dense(preset.core, feature, images, twice, FEATURE_RIDGE)
+    return with_covariance(preset, pack.mixture, chosen)
+
+
+def wider(preset: Preset, feature_size: int) -> Preset:
+    """The preset with a joint head, or a feature of another length, whose weights are zeros."""
+    encoder = build_encoder(preset.encoder, preset.input_size)
+    joint = bool(preset.feature_channels) and not preset.has_identity_encoder
+    branch = build_branch(
+        encoder,
+        preset.layout,
+        feature_size or preset.feature_size,
+        preset.feature_channels,
+        preset.has_identity_encoder,
+        joint,
+    )
+    for weight in branch.weights:
+        (old,) = (w for w in preset.core.weights if w.path == weight.path)
+        value, shape = np.asarray(old), weight.shape
+        if value.shape != shape:
+            value = np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)])
+        weight.assign(value)
+    return dataclasses.replace(preset, branch=branch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("preset")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows take no part")
+    parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
+    parser.add_argument("--sface", default="", help="file of SFace")
+    parser.add_argument("--feature-size", type=int, default=0, help="0: as it is")
+    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
+    args = parser.parse_args()
+    recognizers: list[Recognizer] = [
+        DlibNetwork(*read_recognizer(args.recognizer)),
+        SFaceNetwork(read_sface(args.sface)),
+    ]
+    pack = read_pack(args.pack)
+    path = args.embeddings or args.pack.with_suffix(".embeddings.npy")
+    if not path.is_file():
+        np.save(path, embed(pack, recognizers))
+    raw = np.load(path, allow_pickle=False)
+    taught = teach(pack, raw, [one.size for one in recognizers], args.held_out)
+    preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)
+    note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
+    save_preset(args.out, dataclasses.replace(preset, metadata=preset.metadata | {"solved": note}))
+    print(json.dumps(note))
+
+
+if __name__ == "__main__":
+    main()
