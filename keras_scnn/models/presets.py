@@ -305,6 +305,8 @@ def _settings(path: Path) -> dict:
     with reading(path, what):
         settings = read_json(path, what)
         kind = settings["format"], settings["version"]
+        if not isinstance(metadata := settings.get("metadata", {}), dict):
+            raise ValueError(f"metadata is {str(metadata)[:40]}, not a table")
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return settings
