@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib
 import io
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +17,20 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage import atomic_path, short_name
+from keras_scnn.storage.guard import reading
 
 if TYPE_CHECKING:
     import trimesh
 
+# What photos come as (MPO, which some cameras write, is opened as JPEG). Pillow would open some 45
+# formats, and start other programs for some of them, whatever a file's name ends in.
+for plugin in ("WebP", "Tiff", "Avif", "Jpeg2K"):  # the others are registered by ``preinit``
+    with contextlib.suppress(ImportError):  # AVIF needs Pillow 11.3
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+PIL.Image.preinit()
+WANTED = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+FORMATS = tuple(name for name in WANTED if name in PIL.Image.OPEN)
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
 IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
@@ -38,7 +52,10 @@ def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     """
     if data[:2] != START or data[-2:] != END or not _is_plain(data):
         return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # for Pillow then, which says what is wrong
+        return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
@@ -67,7 +84,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     composited over white.
 
     Args:
-        path: a file of any format that Pillow reads.
+        path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, whatever its name
+            ends in; the first picture where it holds several.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -77,12 +95,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ValueError: the file is not a readable image.
     """
     path = Path(path)
-    try:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such photo")
+    with reading(path, "a readable image"):
         return decode_image(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(f"{path}: no such photo") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from error
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -95,19 +111,41 @@ def decode_image(data: bytes) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: they are not those of a readable image.
+        ValueError: they are not those of a readable image, or it has too many pixels.
     """
     plain = decode_plain_jpeg(data)
     if plain is not None:
         return plain
+    with _opened(data) as file:
+        PIL.ImageOps.exif_transpose(file, in_place=True)
+        return _to_rgb(file)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height that the bytes of a photo's file declare; no pixel is decoded.
+
+    Raises:
+        ValueError: they are not those of a readable image, or it has too many pixels.
+    """
+    with _opened(data) as file:
+        return file.size
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
+    """The photo in Pillow; whatever goes wrong in it or in the block is a ValueError.
+
+    Each format's decoder raises errors of its own, and Pillow hands them on.
+    """
     try:
-        with PIL.Image.open(io.BytesIO(data)) as file:
-            PIL.ImageOps.exif_transpose(file, in_place=True)
-            return _to_rgb(file)
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            yield file
     except PIL.UnidentifiedImageError as error:
         raise ValueError("of no known format, or damaged") from error
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
@@ -135,13 +173,19 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         image: (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: unknown suffix, or the file could not be written.
+        ValueError: unknown suffix, or an image that the format cannot hold.
+        OSError: the file could not be written.
     """
-    if not cv2.haveImageWriter(str(path)):
-        raise ValueError(f"{path}: unknown kind of image '{Path(path).suffix}'; use .png or .jpg")
+    suffix = Path(path).suffix
+    # OpenCV gets no file names: it ends the process at one that is not UTF-8.
+    if not suffix.isascii() or not cv2.haveImageWriter(f"name{suffix}"):
+        raise ValueError(f"{path}: unknown kind of image '{suffix}'; use .png or .jpg")
+    try:
+        encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))[1]
+    except cv2.error as error:  # too large for the format
+        raise ValueError(f"{path}: could not be written ({error.err})") from error
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), np.ascontiguousarray(image[..., ::-1])):
-            raise ValueError(f"{path}: could not be written")
+        temporary.write_bytes(encoded.tobytes())
 
 
 def write_mesh(
@@ -199,19 +243,31 @@ def _textured(uv, texture, path: Path) -> trimesh.visual.TextureVisuals:
         white, black = [255, 255, 255, 255], [0, 0, 0, 255]
         # A name of its own: a texture called after the mesh could overwrite the photo of that name.
         material = SimpleMaterial(
-            image, diffuse=white, ambient=white, specular=black, name=f"{path.stem}_texture"
+            image, diffuse=white, ambient=white, specular=black, name=f"{_word(path.stem)}_texture"
         )
     else:
         material = PBRMaterial(
-            name=path.stem, baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
+            name=_word(path.stem), baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
         )
     return TextureVisuals(uv=uv, material=material)
+
+
+def _word(name: str) -> str:
+    """A name for the files beside an OBJ: its readers take a space for the name's end.
+
+    Names that differ only in what is replaced get different ones.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    if plain == name:
+        return short_name(name)
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return short_name(f"{plain}-{digest}")
 
 
 def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
     from trimesh.exchange.obj import export_obj
 
-    text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl")
+    text, beside = export_obj(mesh, return_texture=True, mtl_name=f"{_word(path.stem)}.mtl")
     for name, content in beside.items():
         with atomic_path(path.with_name(name)) as temporary:
             temporary.write_bytes(content)

@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.guard import reading
 
 FILE_FORMAT = "keras_scnn.morphable_model"
 FILE_VERSION = 1
@@ -250,15 +251,13 @@ class MorphableModel:
         arrays: dict[str, Any] = {**read_npz(path, FILE_FORMAT, FILE_VERSION)}
         if missing := _SHAPES.keys() - arrays.keys() - set(_OPTIONAL):
             raise ValueError(f"{path}: a face model needs the arrays {', '.join(sorted(missing))}")
-        for basis in ("identity_basis", "expression_basis"):
-            arrays[basis] = arrays[basis] * arrays.pop(f"{basis}_scale", np.float32(1))
-        arrays["expression_names"] = tuple(arrays["expression_names"].tolist())
-        arrays |= {key: str(arrays.get(key, "")) for key in ("name", "license")}
         known = {field.name for field in dataclasses.fields(cls)}
-        try:
+        with reading(path, "a face model"):
+            for basis in ("identity_basis", "expression_basis"):
+                arrays[basis] = arrays[basis] * arrays.pop(f"{basis}_scale", np.float32(1))
+            arrays["expression_names"] = tuple(arrays["expression_names"].tolist())
+            arrays |= {key: str(arrays.get(key, "")) for key in ("name", "license")}
             return cls(**{key: arrays[key] for key in known & arrays.keys()})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
     @classmethod
     def open_face(cls) -> MorphableModel:

@@ -37,9 +37,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then answer open requests."""
     args = parse(argv)
-    from keras_scnn.serving.server import build_server, require_kserve
+    from keras_scnn.serving.server import build_server, give_freed_memory_back, require_kserve
 
     require_kserve()
+    give_freed_memory_back()
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     listening = socket.create_server((args.host, args.port), family=family)
     from keras_scnn.export.first_use import ensure_network

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import functools
+import io
 import os
 import re
 import sys
@@ -17,6 +19,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 import yaml
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import read_plain_yaml
 
 
 class Dataclass(Protocol):
@@ -87,6 +90,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(arguments) or 0
         except EXPECTED as error:
@@ -125,10 +130,12 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
 
 def _typed(value: Any, kind: type, name: str, source: str) -> Any:
     if kind is float and (type(value) is int or _is_exponential(value)):
-        return float(value)
+        with contextlib.suppress(OverflowError, ValueError):
+            return float(value)
     if type(value) is not kind:  # bool is an int to isinstance, but never meant as one here
         raise ValueError(
-            f"{source}: {name} is {value!r} ({type(value).__name__}); it must be {kind.__name__}"
+            f"{source}: {name} is {repr(value)[:80]} ({type(value).__name__}); it must be "
+            f"{kind.__name__}"
         )
     return value
 
@@ -138,29 +145,36 @@ def _is_exponential(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value) is not None
 
 
-def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+def read_yaml(path: str | os.PathLike, levels: int = 8) -> dict[str, Any]:
     """The names and values of a YAML file.
 
     A value of ``base`` names another YAML file beside it, without its suffix, whose values hold
     where the file has none.
 
+    Args:
+        path: the file.
+        levels: how many files may stand on one another.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML, or not one level of names and values.
+        ValueError: the file is no YAML, or not one level of names and values, or its bases lead
+            in a circle.
     """
     path = Path(path)
+    if not levels:
+        raise ValueError(f"{path}: the files named by base lead in a circle, or are too many")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --config takes a YAML file")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({error})") from error
+    values = read_plain_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must hold lines of 'name: value', not {type(values).__name__}")
-    if "base" in values:
-        return read_yaml(path.with_name(f"{values.pop('base')}.yaml")) | values
-    return values
+    if (base := values.pop("base", None)) is None:
+        return values
+    if not isinstance(base, str) or base in ("", path.stem) or set(base) & set("/\\:"):
+        raise ValueError(f"{path}: base is {base!r}; it must name another file beside this one")
+    below = read_yaml(path.with_name(f"{base}.yaml"), levels - 1)
+    return below | values
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type) -> None:

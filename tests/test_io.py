@@ -35,7 +35,7 @@ def test_a_written_picture_reads_back_the_same(tmp_path, picture):
 
 
 def test_a_result_is_whole_or_not_there(tmp_path, picture):
-    with pytest.raises(ValueError, match=r"\.png"):
+    with pytest.raises(OSError, match=r"missing"):
         write_image(tmp_path / "missing" / "a.png", picture)
     assert list(tmp_path.iterdir()) == []
 
@@ -118,6 +118,60 @@ def test_a_truncated_photo_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:1500])
     with pytest.raises(ValueError, match=r"a\.jpg: not a readable image"):
         read_image(tmp_path / "a.jpg")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.eps"])
+def test_a_format_that_is_no_photo_is_refused_whatever_its_name(tmp_path, name, monkeypatch):
+    # Pillow would start Ghostscript.
+    monkeypatch.setattr("subprocess.check_call", lambda *_: pytest.fail("a program was started"))
+    (tmp_path / name).write_bytes(EPS)
+    with pytest.raises(ValueError, match=f"{name}: not a readable image"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000"])
+def test_photos_of_the_wanted_formats_are_read(tmp_path, kind):
+    PIL.Image.new("RGB", (32, 16), (200, 200, 200)).save(tmp_path / "a.bin", kind)
+    assert abs(read_image(tmp_path / "a.bin").astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bit"), NotImplementedError(), KeyError("x"), OSError("cut")]
+)
+def test_whatever_a_decoder_raises_is_the_photos_failure(tmp_path, monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
+    with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("stem", ["my photo", "größe", "a_b", "a b", "a#b", "x" * 230])
+def test_no_name_beside_an_obj_has_what_its_readers_cannot_read(tmp_path, texture, stem):
+    write_mesh(tmp_path / f"{stem}.obj", VERTICES, TRIANGLES, UV, texture)
+    lines = (tmp_path / f"{stem}.obj").read_text(encoding="utf-8").splitlines()
+    (material,) = [line.split(" ", 1)[1] for line in lines if line.startswith("mtllib ")]
+    words = (tmp_path / material).read_text().split()
+    picture = words[words.index("map_Kd") + 1]
+    assert (tmp_path / picture).is_file()
+    for name in (
+        material,
+        picture,
+        *[w for line in lines if "usemtl" in line for w in line.split()],
+    ):
+        assert name.isascii() and not set(name) & set(" #")
+
+
+def test_meshes_whose_names_differ_by_a_space_keep_their_own_textures(tmp_path, texture):
+    for stem, image in (("a b", texture), ("a_b", texture[::-1].copy())):
+        write_mesh(tmp_path / f"{stem}.obj", VERTICES, TRIANGLES, UV, image)
+    first = load(tmp_path / "a b.obj").visual.material.image
+    np.testing.assert_array_equal(np.asarray(first.convert("RGB")), texture)
 
 
 def load(path) -> trimesh.Trimesh:

@@ -25,7 +25,7 @@ from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serve import main
-from keras_scnn.serving.server import BodyLimit
+from keras_scnn.serving.gate import Gate
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BODY = 4_000_000
@@ -237,8 +237,8 @@ WRONG = {
     "empty": ({"instances": []}, "not empty"),
     "signature": ({"instances": [1], "signature_name": "x"}, "signature_name is 'x'"),
     "number": ({"instances": [3]}, "instances[0]: a crop is nested lists"),
-    "shape": ({"instances": [CROP.tolist(), [[1]]]}, "instances[1]: a crop has the shape (1, 1)"),
-    "ragged": ({"instances": [[[1], [1, 2]]]}, "equal lengths"),
+    "shape": ({"instances": [CROP.tolist(), [[1]]]}, "instances[1]: a crop must be 120 lists"),
+    "ragged": ({"instances": [[[1], [1, 2]]]}, "a crop must be 120 lists"),
     "range": ({"instances": [(CROP + 256).tolist()]}, "whole numbers from 0 to 255"),
     "fractions": ({"instances": [(CROP + 0.5).tolist()]}, "whole numbers from 0 to 255"),
     "base64": ({"instances": [{"b64": "!!"}]}, "instances[0]: not base64"),
@@ -326,11 +326,11 @@ def test_a_body_whose_length_is_not_told_is_limited_too():
         sent.append(message.get("status", message.get("body")))
 
     scope = {"type": "http", "path": "/", "headers": []}
-    asyncio.run(BodyLimit(app, max_bytes=100)(scope, receive, send))
+    asyncio.run(Gate(app, max_bytes=100)(scope, receive, send))
     assert sent == [413, b'{"error": "the body is larger than 100 bytes"}']
     parts[:] = [{"type": "http.request", "body": b"x" * 100}]
     sent.clear()
-    asyncio.run(BodyLimit(app, max_bytes=100)(scope, receive, send))
+    asyncio.run(Gate(app, max_bytes=100)(scope, receive, send))
     assert sent == [b"x" * 100]
 
 

@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.text import read_json
 
 
 class ShardedImages:
@@ -44,7 +46,7 @@ class ShardedImages:
         self._open()
 
     def _open(self) -> None:
-        maps = [np.load(path, mmap_mode="r", allow_pickle=False) for path in self._paths]
+        maps = [_mapped(path) for path in self._paths]
         # Plain views: indexing np.memmap itself costs more than copying a small photo.
         self._parts = [part.view(np.ndarray) for part in maps]
         kinds = {(part.shape[1:], part.dtype) for part in self._parts}
@@ -84,6 +86,11 @@ class ShardedImages:
     def joined(cls, several: Sequence[ShardedImages]) -> ShardedImages:
         """The photos of several, one after the other."""
         return cls([path for images in several for path in images._paths])
+
+
+def _mapped(path: Path) -> np.ndarray:
+    with reading(path, "a readable .npy file"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
@@ -190,12 +197,14 @@ def write_shard(
 
 def read_shard(folder: Path, number: int) -> dict | None:
     """The entry that ``write_shard`` made for a shard, or None where it is missing or damaged."""
+    path = folder / f"{SHARD.format(number)}.json"
     try:
-        entry = json.loads((folder / f"{SHARD.format(number)}.json").read_text())
-        sound = all(checksum(folder / name) == crc for name, crc in entry["crc32"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+        with reading(path, "the note of a shard"):
+            entry = read_json(path)
+            sound = all(checksum(folder / name) == crc for name, crc in entry["crc32"].items())
+            return entry if sound else None
+    except (OSError, ValueError):
         return None
-    return entry if sound else None
 
 
 def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> dict:
@@ -247,23 +256,25 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     if not is_records(folder):
         raise FileNotFoundError(f"{folder}: no complete face records; they end with {MANIFEST}")
     manifest = _manifest(folder / MANIFEST)
-    for name, expected in manifest["crc32"].items():
-        if not (folder / name).is_file() or checksum(folder / name) != expected:
-            raise ValueError(f"{folder / name}: missing or damaged; delete {folder} and remake it")
-    images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
-    labels = [read_npz(folder / f"{s}.{LABELS}", FORMAT, VERSION) for s in manifest["shards"]]
-    joined = {name: np.concatenate([part[name] for part in labels]) for name in labels[0]}
-    return FaceRecords(
-        images, face_model=manifest["face_model"], config=manifest["config"], **joined
-    )
+    with reading(folder / MANIFEST, "a manifest of face records"):
+        for name, expected in manifest["crc32"].items():
+            if not (folder / name).is_file() or checksum(folder / name) != expected:
+                raise FileError(
+                    f"{folder / name}: missing or damaged; delete {folder} and remake it"
+                )
+        images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
+        labels = [read_npz(folder / f"{s}.{LABELS}", FORMAT, VERSION) for s in manifest["shards"]]
+        joined = {name: np.concatenate([part[name] for part in labels]) for name in labels[0]}
+        return FaceRecords(
+            images, face_model=manifest["face_model"], config=manifest["config"], **joined
+        )
 
 
 def _manifest(path: Path) -> dict:
-    try:
-        manifest = json.loads(path.read_text())
+    what = "a manifest of face records"
+    with reading(path, what):
+        manifest = read_json(path, what)
         kind = manifest["format"], manifest["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a manifest of face records ({error!r})") from error
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return manifest

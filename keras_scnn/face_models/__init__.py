@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.arrays import array_names
 
 if TYPE_CHECKING:
     from keras_scnn.face_models.bfm import read_bfm2009
@@ -74,4 +75,4 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
 
 
 def _is_flame(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and "v_template.npy" in zipfile.ZipFile(path).namelist()
+    return zipfile.is_zipfile(path) and "v_template" in array_names(path)

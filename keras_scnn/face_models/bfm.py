@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from keras_scnn.face_models.checks import (
     BFM_LICENSE,
@@ -22,6 +21,8 @@ from keras_scnn.face_models.checks import (
     scaled_basis,
 )
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.matlab import read_mat_arrays
 
 MICROMETER = 1e-3  # in millimeters
 BFM2009_VERTICES = 53490
@@ -63,52 +64,41 @@ def read_bfm2009(
     """
     path = Path(path)
     what = "01_MorphableModel.mat of the Basel Face Model 2009"
-    file = _load_mat(path, ("shapeMU", "shapePC", "shapeEV", "tl"), what)
     if expression is not None and model_info is None:
         raise ValueError(f"{expression}: 3DDFA's expressions need its model_info.mat as well")
-    triangles, landmarks = np.int64(file["tl"]) - 1, None
-    trim: slice | np.ndarray = slice(None)
-    mean, basis = _bfm2009_shape(path, file)
-    if model_info is not None:
-        trim, triangles, landmarks = _read_model_info(Path(model_info), len(mean))
-    elif len(mean) == BFM2009_VERTICES:
-        landmarks = BFM2009_LANDMARKS
-    mean, basis = mean[trim], basis[trim]
-    mean_expression, expressions = _read_expression(expression, len(mean))
-    return build_model(
-        path,
-        name="bfm2009",
-        mean=mean + mean_expression,
-        identity_basis=basis,
-        triangles=triangles,
-        landmark_indices=check_landmarks(
+    file = _load_mat(path, ("shapeMU", "shapePC", "shapeEV", "tl"), what)
+    with reading(path, what):
+        triangles, landmarks = np.int64(file["tl"]) - 1, None
+        trim: slice | np.ndarray = slice(None)
+        basis = scaled_basis(file["shapePC"], file["shapeEV"], MICROMETER)
+        mean = file["shapeMU"].reshape(-1, 3) * MICROMETER
+        if model_info is not None:
+            trim, triangles, landmarks = _read_model_info(Path(model_info), len(mean))
+        elif len(mean) == BFM2009_VERTICES:
+            landmarks = BFM2009_LANDMARKS
+        mean, basis = mean[trim], basis[trim]
+        mean_expression, expressions = _read_expression(expression, len(mean))
+        return build_model(
             path,
-            landmarks if landmark_indices is None else landmark_indices,
-            "give landmark_indices, or model_info of 3DDFA",
-        ),
-        **expression_components(expressions),
-        license=BFM_LICENSE,
-    )
+            name="bfm2009",
+            mean=mean + mean_expression,
+            identity_basis=basis,
+            triangles=triangles,
+            landmark_indices=check_landmarks(
+                path,
+                landmarks if landmark_indices is None else landmark_indices,
+                "give landmark_indices, or model_info of 3DDFA",
+            ),
+            **expression_components(expressions),
+            license=BFM_LICENSE,
+        )
 
 
 def _load_mat(path: Path, keys: tuple[str, ...], what: str) -> dict[str, np.ndarray]:
     check_file(path, (".mat",), what)
-    try:
-        file = scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises nearly any type for a broken file
-        raise ValueError(
-            f"{path}: not a readable MATLAB file ({error}); expected {what}"
-        ) from error
+    file = read_mat_arrays(path, keys, f"a readable MATLAB file; expected {what}")
     check_keys(path, file, keys, what)
     return file
-
-
-def _bfm2009_shape(path: Path, file: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        basis = scaled_basis(file["shapePC"], file["shapeEV"], MICROMETER)
-        return file["shapeMU"].reshape(-1, 3) * MICROMETER, basis
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,9 +106,15 @@ def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarra
     what = "model_info.mat of 3DDFA"
     info = _load_mat(path, ("trimIndex", "tri", "keypoints"), what)
     trim, keypoints = (np.int64(info[key]).reshape(-1) - 1 for key in ("trimIndex", "keypoints"))
+    triangles = np.int64(info["tri"]).T - 1
     if trim.size and not 0 <= trim.min() <= trim.max() < n_vertices:
         raise ValueError(f"{path}: trimIndex lies outside of the model's {n_vertices} vertices")
-    return trim, np.int64(info["tri"]).T - 1, keypoints
+    for name, indices in (("keypoints", keypoints), ("tri", triangles)):
+        if indices.size and not 0 <= indices.min() <= indices.max() < trim.size:
+            raise ValueError(f"{path}: {name} lies outside of the {trim.size} kept vertices")
+    if triangles.shape[1] != 3 or keypoints.shape != (68,):
+        raise ValueError(f"{path}: tri must be (3, T) and keypoints 68, as 3DDFA has them")
+    return trim, triangles, keypoints
 
 
 def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,13 +123,14 @@ def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray
         return np.zeros((n, 3)), np.zeros((n, 3, 0))
     path = Path(path)
     what = "Model_Expression.mat of 3DDFA"
-    file = _load_mat(path, ("mu_exp", "w_exp", "sigma_exp"), what)
+    keys = ("mu_exp", "w_exp", "sigma_exp")
+    file = _load_mat(path, keys, what)
     if file["mu_exp"].size != 3 * n:
         raise ValueError(
             f"{path}: mu_exp has {file['mu_exp'].size} numbers, the trimmed mesh needs {3 * n}"
         )
-    try:
+    with reading(path, what):
         basis = scaled_basis(file["w_exp"], file["sigma_exp"], MICROMETER)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return file["mu_exp"].reshape(-1, 3) * MICROMETER, basis
+        if len(basis) != n or not all(np.isfinite(file[key]).all() for key in keys):
+            raise ValueError(f"w_exp is {file['w_exp'].shape}, or a number is not finite")
+        return file["mu_exp"].reshape(-1, 3) * MICROMETER, basis

@@ -10,7 +10,6 @@ import json
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
@@ -26,6 +25,8 @@ from keras_scnn.face_models.checks import (
 )
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.hdf5 import read_datasets
 
 H5_WHAT = "a Basel Face Model of 2017 or 2019 (.h5)"
 H5_KEYS = (
@@ -36,6 +37,7 @@ H5_KEYS = (
     ),
     "shape/representer/cells",
 )
+H5_POINTS = "metadata/landmarks/json"
 # Named points of /metadata/landmarks/json whose site is one of the iBUG landmarks.
 IBUG_OF_NAME = {
     "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36,
@@ -67,35 +69,25 @@ def read_bfm_h5(
         ValueError: the file is damaged or of another layout, or does not name the landmarks.
     """
     path = check_file(path, (".h5", ".hdf5"), H5_WHAT)
-    arrays, named = _load_h5(path)
-    mean, basis = _h5_part(path, arrays, "shape")
-    mean_expression, expressions = _h5_part(path, arrays, "expression")
-    if mean.shape != mean_expression.shape:
-        raise ValueError(f"{path}: shape and expression have unlike numbers of vertices")
-    if landmark_indices is None:
-        landmark_indices = _estimate_landmarks(mean, named)
-    return build_model(
-        path,
-        name=path.stem,
-        mean=mean + mean_expression,
-        identity_basis=basis,
-        triangles=arrays["shape/representer/cells"].T,
-        landmark_indices=check_landmarks(path, landmark_indices, "give landmark_indices"),
-        **expression_components(expressions),
-        license=BFM_LICENSE,
-    )
-
-
-def _load_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The file's arrays by their names, and its named points in mm."""
-    try:
-        with h5py.File(path) as file:
-            arrays = {key: np.asarray(file[key][()]) for key in H5_KEYS if key in file}
-            named = _named_points(file)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not {H5_WHAT}, or damaged: {error}") from error
-    check_keys(path, arrays, H5_KEYS, H5_WHAT)
-    return arrays, named
+    with reading(path, H5_WHAT):
+        arrays = read_datasets(path, (*H5_KEYS, H5_POINTS), H5_WHAT)
+        check_keys(path, arrays, H5_KEYS, H5_WHAT)
+        mean, basis = _h5_part(path, arrays, "shape")
+        mean_expression, expressions = _h5_part(path, arrays, "expression")
+        if mean.shape != mean_expression.shape:
+            raise ValueError(f"{path}: shape and expression have unlike numbers of vertices")
+        if landmark_indices is None and H5_POINTS in arrays:
+            landmark_indices = _estimate_landmarks(mean, _named_points(arrays[H5_POINTS]))
+        return build_model(
+            path,
+            name=path.stem,
+            mean=mean + mean_expression,
+            identity_basis=basis,
+            triangles=arrays["shape/representer/cells"].T,
+            landmark_indices=check_landmarks(path, landmark_indices, "give landmark_indices"),
+            **expression_components(expressions),
+            license=BFM_LICENSE,
+        )
 
 
 def _h5_part(path: Path, arrays: dict, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -109,15 +101,15 @@ def _h5_part(path: Path, arrays: dict, part: str) -> tuple[np.ndarray, np.ndarra
         raise ValueError(f"{path}: {part}/model: {error}") from error
 
 
-def _named_points(file: h5py.File) -> dict[str, np.ndarray]:
-    """The named points of a Scalismo file: a list of {id, coordinates}, as text or as bytes."""
-    if "metadata/landmarks/json" not in file:
-        return {}
-    text = file["metadata/landmarks/json"][()]
-    text = text.tobytes() if isinstance(text, np.ndarray) else text
+def _named_points(stored: np.ndarray) -> dict[str, np.ndarray]:
+    """The named points of a Scalismo file, mm: a list of {id, coordinates}, as text or as bytes."""
+    text = stored.item() if stored.dtype == object else stored.tobytes()
     text = text.decode() if isinstance(text, bytes) else text
     points = json.loads(text.rstrip("\0"))
-    return {point["id"]: np.float64(point["coordinates"]) for point in points}
+    named = {point["id"]: np.float64(point["coordinates"]) for point in points}
+    if wrong := [name for name, place in named.items() if place.shape != (3,)]:
+        raise ValueError(f"{H5_POINTS}: {wrong[0]} is no point of three coordinates")
+    return named
 
 
 def _estimate_landmarks(mean: np.ndarray, named: dict[str, np.ndarray]) -> np.ndarray | None:

@@ -23,8 +23,11 @@ from keras_scnn.face_models.checks import (
 )
 from keras_scnn.face_models.restricted_pickle import load_pickle
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.guard import reading
 
 METER = 1000.0  # in millimeters
+WHAT, KEYS = "a FLAME model (.pkl or .npz)", ("v_template", "shapedirs", "f")
 LICENSE = "FLAME, Max Planck Society: see flame.is.tue.mpg.de; not to be passed on"
 CONTOUR = 17  # iBUG landmarks 0 to 16, the jaw
 
@@ -57,30 +60,29 @@ def read_flame(
         FileNotFoundError: there is no such file.
         ValueError: a file is damaged, of another layout, holds code, or lacks the landmarks.
     """
-    what = "a FLAME model (.pkl or .npz)"
-    path = check_file(path, (".pkl", ".npz"), what)
-    file = _load(path, what)
-    check_keys(path, file, ("v_template", "shapedirs", "f"), what)
-    template, shapes, triangles = _read_shapes(path, file, n_identity)
-    mean = template * METER
-    offsets = None
-    if landmark_indices is None and landmark_embedding is not None:
-        landmark_indices, offsets = _embedded_landmarks(
-            landmark_embedding, contour_embedding, mean, triangles
+    path = check_file(path, (".pkl", ".npz"), WHAT)
+    with reading(path, WHAT):
+        file = _load(path, KEYS)
+        check_keys(path, file, KEYS, WHAT)
+        template, shapes, triangles = _read_shapes(path, file, n_identity)
+        mean, offsets = template * METER, None
+        if landmark_indices is None and landmark_embedding is not None:
+            landmark_indices, offsets = _embedded_landmarks(
+                landmark_embedding, contour_embedding, mean, triangles
+            )
+        return build_model(
+            path,
+            name="flame",
+            mean=mean,
+            identity_basis=shapes[..., :n_identity] * METER,
+            **expression_components(shapes[..., n_identity:] * METER),
+            triangles=triangles,
+            landmark_indices=check_landmarks(
+                path, landmark_indices, "give landmark_embedding or landmark_indices"
+            ),
+            landmark_offsets=offsets,
+            license=LICENSE,
         )
-    return build_model(
-        path,
-        name="flame",
-        mean=mean,
-        identity_basis=shapes[..., :n_identity] * METER,
-        **expression_components(shapes[..., n_identity:] * METER),
-        triangles=triangles,
-        landmark_indices=check_landmarks(
-            path, landmark_indices, "give landmark_embedding or landmark_indices"
-        ),
-        landmark_offsets=offsets,
-        license=LICENSE,
-    )
 
 
 def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.ndarray, ...]:
@@ -99,26 +101,20 @@ def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.
     return template, shapes, triangles
 
 
-def _load(path: Path, what: str) -> dict[str, Any]:
-    if path.suffix.lower() != ".npz":
-        content = load_pickle(path)
-        if isinstance(content, np.ndarray) and content.shape == ():
-            content = content[()]
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: holds a {type(content).__name__}, not the table of {what}")
-        return content
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
-        raise ValueError(f"{path}: not a readable .npz file ({error}); expected {what}") from error
+def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    if path.suffix.lower() == ".npz":
+        return dict(read_arrays(path, keys))
+    content = load_pickle(path)
+    if isinstance(content, np.ndarray) and content.shape == ():
+        content = content[()]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not the table of {WHAT}")
+    return content
 
 
 def _plain(path: Path, file: dict[str, Any], key: str) -> np.ndarray:
-    try:
+    with reading(path, f"a file whose {key} is a plain array"):
         array = np.asarray(file[key])
-    except Exception as error:  # a stand-in without an array, or ragged lists
-        raise ValueError(f"{path}: {key} is no plain array: {error}") from error
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: {key} has the dtype {array.dtype}; it must be numbers")
     return array
@@ -143,6 +139,8 @@ def _embedded_landmarks(
         )
     if not 0 <= faces.min() <= faces.max() < len(triangles):
         raise ValueError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"{path}: barycentric weights that are not finite numbers")
     corners = np.int64(triangles)[faces]
     points = np.einsum("lc,lcd->ld", weights, mean[corners])
     indices = corners[np.arange(68), weights.argmax(axis=1)]
@@ -153,13 +151,17 @@ def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Triangles (n,) and barycentric weights (n, 3); of a table by angle, the frontal first row."""
     what = "a landmark embedding of FLAME (.npy, .npz or .pkl)"
     path = check_file(path, (".npy", ".npz", ".pkl"), what)
-    file = _load(path, what)
-    full = ("full_lmk_faces_idx", "full_lmk_bary_coords")
-    keys = full if full[0] in file else ("lmk_face_idx", "lmk_b_coords")
-    check_keys(path, file, keys, what)
-    faces, weights = (_plain(path, file, key) for key in keys)
-    if faces.ndim == 2:
-        faces, weights = faces[0], weights[0]
-    if weights.shape != (*faces.shape, 3):
-        raise ValueError(f"{path}: {keys[1]} {weights.shape} does not fit {faces.shape} triangles")
-    return np.int64(faces), np.float64(weights)
+    with reading(path, what):
+        full, part = (
+            ("full_lmk_faces_idx", "full_lmk_bary_coords"),
+            ("lmk_face_idx", "lmk_b_coords"),
+        )
+        file = _load(path, full + part)
+        keys = full if full[0] in file else part
+        check_keys(path, file, keys, what)
+        faces, weights = (_plain(path, file, key) for key in keys)
+        if faces.ndim == 2:
+            faces, weights = faces[0], weights[0]
+        if faces.ndim != 1 or weights.shape != (*faces.shape, 3):
+            raise ValueError(f"{keys[1]} {weights.shape} does not fit {faces.shape} triangles")
+        return np.int64(faces), np.float64(weights)

@@ -6,7 +6,6 @@ as in the model frame.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from tqdm import tqdm
 
 from keras_scnn.face_models.checks import build_model, check_file, check_keys, check_landmarks
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
 
 CENTIMETER = 10.0  # in millimeters
 N_VERTICES = 26719
@@ -57,6 +58,8 @@ def read_ict(
     keep = len(neutral) if n_vertices is None else min(n_vertices, len(neutral))
     identity_paths = _identity_paths(folder)
     paths = identity_paths + [folder / f"{name}.obj" for name in config["expressions"]]
+    for path in paths:
+        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is taken
     bases = np.empty((keep, 3, len(paths)), np.float32)
     for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", disable=not progress)):
         vertices, _ = _read_obj(path)
@@ -96,20 +99,30 @@ def _model_folder(folder: Path) -> Path:
 
 def _read_config(path: Path) -> dict:
     check_file(path, (".json",), "vertex_indices.json of ICT-FaceKit")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    config = read_json(path, "readable as JSON")
     keys = ("expressions", "idx_to_landmark_verts")
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds a {type(config).__name__}, not a table of names")
     check_keys(path, config, keys, "vertex_indices.json of ICT-FaceKit")
+    names = config["expressions"]
+    if not isinstance(names, list) or not all(_is_file_name(name) for name in names):
+        raise ValueError(f"{path}: expressions must be a list of file names without folders")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{path}: expressions names a file twice")
+    with reading(path, "a file whose idx_to_landmark_verts are 68 whole numbers"):
+        config["idx_to_landmark_verts"] = np.array(config["idx_to_landmark_verts"])
     return config
+
+
+def _is_file_name(name: object) -> bool:
+    """A name that leads to no other folder."""
+    return isinstance(name, str) and name != "" and not set(name) & set("/\\:\0")
 
 
 def _identity_paths(folder: Path) -> list[Path]:
     """identity000.obj, identity001.obj and so on, up to the first number that is missing."""
-    count = next(k for k in range(10_000) if not (folder / f"identity{k:03d}.obj").is_file())
+    missing = (k for k in range(10_000) if not (folder / f"identity{k:03d}.obj").is_file())
+    count = next(missing, 10_000)
     if not count:
         raise FileNotFoundError(f"{folder}: no identity000.obj; has the whole model been fetched?")
     return [folder / f"identity{k:03d}.obj" for k in range(count)]
@@ -122,15 +135,12 @@ def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndar
 
     Not trimesh: it copies vertices along texture seams, and the indices would no longer hold.
     """
-    lines = (
-        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit").read_text("latin1").split("\n")
-    )
-    try:
+    check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")
+    with reading(path, "a readable OBJ file"):
+        lines = path.read_text("latin1").split("\n")
         vertices = np.array([line.split()[1:4] for line in lines if line[:2] == "v "], np.float64)
         polygons = [line.split()[1:] for line in lines if with_faces and line[:2] == "f "]
         triangles = [_fan([int(corner.split("/")[0]) for corner in p]) for p in polygons]
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: not a readable OBJ file: {error}") from error
     if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
         raise ValueError(f"{path}: no OBJ file with vertices and faces, or cut off")
     return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1

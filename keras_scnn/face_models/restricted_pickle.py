@@ -1,81 +1,230 @@
 """Reads pickles of plain arrays, and runs no code of theirs.
 
-A pickle is a program: it may name any importable function and call it. This reader admits the
-names that rebuild NumPy arrays and SciPy sparse matrices. In place of chumpy's arrays, which
-published body and face models hold, it puts a stand-in that only keeps the plain array; in place of
-torch's tensors, an empty stand-in. Any other name is refused before it is imported.
+A pickle is a program: it may name any importable function, call it, and set the inner state of
+what it made. This reader hands out stand-ins alone, for the names that rebuild NumPy arrays; no
+object of NumPy's own is in reach of the program, for the state of a dtype can be forged so that
+bytes of the file are taken for addresses. What no face model needs (sparse matrices, torch's
+tensors) becomes an empty stand-in. Any other name is refused before it is imported.
+
+The program is looked over before it runs: its lengths against the file, its number of steps, and
+the places that it stores values at, for the unpickler takes memory for what is declared.
 """
 
 from __future__ import annotations
 
-import copyreg
 import io
+import math
 import os
 import pickle
+import pickletools
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse
 
-_SPARSE = ("csc", "csr", "coo")
+from keras_scnn.storage.arrays import read_npy_header
+from keras_scnn.storage.guard import allowed_bytes, check_size, reading
+
+MAX_STEPS = 200_000  # FLAME's files have some thousand
+MAX_DEPTH = 50  # of lists in lists
+REFUSED_STEPS = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "NEXT_BUFFER"}
+STEPS = {step.code: step for step in pickletools.opcodes}
+# Kinds: whole numbers, Booleans, floats, complex numbers, bytes and text; O: a list of objects.
+DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,9}|\?|O8?)")
 
 
-class ChumpyArray:
-    """Stands in for chumpy.ch.Ch: keeps its plain array ``x``."""
+class StandIn:
+    """In place of an object that no reader needs; takes any arguments and state, and keeps none."""
 
-    x: np.ndarray | None = None
+    def __new__(cls, *_args: Any) -> StandIn:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Object(StandIn):
+    """``object``, named by Python 2's way to rebuild objects."""
+
+
+class _NdArray(StandIn):
+    """``numpy.ndarray``, named by the rebuilder of arrays."""
+
+
+class ChumpyArray(StandIn):
+    """In place of chumpy.ch.Ch: keeps its plain array."""
+
+    x: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.x = state.get("x") if isinstance(state, dict) else None
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        if not isinstance(self.x, np.ndarray):
-            raise ValueError("a chumpy object that holds no plain array")
-        return np.array(self.x, dtype=dtype)
 
+class _Dtype(StandIn):
+    """A dtype of numbers or text, of whose state only the byte order is used."""
 
-class Ignored:
-    """Stands in for an object that no reader needs, such as a torch tensor; holds nothing."""
+    def __new__(cls, name: str = "", *_args: Any) -> _Dtype:
+        made = object.__new__(cls)
+        if not isinstance(name, str) or not DTYPE.fullmatch(name):
+            raise pickle.UnpicklingError(f"a dtype {name!r}; only numbers and text are admitted")
+        made.name, made.order = name.lstrip("<>=|"), "=" if name[0] not in "<>" else name[0]
+        return made
 
-    def __init__(self, *_args: Any) -> None:
-        pass
+    name: str
+    order: str
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+    @property
+    def is_object(self) -> bool:
+        return self.name in ("O", "O8")
+
+    def dtype(self) -> np.dtype:
+        """NumPy's, made here."""
+        return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
-# Taken from NumPy itself, because the modules that pickles name moved in NumPy 2.
-_NUMPY = {
-    ("multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0],
-    ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
-}
-ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
-    ("copy_reg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
-    ("copyreg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
-    ("collections", "OrderedDict"): OrderedDict,
+class _Array(StandIn):
+    """An array that is filled by its state, from bytes whose number fits its shape."""
+
+    value: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise pickle.UnpicklingError("the state of an array is a tuple of 4 or 5")
+        self.value = _filled(*state[-4:])
+
+
+def _filled(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> np.ndarray:
+    """An array of numbers from bytes, or of objects from a list."""
+    if not isinstance(dtype, _Dtype) or not _is_shape(shape):
+        raise pickle.UnpicklingError(f"an array of the shape {str(shape)[:80]}")
+    order: Literal["C", "F"] = "F" if is_fortran else "C"
+    data = data.encode("latin1") if isinstance(data, str) else data
+    count = math.prod(shape)
+    if dtype.is_object:
+        if not isinstance(data, list) or len(data) != count:
+            raise pickle.UnpicklingError(f"an array of {count:,} objects without as many in a list")
+        return _objects(data).reshape(shape, order=order)
+    plain = dtype.dtype()
+    if not isinstance(data, bytes | bytearray) or len(data) != count * plain.itemsize:
+        raise pickle.UnpicklingError(f"an array {shape} of {plain} without as many bytes")
+    if not plain.itemsize:
+        raise pickle.UnpicklingError(f"an array of {plain}")
+    return np.frombuffer(bytearray(data), plain).reshape(shape, order=order)
+
+
+def _objects(items: list) -> np.ndarray:
+    """(n,) an array of the items themselves, whatever they are."""
+    array = np.empty(len(items), object)
+    for i, item in enumerate(items):
+        array[i] = item
+    return array
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) <= 32
+        and all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+    )
+
+
+class _Reconstruct(StandIn):
+    """``_reconstruct(ndarray, (0,), b'b')``: an array whose state follows."""
+
+    def __new__(cls, kind: Any = None, *_args: Any) -> Any:
+        if kind is not _NdArray:
+            raise pickle.UnpicklingError("a subclass of numpy.ndarray")
+        return _Array()
+
+
+class _FromBuffer(StandIn):
+    """``_frombuffer(bytes, dtype, shape, order)``."""
+
+    def __new__(cls, *args: Any) -> Any:
+        data, dtype, shape, order = args
+        made = _Array()
+        made.value = _filled(shape, dtype, order == "F", data)
+        return made
+
+
+class _Scalar(StandIn):
+    """``scalar(dtype, bytes)``."""
+
+    def __new__(cls, *args: Any) -> Any:
+        dtype, data = args
+        made = _Array()
+        made.value = _filled((), dtype, False, data)
+        return made
+
+
+class _Rebuild(StandIn):
+    """``_reconstructor(class, object, None)``: an object of a stand-in, whose state follows."""
+
+    def __new__(cls, kind: Any = None, *_args: Any) -> Any:
+        if kind not in (ChumpyArray, StandIn):
+            raise pickle.UnpicklingError("an object of a class that is not admitted")
+        return kind()
+
+
+class _Encode(StandIn):
+    """``_codecs.encode(text, 'latin1')``: bytes, as Python 2 knows them."""
+
+    def __new__(cls, text: Any = "", *_args: Any) -> Any:
+        if not isinstance(text, str):
+            raise pickle.UnpicklingError("bytes that are not made from text")
+        return text.encode("latin1")
+
+
+class _Set(StandIn):
+    """``set([...])`` of Python 2's protocols."""
+
+    def __new__(cls, items: Any = (), *_args: Any) -> Any:
+        return frozenset(items)
+
+
+class _Table(StandIn):
+    """``OrderedDict``."""
+
+    def __new__(cls, items: Any = (), *_args: Any) -> Any:
+        return OrderedDict(items)
+
+
+ADMITTED: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): _NdArray,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Encode,
+    ("copy_reg", "_reconstructor"): _Rebuild,
+    ("copyreg", "_reconstructor"): _Rebuild,
+    ("collections", "OrderedDict"): _Table,
     ("chumpy.ch", "Ch"): ChumpyArray,
-    ("torch._utils", "_rebuild_tensor_v2"): Ignored,
-    ("torch.storage", "_load_from_bytes"): Ignored,
+    ("torch._utils", "_rebuild_tensor_v2"): StandIn,
+    ("torch.storage", "_load_from_bytes"): StandIn,
     **{
-        (f"numpy.{core}.{module}", name): value
+        (f"numpy.{core}.{module}", name): kind
         for core in ("core", "_core")
-        for (module, name), value in _NUMPY.items()
+        for module, name, kind in (
+            ("multiarray", "_reconstruct", _Reconstruct),
+            ("multiarray", "scalar", _Scalar),
+            ("numeric", "_frombuffer", _FromBuffer),
+        )
     },
     **{
-        (module, name): value
+        (module, name): kind
         for module in ("__builtin__", "builtins")
-        for name, value in (("object", object), ("set", set))
+        for name, kind in (("object", _Object), ("set", _Set))
     },
     **{
-        (f"scipy.sparse.{private}{kind}", f"{kind}_matrix"): getattr(scipy.sparse, f"{kind}_matrix")
+        (f"scipy.sparse.{private}{kind}", f"{kind}_{end}"): StandIn
         for private in ("", "_")
-        for kind in _SPARSE
+        for kind in ("csc", "csr", "coo")
+        for end in ("matrix", "array")
     },
 }
 
@@ -88,31 +237,95 @@ class RestrictedUnpickler(pickle.Unpickler):
             return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}; only NumPy arrays and SciPy sparse matrices are "
-                "admitted, so nothing of it was run"
+                f"it asks for {module}.{name}; only NumPy arrays are admitted, so nothing of it "
+                "was run"
             ) from None
 
 
 def load_pickle(path: str | os.PathLike) -> Any:
     """The content of a pickle of plain arrays, of Python 2 or 3, or of an .npy file of one object.
 
+    Arrays of numbers and text, and lists, tables and tuples of those. Objects that are not needed
+    are empty stand-ins.
+
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or asks for anything else than arrays.
     """
     path = Path(path)
-    data = io.BytesIO(path.read_bytes())
-    try:
+    with reading(path, "a pickle of plain arrays"):
+        content = path.read_bytes()
+        data = io.BytesIO(content)
         if path.suffix == ".npy":
             _skip_npy_header(data)
+        start = data.tell()
+        _check_steps(data, allowed_bytes(len(content)))
+        data.seek(start)
         # latin1 maps bytes to characters one to one: strings of Python 2 hold array data.
-        return RestrictedUnpickler(data, encoding="latin1").load()
-    except Exception as error:  # a broken pickle raises nearly any type
-        raise ValueError(f"{path}: not a pickle of plain arrays: {error}") from error
+        return _plain(RestrictedUnpickler(data, encoding="latin1").load(), {}, 0)
 
 
 def _skip_npy_header(data: io.BytesIO) -> None:
-    version = np.lib.format.read_magic(data)
-    read = np.lib.format.read_array_header_1_0
-    _, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(data)
+    _, _, dtype = read_npy_header(data)
     if not dtype.hasobject:
         raise ValueError(f"an array of {dtype}, not of objects")
+
+
+def _check_steps(data: io.BytesIO, allowed: int) -> None:
+    """Read over the program without running it, and refuse what takes memory."""
+    copied = 0
+    for number, (step, argument) in enumerate(_steps(data)):
+        if step in REFUSED_STEPS:
+            raise pickle.UnpicklingError(f"the step {step} is not admitted")
+        if number > MAX_STEPS:
+            raise pickle.UnpicklingError(f"more than {MAX_STEPS:,} steps")
+        if step in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= MAX_STEPS:
+            raise pickle.UnpicklingError(f"a value is stored at the place {argument:,}")
+        if isinstance(argument, str | bytes | bytearray):
+            copied += len(argument)
+            check_size("the text of it", copied, allowed)
+
+
+def _steps(data: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """Names and arguments of the steps up to STOP; ``pickletools`` reads no strings of Python 2."""
+    name = ""
+    while name != "STOP":
+        code = data.read(1).decode("latin1")
+        if code not in STEPS:
+            raise pickle.UnpicklingError(f"no step {code!r}" if code else "cut off")
+        step = STEPS[code]
+        name = step.name
+        if step.arg is None:
+            yield name, None
+        elif name == "STRING":
+            yield name, data.readline()
+        else:
+            yield name, step.arg.reader(data)
+
+
+def _plain(value: Any, known: dict[int, Any], depth: int) -> Any:
+    """The value with arrays in place of their stand-ins; each object once, however often named."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep, or within itself")
+    if id(value) in known:
+        return known[id(value)][1]
+    made = value
+    if isinstance(value, ChumpyArray):
+        made = _plain(value.x, known, depth + 1)
+    elif isinstance(value, _Array):
+        made = _plain_array(value.value, known, depth)
+    elif isinstance(value, dict):
+        made = {key: _plain(item, known, depth + 1) for key, item in dict.items(value)}
+    elif isinstance(value, list | tuple):
+        made = type(value)(_plain(item, known, depth + 1) for item in value)
+    known[id(value)] = value, made  # with the value, whose number would else be given away
+    return made
+
+
+def _plain_array(array: np.ndarray | None, known: dict[int, Any], depth: int) -> Any:
+    if array is None:
+        raise ValueError("an array without a state")
+    if array.dtype != object:
+        return array if array.ndim else array[()]
+    items = [_plain(item, known, depth + 1) for item in array.ravel()]
+    return _objects(items).reshape(array.shape)

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from keras_scnn.fitting.solver import LandmarkSolver
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.landmarks68 import on_one_line
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 
@@ -63,7 +64,7 @@ def fit_landmarks(
     visibility: np.ndarray | None = None,
     options: FitOptions = FitOptions(),
 ) -> FitResult:
-    """Fit each photo independently.
+    """Fit each photo independently, whatever the other photos' landmarks are.
 
     >>> from keras_scnn import MorphableModel
     >>> from keras_scnn.geometry.camera import compose, project
@@ -81,14 +82,19 @@ def fit_landmarks(
         options: noise and priors.
 
     Returns:
-        the fits, row by row.
+        the fits, row by row. Of landmarks that no face can have (all on one line, or in one
+        place) the parameters and landmarks are NaN and the residual is infinite.
 
     Raises:
         ValueError: wrong shapes, values that are not finite, or fewer than 4 visible landmarks.
     """
     landmarks, weights = _checked(landmarks, visibility)
     chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]
-    fits = [_fit(model, landmarks[c], weights[c], False, options) for c in chunks]
+    fits = [_fit_rows(model, landmarks[c], weights[c], options) for c in chunks]
+    return _joined(fits)
+
+
+def _joined(fits: list[FitResult]) -> FitResult:
     return FitResult(
         FaceParameters(
             *(np.concatenate([getattr(fit.parameters, name) for fit in fits]) for name in PARTS)
@@ -106,10 +112,56 @@ def fit_person_landmarks(
 ) -> FitResult:
     """Fit all photos of one person: one identity, a pose and an expression for each photo.
 
-    Args and errors as ``fit_landmarks``; every row of the result has the same identity.
+    Args, results and errors as ``fit_landmarks``; every row with a fit has the same identity.
     """
     landmarks, weights = _checked(landmarks, visibility)
-    return _fit(model, landmarks, weights, True, options)
+    sound = ~on_one_line(landmarks, weights)
+    if sound.all():
+        return _fit(model, landmarks, weights, True, options)
+    if not sound.any():
+        return _joined([_no_fit(model)] * len(landmarks))
+    fits = iter(_rows(_fit(model, landmarks[sound], weights[sound], True, options)))
+    return _joined([next(fits) if good else _no_fit(model) for good in sound])
+
+
+def _rows(fit: FitResult) -> list[FitResult]:
+    """A result for each photo."""
+    parts = [slice(i, i + 1) for i in range(len(fit.residual_px))]
+    return [
+        FitResult(
+            FaceParameters(*(getattr(fit.parameters, name)[part] for name in PARTS)),
+            fit.landmarks[part],
+            fit.residual_px[part],
+        )
+        for part in parts
+    ]
+
+
+def _fit_rows(model, landmarks, weights, options: FitOptions) -> FitResult:
+    """Fits of single photos; a matrix that cannot be solved is that of one row, not of all."""
+    fits: list[FitResult] = []
+    sound = ~on_one_line(landmarks, weights)
+    if sound.all():
+        try:
+            return _fit(model, landmarks, weights, False, options)
+        except np.linalg.LinAlgError:
+            pass
+    for row in range(len(landmarks)):
+        part = slice(row, row + 1)
+        try:
+            if not sound[row]:
+                raise np.linalg.LinAlgError
+            fits.append(_fit(model, landmarks[part], weights[part], False, options))
+        except np.linalg.LinAlgError:
+            fits.append(_no_fit(model))
+    return _joined(fits)
+
+
+def _no_fit(model: MorphableModel) -> FitResult:
+    """One row for landmarks that no face can have."""
+    sizes = (1, 3, 4), (1, model.n_identity), (1, model.n_expression)
+    parameters = FaceParameters(*(np.full(size, np.nan) for size in sizes))
+    return FitResult(parameters, np.full((1, 68, 3), np.nan), np.array([np.inf]))
 
 
 def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:

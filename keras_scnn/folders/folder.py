@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -148,8 +149,13 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
 
 
 def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, _opened(temporary) as file:
         csv.writer(file).writerows([("photo", "reason"), *failures])
+
+
+def _opened(path: Path) -> TextIO:
+    """For writing; bytes of a name that are not UTF-8 are written as they are."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager

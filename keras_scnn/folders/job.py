@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from keras_scnn.folders.table import columns, vector_sizes, write_part
@@ -23,6 +22,7 @@ from keras_scnn.reconstruction.reconstructor import (
     write_textured_mesh,
 )
 from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.storage import short_name
 
 SHARD_PHOTOS = 256
 GROUP_FACES = 8 * MAX_BATCH
@@ -98,7 +98,7 @@ class FolderJob:
         for name in names:
             try:
                 photo = self._find(name)
-            except (OSError, ValueError, MemoryError, cv2.error) as error:
+            except Exception as error:  # one photo's failure, whatever its decoder raises
                 failures.append((name, _reason(error, self.folder / name)))
                 continue
             group.append(photo)
@@ -110,6 +110,7 @@ class FolderJob:
             yield group
 
     def _find(self, name: str) -> FoundFaces:
+        _check_name(name)
         image = read_image(self.folder / name)
         if self.settings.crops:
             height, width = image.shape[:2]
@@ -139,9 +140,18 @@ class FolderJob:
 
     def _write_meshes(self, faces: Faces, homes: list[tuple[FoundFaces, int]]) -> None:
         for face, (photo, i) in zip(faces, homes, strict=True):
-            path = self.out / MESHES / f"{photo.name}_{i}.{self.settings.meshes}"
+            place = self.out / MESHES / photo.name
+            path = place.with_name(f"{short_name(f'{place.name}_{i}')}.{self.settings.meshes}")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_textured_mesh(face, photo.image, path)
+
+
+def _check_name(name: str) -> None:
+    """Parquet and JSON hold text, and a file's name may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("its name is not UTF-8; rename it") from error
 
 
 def _joined(tables: list[dict], sizes: dict[str, int]) -> dict[str, np.ndarray | list]:

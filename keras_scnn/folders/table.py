@@ -17,6 +17,7 @@ from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 
 if TYPE_CHECKING:
     import pyarrow
@@ -160,20 +161,19 @@ def read_part(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], int] |
     Raises:
         ValueError: it is a sound Parquet file, but not one of faces.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with (
+            reading(path, "a sound Parquet file"),
+            pq.ParquetFile(path, page_checksum_verification=True) as file,
+        ):
             rows = sum(len(batch) for batch in file.iter_batches())
             metadata = file.schema_arrow.metadata or {}
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError):
         return None
-    try:
+    with reading(path, "one of faces, though a Parquet file; move it away"):
         about, failures = json.loads(metadata[ABOUT]), json.loads(metadata[FAILURES])
-        known = (about["format"], about["version"]) == (FORMAT, VERSION)
-    except (KeyError, ValueError, TypeError):
-        known = False
-    if not known:
-        raise ValueError(f"{path}: a Parquet file, but not one of faces; move it away")
-    return about, [tuple(failure) for failure in failures], rows
+        if (about["format"], about["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"of version {about['version']}")
+        return about, [tuple(failure) for failure in failures], rows

@@ -14,3 +14,22 @@ MIRROR68 = np.array(
     + [59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )
 MIRROR68.setflags(write=False)
+FLATNESS = 1e-6  # width by length of landmarks on one line
+
+
+def on_one_line(landmarks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Whether landmarks lie on one line, or in one place: those of no face do.
+
+    Args:
+        landmarks: (..., M, 2) or (..., M, 3) px; depth is not looked at.
+        weights: (..., M), those that are above 0 count; one does at least.
+
+    Returns:
+        (...) bool: less than a millionth as wide as long.
+    """
+    shares = weights / np.sum(weights, axis=-1, keepdims=True)
+    points = np.where(shares[..., None] > 0, landmarks[..., :2], 0)
+    center = np.einsum("...m,...md->...d", shares, points)
+    spread = (points - center[..., None, :]) * np.sqrt(shares)[..., None]
+    lengths = np.linalg.svd(spread, compute_uv=False)
+    return lengths[..., 1] <= FLATNESS * lengths[..., 0]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.tflite import open_interpreter, read_lite_file, read_metadata
 
 FILE, SIGNATURE = "network.tflite", "branch"
@@ -40,12 +41,11 @@ class LiteNetwork:
     def __init__(self, path: str | os.PathLike, threads: int = 1):
         self._content, self.metadata = read_lite_file(path)
         self._threads, self._own = threads, threading.local()
-        try:
-            if (self.metadata.get("format"), self.metadata.get("version")) != (FORMAT, VERSION):
-                raise ValueError(f"not a '{FORMAT}' file of version {VERSION}")
+        with reading(path, f"a '{FORMAT}' file of version {VERSION} that LiteRT can run"):
+            kind = self.metadata.get("format"), self.metadata.get("version")
+            if kind != (FORMAT, VERSION):
+                raise ValueError(f"{kind[0]} version {kind[1]}")
             self._runner()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0."""

@@ -25,6 +25,8 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +35,8 @@ FORMAT, VERSION = "keras_scnn.preset", 1
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS, WEIGHTS = "preset.json", "weights.npz"
 NETWORK = "network/"
+SIZES = ("feature_size", "feature_channels", "n_identity", "n_expression")
+MAX_INPUT_SIZE = 1024  # px
 
 
 class _WithSpace:
@@ -212,19 +216,22 @@ def _read(name_or_path, face_model: MorphableModel | None, assemble):
     folder = preset_folder(name_or_path)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
-    with _fitting(folder):
+    with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
+        _check_sizes(settings, arrays)
         model = _face_model(settings, arrays, face_model)
     _check_digest(folder / SETTINGS, settings, model)
-    with _fitting(folder):
+    with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
         return assemble(settings, arrays, model)
 
 
-@contextlib.contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder}: {SETTINGS} and {WEIGHTS} do not fit: {error}") from error
+def _check_sizes(settings: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Refuse sizes that no array of the weights has, before memory is taken for a network."""
+    largest = max((n for array in arrays.values() for n in array.shape), default=0)
+    sizes = {name: settings.get(name, 0) for name in SIZES}
+    for name, size in (sizes | {"input_size": settings["input_size"]}).items():
+        limit = MAX_INPUT_SIZE if name == "input_size" else largest
+        if type(size) is not int or not 0 <= size <= limit:
+            raise ValueError(f"{name} is {size!r}; it must be a whole number from 0 to {limit}")
 
 
 def _check_digest(path: Path, settings: dict, model: MorphableModel) -> None:
@@ -279,16 +286,17 @@ def _summary(name: str) -> PresetSummary:
     folder = preset_folder(name)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
-    metadata = settings["metadata"]
-    return PresetSummary(
-        name=name,
-        encoder=settings["encoder"],
-        input_size=settings["input_size"],
-        parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
-        bytes=sum(path.stat().st_size for path in folder.iterdir()),
-        results=metadata.get("results", {}),
-        license=metadata.get("license", "not stated"),
-    )
+    with reading(folder / SETTINGS, "the settings of a preset"):
+        metadata = settings["metadata"]
+        return PresetSummary(
+            name=name,
+            encoder=settings["encoder"],
+            input_size=settings["input_size"],
+            parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
+            bytes=sum(path.stat().st_size for path in folder.iterdir()),
+            results=metadata.get("results", {}),
+            license=metadata.get("license", "not stated"),
+        )
 
 
 def preset_folder(name_or_path: str | os.PathLike) -> Path:
@@ -323,11 +331,12 @@ def preset_digest(name_or_path: str | os.PathLike) -> str:
 def _settings(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a preset folder has {SETTINGS}")
-    try:
-        settings = json.loads(path.read_text())
+    what = "the settings of a preset"
+    with reading(path, what):
+        settings = read_json(path, what)
         kind = settings["format"], settings["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the settings of a preset ({error!r})") from error
+        if not isinstance(metadata := settings.get("metadata", {}), dict):
+            raise ValueError(f"metadata is {str(metadata)[:40]}, not a table")
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return settings

@@ -21,6 +21,7 @@ from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serving.shared_batches import SharedBatches
 
 Outputs = dict[str, np.ndarray]
+MAX_FACES = 256  # of one request
 WARM_UP = (1, 2, 4)  # the third shape makes TensorFlow compile for any
 
 
@@ -46,7 +47,11 @@ class Predictor(Protocol):
         """Outputs for M boxes as they are, one a photo, M above 0, in px of the photo."""
 
     def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
-        """Outputs and boxes, px of the photo, highest score first; None: no face."""
+        """Outputs and boxes, px of the photo, highest score first; None: no face.
+
+        Raises:
+            ValueError: more than ``MAX_FACES`` faces.
+        """
 
 
 class PresetPredictor:
@@ -97,6 +102,8 @@ class PresetPredictor:
     def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
         """See ``Predictor``."""
         boxes = self._reconstructor.detect(image)
+        if len(boxes) > MAX_FACES:
+            raise ValueError(f"{len(boxes)} faces in one photo; at most {MAX_FACES} are answered")
         if not boxes:
             return None
         reconstructed = self._reconstructor.reconstruct_many([image] * len(boxes), boxes)

@@ -7,99 +7,205 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from keras_scnn.geometry.crops import check_crop_box
-from keras_scnn.io import decode_image
+from keras_scnn.io import decode_image, image_size
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.serving.predictor import Outputs, Predictor
+from keras_scnn.serving.predictor import MAX_FACES, Outputs, Predictor
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
-MAX_PIXELS = 50_000_000
+# The budget of one request, held before anything is decoded.
+MAX_INSTANCES, MAX_PIXELS, MAX_SIDE = 256, 50_000_000, 32_766
+GROUP_PIXELS = 8_000_000  # photos with boxes are decoded and answered so many at a time
+# A request of more is a large one; the server works on few of those at the same time.
+LARGE_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """(H, W, 3) uint8 RGB, and the box of the face, or None where it is to be found."""
+    """An encoded photo, whose size was looked at, and the face's box where it is known.
 
-    image: np.ndarray
+    Attributes:
+        name: in messages.
+        data: the file.
+        pixels: width times height.
+        box: as it was sent; None where the face is to be found.
+    """
+
+    name: str
+    data: bytes
+    pixels: int
     box: FaceBox | None
 
+    def decode(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; the box, where there is one, meets it.
 
-def answer_instances(payload: Any, predictor: Predictor) -> dict:
-    """Answer the JSON body of ``/v1/models/NAME:predict``, row format.
+        Raises:
+            ValueError: it cannot be decoded, or the box does not fit it.
+        """
+        try:
+            image = decode_image(self.data)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: not a readable image ({error})") from error
+        if self.box is not None:
+            _named(self.name, _check_box, self.box, image.shape)
+        return image
 
-    Each of ``instances`` is a crop, as nested lists of whole numbers or as {"image": lists}; or an
-    encoded photo: {"b64": text} or {"photo": {"b64": text}}, with "box": [x0, y0, x1, y1] where
-    the face is known. Then its prediction has the outputs by name. For a photo without a box it
-    is {"faces": [...]} with ``box`` and ``score`` too.
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a request asks for: (S, S, 3) uint8 RGB crops and photos, in its order."""
+
+    instances: tuple[np.ndarray | Photo, ...]
+
+    @property
+    def pixels(self) -> int:
+        """Of all of it, which is what it costs."""
+        return sum(
+            one.pixels if isinstance(one, Photo) else one.shape[0] * one.shape[1]
+            for one in self.instances
+        )
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes much longer than one face."""
+        return self.pixels > LARGE_PIXELS
+
+
+def read_instances(payload: Any, size: int) -> Request:
+    """Look over the JSON body of ``/v1/models/NAME:predict``, row format; no photo is decoded.
+
+    Each of ``instances`` is a crop of ``size`` px, as nested lists of whole numbers or as
+    {"image": lists}; or an encoded photo: {"b64": text} or {"photo": {"b64": text}}, with "box":
+    [x0, y0, x1, y1] where the face is known.
 
     Raises:
-        ValueError: something of it is wrong; the text says which instance and why.
+        ValueError: something of it is wrong, or it is beyond the budget of a request.
     """
     instances = _instances(payload)
-    requested = [
-        _named(f"instances[{i}]", _instance, value, predictor) for i, value in enumerate(instances)
-    ]
+    read = (_named(f"instances[{i}]", _instance, f"instances[{i}]", value, size)
+            for i, value in enumerate(instances))  # fmt: skip
+    return _within_budget(read)
+
+
+def _within_budget(instances: Iterable[np.ndarray | Photo]) -> Request:
+    """Stops at the first one that is too many."""
+    kept: list[np.ndarray | Photo] = []
+    pixels = 0
+    for one in instances:
+        kept.append(one)
+        pixels += one.pixels if isinstance(one, Photo) else 0
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"the photos have more than {MAX_PIXELS:,} pixels together")
+    return Request(tuple(kept))
+
+
+def predictions(request: Request, predictor: Predictor) -> dict:
+    """The answer to ``read_instances``: each prediction has the outputs by name.
+
+    For a photo without a box it is {"faces": [...]} with ``box`` and ``score`` too.
+
+    Raises:
+        ValueError: a photo cannot be decoded, a box does not meet it, or there are too many faces.
+    """
     answers: dict[int, dict] = {}
-    crops = [i for i, one in enumerate(requested) if isinstance(one, np.ndarray)]
-    boxed = [i for i, one in enumerate(requested) if isinstance(one, Photo) and one.box]
+    crops = {i: one for i, one in enumerate(request.instances) if isinstance(one, np.ndarray)}
     if crops:
-        rows = _rows(predictor.crops(np.stack([requested[i] for i in crops])))
+        rows = _rows(predictor.crops(np.stack(list(crops.values()))))
         answers |= dict(zip(crops, rows, strict=True))
-    if boxed:
-        photos = [requested[i] for i in boxed]
-        outputs = predictor.boxes([p.image for p in photos], [p.box for p in photos])
-        answers |= dict(zip(boxed, _rows(outputs), strict=True))
-    for i in set(range(len(requested))) - set(answers):
-        answers[i] = {"faces": _faces(predictor, requested[i].image)}
-    return {"predictions": [answers[i] for i in range(len(requested))]}
+    photos = {i: one for i, one in enumerate(request.instances) if isinstance(one, Photo)}
+    boxed = {i: photo for i, photo in photos.items() if photo.box is not None}
+    for group in _groups(boxed):
+        outputs = _boxed(list(group.values()), predictor)
+        answers |= dict(zip(group, _rows(outputs), strict=True))
+    faces = 0
+    for i in sorted(set(photos) - set(boxed)):
+        found = _faces(predictor, photos[i])
+        answers[i] = {"faces": found}
+        faces = _counted(faces + len(found))
+    return {"predictions": [answers[i] for i in range(len(request.instances))]}
 
 
-def answer_tensors(tensors: dict[str, np.ndarray], predictor: Predictor) -> Outputs:
-    """Answer the inputs of ``/v2/models/NAME/infer``.
+def _groups(photos: dict[int, Photo]) -> Iterator[dict[int, Photo]]:
+    group: dict[int, Photo] = {}
+    for i, photo in photos.items():
+        group[i] = photo
+        if sum(one.pixels for one in group.values()) >= GROUP_PIXELS:
+            yield group
+            group = {}
+    if group:
+        yield group
+
+
+def _boxed(photos: list[Photo], predictor: Predictor) -> Outputs:
+    boxes = [photo.box for photo in photos if photo.box is not None]
+    return predictor.boxes([photo.decode() for photo in photos], boxes)
+
+
+def _counted(faces: int) -> int:
+    if faces > MAX_FACES:
+        raise ValueError(f"more than {MAX_FACES} faces in the photos; send fewer at once")
+    return faces
+
+
+def read_tensors(tensors: dict[str, np.ndarray], size: int) -> Request:
+    """Look over the inputs of ``/v2/models/NAME/infer``; no photo is decoded.
 
     Args:
         tensors: ``image`` (B, S, S, 3) uint8 RGB crops; or ``photo`` (B,) base64 text of encoded
             photos, alone or with ``box`` (B, 4).
-        predictor: runs the network.
-
-    Returns:
-        the outputs, one row a face. For photos without boxes also ``photo_index`` (M,) int32,
-        ``box`` (M, 4) and ``score`` (M,); M may be 0.
+        size: of a crop, px.
 
     Raises:
-        ValueError: something of it is wrong.
+        ValueError: something of it is wrong, or it is beyond the budget of a request.
     """
     names = set(tensors)
     if names == {"image"}:
-        return predictor.crops(_crops(tensors["image"], predictor.input_size))
+        return Request(tuple(_crops(tensors["image"], size)))
     if names not in ({"photo"}, {"photo", "box"}):
         raise ValueError(
             f"inputs are {sorted(names)}; give 'image', or 'photo', or 'photo' and 'box'"
         )
     photos = tensors["photo"].ravel()
-    images = [_named(f"photo[{i}]", decode_base64, text) for i, text in enumerate(photos)]
-    if "box" not in names:
-        return _all_faces(images, predictor)
-    boxes = tensors["box"]
-    if boxes.shape != (len(images), 4) or not images:
-        raise ValueError(f"box has the shape {boxes.shape}; it must be ({len(images)}, 4)")
-    pairs = enumerate(zip(boxes, images, strict=True))
-    return predictor.boxes(images, [_named(f"box[{i}]", _box, *pair) for i, pair in pairs])
+    if not len(photos):
+        raise ValueError("photo is empty; give one photo at least")
+    _check_count(len(photos))
+    boxes: Any = tensors.get("box", [None] * len(photos))
+    if "box" in names and boxes.shape != (len(photos), 4):
+        raise ValueError(f"box has the shape {boxes.shape}; it must be ({len(photos)}, 4)")
+    return _within_budget(
+        _named(f"photo[{i}]", _photo, f"photo[{i}]", text, boxes[i])
+        for i, text in enumerate(photos)
+    )
 
 
-def decode_base64(text: Any) -> np.ndarray:
-    """An encoded photo in base64 as (H, W, 3) uint8 RGB.
+def outputs(request: Request, predictor: Predictor) -> Outputs:
+    """The answer to ``read_tensors``, one row a face.
+
+    For photos without boxes also ``photo_index`` (M,) int32, ``box`` (M, 4) and ``score`` (M,); M
+    may be 0. Errors as ``predictions``.
+    """
+    crops = [one for one in request.instances if isinstance(one, np.ndarray)]
+    if crops:
+        return predictor.crops(np.stack(crops))
+    photos = {i: one for i, one in enumerate(request.instances) if isinstance(one, Photo)}
+    if photos[0].box is None:
+        return _all_faces(photos.values(), predictor)
+    parts = [_boxed(list(group.values()), predictor) for group in _groups(photos)]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _photo(name: str, text: Any, box: Any) -> Photo:
+    """Base64 text of an encoded photo, whose header alone is read.
 
     Raises:
-        ValueError: no base64, no readable photo, or one of too many pixels.
+        ValueError: no base64, no photo, or one of too many pixels.
     """
     if not isinstance(text, str | bytes):
         raise ValueError(f"a photo is base64 text, not {type(text).__name__}")
@@ -108,18 +214,15 @@ def decode_base64(text: Any) -> np.ndarray:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"not base64 ({error})") from error
     try:
-        with PIL.Image.open(io.BytesIO(data)) as file:
-            width, height = file.size
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        known = not isinstance(error, PIL.UnidentifiedImageError)
-        why = str(error) if known else "of no known format, or damaged"
-        raise ValueError(f"not a readable image ({why})") from error
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} px; at most {MAX_PIXELS:,} pixels are read")
-    try:
-        return decode_image(data)
+        width, height = image_size(data)
     except ValueError as error:
         raise ValueError(f"not a readable image ({error})") from error
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"{width} x {height} px; at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} in a row or "
+            "column, are read"
+        )
+    return Photo(name, data, width * height, None if box is None else _box(box))
 
 
 def _instances(payload: Any) -> list:
@@ -127,58 +230,90 @@ def _instances(payload: Any) -> list:
         raise ValueError("the body must be a JSON object, with Content-Type: application/json")
     unknown = set(payload) - {"instances", "signature_name"}
     if unknown or "instances" not in payload:
-        raise ValueError(f'the body has {sorted(payload)}; expected "instances" (row format)')
+        keys = [str(key)[:40] for key in sorted(payload)[:10]]
+        raise ValueError(f'the body has {keys}; expected "instances" (row format)')
     signature = payload.get("signature_name", SIGNATURES[0])
     if signature not in SIGNATURES:
-        raise ValueError(f"signature_name is {signature!r}; known: {', '.join(SIGNATURES)}")
+        raise ValueError(
+            f"signature_name is {str(signature)[:40]!r}; known: {', '.join(SIGNATURES)}"
+        )
     instances = payload["instances"]
     if not isinstance(instances, list) or not instances:
         raise ValueError('"instances" must be a list that is not empty')
+    _check_count(len(instances))
     return instances
 
 
-def _instance(value: Any, predictor: Predictor) -> np.ndarray | Photo:
+def _check_count(count: int) -> None:
+    if count > MAX_INSTANCES:
+        raise ValueError(f"{count:,} instances; at most {MAX_INSTANCES} are answered at once")
+
+
+def _instance(name: str, value: Any, size: int) -> np.ndarray | Photo:
     if isinstance(value, list):
-        return _crops(_array(value)[None], predictor.input_size)[0]
+        return _crop(value, size)
     keys = set(value) if isinstance(value, dict) else set()
     if keys == {"image"}:
-        return _crops(_array(value["image"])[None], predictor.input_size)[0]
+        return _crop(value["image"], size)
     if keys - {"box"} not in ({"b64"}, {"photo"}):
         raise ValueError(
             'a crop is nested lists or {"image": lists}, a photo {"b64": text} or '
             '{"photo": {"b64": text}}, with "box": [x0, y0, x1, y1] if the face is known'
         )
     photo = value.get("photo", value)
-    image = decode_base64(photo.get("b64") if isinstance(photo, dict) else photo)
-    return Photo(image, _box(value["box"], image) if "box" in value else None)
+    text = photo.get("b64") if isinstance(photo, dict) else photo
+    return _photo(name, text, value.get("box"))
 
 
-def _array(lists: Any) -> np.ndarray:
+def _crop(lists: Any, size: int) -> np.ndarray:
+    """(S, S, 3) uint8 of nested lists, whose lengths are looked at first.
+
+    ``bytes`` takes nothing but whole numbers from 0 to 255, and is many times as fast as an array
+    of whatever the lists hold.
+    """
+    pixels = _flat(_flat([lists], size), size)
+    if not all(type(pixel) is list and len(pixel) == 3 for pixel in pixels):
+        raise ValueError(f"a crop must be {size} lists of {size} lists of 3 numbers")
     try:
-        return np.array(lists)
-    except ValueError as error:
-        raise ValueError("a crop's lists must be of equal lengths") from error
+        values = bytes(itertools.chain.from_iterable(pixels))
+    except (TypeError, ValueError) as error:
+        raise ValueError("a crop's values must be whole numbers from 0 to 255") from error
+    return np.frombuffer(values, np.uint8).reshape(size, size, 3)
+
+
+def _flat(lists: list, length: int) -> list:
+    if not all(type(one) is list and len(one) == length for one in lists):
+        raise ValueError(f"a crop must be {length} lists of {length} lists of 3 numbers")
+    return list(itertools.chain.from_iterable(lists))
 
 
 def _crops(array: np.ndarray, size: int) -> np.ndarray:
     """(B, S, S, 3) whole numbers of any kind as uint8."""
     if array.shape[1:] != (size, size, 3) or not len(array):
         raise ValueError(f"a crop has the shape {array.shape[1:]}; it must be ({size}, {size}, 3)")
+    _check_count(len(array))
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise ValueError("a crop's values must be whole numbers from 0 to 255")
     return array.astype(np.uint8)
 
 
-def _box(value: Any, image: np.ndarray) -> FaceBox:
+def _box(value: Any) -> FaceBox:
+    edges = value.tolist() if isinstance(value, np.ndarray) else value
+    is_box = isinstance(edges, list) and len(edges) == 4
+    if not is_box or not all(type(edge) in (int, float) for edge in edges):
+        raise ValueError("box must be four numbers: x0, y0, x1, y1")
     try:
-        edges = np.array(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError("box must be four numbers: x0, y0, x1, y1") from error
-    if edges.shape != (4,):
-        raise ValueError(f"box has the shape {edges.shape}; it must be x0, y0, x1, y1")
-    box = FaceBox(*edges.tolist())
-    check_crop_box(box.as_array(), image.shape)
-    return box
+        return FaceBox(*(float(edge) for edge in edges))
+    except OverflowError as error:
+        raise ValueError("box must be four numbers that are not as large") from error
+
+
+def _check_box(box: FaceBox, photo_shape: tuple[int, ...]) -> None:
+    """Refuse a box that no crop can be cut from, or one beside the photo, whose crop is black."""
+    check_crop_box(box.as_array(), photo_shape)
+    height, width = photo_shape[:2]
+    if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
+        raise ValueError(f"box {box.as_array()} lies beside the photo of {width} x {height} px")
 
 
 def _named(name: str, read, *arguments):
@@ -193,8 +328,8 @@ def _rows(outputs: Outputs) -> list[dict]:
     return [{key: value[i].tolist() for key, value in outputs.items()} for i in range(count)]
 
 
-def _faces(predictor: Predictor, image: np.ndarray) -> list[dict]:
-    detected = predictor.faces(image)
+def _faces(predictor: Predictor, photo: Photo) -> list[dict]:
+    detected = predictor.faces(photo.decode())
     if detected is None:
         return []
     outputs, boxes = detected
@@ -202,16 +337,15 @@ def _faces(predictor: Predictor, image: np.ndarray) -> list[dict]:
     return [{**box, **row} for box, row in zip(places, _rows(outputs), strict=True)]
 
 
-def _all_faces(images: Sequence[np.ndarray], predictor: Predictor) -> Outputs:
-    parts = []
-    for i, image in enumerate(images):
-        outputs, boxes = predictor.faces(image) or (_none(predictor), ())
+def _all_faces(photos: Iterable[Photo], predictor: Predictor) -> Outputs:
+    parts, faces = [], 0
+    for i, photo in enumerate(photos):
+        outputs, boxes = predictor.faces(photo.decode()) or (_none(predictor), ())
+        faces = _counted(faces + len(boxes))
         edges = np.array([box.as_array() for box in boxes], np.float32).reshape(-1, 4)
         scores = np.array([box.score for box in boxes], np.float32)
         index = np.full(len(boxes), i, np.int32)
         parts.append({"photo_index": index, "box": edges, "score": scores, **outputs})
-    if not parts:
-        raise ValueError("photo is empty; give one photo at least")
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
+import ctypes
 import logging
+import re
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from keras_scnn.serving.gate import HEAD_S, MAX_CONNECTIONS, Gate, with_deadline
 from keras_scnn.serving.predictor import Outputs, Predictor
-from keras_scnn.serving.requests import answer_instances, answer_tensors
+from keras_scnn.serving.requests import (
+    Request,
+    outputs,
+    predictions,
+    read_instances,
+    read_tensors,
+)
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
-MAX_CONNECTIONS = 64  # more get 503
-DRAINED = 4  # times the largest body
-# Anybody could take the model away through these.
-CLOSED = "/v2/repository/"
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+MAX_INPUTS, MAX_TEXT = 8, 300
+PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
 
 
 def require_kserve() -> None:
@@ -34,79 +43,24 @@ def require_kserve() -> None:
         sys.argv = words
 
 
-class BodyLimit:
-    """ASGI middleware: 413 for bodies that are too large, 403 for what is closed.
-
-    Args:
-        app: what it stands before.
-        max_bytes: of a body, whether its length is announced or not.
-    """
-
-    def __init__(self, app: Any, max_bytes: int):
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """One connection, as ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif scope["path"].startswith(CLOSED):
-            await _refuse(send, 403, "models cannot be loaded or unloaded here")
-        elif (body := await self._read(scope, receive)) is None:
-            await _refuse(send, 413, f"the body is larger than {self._max_bytes:,} bytes")
-        else:
-            await self._app(scope, _replay(body, receive), send)
-
-    async def _read(self, scope: dict, receive: Any) -> bytes | None:
-        header = dict(scope["headers"]).get(b"content-length", b"0")
-        fits = header.isdigit() and int(header) <= self._max_bytes
-        body, size, more = bytearray(), 0, True
-        # What is too large is read for a while, and dropped: a client hears the answer only once
-        # it has sent its body.
-        while more and size <= DRAINED * self._max_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                break
-            part, more = message.get("body", b""), message.get("more_body", False)
-            size += len(part)
-            fits = fits and size <= self._max_bytes
-            if fits:
-                body += part
-        return bytes(body) if fits else None
-
-
-def _replay(body: bytes, receive: Any) -> Any:
-    """The body as one message, then whatever comes."""
-    left = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def next_message() -> dict:
-        return left.pop() if left else await receive()
-
-    return next_message
-
-
-async def _refuse(send: Any, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 def kserve_model(name: str, predictor: Predictor, threads: int) -> Any:
     """A ``kserve.Model`` that answers both protocols with a predictor."""
     import kserve
     from kserve.errors import InvalidInput
 
-    pool = ThreadPoolExecutor(threads, "request")
+    # Large requests have few threads of their own: a small one does not wait for them.
+    small = ThreadPoolExecutor(threads, "request")
+    large = ThreadPoolExecutor(max(1, threads // 2), "large-request")
 
     class ScnnModel(kserve.Model):
         async def predict(self, payload, headers=None, response_headers=None):
-            tensors = isinstance(payload, kserve.InferRequest)
-            answer = _answer_request if tensors else answer_instances
-            loop = asyncio.get_running_loop()
+            loop, size = asyncio.get_running_loop(), predictor.input_size
             try:
-                return await loop.run_in_executor(pool, answer, payload, predictor)
+                asked = await loop.run_in_executor(small, _read, payload, size)
+                pool = large if asked.is_large else small
+                return await loop.run_in_executor(pool, _answer, payload, asked, predictor)
             except ValueError as error:
-                raise InvalidInput(str(error)) from error
+                raise InvalidInput(shown(str(error))) from error
 
         def get_input_types(self):
             size = predictor.input_size
@@ -125,18 +79,39 @@ def kserve_model(name: str, predictor: Predictor, threads: int) -> Any:
     return model
 
 
-def _answer_request(request: Any, predictor: Predictor) -> Any:
-    """A v2 request to a v2 response."""
+def _read(payload: Any, size: int) -> Request:
+    """Look over a request of either protocol; its body is let go of where nobody needs it."""
+    if isinstance(payload, dict):
+        request = read_instances(payload, size)
+        payload.clear()
+        return request
+    if not hasattr(payload, "inputs"):
+        return read_instances(payload, size)
+    if len(payload.inputs) > MAX_INPUTS:
+        raise ValueError(f"{len(payload.inputs)} inputs; give 'image', or 'photo' and 'box'")
+    return read_tensors({one.name: _tensor(one) for one in payload.inputs}, size)
+
+
+def _answer(payload: Any, asked: Request, predictor: Predictor) -> Any:
+    """The answer of the request's protocol."""
+    if not hasattr(payload, "inputs"):
+        return predictions(asked, predictor)
     import uuid
 
     from kserve import InferOutput, InferResponse
 
-    outputs = answer_tensors({one.name: _tensor(one) for one in request.inputs}, predictor)
-    wanted = [output.name for output in request.request_outputs or []] or list(outputs)
-    if unknown := set(wanted) - set(outputs):
-        raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(outputs)}")
-    tensors = [_infer_output(InferOutput, name, outputs) for name in wanted]
-    return InferResponse(request.id or str(uuid.uuid4()), request.model_name, tensors)
+    given = outputs(asked, predictor)
+    wanted = list(dict.fromkeys(one.name for one in payload.request_outputs or [])) or list(given)
+    if unknown := set(wanted) - set(given):
+        raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(given)}")
+    tensors = [_infer_output(InferOutput, name, given) for name in wanted]
+    return InferResponse(payload.id or str(uuid.uuid4()), payload.model_name, tensors)
+
+
+def shown(text: str) -> str:
+    """A message for a client: one line, without names of places on this machine."""
+    text = PATHS.sub("...", " ".join(text.split()))
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
 def _infer_output(kind: Any, name: str, outputs: Outputs) -> Any:
@@ -146,43 +121,91 @@ def _infer_output(kind: Any, name: str, outputs: Outputs) -> Any:
 
 def _tensor(tensor: Any) -> np.ndarray:
     """An input tensor; JSON may have its data flat or nested."""
+    if min(tensor.shape, default=0) < 0:
+        raise ValueError(f"input {tensor.name}: the shape is {tensor.shape}")
     try:
         return tensor.as_numpy()
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"input {tensor.name}: {error}") from error
 
 
+def give_freed_memory_back() -> None:
+    """Let glibc hand blocks of 1 MiB and more back to the system as soon as they are freed.
+
+    Left to itself it keeps those of each thread's largest photo.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
 def build_server(predictor: Predictor, name: str, max_bytes: int, threads: int) -> Any:
     """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at."""
+    from fastapi.exceptions import RequestValidationError
     from kserve import ModelRepository
-    from kserve.errors import InferenceError, InvalidInput
     from kserve.logging import logger
     from kserve.model_server import app
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
     from kserve.protocol.rest.server import RESTServer
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Plane(DataPlane):
         def decode(self, *args, **options):
-            try:
-                return super().decode(*args, **options)
-            except InvalidInput:
-                raise
-            except (AttributeError, InferenceError, KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(f"Unrecognized request format: {error!r}") from error
+            return _as_invalid(super().decode, *args, **options)
+
+        def encode(self, *args, **options):
+            return _as_invalid(super().encode, *args, **options)
+
+    class Server(RESTServer):
+        def _add_exception_handlers(self, app):
+            super()._add_exception_handlers(app)
+            app.add_exception_handler(Exception, _failed)
+            app.add_exception_handler(RequestValidationError, _not_valid)
 
     models = ModelRepository()
     models.update(kserve_model(name, predictor, threads))
     extension = ModelRepositoryExtension(models)
-    server = RESTServer("kserve.model_server:app", Plane(models), extension, http_port=0)
+    server = Server("kserve.model_server:app", Plane(models), extension, http_port=0)
     server.config.limit_concurrency = MAX_CONNECTIONS
-    app.add_middleware(BodyLimit, max_bytes=max_bytes)
+    server.config.timeout_keep_alive = int(HEAD_S)
+    server.config.http = with_deadline(AutoHTTPProtocol)
+    app.add_middleware(Gate, max_bytes=max_bytes)
     logger.addFilter(_is_no_client_error)
     return server
+
+
+def _as_invalid(translate: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """KServe's translation of bodies raises nearly any type for a wrong one."""
+    from kserve.errors import InvalidInput
+
+    try:
+        return translate(*args, **options)
+    except InvalidInput as error:
+        raise InvalidInput(shown(error.reason)) from error
+    except Exception as error:
+        why = shown(f"{type(error).__name__}: {error}")
+        raise InvalidInput(f"Unrecognized request format: {why}") from error
+
+
+async def _failed(_request: Any, _error: Exception) -> Any:
+    """The answer to a request that the server failed at; uvicorn logs the traceback."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": "the server could not answer; its log says why"}, 503)
+
+
+async def _not_valid(_request: Any, error: Any) -> Any:
+    """422 for a v2 request of a wrong form; FastAPI's own answer repeats the request, or fails."""
+    from fastapi.responses import JSONResponse
+
+    found = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()[:3]]
+    why = shown("; ".join(f"{place}: {what}" for place, what in found))
+    return JSONResponse({"error": why}, 422)
 
 
 def _is_no_client_error(record: logging.LogRecord) -> bool:
     """KServe logs a traceback of every error; what is wrong with a request, its client is told."""
     from kserve.errors import InvalidInput, ModelNotFound
 
-    return not (record.exc_info and isinstance(record.exc_info[1], InvalidInput | ModelNotFound))
+    kinds = (InvalidInput, ModelNotFound, NotImplementedError)  # the last one for ":explain"
+    return not (record.exc_info and isinstance(record.exc_info[1], kinds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.guard import reading
 
 
 @contextlib.contextmanager
@@ -20,12 +24,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         a path with the same suffix, to be written by the block.
     """
     path = Path(path)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # A long name has no room for more, so it is the name's digest that makes it one of its own.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".partial-{os.getpid()}-{digest}{path.suffix[-16:]}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+MAX_NAME = 200  # bytes of a file's name that leave room for endings; file systems end at 255
+
+
+def short_name(name: str) -> str:
+    """The name, or where it is long its beginning and a digest of the whole."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: MAX_NAME - 17].decode('utf-8', 'ignore')}-{digest}"
 
 
 def write_npz(path: str | os.PathLike, kind: str, version: int, **arrays: np.ndarray) -> None:
@@ -45,13 +63,9 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a '{kind}' .npz file")
-    try:
-        # np.load leaves a damaged file open that it opened itself.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
-    stored_kind, stored_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
+    arrays = read_arrays(path)
+    with reading(path, f"a '{kind}' file"):
+        stored_kind, stored_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
     if (stored_kind, stored_version) != (kind, version):
         raise ValueError(
             f"{path}: format '{stored_kind}' version {stored_version}; "

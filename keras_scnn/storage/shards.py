@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import cv2
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
 
 PLAN, PARTIAL = "plan.json", ".partial-*"
 _job: ShardJob  # of a worker process
@@ -69,10 +71,9 @@ def claim_folder(folder: Path, plan: dict, what: str) -> None:
 
 def _check_same(folder: Path, plan: dict, what: str) -> None:
     path = folder / PLAN
-    try:
-        there = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete {folder}") from error
+    what_it_is = f"the plan of {what}; delete {folder} then"
+    with reading(path, what_it_is):
+        there = dict(read_json(path, what_it_is))
     differing = [key for key in {**there, **plan} if there.get(key) != plan.get(key)]
     if differing:
         listed = "; ".join(_difference(key, there.get(key), plan.get(key)) for key in differing)

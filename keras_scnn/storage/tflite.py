@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.quiet import without_native_lines
 
 if TYPE_CHECKING:
@@ -49,11 +50,9 @@ def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such .tflite file")
-    content = path.read_bytes()
-    try:
+    with reading(path, "a .tflite file of keras_scnn"):
+        content = path.read_bytes()
         return content, read_metadata(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def with_metadata(content: bytes, metadata: dict) -> bytes:

@@ -36,7 +36,9 @@ import yaml
 
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import digest
+from keras_scnn.storage.text import read_json, read_plain_yaml
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
@@ -83,12 +85,11 @@ def read_plan(path: str | os.PathLike) -> ReleasePlan:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a release is described by a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
+    what = "the file of a release"
+    with reading(path, what):
+        content = read_plain_yaml(path, what)
         presets = {name: PresetPlan(**plan) for name, plan in content.pop("presets").items()}
         return ReleasePlan(presets=presets, **content)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not the file of a release ({error})") from error
 
 
 def run_command(module: str, words: list[str], environment: dict[str, str]) -> int:
@@ -127,7 +128,7 @@ class Steps:
         note, wanted = self._folder / f"{name}.json", digest(inputs)
         if note.is_file() and result.exists():
             done = {"inputs": wanted, "result": content_digest(result)}
-            if json.loads(note.read_text()) == done:
+            if read_json(note) == done:
                 print(f"--- {name}: done", flush=True)
                 return
         print(f"--- {name}", flush=True)
@@ -256,7 +257,7 @@ class Release:
         """The numbers that the protocol measured."""
         self._evaluation(name, what, words)
         (path,) = (self._work / "results" / f"{name}-{what}").glob("*.json")
-        return json.loads(path.read_text())
+        return read_json(path)
 
     def _write_card(self, name: str, plan: PresetPlan, results: dict[str, dict]) -> None:
         from keras_scnn.training.release_weights import card

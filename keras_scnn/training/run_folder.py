@@ -16,6 +16,8 @@ from tqdm import tqdm
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
 
 MAX_MONITORED, COLLAPSED_SIZE = 128, 0.05
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
@@ -47,10 +49,8 @@ def read_state(folder: Path) -> RunState:
     path = folder / STATE
     if not path.is_file():
         return RunState()
-    try:
-        return RunState(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not the state of a run ({error})") from error
+    with reading(path, "the state of a run"):
+        return RunState(**read_json(path, "the state of a run"))
 
 
 def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
@@ -233,6 +233,7 @@ class Progress(keras.callbacks.Callback):
 
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
     """The columns of a run's CSV file: (epochs,) float64 each."""
-    with (folder / CURVES).open(newline="") as file:
+    path = folder / CURVES
+    with reading(path, "the curves of a run"), path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+        return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

@@ -11,6 +11,7 @@ from keras_scnn.evaluation.report import summary_table
 from keras_scnn.models import Preset
 from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import read_json
 from keras_scnn.training.run_folder import RunState
 
 BEFORE = "before.json"
@@ -32,7 +33,7 @@ def run_table(folder: Path, preset: Preset, records: FaceRecords, results: Recor
         preset: the trained network. results: what it reached on the records.
     """
     path = folder / BEFORE
-    before = {"before training": json.loads(path.read_text())} if path.is_file() else {}
+    before = {"before training": read_json(path)} if path.is_file() else {}
     trained = {"trained": numbers(results)}
     return summary_table(before | trained | {"mean face, chance": baseline(preset, records)})
 

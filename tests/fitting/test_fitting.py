@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from random_faces import Faces
 
+from keras_scnn import fitting
 from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import project, transform_camera
 
@@ -167,3 +168,32 @@ def test_the_result_describes_itself(tiny_face_model):
 def test_wrong_landmarks_are_refused(tiny_face_model, landmarks, visibility, message):
     with pytest.raises(ValueError, match=message):
         fit_landmarks(tiny_face_model, landmarks, visibility)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("flat", ["line", "point"])
+def test_landmarks_on_a_line_leave_the_other_photos_their_fits(open_face, dimensions, flat):
+    landmarks = Faces(open_face, 3).landmarks[..., :dimensions].copy()
+    alone = fit_landmarks(open_face, landmarks[[0, 2]])
+    along = np.arange(68.0) if flat == "line" else np.zeros(68)
+    landmarks[1] = np.stack([along, 2 * along, along][:dimensions], axis=1)
+    for fit in (fit_landmarks, fit_person_landmarks):
+        result = fit(open_face, landmarks)
+        assert np.isfinite(result.residual_px).tolist() == [True, False, True]
+        assert np.isnan(result.parameters.to_vector()[1]).all()
+    together = fit_landmarks(open_face, landmarks)
+    assert_allclose(together.residual_px[[0, 2]], alone.residual_px, rtol=1e-3)
+
+
+def test_a_matrix_that_cannot_be_solved_is_one_photos_failure(open_face, monkeypatch):
+    landmarks = Faces(open_face, 3).landmarks
+    solve, bad = fitting.LandmarkSolver.solve, landmarks[1]
+
+    def solver(self, *arguments):
+        if (self._target == bad).all(axis=(1, 2)).any():
+            raise np.linalg.LinAlgError("Singular matrix")
+        return solve(self, *arguments)
+
+    monkeypatch.setattr(fitting.LandmarkSolver, "solve", solver)
+    residual = fit_landmarks(open_face, landmarks).residual_px
+    assert np.isfinite(residual).tolist() == [True, False, True]

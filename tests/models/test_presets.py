@@ -118,9 +118,14 @@ def test_a_whitening_of_another_length_is_refused(folder, preset):
         ({"version": 99}, "expected keras_scnn.preset 1"),
         ({"format": "other"}, "expected keras_scnn.preset 1"),
         ({"encoder": "vgg"}, "unknown encoder 'vgg'"),
-        ({"encoder": "mobilenet_1.0"}, "do not fit"),
-        ({"n_identity": 9}, "do not fit"),
-        ({"n_identity": 900}, "do not fit"),
+        ({"encoder": "mobilenet_1.0"}, "preset.json and weights.npz fit, or damaged"),
+        ({"n_identity": 9}, "preset.json and weights.npz fit, or damaged"),
+        ({"n_identity": 900}, "n_identity is 900; it must be a whole number from 0 to "),
+        ({"feature_size": 2**31}, "feature_size is 2147483648; it must be a whole number"),
+        ({"feature_size": 2.5}, "feature_size is 2.5; it must be a whole number"),
+        ({"feature_channels": -1}, "feature_channels is -1; it must be a whole number"),
+        ({"input_size": 10**6}, "input_size is 1000000; it must be a whole number"),
+        ({"metadata": 3}, "metadata is 3, not a table"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(folder, change, message):

@@ -9,6 +9,7 @@ from keras_scnn.photos.cropping import (
     box_from_detector,
     box_from_landmarks,
     crop_face,
+    crop_rotated,
     crop_upright,
 )
 
@@ -155,3 +156,21 @@ def test_the_crops_of_aflw_are_standard_crops(shared_data):
     assert np.median(sides) == pytest.approx(120, rel=0.08)
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     np.testing.assert_allclose(np.median(centers, axis=0), 60, atol=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 40_000), (40_000, 1), (2, 4_000_000)])
+def test_a_box_about_a_line_of_pixels_takes_no_more_memory_than_it_is_worth(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    side = 16 * max(shape)
+    box = FaceBox.square(np.array(shape[::-1]) / 2, side)
+    with pytest.raises(ValueError, match="too long for this box"):
+        crop_face(image, box)
+    with pytest.raises(ValueError, match="too long for this box"):
+        crop_rotated(image, np.array(shape[::-1]) / 2, side, 0.3, 120)
+
+
+def test_more_columns_than_opencv_counts_are_refused_in_one_line():
+    image = np.zeros((100, 40_000, 3), np.uint8)
+    with pytest.raises(ValueError, match="too long for this box"):
+        crop_face(image, FaceBox(0, -20_000, 40_000, 20_000), 40_000)
+    assert crop_face(image, FaceBox(0, 0, 100, 100)).image.shape == (120, 120, 3)

@@ -21,6 +21,8 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
+from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.guard import reading
 
 CROP_SIZE = 120
 
@@ -75,7 +77,14 @@ def load_targets(folder: str | os.PathLike) -> AflwTargets:
         FileNotFoundError: the folder has no labels.npz.
         ValueError: the file is damaged, or an array is missing or of another shape.
     """
-    labels = read_labels(Path(folder) / "labels.npz", LABELS)
+    path = Path(folder) / "labels.npz"
+    labels = read_labels(path, LABELS)
+    with reading(path, "labels of AFLW's crops"):
+        return _targets(labels)
+
+
+def _targets(labels: dict[str, np.ndarray]) -> AflwTargets:
+    """The two sources merged."""
     photo = np.array([name.split("_")[0].split(".")[0][:10] for name in labels["name"]])
     held_out = np.isin(photo, np.unique(photo)[::20])
     teacher = labels["teacher_landmarks68"].astype(np.float64)
@@ -106,16 +115,14 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of the photos")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            labels = {key: file[key] for key in shapes if key in file.files}
-    except Exception as error:  # zipfile, zlib, OSError and ValueError share no narrower base
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    labels = read_arrays(path, shapes)
+    count = labels["name"].size if "name" in labels else "N"
     for key, rest in shapes.items():
         shape = labels[key].shape if key in labels else "missing"
-        wanted = (len(labels["name"]), *rest) if "name" in labels else ("N", *rest)
-        if shape != wanted:
-            raise ValueError(f"{path}: {key} is {shape}; expected {wanted}")
+        if shape != (count, *rest):
+            raise ValueError(f"{path}: {key} is {shape}; expected {(count, *rest)}")
+        if (labels[key].dtype.kind == "U") != (key == "name"):
+            raise ValueError(f"{path}: {key} holds {labels[key].dtype}")
     return labels
 
 

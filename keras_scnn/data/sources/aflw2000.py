@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.mat_files import FACE, LANDMARKS, POSE, image_landmarks, read_mat
+from keras_scnn.storage.guard import reading
 
 PROTOCOL = "protocol.csv"
 COLUMNS = ("name", "yaw_degrees", "crop_x0", "crop_y0", "crop_x1", "crop_y1")
@@ -91,15 +92,12 @@ def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarra
 
 
 def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
+    what = f"a table whose columns are {', '.join(COLUMNS)}"
+    with reading(path, what), path.open(newline="", encoding="utf-8") as file:
         return [
             (row["name"], float(row["yaw_degrees"]), np.array([float(row[c]) for c in COLUMNS[2:]]))
-            for row in rows
+            for row in csv.DictReader(file)
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the columns must be {', '.join(COLUMNS)} ({error!r})") from error
 
 
 def _read_face(path: Path, yaw_degrees: float | None, box: np.ndarray | None) -> AnnotatedFace:

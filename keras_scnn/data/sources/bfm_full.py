@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, image_from_bfm
 from keras_scnn.data.sources.mat_files import BfmAnnotation
@@ -19,6 +17,7 @@ from keras_scnn.face_models.bfm import MICROMETER, read_bfm2009
 from keras_scnn.geometry.camera import project
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
+from keras_scnn.storage.matlab import read_mat_arrays
 
 FILES = (
     "the annotation is of the Basel Face Model 2009 with 3DDFA's expressions: give "
@@ -104,7 +103,7 @@ class FullBfm:
 
 def _deviations(path: str | os.PathLike, name: str) -> np.ndarray:
     """Standard deviations (K,) of the directions, in the file's unit."""
-    deviations = scipy.io.loadmat(Path(path), variable_names=[name])[name].reshape(-1)
+    deviations = read_mat_arrays(path, [name])[name].reshape(-1)
     if not (deviations > 0).all():
         raise ValueError(f"{path}: {name} must hold standard deviations larger than 0")
     return deviations.astype(np.float64)

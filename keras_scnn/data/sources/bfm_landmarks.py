@@ -27,6 +27,8 @@ from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.guard import reading
 
 MIN_ANNOTATIONS = 400
 PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
@@ -105,12 +107,12 @@ class BfmLandmarks:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected one like bfm_landmarks68.npz")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(*(file[name] for name in ARRAYS))
-        except Exception as error:  # zipfile, zlib, KeyError and ValueError share no narrower base
-            names = ", ".join(ARRAYS)
-            raise ValueError(f"{path}: not a .npz file of {names} ({error})") from error
+        what = f"a .npz file of {', '.join(ARRAYS)}"
+        with reading(path, what):
+            file = read_arrays(path, ARRAYS, what)
+            if missing := [name for name in ARRAYS if name not in file]:
+                raise ValueError(f"{', '.join(missing)} missing")
+            return cls(*(file[name] for name in ARRAYS))
 
 
 def image_from_bfm(pose: np.ndarray) -> np.ndarray:

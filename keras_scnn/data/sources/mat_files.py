@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
+
+from keras_scnn.storage.matlab import read_mat_arrays
 
 IMAGE_SIZE = 450  # both data sets' photos are squares of that many pixels
 LANDMARKS, POSE = {"pt3d_68": (3, 68)}, {"Pose_Para": (1, 7)}
@@ -73,10 +74,7 @@ def read_mat(
     path, optional = Path(path), optional or {}
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; photos and .mat files come in pairs")
-    try:
-        arrays = scipy.io.loadmat(path, variable_names=[*shapes, *optional])
-    except Exception as error:  # scipy raises a different kind for each way to be damaged
-        raise ValueError(f"{path}: not a readable .mat file ({error})") from error
+    arrays = read_mat_arrays(path, [*shapes, *optional])
     given = {name: shape for name, shape in optional.items() if name in arrays}
     wanted = {**shapes, **given}
     return {name: _checked(path, arrays, name, wanted[name], data_set) for name in wanted}

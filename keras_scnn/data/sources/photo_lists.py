@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.storage.guard import reading
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -113,10 +115,8 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
 
 
 def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]]]]:
-    try:
+    with reading(file, "a text file"):
         text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file ({error})") from error
     rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in rows if words]
     header = lines[0][1] if lines else []

@@ -15,6 +15,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -35,18 +36,14 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .pts file beside each photo")
-    match = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
-    if match is None:
-        raise ValueError(f"{path}: not a .pts file ('version: 1', 'n_points: 68', '{{', ..., '}}')")
-    try:
+    with reading(path, "a .pts file ('version: 1', 'n_points: 68', '{', ..., '}')"):
+        match = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
+        if match is None:
+            raise ValueError("of another layout")
         numbers = np.array(match[2].split(), np.float64)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if numbers.size != 2 * int(match[1]) or not np.isfinite(numbers).all():
-        raise ValueError(
-            f"{path}: {numbers.size} numbers; {match[1]} points have 2 finite ones each"
-        )
-    return numbers.reshape(-1, 2) - 1
+        if numbers.size != 2 * int(match[1]) or not np.isfinite(numbers).all():
+            raise ValueError(f"{numbers.size} numbers; {match[1]} points have 2 finite ones each")
+        return numbers.reshape(-1, 2) - 1
 
 
 def write_pts(path: str | os.PathLike, landmarks: np.ndarray) -> None:

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import read_bfm_annotation
 from keras_scnn.data.sources.pts import read_pts
+from keras_scnn.storage.arrays import read_npy
+from keras_scnn.storage.matlab import read_mat_arrays
 
 MICROMETERS_PER_MM = 1000.0
 
@@ -51,11 +52,8 @@ def read_reannotation(
 
 
 def _read_npy(path: Path, count: int) -> np.ndarray:
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
-    shape = getattr(points, "shape", "of an .npz file")
+    points = read_npy(path)
+    shape = points.shape
     if len(shape) != 3 or shape[0] != count or 68 not in shape[1:]:
         raise ValueError(
             f"{path}: its shape is {shape}; expected ({count}, 68, 2) in the order of the protocol"
@@ -71,11 +69,8 @@ def _read_face(folder: Path, name: str) -> np.ndarray:
             raise ValueError(f"{pts}: {len(points)} points; expected 68")
         return points
     if mat.is_file():
-        arrays = _read_mat(mat)
-        candidates = [
-            a for key, a in arrays.items() if not key.startswith("_") and 68 in np.shape(a)
-        ]
-        candidates = [a for a in candidates if sorted(a.shape) in ([2, 68], [3, 68])]
+        arrays = read_mat_arrays(mat).values()
+        candidates = [a for a in arrays if sorted(a.shape) in ([2, 68], [3, 68])]
         if len(candidates) != 1:
             raise ValueError(
                 f"{mat}: {len(candidates)} arrays of the shape (68, 2 or 3); expected one"
@@ -114,10 +109,3 @@ def read_neutral_landmarks(
     shapes = np.stack([read_bfm_annotation(path).shape for path in files])
     faces = landmarks.points(shapes, np.zeros(landmarks.expression_basis.shape[-1]))
     return faces / MICROMETERS_PER_MM, landmarks.mean / MICROMETERS_PER_MM
-
-
-def _read_mat(path: Path) -> dict:
-    try:
-        return scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises a different kind for each way to be damaged
-        raise ValueError(f"{path}: not a readable .mat file ({error})") from error

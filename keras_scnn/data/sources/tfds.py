@@ -10,16 +10,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import io
 import os
 from collections.abc import Iterator
 
 import numpy as np
-import PIL.Image
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import IMAGE_SIZE
+from keras_scnn.io import decode_image
 
 SPLIT = "train"  # the only one of both
 # Records cannot be read one by one; so many are read at once, and kept.
@@ -148,10 +147,7 @@ def _with_depth(normalized: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 def _decode(encoded: bytes) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG file's content."""
-    try:
-        return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"not a readable image ({error})") from error
+    return decode_image(encoded)
 
 
 def _tfds():

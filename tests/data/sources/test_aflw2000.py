@@ -101,7 +101,7 @@ def test_a_folder_without_annotations_is_refused(tmp_path):
 
 def test_a_protocol_without_its_columns_is_refused(folder):
     (folder / "protocol.csv").write_text("name,yaw\nimage00002,3\n")
-    with pytest.raises(ValueError, match=r"protocol\.csv: the columns must be name, yaw_degrees"):
+    with pytest.raises(ValueError, match=r"protocol\.csv: not a table whose columns are name"):
         read_aflw2000(folder)
 
 

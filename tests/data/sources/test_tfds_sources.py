@@ -190,5 +190,5 @@ def test_without_the_package_its_name_is_told(monkeypatch):
 
 
 def test_an_image_that_cannot_be_decoded_is_refused():
-    with pytest.raises(ValueError, match="not a readable image"):
+    with pytest.raises(ValueError, match="of no known format, or damaged"):
         tfds_source._decode(b"nothing")

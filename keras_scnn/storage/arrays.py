@@ -1,0 +1,99 @@
+"""Arrays of .npz and .npy files, read without trusting them.
+
+Sizes are compared with the file before memory is taken, only the members that are asked for are
+read, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from keras_scnn.storage.guard import allowed_bytes, check_size, reading
+
+NPZ = "a readable .npz file"
+KINDS = "biufcSU"  # of dtypes: numbers and text
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others allocate by request
+
+
+def read_arrays(
+    path: str | os.PathLike, names: Collection[str] | None = None, what: str = NPZ
+) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file.
+
+    Args:
+        path: the file.
+        names: of the arrays to read; None reads all. One that is missing is left out.
+        what: the file should be, with its article, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds objects, or unpacks to far more than its size.
+    """
+    path = Path(path)
+    with reading(path, what), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = {
+            info.filename[:-4]: info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy") and (names is None or info.filename[:-4] in names)
+        }
+        allowed = allowed_bytes(path.stat().st_size)
+        check_size("the archive", sum(info.file_size for info in members.values()), allowed)
+        return {name: _read_member(archive, info) for name, info in members.items()}
+
+
+def array_names(path: str | os.PathLike) -> list[str]:
+    """The names of the arrays of an .npz file; errors as ``read_arrays``."""
+    path = Path(path)
+    with reading(path, NPZ), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.compress_type not in COMPRESSIONS:
+        raise ValueError(f"{info.filename} is compressed in another way than NumPy's")
+    with archive.open(info) as stream:
+        array = _read_npy(stream, info.filename, info.file_size)
+        stream.read(1)  # the end, where zipfile compares the checksum
+    return array
+
+
+def read_npy(path: str | os.PathLike) -> np.ndarray:
+    """The array of an .npy file; errors as ``read_arrays``."""
+    path = Path(path)
+    with reading(path, "a readable .npy file"), path.open("rb") as stream:
+        return _read_npy(stream, "the array", path.stat().st_size)
+
+
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and dtype of an .npy file; leaves the stream at the data.
+
+    Raises:
+        ValueError: it is no .npy file of the versions 1 and 2.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an .npy file of version {version}, not (1, 0) or (2, 0)")
+    read = np.lib.format.read_array_header_1_0
+    return (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
+
+
+def _read_npy(stream: IO[bytes], name: str, available: int) -> np.ndarray:
+    shape, is_fortran, dtype = read_npy_header(stream)
+    if dtype.kind not in KINDS or dtype.names or dtype.subdtype or dtype.itemsize == 0:
+        raise ValueError(f"{name} holds {dtype}; only numbers and text are read")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{name} has the shape {shape}")
+    declared = math.prod(shape) * dtype.itemsize
+    check_size(name, declared, available)
+    content = bytearray(stream.read(declared))  # writable, as NumPy's own arrays are
+    if len(content) != declared:
+        raise ValueError(f"{name} has {len(content):,} bytes of the {declared:,} that it declares")
+    array = np.frombuffer(content, dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")

@@ -1,0 +1,74 @@
+"""The one guard of all readers: whatever a file makes go wrong is an error that names the file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+MEBIBYTE = 1 << 20
+FREE_BYTES = 64 * MEBIBYTE  # what any file may unpack to, however small it is
+TIMES_THE_FILE = 4
+
+
+class FileError(ValueError):
+    """A file is at fault; the message begins with its name."""
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
+    """Turn any exception of the block into one that names the file.
+
+    Parsers raise nearly any type for a damaged file, and what they raise changes between versions;
+    so nobody lists types. What names a file already (an inner guard's error, or one of the file
+    system) goes through as it is, so that the right one of several files is blamed.
+
+    Args:
+        path: the file that the block reads.
+        what: it should be, with its article: "a readable .npz file".
+
+    Raises:
+        FileError: a ValueError, for whatever the block raises.
+        OSError: of the file system, which names the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_of_file_system = isinstance(error, OSError) and error.filename is not None
+        names_it = isinstance(error, ValueError) and str(error).startswith(f"{os.fspath(path)}")
+        if isinstance(error, FileError) or is_of_file_system or names_it:
+            raise
+        raise FileError(f"{os.fspath(path)}: not {what}, or damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Its text in one line, after its type where the text alone says little."""
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ValueError | OSError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def allowed_bytes(file_bytes: int) -> int:
+    """How much memory the arrays of a file of so many bytes may take: 64 MiB + 4 times the file.
+
+    Real models and labels hold noise, which hardly shrinks; what unpacks to more is an attack.
+    """
+    return FREE_BYTES + TIMES_THE_FILE * file_bytes
+
+
+def check_size(name: str, declared: int, allowed: int) -> None:
+    """Refuse an array before memory is taken for it.
+
+    Args:
+        name: of the array, for the message.
+        declared: its size, bytes.
+        allowed: see ``allowed_bytes``.
+
+    Raises:
+        ValueError: it is larger than allowed.
+    """
+    if declared > allowed:
+        raise ValueError(
+            f"{name} declares {declared:,} bytes; a file of this size may unpack to {allowed:,}"
+        )

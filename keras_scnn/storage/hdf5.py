@@ -1,0 +1,72 @@
+"""Datasets of HDF5 files that hold all their data themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_scnn.storage.guard import allowed_bytes, check_size, reading
+
+FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+
+
+def read_datasets(
+    path: str | os.PathLike, names: Collection[str], what: str = "a readable HDF5 file"
+) -> dict[str, np.ndarray]:
+    """Datasets of numbers or text of an HDF5 file; nothing else of it is opened.
+
+    Args:
+        path: the file.
+        names: of the datasets, with slashes. One that is missing is left out.
+        what: the file should be, with its article, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, a dataset's data are (or may be) in another file, or it
+            unpacks to far more than the file's size.
+    """
+    path = Path(path)
+    with reading(path, what):
+        allowed = allowed_bytes(path.stat().st_size)
+        with h5py.File(path, "r") as file:
+            datasets = {name: found for name in names if (found := _find(file, name)) is not None}
+            for name, dataset in datasets.items():
+                _check(name, dataset, allowed)
+                allowed -= dataset.size * dataset.dtype.itemsize
+            return {name: np.asarray(dataset[()]) for name, dataset in datasets.items()}
+
+
+def _find(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """A dataset, along hard links alone: the others may lead into other files."""
+    place = file
+    for part in name.split("/"):
+        if not isinstance(place, h5py.Group):
+            return None
+        if (link := place.get(part, getlink=True)) is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name}: a {type(link).__name__} in place of data")
+        place = place[part]
+    return place if isinstance(place, h5py.Dataset) else None
+
+
+def _check(name: str, dataset: h5py.Dataset, allowed: int) -> None:
+    creation = dataset.id.get_create_plist()
+    layouts = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
+    if creation.get_layout() not in layouts or creation.get_external_count():
+        raise ValueError(f"{name}: its data are in other files; write them into this one")
+    used = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+    if unknown := set(used) - set(FILTERS):
+        raise ValueError(f"{name}: compressed by the filters {sorted(unknown)}; use gzip")
+    if dataset.shape is None or dataset.dtype.kind not in "iufSO":
+        raise ValueError(f"{name}: holds {dataset.dtype}; expected numbers or text")
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None and dataset.size == 1
+    if dataset.dtype.kind == "O" and not is_text:
+        raise ValueError(f"{name}: holds {dataset.dtype}; expected numbers or one text")
+    chunk = int(np.prod(dataset.chunks or (0,), dtype=object))
+    itemsize = dataset.dtype.itemsize
+    check_size(name, max(int(dataset.size), chunk) * itemsize, allowed)

@@ -1,0 +1,161 @@
+"""Plain numeric arrays of MATLAB 5 files (.mat, "-v6" and "-v7").
+
+The layout is MathWorks' "MAT-File Format". Everything but plain real numbers is passed over:
+SciPy's reader of the whole format ends the process on some damaged files, and takes whatever
+memory a file declares.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.storage.guard import allowed_bytes, check_size, reading
+
+MAT = "a readable .mat file"
+HEADER, MATRIX, COMPRESSED = 128, 14, 15
+# Data types of elements; of UTF-8 and others nothing is needed.
+TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+NUMERIC_CLASSES = range(6, 16)  # double, single, and whole numbers of 8 to 64 bits
+OTHER_CLASSES = {1: "cell array", 2: "struct", 3: "object", 4: "text", 5: "sparse matrix"}
+COMPLEX = 0x0800
+LONGEST_HEAD = 1024  # flags, dimensions and name of a matrix, bytes
+MAX_DIMENSIONS = 32  # NumPy's
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """An array's head: what it is before its numbers.
+
+    Attributes:
+        name: of the variable.
+        kind: what it is where it is no plain real array; else empty.
+        shape: of the array.
+        start: of the numbers' element, bytes from the head's start.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+
+
+def read_mat_arrays(
+    path: str | os.PathLike, names: Collection[str] | None = None, what: str = MAT
+) -> dict[str, np.ndarray]:
+    """Plain real arrays of a MATLAB 5 file, in the dtypes that are stored, two axes at least.
+
+    Args:
+        path: the file.
+        names: of the arrays to read; None reads all that are plain numbers. One that is missing
+            is left out.
+        what: the file should be, with its article, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another version, an array that is asked for is no
+            plain one, or it unpacks to far more than the file's size.
+    """
+    path = Path(path)
+    with reading(path, what):
+        content = memoryview(path.read_bytes())
+        order = _byte_order(content)
+        arrays: dict[str, np.ndarray] = {}
+        allowed = allowed_bytes(len(content))
+        for kind, element in _elements(content[HEADER:], order):
+            array = _read_matrix(kind, element, order, names, allowed)
+            if array is not None:
+                allowed -= array[1].nbytes
+                arrays[array[0]] = array[1]
+        return arrays
+
+
+def _byte_order(content: memoryview) -> str:
+    mark = bytes(content[126:128])
+    if bytes(content[:10]) == b"MATLAB 7.3":
+        raise ValueError("of MATLAB 7.3; save it with -v7")
+    if len(content) < HEADER or mark not in (b"IM", b"MI"):
+        raise ValueError("no MATLAB 5 file")
+    return "<" if mark == b"IM" else ">"
+
+
+def _elements(content: memoryview, order: str):
+    """Type and data of each element; padded to 8 bytes, unless compressed."""
+    at = 0
+    while at < len(content):
+        kind, data, after = _element(content, at, order)
+        yield kind, data
+        at = after
+
+
+def _element(content: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
+    """Type and data of the element at a place, and where the next one starts."""
+    first, size = (int(n) for n in np.frombuffer(content[at : at + 8], f"{order}u4", 2))
+    start = at + 8
+    if first >> 16:  # a small one: the size stands in the type's upper half, the data in 4 bytes
+        first, size, start = first & 0xFFFF, first >> 16, at + 4
+        if size > 4:
+            raise ValueError("a small element of more than 4 bytes")
+    data = content[start : start + size]
+    if len(data) != size:
+        raise ValueError(f"cut off: an element of {size:,} bytes has {len(data):,}")
+    padding = 0 if first == COMPRESSED else -size % 8
+    return first, data, at + 8 if start == at + 4 else start + size + padding
+
+
+def _read_matrix(
+    kind: int, element: memoryview, order: str, names: Collection[str] | None, allowed: int
+) -> tuple[str, np.ndarray] | None:
+    """Name and array of a top-level element; None where it is not asked for."""
+    unpack = None
+    size = len(element)
+    if kind == COMPRESSED:
+        unpack = zlib.decompressobj()
+        kind, size = (int(n) for n in np.frombuffer(unpack.decompress(element, 8), f"{order}u4", 2))
+        element = memoryview(unpack.decompress(unpack.unconsumed_tail, min(size, LONGEST_HEAD)))
+    if kind != MATRIX:
+        return None
+    matrix = _head(element, order)
+    if matrix is None or (names is not None and matrix.name not in names):
+        return None
+    if matrix.kind:
+        if names is None:
+            return None
+        raise ValueError(f"{matrix.name} is a {matrix.kind}; expected plain numbers")
+    check_size(matrix.name, size, allowed)
+    if unpack is not None and size > len(element):
+        rest = unpack.decompress(unpack.unconsumed_tail, size - len(element))
+        element = memoryview(bytes(element) + rest)
+    return matrix.name, _numbers(element, matrix, order)
+
+
+def _head(element: memoryview, order: str) -> _Matrix | None:
+    """Flags, dimensions and name; None where it is an opaque object, which has other ones."""
+    _, flags, at = _element(element, 0, order)
+    word = int(np.frombuffer(flags, f"{order}u4")[0])
+    if word & 0xFF not in [*NUMERIC_CLASSES, *OTHER_CLASSES]:
+        return None
+    _, dimensions, at = _element(element, at, order)
+    _, name, at = _element(element, at, order)
+    shape = tuple(int(n) for n in np.frombuffer(dimensions, f"{order}i4"))
+    kind = OTHER_CLASSES.get(word & 0xFF, "complex array" if word & COMPLEX else "")
+    if not 2 <= len(shape) <= MAX_DIMENSIONS or min(shape) < 0:
+        raise ValueError(f"an array of the shape {shape}")
+    return _Matrix(bytes(name).decode("latin1"), kind, shape, at)
+
+
+def _numbers(element: memoryview, matrix: _Matrix, order: str) -> np.ndarray:
+    kind, data, _ = _element(element, matrix.start, order)
+    if kind not in TYPES:
+        raise ValueError(f"{matrix.name} has data of the type {kind}")
+    dtype = np.dtype(order + TYPES[kind])
+    if math.prod(matrix.shape) * dtype.itemsize != len(data):
+        raise ValueError(f"{matrix.name} is {matrix.shape}, but has {len(data):,} bytes of {dtype}")
+    array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+    return array.reshape(matrix.shape, order="F")
