@@ -199,7 +199,7 @@ def read_preset(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
 ) -> PresetData:
     """Read all of a preset but the network, without Keras; as ``load_preset``."""
-    return _read(name_or_path, face_model, _without_network)
+    return _read(name_or_path, face_model, lambda _settings, _arrays, data: data)
 
 
 def _read(name_or_path, face_model: MorphableModel | None, assemble):
@@ -207,10 +207,10 @@ def _read(name_or_path, face_model: MorphableModel | None, assemble):
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     with _fitting(folder):
-        model = _face_model(settings, arrays, face_model)
-    _check_digest(folder / SETTINGS, settings, model)
+        data = _data(settings, arrays, _face_model(settings, arrays, face_model))
+    _check_digest(folder / SETTINGS, settings, data.face_model)
     with _fitting(folder):
-        return assemble(settings, arrays, model)
+        return assemble(settings, arrays, data)
 
 
 @contextlib.contextmanager
@@ -338,7 +338,7 @@ def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None)
     return model.replace(landmark_offsets=arrays["landmark_offsets"])
 
 
-def _without_network(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
+def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
     space = ParameterSpace(model, Whitening(arrays["whitening_mean"], arrays["whitening_scale"]))
     covariance = arrays.get("shape_scatter")
     if covariance is not None and covariance.shape != (model.n_identity,) * 2:
@@ -347,13 +347,12 @@ def _without_network(settings: dict, arrays: dict, model: MorphableModel) -> Pre
     return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
 
 
-def _with_network(settings: dict, arrays: dict, model: MorphableModel) -> Preset:
+def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:
     start_keras()
     from keras_scnn.models.encoders import build_encoder
     from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.heads import build_branch
 
-    data = _without_network(settings, arrays, model)
     encoder = build_encoder(data.encoder, data.input_size)
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
