@@ -248,3 +248,28 @@ def test_a_missing_and_a_truncated_file_are_refused(tmp_path, tiny_face_model):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match="not a readable .npz"):
         MorphableModel.load(path)
+
+
+def test_the_digest_is_of_the_geometry_and_survives_saving(tiny_face_model, tmp_path):
+    model = tiny_face_model
+    assert len(model.digest) == 64 and int(model.digest, 16)
+    model.save(tmp_path / "model.npz")
+    assert MorphableModel.load(tmp_path / "model.npz").digest == model.digest
+    free = {"name": "other", "license": "none", "landmark_offsets": np.ones((68, 3))}
+    assert model.replace(**free).digest == model.digest
+
+
+@pytest.mark.parametrize(
+    "field", ["mean", "identity_basis", "expression_basis", "expression_bounds"]
+)
+def test_other_geometry_has_another_digest(tiny_face_model, field):
+    changed = getattr(tiny_face_model, field) * np.float32(1.0001)
+    changed[..., 0] += 1e-3
+    assert tiny_face_model.replace(**{field: changed}).digest != tiny_face_model.digest
+
+
+def test_fewer_components_and_renamed_expressions_have_another_digest(tiny_face_model):
+    model = tiny_face_model
+    renamed = model.replace(expression_names=[f"other{i}" for i in range(model.n_expression)])
+    digests = {m.digest for m in (model, model.truncated(3, 5), model.truncated(6, 3), renamed)}
+    assert len(digests) == 4

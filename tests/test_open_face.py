@@ -272,7 +272,10 @@ def test_the_dental_arch_is_not_wider_than_people_have_it(model):
 
 def test_no_unit_goes_farther_than_a_face_does(model):
     far = np.linalg.norm(model.expression_basis, axis=1)[model.regions == SKIN].max(axis=0)
-    limits = {"jawOpen": 45, "mouthClose": 45}  # the chin; mouthClose takes jawOpen back at the lips
+    limits = {
+        "jawOpen": 45,
+        "mouthClose": 45,
+    }  # the chin; mouthClose takes jawOpen back at the lips
     for name, most in zip(model.expression_names, far, strict=True):
         assert most < limits.get(name, 16), name
     corner = model.landmark_indices[54]

@@ -32,8 +32,8 @@ PEOPLE, COMPONENTS, SEED = 4000, 80, 0
 OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
 # MakeHuman's head looks a little higher than the Basel Face Model's, whose pose angles the field
 # reports: by the mean rotation between the two models' fits to the AFLW training photos. Turning
-# the model makes the angles comparable. (The model of version 0.1 was turned by 2.519; 200 photos of
-# 300-W, fitted with both, say by how much less this one has to be.)
+# the model makes the angles comparable. (The model of version 0.1 was turned by 2.519; fits of both
+# models to 200 photos of 300-W say by how much less this one has to be.)
 PITCH_DEGREES = 2.306
 NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
 # MakeHuman's smile draws the corners of the mouth 18.6 mm; 14 mm is a broad one.

@@ -48,7 +48,7 @@ EXPRESSIONS: tuple[tuple[str, dict[str, float]], ...] = (
     ("funnel", {"mouthFunnel": 1, "jawOpen": 0.2}),
     ("cheek puff", {"cheekPuff": 0.8}),
     ("lips rolled in", {"mouthRollLower": 0.8, "mouthRollUpper": 0.8}),
-    ("jaw to the left", {"jawLeft": 1}),
+    ("tongue out", {"tongueOut": 1, "jawOpen": 0.4}),
     ("look to the left", {"eyeLookOutLeft": 1, "eyeLookInRight": 1}),
 )
 

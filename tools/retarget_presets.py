@@ -71,9 +71,8 @@ def find_retargeting(old: MorphableModel, new: MorphableModel) -> Retargeting:
     ridge = RIDGE_MM**2 * weight.sum() * np.eye(new.n_identity)
     apart = apart.reshape(len(basis), -1)
     solved = np.linalg.solve(basis.T @ basis + ridge, basis.T @ apart)
-    return Retargeting(
-        float(scale), rotation, shift, solved[:, :-1], solved[:, -1], _unit_ratios(old, new)
-    )
+    ratios = _unit_ratios(old, new, scale * rotation)
+    return Retargeting(float(scale), rotation, shift, solved[:, :-1], solved[:, -1], ratios)
 
 
 def _skin(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
@@ -82,13 +81,14 @@ def _skin(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.where(np.isin(rows, model.landmark_indices), LANDMARK_WEIGHT, 1.0)
 
 
-def _unit_ratios(old: MorphableModel, new: MorphableModel) -> np.ndarray:
-    """(L', L) the share of the new unit in the old one of its name."""
+def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) -> np.ndarray:
+    """(L', L) the share of the new unit, turned by ``frame``, in the old one of its name."""
     ratios = np.zeros((new.n_expression, old.n_expression))
     rows, weight = _skin(old)
     for column, name in enumerate(old.expression_names):
         row = new.expression_names.index(name)
         before, after = old.expression_basis[rows, :, column], new.expression_basis[rows, :, row]
+        after = after @ frame.T
         length = weight @ (after**2).sum(axis=1)
         ratios[row, column] = weight @ (before * after).sum(axis=1) / length
     return ratios

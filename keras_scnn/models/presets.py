@@ -8,11 +8,9 @@ when a network is built, so ``read_preset`` and ``preset_summaries`` answer with
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,7 +207,7 @@ def read_preset(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
 ) -> PresetData:
     """Read all of a preset but the network, without Keras; as ``load_preset``."""
-    return _read(name_or_path, face_model, _without_network)
+    return _read(name_or_path, face_model, lambda _settings, _arrays, data: data)
 
 
 def _read(name_or_path, face_model: MorphableModel | None, assemble):
@@ -218,10 +216,10 @@ def _read(name_or_path, face_model: MorphableModel | None, assemble):
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
         _check_sizes(settings, arrays)
-        model = _face_model(settings, arrays, face_model)
-    _check_digest(folder / SETTINGS, settings, model)
+        data = _data(settings, arrays, _face_model(settings, arrays, face_model))
+    _check_digest(folder / SETTINGS, settings, data.face_model)
     with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
-        return assemble(settings, arrays, model)
+        return assemble(settings, arrays, data)
 
 
 def _check_sizes(settings: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -353,7 +351,7 @@ def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None)
     return model.replace(landmark_offsets=arrays["landmark_offsets"])
 
 
-def _without_network(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
+def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
     space = ParameterSpace(model, Whitening(arrays["whitening_mean"], arrays["whitening_scale"]))
     covariance = arrays.get("shape_scatter")
     if covariance is not None and covariance.shape != (model.n_identity,) * 2:
@@ -362,13 +360,12 @@ def _without_network(settings: dict, arrays: dict, model: MorphableModel) -> Pre
     return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
 
 
-def _with_network(settings: dict, arrays: dict, model: MorphableModel) -> Preset:
+def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:
     start_keras()
     from keras_scnn.models.encoders import build_encoder
     from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.heads import build_branch
 
-    data = _without_network(settings, arrays, model)
     encoder = build_encoder(data.encoder, data.input_size)
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)

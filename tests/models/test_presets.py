@@ -9,6 +9,7 @@ from keras_scnn.models import (
     build_branch,
     build_encoder,
     load_preset,
+    read_preset,
     save_preset,
     write_metadata,
 )
@@ -73,6 +74,29 @@ def test_the_weights_take_two_bytes_each(folder, preset):
 def test_the_face_model_can_be_handed_over(folder, open_face):
     mine = open_face.replace(name="mine")
     assert load_preset(folder, mine).face_model.name == "mine"
+
+
+def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
+    other = open_face.replace(mean=open_face.mean + 0.1)
+    message = rf"{SETTINGS}: the network was trained with the face model 'open_face' with digest "
+    with pytest.raises(ValueError, match=message + ".* here has digest .*: give the face model"):
+        load_preset(folder, other)
+
+
+def test_a_preset_of_version_0_1_is_refused_for_the_open_face_model_alone(folder, open_face):
+    settings = json.loads((folder / SETTINGS).read_text())
+    assert settings.pop("face_model_digest") == open_face.truncated(8, 4).digest
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(
+        ValueError, match=f"{SETTINGS}: .* of keras_scnn 0.1.*train the preset anew"
+    ):
+        load_preset(folder)
+    assert load_preset(folder, open_face.replace(name="mine")).face_model.name == "mine"
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_presets_of_the_package_are_for_the_embedded_face_model(name, open_face):
+    assert read_preset(name).face_model.digest == open_face.digest
 
 
 def test_an_unknown_preset_lists_what_there_is():

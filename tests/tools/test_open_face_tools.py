@@ -74,8 +74,51 @@ def test_the_drawing_tool_refuses_an_expression_the_model_lacks(tools, open_face
     from draw_face_model import expression_weights
 
     assert expression_weights(open_face, {"eyeBlink": 1}).sum() == 2  # both sides
-    with pytest.raises(ValueError, match="tongueOut"):
-        expression_weights(open_face, {"tongueOut": 1})
+    with pytest.raises(ValueError, match="has no expression 'earWiggle"):
+        expression_weights(open_face, {"earWiggle": 1})
+
+
+def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path):
+    """A model in another frame, with a shorter basis and a weaker unit, is the older one."""
+    from keras_scnn.geometry.rotations import rotation_from_euler
+    from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
+    from keras_scnn.parameters import ParameterSpace, Whitening
+    from retarget_presets import find_retargeting, retarget
+
+    turn, scale = rotation_from_euler(np.radians([3.0, 0, 0])), 1.05
+    rng = np.random.default_rng(0)
+    mix = np.linalg.qr(rng.normal(size=(80, 80)))[0][:, :6]
+    units = open_face.expression_basis[..., [8, 24]] * [0.5, 1.0]
+    old = open_face.replace(
+        name="open_face",
+        mean=scale * open_face.mean @ turn.T + [0, 2, 1],
+        identity_basis=scale * np.einsum("ij,njk,kl->nil", turn, open_face.identity_basis, mix),
+        expression_basis=scale * np.einsum("ij,njk->nik", turn, units),
+        expression_names=[open_face.expression_names[i] for i in (8, 24)],
+        expression_bounds=[[0, 1], [0, 1]],
+    )
+    mapping = find_retargeting(old, open_face)
+    assert mapping.scale == pytest.approx(scale, abs=1e-3)
+    basis = open_face.identity_basis.reshape(-1, 80)
+    np.testing.assert_allclose(basis @ mapping.identity, basis @ mix, atol=0.1)  # mm; the ridge's
+    layout = ParameterSpace(old, Whitening(np.zeros(20), np.ones(20))).layout
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=0)
+    mean = np.concatenate([np.eye(3, 4).ravel(), 0.4 * rng.normal(size=6), [0.3, 0.4]])
+    space = ParameterSpace(old, Whitening(mean, np.full(20, 0.1)))
+    save_preset(tmp_path, Preset(branch, space, "mobilenet_0.5"))
+    image = rng.uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    before = space.parameters(np.asarray(branch(image)["parameters"]))
+    retarget(tmp_path, old, open_face)
+    again = load_preset(tmp_path)
+    after = again.space.parameters(np.asarray(again.branch(image)["parameters"]))
+    for model, face in ((old, before), (again.face_model, after)):
+        points = model.landmarks(face.identity, face.expression, with_offsets=False)
+        posed = points @ np.swapaxes(face.pose[..., :3], 1, 2) + face.pose[:, None, :, 3]
+        if model is old:
+            expected = posed
+    np.testing.assert_allclose(posed, expected, atol=0.3)  # px, one a mm
+    with pytest.raises(SystemExit, match="already"):
+        retarget(tmp_path, old, open_face)
 
 
 @pytest.mark.slow

@@ -56,6 +56,16 @@ def test_expressions_stay_within_the_models_bounds(person):
     assert expression.min() >= 0 and expression.max() <= 1 and (expression > 0).any()
 
 
+def test_the_tongue_comes_out_of_an_open_mouth(open_face):
+    rng = np.random.default_rng(0)
+    weights = np.stack([rendered_people._expression(open_face, rng) for _ in range(300)])
+    tongue, jaw = (
+        weights[:, open_face.expression_names.index(n)] for n in ("tongueOut", "jawOpen")
+    )
+    assert (tongue > 0).any()
+    assert jaw[tongue > 0].min() >= 0.35 - 1e-6 and (jaw[tongue == 0] < 0.35).any()
+
+
 def test_the_photos_are_no_copies(person):
     images = person[0].astype(float)
     assert all(abs(images[0] - image).mean() > 5 for image in images[1:])
