@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,4 +74,8 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
 
 
 def _is_flame(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and "v_template" in array_names(path)
+    """Whether an .npz file has one of FLAME's arrays; this package's own name their format."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a face model (.npz)")
+    names = set(array_names(path))
+    return "format" not in names and bool(names & {"v_template", "shapedirs", "f"})
