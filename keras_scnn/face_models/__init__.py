@@ -64,13 +64,20 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     if path.is_dir():
         return __getattr__("read_ict")
     if suffix == ".npz":
-        return __getattr__("read_flame") if _is_flame(path) else MorphableModel.load
+        return __getattr__("read_flame") if _is_flame(path) else _read_own
     if suffix in _SUFFIXES:
         return __getattr__(_SUFFIXES[suffix])
     raise ValueError(
         f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
         f"name ends in .npz, {', '.join(_SUFFIXES)}"
     )
+
+
+def _read_own(path: Path, **options) -> MorphableModel:
+    model = MorphableModel.load(path)
+    if options:  # after the file's own errors
+        raise TypeError(f"{path}: a face model of this package takes no {', '.join(options)}")
+    return model
 
 
 def _is_flame(path: Path) -> bool:
