@@ -1,7 +1,7 @@
 """Reads damaged files, one after the other, and says on stdout how each ended.
 
-Every case follows from the seed and its number alone. A process of its own, because a reader may
-end it.
+Every case follows from the seed and its number, but for the dates that some files hold. A process
+of its own, because a reader may end it.
 """
 
 import random
