@@ -229,11 +229,18 @@ def test_mat_files_of_other_versions_are_refused(tmp_path, head):
 # --- text
 
 
+BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("run: [[" + "[" * 5000, "nested"),
-        ("a: &a [x]\nb: [*a, *a]", "alias"),
+        ("a: &a [*a]", "alias .a stands within itself"),
+        ("".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(9)), "alias"),
+        (BILLION_LAUGHS, "100,000 values"),
         ("steps: !!int ''", "IndexError"),
         ("flip: !!bool 'x'", "KeyError"),
         ("a: 1" + " " * 70_000, "longer"),
@@ -259,6 +266,9 @@ def test_bases_in_a_circle_are_refused(tmp_path):
 def test_yaml_and_json_come_back(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [1, {b: 2.5}]\nc: text\n")
     assert read_plain_yaml(tmp_path / "a.yaml") == {"a": [1, {"b": 2.5}], "c": "text"}
+    (tmp_path / "a.yaml").write_text("a: &a {b: 1, c: [2, 3]}\nd: {<<: *a, b: 4}\ne: [*a, *a]\n")
+    a = {"b": 1, "c": [2, 3]}
+    assert read_plain_yaml(tmp_path / "a.yaml") == {"a": a, "d": {**a, "b": 4}, "e": [a, a]}
     (tmp_path / "a.json").write_text(json.dumps([1, {"a": None}]))
     assert read_json(tmp_path / "a.json") == [1, {"a": None}]
     (tmp_path / "a.json").write_text("[" * 100_000)
