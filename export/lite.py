@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_scnn.geometry.crops import check_crop_box, crop_from_image
-from keras_scnn.storage.tflite import open_interpreter, read_lite_file
+from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file
 
 __all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
@@ -29,11 +30,11 @@ def __getattr__(name: str) -> Any:
 
 
 class LiteReconstructor:
-    """Runs an exported .tflite file.
+    """Runs an exported .tflite file; may be called from several threads at once.
 
     Args:
         path: a file of ``keras_scnn.export.tflite``.
-        threads: that the runtime may use.
+        threads: that the runtime may use in each call.
 
     Attributes:
         metadata: what travels with the file, see ``keras_scnn.export.metadata``.
@@ -46,12 +47,12 @@ class LiteReconstructor:
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
         content, self.metadata = read_lite_file(path)
-        try:
-            interpreter = open_interpreter(content, threads)
-            self._run = interpreter.get_signature_runner(SIGNATURE)
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{path}: {error}") from error
-        self.input_size = self.metadata["input"]["shape"][0]
+        self._runner = PerThread(
+            lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)
+        )
+        with reading(path, "a .tflite file of keras_scnn that LiteRT can run"):
+            self._runner()
+            self.input_size = self.metadata["input"]["shape"][0]
 
     def __call__(self, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Reconstruct one face.
@@ -82,7 +83,7 @@ class LiteReconstructor:
             raise ValueError(
                 f"the crop is {crop.shape}; expected ({size}, {size}, 3), or give the face's box"
             )
-        outputs = self._run(image=np.ascontiguousarray(crop)[None])
+        outputs = self._runner()(image=np.ascontiguousarray(crop)[None])
         return {name: array[0] for name, array in outputs.items()}
 
 
@@ -99,7 +100,7 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
         crop (size, size, 3) uint8, and crop_from_image (2, 3) float64, px.
 
     Raises:
-        ValueError: see ``geometry.crops.check_crop_box``.
+        ValueError: see ``geometry.crops.check_crop_box`` and ``check_patch``.
     """
     box = np.asarray(box, np.float64)
     check_crop_box(box, photo.shape)
@@ -107,6 +108,7 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
     block = max(1, round((box[2] - box[0]) / size))
     low = np.clip(np.floor(box[:2]).astype(int) - 2 * block, 0, limit - 1)
     high = np.clip(np.ceil(box[2:]).astype(int) + 2 * block, low + 1, limit)
+    check_patch(photo.shape, high - low, block)
     patch = _averaged(photo[low[1] : high[1], low[0] : high[0]], block)
     centers = (np.arange(size) + 0.5)[:, None] * (box[2:] - box[:2]) / size + box[:2]
     places = (centers - low) / block - 0.5

@@ -35,7 +35,8 @@ START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
 IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman codes
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000  # of a JPEG that OpenCV decodes
+FREE_PIXELS, PIXELS_PER_BYTE = 25_000_000, 100
 
 
 def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
@@ -67,7 +68,8 @@ def _is_plain(data: bytes) -> bool:
         if marker in FRAMES:
             height = int.from_bytes(data[at + 5 : at + 7], "big")
             width = int.from_bytes(data[at + 7 : at + 9], "big")
-            return data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width <= MAX_PIXELS
+            fits = height * width <= min(max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)), MAX_PIXELS)
+            return data[at + 4] == 8 and data[at + 9] in (1, 3) and fits
         if marker not in IGNORED:
             return False
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -139,6 +141,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
     """
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            _check_pixels(file.size, len(data))
             yield file
     except PIL.UnidentifiedImageError as error:
         raise ValueError("of no known format, or damaged") from error
@@ -146,6 +149,18 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         raise
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_pixels(size: tuple[int, int], file_bytes: int) -> None:
+    """Refuse a photo whose file is far too small for its pixels, before memory is taken for them.
+
+    Photos of faces have some pixels a byte; those of one color have hundreds, and a damaged or
+    hostile header declares millions.
+    """
+    if size[0] * size[1] > max(FREE_PIXELS, PIXELS_PER_BYTE * file_bytes):
+        raise ValueError(
+            f"{size[0]} x {size[1]} px in {file_bytes:,} bytes: far more pixels than a photo has"
+        )
 
 
 def _to_rgb(image: PIL.Image.Image) -> np.ndarray:

@@ -138,6 +138,15 @@ def test_photos_of_the_wanted_formats_are_read(tmp_path, kind):
     assert abs(read_image(tmp_path / "a.bin").astype(int) - 200).max() <= 1
 
 
+def test_a_header_that_declares_far_more_pixels_than_the_file_can_hold_is_refused(tmp_path):
+    PIL.Image.new("RGB", (32, 24)).save(tmp_path / "a.bmp")
+    content = bytearray((tmp_path / "a.bmp").read_bytes())
+    content[22:26] = (1_900_000).to_bytes(4, "little")  # the height, 61 million pixels in all
+    (tmp_path / "a.bmp").write_bytes(content)
+    with pytest.raises(ValueError, match="a.bmp: .* 32 x 1900000 px in .* far more pixels"):
+        read_image(tmp_path / "a.bmp")
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("bit"), NotImplementedError(), KeyError("x"), OSError("cut")]
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +97,7 @@ def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
 def verification_pairs(
     identity: np.ndarray, n_pairs: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random pairs, half of one person and half of two, people chosen uniformly.
+    """Random pairs, half of one person and half of two, people chosen uniformly; no pair twice.
 
     Args:
         identity: (n,) int, the person of each photo.
@@ -103,7 +105,8 @@ def verification_pairs(
         seed: the same seed gives the same pairs.
 
     Returns:
-        first (n_pairs,), second (n_pairs,) int64 positions of photos, same (n_pairs,) bool.
+        first (P,), second (P,) int64 positions of photos, same (P,) bool. P is n_pairs, or less
+        where the photos make fewer different pairs of one person, or of two.
 
     Raises:
         ValueError: there is only one person, or nobody has two photos.
@@ -111,11 +114,41 @@ def verification_pairs(
     photos = _photos_of_people(identity)
     several = [part for part in photos if len(part) > 1]
     rng = np.random.default_rng(seed)
-    half = n_pairs // 2
-    same = [rng.choice(several[i], 2, replace=False) for i in rng.integers(len(several), size=half)]
-    different = []
-    for _ in range(half):
+    sizes = np.array([len(part) for part in photos])
+    of_one = int((sizes * (sizes - 1) // 2).sum())
+    of_two = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
+    half = min(n_pairs // 2, of_one, of_two)
+
+    def one_person() -> np.ndarray:
+        return rng.choice(several[rng.integers(len(several))], 2, replace=False)
+
+    def two_people() -> tuple:
         one, two = rng.choice(len(photos), 2, replace=False)
-        different.append((rng.choice(photos[one]), rng.choice(photos[two])))
+        return rng.choice(photos[one]), rng.choice(photos[two])
+
+    same = _distinct(one_person, half, of_one, lambda: _all_of_one(photos), rng)
+    different = _distinct(two_people, half, of_two, lambda: _all_of_two(photos), rng)
     first, second = np.array([*same, *different]).reshape(-1, 2).T
     return first, second, np.arange(2 * half) < half
+
+
+def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator) -> list:
+    """So many different pairs; where it is most of those that there are, any of them all."""
+    if there_are <= 2 * count:
+        return list(_some(every(), count, rng))
+    found: dict[tuple, Any] = {}
+    while len(found) < count:
+        pair = draw()
+        found.setdefault(tuple(sorted(pair)), pair)  # the order of the two photos is no difference
+    return list(found.values())
+
+
+def _all_of_one(photos: list[np.ndarray]) -> np.ndarray:
+    """(n, 2) all pairs of photos of one person."""
+    return np.concatenate([part[np.column_stack(np.triu_indices(len(part), 1))] for part in photos])
+
+
+def _all_of_two(photos: list[np.ndarray]) -> np.ndarray:
+    """(n, 2) all pairs of photos of two people."""
+    pairs = itertools.combinations(photos, 2)
+    return np.array([pair for one, two in pairs for pair in itertools.product(one, two)])

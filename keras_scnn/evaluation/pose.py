@@ -80,7 +80,9 @@ def angle_errors(
     if not kept.any():
         raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")
     between = rotation_angle(rotation_from_euler(predicted), rotation_from_euler(annotated))
-    errors = np.column_stack([np.abs(predicted - annotated), between])
+    # 170 and -170 degrees are 20 apart, not 340.
+    apart = np.abs((predicted - annotated + np.pi) % (2 * np.pi) - np.pi)
+    errors = np.column_stack([apart, between])
     return np.where(kept[:, None], np.rad2deg(errors), np.nan)
 
 

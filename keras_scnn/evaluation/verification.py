@@ -73,13 +73,13 @@ def verification(
         distance: (P,) any unit, small for one person.
         same: (P,) true where a pair is of one person.
         folds: number of folds, at least 2, into which the pairs are split at random, with equal
-            shares of each kind.
+            shares of each kind; fewer where there are fewer pairs of a kind.
         seed: of the split.
         fold: (P,) each pair's fold where a protocol fixes it; ``folds`` and ``seed`` then have
             no effect.
 
     Raises:
-        ValueError: there are fewer pairs of a kind than folds, or the shapes do not fit.
+        ValueError: there are fewer than two folds or pairs of a kind, or the shapes do not fit.
     """
     return summarize_pairs(rank_pairs(distance, same, folds, seed, fold))
 
@@ -125,10 +125,11 @@ def checked_pairs(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, n
 
 def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """(P,) number of each pair's fold."""
-    if folds < 2 or min(same.sum(), (~same).sum()) < folds:
+    folds = min(folds, int(same.sum()), int((~same).sum()))
+    if folds < 2:
         raise ValueError(
-            f"{folds} folds need at least 2 folds and {folds} pairs of each kind; there are "
-            f"{same.sum()} pairs of one person and {(~same).sum()} of two"
+            f"verification needs 2 folds and 2 pairs of each kind; there are {same.sum()} pairs of "
+            f"one person and {(~same).sum()} of two"
         )
     rng = np.random.default_rng(seed)
     fold = np.empty(len(same), int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,7 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     if path.is_dir():
         return __getattr__("read_ict")
     if suffix == ".npz":
-        return __getattr__("read_flame") if _is_flame(path) else MorphableModel.load
+        return __getattr__("read_flame") if _is_flame(path) else _read_own
     if suffix in _SUFFIXES:
         return __getattr__(_SUFFIXES[suffix])
     raise ValueError(
@@ -74,5 +73,16 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     )
 
 
+def _read_own(path: Path, **options) -> MorphableModel:
+    model = MorphableModel.load(path)
+    if options:  # after the file's own errors
+        raise TypeError(f"{path}: a face model of this package takes no {', '.join(options)}")
+    return model
+
+
 def _is_flame(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and "v_template" in array_names(path)
+    """Whether an .npz file has one of FLAME's arrays; this package's own name their format."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a face model (.npz)")
+    names = set(array_names(path))
+    return "format" not in names and bool(names & {"v_template", "shapedirs", "f"})

@@ -141,12 +141,14 @@ def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndar
         vertices = np.array([line.split()[1:4] for line in lines if line[:2] == "v "], np.float64)
         polygons = [line.split()[1:] for line in lines if with_faces and line[:2] == "f "]
         triangles = [_fan([int(corner.split("/")[0]) for corner in p]) for p in polygons]
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
-        raise ValueError(f"{path}: no OBJ file with vertices and faces, or cut off")
-    return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1
+        if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
+            raise ValueError("no OBJ file with vertices and faces, or cut off")
+        return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1
 
 
 def _fan(polygon: list[int]) -> np.ndarray:
+    if len(polygon) < 3:
+        raise ValueError(f"a face of {len(polygon)} corners")
     return np.array([(polygon[0], b, c) for b, c in zip(polygon[1:-1], polygon[2:], strict=True)])
 
 

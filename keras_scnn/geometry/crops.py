@@ -11,6 +11,10 @@ import numpy as np
 SQUARE_TOLERANCE = 0.05  # of a crop's box: how much wider than high it may be, or the reverse
 MAX_RELATIVE_WIDTH = 16  # of a crop's box, in longer sides of the photo: beyond, a face is a dot
 
+# Of the part of a photo that is averaged to whole blocks: OpenCV's largest side, and pixels. A
+# photo of few rows or columns grows to whole blocks of its box.
+MAX_PATCH_SIDE, MAX_PATCH_PIXELS = 32_766, 16_000_000
+
 
 def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
     """The transform from a photo to a square crop.
@@ -70,6 +74,26 @@ def check_crop_box(box: np.ndarray, photo_shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"box is {width:g} px wide, the photo only {longer}; at most {MAX_RELATIVE_WIDTH} "
             "times as wide can be cropped"
+        )
+
+
+def check_patch(photo_shape: tuple[int, ...], size: np.ndarray, block: int) -> None:
+    """Refuse what would take far more memory than the photo, or more columns than OpenCV counts.
+
+    Args:
+        photo_shape: height, width and more.
+        size: (2,) columns and rows of the part of the photo that a crop needs.
+        block: side of the squares that are averaged, px; the part grows to whole ones.
+
+    Raises:
+        ValueError: the photo is too long and narrow, or too large, for a crop by this box.
+    """
+    columns, rows = (-(-int(n) // block) for n in size)
+    allowed = max(MAX_PATCH_PIXELS, 2 * photo_shape[0] * photo_shape[1])
+    if max(columns, rows) > MAX_PATCH_SIDE or columns * rows * block**2 > allowed:
+        raise ValueError(
+            f"the photo of {photo_shape[1]} x {photo_shape[0]} px is too long for this box: with "
+            f"whole blocks it covers {columns * block:,} x {rows * block:,} px"
         )
 
 

@@ -25,9 +25,14 @@ def contrastive_loss(same, distance, margin=1.0):
     Returns:
         Scalar float32.
     """
+    return ops.mean(contrastive_rows(same, distance, margin))
+
+
+def contrastive_rows(same, distance, margin=1.0):
+    """(B,) what each pair adds to the mean of ``contrastive_loss``."""
     same, distance = _as_float(same), _as_float(distance)
     push = ops.maximum(margin - distance, 0.0)
-    return ops.mean(same * distance**2 + (1 - same) * push**2) / 2
+    return (same * distance**2 + (1 - same) * push**2) / 2
 
 
 def exponential_contrastive_loss(same, distance, upper_bound):
@@ -44,10 +49,15 @@ def exponential_contrastive_loss(same, distance, upper_bound):
     Returns:
         Scalar float32.
     """
+    return ops.mean(exponential_rows(same, distance, upper_bound))
+
+
+def exponential_rows(same, distance, upper_bound):
+    """(B,) what each pair adds to the mean of ``exponential_contrastive_loss``."""
     same, distance = _as_float(same), _as_float(distance)
     pull = 2 / upper_bound * distance**2
     push = 2 * upper_bound * ops.exp(-2.77 / upper_bound * distance)
-    return ops.mean(same * pull + (1 - same) * push)
+    return same * pull + (1 - same) * push
 
 
 def different_quantile(same, distance, quantile: float):
@@ -71,7 +81,7 @@ def different_quantile(same, distance, quantile: float):
 
 
 def batch_mean(loss):
-    """(): a mean over the batch, as (1,), what ``keras.losses.Loss.call`` is to return.
+    """(): a mean over a batch's pairs, as (1,), for a loss that has no value for one sample.
 
     Keras divides what it averages by the number of replicas of a distribution strategy, whose
     gradients are summed; a scalar it takes as it is, and N replicas would count N times.
@@ -119,7 +129,7 @@ class ContrastiveLoss(keras.losses.Loss):
         margin = self.margin
         if margin is None:
             margin = self.margin_factor * different_quantile(y_true, y_pred, self.margin_quantile)
-        return batch_mean(contrastive_loss(y_true, y_pred, margin))
+        return contrastive_rows(y_true, y_pred, margin)
 
     def get_config(self):
         return {
@@ -150,7 +160,7 @@ class ExponentialContrastiveLoss(keras.losses.Loss):
         self.upper_bound = upper_bound
 
     def call(self, y_true, y_pred):
-        return batch_mean(exponential_contrastive_loss(y_true, y_pred, self.upper_bound))
+        return exponential_rows(y_true, y_pred, self.upper_bound)
 
     def get_config(self):
         return {"upper_bound": self.upper_bound, "name": self.name}

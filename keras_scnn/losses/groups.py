@@ -3,6 +3,9 @@
 ``person`` (B,) is equal for photos of one person. Each unordered pair of photos counts once. A
 batch without pairs of a kind gets exactly 0 from that kind, and finite gradients. With several
 replicas the pairs are those within each replica's part of the batch.
+
+Losses of single photos honor ``sample_weight``; those of pairs of photos refuse it, for a pair has
+no weight of its own.
 """
 
 from __future__ import annotations
@@ -67,6 +70,11 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
     Returns:
         Scalar float32: the mean over the photos whose person has another one in the batch.
     """
+    return ops.mean(supervised_rows(person, features, temperature))
+
+
+def supervised_rows(person, features, temperature=0.1):
+    """(B,) what each photo adds to the mean of ``supervised_contrastive_loss``."""
     person = ops.reshape(person, (-1,))
     features = ops.cast(features, "float32")
     itself = ops.eye(ops.shape(person)[0], dtype="float32")
@@ -75,7 +83,7 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
     log_likelihood = ops.sum(same * ops.log_softmax(logits, axis=-1), axis=-1)
     count = ops.sum(same, axis=-1)
     has_other = ops.cast(count > 0, "float32")
-    return -_mean(has_other, log_likelihood / ops.maximum(count, 1.0))
+    return -_rows(has_other, log_likelihood / ops.maximum(count, 1.0))
 
 
 def relational_loss(teacher, vectors):
@@ -109,10 +117,15 @@ def embedding_distance(teacher, embedding):
     Returns:
         Scalar float32; exactly 0 where no photo has one.
     """
+    return ops.mean(embedding_rows(teacher, embedding))
+
+
+def embedding_rows(teacher, embedding):
+    """(B,) what each photo adds to the mean of ``embedding_distance``."""
     known = ops.logical_not(ops.any(ops.isnan(teacher), axis=-1))
     teacher = ops.where(known[:, None], ops.cast(teacher, "float32"), 0.0)
     square = ops.sum(ops.square(teacher - ops.cast(embedding, "float32")), axis=-1)
-    return _mean(ops.cast(known, "float32"), square)
+    return _rows(ops.cast(known, "float32"), square)
 
 
 def _cosines(vectors):
@@ -126,8 +139,26 @@ def _mean(weight, values):
     return ops.sum(weight * values) / ops.maximum(ops.sum(weight), 1e-12)
 
 
+def _rows(weight, values):
+    """(B,) whose mean is the weighted mean of the values."""
+    return weight * values / ops.maximum(ops.mean(weight), 1e-12)
+
+
+class _PairsLoss(keras.losses.Loss):
+    """A loss of pairs of photos, which ``sample_weight`` of photos says nothing about.
+
+    Raises:
+        ValueError: it is called with weights.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            raise ValueError(f"{self.name} compares pairs of photos; it takes no sample_weight")
+        return super().__call__(y_true, y_pred)
+
+
 @keras.saving.register_keras_serializable("keras_scnn")
-class GroupContrastiveLoss(keras.losses.Loss):
+class GroupContrastiveLoss(_PairsLoss):
     """``group_contrastive_loss`` of an output (B, D), such as ``shape``; ``y_true`` is ``person``.
 
     Args:
@@ -180,7 +211,7 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
         self.temperature = temperature
 
     def call(self, y_true, y_pred):
-        return batch_mean(supervised_contrastive_loss(y_true, y_pred, self.temperature))
+        return supervised_rows(y_true, y_pred, self.temperature)
 
     def get_config(self):
         return {"temperature": self.temperature, "name": self.name}
@@ -194,14 +225,14 @@ class EmbeddingDistance(keras.losses.Loss):
         super().__init__(name=name)
 
     def call(self, y_true, y_pred):
-        return batch_mean(embedding_distance(y_true, y_pred))
+        return embedding_rows(y_true, y_pred)
 
     def get_config(self):
         return {"name": self.name}
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
-class RelationalLoss(keras.losses.Loss):
+class RelationalLoss(_PairsLoss):
     """``relational_loss`` of an output (B, D); ``y_true`` is the teacher's embedding (B, E).
 
     Match the teacher's pairwise cosine similarities (relational knowledge distillation).

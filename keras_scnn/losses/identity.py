@@ -5,8 +5,6 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_scnn.losses.contrastive import batch_mean
-
 
 def identity_loss(same, similarity, margin=0.2):
     """Cosine embedding loss: ``same (1 - cos) + (1 - same) max(cos - margin, 0)``.
@@ -22,10 +20,15 @@ def identity_loss(same, similarity, margin=0.2):
     Returns:
         Scalar float32, the mean over the pairs; a kind of pair that the batch lacks adds 0.
     """
+    return ops.mean(identity_rows(same, similarity, margin))
+
+
+def identity_rows(same, similarity, margin=0.2):
+    """(B,) what each pair adds to the mean of ``identity_loss``."""
     same = ops.reshape(ops.cast(same, "float32"), (-1,))
     similarity = ops.reshape(ops.cast(similarity, "float32"), (-1,))
     push = ops.maximum(similarity - margin, 0.0)
-    return ops.mean(same * (1 - similarity) + (1 - same) * push)
+    return same * (1 - similarity) + (1 - same) * push
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
@@ -53,7 +56,7 @@ class IdentityLoss(keras.losses.Loss):
         self.margin = margin
 
     def call(self, y_true, y_pred):
-        return batch_mean(identity_loss(y_true, y_pred, self.margin))
+        return identity_rows(y_true, y_pred, self.margin)
 
     def get_config(self):
         return {"margin": self.margin, "name": self.name}

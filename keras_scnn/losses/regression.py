@@ -1,8 +1,9 @@
 """Regression losses: weighted parameter distance cost, vertex distance, landmark distance.
 
-All can be saved with a compiled model. ``WPDC`` and ``ParameterLoss`` save the second moments of
-the face model's bases, which are all that they need; ``VertexDistance`` needs the vertices, and so
-only the face models that ``load_face_model`` knows by name.
+Each loss gives one value a face, so that Keras can weigh faces (``sample_weight``). All can be
+saved with a compiled model. ``WPDC`` and ``ParameterLoss`` save the second moments of the face
+model's bases, which are all that they need; ``VertexDistance`` needs the vertices, and so only the
+face models that ``load_face_model`` knows by name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from keras import ops
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.landmarks68 import OPENINGS
-from keras_scnn.losses.contrastive import batch_mean
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
@@ -38,10 +38,15 @@ def wpdc(target, predicted, effect):
     Returns:
         Scalar, the mean over the batch.
     """
+    return ops.mean(wpdc_rows(target, predicted, effect))
+
+
+def wpdc_rows(target, predicted, effect):
+    """(B,) what each face adds to the mean of ``wpdc``."""
     difference = target - predicted
     weight = ops.stop_gradient(ops.abs(difference) * effect)
     weight = weight / ops.maximum(ops.max(weight, axis=-1, keepdims=True), 1e-12)
-    return ops.mean(ops.sum(weight * difference**2, axis=-1))
+    return ops.sum(weight * difference**2, axis=-1)
 
 
 def vertex_distance(target, predicted):
@@ -71,13 +76,20 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0):
     Returns:
         Scalar; exactly 0 where all weights are 0.
     """
+    return ops.mean(landmark_rows(target, predicted, unit, depth_weight))
+
+
+def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0):
+    """(B,) what each face adds to the mean of ``landmark_distance``."""
     weight = target[..., -1]
     distance = _length((target[..., :2] - predicted[..., :2]) / unit)
-    loss = ops.sum(weight * distance) / ops.maximum(ops.sum(weight), 1e-12)
+    # The landmarks' weights are shares of the whole batch's.
+    mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
+    loss = ops.sum(weight * distance, axis=-1) / mean_weight
     if depth_weight and target.shape[-1] == 4:
         error = (target[..., 2] - predicted[..., 2]) / unit
         error = error - ops.mean(error, axis=-1, keepdims=True)
-        loss = loss + depth_weight * ops.mean(ops.abs(error))
+        loss = loss + depth_weight * ops.mean(ops.abs(error), axis=-1)
     return loss
 
 
@@ -95,6 +107,11 @@ def opening_distance(target, predicted, unit=1.0):
     Returns:
         Scalar; exactly 0 where all weights are 0.
     """
+    return ops.mean(opening_rows(target, predicted, unit))
+
+
+def opening_rows(target, predicted, unit=1.0):
+    """(B,) what each face adds to the mean of ``opening_distance``."""
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
 
     def rows(points, which):
@@ -106,7 +123,9 @@ def opening_distance(target, predicted, unit=1.0):
     )
     weight = ops.minimum(rows(target, upper)[..., -1], rows(target, lower)[..., -1])
     distance = _length((true - ours) / unit)
-    return ops.sum(weight * distance) / ops.maximum(ops.sum(weight), 1e-12)
+    # The weights are shares of the whole batch's, as in ``landmark_rows``.
+    mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
+    return ops.sum(weight * distance, axis=-1) / mean_weight
 
 
 def _length(vectors):
@@ -222,7 +241,7 @@ class WPDC(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         y_true = ops.cast(y_true, "float32")
-        return batch_mean(wpdc(y_true, ops.cast(y_pred, "float32"), self._effect(y_true)))
+        return wpdc_rows(y_true, ops.cast(y_pred, "float32"), self._effect(y_true))
 
     def get_config(self):
         return {"space": self._effect.get_config(), "name": self.name}
@@ -261,9 +280,8 @@ class ParameterLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         difference = (y_true - y_pred)[:, self._effect.identity]
-        shape = ops.mean(ops.sum(self._square * ops.square(difference), axis=-1))
-        cost = wpdc(y_true, y_pred, self._effect(y_true))
-        return batch_mean(self.wpdc_weight * cost + shape)
+        shape = ops.sum(self._square * ops.square(difference), axis=-1)
+        return self.wpdc_weight * wpdc_rows(y_true, y_pred, self._effect(y_true)) + shape
 
     def get_config(self):
         return {
@@ -294,7 +312,7 @@ class VertexDistance(keras.losses.Loss):
         self._space, self._decode = space, FaceDecoder.vertices(space)
 
     def call(self, y_true, y_pred):
-        return batch_mean(vertex_distance(self._decode(y_true), self._decode(y_pred)))
+        return ops.mean(_length(self._decode(y_true) - self._decode(y_pred)), axis=-1)
 
     def get_config(self):
         space = self._space
@@ -368,10 +386,10 @@ class LandmarkDistance(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        loss = landmark_distance(true, predicted, self.unit, self.depth_weight)
+        loss = landmark_rows(true, predicted, self.unit, self.depth_weight)
         if self.opening_weight:
-            loss += self.opening_weight * opening_distance(true, predicted, self.unit)
-        return batch_mean(loss)
+            loss += self.opening_weight * opening_rows(true, predicted, self.unit)
+        return loss
 
     def get_config(self):
         weights = {"depth_weight": self.depth_weight, "opening_weight": self.opening_weight}

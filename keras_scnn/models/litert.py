@@ -9,15 +9,13 @@ digest is not that of its folder is not used.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.tflite import open_interpreter, read_lite_file, read_metadata
+from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file, read_metadata
 
 FILE, SIGNATURE = "network.tflite", "branch"
 FORMAT, VERSION = "keras_scnn.network", 1
@@ -26,8 +24,7 @@ FORMAT, VERSION = "keras_scnn.network", 1
 class LiteNetwork:
     """Runs a ``network.tflite``, one crop after the other.
 
-    It may be called from several threads: each gets an interpreter of its own, for an interpreter
-    holds the answer of one call.
+    It may be called from several threads: each gets an interpreter of its own.
 
     Args:
         path: of the file.
@@ -39,8 +36,10 @@ class LiteNetwork:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
-        self._content, self.metadata = read_lite_file(path)
-        self._threads, self._own = threads, threading.local()
+        content, self.metadata = read_lite_file(path)
+        self._runner = PerThread(
+            lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)
+        )
         with reading(path, f"a '{FORMAT}' file of version {VERSION} that LiteRT can run"):
             kind = self.metadata.get("format"), self.metadata.get("version")
             if kind != (FORMAT, VERSION):
@@ -52,13 +51,6 @@ class LiteNetwork:
         run, crops = self._runner(), np.ascontiguousarray(crops)
         rows = [run(image=crop[None]) for crop in crops]  # the runner copies its outputs
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-    def _runner(self) -> Callable[..., dict[str, np.ndarray]]:
-        """This thread's function from ``image`` (1, S, S, 3) to the outputs."""
-        if not hasattr(self._own, "runner"):
-            interpreter = open_interpreter(self._content, self._threads)
-            self._own.runner = interpreter.get_signature_runner(SIGNATURE)
-        return self._own.runner
 
 
 def lite_file(name_or_path: str | os.PathLike) -> Path | None:

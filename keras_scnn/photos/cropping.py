@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_scnn.geometry.crops import check_crop_box, crop_from_image
+from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
 
 CROP_SIZE = 120
 # BlazeFace's square to the standard crop: how far down to move it and how much to enlarge it, in
@@ -20,9 +20,6 @@ CROP_SIZE = 120
 # average. Sums over BlazeFace's six keypoints did hardly better.
 DETECTOR_SHIFT = 0.055
 DETECTOR_SCALE = 1.336
-# Of the part of a photo that is averaged to whole blocks: OpenCV's largest side, and pixels. A
-# photo of few rows or columns grows to whole blocks of its box.
-MAX_PATCH_SIDE, MAX_PATCH_PIXELS = 32_766, 16_000_000
 MAX_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
 
 
@@ -204,9 +201,9 @@ def _averaged_patch(image, edges: np.ndarray, block: int) -> tuple[np.ndarray, n
     low = np.clip(np.floor(edges[:2]).astype(int) - 2 * block, 0, limit - 1)
     high = np.clip(np.ceil(edges[2:]).astype(int) + 2 * block, low + 1, limit)
     patch = image[low[1] : high[1], low[0] : high[0]]
-    missing = -(high - low) % block
-    _check_patch(image.shape, (high - low + missing) // block, high - low + missing)
+    check_patch(image.shape, high - low, block)
     if block > 1:
+        missing = -(high - low) % block
         if missing.any():
             patch = cv2.copyMakeBorder(patch, 0, missing[1], 0, missing[0], cv2.BORDER_REPLICATE)
         patch = cv2.resize(patch, None, fx=1 / block, fy=1 / block, interpolation=cv2.INTER_AREA)
@@ -221,22 +218,6 @@ def _resampled(
     if patch.shape[:2] == (size, size) and np.array_equal(matrix, np.eye(2, 3)):
         return patch  # as it is: resampling it takes as long as BlazeFace's first layers
     return cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_LINEAR)
-
-
-def _check_patch(photo_shape: tuple[int, ...], blocks: np.ndarray, padded: np.ndarray) -> None:
-    """Refuse what would take far more memory than the photo, or more columns than OpenCV counts.
-
-    Args:
-        photo_shape: height, width, channels.
-        blocks: (2,) columns and rows after averaging.
-        padded: (2,) px before it.
-    """
-    allowed = max(MAX_PATCH_PIXELS, 2 * photo_shape[0] * photo_shape[1])
-    if max(blocks) > MAX_PATCH_SIDE or int(padded[0]) * int(padded[1]) > allowed:
-        raise ValueError(
-            f"the photo of {photo_shape[1]} x {photo_shape[0]} px is too long for this box: it "
-            f"covers {padded[0]:,} x {padded[1]:,} px with whole blocks"
-        )
 
 
 def check_photo(image: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from keras_scnn.photos.blazeface import (
     suppress,
 )
 from keras_scnn.photos.cropping import FaceBox, box_from_detector, check_photo, crop_face
-from keras_scnn.storage.tflite import open_interpreter
+from keras_scnn.storage.tflite import PerThread, open_interpreter
 
 # Whatever scores so much in any pass is confirmed in a square of CONFIRM_ZOOM times its size.
 CANDIDATE_SCORE = 0.4
@@ -39,7 +39,7 @@ class FaceDetector:
     best. On collages of 300-W faces 28 px wide this finds 78 %, tiles alone 35 %. The standard
     crop is met (IoU of 0.3 with BlazeFace's own box) on all of 257 photos of 300-W and on 99 % of
     200 photos of AFLW2000-3D. A photo of 1,500 px takes 0.4 s of one core; ``tiles=False`` takes
-    0.01 s and misses small faces.
+    0.01 s and misses small faces. It may be called from several threads at once.
 
     Args:
         min_score: minimum score of a face, from 0 to 1.
@@ -65,9 +65,11 @@ class FaceDetector:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
         self._min_score, self._tile_min_score = min_score, tile_min_score
         self._tiles, self._stop_early = tiles, stop_early
-        self._interpreter = open_interpreter(model_path().read_bytes())
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        outputs = {d["name"]: d["index"] for d in self._interpreter.get_output_details()}
+        content = model_path().read_bytes()
+        self._interpreter = PerThread(lambda: open_interpreter(content))
+        interpreter = self._interpreter()
+        self._input = interpreter.get_input_details()[0]["index"]
+        outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self._regressors, self._classifiers = outputs["regressors"], outputs["classificators"]
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
@@ -126,11 +128,12 @@ class FaceDetector:
     def _run(self, image: np.ndarray, square: FaceBox, factor: int = 1) -> RawDetections:
         """The candidates in a square of the photo, which is ``factor`` times as large as given."""
         crop = crop_face(image, square, INPUT_SIZE).image
-        self._interpreter.set_tensor(self._input, np.float32(crop[None]) / 127.5 - 1)
-        self._interpreter.invoke()
+        interpreter = self._interpreter()
+        interpreter.set_tensor(self._input, np.float32(crop[None]) / 127.5 - 1)
+        interpreter.invoke()
         raw = decode_boxes(
-            self._interpreter.get_tensor(self._regressors)[0],
-            self._interpreter.get_tensor(self._classifiers)[0, :, 0],
+            interpreter.get_tensor(self._regressors)[0],
+            interpreter.get_tensor(self._classifiers)[0, :, 0],
             CANDIDATE_SCORE,
         )
         side, origin = square.width * factor, np.array([square.x0, square.y0]) * factor

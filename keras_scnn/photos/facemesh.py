@@ -15,6 +15,7 @@ from scipy.special import expit
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.photos.blazeface import RawDetections, model_path
 from keras_scnn.photos.cropping import FaceCrop, crop_rotated
+from keras_scnn.storage.tflite import PerThread, open_interpreter
 
 MODEL_FILE = "face_landmark.tflite"
 POINTS, INPUT_SIZE = 468, 192
@@ -43,7 +44,7 @@ class FaceMeshPoints(NamedTuple):
 
 
 class FaceMesh:
-    """Finds 468 points on a face.
+    """Finds 468 points on a face; may be called from several threads at once.
 
     Args:
         passes: 1 crops by BlazeFace's box; each further pass crops by the last one's points.
@@ -56,14 +57,10 @@ class FaceMesh:
     def __init__(self, passes: int = PASSES):
         if passes < 1:
             raise ValueError(f"passes is {passes}; it must be at least 1")
-        # Imported here so that what only draws or fits needs no runtime.
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._passes = passes
-        self._interpreter = Interpreter(str(model_path(MODEL_FILE)), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        outputs = self._interpreter.get_output_details()
+        self._passes, content = passes, model_path(MODEL_FILE).read_bytes()
+        self._interpreter = PerThread(lambda: open_interpreter(content))
+        self._input = self._interpreter().get_input_details()[0]["index"]
+        outputs = self._interpreter().get_output_details()
         sizes = {int(np.prod(d["shape"])): d["index"] for d in outputs}
         self._points, self._score = sizes[POINTS * 3], sizes[1]
 
@@ -94,10 +91,11 @@ class FaceMesh:
         side = CROP_SCALE * (box[2:] - box[:2]).max()
         center = (box[:2] + box[2:]) / 2
         crop = crop_rotated(image, center, side, float(np.arctan2(dy, dx)), INPUT_SIZE)
-        self._interpreter.set_tensor(self._input, np.float32(crop.image[None]) / 255)
-        self._interpreter.invoke()
-        raw = self._interpreter.get_tensor(self._points).reshape(POINTS, 3)
-        score = float(expit(self._interpreter.get_tensor(self._score).item()))
+        interpreter = self._interpreter()
+        interpreter.set_tensor(self._input, np.float32(crop.image[None]) / 255)
+        interpreter.invoke()
+        raw = interpreter.get_tensor(self._points).reshape(POINTS, 3)
+        score = float(expit(interpreter.get_tensor(self._score).item()))
         return FaceMeshPoints(decode_points(raw, crop), score)
 
 

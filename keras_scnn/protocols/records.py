@@ -228,8 +228,8 @@ def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     people = len(np.unique(records.identity))
     notes = [
         f"face records: {len(records)} photos of {people} people, errors in the crop's pixels",
-        f"{VERIFICATION_PAIRS} pairs drawn, half of one person; 10 folds; shapes by the root mean "
-        "square distance of the neutral vertices",
+        f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
+        "shapes by the root mean square distance of the neutral vertices",
     ]
     if resamples:
         notes.append(f"[95 % interval of {resamples} bootstrap resamples of the people]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -79,7 +78,7 @@ class PresetPredictor:
             for count in WARM_UP:
                 batched(black[:count])
             runner = self._batches = SharedBatches(batched)
-        self._reconstructor = Reconstructor(preset, _DetectorPerThread(), runner)
+        self._reconstructor = Reconstructor(preset, FaceDetector(), runner)
         self.shapes = {key: value.shape[1:] for key, value in self.crops(black[:1]).items()}
 
     @classmethod
@@ -130,15 +129,3 @@ class PresetPredictor:
         if self._vertices:
             outputs["vertices"] = faces.model.vertices(parameters.identity, parameters.expression)
         return {key: np.asarray(value, np.float32) for key, value in outputs.items()}
-
-
-class _DetectorPerThread:
-    """A detector holds one photo's state, so each thread has its own."""
-
-    def __init__(self):
-        self._own = threading.local()
-
-    def detect(self, image: np.ndarray) -> list[FaceBox]:
-        if not hasattr(self._own, "detector"):
-            self._own.detector = FaceDetector()
-        return self._own.detector.detect(image)

@@ -154,7 +154,7 @@ def _counted(faces: int) -> int:
     return faces
 
 
-def read_tensors(tensors: dict[str, np.ndarray], size: int) -> Request:
+def read_inputs(tensors: dict[str, np.ndarray], size: int) -> Request:
     """Look over the inputs of ``/v2/models/NAME/infer``; no photo is decoded.
 
     Args:
@@ -186,7 +186,7 @@ def read_tensors(tensors: dict[str, np.ndarray], size: int) -> Request:
 
 
 def outputs(request: Request, predictor: Predictor) -> Outputs:
-    """The answer to ``read_tensors``, one row a face.
+    """The answer to ``read_inputs``, one row a face.
 
     For photos without boxes also ``photo_index`` (M,) int32, ``box`` (M, 4) and ``score`` (M,); M
     may be 0. Errors as ``predictions``.

@@ -20,8 +20,8 @@ from keras_scnn.serving.requests import (
     Request,
     outputs,
     predictions,
+    read_inputs,
     read_instances,
-    read_tensors,
 )
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
@@ -89,7 +89,7 @@ def _read(payload: Any, size: int) -> Request:
         return read_instances(payload, size)
     if len(payload.inputs) > MAX_INPUTS:
         raise ValueError(f"{len(payload.inputs)} inputs; give 'image', or 'photo' and 'box'")
-    return read_tensors({one.name: _tensor(one) for one in payload.inputs}, size)
+    return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
 
 
 def _answer(payload: Any, asked: Request, predictor: Predictor) -> Any:

@@ -26,7 +26,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     # A long name has no room for more, so it is the name's digest that makes it one of its own.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    temporary = path.with_name(f".partial-{os.getpid()}-{digest}{path.suffix[-16:]}")
+    suffix = "".join(path.suffixes[-2:])  # Keras wants ".weights.h5" whole
+    suffix = suffix if len(suffix) <= 24 else path.suffix[-24:]
+    temporary = path.with_name(f".partial-{os.getpid()}-{digest}{suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -32,12 +33,31 @@ def read_datasets(
     path = Path(path)
     with reading(path, what):
         allowed = allowed_bytes(path.stat().st_size)
+        _check_heaps(path)
         with h5py.File(path, "r") as file:
             datasets = {name: found for name in names if (found := _find(file, name)) is not None}
             for name, dataset in datasets.items():
                 _check(name, dataset, allowed)
+                if dataset.dtype.kind == "O":
+                    _check_text(path, name, dataset)
                 allowed -= dataset.size * dataset.dtype.itemsize
             return {name: np.asarray(dataset[()]) for name, dataset in datasets.items()}
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse heaps larger than the file: the library takes memory for what they declare.
+
+    Heaps hold names (HEAP, version 0) and texts (GCOL, version 1); their size follows, 8 bytes.
+    """
+    size = path.stat().st_size
+    if not size:
+        raise ValueError("the file is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for mark in (b"HEAP\0\0\0\0", b"GCOL\1\0\0\0"):
+            at = content.find(mark)
+            while at >= 0:
+                check_size("a heap", int.from_bytes(content[at + 8 : at + 16], "little"), size)
+                at = content.find(mark, at + 1)
 
 
 def _find(file: h5py.File, name: str) -> h5py.Dataset | None:
@@ -52,6 +72,16 @@ def _find(file: h5py.File, name: str) -> h5py.Dataset | None:
             raise ValueError(f"{name}: a {type(link).__name__} in place of data")
         place = place[part]
     return place if isinstance(place, h5py.Dataset) else None
+
+
+def _check_text(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    """Refuse a text that is longer than the file: its length stands before its place in a heap."""
+    place = dataset.id.get_offset()
+    if place is None:
+        raise ValueError(f"{name}: a text in chunks; write it whole")
+    with path.open("rb") as file:
+        file.seek(place)
+        check_size(name, int.from_bytes(file.read(4), "little"), path.stat().st_size)
 
 
 def _check(name: str, dataset: h5py.Dataset, allowed: int) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from keras_scnn.storage.guard import reading
 
-MAX_YAML_BYTES, MAX_YAML_DEPTH = 1 << 16, 16
+MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_VALUES = 1 << 16, 16, 100_000
 
 
 def read_json(path: str | os.PathLike, what: str = "a readable JSON file") -> Any:
@@ -31,13 +31,15 @@ def read_json(path: str | os.PathLike, what: str = "a readable JSON file") -> An
 
 
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
-    """The content of a YAML file of plain values: no aliases, and lists and tables 16 deep.
+    """The content of a YAML file of plain values.
 
-    An alias repeats what stands elsewhere, so a few lines can mean billions of values.
+    An alias repeats what stands elsewhere, so a few lines can mean billions of values: what they
+    mean is counted.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, has an alias, or is longer than 64 KiB or nested too deeply.
+        ValueError: it is no YAML, is longer than 64 KiB, nested more than 16 deep, or means more
+            than 100,000 values.
     """
     path = Path(path)
     with reading(path, what):
@@ -49,12 +51,25 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
 
 
 def _check_events(text: str) -> None:
-    """Raise a ValueError at the first alias or depth too many, before anything is built."""
-    depth = 0
+    """Raise a ValueError at the first value or depth too many, before anything is built."""
+    values = 0
+    sizes: dict[str, int] = {}  # of what has an anchor
+    within: list[tuple[str | None, int]] = []  # anchor, and values before, of each open collection
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"an alias, *{event.anchor}; write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_YAML_DEPTH:
-            raise ValueError(f"nested more than {MAX_YAML_DEPTH} deep")
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias *{event.anchor} stands within itself, or for nothing")
+            values += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = within.pop()
+            sizes |= {anchor: values - before + 1} if anchor else {}
+        elif isinstance(event, yaml.NodeEvent):
+            values += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                within.append((event.anchor, values))
+            elif event.anchor:
+                sizes[event.anchor] = 1
+        if len(within) > MAX_YAML_DEPTH or values > MAX_YAML_VALUES:
+            raise ValueError(
+                f"nested more than {MAX_YAML_DEPTH} deep, or more than {MAX_YAML_VALUES:,} values"
+            )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +21,26 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 ENTRY = "keras_scnn"
+T = TypeVar("T")
+
+
+class PerThread(Generic[T]):
+    """A value of each thread's own, made when the thread first asks for it.
+
+    An interpreter holds the input and the answer of one call: shared by threads, it mixes them.
+
+    Args:
+        make: makes the value; errors go to who asks.
+    """
+
+    def __init__(self, make: Callable[[], T]):
+        self._make, self._own = make, threading.local()
+
+    def __call__(self) -> T:
+        """This thread's value."""
+        if not hasattr(self._own, "value"):
+            self._own.value = self._make()
+        return self._own.value
 
 
 def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:

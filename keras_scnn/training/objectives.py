@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import keras
+from keras import ops
 
 from keras_scnn.losses import (
     ContrastiveLoss,
@@ -134,4 +135,11 @@ class SplitLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         first, rest = slice(self._count), slice(self._count, None)
         one, other = (self._loss.call(y_true[rows], y_pred[rows]) for rows in (first, rest))
-        return self._share * one + (1 - self._share) * other
+        count = ops.cast(ops.shape(y_true)[0], "float32")
+        # One value a sample, whose mean has the shares.
+        return ops.concatenate(
+            [
+                one * (self._share * count / self._count),
+                other * ((1 - self._share) * count / (count - self._count)),
+            ]
+        )

@@ -34,6 +34,7 @@ from keras_scnn.training.records import open_records
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
+    FiniteNumbers,
     Progress,
     RunState,
     ShapeMonitor,
@@ -195,6 +196,7 @@ def _fit(config, network, mode: Mode, parts, state: RunState) -> RunState:
         validation = validation.take(VALIDATION_STEPS).cache()
     callbacks = [
         budget,
+        FiniteNumbers(folder, budget),  # before what is saved
         monitor,  # before what writes the logs down
         Checkpoints(folder, budget),
         *_tensorboard(config),

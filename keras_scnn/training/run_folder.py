@@ -143,6 +143,39 @@ class Budget(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class FiniteNumbers(keras.callbacks.Callback):
+    """Ends a run whose loss or weights are no finite numbers any more; before ``Checkpoints``.
+
+    So the last checkpoint is a sound one.
+
+    Raises:
+        RuntimeError: from ``fit``: at which step, and from which one the run can go on.
+    """
+
+    def __init__(self, folder: Path, budget: Budget):
+        super().__init__()
+        self._folder, self._budget = folder, budget
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(float((logs or {}).get("loss", 0.0))):
+            raise RuntimeError(self._message("loss"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        for weight in self.model.weights:  # the last step's loss was of the weights before it
+            if not np.isfinite(keras.ops.convert_to_numpy(weight).astype(np.float32)).all():
+                raise RuntimeError(self._message(f"weight {weight.path}"))
+
+    def _message(self, what: str) -> str:
+        saved = read_state(self._folder)
+        kept = f"; the checkpoint of step {saved.step} is kept" if saved.checkpoint else ""
+        return (
+            f"{self._folder}: the {what} is no finite number after step {self._budget.state.step}"
+            f"{kept}. Lower learning_rate, or look for labels that are not finite"
+        )
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Saves the run after each epoch, and appends the epoch's losses to a CSV file."""
 

@@ -58,16 +58,16 @@ def test_one_answer_for_everybody_finds_nobody(rng):
 
 
 def test_a_judge_says_what_its_parts_say(rng):
-    identity = np.repeat(np.arange(12), 5)
-    vectors = rng.normal(size=(12, 3))[identity] + rng.normal(size=(60, 3))
+    identity = np.repeat(np.arange(60), 8)
+    vectors = rng.normal(size=(60, 3))[identity] + rng.normal(size=(480, 3))
     pairs = draw_pairs(identity, 2400)  # enough for a false accept rate of 0.1 %
     distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=1)
     evaluator = IdentityEvaluator(vectors, pairs, identity)
-    ratio, outputs, result = evaluator.summary(np.ones(60))
+    ratio, outputs, result = evaluator.summary(np.ones(480))
     assert ratio == distance_ratio(distance, pairs.same)
     assert outputs == verification(distance, pairs.same)
     assert result == summarize_ranks(retrieval_ranks(vectors, identity))
-    assert IdentityEvaluator(vectors, pairs).summary(np.ones(60))[2] is None
+    assert IdentityEvaluator(vectors, pairs).summary(np.ones(480))[2] is None
 
 
 def test_a_photo_that_was_drawn_twice_counts_by_the_rule_of_pairs():

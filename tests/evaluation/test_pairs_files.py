@@ -7,13 +7,31 @@ IDENTITY = np.repeat([7, 3, 9, 4], [5, 1, 4, 6])
 
 
 def test_verification_pairs_are_what_they_say():
-    first, second, same = verification_pairs(IDENTITY, 400)
-    assert len(first) == 400
-    assert same.sum() == 200
+    first, second, same = verification_pairs(IDENTITY, 20)
+    assert len(first) == 20
+    assert same.sum() == 10
     np.testing.assert_array_equal(IDENTITY[first] == IDENTITY[second], same)
     assert (first != second).all()
-    again = verification_pairs(IDENTITY, 400)
+    again = verification_pairs(IDENTITY, 20)
     np.testing.assert_array_equal(again[0], first)
+
+
+@pytest.mark.parametrize("n_pairs", [20, 40, 60, 400])
+def test_no_pair_comes_twice_and_there_are_no_more_than_the_photos_make(n_pairs):
+    first, second, same = verification_pairs(IDENTITY, n_pairs)
+    rows = {tuple(sorted(pair)) for pair in zip(first, second, strict=True)}
+    assert len(rows) == len(first) == min(n_pairs, 62)  # 31 pairs of one person
+    assert same.sum() == len(rows) // 2
+    np.testing.assert_array_equal(IDENTITY[first] == IDENTITY[second], same)
+
+
+def test_a_person_with_many_photos_makes_no_more_pairs_than_others():
+    identity = np.repeat(np.arange(20), [300, *[20] * 19])
+    first, second, same = verification_pairs(identity, 2000)
+    of_first = (identity[first[same]] == 0).mean()
+    assert 0.02 < of_first < 0.09  # of 20 people
+    of_two = ((identity[first] == 0) | (identity[second] == 0))[~same].mean()
+    assert 0.06 < of_two < 0.14  # 2 of 20
 
 
 def test_distinct_pairs_are_distinct_and_half_of_one_person():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.evaluation import pose_error
+from keras_scnn.evaluation.pose import angle_errors
 
 
 def radians(*degrees) -> np.ndarray:
@@ -53,3 +54,13 @@ def test_wrong_arguments_are_named():
         pose_error(np.zeros((4, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match="below 99"):
         pose_error(np.zeros((1, 3)), radians([0, 120, 0]))
+
+
+@pytest.mark.parametrize("turns", [-2, 0, 1])
+def test_angles_on_both_sides_of_a_half_turn_are_near_each_other(turns):
+    predicted = np.deg2rad([[0.0, 0.0, 170.0 + 360 * turns], [0, -178, 10], [-95, 0, 0]])
+    annotated = np.deg2rad([[0.0, 0.0, -95.0], [0, 90, 0], [85, 0, 0]])
+    errors = angle_errors(predicted, annotated)
+    np.testing.assert_allclose(errors[0, :3], [0, 0, 95], atol=1e-9)  # 170 to 265
+    np.testing.assert_allclose(errors[1, :3], [0, 92, 10], atol=1e-9)
+    np.testing.assert_allclose(errors[2, :3], [180, 0, 0], atol=1e-9)

@@ -126,7 +126,7 @@ def test_a_resample_without_a_kind_of_pair_has_no_numbers():
     ("call", "message"),
     [
         (lambda: verification(np.zeros((2, 2)), np.ones(2)), r"\(P,\)"),
-        (lambda: verification(np.zeros(8), np.arange(8) < 4), "10 folds"),
+        (lambda: verification(np.zeros(8), np.arange(8) < 1), "2 pairs of each kind"),
         (lambda: verification([1, np.nan], [True, False]), "finite"),
         (lambda: verification(np.zeros(4), np.arange(4) < 2, fold=np.zeros(4)), "two folds"),
         (lambda: verification(np.zeros(4), np.arange(4) < 2, fold=np.arange(3)), r"\(3,\)"),
@@ -135,3 +135,9 @@ def test_a_resample_without_a_kind_of_pair_has_no_numbers():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_few_pairs_are_split_into_fewer_folds():
+    distance, same = np.r_[np.arange(4.0), np.arange(4.0) + 10], np.arange(8) < 4
+    assert set(rank_pairs(distance, same).fold) == {0, 1, 2, 3}
+    assert verification(distance, same).accuracy_percent == 100

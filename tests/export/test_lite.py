@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,20 @@ def test_unfit_files_are_refused(small, tmp_path):
         (tmp_path / "bad.tflite").write_bytes(data)
         with pytest.raises(ValueError, match="bad.tflite: "):
             LiteReconstructor(tmp_path / "bad.tflite")
+
+
+def test_threads_that_share_one_get_their_own_answers(lite):
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (8, lite.input_size, lite.input_size, 3), np.uint8)
+    alone = [lite(crop)["landmarks"] for crop in crops]
+    with ThreadPoolExecutor(8) as pool:
+        index = [i % len(crops) for i in range(400)]
+        found = list(pool.map(lambda i: lite(crops[i])["landmarks"], index))
+    for i, landmarks in zip(index, found, strict=True):
+        np.testing.assert_array_equal(landmarks, alone[i])
+
+
+def test_a_box_about_a_line_of_pixels_is_refused(lite):
+    line = np.zeros((1, 40_000, 3), np.uint8)
+    with pytest.raises(ValueError, match="too long for this box"):
+        lite(line, np.array([0.0, -320_000, 640_000, 320_000]))

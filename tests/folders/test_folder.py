@@ -264,3 +264,36 @@ def test_options_of_the_other_kind_are_refused(tmp_path, capsys, options, messag
     with pytest.raises(SystemExit):
         main([*options, "--out", str(tmp_path)])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux alone")
+def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypatch, capfd):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    crop = render_person(SyntheticConfig(photos=1), 0)[0][0]
+    for name in ("good.png", f"{'x' * 240}.png", "caf\udce9.png", "a b.png"):
+        write_image(folder / name, crop)
+    (folder / "broken.webp").write_bytes(b"broken")
+    read = read_image
+
+    def decode(path):
+        if path.name == "broken.webp":
+            raise NotImplementedError("a decoder's own error")
+        return read(path)
+
+    monkeypatch.setattr("keras_scnn.folders.job.read_image", decode)
+    arguments = [str(folder), "--out", str(out), "--workers", "1", "--crops", "--meshes"]
+    assert main([*arguments, "--format", "obj"]) == 1
+    assert "3 faces of 3 photos" in capfd.readouterr().out
+    assert [row["photo"] for row in rows(out)] == ["a b.png", "good.png", f"{'x' * 240}.png"]
+    meshes = list((out / "meshes").glob("*.obj"))
+    assert len(meshes) == 3 and all(
+        "map_Kd" in p.read_text() for p in (out / "meshes").glob("*.mtl")
+    )
+    with (out / "failed.csv").open(newline="", errors="surrogateescape") as file:
+        failed = dict(list(csv.reader(file))[1:])
+    assert failed == {
+        "broken.webp": "a decoder's own error",
+        "caf\udce9.png": failed["caf\udce9.png"],
+    }
+    assert "not UTF-8" in failed["caf\udce9.png"]

@@ -1,6 +1,7 @@
 import csv
 import importlib.metadata
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -226,3 +227,19 @@ def test_faces_in_all_poses_are_found(detector, shared_data):
         for name in names
     ]
     assert hit_rate(detector, photos) >= 0.97  # 0.990 of all 200
+
+
+def test_threads_that_share_a_detector_get_their_own_answers():
+    detector = FaceDetector(tiles=False)
+    photo = data.astronaut()[:300]
+    photos = [
+        photo,
+        photo[:, ::-1].copy(),
+        np.full((200, 200, 3), 90, np.uint8),
+        photo[::2, ::2].copy(),
+    ]
+    alone = [detector.detect(one) for one in photos]
+    assert len({str(boxes) for boxes in alone}) == 4 and not alone[2]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(detector.detect, photos * 25))
+    assert found == alone * 25

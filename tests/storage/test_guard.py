@@ -107,6 +107,24 @@ def large_chunk_h5(path):
         file.create_dataset("a", (4,), "f8", maxshape=(None,), chunks=(100_000_000,))
 
 
+def large_heap_h5(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = "text"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL")
+    content[at + 8 : at + 16] = (1 << 31).to_bytes(8, "little")
+    path.write_bytes(content)
+
+
+def long_text_h5(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = "text"
+        place = file["a"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = (3_000_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 LARGE = {
     "npz": (large_npz, read_arrays, "unpack to"),
     "npz declared": (declared_npz, read_arrays, "declares"),
@@ -116,6 +134,8 @@ LARGE = {
     "mat declared": (mat_declared, read_mat_arrays, "but has 8 bytes"),
     "h5": (large_h5, lambda p: read_datasets(p, ["a"]), "declares 3,200,000,000"),
     "h5 chunk": (large_chunk_h5, lambda p: read_datasets(p, ["a"]), "declares 800,000,000"),
+    "h5 heap": (large_heap_h5, lambda p: read_datasets(p, ["a"]), "a heap declares"),
+    "h5 text": (long_text_h5, lambda p: read_datasets(p, ["a"]), "a declares 3,000,000,000"),
     "pickle of 1 GB": (lambda p: p.write_bytes(b"\x80\x03B\0\0\0\x40."), load_pickle, "expected"),
     "pickle's places": (
         lambda p: p.write_bytes(b"\x80\x02Nr\0\0\0\x40."), load_pickle, "at the place"
@@ -229,11 +249,18 @@ def test_mat_files_of_other_versions_are_refused(tmp_path, head):
 # --- text
 
 
+BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("run: [[" + "[" * 5000, "nested"),
-        ("a: &a [x]\nb: [*a, *a]", "alias"),
+        ("a: &a [*a]", "alias .a stands within itself"),
+        ("".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(9)), "alias"),
+        (BILLION_LAUGHS, "100,000 values"),
         ("steps: !!int ''", "IndexError"),
         ("flip: !!bool 'x'", "KeyError"),
         ("a: 1" + " " * 70_000, "longer"),
@@ -259,6 +286,9 @@ def test_bases_in_a_circle_are_refused(tmp_path):
 def test_yaml_and_json_come_back(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [1, {b: 2.5}]\nc: text\n")
     assert read_plain_yaml(tmp_path / "a.yaml") == {"a": [1, {"b": 2.5}], "c": "text"}
+    (tmp_path / "a.yaml").write_text("a: &a {b: 1, c: [2, 3]}\nd: {<<: *a, b: 4}\ne: [*a, *a]\n")
+    a = {"b": 1, "c": [2, 3]}
+    assert read_plain_yaml(tmp_path / "a.yaml") == {"a": a, "d": {**a, "b": 4}, "e": [a, a]}
     (tmp_path / "a.json").write_text(json.dumps([1, {"a": None}]))
     assert read_json(tmp_path / "a.json") == [1, {"a": None}]
     (tmp_path / "a.json").write_text("[" * 100_000)

@@ -7,6 +7,7 @@ from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
+    FiniteNumbers,
     Progress,
     RunState,
     ShapeMonitor,
@@ -161,3 +162,36 @@ def test_without_a_limit_the_time_left_follows_from_the_steps():
     network().fit(X[:2], Y[:2], batch_size=1, callbacks=[budget], verbose=0)
     assert budget.progress == pytest.approx(4 / 6)
     assert 0 < budget.seconds_left < 60
+
+
+def fit_with(labels, folder, state=RunState(), epochs: int = 1) -> None:
+    budget = Budget(state, steps=100, minutes=0, peak=0.1, warmup=1)
+    callbacks = [budget, FiniteNumbers(folder, budget), Checkpoints(folder, budget)]
+    network().fit(X, labels, batch_size=4, epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_sound_checkpoint(tmp_path, bad):
+    fit_with(Y, tmp_path)
+    before = read_state(tmp_path)
+    labels = Y.copy()
+    labels[6, 1] = bad
+    message = "the (loss|weight .*) is no finite number after step [34]; the checkpoint of step 2 "
+    with pytest.raises(RuntimeError, match=message):
+        fit_with(labels, tmp_path, before)
+    assert read_state(tmp_path) == before
+    again = network(seed=1)
+    load_checkpoint(tmp_path, again, before)
+    assert all(np.isfinite(weight).all() for weight in again.get_weights())
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.set_weights([np.full_like(w, np.nan) for w in self.model.get_weights()])
+
+    budget = Budget(RunState(), steps=100, minutes=0, peak=0.1, warmup=1)
+    callbacks = [budget, FiniteNumbers(tmp_path, budget), Checkpoints(tmp_path, budget), Break()]
+    with pytest.raises(RuntimeError, match="weight .* is no finite number after step 1"):
+        network().fit(X, Y, batch_size=8, callbacks=callbacks, verbose=0)
+    assert not list(tmp_path.iterdir())

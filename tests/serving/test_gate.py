@@ -1,0 +1,123 @@
+import asyncio
+
+import pytest
+
+from keras_scnn.serving import gate
+from keras_scnn.serving.gate import Gate, with_deadline
+from keras_scnn.serving.server import shown
+
+
+class Client:
+    """One request to an ASGI application: parts of a body, or seconds to wait."""
+
+    def __init__(self, *parts, path: str = "/", headers=()):
+        self.parts, self.sent = list(parts), []
+        self.scope = {"type": "http", "path": path, "headers": list(headers)}
+
+    async def receive(self):
+        part = self.parts.pop(0)
+        if isinstance(part, float):
+            await asyncio.sleep(part)
+            part = b""
+        return {"type": "http.request", "body": part, "more_body": bool(self.parts)}
+
+    async def send(self, message):
+        self.sent.append(message.get("status", message.get("body")))
+
+
+async def echo(scope, receive, send):
+    await send({"status": 200})
+    await send({"body": (await receive())["body"]})
+
+
+def ask(gate: Gate, client: Client) -> list:
+    asyncio.run(gate(client.scope, client.receive, client.send))
+    return client.sent
+
+
+def test_a_body_is_handed_on_whole():
+    assert ask(Gate(echo, 100), Client(b"a" * 60, b"b" * 40)) == [200, b"a" * 60 + b"b" * 40]
+
+
+@pytest.mark.parametrize("parts", [(1.0, b"a"), (b"a", 1.0, b"b")])
+def test_a_body_that_does_not_come_gets_408(parts):
+    assert ask(Gate(echo, 100, part_s=0.05), Client(*parts))[0] == 408
+
+
+def test_a_body_that_drips_gets_408():
+    drips = [part for _ in range(50) for part in (b"a", 0.02)]
+    assert ask(Gate(echo, 1000, part_s=0.5, body_s=0.2), Client(*drips))[0] == 408
+
+
+@pytest.mark.parametrize("length", [b"-1", b"x", b"9" * 30, b"101"])
+def test_a_length_that_is_none_or_too_large_gets_413(length):
+    client = Client(b"a", headers=[(b"content-length", length)])
+    assert ask(Gate(echo, 100), client)[0] == 413
+
+
+def test_what_all_requests_hold_is_bounded_and_given_back(monkeypatch):
+    monkeypatch.setattr(gate, "HELD_BODIES", 2)
+    monkeypatch.setattr(gate, "MAX_REQUESTS", 4)
+    waiting = asyncio.Event()
+
+    async def slow(scope, receive, send):
+        await waiting.wait()
+        await send({"status": 200})
+
+    async def run():
+        one = Gate(slow, 100)
+        large = [Client(b"a" * 100) for _ in range(3)]
+        small = [Client(b"") for _ in range(3)]
+        tasks = []
+        for client in (*large, *small):
+            tasks.append(asyncio.create_task(one(client.scope, client.receive, client.send)))
+            await asyncio.sleep(0.01)
+        refused = [client.sent[:1] for client in (*large, *small)]
+        waiting.set()
+        await asyncio.gather(*tasks)
+        after = Client(b"a" * 100)
+        await one(after.scope, after.receive, after.send)
+        return refused, after.sent
+
+    refused, after = asyncio.run(run())
+    assert refused == [[], [], [503], [], [], [503]]  # bytes; then requests
+    assert after == [200]
+
+
+def test_a_connection_ends_where_no_head_comes_in_time():
+    class Protocol:
+        cycle, loop = None, None
+
+        def connection_made(self, transport):
+            self.transport, self.loop = transport, asyncio.get_running_loop()
+
+        def data_received(self, data):
+            self.cycle = type("Cycle", (), {"response_complete": data == b"answered"})()
+
+        def connection_lost(self, exc):
+            pass
+
+    class Transport:
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    async def run(*data):
+        protocol, transport = with_deadline(Protocol, head_s=0.05)(), Transport()
+        protocol.connection_made(transport)
+        for part in data:
+            protocol.data_received(part)
+        await asyncio.sleep(0.15)
+        protocol.connection_lost(None)
+        return transport.closed
+
+    assert asyncio.run(run())
+    assert asyncio.run(run(b"answered"))
+    assert not asyncio.run(run(b"a request that is worked on"))
+
+
+def test_messages_show_no_places_of_this_machine():
+    text = "cannot open '/usr/lib/python3/site-packages/PIL/a.py':\nno " + "x" * 900
+    assert shown(text).startswith("cannot open '...': no x") and len(shown(text)) <= 303
+    assert shown("5 px/mm and 1/2") == "5 px/mm and 1/2"
