@@ -9,7 +9,7 @@ from keras_scnn.losses import (
     landmark_distance,
     vertex_distance,
 )
-from keras_scnn.losses.regression import VertexEffect
+from keras_scnn.losses.regression import VertexEffect, opening_distance
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
@@ -100,3 +100,15 @@ def test_depth_counts_where_it_is_known_without_its_origin():
 def test_without_a_labelled_landmark_the_loss_is_exactly_zero():
     target = np.zeros((2, 68, 3), np.float32)
     assert float(landmark_distance(target, np.ones((2, 68, 3), np.float32))) == 0
+
+
+def test_openings_are_compared_not_positions():
+    """One lid pair is 3 px open, not 7; that all points are moved by 5 px does not count."""
+    true = np.zeros((1, 68, 3))
+    true[..., 2] = 1
+    ours = np.full((1, 68, 2), 5.0)
+    true[0, 37, 1], ours[0, 37, 1] = -7, 5 - 3
+    error = float(opening_distance(true, ours, unit=2.0))
+    assert error == pytest.approx(4 / 2 / 7, abs=1e-4)  # of seven pairs
+    true[0, 41, 2] = 0  # a pair counts by its less certain point
+    assert float(opening_distance(true, ours)) == pytest.approx(0, abs=1e-4)

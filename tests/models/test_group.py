@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_scnn.models import build_branch, build_encoder, build_group
 from keras_scnn.models.group import ShapeCode
@@ -51,3 +52,17 @@ def test_a_shape_code_survives_saving(tiny_face_model, tiny_whitening):
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     vectors = np.random.default_rng(0).normal(size=(2, tiny_whitening.mean.size))
     np.testing.assert_array_equal(np.asarray(again(vectors)), np.asarray(layer(vectors)))
+
+
+def test_landmarks_may_leave_identity_alone(tiny_face_model, tiny_whitening):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    for teach in (True, False):
+        branch = build_branch(build_encoder("mobilenet_0.5", 32), space.layout, 4)
+        group = build_group(branch, space, landmarks_teach_identity=teach)
+        head = branch.get_layer("parameters").kernel
+        image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+        with tf.GradientTape() as tape:
+            loss = keras.ops.sum(keras.ops.square(group(image)["landmarks"]))
+        gradient = np.abs(tape.gradient(loss, head.value)).max(axis=0)
+        assert (gradient[space.layout.identity].max() > 0) == teach
+        assert gradient[: space.layout.identity.start].max() > 0

@@ -101,3 +101,11 @@ def test_the_regressor_decodes_what_its_branch_says(tiny_face_model, tiny_whiten
         tiny_face_model.landmarks,
     )
     np.testing.assert_allclose(np.asarray(outputs["landmarks"]), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, 16, joint_head=True)
+    assert branch.get_layer("parameters").kernel.shape == (512 + 16, layout.size)
+    with pytest.raises(ValueError, match="joint_head is for feature_channels above 0"):
+        build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, joint_head=True)

@@ -98,7 +98,7 @@ class DlibNetwork:
 
 
 def _convolve(x, convolution, stride: int, padding: str):
-    kernel, bias = (part.astype(x.dtype) for part in convolution)
+    kernel, bias = (ops.cast(part, x.dtype) for part in convolution)
     return ops.conv(x, kernel, stride, padding) + bias
 
 

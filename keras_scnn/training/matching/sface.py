@@ -155,7 +155,7 @@ class SFaceNetwork:
         x = (chips - MIDDLE) / SPAN
         for name, one in self._weights.convolutions.items():
             x = _convolve(x, one, 2 if name in HALVING else 1, name.endswith("_dw"))
-        x = ops.conv(x, self._weights.linear.astype(x.dtype), padding="valid")
+        x = ops.conv(x, ops.cast(self._weights.linear, x.dtype), padding="valid")
         return ops.cast(x[:, 0, 0], "float32") + self._weights.offset
 
 
@@ -163,5 +163,5 @@ def _convolve(x, one: Convolution, stride: int, depthwise: bool):
     side = one.kernel.shape[0] // 2
     x = ops.pad(x, [(0, 0), (side, side), (side, side), (0, 0)])
     run = ops.depthwise_conv if depthwise else ops.conv
-    x = run(x, one.kernel.astype(x.dtype), stride, "valid") + one.bias.astype(x.dtype)
-    return ops.where(x > 0, x, x * one.slope.astype(x.dtype))
+    x = run(x, ops.cast(one.kernel, x.dtype), stride, "valid") + ops.cast(one.bias, x.dtype)
+    return ops.where(x > 0, x, x * ops.cast(one.slope, x.dtype))

@@ -5,10 +5,12 @@ import pytest
 
 from keras_scnn.data.labels import identity_labels
 from keras_scnn.data.labels.identity_labels import (
+    Photos,
     align_sources,
     comparable_embeddings,
     learn_posterior,
     regress_identity,
+    teach_identity,
     yaw_degrees,
 )
 from keras_scnn.data.records import FaceRecords
@@ -97,18 +99,17 @@ def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
     np.testing.assert_allclose(identities(half, tiny_face_model), middle, atol=1e-4)
 
 
-def test_people_with_many_photos_teach_the_most(people, tiny_face_model):
-    """200 people with a photo each say the opposite of ten people with 20 photos each."""
+def test_every_photo_teaches_alike(people, tiny_face_model):
+    """A hundred people with a photo each say the opposite of ten people with 30 photos each."""
     rng = np.random.default_rng(1)
-    person = np.r_[np.arange(200), 200 + np.repeat(np.arange(10), 20)].astype(np.int32)
+    person = np.r_[np.arange(100), 100 + np.repeat(np.arange(10), 30)].astype(np.int32)
     records = dataclasses.replace(people[1], identity=person)
-    embeddings = rng.normal(0, 1, (210, SIZE))[person]
+    embeddings = rng.normal(0, 1, (110, SIZE))[person]
     shapes = embeddings @ rng.normal(0, 1, (SIZE, tiny_face_model.n_identity))
-    identities(records, tiny_face_model)[:] = np.where(person[:, None] < 200, -shapes, shapes)
-    everybody = np.arange(PHOTOS)
-    taught = regress_identity(records, embeddings, everybody, tiny_face_model, 1.0)
+    identities(records, tiny_face_model)[:] = np.where(person[:, None] < 100, -shapes, shapes)
+    taught = regress_identity(records, embeddings, np.arange(PHOTOS), tiny_face_model, 1.0)
     outputs = identities(taught, tiny_face_model)
-    assert np.corrcoef(outputs.ravel(), shapes.ravel())[0, 1] > 0.8, "photo by photo it would be 0"
+    assert np.corrcoef(outputs.ravel(), shapes.ravel())[0, 1] > 0.8  # three photos against one
 
 
 def test_who_is_not_known_keeps_the_fit(people, tiny_face_model):
@@ -131,7 +132,8 @@ def test_too_little_to_learn_from_and_a_wrong_share_are_refused(people, tiny_fac
 @pytest.fixture
 def gaussian_people(monkeypatch):
     """200 people with 10 photos: shapes (n, 3) = embedding @ kernel + rest, and noisy fits."""
-    monkeypatch.setattr(identity_labels, "SPREAD", 0.0)
+    monkeypatch.setattr(identity_labels, "STEADINESS", 0.0)
+    monkeypatch.setattr(identity_labels, "MAX_SPREAD", 100.0)
     monkeypatch.setattr(identity_labels, "NOISE_FACTOR", 1.0)
     monkeypatch.setattr(identity_labels, "RIDGE", 1e-6)
     rng = np.random.default_rng(3)
@@ -164,12 +166,46 @@ def test_without_an_embedding_a_fit_is_drawn_to_the_mean(gaussian_people):
     assert np.square(found(own, unknown) - expected).mean() < 0.1
 
 
-def test_spread_makes_labels_as_different_as_people_are(gaussian_people, monkeypatch):
-    embedding, shape, own, person, *_ = gaussian_people
-    monkeypatch.setattr(identity_labels, "SPREAD", 1.0)
-    found = learn_posterior(shape, own, embedding, person)
-    outputs = embedding @ found.kernel + found.offset
-    np.testing.assert_allclose(np.cov(outputs.T).trace(), np.cov(shape.T).trace(), rtol=0.1)
+def test_what_is_steady_within_people_grows_and_the_size_stays():
+    """Two principal shapes; the map's noise within people is 4 and 1: factors as 1 to 2."""
+    rng = np.random.default_rng(5)
+    person = np.repeat(np.arange(400), 10)
+    true = np.repeat(rng.normal(0, [8, 6], (400, 2)), 10, axis=0)
+    mapped = 0.5 * true + rng.normal(0, [4, 1], (4000, 2))
+    factor = np.abs(identity_labels._spread(true, mapped, person))
+    assert factor[1, 1] / factor[0, 0] == pytest.approx(2, rel=0.1)
+    assert np.abs([factor[0, 1], factor[1, 0]]).max() < 0.1
+    size = np.linalg.norm((mapped @ factor).std(axis=0))
+    assert size == pytest.approx(np.linalg.norm(mapped.std(axis=0)), rel=0.02)
+
+
+def test_capped_sizes_keep_their_total():
+    """By hand: 3 is cut to 1, and the other takes the rest: 1 + x^2 = 9 + 4."""
+    outputs = identity_labels._capped(np.array([3.0, 2.0]), np.array([1.0, 9.0]), np.sqrt(13))
+    np.testing.assert_allclose(outputs, [1, np.sqrt(12)])
+    outputs = identity_labels._capped(np.array([3.0, 2.0]), np.array([1.0, 1.5]), np.sqrt(13))
+    np.testing.assert_allclose(outputs, [1, 1.5])  # no room for all of it
+
+
+def test_turned_faces_are_taught_by_their_person_or_by_the_last_recognizer():
+    rng = np.random.default_rng(2)
+    person = np.r_[np.repeat(np.arange(18), 11), np.arange(18, 60)]
+    code = rng.normal(0, 1, (60, 3))[person]
+    raw = np.c_[code, code @ rng.normal(0, 1, (3, 3))] + rng.normal(0, 0.01, (240, 6))
+    frontal = np.arange(240) % 11 != 0
+    frontal[211] = True
+    frontal[210] = False
+    raw[~frontal] = 9.0  # what recognizers say of turned faces is another thing
+    raw[210, 3:] = raw[211, 3:]  # but this one, of a single photo, the last one recognizes
+    photos = Photos(person, np.zeros(240, int), frontal, np.ones(240, bool))
+    shape = code @ rng.normal(0, 1, (3, 4))
+    taught = teach_identity(shape, shape, raw, [3, 3], photos)
+    own = taught.embedding[1:11].mean(axis=0)
+    np.testing.assert_allclose(taught.embedding[0], own, atol=1e-5)
+    np.testing.assert_allclose(taught.embedding[210], taught.embedding[211], atol=0.05)
+    np.testing.assert_allclose(taught.shapes[0], taught.posterior.mapped(own[None])[0], atol=1e-4)
+    alone = teach_identity(shape, shape, raw[:, :3], [3], photos)
+    assert np.isnan(alone.embedding[210]).all() and np.isfinite(alone.shapes).all()
 
 
 def test_a_posterior_needs_people_with_many_photos(gaussian_people):

@@ -5,12 +5,14 @@ from annotated_faces import sent_through_a_pipe
 
 from keras_scnn.data.sources.aflw import (
     HAND_WEIGHT,
+    LID_TRUST,
     TEACHER_SHIFT_PX,
     TEACHER_TRUST,
     AflwCrops,
-    _site_offset,
     load_targets,
+    site_offset,
 )
+from keras_scnn.geometry.landmarks68 import OPENINGS
 
 COUNT = 44
 
@@ -57,10 +59,11 @@ def test_the_sources_of_agreeing_labels_merge_to_them(tmp_path):
 def test_a_hand_made_point_moves_the_merged_one_by_its_share(tmp_path):
     hand = labels()["landmarks68"].astype(np.float32)
     before = load_targets(write(tmp_path)).landmarks
-    hand[10, [5, 40], 0] += 1.0
+    hand[10, [5, 30, 40], 0] += 1.0
     moved = load_targets(write(tmp_path, landmarks68=hand)).landmarks - before
     # The constant part of the difference, about 1 / COUNT of it, is taken for another site.
-    assert moved[10, 40, 0] == pytest.approx(HAND_WEIGHT, abs=0.1)
+    assert moved[10, 30, 0] == pytest.approx(HAND_WEIGHT, abs=0.1)
+    assert moved[10, 40, 0] == pytest.approx(1, abs=0.1)  # a lid
     assert moved[10, 5, 0] == pytest.approx(HAND_WEIGHT / 2, abs=0.1)
 
 
@@ -69,8 +72,12 @@ def test_weights_say_whose_word_a_landmark_is(tmp_path):
     half = (1 - TEACHER_TRUST) / 2
     np.testing.assert_allclose(weight[0, 17:], 1)
     np.testing.assert_allclose(weight[0, :17], 1 - half)
-    np.testing.assert_allclose(weight[1, 17:], 1 - half)
-    np.testing.assert_allclose(weight[2:4], TEACHER_TRUST)
+    lids = OPENINGS.ravel()
+    rest = np.setdiff1d(np.arange(68), lids)
+    np.testing.assert_allclose(weight[1, rest[17:]], 1 - half)
+    np.testing.assert_allclose(weight[1, lids], 0.5)  # estimated by hand
+    np.testing.assert_allclose(weight[2:4, rest], TEACHER_TRUST)
+    np.testing.assert_allclose(weight[2:4, lids], LID_TRUST)  # the teacher hardly closes eyes
 
 
 def test_parts_share_no_photo_and_are_all_crops_together(tmp_path):
@@ -131,4 +138,4 @@ def test_the_offset_of_a_site_is_found_through_its_projections():
     weight = np.ones(300)
     weight[20:40] = 0
     difference[20:40] = np.nan
-    np.testing.assert_allclose(_site_offset(camera, difference, weight), offset, atol=0.1)
+    np.testing.assert_allclose(site_offset(camera, difference, weight), offset, atol=0.1)

@@ -8,6 +8,7 @@ from keras_scnn.data.labels.recognizer import (
     CHIP_LANDMARKS,
     CHIP_POINTS,
     CHIP_SIZE,
+    DLIB_CHIP,
     chip_from_landmarks,
     weights_path,
 )
@@ -126,7 +127,7 @@ def test_chips_are_those_of_the_recognizer(photos):
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     landmarks[:, CHIP_LANDMARKS, :2] = 60 * CHIP_POINTS @ turn.T + [20, 30]
     arrays = photos[1] | {"landmarks": jnp.asarray(landmarks)}
-    matrices = np.asarray(chips(arrays, alone(3, 7)))
+    matrices = np.asarray(chips(arrays, alone(3, 7), DLIB_CHIP))
     for matrix, row in zip(matrices, (3, 7), strict=True):
         center, side, angle = chip_from_landmarks(np.asarray(arrays["landmarks"][row, :, :3]))
         middle = invert_affine(matrix) @ [(CHIP_SIZE - 1) / 2, (CHIP_SIZE - 1) / 2, 1]
