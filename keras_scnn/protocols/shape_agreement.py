@@ -36,17 +36,18 @@ def evaluate_shapes(
 
     Raises:
         FileNotFoundError: a photo of the truth is missing.
-        ValueError: the preset's face model has another number of vertices than the truth.
+        ValueError: the preset's face model has fewer vertices than the truth. (Of one with more,
+            such as the open one since it has a tongue, the first are the truth's.)
     """
     model = predictor.preset.face_model
-    if model.n_vertices != len(truth.mean):
+    if model.n_vertices < len(truth.mean):
         raise ValueError(
             f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
             f"{len(truth.mean)}: they cannot be compared; fit the truth for this face model"
         )
     found = predictor([Path(folder) / str(photo) for photo in truth.photo])
     kept, constant = found.kept, truth.of_others.mean(axis=0)
-    dense = _predicted_deviations(found)
+    dense = _predicted_deviations(found, len(truth.mean))
     yaw = truth.yaw_degrees
     of_others, own, other = (
         truth.deviations(c) for c in (truth.of_others, truth.of_own_half, truth.of_other_half)
@@ -72,11 +73,11 @@ def evaluate_shapes(
     return Yardstick(values, ROWS, intervals, _notes(truth, resamples), found.left_out)
 
 
-def _predicted_deviations(found: PhotoPredictions) -> np.ndarray:
+def _predicted_deviations(found: PhotoPredictions, count: int) -> np.ndarray:
     """(n, 3N) as ``ShapeTruth.deviations``: neutral vertices less the preset's own mean face."""
-    basis = found.face_model.identity_basis
+    basis = found.face_model.identity_basis[:count]
     flat = basis.reshape(-1, basis.shape[-1]).astype(np.float64)
-    return found.parameters.identity @ flat.T / np.sqrt(found.face_model.n_vertices)
+    return found.parameters.identity @ flat.T / np.sqrt(count)
 
 
 def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -> dict:

@@ -27,7 +27,16 @@ from keras_scnn.storage import read_npz
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.warm_start import copy_network, solve_dense
 
-OF_THE_MACHINE = ("run", "cache", "data", "photo_folders", "recognizer", "start", "tensorboard")
+OF_THE_MACHINE = (
+    "run",
+    "cache",
+    "data",
+    "photo_folders",
+    "recognizer",
+    "sface",
+    "start",
+    "tensorboard",
+)
 
 
 def assemble(

@@ -155,7 +155,8 @@ def join_recognizer(
         recognizer: see ``read_recognizer``, whose errors are raised.
 
     Raises:
-        ValueError: the encoders differ, or the feature is of another length.
+        ValueError: the encoders differ, the feature is of another length, or the preset has an
+            identity encoder or a joint head.
     """
     from keras_scnn.training.matching.dlib_weights import fill_identity_encoder
     from keras_scnn.training.matching.recognizer import read_recognizer
@@ -166,6 +167,10 @@ def join_recognizer(
         raise ValueError(f"feature_size is {units}; the recognizer's is {linear.shape[1]}")
     if source.has_identity_encoder:
         raise ValueError("the preset to start from has an identity encoder; start with 'network'")
+    if source.has_joint_head:
+        raise ValueError(
+            "the preset to start from has a joint head, which is not joined; give one without"
+        )
     copy_encoder(branch, source.core)
     kernel, bias = source.core.get_layer("parameters").get_weights()
     width = branch.get_layer("parameters").kernel.shape[0] - len(kernel)

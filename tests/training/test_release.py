@@ -98,10 +98,10 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on():
     )
     layer = preset.core.get_layer("features_linear")
     hidden = keras.Model(preset.core.input, layer.input).predict(images, verbose=0)
-    turned = np.linalg.qr(rng.normal(size=(128, 128)))[0]
+    turned = np.linalg.qr(rng.normal(size=(layer.units, layer.units)))[0]
     embedding = hidden @ np.asarray(layer.kernel) @ turned.astype(np.float32)
     unseen = 50
-    embedding[unseen:] = rng.normal(0, 100, (10, 128))  # of people held out
+    embedding[unseen:] = rng.normal(0, 100, (10, layer.units))  # of people held out
     parameters = np.zeros((60, preset.layout.size), np.float32)
     parameters[:, preset.layout.pose] = compose(np.eye(3), 1.0, np.zeros(3)).ravel()
     records = FaceRecords(
@@ -118,7 +118,7 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on():
     wanted = centered[:unseen] / np.linalg.norm(centered[:unseen], axis=1, keepdims=True)
     assert (features * wanted).sum(axis=1).mean() > 0.9
     short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
-    with pytest.raises(ValueError, match="128 numbers are needed"):
+    with pytest.raises(ValueError, match=f"{layer.units} numbers are needed"):
         solve_features(preset, short, np.arange(unseen))
 
 

@@ -45,10 +45,10 @@ def test_a_convolution_and_the_scaling_after_it_become_one():
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory):
-    """The preset 'mobile', and a branch that starts from it and from a random recognizer."""
+    """A preset, and a branch that starts from it and from a random recognizer."""
     path = tmp_path_factory.mktemp("recognizer") / "random.dat"
     write_recognizer(path, WIDTHS, embedding=128)
-    preset = load_preset("mobile")
+    preset = load_preset("aflw-mobilenet-0.5")
     encoder = build_encoder(preset.encoder, preset.input_size)
     branch = build_branch(encoder, preset.layout, 128, identity_encoder=True)
     mean, scale = preset.space.whitening.mean + 1, 2 * preset.space.whitening.scale
@@ -74,6 +74,13 @@ def test_its_identity_encoder_has_the_recognizers_weights(joined):
     np.testing.assert_allclose(first[0], convolutions[0][0], rtol=1e-6)
     wide = branch.get_layer(f"{PREFIX}64a_short").kernel
     np.testing.assert_array_equal(wide[0, 0], np.eye(32, 64))
+
+
+def test_a_preset_with_a_joint_head_is_refused(joined, tmp_path):
+    _, branch, whitening, _ = joined
+    write_recognizer(tmp_path / "random.dat", WIDTHS, embedding=128)
+    with pytest.raises(ValueError, match="has a joint head"):
+        join_recognizer(branch, load_preset("mobile"), whitening, str(tmp_path / "random.dat"))
 
 
 def test_a_feature_of_another_length_is_refused(joined, tmp_path):
