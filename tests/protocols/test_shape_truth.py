@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ from keras_scnn.evaluate import main
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.protocols import shape_truth
-from keras_scnn.protocols.shape_agreement import evaluate_shapes
+from keras_scnn.protocols.shape_agreement import _predicted_deviations, evaluate_shapes
 from keras_scnn.protocols.shape_truth import (
     fit_truth,
     last_people,
@@ -144,10 +145,22 @@ def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
         load_truth(tmp_path / "bad.npz")
 
 
-def test_another_topology_is_refused(predictor, truth, tmp_path):
-    other = dataclasses.replace(truth, mean=truth.mean[:-1], basis=truth.basis[:-1])
-    with pytest.raises(ValueError, match="has 70 vertices, the truth 69"):
+def test_a_truth_of_more_vertices_is_refused(predictor, truth, tmp_path):
+    more = [np.concatenate([part, part[-1:]]) for part in (truth.mean, truth.basis)]
+    other = dataclasses.replace(truth, mean=more[0], basis=more[1])
+    with pytest.raises(ValueError, match="has 70 vertices, the truth 71"):
         evaluate_shapes(predictor, tmp_path / "people", other)
+
+
+def test_a_truth_of_fewer_vertices_is_of_the_models_first_ones(tiny_face_model):
+    rng, count = np.random.default_rng(0), tiny_face_model.n_vertices - 9
+    identity = rng.normal(size=(3, tiny_face_model.n_identity))
+    found = SimpleNamespace(
+        face_model=tiny_face_model, parameters=SimpleNamespace(identity=identity)
+    )
+    moved = tiny_face_model.vertices(identity) - tiny_face_model.mean
+    expected = moved[:, :count].reshape(3, -1) / np.sqrt(count)
+    np.testing.assert_allclose(_predicted_deviations(found, count), expected, atol=1e-5)
 
 
 def test_the_last_people_are_chosen(source, tmp_path):
