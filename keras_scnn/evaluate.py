@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure_data(args: argparse.Namespace) -> None:
     """Measure what fits the data, and print and write it."""
-    from keras_scnn.models.presets import load_preset, write_metadata
+    from keras_scnn.models.presets import write_metadata
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
 
@@ -79,7 +79,7 @@ def measure_data(args: argparse.Namespace) -> None:
         evaluation.check_calibrate(args.preset, kind)
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
-    results = evaluation.evaluate_preset(load_preset(args.preset), args.data, **options)
+    results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
     name, data = Path(args.preset).resolve().name, args.data.resolve()
     data = data.stem if data.is_file() else data.name
     print(evaluation.write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 LEVEL_PERCENT = 95.0
 RESAMPLES = 1000
-SHOW_PROGRESS_AFTER_SECONDS = 3.0
+DELAY = 3.0
 
 
 def with_intervals(
@@ -49,9 +49,7 @@ def with_intervals(
         )
     whole = summary(np.ones(len(groups)))
     weights = resampled_weights(groups, resamples, seed)
-    progress = tqdm(
-        weights, "resampling", resamples, leave=False, delay=SHOW_PROGRESS_AFTER_SECONDS
-    )
+    progress = tqdm(weights, "resampling", resamples, leave=False, delay=DELAY, disable=None)
     return whole, percentile_intervals([numbers(summary(each)) for each in progress])
 
 

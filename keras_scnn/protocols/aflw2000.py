@@ -35,6 +35,7 @@ from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
+from keras_scnn.protocols.yardsticks import bootstrap_note
 
 CONVENTION_NOTES = {
     "exact": "crop pixels brought into the photo by pixel centers (convention 'exact')",
@@ -225,9 +226,7 @@ def _notes(faces, convention: str, resamples: int, annotation, ready: bool) -> t
     ]
     if annotation is not None:
         notes.append(f"re-annotation: {annotation}; yaw bins of the original annotation")
-    if resamples:
-        notes.append(f"[95 % interval of {resamples} bootstrap resamples of the faces]")
-    return tuple(notes)
+    return (*notes, *bootstrap_note(resamples, "faces"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +271,7 @@ def read_photos(
         raise FileNotFoundError(f"{crops}: no such folder; expected the benchmark's NAME.jpg")
     rows, listed = read_good_faces(folder)
     kept, faces, images, left_out = [], [], [], []
-    for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
+    for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1, disable=None)):
         if isinstance(face, str):
             left_out.append(face)
             continue

@@ -18,7 +18,9 @@ from keras_scnn.evaluation.report import results_table
 from keras_scnn.models import Preset
 from keras_scnn.protocols.aflw2000 import PhotoResults, evaluate_aflw2000
 from keras_scnn.protocols.people import PeopleResults, evaluate_pairs, evaluate_people
+from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.records import RecordResults, evaluate_records
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage import atomic_path
 
 AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
@@ -98,7 +100,7 @@ def kind_of_data(data: Path, people: bool = False) -> str:
 
 
 def evaluate_preset(
-    preset: Preset,
+    preset: Preset | str | os.PathLike,
     data: str | os.PathLike,
     *,
     people: bool = False,
@@ -111,13 +113,14 @@ def evaluate_preset(
     bfm_expression: Path | None = None,
     bfm_info: Path | None = None,
     benchmark_crops: Path | None = None,
+    keep: Path | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Results:
     """Measure a network by the protocol that fits the data, see ``kind_of_data``.
 
     Args:
-        preset: the network.
+        preset: the network, or a preset's name or folder.
         data: a folder of AFLW2000-3D, of face records or of people, or a pairs file.
         people: take ``data`` as a people folder in any case.
         photos: folder of a pairs file's photos, which it needs: NAME/NAME_0001.jpg.
@@ -126,6 +129,8 @@ def evaluate_preset(
         bfm, bfm_expression, bfm_info: files of the Basel Face Model, for the dense error of a
             preset of it on AFLW2000-3D; see ``data.sources.bfm_full``.
         benchmark_crops: folder of AFLW2000-3D's own crops, see ``aflw2000.read_photos``.
+        keep: folder in which predictions for people's photos are kept, for a preset by name or
+            folder: the same photos are not looked at again.
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap.
 
@@ -147,9 +152,9 @@ def evaluate_preset(
     _check_options(data, kind, files)
     if kind == PAIRS_FILE:
         assert photos is not None  # see ``_check_options``
-        return evaluate_pairs(preset, data, photos, **bootstrap)
+        return evaluate_pairs(_predictor(preset, keep), data, photos, **bootstrap)
     if kind == PEOPLE:
-        return evaluate_people(preset, data, **bootstrap)
+        return evaluate_people(_predictor(preset, keep), data, **bootstrap)
     if kind == RECORDS:
         return evaluate_records(preset, load_records(data), **bootstrap)
     full = None if bfm is None else FullBfm.read(bfm, bfm_expression, bfm_info)
@@ -157,6 +162,12 @@ def evaluate_preset(
     return evaluate_aflw2000(
         preset, data, convention, *labels, shape_basis, full, benchmark_crops, **bootstrap
     )
+
+
+def _predictor(preset: Preset | str | os.PathLike, keep: Path | None) -> PhotoPredictor:
+    if isinstance(preset, Preset):
+        return PhotoPredictor(Reconstructor(preset))
+    return PhotoPredictor.from_preset(preset, keep)
 
 
 def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.evaluation import IdentityEvaluator, Pairs
+from keras_scnn.evaluation import IdentityEvaluator, Pairs, Retrieval, Verification
 from keras_scnn.evaluation.calibration import calibrate
-from keras_scnn.models import Preset
 from keras_scnn.models.inference import predict
+from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.shape_distance import (
     mahalanobis_coordinates,
     shape_coordinates,
@@ -18,11 +19,48 @@ from keras_scnn.shape_distance import (
 )
 
 KINDS = ("shape", "scaled_shape", "feature")
-SCATTER_PHOTOS = 4000
+COVARIANCE_PHOTOS = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityResults:
+    """How well photos of one person give one face.
+
+    Attributes:
+        shape_ratio: mean distance of one person's shapes over that of two people's.
+        shape_verification: by the root mean square distance of the neutral vertices, mm.
+        scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
+            photos of one person differ in counts less (``shape_distance.mahalanobis_coordinates``);
+            None where the preset has no within-person covariance.
+        feature_ratio, feature_verification: by the Euclidean distance of the features; None
+            where the network has none.
+        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
+            its person; None where no retrieval was measured.
+        calibration: see ``evaluation.calibration.calibrate``.
+        intervals: (low, high) by the path of a number, see ``evaluation.with_intervals``.
+        curves: what is drawn: 'roc' and 'reliability' by kind, and what a subclass adds.
+        notes: what was measured, and how.
+
+    All measures are None where nobody has two photos.
+    """
+
+    shape_ratio: float | None = None
+    shape_verification: Verification | None = None
+    shape_retrieval: Retrieval | None = None
+    scaled_shape_ratio: float | None = None
+    scaled_shape_verification: Verification | None = None
+    scaled_shape_retrieval: Retrieval | None = None
+    feature_ratio: float | None = None
+    feature_verification: Verification | None = None
+    feature_retrieval: Retrieval | None = None
+    calibration: dict | None = None
+    intervals: dict = field(default_factory=dict)
+    curves: dict = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def identity_evaluators(
-    preset: Preset,
+    preset: Preset | PresetData,
     identity: np.ndarray,
     features: np.ndarray | None,
     pairs: Pairs,
@@ -52,13 +90,13 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
         preset: the network.
         records: with several photos of some people.
         among: positions of photos of people to learn from, who may be those trained on, not those
-            to be measured on; at most ``SCATTER_PHOTOS`` of them are used.
+            to be measured on; at most ``COVARIANCE_PHOTOS`` of them are used.
 
     Returns:
         (K, K) mm², for ``Preset.within_person_covariance``; None where nobody has a second photo.
     """
     count = np.bincount(records.identity[among])[records.identity[among]]
-    chosen = among[count > 1][:SCATTER_PHOTOS]
+    chosen = among[count > 1][:COVARIANCE_PHOTOS]
     if not len(chosen):
         return None
     coefficients = predict(preset, np.asarray(records.images[chosen])).parameters.identity

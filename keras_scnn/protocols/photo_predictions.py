@@ -1,15 +1,16 @@
 """Every photo of a measurement reconstructed once, as a user would, and kept for the next one.
 
 The largest face of a photo is found by the product's own detector and reconstructed by
-``Reconstructor``, in two passes. Results are kept in a file beside the results, by the preset's
-digest and the photo's content: the next measurement with the same weights takes them up.
+``Reconstructor``, in two passes. Predictions are kept in a file beside the results, by the preset's
+digest and the photo's content: the next measurement with the same weights takes them up, also
+after one that was stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +29,11 @@ from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage import read_npz, write_npz
 
-FORMAT, VERSION = "keras_scnn.photo_predictions", 1
+FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
+KEPT_EVERY = 16  # batches
+Row = np.ndarray | str
+"""(width,) float32 parameters and features of a photo, or why it has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,31 +88,35 @@ class PhotoPredictor:
     Args:
         reconstructor: of the preset.
         digest: of the preset (``preset_digest``), so that no file of other weights is taken up.
-        cache: the file of results; None keeps them in memory only.
+        cache: the file of predictions; None keeps them in memory only.
         find_face: from a photo to a box; None for ``LargestFaceDetector()``.
     """
 
     reconstructor: Reconstructor
-    digest: str
+    digest: str = ""
     cache: Path | None = None
-    find_face: LargestFaceDetector | None = None
-    _known: dict[str, np.ndarray | None] = field(default_factory=dict)
+    find_face: Callable[[np.ndarray], FaceBox] | None = None
+    _known: dict[str, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.cache is not None and self.cache.is_file():
             self._known = _read_cache(self.cache, self.digest, self._width)
 
     @classmethod
-    def from_preset(cls, name_or_path: str | os.PathLike, folder: Path) -> PhotoPredictor:
-        """Of a preset by name or folder; results are kept in ``folder``.
+    def from_preset(
+        cls, name_or_path: str | os.PathLike, folder: Path | None = None
+    ) -> PhotoPredictor:
+        """Of a preset by name or folder; predictions are kept in ``folder``, where one is given.
 
         Raises:
             FileNotFoundError, ValueError: as ``Reconstructor.from_preset``; or the file of
-                results is damaged.
+                predictions is damaged.
         """
         digest = preset_digest(name_or_path)
-        folder.mkdir(parents=True, exist_ok=True)
         reconstructor = Reconstructor.from_preset(name_or_path)
+        if folder is None:
+            return cls(reconstructor, digest)
+        folder.mkdir(parents=True, exist_ok=True)
         return cls(reconstructor, digest, folder / f"predictions-{digest[:16]}.npz")
 
     @property
@@ -120,90 +128,108 @@ class PhotoPredictor:
     def _width(self) -> int:
         return self.preset.layout.size + self.preset.feature_size
 
-    def __call__(self, paths: Sequence[Path]) -> PhotoPredictions:
+    def __call__(self, paths: Sequence[Path], missing_ok: bool = False) -> PhotoPredictions:
         """The faces of photos; one that was seen before is not looked at again.
+
+        Args:
+            paths: N photos.
+            missing_ok: leave out photos that do not exist, instead of raising.
 
         Raises:
             FileNotFoundError: a photo, or the face detector's package, is missing.
             ValueError: no photo shows a face.
         """
-        keys = [_key(path) for path in paths]
-        todo = {k: p for k, p in zip(keys, paths, strict=True) if k not in self._known}
-        batches = _batches(list(todo.items()))
-        with tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1) as progress:
-            for batch in batches:
-                self._known |= self._reconstruct(batch)
-                progress.update(len(batch))
-        if todo and self.cache is not None:
-            _write_cache(self.cache, self.digest, self._known, self._width)
-        return self._assembled(keys, paths)
+        keys = [_key(path, missing_ok) for path in paths]
+        todo = {k: p for k, p in zip(keys, paths, strict=True) if k and k not in self._known}
+        if todo:
+            self._measure(list(todo.items()))
+        rows = [self._known[key] if key else "no such photo" for key in keys]
+        return self._assembled(rows, paths)
 
-    def _reconstruct(self, batch: list[tuple[str, Path]]) -> dict[str, np.ndarray | None]:
-        """A row of numbers for each photo; None where no face is found."""
-        rows: dict[str, np.ndarray | None] = {}
-        found: list[tuple[str, np.ndarray, FaceBox]] = []
+    def _measure(self, todo: list[tuple[str, Path]]) -> None:
+        """Make the rows of photos, and keep them, also where that is interrupted."""
         self.find_face = self.find_face or LargestFaceDetector()
+        bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1, disable=None)
+        try:
+            with bar:
+                for number, start in enumerate(range(0, len(todo), BATCH), 1):
+                    self._known |= self._reconstruct(todo[start : start + BATCH], self.find_face)
+                    bar.update(len(todo[start : start + BATCH]))
+                    if number % KEPT_EVERY == 0:
+                        self._keep()
+        finally:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.cache is not None and self._known:
+            _write_cache(self.cache, self.digest, self._known, self._width)
+
+    def _reconstruct(self, batch: list[tuple[str, Path]], find_face: Callable) -> dict[str, Row]:
+        """The row of each photo."""
+        rows: dict[str, Row] = {}
+        faces: list[tuple[str, np.ndarray, FaceBox]] = []
         for key, path in batch:
             try:
                 image = read_image(path)
-                found.append((key, image, self.find_face(image)))
-            except ValueError:  # no face, or no photo
-                rows[key] = None
-        if found:
-            keys, images, boxes = zip(*found, strict=True)
-            faces = self.reconstructor.reconstruct_many(images, boxes)
-            parts = [faces.parameters.to_vector()]
-            parts += [] if faces.features is None else [faces.features]
+                faces.append((key, image, find_face(image)))
+            except (OSError, ValueError) as error:  # no photo, or no face
+                rows[key] = str(error).removeprefix(f"{path}: ")
+        if faces:
+            keys, images, boxes = zip(*faces, strict=True)
+            outputs = self.reconstructor.reconstruct_many(images, boxes)
+            parts = [outputs.parameters.to_vector()]
+            parts += [] if outputs.features is None else [outputs.features]
             rows |= dict(zip(keys, np.float32(np.concatenate(parts, axis=1)), strict=True))
         return rows
 
-    def _assembled(self, keys: list[str], paths: Sequence[Path]) -> PhotoPredictions:
-        kept, rows, left_out = [], [], []
-        for i, (key, path) in enumerate(zip(keys, paths, strict=True)):
-            if (row := self._known[key]) is None:
-                left_out.append(f"{path}: no face found")
-            else:
-                kept.append(i)
-                rows.append(row)
+    def _assembled(self, rows: list[Row], paths: Sequence[Path]) -> PhotoPredictions:
+        named = list(zip(paths, rows, strict=True))
+        left_out = tuple(f"{path}: {row}" for path, row in named if isinstance(row, str))
+        kept = [i for i, row in enumerate(rows) if not isinstance(row, str)]
         if not kept:
-            raise ValueError(f"none of {len(paths)} photos shows a face; the first: {paths[0]}")
-        table, layout = np.stack(rows), self.preset.layout
+            raise ValueError(f"none of {len(paths)} photos shows a face; the first: {left_out[0]}")
+        table, layout = np.stack([rows[i] for i in kept]), self.preset.layout
         parameters = FaceParameters.from_vector(table[:, : layout.size], layout)
         features = table[:, layout.size :] if self.preset.feature_size else None
         model = self.preset.face_model
-        return PhotoPredictions(
-            model, np.array(kept), parameters, features, len(paths), tuple(left_out)
-        )
+        return PhotoPredictions(model, np.array(kept), parameters, features, len(paths), left_out)
 
 
-def _key(path: Path) -> str:
-    """SHA-256 of a photo's content: a moved photo is the same, a changed one is another."""
-    if not path.is_file():
+def _key(path: Path, missing_ok: bool) -> str:
+    """SHA-256 of a photo's content: a moved photo is the same, a changed one is another.
+
+    Returns:
+        64 hexadecimal digits; "" of a missing photo, where that may be.
+    """
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not missing_ok:
         raise FileNotFoundError(f"{path}: no such photo")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
-def _batches(items: list[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
-
-
-def _read_cache(path: Path, digest: str, width: int) -> dict[str, np.ndarray | None]:
+def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:
     """Rows by key; none where the file is of other weights."""
     arrays = read_npz(path, FORMAT, VERSION)
     try:
         if str(arrays["digest"]) != digest:
             return {}
-        keys, found, rows = arrays["key"].tolist(), arrays["found"], arrays["row"]
-        if rows.shape != (len(keys), width) or found.shape != (len(keys),):
+        keys, reasons, rows = arrays["key"].tolist(), arrays["reason"], arrays["row"]
+        if rows.shape != (len(keys), width) or reasons.shape != (len(keys),):
             raise ValueError(f"rows are {rows.shape}, not {(len(keys), width)}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete it to measure anew") from error
-    return {k: row if there else None for k, there, row in zip(keys, found, rows, strict=True)}
+    return {k: str(why) or row for k, why, row in zip(keys, reasons, rows, strict=True)}
 
 
-def _write_cache(path: Path, digest: str, known: dict, width: int) -> None:
-    rows = [np.zeros(width, np.float32) if row is None else row for row in known.values()]
-    found = np.array([row is not None for row in known.values()])
-    table = {"key": np.array(list(known)), "found": found, "row": np.stack(rows)}
-    write_npz(path, FORMAT, VERSION, digest=np.array(digest), **table)
+def _write_cache(path: Path, digest: str, known: dict[str, Row], width: int) -> None:
+    none = np.zeros(width, np.float32)
+    write_npz(
+        path,
+        FORMAT,
+        VERSION,
+        digest=np.array(digest),
+        key=np.array(list(known)),
+        reason=np.array([row if isinstance(row, str) else "" for row in known.values()]),
+        row=np.stack([none if isinstance(row, str) else row for row in known.values()]),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,
     PoseError,
-    Retrieval,
     ShapeError,
-    Verification,
     angle_errors,
     draw_pairs,
     normalized_mean_error,
@@ -35,59 +33,35 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.protocols.identity import (
     KINDS,
+    IdentityResults,
     calibrate_evaluators,
     identity_evaluators,
     identity_results,
 )
+from keras_scnn.protocols.yardsticks import bootstrap_note
 
 VERIFICATION_PAIRS = 4000
 CHUNK = 256
 
 
-@dataclass(frozen=True)
-class RecordResults:
-    """Errors on face records.
+@dataclass(frozen=True, kw_only=True)
+class RecordResults(IdentityResults):
+    """Errors on face records, and identity.
 
     Attributes:
         landmarks, pose: as for photos, in px of the crop.
         shape: neutral shape of the face model's vertices.
-        shape_ratio: mean distance of one person's shapes over that of two people's.
-        shape_verification: by the root mean square distance of the neutral vertices, mm.
-        feature_ratio, feature_verification: by the Euclidean distance of the features; None
-            where the network has none. All measures of identity are None where nobody has two
-            photos.
-        scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
-            photos of one person differ in counts less (``shape_distance.mahalanobis_coordinates``);
-            None where the preset has no scatter.
-        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
-            its person.
         landmarks_3d: with depth, each face's mean depth brought to the true one.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
             root of the landmark box's area, 2D and 3D.
-        calibration: see ``evaluation.calibration.calibrate``.
-        intervals, curves, notes: see ``PhotoResults``; curves also has 'roc' and 'reliability' by
-            kind.
     """
 
     landmarks: LandmarkError
     pose: PoseError
     shape: ShapeError
-    shape_ratio: float | None
-    shape_verification: Verification | None
-    feature_ratio: float | None
-    feature_verification: Verification | None
-    shape_retrieval: Retrieval | None = None
-    feature_retrieval: Retrieval | None = None
     landmarks_3d: LandmarkError | None = None
     dense_percent: float | None = None
     dense_3d_percent: float | None = None
-    scaled_shape_ratio: float | None = None
-    scaled_shape_verification: Verification | None = None
-    scaled_shape_retrieval: Retrieval | None = None
-    calibration: dict | None = None
-    intervals: dict = field(default_factory=dict)
-    curves: dict = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def evaluate_records(
@@ -226,11 +200,9 @@ def check_records(preset: Preset, records: FaceRecords) -> None:
 
 def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     people = len(np.unique(records.identity))
-    notes = [
+    return (
         f"face records: {len(records)} photos of {people} people, errors in the crop's pixels",
         f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
         "shapes by the root mean square distance of the neutral vertices",
-    ]
-    if resamples:
-        notes.append(f"[95 % interval of {resamples} bootstrap resamples of the people]")
-    return tuple(notes)
+        *bootstrap_note(resamples),
+    )

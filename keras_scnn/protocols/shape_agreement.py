@@ -101,7 +101,7 @@ def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -
     }
     names = ("network", "network_centered", *fixed, "halves", "halves_mean_face")
     sums = {name: np.full(len(every), np.nan) for name in (*names, "halves_constant")}
-    for i in tqdm(found.kept, desc="fitting photos", leave=False, delay=1):
+    for i in tqdm(found.kept, desc="fitting photos", leave=False, delay=1, disable=None):
         rest = every[(truth.person == truth.person[i]) & (every != i)]
         half = every[(truth.person == truth.person[i]) & (truth.half == truth.half[i])]
         sums["network"][i] = truth.misfit(truth.mean68 + shapes[i], rest).sum()

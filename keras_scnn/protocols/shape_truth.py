@@ -140,7 +140,9 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     """
     source = PeopleFolder(folder, teacher=True)
     rows: list[dict[str, np.ndarray]] = []
-    for person in tqdm(last_people(source.people(), last), desc="fitting people", leave=False):
+    for person in tqdm(
+        last_people(source.people(), last), desc="fitting people", leave=False, disable=None
+    ):
         photos = source.label(person).photos
         if len(photos) >= MIN_PHOTOS:
             points = np.stack([photo.landmarks for photo in photos])

@@ -13,11 +13,9 @@ from keras_scnn.models import Preset, build_branch, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
-from keras_scnn.protocols.people import (
-    evaluate_pairs,
-    evaluate_people,
-    measure_photos,
-)
+from keras_scnn.protocols.people import evaluate_pairs, evaluate_people
+from keras_scnn.protocols.photo_predictions import PhotoPredictor
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 SIZE, PEOPLE, PHOTOS = 32, 12, 4
 
@@ -76,12 +74,23 @@ def middle(image) -> FaceBox:
     return FaceBox(4, 4, 44, 44)
 
 
+def stand_in(monkeypatch, preset, find_face=middle):
+    """Commands use this network, whose face model has no file, and this detector."""
+    home = "keras_scnn.protocols.photo_predictions"
+    monkeypatch.setattr(f"{home}.Reconstructor.from_preset", lambda name: Reconstructor(preset))
+    monkeypatch.setattr(f"{home}.LargestFaceDetector", lambda: find_face)
+
+
+def measuring(preset, find_face=middle) -> PhotoPredictor:
+    return PhotoPredictor(Reconstructor(preset), find_face=find_face)
+
+
 def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
-    plain = evaluate_people(preset, folder, middle, resamples=0)
+    plain = evaluate_people(measuring(preset), folder, resamples=0)
     assert plain.scaled_shape_verification is None
     scatter = 9 * np.eye(preset.face_model.n_identity)  # alike in all directions: the same order
     result = evaluate_people(
-        dataclasses.replace(preset, within_person_covariance=scatter), folder, middle, resamples=0
+        measuring(dataclasses.replace(preset, within_person_covariance=scatter)), folder, 0
     )
     assert result.scaled_shape_verification.auc == pytest.approx(plain.shape_verification.auc)
     assert result.scaled_shape_ratio == pytest.approx(plain.shape_ratio)
@@ -90,7 +99,7 @@ def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
 
 
 def test_people_who_are_easily_told_apart_are_told_apart(preset, folder):
-    result = evaluate_people(preset, folder, middle, resamples=20)
+    result = evaluate_people(measuring(preset), folder, resamples=20)
     for kind in ("shape", "feature"):
         outputs = getattr(result, f"{kind}_verification")
         assert outputs.accuracy_percent == 100, kind
@@ -105,21 +114,22 @@ def test_people_who_look_alike_are_not(preset, folder):
     rng = np.random.default_rng(0)
     for path in people_photos(folder).paths:
         cv2.imwrite(str(path), np.full((48, 48, 3), rng.integers(50, 200, 3), np.uint8))
-    result = evaluate_people(preset, folder, middle, resamples=200)
+    result = evaluate_people(measuring(preset), folder, resamples=200)
     low, high = result.intervals["shape_verification.auc"]
     assert low < 0.5 < high
     assert low < result.shape_verification.auc < high
 
 
 def test_a_network_without_features_is_judged_by_shape(tiny_face_model, tiny_whitening, folder):
-    result = evaluate_people(color_preset(tiny_face_model, tiny_whitening, 0), folder, middle, 9)
+    preset = color_preset(tiny_face_model, tiny_whitening, 0)
+    result = evaluate_people(measuring(preset), folder, 9)
     assert result.shape_verification.accuracy_percent == 100
     assert result.feature_verification is None
     assert result.feature_retrieval is None
 
 
 def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
-    result = evaluate_pairs(preset, pairs_file, folder, middle, resamples=20)
+    result = evaluate_pairs(measuring(preset), pairs_file, folder, resamples=20)
     assert result.shape_verification.accuracy_percent == 100
     assert result.shape_verification.n_pairs == 120
     assert result.shape_retrieval is None
@@ -136,7 +146,7 @@ def test_what_cannot_be_measured_is_listed_and_the_rest_is_measured(preset, fold
             raise ValueError("no face found")
         return middle(image)
 
-    result = evaluate_pairs(preset, pairs_file, folder, blind_to_p02, resamples=5)
+    result = evaluate_pairs(measuring(preset, blind_to_p02), pairs_file, folder, resamples=5)
     assert result.shape_verification.n_pairs < 120
     reasons = "\n".join(result.left_out)
     assert "p00_0001.png: not a readable image" in reasons
@@ -148,13 +158,11 @@ def test_too_little_to_measure_is_an_error(preset, folder, pairs_file):
     def blind(image):
         raise ValueError("no face found")
 
-    with pytest.raises(
-        ValueError, match="none of 48 photos can be measured.*p00_0001.png: no face"
-    ):
-        evaluate_people(preset, folder, blind)
+    with pytest.raises(ValueError, match="none of 48 photos shows.*p00_0001.png: no face"):
+        evaluate_people(measuring(preset, blind), folder)
     (folder.parent / "few.txt").write_text("1 1\np00 1 2\np00 1 p01 1\n")
     with pytest.raises(ValueError, match="1 pairs of one person and 1 of two"):
-        evaluate_pairs(preset, folder.parent / "few.txt", folder, middle)
+        evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
 
 
 def test_the_largest_face_is_the_one_that_a_photo_is_of():
@@ -175,11 +183,10 @@ def test_the_largest_face_is_the_one_that_a_photo_is_of():
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
+    stand_in(monkeypatch, preset)
     out = ["--out", str(tmp_path / "out"), "--resamples", "9"]
     run = tmp_path / "a" / "run"
-    run.mkdir(parents=True)
+    save_preset(run, preset)
     for arguments in (
         ["--data", str(folder)],
         ["--data", str(folder), "--people"],
@@ -196,8 +203,7 @@ def test_the_command_knows_people_and_pairs(
 def test_calibrated_probabilities_are_stored_in_the_preset(
     preset, folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.protocols.people.LargestFaceDetector", lambda: middle)
+    stand_in(monkeypatch, preset)
     save_preset(tmp_path / "run", dataclasses.replace(preset, metadata={"seed": 3}))
     command = ["--data", str(folder), "--out", str(tmp_path / "out"), "--resamples", "0"]
     weights = (tmp_path / "run" / "weights.npz").read_bytes()
@@ -232,13 +238,29 @@ def test_a_preset_of_the_package_is_not_written_into(folder, tmp_path, capsys):
     assert "several photos of each person" in capsys.readouterr().err
 
 
-def test_faces_of_real_people_are_found_and_measured(shared_data):
-    from keras_scnn.models import load_preset
+def test_a_second_command_looks_at_no_photo_again(preset, folder, tmp_path, monkeypatch):
+    seen = []
 
-    preset = load_preset("aflw-mobilenet-0.5")
+    def watching(image):
+        seen.append(1)
+        return middle(image)
+
+    stand_in(monkeypatch, preset, watching)
+    save_preset(tmp_path / "run", preset)
+    command = [str(tmp_path / "run"), "--data", str(folder), "--resamples", "0"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    first = (tmp_path / "out" / "run-people.json").read_text()
+    assert len(seen) == PEOPLE * PHOTOS
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert len(seen) == PEOPLE * PHOTOS
+    assert (tmp_path / "out" / "run-people.json").read_text() == first
+
+
+def test_faces_of_real_people_are_found_and_measured(shared_data):
     people = sorted(p for p in (shared_data / "celeba-people").iterdir() if p.is_dir())[-6:]
     paths = tuple(path for person in people for path in sorted(person.iterdir())[:4])
-    measured = measure_photos(preset, paths)
-    assert len(measured.kept) >= len(paths) - 1
-    assert measured.identity.shape == (len(measured.kept), preset.layout.n_identity)
-    assert np.isfinite(measured.identity).all()
+    predictor = PhotoPredictor.from_preset("aflw-mobilenet-0.5")
+    faces = predictor(paths)
+    assert len(faces.kept) >= len(paths) - 1
+    assert faces.parameters.identity.shape == (len(faces.kept), predictor.preset.layout.n_identity)
+    assert np.isfinite(faces.parameters.identity).all()

@@ -56,6 +56,31 @@ def test_a_second_run_takes_up_what_the_first_one_found(predictor, paths, tmp_pa
     assert "moved1.png" in second.left_out[0]
 
 
+def test_an_interrupted_measurement_keeps_what_it_saw(predictor, paths, monkeypatch):
+    monkeypatch.setattr("keras_scnn.protocols.photo_predictions.BATCH", 2)
+    look, seen = predictor.find_face, []
+
+    def until_the_fifth(image):
+        seen.append(1)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return look(image)
+
+    predictor.find_face = until_the_fifth
+    with pytest.raises(KeyboardInterrupt):
+        predictor(paths)
+    again = dataclasses.replace(predictor, find_face=until_the_fifth, _known={})
+    again(paths)
+    assert len(seen) == 5 + 2  # the two photos of the interrupted batch
+
+
+def test_the_reason_is_kept_with_the_photo(predictor, paths):
+    paths[4].write_text("no photo")
+    reason = predictor(paths).left_out
+    assert "not a readable image" in reason[0]
+    assert dataclasses.replace(predictor, _known={})(paths).left_out == reason
+
+
 def test_other_weights_do_not_take_up_the_file(predictor, paths):
     predictor(paths)
     seen = []
