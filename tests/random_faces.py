@@ -25,9 +25,9 @@ class Faces:
         self.landmarks = project(self.camera, model.landmarks(self.identity, self.expression))
 
     def pose_error_degrees(self, fit) -> np.ndarray:
-        found = decompose(fit.parameters.pose)[0]
-        return np.rad2deg(rotation_angle(found, self.rotation))
+        result = decompose(fit.parameters.pose)[0]
+        return np.rad2deg(rotation_angle(result, self.rotation))
 
     def vertex_error_mm(self, fit) -> np.ndarray:
-        found = self.model.vertices(fit.parameters.identity, fit.parameters.expression)
-        return np.linalg.norm(found - self.vertices, axis=-1)
+        result = self.model.vertices(fit.parameters.identity, fit.parameters.expression)
+        return np.linalg.norm(result - self.vertices, axis=-1)

@@ -53,10 +53,10 @@ def test_each_variant_lacks_what_it_says_and_nothing_else():
     config = TrainConfig(batches="groups", steps=7, **weights)
     assert list(VARIANTS) == ["regression", "contrast", "identity", "both"]
     for variant, has in zip(VARIANTS, ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
-        found = settings_of(config, Path("runs"), variant, 5)
+        result = settings_of(config, Path("runs"), variant, 5)
         for names, there in zip((CONTRAST, IDENTITY), has, strict=True):
-            assert {getattr(found, name) for name in names} == {0.5 * there}
-        assert (found.steps, found.seed, found.run) == (7, 5, str(Path("runs") / f"{variant}-5"))
+            assert {getattr(result, name) for name in names} == {0.5 * there}
+        assert (result.steps, result.seed, result.run) == (7, 5, str(Path("runs") / f"{variant}-5"))
 
 
 def test_a_summary_is_the_mean_over_seeds_with_their_spread():

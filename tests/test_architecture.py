@@ -60,13 +60,13 @@ def walk(node: ast.AST, at_import: bool) -> Iterator[ast.AST]:
 
 def imports(tree: ast.AST, at_import: bool = False) -> list[tuple[str, int]]:
     """(dotted name, line) of all that is imported, ``from a import b`` counting as ``a.b``."""
-    found = []
+    result = []
     for node in walk(tree, at_import):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno) for alias in node.names]
+            result += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
-    return found
+            result += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return result
 
 
 def rooms_imported(tree: ast.AST, at_import: bool = False) -> set[str]:
@@ -196,10 +196,10 @@ def test_the_median_function_fits_on_ten_lines():
 def public_definitions(tree: ast.Module) -> list[ast.AST]:
     """Public functions and classes of a module, and public methods of its public classes."""
     kinds = ast.FunctionDef | ast.ClassDef
-    found = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
-    classes = [n for n in found if isinstance(n, ast.ClassDef)]
+    result = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")]
+    classes = [n for n in result if isinstance(n, ast.ClassDef)]
     methods = [m for c in classes for m in c.body if isinstance(m, ast.FunctionDef)]
-    return found + [m for m in methods if not m.name.startswith("_")]
+    return result + [m for m in methods if not m.name.startswith("_")]
 
 
 def test_public_functions_have_type_hints():
@@ -322,13 +322,13 @@ def test_no_two_test_files_have_one_name():
 
 def test_no_file_names_a_path_of_somebodys_machine():
     place = re.compile(r"(?<![\w.~}])/(?:home|Users|root|work|tmp|mnt|media|scratch)/\w+")
-    found = [
+    result = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in written_files()
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if place.search(line)
     ]
-    assert not found
+    assert not result
 
 
 def test_no_research_photo_or_large_file_is_committed():

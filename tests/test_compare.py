@@ -63,17 +63,17 @@ def face_of(model, seed, features=None) -> Reconstruction:
 
 def test_the_distance_is_the_one_that_is_verified_by(preset):
     faces = [face_of(preset.face_model, seed) for seed in (1, 2)]
-    found = compare_faces(preset, *faces)
+    result = compare_faces(preset, *faces)
     # By hand, and by the protocol's own judge.
     square = np.square(faces[0].neutral_vertices - faces[1].neutral_vertices).sum(axis=1)
-    assert found.distance_mm == pytest.approx(np.sqrt(square.mean()), rel=1e-4)
+    assert result.distance_mm == pytest.approx(np.sqrt(square.mean()), rel=1e-4)
     identity = np.stack([face.parameters.identity for face in faces])
     vectors = shape_coordinates(preset.face_model, identity)
     pairs = Pairs(np.tile([0, 0], 10), np.tile([0, 1], 10), np.tile([True, False], 10))
-    assert found.distance_mm == pytest.approx(
+    assert result.distance_mm == pytest.approx(
         IdentityEvaluator(vectors, pairs).distance[1], rel=1e-12
     )
-    assert 0 < found.aligned_mm < found.distance_mm
+    assert 0 < result.aligned_mm < result.distance_mm
 
 
 def test_a_face_is_at_no_distance_from_itself_and_the_order_does_not_matter(preset):
@@ -95,10 +95,10 @@ def test_a_larger_copy_is_the_same_after_alignment(tiny_face_model, preset):
         face.parameters.identity[0] = value
     size = ParameterLayout(model.n_identity, model.n_expression).size
     space = ParameterSpace(model, Whitening(np.zeros(size), np.ones(size)))
-    found = compare_faces(dataclasses.replace(preset, space=space), one, two)
+    result = compare_faces(dataclasses.replace(preset, space=space), one, two)
     size = np.sqrt(np.square(model.mean).sum(axis=1).mean())
-    assert found.distance_mm == pytest.approx(0.1 * size, rel=1e-4)
-    assert found.aligned_mm == pytest.approx(0, abs=1e-3)
+    assert result.distance_mm == pytest.approx(0.1 * size, rel=1e-4)
+    assert result.aligned_mm == pytest.approx(0, abs=1e-3)
 
 
 def test_a_preset_with_a_scatter_scales_the_distance_too(preset):
@@ -106,23 +106,23 @@ def test_a_preset_with_a_scatter_scales_the_distance_too(preset):
     plain = compare_faces(preset, *faces)
     assert plain.scaled_distance is None
     scatter = 4 * np.eye(preset.face_model.n_identity)  # 2 mm each way, and the floor
-    found = compare_faces(dataclasses.replace(preset, within_person_covariance=scatter), *faces)
-    assert found.distance_mm == plain.distance_mm
-    assert found.scaled_distance == pytest.approx(plain.distance_mm / np.sqrt(4 * 1.003))
-    assert found.to_json()["scaled_distance"] == found.scaled_distance
+    result = compare_faces(dataclasses.replace(preset, within_person_covariance=scatter), *faces)
+    assert result.distance_mm == plain.distance_mm
+    assert result.scaled_distance == pytest.approx(plain.distance_mm / np.sqrt(4 * 1.003))
+    assert result.to_json()["scaled_distance"] == result.scaled_distance
 
 
 def test_both_is_said_of_the_scaled_distance_where_there_is_one():
     calibration = {"scaled_shape": {"a": -1.0, "b": 2.0}, "both": {"a": [-1.0, 6.0], "b": -1.0}}
-    found = probabilities(calibration, 1.5, 0.5, 3.0)
+    result = probabilities(calibration, 1.5, 0.5, 3.0)
     logits = {"scaled_shape": 2 - 3.0, "both": -3.0 + 6 * 0.5 - 1}
-    assert found == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
+    assert result == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
 
 
 def test_probabilities_are_those_of_the_calibration():
-    found = probabilities(CALIBRATION, 1.5, 0.5)
+    result = probabilities(CALIBRATION, 1.5, 0.5)
     logits = {"shape": 4 - 2 * 1.5, "feature": 10 * 0.5 - 4, "both": -1.5 + 6 * 0.5 - 1}
-    assert found == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
+    assert result == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
     assert set(probabilities(CALIBRATION, 1.5, None)) == {"shape"}
     assert probabilities(None, 1.5, 0.5) == {}
 
@@ -139,21 +139,21 @@ def test_features_and_both_are_reported(preset):
     one, two = np.eye(4)[0], np.array([0.6, 0.8, 0, 0])
     calibrated = dataclasses.replace(preset, metadata={"verification": CALIBRATION})
     model = preset.face_model
-    found = compare_faces(calibrated, face_of(model, 1, one), face_of(model, 1, two), (1, 3))
-    assert found.cosine == pytest.approx(0.6)
-    assert found.probability == pytest.approx(probability(CALIBRATION["both"], [0.0, 0.6]))
-    text = "\n".join(report(found, ("a.jpg", "b.jpg"), CALIBRATION))
+    result = compare_faces(calibrated, face_of(model, 1, one), face_of(model, 1, two), (1, 3))
+    assert result.cosine == pytest.approx(0.6)
+    assert result.probability == pytest.approx(probability(CALIBRATION["both"], [0.0, 0.6]))
+    text = "\n".join(report(result, ("a.jpg", "b.jpg"), CALIBRATION))
     assert "b.jpg: 3 faces found; the largest was taken" in text
     assert "a.jpg" not in text
-    assert f"{100 * found.probability:.1f} % by shape and features" in text
+    assert f"{100 * result.probability:.1f} % by shape and features" in text
     assert "120 pairs of somebody's photos" in text
-    assert json.loads(json.dumps(found.to_json()))["faces_found"] == [1, 3]
+    assert json.loads(json.dumps(result.to_json()))["faces_found"] == [1, 3]
 
 
 def test_without_calibration_no_probability_is_told(preset):
-    found = compare_faces(preset, face_of(preset.face_model, 1), face_of(preset.face_model, 2))
+    result = compare_faces(preset, face_of(preset.face_model, 1), face_of(preset.face_model, 2))
     if "verification" not in preset.metadata:
-        assert found.probability is None
+        assert result.probability is None
     bare = compare_faces(
         dataclasses.replace(preset, metadata={}),
         face_of(preset.face_model, 1),
@@ -167,9 +167,9 @@ def test_without_calibration_no_probability_is_told(preset):
 def test_the_largest_face_is_compared(preset, astronaut):
     small, large = FaceBox.square((100, 100), 60), FaceBox.square((222, 120), 150)
     find = LargestFaceDetector(Finds(small, large), Finds())
-    found = compare_photos(Reconstructor(preset), (astronaut, astronaut), find)
-    assert found.n_faces == (2, 2)
-    center = np.mean(found.faces[0].box.as_array().reshape(2, 2), axis=0)
+    result = compare_photos(Reconstructor(preset), (astronaut, astronaut), find)
+    assert result.n_faces == (2, 2)
+    center = np.mean(result.faces[0].box.as_array().reshape(2, 2), axis=0)
     assert np.linalg.norm(center - [222, 120]) < 40
     with pytest.raises(ValueError, match="b.jpg: no face found"):
         compare_photos(

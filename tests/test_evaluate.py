@@ -80,18 +80,18 @@ def records(tiny_face_model, truth) -> FaceRecords:
 
 
 def test_a_perfect_network_has_no_error_in_exact_pixels(preset, photos):
-    found = evaluate_aflw2000(preset, photos)
-    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
-    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
-    assert found.landmarks.bins_count == (2, 0, 0)
+    result = evaluate_aflw2000(preset, photos)
+    assert result.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert result.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+    assert result.landmarks.bins_count == (2, 0, 0)
 
 
 def test_the_fields_convention_is_off_by_its_shift(preset, photos):
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2]
     # By hand: (3 - 1) / 2 px in x and y at three photo pixels to a crop pixel.
     expected = 100 * np.sqrt(2) / np.sqrt(np.prod(np.ptp(points, axis=1)))
-    found = evaluate_aflw2000(preset, photos, convention="field")
-    assert found.landmarks.mean_percent == pytest.approx(expected, abs=1e-3)
+    result = evaluate_aflw2000(preset, photos, convention="field")
+    assert result.landmarks.mean_percent == pytest.approx(expected, abs=1e-3)
 
 
 def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
@@ -99,15 +99,15 @@ def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
 ):
     """The network says the same in another box: by hand, the mean over landmarks, 2D."""
     (photos / "protocol.csv").unlink()
-    found = evaluate_aflw2000(preset, photos)
+    result = evaluate_aflw2000(preset, photos)
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"].T[:, :2] - 1
     size, center = np.ptp(points, axis=0), (points.min(axis=0) + points.max(axis=0)) / 2
     outputs = project(truth.pose, tiny_face_model.landmarks(truth.identity, truth.expression))
     in_photo = (outputs[:, :2] - (SIZE - 1) / 2) * np.linalg.norm(size) / SIZE + center
     error = np.linalg.norm(in_photo - points, axis=1).mean()
     expected = 100 * error / np.sqrt(np.prod(size))
-    assert found.landmarks.mean_percent == pytest.approx(expected, rel=1e-3)
-    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+    assert result.landmarks.mean_percent == pytest.approx(expected, rel=1e-3)
+    assert result.pose.mean_degrees == pytest.approx(0, abs=1e-3)
 
 
 def test_predictions_have_the_frames_that_they_promise(preset, truth, tiny_face_model):
@@ -120,11 +120,11 @@ def test_predictions_have_the_frames_that_they_promise(preset, truth, tiny_face_
 
 
 def test_one_answer_for_everybody_is_no_identity(preset, records):
-    found = evaluate_records(preset, records)
-    assert found.shape.relative > 1  # a random other person's shape is worse than the mean face
-    assert found.shape_verification.accuracy_percent == pytest.approx(50, abs=4)
-    assert found.pose.mean_degrees == pytest.approx(0, abs=1e-3)
-    assert found.landmarks.mean_percent > 1
+    result = evaluate_records(preset, records)
+    assert result.shape.relative > 1  # a random other person's shape is worse than the mean face
+    assert result.shape_verification.accuracy_percent == pytest.approx(50, abs=4)
+    assert result.pose.mean_degrees == pytest.approx(0, abs=1e-3)
+    assert result.landmarks.mean_percent > 1
 
 
 def test_records_of_another_face_model_or_size_are_refused(preset, records):
@@ -166,17 +166,17 @@ def test_annotation_plus_noise_has_the_errors_of_the_noise(preset, photos, truth
     monkeypatch.setattr(
         "keras_scnn.protocols.aflw2000.predict", lambda *_: perfect(preset, both, noise=noise)
     )
-    found = evaluate_aflw2000(preset, photos, resamples=50)
+    result = evaluate_aflw2000(preset, photos, resamples=50)
     # The crop's pixels are three of the photo; depth errors count from their mean.
     side = np.sqrt(np.prod(np.ptp(points[:2], axis=1)))
     noise[..., 2] -= noise[..., 2].mean(axis=1, keepdims=True)
     flat, deep = (np.linalg.norm(noise[..., :d], axis=-1).mean(axis=1) for d in (2, 3))
-    np.testing.assert_allclose(found.curves["error_2d"], 300 * flat / side, atol=1e-3)
-    np.testing.assert_allclose(found.curves["error_3d"], 300 * deep / side, atol=1e-3)
-    assert found.landmarks.mean_percent == pytest.approx(300 * flat.mean() / side, rel=1e-4)
-    assert found.landmarks_3d.mean_percent == pytest.approx(300 * deep.mean() / side, rel=1e-4)
+    np.testing.assert_allclose(result.curves["error_2d"], 300 * flat / side, atol=1e-3)
+    np.testing.assert_allclose(result.curves["error_3d"], 300 * deep / side, atol=1e-3)
+    assert result.landmarks.mean_percent == pytest.approx(300 * flat.mean() / side, rel=1e-4)
+    assert result.landmarks_3d.mean_percent == pytest.approx(300 * deep.mean() / side, rel=1e-4)
     # Resamples of two faces: one twice, the other twice, or both.
-    low, high = found.intervals["landmarks.mean_percent"]
+    low, high = result.intervals["landmarks.mean_percent"]
     assert (low, high) == pytest.approx(
         (300 * flat.min() / side, 300 * flat.max() / side), rel=1e-4
     )
@@ -186,10 +186,10 @@ def test_an_annotation_anew_is_measured_beside_the_original(preset, photos, tmp_
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2]
     side = np.sqrt(np.prod(np.ptp(points, axis=1)))
     np.save(tmp_path / "again.npy", np.stack([points.T + [3, 4], points.T]))
-    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
-    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
-    assert found.reannotated.mean_percent == pytest.approx(50 * 5 / side, abs=1e-3)
-    assert any("again.npy" in note for note in found.notes)
+    result = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
+    assert result.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert result.reannotated.mean_percent == pytest.approx(50 * 5 / side, abs=1e-3)
+    assert any("again.npy" in note for note in result.notes)
 
 
 def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path, capsys):
@@ -197,9 +197,9 @@ def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path
     crops.mkdir()
     for name in ("one", "two"):
         cv2.imwrite(str(crops / f"{name}.jpg"), np.full((SIZE, SIZE, 3), 200, np.uint8))
-    found = evaluate_aflw2000(preset, photos, benchmark_crops=crops)
-    assert found.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
-    assert any("the benchmark's own crops" in note for note in found.notes)
+    result = evaluate_aflw2000(preset, photos, benchmark_crops=crops)
+    assert result.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
+    assert any("the benchmark's own crops" in note for note in result.notes)
     images = read_photos(photos, SIZE, crops).crops
     assert (np.abs(images.astype(int) - 200) < 3).all()  # not the photos, which are of 90
     (crops / "one.jpg").unlink()
@@ -222,9 +222,9 @@ def test_a_box_off_square_is_stretched_and_stays(preset, photos, tmp_path):
     (photos / "one.png").rename(photos / "one.jpg")  # without loss
     text = (photos / "protocol.csv").read_text().replace("40,30,136,126", "40,60,136,108")
     (photos / "protocol.csv").write_text(text)
-    found = read_photos(photos, SIZE)
-    assert found.left_out == ()
-    rows = found.crops[0, :, SIZE // 2, 0].astype(float)
+    result = read_photos(photos, SIZE)
+    assert result.left_out == ()
+    rows = result.crops[0, :, SIZE // 2, 0].astype(float)
     # By pixel centers: row v of the crop is y = (v + 0.5) 48 / 32 - 0.5 + 60 of the photo.
     expected = (np.arange(SIZE) + 0.5) * 48 / SIZE - 0.5 + 60
     np.testing.assert_allclose(rows, expected, atol=1.5)
@@ -235,11 +235,11 @@ def test_an_unreadable_photo_is_listed_and_the_rest_is_measured(preset, photos, 
     points = scipy.io.loadmat(photos / "two.mat")["pt3d_68"][:2]
     (photos / "one.jpg").write_text("no photo")
     np.save(tmp_path / "again.npy", np.stack([points.T + 99, points.T]))
-    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy")
-    assert found.landmarks.bins_count == (1, 0, 0)
-    assert found.reannotated.mean_percent == pytest.approx(0, abs=1e-3)  # of the second face
-    assert len(found.left_out) == 1
-    assert "one.jpg" in found.left_out[0]
+    result = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy")
+    assert result.landmarks.bins_count == (1, 0, 0)
+    assert result.reannotated.mean_percent == pytest.approx(0, abs=1e-3)  # of the second face
+    assert len(result.left_out) == 1
+    assert "one.jpg" in result.left_out[0]
     (photos / "two.jpg").write_text("no photo")
     with pytest.raises(ValueError, match="none of 2 photos can be read"):
         evaluate_aflw2000(preset, photos)
@@ -249,9 +249,9 @@ def test_a_damaged_annotation_is_listed_too(preset, photos, tmp_path):
     points = scipy.io.loadmat(photos / "two.mat")["pt3d_68"][:2]
     np.save(tmp_path / "again.npy", np.stack([points.T + 99, points.T]))
     (photos / "one.mat").write_bytes(b"no annotation")
-    found = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
-    assert found.reannotated.mean_percent == pytest.approx(0, abs=1e-3)
-    assert "one.mat" in found.left_out[0]
+    result = evaluate_aflw2000(preset, photos, annotation=tmp_path / "again.npy", resamples=0)
+    assert result.reannotated.mean_percent == pytest.approx(0, abs=1e-3)
+    assert "one.mat" in result.left_out[0]
 
 
 IDENTITY_DEVIATION, EXPRESSION_DEVIATION = 2.0, 0.5
@@ -284,11 +284,11 @@ def test_the_dense_error_is_measured_with_the_full_face_model(preset, photos, tr
     bfm = FullBfm(whole, np.full(199, IDENTITY_DEVIATION), np.full(29, EXPRESSION_DEVIATION))
     for name, shift in (("one", 0.0), ("two", 6.0)):
         annotate(photos / f"{name}.mat", truth, shift)
-    found = evaluate_aflw2000(preset, photos, bfm=bfm, resamples=0)
+    result = evaluate_aflw2000(preset, photos, bfm=bfm, resamples=0)
     side = np.sqrt(np.prod(np.ptp(scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2], axis=1)))
     # By hand: no error in one photo, 6 px in the other.
-    assert found.dense_percent == pytest.approx(100 * 3 / side, abs=1e-2)
-    assert found.dense_3d_percent == pytest.approx(100 * 3 / side, abs=1e-2)
+    assert result.dense_percent == pytest.approx(100 * 3 / side, abs=1e-2)
+    assert result.dense_3d_percent == pytest.approx(100 * 3 / side, abs=1e-2)
     other = FullBfm(MorphableModel.open_face(), np.ones(80), np.ones(51))
     with pytest.raises(ValueError, match="'tiny' has 70 vertices"):
         evaluate_aflw2000(preset, photos, bfm=other)
@@ -309,15 +309,15 @@ def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, tr
         arrays["Shape_Para"] = 2.0 * np.eye(199, 1)
         arrays["Exp_Para"] = np.zeros((29, 1))
         scipy.io.savemat(photos / f"{name}.mat", arrays)
-    found = evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz", resamples=10)
-    assert found.shape68.vertex_mm == pytest.approx(0, abs=1e-3)
-    assert found.shape68.raw_vertex_mm == pytest.approx(0, abs=1e-3)
+    result = evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz", resamples=10)
+    assert result.shape68.vertex_mm == pytest.approx(0, abs=1e-3)
+    assert result.shape68.raw_vertex_mm == pytest.approx(0, abs=1e-3)
     deviation = 2 * (basis[..., 0] - basis[..., 0].mean(axis=0)) / 1000
     expected = np.linalg.norm(deviation, axis=1).mean()
-    assert found.shape68.raw_mean_face_mm == pytest.approx(expected, rel=1e-4)
-    assert found.shape68.explained_variance == pytest.approx(1, abs=1e-4)
-    assert found.model_mean_mm > 0
-    assert "shape68.vertex_mm" in found.intervals
+    assert result.shape68.raw_mean_face_mm == pytest.approx(expected, rel=1e-4)
+    assert result.shape68.explained_variance == pytest.approx(1, abs=1e-4)
+    assert result.model_mean_mm > 0
+    assert "shape68.vertex_mm" in result.intervals
 
 
 def test_a_network_that_knows_everything_has_no_error_on_records(preset, records, monkeypatch):
@@ -326,22 +326,22 @@ def test_a_network_that_knows_everything_has_no_error_on_records(preset, records
     monkeypatch.setattr(
         "keras_scnn.protocols.records.predict", lambda *_: perfect(preset, true, features)
     )
-    found = evaluate_records(preset, records, resamples=20)
+    result = evaluate_records(preset, records, resamples=20)
     for value in (
-        found.landmarks.mean_percent,
-        found.landmarks_3d.mean_percent,
-        found.dense_percent,
-        found.dense_3d_percent,
-        found.shape.vertex_mm,
-        found.shape_ratio,
-        found.feature_ratio,
-        found.shape_verification.eer_percent,
+        result.landmarks.mean_percent,
+        result.landmarks_3d.mean_percent,
+        result.dense_percent,
+        result.dense_3d_percent,
+        result.shape.vertex_mm,
+        result.shape_ratio,
+        result.feature_ratio,
+        result.shape_verification.eer_percent,
     ):
         assert value == pytest.approx(0, abs=1e-3)
-    assert found.shape.explained_variance == pytest.approx(1, abs=1e-4)
-    assert found.shape_verification.accuracy_percent == 100
-    assert found.feature_retrieval.rank1_percent == 100
-    assert found.intervals["feature_verification.accuracy_percent"] == (100, 100)
+    assert result.shape.explained_variance == pytest.approx(1, abs=1e-4)
+    assert result.shape_verification.accuracy_percent == 100
+    assert result.feature_retrieval.rank1_percent == 100
+    assert result.intervals["feature_verification.accuracy_percent"] == (100, 100)
 
 
 def test_the_dense_error_is_that_of_the_vertices(preset, records, monkeypatch):
@@ -350,12 +350,12 @@ def test_the_dense_error_is_that_of_the_vertices(preset, records, monkeypatch):
         true.pose + np.eye(4)[3] * [[3], [4], [0]], true.identity, true.expression
     )
     monkeypatch.setattr("keras_scnn.protocols.records.predict", lambda *_: perfect(preset, moved))
-    found = evaluate_records(preset, records, resamples=0)
+    result = evaluate_records(preset, records, resamples=0)
     extent = np.ptp(records.landmarks[..., :2].astype(float), axis=1)
     expected = np.mean(500 / np.sqrt(extent.prod(axis=1)))  # every vertex is off by (3, 4) px
-    assert found.dense_percent == pytest.approx(expected, rel=1e-4)
-    assert found.dense_3d_percent == pytest.approx(expected, rel=1e-4)
-    assert found.landmarks.faces_percent == pytest.approx(expected, rel=1e-4)
+    assert result.dense_percent == pytest.approx(expected, rel=1e-4)
+    assert result.dense_3d_percent == pytest.approx(expected, rel=1e-4)
+    assert result.landmarks.faces_percent == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_distance_of_shapes_is_that_of_their_vertices(tiny_face_model):
@@ -366,11 +366,17 @@ def test_the_distance_of_shapes_is_that_of_their_vertices(tiny_face_model):
     assert np.linalg.norm(one - two) == pytest.approx(expected, rel=1e-5)
 
 
+def stand_in(monkeypatch, preset):
+    """The command takes this network for that of any name."""
+    for protocol in ("aflw2000", "records"):
+        monkeypatch.setattr(f"keras_scnn.protocols.{protocol}.load_preset", lambda name: preset)
+    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
+
+
 def test_the_command_writes_table_json_and_plot(
     preset, photos, records, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
+    stand_in(monkeypatch, preset)
     save_records(tmp_path / "records", records)
     for data, measure in ((photos, "mean of bins"), (tmp_path / "records", "mm")):
         out = tmp_path / "out"
@@ -386,8 +392,7 @@ def test_the_command_writes_table_json_and_plot(
 def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
     assert main([str(tmp_path / "no-run"), "--data", str(tmp_path)]) == 2
     assert "no-run" in capsys.readouterr().err
-    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
+    stand_in(monkeypatch, preset)
     assert main(["run", "--data", str(tmp_path / "no-data")]) == 2
     assert "no-data: no such folder" in capsys.readouterr().err
     assert main(["run", "--data", str(tmp_path)]) == 2
@@ -397,8 +402,7 @@ def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
 def test_the_convention_is_said_and_options_are_for_their_data(
     preset, photos, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda name: preset)
-    monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
+    stand_in(monkeypatch, preset)
     command = ["run", "--data", str(photos), "--out", str(tmp_path / "out"), "--resamples", "9"]
     assert main([*command, "--convention", "field"]) == 0
     shown = capsys.readouterr().out
@@ -418,6 +422,6 @@ def test_the_released_preset_reaches_its_results_on_real_photos(shared_data):
     name = "aflw-mobilenet-0.5"
     if name not in list_presets():
         pytest.skip(f"the preset {name} is not in this checkout")
-    found = evaluate_aflw2000(name, shared_data / "aflw2000-3d-dev")
-    assert found.landmarks.mean_percent < 5.0  # the project's goal for the first weights
-    assert found.pose.mean_degrees < 5.0
+    result = evaluate_aflw2000(name, shared_data / "aflw2000-3d-dev")
+    assert result.landmarks.mean_percent < 5.0  # the project's goal for the first weights
+    assert result.pose.mean_degrees < 5.0

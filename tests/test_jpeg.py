@@ -28,9 +28,9 @@ def test_the_pixels_are_those_that_pil_gives(subsampling, progressive, quality):
 def test_gray_becomes_three_equal_channels():
     file = encoded(mode="L")
     expected = np.asarray(PIL.Image.open(io.BytesIO(file)))
-    found = decode_plain_jpeg(file)
-    assert found.shape == (151, 202, 3)
-    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, axis=-1))
+    result = decode_plain_jpeg(file)
+    assert result.shape == (151, 202, 3)
+    np.testing.assert_array_equal(result, np.repeat(expected[..., None], 3, axis=-1))
 
 
 def turned() -> bytes:
@@ -61,7 +61,7 @@ def test_random_damage_gives_pixels_or_a_value_error():
         damaged = whole.copy()
         damaged[rng.integers(2, len(whole), 6)] = rng.integers(0, 256, 6)
         try:
-            found = decode_image(damaged.tobytes())
+            result = decode_image(damaged.tobytes())
         except ValueError:
             continue
-        assert found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
+        assert result.ndim == 3 and result.shape[2] == 3 and result.dtype == np.uint8

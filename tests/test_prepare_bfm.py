@@ -66,8 +66,8 @@ def test_the_basis_is_recovered_from_annotations(tmp_path, folder, capsys):
     given += ["--bfm-info", str(info), "--basis", str(tmp_path / "annotated")]
     assert main(["300w-lp", str(folder), "--out", str(out), *given]) == 0
     assert "from 420 annotations" in capsys.readouterr().out
-    found = BfmLandmarks.load(out / "bfm_landmarks68.npz")
-    np.testing.assert_allclose(found.mean, true.mean, atol=1)  # micrometers
+    result = BfmLandmarks.load(out / "bfm_landmarks68.npz")
+    np.testing.assert_allclose(result.mean, true.mean, atol=1)  # micrometers
 
 
 def test_too_few_annotations_are_refused(tmp_path, folder, capsys):

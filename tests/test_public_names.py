@@ -103,13 +103,13 @@ def test_type_checkers_see_the_real_types(tmp_path):
     api = pytest.importorskip("mypy.api", reason="pip install keras_scnn[test]")
     (tmp_path / "snippet.py").write_text(TYPES)
     options = ["--config-file", str(ROOT / "setup.cfg"), "--cache-dir", str(tmp_path / "cache")]
-    found, _, _ = api.run([*options, "--follow-imports=silent", str(tmp_path / "snippet.py")])
-    revealed = [line.split('"')[1] for line in found.splitlines() if "Revealed type" in line]
+    result, _, _ = api.run([*options, "--follow-imports=silent", str(tmp_path / "snippet.py")])
+    revealed = [line.split('"')[1] for line in result.splitlines() if "Revealed type" in line]
     assert revealed == [
         "numpy.ndarray[tuple[Any, ...], numpy.dtype[Any]]",
         "int",
         "keras_scnn.models.presets.Preset",
         "list[keras_scnn.reconstruction.faces.Reconstruction]",
         "keras_scnn.losses.contrastive.ContrastiveLoss",
-    ], found
-    assert 'Module has no attribute "no_such_name"' in found
+    ], result
+    assert 'Module has no attribute "no_such_name"' in result

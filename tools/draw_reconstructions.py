@@ -58,8 +58,8 @@ def main() -> None:
 
         images = [astronaut()]
     reconstructor = Reconstructor.from_preset(args.preset)
-    found = [(reconstructor(image), image) for image in images]
-    rows = [row(faces[0], image) for faces, image in found if faces]
+    result = [(reconstructor(image), image) for image in images]
+    rows = [row(faces[0], image) for faces, image in result if faces]
     if not rows:
         raise SystemExit("no face found in any of the photos")
     write_image(args.out, np.vstack(rows))

@@ -52,8 +52,8 @@ def astronaut_photos(reconstructor: Reconstructor) -> np.ndarray:
     outputs = FaceParameters(pose, face.parameters.identity, face.parameters.expression)
     for turn in TURNS:
         image, _ = turn_face(wide.image, face.model, outputs, turn, 0.0)
-        found = reconstructor(image)[0]
-        made.append(crop_face(image, found.box, SIZE).image)
+        face = reconstructor(image)[0]
+        made.append(crop_face(image, face.box, SIZE).image)
     return np.stack(made)
 
 

@@ -65,9 +65,9 @@ def aflw_meshes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         image = read_image(folder / "crops" / str(targets.name[i]))
         faces = detector.detect_raw(image)
         if len(faces.scores):
-            found = mesh(image, faces[0])
-            if found.score > MIN_SCORE:
-                rows.append((found.points, targets.landmarks[i]))
+            result = mesh(image, faces[0])
+            if result.score > MIN_SCORE:
+                rows.append((result.points, targets.landmarks[i]))
     meshes, labels = (np.stack(part).astype(np.float64) for part in zip(*rows, strict=True))
     middle = labels[..., 2] - meshes[:, POINTS, 2]
     labels[..., 2] -= middle[:, 17:].mean(axis=1, keepdims=True)  # depth has any origin
@@ -80,8 +80,8 @@ def check(folder: Path) -> None:
     paths = sorted(folder.glob("*.pts"))
     for start in tqdm(range(0, len(paths), BATCH)):
         batch = paths[start : start + BATCH]
-        found = landmarker([read_image(path.with_suffix(".jpg")) for path in batch])
-        for path, faces in zip(batch, found, strict=True):
+        result = landmarker([read_image(path.with_suffix(".jpg")) for path in batch])
+        for path, faces in zip(batch, result, strict=True):
             points = np.loadtxt(path.read_text().split("{")[1].split("}")[0].splitlines()) - 1
             apart = [np.linalg.norm((f.landmarks[:, :2] - points).mean(axis=0)) for f in faces]
             if faces:

@@ -43,8 +43,8 @@ class HeadData:
 
     def names(self, folder: str) -> list[str]:
         """The targets of one folder of ``mpfb2/targets``, without their suffix, sorted."""
-        found = (self.mpfb2 / "targets" / folder).glob("*.target.gz")
-        return sorted(f"{folder}/{path.name.removesuffix('.target.gz')}" for path in found)
+        result = (self.mpfb2 / "targets" / folder).glob("*.target.gz")
+        return sorted(f"{folder}/{path.name.removesuffix('.target.gz')}" for path in result)
 
     def target(self, name: str) -> np.ndarray:
         """(V, 3) mm: the displacement of ``mpfb2/targets/<name>``."""

@@ -63,7 +63,7 @@ def _loop(triangles: np.ndarray, ring: np.ndarray) -> np.ndarray:
     for a, b in edges.tolist():
         partner[a].append(b)
         partner[b].append(a)
-    if any(len(found) != 2 for found in partner.values()):
+    if any(len(result) != 2 for result in partner.values()):
         raise ValueError("the lids' edge is no simple loop")
     order = [int(ring[0]), partner[int(ring[0])][0]]
     while len(order) < len(ring):

@@ -175,7 +175,7 @@ def identity_basis(residuals, mirror, weights, components: int) -> tuple[np.ndar
         (n, 3, components) mm per standard deviation, and the share of weighted variance kept.
     """
     reflected = residuals[:, mirror] * [-1, 1, 1]
-    found, total = [], 0.0
+    result, total = [], 0.0
     for part in ((residuals + reflected) / 2, (residuals - reflected) / 2):
         weighted = (part * weights[:, None]).reshape(len(part), -1)
         gram = weighted @ weighted.T / len(part)
@@ -183,9 +183,9 @@ def identity_basis(residuals, mirror, weights, components: int) -> tuple[np.ndar
         last = len(gram) - 1
         values, vectors = scipy.linalg.eigh(gram, subset_by_index=[last - components + 1, last])
         basis = np.einsum("pk,pnc->knc", vectors, part) / np.sqrt(len(part))
-        found += [(value, column) for value, column in zip(values, basis, strict=True)]
-    found.sort(key=lambda pair: -pair[0])
-    basis = np.stack([column for _, column in found[:components]], axis=-1)
+        result += [(value, column) for value, column in zip(values, basis, strict=True)]
+    result.sort(key=lambda pair: -pair[0])
+    basis = np.stack([column for _, column in result[:components]], axis=-1)
     flat = basis.reshape(-1, components)
     peak = flat[abs(flat).argmax(axis=0), range(components)]
-    return basis * np.sign(peak), sum(value for value, _ in found[:components]) / total
+    return basis * np.sign(peak), sum(value for value, _ in result[:components]) / total

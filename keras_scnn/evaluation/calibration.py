@@ -28,16 +28,16 @@ class Reliability:
     """Do the pairs that get a probability of 0.7 turn out to be of one person 7 times in 10?
 
     Attributes:
-        told: mean probability of each bin that has pairs, rising.
-        found: share of pairs of one person in each of these bins.
+        predicted: mean probability of each bin that has pairs, rising.
+        observed: share of pairs of one person in each of these bins.
         share: of all pairs, in each of these bins; the sum is 1.
-        expected_calibration_error: mean of ``|told - found|`` over the pairs, 0 to 1 (Naeini,
-            Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
+        expected_calibration_error: mean of ``|predicted - observed|`` over the pairs, 0 to 1
+            (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
             Binning", 2015).
     """
 
-    told: tuple[float, ...]
-    found: tuple[float, ...]
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
     share: tuple[float, ...]
     expected_calibration_error: float
 
@@ -46,7 +46,7 @@ def fit_logistic(values: np.ndarray, same: np.ndarray, signs: tuple[float, ...])
     """Coefficients of ``probability``.
 
     Both kinds of pairs weigh one half. The targets are Platt's, just inside of 0 and 1, so that
-    pairs which can be told apart without error give a steep curve instead of an endless one.
+    pairs which can be distinguished without error give a steep curve instead of an endless one.
 
     Args:
         values: (P,) or (P, D) measured values, any unit.
@@ -126,7 +126,7 @@ def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Re
     """Compare probabilities with outcomes, both kinds of pairs weighing one half.
 
     Args:
-        told: (P,) probabilities, 0 to 1.
+        predicted: (P,) probabilities, 0 to 1.
         same: (P,) true where a pair is of one person.
         bins: of equal width.
 

@@ -136,11 +136,12 @@ def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator)
     """So many different pairs; where it is most of those that there are, any of them all."""
     if there_are <= 2 * count:
         return list(_some(every(), count, rng))
-    found: dict[tuple, Any] = {}
-    while len(found) < count:
+    distinct: dict[tuple, Any] = {}
+    while len(distinct) < count:
         pair = draw()
-        found.setdefault(tuple(sorted(pair)), pair)  # the order of the two photos is no difference
-    return list(found.values())
+        # The order of the two photos makes no other pair.
+        distinct.setdefault(tuple(sorted(pair)), pair)
+    return list(distinct.values())
 
 
 def _all_of_one(photos: list[np.ndarray]) -> np.ndarray:

@@ -201,8 +201,9 @@ def _draw_roc(axis, curves: dict) -> None:
 def _draw_reliability(axis, curves: dict) -> None:
     for kind, curve in curves["reliability"].items():
         sizes = 4 + 200 * np.array(curve["share"])
-        axis.plot(curve["told"], curve["found"], color=PROBABILITIES[kind], label=f"by {kind}")
-        axis.scatter(curve["told"], curve["found"], sizes, PROBABILITIES[kind], linewidths=0)
+        points = curve["predicted"], curve["observed"]
+        axis.plot(*points, color=PROBABILITIES[kind], label=f"by {kind}")
+        axis.scatter(*points, sizes, PROBABILITIES[kind], linewidths=0)
     axis.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="perfect")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="pairs of one person")
     axis.set_title("reliability on people held out", fontsize=10)

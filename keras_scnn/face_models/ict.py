@@ -58,16 +58,7 @@ def read_ict(
     keep = len(neutral) if n_vertices is None else min(n_vertices, len(neutral))
     identity_paths = _identity_paths(folder)
     paths = identity_paths + [folder / f"{name}.obj" for name in config["expressions"]]
-    for path in paths:
-        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is taken
-    bases = np.empty((keep, 3, len(paths)), np.float32)
-    for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", disable=not progress)):
-        vertices, _ = _read_obj(path)
-        if vertices.shape != neutral.shape:
-            raise ValueError(
-                f"{path}: {len(vertices)} vertices; the neutral mesh has {len(neutral)}"
-            )
-        bases[..., k] = (vertices - neutral)[:keep] * CENTIMETER
+    bases = _read_bases(paths, neutral, keep, progress)
     landmarks = config["idx_to_landmark_verts"] if landmark_indices is None else landmark_indices
     n_identity = len(identity_paths)
     n_expression = len(paths) - n_identity
@@ -86,6 +77,21 @@ def read_ict(
         regions=_regions(keep) if len(neutral) == N_VERTICES else None,
         license="MIT, USC Institute for Creative Technologies",
     )
+
+
+def _read_bases(paths: list[Path], neutral: np.ndarray, keep: int, progress: bool) -> np.ndarray:
+    """(keep, 3, len(paths)) float32 mm: what each mesh adds to the neutral one."""
+    for path in paths:
+        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is taken
+    bases = np.empty((keep, 3, len(paths)), np.float32)
+    for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", disable=None if progress else True)):
+        vertices, _ = _read_obj(path)
+        if vertices.shape != neutral.shape:
+            raise ValueError(
+                f"{path}: {len(vertices)} vertices; the neutral mesh has {len(neutral)}"
+            )
+        bases[..., k] = (vertices - neutral)[:keep] * CENTIMETER
+    return bases
 
 
 def _model_folder(folder: Path) -> Path:

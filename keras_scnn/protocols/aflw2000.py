@@ -34,6 +34,7 @@ from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
 from keras_scnn.protocols.yardsticks import bootstrap_note
 
@@ -113,6 +114,8 @@ def evaluate_aflw2000(
             face model is not ``bfm``'s.
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
+    if bfm is not None:
+        _check_same_mesh(preset.face_model, bfm.model)
     photos = read_photos(folder, preset.input_size, benchmark_crops)
     faces, boxes = photos.faces, photos.boxes
     further = None
@@ -120,12 +123,8 @@ def evaluate_aflw2000(
         further = read_reannotation(annotation, photos.listed, first_pixel)[photos.kept]
     predictions = predict(preset, photos.crops)
     placed = _placed(predictions.landmarks, boxes, preset.input_size, convention)
-    parts = _landmark_parts(placed, faces)
-    if further is not None:
-        parts["reannotated"] = normalized_mean_error(placed, further)
-    dense = {}
-    if bfm is not None:
-        dense = _dense_parts(preset, predictions, faces, boxes, convention, bfm)
+    parts = _landmark_parts(placed, faces, further)
+    dense = _dense_parts(preset, predictions, faces, boxes, convention, bfm) if bfm else {}
     angles = angle_errors(predictions.euler, np.stack([face.euler for face in faces]))
     shapes = {} if basis is None else _shape_parts(preset, predictions, faces, basis)
     yaw = np.array([face.yaw_degrees for face in faces])
@@ -159,12 +158,25 @@ def _placed(points: np.ndarray, boxes: np.ndarray, size: int, convention: str) -
     return np.concatenate([placed, zoom * points[..., 2:]], axis=-1)
 
 
-def _landmark_parts(placed: np.ndarray, faces: list[AnnotatedFace]) -> dict[str, np.ndarray]:
+def _landmark_parts(
+    placed: np.ndarray, faces: list[AnnotatedFace], further: np.ndarray | None
+) -> dict[str, np.ndarray]:
     annotated = np.stack([face.landmarks for face in faces])
-    return {
+    parts = {
         "landmarks": normalized_mean_error(placed, annotated),
         "landmarks_3d": normalized_mean_error(placed, annotated, dimensions=3),
     }
+    if further is not None:
+        parts["reannotated"] = normalized_mean_error(placed, further)
+    return parts
+
+
+def _check_same_mesh(ours: MorphableModel, annotated: MorphableModel) -> None:
+    if ours.n_vertices != annotated.n_vertices:
+        raise ValueError(
+            f"the preset's face model '{ours.name}' has {ours.n_vertices} vertices, the annotated "
+            f"one {annotated.n_vertices}: a dense error needs a preset of that model"
+        )
 
 
 def _dense_parts(
@@ -172,11 +184,6 @@ def _dense_parts(
 ) -> dict:
     """Errors of all vertices, (M,) percent; face by face, since a mesh is large."""
     model, size, errors = preset.face_model, preset.input_size, []
-    if model.n_vertices != bfm.model.n_vertices:
-        raise ValueError(
-            f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the "
-            f"annotated one {bfm.model.n_vertices}: a dense error needs a preset of that model"
-        )
     parameters = predictions.parameters
     for i, face in enumerate(faces):
         ours = model.vertices(parameters.identity[i], parameters.expression[i])

@@ -50,9 +50,11 @@ def evaluate_given_points(
     names, points, people = names[chosen], points[chosen], people[chosen]
     kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
     paths = [Path(folder) / str(name) for name in names]
-    found = predictor(paths)
+    predictions = predictor(paths)
     errors, offsets = np.full(len(paths), np.nan), np.full((len(paths), 2), np.nan)
-    errors[found.kept], offsets[found.kept] = point_errors(found.landmarks, points[found.kept])
+    errors[predictions.kept], offsets[predictions.kept] = point_errors(
+        predictions.landmarks, points[predictions.kept]
+    )
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -68,7 +70,7 @@ def evaluate_given_points(
         "coverage: photos in which a face was found; the others have no error",
         *bootstrap_note(resamples),
     )
-    return Yardstick(values, _rows(list(values)), intervals, notes, found.left_out)
+    return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
 
 
 def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

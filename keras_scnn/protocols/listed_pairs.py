@@ -55,9 +55,9 @@ def evaluate_listed_pairs(
         raise ValueError(f"{', '.join(stems) or 'no pairs files'}: give files of different names")
     listed = [read_fold_pairs(file, root) for file in files]
     paths = sorted({path for each in listed for path in each.photos.paths})
-    found = predictor(paths)
-    row_of = dict(zip(paths, found.position, strict=True))
-    vectors = identity_vectors(predictor, found)
+    predictions = predictor(paths)
+    row_of = dict(zip(paths, predictions.position, strict=True))
+    vectors = identity_vectors(predictor, predictions)
     values: dict[str, dict] = {}
     intervals: dict[str, tuple[float, float]] = {}
     notes = []
@@ -71,22 +71,24 @@ def evaluate_listed_pairs(
         tuple(row for stem in stems for row in _rows(stem)),
         intervals,
         (*notes, *_method(), *bootstrap_note(resamples)),
-        found.left_out,
+        predictions.left_out,
     )
 
 
-def identity_vectors(predictor: PhotoPredictor, found: PhotoPredictions) -> dict[str, np.ndarray]:
+def identity_vectors(
+    predictor: PhotoPredictor, predictions: PhotoPredictions
+) -> dict[str, np.ndarray]:
     """(n, D) vectors of each kind that the preset knows; their Euclidean distances decide.
 
     That of features of unit length rises as their cosine falls.
     """
-    coordinates = shape_coordinates(found.face_model, found.parameters.identity)
+    coordinates = shape_coordinates(predictions.face_model, predictions.parameters.identity)
     vectors = {"mm": coordinates}
     if (covariance := predictor.preset.within_person_covariance) is not None:
         vectors["visible"] = visible_coordinates(coordinates, covariance)
         vectors["scaled"] = mahalanobis_coordinates(coordinates, covariance)
-    if found.features is not None:
-        vectors["feature"] = np.float64(found.features)
+    if predictions.features is not None:
+        vectors["feature"] = np.float64(predictions.features)
     return vectors
 
 
@@ -138,11 +140,11 @@ def lost_pairs_wrong(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
 
 
 def _numbers(ranked: RankedPairs, weights: np.ndarray) -> dict[str, float]:
-    found = summarize_pairs(ranked, weights)
+    summary = summarize_pairs(ranked, weights)
     return {
-        "accuracy_percent": found.accuracy_percent,
-        "auc": found.auc,
-        "eer_percent": found.eer_percent,
+        "accuracy_percent": summary.accuracy_percent,
+        "auc": summary.auc,
+        "eer_percent": summary.eer_percent,
     }
 
 

@@ -52,25 +52,29 @@ def evaluate_openings(
         raise ValueError(f"{shut_file} names all {len(shut)} photos; open eyes are needed too")
     paths = [Path(folder) / name for name in names]
     annotated = np.stack([read_pts(path.with_suffix(".pts")) for path in paths])
-    found = predictor(paths)
-    rows = _own_face(found, annotated)
-    hand, told = openings(annotated), openings(found.landmarks[rows])
+    predictions = predictor(paths)
+    rows = _own_face(predictions, annotated)
+    hand, predicted = openings(annotated), openings(predictions.landmarks[rows])
     there = rows >= 0
 
     def summary(weights: np.ndarray) -> dict:
         weights = np.where(there, weights, 0.0)
         return {
-            "shut": _eyes(hand, told, weights * shut),
-            "open": _eyes(hand, told, weights * ~shut),
-            "eyes": _eyes(hand, told, weights) | _detected(hand, told, weights, tuple(EYES), SHUT),
-            "mouth": _agreement(hand["mouth"], told["mouth"], weights)
-            | _detected(hand, told, weights, ("mouth",), OPEN_MOUTH),
+            "shut": _eyes(hand, predicted, weights * shut),
+            "open": _eyes(hand, predicted, weights * ~shut),
+            "eyes": _eyes(hand, predicted, weights)
+            | _detected(hand, predicted, weights, tuple(EYES), SHUT),
+            "mouth": _agreement(hand["mouth"], predicted["mouth"], weights)
+            | _detected(hand, predicted, weights, ("mouth",), OPEN_MOUTH),
         }
 
     values, intervals = with_intervals(summary, np.arange(len(names)), resamples, seed)
     values["coverage_percent"] = 100 * float(there.mean())
-    lost = [f"{paths[i]}: the face found is not the annotated one" for i in _strangers(found, rows)]
-    left_out = (*found.left_out, *lost)
+    lost = [
+        f"{paths[i]}: the face found is not the annotated one"
+        for i in _strangers(predictions, rows)
+    ]
+    left_out = (*predictions.left_out, *lost)
     return Yardstick(values, ROWS, intervals, _notes(shut, there, resamples), left_out)
 
 
@@ -93,10 +97,10 @@ def read_shut_photos(file: str | os.PathLike) -> set[str]:
     return names
 
 
-def _own_face(found: PhotoPredictions, annotated: np.ndarray) -> np.ndarray:
+def _own_face(predictions: PhotoPredictions, annotated: np.ndarray) -> np.ndarray:
     """(N,) rows of the predictions; -1 where no face, or another one, was found."""
-    rows = found.position
-    for i, points in zip(found.kept, found.landmarks, strict=True):
+    rows = predictions.position
+    for i, points in zip(predictions.kept, predictions.landmarks, strict=True):
         box, middle = box_from_landmarks(annotated[i]), box_from_landmarks(points)
         away = np.hypot(*(box.as_array() - middle.as_array()).reshape(2, 2).mean(axis=0))
         if away > MAX_OFF * box.width:
@@ -104,28 +108,28 @@ def _own_face(found: PhotoPredictions, annotated: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _strangers(found: PhotoPredictions, rows: np.ndarray) -> list[int]:
-    return [int(i) for i in found.kept if rows[i] < 0]
+def _strangers(predictions: PhotoPredictions, rows: np.ndarray) -> list[int]:
+    return [int(i) for i in predictions.kept if rows[i] < 0]
 
 
-def _eyes(hand: dict, told: dict, weights: np.ndarray) -> dict[str, float]:
+def _eyes(hand: dict, predicted: dict, weights: np.ndarray) -> dict[str, float]:
     """Both eyes of each photo as two numbers."""
     return _agreement(
         np.concatenate([hand[eye] for eye in EYES]),
-        np.concatenate([told[eye] for eye in EYES]),
+        np.concatenate([predicted[eye] for eye in EYES]),
         np.tile(weights, len(EYES)),
     )
 
 
-def _agreement(hand: np.ndarray, told: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, float]:
     """Means, mean absolute error, slope of told on hand-made openings, correlation."""
-    mean_hand, mean_told = weighted_mean(hand, weights), weighted_mean(told, weights)
-    x, y = hand - mean_hand, told - mean_told
+    mean_hand, mean_predicted = weighted_mean(hand, weights), weighted_mean(predicted, weights)
+    x, y = hand - mean_hand, predicted - mean_predicted
     xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))
     return {
         "hand": mean_hand,
-        "predicted": mean_told,
-        "error": weighted_mean(np.abs(told - hand), weights),
+        "predicted": mean_predicted,
+        "error": weighted_mean(np.abs(predicted - hand), weights),
         "constant_error": _constant_error(hand, weights),
         "slope": xy / xx if xx > 0 else float("nan"),
         "correlation": xy / np.sqrt(xx * yy) if xx * yy > 0 else float("nan"),
@@ -142,9 +146,9 @@ def _constant_error(hand: np.ndarray, weights: np.ndarray) -> float:
     return weighted_mean(np.abs(hand - median), weights)
 
 
-def _detected(hand, told, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:
+def _detected(hand, predicted, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:
     """AUC of telling wide from narrow openings, by the hand-made ones' ``limit``."""
-    x, y = (np.concatenate([each[name] for name in names]) for each in (hand, told))
+    x, y = (np.concatenate([each[name] for name in names]) for each in (hand, predicted))
     w = np.tile(weights, len(names))
     order = np.argsort(y, kind="stable")
     narrow, w, y = (x <= limit)[order], w[order], y[order]

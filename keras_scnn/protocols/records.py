@@ -89,15 +89,7 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
     errors = _errors(preset.face_model, predicted, true, records.landmarks)
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
-    evaluators: dict[str, IdentityEvaluator] = {}
-    calibration: dict | None = None
-    reliable: dict = {}
-    if np.bincount(records.identity).max() > 1:
-        pairs = draw_pairs(records.identity, VERIFICATION_PAIRS)
-        evaluators = identity_evaluators(
-            preset, predicted.parameters.identity, predicted.features, pairs, records.identity
-        )
-        calibration, reliable = calibrate_evaluators(evaluators, pairs, records.identity)
+    evaluators, calibration, reliable = _identity(preset, predicted, records.identity)
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -120,6 +112,18 @@ def evaluate_records(
         curves=curves | {"reliability": reliable},
         notes=_notes(records, resamples),
     )
+
+
+def _identity(
+    preset: Preset, predicted: Predictions, person: np.ndarray
+) -> tuple[dict[str, IdentityEvaluator], dict | None, dict]:
+    """Evaluators, calibration and reliability; nothing where nobody has two photos."""
+    if np.bincount(person).max() < 2:
+        return {}, None, {}
+    pairs = draw_pairs(person, VERIFICATION_PAIRS)
+    coefficients = predicted.parameters.identity
+    evaluators = identity_evaluators(preset, coefficients, predicted.features, pairs, person)
+    return evaluators, *calibrate_evaluators(evaluators, pairs, person)
 
 
 def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:

@@ -45,16 +45,16 @@ def evaluate_shapes(
             f"the preset's face model '{model.name}' has {model.n_vertices} vertices, the truth "
             f"{len(truth.mean)}: they cannot be compared; fit the truth for this face model"
         )
-    found = predictor([Path(folder) / str(photo) for photo in truth.photo])
-    kept, constant = found.kept, truth.of_others.mean(axis=0)
-    dense = _predicted_deviations(found, len(truth.mean))
+    predictions = predictor([Path(folder) / str(photo) for photo in truth.photo])
+    kept, constant = predictions.kept, truth.of_others.mean(axis=0)
+    dense = _predicted_deviations(predictions, len(truth.mean))
     yaw = truth.yaw_degrees
     of_others, own, other = (
         truth.deviations(c) for c in (truth.of_others, truth.of_own_half, truth.of_other_half)
     )
     network = AgreementEvaluator(dense, of_others[kept], yaw[kept])
     halves = AgreementEvaluator(other, own, yaw)
-    misfits = _misfits(truth, found, constant)
+    misfits = _misfits(truth, predictions, constant)
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -69,18 +69,18 @@ def evaluate_shapes(
         }
 
     values, intervals = with_intervals(summary, truth.person, resamples, seed)
-    values["coverage_percent"] = found.coverage_percent
-    return Yardstick(values, ROWS, intervals, _notes(truth, resamples), found.left_out)
+    values["coverage_percent"] = predictions.coverage_percent
+    return Yardstick(values, ROWS, intervals, _notes(truth, resamples), predictions.left_out)
 
 
-def _predicted_deviations(found: PhotoPredictions, count: int) -> np.ndarray:
+def _predicted_deviations(predictions: PhotoPredictions, count: int) -> np.ndarray:
     """(n, 3N) as ``ShapeTruth.deviations``: neutral vertices less the preset's own mean face."""
-    basis = found.face_model.identity_basis[:count]
+    basis = predictions.face_model.identity_basis[:count]
     flat = basis.reshape(-1, basis.shape[-1]).astype(np.float64)
-    return found.parameters.identity @ flat.T / np.sqrt(count)
+    return predictions.parameters.identity @ flat.T / np.sqrt(count)
 
 
-def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -> dict:
+def _misfits(truth: ShapeTruth, predictions: PhotoPredictions, constant: np.ndarray) -> dict:
     """Sums of squared misfits: (n,) of each photo's shapes over photos that they did not see.
 
     'network' and 'mean_face' over the person's other photos; 'network_centered' and 'constant'
@@ -88,10 +88,13 @@ def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -
     'halves_mean_face' and 'halves_constant' the fit to the other half of the photos, the mean
     face and the constant over the own half; NaN without a prediction.
     """
-    predicted = found.face_model.landmarks(found.parameters.identity) - found.face_model.landmarks()
+    predicted = (
+        predictions.face_model.landmarks(predictions.parameters.identity)
+        - predictions.face_model.landmarks()
+    )
     best = truth.deviations68(constant[None])[0]
     shapes = np.full((len(truth.photo), 68, 3), np.nan)
-    shapes[found.kept] = predicted
+    shapes[predictions.kept] = predicted
     centered = shapes - np.nanmean(shapes, axis=0) + best
     others = truth.deviations68(truth.of_other_half)
     every = np.arange(len(truth.photo))
@@ -101,7 +104,7 @@ def _misfits(truth: ShapeTruth, found: PhotoPredictions, constant: np.ndarray) -
     }
     names = ("network", "network_centered", *fixed, "halves", "halves_mean_face")
     sums = {name: np.full(len(every), np.nan) for name in (*names, "halves_constant")}
-    for i in tqdm(found.kept, desc="fitting photos", leave=False, delay=1, disable=None):
+    for i in tqdm(predictions.kept, desc="fitting photos", leave=False, delay=1, disable=None):
         rest = every[(truth.person == truth.person[i]) & (every != i)]
         half = every[(truth.person == truth.person[i]) & (truth.half == truth.half[i])]
         sums["network"][i] = truth.misfit(truth.mean68 + shapes[i], rest).sum()

@@ -126,9 +126,9 @@ def predictions(request: Request, predictor: Predictor) -> dict:
         answers |= dict(zip(group, _rows(outputs), strict=True))
     faces = 0
     for i in sorted(set(photos) - set(boxed)):
-        found = _faces(predictor, photos[i])
-        answers[i] = {"faces": found}
-        faces = _counted(faces + len(found))
+        rows = _faces(predictor, photos[i])
+        answers[i] = {"faces": rows}
+        faces = _counted(faces + len(rows))
     return {"predictions": [answers[i] for i in range(len(request.instances))]}
 
 

@@ -198,8 +198,8 @@ async def _not_valid(_request: Any, error: Any) -> Any:
     """422 for a v2 request of a wrong form; FastAPI's own answer repeats the request, or fails."""
     from fastapi.responses import JSONResponse
 
-    found = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()[:3]]
-    why = shown("; ".join(f"{place}: {what}" for place, what in found))
+    problems = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()[:3]]
+    why = shown("; ".join(f"{place}: {what}" for place, what in problems))
     return JSONResponse({"error": why}, 422)
 
 

@@ -35,7 +35,7 @@ def read_datasets(
         allowed = allowed_bytes(path.stat().st_size)
         _check_heaps(path)
         with h5py.File(path, "r") as file:
-            datasets = {name: found for name in names if (found := _find(file, name)) is not None}
+            datasets = {name: data for name in names if (data := _find(file, name)) is not None}
             for name, dataset in datasets.items():
                 _check(name, dataset, allowed)
                 if dataset.dtype.kind == "O":

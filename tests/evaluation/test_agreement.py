@@ -27,17 +27,17 @@ def test_a_constant_explains_nothing_and_the_truth_plus_a_constant_all():
 def test_numbers_are_those_of_the_plain_formula_with_weights_too():
     predicted = 0.4 * TRUE + RNG.normal(size=TRUE.shape) + 2
     weights = RNG.integers(0, 4, len(TRUE)).astype(float)
-    found = summary(predicted, weights=weights)
+    result = summary(predicted, weights=weights)
     rows = np.repeat(np.arange(len(TRUE)), weights.astype(int))  # as often as the weight says
     p, t = predicted[rows] - predicted[rows].mean(axis=0), TRUE[rows] - TRUE[rows].mean(axis=0)
-    assert found.r2 == pytest.approx(1 - ((p - t) ** 2).sum() / (t**2).sum())
-    assert found.spread == pytest.approx(p.std() / t.std())
-    assert found.correlation == pytest.approx(np.corrcoef(p.ravel(), t.ravel())[0, 1], abs=1e-6)
-    assert found.true_spread_mm == pytest.approx(np.sqrt((t**2).sum(axis=1).mean()))
+    assert result.r2 == pytest.approx(1 - ((p - t) ** 2).sum() / (t**2).sum())
+    assert result.spread == pytest.approx(p.std() / t.std())
+    assert result.correlation == pytest.approx(np.corrcoef(p.ravel(), t.ravel())[0, 1], abs=1e-6)
+    assert result.true_spread_mm == pytest.approx(np.sqrt((t**2).sum(axis=1).mean()))
     turned = np.abs(YAW[rows]) >= 30
     expected = 1 - ((p - t)[turned] ** 2).sum() / (t[turned] ** 2).sum()
-    assert found.bins_r2[2] == pytest.approx(expected)
-    assert found.bins_count[2] == (np.abs(YAW) >= 30).sum()
+    assert result.bins_r2[2] == pytest.approx(expected)
+    assert result.bins_count[2] == (np.abs(YAW) >= 30).sum()
 
 
 def test_wrong_shapes_are_refused():

@@ -80,7 +80,10 @@ def test_reliability_is_that_of_a_slow_loop(rng):
         mean = sum(weights[j] * outputs[j] for j in inside) / share
         one = sum(weights[j] for j in inside if same[j]) / share
         error += share * abs(mean - one)
-        assert (result.told[i], result.found[i]) == (pytest.approx(mean), pytest.approx(one))
+        assert (result.predicted[i], result.observed[i]) == (
+            pytest.approx(mean),
+            pytest.approx(one),
+        )
     assert result.expected_calibration_error == pytest.approx(error)
     assert sum(result.share) == pytest.approx(1)
 

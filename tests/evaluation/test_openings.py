@@ -18,17 +18,17 @@ def face(lid: float, lip: float) -> np.ndarray:
 
 
 def test_openings_are_lid_distance_over_width():
-    found = openings(np.stack([face(3, 8), face(0, 0)]))
-    np.testing.assert_allclose(found["right"], [0.3, 0])
-    np.testing.assert_allclose(found["left"], [0.3, 0])
-    np.testing.assert_allclose(found["mouth"], [0.4, 0])
+    result = openings(np.stack([face(3, 8), face(0, 0)]))
+    np.testing.assert_allclose(result["right"], [0.3, 0])
+    np.testing.assert_allclose(result["left"], [0.3, 0])
+    np.testing.assert_allclose(result["mouth"], [0.4, 0])
 
 
 def test_size_place_and_turn_in_the_image_do_not_matter():
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-    found = openings(3 * face(3, 8) @ turn.T + [50, 60])
-    assert found["left"] == pytest.approx(0.3)
-    assert found["mouth"] == pytest.approx(0.4)
+    result = openings(3 * face(3, 8) @ turn.T + [50, 60])
+    assert result["left"] == pytest.approx(0.3)
+    assert result["mouth"] == pytest.approx(0.4)
 
 
 def test_other_points_are_refused():

@@ -18,7 +18,7 @@ CURVES = {
     "error_2d": [1.0, 2.0, 3.0, 2.5],
     "error_3d": [2.0, 4.0, 6.0, 5.0],
     "yaw_degrees": [0.0, 1.0, 2.0, 60.0],
-    "reliability": {"both": {"told": [0.1, 0.9], "found": [0.2, 0.8], "share": [0.5, 0.5]}},
+    "reliability": {"both": {"predicted": [0.1, 0.9], "observed": [0.2, 0.8], "share": [0.5, 0.5]}},
     "roc": {"shape": {"far": [0.0, 0.5, 1.0], "tar": [0.0, 0.9, 1.0]}},
 }
 
@@ -26,7 +26,8 @@ CURVES = {
 @pytest.fixture
 def records_results() -> dict:
     shape = ShapeError(1.11, 2.22, 0.5, 15, 0.75, 1.33, 2.66, 0.5, 0.6)
-    return asdict(RecordResults(LANDMARKS, POSE, shape, 0.44, VERIFIED, None, None))
+    identity = {"shape_ratio": 0.44, "shape_verification": VERIFIED}
+    return asdict(RecordResults(landmarks=LANDMARKS, pose=POSE, shape=shape, **identity))
 
 
 def test_the_table_has_every_measure_with_its_unit(records_results):

@@ -184,10 +184,10 @@ def test_the_released_preset_keeps_the_promises(tmp_path):
     name = "aflw-mobilenet-0.5"
     calibration, held_out = split_crops(find_crops(None, 120, max_crops=160))
     subject = Subject(load_preset(name), name, calibration, held_out)
-    path, found = export_file(subject, tmp_path, "tflite", "int8")
+    path, result = export_file(subject, tmp_path, "tflite", "int8")
     assert path.stat().st_size <= 1.2e6
-    assert found.vertex_mm <= 0.2
-    assert found.broken == ()
+    assert result.vertex_mm <= 0.2
+    assert result.broken == ()
     predicted = LiteReconstructor(path)(held_out.images[0])
     assert np.isfinite(predicted["landmarks"]).all()
 
@@ -197,9 +197,9 @@ def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     crops = find_crops(shared_data / "aflw" / "crops", 120, max_crops=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
     limits = Limits(0.2, 1.0, 0.1, 0.5, 0.5, 0.05)
-    _, found = export_file(subject, tmp_path, "tflite", "int8", limits)
-    assert found.broken == ()
-    assert found.vertex_mm <= 0.2
+    _, result = export_file(subject, tmp_path, "tflite", "int8", limits)
+    assert result.broken == ()
+    assert result.vertex_mm <= 0.2
 
 
 def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, monkeypatch, capsys):

@@ -29,24 +29,24 @@ def random_matrices(count: int, seed: int = 0) -> np.ndarray:
 
 def test_the_rotation_is_the_nearest_one_of_either_handedness():
     matrices = random_matrices(400)
-    found = np.asarray(nearest_rotation_ops(matrices))
+    result = np.asarray(nearest_rotation_ops(matrices))
     expected = rotations.nearest_rotation(matrices.astype(float))  # by an SVD
-    np.testing.assert_allclose(found, expected, atol=5e-6)
-    np.testing.assert_allclose(np.linalg.det(found), 1, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=5e-6)
+    np.testing.assert_allclose(np.linalg.det(result), 1, atol=1e-5)
 
 
 def test_the_rotation_of_a_right_handed_matrix_is_scipys_polar_factor():
     for matrix in random_matrices(20, seed=1)[1::2]:
         expected, _ = scipy.linalg.polar(matrix.astype(float))
-        found = np.asarray(nearest_rotation_ops(matrix[None]))[0]
-        np.testing.assert_allclose(found, expected, atol=5e-6)
+        result = np.asarray(nearest_rotation_ops(matrix[None]))[0]
+        np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1, 1e3])
 def test_a_scaled_rotation_gives_the_rotation(factor):
     rotation = rotation_from_euler(np.random.default_rng(2).uniform(-1.5, 1.5, (50, 3)))
-    found = np.asarray(nearest_rotation_ops((factor * rotation).astype(np.float32)))
-    np.testing.assert_allclose(found, rotation, atol=2e-6)
+    result = np.asarray(nearest_rotation_ops((factor * rotation).astype(np.float32)))
+    np.testing.assert_allclose(result, rotation, atol=2e-6)
 
 
 def test_euler_angles_are_those_that_make_the_rotation():

@@ -94,8 +94,8 @@ def test_a_photo_gives_the_reconstruction_of_python(lite, small, photo, box):
     np.testing.assert_allclose(outputs["scale"], scale, rtol=0.01)
     np.testing.assert_allclose(outputs["translation"], translation, atol=0.6)
     np.testing.assert_allclose(outputs["euler_degrees"], face.euler_degrees, atol=0.6)
-    found = outputs["parameters"][:12].reshape(3, 4)
-    np.testing.assert_allclose(found, face.parameters.pose, rtol=0.02, atol=0.6)
+    result = outputs["parameters"][:12].reshape(3, 4)
+    np.testing.assert_allclose(result, face.parameters.pose, rtol=0.02, atol=0.6)
 
 
 def test_a_photo_and_its_crop_agree_to_the_last_digits(lite, photo):
@@ -175,8 +175,8 @@ def test_threads_that_share_one_get_their_own_answers(lite):
     alone = [lite(crop)["landmarks"] for crop in crops]
     with ThreadPoolExecutor(8) as pool:
         index = [i % len(crops) for i in range(400)]
-        found = list(pool.map(lambda i: lite(crops[i])["landmarks"], index))
-    for i, landmarks in zip(index, found, strict=True):
+        result = list(pool.map(lambda i: lite(crops[i])["landmarks"], index))
+    for i, landmarks in zip(index, result, strict=True):
         np.testing.assert_array_equal(landmarks, alone[i])
 
 

@@ -42,8 +42,8 @@ def test_tensors_are_named_and_shaped(session, small):
     (image,) = session.get_inputs()
     assert (image.name, image.type) == ("image", "tensor(uint8)")
     assert image.shape == ["batch", 64, 64, 3]
-    found = {output.name: tuple(output.shape[1:]) for output in session.get_outputs()}
-    assert found == {k: o.shape for k, o in output_table(small.preset, True).items()}
+    result = {output.name: tuple(output.shape[1:]) for output in session.get_outputs()}
+    assert result == {k: o.shape for k, o in output_table(small.preset, True).items()}
 
 
 def test_the_metadata_travels_with_the_file(session):

@@ -91,8 +91,8 @@ def test_photos_in_different_formats_go_in_one_batch(loaded, small, photo):
         for name, value in expected.items():
             # The same network; the crops differ by a gray level at most.
             atol = {"vertices": 0.5, "landmarks": 0.5, "features": 0.02, "rotation": 0.02}
-            found = outputs[name][i].numpy()
-            np.testing.assert_allclose(found, value, rtol=0.01, atol=atol.get(name, 0.5))
+            result = outputs[name][i].numpy()
+            np.testing.assert_allclose(result, value, rtol=0.01, atol=atol.get(name, 0.5))
 
 
 @pytest.mark.parametrize("data", [b"", b"no photo at all", b"\xff\xd8\xff\xe0 broken"])

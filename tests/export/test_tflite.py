@@ -67,11 +67,11 @@ def test_fewer_bits_make_smaller_files(small):
 
 
 def test_int8_computes_the_backbone_in_8_bits_and_heads_and_decoding_in_float(small):
-    found = operations(small.files["int8"])
-    convolutions = [kind for name, kind in found if "CONV_2D" in name]
+    result = operations(small.files["int8"])
+    convolutions = [kind for name, kind in result if "CONV_2D" in name]
     assert convolutions.count(np.int8) >= 20  # of MobileNet's 27
     assert convolutions[-3:] == [np.float32] * 3
-    heads = [kind for name, kind in found if name in ("FULLY_CONNECTED", "BATCH_MATMUL", "ATAN2")]
+    heads = [kind for name, kind in result if name in ("FULLY_CONNECTED", "BATCH_MATMUL", "ATAN2")]
     assert len(heads) > 10
     assert set(heads) == {np.float32}
 

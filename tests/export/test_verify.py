@@ -20,11 +20,11 @@ def crops(small) -> Crops:
 
 
 def test_a_faithful_file_breaks_no_limit(small, crops):
-    found = verify(small.files["float32"], small.preset, crops, repeats=3)
-    assert found.broken == ()
-    assert found.landmark_px < 1e-4
-    assert found.bytes == small.files["float32"].stat().st_size
-    assert found.milliseconds.keys() == {"1", "2"}
+    result = verify(small.files["float32"], small.preset, crops, repeats=3)
+    assert result.broken == ()
+    assert result.landmark_px < 1e-4
+    assert result.bytes == small.files["float32"].stat().st_size
+    assert result.milliseconds.keys() == {"1", "2"}
 
 
 def test_a_file_of_another_network_breaks_them(small, crops):
@@ -35,13 +35,13 @@ def test_a_file_of_another_network_breaks_them(small, crops):
             small.preset.face_model, Whitening(moved, small.preset.space.whitening.scale)
         ),
     )
-    found = verify(small.files["float32"], other, crops, repeats=3)
+    result = verify(small.files["float32"], other, crops, repeats=3)
     # Only the translation in x differs, by one pixel.
-    assert found.landmark_px == pytest.approx(1, abs=1e-3)
-    assert found.landmark_p99_px == pytest.approx(1, abs=1e-3)
-    assert found.vertex_mm < 1e-3
-    assert len(found.broken) >= 2
-    assert "landmark_px is 1, the limit is 0.01" in found.broken[0]
+    assert result.landmark_px == pytest.approx(1, abs=1e-3)
+    assert result.landmark_p99_px == pytest.approx(1, abs=1e-3)
+    assert result.vertex_mm < 1e-3
+    assert len(result.broken) >= 2
+    assert "landmark_px is 1, the limit is 0.01" in result.broken[0]
 
 
 def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
@@ -50,28 +50,28 @@ def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
         return {name: np.full_like(value, np.nan) for name, value in outputs.items()}
 
     monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_: broken)
-    found = verify(small.files["float32"], small.preset, crops, repeats=3)
-    assert "landmark_px is nan, the limit is 0.01" in found.broken
-    assert len(found.broken) == 6
+    result = verify(small.files["float32"], small.preset, crops, repeats=3)
+    assert "landmark_px is nan, the limit is 0.01" in result.broken
+    assert len(result.broken) == 6
 
 
 def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops):
-    found = verify(small.files["float16"], small.preset, crops, "float16", LOOSE, repeats=3)
+    result = verify(small.files["float16"], small.preset, crops, "float16", LOOSE, repeats=3)
     # Annotated one pixel off in x and y: sqrt(2) px over the root of the box's area, by a loop.
     errors = []
     for points in crops.landmarks:
         width, height = np.ptp(points[:, :2], axis=0)
         errors.append(100 * np.sqrt(2) / np.sqrt(width * height))
-    assert found.keras_nme_percent == pytest.approx(np.mean(errors), rel=1e-4)
-    assert found.nme_loss_points == pytest.approx(found.nme_percent - found.keras_nme_percent)
-    assert abs(found.nme_loss_points) < 0.05
+    assert result.keras_nme_percent == pytest.approx(np.mean(errors), rel=1e-4)
+    assert result.nme_loss_points == pytest.approx(result.nme_percent - result.keras_nme_percent)
+    assert abs(result.nme_loss_points) < 0.05
 
 
 def test_without_annotation_there_is_no_landmark_error(small, crops):
     blind = dataclasses.replace(crops, landmarks=None)
-    found = verify(small.files["float32"], small.preset, blind, repeats=3)
-    assert (found.nme_percent, found.keras_nme_percent, found.nme_loss_points) == (None,) * 3
-    assert found.broken == ()
+    result = verify(small.files["float32"], small.preset, blind, repeats=3)
+    assert (result.nme_percent, result.keras_nme_percent, result.nme_loss_points) == (None,) * 3
+    assert result.broken == ()
 
 
 def test_each_precision_has_limits_and_8_bits_keep_the_promise():
@@ -81,12 +81,12 @@ def test_each_precision_has_limits_and_8_bits_keep_the_promise():
 
 
 def test_the_report_is_json_and_a_card(small, crops, tmp_path):
-    found = verify(small.files["int8"], small.preset, crops, "int8", LOOSE, repeats=3)
+    result = verify(small.files["int8"], small.preset, crops, "int8", LOOSE, repeats=3)
     metadata = build_metadata(small.preset, "small", "int8", True, "# The preset's own card")
-    paths = write_report(tmp_path, "small.tflite", found, metadata)
+    paths = write_report(tmp_path, "small.tflite", result, metadata)
     assert [p.name for p in paths] == ["small.tflite.json", "small.tflite.md"]
     report = json.loads(paths[0].read_text())
-    assert report["verification"]["landmark_px"] == found.landmark_px
+    assert report["verification"]["landmark_px"] == result.landmark_px
     assert report["metadata"] == metadata
     card = paths[1].read_text()
     for text in ("six crops", "| landmarks | (68, 3) |", "CC0", "own card", "threads: 2"):

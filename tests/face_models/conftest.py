@@ -61,8 +61,8 @@ def check_same_face(small_face):
         expected = small_face.expected(identity, expression or [])
         if not with_expressions:
             expected = expected - small_face.expression_mean
-        found = model.vertices(identity, expression)
-        np.testing.assert_allclose(found, expected, atol=tolerance_mm)
+        result = model.vertices(identity, expression)
+        np.testing.assert_allclose(result, expected, atol=tolerance_mm)
         # A dome towards the viewer: every normal has z > 0 in the model frame.
         assert (model.normals(model.mean)[:, 2] > 0).all()
 

@@ -53,9 +53,9 @@ def test_vertices_come_back_in_millimeters(folder, small_face, check_same_face):
 
 
 def test_each_quad_becomes_the_two_triangles_of_a_fan(folder, small_face):
-    found = {tuple(t) for t in read_ict(folder).triangles}
+    result = {tuple(t) for t in read_ict(folder).triangles}
     # (a b c d) -> (a b c) and (a c d), as the small face is triangulated.
-    assert found == {tuple(t) for t in small_face.triangles}
+    assert result == {tuple(t) for t in small_face.triangles}
 
 
 def test_the_checkout_above_the_folder_is_read_too(folder):

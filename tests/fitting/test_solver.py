@@ -23,11 +23,11 @@ def test_scipy_finds_no_better_fit_within_the_bounds(tiny_face_model, dimensions
         rotation, scale, shift = (part[i] for part in decompose(fit.parameters.pose))
         turn = Rotation.from_matrix(rotation).as_rotvec()
         own = np.r_[fit.parameters.identity[i], fit.parameters.expression[i]]
-        found = np.r_[turn, np.log(scale), shift, own]
-        bounds = np.full((2, len(found)), [[-np.inf], [np.inf]])
+        result = np.r_[turn, np.log(scale), shift, own]
+        bounds = np.full((2, len(result)), [[-np.inf], [np.inf]])
         bounds[:, -tiny_face_model.n_expression :] = [[-1e-9], [1 + 1e-9]]
-        best = least_squares(cost, found, bounds=bounds, xtol=1e-12, ftol=1e-12, x_scale="jac")
-        assert (cost(found) ** 2).sum() <= 2 * best.cost * (1 + 1e-4)
+        best = least_squares(cost, result, bounds=bounds, xtol=1e-12, ftol=1e-12, x_scale="jac")
+        assert (cost(result) ** 2).sum() <= 2 * best.cost * (1 + 1e-4)
 
 
 def _start_scale(model, given, visibility) -> np.ndarray:

@@ -73,12 +73,12 @@ def same(one: list[dict], two: list[dict], atol: float = 1e-3) -> None:
 def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
     done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
     assert (done.photos, done.failed, done.faces) == (13, 2, 11)
-    found = rows(tmp_path)
+    result = rows(tmp_path)
     names = [f"{i:02d}.png" for i in range(10)]
-    assert [row["photo"] for row in found] == [*names, "10.png"]
+    assert [row["photo"] for row in result] == [*names, "10.png"]
     preset, network = open_network("mobile")
     outputs = predict(preset, np.stack([read_image(crop_folder / name) for name in names]), network)
-    for i, row in enumerate(found[:10]):
+    for i, row in enumerate(result[:10]):
         np.testing.assert_allclose(row["identity"], outputs.parameters.identity[i], atol=1e-3)
         np.testing.assert_allclose(
             np.reshape(row["image_from_model"], (3, 4)), outputs.parameters.pose[i], atol=1e-2
@@ -90,7 +90,7 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
         expected = points @ camera[:, :3].T + camera[:, 3]
         np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), expected, atol=1e-2)
         assert row["score"] is None and row["box"] == [0, 0, 120, 120]
-    assert (found[10]["width"], found[10]["box"]) == (200, [0, 0, 200, 200])
+    assert (result[10]["width"], result[10]["box"]) == (200, [0, 0, 200, 200])
 
 
 def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
@@ -111,17 +111,17 @@ def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folde
         listed = list(csv.reader(file))
     reason = "no face found; it should show one at least 40 px wide"
     assert listed == [["photo", "reason"], ["wall.png", reason]]
-    found, reconstructor = rows(out), Reconstructor.from_preset()
+    result, reconstructor = rows(out), Reconstructor.from_preset()
     names = ["one.png", "sub/one.png", "sub/two.png", "sub/two.png"]
-    assert [row["photo"] for row in found] == names
-    assert [row["face"] for row in found] == [0, 0, 0, 1]
-    for row in found:
+    assert [row["photo"] for row in result] == names
+    assert [row["face"] for row in result] == [0, 0, 0, 1]
+    for row in result:
         face = reconstructor(read_image(photo_folder / row["photo"]))[row["face"]]
         np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), face.landmarks, atol=0.02)
         np.testing.assert_allclose(row["box"], face.box.as_array(), atol=0.02)
         assert row["score"] == pytest.approx(face.box.score)
     meshes = {p.relative_to(out / "meshes").as_posix() for p in out.rglob("*.ply")}
-    assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in found}
+    assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in result}
 
 
 KILLED = """

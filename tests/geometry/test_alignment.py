@@ -20,8 +20,8 @@ from keras_scnn.geometry.alignment import (
 def test_a_similarity_is_recovered_exactly(dimensions):
     @given(scattered_points(dimensions), similarities(dimensions))
     def recovered(points, similarity):
-        found = similarity_alignment(points, apply_similarity(*similarity, points))
-        for part, expected in zip(found, similarity, strict=True):
+        result = similarity_alignment(points, apply_similarity(*similarity, points))
+        for part, expected in zip(result, similarity, strict=True):
             assert_allclose(part, expected, rtol=1e-8, atol=1e-8)
 
     recovered()
@@ -57,8 +57,8 @@ def test_no_other_weighted_similarity_is_better(source, target, weights):
         return (weights * ((target - moved) ** 2).sum(axis=1)).sum()
 
     scale, rotation, shift = similarity_alignment(source, target, weights)
-    found = np.r_[scale, np.arctan2(rotation[1, 0], rotation[0, 0]), shift]
-    assert cost(found) <= minimize(cost, found).fun * (1 + 1e-6)
+    result = np.r_[scale, np.arctan2(rotation[1, 0], rotation[0, 0]), shift]
+    assert cost(result) <= minimize(cost, result).fun * (1 + 1e-6)
 
 
 @given(scattered_points(3), similarities(3))
@@ -90,8 +90,8 @@ def test_a_batch_is_its_rows():
 @given(scattered_points(3), floats((2, 4), -5, 5), st.floats(0.1, 5))
 def test_an_affine_map_is_recovered_exactly(points, matrix, weight):
     target = apply_affine(matrix, points)
-    found = affine_alignment(points, target, np.linspace(0.1, weight, len(points)))
-    assert_allclose(found, matrix, atol=1e-8)
+    result = affine_alignment(points, target, np.linspace(0.1, weight, len(points)))
+    assert_allclose(result, matrix, atol=1e-8)
 
 
 @given(scattered_points(3), scattered_points(2), floats(12, 0.1, 2))

@@ -33,8 +33,8 @@ def test_a_frontal_camera_turns_y_around_and_keeps_x_and_depth():
 @given(eulers((4,)), floats(4, 0.05, 20), floats((4, 3), -500, 500))
 def test_a_camera_survives_a_round_trip(euler, scale, translation):
     rotation = rotation_from_euler(euler)
-    found = decompose(compose(rotation, scale, translation))
-    for part, expected in zip(found, (rotation, scale, translation), strict=True):
+    result = decompose(compose(rotation, scale, translation))
+    for part, expected in zip(result, (rotation, scale, translation), strict=True):
         assert_allclose(part, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -127,8 +127,8 @@ def test_the_field_s_annotations_come_out_of_this_camera(shared_data):
         # MATLAB's y := 451 - y in 1-based pixels is 450 - y with the first pixel at 0.
         camera = compose(rotation, scale, [tx - 1, 450 - ty, tz])
         given = label["pt3d_68"].T - [1, 1, 0]
-        found = project(camera, face)
-        assert np.abs(found[:, :2] - given[:, :2]).max() < 0.01
+        result = project(camera, face)
+        assert np.abs(result[:, :2] - given[:, :2]).max() < 0.01
         checked += 1
     assert checked
 

@@ -30,8 +30,8 @@ def test_normals_are_the_means_of_triangle_normals_by_area(seed):
     rng = np.random.default_rng(seed)
     vertices = rng.normal(size=(8, 3))
     triangles = np.array([[0, 1, 2], [2, 3, 0], [4, 5, 6], [5, 7, 6], [1, 7, 3]])
-    found = vertex_normals(vertices, triangles)
-    assert_allclose(found, slow_normals(vertices, triangles), atol=1e-6)
+    result = vertex_normals(vertices, triangles)
+    assert_allclose(result, slow_normals(vertices, triangles), atol=1e-6)
 
 
 @given(similarities(3))

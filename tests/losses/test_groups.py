@@ -44,8 +44,8 @@ def slow_contrastive(margin=None, quantile=0.5, factor=1.0):
 def test_group_contrast_is_the_mean_over_each_kind_of_pair(options):
     names = {"margin_quantile": "quantile", "margin_factor": "factor"}
     expected = slow_contrastive(**{names.get(k, k): v for k, v in options.items()})
-    found = float(group_contrastive_loss(PERSON, VECTORS, **options))
-    assert found == pytest.approx(expected, rel=1e-5)
+    outputs = float(group_contrastive_loss(PERSON, VECTORS, **options))
+    assert outputs == pytest.approx(expected, rel=1e-5)
     loss = GroupContrastiveLoss(**options)
     assert float(loss(PERSON[:, None], VECTORS)) == pytest.approx(expected, rel=1e-5)
 
@@ -60,8 +60,8 @@ def test_supervised_contrast_is_the_papers_sum():
         if same:
             logs = [np.log(np.exp(UNIT[i] @ UNIT[p] / 0.2) / total) for p in same]
             terms.append(-np.mean(logs))
-    found = float(supervised_contrastive_loss(PERSON, UNIT, temperature=0.2))
-    assert found == pytest.approx(np.mean(terms), rel=1e-5)
+    outputs = float(supervised_contrastive_loss(PERSON, UNIT, temperature=0.2))
+    assert outputs == pytest.approx(np.mean(terms), rel=1e-5)
     loss = SupervisedContrastiveLoss(temperature=0.2)
     assert float(loss(PERSON[:, None], UNIT)) == pytest.approx(np.mean(terms), rel=1e-5)
 

@@ -92,8 +92,8 @@ def test_depth_counts_where_it_is_known_without_its_origin():
     # No distance in the image; depths are off by 1, 1, 4, that is by -1, -1, 2 from their mean.
     target = np.float32([[[5, 5, 0, 1], [6, 6, 0, 1], [7, 7, 0, 1]]])
     predicted = np.float32([[[5, 5, 1], [6, 6, 1], [7, 7, 4]]])
-    found = float(landmark_distance(target, predicted, unit=2.0, depth_weight=0.3))
-    assert found == pytest.approx(0.3 * (4 / 3) / 2, abs=1e-4)
+    result = float(landmark_distance(target, predicted, unit=2.0, depth_weight=0.3))
+    assert result == pytest.approx(0.3 * (4 / 3) / 2, abs=1e-4)
     assert float(LandmarkDistance(2.0)(target, predicted)) == pytest.approx(0, abs=1e-4)
 
 

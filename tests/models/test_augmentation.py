@@ -98,8 +98,8 @@ def test_blocks_are_those_of_jpeg():
     PIL.Image.fromarray(gray[..., 0].astype(np.uint8)).save(coded, "jpeg", quality=50)
     expected = np.asarray(PIL.Image.open(coded), np.float32)
     layer = RandomBlocks(1.0, coarseness=(1.0, 1.0), seed=1)
-    found = np.asarray(layer(gray[None], training=True))[0, ..., 0]
-    assert np.abs(found - expected).mean() < 0.6
+    result = np.asarray(layer(gray[None], training=True))[0, ..., 0]
+    assert np.abs(result - expected).mean() < 0.6
     assert np.abs(gray[..., 0] - expected).mean() > 2
 
 

@@ -60,9 +60,9 @@ def test_parameters_move_with_the_landmarks(person, open_face):
     whitening = Whitening(parameters.mean(axis=0), np.full(parameters.shape[1], 0.7))
     decode = FaceDecoder.landmarks(ParameterSpace(open_face, whitening))
     move = MoveParameters.of(ParameterSpace(open_face, whitening))
-    found = np.asarray(decode(move(whitening.whiten(parameters), MOVES)))
+    result = np.asarray(decode(move(whitening.whiten(parameters), MOVES)))
     expected = np.asarray(move_landmarks(landmarks, MOVES))
-    np.testing.assert_allclose(found[..., :2], expected[..., :2], atol=0.02)
+    np.testing.assert_allclose(result[..., :2], expected[..., :2], atol=0.02)
 
 
 def test_the_inverse_takes_predictions_back(person, open_face):
@@ -119,9 +119,9 @@ def test_moves_are_as_large_as_asked():
 
 def test_a_seed_repeats_the_moves():
     images = np.zeros((5, 8, 8, 3), np.uint8)
-    found = [np.asarray(RandomMove(seed=s)([images], training=True)[1][0]) for s in (3, 3, 4)]
-    np.testing.assert_array_equal(found[0], found[1])
-    assert np.abs(found[0] - found[2]).max() > 1e-3
+    result = [np.asarray(RandomMove(seed=s)([images], training=True)[1][0]) for s in (3, 3, 4)]
+    np.testing.assert_array_equal(result[0], result[1])
+    assert np.abs(result[0] - result[2]).max() > 1e-3
 
 
 def test_the_layers_survive_saving(tmp_path, open_face):

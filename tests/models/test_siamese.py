@@ -109,10 +109,10 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     photos = np.zeros((40, 64, 64, 3), np.float32)
     photos[:, 20:25, 36:43] = 255
     for training in (False, True):
-        for found in network([photos, photos], training=training):
+        for result in network([photos, photos], training=training):
             expected = np.tile([39.0, 22.0], (40, 1))
-            np.testing.assert_allclose(np.asarray(found)[:, [3, 7]], expected, atol=0.1)
-    assert np.abs(np.asarray(found)[:, 0]).std() > 1e-3, "size and turn show that it was moved"
+            np.testing.assert_allclose(np.asarray(result)[:, [3, 7]], expected, atol=0.1)
+    assert np.abs(np.asarray(result)[:, 0]).std() > 1e-3, "size and turn show that it was moved"
 
 
 def test_an_augmented_network_trains_and_is_the_same_branch(open_face):

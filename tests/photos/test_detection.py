@@ -92,13 +92,13 @@ def test_suppression_of_nothing_is_nothing():
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1500, 500), (300, 2100)])
 def test_a_face_of_a_quarter_tile_is_whole_in_some_tile_wherever_it_is(height, width):
-    found = np.array([tile.as_array() for tile in tiles(height, width)])
+    result = np.array([tile.as_array() for tile in tiles(height, width)])
     side = max(height, width) / 2
-    found = found[np.isclose(found[:, 2] - found[:, 0], side)]
+    result = result[np.isclose(result[:, 2] - result[:, 0], side)]
     face = min(side / 2, height, width)
     rng = np.random.default_rng(0)
     start = rng.uniform(0, [width - face, height - face], (200, 2))
-    whole = (found[:, None, :2] <= start + 1e-6) & (start + face <= found[:, None, 2:] + 1e-6)
+    whole = (result[:, None, :2] <= start + 1e-6) & (start + face <= result[:, None, 2:] + 1e-6)
     assert whole.all(axis=-1).any(axis=0).all()
 
 
@@ -241,5 +241,5 @@ def test_threads_that_share_a_detector_get_their_own_answers():
     alone = [detector.detect(one) for one in photos]
     assert len({str(boxes) for boxes in alone}) == 4 and not alone[2]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(detector.detect, photos * 25))
-    assert found == alone * 25
+        result = list(pool.map(detector.detect, photos * 25))
+    assert result == alone * 25

@@ -35,10 +35,10 @@ def mesh() -> FaceMesh:
 
 
 def test_points_are_where_the_eye_sees_them(astronaut, face, mesh):
-    found = mesh(astronaut, face)
-    assert found.points.shape == (468, 3)
-    assert found.score > 0.99
-    places = [found.points[index, :2].mean(axis=0) for index in MESH_PLACES]
+    result = mesh(astronaut, face)
+    assert result.points.shape == (468, 3)
+    assert result.score > 0.99
+    places = [result.points[index, :2].mean(axis=0) for index in MESH_PLACES]
     assert np.linalg.norm(places - ASTRONAUT_POINTS, axis=1).max() < 4  # of a face of 100 px
 
 
@@ -56,21 +56,21 @@ def test_a_turned_photo_has_turned_points(astronaut, face, mesh, degrees):
     keypoints = face.keypoints @ matrix[:, :2].T + matrix[:, 2]
     center = (face.boxes[:2] + face.boxes[2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
     half = (face.boxes[2:] - face.boxes[:2]) / 2
-    found = mesh(turned, RawDetections(np.r_[center - half, center + half], keypoints, 1.0))
+    result = mesh(turned, RawDetections(np.r_[center - half, center + half], keypoints, 1.0))
     expected = mesh(astronaut, face).points
     expected[:, :2] = expected[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    assert np.linalg.norm((found.points - expected)[:, :2], axis=1).mean() < 1.0
+    assert np.linalg.norm((result.points - expected)[:, :2], axis=1).mean() < 1.0
 
 
 def test_a_mirrored_photo_has_mirrored_points(astronaut, face, mesh):
     width = astronaut.shape[1]
     box = face.boxes[[2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
     keypoints = (face.keypoints * [-1, 1] + [width, 0])[[1, 0, 2, 3, 5, 4]]
-    found = mesh(astronaut[:, ::-1].copy(), RawDetections(box, keypoints, 1.0)).points
+    result = mesh(astronaut[:, ::-1].copy(), RawDetections(box, keypoints, 1.0)).points
     straight = mesh(astronaut, face).points
     left, right = np.transpose(MIRRORED_PAIRS)
     back = (straight[right, :2] * [-1, 1]) + [width - 1, 0]
-    assert np.linalg.norm(found[left, :2] - back, axis=1).mean() < 2.0  # of a face of 100 px
+    assert np.linalg.norm(result[left, :2] - back, axis=1).mean() < 2.0  # of a face of 100 px
 
 
 def test_what_is_no_face_scores_low(mesh):

@@ -25,8 +25,8 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     result = evaluate_given_points(predictor, people, labels, resamples=5)
     assert result.values["frontal"]["error_percent"] == pytest.approx(0, abs=1e-3)
     names = np.load(labels, allow_pickle=False)["name"].tolist()
-    found = predictor([people / name for name in names])
-    sides = np.sqrt(np.ptp(found.landmarks[..., :2], axis=1).prod(axis=1))
+    outputs = predictor([people / name for name in names])
+    sides = np.sqrt(np.ptp(outputs.landmarks[..., :2], axis=1).prod(axis=1))
     profile = np.array(
         ["profile" in str(name) for name in np.load(labels, allow_pickle=False)["name"]]
     )

@@ -88,8 +88,8 @@ def test_the_command_measures_pairs(people, pairs_file, tmp_path, capsys, monkey
     table = capsys.readouterr().out
     assert "all: same person? by visible, accuracy" in table
     assert "chance 50 %" in table
-    found = json.loads((out / "mobile-pairs.json").read_text())
-    assert 0 <= found["values"]["all.feature.auc"] <= 1
+    outputs = json.loads((out / "mobile-pairs.json").read_text())
+    assert 0 <= outputs["values"]["all.feature.auc"] <= 1
     assert (out / "mobile-pairs.txt").is_file()
     assert len(list(out.glob("predictions-*.npz"))) == 1
     assert main([*command, "--photos", str(people)]) == 2

@@ -65,21 +65,21 @@ def test_the_face_of_somebody_else_is_left_out(folder):
 def test_agreement_is_that_of_the_plain_formulas():
     rng = np.random.default_rng(0)
     hand, weights = rng.uniform(size=30), rng.integers(0, 3, 30).astype(float)
-    told = 0.3 * hand + 0.1 * rng.normal(size=30)
-    found = _agreement(hand, told, weights)
+    predicted = 0.3 * hand + 0.1 * rng.normal(size=30)
+    outputs = _agreement(hand, predicted, weights)
     rows = np.repeat(np.arange(30), weights.astype(int))
-    assert found["slope"] == pytest.approx(np.polyfit(hand[rows], told[rows], 1)[0])
-    assert found["correlation"] == pytest.approx(np.corrcoef(hand[rows], told[rows])[0, 1])
+    assert outputs["slope"] == pytest.approx(np.polyfit(hand[rows], predicted[rows], 1)[0])
+    assert outputs["correlation"] == pytest.approx(np.corrcoef(hand[rows], predicted[rows])[0, 1])
     constants = [np.abs(hand[rows] - c).mean() for c in hand]
-    assert found["constant_error"] == pytest.approx(min(constants))
+    assert outputs["constant_error"] == pytest.approx(min(constants))
 
 
 def test_detection_counts_pairs_in_the_right_order():
     hand = {"mouth": np.array([0.0, 0.1, 0.5, 0.6, 0.7])}
-    told = {"mouth": np.array([0.2, 0.3, 0.1, 0.3, 0.9])}
+    predicted = {"mouth": np.array([0.2, 0.3, 0.1, 0.3, 0.9])}
     # By hand, of 2 x 3 pairs: 0.2 is below 0.3 and 0.9; 0.3 equals 0.3 (a half) and is below 0.9.
-    found = _detected(hand, told, np.ones(5), ("mouth",), 0.3)
-    assert found["auc"] == pytest.approx(3.5 / 6)
+    outputs = _detected(hand, predicted, np.ones(5), ("mouth",), 0.3)
+    assert outputs["auc"] == pytest.approx(3.5 / 6)
 
 
 def test_files_that_do_not_fit_are_refused(folder, tmp_path):

@@ -14,24 +14,24 @@ def paths(people):
 
 
 def test_predictions_are_those_of_the_reconstructor(predictor, paths):
-    found = predictor(paths)
+    result = predictor(paths)
     image = cv2.cvtColor(cv2.imread(str(paths[3])), cv2.COLOR_BGR2RGB)
     face = predictor.reconstructor.reconstruct_boxes(image, [predictor.find_face(image)])[0]
-    np.testing.assert_allclose(found.parameters.identity[3], face.parameters.identity, atol=1e-4)
-    np.testing.assert_allclose(found.landmarks[3], face.landmarks, atol=1e-3)
-    np.testing.assert_allclose(found.features[3], face.features, atol=1e-5)
-    assert found.yaw_degrees[3] == pytest.approx(face.euler_degrees[1], abs=1e-3)
-    assert found.coverage_percent == 100
+    np.testing.assert_allclose(result.parameters.identity[3], face.parameters.identity, atol=1e-4)
+    np.testing.assert_allclose(result.landmarks[3], face.landmarks, atol=1e-3)
+    np.testing.assert_allclose(result.features[3], face.features, atol=1e-5)
+    assert result.yaw_degrees[3] == pytest.approx(face.euler_degrees[1], abs=1e-3)
+    assert result.coverage_percent == 100
 
 
 def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, paths):
     cv2.imwrite(str(paths[1]), np.zeros((48, 48, 3), np.uint8))
     paths[4].write_text("no photo")
-    found = predictor(paths)
-    assert found.kept.tolist() == [0, 2, 3, 5]
-    assert found.position.tolist() == [0, -1, 1, 2, -1, 3]
-    assert found.coverage_percent == pytest.approx(100 * 4 / 6)
-    assert [str(paths[1]) in found.left_out[0], str(paths[4]) in found.left_out[1]] == [True] * 2
+    result = predictor(paths)
+    assert result.kept.tolist() == [0, 2, 3, 5]
+    assert result.position.tolist() == [0, -1, 1, 2, -1, 3]
+    assert result.coverage_percent == pytest.approx(100 * 4 / 6)
+    assert [str(paths[1]) in result.left_out[0], str(paths[4]) in result.left_out[1]] == [True] * 2
     with pytest.raises(ValueError, match="none of 1 photos shows a face"):
         predictor([paths[1]])
     with pytest.raises(FileNotFoundError, match=r"no.png: no such photo"):

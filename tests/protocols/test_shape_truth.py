@@ -74,11 +74,11 @@ class KnowingPredictor:
         self._identity, self._scale = source.identity, scale
 
     def __call__(self, paths):
-        found = self._predictor(paths)
+        outputs = self._predictor(paths)
         rows = [int(path.parent.name[1:]) for path in paths]
         identity = np.float32(self._scale * self._identity[rows])
-        parameters = dataclasses.replace(found.parameters, identity=identity)
-        return dataclasses.replace(found, parameters=parameters)
+        parameters = dataclasses.replace(outputs.parameters, identity=identity)
+        return dataclasses.replace(outputs, parameters=parameters)
 
 
 def test_the_truth_of_a_photo_is_the_fit_to_the_others(source, truth, tiny_face_model):
@@ -155,12 +155,12 @@ def test_a_truth_of_more_vertices_is_refused(predictor, truth, tmp_path):
 def test_a_truth_of_fewer_vertices_is_of_the_models_first_ones(tiny_face_model):
     rng, count = np.random.default_rng(0), tiny_face_model.n_vertices - 9
     identity = rng.normal(size=(3, tiny_face_model.n_identity))
-    found = SimpleNamespace(
+    outputs = SimpleNamespace(
         face_model=tiny_face_model, parameters=SimpleNamespace(identity=identity)
     )
     moved = tiny_face_model.vertices(identity) - tiny_face_model.mean
     expected = moved[:, :count].reshape(3, -1) / np.sqrt(count)
-    np.testing.assert_allclose(_predicted_deviations(found, count), expected, atol=1e-5)
+    np.testing.assert_allclose(_predicted_deviations(outputs, count), expected, atol=1e-5)
 
 
 def test_the_last_people_are_chosen(source, tmp_path):

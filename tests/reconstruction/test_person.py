@@ -38,41 +38,41 @@ def face_of(model, identity, yaw=0.0, width=120.0, score=0.9, features=None) -> 
 
 def test_equal_worth_gives_the_mean_where_all_agree(rng):
     vectors = np.eye(6)  # all pairs equally far apart
-    found = fuse(vectors, np.ones(6))
-    np.testing.assert_allclose(found.weights, 1 / 6)
-    np.testing.assert_allclose(found.center, 1 / 6)
-    np.testing.assert_allclose(found.distance, np.sqrt(1 + 1 / 5))  # from the mean of five others
+    result = fuse(vectors, np.ones(6))
+    np.testing.assert_allclose(result.weights, 1 / 6)
+    np.testing.assert_allclose(result.center, 1 / 6)
+    np.testing.assert_allclose(result.distance, np.sqrt(1 + 1 / 5))  # from the mean of five others
 
 
 def test_the_others_center_is_that_of_a_slow_loop(rng):
     vectors, weights = rng.normal(size=(7, 3)), rng.random(7)
-    for i, found in enumerate(others_center(vectors, weights)):
+    for i, result in enumerate(others_center(vectors, weights)):
         rest = np.arange(7) != i
-        np.testing.assert_allclose(found, np.average(vectors[rest], axis=0, weights=weights[rest]))
+        np.testing.assert_allclose(result, np.average(vectors[rest], axis=0, weights=weights[rest]))
     np.testing.assert_array_equal(others_center(vectors[:1], weights[:1]), vectors[:1])
 
 
 def test_a_measurement_that_disagrees_counts_less(rng):
     vectors = rng.normal(size=(9, 4))
     vectors[0] += 20
-    found = fuse(vectors, np.ones(9))
-    assert found.weights[0] < 0.2 / 9
-    assert np.linalg.norm(found.center) < 0.3 * np.linalg.norm(vectors.mean(axis=0))
-    assert found.distance.argmax() == 0
+    result = fuse(vectors, np.ones(9))
+    assert result.weights[0] < 0.2 / 9
+    assert np.linalg.norm(result.center) < 0.3 * np.linalg.norm(vectors.mean(axis=0))
+    assert result.distance.argmax() == 0
 
 
 def test_those_that_agree_exactly_outvote_the_rest():
-    found = fuse(np.array([[0.0], [0], [0], [7]]), np.ones(4))
-    np.testing.assert_allclose(found.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-12)
-    found = fuse(np.array([[0.0], [0], [0], [7]]), np.array([0.0, 0, 0, 2]))
-    np.testing.assert_allclose(found.weights, [0, 0, 0, 1])
+    result = fuse(np.array([[0.0], [0], [0], [7]]), np.ones(4))
+    np.testing.assert_allclose(result.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-12)
+    result = fuse(np.array([[0.0], [0], [0], [7]]), np.array([0.0, 0, 0, 2]))
+    np.testing.assert_allclose(result.weights, [0, 0, 0, 1])
 
 
 def test_the_order_does_not_matter_and_the_frame_neither(rng):
     vectors, worth = rng.normal(size=(8, 3)), rng.random(8) + 0.1
-    found, order = fuse(vectors, worth), rng.permutation(8)
+    result, order = fuse(vectors, worth), rng.permutation(8)
     turned = fuse(vectors[order] @ rotation_from_euler(np.array([0.3, 1, 2])) + 5, worth[order])
-    np.testing.assert_allclose(turned.weights, found.weights[order], atol=1e-5)
+    np.testing.assert_allclose(turned.weights, result.weights[order], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -178,21 +178,21 @@ def test_a_fused_person_has_one_face_in_all_photos(tiny_face_model, rng, tmp_pat
         return known[image[0, 0, 0]]
 
     photos = [np.full((9, 9, 3), 99, np.uint8), *(tmp_path / f"{i}.png" for i in range(7))]
-    found = reconstruct_person(photos, reconstruct)
-    assert set(found.left_out) == {0, 7}
-    assert found.left_out[0] == "no face found"
-    assert "6.png: no such photo" in found.left_out[7]
-    assert list(found.outliers) == [3]
-    np.testing.assert_array_equal(found.weights == 0, [i in (0, 3, 7) for i in range(8)])
-    assert found.weights.sum() == pytest.approx(1)
-    expected = sum(found.weights[i + 1] * known[i].parameters.identity for i in range(6))
-    np.testing.assert_allclose(found.identity, expected)
-    for i, face in enumerate(found.faces):
+    result = reconstruct_person(photos, reconstruct)
+    assert set(result.left_out) == {0, 7}
+    assert result.left_out[0] == "no face found"
+    assert "6.png: no such photo" in result.left_out[7]
+    assert list(result.outliers) == [3]
+    np.testing.assert_array_equal(result.weights == 0, [i in (0, 3, 7) for i in range(8)])
+    assert result.weights.sum() == pytest.approx(1)
+    expected = sum(result.weights[i + 1] * known[i].parameters.identity for i in range(6))
+    np.testing.assert_allclose(result.identity, expected)
+    for i, face in enumerate(result.faces):
         assert (face is None) == (i in (0, 3, 7))
         if face is not None:
-            np.testing.assert_array_equal(face.neutral_vertices, found.neutral_vertices)
+            np.testing.assert_array_equal(face.neutral_vertices, result.neutral_vertices)
             assert face.box == known[i - 1].box
-    assert found.features is None
+    assert result.features is None
 
 
 def test_no_photo_with_a_face_is_an_error():
@@ -213,13 +213,13 @@ def reconstructor() -> Reconstructor:
 def test_photos_of_an_astronaut_give_one_astronaut(reconstructor):
     photo = np.ascontiguousarray(data.astronaut())
     small = np.ascontiguousarray(photo[::3, ::3])
-    found = reconstructor.fit_person([photo, np.zeros_like(photo), small])
-    assert list(found.left_out) == [1]
-    assert found.weights[0] > found.weights[2] > 0.05  # the small one counts less
+    result = reconstructor.fit_person([photo, np.zeros_like(photo), small])
+    assert list(result.left_out) == [1]
+    assert result.weights[0] > result.weights[2] > 0.05  # the small one counts less
     own = reconstructor.largest(photo)
-    shift = np.linalg.norm((own.landmarks - found.faces[0].landmarks)[:, :2], axis=1).mean()
+    shift = np.linalg.norm((own.landmarks - result.faces[0].landmarks)[:, :2], axis=1).mean()
     assert shift < 0.02 * own.box.width
-    assert found.neutral_vertices.shape == own.neutral_vertices.shape
+    assert result.neutral_vertices.shape == own.neutral_vertices.shape
 
 
 def test_two_halves_of_a_synthetic_persons_photos_agree_more_than_the_photos(

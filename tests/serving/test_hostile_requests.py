@@ -43,10 +43,10 @@ class Server:
         reader = threading.Thread(target=lambda: self._errors.append(self.run.stderr.read()))
         reader.start()
         lines = (re.search(r"at http://([\d.]+):(\d+)/", line) for line in self.run.stdout)
-        found = next((match for match in lines if match), None)
-        if found is None:
+        outputs = next((match for match in lines if match), None)
+        if outputs is None:
             pytest.fail(f"the server did not start:\n{self._errors}")
-        self.place = found[1], int(found[2])
+        self.place = outputs[1], int(outputs[2])
         self.end = lambda: (self.run.terminate(), self.run.wait(40), reader.join())
 
     @property

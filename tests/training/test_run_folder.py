@@ -94,10 +94,10 @@ def test_a_new_folder_starts_at_0_and_damage_is_named(tmp_path):
 def test_the_health_of_shapes_by_hand():
     labels = np.array([[3.0, 4.0], [0.0, 2.0]])  # deviations from the mean face, 5 and 2 mm
     outputs = np.array([[0.0, 0.0], [0.0, 2.0]])  # errors of 5 and 0 mm
-    found = shape_health(outputs, labels)
-    assert found["explained"] == pytest.approx(1 - 25 / 29)
-    assert found["size"] == pytest.approx(np.sqrt(4 / 29))
-    assert found["relative"] == pytest.approx(5 / 7)
+    result = shape_health(outputs, labels)
+    assert result["explained"] == pytest.approx(1 - 25 / 29)
+    assert result["size"] == pytest.approx(np.sqrt(4 / 29))
+    assert result["relative"] == pytest.approx(5 / 7)
 
 
 class Branch(keras.Model):

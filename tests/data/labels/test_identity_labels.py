@@ -55,11 +55,11 @@ def test_embeddings_lose_their_mean_and_what_is_said_of_profiles(people):
     _, records, yaw = people
     source = np.repeat([0, 1], PHOTOS // 2)
     records.embedding[source == 1] += 3
-    found = comparable_embeddings(records, source)
-    np.testing.assert_array_equal(np.isnan(found).any(axis=1), np.abs(yaw) > 60)
+    result = comparable_embeddings(records, source)
+    np.testing.assert_array_equal(np.isnan(result).any(axis=1), np.abs(yaw) > 60)
     for number in (0, 1):
-        np.testing.assert_allclose(np.nanmean(found[source == number], axis=0), 0, atol=1e-5)
-    assert np.nanmean(np.linalg.norm(found, axis=1)) == pytest.approx(1, rel=1e-5)
+        np.testing.assert_allclose(np.nanmean(result[source == number], axis=0), 0, atol=1e-5)
+    assert np.nanmean(np.linalg.norm(result, axis=1)) == pytest.approx(1, rel=1e-5)
 
 
 def test_without_embeddings_there_is_nothing_to_compare(people):
@@ -147,23 +147,23 @@ def gaussian_people(monkeypatch):
 
 def test_the_posterior_is_that_of_the_gaussians_that_made_the_data(gaussian_people):
     embedding, shape, own, person, kernel, rest, noise = gaussian_people
-    found = learn_posterior(shape, own, embedding, person)
+    result = learn_posterior(shape, own, embedding, person)
     outputs = embedding @ kernel + 5
     expected = outputs + (own - outputs) * rest / (rest + noise)  # of independent components
-    label = found(own, embedding)
+    label = result(own, embedding)
     assert np.square(label - expected).mean() < 0.05 * np.square(own - shape).mean()
-    for worse in (own, embedding @ found.kernel + found.offset):
+    for worse in (own, embedding @ result.kernel + result.offset):
         assert np.square(label - shape).mean() < 0.8 * np.square(worse - shape).mean()
 
 
 def test_without_an_embedding_a_fit_is_drawn_to_the_mean(gaussian_people):
     embedding, shape, own, person, kernel, rest, noise = gaussian_people
-    found = learn_posterior(shape, own, embedding, person)
+    result = learn_posterior(shape, own, embedding, person)
     unknown = np.full_like(embedding, np.nan)
     covariance = kernel.T @ kernel + np.diag(rest)
     gain = covariance @ np.linalg.inv(covariance + np.diag(noise))
     expected = 5 + (own - 5) @ gain.T
-    assert np.square(found(own, unknown) - expected).mean() < 0.1
+    assert np.square(result(own, unknown) - expected).mean() < 0.1
 
 
 def test_what_is_steady_within_people_grows_and_the_size_stays():

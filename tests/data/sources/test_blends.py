@@ -76,8 +76,8 @@ def test_the_guest_is_bent_to_the_hosts_landmarks():
         cv2.circle(image, (int(x0), int(y0)), 4, (255, 255, 255), -1, cv2.LINE_AA)
         bent = blends._bend(image, before, after)[..., 0].astype(float)
         rows, columns = np.indices(bent.shape)
-        found = np.array([(columns * bent).sum(), (rows * bent).sum()]) / bent.sum()
-        assert np.linalg.norm(found - [x1, y1]) < 1.5
+        result = np.array([(columns * bent).sum(), (rows * bent).sum()]) / bent.sum()
+        assert np.linalg.norm(result - [x1, y1]) < 1.5
         assert np.linalg.norm(np.subtract((x1, y1), (x0, y0))) > 2
 
 

@@ -126,8 +126,8 @@ def test_the_sheet_shows_a_moved_surface_where_it_is():
     pivot = np.array([60.0, 60, 0])
     light = bend_image(image, plane, triangles, motion, pivot)[..., 0].astype(float)
     expected = motion @ (np.array([75.0, 60, 20]) - pivot) + pivot
-    found = (light * x).sum() / light.sum(), (light * y).sum() / light.sum()
-    np.testing.assert_allclose(found, expected[:2], atol=0.5)
+    result = (light * x).sum() / light.sum(), (light * y).sum() / light.sum()
+    np.testing.assert_allclose(result, expected[:2], atol=0.5)
 
 
 def test_what_cannot_be_turned_is_refused(open_face, texture):

@@ -17,10 +17,10 @@ def test_tensors_are_found_between_other_bytes():
     rng = np.random.default_rng(0)
     big, small = rng.normal(size=(300, 1)), rng.normal(size=(40, 8))
     content = b"\x01\x07affine_\x01\x02\x01\x03" + written(big, (300, 1, 1, 1)) + b"\x01\x02\x00"
-    found = read_tensors(content + written(small, (40, 8, 1, 1)) + b"\x01\x02")
-    np.testing.assert_array_equal(found[0], big.ravel().astype(np.float32))
-    np.testing.assert_array_equal(found[1], small.ravel().astype(np.float32))
-    assert len(found) == 2
+    result = read_tensors(content + written(small, (40, 8, 1, 1)) + b"\x01\x02")
+    np.testing.assert_array_equal(result[0], big.ravel().astype(np.float32))
+    np.testing.assert_array_equal(result[1], small.ravel().astype(np.float32))
+    assert len(result) == 2
     with pytest.raises(ValueError, match="no tensor found"):
         read_tensors(b"something else")
 
