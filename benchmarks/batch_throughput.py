@@ -80,6 +80,7 @@ class Contest:
 
 
 def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) -> None:
+    """Print the speed from files to Parquet and of the bare network, in turn in each process."""
     shards = [names[i * SHARD : (i + 1) * SHARD] for i in range(workers)]
     (out / FACES).mkdir(parents=True)
     settings = replace(BatchSettings(crops=True), shard_photos=SHARD)

@@ -19,10 +19,12 @@ from keras_scnn.settings import DEFAULT_PRESET
 
 
 def one_by_one(network: Callable, crops: np.ndarray) -> Callable[[], object]:
+    """The network on (M, S, S, 3) crops, a call for each."""
     return lambda: [network(crops[i : i + 1]) for i in range(len(crops))]
 
 
 def cpu_milliseconds(work: Callable[[], object], count: int) -> float:
+    """CPU time of all threads for each of ``count`` photos."""
     start = time.process_time()
     work()
     return 1e3 * (time.process_time() - start) / count

@@ -31,6 +31,7 @@ def cpu_seconds(words: list[str], repeats: int) -> float:
 
 
 def astronaut(folder: Path) -> Path:
+    """scikit-image's photo as a JPEG in ``folder``."""
     import cv2
     from skimage import data
 

@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +97,11 @@ def tiny_encoder() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def eager_steps() -> Iterator[None]:
+def eager_steps() -> Iterator[Callable]:
     """Training steps run op by op: for runs of a step or two, tracing costs more than it saves.
 
-    Runs in graphs are those of ``test_train`` and ``test_run_folder``.
+    Runs in graphs are those of ``test_train`` and ``test_run_folder``, and of groups one among the
+    integration tests. Gives ``keras.Model.compile`` as it was.
     """
     import keras
 
@@ -112,7 +113,7 @@ def eager_steps() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "compile", eager)
-        yield
+        yield compiled
 
 
 @pytest.fixture(scope="module")

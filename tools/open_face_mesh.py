@@ -52,6 +52,7 @@ class FaceMesh:
 
 
 def build_mesh(base: BaseMesh) -> FaceMesh:
+    """Head, eyeballs, teeth and tongue of MakeHuman's base mesh, one UV a vertex."""
     part, deep = _parts(base)
     kept = part >= 0
     hidden = np.setdiff1d(base.quads[kept], base.quads[kept & ~deep])

@@ -89,6 +89,20 @@ def test_a_run_on_groups_ends_with_measures_curves_and_a_preset(run):
     assert (preset.feature_channels, preset.feature_size) == (4, 8)
 
 
+@pytest.mark.integration
+def test_steps_in_a_graph_are_the_eager_ones(run, data, tmp_path, monkeypatch, eager_steps):
+    monkeypatch.setattr(keras.Model, "compile", eager_steps)
+    train(TrainConfig(run=str(tmp_path / "graph"), data=data, steps=2, **TINY))
+    rows = []
+    for folder in (run[0], tmp_path / "graph"):
+        with (folder / "curves.csv").open() as file:
+            rows += list(csv.DictReader(file))
+    losses = [name for name in rows[0] if name.endswith("loss")]
+    assert len(losses) > 6
+    for name in losses:
+        assert float(rows[1][name]) == pytest.approx(float(rows[0][name]), rel=1e-2), name
+
+
 def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
     """Also when a finished run is opened again: its checkpoint holds the weights themselves."""
     folder, _ = run
