@@ -22,7 +22,7 @@ class Crops:
 
     Attributes:
         images: (M, S, S, 3) uint8 RGB.
-        landmarks: (M, 68, 3) float32, annotated, crop px; None where nobody knows them.
+        landmarks: (M, 68, 3) float32, annotated, crop px; None where there is no annotation.
         source: where they come from, for reports.
     """
 

@@ -59,7 +59,7 @@ class LiteReconstructor:
 
         Args:
             image: without a box, the crop (S, S, 3); with one, the photo (H, W, 3); uint8 RGB.
-            box: (4,) x0, y0, x1, y1, px of the photo: the square that the network shall see, half
+            box: (4,) x0, y0, x1, y1, px of the photo: the square about the face, half
                 open; ``FaceBox.as_array()``.
 
         Returns:

@@ -23,7 +23,7 @@ def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
 
     Args:
         path: a .tflite or .onnx file, or the folder of a SavedModel.
-        threads: for the two runtimes that let themselves be told.
+        threads: for LiteRT and ONNX Runtime.
 
     Raises:
         FileNotFoundError: there is nothing.

@@ -1,4 +1,4 @@
-"""Does an exported file say what the Keras network says? Measured in its real runtime.
+"""Agreement of an exported file, in its own runtime, with the Keras network.
 
 The reference shares nothing with the exported graph but the branch: it decodes in NumPy, through
 ``MorphableModel`` and ``geometry``, as ``keras_scnn.reconstruct`` does.

@@ -1,7 +1,7 @@
 """What do the identity losses do? ``keras-scnn ablate`` trains with and without them.
 
 Four networks a seed, with the same data, start and budget: regression only, with the contrastive
-loss, with the identity losses, and with both. What a face recognizer says, of features and of
+loss, with the identity losses, and with both. The recognizer's targets, of features and of
 shapes, belongs to the identity losses. Every option of ``keras_scnn.train`` is taken. Runs
 that are there go on or are only measured again, so an interrupted ablation goes on where it was.
 """

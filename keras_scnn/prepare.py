@@ -78,7 +78,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}
-    if args.source == "blends":  # their names say nothing of the records that they are made of
+    if args.source == "blends":  # their names do not show which records they are made of
         config |= {name: getattr(args, name) for name in OF_BLENDS} | {"of": str(args.folder)}
     manifest = prepare(source, args.out, labeling, config, args.workers, command)
     if args.face_model != "open_face":

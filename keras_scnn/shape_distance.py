@@ -80,8 +80,8 @@ def visible_coordinates(
 ) -> np.ndarray:
     """``mahalanobis_coordinates`` in which no difference counts that a mesh does not show.
 
-    Mahalanobis distances blow up directions in which a network says nearly the same of everybody:
-    two shapes may then be told apart by micrometers. Here every direction has ``floor_mm`` of
+    Mahalanobis distances enlarge directions in which predictions hardly vary: two shapes may then
+    differ by micrometers that decide. Here every direction has ``floor_mm`` of
     noise beside the within-person scatter, so that what is far below it cannot decide.
 
     Args:

@@ -2,7 +2,7 @@
 
 The error of a shape is mostly that of the mean face, which any constant can remove. Here both
 means are taken off, so that a constant explains nothing: R² is then what the differences between
-people say, and the spread whether they are as large as the true ones.
+people give, and the spread whether they are as large as the true ones.
 """
 
 from __future__ import annotations

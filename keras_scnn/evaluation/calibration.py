@@ -52,7 +52,7 @@ def fit_logistic(values: np.ndarray, same: np.ndarray, signs: tuple[float, ...])
         values: (P,) or (P, D) measured values, any unit.
         same: (P,) true where a pair is of one person.
         signs: D numbers, 1 where the probability can only rise with the value, -1 where it can
-            only fall. A value that says nothing gets a coefficient of 0.
+            only fall. An uninformative value gets a coefficient of 0.
 
     Returns:
         'a', a number (D = 1) or a list of D, and 'b', so that the logit is ``a * values + b``.

@@ -81,7 +81,7 @@ def normalized_mean_error(
         predicted: (M, N, 2 or more) px, image frame.
         annotated: the same for the annotation.
         dimensions: 2: distances in the image. 3: in space, with the depth in px as well. The
-            origin of depth is nobody's knowledge (a weak-perspective camera has none), so each
+            origin of depth is unknown (a weak-perspective camera has none), so each
             face's mean depths are brought together first.
         box_points: (M, K, 2 or more) px, the points whose box normalizes, where it is not the
             annotation's own: the 68 landmarks for a dense error.

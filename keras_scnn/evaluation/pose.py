@@ -93,7 +93,7 @@ def summarize_angles(
 
     Args:
         errors: see ``angle_errors``.
-        yaw_degrees: (M,) the annotated yaw, which tells a face's bin.
+        yaw_degrees: (M,) the annotated yaw, which decides a face's bin.
         weights: (M,) how often each face counts; None for once each.
     """
     kept = ~np.isnan(errors[:, 0])

@@ -12,7 +12,7 @@ FOLDS = 10
 
 @dataclass(frozen=True)
 class Verification:
-    """How well a distance tells pairs of one person from pairs of two.
+    """How well a distance separates pairs of one person from pairs of two.
 
     Attributes:
         accuracy_percent: mean over the folds; each fold's threshold comes from the others.

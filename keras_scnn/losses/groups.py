@@ -145,7 +145,7 @@ def _rows(weight, values):
 
 
 class _PairsLoss(keras.losses.Loss):
-    """A loss of pairs of photos, which ``sample_weight`` of photos says nothing about.
+    """A loss of pairs of photos, to which ``sample_weight`` of photos does not apply.
 
     Raises:
         ValueError: it is called with weights.

@@ -125,7 +125,7 @@ class Preset(_WithSpace):
 
     @property
     def has_identity_encoder(self) -> bool:
-        """A second encoder tells people apart; see ``models.encoders``."""
+        """Whether a second encoder predicts identity; see ``models.encoders``."""
         from keras_scnn.models.encoders import PREFIX
 
         return any(layer.name.startswith(PREFIX) for layer in self.core.layers)

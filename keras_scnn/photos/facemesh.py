@@ -31,7 +31,7 @@ OUTER_EYE_CORNERS = (33, 263)  # of the mesh; the image's left, the image's righ
 
 
 class FaceMeshPoints(NamedTuple):
-    """What FaceMesh says of one face.
+    """FaceMesh's output for one face.
 
     Attributes:
         points: (468, 3) float64: x, y in px of the photo, pixel centers at integers from 0, y

@@ -43,7 +43,7 @@ CHOICES: dict[str, Callable[[PhotoPredictor, argparse.Namespace], Yardstick]] = 
     "openings": _openings,
     "points": _points,
 }
-"""By the option's name; each measures what its options say."""
+"""The protocol of each option."""
 OPTION_OWNERS = {"fit_truth": ("shape_truth",), "last": ("shape_truth", "points")}
 OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)
 """Options of these protocols alone."""

@@ -122,7 +122,7 @@ def _eyes(hand: dict, predicted: dict, weights: np.ndarray) -> dict[str, float]:
 
 
 def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Means, mean absolute error, slope of told on hand-made openings, correlation."""
+    """Means, mean absolute error, slope of predicted on hand-made openings, correlation."""
     mean_hand, mean_predicted = weighted_mean(hand, weights), weighted_mean(predicted, weights)
     x, y = hand - mean_hand, predicted - mean_predicted
     xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))

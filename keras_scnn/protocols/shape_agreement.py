@@ -1,4 +1,4 @@
-"""Does one photo's shape agree with what the person's other photos say? See ``shape_truth``."""
+"""The shape from one photo against the fit to the person's other photos; see ``shape_truth``."""
 
 from __future__ import annotations
 

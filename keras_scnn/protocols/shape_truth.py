@@ -1,4 +1,4 @@
-"""What a person's face is as far as many photos tell: the fit to all other photos of the person.
+"""Reference shapes: for each photo, the fit to all other photos of the person.
 
 The truth must not move with the labels that networks learn from, so it is fitted once, with
 settings that stand here, and stored as vertices in millimeters: ``mean + basis @ coefficients``,

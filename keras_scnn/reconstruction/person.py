@@ -76,7 +76,7 @@ def fuse(vectors: np.ndarray, quality: np.ndarray) -> Fusion:
     faster than Huber's own, because what disagrees may be another person altogether.
 
     Args:
-        vectors: (n, D), n above 0, whose Euclidean distance says how much two disagree.
+        vectors: (n, D), n above 0, whose Euclidean distance measures how much two disagree.
         quality: (n,) at least 0, with a positive sum: the inverse variance that is expected.
 
     Raises:
@@ -118,7 +118,7 @@ YAW_DEGREES, SCORE_SLOPE, GOOD_SCORE, SIZE_PX, SIZE_POWER = 55.0, 6.0, 0.9, 25.0
 # of them, and calls 0.5 and 0.7 % of the own photos strange (1.5 and 1.2 % where there is none);
 # the other network, which hardly knows people, finds 5 %.
 FAR_SHAPE, FAR_FEATURE = 3.0, 2.0
-MIN_PHOTOS = 3  # of two that disagree nobody knows which is the stranger's
+MIN_PHOTOS = 3  # of two that disagree either may be the stranger's
 # Pose and expression are found again from the landmarks that the network saw, with the shared
 # identity; the expression stays near the network's.
 REFINEMENT = FitOptions(expression_sd=0.1)
@@ -222,7 +222,7 @@ def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[in
     reasons = _far(fuse(shapes, worth), worth, FAR_SHAPE, "shape", "mm")
     if (features := features_of(faces)) is not None:
         reasons |= _far(fuse(features, worth), worth, FAR_FEATURE, "feature", "")
-    if len(reasons) > len(faces) / 2:  # nobody is a majority: a mean of all is as good as any
+    if len(reasons) > len(faces) / 2:  # there is no majority: the mean of all is used
         reasons = {}
     worth[list(reasons)] = 0
     return fuse(shapes, worth).weights, dict(sorted(reasons.items()))

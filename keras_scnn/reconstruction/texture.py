@@ -106,7 +106,7 @@ def _with_mirror(color, seen) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fill(color, seen, mask) -> np.ndarray:
-    """Inpaint texels that nobody saw; faintly seen ones are part of what is filled in."""
+    """Inpaint texels that the photo does not show; weakly seen ones are filled in part."""
     known = seen > 0.2
     texture = np.where(known[..., None], color, 0).astype(np.uint8)
     small = cv2.resize(texture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_NEAREST)

@@ -204,7 +204,7 @@ async def _not_valid(_request: Any, error: Any) -> Any:
 
 
 def _is_no_client_error(record: logging.LogRecord) -> bool:
-    """KServe logs a traceback of every error; what is wrong with a request, its client is told."""
+    """KServe logs a traceback of every error; a client's error is answered, not logged."""
     from kserve.errors import InvalidInput, ModelNotFound
 
     kinds = (InvalidInput, ModelNotFound, NotImplementedError)  # the last one for ":explain"

@@ -42,7 +42,7 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Its text in one line, after its type where the text alone says little."""
+    """Its text in one line, after its type where the text alone is not enough."""
     text = " ".join(str(error).split())
     if text and isinstance(error, ValueError | OSError):
         return text

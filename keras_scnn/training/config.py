@@ -90,9 +90,7 @@ class TrainConfig:
     feature_channels: int = _count(
         0, "channels of a global depthwise convolution (GDC) feature head; 0: pooling", low=0
     )
-    identity_encoder: bool = _option(
-        False, "groups: a second encoder, which tells people apart", modes=GROUPS
-    )
+    identity_encoder: bool = _option(False, "groups: a second encoder, for identity", modes=GROUPS)
     joint_head: bool = _option(
         False, "groups: the parameters are linear in the GDC head's output too", modes=GROUPS
     )

@@ -26,7 +26,7 @@ def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
 
 
 def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:
-    """About ten rows: before training, trained, and what says nothing of the photo reaches.
+    """About ten rows: before training, trained, and the trivial baseline.
 
     Args:
         folder: of the run; one made before there was ``measure_before`` lacks that column.

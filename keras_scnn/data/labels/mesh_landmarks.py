@@ -48,7 +48,7 @@ def landmarks_from_mesh(mesh: np.ndarray, model: MorphableModel) -> np.ndarray:
 
     Args:
         mesh: (..., 468, 3) px and depth, image frame: ``FaceMeshPoints.points``.
-        model: a face model with ``mediapipe_indices``; its mean face says how the head is turned.
+        model: a face model with ``mediapipe_indices``; its mean face defines the head's rotation.
 
     Returns:
         (..., 68, 3) float64 px and depth, image frame. Good to about 45 degrees of yaw.

@@ -125,7 +125,7 @@ def _embedding(candidate: Candidate) -> np.ndarray:
 # 1993) above the median of the person's photos and above MIN_EXCESS; or whose own fit misses
 # by more than MAX_RESIDUAL. All are percent of the standard crop's side. Measured on
 # 81 people of CelebA with two strangers' photos put among each one's own: 29 % of the strangers
-# are found, for 1.6 % of the own photos. Landmarks hardly tell people apart; ``recognizer`` does.
+# are found, for 1.6 % of the own photos. Landmarks hardly separate people; ``recognizer`` does.
 OUTLIER_SD, MIN_EXCESS, MAX_RESIDUAL = 3.5, 0.3, 2.0
 MAD_TO_SD = 1.4826
 ROUNDS = 2

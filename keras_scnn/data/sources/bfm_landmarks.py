@@ -6,7 +6,7 @@ f: ::
 
     P = f R (mean + identity_basis Shape_Para + expression_basis Exp_Para) + t
 
-in pixels that count from 1 with y up; y := 451 - y gives pt3d_68. 68 points a face say enough to
+in pixels that count from 1 with y up; y := 451 - y gives pt3d_68. 68 points a face are enough to
 get the three arrays back from the annotations, so no download of the whole model is needed.
 """
 
@@ -156,7 +156,7 @@ def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasi
     """Find the mean and the bases that explain annotated landmarks, by linear least squares.
 
     Each face's landmarks, brought back to the model's frame by its annotated pose, are linear in
-    its parameters. The squared distance in the image, in px, is what is made small.
+    its parameters. The squared distance in the image, in px, is minimized.
 
     Args:
         annotations: faces with landmarks, 400 or more, e.g. ``read_bfm_annotation`` of the files

@@ -33,7 +33,7 @@ class BlendedFaces(PhotoSource):
     """Blends of crops: the host's geometry with a part of the guest's look.
 
     Labels are the host's: its landmarks, their weights, and its parameters. What is between host
-    and guest is for a recognizer to say (``Labeling.teacher``). Host, guest and share depend on
+    and guest is taken from a recognizer (``Labeling.teacher``). Host, guest and share depend on
     the blend's number and the seed alone.
 
     Args:
