@@ -147,16 +147,36 @@ class FaceRecords:
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
 
-def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the photos to train on, and of those of the last ``held_out`` people.
+def split_people(
+    identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the photos to train on, and of those of people who are held out.
+
+    Without mirror images these are the last people. A person and the person's mirror image stay
+    on one side: 300W-LP has all mirror images at the end, so where there are any, the people are
+    drawn at random, each with the mirror image.
+
+    Args:
+        identity: (n,) int, the person of each photo.
+        held_out: how many people, above 0; one more where that would part a mirror pair.
+        mirror: (n,) int, the person's mirror image, -1 for none; None: there are none.
+        seed: of the draw; not that of a training run, so that all runs are measured alike.
 
     Raises:
         ValueError: nobody would be left to train on.
     """
     people = np.unique(identity)
-    if held_out >= len(people):
+    pairs = identity
+    if mirror is not None and (mirror >= 0).any():
+        pairs = np.minimum(identity, np.where(mirror >= 0, mirror, identity))
+        order = np.random.default_rng(seed).permutation(np.unique(pairs))
+        size = np.array([len(np.unique(identity[pairs == pair])) for pair in order])
+        chosen = order[: np.searchsorted(size.cumsum(), held_out) + 1]
+    else:
+        chosen = people[-held_out:]
+    if held_out >= len(people) or len(chosen) == len(np.unique(pairs)):
         raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
-    is_unseen = identity >= people[-held_out]
+    is_unseen = np.isin(pairs, chosen)
     return np.flatnonzero(~is_unseen), np.flatnonzero(is_unseen)
 
 

@@ -153,3 +153,22 @@ def test_people_are_split_whole(records):
     np.testing.assert_array_equal(unseen, [4, 5])
     with pytest.raises(ValueError, match="only 3 people"):
         split_people(records.identity, held_out=3)
+
+
+def test_a_person_and_the_mirror_image_stay_on_one_side():
+    """100 people, then their mirror images, as 300W-LP's folders are; some have none."""
+    person = np.repeat(np.arange(200), 3)
+    mirror = np.where(person % 10 == 0, -1, (person + 100) % 200)
+    for held_out in (1, 7, 50):
+        seen, unseen = split_people(person, held_out, mirror)
+        assert sorted([*seen, *unseen]) == list(range(600))
+        people = set(person[unseen])
+        assert held_out <= len(people) <= held_out + 1
+        assert people | set(mirror[unseen]) - {-1} == people
+        assert not people & set(person[seen])
+    other = split_people(person, 50, mirror, seed=1)[1]
+    assert set(person[other]) != people
+    spread = [len({p % 100 // 25 for p in people}) for people in (people, set(person[other]))]
+    assert spread == [4, 4]  # not the last folder alone
+    with pytest.raises(ValueError, match="only 2 people"):
+        split_people(np.array([0, 1]), 1, np.array([1, 0]))
