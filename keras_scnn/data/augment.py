@@ -6,6 +6,7 @@ long as a small network itself.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 SMALL_BOX = 0.5
+STREAM = zlib.crc32(b"augment")  # random numbers of its own: a sampler of the same seed has others
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class GroupAugmenter:
             photo: (B,) positions of the photos among the records.
             person: (B,) their identities.
         """
-        rng = np.random.default_rng([self._seed, step])
+        rng = np.random.default_rng([self._seed, step, STREAM])
         people, number = np.unique(person, return_inverse=True)
         mirrored = rng.random(len(people))[number] < 0.5
         moved = []

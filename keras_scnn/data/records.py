@@ -138,6 +138,10 @@ class FaceRecords:
         sizes = {name: len(getattr(self, name)) for name in self.arrays()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"the arrays differ in length: {sizes}")
+        if self.weight is not None and not (self.weight >= 0).all():
+            raise ValueError(
+                f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
+            )
 
     def __len__(self) -> int:
         return len(self.identity)

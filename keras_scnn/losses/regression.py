@@ -62,55 +62,84 @@ def vertex_distance(target, predicted):
     return ops.mean(_length(target - predicted))
 
 
-def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0):
-    """Weighted mean distance in the image, plus the mean absolute error of depth if it is known.
+def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
+    """Weighted mean distance in the image, plus that of depth where it is known.
 
     Args:
-        target: (B, M, 3): x, y in px and a weight of at least 0 (0: no label); or (B, M, 4): x, y,
-            depth in px and the weight.
+        target: (B, M, 3 or 4) labels, see ``columns``: x, y and depth in px, and the weight, of
+            which one below 0 counts as 0 (no label).
         predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
-        depth_weight: of the depth error; each face's mean depth error is taken off first, since a
-            scaled orthographic camera has no origin of depth.
+        depth_weight: of the depth error; each face's weighted mean depth error is taken off first,
+            since a scaled orthographic camera has no origin of depth.
+        columns: what ``target`` holds: 'xyw', 'xydw', or without weights, all 1, 'xy' or 'xyd'.
+            None: 'xyw' or 'xydw', by their number.
 
     Returns:
         Scalar; exactly 0 where all weights are 0.
+
+    Raises:
+        ValueError: ``columns`` is unknown, or ``target`` has another number of them.
     """
-    return ops.mean(landmark_rows(target, predicted, unit, depth_weight))
+    return ops.mean(landmark_rows(target, predicted, unit, depth_weight, columns))
 
 
-def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0):
+def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
     """(B,) what each face adds to the mean of ``landmark_distance``."""
-    weight = target[..., -1]
-    distance = _length((target[..., :2] - predicted[..., :2]) / unit)
+    names = _column_names(target, columns)
+    weight = _label_weight(target, names)
     # The landmarks' weights are shares of the whole batch's.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
-    loss = ops.sum(weight * distance, axis=-1) / mean_weight
-    if depth_weight and target.shape[-1] == 4:
+    distance = _length((target[..., :2] - predicted[..., :2]) / unit)
+    if depth_weight and "d" in names:
         error = (target[..., 2] - predicted[..., 2]) / unit
-        error = error - ops.mean(error, axis=-1, keepdims=True)
-        loss = loss + depth_weight * ops.mean(ops.abs(error), axis=-1)
-    return loss
+        total = ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-12)
+        error = error - ops.sum(weight * error, axis=-1, keepdims=True) / total
+        distance = distance + depth_weight * ops.abs(error)
+    return ops.sum(weight * distance, axis=-1) / mean_weight
 
 
-def opening_distance(target, predicted, unit=1.0):
+COLUMNS = ("xy", "xyd", "xyw", "xydw")
+
+
+def _column_names(target, columns: str | None) -> str:
+    """One letter for each column of labels: x, y, d(epth), w(eight)."""
+    size = target.shape[-1]
+    names = columns or {3: "xyw", 4: "xydw"}.get(size)
+    if names not in COLUMNS or len(names) != size:
+        raise ValueError(
+            f"columns is {columns} and the landmarks' labels have {size} columns; expected one of "
+            f"{', '.join(COLUMNS)}, with as many letters"
+        )
+    return names
+
+
+def _label_weight(target, names: str):
+    """(B, M), 0 or more; a negative weight would make the loss fall without end."""
+    if "w" not in names:
+        return ops.ones_like(target[..., 0])
+    return ops.maximum(target[..., -1], 0.0)
+
+
+def opening_distance(target, predicted, unit=1.0, columns=None):
     """Weighted mean error of how far eyes and lips are open, in the image.
 
     A lid's position is off by pose and shape as much as by its closing; the vector from the lower
     to the upper lid is off by the closing alone.
 
     Args:
-        target: (B, 68, 3 or 4): x, y in px, and last a weight of at least 0 (0: no label).
+        target: (B, 68, 2 to 4): x, y in px, and last a weight, as for ``landmark_distance``.
         predicted: (B, 68, 2 or 3): x, y in px.
         unit: px that count as 1.
+        columns: of ``target``, as for ``landmark_distance``.
 
     Returns:
         Scalar; exactly 0 where all weights are 0.
     """
-    return ops.mean(opening_rows(target, predicted, unit))
+    return ops.mean(opening_rows(target, predicted, unit, columns))
 
 
-def opening_rows(target, predicted, unit=1.0):
+def opening_rows(target, predicted, unit=1.0, columns=None):
     """(B,) what each face adds to the mean of ``opening_distance``."""
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
 
@@ -121,7 +150,8 @@ def opening_rows(target, predicted, unit=1.0):
         rows(points, upper)[..., :2] - rows(points, lower)[..., :2]
         for points in (target, predicted)
     )
-    weight = ops.minimum(rows(target, upper)[..., -1], rows(target, lower)[..., -1])
+    every = _label_weight(target, _column_names(target, columns))
+    weight = ops.minimum(*(ops.take(every, which, axis=1) for which in (upper, lower)))
     distance = _length((true - ours) / unit)
     # The weights are shares of the whole batch's, as in ``landmark_rows``.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
@@ -360,7 +390,7 @@ def _named_face_model(config: dict) -> MorphableModel:
 class LandmarkDistance(keras.losses.Loss):
     """``landmark_distance`` for outputs that are decoded landmarks.
 
-    ``y_true`` is (B, M, 3 or 4), with the weight last, and ``y_pred`` (B, M, 2 or 3).
+    ``y_true`` is (B, M, 2 to 4), by default with a weight last, and ``y_pred`` (B, M, 2 or 3).
 
     >>> import numpy as np
     >>> label = np.array([[[0.0, 0.0, 1.0], [9.0, 9.0, 0.0]]])  # the second has no label
@@ -371,6 +401,11 @@ class LandmarkDistance(keras.losses.Loss):
         unit: px that count as 1.
         depth_weight: of the depth error, for labels with depth.
         opening_weight: of ``opening_distance``, for the 68 landmarks.
+        columns: of ``y_true``, see ``landmark_distance``: labels of x, y and depth without weights
+            need 'xyd', or their depth is taken for the weight.
+
+    Raises:
+        ValueError: ``columns`` is unknown, or at the call, ``y_true`` has another number of them.
     """
 
     def __init__(
@@ -378,19 +413,22 @@ class LandmarkDistance(keras.losses.Loss):
         unit: float = 1.0,
         depth_weight: float = 0.0,
         opening_weight: float = 0.0,
+        columns: str | None = None,
         name="landmark_distance",
     ):
         super().__init__(name=name)
+        if columns not in (None, *COLUMNS):
+            raise ValueError(f"columns is '{columns}'; expected one of {', '.join(COLUMNS)}")
         self.unit, self.depth_weight = unit, depth_weight
-        self.opening_weight = opening_weight
+        self.opening_weight, self.columns = opening_weight, columns
 
     def call(self, y_true, y_pred):
         true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        loss = landmark_rows(true, predicted, self.unit, self.depth_weight)
+        loss = landmark_rows(true, predicted, self.unit, self.depth_weight, self.columns)
         if self.opening_weight:
-            loss += self.opening_weight * opening_rows(true, predicted, self.unit)
+            loss += self.opening_weight * opening_rows(true, predicted, self.unit, self.columns)
         return loss
 
     def get_config(self):
         weights = {"depth_weight": self.depth_weight, "opening_weight": self.opening_weight}
-        return {"unit": self.unit, **weights, "name": self.name}
+        return {"unit": self.unit, **weights, "columns": self.columns, "name": self.name}

@@ -6,6 +6,10 @@ of training nothing is changed. What Keras has is Keras's; this module adds what
 
 from __future__ import annotations
 
+import itertools
+import zlib
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from keras import layers, ops, random
@@ -153,28 +157,36 @@ def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[l
 
     Args:
         strength: 0 changes nothing, 1 is for training on photos.
-        seed: of all of them; None: random.
+        seed: of all of them, from which each gets one of its own; None: random.
 
     Raises:
         ValueError: the strength is below 0.
     """
     if strength < 0:
         raise ValueError(f"strength is {strength}; it must be 0 or more")
-    seeds = iter(range(8)) if seed is None else iter(range(8 * seed, 8 * seed + 8))
-    options = [{"seed": None if seed is None else next(seeds)} for _ in range(8)]
-    ranged = [{**one, "value_range": RANGE} for one in options]
-    share = min(strength, 2.0)
+    share, seeds = min(strength, 2.0), _independent_seeds(seed)
+    saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * share
+    blur, erasing = min(0.3 * share, 1.0), min(0.2 * share, 1.0)
     return [
-        layers.RandomBrightness(min(0.12 * strength, 1.0), **ranged[0]),
-        layers.RandomContrast(min(0.3 * strength, 0.9), **ranged[1]),
-        layers.RandomSaturation((max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * share), **ranged[2]),
-        RandomChannelGain(0.08 * strength, **options[3]),
-        layers.RandomGaussianBlur(min(0.3 * share, 1.0), 5, (0.3, 1.0), **ranged[4]),
-        layers.RandomErasing(min(0.2 * share, 1.0), scale=(0.02, 0.15), **ranged[5]),
-        RandomNoise(8.0 * strength, **options[6]),
-        layers.RandomGrayscale(min(0.1 * share, 1.0), seed=options[7]["seed"]),
-        RandomBlocks(min(0.2 * share, 1.0), seed=options[7]["seed"]),
+        layers.RandomBrightness(min(0.12 * strength, 1.0), RANGE, seed=next(seeds)),
+        layers.RandomContrast(min(0.3 * strength, 0.9), RANGE, seed=next(seeds)),
+        layers.RandomSaturation(saturation, RANGE, seed=next(seeds)),
+        RandomChannelGain(0.08 * strength, seed=next(seeds)),
+        layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), RANGE, seed=next(seeds)),
+        layers.RandomErasing(erasing, scale=(0.02, 0.15), value_range=RANGE, seed=next(seeds)),
+        RandomNoise(8.0 * strength, seed=next(seeds)),
+        layers.RandomGrayscale(min(0.1 * share, 1.0), seed=next(seeds)),
+        RandomBlocks(min(0.2 * share, 1.0), seed=next(seeds)),
     ]
+
+
+def _independent_seeds(seed: int | None) -> Iterator[int | None]:
+    """Seeds of a stream named "photometric", which no other user of ``seed`` draws from."""
+    if seed is None:
+        yield from itertools.repeat(None)
+    sequence = np.random.SeedSequence([seed or 0, zlib.crc32(b"photometric")])
+    for one in sequence.generate_state(1000):
+        yield int(one >> 1)  # Keras wants 31 bits
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

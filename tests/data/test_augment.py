@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.augment import UPRIGHT, augment
+from keras_scnn.data.augment import UPRIGHT, GroupAugmenter, augment
 from keras_scnn.geometry.similarities import move_landmarks
+from keras_scnn.morphable_model import MorphableModel
 
 
 def test_some_faces_lie_down_or_stand_on_their_heads():
@@ -35,3 +36,19 @@ def test_a_crop_and_its_landmarks_move_together():
     # A patch of noise may hide or outshine a dot, no more than now and then.
     assert np.median(errors) < 0.5
     assert np.mean(np.array(errors) < 1) > 0.7
+
+
+def test_a_sampler_of_the_same_seed_draws_other_numbers():
+    """Who is mirrored is not who a sampler's first coins choose."""
+    model, count = MorphableModel.open_face(), 64
+    augmenter = GroupAugmenter(model, np.zeros(count, bool), seed=3)
+    images = np.zeros((count, 8, 8, 3), np.uint8)
+    landmarks = np.random.default_rng(0).uniform(0, 8, (count, 68, 3)).astype(np.float32)
+    vectors = np.ones((count, 12 + model.n_identity + model.n_expression), np.float32)
+    identity = slice(12, 12 + model.n_identity)
+    every = np.arange(count)
+    moved = augmenter(5, every, every, images, landmarks, vectors)[2]
+    mirrored = (moved[:, identity] != 1).any(axis=1)  # a face that is not symmetric
+    sampler = np.random.default_rng([3, 5]).random(count) < 0.5
+    assert 20 < mirrored.sum() < 44
+    assert 20 < (mirrored == sampler).sum() < 44

@@ -147,6 +147,14 @@ def test_parts_of_different_length_are_refused(records):
         )
 
 
+@pytest.mark.parametrize("value", [-0.5, np.nan])
+def test_a_landmark_weight_below_zero_is_refused(records, value):
+    weight = np.ones((len(records), 68), np.float32)
+    weight[2, 7] = value
+    with pytest.raises(ValueError, match="weight: the smallest is"):
+        dataclasses.replace(records, weight=weight)
+
+
 def test_people_are_split_whole(records):
     seen, unseen = split_people(records.identity, held_out=1)
     np.testing.assert_array_equal(seen, [0, 1, 2, 3])

@@ -97,6 +97,38 @@ def test_depth_counts_where_it_is_known_without_its_origin():
     assert float(LandmarkDistance(2.0)(target, predicted)) == pytest.approx(0, abs=1e-4)
 
 
+def test_depth_counts_by_its_weight():
+    """Weights 1, 3 and 0: depth errors 2 and 6 (mean 5 by weight) are off it by 3 and 1."""
+    target = np.float32([[[5, 5, 0, 1], [6, 6, 0, 3], [7, 7, 0, 0]]])
+    predicted = np.float32([[[5, 5, 2], [6, 6, 6], [7, 7, 999]]])
+    result = float(landmark_distance(target, predicted, depth_weight=0.5))
+    assert result == pytest.approx(0.5 * (1 * 3 + 3 * 1) / 4, abs=1e-4)
+
+
+def test_a_negative_weight_is_no_label():
+    target = np.float32([[[0, 0, 1], [0, 0, -5]]])
+    predicted = np.float32([[[3, 4], [1e6, 0]]])
+    assert float(landmark_distance(target, predicted)) == pytest.approx(5, rel=1e-5)
+
+
+def test_columns_of_labels_are_declared():
+    depths = np.float32([[[0, 0, -40], [0, 0, 10]]])
+    predicted = np.float32([[[3, 4, -40], [0, 2, 10]]])
+    loss = LandmarkDistance(depth_weight=1.0, columns="xyd")
+    assert float(loss(depths, predicted)) == pytest.approx(3.5, rel=1e-5)
+    assert float(loss(depths, predicted + [0, 0, 9])) == pytest.approx(3.5, rel=1e-5)
+    flat = LandmarkDistance(columns="xy")(depths[..., :2], predicted)
+    assert float(flat) == pytest.approx(3.5, rel=1e-5)
+    with pytest.raises(ValueError, match="have 3 columns"):
+        LandmarkDistance(columns="xydw")(depths, predicted)
+    with pytest.raises(ValueError, match="columns is 'depth'"):
+        LandmarkDistance(columns="depth")
+    with pytest.raises(ValueError, match="have 2 columns"):
+        landmark_distance(depths[..., :2], predicted)
+    again = LandmarkDistance.from_config(loss.get_config())
+    assert float(again(depths, predicted)) == pytest.approx(3.5, rel=1e-5)
+
+
 def test_without_a_labelled_landmark_the_loss_is_exactly_zero():
     target = np.zeros((2, 68, 3), np.float32)
     assert float(landmark_distance(target, np.ones((2, 68, 3), np.float32))) == 0

@@ -64,6 +64,12 @@ def test_strength_0_changes_nothing_and_less_than_0_is_refused():
         photometric_layers(-1)
 
 
+def test_every_layer_has_random_numbers_of_its_own():
+    seeds = [layer.seed for seed in range(20) for layer in photometric_layers(seed=seed)]
+    assert len(seeds) == len(set(seeds)) == 20 * 9
+    assert not set(seeds) & set(range(1000))  # which are those of other layers of a network
+
+
 def test_noise_is_white_and_of_the_size_asked_for():
     gray = np.full((300, 16, 16, 3), 128, np.float32)
     noise = np.asarray(RandomNoise(10.0, seed=1)(gray, training=True)) - 128
