@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
+from keras_scnn.storage.atomic import scratch_folder
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
@@ -49,8 +50,8 @@ def build_page(cache: Path) -> Path:
     if npm is None:
         raise RuntimeError("npm is not installed; the page is built with Node.js 20 or later")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as aside:
-        work = Path(aside) / "web"
+    with scratch_folder(cache) as aside:
+        work = aside / "web"
         shutil.copytree(SOURCES, work, ignore=shutil.ignore_patterns(*NOT_SOURCES))
         for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
             print(f"npm {' '.join(words)} ...", flush=True)

@@ -10,9 +10,11 @@ import functools
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
@@ -80,11 +82,33 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(FAILURE, f"error: {message}; see {self.prog} --help\n")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: raised like Ctrl-C, so that open files and folders are cleaned up."""
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """In the block, SIGTERM raises ``Terminated``, where it is run by the main thread."""
+
+    def stop(number, frame):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """Make a function of the words of a command line (None: this process's) a command.
 
-    Expected errors become one line on stderr and status 2. TensorFlow, LiteRT and XLA keep their
-    notices to themselves: what fails in them is raised in Python as well.
+    Expected errors become one line on stderr and status 2. Ctrl-C and SIGTERM end it in an orderly
+    way, with the status that shells give them (130, 143): nothing half-written stays. TensorFlow,
+    LiteRT and XLA keep their notices to themselves: what fails in them is raised in Python as well.
     """
 
     @functools.wraps(main)
@@ -93,10 +117,14 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return main(arguments) or 0
+            with _sigterm_raised():
+                return main(arguments) or 0
         except EXPECTED as error:
             print(f"error: {error}", file=sys.stderr)
             return FAILURE
+        except KeyboardInterrupt as stop:
+            print("stopped", file=sys.stderr)
+            return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
     return run
 

@@ -1,9 +1,13 @@
 import argparse
+import os
+import signal
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from keras_scnn.settings import add_options, configuration, from_options, read_yaml
+from keras_scnn.settings import add_options, command, configuration, from_options, read_yaml
+from keras_scnn.storage import atomic_path
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,19 @@ def test_files_that_are_no_settings_are_refused(tmp_path):
         read_yaml(path)
     path.write_text("")
     assert read_yaml(path) == {}
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_command_cleans_up_and_says_so(tmp_path, capsys, number, status):
+    @command
+    def work(arguments):
+        with atomic_path(tmp_path / "result.txt") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert work([]) == status
+    assert capsys.readouterr().err == "stopped\n"
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before

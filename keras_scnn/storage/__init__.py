@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.atomic import atomic_path
 from keras_scnn.storage.guard import reading
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends without an error.
-
-    Yields:
-        a path with the same suffix, to be written by the block.
-    """
-    path = Path(path)
-    # A long name has no room for more, so it is the name's digest that makes it one of its own.
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    suffix = "".join(path.suffixes[-2:])  # Keras wants ".weights.h5" whole
-    suffix = suffix if len(suffix) <= 24 else path.suffix[-24:]
-    temporary = path.with_name(f".partial-{os.getpid()}-{digest}{suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
 
 MAX_NAME = 200  # bytes of a file's name that leave room for endings; file systems end at 255
 

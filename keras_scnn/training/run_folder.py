@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,10 +55,8 @@ def read_state(folder: Path) -> RunState:
 def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
     """Write the weights, then the state that names them, then remove older weights."""
     name = CHECKPOINT.format(step=state.step)
-    # Keras insists on the double suffix, so the temporary name is made here.
-    temporary = folder / f".partial-{os.getpid()}-{name}"
-    network.save_weights(temporary)
-    os.replace(temporary, folder / name)
+    with atomic_path(folder / name) as temporary:
+        network.save_weights(temporary)
     state = RunState(**{**asdict(state), "checkpoint": name})
     with atomic_path(folder / STATE) as path:
         path.write_text(json.dumps(asdict(state), indent=2) + "\n")

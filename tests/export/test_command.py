@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +223,22 @@ def test_a_preset_is_exported_from_python(small, crops, tmp_path):
     assert checks[path].crops == "12 of 24 images of crops" and not checks[path].broken
     with pytest.raises(ValueError, match="unknown format 'coreml'"):
         keras_scnn.export_preset(small.folder, tmp_path, ["coreml"])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_export_leaves_nothing(tmp_path, number):
+    """A killed one cannot clean up; the next export into the folder does."""
+    words = [sys.executable, "-m", "keras_scnn.export", "mobile", "--to", "savedmodel"]
+    out = ["--out", str(tmp_path / "out")]
+    process = subprocess.Popen([*words, *out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob(".partial-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode in (number + 128, -number)
+    if number == signal.SIGKILL:
+        assert list((tmp_path / "out").iterdir())
+        assert subprocess.run([*words, *out], capture_output=True).returncode == 0
+    assert not list((tmp_path / "out").glob(".partial-*"))

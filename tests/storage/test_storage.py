@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage import atomic, atomic_path, read_npz, write_npz
 
 
 def test_arrays_come_back_as_they_were_written(tmp_path):
@@ -48,3 +52,30 @@ def test_a_pickled_array_is_refused(tmp_path):
     np.savez(path, format="kind", version=1, a=np.array([{"evil": 1}], dtype=object))
     with pytest.raises(ValueError, match="not a readable .npz file"):
         read_npz(path, "kind", 1)
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, monkeypatch):
+    mine = atomic.partial_name("x.npz")
+    dead = mine.replace(f"-{os.getpid()}-", f"-{dead_process()}-")
+    elsewhere = ".partial-00000000-1-x.npz"  # another machine's, on a shared disk
+    for name in (mine, dead, elsewhere):
+        (tmp_path / name).write_text("half")
+    (tmp_path / dead.replace("x.npz", "folder") / "deep").mkdir(parents=True)
+    monkeypatch.setattr(atomic, "_cleaned", set())
+    write_npz(tmp_path / "file.npz", "kind", 1, a=np.zeros(1))
+    assert {p.name for p in tmp_path.iterdir()} == {mine, elsewhere, "file.npz"}
+
+
+def test_a_scratch_folder_goes_whatever_happens(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic.scratch_folder(tmp_path) as aside:
+        (aside / "deep").mkdir()
+        assert aside.parent == tmp_path
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
