@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -204,10 +204,11 @@ def _flat_batch(make: Callable[..., Batch], step) -> list[np.ndarray]:
     return tf.nest.flatten(make(step=int(step)))
 
 
-def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Iterator[Batch]:
+def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Batch]:
     """The same stream as ``as_dataset``'s, without TensorFlow: for the other backends.
 
-    Batches are made ahead, in threads, by grain; ``model.fit`` takes the iterator as it is.
+    Batches are made ahead, in threads, by grain. It has no end and is shuffled: ``model.fit`` takes
+    it with ``steps_per_epoch=...`` and ``shuffle=False``.
 
     Raises:
         ImportError: the extra is not installed.
@@ -218,4 +219,5 @@ def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Iterator[Bat
         raise ImportError("pip install 'keras_scnn[grain]' brings what this needs") from error
 
     steps = grain.MapDataset.source(range(first_step, 2**62)).map(lambda step: make(step=step))
-    return iter(steps.to_iter_dataset(grain.ReadOptions(READERS, 2 * READERS)))
+    # ``fit`` takes generators, not iterators of other kinds.
+    return (batch for batch in steps.to_iter_dataset(grain.ReadOptions(READERS, 2 * READERS)))

@@ -2,6 +2,7 @@ import dataclasses
 import sys
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 
@@ -131,6 +132,30 @@ def test_grain_gives_the_same_stream(records, sampler, tiny_whitening):
             assert result.keys() == expected.keys()
             for name in result:
                 np.testing.assert_array_equal(result[name], expected[name])
+
+
+@pytest.mark.parametrize("kind", ["pairs", "groups"])
+def test_fit_takes_the_stream_of_grain(records, sampler, tiny_whitening, kind):
+    pytest.importorskip("grain")
+    make = partial(pair_batch, records, tiny_whitening, sampler, batch_size=4)
+    if kind == "groups":
+        groups = GroupSampler(records.identity, people=2, photos=2)
+        make = partial(group_batch, records, tiny_whitening, groups)
+    inputs, targets = make(step=0)
+    images = (
+        {name: keras.Input(array.shape[1:], name=name) for name, array in inputs.items()}
+        if kind == "pairs"
+        else keras.Input(inputs.shape[1:])
+    )
+    flat = keras.layers.Flatten()(keras.tree.flatten(images)[0])
+    outputs = {}
+    for name, array in targets.items():
+        dense = keras.layers.Dense(int(np.prod(array.shape[1:])))(flat)
+        outputs[name] = keras.layers.Reshape(array.shape[1:])(dense)
+    model = keras.Model(images, outputs)
+    model.compile("sgd", {name: "mse" for name in targets})
+    options = {"steps_per_epoch": 2, "epochs": 2, "shuffle": False, "verbose": 0}
+    assert len(model.fit(as_iterator(make), **options).history["loss"]) == 2
 
 
 def test_without_grain_its_extra_is_named(records, sampler, tiny_whitening, monkeypatch):
