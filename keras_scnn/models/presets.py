@@ -35,6 +35,7 @@ SETTINGS, WEIGHTS = "preset.json", "weights.npz"
 NETWORK = "network/"
 SIZES = ("feature_size", "feature_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
+UNKEPT = ("name", "dtype", "trainable")  # of a layer's configuration
 
 
 class _WithSpace:
@@ -132,8 +133,17 @@ class Preset(_WithSpace):
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
-    """Write the folder's two files, each whole or not at all, the settings last."""
-    folder = Path(folder)
+    """Write the folder's two files, each whole or not at all, the settings last.
+
+    A preset comes back as the network that its settings describe, in float32 and trainable. What
+    they do not describe is refused: LoRA, quantized weights, layers that were added, removed or
+    changed.
+
+    Raises:
+        ValueError: the network is another than its settings describe.
+    """
+    folder, settings = Path(folder), _settings_of(preset)
+    _check_describes(settings, preset)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.core.weights}
     arrays["whitening_mean"] = preset.space.whitening.mean
@@ -141,7 +151,13 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
     if preset.within_person_covariance is not None:
         arrays["shape_scatter"] = np.float32(preset.within_person_covariance)
-    settings = {
+    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _settings_of(preset: Preset) -> dict:
+    return {
         "format": FORMAT,
         "version": VERSION,
         "encoder": preset.encoder,
@@ -157,9 +173,50 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         "n_expression": preset.face_model.n_expression,
         "metadata": preset.metadata,
     }
-    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _check_describes(settings: dict, preset: Preset) -> None:
+    """Refuse a network that ``_build`` would not give again."""
+    try:
+        expected = _build(settings, preset.layout)
+    except ValueError as error:
+        raise ValueError(f"the preset cannot be saved: {error}") from error
+    ours, theirs = ({w.path: w for w in core.weights} for core in (preset.core, expected))
+    for path, weight in (theirs | ours).items():
+        known, there = theirs.get(path), ours.get(path)
+        if known is None or there is None or known.shape != there.shape:
+            what = f"has the shape {there.shape}" if there is not None else "is missing"
+            wanted = f"{known.shape} is expected" if known is not None else "it is not part of one"
+            raise ValueError(
+                f"weight {path} {what}; in a preset of {settings['encoder']} {wanted}. Merge or "
+                "remove what was added to the network (LoRA, quantization, layers) first"
+            )
+        if not weight.dtype.startswith(("float", "bfloat")):
+            raise ValueError(f"weight {path} is {weight.dtype}; a preset keeps float weights")
+    for layer, known in zip(preset.core.layers, expected.layers, strict=False):
+        if (type(layer), _plain(layer)) != (type(known), _plain(known)):
+            raise ValueError(
+                f"layer '{layer.name}' is not as in a preset of {settings['encoder']}; a preset "
+                "keeps weights, not changed layers"
+            )
+    if len(preset.core.layers) != len(expected.layers):
+        raise ValueError(
+            f"the network has {len(preset.core.layers)} layers, a preset of {settings['encoder']} "
+            f"{len(expected.layers)}"
+        )
+
+
+def _plain(layer: keras.layers.Layer) -> str:
+    """A layer's configuration without numbered names, and without precision and training mode,
+    which a preset does not keep.
+    """
+
+    def kept(value):
+        if isinstance(value, dict):
+            return {k: kept(v) for k, v in value.items() if k not in UNKEPT}
+        return [kept(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return json.dumps(kept(layer.get_config()), sort_keys=True, default=str)
 
 
 def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
@@ -360,23 +417,29 @@ def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
     return PresetData(space, settings["encoder"], *sizes, settings["metadata"], covariance)
 
 
-def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:
+def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
+    """The network that settings describe, without its weights and flip averaging."""
     start_keras()
     from keras_scnn.models.encoders import build_encoder
-    from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.heads import build_branch
 
-    encoder = build_encoder(data.encoder, data.input_size)
+    encoder = build_encoder(settings["encoder"], settings["input_size"])
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
     joint = settings.get("joint_head", False)
-    branch = build_branch(encoder, data.layout, data.feature_size, channels, two, joint)
+    return build_branch(encoder, layout, settings["feature_size"], channels, two, joint)
+
+
+def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:
+    branch = _build(settings, data.layout)
     for weight in branch.weights:
         value = arrays[NETWORK + weight.path].astype(np.float32)
         if not np.isfinite(value).all():
             raise ValueError(f"weight {weight.path} is not finite")
         weight.assign(value)
     if settings.get("mirrored"):
+        from keras_scnn.models.flip_averaging import build_flip_averaged
+
         branch = build_flip_averaged(branch, data.space)
     covariance = data.within_person_covariance
     return Preset(branch, data.space, data.encoder, data.metadata, covariance)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -97,6 +98,48 @@ def test_a_preset_of_version_0_1_is_refused_for_the_open_face_model_alone(folder
 @pytest.mark.parametrize("name", list_presets())
 def test_presets_of_the_package_are_for_the_embedded_face_model(name, open_face):
     assert read_preset(name).face_model.digest == open_face.digest
+
+
+def lora(branch):
+    branch.get_layer("parameters").enable_lora(2)
+
+
+def quantized(branch):
+    branch.get_layer("parameters").quantize("int8")
+
+
+def other_activation(branch):
+    branch.get_layer("conv1_relu").negative_slope = 0.1
+
+
+def other_rate(branch):
+    branch.get_layer("conv1_bn").epsilon = 0.1
+
+
+@pytest.mark.parametrize("change", [lora, quantized, other_activation, other_rate])
+def test_what_a_preset_cannot_keep_is_refused(preset, tmp_path, change):
+    change(preset.branch)
+    with pytest.raises(ValueError, match="weight|layer"):
+        save_preset(tmp_path / "changed", preset)
+    assert not (tmp_path / "changed").exists()
+
+
+def test_a_layer_put_behind_is_refused(preset, tmp_path):
+    outputs = dict(preset.branch.output)
+    outputs["parameters"] = keras.layers.Dropout(0.5)(outputs["parameters"])
+    longer = keras.Model(preset.branch.input, outputs, name="branch")
+    with pytest.raises(ValueError, match="layers"):
+        save_preset(tmp_path / "longer", dataclasses.replace(preset, branch=longer))
+
+
+def test_another_precision_comes_back_in_single(preset, tmp_path):
+    before = np.asarray(preset.branch(IMAGE)["parameters"], np.float32)
+    for layer in preset.branch.layers:
+        layer.trainable = False
+        layer.dtype_policy = "mixed_bfloat16"
+    save_preset(tmp_path / "half", preset)
+    after = load_preset(tmp_path / "half").branch(IMAGE)["parameters"]
+    np.testing.assert_allclose(np.asarray(after), before, atol=5e-3)
 
 
 def test_an_unknown_preset_lists_what_there_is():

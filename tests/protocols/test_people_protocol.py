@@ -5,11 +5,13 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from tiny_encoder import STAND_IN
 
 from keras_scnn.data.sources.photo_lists import people_photos
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation.calibration import probability
-from keras_scnn.models import Preset, build_branch, save_preset
+from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
+from keras_scnn.models.encoders import ENCODERS
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
@@ -20,18 +22,28 @@ from keras_scnn.reconstruction.reconstructor import Reconstructor
 SIZE, PEOPLE, PHOTOS = 32, 12, 4
 
 
+def mean_color(input_tensor, input_shape, include_top, weights, pooling) -> keras.Model:
+    """An encoder with the arguments of ``keras.applications``: (B, S, S, 3) to (B, 3)."""
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(input_tensor)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), pooled)
+
+
+@pytest.fixture(autouse=True)
+def color_encoder(monkeypatch):
+    recipe = dataclasses.replace(ENCODERS["mobilenet_0.5"], build=mean_color, options={})
+    monkeypatch.setitem(ENCODERS, STAND_IN, recipe)
+
+
 def color_preset(model, whitening, feature_size) -> Preset:
     """A network that sees nothing but the mean color of the crop."""
     keras.utils.set_random_seed(0)
-    image = keras.Input((SIZE, SIZE, 3))
-    color = keras.layers.Rescaling(1 / 255)(keras.layers.GlobalAveragePooling2D()(image))
-    encoder = keras.Model(image, color, name="encoder")
+    encoder = build_encoder(STAND_IN, SIZE)
     layout = ParameterLayout(model.n_identity, model.n_expression)
     branch = build_branch(encoder, layout, feature_size=feature_size)
     kernel = np.zeros((3, layout.size))
     kernel[:, layout.identity] = np.random.default_rng(0).normal(0, 3, (3, model.n_identity))
     branch.get_layer("parameters").kernel.assign(kernel)
-    return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5")
+    return Preset(branch, ParameterSpace(model, whitening), STAND_IN)
 
 
 @pytest.fixture
