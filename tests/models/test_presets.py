@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,8 +22,7 @@ from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
 
 
-@pytest.fixture
-def preset(open_face):
+def make_preset(open_face) -> Preset:
     model = open_face.truncated(8, 4)
     model = model.replace(landmark_offsets=np.full((68, 3), 0.25))
     layout = ParameterLayout(8, 4)
@@ -31,12 +32,26 @@ def preset(open_face):
 
 
 @pytest.fixture
-def folder(tmp_path, preset):
-    save_preset(tmp_path / "preset", preset)
-    return tmp_path / "preset"
+def preset(open_face) -> Preset:
+    return make_preset(open_face)
 
 
-def test_a_preset_comes_back_within_half_precision(folder, preset):
+@pytest.fixture(scope="module")
+def saved(open_face, tmp_path_factory):
+    """A preset, and its folder."""
+    preset, folder = make_preset(open_face), tmp_path_factory.mktemp("saved")
+    save_preset(folder, preset)
+    return preset, folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(saved[1], tmp_path / "preset"))
+
+
+def test_a_preset_comes_back_within_half_precision(saved):
+    preset, folder = saved
     again = load_preset(folder)
     for name, value in preset.branch(IMAGE).items():
         np.testing.assert_allclose(np.asarray(again.branch(IMAGE)[name]), value, atol=2e-3)
@@ -67,7 +82,8 @@ def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
         load_preset(tmp_path / "bad")
 
 
-def test_the_weights_take_two_bytes_each(folder, preset):
+def test_the_weights_take_two_bytes_each(saved):
+    preset, folder = saved
     count = preset.branch.count_params()
     assert (folder / WEIGHTS).stat().st_size < 2.4 * count
 
