@@ -123,7 +123,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             print(f"error: {error}", file=sys.stderr)
             return FAILURE
         except KeyboardInterrupt as stop:
-            print("stopped", file=sys.stderr)
+            print(str(stop) or "stopped", file=sys.stderr)
             return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
     return run
@@ -243,8 +243,8 @@ def _boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
-def claim_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
-    """Make a run folder, or see that the run in it has the same settings; write them.
+def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
+    """See that a run may be in this folder: a new one, or one with the same settings.
 
     Args:
         folder: the run's.
@@ -252,8 +252,10 @@ def claim_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
         may_change: settings that a resumed run may have changed.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
     path = folder / SETTINGS
     if path.is_file():
         there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
@@ -264,6 +266,10 @@ def claim_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
                 f"{folder} holds a run with another {', '.join(differ)}; choose another --run, or "
                 f"go on with that one's settings by --resume {folder}"
             )
+
+
+def claim_run_folder(folder: Path, config: Any) -> None:
+    """Make a run folder and write the settings into it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
+    with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

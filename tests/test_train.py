@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from tiny_encoder import STAND_IN
@@ -15,9 +16,9 @@ from keras_scnn.models import load_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.protocols.records import baseline
 from keras_scnn.train import main, parse
+from keras_scnn.training.checkpoints import read_state
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.run import train
-from keras_scnn.training.run_folder import read_state
 
 pytest.importorskip("tensorflow")
 
@@ -133,9 +134,31 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
     assert main(["--resume", str(folder), "--steps", "4"]) == 0
     state = read_state(folder)
     assert (state.step, state.done) == (4, True)
-    assert [path.name for path in folder.glob("checkpoint*")] == [state.checkpoint]
+    names = {path.name for path in folder.glob("checkpoint*")}
+    assert names == {state.checkpoint, state.previous.checkpoint}
     with (folder / "curves.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+
+
+def test_a_start_that_fails_claims_no_folder(tmp_path, capsys):
+    folder, missing = tmp_path / "run", tmp_path / "no-data"
+    assert main(["--run", str(folder), "--data", str(missing)]) == 2
+    assert "no-data" in capsys.readouterr().err
+    assert not folder.exists()
+    folder.write_text("a file")
+    assert main(["--run", str(folder)]) == 2
+    assert "run: is a file; a run needs a folder" in capsys.readouterr().err
+
+
+def test_the_dtype_policy_is_put_back(tmp_path, monkeypatch):
+    def fails(config):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        raise ValueError("no data")
+
+    monkeypatch.setattr("keras_scnn.training.run._train", fails)
+    with pytest.raises(ValueError, match="no data"):
+        train(TrainConfig(run=str(tmp_path)))
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_a_finished_run_is_measured_again_but_not_trained(run, cache):

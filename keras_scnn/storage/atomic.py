@@ -23,8 +23,12 @@ def partial_name(rest: str) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends without an error.
+
+    Args:
+        path: of the file.
+        durable: write it through to the disk, so that it outlasts a loss of power.
 
     Yields:
         a path with the same suffix, to be written by the block.
@@ -38,7 +42,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(partial_name(f"{digest}{suffix}"))
     try:
         yield temporary
+        if durable:
+            _write_through(temporary)
         os.replace(temporary, path)
+        if durable and os.name == "posix":
+            _write_through(path.parent)  # the new name
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,6 +59,14 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[Path]:
         prefix=partial_name(""), dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
+
+
+def _write_through(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _clean_once(folder: Path) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from keras_scnn.losses import LandmarkDistance
 from keras_scnn.storage import atomic_path
+from keras_scnn.training.checkpoints import RunState
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import LANDMARK_UNIT
 from keras_scnn.training.optimizers import finish, make_optimizer
-from keras_scnn.training.run_folder import Budget, Progress, RunState
+from keras_scnn.training.run_folder import Budget, Progress
 
 WEIGHTS, STEPS_PER_EPOCH = "pretrained.weights.h5", 500
 

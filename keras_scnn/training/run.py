@@ -22,7 +22,15 @@ from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
-from keras_scnn.settings import claim_run_folder
+from keras_scnn.settings import check_run_folder, claim_run_folder
+from keras_scnn.training.checkpoints import (
+    RunState,
+    check_kept,
+    load_checkpoint,
+    read_curves,
+    read_state,
+    trim_curves,
+)
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import run_digests
 from keras_scnn.training.groups import GroupMode
@@ -36,11 +44,8 @@ from keras_scnn.training.run_folder import (
     Checkpoints,
     FiniteNumbers,
     Progress,
-    RunState,
     ShapeMonitor,
-    load_checkpoint,
-    read_curves,
-    read_state,
+    StopRequest,
 )
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
@@ -66,14 +71,26 @@ class Mode(Protocol):
 def train(config: TrainConfig) -> RecordResults:
     """Train, or go on with the run that is in the run folder; then measure and draw.
 
+    SIGTERM and Ctrl-C end it after the step, with a checkpoint. Keras's dtype policy is put back.
+
     Raises:
         FileNotFoundError: data, preset or recognizer are missing.
-        ValueError: the run folder holds a run with other settings, data does not fit the settings,
-            or the backend cannot do it.
+        ValueError: the run folder holds a run with other settings, or a damaged one, data does not
+            fit the settings, or the backend cannot do it.
+        OSError: the run folder cannot be written.
     """
+    policy = keras.config.dtype_policy()
+    try:
+        return _train(config)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _train(config: TrainConfig) -> RecordResults:
     folder = Path(config.run)
     check_mode_backend(config)
-    claim_run_folder(folder, config, MAY_CHANGE)
+    check_run_folder(folder, config, MAY_CHANGE)
+    state = check_kept(folder)
     keras.utils.set_random_seed(config.seed)
     mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
@@ -84,7 +101,8 @@ def train(config: TrainConfig) -> RecordResults:
     keras.config.set_dtype_policy(config.precision)
     network = mode.build()
     compile_network(network, config, mode.space, make_optimizer(config), execution_steps(config))
-    if not read_state(folder).checkpoint:
+    claim_run_folder(folder, config)  # now that nothing of the settings is wrong
+    if not state.checkpoint:
         initialize(config, network, mode, seen)
         measure_before(folder, as_preset(config, network, mode, RunState(), seen), measured)
     state = fit(config, network, mode, (seen, unseen))
@@ -180,7 +198,8 @@ def fit(
     folder = Path(config.run)
     state = read_state(folder)
     if state.checkpoint:
-        load_checkpoint(folder, network, state)
+        state = load_checkpoint(folder, network, state)
+        trim_curves(folder, state.step)
     if not (state.step >= config.steps or 0 < 60 * config.minutes <= state.seconds):
         state = _fit(config, network, mode, parts, state)
     if config.weight_average:
@@ -195,15 +214,17 @@ def _fit(config, network, mode: Mode, parts, state: RunState) -> RunState:
     validation = mode.stream(parts[1], 0, True)
     if validation is not None:
         validation = validation.take(VALIDATION_STEPS).cache()
+    stop = StopRequest(folder, budget)
     callbacks = [
         budget,
         FiniteNumbers(folder, budget),  # before what is saved
+        stop,
         monitor,  # before what writes the logs down
         Checkpoints(folder, budget),
         *_tensorboard(config),
         Progress(budget, config.steps),
     ]
-    with one_thread_each():  # batches may be rendered meanwhile
+    with stop.listening(), one_thread_each():  # batches may be rendered meanwhile
         network.fit(
             mode.stream(parts[0], state.step),
             initial_epoch=state.step // STEPS_PER_EPOCH,

@@ -1,11 +1,12 @@
-"""What a training run needs besides the model: time budget, checkpoints, progress, curves."""
+"""The callbacks of a training run: time budget, checkpoints, health, orderly stop, progress."""
 
 from __future__ import annotations
 
-import csv
-import json
+import contextlib
+import signal
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -14,69 +15,10 @@ from tqdm import tqdm
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.guard import reading
-from keras_scnn.storage.text import read_json
+from keras_scnn.settings import Terminated
+from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state, save_checkpoint
 
 MAX_MONITORED, COLLAPSED_SIZE = 128, 0.05
-STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run has come.
-
-    Attributes:
-        step: batches trained on.
-        seconds: time spent training, all sessions together.
-        done: the step or time budget is used up.
-        checkpoint: file name of the weights and the optimizer's state.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    done: bool = False
-    checkpoint: str = ""
-
-
-def read_state(folder: Path) -> RunState:
-    """The state of a run folder; that of a new run where there is none.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path = folder / STATE
-    if not path.is_file():
-        return RunState()
-    with reading(path, "the state of a run"):
-        return RunState(**read_json(path, "the state of a run"))
-
-
-def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
-    """Write the weights, then the state that names them, then remove older weights."""
-    name = CHECKPOINT.format(step=state.step)
-    with atomic_path(folder / name) as temporary:
-        network.save_weights(temporary)
-    state = RunState(**{**asdict(state), "checkpoint": name})
-    with atomic_path(folder / STATE) as path:
-        path.write_text(json.dumps(asdict(state), indent=2) + "\n")
-    for old in folder.glob(CHECKPOINT.format(step="*")):
-        if old.name != name:
-            old.unlink()
-    return state
-
-
-def load_checkpoint(folder: Path, network: keras.Model, state: RunState) -> None:
-    """Bring a compiled network, optimizer included, to where ``state`` was saved.
-
-    Raises:
-        FileNotFoundError: the weights are missing.
-    """
-    path = folder / state.checkpoint
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, but {STATE} names it")
-    network.optimizer.build(network.trainable_variables)
-    network.load_weights(path)
 
 
 class Budget(keras.callbacks.Callback):
@@ -181,15 +123,49 @@ class Checkpoints(keras.callbacks.Callback):
         self._folder, self._budget = folder, budget
 
     def on_epoch_end(self, epoch, logs=None):
-        state = save_checkpoint(self._folder, self.model, self._budget.state)
-        row = {"step": state.step, "seconds": state.seconds, **(logs or {})}
-        path = self._folder / CURVES
-        is_new = not path.is_file()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        state = self._budget.state
+        add_to_curves(self._folder, {"step": state.step, "seconds": state.seconds, **(logs or {})})
+        save_checkpoint(self._folder, self.model, state)
+
+
+class StopRequest(keras.callbacks.Callback):
+    """Ends a run after the step in which SIGTERM or Ctrl-C came, with a checkpoint.
+
+    Used as a context manager about ``fit``, in which signals wait for the end of the step; a second
+    one does not.
+
+    Raises:
+        Terminated, KeyboardInterrupt: from ``fit``, after the checkpoint.
+    """
+
+    def __init__(self, folder: Path, budget: Budget):
+        super().__init__()
+        self._folder, self._budget, self._signal = folder, budget, 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """In the block, signals wait; in other threads than the main one nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = signal.SIGTERM, signal.SIGINT
+        before = [signal.signal(number, self._receive) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame) -> None:
+        if self._signal:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        self._signal = number
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._signal:
+            state = save_checkpoint(self._folder, self.model, self._budget.state)
+            kind = Terminated if self._signal == signal.SIGTERM else KeyboardInterrupt
+            raise kind(f"stopped after step {state.step}; the same command goes on from there")
 
 
 class ShapeMonitor(keras.callbacks.Callback):
@@ -259,11 +235,3 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._bar.close()
-
-
-def read_curves(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of a run's CSV file: (epochs,) float64 each."""
-    path = folder / CURVES
-    with reading(path, "the curves of a run"), path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-        return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

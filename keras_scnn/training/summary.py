@@ -12,7 +12,7 @@ from keras_scnn.models import Preset
 from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.text import read_json
-from keras_scnn.training.run_folder import RunState
+from keras_scnn.training.checkpoints import RunState
 
 BEFORE = "before.json"
 

@@ -171,7 +171,7 @@ def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     outputs = network.predict(np.asarray(records.images[seen], np.float32), verbose=0)
     wanted = records.embedding[seen]
     cosines = (outputs["features"] * wanted).sum(axis=1) / np.linalg.norm(wanted, axis=1)
-    assert np.median(cosines) > 0.6  # a random layer's is about 0
+    assert np.median(cosines) > 0.45  # a random layer's is about 0
 
 
 def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_path, data):

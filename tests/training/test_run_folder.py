@@ -1,20 +1,32 @@
+import os
+import signal
+
 import keras
 import numpy as np
 import pytest
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
+from keras_scnn.settings import Terminated
+from keras_scnn.training.checkpoints import (
+    CURVES,
+    STATE,
+    RunState,
+    add_to_curves,
+    check_kept,
+    load_checkpoint,
+    read_curves,
+    read_state,
+    save_checkpoint,
+    trim_curves,
+)
 from keras_scnn.training.run_folder import (
     Budget,
     Checkpoints,
     FiniteNumbers,
     Progress,
-    RunState,
     ShapeMonitor,
-    load_checkpoint,
-    read_curves,
-    read_state,
-    save_checkpoint,
+    StopRequest,
     shape_health,
 )
 
@@ -71,24 +83,149 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
         np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
-def test_only_the_newest_checkpoint_is_kept_and_the_curves_grow(tmp_path):
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    """Dropout and augmentation draw other numbers in each step; a weights file has none of them."""
+
+    def drawing(seed):
+        keras.utils.set_random_seed(seed)
+        layers = [keras.layers.GaussianNoise(1.0), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.compile(keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
+        return model
+
+    whole, half = drawing(0), drawing(0)
+    whole.fit(X, Y, epochs=4, shuffle=False, verbose=0)
+    half.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    save_checkpoint(tmp_path, half, RunState(step=2))
+    rest = drawing(0)
+    assert len(load_checkpoint(tmp_path, rest, read_state(tmp_path)).random) == 2
+    rest.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    for one, two in zip(whole.weights, rest.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_curves_grow(tmp_path):
     model = network()
-    for step in (0, 8):
-        budget = Budget(RunState(step=step), steps=16, minutes=0, peak=0.1, warmup=1)
+    for step in (0, 8, 16):
+        budget = Budget(RunState(step=step), steps=24, minutes=0, peak=0.1, warmup=1)
         model.fit(X, Y, batch_size=1, callbacks=[budget, Checkpoints(tmp_path, budget)], verbose=0)
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-16.weights.h5"]
+    names = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert names == {"checkpoint-16.weights.h5", "checkpoint-24.weights.h5"}
     curves = read_curves(tmp_path)
-    np.testing.assert_array_equal(curves["step"], [8, 16])
-    assert curves["loss"].shape == (2,)
+    np.testing.assert_array_equal(curves["step"], [8, 16, 24])
+    assert curves["loss"].shape == (3,)
 
 
-def test_a_new_folder_starts_at_0_and_damage_is_named(tmp_path):
-    assert read_state(tmp_path) == RunState()
-    with pytest.raises(FileNotFoundError, match="nothing.h5"):
-        load_checkpoint(tmp_path, network(), RunState(checkpoint="nothing.h5"))
-    (tmp_path / "state.json").write_text('{"step": 1, "pace": 2}')
-    with pytest.raises(ValueError, match=r"state\.json: not the state of a run"):
-        read_state(tmp_path)
+@pytest.fixture
+def two_checkpoints(tmp_path):
+    """A run folder with those of steps 8 and 16, and the weights at both."""
+    model, weights = network(), {}
+    for step in (8, 16):
+        model.fit(X, Y, batch_size=1, verbose=0)
+        add_to_curves(tmp_path, {"step": step, "loss": 1.5})
+        save_checkpoint(tmp_path, model, RunState(step=step))
+        weights[step] = [np.asarray(w) for w in model.weights]
+    return tmp_path, weights
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [cut, flip, remove])
+def test_a_run_goes_on_from_the_last_sound_checkpoint(two_checkpoints, harm, capsys):
+    folder, weights = two_checkpoints
+    harm(folder / "checkpoint-16.weights.h5")
+    model = network(seed=5)
+    state = load_checkpoint(folder, model, read_state(folder))
+    assert state.step == 8
+    for one, two in zip(model.weights, weights[8], strict=True):
+        np.testing.assert_array_equal(one, two)
+    said = capsys.readouterr().err
+    assert "checkpoint-16.weights.h5" in said and "going on from step 8" in said
+    trim_curves(folder, state.step)
+    assert read_curves(folder)["step"].tolist() == [8]
+    harm(folder / "checkpoint-8.weights.h5")
+    with pytest.raises(ValueError, match="No checkpoint of the run can be read.*delete"):
+        load_checkpoint(folder, model, read_state(folder))
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_kept(two_checkpoints, monkeypatch):
+    folder, _ = two_checkpoints
+    model = network()
+
+    def full(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save_weights", full)
+    before = read_state(folder)
+    with pytest.raises(OSError, match="checkpoint-24.*No space left.*step 16 is kept"):
+        save_checkpoint(folder, model, RunState(step=24))
+    assert read_state(folder) == before
+    assert not list(folder.glob(".partial-*"))
+
+
+def test_curves_end_where_the_run_goes_on(tmp_path):
+    for step in (50, 100, 150):
+        add_to_curves(tmp_path, {"step": step, "loss": step / 2})
+    trim_curves(tmp_path, 100)
+    assert read_curves(tmp_path)["loss"].tolist() == [25, 50]
+    trim_curves(tmp_path, 0)
+    assert not (tmp_path / CURVES).exists()
+    trim_curves(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        (STATE, '{"step": 1, "pace": 2}'),
+        (STATE, '{"step": "x", "checkpoint": "a"}'),
+        (STATE, '{"step": 1, "checkpoint": "../../a"}'),
+        (STATE, "{"),
+        (CURVES, "step,loss\n50"),
+        (CURVES, "step,loss\n50,a\n"),
+        (CURVES, "loss\n50\n"),
+        (CURVES, ""),
+        (CURVES, "step,loss\n50,1,2\n"),
+    ],
+)
+def test_damaged_notes_of_a_run_are_named_before_training(tmp_path, name, text):
+    (tmp_path / STATE).write_text('{"step": 50, "checkpoint": "checkpoint-50.weights.h5"}')
+    add_to_curves(tmp_path, {"step": 50, "loss": 1.5})
+    assert check_kept(tmp_path).step == 50
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}: not the (state|curves) of a run"):
+        check_kept(tmp_path)
+
+
+def test_a_new_folder_starts_at_0(tmp_path):
+    assert check_kept(tmp_path) == RunState()
+
+
+@pytest.mark.parametrize("number, kind", [(signal.SIGTERM, Terminated), (signal.SIGINT, None)])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, kind):
+    class Sender(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 3:
+                os.kill(os.getpid(), number)
+
+    budget = Budget(RunState(), steps=8, minutes=0, peak=0.1, warmup=1)
+    stop, before = StopRequest(tmp_path, budget), signal.getsignal(number)
+    with pytest.raises(kind or KeyboardInterrupt, match="after step 4"), stop.listening():
+        network().fit(X, Y, batch_size=1, callbacks=[budget, Sender(), stop], verbose=0)
+    assert read_state(tmp_path).step == 4
+    assert signal.getsignal(number) is before
 
 
 def test_the_health_of_shapes_by_hand():

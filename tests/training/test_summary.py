@@ -1,6 +1,6 @@
 import pytest
 
-from keras_scnn.training.run_folder import RunState
+from keras_scnn.training.checkpoints import RunState
 from keras_scnn.training.summary import ending
 
 

@@ -1,0 +1,218 @@
+"""What a run folder keeps so that a run can go on: the last two checkpoints, the state, the curves.
+
+Each file is written whole, and checkpoints are written through to the disk. The state names a
+checkpoint with its checksum, and the one before: a run goes on from the newest that is sound, with
+the random numbers of the layers as they were, so that it ends as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.shards import file_digest
+from keras_scnn.storage.text import read_json
+
+STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes:
+        step: batches trained on.
+        seconds: time spent training, all sessions together.
+        done: the step or time budget is used up.
+        checkpoint: file name of the weights and the optimizer's state; '' before the first.
+        checksum: SHA-256 of that file; '' where a version before 0.3 wrote it.
+        random: states of the network's random number generators, in its order.
+        previous: the checkpoint before, or None.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    done: bool = False
+    checkpoint: str = ""
+    checksum: str = ""
+    random: tuple[tuple[int, ...], ...] = ()
+    previous: RunState | None = None
+
+
+def read_state(folder: Path) -> RunState:
+    """The state of a run folder; that of a new run where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return RunState()
+    with reading(path, "the state of a run"):
+        return _state(read_json(path, "the state of a run"))
+
+
+def _state(values: dict) -> RunState:
+    previous = values.get("previous")
+    random = tuple(tuple(map(int, one)) for one in values.get("random", ()))
+    inner = {"previous": None if previous is None else _state(previous), "random": random}
+    state = RunState(**{**values, **inner})
+    if not isinstance(state.step, int) or Path(state.checkpoint).name != state.checkpoint:
+        raise ValueError(f"step {state.step!r}, checkpoint {state.checkpoint!r}")
+    return state
+
+
+def check_kept(folder: Path) -> RunState:
+    """The state of a run folder, where its state and curves can be read.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    state = read_state(folder)
+    if state.checkpoint and (folder / CURVES).is_file():
+        _rows(folder / CURVES)
+    return state
+
+
+def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
+    """Write the weights, then the state that names them, then remove all but the last two.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; the checkpoint before is kept.
+    """
+    if keras.backend.backend() == "jax":
+        network.jax_state_sync()
+    before, path = read_state(folder), folder / CHECKPOINT.format(step=state.step)
+    if before.checkpoint == path.name:  # written twice at one step
+        before = before.previous or RunState()
+    try:
+        with atomic_path(path, durable=True) as temporary:
+            network.save_weights(temporary)
+        state = dataclasses.replace(
+            state,
+            checkpoint=path.name,
+            checksum=file_digest(path),
+            random=tuple(tuple(v) for v in random_states(network)),
+            previous=dataclasses.replace(before, previous=None) if before.checkpoint else None,
+        )
+        with atomic_path(folder / STATE, durable=True) as temporary:
+            temporary.write_text(json.dumps(asdict(state), indent=2) + "\n")
+    except OSError as error:
+        kept = f"; the checkpoint of step {before.step} is kept" if before.checkpoint else ""
+        raise OSError(f"{path}: cannot be written ({error}){kept}") from error
+    for old in folder.glob(CHECKPOINT.format(step="*")):
+        if old.name not in (path.name, before.checkpoint):
+            old.unlink()
+    return state
+
+
+def load_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
+    """Bring a compiled network, optimizer included, to where ``state`` or the one before was saved.
+
+    Returns:
+        the state that the network is in now.
+
+    Raises:
+        ValueError: neither checkpoint can be read.
+    """
+    problems = []
+    for one in (state, state.previous):
+        if one is None:
+            continue
+        try:
+            _load(folder / one.checkpoint, network, one)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"{problems[0]}; going on from step {one.step}", file=sys.stderr)
+        return one
+    raise ValueError(
+        f"{'; '.join(problems)}. No checkpoint of the run can be read: choose another --run, or "
+        f"delete {folder}"
+    )
+
+
+def _load(path: Path, network: keras.Model, state: RunState) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but {STATE} names it")
+    if state.checksum and file_digest(path) != state.checksum:
+        raise ValueError(f"{path}: damaged: its checksum is not that of {STATE}")
+    with reading(path, "a checkpoint of this network"):
+        network.optimizer.build(network.trainable_variables)
+        network.load_weights(path)
+        generators = _generators(network)
+        if state.random and len(state.random) != len(generators):
+            raise ValueError(f"{len(state.random)} states of {len(generators)} random generators")
+        for variable, value in zip(generators, state.random, strict=False):
+            variable.assign(np.array(value, variable.dtype))
+
+
+def random_states(network: keras.Model) -> list[list[int]]:
+    """The states of a network's random number generators, which Keras's weight files leave out."""
+    return [keras.ops.convert_to_numpy(v).tolist() for v in _generators(network)]
+
+
+def _generators(network: keras.Model) -> list[keras.Variable]:
+    return [v for v in network.variables if v.path.endswith("seed_generator_state")]
+
+
+def add_to_curves(folder: Path, row: dict[str, float]) -> None:
+    """Append a row; before the checkpoint that it belongs to, so that none is ever missing."""
+    path = folder / CURVES
+    _write_rows(path, [*(_rows(path) if path.is_file() else []), row])
+
+
+def trim_curves(folder: Path, step: int) -> None:
+    """Remove rows of steps that will be trained again.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / CURVES
+    if path.is_file():
+        rows = _rows(path)
+        kept = [row for row in rows if float(row["step"]) <= step]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            _write_rows(path, kept)
+
+
+def read_curves(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of a run's CSV file: (epochs,) float64 each.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    rows = _rows(folder / CURVES)
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+
+
+def _rows(path: Path) -> list[dict]:
+    with reading(path, "the curves of a run"), path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+        for number, row in enumerate(rows, 2):
+            if None in row or None in row.values():
+                raise ValueError(f"line {number} has another number of columns than the first")
+            [float(value or "nan") for value in row.values()]
+        if not rows or "step" not in rows[0]:
+            raise ValueError("there is no row, or no column 'step'")
+        return rows
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
