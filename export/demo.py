@@ -86,20 +86,30 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
 
 
 def describe(preset: Preset, name: str) -> dict:
-    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts."""
+    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts.
+
+    Raises:
+        ValueError: the preset's calibration is damaged.
+    """
     import numpy as np
 
     from keras_scnn.export.metadata import build_metadata
-    from keras_scnn.shape_distance import shape_coordinates
+    from keras_scnn.reconstruction.comparison import probabilities
+    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 
     model, identity = preset.face_model, preset.layout.identity
     coordinates = shape_coordinates(model, np.eye(model.n_identity))
+    scatter = preset.within_person_covariance
+    scaled = None if scatter is None else mahalanobis_coordinates(coordinates, scatter)
+    calibration = preset.metadata.get("verification")
+    probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
     return {
         "crop": build_metadata(preset, name)["crop"],
         "triangles": model.triangles.ravel().tolist(),
         "identity": [identity.start, identity.stop],
         "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
-        "verification": preset.metadata.get("verification"),
+        "scaled_coordinates": None if scaled is None else np.round(scaled, DIGITS).tolist(),
+        "verification": calibration,
     }
 
 

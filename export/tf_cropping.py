@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_scnn.geometry.crops import MAX_RELATIVE_WIDTH, SQUARE_TOLERANCE
+from keras_scnn.geometry.crops import MAX_PATCH_PIXELS, MAX_RELATIVE_WIDTH, SQUARE_TOLERANCE
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -24,8 +24,9 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
         size: side of the crop, px.
 
     Returns:
-        (size, size, 3) uint8. A photo that cannot be read, or a box that is empty, not finite,
-        no square or far larger than the photo, raises InvalidArgumentError when the graph runs.
+        (size, size, 3) uint8. A photo that cannot be read or is too long and narrow for the box
+        (``geometry.crops.check_patch``), or a box that is empty, not finite, no square or far
+        larger than the photo, raises InvalidArgumentError when the graph runs.
     """
     import tensorflow as tf
 
@@ -45,9 +46,21 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     rows = _axis(box[1], box[3], tf.shape(image)[0], block, size)
     columns = _axis(box[0], box[2], tf.shape(image)[1], block, size)
     patch = image[rows.low : rows.high, columns.low : columns.high]
-    patch = _averaged(patch, block)
+    with tf.control_dependencies([_patch_fits(patch, image, block)]):
+        patch = _averaged(patch, block)
     sampled = _sampled(_sampled(patch, rows.places, 0), columns.places, 1)
     return tf.cast(tf.round(tf.ensure_shape(sampled, (size, size, 3))), tf.uint8)
+
+
+def _patch_fits(patch, image, block):
+    """Asserts that whole blocks of the patch cover no more than ``check_patch`` allows."""
+    import tensorflow as tf
+
+    side = tf.cast(block, tf.int64)
+    blocks = -(-tf.shape(patch, tf.int64)[:2] // side)
+    pixels = tf.reduce_prod(tf.shape(image, tf.int64)[:2])
+    fits = tf.reduce_prod(blocks) * side**2 <= tf.maximum(2 * pixels, MAX_PATCH_PIXELS)
+    return tf.debugging.Assert(fits, ["the photo is too long for this box of blocks of px", side])
 
 
 class _Axis:

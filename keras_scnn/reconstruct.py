@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 MESH_FORMATS = ("obj", "ply", "glb")
+PHOTO_OPTIONS, FOLDER_OPTIONS = ("draw", "largest", "min_score"), ("crops", "meshes", "no_tiles")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -28,31 +29,36 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
     parser.add_argument("--format", choices=MESH_FORMATS, default="obj", help="of the mesh (obj)")
-    parser.add_argument("--draw", action="store_true", help="draw the mesh from several sides too")
+    _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
     args.folder = args.photos[0] if len(args.photos) == 1 and args.photos[0].is_dir() else None
-    for name in () if args.folder else ("crops", "meshes", "no_tiles"):
+    place, other = ("single photos", "a folder") if args.folder else ("one folder", "single photos")
+    for name in PHOTO_OPTIONS if args.folder else FOLDER_OPTIONS:
         if getattr(args, name):
-            parser.error(f"--{name.replace('_', '-')} works on one folder, not on single photos")
+            parser.error(f"--{name.replace('_', '-')} works on {place}, not on {other}")
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
-    if args.folder and args.draw:
-        parser.error("--draw works on single photos, not on a folder")
+    if args.min_score is not None and not 0 < args.min_score < 1:
+        parser.error(f"--min-score is {args.min_score:g}; it must lie between 0 and 1")
     return args
 
 
+def _add_photo_options(parser) -> None:
+    add = parser.add_argument
+    add("--draw", action="store_true", help="draw the mesh from several sides too")
+    add("--largest", action="store_true", help="only the largest face of each photo")
+    score = "least score of a face, between 0 and 1 (0.6, small ones 0.7)"
+    add("--min-score", type=float, metavar="SCORE", help=score)
+
+
 def _add_folder_options(parser) -> None:
-    parser.add_argument(
-        "--crops",
-        action="store_true",
-        help="the photos are face crops (square, the standard crop): no detection, one pass",
-    )
-    parser.add_argument("--meshes", action="store_true", help="write a mesh of each face too")
-    parser.add_argument(
-        "--no-tiles", action="store_true", help="look for large faces only; much faster"
-    )
-    parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
+    add = parser.add_argument
+    crops = "the photos are face crops (square, the standard crop): no detection, one pass"
+    add("--crops", action="store_true", help=crops)
+    add("--meshes", action="store_true", help="write a mesh of each face too")
+    add("--no-tiles", action="store_true", help="look for large faces only; much faster")
+    add("--workers", type=int, default=None, help="processes (one a core)")
 
 
 @command
@@ -64,9 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     ensure_network(args.preset)
     if args.folder:
         return _folder(args, sys.argv[1:] if argv is None else argv)
+    from keras_scnn.photos.detection import FaceDetector
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-    reconstructor = Reconstructor.from_preset(args.preset)
+    score = args.min_score
+    detector = None if score is None else FaceDetector(score, tile_min_score=score)
+    reconstructor = Reconstructor.from_preset(args.preset, detector)
     args.out.mkdir(parents=True, exist_ok=True)
     return _photos(reconstructor, args)
 

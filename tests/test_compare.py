@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import runpy
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpac
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.comparison import (
+    answering_kind,
+    basis,
     compare_faces,
     compare_photos,
     probabilities,
@@ -25,6 +29,7 @@ from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import shape_coordinates
 
+GOLDEN = json.loads((Path(__file__).with_name("golden") / "comparisons.json").read_text())
 CALIBRATION = {
     "shape": {"a": -2.0, "b": 4.0},
     "feature": {"a": 10.0, "b": -4.0},
@@ -125,6 +130,33 @@ def test_probabilities_are_those_of_the_calibration():
     assert result == pytest.approx({k: 1 / (1 + np.exp(-v)) for k, v in logits.items()})
     assert set(probabilities(CALIBRATION, 1.5, None)) == {"shape"}
     assert probabilities(None, 1.5, 0.5) == {}
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
+def test_the_golden_comparisons(case):
+    """The page's are compared in ``export/test_demo.py``."""
+    values = case["distance_mm"], case["cosine"], case["scaled_distance"]
+    found = probabilities(case["calibration"], *values)
+    assert found == pytest.approx(case["probabilities"], rel=1e-9)
+    kind = answering_kind(found)
+    assert (kind and found[kind]) == (case["probability"] and pytest.approx(case["probability"]))
+    assert (kind and basis(case["calibration"], kind)) == case["probability_by"]
+
+
+def test_the_golden_comparisons_are_what_their_script_makes():
+    path = Path(__file__).with_name("golden") / "make_comparisons.py"
+    made = runpy.run_path(str(path))["table"]()
+    assert json.loads(json.dumps(made)) == GOLDEN
+
+
+def test_a_shape_without_weight_is_said_in_the_text_and_in_the_numbers(preset):
+    calibration = {"both": {"a": [0.0, 6.0], "b": -1.0}}
+    calibrated = dataclasses.replace(preset, metadata={"verification": calibration})
+    faces = [face_of(preset.face_model, seed, np.eye(4)[0]) for seed in (1, 2)]
+    found = compare_faces(calibrated, *faces)
+    words = "features; the calibration gives the shape no weight"
+    assert found.to_json()["probability_by"] == words
+    assert f"% by {words}" in "\n".join(report(found, ("a", "b"), calibration))
 
 
 @pytest.mark.parametrize("bad", [[1, 2], {"shape": 3}, {"shape": {"a": 1}}, {"shape": "x"}])

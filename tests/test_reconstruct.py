@@ -14,7 +14,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
-from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_upright
+from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_rotated, crop_upright
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
@@ -279,6 +279,56 @@ def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):
     assert {p.stem for p in tmp_path.glob("*.ply")} == {"pair_0", "pair_1"}
 
 
+def test_the_largest_face_alone(tmp_path, preset_folder):
+    small = cv2.resize(data.astronaut()[:, ::-1], (256, 256), interpolation=cv2.INTER_AREA)
+    photo = np.hstack([data.astronaut(), np.pad(small, ((0, 256), (0, 0), (0, 0)))])
+    write_image(tmp_path / "pair.png", photo)
+    arguments = [str(tmp_path / "pair.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
+    assert main([*arguments, "--largest", "--format", "ply"]) == 0
+    assert [p.stem for p in tmp_path.glob("*.ply")] == ["pair"]
+    x0, _, x1, _ = json.loads((tmp_path / "pair.json").read_text())["box"]
+    assert 180 < (x0 + x1) / 2 < 270
+
+
+def test_the_least_score_of_a_face(tmp_path, preset_folder, capsys):
+    write_image(tmp_path / "a.png", data.astronaut())
+    arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
+    assert main([*arguments, "--min-score", "0.99"]) == 1
+    assert main([*arguments, "--min-score", "0.99", "--largest"]) == 1
+    assert capsys.readouterr().err.count("a.png: no face found") == 2
+    assert main([*arguments, "--min-score", "0.7"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("photo", "options", "message"),
+    [
+        ("a.png", ["--min-score", "1.5"], "--min-score is 1.5; it must lie between 0 and 1"),
+        ("a.png", ["--min-score", "nan"], "--min-score is nan; it must lie between 0 and 1"),
+        (".", ["--min-score", "0.5"], "--min-score works on single photos, not on a folder"),
+        (".", ["--largest"], "--largest works on single photos, not on a folder"),
+        ("a.png", ["--crops"], "--crops works on one folder, not on single photos"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photo, options, message):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / photo), "--out", str(tmp_path / "out"), *options])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("degrees", [105, 180, -150])
+def test_a_head_on_its_side_or_upside_down_is_the_same_face(degrees):
+    photo = data.astronaut()
+    turned = crop_rotated(photo, np.array([224.0, 120]), 240, -np.deg2rad(degrees), 240)
+    reconstructor = Reconstructor.from_preset()
+    upright, other = reconstructor.largest(photo), reconstructor.largest(turned.image)
+    affine = turned.crop_from_image
+    expected = upright.landmarks[:, :2] @ affine[:, :2].T + affine[:, 2]
+    size = np.sqrt(np.prod(np.ptp(upright.landmarks[:, :2], axis=0)))
+    error = np.linalg.norm(other.landmarks[:, :2] - expected, axis=1).mean() / size
+    assert error < 0.03
+
+
 def test_a_batch_gives_the_good_photos_and_lists_the_bad(tmp_path, preset_folder, capsys):
     write_image(tmp_path / "good.png", data.astronaut())
     write_image(tmp_path / "empty.png", np.full((200, 200, 3), 90, np.uint8))
@@ -319,7 +369,7 @@ def test_a_model_without_uv_gives_a_plain_mesh(tmp_path, spot_preset, open_face,
     )
     box = FaceBox.square((200.5, 140.5), 150)
     bare_reconstructor = Reconstructor(bare, FixedDetector(box))
-    monkeypatch.setattr(Reconstructor, "from_preset", lambda name: bare_reconstructor)
+    monkeypatch.setattr(Reconstructor, "from_preset", lambda *_: bare_reconstructor)
     write_image(tmp_path / "a.png", photo_with_spots((210, 130)))
     assert main([str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.obj", "a.json", "a_overlay.png"}

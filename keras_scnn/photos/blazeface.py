@@ -22,6 +22,7 @@ INPUT_SIZE = 128
 STRIDES = (8, 16, 16, 16)
 BOXES_PER_CELL = 2
 SAME_FACE_IOU = 0.3
+NESTED_SHARE = 0.5  # of the smaller of two boxes, inside of the other one
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +119,42 @@ def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDet
     return RawDetections(*rows) if boxes else EMPTY
 
 
+def without_nested(raw: RawDetections) -> RawDetections:
+    """Faces without those that lie in a surer one, or around it; highest score first."""
+    raw, kept = raw[np.argsort(-raw.scores, kind="stable")], np.zeros(len(raw.scores), bool)
+    for i, box in enumerate(raw.boxes):
+        others = raw.boxes[kept]
+        smaller = np.minimum(_area(box[2:] - box[:2]), _area(others[:, 2:] - others[:, :2]))
+        kept[i] = not (_shared_area(box, others) > NESTED_SHARE * smaller).any()
+    return raw[kept]
+
+
+def turned(raw: RawDetections, center: np.ndarray, angle: float) -> RawDetections:
+    """Detections of a square that was turned back by ``angle``, as the photo shows them.
+
+    Args:
+        raw: px of the photo, as if the square were not turned; boxes keep their sizes.
+        center: (2,) px, box coordinates, of the square.
+        angle: radians, clockwise as seen.
+    """
+    cos, sin = np.cos(angle), np.sin(angle)
+    clockwise = np.array([[cos, sin], [-sin, cos]])  # of row vectors, y down
+    half = (raw.boxes[:, 2:] - raw.boxes[:, :2]) / 2
+    middle = (raw.boxes[:, :2] + half - center) @ clockwise + center
+    boxes = np.concatenate([middle - half, middle + half], axis=1)
+    return RawDetections(boxes, (raw.keypoints - center) @ clockwise + center, raw.scores)
+
+
 def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Overlap of boxes (..., 4) with boxes (..., 4), from 0 (apart) to 1 (the same)."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = _area(overlap)
+    shared = _shared_area(a, b)
     union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - shared
     return shared / np.maximum(union, 1e-12)
+
+
+def _shared_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _area(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))
 
 
 def _area(extent: np.ndarray) -> np.ndarray:

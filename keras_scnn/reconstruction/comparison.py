@@ -19,11 +19,13 @@ from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 from keras_scnn.storage import atomic_path
 
 KINDS = {
-    "shape": "shape",
-    "scaled_shape": "scaled shape",
-    "feature": "features",
-    "both": "shape and features",
+    "shape": ("shape",),
+    "scaled_shape": ("scaled shape",),
+    "feature": ("features",),
+    "both": ("shape", "features"),
 }
+"""What each kind of probability rests on, in the order of its weights. The last kind that is known
+is the answer, here and on the browser page (export/web/src/comparison.ts)."""
 HOW_TO_CALIBRATE = (
     "no probability is known: this preset is not calibrated; with photos of people that it was not "
     "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
@@ -46,6 +48,7 @@ class Comparison:
         n_faces: how many each photo shows; the largest was taken.
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
             (``shape_distance.mahalanobis_coordinates``); None where the preset has no scatter.
+        probability_by: what ``probability`` rests on, in words, see ``basis``; None like that.
     """
 
     faces: tuple[Reconstruction, Reconstruction]
@@ -55,12 +58,13 @@ class Comparison:
     probabilities: dict[str, float]
     n_faces: tuple[int, int] = (1, 1)
     scaled_distance: float | None = None
+    probability_by: str | None = None
 
     @property
     def probability(self) -> float | None:
         """By all that there is; None where the preset is not calibrated."""
-        known = [self.probabilities[kind] for kind in KINDS if kind in self.probabilities]
-        return known[-1] if known else None
+        kind = answering_kind(self.probabilities)
+        return None if kind is None else self.probabilities[kind]
 
     def to_json(self) -> dict:
         """The numbers."""
@@ -70,6 +74,7 @@ class Comparison:
             "scaled_distance": self.scaled_distance,
             "cosine": self.cosine,
             "probability": self.probability,
+            "probability_by": self.probability_by,
             "probabilities": self.probabilities,
             "faces_found": list(self.n_faces),
             "boxes": [face.box.as_array().tolist() for face in self.faces],
@@ -95,8 +100,12 @@ def compare_faces(
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)
-    same = probabilities(preset.metadata.get("verification"), distance, cosine, scaled)
-    return Comparison((first, second), distance, _aligned_mm(shapes), cosine, same, n_faces, scaled)
+    calibration = preset.metadata.get("verification")
+    same = probabilities(calibration, distance, cosine, scaled)
+    kind = answering_kind(same)
+    by = basis(calibration, kind) if calibration and kind else None
+    aligned = _aligned_mm(shapes)
+    return Comparison((first, second), distance, aligned, cosine, same, n_faces, scaled, by)
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:
@@ -133,6 +142,23 @@ def probabilities(
         return {kind: float(probability(curves[kind], values[kind])) for kind in known}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
+
+
+def answering_kind(known: dict[str, float]) -> str | None:
+    """Which of the probabilities is the answer: the one by all that there is; None for none."""
+    return next((kind for kind in reversed(KINDS) if kind in known), None)
+
+
+def basis(calibration: dict, kind: str) -> str:
+    """What a kind of probability rests on, in words, whatever has a weight of 0 named as such.
+
+    >>> basis({"both": {"a": [0.0, 8.5], "b": -2.0}}, "both")
+    'features; the calibration gives the shape no weight'
+    """
+    weights = dict(zip(KINDS[kind], np.atleast_1d(calibration[kind]["a"]), strict=True))
+    used = " and ".join(name for name, weight in weights.items() if weight) or "nothing"
+    unused = " and the ".join(name for name, weight in weights.items() if not weight)
+    return f"{used}; the calibration gives the {unused} no weight" if unused else used
 
 
 def compare_photos(
@@ -185,10 +211,11 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
     ]
     if comparison.cosine is not None:
         lines += [f"cosine of the features          {comparison.cosine:.3f}"]
-    for kind, value in comparison.probabilities.items():
-        lines += [f"probability of one person       {100 * value:.1f} % by {KINDS[kind]}"]
     if not comparison.probabilities or calibration is None:
         return [*lines, HOW_TO_CALIBRATE]
+    for kind, value in comparison.probabilities.items():
+        by = basis(calibration, kind)
+        lines += [f"probability of one person       {100 * value:.1f} % by {by}"]
     pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
     return [*lines, f"calibrated on {pairs} pairs of {data}; equal priors"]
 

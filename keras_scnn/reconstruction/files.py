@@ -39,14 +39,23 @@ def save_reconstruction(
 def reconstruct_file(
     reconstructor: Reconstructor, photo: Path, args: argparse.Namespace, taken: dict[str, Path]
 ) -> int:
-    """Write every face of one photo and return their number; ``taken`` grows by their names.
+    """Write the faces of one photo and return their number; ``taken`` grows by their names.
+
+    Args:
+        reconstructor: of the preset.
+        photo: the file.
+        args: 'largest' takes the largest face alone; 'out', 'format', 'draw' say what is written.
+        taken: the names of what is written, and the photos that they belong to.
 
     Raises:
         FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
             would overwrite those of another photo.
     """
     image = read_image(photo)
-    faces = reconstructor(image)
+    try:
+        faces = [reconstructor.largest(image)] if args.largest else reconstructor(image)
+    except ValueError as error:
+        raise ValueError(f"{photo}: {error}") from error
     if not faces:
         raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
     names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]

@@ -1,12 +1,14 @@
 // Opens the page in Chromium, gives it a photo, and prints what it found as JSON.
 // node browse.mjs PAGE_FOLDER ADDRESS PHOTO OTHER_PHOTO SCREENSHOT_STEM
+// node browse.mjs PAGE_FOLDER ADDRESS PHOTO OTHER_PHOTO PHOTO OTHER_PHOTO ...   only compares the pairs
 
 import { createRequire } from "node:module";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const [folder, address, photo, other, stem] = process.argv.slice(2);
+const [folder, address, ...photos] = process.argv.slice(2);
+const [photo, other, stem] = photos;
 const { chromium } = createRequire(join(folder, "package.json"))("playwright-core");
 const flags = [
   "--no-sandbox",
@@ -39,6 +41,13 @@ page.on("request", (request) => {
 
 await page.goto(address);
 await page.waitForSelector("body[data-ready]", { timeout: 60000 });
+if (photos.length !== 3) {
+  const answers = [];
+  for (let i = 0; i < photos.length; i += 2) answers.push(await compared(photos[i], photos[i + 1]));
+  await browser.close();
+  process.stdout.write(JSON.stringify(answers));
+  process.exit();
+}
 await page.setInputFiles("#photo", photo);
 await page.waitForFunction(() => window.scnn);
 const outputs = await page.evaluate(async () => ({
@@ -66,3 +75,12 @@ await page.waitForSelector("figcaption.error");
 outputs.refusal = await page.textContent("#found");
 await browser.close();
 process.stdout.write(JSON.stringify({ ...outputs, problems, foreign }));
+
+async function compared(first, second) {
+  await page.evaluate(() => (window.scnn = undefined));
+  await page.setInputFiles("#photo", first);
+  await page.waitForFunction(() => window.scnn);
+  await page.setInputFiles("#other", second);
+  await page.waitForFunction(() => window.scnn.answer);
+  return { ...(await page.evaluate(() => window.scnn.answer)), verdict: await page.textContent("#verdict") };
+}

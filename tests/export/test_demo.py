@@ -1,5 +1,6 @@
 """The browser page, in a real browser where there is one."""
 
+import csv
 import json
 import os
 import shutil
@@ -17,8 +18,9 @@ import trimesh
 
 from keras_scnn.export import demo
 from keras_scnn.export.lite import LiteReconstructor
-from keras_scnn.io import read_image
+from keras_scnn.io import read_image, write_image
 from keras_scnn.models import load_preset
+from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
 
@@ -119,19 +121,14 @@ def test_an_unknown_preset_is_one_clear_line(tmp_path, capsys):
     assert "no preset 'nobody'" in capsys.readouterr().err
 
 
-@pytest.mark.integration
-@needs_browser
-def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
-    photo = pytest.importorskip("skimage.data").astronaut()
-    for name, image in (("photo.png", photo), ("other.png", photo[:, ::-1])):
-        cv2.imwrite(str(tmp_path / name), image[..., ::-1])
+def browse(page: Path, networks: Path, folder: Path, *words: str):
+    """What ``browse.mjs`` prints of photos in ``folder``."""
     with demo.make_server(page, networks, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        words = [page, address, "photo.png", "other.png", "page"]
         done = subprocess.run(
-            ["node", BROWSE, *map(str, words)],
-            cwd=tmp_path,
+            ["node", BROWSE, page, address, *words],
+            cwd=folder,
             env={**os.environ, "CHROMIUM": CHROMIUM},
             capture_output=True,
             text=True,
@@ -139,9 +136,17 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    outputs = json.loads(done.stdout)
-    # The page looks at the whole photo in both scales, as ``Reconstructor`` does for all faces.
-    face = max(Reconstructor.from_preset()(photo), key=lambda one: one.box.width)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.integration
+@needs_browser
+def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
+    photo = pytest.importorskip("skimage.data").astronaut()
+    for name, image in (("photo.png", photo), ("other.png", photo[:, ::-1])):
+        cv2.imwrite(str(tmp_path / name), image[..., ::-1])
+    outputs = browse(page, networks, tmp_path, "photo.png", "other.png", "page")
+    face = Reconstructor.from_preset().largest(photo)
     vertices = np.reshape(outputs["vertices"], (-1, 3))
     assert np.linalg.norm(vertices - face.vertices, axis=1).max() < MAX_MM
     apart = np.abs(np.reshape(outputs["landmarks"], (-1, 3)) - face.landmarks).max(axis=0)
@@ -152,7 +157,7 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
     mesh = trimesh.load(BytesIO(bytes(outputs["glb"])), file_type="glb", force="mesh")
     assert len(mesh.faces) == len(face.model.triangles)
     np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
-    assert "mm apart" in outputs["verdict"]
+    assert "mm apart, one person with 100 % (by shape and features)" in outputs["verdict"]
     assert "notes.txt is no picture" in outputs["refusal"]
     assert outputs["foreign"] == []  # nothing came from elsewhere
     assert not outputs["overflow"]  # the page fits a phone
@@ -163,9 +168,34 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
 
 @pytest.mark.integration
 @needs_browser
-def test_the_units_of_the_page_pass_and_its_crops_are_the_golden_ones(page):
+def test_the_page_and_the_command_give_one_answer_to_pairs_of_photos(
+    networks, page, tmp_path, shared_data
+):
+    with (shared_data / "pairs" / "celeba.csv").open() as file:
+        rows = list(csv.DictReader(file))[::97][:8]
+    photos = [shared_data / row[side] for row in rows for side in ("first", "second")]
+    for i, photo in enumerate(photos):  # decoded once, by one decoder
+        write_image(tmp_path / f"{i}.png", read_image(photo))
+    names = [f"{i}.png" for i in range(len(photos))]
+    told = browse(page, networks, tmp_path, *names)
+    reconstructor = Reconstructor.from_preset()
+    for answer, *pair in zip(told, names[::2], names[1::2], strict=True):
+        one, two = (read_image(tmp_path / name) for name in pair)
+        expected = compare_photos(reconstructor, (one, two)).to_json()
+        assert answer["distance_mm"] == pytest.approx(expected["distance_mm"], abs=0.01)
+        assert answer["cosine"] == pytest.approx(expected["cosine"], abs=0.01)
+        assert answer["probability"] == pytest.approx(expected["probability"], abs=0.01)
+        assert answer["probability_by"] == expected["probability_by"] == "shape and features"
+        assert set(answer["probabilities"]) == set(expected["probabilities"])
+    assert max(answer["probability"] for answer in told) > 0.9
+    assert min(answer["probability"] for answer in told) < 0.1
+
+
+@pytest.mark.integration
+@needs_browser
+def test_the_units_of_the_page_pass_and_golden_crops_and_comparisons(page):
     golden = Path(__file__).parents[1] / "golden"
-    for name in ("crops.test.ts", "crops.json"):
+    for name in ("crops.test.ts", "crops.json", "comparisons.test.ts", "comparisons.json"):
         shutil.copy(golden / name, page / "src" / name)
     done = subprocess.run(["npm", "test"], cwd=page, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

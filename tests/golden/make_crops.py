@@ -57,6 +57,9 @@ REFUSED_SQUARES = {  # center, side
     "no side": ((9, 9), 0),
     "more than 16 times as wide as the photo": ((30, 22), 980),
 }
+# A line of pixels would grow to whole blocks of the box: 20,000 x 20,000 px.
+LINES = {"a line of pixels": (40_000, 1), "a column of pixels": (1, 40_000)}
+LINE_SIDE = 320_000
 
 
 def photo(width: int, height: int) -> np.ndarray:
@@ -118,6 +121,12 @@ def table() -> dict:
         {"name": name, "photo": SMALL, "center": center, "side": side, "degrees": 30}
         for name, (center, side) in REFUSED_SQUARES.items()
     ]
+    for name, size in LINES.items():
+        center = np.array(size) / 2
+        box = [*(center - LINE_SIDE / 2), *(center + LINE_SIDE / 2)]
+        square = {"center": center.tolist(), "side": LINE_SIDE, "degrees": 30}
+        refused += [{"name": name, "photo": size, "box": box}]
+        refused += [{"name": f"{name}, turned", "photo": size, **square}]
     return {"size": SIZE, "cases": cases, "refused": refused}
 
 

@@ -84,6 +84,21 @@ def test_an_empty_or_endless_box_is_refused(edges):
         FaceBox(*edges)
 
 
+@pytest.mark.parametrize("angle", [np.nan, np.inf])
+def test_an_angle_that_is_not_finite_is_refused(angle):
+    with pytest.raises(ValueError, match="finite angle"):
+        FaceBox(0, 0, 1, 1, angle=angle)
+
+
+def test_a_box_upside_down_shows_the_photo_upside_down():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    box = FaceBox(10, 5, 42, 37)
+    upright = crop_face(image, box, 32)
+    crop = crop_face(image, FaceBox(10, 5, 42, 37, angle=np.pi), 32)
+    np.testing.assert_array_equal(crop.image, upright.image[::-1, ::-1])
+    np.testing.assert_allclose(crop.crop_from_image, [[-1, 0, 41], [0, -1, 36]], atol=1e-12)
+
+
 def test_a_box_of_the_crops_size_copies_pixels():
     image = np.random.default_rng(2).integers(0, 256, (50, 60, 3), np.uint8)
     crop = crop_face(image, FaceBox(13, 7, 33, 27), 20)

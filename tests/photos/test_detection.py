@@ -18,9 +18,11 @@ from keras_scnn.photos.blazeface import (
     intersection_over_union,
     model_path,
     suppress,
+    turned,
+    without_nested,
 )
-from keras_scnn.photos.cropping import box_from_landmarks
-from keras_scnn.photos.detection import FaceDetector, tiles
+from keras_scnn.photos.cropping import box_from_detector, box_from_landmarks, crop_rotated, turn_of
+from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector, tiles
 
 # Read off the enlarged photo by eye: pupils, nose tip and the middle of the mouth, px.
 ASTRONAUT_POINTS = np.array([[202.5, 101], [246.5, 103.5], [224, 128], [224, 146]])
@@ -88,6 +90,74 @@ def test_suppression_averages_boxes_of_one_face_by_score_and_keeps_others():
 
 def test_suppression_of_nothing_is_nothing():
     assert suppress(blazeface.EMPTY).boxes.shape == (0, 4)
+
+
+def test_of_faces_in_each_other_the_surest_stays():
+    large, inside, around = [0, 0, 10, 10], [4, 4, 8, 8], [-20, -20, 40, 40]
+    beside = [6, 0, 16, 10]  # shares 40 % of its area with the first
+    raw = without_nested(raw_boxes([inside, beside, large, around], [0.7, 0.65, 0.9, 0.8]))
+    np.testing.assert_array_equal(raw.boxes, [large, beside])
+    np.testing.assert_array_equal(raw.scores, [0.9, 0.65])
+    assert len(without_nested(blazeface.EMPTY).scores) == 0
+
+
+def test_detections_of_a_turned_square_by_hand():
+    """A quarter clockwise (y down) takes what is right of the center to below it."""
+    raw = turned(raw_boxes([[14, 9, 18, 11]], [0.5]), np.array([10, 10]), np.pi / 2)
+    np.testing.assert_allclose(raw.boxes, [[8, 15, 12, 17]], atol=1e-12)
+    np.testing.assert_allclose(raw.keypoints[0, 0], [11, 14], atol=1e-12)
+
+
+@pytest.mark.parametrize("degrees", [0, 40, 75, -75, 85, -120, 180])
+def test_the_head_is_turned_as_eyes_and_mouth_say_beyond_80_degrees(degrees):
+    angle = np.deg2rad(degrees)
+    upright = np.array([[-3, -2], [3, -2], [0, 1], [0, 4], [-6, -2], [6, -2.0]])
+    clockwise = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    found = turn_of(upright @ clockwise)
+    assert abs(found) == pytest.approx(abs(angle) if abs(degrees) > 80 else 0)
+    box = box_from_detector([-5, -5, 5, 5], 0.5, upright @ clockwise)
+    assert box.angle == found
+    # The standard crop lies lower than BlazeFace's box: towards the chin.
+    down = np.array([-np.sin(found), np.cos(found)])
+    np.testing.assert_allclose(box.as_array().reshape(2, 2).mean(axis=0), 0.55 * down, atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [90, -90, 135, 165, 180, -150])
+def test_a_head_on_its_side_or_upside_down_is_seen_so(detector, astronaut, degrees):
+    center = np.array([224.0, 120])
+    crop = crop_rotated(astronaut, center, 256, -np.deg2rad(degrees), 256)
+    affine = crop.crop_from_image
+    raw = detector.detect_raw(crop.image)
+    assert len(raw.scores) == 1 and raw.scores[0] > 0.8
+    points = ASTRONAUT_POINTS @ affine[:, :2].T + affine[:, 2]
+    np.testing.assert_allclose(raw.keypoints[0, :4] - 0.5, points, atol=8)
+    box = LargestFaceDetector()(crop.image)
+    apart = np.angle(np.exp(1j * (box.angle - np.deg2rad(degrees))))
+    assert abs(np.degrees(apart)) < 15
+
+
+@pytest.mark.parametrize("degrees", [-75, -40, 20, 60, 75])
+def test_a_head_that_is_tilted_is_taken_as_it_is(astronaut, degrees):
+    crop = crop_rotated(astronaut, np.array([224.0, 120]), 256, -np.deg2rad(degrees), 256)
+    assert LargestFaceDetector()(crop.image).angle == 0
+
+
+@pytest.mark.parametrize("quality", [30, 60, 85, 95, 100])
+def test_the_collar_is_no_face_at_any_quality(detector, astronaut, quality):
+    code = cv2.imencode(".jpg", astronaut[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    photo = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+    assert len(detector.detect(photo)) == 1
+
+
+def test_what_is_not_confirmed_is_left_out_unless_it_is_wanted():
+    coins = np.ascontiguousarray(np.dstack([data.coins()] * 3))
+    assert FaceDetector().detect(coins) == []
+    assert len(FaceDetector(checked=False).detect(coins)) == 1
+
+
+def test_a_clear_face_below_the_least_score_is_none(astronaut):
+    for stop_early in (True, False):
+        assert FaceDetector(0.99, 0.99, stop_early=stop_early).detect(astronaut) == []
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1500, 500), (300, 2100)])
@@ -164,7 +234,9 @@ def test_scores_come_with_the_surest_first(detector, astronaut):
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("name", ["coffee", "rocket", "chelsea", "grass", "page"])
+@pytest.mark.parametrize(
+    "name", ["coffee", "rocket", "chelsea", "grass", "page", "coins", "colorwheel"]
+)
 def test_there_is_no_face_where_there_is_none(detector, name):
     photo = getattr(data, name)()
     photo = photo if photo.ndim == 3 else np.repeat(photo[..., None], 3, axis=-1)

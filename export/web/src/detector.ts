@@ -1,5 +1,6 @@
-// BlazeFace, short range, decoded as keras_scnn.photos.blazeface does: the whole photo, the photo with a
-// margin, and a second look at each candidate.
+// BlazeFace, short range, decoded as keras_scnn.photos.blazeface does, and searched as LargestFaceDetector
+// does: the whole photo, and where that shows no single clear face, the photo with a margin and a second
+// look at each candidate. (The page does not look for small faces in tiles.)
 
 import type { CompiledModel } from "@litertjs/core";
 
@@ -14,6 +15,8 @@ const CANDIDATE_SCORE = 0.4;
 const MIN_SCORE = 0.6;
 const MARGIN = 2;
 const SECOND_LOOK = 2;
+const CLEAR_SCORE = 0.8;
+const CLEAR_SHARE = [0.15, 0.7];
 
 export interface Found {
   x0: number;
@@ -68,6 +71,14 @@ export function overlap(a: Found, b: Found): number {
   return (width * height) / Math.max(area(a) + area(b) - width * height, 1e-12);
 }
 
+/** Whether there is one face, and no other candidate, of a good score and share of the photo. */
+export function isClear(faces: Found[], side: number): boolean {
+  const [low, high] = CLEAR_SHARE.map((share) => share * side);
+  const [face] = faces;
+  if (faces.length !== 1 || face.score < CLEAR_SCORE) return false;
+  return face.x1 - face.x0 >= low && face.x1 - face.x0 <= high;
+}
+
 export class Detector {
   constructor(
     private readonly model: CompiledModel,
@@ -77,10 +88,12 @@ export class Detector {
   /** The standard crop of the largest face; null where there is none. */
   async largest(photo: ImageData): Promise<Box | null> {
     const side = Math.max(photo.width, photo.height);
-    const looks: Found[] = [];
-    for (const zoom of [1, MARGIN]) {
-      looks.push(...(await this.look(photo, squareAt(photo.width / 2, photo.height / 2, side * zoom))));
-    }
+    const whole = (zoom: number) =>
+      this.look(photo, squareAt(photo.width / 2, photo.height / 2, side * zoom));
+    const looks = await whole(1);
+    const single = suppress(looks);
+    if (isClear(single, side)) return this.standard(single[0]);
+    looks.push(...(await whole(MARGIN)));
     const confirmed: Found[] = [];
     for (const candidate of suppress(looks)) confirmed.push(...(await this.confirm(photo, candidate)));
     const boxes = suppress(confirmed).map((face) => this.standard(face));

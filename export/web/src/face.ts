@@ -2,6 +2,7 @@
 
 import type { CompiledModel } from "@litertjs/core";
 
+import { type Answer, answer, type Calibration, measure, type ShapeSpace } from "./comparison";
 import type { CropRule, Detector } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
@@ -9,17 +10,11 @@ import { runNamed } from "./litert";
 const MOST_RESIZE = 3;
 
 /** What Python tells of the exported file and of its face model: see export/demo.py. */
-export interface Model {
+export interface Model extends ShapeSpace {
   crop: CropRule & { size: number };
   triangles: number[];
   identity: [number, number];
-  coordinates: number[][];
-  verification: { shape?: Logistic } | null;
-}
-
-interface Logistic {
-  a: number;
-  b: number;
+  verification: Calibration | null;
 }
 
 export interface Face {
@@ -35,6 +30,8 @@ export interface Face {
   /** Radians from the photo's up to the head's as it is seen, clockwise. */
   angle: number;
   identity: Float32Array;
+  /** Of unit length, the mean of both looks; null where the preset has no feature head. */
+  features: Float32Array | null;
   networkMs: number;
 }
 
@@ -53,7 +50,8 @@ export class Reconstructor {
     if (near) return face;
     const second = secondBox(face);
     const seen = second === box ? box : uprightBox(face.landmarks, face.angle);
-    return { ...(await this.look(photo, seen)), box: second };
+    const again = await this.look(photo, seen);
+    return { ...again, box: second, features: meanFeatures(face.features, again.features) };
   }
 
   private async look(photo: ImageData, box: Box): Promise<Face> {
@@ -77,25 +75,14 @@ export class Reconstructor {
       degrees: eulerDegrees(turned(outputs.rotation, turn)),
       angle: Math.atan2(outputs.parameters[1], -outputs.parameters[5]) + turn,
       identity: outputs.parameters.slice(...this.model.identity),
+      features: outputs.features ?? null,
       networkMs,
     };
   }
 
-  /** Root mean square distance of the two neutral shapes' vertices, mm. */
-  distance(first: Face, second: Face): number {
-    const difference = first.identity.map((value, i) => value - second.identity[i]);
-    const width = this.model.coordinates[0].length;
-    const sums = new Float64Array(width);
-    this.model.coordinates.forEach((row, i) => {
-      row.forEach((value, j) => (sums[j] += value * difference[i]));
-    });
-    return Math.hypot(...sums);
-  }
-
-  /** That two faces are of one person, 0 to 1; null where the preset is not calibrated. */
-  probability(distance: number): number | null {
-    const curve = this.model.verification?.shape;
-    return curve ? 1 / (1 + Math.exp(-(curve.a * distance + curve.b))) : null;
+  /** How far two faces are apart, and whether they are of one person. */
+  compare(first: Face, second: Face): Answer {
+    return answer(this.model.verification, measure(this.model, first, second));
   }
 }
 
@@ -123,6 +110,13 @@ export function turned(rotation: Float32Array, angle: number): Float32Array {
 export function eulerDegrees(r: Float32Array): number[] {
   const yaw = -Math.asin(Math.max(-1, Math.min(1, r[2])));
   return [Math.atan2(r[5], r[8]), yaw, Math.atan2(r[1], r[0])].map((angle) => (angle * 180) / Math.PI);
+}
+
+function meanFeatures(first: Float32Array | null, second: Float32Array | null): Float32Array | null {
+  if (!first || !second) return null;
+  const sum = first.map((value, i) => value + second[i]);
+  const length = Math.hypot(...sum);
+  return sum.map((value) => value / length);
 }
 
 function secondBox(face: Face): Box {

@@ -16,11 +16,14 @@ export interface Size {
 
 /** Of a square, in longer sides of the photo: as geometry.crops.MAX_RELATIVE_WIDTH. */
 const MAX_RELATIVE_SIDE = 16;
+/** Of the part of a photo that is averaged to whole blocks: as geometry.crops.check_patch. */
+const MAX_PATCH_PIXELS = 16_000_000;
 
 /**
  * A square of a photo as size x size x 3 numbers from 0 to 255.
  *
- * Throws a RangeError where the square is empty, not finite or far larger than the photo.
+ * Throws a RangeError where the square is empty, not finite or far larger than the photo, or the photo so
+ * long and narrow that whole blocks of the square cover far more than it.
  */
 export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array<ArrayBuffer> {
   const longer = Math.max(photo.width, photo.height);
@@ -75,6 +78,12 @@ function averagedPatch(photo: ImageData, box: Box, block: number): Patch {
   const [top, bottom] = range(box.y0, photo.height);
   const width = Math.ceil((right - left) / block);
   const height = Math.ceil((bottom - top) / block);
+  const [covered, allowed] = [width * height * block ** 2, 2 * photo.width * photo.height];
+  if (covered > Math.max(MAX_PATCH_PIXELS, allowed)) {
+    throw new RangeError(
+      `the photo of ${photo.width} x ${photo.height} px is too long for this square: with whole blocks it covers ${width * block} x ${height * block} px`,
+    );
+  }
   const values = new Uint8Array(width * height * 3);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

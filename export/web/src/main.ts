@@ -1,3 +1,4 @@
+import { type Answer, inWords } from "./comparison";
 import { Detector } from "./detector";
 import { type Face, type Model, Reconstructor } from "./face";
 import { boxOfLandmarks } from "./image";
@@ -17,8 +18,8 @@ let stream: MediaStream | null = null;
 
 declare global {
   interface Window {
-    /** For tests: the last face, as the page has it. */
-    scnn?: { face: Face; glb: () => Promise<ArrayBuffer> };
+    /** For tests: the last face and the last comparison, as the page has them. */
+    scnn?: { face: Face; glb: () => Promise<ArrayBuffer>; answer?: Answer };
   }
 }
 
@@ -105,10 +106,9 @@ async function compare(input: HTMLInputElement): Promise<void> {
   const first = current;
   const second = await readPhoto(input);
   if (!second) return;
-  const distance = reconstructor.distance(first.face, second.face);
-  const probability = reconstructor.probability(distance);
-  const chance = probability === null ? "" : `, one person with ${(100 * probability).toFixed(0)} %`;
-  element("verdict").textContent = `neutral shapes ${distance.toFixed(2)} mm apart${chance}`;
+  const told = reconstructor.compare(first.face, second.face);
+  window.scnn = { ...window.scnn!, answer: told };
+  element("verdict").textContent = inWords(told);
   [first, second].forEach((result, i) => thumbnail(["first", "second"][i], result.face, result.photo));
   element("comparison").hidden = false;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { anchors, overlap, suppress } from "./detector";
+import { anchors, isClear, overlap, suppress } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
@@ -85,6 +85,19 @@ describe("BlazeFace", () => {
     expect(found[0].x0).toBeCloseTo(0.25);
     expect(found[0].score).toBe(0.9);
     expect(overlap(face(0, 0, 10, 10, 1), face(5, 0, 15, 10, 1))).toBeCloseTo(1 / 3);
+  });
+});
+
+describe("a clear face", () => {
+  const clear = face(20, 20, 60, 60, 0.9);
+
+  it("is the only one, sure, and neither small nor as large as the photo", () => {
+    expect(isClear([clear], 100)).toBe(true);
+    expect(isClear([clear, face(80, 80, 90, 90, 0.4)], 100)).toBe(false);
+    expect(isClear([{ ...clear, score: 0.79 }], 100)).toBe(false);
+    expect(isClear([clear], 300)).toBe(false);
+    expect(isClear([clear], 50)).toBe(false);
+    expect(isClear([], 100)).toBe(false);
   });
 });
 

@@ -1,0 +1,105 @@
+// Two faces compared, as keras_scnn.reconstruction.comparison does it: one calibration, one answer.
+
+import type { Face } from "./face";
+
+/** What each kind of probability rests on; the last kind that is known is the answer. */
+const KINDS = {
+  shape: ["shape"],
+  scaled_shape: ["scaled shape"],
+  feature: ["features"],
+  both: ["shape", "features"],
+};
+type Kind = keyof typeof KINDS;
+
+interface Curve {
+  a: number | number[];
+  b: number;
+}
+
+export type Calibration = Partial<Record<Kind, Curve>>;
+
+export interface Measured {
+  distance_mm: number;
+  /** In standard deviations of one person's photos; null where the preset has no scatter. */
+  scaled_distance: number | null;
+  /** Of the features; null where the preset has none. */
+  cosine: number | null;
+}
+
+export interface Answer extends Measured {
+  probabilities: Partial<Record<Kind, number>>;
+  /** Of one person, by all that there is; null where the preset is not calibrated. */
+  probability: number | null;
+  /** What it rests on, in words. */
+  probability_by: string | null;
+}
+
+/** Matrices (K x K) from identity coefficients to coordinates whose distances count. */
+export interface ShapeSpace {
+  coordinates: number[][];
+  scaled_coordinates: number[][] | null;
+}
+
+export function measure(space: ShapeSpace, first: Face, second: Face): Measured {
+  const difference = first.identity.map((value, i) => value - second.identity[i]);
+  const scaled = space.scaled_coordinates;
+  return {
+    distance_mm: lengthIn(space.coordinates, difference),
+    scaled_distance: scaled && lengthIn(scaled, difference),
+    cosine: first.features && second.features && dot(first.features, second.features),
+  };
+}
+
+export function answer(calibration: Calibration | null, measured: Measured): Answer {
+  const best = measured.scaled_distance ?? measured.distance_mm;
+  const values: Record<Kind, (number | null)[]> = {
+    shape: [measured.distance_mm],
+    scaled_shape: [measured.scaled_distance],
+    feature: [measured.cosine],
+    both: [best, measured.cosine],
+  };
+  const probabilities: Partial<Record<Kind, number>> = {};
+  let last: Kind | null = null;
+  for (const kind of Object.keys(KINDS) as Kind[]) {
+    const curve = calibration?.[kind];
+    if (!curve || values[kind].includes(null)) continue;
+    const logit = dot(weights(curve), values[kind] as number[]) + curve.b;
+    probabilities[kind] = 1 / (1 + Math.exp(-logit));
+    last = kind;
+  }
+  return {
+    ...measured,
+    probabilities,
+    probability: last && probabilities[last]!,
+    probability_by: last && basis(KINDS[last], weights(calibration![last]!)),
+  };
+}
+
+/** What a probability rests on, whatever has a weight of 0 named as such. */
+function basis(names: string[], weight: number[]): string {
+  const used = names.filter((_, i) => weight[i]).join(" and ") || "nothing";
+  const unused = names.filter((_, i) => !weight[i]).join(" and the ");
+  return unused ? `${used}; the calibration gives the ${unused} no weight` : used;
+}
+
+export function inWords(told: Answer): string {
+  const apart = `neutral shapes ${told.distance_mm.toFixed(2)} mm apart`;
+  if (told.probability === null) return apart;
+  return `${apart}, one person with ${(100 * told.probability).toFixed(0)} % (by ${told.probability_by})`;
+}
+
+function weights(curve: Curve): number[] {
+  return typeof curve.a === "number" ? [curve.a] : curve.a;
+}
+
+function lengthIn(rows: number[][], vector: Float32Array): number {
+  const sums = new Float64Array(rows[0].length);
+  rows.forEach((row, i) => row.forEach((value, j) => (sums[j] += value * vector[i])));
+  return Math.hypot(...sums);
+}
+
+function dot(first: ArrayLike<number>, second: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < first.length; i++) sum += first[i] * second[i];
+  return sum;
+}
