@@ -113,23 +113,23 @@ def montage(faces, others, rng: np.random.Generator, is_turned: bool):
 def measure_montages(reconstructor: Reconstructor, faces, out: Path | None) -> None:
     print("montages       faces  found  of them right  precision  recall")
     for name, is_turned in (("upright faces", False), ("turned faces", True)):
-        rng, known, found, hits = np.random.default_rng(0), 0, 0, 0
+        rng, known, shown, hits = np.random.default_rng(0), 0, 0, 0
         for number in range(MONTAGES):
             picture, boxes = montage(faces, things(), rng, is_turned)
             detected = reconstructor.detect(picture)
             edges = np.reshape([box.as_array() for box in detected], (-1, 4))
             overlap = intersection_over_union(boxes[:, None], edges)
-            known, found = known + len(boxes), found + len(edges)
+            known, shown = known + len(boxes), shown + len(edges)
             hits += int((overlap > HIT_IOU).any(axis=1).sum())
             if out is not None:
                 write_image(out / f"{name[:7].strip()}-{number}.png", drawn(picture, boxes, edges))
-        print(f"{name:13} {known:6} {found:6} {hits:15} {hits / found:10.3f} {hits / known:7.3f}")
+        print(f"{name:13} {known:6} {shown:6} {hits:15} {hits / shown:10.3f} {hits / known:7.3f}")
 
 
-def drawn(picture: np.ndarray, boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
+def drawn(picture: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Known boxes in white, found ones in green."""
     picture = picture.copy()
-    for edges, color in ((boxes, (255, 255, 255)), (found, (0, 255, 0))):
+    for edges, color in ((boxes, (255, 255, 255)), (shown, (0, 255, 0))):
         for x0, y0, x1, y1 in np.rint(edges).astype(int).tolist():
             cv2.rectangle(picture, (x0, y0), (x1, y1), color, 2)
     return picture
@@ -154,10 +154,10 @@ def shipped_photos():
 def measure_photos(reconstructor: Reconstructor) -> None:
     total = np.zeros(3, int)
     for name, image, count in shipped_photos():
-        found = len(reconstructor.detect(np.ascontiguousarray(image)))
-        total += [count, found, min(count, found)]
-        if found != count:
-            print(f"  {name}: {found} faces found, {count} there")
+        shown = len(reconstructor.detect(np.ascontiguousarray(image)))
+        total += [count, shown, min(count, shown)]
+        if shown != count:
+            print(f"  {name}: {shown} faces found, {count} there")
     print("shipped photos: {} faces, {} found, {} of them right".format(*total))
 
 

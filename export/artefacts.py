@@ -75,7 +75,14 @@ def export_file(
     with scratch_folder(out) as aside:
         made = aside / place
         _WRITERS[kind](made, subject, precision)
-        result = verify(made, subject.preset, subject.held_out, precision, limits)
+        result = verify(
+            made,
+            subject.preset,
+            subject.held_out,
+            precision,
+            limits,
+            vertices=subject.vertices,
+        )
         if result.broken:
             raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(result.broken)}")
         metadata = build_metadata(

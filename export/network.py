@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -16,15 +17,14 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.export.crops import find_crops
+from keras_scnn.export.drift import output_drift, reference_outputs
 from keras_scnn.export.tflite import convert
-from keras_scnn.export.verify import LIMITS, VerificationError
-from keras_scnn.models.inference import Network, predict
+from keras_scnn.export.verify import LIMITS, VerificationError, broken_limits
+from keras_scnn.models.inference import Network
 from keras_scnn.models.litert import FILE, FORMAT, SIGNATURE, VERSION, LiteNetwork
 from keras_scnn.models.presets import Preset, load_preset, preset_digest
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.tflite import with_metadata
-
-MAX_FEATURE_ANGLE = 0.5  # degrees, mean over the crops
 
 
 def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
@@ -35,8 +35,7 @@ def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
         path: of the file, which replaces one that is there; None: ``network.tflite`` in the folder.
 
     Returns:
-        mean differences from Keras on synthetic crops: ``landmark_px``, ``landmark_p99_px``,
-        ``vertex_mm``, ``vertex_p99_mm`` and, with a feature head, ``feature_degrees``.
+        differences from Keras on synthetic crops, by the names of ``export.drift.Drift``.
 
     Raises:
         FileNotFoundError, ValueError: as ``load_preset``.
@@ -82,31 +81,11 @@ def network_drift(preset: Preset, network: Network, crops: np.ndarray) -> dict[s
     Returns:
         as ``write_network``.
     """
-    ours, keras_ones = predict(preset, crops, network), predict(preset, crops)
-    flat = np.linalg.norm((ours.landmarks - keras_ones.landmarks)[..., :2], axis=-1)
-    shapes = [
-        p.face_model.vertices(p.parameters.identity, p.parameters.expression)
-        for p in (ours, keras_ones)
-    ]
-    deep = np.linalg.norm(shapes[0] - shapes[1], axis=-1)
-    drift = {
-        "landmark_px": float(flat.mean()),
-        "landmark_p99_px": float(np.percentile(flat, 99)),
-        "vertex_mm": float(deep.mean()),
-        "vertex_p99_mm": float(np.percentile(deep, 99)),
-    }
-    if ours.features is not None:
-        cosine = np.clip((ours.features * keras_ones.features).sum(axis=-1), -1, 1)
-        drift["feature_degrees"] = float(np.degrees(np.arccos(cosine)).mean())
-    return drift
+    result = reference_outputs(preset, crops, network)
+    drift = asdict(output_drift(result, reference_outputs(preset, crops), preset))
+    return {name: value for name, value in drift.items() if value is not None}
 
 
 def _check(drift: dict[str, float], precision: str) -> None:
-    limits = vars(LIMITS[precision]) | {"feature_degrees": MAX_FEATURE_ANGLE}
-    broken = [
-        f"{k} is {v:.4g}, the limit is {limits[k]:g}"
-        for k, v in drift.items()
-        if not v <= limits[k]
-    ]
-    if broken:
+    if broken := broken_limits(drift, LIMITS[precision]):
         raise VerificationError(f"{FILE}: disagrees with Keras: {'; '.join(broken)}")

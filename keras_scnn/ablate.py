@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, add_options, command, did_you_mean, from_options
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.ablation import VARIANTS, ablate, table
 from keras_scnn.training.config import TrainConfig, recipe_path
 
@@ -54,6 +55,7 @@ def parse(
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     config, folder, seeds, variants = parse(arguments)
+    check_out(folder)
     start_keras()
     measures = ablate(config, folder, seeds, variants)
     print(f"mean of {len(seeds)} seeds [95 % interval over people] ± half of the seeds' spread")

@@ -29,17 +29,29 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.io import read_image
-    from keras_scnn.reconstruction.comparison import compare_photos, report, write_comparison
+    from keras_scnn.reconstruction.comparison import (
+        compare_photos,
+        pair_name,
+        report,
+        write_comparison,
+    )
     from keras_scnn.reconstruction.reconstructor import Reconstructor
+    from keras_scnn.storage.outputs import Results, check_out
 
     first, second = args.photos
+    check_out(args.out)
+    results = Results(args.out, (first, second), frozenset(p.resolve() for p in args.photos))
+    name = pair_name(first, second)
+    results.remove_earlier([name])
+    for suffix in (".json", ".png"):
+        results.check_free(name + suffix)
     names, photos = (str(first), str(second)), (read_image(first), read_image(second))
     ensure_network(args.preset)
     reconstructor = Reconstructor.from_preset(args.preset)
     comparison = compare_photos(reconstructor, photos, names=names)
     calibration = reconstructor.preset.metadata.get("verification")
     print("\n".join(report(comparison, names, calibration)))
-    stem = write_comparison(comparison, photos, (first, second), args.out)
+    stem = write_comparison(comparison, photos, results)
     print(f"written: {stem}.json and .png")
 
 

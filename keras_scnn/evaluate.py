@@ -30,6 +30,7 @@ from typing import Any
 
 from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, command
+from keras_scnn.storage.outputs import check_out
 
 RESAMPLES = 1000
 
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     from keras_scnn.models.presets import preset_folder
     from keras_scnn.protocols.choices import chosen_yardstick
 
+    check_out(args.out)
     preset_folder(args.preset)
     if (yardstick := chosen_yardstick(args)) is not None:
         measure_yardstick(yardstick, args)

@@ -248,6 +248,15 @@ def write_mesh(
             mesh.export(temporary, file_type=suffix[1:])
 
 
+def mesh_files(path: str | os.PathLike) -> list[Path]:
+    """All files that ``write_mesh`` may write for a mesh of that name."""
+    path = Path(path)
+    if path.suffix.lower() != ".obj":
+        return [path]
+    word = _word(path.stem)
+    return [path, path.with_name(f"{word}.mtl"), path.with_name(f"{word}_texture.png")]
+
+
 def _textured(uv, texture, path: Path) -> trimesh.visual.TextureVisuals:
     from trimesh.visual import TextureVisuals
     from trimesh.visual.material import Material, PBRMaterial, SimpleMaterial

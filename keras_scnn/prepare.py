@@ -18,6 +18,7 @@ from pathlib import Path
 from keras_scnn.data.sources.choices import SOURCES, add_source_options, chosen_face_model
 from keras_scnn.settings import CommandParser, command
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.outputs import check_out
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
 SHOWN = 5
@@ -53,9 +54,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command; ``arguments`` as on the command line. Status 1: some photos were left out."""
     args = parse(arguments)
+    check_out(args.out)
     manifest = _prepare(args, arguments)
     left_out = manifest["left_out"]
     print(f"{manifest['count']} photos in {args.out}")
+    (args.out / LEFT_OUT).unlink(missing_ok=True)  # of an earlier run
     if left_out:
         _list(args.out / LEFT_OUT, left_out)
     return 1 if left_out else 0
@@ -64,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     from keras_scnn.data.labels.fit import FIT, Labeling
     from keras_scnn.data.preparation import prepare
+    from keras_scnn.data.records import MANIFEST
+    from keras_scnn.storage.shards import file_digest
 
     model = chosen_face_model(args)
     source = SOURCES[args.source][1](args)
@@ -80,10 +85,14 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
     config = {name: getattr(args, name) for name in DECIDING}
     if args.source == "blends":  # their names do not show which records they are made of
         config |= {name: getattr(args, name) for name in OF_BLENDS} | {"of": str(args.folder)}
+        manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))
+        config["of_manifests"] = [file_digest(path) for path in manifests if path.is_file()]
+    basis = getattr(source, "basis", None)  # of 300W-LP alone
+    if basis is not None:
+        config["basis_digest"] = basis.digest
     manifest = prepare(source, args.out, labeling, config, args.workers, command)
     if args.face_model != "open_face":
         model.save(args.out / FACE_MODEL)
-    basis = getattr(source, "basis", None)  # of 300W-LP alone
     if basis is not None and args.basis is not None and args.basis.is_dir():
         basis.save(args.out / BASIS)
     return manifest

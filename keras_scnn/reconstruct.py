@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
     from keras_scnn.export.first_use import ensure_network
+    from keras_scnn.storage.outputs import check_out
 
+    check_out(args.out)
     ensure_network(args.preset)
     if args.folder:
         return _folder(args, sys.argv[1:] if argv is None else argv)
@@ -100,10 +102,9 @@ def _photos(reconstructor: Reconstructor, args: argparse.Namespace) -> int:
     from keras_scnn.reconstruction.files import reconstruct_file
 
     failed, faces = [], 0
-    taken: dict[str, Path] = {}
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:
-            faces += reconstruct_file(reconstructor, photo, args, taken)
+            faces += reconstruct_file(reconstructor, photo, args)
         except (OSError, ValueError) as error:
             failed.append(str(error))
     print(f"{faces} faces of {len(args.photos) - len(failed)} photos written to {args.out}")

@@ -136,10 +136,10 @@ def test_probabilities_are_those_of_the_calibration():
 def test_the_golden_comparisons(case):
     """The page's are compared in ``export/test_demo.py``."""
     values = case["distance_mm"], case["cosine"], case["scaled_distance"]
-    found = probabilities(case["calibration"], *values)
-    assert found == pytest.approx(case["probabilities"], rel=1e-9)
-    kind = answering_kind(found)
-    assert (kind and found[kind]) == (case["probability"] and pytest.approx(case["probability"]))
+    answer = probabilities(case["calibration"], *values)
+    assert answer == pytest.approx(case["probabilities"], rel=1e-9)
+    kind = answering_kind(answer)
+    assert (kind and answer[kind]) == (case["probability"] and pytest.approx(case["probability"]))
     assert (kind and basis(case["calibration"], kind)) == case["probability_by"]
 
 
@@ -153,10 +153,10 @@ def test_a_shape_without_weight_is_said_in_the_text_and_in_the_numbers(preset):
     calibration = {"both": {"a": [0.0, 6.0], "b": -1.0}}
     calibrated = dataclasses.replace(preset, metadata={"verification": calibration})
     faces = [face_of(preset.face_model, seed, np.eye(4)[0]) for seed in (1, 2)]
-    found = compare_faces(calibrated, *faces)
+    answer = compare_faces(calibrated, *faces)
     words = "features; the calibration gives the shape no weight"
-    assert found.to_json()["probability_by"] == words
-    assert f"% by {words}" in "\n".join(report(found, ("a", "b"), calibration))
+    assert answer.to_json()["probability_by"] == words
+    assert f"% by {words}" in "\n".join(report(answer, ("a", "b"), calibration))
 
 
 @pytest.mark.parametrize("bad", [[1, 2], {"shape": 3}, {"shape": {"a": 1}}, {"shape": "x"}])
@@ -257,3 +257,35 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     assert main([str(black), str(black), "--preset", "nothing"]) == 2
     assert "no preset 'nothing'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_another_pair_of_the_same_names_does_not_take_its_place(
+    preset, astronaut, tmp_path, capsys
+):
+    pairs = []
+    for i, folder in enumerate("abcd"):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "1.png", np.ascontiguousarray(astronaut[: 400 + i]))
+        pairs.append(str(tmp_path / folder / "1.png"))
+    save_preset(tmp_path / "preset", preset)
+    options = ["--preset", str(tmp_path / "preset"), "--out", str(tmp_path / "out")]
+    assert main([*pairs[:2], *options]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert json.loads(before["1-1.json"])["photos"] == pairs[:2]
+    assert main([*pairs[2:], *options]) == 2
+    said = capsys.readouterr().err
+    assert f"{pairs[2]} and {pairs[3]}: its results would overwrite those of {pairs[0]}" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    write_image(tmp_path / "b" / "1.png", np.zeros((64, 64, 3), np.uint8))
+    assert main([*pairs[:2], *options]) == 2  # no face now
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_photo_called_as_the_result_is_not_written_over(astronaut, tmp_path, capsys):
+    photos = [tmp_path / name for name in ("one.png", "two.png", "one-two.png")]
+    for photo in photos:
+        write_image(photo, astronaut)
+    before = photos[2].read_bytes()
+    assert main([*map(str, photos[:2]), "--out", str(tmp_path)]) == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert photos[2].read_bytes() == before

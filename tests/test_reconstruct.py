@@ -373,3 +373,37 @@ def test_a_model_without_uv_gives_a_plain_mesh(tmp_path, spot_preset, open_face,
     write_image(tmp_path / "a.png", photo_with_spots((210, 130)))
     assert main([str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.obj", "a.json", "a_overlay.png"}
+
+
+def test_what_an_earlier_run_left_is_not_this_runs_result(tmp_path, preset_folder, capsys):
+    photo, out = tmp_path / "anna.png", tmp_path / "out"
+    arguments = [str(photo), "--out", str(out), "--preset", str(preset_folder), "--format", "ply"]
+    face = data.astronaut()
+    write_image(photo, np.hstack([face, face[:, ::-1]]))
+    assert main([*arguments, "--draw"]) == 0
+    assert {p.stem for p in out.glob("*.ply")} == {"anna_0", "anna_1"}
+    write_image(photo, face)  # fewer faces, and no views now
+    assert main(arguments) == 0
+    assert {p.name for p in out.iterdir()} == {"anna.ply", "anna.json", "anna_overlay.png"}
+    write_image(photo, np.full((200, 200, 3), 90, np.uint8))
+    assert main(arguments) == 1
+    assert "no face found" in capsys.readouterr().err and not list(out.iterdir())
+
+
+def test_an_input_photo_is_not_written_over(tmp_path, preset_folder, capsys):
+    photos = [tmp_path / "anna.png", tmp_path / "anna_overlay.png"]
+    for photo in photos:
+        write_image(photo, data.astronaut())
+    before = photos[1].read_bytes()
+    for given in (photos, photos[:1]):  # also where it is only lying there
+        options = ["--out", str(tmp_path), "--preset", str(preset_folder)]
+        assert main([*map(str, given), *options]) == 1
+        assert "anna.png: its results would overwrite" in capsys.readouterr().err
+        assert photos[1].read_bytes() == before
+        assert not (tmp_path / "anna.json").exists()
+
+
+def test_an_output_that_is_a_file_is_named_before_the_work(tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert main(["missing.jpg", "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'out'}: is a file; the results need a folder" in capsys.readouterr().err

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from keras_scnn.io import read_image
+
+LABEL_SUFFIXES, LABEL_TABLES = (".mat", ".pts"), ("labels.npz", "protocol.csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,18 @@ class PhotoSource(abc.ABC):
         The source need not have photos of both.
         """
         return None
+
+    def inputs(self, names: Sequence[str]) -> list[Path]:
+        """Files that photos and their labels come from: records are made anew when they change.
+
+        Those of the folder that are called as the photos, and its tables; some may not be there.
+        """
+        folder: Path | None = getattr(self, "folder", None)
+        if folder is None:
+            return []
+        photos = [folder / name for name in names]
+        beside = [photo.with_suffix(suffix) for photo in photos for suffix in LABEL_SUFFIXES]
+        return [*photos, *beside, *(folder / table for table in LABEL_TABLES)]
 
     def __len__(self) -> int:
         return len(self.names())

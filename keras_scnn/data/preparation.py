@@ -14,7 +14,7 @@ from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.synthesis.turned_copies import with_turned_copies
-from keras_scnn.storage.shards import claim_folder, digest, run_shards
+from keras_scnn.storage.shards import claim_folder, digest, fingerprint, run_shards
 
 SHARD_PHOTOS = 500
 
@@ -26,12 +26,14 @@ class Job:
     Attributes:
         source, labeling, folder: what, how, and to where.
         people: the number of each person.
+        keys: of each shard: what it is made of.
     """
 
     source: PhotoSource
     labeling: Labeling
     folder: Path
     people: dict[str, int]
+    keys: list[str]
 
     def make(self, number: int, names: list[str]) -> int:
         """Write one shard and return the number of its photos."""
@@ -45,7 +47,7 @@ class Job:
             if self.labeling.turned:
                 model, turned = self.labeling.model, self.labeling.turned
                 records = with_turned_copies(records, self.source, model, turned)
-        write_shard(self.folder, number, records, left_out)
+        write_shard(self.folder, number, records, left_out, self.keys[number])
         return len(names)
 
 
@@ -59,9 +61,10 @@ def prepare(
 ) -> dict:
     """Write all photos of a source into a folder of face records, with a progress bar.
 
-    It may be stopped at any time: the same call then goes on after the last complete shard. The
-    result does not depend on the number of workers. More than one worker starts processes, so a
-    script calls this under ``if __name__ == "__main__"``.
+    It may be stopped at any time: the same call then goes on after the last complete shard, and
+    makes those anew whose photos or labels have changed. The result does not depend on the number
+    of workers. More than one worker starts processes, so a script calls this under
+    ``if __name__ == "__main__"``.
 
     Args:
         source: the photos.
@@ -82,13 +85,20 @@ def prepare(
     shards = plan_shards(names, [source.person(name) for name in names])
     people = {p: i for i, p in enumerate(sorted({source.person(name) for name in names}))}
     offsets = labeling.model.landmark_offsets
-    config = {**config, "landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
+    config = {
+        **config,
+        "landmark_offsets": np.round(offsets.astype(float), 4).tolist(),
+        "face_model_digest": labeling.model.digest,
+    }
     claim_folder(folder, {"photos": digest(shards), "config": config}, "records")
-    if not (folder / MANIFEST).is_file():
-        missing = {n: part for n, part in enumerate(shards) if read_shard(folder, n) is None}
+    keys = [digest([fingerprint(path) for path in source.inputs(part)]) for part in shards]
+    missing = {n: s for n, s in enumerate(shards) if read_shard(folder, n, keys[n]) is None}
+    if missing:
+        (folder / MANIFEST).unlink(missing_ok=True)
         with tqdm(total=len(names), desc="photos", smoothing=0.1) as progress:
             progress.update(len(names) - sum(map(len, missing.values())))
-            for _, done in run_shards(Job(source, labeling, folder, people), missing, workers):
+            job = Job(source, labeling, folder, people, keys)
+            for _, done in run_shards(job, missing, workers):
                 progress.update(done)
     config["command"] = command
     return finish_records(folder, len(shards), labeling.model.name, config)

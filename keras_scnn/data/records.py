@@ -196,7 +196,11 @@ def is_records(folder: str | os.PathLike) -> bool:
 
 
 def write_shard(
-    folder: Path, number: int, records: FaceRecords | None, left_out: dict[str, str] | None = None
+    folder: Path,
+    number: int,
+    records: FaceRecords | None,
+    left_out: dict[str, str] | None = None,
+    key: str = "",
 ) -> None:
     """Write one shard; it counts once all its files are there.
 
@@ -205,9 +209,10 @@ def write_shard(
         number: of the shard, from 0.
         records: its photos, None where all were left out.
         left_out: the reason for each photo that was left out, by name.
+        key: of what the shard was made from; ``read_shard`` compares it.
     """
     stem = SHARD.format(number)
-    entry = {"count": 0, "crc32": {}, "left_out": left_out or {}}
+    entry = {"count": 0, "crc32": {}, "left_out": left_out or {}, "key": key}
     if records is not None:
         with atomic_path(folder / f"{stem}.{IMAGES}") as temporary, temporary.open("wb") as file:
             np.save(file, np.asarray(records.images), allow_pickle=False)
@@ -219,14 +224,18 @@ def write_shard(
     _write_json(folder / f"{stem}.json", entry)
 
 
-def read_shard(folder: Path, number: int) -> dict | None:
-    """The entry that ``write_shard`` made for a shard, or None where it is missing or damaged."""
+def read_shard(folder: Path, number: int, key: str | None = None) -> dict | None:
+    """The entry that ``write_shard`` made for a shard.
+
+    Returns:
+        None where it is missing or damaged, or was made of something else than ``key``.
+    """
     path = folder / f"{SHARD.format(number)}.json"
     try:
         with reading(path, "the note of a shard"):
             entry = read_json(path)
             sound = all(checksum(folder / name) == crc for name, crc in entry["crc32"].items())
-            return entry if sound else None
+            return entry if sound and key in (None, entry.get("key")) else None
     except (OSError, ValueError):
         return None
 

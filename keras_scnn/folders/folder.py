@@ -24,9 +24,10 @@ from keras_scnn.folders.table import read_part, require_pyarrow
 from keras_scnn.models.litert import lite_file
 from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.shards import claim_folder, digest, run_shards
+from keras_scnn.storage.shards import claim_folder, digest, fingerprint, run_shards
 
 FAILED = "failed.csv"
+FILES = "{}/{}"  # a part's key: of the plan and the photos' names, and of the files as they are
 # A worker is a process with one thread of its own.
 WORKER_ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -75,8 +76,8 @@ def reconstruct_folder(
     """Reconstruct all faces of all photos of a folder, with a progress bar.
 
     It may be stopped at any time: the same call then goes on after the last complete part, and
-    makes damaged ones again. More than one worker starts processes, so a script calls this under
-    ``if __name__ == "__main__"``.
+    makes those again that are damaged or whose photos have changed. More than one worker starts
+    processes, so a script calls this under ``if __name__ == "__main__"``.
 
     Args:
         folder: of photos, searched with its sub-folders.
@@ -111,7 +112,10 @@ def reconstruct_folder(
         "keras_scnn_version": keras_scnn.__version__,
         "command": command,
     }
-    keys = [digest([plan, part]) for part in shards]
+    keys = [
+        FILES.format(digest([plan, part]), digest([fingerprint(folder / name) for name in part]))
+        for part in shards
+    ]
     job = FolderJob(folder, out, settings, about, keys)
     return _run(job, shards, workers)
 
@@ -141,11 +145,20 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
         if number is not None and part is None:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
+        elif number is not None and part is not None and _is_outdated(part[0], job.keys[number]):
+            tqdm.write(f"{path}: photos of it have changed; it is made again")
+            path.unlink()
         elif number is None or part is None or part[0].get("key") != job.keys[number]:
             raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
         else:
             done[number] = part[1:]
     return done
+
+
+def _is_outdated(about: dict, key: str) -> bool:
+    """Whether a part is of this run's photos, as their files were before."""
+    there = str(about.get("key"))
+    return there != key and there.split("/")[0] == key.split("/")[0]
 
 
 def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:

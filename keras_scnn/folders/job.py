@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_scnn.folders.table import columns, vector_sizes, write_part
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
-from keras_scnn.io import read_image
+from keras_scnn.io import mesh_files, read_image
 from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
@@ -78,6 +79,9 @@ class FolderJob:
     def make(self, number: int, names: list[str]) -> tuple[list[tuple[str, str]], int]:
         """Write one part; its failures and its number of faces."""
         failures: list[tuple[str, str]] = []
+        if self.settings.meshes:
+            for name in names:
+                self._remove_meshes(name)
         tables = [self._table(group) for group in self._groups(names, failures)]
         preset = self.reconstructor.preset
         layout = preset.layout
@@ -140,10 +144,22 @@ class FolderJob:
 
     def _write_meshes(self, faces: Faces, homes: list[tuple[FoundFaces, int]]) -> None:
         for face, (photo, i) in zip(faces, homes, strict=True):
-            place = self.out / MESHES / photo.name
-            path = place.with_name(f"{short_name(f'{place.name}_{i}')}.{self.settings.meshes}")
+            path = self._mesh_path(photo.name, i)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_textured_mesh(face, photo.image, path)
+
+    def _mesh_path(self, photo: str, face: int) -> Path:
+        place = self.out / MESHES / photo
+        return place.with_name(f"{short_name(f'{place.name}_{face}')}.{self.settings.meshes}")
+
+    def _remove_meshes(self, photo: str) -> None:
+        """Delete what an earlier run wrote: the photo may have had more faces then."""
+        for face in itertools.count():
+            files = [path for path in mesh_files(self._mesh_path(photo, face)) if path.exists()]
+            if not files:
+                return
+            for path in files:
+                path.unlink()
 
 
 def _check_name(name: str) -> None:

@@ -129,8 +129,8 @@ class FaceDetector:
         if self._tiles:
             parts = self._in_tiles(image)
             faces.append(self._confirmed(image, parts, self._tile_min_score, np.inf))
-        found = self._checked(image, suppress(concatenate(faces)))
-        return found if len(found.scores) else self._in_turned_photo(image, small, factor)
+        result = self._checked(image, suppress(concatenate(faces)))
+        return result if len(result.scores) else self._in_turned_photo(image, small, factor)
 
     def _is_settled(self, image: np.ndarray, single: RawDetections) -> bool:
         """Whether a first pass over the photo shows one face so clearly that it is the result."""
@@ -151,9 +151,9 @@ class FaceDetector:
         for angle in QUARTERS:
             squares = _around(small, 1.0, angle), _around(small, PADDED_ZOOM, angle)
             parts = [self._run(small, square, factor) for square in squares]
-            found = self._checked(image, self._confirmed(image, parts, least, least, angle))
-            if len(found.scores) and found.scores[0] > best.scores.max(initial=0):
-                best = found
+            result = self._checked(image, self._confirmed(image, parts, least, least, angle))
+            if len(result.scores) and result.scores[0] > best.scores.max(initial=0):
+                best = result
         return best
 
     def _confirmed(
@@ -184,9 +184,9 @@ class FaceDetector:
         raw = suppress(self._run(image, square))
         return raw[intersection_over_union(box, raw.boxes) > SAME_FACE_IOU][:1]
 
-    def _checked(self, image: np.ndarray, found: RawDetections) -> RawDetections:
+    def _checked(self, image: np.ndarray, detections: RawDetections) -> RawDetections:
         """The candidates turned as their heads are, without those that are no faces, or nested."""
-        rows = [found[i : i + 1] for i in range(len(found.scores))]
+        rows = [detections[i : i + 1] for i in range(len(detections.scores))]
         faces = [self._upright(image, face) for face in rows]
         faces = [face for face in faces if self._is_face(image, face)]
         return without_nested(concatenate([EMPTY, *faces]))

@@ -49,6 +49,8 @@ def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
         the table that the .txt file holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for ending in (".json", ".txt", ".png", "-curves.png"):  # never some of them of an earlier run
+        (folder / f"{stem}{ending}").unlink(missing_ok=True)
     named = asdict(results)
     with atomic_path(folder / f"{stem}.json") as temporary:
         temporary.write_text(json.dumps(_without_nan(named), indent=2) + "\n")

@@ -43,6 +43,8 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
         the table that the .txt file holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for ending in (".json", ".txt"):  # never one of them of an earlier run
+        (folder / f"{stem}{ending}").unlink(missing_ok=True)
     flat = numbers(result.values)
     named = {
         "values": {path: None if value != value else value for path, value in flat.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage import short_name
+from keras_scnn.storage.outputs import Results
 
 KINDS = {
     "shape": ("shape",),
@@ -223,21 +223,33 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
 def write_comparison(
     comparison: Comparison,
     photos: tuple[np.ndarray, np.ndarray],
-    paths: tuple[Path, Path],
-    out: Path,
+    results: Results,
 ) -> Path:
-    """Write FIRST-SECOND.json and .png into a folder, and return their path without suffix."""
-    out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"{paths[0].stem}-{paths[1].stem}"
-    numbers = {"photos": [str(path) for path in paths], **comparison.to_json()}
-    with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    """Write FIRST-SECOND.json and .png, and return their path without suffix.
+
+    Args:
+        comparison: of the photos.
+        photos: (H, W, 3) uint8 RGB.
+        results: where to, and the files of the photos.
+
+    Raises:
+        ValueError: a file of that name is there, and no result of these photos.
+    """
+    first, second = results.photos
     title = f"{comparison.distance_mm:.2f} mm apart"
     if comparison.probability is not None:
         title += f", one person with a probability of {100 * comparison.probability:.0f} %"
     shapes = np.stack([face.neutral_vertices for face in comparison.faces])
     boxes = comparison.faces[0].box, comparison.faces[1].box
-    labels = paths[0].name, paths[1].name
-    with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
-        draw_comparison(temporary, comparison.faces[0].model, photos, boxes, shapes, labels, title)
-    return stem
+    model, labels = comparison.faces[0].model, (first.name, second.name)
+
+    def write(stem: Path) -> None:
+        path = stem.with_name(f"{stem.name}.png")
+        draw_comparison(path, model, photos, boxes, shapes, labels, title)
+
+    return results.publish(pair_name(first, second), comparison.to_json(), write)
+
+
+def pair_name(first: Path, second: Path) -> str:
+    """The name of a comparison's files, without suffix."""
+    return short_name(f"{first.stem}-{second.stem}")

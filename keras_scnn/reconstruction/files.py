@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,13 @@ from keras_scnn.reconstruction.reconstructor import (
     Reconstructor,
     write_textured_mesh,
 )
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage.outputs import Results
 
 
-def save_reconstruction(
+def write_face(
     face: Reconstruction, image: np.ndarray, stem: Path, mesh_format: str, draw: bool
 ) -> None:
-    """Write ``stem`` + .obj/.ply/.glb, .json, _overlay.png and, to look at, _views.png."""
+    """Write ``stem`` + .obj/.ply/.glb, _overlay.png and, to look at, _views.png."""
     colors = write_textured_mesh(face, image, stem.with_name(f"{stem.name}.{mesh_format}"))
     overlay = draw_landmarks(
         draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks
@@ -32,25 +31,27 @@ def save_reconstruction(
         views = [draw_view(face.model, face.vertices, yaw) for yaw in (-60, -30, 0, 30, 60)]
         views += [draw_view(face.model, face.vertices, 30, albedo=albedo)]
         write_image(stem.with_name(f"{stem.name}_views.png"), np.hstack(views))
-    with atomic_path(stem.with_name(f"{stem.name}.json")) as temporary:
-        temporary.write_text(json.dumps(face.to_json(), indent=2) + "\n")
 
 
-def reconstruct_file(
-    reconstructor: Reconstructor, photo: Path, args: argparse.Namespace, taken: dict[str, Path]
-) -> int:
-    """Write the faces of one photo and return their number; ``taken`` grows by their names.
+def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.Namespace) -> int:
+    """Write the faces of one photo, in place of what an earlier run wrote of it.
 
     Args:
         reconstructor: of the preset.
         photo: the file.
-        args: 'largest' takes the largest face alone; 'out', 'format', 'draw' say what is written.
-        taken: the names of what is written, and the photos that they belong to.
+        args: 'largest' takes the largest face alone; 'out', 'format', 'draw' choose what is
+            written; 'photos' are all inputs, none of which is overwritten.
+
+    Returns:
+        the number of faces.
 
     Raises:
         FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
-            would overwrite those of another photo.
+            would overwrite those of another photo, or another file; no result of it is left.
     """
+    inputs = frozenset(path.resolve() for path in args.photos)
+    results = Results(args.out, (photo,), inputs)
+    results.remove_earlier(results.earlier_names(photo.stem))
     image = read_image(photo)
     try:
         faces = [reconstructor.largest(image)] if args.largest else reconstructor(image)
@@ -59,13 +60,14 @@ def reconstruct_file(
     if not faces:
         raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
     names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
-    for name in names:
-        if name in taken:
-            raise ValueError(
-                f"{photo}: its results would overwrite those of {taken[name]}; rename the photo, "
-                "or give it another --out"
-            )
-    taken |= dict.fromkeys(names, photo)
-    for name, face in zip(names, faces, strict=True):
-        save_reconstruction(face, image, args.out / name, args.format, args.draw)
+    try:
+        for name, face in zip(names, faces, strict=True):
+
+            def write(stem: Path, face: Reconstruction = face) -> None:
+                write_face(face, image, stem, args.format, args.draw)
+
+            results.publish(name, face.to_json(), write)
+    except BaseException:
+        results.remove_earlier(names)
+        raise
     return len(faces)

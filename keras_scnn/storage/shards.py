@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,9 +18,10 @@ import cv2
 
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import PARTIAL, check_out
 from keras_scnn.storage.text import read_json
 
-PLAN, PARTIAL = "plan.json", ".partial-*"
+PLAN = "plan.json"
 _job: ShardJob  # of a worker process
 
 
@@ -44,6 +46,15 @@ def file_digest(path: Path) -> str:
     return value.hexdigest()
 
 
+def fingerprint(path: Path) -> list[int]:
+    """Size, bytes, and time of the last change, ns, of a file; [] where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def claim_folder(folder: Path, plan: dict, what: str) -> None:
     """Note what a folder is for, or see that what is there is for the same.
 
@@ -57,14 +68,17 @@ def claim_folder(folder: Path, plan: dict, what: str) -> None:
     Raises:
         ValueError: the folder has another plan, a damaged one, or other files and no plan.
     """
+    check_out(folder)
     plan, path = json.loads(json.dumps(plan)), folder / PLAN
     if path.is_file():
         _check_same(folder, plan, what)
     elif folder.is_dir() and any(not path.match(PARTIAL) for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.rglob(PARTIAL):
-        leftover.unlink(missing_ok=True)  # of a run that was killed
+    for leftover in list(
+        folder.rglob(PARTIAL)
+    ):  # of a run that was killed: one claims it at a time
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plan, indent=2) + "\n")
 

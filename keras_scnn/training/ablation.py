@@ -15,6 +15,7 @@ from keras_scnn.training.config import TrainConfig
 
 CONTRAST = ("contrast_weight", "shape_likeness_weight")
 IDENTITY = ("feature_weight", "embedding_weight", "likeness_weight", "teacher_share")
+NUMBERS, PICTURE = "ablation.json", "ablation.png"
 VARIANTS = {
     "regression": CONTRAST + IDENTITY,
     "contrast": IDENTITY,
@@ -70,6 +71,8 @@ def ablate(
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
 
+    for file in (NUMBERS, PICTURE):
+        (folder / file).unlink(missing_ok=True)  # of other settings, perhaps
     measures = {}
     for name in variants:
         results = []
@@ -78,10 +81,10 @@ def ablate(
             results.append(dataclasses.asdict(train(settings_of(config, folder, name, seed))))
         measures[name] = summary(results)
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
-    with atomic_path(folder / "ablation.json") as temporary:
+    with atomic_path(folder / NUMBERS) as temporary:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
         temporary.write_text(json.dumps(content, indent=2) + "\n")
-    with atomic_path(folder / "ablation.png") as temporary:
+    with atomic_path(folder / PICTURE) as temporary:
         plot_variants(written, MEASURES, temporary)
     return measures
 

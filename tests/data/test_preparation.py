@@ -234,3 +234,27 @@ def test_nothing_usable_is_an_error(tmp_path, source, labeling):
     source.load = broken
     with pytest.raises(ValueError, match="no photo is left"):
         prepare(source, tmp_path / "out", labeling, {}, workers=1)
+
+
+def test_only_shards_whose_photos_changed_are_made_again(tmp_path, source, labeling, monkeypatch):
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    folder = tmp_path / "records"
+    prepare(source, folder, labeling, {}, workers=1)
+    before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.images.npy")}
+    first = load_records(folder)
+    changed = source.folder / source.names()[4]
+    content = changed.read_bytes()
+    write_image(changed, np.full((420, 420, 3), 200, np.uint8))
+    try:
+        prepare(source, folder, labeling, {}, workers=1)
+        after = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.images.npy")}
+        second = load_records(folder)
+    finally:
+        changed.write_bytes(content)
+    assert [name for name in sorted(after) if after[name] != before[name]] == [sorted(after)[1]]
+    assert [i for i in range(len(first)) if (first.images[i] != second.images[i]).any()] == [4]
+
+
+def test_labels_and_tables_beside_the_photos_count_as_inputs(source):
+    inputs = {str(path.relative_to(source.folder)) for path in source.inputs(["p0/0.png"])}
+    assert {"p0/0.png", "p0/0.mat", "p0/0.pts", "labels.npz"} <= inputs

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -34,10 +35,14 @@ def crops(small, tmp_path) -> Path:
     return folder
 
 
+def uniform_limits(value: float) -> Limits:
+    return Limits(**dict.fromkeys(vars(verify.LIMITS["int8"]), value))
+
+
 @pytest.fixture
 def loose(monkeypatch):
     """Limits for the small preset, which is more sensitive than a trained one."""
-    monkeypatch.setitem(verify.LIMITS, "int8", Limits(9, 99, 9, 99, 99, 9))
+    monkeypatch.setitem(verify.LIMITS, "int8", uniform_limits(99))
 
 
 def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, loose, capsys):
@@ -77,7 +82,7 @@ def test_other_crops_can_verify(small, crops, tmp_path):
 
 
 def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(verify.LIMITS, "float16", Limits(0, 0, 0, 0, 0, 0))
+    monkeypatch.setitem(verify.LIMITS, "float16", uniform_limits(0))
     out = tmp_path / "out"
     command = [str(small.folder), "--to", "tflite", "--quantize", "float32,float16"]
     assert main([*command, "--crops", str(crops), "--out", str(out)]) == 2
@@ -91,7 +96,7 @@ def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
     crops = Crops(small.crops, None, "crops")
     subject = Subject(small.preset, "small", crops, crops)
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(artefacts, "verify", interrupted)
@@ -198,10 +203,11 @@ def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     name = "aflw-mobilenet-0.5"
     crops = find_crops(shared_data / "aflw" / "crops", 120, max_crops=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
-    limits = Limits(0.2, 1.0, 0.1, 0.5, 0.5, 0.05)
-    _, result = export_file(subject, tmp_path, "tflite", "int8", limits)
-    assert result.broken == ()
-    assert result.vertex_mm <= 0.2
+    tight = {"landmark_px": 0.2, "landmark_p99_px": 1.0, "vertex_mm": 0.1, "vertex_p99_mm": 0.5}
+    limits = dataclasses.replace(verify.LIMITS["int8"], **tight, rotation_degrees=0.5)
+    _, outputs = export_file(subject, tmp_path, "tflite", "int8", limits)
+    assert outputs.broken == ()
+    assert outputs.vertex_mm <= 0.2
 
 
 def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, monkeypatch, capsys):

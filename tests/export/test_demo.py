@@ -177,9 +177,9 @@ def test_the_page_and_the_command_give_one_answer_to_pairs_of_photos(
     for i, photo in enumerate(photos):  # decoded once, by one decoder
         write_image(tmp_path / f"{i}.png", read_image(photo))
     names = [f"{i}.png" for i in range(len(photos))]
-    told = browse(page, networks, tmp_path, *names)
+    predicted = browse(page, networks, tmp_path, *names)
     reconstructor = Reconstructor.from_preset()
-    for answer, *pair in zip(told, names[::2], names[1::2], strict=True):
+    for answer, *pair in zip(predicted, names[::2], names[1::2], strict=True):
         one, two = (read_image(tmp_path / name) for name in pair)
         expected = compare_photos(reconstructor, (one, two)).to_json()
         assert answer["distance_mm"] == pytest.approx(expected["distance_mm"], abs=0.01)
@@ -187,8 +187,8 @@ def test_the_page_and_the_command_give_one_answer_to_pairs_of_photos(
         assert answer["probability"] == pytest.approx(expected["probability"], abs=0.01)
         assert answer["probability_by"] == expected["probability_by"] == "shape and features"
         assert set(answer["probabilities"]) == set(expected["probabilities"])
-    assert max(answer["probability"] for answer in told) > 0.9
-    assert min(answer["probability"] for answer in told) < 0.1
+    assert max(answer["probability"] for answer in predicted) > 0.9
+    assert min(answer["probability"] for answer in predicted) < 0.1
 
 
 @pytest.mark.integration

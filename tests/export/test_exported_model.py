@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import (
     build_exported_model,
     check_backend,
@@ -12,7 +13,6 @@ from keras_scnn.export.exported_model import (
     nearest_rotation_ops,
     output_table,
 )
-from keras_scnn.export.verify import reference_outputs
 from keras_scnn.geometry import rotations
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.parameters import ParameterSpace, Whitening

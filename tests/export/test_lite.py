@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.lite import LiteReconstructor, crop_photo
 from keras_scnn.export.tflite import with_metadata
-from keras_scnn.export.verify import reference_outputs
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor

@@ -9,10 +9,10 @@ pytest.importorskip("tf2onnx")
 
 import onnxruntime
 
+from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.onnx import write_onnx
 from keras_scnn.export.runtimes import open_artefact
-from keras_scnn.export.verify import reference_outputs
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.saved_model import METADATA, write_saved_model
 from keras_scnn.export.tf_cropping import crop_bytes
-from keras_scnn.export.verify import reference_outputs
 from keras_scnn.photos.cropping import FaceBox, crop_face
 
 BOXES = [(20, 10, 180, 170), (-30.5, -20.25, 129.5, 139.75), (250, 100, 290, 140)]

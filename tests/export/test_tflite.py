@@ -8,11 +8,11 @@ pytest.importorskip("ai_edge_quantizer")
 
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.runtimes import open_artefact, run_all
 from keras_scnn.export.tflite import metadata_of, write_tflite
-from keras_scnn.export.verify import reference_outputs
 from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
 from keras_scnn.storage.tflite import read_metadata, with_metadata
 

@@ -5,18 +5,40 @@ import numpy as np
 import pytest
 
 from keras_scnn.export.crops import Crops
+from keras_scnn.export.drift import Drift, output_drift, reference_outputs
+from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.runtimes import median_milliseconds, open_artefact
-from keras_scnn.export.verify import LIMITS, Limits, reference_outputs, verify, write_report
+from keras_scnn.export.verify import (
+    LIMITS,
+    Limits,
+    VerificationError,
+    broken_limits,
+    verify,
+    write_report,
+)
+from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.parameters import ParameterSpace, Whitening
 
-LOOSE = Limits(9, 99, 9, 99, 99, 9)
+LOOSE = Limits(**dict.fromkeys(LIMITS["int8"].__dict__, 99))
+
+
+def noisy(outputs, name, random):
+    """One output with noise of 30 % of its size, or so."""
+    value = outputs[name]
+    noise = random.normal(size=value.shape) * 0.3 * np.abs(value).mean()
+    return outputs | {name: np.float32(value + noise)}
 
 
 @pytest.fixture(scope="module")
 def crops(small) -> Crops:
     landmarks = reference_outputs(small.preset, small.crops)["landmarks"] + 1.0
     return Crops(small.crops[:6], landmarks[:6].astype(np.float32), "six crops")
+
+
+@pytest.fixture(scope="module")
+def expected(small) -> dict[str, np.ndarray]:
+    return reference_outputs(small.preset, small.crops)
 
 
 def test_a_faithful_file_breaks_no_limit(small, crops):
@@ -50,9 +72,88 @@ def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
         return {name: np.full_like(value, np.nan) for name, value in outputs.items()}
 
     monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_: broken)
-    result = verify(small.files["float32"], small.preset, crops, repeats=3)
-    assert "landmark_px is nan, the limit is 0.01" in result.broken
-    assert len(result.broken) == 6
+    check = verify(small.files["float32"], small.preset, crops, repeats=3)
+    assert "landmark_px is nan, the limit is 0.01" in check.broken
+    assert len(check.broken) == len(dataclasses.fields(Drift)) + 1  # and the landmark error
+
+
+BREAKS = {
+    "features of half the length": ("features", lambda x: x / 2),
+    "one feature off": ("features", lambda x: x + 0.3 * np.eye(x.shape[-1])[0]),
+    "scale": ("scale", lambda x: x * 1.05),
+    "translation": ("translation", lambda x: x + [1.5, 0, 0]),
+    "depth of the translation": ("translation", lambda x: x + [0, 0, 2]),
+    "pitch": ("euler_degrees", lambda x: x + [2, 0, 0]),
+    "yaw": ("euler_degrees", lambda x: x + [0, 2, 0]),
+    "roll": ("euler_degrees", lambda x: x + [0, 0, 2]),
+    "no rotation": ("rotation", lambda x: x * 1.1),
+    "transposed rotation": ("rotation", lambda x: x.swapaxes(-1, -2)),
+    "depth of the landmarks": ("landmarks", lambda x: x + [0, 0, 2]),
+    "landmarks": ("landmarks", lambda x: x + [1, 0, 0]),
+    "vertices": ("vertices", lambda x: x + [0, 0, 1]),
+    "camera": ("parameters", lambda x: x + 2 * np.eye(x.shape[-1])[3]),
+    "camera's depth row": ("parameters", lambda x: x + 2 * np.eye(x.shape[-1])[11]),
+    "one identity coefficient": ("parameters", lambda x: x + 0.4 * np.eye(x.shape[-1])[17]),
+    "one expression weight": ("parameters", lambda x: x + 0.4 * np.eye(x.shape[-1])[-1]),
+}
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("name, change", BREAKS.values(), ids=BREAKS)
+def test_each_output_that_is_wrong_is_refused(small, expected, precision, name, change):
+    changed = expected | {name: change(expected[name])}
+    broken = broken_limits(
+        dataclasses.asdict(output_drift(changed, expected, small.preset)), LIMITS[precision]
+    )
+    assert broken
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_noise_in_any_output_is_refused(small, expected, precision):
+    assert expected.keys() == output_table(small.preset, True).keys()
+    for name in expected:
+        changed = noisy(expected, name, np.random.default_rng(3))
+        drift = dataclasses.asdict(output_drift(changed, expected, small.preset))
+        assert broken_limits(drift, LIMITS[precision]), name
+
+
+def test_what_is_right_has_no_drift(small, expected):
+    whole_turns = expected | {"euler_degrees": expected["euler_degrees"] + 360}
+    for outputs in (expected, whole_turns):
+        drift = dataclasses.asdict(output_drift(outputs, expected, small.preset))
+        np.testing.assert_allclose(list(drift.values()), 0, atol=1e-4)
+
+
+def test_drift_is_in_the_units_that_it_names(small, expected):
+    def drift(**changes):
+        return output_drift(expected | changes, expected, small.preset)
+
+    half = np.sin(np.radians(3.0) / 2) * 2  # the chord of 3 degrees
+    across = np.linalg.svd(expected["features"][:, None])[2][:, -1]  # at right angles to each
+    turned = np.cos(np.radians(3)) * expected["features"] + np.sin(np.radians(3)) * across
+    assert np.allclose(np.linalg.norm(turned - expected["features"], axis=-1), half)
+    assert drift(features=turned).feature_degrees == pytest.approx(3, rel=1e-4)
+    assert drift(scale=expected["scale"] * 1.02).scale_percent == pytest.approx(2)
+    moved = expected["translation"] + [3, 0, 4]
+    assert drift(translation=moved).translation_px == pytest.approx(5)
+    turn = rotation_from_euler(np.radians([0, 0, 7.0])) @ expected["rotation"]
+    assert drift(rotation=turn).rotation_degrees == pytest.approx(7)
+
+
+@pytest.mark.parametrize("name", ["features", "scale", "vertices"])
+def test_an_output_that_is_missing_or_of_another_shape_is_refused(small, crops, monkeypatch, name):
+    whole = open_artefact(small.files["float32"])
+    changes = {
+        f"{name} is missing": lambda outputs: {k: v for k, v in outputs.items() if k != name},
+        f"{name} has the shape .*; expected": lambda outputs: (
+            outputs | {name: outputs[name][..., None]}
+        ),
+    }
+    for words, change in changes.items():
+        runner = lambda crop, change=change: change(whole(crop))  # noqa: E731
+        monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_, r=runner: r)
+        with pytest.raises(VerificationError, match=f"float32.tflite: .*: {words}"):
+            verify(small.files["float32"], small.preset, crops, repeats=3, vertices=True)
 
 
 def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops):

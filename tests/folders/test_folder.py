@@ -203,6 +203,27 @@ def test_a_foreign_part_is_refused(tmp_path, crop_folder):
         reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
 
 
+def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    crops = render_person(SyntheticConfig(photos=3), 0)[0]
+    for i, crop in enumerate(crops):
+        write_image(folder / f"{i}.png", crop)
+    settings = dataclasses.replace(CROPS, shard_photos=1, meshes="obj")
+    reconstruct_folder(folder, out, settings, workers=1)
+    before = {p.name: p.read_bytes() for p in (out / "faces").iterdir()}
+    assert len(list((out / "meshes").iterdir())) == 9
+    (folder / "1.png").write_bytes(b"no photo any more")
+    done = reconstruct_folder(folder, out, settings, workers=1)
+    assert "part-00001.parquet: photos of it have changed" in capsys.readouterr().out
+    after = {p.name: p.read_bytes() for p in (out / "faces").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["part-00001.parquet"]
+    assert (done.failed, done.faces) == (1, 2)
+    assert [row["photo"] for row in rows(out)] == ["0.png", "2.png"]
+    meshes = {p.name for p in (out / "meshes").iterdir() if p.suffix == ".obj"}
+    assert meshes == {"0.png_0.obj", "2.png_0.obj"} and len(list((out / "meshes").iterdir())) == 6
+
+
 def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)

@@ -99,11 +99,11 @@ def table() -> list[dict]:
     """All pairs."""
     cases = []
     for name, (calibration, measured, kind, by) in PAIRS.items():
-        told = probabilities(calibration, *measured)
+        predicted = probabilities(calibration, *measured)
         values = dict(zip(("distance_mm", "scaled_distance", "cosine"), measured, strict=True))
-        answer = {"probability": told.get(kind), "probability_by": by}
+        answer = {"probability": predicted.get(kind), "probability_by": by}
         case = {"name": name, "calibration": calibration, **values}
-        cases.append({**case, "probabilities": told, **answer})
+        cases.append({**case, "probabilities": predicted, **answer})
     return cases
 
 

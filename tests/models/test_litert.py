@@ -14,7 +14,7 @@ from skimage import data
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.export import network
 from keras_scnn.export.first_use import ensure_network
-from keras_scnn.export.network import MAX_FEATURE_ANGLE, network_drift
+from keras_scnn.export.network import network_drift
 from keras_scnn.export.verify import LIMITS
 from keras_scnn.models import litert, load_preset, presets, read_preset
 from keras_scnn.models.inference import BatchedNetwork, open_network, predict
@@ -46,7 +46,7 @@ def test_the_packages_presets_give_the_same_faces_in_litert_and_in_keras(name, c
     preset, network = open_network(name)
     assert isinstance(network, LiteNetwork)
     drift = network_drift(load_preset(name), network, crops)
-    limits = dataclasses.asdict(LIMITS["float16"]) | {"feature_degrees": MAX_FEATURE_ANGLE}
+    limits = dataclasses.asdict(LIMITS["float16"])
     assert set(drift) >= {"landmark_px", "vertex_mm"}
     assert ("feature_degrees" in drift) == (preset.feature_size > 0)
     assert not {key: value for key, value in drift.items() if value > limits[key]}
@@ -153,7 +153,7 @@ def test_a_network_is_made_on_first_use_and_kept(flip_averaged, crops, capsys):
     preset = load_preset(flip_averaged)
     assert preset.is_flip_averaged
     drift = network_drift(preset, lite, crops)
-    limits = dataclasses.asdict(LIMITS["float16"]) | {"feature_degrees": MAX_FEATURE_ANGLE}
+    limits = dataclasses.asdict(LIMITS["float16"])
     assert not {key: value for key, value in drift.items() if value > limits[key]}
     ensure_network(flip_averaged)
     assert capsys.readouterr().err == ""

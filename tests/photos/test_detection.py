@@ -113,12 +113,12 @@ def test_the_head_is_turned_as_eyes_and_mouth_say_beyond_80_degrees(degrees):
     angle = np.deg2rad(degrees)
     upright = np.array([[-3, -2], [3, -2], [0, 1], [0, 4], [-6, -2], [6, -2.0]])
     clockwise = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    found = turn_of(upright @ clockwise)
-    assert abs(found) == pytest.approx(abs(angle) if abs(degrees) > 80 else 0)
+    outputs = turn_of(upright @ clockwise)
+    assert abs(outputs) == pytest.approx(abs(angle) if abs(degrees) > 80 else 0)
     box = box_from_detector([-5, -5, 5, 5], 0.5, upright @ clockwise)
-    assert box.angle == found
+    assert box.angle == outputs
     # The standard crop lies lower than BlazeFace's box: towards the chin.
-    down = np.array([-np.sin(found), np.cos(found)])
+    down = np.array([-np.sin(outputs), np.cos(outputs)])
     np.testing.assert_allclose(box.as_array().reshape(2, 2).mean(axis=0), 0.55 * down, atol=1e-9)
 
 

@@ -130,6 +130,7 @@ class Aflw2000(PhotoSource):
     """
 
     def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
         self._rows = {f"{path.stem}.jpg": (path, yaw, box) for path, yaw, box in _scan(folder)}
 
     def names(self) -> list[str]:

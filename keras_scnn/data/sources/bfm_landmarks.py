@@ -12,6 +12,7 @@ get the three arrays back from the annotations, so no download of the whole mode
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,6 +90,14 @@ class BfmLandmarks:
             (..., 68, 3) float64 px, image frame of the 450 px photo: x, y and depth.
         """
         return project(image_from_bfm(pose), self.points(shape, expression))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the arrays, as 64 hexadecimal digits."""
+        content = hashlib.sha256()
+        for name in ARRAYS:
+            content.update(np.ascontiguousarray(getattr(self, name), np.float32).tobytes())
+        return content.hexdigest()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the published file's layout: three float32 arrays in a .npz file."""

@@ -1,0 +1,145 @@
+"""How far a network's outputs are from another's: numbers for each output of ``output_table``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_scnn.export.exported_model import output_table
+from keras_scnn.geometry.camera import decompose, project
+from keras_scnn.geometry.rotations import euler_from_rotation, rotation_from_euler
+from keras_scnn.models import Preset
+from keras_scnn.models.inference import Network, predict
+from keras_scnn.parameters import FaceParameters
+
+Outputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Distances between outputs: means over crops and points, and 99 % quantiles.
+
+    Attributes:
+        landmark_px, landmark_p99_px: between landmarks in the crop's plane.
+        vertex_mm, vertex_p99_mm: between vertices in the model frame, those put out and those of
+            the parameters' coefficients, whichever are farther off.
+        rotation_degrees: angle between the rotations.
+        depth_px: between the landmarks' depths.
+        euler_degrees: angle between the rotations of the Euler angles, which jump near yaw = +-90.
+        scale_percent: of the scale. translation_px: between translations, depth included.
+        camera_px: between the landmarks that the parameters' cameras project.
+        coefficient: largest difference of a coefficient, standard deviations or weights.
+        feature_degrees: angle between features; differing lengths count too. None: no features.
+    """
+
+    landmark_px: float
+    landmark_p99_px: float
+    vertex_mm: float
+    vertex_p99_mm: float
+    rotation_degrees: float
+    depth_px: float
+    euler_degrees: float
+    scale_percent: float
+    translation_px: float
+    camera_px: float
+    coefficient: float
+    feature_degrees: float | None
+
+
+def reference_outputs(preset: Preset, crops: np.ndarray, network: Network | None = None) -> Outputs:
+    """What an exported file of the preset should put out, decoded in NumPy.
+
+    Args:
+        preset: the Keras network, and what its outputs mean.
+        crops: (M, S, S, 3) uint8 RGB, M above 0.
+        network: what runs the branch; None for Keras.
+
+    Returns:
+        (M, ...) by name, as in ``output_table``, with all vertices.
+    """
+    result = predict(preset, crops, network)
+    model, pose = preset.face_model, result.parameters.pose.astype(np.float64)
+    weights = result.parameters.identity, result.parameters.expression
+    rotation, scale, translation = decompose(pose)
+    outputs = {
+        "parameters": FaceParameters(pose, *weights).to_vector(),
+        "rotation": rotation,
+        "euler_degrees": np.degrees(euler_from_rotation(rotation)),
+        "scale": scale,
+        "translation": translation,
+        "landmarks": project(pose, model.landmarks(*weights)),
+        "vertices": model.vertices(*weights),
+    }
+    return outputs if result.features is None else outputs | {"features": result.features}
+
+
+def misfits(outputs: Outputs, preset: Preset, vertices: bool) -> list[str]:
+    """What outputs lack, or have in another shape than ``output_table`` says, in words."""
+    expected = output_table(preset, vertices or "vertices" in outputs)
+    words = [f"{name} is missing" for name in expected.keys() - outputs.keys()]
+    for name in expected.keys() & outputs.keys():
+        shape = outputs[name].shape[1:]
+        if shape != expected[name].shape:
+            words.append(f"{name} has the shape {shape}; expected {expected[name].shape}")
+    return sorted(words)
+
+
+def output_drift(outputs: Outputs, expected: Outputs, preset: Preset) -> Drift:
+    """Measure outputs, (M, ...) by name, against ``reference_outputs``."""
+    flat = _lengths(outputs["landmarks"][..., :2] - expected["landmarks"][..., :2])
+    deep = _vertex_distances(outputs, expected, preset)
+    ours, theirs = (
+        FaceParameters.from_vector(o["parameters"], preset.layout) for o in (outputs, expected)
+    )
+    points = preset.face_model.landmarks(theirs.identity, theirs.expression)
+    cameras = project(ours.pose, points) - project(theirs.pose, points)
+    return Drift(
+        landmark_px=float(flat.mean()),
+        landmark_p99_px=float(np.percentile(flat, 99)),
+        vertex_mm=float(deep.mean(axis=(1, 2)).max()),
+        vertex_p99_mm=float(np.percentile(deep, 99, axis=(1, 2)).max()),
+        rotation_degrees=_between(outputs["rotation"], expected["rotation"]),
+        depth_px=_mean(outputs["landmarks"][..., 2] - expected["landmarks"][..., 2]),
+        euler_degrees=_between(
+            rotation_from_euler(np.radians(outputs["euler_degrees"])), expected["rotation"]
+        ),
+        scale_percent=100 * _mean(outputs["scale"] / expected["scale"] - 1),
+        translation_px=float(_lengths(outputs["translation"] - expected["translation"]).mean()),
+        camera_px=float(_lengths(cameras).mean()),
+        coefficient=float(np.abs(_coefficients(ours) - _coefficients(theirs)).max()),
+        feature_degrees=_feature_degrees(outputs, expected),
+    )
+
+
+def _vertex_distances(outputs: Outputs, expected: Outputs, preset: Preset) -> np.ndarray:
+    """(1 or 2, M, N) mm: of the parameters' vertices, and of those that are put out."""
+    result = FaceParameters.from_vector(outputs["parameters"], preset.layout)
+    meshes = [preset.face_model.vertices(result.identity, result.expression)]
+    meshes += [outputs["vertices"]] if "vertices" in outputs else []
+    return np.stack([_lengths(vertices - expected["vertices"]) for vertices in meshes])
+
+
+def _feature_degrees(outputs: Outputs, expected: Outputs) -> float | None:
+    if "features" not in expected:
+        return None
+    chords = _lengths(outputs["features"] - expected["features"])
+    return _mean(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1))))
+
+
+def _between(matrices: np.ndarray, rotations: np.ndarray) -> float:
+    """Mean angle, degrees, from the Frobenius norm, which sees what is no rotation too."""
+    chords = np.linalg.norm(matrices - rotations, axis=(-2, -1))
+    return _mean(np.degrees(2 * np.arcsin(np.clip(chords / np.sqrt(8), 0, 1))))
+
+
+def _coefficients(parameters: FaceParameters) -> np.ndarray:
+    return np.concatenate([parameters.identity, parameters.expression], axis=-1)
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors, axis=-1)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.abs(values).mean())

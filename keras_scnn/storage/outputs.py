@@ -1,0 +1,202 @@
+"""Folders of results: made whole or not at all, and never taken for those of another run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL, LOCK = ".partial-*", "lock"
+IN_TEMPORARY = "keras_scnn"  # under the system's folder for temporary files
+
+
+def check_out(path: str | os.PathLike) -> None:
+    """Raise an OSError that names a folder for results which cannot be made or written.
+
+    Nothing is made: a command asks before its work, and makes the folder when there is a result.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; the results need a folder")
+    home = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        raise OSError(f"{path}: cannot be written, for {home} is no folder that can be written in")
+
+
+@contextlib.contextmanager
+def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
+    """A new folder inside ``home`` that is deleted when the block ends, however it ends.
+
+    What killed runs left in ``home`` is deleted first; what running ones have there stays.
+
+    Args:
+        home: made if missing; None for one under the system's folder for temporary files.
+    """
+    home = Path(home) if home else Path(tempfile.gettempdir()) / f"{IN_TEMPORARY}-{_user()}"
+    home.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(home)
+    with contextlib.ExitStack() as stack:
+        prefix = f".partial-{os.getpid()}-"
+        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
+        _lock(stack.enter_context((aside / LOCK).open("w")))
+        (aside / "content").mkdir()
+        yield aside / "content"
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the half-written files and folders of runs that are no more."""
+    for path in folder.glob(PARTIAL):
+        if path.is_dir() and not path.is_symlink():
+            if not _is_in_use(path):
+                shutil.rmtree(path, ignore_errors=True)
+        elif not _is_running(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Whether the process that made a staged folder still holds its lock.
+
+    Numbers of processes come again, in containers soon; a lock ends with its process.
+    """
+    if fcntl is None or not (folder / LOCK).is_file():
+        return _is_running(folder.name)
+    with (folder / LOCK).open("w") as lock:
+        return not _lock(lock)
+
+
+def _lock(file: IO[str]) -> bool:
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _is_running(name: str) -> bool:
+    """Whether the process that a half-written file is named after runs."""
+    pid = name.removeprefix(".partial-").split("-")[0]
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of some photos in a folder.
+
+    A result is a JSON file, ``NAME.json``, and the files beside it. The JSON says of which photos
+    it is and lists the files, so a later run knows what it may delete: its own photos' results and
+    nothing else.
+
+    Attributes:
+        out: the folder.
+        photos: of which the results are.
+        inputs: files that are never deleted or written over, whoever made them.
+    """
+
+    out: Path
+    photos: tuple[Path, ...]
+    inputs: frozenset[Path] = field(default=frozenset())
+
+    @property
+    def _of(self) -> list[str]:
+        return [os.path.abspath(photo) for photo in self.photos]
+
+    def remove_earlier(self, names: Iterable[str]) -> None:
+        """Delete results that an earlier run wrote of these photos under one of the names."""
+        for name in names:
+            note = self.out / f"{name}.json"
+            content = _note(note)
+            if content is None or content["photos"] != self._of:
+                continue
+            for file in (*content["files"], note.name):
+                path = self.out / Path(file).name
+                if path.resolve() not in self.inputs:
+                    path.unlink(missing_ok=True)
+
+    def earlier_names(self, stem: str) -> list[str]:
+        """The names, beginning with ``stem``, of all results of these photos."""
+        if not self.out.is_dir():
+            return []
+        paths = [self.out / name for name in os.listdir(self.out) if name.startswith(stem)]
+        notes = {path.stem: _note(path) for path in paths if path.suffix == ".json"}
+        return [name for name, note in notes.items() if note and note["photos"] == self._of]
+
+    def check_free(self, file: str) -> None:
+        """Raise a ValueError where a file of the folder is not a result of these photos."""
+        path = self.out / file
+        if not os.path.lexists(path):
+            return
+        note = _note(path) if path.suffix == ".json" else None
+        if note is not None and note["photos"] == self._of:
+            return
+        photos = " and ".join(map(str, self.photos))
+        whose = "those of " + " and ".join(note["photos"]) if note else f"{path}, another file"
+        raise ValueError(
+            f"{photos}: its results would overwrite {whose}; rename the photo, move away what is "
+            "there, or give another --out"
+        )
+
+    def publish(self, name: str, numbers: dict, write: Callable[[Path], None]) -> Path:
+        """Write a result, whole or not at all.
+
+        Args:
+            name: of the result, without a suffix.
+            numbers: for its JSON file.
+            write: writes the other files, whose names begin with those of the path that it gets.
+
+        Returns:
+            the result's path without suffix.
+
+        Raises:
+            ValueError: a file of that name is there, and no result of these photos.
+        """
+        self.remove_earlier([name])
+        self.check_free(f"{name}.json")
+        with staged_folder(self.out) as aside:
+            write(aside / name)
+            files = sorted(path.name for path in aside.iterdir())
+            for file in files:
+                self.check_free(file)
+            note = aside / f"{name}.json"
+            content = {"photos": self._of, **numbers, "files": files}
+            note.write_text(json.dumps(content, indent=2) + "\n")
+            for file in (note.name, *files):  # the list first: a killed run's files are known by it
+                os.replace(aside / file, self.out / file)
+        return self.out / name
+
+
+def _note(path: Path) -> dict | None:
+    """The content of a result's JSON file; None where it is not one."""
+    try:
+        with reading(path, "the numbers of a result"):
+            content = read_json(path)
+            lists = content["photos"], content["files"]
+            return content if all(isinstance(part, list) for part in lists) else None
+    except (OSError, ValueError):
+        return None
