@@ -11,6 +11,7 @@ import lazy_loader
 
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import array_names
+from keras_scnn.storage.guard import existing_file
 
 if TYPE_CHECKING:
     from keras_scnn.face_models.bfm import read_bfm2009
@@ -84,7 +85,5 @@ def _read_own(path: Path, **options) -> MorphableModel:
 
 def _is_flame(path: Path) -> bool:
     """Whether an .npz file has one of FLAME's arrays; this package's own name their format."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a face model (.npz)")
-    names = set(array_names(path))
+    names = set(array_names(existing_file(path, "a face model (.npz)")))
     return "format" not in names and bool(names & {"v_template", "shapedirs", "f"})
