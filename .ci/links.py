@@ -1,5 +1,6 @@
 """Ask every address that the project's pages name whether it is still there."""
 
+import http.client
 import re
 import sys
 import urllib.error
@@ -14,14 +15,14 @@ ADDRESS = re.compile(r"https?://(?!127\.)[^\s)>\"'`\]]+")
 
 def problem(address: str) -> str:
     """Why an address does not answer; '' where it does."""
-    request = urllib.request.Request(address, headers={"User-Agent": "keras_scnn link check"})
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "keras_scnn link check"})
         with urllib.request.urlopen(request, timeout=30):
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code in (403, 429) else str(error)  # there, but not for scripts
-    except OSError as error:
-        return str(error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or repr(error)
 
 
 def main() -> int:

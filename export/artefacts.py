@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_scnn.export.crops import Crops, calibration_and_held_out
-from keras_scnn.export.formats import check_names
+from keras_scnn.export.formats import check_names, file_name
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
@@ -35,13 +35,6 @@ class Subject:
     held_out: Crops
     card: str = ""
     vertices: bool = False
-
-
-def file_name(name: str, kind: str, precision: str) -> str:
-    """The name of an exported file, e.g. 'aflw-mobilenet-0.5-int8.tflite'."""
-    if kind == "tflite":
-        return f"{name}-{precision}.tflite"
-    return f"{name}.onnx" if kind == "onnx" else f"{name}-savedmodel"
 
 
 def export_file(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from keras_scnn.settings import did_you_mean
 
-FORMATS = ("tflite", "onnx", "savedmodel")
+FORMATS = {"tflite": "-{precision}.tflite", "onnx": ".onnx", "savedmodel": "-savedmodel"}
+"""What the names of a format's files (of the last: folders) end in after the preset's."""
 QUANTIZE = ("float32", "float16", "dynamic", "int8")
+
+
+def file_name(name: str, kind: str, precision: str) -> str:
+    """The name of an exported file, e.g. 'aflw-mobilenet-0.5-int8.tflite'."""
+    return name + FORMATS[kind].format(precision=precision)
 
 
 def check_names(kind: str, precision: str = "float32") -> None:

@@ -33,10 +33,12 @@ def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such exported file")
-    kinds = {".tflite": _open_tflite, ".onnx": _open_onnx}
-    if path.suffix not in kinds and not path.is_dir():
-        raise ValueError(f"{path}: not an exported file: .tflite, .onnx, or a SavedModel's folder")
-    return kinds.get(path.suffix, _open_saved_model)(path, threads)
+    if path.is_dir():
+        return _open_saved_model(path, threads)
+    if path.suffix not in _RUNTIMES:
+        known = ", ".join(_RUNTIMES)
+        raise ValueError(f"{path}: not an exported file: {known}, or a SavedModel's folder")
+    return _RUNTIMES[path.suffix](path, threads)
 
 
 def _open_tflite(path: Path, threads: int) -> Runner:
@@ -80,6 +82,9 @@ def _open_saved_model(path: Path, _: int) -> Runner:
         return {name: value.numpy() for name, value in outputs.items()}
 
     return runner
+
+
+_RUNTIMES = {".tflite": _open_tflite, ".onnx": _open_onnx}
 
 
 def run_all(runner: Runner, crops: np.ndarray) -> Outputs:

@@ -7,7 +7,7 @@ from unittest import mock
 
 import keras
 
-from keras_scnn.models.encoders import ENCODERS
+from keras_scnn.models.encoder_table import ENCODERS
 
 STAND_IN = "mobilenet_v3_small"
 """The name it takes while it is known, so that every list of encoders has it."""

@@ -11,6 +11,7 @@ import lazy_loader
 
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import array_names
+from keras_scnn.storage.guard import existing_file
 
 if TYPE_CHECKING:
     from keras_scnn.face_models.bfm import read_bfm2009
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
 
-# The embedded model needs none of the packages that read foreign formats.
-_READERS = {"bfm": ["read_bfm2009"], "bfm_h5": ["read_bfm_h5"]}
-_READERS |= {"flame": ["read_flame"], "ict": ["read_ict"]}
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_READERS)
-_SUFFIXES = {
-    ".mat": "read_bfm2009",
-    ".h5": "read_bfm_h5",
-    ".hdf5": "read_bfm_h5",
-    ".pkl": "read_flame",
+# Each module's reader, and the suffixes of its files. They are imported on first use: the embedded
+# model needs none of the packages that read foreign formats.
+_READERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bfm": ("read_bfm2009", (".mat",)),
+    "bfm_h5": ("read_bfm_h5", (".h5", ".hdf5")),
+    "flame": ("read_flame", (".pkl",)),
+    "ict": ("read_ict", ()),  # a folder
 }
+_OF_SUFFIX = {suffix: reader for reader, suffixes in _READERS.values() for suffix in suffixes}
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={module: [reader] for module, (reader, _) in _READERS.items()}
+)
 
 
 def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableModel:
@@ -65,11 +68,11 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
         return __getattr__("read_ict")
     if suffix == ".npz":
         return __getattr__("read_flame") if _is_flame(path) else _read_own
-    if suffix in _SUFFIXES:
-        return __getattr__(_SUFFIXES[suffix])
+    if suffix in _OF_SUFFIX:
+        return __getattr__(_OF_SUFFIX[suffix])
     raise ValueError(
         f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
-        f"name ends in .npz, {', '.join(_SUFFIXES)}"
+        f"name ends in .npz, {', '.join(_OF_SUFFIX)}"
     )
 
 
@@ -82,7 +85,5 @@ def _read_own(path: Path, **options) -> MorphableModel:
 
 def _is_flame(path: Path) -> bool:
     """Whether an .npz file has one of FLAME's arrays; this package's own name their format."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a face model (.npz)")
-    names = set(array_names(path))
+    names = set(array_names(existing_file(path, "a face model (.npz)")))
     return "format" not in names and bool(names & {"v_template", "shapedirs", "f"})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage.guard import existing_file
 
 BFM_LICENSE = (
     "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
@@ -23,9 +24,7 @@ def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) ->
         FileNotFoundError: there is no such file.
         ValueError: another suffix, an empty file, or the text that stands for a file in Git LFS.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected {what}")
+    path = existing_file(path, what)
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: expected {what}, whose name ends in {' or '.join(suffixes)}")
     with path.open("rb") as file:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from keras_scnn.models.encoders import ENCODERS, build_encoder
+    from keras_scnn.models.encoder_table import ENCODERS
+    from keras_scnn.models.encoders import build_encoder
     from keras_scnn.models.flip_averaging import build_flip_averaged
     from keras_scnn.models.group import build_group
     from keras_scnn.models.heads import FaceDecoder, build_branch, build_regressor
@@ -44,7 +45,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "encoders": ["ENCODERS", "build_encoder"],
+    "encoder_table": ["ENCODERS"],
+    "encoders": ["build_encoder"],
     "flip_averaging": ["build_flip_averaged"],
     "group": ["build_group"],
     "heads": ["FaceDecoder", "build_branch", "build_regressor"],

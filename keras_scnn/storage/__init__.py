@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.atomic import atomic_path
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 
 MAX_NAME = 200  # bytes of a file's name that leave room for endings; file systems end at 255
 
@@ -40,9 +40,7 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or of another format or version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a '{kind}' .npz file")
+    path = existing_file(path, f"a '{kind}' .npz file")
     arrays = read_arrays(path)
     with reading(path, f"a '{kind}' file"):
         stored_kind, stored_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))

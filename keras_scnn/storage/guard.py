@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 MEBIBYTE = 1 << 20
 FREE_BYTES = 64 * MEBIBYTE  # what any file may unpack to, however small it is
@@ -72,3 +73,19 @@ def check_size(name: str, declared: int, allowed: int) -> None:
         raise ValueError(
             f"{name} declares {declared:,} bytes; a file of this size may unpack to {allowed:,}"
         )
+
+
+def existing_file(path: str | os.PathLike, expected: str) -> Path:
+    """The path of a file that must be there; the error names what was expected instead.
+
+    >>> existing_file("nowhere.pts", "a .pts file")
+    Traceback (most recent call last):
+    FileNotFoundError: nowhere.pts: no such file; expected a .pts file
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {expected}")
+    return path

@@ -6,20 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from keras_scnn.models.encoder_table import ENCODERS
 from keras_scnn.settings import did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODES = ("pairs", "groups", "matching")
-ENCODERS = (
-    "mobilenet_0.5",
-    "mobilenet_1.0",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "resnet50",
-    "resnet50_v2",
-)
-"""The names of ``models.ENCODERS``, which needs Keras."""
 STARTS = ("encoder", "network", "shape", "joined")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 GROUPS = ("groups", "matching")

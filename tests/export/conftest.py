@@ -1,5 +1,6 @@
-"""A small preset, and files exported from it once."""
+"""A small preset, and files exported from it once, when they are first asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,24 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder
 
 SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
+
+
+class Files(dict[str, Path]):
+    """Files by precision, each written on first use: a conversion takes seconds."""
+
+    def __init__(self, write: Callable[[str], Path]):
+        super().__init__()
+        self._write = write
+
+    def __missing__(self, precision: str) -> Path:
+        self[precision] = self._write(precision)
+        return self[precision]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +35,7 @@ class Small:
     preset: Preset
     folder: Path
     crops: np.ndarray
-    files: dict[str, Path]
+    files: Files
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +72,13 @@ def synthetic_crops() -> np.ndarray:
 def small(small_preset, tmp_path_factory) -> Small:
     folder = tmp_path_factory.mktemp("exported")
     save_preset(folder / "small", small_preset)
-    crops, files = synthetic_crops(), {}
-    for precision in QUANTIZE:
+    crops = synthetic_crops()
+
+    def write(precision: str) -> Path:
         if precision != "float32":
             pytest.importorskip("ai_edge_quantizer")
-        files[precision] = folder / f"{precision}.tflite"
-        write_tflite(
-            files[precision], small_preset, precision, True, crops[::2], "small", "the card"
-        )
-    return Small(small_preset, folder / "small", crops, files)
+        path = folder / f"{precision}.tflite"
+        write_tflite(path, small_preset, precision, True, crops[::2], "small", "the card")
+        return path
+
+    return Small(small_preset, folder / "small", crops, Files(write))

@@ -4,11 +4,13 @@ import json
 import numpy as np
 import pytest
 
+from keras_scnn.export.artefacts import _WRITERS
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.drift import Drift, output_drift, reference_outputs
 from keras_scnn.export.exported_model import output_table
+from keras_scnn.export.formats import FORMATS, file_name
 from keras_scnn.export.metadata import build_metadata
-from keras_scnn.export.runtimes import median_milliseconds, open_artefact
+from keras_scnn.export.runtimes import _RUNTIMES, median_milliseconds, open_artefact
 from keras_scnn.export.verify import (
     LIMITS,
     Limits,
@@ -192,6 +194,13 @@ def test_the_report_is_json_and_a_card(small, crops, tmp_path):
     card = paths[1].read_text()
     for text in ("six crops", "| landmarks | (68, 3) |", "CC0", "own card", "threads: 2"):
         assert text in card
+
+
+def test_each_format_has_a_writer_and_each_kind_of_file_a_runtime():
+    assert _WRITERS.keys() == FORMATS.keys()
+    endings = {file_name("preset", kind, "float32").removeprefix("preset") for kind in FORMATS}
+    files = {"." + end.rpartition(".")[2] for end in endings if "." in end}
+    assert files == _RUNTIMES.keys()  # what has no suffix is a folder, a SavedModel
 
 
 def test_files_that_are_none_of_ours_are_named(tmp_path, small):

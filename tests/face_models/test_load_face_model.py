@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from keras_scnn import face_models
 from keras_scnn.face_models import load_face_model
 
 
@@ -89,6 +90,17 @@ def test_an_unknown_name_or_suffix_is_refused_with_what_would_be_right(tmp_path)
     for name in ("closed_face", tmp_path / "face.obj"):
         with pytest.raises(ValueError, match="no face model; expected 'open_face', .*npz, .mat"):
             load_face_model(name)
+
+
+def test_a_row_of_the_table_is_all_that_a_format_needs(tmp_path):
+    """Its suffix is known, its reader is imported from its module, and messages name it."""
+    for module, (reader, suffixes) in face_models._READERS.items():
+        assert getattr(face_models, reader).__module__ == f"keras_scnn.face_models.{module}"
+        for suffix in suffixes:
+            with pytest.raises(ValueError, match=f"name ends in .*{suffix}"):
+                load_face_model(tmp_path / "face.obj")
+            with pytest.raises(FileNotFoundError, match=f"gone{suffix}: no such file"):
+                load_face_model(tmp_path / f"gone{suffix}")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.models import ENCODERS, build_encoder
-from keras_scnn.models.encoders import IMAGENET_MEAN_BGR
+from keras_scnn.models.encoder_table import IMAGENET_MEAN_BGR
 
 # Length of the pooled feature, from the papers' tables: 1024 * alpha, 1280, 576, 960, 2048.
 FEATURES = {

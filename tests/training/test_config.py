@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from keras_scnn.models import ENCODERS
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training import config as module
-from keras_scnn.training.config import CHOICES, TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig, recipe_path
 
 
 @pytest.mark.parametrize(
@@ -54,10 +53,6 @@ def test_all_values_of_a_run_make_its_configuration_again():
     for name in ("robust", "matching", "landmarks", "paper"):
         config = configuration(TrainConfig, read_yaml(recipe_path(name)))
         assert TrainConfig(**dataclasses.asdict(config)) == config
-
-
-def test_the_names_of_encoders_are_those_that_there_are():
-    assert CHOICES["encoder"] == tuple(ENCODERS)
 
 
 def test_the_matching_recipe_is_the_robust_one_but_for_what_it_says(tmp_path):

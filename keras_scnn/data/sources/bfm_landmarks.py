@@ -29,7 +29,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.arrays import read_arrays
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 
 MIN_ANNOTATIONS = 400
 PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
@@ -113,9 +113,7 @@ class BfmLandmarks:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or lacks an array.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected one like bfm_landmarks68.npz")
+        path = existing_file(path, "one like bfm_landmarks68.npz")
         what = f"a .npz file of {', '.join(ARRAYS)}"
         with reading(path, what):
             file = read_arrays(path, ARRAYS, what)

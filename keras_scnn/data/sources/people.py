@@ -24,11 +24,11 @@ from keras_scnn.data.labels.person import (
 )
 from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.sources.photo_lists import PHOTO_SUFFIXES
 from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CHUNK = 8  # photos held in memory at once
 # Strangers are detected by fits under a wide prior: under a narrow one everybody's residual is too
 # large for a stranger's to stand out.

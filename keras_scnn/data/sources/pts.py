@@ -15,7 +15,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -33,9 +33,7 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a .pts file beside each photo")
+    path = existing_file(path, "a .pts file beside each photo")
     with reading(path, "a .pts file ('version: 1', 'n_points: 68', '{', ..., '}')"):
         match = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
         if match is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import keras
 
-from keras_scnn.models import encoders
+from keras_scnn.models.encoder_table import ENCODERS, Encoder
 from keras_scnn.training import run
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.run_folder import Checkpoints
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))  # the runs share it
     run.STEPS_PER_EPOCH = 2
     run.evaluate_records = partial(run.evaluate_records, resamples=0)
-    encoders.ENCODERS["mobilenet_0.5"] = encoders._Recipe(small)
+    ENCODERS["mobilenet_0.5"] = Encoder(small)
 
     def config(name: str) -> TrainConfig:
         places = {"run": str(folder / name), "cache": str(folder / "cache")}

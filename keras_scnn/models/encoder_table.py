@@ -1,0 +1,65 @@
+"""The one table of encoders; it is read without Keras, for the settings and their help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+# Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def to_unit(image):
+    """RGB, -1 to 1."""
+    import keras
+
+    return keras.layers.Rescaling(1 / 127.5, offset=-1, name="to_unit")(image)
+
+
+def to_caffe(image):
+    """BGR, 0 to 255, ImageNet's mean taken off."""
+    import keras
+
+    centered = [-value for value in IMAGENET_MEAN_BGR]
+    flipped = keras.ops.flip(image, axis=-1)
+    return keras.layers.Rescaling(1.0, offset=centered, name="to_caffe")(flipped)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How an encoder is made.
+
+    Attributes:
+        build: a function of ``keras.applications`` by its name, or one with the same arguments;
+            the last layer pools a feature map.
+        options: more arguments.
+        preprocess: from RGB, 0 to 255, to what the published weights expect.
+    """
+
+    build: str | Callable[..., keras.Model]
+    options: dict = field(default_factory=dict)
+    preprocess: Callable = to_unit
+
+    def __call__(self, **arguments) -> keras.Model:
+        """The network, from the arguments of ``keras.applications``."""
+        import keras
+
+        build = self.build
+        if isinstance(build, str):
+            build = getattr(keras.applications, build)
+        return build(**arguments, **self.options)
+
+
+ENCODERS = {
+    "mobilenet_0.5": Encoder("MobileNet", {"alpha": 0.5}),
+    "mobilenet_1.0": Encoder("MobileNet", {"alpha": 1.0}),
+    "mobilenet_v2": Encoder("MobileNetV2"),
+    "mobilenet_v3_small": Encoder("MobileNetV3Small", {"include_preprocessing": False}),
+    "mobilenet_v3_large": Encoder("MobileNetV3Large", {"include_preprocessing": False}),
+    "resnet50": Encoder("ResNet50", preprocess=to_caffe),
+    "resnet50_v2": Encoder("ResNet50V2"),
+}
