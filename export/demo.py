@@ -74,14 +74,16 @@ def _fingerprint() -> str:
 
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
-    """Write what the page loads: ``scnn.tflite``, ``blazeface.tflite`` and ``model.json``."""
+    """Write what the page loads: ``model.json``, and scnn, blazeface and facemesh ``.tflite``."""
     from keras_scnn.export.metadata import read_card
     from keras_scnn.export.tflite import write_tflite
+    from keras_scnn.photos import facemesh
     from keras_scnn.photos.blazeface import model_path
 
     card = read_card(name)
     write_tflite(folder / "scnn.tflite", preset, precision, True, None, name, card)
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
+    shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     (folder / "model.json").write_text(json.dumps(describe(preset, name)))
 
 

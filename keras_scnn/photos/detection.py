@@ -42,7 +42,7 @@ CLEAR_SCORE, CLEAR_SHARE = 0.8, (0.15, 0.7)
 TILE_LEVELS = (2, 4, 8)
 # BlazeFace takes heads that are upside down for upright ones, with scores up to 0.8. Faces below
 # SURE_SCORE are looked at turned by quarters; one that then scores TURN_MARGIN more is turned.
-SURE_SCORE, TURN_MARGIN = 0.85, 0.1
+SURE_SCORE, TURN_MARGIN = 0.85, 0.05
 QUARTERS = (np.pi, np.pi / 2, -np.pi / 2)
 # What scores below SURE_SCORE has to be a face by FaceMesh too, or, since that knows few profiles,
 # to keep a score in a square of AFAR times its size. Fitted to photos of CFP, PINS and 300-W and to

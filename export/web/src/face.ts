@@ -3,7 +3,7 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import { type Answer, answer, type Calibration, measure, type ShapeSpace } from "./comparison";
-import type { CropRule, Detector } from "./detector";
+import { type CropRule, type Detector, MIN_TURN } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
 
@@ -84,6 +84,11 @@ export class Reconstructor {
   compare(first: Face, second: Face): Answer {
     return answer(this.model.verification, measure(this.model, first, second));
   }
+}
+
+/** Where a face will be in a video's next frame; turned where the head lies on its side or upside down. */
+export function nextBox(face: Face): Box {
+  return Math.abs(face.angle) < MIN_TURN ? boxOfLandmarks(face.landmarks) : uprightBox(face.landmarks, face.angle);
 }
 
 /** (x, y, z, ...) in mm to px of the crop by the camera, the first 12 parameters. */

@@ -1,6 +1,6 @@
 import { type Answer, inWords } from "./comparison";
 import { Detector } from "./detector";
-import { type Face, type Model, Reconstructor } from "./face";
+import { type Face, type Model, nextBox, Reconstructor } from "./face";
 import { boxOfLandmarks } from "./image";
 import * as litert from "./litert";
 import { OneEuro } from "./one_euro";
@@ -29,7 +29,8 @@ async function start(): Promise<void> {
   const [network, blazeface] = await Promise.all(
     ["/model/scnn.tflite", "/model/blazeface.tflite"].map(litert.open),
   );
-  reconstructor = new Reconstructor(model, network, new Detector(blazeface, model.crop));
+  const openMesh = () => litert.open("/model/facemesh.tflite");
+  reconstructor = new Reconstructor(model, network, new Detector(blazeface, model.crop, openMesh));
   view = new View(element("view"), model.triangles);
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
@@ -144,7 +145,7 @@ async function follow(video: HTMLVideoElement, own: MediaStream): Promise<void> 
     const begin = performance.now();
     const photo = await pixels(video);
     const near: Face | null = last;
-    const face = await reconstructor.reconstruct(photo, near && boxOfLandmarks(near.landmarks));
+    const face = await reconstructor.reconstruct(photo, near && nextBox(near));
     last = face && isPlausible(face, near) ? face : null;
     if (last && stream === own) {
       const seconds = begin / 1000;

@@ -1,11 +1,13 @@
 import { describe, expect, it } from "vitest";
 
-import { anchors, isClear, overlap, suppress } from "./detector";
+import { anchors, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
 
-const face = (x0: number, y0: number, x1: number, y1: number, score: number) => ({ x0, y0, x1, y1, score });
+function face(x0: number, y0: number, x1: number, y1: number, score: number) {
+  return { x0, y0, x1, y1, score, keypoints: [[x0, y0]] as Point[] };
+}
 
 function ramp(width: number, height: number): ImageData {
   const data = new Uint8ClampedArray(4 * width * height);
@@ -83,8 +85,39 @@ describe("BlazeFace", () => {
     const found = suppress([face(0, 0, 10, 10, 0.9), face(1, 0, 11, 10, 0.3), face(50, 50, 60, 60, 0.5)]);
     expect(found.length).toBe(2);
     expect(found[0].x0).toBeCloseTo(0.25);
+    expect(found[0].keypoints[0][0]).toBeCloseTo(0.25);
     expect(found[0].score).toBe(0.9);
     expect(overlap(face(0, 0, 10, 10, 1), face(5, 0, 15, 10, 1))).toBeCloseTo(1 / 3);
+  });
+});
+
+describe("faces in each other", () => {
+  it("are the surest of them; one beside it stays", () => {
+    const [large, inside, around] = [face(0, 0, 10, 10, 0.9), face(4, 4, 8, 8, 0.7), face(-20, -20, 40, 40, 0.8)];
+    const beside = face(6, 0, 16, 10, 0.65);
+    expect(withoutNested([inside, beside, large, around])).toEqual([large, beside]);
+  });
+});
+
+describe("a turned head", () => {
+  const head: Point[] = [[-3, -2], [3, -2], [0, 1], [0, 4], [-6, -2], [6, -2]];
+  const clockwise = (degrees: number): Point[] => {
+    const [cos, sin] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
+    return head.map(([x, y]) => [cos * x - sin * y, sin * x + cos * y]);
+  };
+
+  it.each([0, 40, 75, -75, 85, -120])("by %d degrees is taken as such beyond 80", (degrees) => {
+    const expected = Math.abs(degrees) > 80 ? degrees : 0;
+    expect((turnOf(clockwise(degrees)) * 180) / Math.PI).toBeCloseTo(expected);
+  });
+
+  it("seen in a square turned by a quarter is below its center where it was right of it", () => {
+    const seen = turnedWith({ x0: 0, y0: 0, side: 20, angle: Math.PI / 2 }, face(14, 9, 18, 11, 0.5));
+    expect(seen.x0).toBeCloseTo(8);
+    expect(seen.y0).toBeCloseTo(15);
+    expect(seen.x1).toBeCloseTo(12);
+    expect(seen.keypoints[0][0]).toBeCloseTo(11);
+    expect(seen.keypoints[0][1]).toBeCloseTo(14);
   });
 });
 
