@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import check_quantizer, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
+from keras_scnn.storage.outputs import staged_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ def export_file(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     place = file_name(subject.name, kind, precision)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as aside:
-        made = Path(aside) / place
+    with staged_folder(out) as aside:
+        made = aside / place
         _WRITERS[kind](made, subject, precision)
         result = verify(
             made,
@@ -84,11 +84,13 @@ def export_file(
             vertices=subject.vertices,
         )
         if result.broken:
-            raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(result.broken)}")
+            earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
+            words = "; ".join(result.broken)
+            raise VerificationError(f"{place}: disagrees with Keras: {words}{earlier}")
         metadata = build_metadata(
             subject.preset, subject.name, precision, subject.vertices, subject.card
         )
-        reports = write_report(Path(aside), place, result, metadata)
+        reports = write_report(aside, place, result, metadata)
         for path in (made, *reports):
             _replace(path, out / path.name)
     return out / place, result

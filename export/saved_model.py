@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
+from keras_scnn.storage.outputs import staged_folder
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,16 +54,14 @@ def write_saved_model(
     module = tf.Module()
     module.model = model
     signatures = _signatures(model, preset.input_size)
-    temporary = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-    try:
+    with staged_folder(folder.parent) as aside:
+        temporary = aside / folder.name
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         extra = temporary / "assets.extra"
         extra.mkdir()
         metadata = build_metadata(preset, name, "float32", vertices, card)
         (extra / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _signatures(model, size: int) -> dict:

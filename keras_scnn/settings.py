@@ -10,9 +10,11 @@ import functools
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
@@ -93,12 +95,34 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return main(arguments) or 0
+            with _terminated_as_interrupted():
+                return main(arguments) or 0
         except EXPECTED as error:
             print(f"error: {error}", file=sys.stderr)
             return FAILURE
 
     return run
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the block by an exception, so that temporary files go as they do at Ctrl-C."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def configuration(cls: type[T], values: Mapping[str, Any], source: str = "configuration") -> T:

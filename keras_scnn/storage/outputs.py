@@ -21,7 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL, LOCK = ".partial-*", "lock"
-IN_TEMPORARY = "keras_scnn"  # under the system's folder for temporary files
+IN_HOME, IN_TEMPORARY = ".partial-", "keras_scnn-partial-"  # beginnings of names
 
 
 def check_out(path: str | os.PathLike) -> None:
@@ -44,42 +44,42 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
     What killed runs left in ``home`` is deleted first; what running ones have there stays.
 
     Args:
-        home: made if missing; None for one under the system's folder for temporary files.
+        home: made if missing; None for the system's folder for temporary files.
     """
-    home = Path(home) if home else Path(tempfile.gettempdir()) / f"{IN_TEMPORARY}-{_user()}"
+    beginning = IN_HOME if home else IN_TEMPORARY
+    home = Path(home or tempfile.gettempdir())
     home.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(home)
+    remove_leftovers(home, beginning)
     with contextlib.ExitStack() as stack:
-        prefix = f".partial-{os.getpid()}-"
+        prefix = f"{beginning}{os.getpid()}-"
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
         _lock(stack.enter_context((aside / LOCK).open("w")))
         (aside / "content").mkdir()
         yield aside / "content"
 
 
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the half-written files and folders of runs that are no more."""
-    for path in folder.glob(PARTIAL):
+def remove_leftovers(folder: Path, beginning: str = IN_HOME) -> None:
+    """Delete the half-written files and folders, named so, of runs that are no more."""
+    for path in folder.glob(f"{beginning}*"):
         if path.is_dir() and not path.is_symlink():
-            if not _is_in_use(path):
+            if not _is_in_use(path, beginning):
                 shutil.rmtree(path, ignore_errors=True)
-        elif not _is_running(path.name):
+        elif not _is_running(path.name.removeprefix(beginning)):
             path.unlink(missing_ok=True)
 
 
-def _is_in_use(folder: Path) -> bool:
+def _is_in_use(folder: Path, beginning: str) -> bool:
     """Whether the process that made a staged folder still holds its lock.
 
     Numbers of processes come again, in containers soon; a lock ends with its process.
     """
     if fcntl is None or not (folder / LOCK).is_file():
-        return _is_running(folder.name)
-    with (folder / LOCK).open("w") as lock:
-        return not _lock(lock)
+        return _is_running(folder.name.removeprefix(beginning))
+    try:
+        with (folder / LOCK).open("r+") as lock:
+            return not _lock(lock)
+    except OSError:  # somebody else's, or gone
+        return True
 
 
 def _lock(file: IO[str]) -> bool:
@@ -92,8 +92,8 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _is_running(name: str) -> bool:
-    """Whether the process that a half-written file is named after runs."""
-    pid = name.removeprefix(".partial-").split("-")[0]
+    """Whether the process runs whose number a half-written file's name begins with."""
+    pid = name.split("-")[0]
     if not pid.isdecimal():
         return False
     try:

@@ -136,6 +136,10 @@ def run_shards(
                 "a worker process died (was there too little memory?); the same command goes on "
                 "after the last complete shard"
             ) from error
+        except (KeyboardInterrupt, SystemExit):
+            for worker in multiprocessing.active_children():  # what they have not done is not there
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -127,3 +127,40 @@ def test_an_output_that_is_a_file_or_below_one_is_named(tmp_path):
         check_out(tmp_path / "file" / "out")
     check_out(tmp_path / "new" / "out")
     assert names(tmp_path) == {"file"}
+
+
+STOPPED = """
+import sys, time
+from keras_scnn.settings import command
+from keras_scnn.storage.outputs import staged_folder
+
+@command
+def main(arguments):
+    with staged_folder() as one, staged_folder(sys.argv[1]) as two:
+        (one / "half").write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_leaves_no_temporary_file(tmp_path, number):
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    words = [sys.executable, "-c", STOPPED, str(out)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(words, env=environment, **streams) as run:
+        assert run.stdout.readline() == "ready\n"
+        assert names(temporary) and names(out)
+        run.send_signal(number)
+        assert run.wait(20) != 0
+    assert not names(temporary) and not names(out)
+
+
+@pytest.mark.parametrize("room", ["keras_scnn", "export"])
+def test_temporary_files_are_made_in_one_place(room):
+    using = [p for p in (ROOT / room).rglob("*.py") if "tempfile" in p.read_text()]
+    assert {path.name for path in using} <= {"outputs.py"}
