@@ -77,7 +77,7 @@ def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> Taugh
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     pose = np.float64(records.parameters[:, :POSE_SIZE]).reshape(-1, 3, 4)
     euler = np.rad2deg(euler_from_rotation(decompose(pose)[0]))
-    seen, _ = split_people(records.identity, held_out)
+    seen, _ = split_people(records.identity, held_out, records.mirror)
     known = np.isfinite(raw).all(axis=1)
     photos = Photos(
         records.identity,
@@ -97,7 +97,7 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
     long; else it stays. The within-person covariance is measured anew.
     """
     records = pack.mixture.records
-    seen, _ = split_people(records.identity, held_out)
+    seen, _ = split_people(records.identity, held_out, records.mirror)
     known = np.isfinite(taught.embedding).all(axis=1)
     chosen = seen[known[seen]]
     images = np.concatenate([records.images[chosen], records.images[chosen][:, :, ::-1]])

@@ -147,8 +147,20 @@ class FaceRecords:
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
 
-def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the photos to train on, and of those of the last ``held_out`` people.
+def split_people(
+    identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the photos to train on, and of those of held-out people.
+
+    A person and the mirror image of that person are held out together: who was trained on one of
+    them has seen the other. Such pairs are drawn at random, for their numbers go by data set;
+    without any, the last people are held out.
+
+    Args:
+        identity: (n,) int, the person of each photo.
+        held_out: how many people; one more where the last one drawn has a mirror partner.
+        mirror: (n,) int, the number of each person's mirror image; -1 for none.
+        seed: of the draw: the same seed gives the same people.
 
     Raises:
         ValueError: nobody would be left to train on.
@@ -156,8 +168,29 @@ def split_people(identity: np.ndarray, held_out: int) -> tuple[np.ndarray, np.nd
     people = np.unique(identity)
     if held_out >= len(people):
         raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
-    is_unseen = identity >= people[-held_out]
+    groups = _with_mirror_images(identity, mirror)
+    drawn = list(dict.fromkeys(groups[person] for person in people))
+    if len(drawn) < len(people):
+        drawn = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
+    unseen: set[int] = set()
+    while len(unseen) < held_out:
+        unseen |= set(drawn.pop())
+    is_unseen = np.isin(identity, list(unseen))
+    if is_unseen.all():
+        raise ValueError(f"held_out is {held_out}, which leaves nobody: mirror images go together")
     return np.flatnonzero(~is_unseen), np.flatnonzero(is_unseen)
+
+
+def _with_mirror_images(
+    identity: np.ndarray, mirror: np.ndarray | None
+) -> dict[int, tuple[int, ...]]:
+    """Each person, and the mirror image where the data has it."""
+    groups: dict[int, tuple[int, ...]] = {int(p): (int(p),) for p in np.unique(identity)}
+    rows = () if mirror is None else np.unique(np.column_stack([identity, mirror]), axis=0)
+    for person, partner in rows:
+        if partner in groups and len(groups[person]) == 1 and partner != person:
+            groups[person] = groups[partner] = tuple(sorted((int(person), int(partner))))
+    return groups
 
 
 def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:

@@ -66,7 +66,7 @@ def assemble(
     runs = [load_preset(folder) for folder in folders]
     preset = averaged(runs, shares, license_text)
     mixture = open_mixture(data)
-    seen, _ = split_people(mixture.records.identity, held_out)
+    seen, _ = split_people(mixture.records.identity, held_out, mixture.records.mirror)
     if with_features:
         solve_features(preset, mixture, seen)
     preset = with_covariance(preset, mixture, seen)

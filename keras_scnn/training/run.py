@@ -77,7 +77,7 @@ def train(config: TrainConfig) -> RecordResults:
     keras.utils.set_random_seed(config.seed)
     mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
-    seen, unseen = split_people(mixture.records.identity, config.held_out)
+    seen, unseen = split_people(mixture.records.identity, config.held_out, mixture.records.mirror)
     measured = part_of(mixture.records, unseen)  # with the labels as they came
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)

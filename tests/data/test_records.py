@@ -153,3 +153,42 @@ def test_people_are_split_whole(records):
     np.testing.assert_array_equal(unseen, [4, 5])
     with pytest.raises(ValueError, match="only 3 people"):
         split_people(records.identity, held_out=3)
+
+
+def people_with_mirror_images() -> tuple[np.ndarray, np.ndarray]:
+    """Three photos each of 40 people and of their mirror images, numbered as 300W-LP's are."""
+    person = np.repeat(np.arange(80), 3)
+    return person, (person + 40) % 80
+
+
+@pytest.mark.parametrize("held_out", [1, 2, 7, 30, 78])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_nobody_is_held_out_whose_mirror_image_is_trained_on(held_out, seed):
+    identity, mirror = people_with_mirror_images()
+    seen, unseen = split_people(identity, held_out, mirror, seed)
+    assert not set(mirror[unseen]) & set(identity[seen])
+    assert sorted([*seen, *unseen]) == list(range(240))
+    assert len(set(identity[unseen])) == held_out + held_out % 2
+
+
+def test_the_draw_of_mirror_pairs_is_seeded_and_takes_of_all(held_out=20):
+    identity, mirror = people_with_mirror_images()
+    first, again, other = (split_people(identity, held_out, mirror, s)[1] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert set(first) != set(other)
+    assert len({int(identity[i]) % 40 // 10 for i in first}) > 1  # not those of one data set
+
+
+def test_a_mirror_image_that_only_one_side_names_or_the_data_lacks_is_no_trap():
+    identity, mirror = np.array([0, 1, 2, 3]), np.array([2, -1, -1, 9])
+    for seed in range(8):
+        _, unseen = split_people(identity, 1, mirror, seed)
+        assert set(unseen) in ({0, 2}, {1}, {3})
+    with pytest.raises(ValueError, match="leaves nobody: mirror images go together"):
+        split_people(np.array([0, 1]), 1, np.array([1, 0]))
+
+
+def test_without_mirror_images_the_last_people_are_held_out():
+    identity, none = np.arange(6), np.full(6, -1)
+    for mirror in (None, none):
+        np.testing.assert_array_equal(split_people(identity, 2, mirror)[1], [4, 5])
