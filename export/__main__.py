@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.export.formats import FORMATS, QUANTIZE, check_names
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
+from keras_scnn.storage.outputs import check_out
 
 if TYPE_CHECKING:
     from keras_scnn.export.verify import ExportCheck
@@ -65,16 +65,6 @@ def jobs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     return list(dict.fromkeys(jobs))
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder; OSError where it cannot be made or written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
 def describe(path: Path, result: ExportCheck) -> str:
     """One line for people."""
     times = ", ".join(f"{value:.2f}" for value in result.milliseconds.values())
@@ -96,6 +86,8 @@ def run(args: argparse.Namespace) -> None:
     from keras_scnn.models.presets import preset_folder
 
     folder = preset_folder(args.preset)
+    if jobs:
+        check_out(args.out)
     start_keras()
     if args.attach:
         attach(folder)
@@ -111,7 +103,6 @@ def run(args: argparse.Namespace) -> None:
     for kind, precision in jobs:
         check_kind(kind, precision)
     preset = load_preset(args.preset)
-    check_writable(args.out)
     print("crops to calibrate and verify with ...", flush=True)
     calibration, held_out = calibration_and_held_out(args.crops, args.verify, preset.input_size)
     name, card = Path(args.preset).resolve().name, read_card(args.preset)

@@ -16,7 +16,7 @@ from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import check_quantizer, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
-from keras_scnn.storage.atomic import scratch_folder
+from keras_scnn.storage.atomic import staged_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def export_file(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     place = file_name(subject.name, kind, precision)
-    with scratch_folder(out) as aside:
+    with staged_folder(out) as aside:
         made = aside / place
         _WRITERS[kind](made, subject, precision)
         result = verify(
@@ -77,7 +77,9 @@ def export_file(
             vertices=subject.vertices,
         )
         if result.broken:
-            raise VerificationError(f"{place}: disagrees with Keras: {'; '.join(result.broken)}")
+            earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
+            words = "; ".join(result.broken)
+            raise VerificationError(f"{place}: disagrees with Keras: {words}{earlier}")
         metadata = build_metadata(
             subject.preset, subject.name, precision, subject.vertices, subject.card
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import numpy as np
 from keras_scnn.data.records import is_records, load_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import read_image
+from keras_scnn.photos.files import PHOTO_SUFFIXES, describe_passed_over, is_photo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_CROPS, MIN_CROPS = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
 
@@ -103,10 +104,14 @@ def _of_records(folder: Path, max_crops: int) -> Crops:
 
 
 def _of_images(folder: Path, max_crops: int, size: int) -> Crops:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if is_photo(path))
+    others = sorted(path.name for path in folder.iterdir() if path not in files)
+    if others:
+        print(describe_passed_over(others), file=sys.stderr)
     if not files:
         raise ValueError(
-            f"{folder}: neither face records (manifest.json) nor images ({', '.join(SUFFIXES)})"
+            f"{folder}: neither face records (manifest.json) nor images "
+            f"({', '.join(PHOTO_SUFFIXES)})"
         )
     chosen = [files[i] for i in _spread(len(files), max_crops)]
     images = [read_image(path) for path in chosen]

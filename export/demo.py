@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import webbrowser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
-from keras_scnn.storage.atomic import scratch_folder
+from keras_scnn.storage.atomic import staged_folder
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
@@ -49,8 +48,7 @@ def build_page(cache: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError("npm is not installed; the page is built with Node.js 20 or later")
-    cache.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(cache) as aside:
+    with staged_folder(cache) as aside:
         work = aside / "web"
         shutil.copytree(SOURCES, work, ignore=shutil.ignore_patterns(*NOT_SOURCES))
         for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
@@ -173,10 +171,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     preset = load_preset(args.preset)
     page = build_page(args.cache)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), staged_folder() as folder:
         print("exporting the network ...", flush=True)
-        write_model(Path(folder), preset, args.preset, args.quantize)
-        with make_server(page, Path(folder), args.port) as server:
+        write_model(folder, preset, args.preset, args.quantize)
+        with make_server(page, folder, args.port) as server:
             address = f"http://127.0.0.1:{server.server_address[1]}/"
             print(f"serving {address} (Ctrl-C ends it)", flush=True)
             if not args.no_open:

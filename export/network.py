@@ -8,7 +8,6 @@ Keras network before it gets its name; see ``keras_scnn.models.litert`` for how 
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from keras_scnn.models.inference import Network
 from keras_scnn.models.litert import FILE, FORMAT, SIGNATURE, VERSION, LiteNetwork
 from keras_scnn.models.presets import Preset, load_preset, preset_digest
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata
 
 
@@ -52,8 +52,8 @@ def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
         "quantize": precision,
     }
     content = with_metadata(convert(_with_uint8_input(preset), precision, SIGNATURE), metadata)
-    with tempfile.TemporaryDirectory() as aside:
-        made = Path(aside) / FILE
+    with staged_folder() as aside:
+        made = aside / FILE
         made.write_bytes(content)
         drift = network_drift(preset, LiteNetwork(made), find_crops(None, preset.input_size).images)
     _check(drift, precision)

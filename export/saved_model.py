@@ -18,7 +18,7 @@ from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
-from keras_scnn.storage.atomic import scratch_folder
+from keras_scnn.storage.atomic import staged_folder
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,7 +54,7 @@ def write_saved_model(
     module = tf.Module()
     module.model = model
     signatures = _signatures(model, preset.input_size)
-    with scratch_folder(folder.parent) as aside:
+    with staged_folder(folder.parent) as aside:
         temporary = aside / folder.name
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         extra = temporary / "assets.extra"

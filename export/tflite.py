@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
@@ -107,11 +107,13 @@ def convert(
 def _converted(model: keras.Model, signature: str) -> bytes:
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with staged_folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signatures = {signature: constant_function(model)}
-        tf.saved_model.save(tf.Module(), folder, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[signature])
+        tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            str(folder), signature_keys=[signature]
+        )
         return converter.convert()
 
 

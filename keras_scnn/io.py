@@ -31,6 +31,7 @@ for plugin in ("WebP", "Tiff", "Avif", "Jpeg2K"):  # the others are registered b
 PIL.Image.preinit()
 WANTED = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 FORMATS = tuple(name for name in WANTED if name in PIL.Image.OPEN)
+HEIF_BRANDS = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
 IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
@@ -86,8 +87,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     composited over white.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, whatever its name
-            ends in; the first picture where it holds several.
+        path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, or HEIC with the extra
+            'heif', whatever its name ends in; the first picture where it holds several.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -139,8 +140,9 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
 
     Each format's decoder raises errors of its own, and Pillow hands them on.
     """
+    formats = (*FORMATS, "HEIF") if is_heif(data) and _start_heif() else FORMATS
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        with PIL.Image.open(io.BytesIO(data), formats=formats) as file:
             _check_pixels(file.size, len(data))
             yield file
     except PIL.UnidentifiedImageError as error:
@@ -149,6 +151,24 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         raise
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether a file is HEIF of HEVC, as phones write (ISO/IEC 23008-12); AVIF is not."""
+    brands = data[8 : min(int.from_bytes(data[:4], "big"), 64)]
+    return data[4:8] == b"ftyp" and b"avif" not in brands and HEIF_BRANDS.search(brands) is not None
+
+
+def _start_heif() -> bool:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ValueError(
+            "a HEIC photo; reading it takes pillow-heif: pip install pillow-heif"
+        ) from error
+    if "HEIF" not in PIL.Image.OPEN:
+        pillow_heif.register_heif_opener()
+    return True
 
 
 def _check_pixels(size: tuple[int, int], file_bytes: int) -> None:

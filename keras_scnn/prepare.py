@@ -55,19 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; ``arguments`` as on the command line. Status 1: some photos were left out."""
     args = parse(arguments)
     check_out(args.out)
-    manifest = _prepare(args, arguments)
+    manifest, passed_over = _prepare(args, arguments)
     left_out = manifest["left_out"]
     print(f"{manifest['count']} photos in {args.out}")
     (args.out / LEFT_OUT).unlink(missing_ok=True)  # of an earlier run
     if left_out:
         _list(args.out / LEFT_OUT, left_out)
+    if passed_over:
+        print(passed_over, file=sys.stderr)
     return 1 if left_out else 0
 
 
-def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
+def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dict, str]:
     from keras_scnn.data.labels.fit import FIT, Labeling
     from keras_scnn.data.preparation import prepare
     from keras_scnn.data.records import MANIFEST
+    from keras_scnn.photos.files import describe_passed_over
     from keras_scnn.storage.shards import file_digest
 
     model = chosen_face_model(args)
@@ -95,7 +98,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> dict:
         model.save(args.out / FACE_MODEL)
     if basis is not None and args.basis is not None and args.basis.is_dir():
         basis.save(args.out / BASIS)
-    return manifest
+    return manifest, describe_passed_over(source.passed_over)
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:

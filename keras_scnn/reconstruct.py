@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 def _folder(args: argparse.Namespace, words: list[str]) -> int:
     from keras_scnn.folders.folder import FAILED, reconstruct_folder
     from keras_scnn.folders.job import BatchSettings
+    from keras_scnn.photos.files import describe_passed_over
 
     meshes = args.format if args.meshes else None
     settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes)
@@ -93,6 +94,8 @@ def _folder(args: argparse.Namespace, words: list[str]) -> int:
     print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
     if done.failed:
         print(f"{done.failed} photos failed; reasons: {args.out / FAILED}", file=sys.stderr)
+    if done.passed_over:
+        print(describe_passed_over(done.passed_over), file=sys.stderr)
     return 1 if done.failed else 0
 
 

@@ -57,9 +57,11 @@ class PhotoSource(abc.ABC):
 
     Attributes:
         embedding_size: length of the embedding; 0 where there is none.
+        passed_over: files of the folder that no photo's labels come from, where these are known.
     """
 
     embedding_size: int = 0
+    passed_over: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def names(self) -> list[str]:

@@ -154,34 +154,47 @@ class FaceRecords:
 def split_people(
     identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the photos to train on, and of those of people who are held out.
+    """Positions of the photos to train on, and of those of held-out people.
 
-    Without mirror images these are the last people. A person and the person's mirror image stay
-    on one side: 300W-LP has all mirror images at the end, so where there are any, the people are
-    drawn at random, each with the mirror image.
+    A person and the mirror image of that person are held out together: who was trained on one of
+    them has seen the other. Such pairs are drawn at random, for their numbers go by data set;
+    without any, the last people are held out.
 
     Args:
         identity: (n,) int, the person of each photo.
-        held_out: how many people, above 0; one more where that would part a mirror pair.
-        mirror: (n,) int, the person's mirror image, -1 for none; None: there are none.
+        held_out: how many people; one more where the last one drawn has a mirror partner.
+        mirror: (n,) int, the number of each person's mirror image; -1 for none.
         seed: of the draw; not that of a training run, so that all runs are measured alike.
 
     Raises:
         ValueError: nobody would be left to train on.
     """
     people = np.unique(identity)
-    pairs = identity
-    if mirror is not None and (mirror >= 0).any():
-        pairs = np.minimum(identity, np.where(mirror >= 0, mirror, identity))
-        order = np.random.default_rng(seed).permutation(np.unique(pairs))
-        size = np.array([len(np.unique(identity[pairs == pair])) for pair in order])
-        chosen = order[: np.searchsorted(size.cumsum(), held_out) + 1]
-    else:
-        chosen = people[-held_out:]
-    if held_out >= len(people) or len(chosen) == len(np.unique(pairs)):
+    if held_out >= len(people):
         raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
-    is_unseen = np.isin(pairs, chosen)
+    groups = _with_mirror_images(identity, mirror)
+    drawn = list(dict.fromkeys(groups[person] for person in people))
+    if len(drawn) < len(people):
+        drawn = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
+    unseen: set[int] = set()
+    while len(unseen) < held_out:
+        unseen |= set(drawn.pop())
+    is_unseen = np.isin(identity, list(unseen))
+    if is_unseen.all():
+        raise ValueError(f"held_out is {held_out}, which leaves nobody: mirror images go together")
     return np.flatnonzero(~is_unseen), np.flatnonzero(is_unseen)
+
+
+def _with_mirror_images(
+    identity: np.ndarray, mirror: np.ndarray | None
+) -> dict[int, tuple[int, ...]]:
+    """Each person, and the mirror image where the data has it."""
+    groups: dict[int, tuple[int, ...]] = {int(p): (int(p),) for p in np.unique(identity)}
+    rows = () if mirror is None else np.unique(np.column_stack([identity, mirror]), axis=0)
+    for person, partner in rows:
+        if partner in groups and len(groups[person]) == 1 and partner != person:
+            groups[person] = groups[partner] = tuple(sorted((int(person), int(partner))))
+    return groups
 
 
 def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:

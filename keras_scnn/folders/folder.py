@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,11 +19,16 @@ from typing import TextIO
 from tqdm import tqdm
 
 import keras_scnn
-from keras_scnn.data.sources.photo_lists import PHOTO_SUFFIXES
 from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
 from keras_scnn.models.litert import lite_file
 from keras_scnn.models.presets import preset_digest, read_preset
+from keras_scnn.photos.files import (
+    PHOTO_SUFFIXES,
+    PhotoFiles,
+    describe_passed_over,
+    find_photos,
+)
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import claim_folder, digest, fingerprint, run_shards
 
@@ -41,29 +47,29 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Numbers of photos, of those that failed, and of faces."""
+    """Numbers of photos, of those that failed, and of faces; names of files passed over."""
 
     photos: int
     failed: int
     faces: int
+    passed_over: tuple[str, ...] = ()
 
 
-def list_photos(folder: Path, out: Path) -> list[str]:
-    """Paths of all photos in a folder and its sub-folders, relative to it, sorted.
+def list_photos(folder: Path, out: Path) -> PhotoFiles:
+    """All photos in a folder and its sub-folders, and what is passed over.
 
     What lies in ``out`` does not count.
 
     Raises:
         ValueError: there is no photo.
     """
-    photos_found, results = [], out.resolve()
-    for home, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [f for f in folders if (Path(home) / f).resolve() != results]
-        photos = [Path(home) / f for f in files if Path(f).suffix.lower() in PHOTO_SUFFIXES]
-        photos_found += [photo.relative_to(folder).as_posix() for photo in photos]
-    if not photos_found:
-        raise ValueError(f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)})")
-    return sorted(photos_found)
+    outputs = find_photos(folder, out)
+    if not outputs.photos:
+        raise ValueError(
+            f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)}); "
+            f"{describe_passed_over(outputs.passed_over) or 'it is empty'}"
+        )
+    return outputs
 
 
 def reconstruct_folder(
@@ -95,7 +101,8 @@ def reconstruct_folder(
     require_pyarrow()
     folder, out = Path(folder), Path(out)
     preset = read_preset(settings.preset)
-    names = list_photos(folder, out)
+    outputs = list_photos(folder, out)
+    names = list(outputs.photos)
     size = settings.shard_photos
     shards = [names[i : i + size] for i in range(0, len(names), size)]
     plan = {
@@ -117,7 +124,7 @@ def reconstruct_folder(
         for part in shards
     ]
     job = FolderJob(folder, out, settings, about, keys)
-    return _run(job, shards, workers)
+    return dataclasses.replace(_run(job, shards, workers), passed_over=outputs.passed_over)
 
 
 def _run(job: FolderJob, shards: list[list[str]], workers: int | None) -> BatchResult:

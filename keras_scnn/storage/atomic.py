@@ -11,15 +11,23 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL, LOCK = ".partial-*", "lock"
 # The machine and the process stand in the name, so that what belongs to a live one is kept.
-_HOST = f".partial-{zlib.crc32(platform.node().encode()):08x}-"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_HERE, _TEMPORARY = f".partial-{_HOST}-", f"keras_scnn-partial-{_HOST}-"
 _cleaned: set[str] = set()  # folders, once a process
 
 
 def partial_name(rest: str) -> str:
-    """The name of a file or folder that this process has not finished."""
-    return f"{_HOST}{os.getpid()}-{rest}"
+    """The name of a file that this process has not finished."""
+    return f"{_HERE}{os.getpid()}-{rest}"
 
 
 @contextlib.contextmanager
@@ -34,7 +42,9 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         a path with the same suffix, to be written by the block.
     """
     path = Path(path)
-    _clean_once(path.parent)
+    if (folder := os.path.abspath(path.parent)) not in _cleaned:
+        _cleaned.add(folder)
+        remove_leftovers(path.parent)
     # A long name has no room for more, so it is the name's digest that makes it one of its own.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     suffix = "".join(path.suffixes[-2:])  # Keras wants ".weights.h5" whole
@@ -51,16 +61,6 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def scratch_folder(parent: str | os.PathLike) -> Iterator[Path]:
-    """A new folder in ``parent``, on the file system of what is moved out of it; then removed."""
-    _clean_once(Path(parent))
-    with tempfile.TemporaryDirectory(
-        prefix=partial_name(""), dir=parent, ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
-
-
 def _write_through(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
@@ -69,30 +69,68 @@ def _write_through(path: Path) -> None:
         os.close(descriptor)
 
 
-def _clean_once(folder: Path) -> None:
-    if (key := os.path.abspath(folder)) not in _cleaned:
-        _cleaned.add(key)
-        remove_leftovers(folder)
+@contextlib.contextmanager
+def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
+    """A new folder inside ``home`` that is deleted when the block ends, however it ends.
+
+    What killed runs left in ``home`` is deleted first; what running ones have there stays.
+
+    Args:
+        home: made if missing; None for the system's folder for temporary files.
+    """
+    beginning = _HERE if home else _TEMPORARY
+    home = Path(home or tempfile.gettempdir())
+    home.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(home, beginning)
+    with contextlib.ExitStack() as stack:
+        prefix = f"{beginning}{os.getpid()}-"
+        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
+        _lock(stack.enter_context((aside / LOCK).open("w")))
+        (aside / "content").mkdir()
+        yield aside / "content"
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files and folders of this machine's processes that have ended."""
-    for path in folder.glob(f"{_HOST}*"):
-        number = path.name.removeprefix(_HOST).partition("-")[0]
-        if not number.isdigit() or _is_running(int(number)):
-            continue
+def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:
+    """Delete the half-written files and folders of this machine's processes that are no more."""
+    for path in folder.glob(f"{beginning}*"):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+            if not _is_in_use(path, beginning):
+                shutil.rmtree(path, ignore_errors=True)
+        elif not _is_running(path.name.removeprefix(beginning)):
             path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True  # there, signal 0 would end it
+def _is_in_use(folder: Path, beginning: str) -> bool:
+    """Whether the process that made a staged folder still holds its lock.
+
+    Numbers of processes come again, in containers soon; a lock ends with its process.
+    """
+    if fcntl is None or not (folder / LOCK).is_file():
+        return _is_running(folder.name.removeprefix(beginning))
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        with (folder / LOCK).open("r+") as lock:
+            return not _lock(lock)
+    except OSError:  # another user's, or gone
+        return True
+
+
+def _lock(file: IO[str]) -> bool:
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _is_running(name: str) -> bool:
+    """Whether the process runs whose number a half-written file's name begins with."""
+    number = name.partition("-")[0]
+    if os.name != "posix" or not number.isdecimal():
+        return True  # elsewhere, signal 0 would end it
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         pass  # another user's

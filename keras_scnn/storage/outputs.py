@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
+from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import read_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-PARTIAL, LOCK = ".partial-*", "lock"
-IN_TEMPORARY = "keras_scnn"  # under the system's folder for temporary files
 
 
 def check_out(path: str | os.PathLike) -> None:
@@ -35,74 +24,6 @@ def check_out(path: str | os.PathLike) -> None:
     home = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
         raise OSError(f"{path}: cannot be written, for {home} is no folder that can be written in")
-
-
-@contextlib.contextmanager
-def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
-    """A new folder inside ``home`` that is deleted when the block ends, however it ends.
-
-    What killed runs left in ``home`` is deleted first; what running ones have there stays.
-
-    Args:
-        home: made if missing; None for one under the system's folder for temporary files.
-    """
-    home = Path(home) if home else Path(tempfile.gettempdir()) / f"{IN_TEMPORARY}-{_user()}"
-    home.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(home)
-    with contextlib.ExitStack() as stack:
-        prefix = f".partial-{os.getpid()}-"
-        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
-        _lock(stack.enter_context((aside / LOCK).open("w")))
-        (aside / "content").mkdir()
-        yield aside / "content"
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the half-written files and folders of runs that are no more."""
-    for path in folder.glob(PARTIAL):
-        if path.is_dir() and not path.is_symlink():
-            if not _is_in_use(path):
-                shutil.rmtree(path, ignore_errors=True)
-        elif not _is_running(path.name):
-            path.unlink(missing_ok=True)
-
-
-def _is_in_use(folder: Path) -> bool:
-    """Whether the process that made a staged folder still holds its lock.
-
-    Numbers of processes come again, in containers soon; a lock ends with its process.
-    """
-    if fcntl is None or not (folder / LOCK).is_file():
-        return _is_running(folder.name)
-    with (folder / LOCK).open("w") as lock:
-        return not _lock(lock)
-
-
-def _lock(file: IO[str]) -> bool:
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
-
-
-def _is_running(name: str) -> bool:
-    """Whether the process that a half-written file is named after runs."""
-    pid = name.removeprefix(".partial-").split("-")[0]
-    if not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import cv2
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import PARTIAL
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.outputs import PARTIAL, check_out
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import read_json
 
 PLAN = "plan.json"
@@ -136,6 +137,10 @@ def run_shards(
                 "a worker process died (was there too little memory?); the same command goes on "
                 "after the last complete shard"
             ) from error
+        except (KeyboardInterrupt, SystemExit):
+            for worker in multiprocessing.active_children():  # what they have not done is not there
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -163,20 +163,40 @@ def test_people_are_split_whole(records):
         split_people(records.identity, held_out=3)
 
 
-def test_a_person_and_the_mirror_image_stay_on_one_side():
-    """100 people, then their mirror images, as 300W-LP's folders are; some have none."""
-    person = np.repeat(np.arange(200), 3)
-    mirror = np.where(person % 10 == 0, -1, (person + 100) % 200)
-    for held_out in (1, 7, 50):
-        seen, unseen = split_people(person, held_out, mirror)
-        assert sorted([*seen, *unseen]) == list(range(600))
-        people = set(person[unseen])
-        assert held_out <= len(people) <= held_out + 1
-        assert people | set(mirror[unseen]) - {-1} == people
-        assert not people & set(person[seen])
-    other = split_people(person, 50, mirror, seed=1)[1]
-    assert set(person[other]) != people
-    spread = [len({p % 100 // 25 for p in people}) for people in (people, set(person[other]))]
-    assert spread == [4, 4]  # not the last folder alone
-    with pytest.raises(ValueError, match="only 2 people"):
+def people_with_mirror_images() -> tuple[np.ndarray, np.ndarray]:
+    """Three photos each of 40 people and of their mirror images, numbered as 300W-LP's are."""
+    person = np.repeat(np.arange(80), 3)
+    return person, (person + 40) % 80
+
+
+@pytest.mark.parametrize("held_out", [1, 2, 7, 30, 78])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_nobody_is_held_out_whose_mirror_image_is_trained_on(held_out, seed):
+    identity, mirror = people_with_mirror_images()
+    seen, unseen = split_people(identity, held_out, mirror, seed)
+    assert not set(mirror[unseen]) & set(identity[seen])
+    assert sorted([*seen, *unseen]) == list(range(240))
+    assert len(set(identity[unseen])) == held_out + held_out % 2
+
+
+def test_the_draw_of_mirror_pairs_is_seeded_and_takes_of_all(held_out=20):
+    identity, mirror = people_with_mirror_images()
+    first, again, other = (split_people(identity, held_out, mirror, s)[1] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert set(first) != set(other)
+    assert len({int(identity[i]) % 40 // 10 for i in first}) > 1  # not those of one data set
+
+
+def test_a_mirror_image_that_only_one_side_names_or_the_data_lacks_is_no_trap():
+    identity, mirror = np.array([0, 1, 2, 3]), np.array([2, -1, -1, 9])
+    for seed in range(8):
+        _, unseen = split_people(identity, 1, mirror, seed)
+        assert set(unseen) in ({0, 2}, {1}, {3})
+    with pytest.raises(ValueError, match="leaves nobody: mirror images go together"):
         split_people(np.array([0, 1]), 1, np.array([1, 0]))
+
+
+def test_without_mirror_images_the_last_people_are_held_out():
+    identity, none = np.arange(6), np.full(6, -1)
+    for mirror in (None, none):
+        np.testing.assert_array_equal(split_people(identity, 2, mirror)[1], [4, 5])

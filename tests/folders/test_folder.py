@@ -254,7 +254,7 @@ def test_results_inside_of_the_folder_are_no_photos(tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("a.PNG", "out/b.png"):
         (tmp_path / name).touch()
-    assert list_photos(tmp_path, tmp_path / "out") == ["a.PNG"]
+    assert list_photos(tmp_path, tmp_path / "out").photos == ("a.PNG",)
 
 
 def test_photos_that_all_fail_leave_empty_parts(tmp_path, capsys):

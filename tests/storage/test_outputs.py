@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from keras_scnn.storage.outputs import Results, check_out, remove_leftovers, staged_folder
+from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_folder
+from keras_scnn.storage.outputs import Results, check_out
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import sys, time
-from keras_scnn.storage.outputs import staged_folder
+from keras_scnn.storage.atomic import staged_folder
 with staged_folder(sys.argv[1]) as aside:
     (aside / "half").write_text("half")
     print(aside, flush=True)
@@ -101,7 +102,8 @@ def test_what_a_killed_run_left_goes_at_the_next_and_a_running_ones_stays(tmp_pa
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert dead.is_dir()
-    (tmp_path / ".partial-999999999-0123.json").write_text("half")
+    gone = partial_name("0123.json").replace(f"-{os.getpid()}-", "-999999999-")
+    (tmp_path / gone).write_text("half")
     with staged_folder(tmp_path):
         pass
     assert alive.is_dir() and len(names(tmp_path)) == 1
@@ -112,7 +114,7 @@ def test_what_a_killed_run_left_goes_at_the_next_and_a_running_ones_stays(tmp_pa
 
 
 def test_the_lock_decides_though_the_process_number_came_again(tmp_path):
-    left = tmp_path / f".partial-{os.getpid()}-abc"
+    left = tmp_path / partial_name("abc")
     (left / "content").mkdir(parents=True)
     (left / "lock").touch()
     remove_leftovers(tmp_path)
@@ -127,3 +129,40 @@ def test_an_output_that_is_a_file_or_below_one_is_named(tmp_path):
         check_out(tmp_path / "file" / "out")
     check_out(tmp_path / "new" / "out")
     assert names(tmp_path) == {"file"}
+
+
+STOPPED = """
+import sys, time
+from keras_scnn.settings import command
+from keras_scnn.storage.atomic import staged_folder
+
+@command
+def main(arguments):
+    with staged_folder() as one, staged_folder(sys.argv[1]) as two:
+        (one / "half").write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_leaves_no_temporary_file(tmp_path, number):
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    words = [sys.executable, "-c", STOPPED, str(out)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(words, env=environment, **streams) as run:
+        assert run.stdout.readline() == "ready\n"
+        assert names(temporary) and names(out)
+        run.send_signal(number)
+        assert run.wait(20) != 0
+    assert not names(temporary) and not names(out)
+
+
+@pytest.mark.parametrize("room", ["keras_scnn", "export"])
+def test_temporary_files_are_made_in_one_place(room):
+    using = [p for p in (ROOT / room).rglob("*.py") if "tempfile" in p.read_text()]
+    assert {path.name for path in using} <= {"atomic.py"}

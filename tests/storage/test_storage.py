@@ -71,11 +71,3 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, monke
     monkeypatch.setattr(atomic, "_cleaned", set())
     write_npz(tmp_path / "file.npz", "kind", 1, a=np.zeros(1))
     assert {p.name for p in tmp_path.iterdir()} == {mine, elsewhere, "file.npz"}
-
-
-def test_a_scratch_folder_goes_whatever_happens(tmp_path):
-    with pytest.raises(KeyboardInterrupt), atomic.scratch_folder(tmp_path) as aside:
-        (aside / "deep").mkdir()
-        assert aside.parent == tmp_path
-        raise KeyboardInterrupt
-    assert not list(tmp_path.iterdir())

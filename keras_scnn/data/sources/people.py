@@ -24,10 +24,10 @@ from keras_scnn.data.labels.person import (
 )
 from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.data.sources.photo_lists import PHOTO_SUFFIXES
 from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 
 CHUNK = 8  # photos held in memory at once
 # Strangers are detected by fits under a wide prior: under a narrow one everybody's residual is too
@@ -70,7 +70,7 @@ class PeopleFolder(PhotoSource):
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
-        self._people = scan_people(self.folder)
+        self._people, self.passed_over = scan_people(self.folder)
         self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
         self._last: tuple[str, PersonLabels] | None = None
 
@@ -186,24 +186,18 @@ class PeopleFolder(PhotoSource):
         return [Candidate(face, teacher(image, face.landmarks)) for face in faces]
 
 
-def scan_people(folder: Path) -> dict[str, list[str]]:
-    """The photos of each person, as ``PERSON/.../photo.jpg``, sorted.
+def scan_people(folder: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """The photos of each person, as ``PERSON/.../photo.jpg``, sorted; and files passed over.
 
     Raises:
         FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one folder a person in it")
-    people: dict[str, list[str]] = {}
-    for person in sorted(entry.name for entry in folder.iterdir() if entry.is_dir()):
-        for place, _, files in os.walk(folder / person):  # a person's folder may be a link
-            inside = Path(os.path.relpath(place, folder))
-            names = [(inside / f).as_posix() for f in files if f.lower().endswith(PHOTO_SUFFIXES)]
-            if names:
-                people.setdefault(person, []).extend(names)
+    people, passed_over = people_of(find_photos(folder))
     if not people:
         raise FileNotFoundError(
             f"{folder}: no photos ({', '.join(PHOTO_SUFFIXES)}) in folders of people: put the "
             "photos of each person into a folder of its own"
         )
-    return {person: sorted(names) for person, names in people.items()}
+    return people, passed_over

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 from keras_scnn.storage.guard import reading
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +25,12 @@ class PhotoList:
     Attributes:
         paths: the files.
         person: (n,) int, equal for photos of one person.
+        passed_over: names of files that are no photos of anybody, see ``photos.files``.
     """
 
     paths: tuple[Path, ...]
     person: np.ndarray
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +51,11 @@ class ListedPairs:
 
 def is_people_folder(folder: str | os.PathLike) -> bool:
     """Whether a folder has two sub-folders or more with photos in them."""
-    return len(_people(Path(folder))) > 1
+    return len(people_of(find_photos(folder))[0]) > 1
 
 
 def people_photos(folder: str | os.PathLike) -> PhotoList:
-    """The photos of a people folder: one sub-folder a person, any file names, sorted.
+    """The photos of a people folder: one sub-folder a person, any file names and depth, sorted.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -63,25 +64,15 @@ def people_photos(folder: str | os.PathLike) -> PhotoList:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one sub-folder a person")
-    people = _people(folder)
+    people, passed_over = people_of(find_photos(folder))
     if len(people) < 2:
         raise ValueError(
             f"{folder}: {len(people)} sub-folders with photos; a people folder has one for each "
             f"person, two or more, with {', '.join(PHOTO_SUFFIXES)} files"
         )
-    person = np.repeat(np.arange(len(people)), [len(photos) for photos in people])
-    return PhotoList(tuple(path for photos in people for path in photos), person)
-
-
-def _people(folder: Path) -> list[list[Path]]:
-    if not folder.is_dir():
-        return []
-    inside = (_photos(part) for part in sorted(folder.iterdir()) if part.is_dir())
-    return [photos for photos in inside if photos]
-
-
-def _photos(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+    person = np.repeat(np.arange(len(people)), [len(photos) for photos in people.values()])
+    paths = tuple(folder / name for photos in people.values() for name in photos)
+    return PhotoList(paths, person, passed_over)
 
 
 def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPairs:

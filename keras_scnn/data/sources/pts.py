@@ -14,11 +14,11 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW
+from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, is_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 # Hand-made jaw points follow the contour that is seen, which on a turned head is not the jaw.
 JAW_WEIGHT = 0.5
 
@@ -70,7 +70,7 @@ class PtsFolder(PhotoSource):
     is among the names, and is reported when it is loaded.
 
     Args:
-        folder: holds photos (.jpg, .jpeg, .png, .bmp) and .pts files.
+        folder: holds photos and .pts files.
         jaw_weight: 0 to 1, how far the 17 jaw points are trusted; they follow the contour that is
             seen.
 
@@ -83,7 +83,7 @@ class PtsFolder(PhotoSource):
         if not 0 <= jaw_weight <= 1:
             raise ValueError(f"jaw_weight is {jaw_weight}; it must be from 0 to 1")
         self.folder, self.jaw_weight = Path(folder), jaw_weight
-        self._names = _scan(self.folder)
+        self._names, self.passed_over = _scan(self.folder)
 
     def names(self) -> list[str]:
         return list(self._names)
@@ -94,7 +94,7 @@ class PtsFolder(PhotoSource):
     def load(self, name: str) -> LabeledPhoto:
         """Labels of one photo; their depth is unknown, NaN."""
         image = self.folder / name
-        if image.suffix.lower() not in PHOTO_SUFFIXES or not image.is_file():
+        if not is_photo(image) or not image.is_file():
             raise FileNotFoundError(f"{image}: no photo ({', '.join(PHOTO_SUFFIXES)}) of this name")
         points = read_pts(image.with_suffix(".pts"))
         if len(points) != 68:
@@ -105,16 +105,14 @@ class PtsFolder(PhotoSource):
         return LabeledPhoto(name, name, landmarks, weight, image)
 
 
-def _scan(folder: Path) -> list[str]:
-    """Relative names of the photos, and of .pts files that have none."""
+def _scan(folder: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Relative names of the photos, and of .pts files that have none; and files passed over."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected photos and .pts files")
-    photos, points = set(), set()
-    for place, _, files in os.walk(folder):
-        paths = [Path(os.path.relpath(place, folder), file) for file in files]
-        photos |= {path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES}
-        points |= {path for path in paths if path.suffix == ".pts"}
+    result = find_photos(folder)
+    points = {name for name in result.passed_over if name.endswith(".pts")}
     if not points:
         raise FileNotFoundError(f"{folder}: no .pts files; expected one beside each photo")
-    alone = points - {path.with_suffix(".pts") for path in photos}
-    return sorted(path.as_posix() for path in photos | alone)
+    alone = points - {Path(name).with_suffix(".pts").as_posix() for name in result.photos}
+    others = tuple(name for name in result.passed_over if name not in points)
+    return sorted({*result.photos, *alone}), others

@@ -1,0 +1,89 @@
+"""Which files are photos, and where they lie: one definition for every command."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+    *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
+)
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PhotoFiles:
+    """What a folder and its sub-folders hold; paths relative to it, '/' between parts, sorted.
+
+    Attributes:
+        photos: files whose names end as photos' do.
+        passed_over: all others, and linked folders that were seen already, ending in '/'.
+    """
+
+    photos: tuple[str, ...]
+    passed_over: tuple[str, ...]
+
+
+def is_photo(name: str | os.PathLike) -> bool:
+    """Whether a file's name ends as a photo's does."""
+    return Path(name).suffix.lower() in PHOTO_SUFFIXES
+
+
+def find_photos(folder: str | os.PathLike, without: str | os.PathLike | None = None) -> PhotoFiles:
+    """Look through a folder and its sub-folders, linked ones too, each once.
+
+    Args:
+        folder: the folder.
+        without: a folder that does not count, for results.
+    """
+    folder, seen = Path(folder), set()
+    skipped = None if without is None else Path(without).resolve()
+    files: list[str] = []
+    for home, inner, names in os.walk(folder, followlinks=True):
+        seen.add(Path(home).resolve())
+        places = {name: (Path(home) / name).resolve() for name in sorted(inner)}
+        again = [name for name, place in places.items() if place in seen and place != skipped]
+        inner[:] = [name for name in places if name not in again and places[name] != skipped]
+        inside = Path(home).relative_to(folder)
+        files += [(inside / name).as_posix() for name in names]
+        files += [f"{(inside / name).as_posix()}/" for name in again]
+    photos = sorted(name for name in files if is_photo(name) and not name.endswith("/"))
+    return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
+
+
+def people_of(result: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """A people folder: each sub-folder is a person, with photos at any depth in it.
+
+    Returns:
+        the photos by person, and all that is passed over: loose photos belong to nobody.
+    """
+    people: dict[str, list[str]] = {}
+    for name in result.photos:
+        person, _, inside = name.partition("/")
+        if inside:
+            people.setdefault(person, []).append(name)
+    loose = [name for name in result.photos if "/" not in name]
+    return people, tuple(sorted([*result.passed_over, *loose]))
+
+
+def describe_passed_over(names: Sequence[str]) -> str:
+    """'6 files passed over: a.mov, b.txt, ... (5 .mov, 1 .txt)'; '' for none."""
+    if not names:
+        return ""
+    kinds = Counter(_kind(name) for name in names)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    files = "file" if len(names) == 1 else "files"
+    return f"{len(names)} {files} passed over: {listed} ({counts})"
+
+
+def _kind(name: str) -> str:
+    if name.endswith("/"):
+        return "linked folder"
+    loose = "loose " if is_photo(name) else ""
+    return f"{loose}{Path(name).suffix.lower() or 'without suffix'}"

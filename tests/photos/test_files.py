@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_scnn.data.sources.people import scan_people
+from keras_scnn.data.sources.photo_lists import people_photos
+from keras_scnn.io import FORMATS, read_image, write_image
+from keras_scnn.photos.files import (
+    PHOTO_SUFFIXES,
+    describe_passed_over,
+    find_photos,
+    is_photo,
+    people_of,
+)
+from keras_scnn.reconstruct import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = np.zeros((16, 24, 3), np.uint8)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_every_suffix_is_of_a_format_that_is_read():
+    wanted = (*FORMATS, "HEIF", "MPO")
+    PIL.Image.init()
+    known = PIL.Image.registered_extensions() | dict.fromkeys((".heic", ".heif"), "HEIF")
+    assert {known[suffix] for suffix in PHOTO_SUFFIXES} <= set(wanted)
+    assert {"JPEG", "PNG", "GIF", "AVIF", "JPEG2000", "HEIF"} <= {known[s] for s in PHOTO_SUFFIXES}
+
+
+def test_the_suffixes_are_named_in_one_place():
+    rooms = [*(ROOT / "keras_scnn").rglob("*.py"), *(ROOT / "export").glob("*.py")]
+    naming = [path.name for path in rooms if '".jpeg"' in path.read_text()]
+    assert naming == ["files.py"]
+
+
+def test_photos_at_any_depth_and_behind_links_are_found_once(tmp_path):
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    touch(folder, "a.JPG", "in/b.jfif", "in/deep/c.heic", "notes.txt", "clip.MOV", "bare")
+    touch(elsewhere, "d.gif", "e.jp2")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "in" / "around").symlink_to(folder)
+    result = find_photos(folder)
+    expected = ("a.JPG", "in/b.jfif", "in/deep/c.heic", "linked/d.gif", "linked/e.jp2")
+    assert result.photos == expected
+    assert result.passed_over == ("bare", "clip.MOV", "in/around/", "notes.txt")
+    assert find_photos(folder, folder / "in").photos == (expected[0], *expected[3:])
+
+
+def test_what_was_passed_over_is_named_with_its_kinds():
+    assert describe_passed_over([]) == ""
+    assert describe_passed_over(["a.txt"]) == "1 file passed over: a.txt (1 .txt)"
+    names = ["a.mov", "b.mov", "c", "d.mov", "f/", "x.jpg"]
+    assert describe_passed_over(names) == (
+        "6 files passed over: a.mov, b.mov, c, d.mov, f/, ... "
+        "(3 .mov, 1 without suffix, 1 linked folder, 1 loose .jpg)"
+    )
+
+
+def test_a_people_folder_is_the_same_to_all_commands(tmp_path):
+    touch(tmp_path, "ann/1.jpg", "ann/more/2.heic", "bob/1.avif", "loose.png", "empty/notes.txt")
+    people, passed_over = people_of(find_photos(tmp_path))
+    assert people == {"ann": ["ann/1.jpg", "ann/more/2.heic"], "bob": ["bob/1.avif"]}
+    assert passed_over == ("empty/notes.txt", "loose.png")
+    assert scan_people(tmp_path) == (people, passed_over)
+    listed = people_photos(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in listed.paths] == sum(
+        people.values(), []
+    )
+    assert listed.person.tolist() == [0, 0, 1] and listed.passed_over == passed_over
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".gif", ".jp2", ".avif", ".mpo", ".ppm"])
+def test_photos_of_further_formats_are_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    kind = {".jfif": "JPEG", ".mpo": "JPEG", ".jp2": "JPEG2000"}.get(suffix)
+    try:
+        PIL.Image.fromarray(PICTURE + 200).save(path, format=kind)
+    except (KeyError, OSError) as error:
+        pytest.skip(f"Pillow cannot write it: {error}")
+    assert is_photo(path)
+    np.testing.assert_allclose(read_image(path), 200, atol=3)
+
+
+def test_heic_is_read_by_the_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="extra 'heif' is not installed")
+    heif.register_heif_opener()
+    picture = PICTURE.copy()
+    picture[:, 12:] = 240
+    PIL.Image.fromarray(picture).save(tmp_path / "a.heic", quality=100)
+    np.testing.assert_allclose(read_image(tmp_path / "a.heic"), picture, atol=6)
+    (tmp_path / "b.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"b.heic: not a readable image"):
+        read_image(tmp_path / "b.heic")
+
+
+def test_without_the_extra_a_heic_photo_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00mif1heicmiaf" + bytes(64))
+    with pytest.raises(ValueError, match="a.heic: .*pip install pillow-heif"):
+        read_image(path)
+
+
+def test_the_command_ends_with_what_it_passed_over(tmp_path, capsys):
+    pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
+    write_image(tmp_path / "photos.jpg", PICTURE[:16, :16])
+    folder = tmp_path / "photos"
+    touch(folder, "clip.mov", "notes.txt")
+    write_image(folder / "a.jpg", PICTURE[:16, :16])
+    options = ["--out", str(tmp_path / "out"), "--crops", "--workers", "1"]
+    assert main([str(folder), *options]) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == "2 files passed over: clip.mov, notes.txt (1 .mov, 1 .txt)"
