@@ -41,7 +41,8 @@ PADDED_ZOOM = 2.0
 CLEAR_SCORE, CLEAR_SHARE = 0.8, (0.15, 0.7)
 TILE_LEVELS = (2, 4, 8)
 # BlazeFace takes heads that are upside down for upright ones, with scores up to 0.8. Faces below
-# SURE_SCORE are looked at turned by quarters; one that then scores TURN_MARGIN more is turned.
+# SURE_SCORE are looked at turned by quarters; one that scores TURN_MARGIN more there, and whose
+# keypoints are turned, is turned.
 SURE_SCORE, TURN_MARGIN = 0.85, 0.05
 QUARTERS = (np.pi, np.pi / 2, -np.pi / 2)
 # What scores below SURE_SCORE has to be a face by FaceMesh too, or, since that knows few profiles,
@@ -147,7 +148,7 @@ class FaceDetector:
 
     def _in_turned_photo(self, image: np.ndarray, small: np.ndarray, factor: int) -> RawDetections:
         """The faces that the photo shows on its head or on a side, whichever has the surest."""
-        best, least = EMPTY, self._tile_min_score
+        best, least = EMPTY, max(self._min_score, self._tile_min_score)
         for angle in QUARTERS:
             squares = _around(small, 1.0, angle), _around(small, PADDED_ZOOM, angle)
             parts = [self._run(small, square, factor) for square in squares]
@@ -247,12 +248,11 @@ class LargestFaceDetector:
     """
 
     def __init__(self, quick: Detector | None = None, thorough: Detector | None = None):
-        unsure = [] if quick else [FaceDetector(tiles=False, checked=False)]
-        quick, thorough = (
-            quick or FaceDetector(tiles=False, stop_early=True),
-            thorough or FaceDetector(),
-        )
-        self._detectors: list[Detector] = [quick, *unsure, thorough]
+        quicks: list[Detector] = [quick] if quick else []
+        if not quicks:
+            quicks = [FaceDetector(tiles=False, stop_early=True)]
+            quicks += [FaceDetector(tiles=False, checked=False)]
+        self._detectors: list[Detector] = [*quicks, thorough or FaceDetector()]
 
     def __call__(self, image: np.ndarray) -> FaceBox:
         """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.

@@ -155,9 +155,19 @@ def test_what_is_not_confirmed_is_left_out_unless_it_is_wanted():
     assert len(FaceDetector(checked=False).detect(coins)) == 1
 
 
+def test_a_profile_that_nothing_confirms_is_still_the_face_of_its_photo(shared_data):
+    path = shared_data / "aflw2000-3d-dev" / "image03244.jpg"
+    photo, points = read_image(path), loadmat(path.with_suffix(".mat"))["pt3d_68"].T[:, :2] - 1
+    assert FaceDetector(tiles=False).detect(photo) == []
+    box = LargestFaceDetector()(photo).as_array()
+    assert intersection_over_union(box_from_landmarks(points).as_array(), box) > HIT_IOU
+
+
 def test_a_clear_face_below_the_least_score_is_none(astronaut):
-    for stop_early in (True, False):
-        assert FaceDetector(0.99, 0.99, stop_early=stop_early).detect(astronaut) == []
+    upside_down = np.ascontiguousarray(astronaut[::-1, ::-1])
+    for photo in (astronaut, upside_down):
+        for stop_early in (True, False):
+            assert FaceDetector(0.99, tiles=False, stop_early=stop_early).detect(photo) == []
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1500, 500), (300, 2100)])

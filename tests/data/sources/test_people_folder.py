@@ -107,6 +107,13 @@ def test_both_networks_see_the_face_alike(landmarker):
     assert face.landmarks[30, 2] > face.landmarks[[0, 16], 2].max()  # depth: larger nearer
 
 
+def test_both_networks_see_a_face_that_is_upside_down(landmarker):
+    upside_down = np.ascontiguousarray(data.astronaut()[::-1, ::-1])
+    ((face,),) = landmarker([upside_down])
+    assert face.disagreement < 3
+    assert np.linalg.norm(face.landmarks[30, :2] - [511 - 224, 511 - 128]) < 4
+
+
 def test_landmarks_near_hand_made_ones(shared_data, landmarker):
     """The mean of FaceMesh and the preset has 3.4 % on 300-W before any site is learned."""
     paths = sorted((shared_data / "300w").glob("*.pts"))[::60]
