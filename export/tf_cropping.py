@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_scnn.geometry.crops import MAX_RELATIVE_WIDTH, SQUARE_TOLERANCE
+from keras_scnn.geometry.crops import (
+    MAX_PATCH_PIXELS,
+    MAX_PATCH_SIDE,
+    MAX_RELATIVE_WIDTH,
+    SQUARE_TOLERANCE,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,7 +30,8 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
 
     Returns:
         (size, size, 3) uint8. A photo that cannot be read, or a box that is empty, not finite,
-        no square or far larger than the photo, raises InvalidArgumentError when the graph runs.
+        no square or far larger than the photo, or a photo so narrow that the crop would take far
+        more memory than the photo, raises InvalidArgumentError when the graph runs.
     """
     import tensorflow as tf
 
@@ -44,7 +50,8 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
         block = tf.maximum(1, tf.cast(tf.round(width / size), tf.int32))
     rows = _axis(box[1], box[3], tf.shape(image)[0], block, size)
     columns = _axis(box[0], box[2], tf.shape(image)[1], block, size)
-    patch = image[rows.low : rows.high, columns.low : columns.high]
+    with tf.control_dependencies([_patch_is_bounded(tf.shape(image), rows, columns, block)]):
+        patch = image[rows.low : rows.high, columns.low : columns.high]
     patch = _averaged(patch, block)
     sampled = _sampled(_sampled(patch, rows.places, 0), columns.places, 1)
     return tf.cast(tf.round(tf.ensure_shape(sampled, (size, size, 3))), tf.uint8)
@@ -68,6 +75,22 @@ def _axis(first, last, limit, block, size: int) -> _Axis:
     centers = (tf.range(size, dtype=tf.float64) + 0.5) * (last - first) / size + first
     places = (centers - tf.cast(low, tf.float64)) / tf.cast(block, tf.float64) - 0.5
     return _Axis(low, high, places)
+
+
+def _patch_is_bounded(photo_shape, rows: _Axis, columns: _Axis, block):
+    """The operation that refuses what ``geometry.crops.check_patch`` does."""
+    import tensorflow as tf
+
+    extent = tf.cast(tf.stack([rows.high - rows.low, columns.high - columns.low]), tf.int64)
+    side = tf.cast(block, tf.int64)
+    counts = -(-extent // side)
+    photo = tf.reduce_prod(tf.cast(photo_shape[:2], tf.int64))
+    covered = counts[0] * side * counts[1] * side
+    fits = (covered <= tf.maximum(MAX_PATCH_PIXELS, 2 * photo)) & (
+        tf.reduce_max(counts) <= MAX_PATCH_SIDE
+    )
+    message = "the photo is too long for this box; rows and columns, in whole blocks of so many px:"
+    return tf.debugging.Assert(fits, [message, counts, side])
 
 
 def _averaged(patch, block):
