@@ -14,9 +14,12 @@ from keras_scnn.evaluation.report import Row
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+from keras_scnn.storage.arrays import read_arrays
+from keras_scnn.storage.guard import reading
 
 MIN_POINTS = 4
-EXPECTED = "expected an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
+FILE = "an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
+EXPECTED = f"expected {FILE}"
 
 
 def evaluate_given_points(
@@ -83,11 +86,9 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {EXPECTED}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            names, points = np.array(arrays["name"]), np.float64(arrays["landmarks68"])
-    except Exception as error:  # zipfile, zlib, OSError, KeyError and ValueError
-        raise ValueError(f"{path}: {EXPECTED} ({error})") from error
+    with reading(path, FILE):
+        arrays = read_arrays(path, ("name", "landmarks68"), FILE)
+        names, points = arrays["name"].astype(str), np.float64(arrays["landmarks68"])
     if names.ndim != 1 or points.shape != (len(names), 68, 2) or not len(names):
         raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
     given = np.isfinite(points).all(axis=-1).sum(axis=1)

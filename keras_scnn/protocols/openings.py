@@ -16,6 +16,7 @@ from keras_scnn.evaluation.report import Row
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
+from keras_scnn.storage.guard import reading
 
 SHUT = 0.08  # opening up to which an eye counts as shut
 OPEN_MOUTH = 0.3  # opening of the inner lips from which a mouth counts as open
@@ -87,7 +88,8 @@ def read_shut_photos(file: str | os.PathLike) -> set[str]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file}: no such file; expected CSV with a column 'photo'")
-    with Path(file).open(newline="", encoding="utf-8-sig") as stream:
+    what = "CSV with a column 'photo'"
+    with reading(file, what), Path(file).open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         if "photo" not in (reader.fieldnames or ()):
             raise ValueError(f"{file}: no column 'photo', the names without suffix")

@@ -14,11 +14,14 @@ import PIL.Image
 import scipy.io
 import yaml
 from bfm_files import write_bfm
+from dlib_files import write_recognizer
 
+from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, load_records, save_records
 from keras_scnn.data.sources.aflw import load_targets
 from keras_scnn.data.sources.aflw2000 import read_good_faces
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
+from keras_scnn.data.sources.fold_pairs import read_fold_pairs
 from keras_scnn.data.sources.mat_files import read_bfm_annotation
 from keras_scnn.data.sources.photo_lists import read_pairs
 from keras_scnn.data.sources.pts import read_pts, write_pts
@@ -28,9 +31,13 @@ from keras_scnn.face_models.bfm_h5 import IBUG_OF_NAME
 from keras_scnn.io import read_image
 from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.protocols.given_points import read_points
+from keras_scnn.protocols.openings import read_shut_photos
 from keras_scnn.settings import read_yaml
 from keras_scnn.storage import write_npz
 from keras_scnn.storage.tflite import read_lite_file
+from keras_scnn.training.matching.pack import read_pack, write_pack
+from keras_scnn.training.matching.recognizer import read_recognizer
 
 PHOTOS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 COMPONENTS = 3
@@ -277,7 +284,50 @@ def lite(folder: Path) -> Path:
     return folder / "network.tflite"
 
 
+def photo_pack(folder: Path) -> Path:
+    count, rng = 2, np.random.default_rng(0)
+    records = FaceRecords(
+        rng.integers(0, 256, (count, 24, 24, 3), np.uint8),
+        np.zeros((count, 18), np.float32), np.zeros((count, 68, 3), np.float32),
+        np.arange(count, dtype=np.int32), "dome", {"a": 1},
+    )  # fmt: skip
+    write_pack(folder / "pack.npz", Mixture(records, np.zeros(count, int)), face_model(folder))
+    return folder / "pack.npz"
+
+
+def recognizer(folder: Path) -> Path:
+    write_recognizer(folder / "recognizer.dat", (16,) * 29, 8)
+    return folder / "recognizer.dat"
+
+
+def given_points(folder: Path) -> Path:
+    landmarks = np.random.default_rng(0).uniform(0, 120, (2, 68, 2))
+    np.savez(folder / "points.npz", name=np.array(["a.jpg", "b.jpg"]), landmarks68=landmarks)
+    return folder / "points.npz"
+
+
+def shut_photos(folder: Path) -> Path:
+    (folder / "shut.csv").write_text('photo,why\nindoor_001,laughs\nindoor_002,"a, b"\n')
+    return folder / "shut.csv"
+
+
+def fold_pairs(folder: Path) -> Path:
+    for person in ("ann", "bob", "eve", "joe"):
+        (folder / person).mkdir()
+        for i in (1, 2):
+            (folder / person / f"{i}.jpg").touch()
+    rows = ["ann/1,ann/2,1,0", "ann/1,bob/1,0,0", "eve/1,eve/2,1,1", "eve/1,joe/1,0,1"]
+    text = "\n".join(["first,second,same,fold", *rows]).replace("/1", "/1.jpg")
+    (folder / "pairs.csv").write_text(text.replace("/2", "/2.jpg") + "\n")
+    return folder / "pairs.csv"
+
+
 TARGETS = [
+    Target("photo pack", photo_pack, read_pack),
+    Target("dlib's recognizer", recognizer, read_recognizer),
+    Target("given points", given_points, read_points),
+    Target("shut photos", shut_photos, read_shut_photos),
+    Target("fold pairs", fold_pairs, lambda p: read_fold_pairs(p, p.parent)),
     *(Target(f"photo {kind}", photo(kind), read_image) for kind in PHOTOS),
     Target("face model .npz", own_model, load_face_model),
     *(

@@ -50,6 +50,11 @@ REFUSED_BOXES = {
     "more than 16 times as wide as the photo": (-450, -458, 530, 522),
     "a billion times as wide as the photo": (-3e10, -3e10, 3e10, 3e10),
 }
+REFUSED_PHOTOS = {  # size, box: whole blocks of a narrow photo would be far larger than the photo
+    "a photo of one column": ((1, 40_000), (-20_000, 0, 20_000, 40_000)),
+    "a photo of one row": ((40_000, 1), (0, -20_000, 40_000, 20_000)),
+    "more columns than OpenCV counts": ((33_000, 2), (-2, -2, 33_000, 33_000)),
+}
 REFUSED_SQUARES = {  # center, side
     "a center that is not a number": (("NaN", 9), 16),
     "a side that is not a number": ((9, 9), "NaN"),
@@ -117,6 +122,7 @@ def table() -> dict:
         square = {"center": center, "side": side, "degrees": degrees}
         cases.append({"name": name, "photo": size, **square, "crop": _text(crop)})
     refused = [{"name": n, "photo": SMALL, "box": box} for n, box in REFUSED_BOXES.items()]
+    refused += [{"name": n, "photo": z, "box": box} for n, (z, box) in REFUSED_PHOTOS.items()]
     refused += [
         {"name": name, "photo": SMALL, "center": center, "side": side, "degrees": 30}
         for name, (center, side) in REFUSED_SQUARES.items()

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
+from keras_scnn.storage.guard import reading
 
 COLUMNS = ("first", "second", "same", "fold")
 EXPECTED = "expected a CSV file with the columns first,second,same,fold"
@@ -56,14 +57,11 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
         raise FileNotFoundError(f"{file}: no such pairs file; {EXPECTED}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; the photos of {file.name} are in it")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file ({error}); {EXPECTED}") from error
-    reader = csv.DictReader(text.splitlines())
-    if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-        raise ValueError(f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}")
-    rows = [_row(file, number, row) for number, row in enumerate(reader, 2)]
+    with reading(file, "a text file"):
+        reader = csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
+        if missing := set(COLUMNS) - set(reader.fieldnames or ()):
+            raise ValueError(f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}")
+        rows = [_row(file, number, row) for number, row in enumerate(reader, 2)]
     if not rows:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
     return rows

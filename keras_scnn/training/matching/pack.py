@@ -21,13 +21,18 @@ from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.io import read_image
+from keras_scnn.io import decode_plain_jpeg, read_image
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.guard import reading
 
 FORMAT, VERSION = "keras_scnn.photo_pack", 2
+PER_PHOTO, OF_RECORDS = (
+    ("limits", "single_identity", "source"),
+    ("parameters", "landmarks", "identity", "weight"),
+)
 MARGIN_SHARE, QUALITY = 1 / 6, 93
 MIN_PHOTOS = 2  # of a person whose joint fit differs from the fits to single photos
 
@@ -104,10 +109,25 @@ def write_pack(
 
 
 def read_pack(path: str | os.PathLike) -> Pack:
-    """Read a file of ``write_pack``; errors as ``read_npz``."""
+    """Read a file of ``write_pack``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or of another format or version.
+    """
     arrays = read_npz(path, FORMAT, VERSION)
-    frames = read_frames(arrays["files"], arrays["sizes"])
-    margin = int(arrays["margin"])
+    with reading(path, "a pack of photos; delete it, and pack again"):
+        return _pack(arrays)
+
+
+def _pack(arrays: dict[str, np.ndarray]) -> Pack:
+    frames, margin = read_frames(arrays["files"], arrays["sizes"]), int(arrays["margin"])
+    count, side = frames.shape[:2]
+    if frames.shape != (count, side, side, 3) or not 0 < 2 * margin < side:
+        raise ValueError(f"frames of the shape {frames.shape} with a margin of {margin} px")
+    lengths = {name: len(arrays[name]) for name in (*PER_PHOTO, *OF_RECORDS)}
+    if set(lengths.values()) != {count}:
+        raise ValueError(f"{count} photos, but {lengths}")
     records = FaceRecords(
         np.ascontiguousarray(frames[:, margin:-margin, margin:-margin]),
         arrays["parameters"],
@@ -122,13 +142,22 @@ def read_pack(path: str | os.PathLike) -> Pack:
 
 
 def read_frames(files: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(n, F, F, 3) uint8 RGB of JPEG files one after the other."""
-    starts = np.cumsum(sizes) - sizes
-    parts = zip(starts, sizes, strict=True)
-    images = [cv2.imdecode(files[start : start + size], cv2.IMREAD_COLOR) for start, size in parts]
-    if any(image is None for image in images):
-        raise ValueError("a photo of the pack is not a JPEG file; delete the pack, and pack again")
-    return np.stack([image[..., ::-1] for image in images if image is not None])
+    """(n, F, F, 3) uint8 RGB of JPEG files one after the other.
+
+    Raises:
+        ValueError: one is no JPEG file, of another size than the first, or longer than is there.
+    """
+    if files.dtype != np.uint8 or sizes.ndim != 1 or not len(sizes) or (sizes <= 0).any():
+        raise ValueError("the photos' bytes, or their sizes, are of another kind")
+    if int(sizes.sum()) != files.size:
+        raise ValueError(f"photos of {int(sizes.sum()):,} bytes in {files.size:,}")
+    images: list[np.ndarray] = []
+    for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True):
+        image = decode_plain_jpeg(files[start : start + size].tobytes())
+        if image is None or image.shape != (images or [image])[0].shape:
+            raise ValueError(f"photo {len(images)} is not a JPEG file of the others' size")
+        images.append(image)
+    return np.stack(images)
 
 
 def _photo_frame(mixture: Mixture, folders: list[str], margin: int, row: int):

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_scnn.data.labels.recognizer import DLIB_CHIP, Chip, weights_path
 from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
+from keras_scnn.storage.guard import reading
 from keras_scnn.training.matching.dlib_weights import Convolutions, read_tensors, split_layers
 
 # Whether each residual block halves the map: three of width 32, four of 64, three each of 128 and
@@ -34,16 +35,12 @@ def read_recognizer(path: str = "") -> tuple[Convolutions, np.ndarray]:
     file = Path(path) if path else weights_path()
     if not file.is_file():
         raise FileNotFoundError(f"recognizer: {file}: no such file")
-    try:
+    with reading(file, "a network of dlib's recognizer"):
         convolutions, linear = split_layers(read_tensors(file.read_bytes()))
-    except ValueError as error:
-        raise ValueError(f"recognizer: {file}: {error}") from error
-    expected = 1 + 2 * len(HALVING)
-    if len(convolutions) != expected:
-        raise ValueError(
-            f"recognizer: {file}: {len(convolutions)} convolutions, dlib's has {expected}"
-        )
-    return convolutions, linear
+        expected = 1 + 2 * len(HALVING)
+        if len(convolutions) != expected:
+            raise ValueError(f"{len(convolutions)} convolutions, dlib's has {expected}")
+        return convolutions, linear
 
 
 class Recognizer(Protocol):

@@ -21,6 +21,7 @@ from keras_scnn.data.labels.recognizer import (
     SFACE_PACKAGE,
 )
 from keras_scnn.storage import packaged_file
+from keras_scnn.storage.guard import reading
 
 CONVOLUTIONS = [f"conv_{i}{part}" for i in range(1, 15) for part in ("_dw", "")][1:]
 HALVING = {f"conv_{i}_dw" for i in (3, 5, 7, 13)}
@@ -70,22 +71,17 @@ def read_sface(path: str = "") -> SFaceWeights:
         path = str(packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
     if not Path(path).is_file():
         raise FileNotFoundError(f"sface: {path}: no such file; expected {SFACE_FILE}")
-    try:
+    with reading(path, f"the network of {SFACE_FILE}"):
         arrays = _arrays(path)
         convolutions = {name: _convolution(arrays, name) for name in CONVOLUTIONS}
         return SFaceWeights(convolutions, *_linear(arrays))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"sface: {path}: not the network of {SFACE_FILE} ({error})") from error
 
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
     """The file's arrays by name, 8-bit ones in float32."""
     import onnx  # of the extra
 
-    try:
-        model: Any = onnx.load(path)
-    except Exception as error:  # google.protobuf's own classes of errors
-        raise ValueError(f"not a readable ONNX file: {error}") from error
+    model: Any = onnx.load(path, load_external_data=False)  # no other file is read
     arrays = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     for name in [key[: -len("_quantized")] for key in arrays if key.endswith("_quantized")]:
         arrays[name] = _dequantized(arrays, name)

@@ -57,3 +57,25 @@ def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
     nameless = dataclasses.replace(mixture, records=nameless)
     with pytest.raises(ValueError, match="the records do not name their photos"):
         write_pack(tmp_path / "pack.npz", nameless, open_face, "one")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("sizes", lambda a: a[:-1], "photos of"),
+        ("sizes", lambda a: a[::-1].cumsum(), "photos of"),
+        ("files", lambda a: np.zeros_like(a), "photo 0 is not a JPEG"),
+        ("margin", lambda a: np.array(0), "margin of 0 px"),
+        ("margin", lambda a: np.array(32), "margin of 32 px"),
+        ("landmarks", lambda a: a[:4], "6 photos, but"),
+        ("source", None, "source"),
+    ],
+)
+def test_a_damaged_pack_is_named(mixture, open_face, tmp_path, name, change, reason):
+    path = tmp_path / "pack.npz"
+    write_pack(path, mixture, open_face)
+    arrays = dict(np.load(path, allow_pickle=False))
+    old = arrays.pop(name)
+    np.savez(path, **arrays, **({} if change is None else {name: change(old)}))
+    with pytest.raises(ValueError, match=f"pack.npz: not a pack of photos.*{reason}"):
+        read_pack(path)

@@ -24,7 +24,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, kind):
     else:
         graph = onnx.helper.make_graph([], "empty", [], [])
         onnx.save(onnx.helper.make_model(graph), path)
-    with pytest.raises(ValueError, match=r"sface: .*x\.onnx: not the network"):
+    with pytest.raises(ValueError, match=r"x\.onnx: not the network"):
         read_sface(str(path))
 
 
