@@ -279,20 +279,20 @@ def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):
     assert {p.stem for p in tmp_path.glob("*.ply")} == {"pair_0", "pair_1"}
 
 
-def test_the_largest_face_alone(tmp_path, preset_folder):
+def test_the_largest_face_alone(tmp_path):
     small = cv2.resize(data.astronaut()[:, ::-1], (256, 256), interpolation=cv2.INTER_AREA)
     photo = np.hstack([data.astronaut(), np.pad(small, ((0, 256), (0, 0), (0, 0)))])
     write_image(tmp_path / "pair.png", photo)
-    arguments = [str(tmp_path / "pair.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
+    arguments = [str(tmp_path / "pair.png"), "--out", str(tmp_path)]
     assert main([*arguments, "--largest", "--format", "ply"]) == 0
     assert [p.stem for p in tmp_path.glob("*.ply")] == ["pair"]
     x0, _, x1, _ = json.loads((tmp_path / "pair.json").read_text())["box"]
     assert 180 < (x0 + x1) / 2 < 270
 
 
-def test_the_least_score_of_a_face(tmp_path, preset_folder, capsys):
+def test_the_least_score_of_a_face(tmp_path, capsys):
     write_image(tmp_path / "a.png", data.astronaut())
-    arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
+    arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path)]
     assert main([*arguments, "--min-score", "0.99"]) == 1
     assert main([*arguments, "--min-score", "0.99", "--largest"]) == 1
     assert capsys.readouterr().err.count("a.png: no face found") == 2
