@@ -18,6 +18,7 @@ from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 if TYPE_CHECKING:
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg")
 MESH_FORMATS = ("obj", "ply", "glb")
 
 
@@ -37,6 +38,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} works on one folder, not on single photos")
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    for photo in () if args.folder else args.photos:
+        if photo.is_dir():
+            parser.error(f"{photo} is a folder; give one folder alone, or single photos")
+        if photo.suffix.lower() in VIDEO_SUFFIXES:
+            parser.error(f"{photo} is a video; give single frames of it")
     if args.folder and args.draw:
         parser.error("--draw works on single photos, not on a folder")
     return args

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_scnn.models.backend import check_data_format
+
 # Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -68,6 +70,7 @@ def build_encoder(
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
+    check_data_format()
     recipe = ENCODERS[name]
     shape = (input_size, input_size, 3)
     image = keras.Input(shape, name="image")

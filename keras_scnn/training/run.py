@@ -78,6 +78,7 @@ def train(config: TrainConfig) -> RecordResults:
     mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen, unseen = split_people(mixture.records.identity, config.held_out, mixture.records.mirror)
+    check_held_out(mixture.records.identity[unseen], config.held_out)
     measured = part_of(mixture.records, unseen)  # with the labels as they came
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)
@@ -99,12 +100,22 @@ def train(config: TrainConfig) -> RecordResults:
     return results
 
 
+def check_held_out(identity: np.ndarray, held_out: int) -> None:
+    """Raise a ValueError where the held-out photos, of these people, make no pairs of two."""
+    people, photos = np.unique(identity, return_counts=True)
+    if len(people) < 2 and photos.max() > 1:
+        raise ValueError(
+            f"held_out is {held_out}: who is who is measured on the held-out people, of whom two "
+            "are needed"
+        )
+
+
 def check_mode_backend(config: TrainConfig) -> None:
     """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
     if config.batches == "matching" and keras.backend.backend() != "jax":
         raise ValueError(
             f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: "
-            "pip install 'keras_scnn[matching]', and set KERAS_BACKEND=jax"
+            "pip install '.[matching]', and set KERAS_BACKEND=jax"
         )
 
 

@@ -115,7 +115,10 @@ class BfmLandmarks:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected one like bfm_landmarks68.npz")
+            raise FileNotFoundError(
+                f"{path}: no such file; expected an .npz file with {', '.join(ARRAYS)} of the 68 "
+                "landmarks, or a folder of .mat files with pt3d_68"
+            )
         what = f"a .npz file of {', '.join(ARRAYS)}"
         with reading(path, what):
             file = read_arrays(path, ARRAYS, what)
