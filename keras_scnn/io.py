@@ -188,6 +188,8 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError: they are not those of a readable image, or it has too many pixels.
     """
+    if jpeg_reduction(data) > 1:
+        return next(_frame_size(data, at) for marker, at in _segments(data) if marker in FRAMES)
     with _opened(data) as file:
         return file.size
 
@@ -206,6 +208,8 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
     except PIL.UnidentifiedImageError as error:
         reason = "a video; give single frames of it" if VIDEOS.match(data) else NO_FORMAT
         raise ValueError(reason) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError("too many pixels; of such photos only JPEG files are read") from error
     except ValueError:
         raise
     except Exception as error:

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import trimesh
 
-from keras_scnn.io import jpeg_reduction, read_image, write_image, write_mesh
+from keras_scnn.io import image_size, jpeg_reduction, read_image, write_image, write_mesh
 
 EXIF_ORIENTATION = 0x0112
 VERTICES = np.array([[0, 0, 0], [50, 0, 0], [50, 40.125, 0], [0, 40, -12.5]])
@@ -337,3 +337,13 @@ def test_a_video_is_called_one(tmp_path, content):
 def test_a_folder_is_no_photo(tmp_path):
     with pytest.raises(OSError, match=f"{tmp_path.name}: a folder; expected a photo"):
         read_image(tmp_path)
+
+
+def test_sizes_and_refusals_of_very_large_photos_call_no_attack(tmp_path):
+    path = tmp_path / "large.jpg"
+    PIL.Image.new("L", (16320, 12240), 120).save(path)
+    assert image_size(path.read_bytes()) == (16320, 12240)
+    header = b"P5 20000 10000 255\n"  # 200 million pixels of a format without compression
+    (tmp_path / "large.pgm").write_bytes(header + bytes(99))
+    with pytest.raises(ValueError, match="large.pgm: .*too many pixels; .*only JPEG files"):
+        read_image(tmp_path / "large.pgm")
