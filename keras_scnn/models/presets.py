@@ -201,6 +201,7 @@ def load_preset(
             model is not the one that the network was trained with; or Keras is set to channels
             first.
     """
+    preset_folder(name_or_path)  # before Keras starts
     check_data_format()
     return _read(name_or_path, face_model, _with_network)
 
