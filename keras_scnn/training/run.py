@@ -24,7 +24,7 @@ from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.settings import claim_run_folder
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.digests import run_digests
+from keras_scnn.training.digests import check_inputs, run_digests
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.objectives import compile_network
 from keras_scnn.training.optimizers import finish, make_optimizer
@@ -76,6 +76,7 @@ def train(config: TrainConfig) -> RecordResults:
     claim_run_folder(folder, config, MAY_CHANGE)
     keras.utils.set_random_seed(config.seed)
     mixture, extra = open_data(config)
+    check_inputs(folder, config)
     model = mixture.annotated(load_face_model(config.face_model))
     seen, unseen = split_people(mixture.records.identity, config.held_out, mixture.records.mirror)
     check_held_out(mixture.records.identity[unseen], config.held_out)
