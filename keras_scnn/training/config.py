@@ -73,7 +73,7 @@ class TrainConfig:
     people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")
     photos: int = _count(8, "photos of each synthetic person")
     crop_size: int = _count(120, "width and height of synthetic photos, px", low=32)
-    held_out: int = _count(100, "people kept for the final measurement, the last ones")
+    held_out: int = _count(100, "people kept for the final measurement, mirror images too")
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _choice("mobilenet_0.5", "a name of models.ENCODERS", *ENCODERS)
     start: str = _option("mobile", "preset to start from; '' for none")
