@@ -47,7 +47,7 @@ def check_converter() -> None:
         import tf2onnx  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "ONNX files need tf2onnx and onnxruntime: pip install 'keras_scnn[onnx]'"
+            "ONNX files need tf2onnx and onnxruntime: pip install '.[onnx]'"
         ) from error
 
 

@@ -54,7 +54,7 @@ def _open_onnx(path: Path, threads: int) -> Runner:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f"{path}: needs pip install 'keras_scnn[onnx]'") from error
+        raise ImportError(f"{path}: needs pip install '.[onnx]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     try:

@@ -134,7 +134,7 @@ def check_quantizer() -> None:
         import ai_edge_quantizer.quantizer  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "all precisions but float32 need ai-edge-quantizer: pip install 'keras_scnn[quantize]'"
+            "all precisions but float32 need ai-edge-quantizer: pip install '.[quantize]'"
         ) from error
 
 

@@ -91,9 +91,9 @@ def measure_data(args: argparse.Namespace) -> None:
         calibration = evaluation.calibration_of(results)
         write_metadata(args.preset, "verification", calibration | {"data": data})
     report_left_out(results)
+    print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
     if kind == evaluation.PEOPLE and (files := people_photos(args.data).passed_over):
         print(describe_passed_over(files), file=sys.stderr)
-    print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -32,11 +33,20 @@ PIL.Image.preinit()
 WANTED = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 FORMATS = tuple(name for name in WANTED if name in PIL.Image.OPEN)
 HEIF_BRANDS = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")
+NO_FORMAT = "of no known format, or damaged"
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
 IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman codes
-MAX_PIXELS = 50_000_000  # of a JPEG that OpenCV decodes
+MAX_PIXELS = 50_000_000  # of a plain JPEG that OpenCV decodes
+# A JPEG of more pixels is read at 1/2, 1/4 or 1/8 of its size, in the decoder, so that it never is
+# in memory whole. A file of one color has some 170 pixels a byte; one of more is no photo.
+MAX_WHOLE_PIXELS, MAX_PIXELS_PER_BYTE = 89_478_485, 256
+REDUCED = {n: getattr(cv2, f"IMREAD_REDUCED_COLOR_{n}") for n in (2, 4, 8)}
+HEADER_BYTES, TRAILER_BYTES = 1 << 20, 1 << 16
+VIDEOS = re.compile(
+    rb"....ftyp(?:iso|mp4|M4V|qt  |3gp|avc1|dash)|RIFF....AVI |\x1aE\xdf\xa3", re.DOTALL
+)
 FREE_PIXELS, PIXELS_PER_BYTE = 25_000_000, 100
 
 
@@ -62,19 +72,61 @@ def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Walk over the segments to the frame header (ITU-T T.81, B.2.2)."""
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    """Whether nothing but the pixels matters, and OpenCV decodes them as Pillow does."""
+    for marker, at in _segments(data):
         if marker in FRAMES:
-            height = int.from_bytes(data[at + 5 : at + 7], "big")
-            width = int.from_bytes(data[at + 7 : at + 9], "big")
-            fits = height * width <= min(max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)), MAX_PIXELS)
+            pixels = math.prod(_frame_size(data, at))
+            fits = pixels <= min(max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)), MAX_PIXELS)
             return data[at + 4] == 8 and data[at + 9] in (1, 3) and fits
         if marker not in IGNORED:
             return False
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers and places of a JPEG's segments, the frame header's at last (ITU-T T.81, B.2.2)."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        yield data[at + 1], at
+        if data[at + 1] in FRAMES:
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _frame_size(data: bytes, at: int) -> tuple[int, int]:
+    """Width and height in the frame header at a place."""
+    height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+    return width, height
+
+
+def jpeg_reduction(header: bytes) -> int:
+    """By how much ``read_image`` reduces a photo: 1, or 2, 4 or 8 for a JPEG of over 89 million px.
+
+    Args:
+        header: the beginning of the file, up to the frame header at least.
+    """
+    if header[:2] != START:
+        return 1
+    sizes = [_frame_size(header, at) for marker, at in _segments(header) if marker in FRAMES]
+    pixels = math.prod(sizes[0]) if sizes else 0
+    return next((n for n in (1, *REDUCED) if pixels <= n * n * MAX_WHOLE_PIXELS), 8)
+
+
+def _decode_reduced(data: bytes, factor: int) -> np.ndarray:
+    """A JPEG at 1/2, 1/4 or 1/8 of its size, upright."""
+    at = next(at for marker, at in _segments(data) if marker in FRAMES)
+    width, height = _frame_size(data, at)
+    whole = f"{width} x {height} px in {len(data):,} bytes"
+    if width * height > min(MAX_PIXELS_PER_BYTE * len(data), factor**2 * MAX_WHOLE_PIXELS):
+        raise ValueError(f"{whole}: far more pixels than a photo has")
+    if data[at + 1] == 0xC2 and width * height > 2 * MAX_WHOLE_PIXELS:
+        raise ValueError(f"{whole}, progressive, which takes memory for all of them; save it anew")
+    if END not in data[-TRAILER_BYTES:]:
+        raise ValueError("the file is truncated")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[factor])
+    if image is None:
+        raise ValueError("a JPEG file that cannot be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
@@ -84,7 +136,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read a photo upright, as 8-bit RGB.
 
     The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
-    composited over white.
+    composited over white. A JPEG of more than 89 million pixels is read at 1/2, 1/4 or 1/8 of its
+    width and height (``jpeg_reduction``): coordinates are those of the array that is returned.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, or HEIC with the extra
@@ -95,9 +148,12 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
         ValueError: the file is not a readable image.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: a folder; expected a photo")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such photo")
     with reading(path, "a readable image"):
@@ -119,6 +175,8 @@ def decode_image(data: bytes) -> np.ndarray:
     plain = decode_plain_jpeg(data)
     if plain is not None:
         return plain
+    if (factor := jpeg_reduction(data)) > 1:
+        return _decode_reduced(data, factor)
     with _opened(data) as file:
         PIL.ImageOps.exif_transpose(file, in_place=True)
         return _to_rgb(file)
@@ -130,6 +188,8 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError: they are not those of a readable image, or it has too many pixels.
     """
+    if jpeg_reduction(data) > 1:
+        return next(_frame_size(data, at) for marker, at in _segments(data) if marker in FRAMES)
     with _opened(data) as file:
         return file.size
 
@@ -146,7 +206,10 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
             _check_pixels(file.size, len(data))
             yield file
     except PIL.UnidentifiedImageError as error:
-        raise ValueError("of no known format, or damaged") from error
+        reason = "a video; give single frames of it" if VIDEOS.match(data) else NO_FORMAT
+        raise ValueError(reason) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError("too many pixels; of such photos only JPEG files are read") from error
     except ValueError:
         raise
     except Exception as error:
@@ -164,7 +227,7 @@ def _start_heif() -> bool:
         import pillow_heif
     except ImportError as error:
         raise ValueError(
-            "a HEIC photo; reading it takes pillow-heif: pip install pillow-heif"
+            "a HEIC photo; reading it takes pillow-heif: pip install '.[heif]', or pillow-heif"
         ) from error
     if "HEIF" not in PIL.Image.OPEN:
         pillow_heif.register_heif_opener()

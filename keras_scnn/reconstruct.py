@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_scnn.photos.files import check_single_photos, describe_passed_over
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _add_folder_options(parser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
+    check_single_photos(() if args.folder else args.photos)
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.storage.outputs import check_out
 
@@ -75,8 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     from keras_scnn.photos.detection import FaceDetector
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
-    score = args.min_score
-    detector = None if score is None else FaceDetector(score, tile_min_score=score)
+    detector = args.min_score and FaceDetector(args.min_score, args.min_score)
     reconstructor = Reconstructor.from_preset(args.preset, detector)
     args.out.mkdir(parents=True, exist_ok=True)
     return _photos(reconstructor, args)
@@ -85,7 +86,6 @@ def main(argv: list[str] | None = None) -> int:
 def _folder(args: argparse.Namespace, words: list[str]) -> int:
     from keras_scnn.folders.folder import FAILED, reconstruct_folder
     from keras_scnn.folders.job import BatchSettings
-    from keras_scnn.photos.files import describe_passed_over
 
     meshes = args.format if args.meshes else None
     settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes)

@@ -425,3 +425,13 @@ def test_the_released_preset_reaches_its_results_on_real_photos(shared_data):
     result = evaluate_aflw2000(name, shared_data / "aflw2000-3d-dev")
     assert result.landmarks.mean_percent < 5.0  # the project's goal for the first weights
     assert result.pose.mean_degrees < 5.0
+
+
+@pytest.mark.parametrize("option", ["--annotation", "--shape-basis", "--bfm", "--benchmark-crops"])
+def test_a_file_that_is_missing_is_named_before_the_work(tmp_path, capsys, monkeypatch, option):
+    monkeypatch.setattr("keras_scnn.models.presets.load_preset", lambda _: None)
+    (tmp_path / "a.mat").touch()
+    missing = tmp_path / "missing.npz"
+    words = ["mobile", "--data", str(tmp_path), option, str(missing), "--out", str(tmp_path / "o")]
+    assert main(words) == 2
+    assert f"{option}: {missing}: no such file or folder" in capsys.readouterr().err

@@ -1,9 +1,12 @@
+import subprocess
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
 import trimesh
 
-from keras_scnn.io import read_image, write_image, write_mesh
+from keras_scnn.io import image_size, jpeg_reduction, read_image, write_image, write_mesh
 
 EXIF_ORIENTATION = 0x0112
 VERTICES = np.array([[0, 0, 0], [50, 0, 0], [50, 40.125, 0], [0, 40, -12.5]])
@@ -257,3 +260,90 @@ def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
     with pytest.raises(ValueError, match=f"face.ply: .*{message}"):
         write_mesh(tmp_path / "face.ply", vertices, triangles)
     assert list(tmp_path.iterdir()) == []
+
+
+SIZES = [(1, (80, 60)), (2, (81, 60)), (4, (160, 130)), (8, (400, 200))]
+
+
+@pytest.mark.parametrize(("factor", "size"), SIZES)
+def test_very_large_jpegs_are_read_reduced(tmp_path, monkeypatch, factor, size):
+    """With limits for small pictures; 200 million pixels are in the next test."""
+    for name in ("MAX_WHOLE_PIXELS", "MAX_PIXELS"):
+        monkeypatch.setattr(f"keras_scnn.io.{name}", 80 * 60)
+    y, x = np.mgrid[: size[1], : size[0]]
+    bands = 255 * x / size[0], 255 * y / size[1], 0 * x + 90
+    picture = np.stack(bands, axis=-1).astype(np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    for path, options in ((tmp_path / "a.jpg", {}), (tmp_path / "b.jpg", {"exif": exif})):
+        PIL.Image.fromarray(picture).save(path, quality=95, **options)
+        assert jpeg_reduction(path.read_bytes()) == factor
+        found = read_image(path)
+        expected = np.rot90(picture, -1) if options else picture
+        assert found.shape[:2] == tuple(-(-n // factor) for n in expected.shape[:2])
+        rows, columns = (
+            np.minimum(np.arange(n) * factor + factor // 2, m - 1)
+            for n, m in zip(found.shape, expected.shape[:2], strict=False)
+        )
+        apart = np.abs(found.astype(int) - expected[np.ix_(rows, columns)])
+        assert apart.mean() < 6
+
+
+READ = """
+import resource, sys
+from keras_scnn.io import read_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+image = read_image(sys.argv[1])
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(*image.shape, image.min(), image.max(), grown // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units elsewhere")
+def test_a_photo_of_200_million_pixels_is_read_in_bounded_memory(tmp_path):
+    path = tmp_path / "large.jpg"
+    PIL.Image.new("L", (16320, 12240), 120).save(path)
+    done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True)
+    height, width, channels, low, high, grown_mb = map(int, done.stdout.split())
+    assert (height, width, channels) == (6120, 8160, 3) and 119 <= low <= high <= 121
+    assert grown_mb < 400  # 150 MB of pixels; whole they were 600 MB
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: data[:5000], "far more pixels than a photo has"),
+        (lambda data: data[:-80000], "truncated"),
+    ],
+)
+def test_a_large_jpeg_that_is_hostile_or_cut_is_refused(tmp_path, spoil, reason):
+    path = tmp_path / "large.jpg"
+    PIL.Image.new("L", (12000, 9000), 120).save(path)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"large.jpg: .*{reason}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\0\0\0\x18ftypisom", b"\0\0\0\x14ftypqt  ", b"RIFF\1\2\3\4AVI LIST", b"\x1aE\xdf\xa3"],
+)
+def test_a_video_is_called_one(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content + bytes(64))
+    with pytest.raises(ValueError, match="a.jpg: .*a video; give single frames of it"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_folder_is_no_photo(tmp_path):
+    with pytest.raises(OSError, match=f"{tmp_path.name}: a folder; expected a photo"):
+        read_image(tmp_path)
+
+
+def test_sizes_and_refusals_of_very_large_photos_call_no_attack(tmp_path):
+    path = tmp_path / "large.jpg"
+    PIL.Image.new("L", (16320, 12240), 120).save(path)
+    assert image_size(path.read_bytes()) == (16320, 12240)
+    header = b"P5 20000 10000 255\n"  # 200 million pixels of a format without compression
+    (tmp_path / "large.pgm").write_bytes(header + bytes(99))
+    with pytest.raises(ValueError, match="large.pgm: .*too many pixels; .*only JPEG files"):
+        read_image(tmp_path / "large.pgm")

@@ -407,3 +407,12 @@ def test_an_output_that_is_a_file_is_named_before_the_work(tmp_path, capsys):
     (tmp_path / "out").touch()
     assert main(["missing.jpg", "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path / 'out'}: is a file; the results need a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, what", [("people", "a folder; give one"), ("a.MOV", "a video")])
+def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
+    (tmp_path / "people").mkdir()
+    with pytest.raises(SystemExit):
+        main(["a.jpg", str(tmp_path / name), "--out", str(tmp_path / "out")])
+    assert f"{tmp_path / name} is {what}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

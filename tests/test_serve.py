@@ -338,7 +338,7 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "kserve", None)
     monkeypatch.setitem(sys.modules, "kserve.model_server", None)
     assert main(["--port", "0"]) == 2
-    assert "pip install 'keras_scnn[serve]'" in capsys.readouterr().err
+    assert "pip install '.[serve]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

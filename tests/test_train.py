@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from keras_scnn.protocols.records import baseline
 from keras_scnn.train import main, parse
 from keras_scnn.training.checkpoints import read_state
 from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.pairs import PairMode
 from keras_scnn.training.run import train
 
 pytest.importorskip("tensorflow")
@@ -205,3 +207,27 @@ def test_the_held_out_people_are_the_last_ones():
     seen, unseen = split_people(np.array([5, 1, 9, 5, 7]), 2)
     np.testing.assert_array_equal(seen, [0, 1, 3])
     np.testing.assert_array_equal(unseen, [2, 4])
+
+
+def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
+    options = ["--people", "4", "--photos", "2", "--crop-size", "48", "--held-out", "1"]
+    words = [*options, "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]
+    assert main([*words, "--steps", "1", "--batch-size", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "held_out is 1: who is who is measured on the held-out people, of whom two" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "is_validation", "who"),
+    [
+        ([4, 5], True, r"the held-out people \(held_out is 1\)"),
+        ([0, 1], False, "the people to train on"),
+    ],
+)
+def test_too_few_people_for_pairs_are_called_who_they_are(part, is_validation, who):
+    mode = PairMode.__new__(PairMode)
+    mode._config = TrainConfig(data="records", held_out=1)
+    records = SimpleNamespace(identity=np.array([0, 0, 1, 1, 2, 2]))
+    mode.mixture = SimpleNamespace(records=records, sampling=dict)
+    with pytest.raises(ValueError, match=f"{who}: identity: 1 person; pairs of two people need 2"):
+        mode.stream(np.array(part), 0, is_validation)

@@ -167,7 +167,8 @@ class PairSampler:
         if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need that")
         if p_same < 1 and not self._has_others.any():
-            raise ValueError(f"identity: {len(self._all)} people; pairs of two people need {least}")
+            there = f"{len(self._all)} {'person' if len(self._all) == 1 else 'people'}"
+            raise ValueError(f"identity: {there}; pairs of two people need {least}")
         self._p_same, self._seed = p_same, seed
         self._rank, self._world_size = rank, world_size
 

@@ -216,7 +216,7 @@ def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Ba
     try:
         import grain
     except ImportError as error:
-        raise ImportError("pip install 'keras_scnn[grain]' brings what this needs") from error
+        raise ImportError("pip install '.[grain]' brings what this needs") from error
 
     steps = grain.MapDataset.source(range(first_step, 2**62)).map(lambda step: make(step=step))
     # ``fit`` takes generators, not iterators of other kinds.

@@ -52,7 +52,7 @@ def require_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Parquet needs pyarrow, which is not installed: pip install 'keras_scnn[batch]'"
+            "Parquet needs pyarrow, which is not installed: pip install '.[batch]'"
         ) from error
 
 

@@ -8,6 +8,21 @@ import sys
 from keras_scnn.storage.quiet import without_native_lines
 
 
+def check_data_format() -> None:
+    """Raise a ValueError where Keras is set to channels first, which no network here is made for.
+
+    Its own errors would be about weights or shapes of the preset.
+    """
+    start_keras()
+    import keras
+
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Keras is set to image_data_format 'channels_first', in ~/.keras/keras.json or by "
+            "keras.config.set_image_data_format; set it to 'channels_last'"
+        )
+
+
 def start_keras() -> None:
     """Import Keras and its backend; of no effect where that is done.
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_scnn.models.backend import check_data_format
 from keras_scnn.models.encoder_table import ENCODERS
 
 
@@ -36,6 +37,7 @@ def build_encoder(
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
+    check_data_format()
     encoder = ENCODERS[name]
     shape = (input_size, input_size, 3)
     image = keras.Input(shape, name="image")

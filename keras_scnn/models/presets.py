@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models.backend import start_keras
+from keras_scnn.models.backend import check_data_format, start_keras
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
@@ -255,8 +255,11 @@ def load_preset(
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
         ValueError: a file is damaged, of another version, or does not fit the rest; or the face
-            model is not the one that the network was trained with.
+            model is not the one that the network was trained with; or Keras is set to channels
+            first.
     """
+    preset_folder(name_or_path)  # before Keras starts
+    check_data_format()
     return _read(name_or_path, face_model, _with_network)
 
 

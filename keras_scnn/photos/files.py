@@ -13,6 +13,7 @@ PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
 )
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg")
 SHOWN = 5
 
 
@@ -32,6 +33,15 @@ class PhotoFiles:
 def is_photo(name: str | os.PathLike) -> bool:
     """Whether a file's name ends as a photo's does."""
     return Path(name).suffix.lower() in PHOTO_SUFFIXES
+
+
+def check_single_photos(paths: Sequence[Path]) -> None:
+    """Raise a ValueError for what is clearly no photo: a folder, or a video by its name."""
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; give one folder alone, or single photos")
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise ValueError(f"{path} is a video; give single frames of it")
 
 
 def find_photos(folder: str | os.PathLike, without: str | os.PathLike | None = None) -> PhotoFiles:

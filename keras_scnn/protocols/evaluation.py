@@ -177,6 +177,9 @@ def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None
         if files[option] is not None and kind != home:
             name = option.replace("_", "-")
             raise ValueError(f"--{name} is for {home}; {data} is {kind}")
+    for option, path in files.items():
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"--{option.replace('_', '-')}: {path}: no such file or folder")
     if kind == PAIRS_FILE and files["photos"] is None:
         raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")
 

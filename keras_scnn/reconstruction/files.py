@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.io import read_image, write_image
+from keras_scnn.io import HEADER_BYTES, jpeg_reduction, read_image, write_image
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import (
@@ -59,6 +59,9 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
         raise ValueError(f"{photo}: {error}") from error
     if not faces:
         raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
+    with photo.open("rb") as file:
+        factor = jpeg_reduction(file.read(HEADER_BYTES))
+    seen = {"photo_size": [image.shape[1], image.shape[0]], "photo_reduced_by": factor}
     names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
     try:
         for name, face in zip(names, faces, strict=True):
@@ -66,7 +69,7 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
             def write(stem: Path, face: Reconstruction = face) -> None:
                 write_face(face, image, stem, args.format, args.draw)
 
-            results.publish(name, face.to_json(), write)
+            results.publish(name, {**seen, **face.to_json()}, write)
     except BaseException:
         results.remove_earlier(names)
         raise

@@ -36,9 +36,7 @@ def require_kserve() -> None:
     try:
         import kserve.model_server  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"serving needs KServe ({error}): pip install 'keras_scnn[serve]'"
-        ) from error
+        raise ImportError(f"serving needs KServe ({error}): pip install '.[serve]'") from error
     finally:
         sys.argv = words
 

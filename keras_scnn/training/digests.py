@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import digest, file_digest
+from keras_scnn.storage.text import read_json
 from keras_scnn.training.config import TrainConfig
 
+INPUTS = "inputs.json"
 DECIDING = ("weights.npz", "manifest.json")  # of a preset; of face records, with all checksums
 
 
@@ -33,3 +38,23 @@ def run_digests(config: TrainConfig) -> dict:
         "start": content_digest(preset_folder(config.start)) if config.start else "",
         "data": {part.name: content_digest(part) for part in parts},
     }
+
+
+def check_inputs(folder: Path, config: TrainConfig) -> None:
+    """See that a run goes on with the data and start that it began with; note them where it begins.
+
+    Raises:
+        ValueError: the files have changed since.
+    """
+    path, now = folder / INPUTS, run_digests(config)
+    if path.is_file():
+        what = "the digests of a run's inputs"
+        with reading(path, what):
+            there = dict(read_json(path, what))
+        if changed := [name for name in now if there.get(name) != now[name]]:
+            raise ValueError(
+                f"{folder} holds a run whose {' and '.join(changed)} had other contents; choose "
+                "another folder, or delete it"
+            )
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(now, indent=2) + "\n")

@@ -56,5 +56,10 @@ class PairMode:
             return fresh_pair_dataset(people, whitening, config.p_same, first_step)
         seed = config.seed + is_validation
         options = {"among": part, **self.mixture.sampling()}
-        sampler = PairSampler(records.identity, config.p_same, seed, **options)
+        try:
+            sampler = PairSampler(records.identity, config.p_same, seed, **options)
+        except ValueError as error:
+            held_out = f"the held-out people (held_out is {config.held_out})"
+            who = held_out if is_validation else "the people to train on"
+            raise ValueError(f"{who}: {error}") from error
         return pair_dataset(records, self.space.whitening, sampler, config.batch_size, first_step)

@@ -32,7 +32,7 @@ from keras_scnn.training.checkpoints import (
     trim_curves,
 )
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.digests import run_digests
+from keras_scnn.training.digests import check_inputs, run_digests
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.objectives import compile_network
 from keras_scnn.training.optimizers import finish, make_optimizer
@@ -96,12 +96,14 @@ def _train(config: TrainConfig) -> RecordResults:
     model = mixture.annotated(load_face_model(config.face_model))
     records = mixture.records
     seen, unseen = split_people(records.identity, config.held_out, records.mirror)
+    check_held_out(records.identity[unseen], config.held_out)
     measured = part_of(records, unseen)  # with the labels as they came
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)
     network = mode.build()
     compile_network(network, config, mode.space, make_optimizer(config), execution_steps(config))
     claim_run_folder(folder, config)  # now that nothing of the settings is wrong
+    check_inputs(folder, config)
     if not state.checkpoint:
         initialize(config, network, mode, seen)
         measure_before(folder, as_preset(config, network, mode, RunState(), seen), measured)
@@ -118,12 +120,22 @@ def _train(config: TrainConfig) -> RecordResults:
     return results
 
 
+def check_held_out(identity: np.ndarray, held_out: int) -> None:
+    """Raise a ValueError where the held-out photos, of these people, make no pairs of two."""
+    people, photos = np.unique(identity, return_counts=True)
+    if len(people) < 2 and photos.max() > 1:
+        raise ValueError(
+            f"held_out is {held_out}: who is who is measured on the held-out people, of whom two "
+            "are needed"
+        )
+
+
 def check_mode_backend(config: TrainConfig) -> None:
     """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
     if config.batches == "matching" and keras.backend.backend() != "jax":
         raise ValueError(
             f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: "
-            "pip install 'keras_scnn[matching]', and set KERAS_BACKEND=jax"
+            "pip install '.[matching]', and set KERAS_BACKEND=jax"
         )
 
 

@@ -270,7 +270,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, crop_folder, monkeypatch, 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert main([str(crop_folder), "--out", str(tmp_path / "out")]) == 2
-    assert "pip install 'keras_scnn[batch]'" in capsys.readouterr().err
+    assert "pip install '.[batch]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

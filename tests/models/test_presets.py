@@ -244,3 +244,15 @@ def test_metadata_that_does_not_fit_json_leaves_the_file_alone(folder):
 def test_metadata_needs_a_preset_folder_by_path(tmp_path):
     with pytest.raises(FileNotFoundError, match=SETTINGS):
         write_metadata("aflw-mobilenet-0.5", "verification", {})
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: load_preset("mobile"), lambda: build_encoder("mobilenet_0.5", 64)]
+)
+def test_channels_first_is_what_is_blamed(make):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="^Keras is set to image_data_format 'channels_first'"):
+            make()
+    finally:
+        keras.config.set_image_data_format("channels_last")

