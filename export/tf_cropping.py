@@ -86,7 +86,7 @@ def _patch_is_bounded(photo_shape, rows: _Axis, columns: _Axis, block):
     counts = -(-extent // side)
     photo = tf.reduce_prod(tf.cast(photo_shape[:2], tf.int64))
     covered = counts[0] * side * counts[1] * side
-    fits = (covered <= tf.maximum(MAX_PATCH_PIXELS, 2 * photo)) & (
+    fits = (covered <= tf.maximum(2 * photo, tf.constant(MAX_PATCH_PIXELS, tf.int64))) & (
         tf.reduce_max(counts) <= MAX_PATCH_SIDE
     )
     message = "the photo is too long for this box; rows and columns, in whole blocks of so many px:"
