@@ -92,3 +92,26 @@ def test_every_cropper_refuses_the_same(cropper, name):
 
 def test_the_table_is_what_its_script_makes():
     assert json.loads(json.dumps(make_crops.table())) == TABLE
+
+
+def test_tensorflows_bound_holds_inside_of_a_graph():
+    tf = pytest.importorskip("tensorflow")
+    cut = tf.function(make_graph_cropper())
+    case = CUT["enlarged"]
+    expected = np.frombuffer(base64.b64decode(case["crop"]), np.uint8).reshape(SIZE, SIZE, 3)
+    found = cut(*arguments_of(tf, case)).numpy()
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        cut(*arguments_of(tf, REFUSED["a photo of one column"]))
+
+
+def make_graph_cropper():
+    from keras_scnn.export.tf_cropping import crop_bytes
+
+    return lambda photo, box: crop_bytes(photo, box, SIZE)
+
+
+def arguments_of(tf, case: dict):
+    stream = io.BytesIO()
+    PIL.Image.fromarray(make_crops.photo(*case["photo"])).save(stream, "PNG")
+    return tf.constant(stream.getvalue()), tf.constant([float(x) for x in case["box"]])

@@ -54,14 +54,14 @@ def test_the_metadata_travels_with_the_file(session):
 
 def test_a_missing_converter_is_named(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(ImportError, match="pip install 'keras_scnn.onnx.'"):
+    with pytest.raises(ImportError, match="pip install '..onnx.'"):
         write_onnx(tmp_path / "x.onnx", small.preset)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_runtime_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match="pip install 'keras_scnn.onnx.'"):
+    with pytest.raises(ImportError, match="pip install '..onnx.'"):
         open_artefact(path)
 
 

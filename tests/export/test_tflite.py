@@ -178,6 +178,6 @@ def test_unfit_options_leave_nothing_behind(small, tmp_path, options, message):
 
 def test_a_missing_quantizer_is_named(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer.quantizer", None)
-    with pytest.raises(ImportError, match="pip install 'keras_scnn.quantize.'"):
+    with pytest.raises(ImportError, match="pip install '..quantize.'"):
         write_tflite(tmp_path / "x.tflite", small.preset, "float16")
     assert not list(tmp_path.iterdir())
