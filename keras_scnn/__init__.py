@@ -45,7 +45,7 @@ _MOVED_NAMES = {
     "serve": {"build_server": "serving.server.build_server"},
 }
 
-# Layers and losses by module, for models that are loaded before their module is imported.
+# Layers, losses and optimizers by module, for models that are loaded before it is imported.
 _KERAS_OBJECTS = {
     "losses.contrastive": ("ContrastiveLoss", "ExponentialContrastiveLoss"),
     "losses.groups": (
@@ -67,6 +67,8 @@ _KERAS_OBJECTS = {
     "models.group": ("ShapeCode",),
     "models.heads": ("FaceDecoder",),
     "models.siamese": ("WeightedDistance",),
+    "training.objectives": ("SplitLoss",),
+    "training.optimizers": ("SGD", "Adam", "KernelAdamW"),
 }
 
 

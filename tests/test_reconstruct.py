@@ -412,7 +412,6 @@ def test_an_output_that_is_a_file_is_named_before_the_work(tmp_path, capsys):
 @pytest.mark.parametrize("name, what", [("people", "a folder; give one"), ("a.MOV", "a video")])
 def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
     (tmp_path / "people").mkdir()
-    with pytest.raises(SystemExit):
-        main(["a.jpg", str(tmp_path / name), "--out", str(tmp_path / "out")])
+    assert main(["a.jpg", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path / name} is {what}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

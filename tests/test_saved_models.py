@@ -31,6 +31,8 @@ from keras_scnn.losses import (
 )
 from keras_scnn.models import build_branch, build_group, build_siamese
 from keras_scnn.parameters import ParameterSpace, Whitening
+from keras_scnn.training.objectives import SplitLoss
+from keras_scnn.training.optimizers import SGD, Adam, KernelAdamW
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, BATCH, EMBEDDING = 16, 4, 5
@@ -79,14 +81,14 @@ def small_branch(space):
 def group(space):
     network = build_group(small_branch(space), space, EMBEDDING, augmentation=1.0)
     losses = {
-        "parameters": ParameterLoss(space, 0.02, 0.3),
+        "parameters": SplitLoss(ParameterLoss(space, 0.02, 0.3), 2, 0.7),
         "landmarks": LandmarkDistance(10.0),
         "shape": GroupContrastiveLoss(),
         "features": SupervisedContrastiveLoss(),
         "embedding": EmbeddingDistance(),
         "feature_likeness": RelationalLoss(),
     }
-    network.compile("adam", losses)
+    network.compile(KernelAdamW(1e-3, 0.1, 0.5, use_ema=True, ema_momentum=0.5), losses)
     person = np.array([0, 0, 1, 1])
     labels = {"shape": person, "features": person}
     return network, labels
@@ -100,7 +102,7 @@ def pairs(space):
         "parameter_distance": ContrastiveLoss(margin_quantile=0.5),
         "feature_similarity": IdentityLoss(),
     }
-    network.compile("adam", losses)
+    network.compile(SGD(1e-3, 0.9, nesterov=True), losses)
     return network, dict.fromkeys(("parameter_distance", "feature_similarity"), SAME)
 
 
@@ -128,7 +130,7 @@ def layers(space):
         {"parameter_distance": ExponentialContrastiveLoss(2.0)},
         labels={"parameter_distance": same},
     )
-    network.compile("adam")
+    network.compile(Adam(1e-3))
     return network, {}
 
 
@@ -198,6 +200,22 @@ def test_every_registered_layer_and_loss_is_among_them(saved):
     texts = [zipfile.ZipFile(path).read("config.json").decode() for path in saved.glob("*.keras")]
     used = {name for text in texts for name in registered(json.loads(text))}
     assert known <= used
+
+
+def test_every_layer_loss_metric_and_optimizer_of_the_package_is_registered():
+    kinds = keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric, keras.optimizers.Optimizer
+    present = set()
+    for path in sorted((ROOT / "keras_scnn").rglob("*.py")):
+        if "keras.saving" in (text := path.read_text()) or "(keras." in text:
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            module = importlib.import_module(name.removesuffix(".__init__"))
+            for one in vars(module).values():
+                if isinstance(one, type) and one.__module__ == module.__name__:
+                    is_model = issubclass(one, keras.Model)
+                    if issubclass(one, kinds) and not is_model and one.__name__[0] != "_":
+                        present.add((name.partition(".")[2], one.__name__))
+    listed = {(home, name) for home, names in keras_scnn._KERAS_OBJECTS.items() for name in names}
+    assert present == listed
 
 
 def registered(config) -> set[str]:

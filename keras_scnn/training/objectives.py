@@ -119,6 +119,7 @@ def targets_of(outputs: Iterable[str], labels: dict) -> dict:
     return {name: labels[OBJECTIVES[name].label] for name in outputs}
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
 class SplitLoss(keras.losses.Loss):
     """A loss of the first rows of a batch and one of the others, with fixed shares.
 
@@ -143,3 +144,12 @@ class SplitLoss(keras.losses.Loss):
                 other * ((1 - self._share) * count / (count - self._count)),
             ]
         )
+
+    def get_config(self) -> dict:
+        loss = keras.saving.serialize_keras_object(self._loss)
+        return {"loss": loss, "count": self._count, "share": self._share}
+
+    @classmethod
+    def from_config(cls, config: dict) -> SplitLoss:
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})

@@ -33,14 +33,17 @@ class _WarmedAverage(keras.optimizers.Optimizer):
                 average.assign(momentum * average + (1 - momentum) * variable)
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
 class Adam(_WarmedAverage, keras.optimizers.Adam):
     """Keras's Adam, with ``_WarmedAverage``."""
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
 class SGD(_WarmedAverage, keras.optimizers.SGD):
     """Keras's SGD, with ``_WarmedAverage``."""
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
 class KernelAdamW(Adam):
     """Adam with decoupled weight decay of kernels alone, and a rate of its own for one encoder.
 
@@ -58,6 +61,10 @@ class KernelAdamW(Adam):
         super().__init__(learning_rate, **options)
         self._kernel_decay, self._identity_rate = kernel_decay, identity_rate
         self._shares: tuple[float, ...] = ()
+
+    def get_config(self) -> dict:
+        own = {"kernel_decay": self._kernel_decay, "identity_rate": self._identity_rate}
+        return super().get_config() | own
 
     def build(self, variables):
         super().build(variables)
