@@ -140,17 +140,18 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     changed.
 
     Raises:
-        ValueError: the network is another than its settings describe.
+        ValueError: the network is another than its settings describe, or has a weight that is not
+            finite, or too large for half precision.
     """
     folder, settings = Path(folder), _settings_of(preset)
     _check_describes(settings, preset)
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {NETWORK + w.path: _compact(np.asarray(w)) for w in preset.core.weights}
+    arrays = {NETWORK + w.path: _compact(w) for w in preset.core.weights}
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
     if preset.within_person_covariance is not None:
         arrays["shape_scatter"] = np.float32(preset.within_person_covariance)
+    folder.mkdir(parents=True, exist_ok=True)
     write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
     with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
@@ -238,9 +239,15 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _compact(array: np.ndarray) -> np.ndarray:
+def _compact(weight: keras.Variable) -> np.ndarray:
     """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single."""
-    return array.astype(np.float16 if array.ndim > 1 else np.float32)
+    array = np.asarray(weight, np.float32)
+    with np.errstate(over="ignore"):
+        compact = array.astype(np.float16 if array.ndim > 1 else np.float32)
+    if not np.isfinite(compact).all():
+        largest = np.abs(array).max()
+        raise ValueError(f"weight {weight.path} is not finite as {compact.dtype}: {largest:g}")
+    return compact
 
 
 def load_preset(

@@ -134,7 +134,7 @@ from keras_scnn.losses import *
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
-def result(n_devices, as_layers):
+def result(n_devices, as_layers, weighted=False):
     devices = [f"CPU:{i}" for i in range(n_devices)]
     with tf.distribute.MirroredStrategy(devices).scope():
         keras.utils.set_random_seed(0)
@@ -162,22 +162,31 @@ def result(n_devices, as_layers):
         data = {"image": x, "same": same, "group_label": y}
     else:
         data = {"image": x}, {"parameter_distance": same, "feature_similarity": same, "group": y}
+    if weighted:
+        weight = np.float32([0, 1, 2, 0.5, 3, 0.25, 1.5, 0.75])
+        data += (dict.fromkeys(data[1], weight),)
     stream = tf.data.Dataset.from_tensors(data).unbatch().batch(8)
     loss = network.fit(stream, verbose=0).history["loss"][0]
     return [loss, *np.asarray(network.get_layer("dense").kernel).ravel().tolist()]
 
-print(json.dumps([result(n, layers) for layers in (False, True) for n in (1, 2)]))
+plain = [result(n, layers) for layers in (False, True) for n in (1, 2)]
+print(json.dumps([plain, [result(n, False, weighted=True) for n in (1, 2)]]))
 """
 
 
 @pytest.mark.integration
 def test_two_replicas_train_as_one_on_the_same_global_batch():
-    """MirroredStrategy on two logical CPU devices: loss, and weights after one step."""
+    """MirroredStrategy on two logical CPU devices: loss, and weights after one step.
+
+    As losses and as layers, and with weights of samples.
+    """
     done = subprocess.run(
         [sys.executable, "-c", REPLICAS],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one, *others = json.loads(done.stdout.splitlines()[-1])
+    (one, *others), (weighted, on_two) = json.loads(done.stdout.splitlines()[-1])
     for other in others:
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(on_two, weighted, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.subtract(weighted, one)).max() > 1e-2

@@ -16,8 +16,16 @@ from keras_scnn.models import (
     save_preset,
     write_metadata,
 )
-from keras_scnn.models.presets import SETTINGS, WEIGHTS, list_presets
+from keras_scnn.models.presets import (
+    FORMAT,
+    NETWORK,
+    SETTINGS,
+    VERSION,
+    WEIGHTS,
+    list_presets,
+)
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
+from keras_scnn.storage import read_npz, write_npz
 
 IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
 
@@ -179,12 +187,20 @@ def test_damaged_weights_are_refused(folder):
         load_preset(folder)
 
 
-def test_weights_that_are_not_numbers_are_refused(folder, preset):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_weights_that_are_not_numbers_are_refused(saved, preset, tmp_path, value):
+    """Also those beyond what half precision holds."""
     first = preset.branch.weights[0]
-    first.assign(np.full(first.shape, np.nan))
-    save_preset(folder, preset)
+    first.assign(np.full(first.shape, value))
     with pytest.raises(ValueError, match=f"{first.path} is not finite"):
-        load_preset(folder)
+        save_preset(tmp_path / "preset", preset)
+    assert not (tmp_path / "preset" / WEIGHTS).exists()
+    arrays = read_npz(saved[1] / WEIGHTS, FORMAT, VERSION)
+    arrays[NETWORK + first.path] = np.full(first.shape, np.nan, np.float16)
+    shutil.copytree(saved[1], tmp_path / "damaged")
+    write_npz(tmp_path / "damaged" / WEIGHTS, FORMAT, VERSION, **arrays)
+    with pytest.raises(ValueError, match=f"{first.path} is not finite"):
+        load_preset(tmp_path / "damaged")
 
 
 def test_a_whitening_of_another_length_is_refused(folder, preset):
