@@ -35,7 +35,6 @@ SETTINGS, WEIGHTS = "preset.json", "weights.npz"
 NETWORK = "network/"
 SIZES = ("feature_size", "feature_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
-UNKEPT = ("name", "dtype", "trainable")  # of a layer's configuration
 
 
 class _WithSpace:
@@ -178,46 +177,13 @@ def _settings_of(preset: Preset) -> dict:
 
 def _check_describes(settings: dict, preset: Preset) -> None:
     """Refuse a network that ``_build`` would not give again."""
+    from keras_scnn.models.same_network import check_same_network
+
     try:
         expected = _build(settings, preset.layout)
     except ValueError as error:
         raise ValueError(f"the preset cannot be saved: {error}") from error
-    ours, theirs = ({w.path: w for w in core.weights} for core in (preset.core, expected))
-    for path, weight in (theirs | ours).items():
-        known, there = theirs.get(path), ours.get(path)
-        if known is None or there is None or known.shape != there.shape:
-            what = f"has the shape {there.shape}" if there is not None else "is missing"
-            wanted = f"{known.shape} is expected" if known is not None else "it is not part of one"
-            raise ValueError(
-                f"weight {path} {what}; in a preset of {settings['encoder']} {wanted}. Merge or "
-                "remove what was added to the network (LoRA, quantization, layers) first"
-            )
-        if not weight.dtype.startswith(("float", "bfloat")):
-            raise ValueError(f"weight {path} is {weight.dtype}; a preset keeps float weights")
-    for layer, known in zip(preset.core.layers, expected.layers, strict=False):
-        if (type(layer), _plain(layer)) != (type(known), _plain(known)):
-            raise ValueError(
-                f"layer '{layer.name}' is not as in a preset of {settings['encoder']}; a preset "
-                "keeps weights, not changed layers"
-            )
-    if len(preset.core.layers) != len(expected.layers):
-        raise ValueError(
-            f"the network has {len(preset.core.layers)} layers, a preset of {settings['encoder']} "
-            f"{len(expected.layers)}"
-        )
-
-
-def _plain(layer: keras.layers.Layer) -> str:
-    """A layer's configuration without numbered names, and without precision and training mode,
-    which a preset does not keep.
-    """
-
-    def kept(value):
-        if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in UNKEPT}
-        return [kept(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-    return json.dumps(kept(layer.get_config()), sort_keys=True, default=str)
+    check_same_network(preset.core, expected, f"a preset of {settings['encoder']}")
 
 
 def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
