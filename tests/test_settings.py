@@ -103,8 +103,16 @@ def test_files_that_are_no_settings_are_refused(tmp_path):
     assert read_yaml(path) == {}
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_command_cleans_up_and_says_so(tmp_path, capsys, number, status):
+def test_a_stopped_command_cleans_up_and_says_so(tmp_path, capsys, number, status, interruptible):
     @command
     def work(arguments):
         with atomic_path(tmp_path / "result.txt") as temporary:

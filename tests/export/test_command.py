@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from signals import hear_interrupts
 
 pytest.importorskip("ai_edge_quantizer")
 
@@ -240,7 +241,8 @@ def test_a_stopped_export_leaves_nothing(tmp_path, number):
     """A killed one cannot clean up; the next export into the folder does."""
     words = [sys.executable, "-m", "keras_scnn.export", "mobile", "--to", "savedmodel"]
     out = ["--out", str(tmp_path / "out")]
-    process = subprocess.Popen([*words, *out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*words, *out], preexec_fn=hear_interrupts, **streams)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob(".partial-*")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from signals import hear_interrupts
 
 from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_folder
 from keras_scnn.storage.outputs import Results, check_out
@@ -154,7 +155,7 @@ def test_a_stopped_command_leaves_no_temporary_file(tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     words = [sys.executable, "-c", STOPPED, str(out)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(words, env=environment, **streams) as run:
+    with subprocess.Popen(words, env=environment, preexec_fn=hear_interrupts, **streams) as run:
         assert run.stdout.readline() == "ready\n"
         assert names(temporary) and names(out)
         run.send_signal(number)
