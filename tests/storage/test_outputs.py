@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from signals import hear_interrupts
 
 from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_folder
 from keras_scnn.storage.outputs import Results, check_out
@@ -133,9 +132,11 @@ def test_an_output_that_is_a_file_or_below_one_is_named(tmp_path):
 
 
 STOPPED = """
-import sys, time
+import signal, sys, time
 from keras_scnn.settings import command
 from keras_scnn.storage.atomic import staged_folder
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs lack
 
 @command
 def main(arguments):
@@ -155,7 +156,7 @@ def test_a_stopped_command_leaves_no_temporary_file(tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     words = [sys.executable, "-c", STOPPED, str(out)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(words, env=environment, preexec_fn=hear_interrupts, **streams) as run:
+    with subprocess.Popen(words, env=environment, **streams) as run:
         assert run.stdout.readline() == "ready\n"
         assert names(temporary) and names(out)
         run.send_signal(number)
