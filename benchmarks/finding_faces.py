@@ -111,6 +111,7 @@ def montage(faces, others, rng: np.random.Generator, is_turned: bool):
 
 
 def measure_montages(reconstructor: Reconstructor, faces, out: Path | None) -> None:
+    """Print precision and recall on montages of (photo, landmarks) among photos of things."""
     print("montages       faces  found  of them right  precision  recall")
     for name, is_turned in (("upright faces", False), ("turned faces", True)):
         rng, known, shown, hits = np.random.default_rng(0), 0, 0, 0

@@ -19,8 +19,8 @@ def outputs(notebook) -> list:
 
 def printed(notebook) -> str:
     """What the cells printed; progress bars and warnings, on stderr, left out."""
-    predicted = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
-    return "".join(output.text for output in predicted)
+    streams = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
+    return "".join(output.text for output in streams)
 
 
 def n_pictures(notebook) -> int:

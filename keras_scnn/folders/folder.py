@@ -63,13 +63,13 @@ def list_photos(folder: Path, out: Path) -> PhotoFiles:
     Raises:
         ValueError: there is no photo.
     """
-    outputs = find_photos(folder, out)
-    if not outputs.photos:
+    files = find_photos(folder, out)
+    if not files.photos:
         raise ValueError(
             f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)}); "
-            f"{describe_passed_over(outputs.passed_over) or 'it is empty'}"
+            f"{describe_passed_over(files.passed_over) or 'it is empty'}"
         )
-    return outputs
+    return files
 
 
 def reconstruct_folder(
@@ -101,8 +101,8 @@ def reconstruct_folder(
     require_pyarrow()
     folder, out = Path(folder), Path(out)
     preset = read_preset(settings.preset)
-    outputs = list_photos(folder, out)
-    names = list(outputs.photos)
+    files = list_photos(folder, out)
+    names = list(files.photos)
     size = settings.shard_photos
     shards = [names[i : i + size] for i in range(0, len(names), size)]
     plan = {
@@ -124,7 +124,7 @@ def reconstruct_folder(
         for part in shards
     ]
     job = FolderJob(folder, out, settings, about, keys)
-    return dataclasses.replace(_run(job, shards, workers), passed_over=outputs.passed_over)
+    return dataclasses.replace(_run(job, shards, workers), passed_over=files.passed_over)
 
 
 def _run(job: FolderJob, shards: list[list[str]], workers: int | None) -> BatchResult:

@@ -1,4 +1,4 @@
-"""Is a network, but for its weights' values, the one that it is said to be?"""
+"""Comparison of two networks by their layers and weights, values of weights left out."""
 
 from __future__ import annotations
 

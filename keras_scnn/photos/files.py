@@ -66,19 +66,19 @@ def find_photos(folder: str | os.PathLike, without: str | os.PathLike | None = N
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
 
 
-def people_of(result: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+def people_of(listing: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """A people folder: each sub-folder is a person, with photos at any depth in it.
 
     Returns:
         the photos by person, and all that is passed over: loose photos belong to nobody.
     """
     people: dict[str, list[str]] = {}
-    for name in result.photos:
+    for name in listing.photos:
         person, _, inside = name.partition("/")
         if inside:
             people.setdefault(person, []).append(name)
-    loose = [name for name in result.photos if "/" not in name]
-    return people, tuple(sorted([*result.passed_over, *loose]))
+    loose = [name for name in listing.photos if "/" not in name]
+    return people, tuple(sorted([*listing.passed_over, *loose]))
 
 
 def describe_passed_over(names: Sequence[str]) -> str:

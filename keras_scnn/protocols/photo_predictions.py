@@ -8,7 +8,6 @@ after one that was stopped.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.shards import file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
@@ -202,7 +202,7 @@ def _key(path: Path, missing_ok: bool) -> str:
         64 hexadecimal digits; "" of a missing photo, where that may be.
     """
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     if not missing_ok:
         raise FileNotFoundError(f"{path}: no such photo")
     return ""
