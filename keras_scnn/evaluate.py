@@ -72,7 +72,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure_data(args: argparse.Namespace) -> None:
     """Measure what fits the data, and print and write it."""
-    from keras_scnn.data.sources.photo_lists import people_photos
     from keras_scnn.models.presets import write_metadata
     from keras_scnn.photos.files import describe_passed_over
     from keras_scnn.protocols import evaluation
@@ -92,7 +91,7 @@ def measure_data(args: argparse.Namespace) -> None:
         write_metadata(args.preset, "verification", calibration | {"data": data})
     report_left_out(results)
     print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
-    if kind == evaluation.PEOPLE and (files := people_photos(args.data).passed_over):
+    if files := getattr(results, "passed_over", ()):
         print(describe_passed_over(files), file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,11 @@ class PeopleResults(IdentityResults):
 
     Attributes:
         left_out: photos that could not be read or show no face, and why.
+        passed_over: files of a people folder that are no photos.
     """
 
     left_out: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def evaluate_people(
@@ -56,7 +59,8 @@ def evaluate_people(
     person = photos.person[faces.kept]
     pairs = distinct_pairs(person)
     how = f"{len(pairs.same)} pairs, half of one person, at most 100 of each; 10 random folds"
-    return _results(predictor, faces, person, pairs, True, how, resamples, seed)
+    results = _results(predictor, faces, person, pairs, True, how, resamples, seed)
+    return dataclasses.replace(results, passed_over=photos.passed_over)
 
 
 def evaluate_pairs(

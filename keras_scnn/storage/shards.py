@@ -76,9 +76,8 @@ def claim_folder(folder: Path, plan: dict, what: str) -> None:
     elif folder.is_dir() and any(not path.match(PARTIAL) for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in list(
-        folder.rglob(PARTIAL)
-    ):  # of a run that was killed: one claims it at a time
+    # Of runs that were killed: one at a time claims a folder.
+    for leftover in list(folder.rglob(PARTIAL)):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plan, indent=2) + "\n")
