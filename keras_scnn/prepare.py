@@ -15,7 +15,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from keras_scnn.data.sources.choices import SOURCES, add_source_options, chosen_face_model
+from keras_scnn.data.sources.choices import (
+    OF_RECORDS,
+    SOURCES,
+    add_source_options,
+    chosen_face_model,
+)
 from keras_scnn.settings import CommandParser, command
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
@@ -28,7 +33,7 @@ DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors
     "components",
     "part",
 )
-OF_BLENDS = ("count", "held_out")
+MADE_FROM_RECORDS = ("count", "held_out")  # deciding too
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -86,8 +91,10 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}
-    if args.source == "blends":  # their names do not show which records they are made of
-        config |= {name: getattr(args, name) for name in OF_BLENDS} | {"of": str(args.folder)}
+    if args.source in OF_RECORDS:  # the names do not show which records these are made of
+        config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS} | {
+            "of": str(args.folder)
+        }
         manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))
         config["of_manifests"] = [file_digest(path) for path in manifests if path.is_file()]
     basis = getattr(source, "basis", None)  # of 300W-LP alone

@@ -54,6 +54,14 @@ def build_encoder(
     return keras.Model(image, base.output, name="encoder")
 
 
+def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
+    """The encoder's last feature map (B, H, W, C) with H at least the image's over ``stride``."""
+    height = encoder.input_shape[1] // stride
+    kept = (one for one in reversed(encoder.layers) if not isinstance(one, layers.ZeroPadding2D))
+    maps = (layer.output for layer in kept if len(layer.output.shape) == 4)
+    return next(each for each in maps if each.shape[1] >= height)
+
+
 # Residual blocks of each width; all widths but the first begin with one that halves the map.
 STAGES = {32: 3, 64: 4, 128: 3, 256: 2}
 PREFIX = "identity_"

@@ -8,10 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoders import identity_features
+from keras_scnn.models.encoders import feature_map, identity_features
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 
 FEATURE_SIZE = 512
+GDC = "features_"
+FINE = "expression_"
+"""Names of the expression head's layers begin with this."""
 
 
 def build_branch(
@@ -21,6 +24,7 @@ def build_branch(
     feature_channels: int = 0,
     identity_encoder: bool = False,
     joint_head: bool = False,
+    expression_channels: int = 0,
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
@@ -36,6 +40,9 @@ def build_branch(
             ``encoders.identity_features``), and the parameters are linear in both outputs.
         joint_head: the parameters are linear in the output of the GDC head too; for
             ``feature_channels`` above 0 without identity encoder.
+        expression_channels: above 0: a small head of so many channels on the encoder's feature map
+            of a quarter of the image's side adds to the expression coefficients. Lids and lips
+            move by a pixel or two, which the pooled output hardly shows.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
@@ -52,27 +59,45 @@ def build_branch(
         hidden = identity_features(encoder.inputs[0])
         inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
     if has_gdc:
-        hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels)
+        hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels, GDC)
     if joint_head:
         inputs = keras.layers.Concatenate(name="both_heads")([inputs, hidden])
-    outputs = {
-        "parameters": keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
-    }
+    parameters = keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
+    if expression_channels:
+        change = _expression_head(feature_map(encoder, 4), expression_channels, layout)
+        parameters = keras.layers.Add(dtype="float32", name="parameters_sum")([parameters, change])
+    outputs = {"parameters": parameters}
     if feature_size:
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
     return keras.Model(encoder.inputs[0], outputs, name="branch")
 
 
-def _global_depthwise_convolution(feature_map, channels: int):
+def _global_depthwise_convolution(feature_map, channels: int, prefix: str):
     """(B, H, W, C) to (B, channels): a weight for each position and channel."""
     layers, normalize = keras.layers, partial(keras.layers.BatchNormalization, momentum=0.9)
-    mixed = layers.Conv2D(channels, 1, use_bias=False, name="features_mix")(feature_map)
-    mixed = normalize(name="features_mix_norm")(mixed)
-    mixed = layers.PReLU(shared_axes=(1, 2), name="features_mix_act")(mixed)
+    mixed = layers.Conv2D(channels, 1, use_bias=False, name=f"{prefix}mix")(feature_map)
+    mixed = normalize(name=f"{prefix}mix_norm")(mixed)
+    mixed = layers.PReLU(shared_axes=(1, 2), name=f"{prefix}mix_act")(mixed)
     window = feature_map.shape[1:3]
-    places = layers.DepthwiseConv2D(window, use_bias=False, name="features_places")(mixed)
-    return layers.Flatten(name="features_flat")(normalize(name="features_norm")(places))
+    places = layers.DepthwiseConv2D(window, use_bias=False, name=f"{prefix}places")(mixed)
+    return layers.Flatten(name=f"{prefix}flat")(normalize(name=f"{prefix}norm")(places))
+
+
+def _expression_head(fine, channels: int, layout: ParameterLayout):
+    """(B, H, W, C) to what is added to whitened parameters (B, P): 0 at first, and but for the
+    expression always."""
+    layers = keras.layers
+    for i, stride in enumerate((2, 1)):
+        fine = layers.SeparableConv2D(
+            channels, 3, stride, "same", use_bias=False, name=f"{FINE}conv{i}"
+        )(fine)
+        fine = layers.BatchNormalization(momentum=0.9, name=f"{FINE}conv{i}_norm")(fine)
+        fine = layers.ReLU(name=f"{FINE}conv{i}_act")(fine)
+    seen = _global_depthwise_convolution(fine, channels, FINE)
+    options = {"kernel_initializer": "zeros", "dtype": "float32", "name": f"{FINE}linear"}
+    change = layers.Dense(layout.expression.stop - layout.expression.start, **options)(seen)
+    return ops.pad(change, ((0, 0), (layout.expression.start, 0)))
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:

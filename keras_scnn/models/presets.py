@@ -33,7 +33,7 @@ FORMAT, VERSION = "keras_scnn.preset", 1
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS, WEIGHTS = "preset.json", "weights.npz"
 NETWORK = "network/"
-SIZES = ("feature_size", "feature_channels", "n_identity", "n_expression")
+SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
 
 
@@ -115,7 +115,19 @@ class Preset(_WithSpace):
     @property
     def feature_channels(self) -> int:
         """Channels of a global depthwise convolution (GDC) head; 0 where the head is linear."""
-        layers = [layer for layer in self.core.layers if layer.name == "features_mix"]
+        from keras_scnn.models.heads import GDC
+
+        return self._channels(GDC)
+
+    @property
+    def expression_channels(self) -> int:
+        """Channels of the head that adds to the expression; 0 where there is none."""
+        from keras_scnn.models.heads import FINE
+
+        return self._channels(FINE)
+
+    def _channels(self, head: str) -> int:
+        layers = [layer for layer in self.core.layers if layer.name == f"{head}mix"]
         return layers[0].filters if layers else 0
 
     @property
@@ -166,6 +178,7 @@ def _settings_of(preset: Preset) -> dict:
         "feature_channels": preset.feature_channels,
         "identity_encoder": preset.has_identity_encoder,
         "joint_head": preset.has_joint_head,
+        "expression_channels": preset.expression_channels,
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "face_model_digest": preset.face_model.digest,
@@ -402,8 +415,8 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
     encoder = build_encoder(settings["encoder"], settings["input_size"])
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
-    joint = settings.get("joint_head", False)
-    return build_branch(encoder, layout, settings["feature_size"], channels, two, joint)
+    joint, fine = settings.get("joint_head", False), settings.get("expression_channels", 0)
+    return build_branch(encoder, layout, settings["feature_size"], channels, two, joint, fine)
 
 
 def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:

@@ -89,6 +89,16 @@ class TrainConfig:
     joint_head: bool = _option(
         False, "groups: the parameters are linear in the GDC head's output too", modes=GROUPS
     )
+    expression_channels: int = _count(
+        0,
+        "groups: channels of a head that adds to the expression, from a fine feature map; 0: none",
+        low=0,
+        modes=GROUPS,
+    )
+    trained: str = _choice(
+        "all", "groups: 'all' of the network, or its 'expression' head alone", "all", "expression",
+        modes=GROUPS,
+    )  # fmt: skip
     landmarks_teach_identity: bool = _option(
         True, "groups: the landmark distance moves the identity coefficients too", modes=GROUPS
     )
@@ -225,6 +235,10 @@ class TrainConfig:
                     raise ValueError(f"{name} is for the optimizer 'adamw', not '{self.optimizer}'")
         if self.start_with == "joined" and not (self.identity_encoder and self.start):
             raise ValueError("start_with 'joined' needs identity_encoder, and a preset to start")
+        if self.trained == "expression" and not (self.expression_channels and self.start):
+            raise ValueError(
+                "trained 'expression' needs expression_channels, and a preset to start"
+            )
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
         if self.batches in GROUPS and not self.group_people + self.single_photos:

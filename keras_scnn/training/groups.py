@@ -18,6 +18,8 @@ from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.samplers import GroupSampler, JoinedSampler
 from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.models import build_branch, build_encoder, build_group
+from keras_scnn.models.heads import FINE
+from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig
@@ -36,7 +38,10 @@ class GroupMode:
     ):
         self._config = config
         self.mixture = comparable_labels(config, mixture, model, seen)
-        self.space = ParameterSpace.from_samples(model, self.mixture.records.parameters[seen])
+        if config.trained == "expression":
+            self.space = read_preset(config.start, model).space  # as all else of that network
+        else:
+            self.space = ParameterSpace.from_samples(model, self.mixture.records.parameters[seen])
 
     def build(self) -> keras.Model:
         """The group network, not yet compiled."""
@@ -98,9 +103,18 @@ def group_network(
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
     sizes = config.feature_size, config.feature_channels
     heads = config.identity_encoder, config.joint_head
-    branch = build_branch(encoder, space.layout, *sizes, *heads)
+    channels = config.expression_channels
+    branch = build_branch(encoder, space.layout, *sizes, *heads, expression_channels=channels)
+    if config.trained == "expression":
+        freeze_but(branch, FINE)
     teach = config.landmarks_teach_identity
     return build_group(branch, space, embedding_size, augmentation, teach)
+
+
+def freeze_but(branch: keras.Model, prefix: str) -> None:
+    """Keep all layers as they are, batch norm statistics included, but those of a name."""
+    for layer in branch.layers:
+        layer.trainable = layer.name.startswith(prefix)
 
 
 def emphasis(config: TrainConfig, yaw: np.ndarray) -> np.ndarray:

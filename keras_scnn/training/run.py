@@ -17,6 +17,7 @@ from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
@@ -102,6 +103,8 @@ def _train(config: TrainConfig) -> RecordResults:
     keras.config.set_dtype_policy(config.precision)
     network = mode.build()
     compile_network(network, config, mode.space, make_optimizer(config), execution_steps(config))
+    for part, is_validation in ((seen, False), (unseen, True)):
+        mode.stream(part, 0, is_validation)  # too few photos for a batch are named here
     claim_run_folder(folder, config)  # now that nothing of the settings is wrong
     check_inputs(folder, config)
     if not state.checkpoint:
@@ -277,5 +280,8 @@ def as_preset(
     """The network as a preset, with the within-person covariance of the photos at ``seen``."""
     metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
     preset = Preset(network.get_layer("branch"), mode.space, config.encoder, metadata)
-    covariance = learn_covariance(preset, mode.mixture.records, seen)
+    if config.trained == "all":
+        covariance = learn_covariance(preset, mode.mixture.records, seen)
+    else:  # shapes stay as they are
+        covariance = read_preset(config.start, mode.space.face_model).within_person_covariance
     return dataclasses.replace(preset, within_person_covariance=covariance)

@@ -7,11 +7,12 @@ import numpy as np
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.heads import FINE, GDC
 from keras_scnn.models.presets import Preset
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.config import TrainConfig
 
-HEADS = ("parameters/", "features_")
+HEADS = ("parameters/", GDC, FINE)
 KERNEL = "parameters/kernel"
 BATCH = 128
 MIN_PENALTY = 1e-12  # features that do not vary give the mean label
@@ -107,13 +108,14 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
 def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
     """Give a branch all of a preset's network; its parameters are the same by its own whitening.
 
-    A branch with a joint head may start from a preset without.
+    A branch with a joint head, or an expression head, may start from a preset without.
 
     Raises:
         ValueError: the two networks differ.
     """
     theirs = {weight.path: weight for weight in source.core.weights}
-    mine = {weight.path: weight for weight in branch.weights}
+    adds = not source.expression_channels
+    mine = {w.path: w for w in branch.weights if not (adds and w.path.startswith(FINE))}
     joins = _has_joint_head(branch) and not source.has_joint_head
     if {p: w.shape for p, w in mine.items() if not (joins and p == KERNEL)} != {
         p: w.shape for p, w in theirs.items() if not (joins and p == KERNEL)

@@ -4,6 +4,8 @@ import pytest
 
 from keras_scnn.geometry.camera import project
 from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
+from keras_scnn.models.encoder_table import ENCODERS
+from keras_scnn.models.encoders import feature_map
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
@@ -109,3 +111,26 @@ def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
     assert branch.get_layer("parameters").kernel.shape == (512 + 16, layout.size)
     with pytest.raises(ValueError, match="joint_head is for feature_channels above 0"):
         build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, joint_head=True)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_fine_map_is_a_quarter_as_high_as_the_image(name):
+    fine = feature_map(build_encoder(name, 64), 4)
+    assert fine.shape[1:3] == (16, 16)
+
+
+def test_the_expression_head_changes_nothing_at_first_and_expressions_alone_then(tiny_face_model):
+    layout = layout_of(tiny_face_model)
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, expression_channels=8)
+    image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    pooled = keras.Model(branch.input, branch.get_layer("parameters").output)
+    before = branch(image)
+    np.testing.assert_array_equal(before["parameters"], pooled(image))
+    linear = branch.get_layer("expression_linear")
+    linear.kernel.assign(np.random.default_rng(1).normal(size=linear.kernel.shape))
+    linear.bias.assign(np.ones(linear.bias.shape))
+    after = branch(image)
+    change = np.asarray(after["parameters"]) - np.asarray(before["parameters"])
+    assert (change[:, layout.expression] != 0).all()
+    assert (change[:, : layout.expression.start] == 0).all()
+    np.testing.assert_array_equal(after["features"], before["features"])

@@ -80,6 +80,18 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
     np.testing.assert_allclose(np.asarray(outputs), expected, atol=2e-3)
 
 
+def test_an_expression_head_comes_back(tmp_path, preset):
+    encoder = build_encoder("mobilenet_0.5", 32)
+    branch = build_branch(encoder, preset.layout, 16, expression_channels=6)
+    linear = branch.get_layer("expression_linear").kernel
+    linear.assign(np.random.default_rng(0).normal(size=linear.shape))
+    save_preset(tmp_path / "fine", dataclasses.replace(preset, branch=branch))
+    again = load_preset(tmp_path / "fine")
+    assert (again.expression_channels, preset.expression_channels) == (6, 0)
+    outputs, expected = again.branch(IMAGE)["parameters"], branch(IMAGE)["parameters"]
+    np.testing.assert_allclose(np.asarray(outputs), expected, atol=5e-3)
+
+
 def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
     assert load_preset("aflw-mobilenet-0.5").within_person_covariance is None
     scatter = np.diag(np.arange(1.0, 9))

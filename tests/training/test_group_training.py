@@ -190,6 +190,31 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
     assert (tmp_path / "run" / "pretrained.weights.h5").is_file()
 
 
+def test_the_expression_head_is_trained_alone(tmp_path, data, run):
+    """As the recipe 'expressions' does: pose, identity and features stay number by number."""
+    start, _ = run
+    options = {**TINY, "start": str(start), "start_with": "network", "expression_channels": 4}
+    options |= {"trained": "expression", "steps": 3, "run": str(tmp_path / "run"), "data": data}
+    train(TrainConfig(**options, opening_weight=2.0))
+    before, after = load_preset(start), load_preset(tmp_path / "run")
+    images = np.asarray(load_records(data).images[:4], np.float32)
+    ours, theirs = (preset.branch.predict(images, verbose=0) for preset in (after, before))
+    np.testing.assert_allclose(ours["features"], theirs["features"], atol=1e-6)
+    vectors = [
+        preset.space.whitening.unwhiten(outputs["parameters"])
+        for preset, outputs in ((after, ours), (before, theirs))
+    ]
+    kept = slice(0, before.layout.expression.start)
+    np.testing.assert_allclose(vectors[0][:, kept], vectors[1][:, kept], atol=1e-3)
+    changed = np.abs(vectors[0] - vectors[1])[:, before.layout.expression]
+    assert changed.max() > 1e-3
+    for weight in before.core.weights:
+        if not weight.path.startswith("parameters"):
+            np.testing.assert_allclose(
+                next(w for w in after.core.weights if w.path == weight.path), weight, atol=1e-6
+            )
+
+
 def test_an_identity_encoder_is_for_groups():
     with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
         TrainConfig(identity_encoder=True)
@@ -213,13 +238,14 @@ def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data)
 
 def test_every_recipe_of_the_package_is_a_configuration():
     names = recipe_names()
-    assert names == ["landmarks", "matching", "paper", "robust"]
+    assert names == ["expressions", "landmarks", "matching", "paper", "robust"]
     for name in names:
         config = parse(["--recipe", name, "--steps", "7"])
         assert config.steps == 7
     assert parse(["--recipe", "paper"]).contrast == "all"
     with pytest.raises(
-        FileNotFoundError, match="no recipe 'best'.*; there are landmarks, matching, paper, robust"
+        FileNotFoundError,
+        match="no recipe 'best'.*; there are " + ", ".join(names),
     ):
         recipe_path("best")
 
@@ -250,3 +276,5 @@ def test_settings_that_do_not_go_together_are_refused():
         TrainConfig(contrast_form="exponential")
     with pytest.raises(ValueError, match="is for batches of 'groups'"):
         TrainConfig(augment_on="host")
+    with pytest.raises(ValueError, match="needs expression_channels, and a preset to start"):
+        TrainConfig(batches="groups", trained="expression")

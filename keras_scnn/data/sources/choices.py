@@ -67,6 +67,13 @@ def _blends(args: argparse.Namespace) -> PhotoSource:
     return BlendedFaces(mixture.records, model, args.count, args.held_out)
 
 
+def _blinks(args: argparse.Namespace) -> PhotoSource:
+    from keras_scnn.data.mixture import open_mixture
+    from keras_scnn.data.sources.blinks import ClosedEyes
+
+    return ClosedEyes(open_mixture(str(args.folder)).records, args.count)
+
+
 def _aflw2000(args: argparse.Namespace) -> PhotoSource:
     from keras_scnn.data.sources.aflw2000 import Aflw2000
 
@@ -107,7 +114,10 @@ SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "aflw": ("crops of AFLW: crops/ and labels.npz", _aflw),
     "cfp": ("CFP: PERSON/{frontal,profile}_NN.jpg and labels.npz", _cfp),
     "blends": ("new faces out of face records; DIR is CACHE[,CACHE ...]", _blends),
+    "blinks": ("photos of face records with their eyes closed; DIR likewise", _blinks),
 }
+OF_RECORDS = ("blends", "blinks")
+"""Sources whose folder is one of face records, or several."""
 
 
 def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
@@ -116,7 +126,7 @@ def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
     from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, with_annotated_mean
     from keras_scnn.face_models import load_face_model
 
-    if args.source == "blends":
+    if args.source in OF_RECORDS:
         return open_mixture(str(args.folder)).annotated(load_face_model(args.face_model))
     if Path(args.offsets).suffix == ".npz":
         mean = BfmLandmarks.load(args.offsets)
@@ -174,7 +184,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_blend_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=20000, help="blends: of the faces (20000)")
+    parser.add_argument(
+        "--count", type=int, default=20000, help="blends, blinks: of the photos (20000)"
+    )
     parser.add_argument(
         "--held-out",
         type=int,

@@ -1,0 +1,87 @@
+"""Photos whose eyes are closed afterwards, for what hardly any photo shows: shut eyes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.synthesis.eyelids import LIDS, MIN_WIDTH, close_lid
+from keras_scnn.evaluation.openings import openings
+
+MIN_WEIGHT = 0.7  # of the lids' landmarks: made by hand and not estimated behind glasses or hair
+OPEN = (0.15, 0.6)  # openings of eyes that can be closed; wider ones are mislabeled
+SHUT, WINKS = (
+    0.4,
+    0.25,
+)  # shares: of lids that are closed all the way, of photos where one eye moves
+
+
+class ClosedEyes(PhotoSource):
+    """Crops with their lids moved (``synthesis.eyelids``), and the labels that go with it.
+
+    Photo, eyes and how far they close depend on the number and the seed alone. The face model is
+    fitted anew to the moved landmarks, as for any photo.
+
+    Args:
+        records: crops whose lids were labeled by hand: weights of at least 0.7.
+        count: of the photos.
+        seed: of the draws.
+
+    Raises:
+        ValueError: count is below 1, or no crop shows two open eyes with such labels.
+    """
+
+    def __init__(self, records: FaceRecords, count: int, seed: int = 0):
+        if count < 1:
+            raise ValueError(f"count is {count}; it must be at least 1")
+        self._records, self._count, self._seed = records, count, seed
+        self._chosen = np.flatnonzero(_can_close(records))
+        if not len(self._chosen):
+            raise ValueError(
+                f"none of {len(records)} photos shows two open eyes whose lids have landmarks "
+                f"weighted {MIN_WEIGHT:g} or more; take records of hand-made landmarks (aflw, pts)"
+            )
+
+    def names(self) -> list[str]:
+        return [f"blink/{number:07d}" for number in range(self._count)]
+
+    def person(self, name: str) -> str:
+        return name
+
+    def load(self, name: str) -> LabeledPhoto:
+        """A photo, whose crop is the whole of it; ``extra['from']`` is its place in the records."""
+        rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
+        records, row = self._records, int(rng.choice(self._chosen))
+        sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
+        remaining = 0.0 if rng.random() < SHUT else rng.random()
+        image = np.asarray(records.images[[row]])[0]
+        landmarks = records.landmarks[row].astype(np.float64)
+        for side in sides:
+            image, landmarks = close_lid(image, landmarks, side, remaining)
+        weight = np.ones(68) if records.weight is None else records.weight[row].astype(np.float64)
+        size = float(len(image))
+        return LabeledPhoto(
+            name=name,
+            person=name,
+            landmarks=landmarks,
+            weight=weight,
+            image=lambda: image,
+            box=np.array([0.0, 0.0, size, size]),
+            extra={"from": np.array(row), "remaining": np.array(remaining)},
+        )
+
+
+def _can_close(records: FaceRecords) -> np.ndarray:
+    """(n,) whether both eyes of a photo are open, wide enough, and labeled by hand."""
+    points = records.landmarks[..., :2].astype(np.float64)
+    widths = [np.linalg.norm(points[:, lid[0][0]] - points[:, lid[0][-1]], axis=-1)
+              for lid in LIDS.values()]  # fmt: skip
+    can = np.min(widths, axis=0) >= MIN_WIDTH
+    if records.weight is not None:
+        can &= records.weight[:, 36:48].min(axis=1) >= MIN_WEIGHT
+    with np.errstate(divide="ignore"):
+        opening = openings(points)
+    for side in LIDS:
+        can &= (opening[side] > OPEN[0]) & (opening[side] < OPEN[1])
+    return can

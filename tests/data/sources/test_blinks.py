@@ -1,0 +1,79 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.records import FaceRecords, load_records, save_records
+from keras_scnn.data.sources.blinks import ClosedEyes
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.evaluation.openings import openings
+from keras_scnn.prepare import main
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Renderings of four people whose eyes are open."""
+    config = SyntheticConfig(photos=4, yaw_degrees=20)
+    images, parameters, landmarks = (
+        np.concatenate(part)
+        for part in zip(*(render_person(config, p) for p in range(4)), strict=True)
+    )
+    identity = np.arange(len(images), dtype=np.int32)
+    weight = np.ones((len(images), 68), np.float32)
+    return FaceRecords(images, parameters, landmarks, identity, "open_face", weight=weight)
+
+
+def test_photos_come_back_with_their_eyes_less_open_and_labeled_so(records):
+    source = ClosedEyes(records, COUNT)
+    assert len(set(source.names())) == COUNT
+    both, shut = 0, 0
+    for name in source.names():
+        photo, row = source.load(name), int(source.load(name).extra["from"])
+        before, after = openings(records.landmarks[row]), openings(photo.landmarks)
+        remaining = float(photo.extra["remaining"])
+        shares = [after[side] / before[side] for side in ("right", "left")]
+        for share in shares:
+            assert min(abs(share - 1), abs(share - remaining)) < 0.02
+        both += np.ptp(shares) < 0.03
+        shut += remaining == 0
+        assert after["mouth"] == pytest.approx(before["mouth"])
+        assert (photo.read_image() != records.images[row]).any()
+    assert 0.6 < both / COUNT < 0.9, "a quarter winks"
+    assert 0.2 < shut / COUNT < 0.6, "two of five close all the way"
+
+
+def test_a_photo_follows_from_its_number_and_the_seed(records):
+    one, again, other = (
+        ClosedEyes(records, COUNT, seed).load("blink/0000007") for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one.read_image(), again.read_image())
+    np.testing.assert_array_equal(one.landmarks, again.landmarks)
+    assert (one.landmarks != other.landmarks).any()
+
+
+def test_lids_that_were_not_labeled_by_hand_are_left_alone(records):
+    weight = records.weight.copy()
+    weight[3:, 37] = 0.5
+    source = ClosedEyes(dataclasses.replace(records, weight=weight), 20)
+    assert {int(source.load(name).extra["from"]) for name in source.names()} <= {0, 1, 2}
+    with pytest.raises(ValueError, match=r"none of 16 photos shows two open eyes .* \(aflw, pts\)"):
+        ClosedEyes(dataclasses.replace(records, weight=weight * 0.5), 20)
+    with pytest.raises(ValueError, match="count is 0; it must be at least 1"):
+        ClosedEyes(records, 0)
+
+
+def test_the_command_fits_the_face_model_to_the_moved_lids(records, tmp_path, open_face):
+    """eyeBlink of the fits is higher where an eye was shut than where it stayed open."""
+    config = {"landmark_offsets": np.zeros((68, 3)).tolist()}
+    save_records(tmp_path / "faces", dataclasses.replace(records, config=config))
+    arguments = ["blinks", str(tmp_path / "faces"), "--count", "24", "--workers", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "blinks")]) == 0
+    made = load_records(tmp_path / "blinks")
+    assert len(made) == 24
+    assert made.config["count"] == 24
+    opening = openings(made.landmarks)["left"]
+    unit = open_face.expression_names.index("eyeBlinkLeft")
+    blink = made.parameters[:, 12 + 80 + unit]
+    assert np.corrcoef(opening, blink)[0, 1] < -0.6
