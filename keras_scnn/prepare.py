@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 from keras_scnn.data.sources.choices import (
-    OF_RECORDS,
     SOURCES,
     add_source_options,
     chosen_face_model,
+    deciding_settings,
 )
 from keras_scnn.settings import CommandParser, command
 from keras_scnn.storage import atomic_path
@@ -27,13 +27,6 @@ from keras_scnn.storage.outputs import check_out
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
 SHOWN = 5
-DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
-    "teacher_embeddings",
-    "turned",
-    "components",
-    "part",
-)
-MADE_FROM_RECORDS = ("count", "held_out")  # deciding too
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -74,9 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dict, str]:
     from keras_scnn.data.labels.fit import FIT, Labeling
     from keras_scnn.data.preparation import prepare
-    from keras_scnn.data.records import MANIFEST
     from keras_scnn.photos.files import describe_passed_over
-    from keras_scnn.storage.shards import file_digest
 
     model = chosen_face_model(args)
     source = SOURCES[args.source][1](args)
@@ -90,13 +81,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
     )
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
-    config = {name: getattr(args, name) for name in DECIDING}
-    if args.source in OF_RECORDS:  # the names do not show which records these are made of
-        config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS} | {
-            "of": str(args.folder)
-        }
-        manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))
-        config["of_manifests"] = [file_digest(path) for path in manifests if path.is_file()]
+    config = deciding_settings(args)
     basis = getattr(source, "basis", None)  # of 300W-LP alone
     if basis is not None:
         config["basis_digest"] = basis.digest

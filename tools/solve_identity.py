@@ -20,7 +20,6 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.data.labels.identity_labels import Photos, TaughtIdentity, teach_identity
-from keras_scnn.data.labels.recognizer import Chip
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.face_models import load_face_model
@@ -30,12 +29,13 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import build_encoder
 from keras_scnn.models.heads import build_branch
+from keras_scnn.models.recognizers.chips import Chip
+from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
+from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.matching.pack import Pack, read_pack
-from keras_scnn.training.matching.recognizer import DlibNetwork, Recognizer, read_recognizer
-from keras_scnn.training.matching.sface import SFaceNetwork, read_sface
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.warm_start import solve_dense
 

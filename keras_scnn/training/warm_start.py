@@ -160,8 +160,8 @@ def join_recognizer(
         ValueError: the encoders differ, the feature is of another length, or the preset has an
             identity encoder or a joint head.
     """
-    from keras_scnn.training.matching.dlib_weights import fill_identity_encoder
-    from keras_scnn.training.matching.recognizer import read_recognizer
+    from keras_scnn.models.recognizers.dlib import read_recognizer
+    from keras_scnn.models.recognizers.dlib_file import fill_identity_encoder
 
     convolutions, linear = read_recognizer(recognizer)
     units = branch.get_layer("features_linear").units

@@ -30,6 +30,7 @@ from keras_scnn.face_models import load_face_model
 from keras_scnn.face_models.bfm_h5 import IBUG_OF_NAME
 from keras_scnn.io import read_image
 from keras_scnn.models.presets import read_preset
+from keras_scnn.models.recognizers.dlib import read_recognizer
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.protocols.given_points import read_points
 from keras_scnn.protocols.openings import read_shut_photos
@@ -37,7 +38,6 @@ from keras_scnn.settings import read_yaml
 from keras_scnn.storage import write_npz
 from keras_scnn.storage.tflite import read_lite_file
 from keras_scnn.training.matching.pack import read_pack, write_pack
-from keras_scnn.training.matching.recognizer import read_recognizer
 
 PHOTOS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 COMPONENTS = 3

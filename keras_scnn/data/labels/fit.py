@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, shared_teacher
+from keras_scnn.data.labels.recognizer import shared_teacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import transform_camera
+from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, FaceCrop, box_from_landmarks, crop_face

@@ -143,6 +143,30 @@ def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
     return bfm.model.truncated(*args.components)
 
 
+DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
+    "teacher_embeddings",
+    "turned",
+    "components",
+    "part",
+)
+MADE_FROM_RECORDS = ("count", "held_out")  # deciding too
+
+
+def deciding_settings(args: argparse.Namespace) -> dict:
+    """The options that decide what the records are, for their manifest."""
+    from keras_scnn.data.records import MANIFEST
+    from keras_scnn.storage.shards import file_digest
+
+    config = {name: getattr(args, name) for name in DECIDING}
+    if args.source not in OF_RECORDS:
+        return config
+    config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS}
+    # The names do not show which records the photos are made of.
+    manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))
+    digests = [file_digest(path) for path in manifests if path.is_file()]
+    return config | {"of": str(args.folder), "of_manifests": digests}
+
+
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """The options that decide what becomes of a data set."""
     parser.add_argument("--crop-size", type=int, default=120, help="px (120)")

@@ -22,10 +22,11 @@ from keras_scnn.data.labels.person import (
     fit_photos,
     plausible_faces,
 )
-from keras_scnn.data.labels.recognizer import EMBEDDING_SIZE, FaceTeacher
+from keras_scnn.data.labels.recognizer import FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.fitting import PARTS, FitOptions, fit_person_landmarks
 from keras_scnn.io import read_image
+from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 

@@ -19,10 +19,10 @@ import numpy as np
 from jax import lax
 
 from keras_scnn.data.augment import SMALL_BOX, UPRIGHT, Jitter
-from keras_scnn.data.labels.recognizer import Chip
 from keras_scnn.data.sources.blends import GRID, pose_distance
 from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
 from keras_scnn.geometry.similarities import invert
+from keras_scnn.models.recognizers.chips import Chip
 
 CANDIDATES = 48  # guests, of which the one in the most similar pose is taken
 SHARES = (0.3, 0.65)  # of the guest's look

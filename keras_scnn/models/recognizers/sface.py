@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_scnn.data.labels.recognizer import (
+from keras_scnn.models.recognizers.chips import (
     SFACE_CHIP,
     SFACE_FILE,
     SFACE_INSTALL,

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from keras import ops
 
-from keras_scnn.data.labels.recognizer import DLIB_CHIP, Chip, weights_path
 from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
+from keras_scnn.models.recognizers.chips import DLIB_CHIP, Chip, weights_path
+from keras_scnn.models.recognizers.dlib_file import Convolutions, read_tensors, split_layers
 from keras_scnn.storage.guard import reading
-from keras_scnn.training.matching.dlib_weights import Convolutions, read_tensors, split_layers
 
 # Whether each residual block halves the map: three of width 32, four of 64, three each of 128 and
 # 256, and a last one of 256.

