@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoders import feature_map, identity_features
+from keras_scnn.models.encoders import PREFIX, feature_map, identity_features
+from keras_scnn.models.recognizers.layers import AlignedChip, embedding_layer
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 
 FEATURE_SIZE = 512
@@ -25,6 +26,7 @@ def build_branch(
     identity_encoder: bool = False,
     joint_head: bool = False,
     expression_channels: int = 0,
+    recognizers: str = "",
 ) -> keras.Model:
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
@@ -43,18 +45,25 @@ def build_branch(
         expression_channels: above 0: a small head of so many channels on the encoder's feature map
             of a quarter of the image's side adds to the expression coefficients. Lids and lips
             move by a pixel or two, which the pooled output hardly shows.
+        recognizers: names of face recognizers with a plus between ('dlib+sface'): they embed the
+            crop, aligned by the landmarks of the parameters so far, and the identity coefficients
+            and the feature are linear in the embeddings alone, so that identity does not see pose
+            (as Zielonka et al., "Towards Metrical Reconstruction of Human Faces", 2022). See
+            ``models.recognizers.layers``.
 
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``features`` (B, feature_size) float32 of unit length.
 
     Raises:
-        ValueError: ``joint_head`` without a GDC head.
+        ValueError: ``joint_head`` without a GDC head, or two identity encoders.
     """
     hidden = inputs = encoder.output
     has_gdc = bool(feature_size and feature_channels and not identity_encoder)
     if joint_head and not has_gdc:
         raise ValueError("joint_head is for feature_channels above 0 without identity encoder")
+    if identity_encoder and recognizers:
+        raise ValueError("identity_encoder and recognizers are two identity encoders; take one")
     if identity_encoder:
         hidden = identity_features(encoder.inputs[0])
         inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
@@ -66,6 +75,9 @@ def build_branch(
     if expression_channels:
         change = _expression_head(feature_map(encoder, 4), expression_channels, layout)
         parameters = keras.layers.Add(dtype="float32", name="parameters_sum")([parameters, change])
+    if recognizers:
+        hidden = _embeddings(encoder.inputs[0], parameters, recognizers.split("+"), layout)
+        parameters = _with_identity(parameters, hidden, layout)
     outputs = {"parameters": parameters}
     if feature_size:
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
@@ -82,6 +94,24 @@ def _global_depthwise_convolution(feature_map, channels: int, prefix: str):
     window = feature_map.shape[1:3]
     places = layers.DepthwiseConv2D(window, use_bias=False, name=f"{prefix}places")(mixed)
     return layers.Flatten(name=f"{prefix}flat")(normalize(name=f"{prefix}norm")(places))
+
+
+def _embeddings(image, parameters, recognizers: list[str], layout: ParameterLayout):
+    """(B, E) of all recognizers, whose chips are aligned by the landmarks of the parameters."""
+    parts = []
+    for name in recognizers:
+        sizes = layout.n_identity, layout.n_expression
+        points = FaceDecoder(5, *sizes, name=f"{PREFIX}{name}_points")(parameters)
+        chip = AlignedChip(name, name=f"{PREFIX}{name}_chip")(image, points)
+        parts.append(embedding_layer(name, f"{PREFIX}{name}")(chip))
+    return keras.layers.Concatenate(name=f"{PREFIX}embedding")(parts)
+
+
+def _with_identity(parameters, embedding, layout: ParameterLayout):
+    """Whitened parameters with identity coefficients that are linear in the embedding."""
+    dense = keras.layers.Dense(layout.n_identity, dtype="float32", name=f"{PREFIX}shape")
+    parts = [parameters[:, layout.pose], dense(embedding), parameters[:, layout.expression]]
+    return keras.layers.Concatenate(dtype="float32", name="parameters_with_identity")(parts)
 
 
 def _expression_head(fine, channels: int, layout: ParameterLayout):
@@ -159,16 +189,20 @@ class FaceDecoder(keras.layers.Layer):
 
     @classmethod
     def _of(cls, space: ParameterSpace, rows, options) -> FaceDecoder:
-        mean, identity, expression = rows
-        model, whitening = space.face_model, space.whitening
-        layer = cls(len(mean), model.n_identity, model.n_expression, **options)
-        basis = np.concatenate([identity, expression], axis=-1).reshape(mean.size, -1).T
-        layer.whitening_mean.assign(whitening.mean)
-        layer.whitening_scale.assign(whitening.scale)
-        layer.point_mean.assign(mean.ravel())
-        layer.point_basis.assign(basis)
-        layer.bounds.assign(model.expression_bounds.T)
+        model = space.face_model
+        layer = cls(len(rows[0]), model.n_identity, model.n_expression, **options)
+        layer.fill(space, rows)
         return layer
+
+    def fill(self, space: ParameterSpace, rows) -> None:
+        """Set the points to decode: mean (M, 3), identity (M, 3, K), expression (M, 3, L); mm."""
+        mean, identity, expression = rows
+        basis = np.concatenate([identity, expression], axis=-1).reshape(mean.size, -1).T
+        self.whitening_mean.assign(space.whitening.mean)
+        self.whitening_scale.assign(space.whitening.scale)
+        self.point_mean.assign(mean.ravel())
+        self.point_basis.assign(basis)
+        self.bounds.assign(space.face_model.expression_bounds.T)
 
     def call(self, parameters):
         pose, coefficients = self.pose_and_coefficients(parameters)

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "keras_scnn.preset", 1
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS, WEIGHTS = "preset.json", "weights.npz"
+PACKAGED = "packaged_recognizers"  # setting: digests of weights that packages carry
 NETWORK = "network/"
 SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
+FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
 
 
 class _WithSpace:
@@ -136,11 +138,18 @@ class Preset(_WithSpace):
         return any(layer.name == "both_heads" for layer in self.core.layers)
 
     @property
+    def recognizers(self) -> str:
+        """Names of the recognizers that predict identity, with a plus between; '' for none."""
+        from keras_scnn.models.recognizers.layers import recognizer_layers
+
+        return "+".join(recognizer_layers(self.core))
+
+    @property
     def has_identity_encoder(self) -> bool:
         """Whether a second encoder predicts identity; see ``models.encoders``."""
         from keras_scnn.models.encoders import PREFIX
 
-        return any(layer.name.startswith(PREFIX) for layer in self.core.layers)
+        return any(layer.name == f"{PREFIX}stem" for layer in self.core.layers)
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
@@ -148,7 +157,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
 
     A preset comes back as the network that its settings describe, in float32 and trainable. What
     they do not describe is refused: LoRA, quantized weights, layers that were added, removed or
-    changed.
+    changed. Recognizers whose weights are those of their installed packages are not written.
 
     Raises:
         ValueError: the network is another than its settings describe, or has a weight that is not
@@ -156,7 +165,9 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     """
     folder, settings = Path(folder), _settings_of(preset)
     _check_describes(settings, preset)
-    arrays = {NETWORK + w.path: _compact(w) for w in preset.core.weights}
+    elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in settings.get(PACKAGED, {}))
+    kept = [w for w in preset.core.weights if not w.path.startswith(elsewhere)]
+    arrays = {NETWORK + w.path: _compact(w) for w in kept}
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
@@ -168,7 +179,19 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def _recognizer_prefix(name: str) -> str:
+    from keras_scnn.models.encoders import PREFIX
+
+    return PREFIX + name
+
+
 def _settings_of(preset: Preset) -> dict:
+    recognizers = {}
+    if preset.recognizers:
+        from keras_scnn.models.recognizers.layers import unchanged_recognizers
+
+        packaged = unchanged_recognizers(preset.core)
+        recognizers = {"recognizers": preset.recognizers, PACKAGED: packaged}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -179,6 +202,7 @@ def _settings_of(preset: Preset) -> dict:
         "identity_encoder": preset.has_identity_encoder,
         "joint_head": preset.has_joint_head,
         "expression_channels": preset.expression_channels,
+        **recognizers,
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "face_model_digest": preset.face_model.digest,
@@ -246,26 +270,37 @@ def load_preset(
     """
     preset_folder(name_or_path)  # before Keras starts
     check_data_format()
-    return _read(name_or_path, face_model, _with_network)
+    folder, settings, arrays, data = _read(name_or_path, face_model)
+    with reading(folder, FITTING):
+        branch = _build(settings, data.layout)
+    _fill(folder, branch, settings, arrays)
+    if settings.get("mirrored"):
+        from keras_scnn.models.flip_averaging import build_flip_averaged
+
+        branch = build_flip_averaged(branch, data.space)
+    covariance = data.within_person_covariance
+    return Preset(branch, data.space, data.encoder, data.metadata, covariance)
 
 
 def read_preset(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
 ) -> PresetData:
     """Read all of a preset but the network, without Keras; as ``load_preset``."""
-    return _read(name_or_path, face_model, lambda _settings, _arrays, data: data)
+    return _read(name_or_path, face_model)[-1]
 
 
-def _read(name_or_path, face_model: MorphableModel | None, assemble):
+def _read(
+    name_or_path: str | os.PathLike, face_model: MorphableModel | None
+) -> tuple[Path, dict, dict[str, np.ndarray], PresetData]:
+    """The folder, its settings and arrays, and what they mean."""
     folder = preset_folder(name_or_path)
     settings = _settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
-    with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
+    with reading(folder, FITTING):
         _check_sizes(settings, arrays)
         data = _data(settings, arrays, _face_model(settings, arrays, face_model))
     _check_digest(folder / SETTINGS, settings, data.face_model)
-    with reading(folder, f"a preset whose {SETTINGS} and {WEIGHTS} fit"):
-        return assemble(settings, arrays, data)
+    return folder, settings, arrays, data
 
 
 def _check_sizes(settings: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -416,19 +451,23 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
     channels = settings.get("feature_channels", 0)  # none in presets of before
     two = settings.get("identity_encoder", False)
     joint, fine = settings.get("joint_head", False), settings.get("expression_channels", 0)
-    return build_branch(encoder, layout, settings["feature_size"], channels, two, joint, fine)
+    heads = channels, two, joint, fine, settings.get("recognizers", "")
+    return build_branch(encoder, layout, settings["feature_size"], *heads)
 
 
-def _with_network(settings: dict, arrays: dict, data: PresetData) -> Preset:
-    branch = _build(settings, data.layout)
-    for weight in branch.weights:
-        value = arrays[NETWORK + weight.path].astype(np.float32)
-        if not np.isfinite(value).all():
-            raise ValueError(f"weight {weight.path} is not finite")
-        weight.assign(value)
-    if settings.get("mirrored"):
-        from keras_scnn.models.flip_averaging import build_flip_averaged
+def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
+    """Set a branch's weights, those of recognizers from their packages where these have them."""
+    packaged = settings.get(PACKAGED, {})
+    if packaged:
+        from keras_scnn.models.recognizers.layers import set_packaged_weights
 
-        branch = build_flip_averaged(branch, data.space)
-    covariance = data.within_person_covariance
-    return Preset(branch, data.space, data.encoder, data.metadata, covariance)
+        set_packaged_weights(branch, packaged)
+    elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in packaged)
+    with reading(folder, FITTING):
+        for weight in branch.weights:
+            if weight.path.startswith(elsewhere):
+                continue
+            value = arrays[NETWORK + weight.path].astype(np.float32)
+            if not np.isfinite(value).all():
+                raise ValueError(f"weight {weight.path} is not finite")
+            weight.assign(value)

@@ -91,7 +91,7 @@ class DlibNetwork:
                 x = ops.average_pool(x, 2, 2, "valid")
             x = ops.relu(_sum(x, y))
         pooled = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
-        return ops.matmul(pooled, self._linear.astype("float32"))
+        return ops.matmul(pooled, ops.cast(self._linear, "float32"))
 
 
 def _convolve(x, convolution, stride: int, padding: str):

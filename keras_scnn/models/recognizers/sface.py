@@ -141,7 +141,7 @@ class SFaceNetwork:
 
     def __init__(self, weights: SFaceWeights):
         self._weights = weights
-        self.size = len(weights.offset)
+        self.size = weights.offset.shape[0]
 
     def __call__(self, chips):
         """Embeddings (B, E) float32 of (B, 112, 112, 3) RGB, 0 to 255, of any float type.
