@@ -24,6 +24,7 @@ from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.shards import file_digest
 from keras_scnn.storage.text import read_json
 
 if TYPE_CHECKING:
@@ -152,14 +153,20 @@ class Preset(_WithSpace):
         return any(layer.name == f"{PREFIX}stem" for layer in self.core.layers)
 
 
-def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
+def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
     """Write the folder's two files, each whole or not at all, the settings last.
 
     A preset comes back as the network that its settings describe, in float32 and trainable. What
     they do not describe is refused: LoRA, quantized weights, layers that were added, removed or
     changed. Recognizers whose weights are those of their installed packages are not written.
 
+    Args:
+        folder: is made where it is missing.
+        preset: the network and what its numbers mean.
+        base: name of a preset of the package; weights that are also there are not written.
+
     Raises:
+        FileNotFoundError: the package has no preset ``base``.
         ValueError: the network is another than its settings describe, or has a weight that is not
             finite, or too large for half precision.
     """
@@ -168,6 +175,12 @@ def save_preset(folder: str | os.PathLike, preset: Preset) -> None:
     elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in settings.get(PACKAGED, {}))
     kept = [w for w in preset.core.weights if not w.path.startswith(elsewhere)]
     arrays = {NETWORK + w.path: _compact(w) for w in kept}
+    if base:
+        settings["base"] = {"preset": base, "digest": file_digest(FOLDER / base / WEIGHTS)}
+        known = _base_arrays(settings)
+        arrays = {
+            k: v for k, v in arrays.items() if k not in known or not np.array_equal(v, known[k])
+        }
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
@@ -455,6 +468,23 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
     return build_branch(encoder, layout, settings["feature_size"], *heads)
 
 
+def _base_arrays(settings: dict) -> dict[str, np.ndarray]:
+    """The weights of the preset that a preset is based on; none where it stands alone.
+
+    Raises:
+        ValueError: the package's preset has other weights than it had.
+    """
+    if not (base := settings.get("base")):
+        return {}
+    path = FOLDER / base["preset"] / WEIGHTS
+    if (there := file_digest(path)) != base["digest"]:
+        raise ValueError(
+            f"the preset is based on the weights {base['digest'][:12]} of '{base['preset']}', "
+            f"which has {there[:12]} here: install the version of keras_scnn that it was made with"
+        )
+    return read_npz(path, FORMAT, VERSION)
+
+
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
     """Set a branch's weights, those of recognizers from their packages where these have them."""
     packaged = settings.get(PACKAGED, {})
@@ -464,6 +494,7 @@ def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> No
         set_packaged_weights(branch, packaged)
     elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in packaged)
     with reading(folder, FITTING):
+        arrays = _base_arrays(settings) | arrays
         for weight in branch.weights:
             if weight.path.startswith(elsewhere):
                 continue

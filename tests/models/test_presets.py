@@ -12,6 +12,7 @@ from keras_scnn.models import (
     build_branch,
     build_encoder,
     load_preset,
+    presets,
     read_preset,
     save_preset,
     write_metadata,
@@ -90,6 +91,33 @@ def test_an_expression_head_comes_back(tmp_path, preset):
     assert (again.expression_channels, preset.expression_channels) == (6, 0)
     outputs, expected = again.branch(IMAGE)["parameters"], branch(IMAGE)["parameters"]
     np.testing.assert_allclose(np.asarray(outputs), expected, atol=5e-3)
+
+
+def test_a_preset_writes_only_what_its_base_has_not(tmp_path, monkeypatch, preset):
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    save_preset(tmp_path / "base", preset)
+    changed = preset.core.get_layer("parameters")
+    kernel, bias = changed.get_weights()
+    changed.set_weights([kernel, bias + 0.5])
+    try:
+        save_preset(tmp_path / "other", preset, base="base")
+    finally:
+        changed.set_weights([kernel, bias])
+    sizes = [(tmp_path / name / "weights.npz").stat().st_size for name in ("base", "other")]
+    assert sizes[1] < sizes[0] / 20
+    base, other = (load_preset(tmp_path / name).branch(IMAGE) for name in ("base", "other"))
+    difference = np.asarray(other["parameters"]) - np.asarray(base["parameters"])
+    np.testing.assert_allclose(difference, 0.5, atol=1e-5)
+    save_preset(tmp_path / "base", dataclasses.replace(preset, space=_moved(preset.space)))
+    with pytest.raises(ValueError, match="is based on the weights .* of 'base', which has"):
+        load_preset(tmp_path / "other")
+    with pytest.raises(FileNotFoundError):
+        save_preset(tmp_path / "other", preset, base="none")
+
+
+def _moved(space):
+    whitening = Whitening(space.whitening.mean + 1, space.whitening.scale)
+    return ParameterSpace(space.face_model, whitening)
 
 
 def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
