@@ -68,7 +68,7 @@ def test_a_people_folder_is_the_same_to_all_commands(tmp_path):
     people, passed_over = people_of(find_photos(tmp_path))
     assert people == {"ann": ["ann/1.jpg", "ann/more/2.heic"], "bob": ["bob/1.avif"]}
     assert passed_over == ("empty/notes.txt", "loose.png")
-    assert scan_people(tmp_path) == (people, passed_over)
+    assert scan_people(tmp_path) == people
     listed = people_photos(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in listed.paths] == sum(
         people.values(), []

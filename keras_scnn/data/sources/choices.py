@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from keras_scnn.photos.files import describe_passed_over
 
 # Readers are imported by the functions that need them, so that the options are known at once.
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
         f"landmark basis from {result.n_annotations} annotations in {args.basis}: it misses them "
         f"by {result.residual_px:.2g} px (root mean square), {result.worst_px:.2g} px at worst"
     )
+    if result.passed_over:
+        print(f"{args.basis}: {describe_passed_over(result.passed_over)}", file=sys.stderr)
     return result.basis
 
 

@@ -51,6 +51,8 @@ class W300LP(PhotoSource):
         ValueError: without a basis, the files have no landmarks.
     """
 
+    labels = (".mat",)
+
     def __init__(
         self,
         folder: str | os.PathLike,
