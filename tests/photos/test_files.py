@@ -6,7 +6,7 @@ import pytest
 
 from keras_scnn.data.sources.people import scan_people
 from keras_scnn.data.sources.photo_lists import people_photos
-from keras_scnn.io import FORMATS, read_image, write_image
+from keras_scnn.io import read_image, write_image
 from keras_scnn.photos.files import (
     PHOTO_SUFFIXES,
     describe_passed_over,
@@ -15,6 +15,7 @@ from keras_scnn.photos.files import (
     people_of,
 )
 from keras_scnn.reconstruct import main
+from keras_scnn.storage.images import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = np.zeros((16, 24, 3), np.uint8)
