@@ -86,6 +86,8 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = {name: getattr(args, name) for name in DECIDING}
+    if args.authors_identity:  # in 0.2 these records did not know their mirror images
+        config["mirror_images"] = "known"
     if args.source == "blends":  # their names do not show which records they are made of
         config |= {name: getattr(args, name) for name in OF_BLENDS} | {"of": str(args.folder)}
         manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))

@@ -23,8 +23,7 @@ PARTS = ("all", "train", "held_out")  # of AFLW
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
     from keras_scnn.data.sources.w300lp import W300LP
 
-    own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
-    return W300LP(args.folder, _basis(args), own, bfm, components)
+    return W300LP(args.folder, _basis(args), _bfm(args), tuple(args.components))
 
 
 def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
@@ -166,7 +165,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--authors-identity",
         action="store_true",
-        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
+        help="300w-lp: training may pair a person with the mirror image as two people, as the "
+        "authors' released code does; held out together they are in any case",
     )
     parser.add_argument(
         "--teacher-embeddings",
