@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.data.records import is_records, load_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import read_image
-from keras_scnn.photos.files import PHOTO_SUFFIXES, describe_passed_over, is_photo
+from keras_scnn.photos.files import PHOTO_SUFFIXES, describe_passed_over, find_photos
 
 MAX_CROPS, MIN_CROPS = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
@@ -104,16 +104,15 @@ def _of_records(folder: Path, max_crops: int) -> Crops:
 
 
 def _of_images(folder: Path, max_crops: int, size: int) -> Crops:
-    files = sorted(path for path in folder.iterdir() if is_photo(path))
-    others = sorted(path.name for path in folder.iterdir() if path not in files)
-    if others:
-        print(describe_passed_over(others), file=sys.stderr)
-    if not files:
+    files = find_photos(folder)
+    if files.passed_over:
+        print(describe_passed_over(files.passed_over), file=sys.stderr)
+    if not files.photos:
         raise ValueError(
             f"{folder}: neither face records (manifest.json) nor images "
             f"({', '.join(PHOTO_SUFFIXES)})"
         )
-    chosen = [files[i] for i in _spread(len(files), max_crops)]
+    chosen = [folder / files.photos[i] for i in _spread(len(files.photos), max_crops)]
     images = [read_image(path) for path in chosen]
     for path, image in zip(chosen, images, strict=True):
         if image.shape != (size, size, 3):

@@ -51,7 +51,7 @@ def list_presets(arguments: list[str] | None = None) -> None:
     """Print name, size, accuracy and license of the package's presets."""
     parser = CommandParser("presets", "List the package's presets: size, accuracy, license.")
     parser.parse_args(arguments)
-    from keras_scnn.models.presets import preset_summaries
+    from keras_scnn.models.preset_summaries import preset_summaries
 
     for preset in preset_summaries():
         print(f"{preset.name}: {preset.encoder}, {preset.input_size} px")

@@ -73,7 +73,6 @@ def main(arguments: list[str] | None = None) -> None:
 def measure_data(args: argparse.Namespace) -> None:
     """Measure what fits the data, and print and write it."""
     from keras_scnn.models.presets import write_metadata
-    from keras_scnn.photos.files import describe_passed_over
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
 
@@ -89,10 +88,8 @@ def measure_data(args: argparse.Namespace) -> None:
     if args.calibrate:
         calibration = evaluation.calibration_of(results)
         write_metadata(args.preset, "verification", calibration | {"data": data})
-    report_left_out(results)
     print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
-    if files := getattr(results, "passed_over", ()):
-        print(describe_passed_over(files), file=sys.stderr)
+    report_unmeasured(results)
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:
@@ -103,14 +100,18 @@ def measure_yardstick(name: str, args: argparse.Namespace) -> None:
     result = measure_yardstick(name, args)
     stem = f"{Path(args.preset).resolve().name}-{name.replace('_', '-')}"
     print(write_yardstick(result, args.out, stem))
-    report_left_out(result)
     print(f"written: {args.out / stem}.json and .txt")
+    report_unmeasured(result)
 
 
-def report_left_out(results: Any) -> None:
-    """Name the photos that were not measured on the error stream."""
+def report_unmeasured(results: Any) -> None:
+    """Name the photos that were not measured, and files passed over, on the error stream."""
+    from keras_scnn.photos.files import describe_passed_over
+
     for reason in getattr(results, "left_out", ()):
         print(f"left out: {reason}", file=sys.stderr)
+    if files := getattr(results, "passed_over", ()):
+        print(describe_passed_over(files), file=sys.stderr)
 
 
 if __name__ == "__main__":

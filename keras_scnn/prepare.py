@@ -90,7 +90,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
         model.save(args.out / FACE_MODEL)
     if basis is not None and args.basis is not None and args.basis.is_dir():
         basis.save(args.out / BASIS)
-    return manifest, describe_passed_over(source.passed_over)
+    return manifest, describe_passed_over(source.passed_over(args.out))
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:

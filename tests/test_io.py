@@ -6,7 +6,8 @@ import PIL.Image
 import pytest
 import trimesh
 
-from keras_scnn.io import image_size, jpeg_reduction, read_image, write_image, write_mesh
+from keras_scnn.io import photo_reduction, read_image, write_image, write_mesh
+from keras_scnn.storage.images import PILLOWS_LIMIT, image_size
 
 EXIF_ORIENTATION = 0x0112
 VERTICES = np.array([[0, 0, 0], [50, 0, 0], [50, 40.125, 0], [0, 40, -12.5]])
@@ -269,7 +270,7 @@ SIZES = [(1, (80, 60)), (2, (81, 60)), (4, (160, 130)), (8, (400, 200))]
 def test_very_large_jpegs_are_read_reduced(tmp_path, monkeypatch, factor, size):
     """With limits for small pictures; 200 million pixels are in the next test."""
     for name in ("MAX_WHOLE_PIXELS", "MAX_PIXELS"):
-        monkeypatch.setattr(f"keras_scnn.io.{name}", 80 * 60)
+        monkeypatch.setattr(f"keras_scnn.storage.images.{name}", 80 * 60)
     y, x = np.mgrid[: size[1], : size[0]]
     bands = 255 * x / size[0], 255 * y / size[1], 0 * x + 90
     picture = np.stack(bands, axis=-1).astype(np.uint8)
@@ -277,7 +278,7 @@ def test_very_large_jpegs_are_read_reduced(tmp_path, monkeypatch, factor, size):
     exif[0x0112] = 6  # a quarter turn
     for path, options in ((tmp_path / "a.jpg", {}), (tmp_path / "b.jpg", {"exif": exif})):
         PIL.Image.fromarray(picture).save(path, quality=95, **options)
-        assert jpeg_reduction(path.read_bytes()) == factor
+        assert photo_reduction(path) == factor
         found = read_image(path)
         expected = np.rot90(picture, -1) if options else picture
         assert found.shape[:2] == tuple(-(-n // factor) for n in expected.shape[:2])
@@ -345,5 +346,120 @@ def test_sizes_and_refusals_of_very_large_photos_call_no_attack(tmp_path):
     assert image_size(path.read_bytes()) == (16320, 12240)
     header = b"P5 20000 10000 255\n"  # 200 million pixels of a format without compression
     (tmp_path / "large.pgm").write_bytes(header + bytes(99))
-    with pytest.raises(ValueError, match="large.pgm: .*too many pixels; .*only JPEG files"):
+    with pytest.raises(ValueError, match="large.pgm: .*far more pixels than a photo has"):
         read_image(tmp_path / "large.pgm")
+
+
+LARGE = {
+    "png": {},
+    "tif": {"compression": "tiff_deflate"},
+    "webp": {"lossless": True},
+    "bmp": {},
+    "ppm": {},
+    "jp2": {},
+    "gif": {},
+    "jpg": {"progressive": True, "quality": 95, "subsampling": 0},
+}
+TURNED = ("png", "tif", "webp", "jpg")  # can hold EXIF's orientation, here a quarter turn
+TURNED_FIRST = ("tif",)  # and reduced then, so that what is at the edge is at another one
+MODES = ("RGB", "RGBA", "L", "LA", "P", "I;16", "CMYK")
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    """As hard to compress as photos are, but for their smoothness."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3))
+    picture = PIL.Image.fromarray(small.astype(np.uint8))
+    return np.asarray(picture.resize((width, height), PIL.Image.Resampling.BICUBIC))
+
+
+def lower_limits(monkeypatch, pixels: int) -> None:
+    """The limits for photos of so many pixels, and strips that cut them."""
+    monkeypatch.setattr("keras_scnn.storage.images.MAX_WHOLE_PIXELS", pixels)
+    monkeypatch.setattr("keras_scnn.storage.images.MAX_UNREDUCED_PIXELS", 4 * pixels)
+    monkeypatch.setattr("keras_scnn.storage.images.MAX_PIXELS", pixels)
+    monkeypatch.setattr("keras_scnn.storage.images.STRIP_PIXELS", 1000)
+
+
+def halved(picture: np.ndarray) -> np.ndarray:
+    """Means of squares of two pixels, of what there is of them at the edges."""
+    counts = np.ones(picture.shape[:2])
+    padded, counts = (
+        np.pad(a, [(0, n % 2) for n in a.shape[:2]] + [(0, 0)] * (a.ndim - 2))
+        for a in (picture.astype(float), counts)
+    )
+    sums = [a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2] for a in (padded, counts)]
+    return sums[0] / sums[1][..., None]
+
+
+@pytest.mark.parametrize("suffix", LARGE)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_large_photos_of_any_format_are_read_reduced(tmp_path, monkeypatch, suffix, is_turned):
+    """With limits for small pictures; docs/reliability.md has what 200 million pixels take."""
+    if is_turned and suffix not in TURNED:
+        pytest.skip("no EXIF in this format")
+    path, options = tmp_path / f"a.{suffix}", dict(LARGE[suffix])
+    if is_turned:
+        options["exif"] = PIL.Image.Exif()
+        options["exif"][0x0112] = 6
+    PIL.Image.fromarray(noise(121, 91)).save(path, **options)
+    whole = read_image(path)
+    assert photo_reduction(path) == 1
+    lower_limits(monkeypatch, 80 * 60)
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    assert photo_reduction(path) == 2
+    found = read_image(path)
+    assert found.shape == ((61, 46, 3) if is_turned else (46, 61, 3)) and found.dtype == np.uint8
+    turns = int(is_turned and suffix not in TURNED_FIRST)
+    apart = np.abs(found - np.rot90(halved(np.rot90(whole, turns)), -turns))
+    assert apart.mean() < 4 if suffix == "jpg" else apart.max() < 1
+    assert sorted(image_size(path.read_bytes())) == [91, 121]
+    assert limit == PIL.Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_large_photos_of_any_kind_of_pixels_are_read_reduced(tmp_path, monkeypatch, mode):
+    picture, path = PIL.Image.fromarray(noise(121, 91)), tmp_path / "a.tif"
+    if mode == "I;16":
+        picture = PIL.Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    elif mode in ("RGBA", "LA"):
+        picture = picture.convert(mode)
+        picture.putalpha(PIL.Image.fromarray(noise(121, 91)[..., 0]))
+    else:
+        picture = picture.convert(mode)
+    picture.save(path)
+    whole = read_image(path)
+    lower_limits(monkeypatch, 80 * 60)
+    assert np.abs(read_image(path) - halved(whole)).max() < 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_large_photos_beyond_bounded_memory_are_refused(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a.{suffix}"
+    PIL.Image.fromarray(noise(201, 161)).save(path, **LARGE[suffix])
+    lower_limits(monkeypatch, 80 * 60)
+    with pytest.raises(ValueError, match=rf"a\.{suffix}: .*201 x 161 px .*more than 19,200 pixels"):
+        read_image(path)
+    PIL.Image.new("RGB", (161, 119), "gray").save(path, **LARGE[suffix])
+    monkeypatch.setattr(
+        "keras_scnn.storage.images.LARGE_PIXELS_PER_BYTE", 161 * 119 / path.stat().st_size / 2
+    )
+    with pytest.raises(ValueError, match=rf"a\.{suffix}: .*far more pixels than a large photo has"):
+        read_image(path)
+
+
+def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
+    picture = PIL.Image.fromarray(noise(121, 91)).convert("RGBA")
+    picture.putalpha(100)
+    picture.save(tmp_path / "a.webp", lossless=True)
+    lower_limits(monkeypatch, 80 * 60)
+    with pytest.raises(ValueError, match=r"a\.webp: .*has to be opaque"):
+        read_image(tmp_path / "a.webp")
+
+
+def test_pillows_limit_is_back_once_the_last_thread_is_done():
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    with PILLOWS_LIMIT.lifted():
+        with PILLOWS_LIMIT.lifted():
+            pass
+        assert PIL.Image.MAX_IMAGE_PIXELS is None
+    assert before == PIL.Image.MAX_IMAGE_PIXELS

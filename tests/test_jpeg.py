@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from skimage import data
 
-from keras_scnn.io import decode_image, decode_plain_jpeg
+from keras_scnn.storage.images import decode_image, decode_plain_jpeg
 
 PHOTO = data.astronaut()[:151, :202]
 

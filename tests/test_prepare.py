@@ -126,11 +126,12 @@ def test_a_people_folder_becomes_records(tmp_path, capsys):
     assert records.embedding is None
 
 
-def test_300w_lp_becomes_records(tmp_path, shared_data):
+@pytest.mark.parametrize("options", [[], ["--authors-identity"]])
+def test_300w_lp_becomes_records_that_know_mirror_images(tmp_path, shared_data, options):
     fixture = shared_data / "300w-lp-fixture"
     basis = ["--basis", str(fixture / "bfm_landmarks68.npz")]
     out = tmp_path / "records"
-    assert main(["300w-lp", str(fixture), "--out", str(out), *basis]) == 0
+    assert main(["300w-lp", str(fixture), "--out", str(out), *basis, *options]) == 0
     records = load_records(out)
     assert len(records) == 10 and (records.mirror >= 0).any()
     by_name = dict(zip(records.name.tolist(), range(10), strict=True))

@@ -415,3 +415,22 @@ def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
     assert main(["a.jpg", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path / name} is {what}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_pixels_of_a_reduced_photo_are_told_and_right(tmp_path, monkeypatch, suffix):
+    """Those of the JSON, brought to the photo's by ``photo_reduced_by``, are the whole photo's."""
+    photo = tmp_path / f"a.{suffix}"
+    write_image(photo, data.astronaut())
+    found = {}
+    for limit in (512 * 512, 512 * 512 - 1):
+        for name in ("MAX_WHOLE_PIXELS", "MAX_PIXELS"):
+            monkeypatch.setattr(f"keras_scnn.storage.images.{name}", limit)
+        main([str(photo), "--largest", "--preset", "mobile", "--out", str(tmp_path / str(limit))])
+        face = json.loads((tmp_path / str(limit) / "a.json").read_text())
+        factor = face["photo_reduced_by"]
+        assert face["photo_size"] == [512 // factor, 512 // factor]
+        found[factor] = (np.array(face["landmarks"])[:, :2] + 0.5) * factor - 0.5
+    assert set(found) == {1, 2}
+    apart = np.linalg.norm(found[1] - found[2], axis=1)
+    assert apart.mean() < 1.5  # the face is 150 px wide

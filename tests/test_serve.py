@@ -20,12 +20,12 @@ import pytest
 from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.io import decode_image
 from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serve import main
 from keras_scnn.serving.gate import Gate
+from keras_scnn.storage.images import decode_image
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BODY = 4_000_000

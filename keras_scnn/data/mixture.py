@@ -32,15 +32,26 @@ class Mixture:
     weights: np.ndarray | None = None
 
     def sampling(self) -> dict:
-        """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities."""
+        """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities.
+
+        Of records made with ``prepare --authors-identity`` a mirror image is one more stranger,
+        whom a sampler may draw as somebody else, as in the code that the paper's authors released:
+        it takes the words of a file name for the data set, so that HELEN_Flip is another one.
+        """
         mirror = self.records.mirror
+        if mirror is not None:
+            mirror = np.where(self._noted("authors_identity"), -1, mirror)
         return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
 
     def photographed(self) -> np.ndarray:
         """(n,) bool: false for blends of two people; see ``data.sources.blends``."""
+        return self._noted("source") != BLENDS
+
+    def _noted(self, key: str) -> np.ndarray:
+        """(n,) what the settings of each photo's folder have under a key; None for nothing."""
         config = self.records.config
-        kinds = [one.get("source") for one in config.get("joined", [config])]
-        return np.array([kind != BLENDS for kind in kinds])[self.source]
+        noted = [one.get(key) for one in config.get("joined", [config])]
+        return np.array(noted, object)[self.source]
 
     def annotated(self, model: MorphableModel) -> MorphableModel:
         """The face model with the landmark offsets that the records were fitted with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.io import read_image
+from keras_scnn.photos.files import find_photos
 
 LABEL_SUFFIXES, LABEL_TABLES = (".mat", ".pts"), ("labels.npz", "protocol.csv")
 
@@ -57,11 +59,12 @@ class PhotoSource(abc.ABC):
 
     Attributes:
         embedding_size: length of the embedding; 0 where there is none.
-        passed_over: files of the folder that no photo's labels come from, where these are known.
+        labels: what labels are read from: suffixes of files beside a photo, and names of the
+            folder's tables.
     """
 
     embedding_size: int = 0
-    passed_over: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -87,6 +90,25 @@ class PhotoSource(abc.ABC):
         The source need not have photos of both.
         """
         return None
+
+    def listed(self) -> list[str]:
+        """All photos that the labels know of; more than ``names`` where those are a part."""
+        return self.names()
+
+    def passed_over(self, *without: str | os.PathLike | None) -> tuple[str, ...]:
+        """Files of the folder that are neither a listed photo nor its labels, see ``photos.files``.
+
+        Args:
+            without: files and folders that do not count, such as that of the records.
+        """
+        folder: Path | None = getattr(self, "folder", None)
+        if folder is None:
+            return ()
+        beside = [suffix for suffix in self.labels if suffix.startswith(".")]
+        used = {*self.listed(), *self.labels}
+        used |= {Path(name).with_suffix(s).as_posix() for name in self.listed() for s in beside}
+        files = find_photos(folder, *without)
+        return tuple(sorted({*files.photos, *files.passed_over} - used))
 
     def inputs(self, names: Sequence[str]) -> list[Path]:
         """Files that photos and their labels come from: records are made anew when they change.

@@ -150,6 +150,11 @@ class FaceRecords:
         """The names of the arrays that there are."""
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
+    def either_side(self) -> np.ndarray:
+        """(n,) int: the person of each photo, a person and the mirror image being one."""
+        groups = _with_mirror_images(self.identity, self.mirror)
+        return np.array([min(groups[int(person)]) for person in self.identity])
+
 
 def split_people(
     identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0

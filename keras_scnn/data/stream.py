@@ -144,14 +144,14 @@ def group_batch(
     step: int,
     augmenter: GroupAugmenter | None = None,
 ) -> Batch:
-    """One batch of P times K photos, in the names of ``build_group``.
+    """One batch of P times K photos.
 
     Returns:
         inputs: (B, S, S, 3) uint8 RGB.
-        targets: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y
-        in crop px, depth, and a weight; ``shape`` and ``features`` (B,) int32, the person: equal
-        for photos of one; and if the records have embeddings, ``embedding``, ``feature_likeness``
-        and ``shape_likeness`` (B, E) float32, NaN where unknown.
+        labels, of which ``training.objectives.targets_of`` gives each output of ``build_group`` its
+        own: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y in crop
+        px, depth, and a weight; ``person`` (B,) int32, equal for photos of one; and if the records
+        have embeddings, ``embedding`` (B, E) float32, NaN where unknown.
     """
     photo, person = sampler.batch(step)
     images, vectors = np.asarray(records.images[photo]), records.parameters[photo]
@@ -159,13 +159,14 @@ def group_batch(
     points = np.concatenate([records.landmarks[photo], weight[..., None]], axis=-1)
     if augmenter is not None:
         images, points, vectors = augmenter(step, photo, person, images, points, vectors)
-    targets = {"parameters": whitening.whiten(vectors).astype(np.float32)}
-    targets["landmarks"] = points.astype(np.float32)
-    targets |= dict.fromkeys(("shape", "features"), person.astype(np.int32))
+    labels = {
+        "parameters": whitening.whiten(vectors).astype(np.float32),
+        "landmarks": points.astype(np.float32),
+        "person": person.astype(np.int32),
+    }
     if records.embedding is not None:
-        likeness = ("embedding", "feature_likeness", "shape_likeness")
-        targets |= dict.fromkeys(likeness, records.embedding[photo])
-    return images, targets
+        labels["embedding"] = records.embedding[photo]
+    return images, labels
 
 
 def _labels(records: FaceRecords, whitening: Whitening, index) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 ``preset.json`` names the encoder, the face model and the sizes; ``weights.npz`` holds the
 network's kernels in half precision, and the whitening and landmark offsets in single precision.
 ``network.tflite``, where it is there, is the same network for ``models.litert``. Keras is imported
-when a network is built, so ``read_preset`` and ``preset_summaries`` answer without it.
+when a network is built, so ``read_preset`` answers without it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ import numpy as np
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.backend import check_data_format, start_keras
+from keras_scnn.models.shared_weights import (
+    FORMAT,
+    NETWORK,
+    VERSION,
+    WEIGHTS,
+    shared_arrays,
+    sources_of,
+)
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.shards import file_digest
 from keras_scnn.storage.text import read_json
 
 if TYPE_CHECKING:
     import keras
 
-FORMAT, VERSION = "keras_scnn.preset", 1
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
-SETTINGS, WEIGHTS = "preset.json", "weights.npz"
-PACKAGED = "packaged_recognizers"  # setting: digests of weights that packages carry
-NETWORK = "network/"
+SETTINGS = "preset.json"
 SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
 FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
@@ -171,16 +175,11 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
             finite, or too large for half precision.
     """
     folder, settings = Path(folder), _settings_of(preset)
+    sources = sources_of(preset.core, preset.recognizers, FOLDER / base if base else None)
+    settings = {**settings, **sources}
     _check_describes(settings, preset)
-    elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in settings.get(PACKAGED, {}))
-    kept = [w for w in preset.core.weights if not w.path.startswith(elsewhere)]
-    arrays = {NETWORK + w.path: _compact(w) for w in kept}
-    if base:
-        settings["base"] = {"preset": base, "digest": file_digest(FOLDER / base / WEIGHTS)}
-        known = _base_arrays(settings)
-        arrays = {
-            k: v for k, v in arrays.items() if k not in known or not np.array_equal(v, known[k])
-        }
+    shared = shared_arrays(preset.core, settings, FOLDER)
+    arrays = {NETWORK + w.path: _compact(w) for w in preset.core.weights if _is_own(w, shared)}
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
@@ -192,19 +191,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _recognizer_prefix(name: str) -> str:
-    from keras_scnn.models.encoders import PREFIX
-
-    return PREFIX + name
-
-
 def _settings_of(preset: Preset) -> dict:
-    recognizers = {}
-    if preset.recognizers:
-        from keras_scnn.models.recognizers.layers import unchanged_recognizers
-
-        packaged = unchanged_recognizers(preset.core)
-        recognizers = {"recognizers": preset.recognizers, PACKAGED: packaged}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -215,7 +202,6 @@ def _settings_of(preset: Preset) -> dict:
         "identity_encoder": preset.has_identity_encoder,
         "joint_head": preset.has_joint_head,
         "expression_channels": preset.expression_channels,
-        **recognizers,
         "mirrored": preset.is_flip_averaged,
         "face_model": preset.face_model.name,
         "face_model_digest": preset.face_model.digest,
@@ -249,10 +235,18 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
         ValueError: the settings are damaged, or of another version.
     """
     folder = Path(folder)
-    settings = _settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     settings["metadata"] = dict(settings.get("metadata", {})) | {name: value}
     with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _is_own(weight: keras.Variable, shared: dict[str, np.ndarray]) -> bool:
+    """Whether a weight differs from the one that is kept elsewhere."""
+    there, own = shared.get(NETWORK + weight.path), np.asarray(weight)
+    if there is None or there.shape != own.shape:
+        return True
+    return not (np.array_equal(there, own) or np.array_equal(there, _compact(weight)))
 
 
 def _compact(weight: keras.Variable) -> np.ndarray:
@@ -307,7 +301,7 @@ def _read(
 ) -> tuple[Path, dict, dict[str, np.ndarray], PresetData]:
     """The folder, its settings and arrays, and what they mean."""
     folder = preset_folder(name_or_path)
-    settings = _settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     with reading(folder, FITTING):
         _check_sizes(settings, arrays)
@@ -348,49 +342,6 @@ def list_presets() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
-@dataclass(frozen=True)
-class PresetSummary:
-    """What one chooses a preset by.
-
-    Attributes:
-        name, encoder, input_size: as ``Preset`` has them.
-        parameters: numbers in the network.
-        bytes: of the files in the folder.
-        results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
-        license: terms of use, in words.
-    """
-
-    name: str
-    encoder: str
-    input_size: int
-    parameters: int
-    bytes: int
-    results: dict[str, dict]
-    license: str
-
-
-def preset_summaries() -> list[PresetSummary]:
-    """The presets that come with the package, by name; Keras is not imported."""
-    return [_summary(name) for name in list_presets()]
-
-
-def _summary(name: str) -> PresetSummary:
-    folder = preset_folder(name)
-    settings = _settings(folder / SETTINGS)
-    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
-    with reading(folder / SETTINGS, "the settings of a preset"):
-        metadata = settings["metadata"]
-        return PresetSummary(
-            name=name,
-            encoder=settings["encoder"],
-            input_size=settings["input_size"],
-            parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
-            bytes=sum(path.stat().st_size for path in folder.iterdir()),
-            results=metadata.get("results", {}),
-            license=metadata.get("license", "not stated"),
-        )
-
-
 def preset_folder(name_or_path: str | os.PathLike) -> Path:
     """The folder of a preset of the package by name, or the given folder.
 
@@ -413,14 +364,20 @@ def preset_digest(name_or_path: str | os.PathLike) -> str:
     SHA-256 of the weights' file and of all settings but the metadata; errors as ``load_preset``.
     """
     folder = preset_folder(name_or_path)
-    settings = {k: v for k, v in _settings(folder / SETTINGS).items() if k != "metadata"}
+    settings = {k: v for k, v in read_settings(folder / SETTINGS).items() if k != "metadata"}
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder / WEIGHTS}: no such file")
     content = json.dumps(settings, sort_keys=True).encode() + (folder / WEIGHTS).read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def _settings(path: Path) -> dict:
+def read_settings(path: Path) -> dict:
+    """The settings in a preset's ``preset.json``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another version.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a preset folder has {SETTINGS}")
     what = "the settings of a preset"
@@ -468,37 +425,13 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
     return build_branch(encoder, layout, settings["feature_size"], *heads)
 
 
-def _base_arrays(settings: dict) -> dict[str, np.ndarray]:
-    """The weights of the preset that a preset is based on; none where it stands alone.
-
-    Raises:
-        ValueError: the package's preset has other weights than it had.
-    """
-    if not (base := settings.get("base")):
-        return {}
-    path = FOLDER / base["preset"] / WEIGHTS
-    if (there := file_digest(path)) != base["digest"]:
-        raise ValueError(
-            f"the preset is based on the weights {base['digest'][:12]} of '{base['preset']}', "
-            f"which has {there[:12]} here: install the version of keras_scnn that it was made with"
-        )
-    return read_npz(path, FORMAT, VERSION)
-
-
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
-    """Set a branch's weights, those of recognizers from their packages where these have them."""
-    packaged = settings.get(PACKAGED, {})
-    if packaged:
-        from keras_scnn.models.recognizers.layers import set_packaged_weights
-
-        set_packaged_weights(branch, packaged)
-    elsewhere = tuple(f"{_recognizer_prefix(name)}/" for name in packaged)
+    """Set a branch's weights, also those that are kept elsewhere."""
+    shared = shared_arrays(branch, settings, FOLDER)  # what is not there is named as it is
     with reading(folder, FITTING):
-        arrays = _base_arrays(settings) | arrays
         for weight in branch.weights:
-            if weight.path.startswith(elsewhere):
-                continue
-            value = arrays[NETWORK + weight.path].astype(np.float32)
+            name = NETWORK + weight.path
+            value = (arrays if name in arrays else shared)[name].astype(np.float32)
             if not np.isfinite(value).all():
                 raise ValueError(f"weight {weight.path} is not finite")
             weight.assign(value)

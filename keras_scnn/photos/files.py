@@ -44,23 +44,24 @@ def check_single_photos(paths: Sequence[Path]) -> None:
             raise ValueError(f"{path} is a video; give single frames of it")
 
 
-def find_photos(folder: str | os.PathLike, without: str | os.PathLike | None = None) -> PhotoFiles:
+def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:
     """Look through a folder and its sub-folders, linked ones too, each once.
 
     Args:
         folder: the folder.
-        without: a folder that does not count, for results.
+        without: files and folders that do not count, such as one for results.
     """
     folder, seen = Path(folder), set()
-    skipped = None if without is None else Path(without).resolve()
+    skipped = {Path(place).resolve() for place in without if place is not None}
     files: list[str] = []
     for home, inner, names in os.walk(folder, followlinks=True):
-        seen.add(Path(home).resolve())
+        real = Path(home).resolve()
+        seen.add(real)
         places = {name: (Path(home) / name).resolve() for name in sorted(inner)}
-        again = [name for name, place in places.items() if place in seen and place != skipped]
-        inner[:] = [name for name in places if name not in again and places[name] != skipped]
+        again = [name for name, place in places.items() if place in seen - skipped]
+        inner[:] = [name for name in places if name not in again and places[name] not in skipped]
         inside = Path(home).relative_to(folder)
-        files += [(inside / name).as_posix() for name in names]
+        files += [(inside / name).as_posix() for name in names if real / name not in skipped]
         files += [f"{(inside / name).as_posix()}/" for name in again]
     photos = sorted(name for name in files if is_photo(name) and not name.endswith("/"))
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))

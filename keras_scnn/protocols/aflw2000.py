@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.sources.aflw2000 import AnnotatedFace, read_good_faces
+from keras_scnn.data.sources.aflw2000 import Aflw2000, AnnotatedFace, read_good_faces
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.mat_files import BfmAnnotation
 from keras_scnn.data.sources.reannotation import read_neutral_landmarks, read_reannotation
@@ -64,6 +64,7 @@ class PhotoResults:
         curves: (M,) lists: 'name', 'yaw_degrees', 'error_2d', 'error_3d' of each face.
         notes: what was measured, and how.
         left_out: photos that could not be read, and why.
+        passed_over: files of the folder that are neither a face's photo nor its annotation.
     """
 
     landmarks: LandmarkError
@@ -79,6 +80,7 @@ class PhotoResults:
     curves: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def evaluate_aflw2000(
@@ -148,6 +150,7 @@ def evaluate_aflw2000(
         curves=_curves(faces, yaw, parts),
         notes=_notes(faces, convention, resamples, annotation, benchmark_crops is not None),
         left_out=photos.left_out,
+        passed_over=Aflw2000(folder).passed_over(benchmark_crops, annotation, basis),
     )
 
 

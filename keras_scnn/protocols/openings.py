@@ -43,7 +43,8 @@ def evaluate_openings(
         FileNotFoundError: the folder, the file or a photo of it is missing.
         ValueError: the file has no column 'photo' or no rows, or every photo is in it.
     """
-    names = [name for name in PtsFolder(folder).names() if not name.endswith(".pts")]
+    source = PtsFolder(folder)
+    names = [name for name in source.names() if not name.endswith(".pts")]
     listed = read_shut_photos(shut_file)
     stems = [Path(name).with_suffix("").as_posix() for name in names]
     if missing := sorted(listed - set(stems)):
@@ -76,7 +77,10 @@ def evaluate_openings(
         for i in _strangers(predictions, rows)
     ]
     left_out = (*predictions.left_out, *lost)
-    return Yardstick(values, ROWS, intervals, _notes(shut, there, resamples), left_out)
+    alone = set(source.names()) - set(names)
+    passed_over = tuple(sorted({*source.passed_over(shut_file), *alone}))
+    notes = _notes(shut, there, resamples)
+    return Yardstick(values, ROWS, intervals, notes, left_out, passed_over)
 
 
 def read_shut_photos(file: str | os.PathLike) -> set[str]:

@@ -30,7 +30,7 @@ class PeopleResults(IdentityResults):
 
     Attributes:
         left_out: photos that could not be read or show no face, and why.
-        passed_over: files of a people folder that are no photos.
+        passed_over: files of the folder that are no photos of a person.
     """
 
     left_out: tuple[str, ...] = ()
@@ -88,7 +88,8 @@ def evaluate_pairs(
     person = listed.photos.person[faces.kept]
     folds = "10 random folds" if pairs.fold is None else f"{pairs.fold.max() + 1} folds of the file"
     how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {lost} pairs left out"
-    return _results(predictor, faces, person, pairs, False, how, resamples, seed)
+    results = _results(predictor, faces, person, pairs, False, how, resamples, seed)
+    return dataclasses.replace(results, passed_over=listed.photos.passed_over)
 
 
 def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs, int]:

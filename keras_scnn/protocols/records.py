@@ -12,6 +12,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,
+    Pairs,
     PoseError,
     ShapeError,
     angle_errors,
@@ -89,7 +90,7 @@ def evaluate_records(
     yaw, angles = np.rad2deg(euler[:, 1]), angle_errors(predicted.euler, euler)
     errors = _errors(preset.face_model, predicted, true, records.landmarks)
     shapes = _shapes(preset.face_model, predicted.parameters.identity, true.identity)
-    evaluators, calibration, reliable = _identity(preset, predicted, records.identity)
+    evaluators, calibration, reliable = _identity(preset, predicted, records)
 
     def summary(weights: np.ndarray) -> dict:
         return {
@@ -115,15 +116,29 @@ def evaluate_records(
 
 
 def _identity(
-    preset: Preset, predicted: Predictions, person: np.ndarray
+    preset: Preset, predicted: Predictions, records: FaceRecords
 ) -> tuple[dict[str, IdentityEvaluator], dict | None, dict]:
     """Evaluators, calibration and reliability; nothing where nobody has two photos."""
+    person = records.identity
     if np.bincount(person).max() < 2:
         return {}, None, {}
-    pairs = draw_pairs(person, VERIFICATION_PAIRS)
+    pairs = without_mirror_pairs(draw_pairs(person, VERIFICATION_PAIRS), records)
     coefficients = predicted.parameters.identity
     evaluators = identity_evaluators(preset, coefficients, predicted.features, pairs, person)
     return evaluators, *calibrate_evaluators(evaluators, pairs, person)
+
+
+def without_mirror_pairs(pairs: Pairs, records: FaceRecords) -> Pairs:
+    """Pairs without those of a person and the mirror image, who is neither the same nor another.
+
+    Raises:
+        ValueError: no pair of two people is left.
+    """
+    either = records.either_side()
+    kept = pairs.same | (either[pairs.first] != either[pairs.second])
+    if pairs.same[kept].all():
+        raise ValueError("all pairs of two people are of mirror images; more people are needed")
+    return Pairs(pairs.first[kept], pairs.second[kept], pairs.same[kept])
 
 
 def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:

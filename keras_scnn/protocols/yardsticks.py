@@ -22,6 +22,7 @@ class Yardstick:
         intervals: (low, high) by path, see ``evaluation.with_intervals``.
         notes: what was measured, and how; with the trivial baseline where it is one number.
         left_out: photos that could not be measured, each with its reason.
+        passed_over: files of a folder that are neither a photo of it nor its labels.
     """
 
     values: dict[str, Any]
@@ -29,6 +30,7 @@ class Yardstick:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def bootstrap_note(resamples: int, of: str = "people") -> tuple[str, ...]:
@@ -51,6 +53,7 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
         "intervals": result.intervals,
         "notes": result.notes,
         "left_out": result.left_out,
+        "passed_over": result.passed_over,
     }
     with atomic_path(folder / f"{stem}.json") as temporary:
         temporary.write_text(json.dumps(named, indent=2).replace("NaN", "null") + "\n")

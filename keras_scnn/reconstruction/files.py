@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.io import HEADER_BYTES, jpeg_reduction, read_image, write_image
+from keras_scnn.io import photo_reduction, read_image, write_image
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import (
@@ -59,9 +59,8 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
         raise ValueError(f"{photo}: {error}") from error
     if not faces:
         raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
-    with photo.open("rb") as file:
-        factor = jpeg_reduction(file.read(HEADER_BYTES))
-    seen = {"photo_size": [image.shape[1], image.shape[0]], "photo_reduced_by": factor}
+    size, factor = [image.shape[1], image.shape[0]], photo_reduction(photo)
+    seen = {"photo_size": size, "photo_reduced_by": factor}
     names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
     try:
         for name, face in zip(names, faces, strict=True):

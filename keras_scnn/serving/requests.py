@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box
-from keras_scnn.io import decode_image, image_size
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.serving.predictor import MAX_FACES, Outputs, Predictor
+from keras_scnn.storage.images import decode_image, image_size
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
 # The budget of one request, held before anything is decoded.

@@ -23,6 +23,7 @@ from keras_scnn.models.presets import read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.objectives import targets_of
 from keras_scnn.training.records import fresh_people
 
 
@@ -42,20 +43,23 @@ class GroupMode:
             self.space = read_preset(config.start, model).space  # as all else of that network
         else:
             self.space = ParameterSpace.from_samples(model, self.mixture.records.parameters[seen])
+        self._outputs: list[str] = []
 
     def build(self) -> keras.Model:
         """The group network, not yet compiled."""
         config, records = self._config, self.mixture.records
         size = 0 if records.embedding is None else records.embedding.shape[1]
         augmentation = config.augmentation if config.augment_on == "device" else 0.0
-        return group_network(config, self.space, records.images.shape[1], size, augmentation)
+        network = group_network(config, self.space, records.images.shape[1], size, augmentation)
+        self._outputs = list(network.output)
+        return network
 
     def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
         """Batches of groups, and of single photos, of the photos at some positions, from a step."""
         config, records = self._config, self.mixture.records
         people = fresh_people(config)
         if people and not is_validation:
-            return fresh_group_dataset(people, self.space.whitening, first_step)
+            return self._with_targets(fresh_group_dataset(people, self.space.whitening, first_step))
         seed, samplers = config.seed + is_validation, []
         if config.group_people:
             shape = config.group_people, config.group_photos
@@ -69,7 +73,11 @@ class GroupMode:
             augmenter = GroupAugmenter(self.space.face_model, in_group, seed)
         sampler = JoinedSampler(samplers)
         data = group_dataset(records, self.space.whitening, sampler, first_step, augmenter)
-        return data if config.feature_size else data.map(_without_features)
+        return self._with_targets(data)
+
+    def _with_targets(self, data):
+        """The labels of a data set by the outputs of the network that was built."""
+        return data.map(lambda images, labels: (images, targets_of(self._outputs, labels)))
 
     def _singles(self, part: np.ndarray) -> GroupSampler:
         """One photo each of anybody, profiles more often."""
@@ -85,11 +93,6 @@ class GroupMode:
             seed=config.seed + 2,
             **self.mixture.sampling(),
         )
-
-
-def _without_features(inputs, targets):
-    """The targets of a network without feature head; Keras refuses those without an output."""
-    return inputs, {name: targets[name] for name in ("parameters", "landmarks", "shape")}
 
 
 def group_network(

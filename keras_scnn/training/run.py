@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.records import part_of, split_people
+from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
@@ -97,8 +97,8 @@ def _train(config: TrainConfig) -> RecordResults:
     model = mixture.annotated(load_face_model(config.face_model))
     records = mixture.records
     seen, unseen = split_people(records.identity, config.held_out, records.mirror)
-    check_held_out(records.identity[unseen], config.held_out)
     measured = part_of(records, unseen)  # with the labels as they came
+    check_held_out(measured, config.held_out)
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)
     network = mode.build()
@@ -123,13 +123,13 @@ def _train(config: TrainConfig) -> RecordResults:
     return results
 
 
-def check_held_out(identity: np.ndarray, held_out: int) -> None:
-    """Raise a ValueError where the held-out photos, of these people, make no pairs of two."""
-    people, photos = np.unique(identity, return_counts=True)
-    if len(people) < 2 and photos.max() > 1:
+def check_held_out(records: FaceRecords, held_out: int) -> None:
+    """Raise a ValueError where the held-out photos make no pairs of two people."""
+    photos = np.unique(records.identity, return_counts=True)[1]
+    if len(np.unique(records.either_side())) < 2 and photos.max() > 1:
         raise ValueError(
             f"held_out is {held_out}: who is who is measured on the held-out people, of whom two "
-            "are needed"
+            "are needed, mirror images not counted"
         )
 
 

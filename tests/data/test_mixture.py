@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.mixture import join_records, open_mixture
-from keras_scnn.data.records import FaceRecords, ShardedImages, load_records, save_records
+from keras_scnn.data.records import (
+    FaceRecords,
+    ShardedImages,
+    load_records,
+    save_records,
+    split_people,
+)
 from keras_scnn.data.samplers import PairSampler
 
 
@@ -108,6 +114,29 @@ def test_wrong_weights_are_named(tmp_path, one, weights, message):
 def test_records_that_do_not_fit_are_refused(one, two, change, message):
     with pytest.raises(ValueError, match=message):
         join_records([one, dataclasses.replace(two, **change)])
+
+
+def test_the_authors_pair_a_person_with_the_mirror_image_but_hold_both_out(tmp_path):
+    """Twenty people and the mirror image of each, four photos a person, beside other people."""
+    person = np.repeat(np.arange(40), 4)
+    records = dataclasses.replace(
+        make(160, 0), identity=person.astype(np.int32), mirror=((person + 20) % 40).astype(np.int32)
+    )
+    save_records(tmp_path / "plain", records)
+    save_records(
+        tmp_path / "authors", dataclasses.replace(records, config={"authors_identity": True})
+    )
+    met = {}
+    for name in ("plain", "authors"):
+        mixture = open_mixture(f"{tmp_path}/{name},{tmp_path}/plain")
+        identity, mirror = mixture.records.identity, mixture.records.mirror
+        seen, unseen = split_people(identity, 20, mirror)
+        assert not set(mirror[unseen]) & set(identity[seen])
+        pairs = PairSampler(identity, 0.0, among=seen, **mixture.sampling()).batch(0, 5000)
+        twins = mirror[pairs.first] == identity[pairs.second]
+        met[name] = twins[mixture.source[pairs.first] == 0].sum()
+        assert not twins[mixture.source[pairs.first] == 1].any()
+    assert met["plain"] == 0 < met["authors"]
 
 
 def test_blends_are_no_photos(tmp_path, one, two):

@@ -108,7 +108,7 @@ def test_a_group_batch_carries_the_labels_of_its_photos(records, tiny_whitening)
     np.testing.assert_array_equal(inputs, records.images[number])
     np.testing.assert_array_equal(targets["embedding"], embedding[number])
     np.testing.assert_array_equal(targets["landmarks"][..., :2], records.landmarks[number, :, :2])
-    one_person = targets["shape"][:, None] == targets["features"]
+    one_person = targets["person"][:, None] == targets["person"]
     owner = records.identity[number]
     np.testing.assert_array_equal(one_person, owner[:, None] == owner)
 
@@ -208,7 +208,7 @@ def test_fresh_groups_hold_all_photos_of_each_person(fresh, face_whitening):
     stream = fresh_group_dataset(people, face_whitening).take(2).as_numpy_iterator()
     for step, (inputs, targets) in enumerate(stream):
         first = 8 + 4 * step
-        numbers, counts = np.unique(targets["shape"], return_counts=True)
+        numbers, counts = np.unique(targets["person"], return_counts=True)
         np.testing.assert_array_equal(numbers, range(first, first + 4))
         assert (counts == 3).all()
         assert len(np.unique(inputs, axis=0)) == 12

@@ -6,7 +6,7 @@ import pytest
 
 from keras_scnn.data.sources.people import scan_people
 from keras_scnn.data.sources.photo_lists import people_photos
-from keras_scnn.io import FORMATS, read_image, write_image
+from keras_scnn.io import read_image, write_image
 from keras_scnn.photos.files import (
     PHOTO_SUFFIXES,
     describe_passed_over,
@@ -15,6 +15,7 @@ from keras_scnn.photos.files import (
     people_of,
 )
 from keras_scnn.reconstruct import main
+from keras_scnn.storage.images import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = np.zeros((16, 24, 3), np.uint8)
@@ -68,7 +69,7 @@ def test_a_people_folder_is_the_same_to_all_commands(tmp_path):
     people, passed_over = people_of(find_photos(tmp_path))
     assert people == {"ann": ["ann/1.jpg", "ann/more/2.heic"], "bob": ["bob/1.avif"]}
     assert passed_over == ("empty/notes.txt", "loose.png")
-    assert scan_people(tmp_path) == (people, passed_over)
+    assert scan_people(tmp_path) == people
     listed = people_photos(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in listed.paths] == sum(
         people.values(), []

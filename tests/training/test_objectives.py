@@ -1,10 +1,15 @@
 """The table of objectives: losses and weights of each mode, against the losses one by one."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from keras_scnn import losses
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.samplers import GroupSampler, PairSampler
+from keras_scnn.data.stream import group_batch, pair_batch
 from keras_scnn.models import build_branch, build_encoder, build_group, build_siamese
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
@@ -30,12 +35,46 @@ def labels(space, count: int) -> dict:
     }
 
 
-def test_every_output_of_both_networks_has_an_objective(space):
+def networks(space) -> tuple[keras.Model, keras.Model]:
+    """A group network and a Siamese one, with all outputs."""
     encoder = build_encoder("mobilenet_0.5", 32)
     layout = ParameterLayout(space.face_model.n_identity, space.face_model.n_expression)
     group = build_group(build_branch(encoder, layout, 4), space, embedding_size=5)
-    siamese = build_siamese(build_encoder("mobilenet_0.5", 32), space, feature_size=4)
+    return group, build_siamese(build_encoder("mobilenet_0.5", 32), space, feature_size=4)
+
+
+def test_every_output_of_both_networks_has_an_objective(space):
+    group, siamese = networks(space)
     assert {*group.output, *siamese.output} == set(OBJECTIVES)
+
+
+def test_every_label_of_the_table_comes_with_the_batches(space, tiny_whitening):
+    """So that one more objective is one row of the table."""
+    rng, layout = np.random.default_rng(0), space.layout
+    records = FaceRecords(
+        np.zeros((8, 32, 32, 3), np.uint8),
+        rng.normal(size=(8, layout.size)).astype(np.float32),
+        rng.normal(60, 20, (8, 68, 3)).astype(np.float32),
+        np.arange(8) // 2,
+        "open_face",
+        embedding=rng.normal(size=(8, 5)).astype(np.float32),
+    )
+    group, siamese = networks(space)
+    sampler = GroupSampler(records.identity, people=2, photos=2)
+    _, labels = group_batch(records, tiny_whitening, sampler, 0)
+    assert set(labels) == {OBJECTIVES[name].label for name in group.output}
+    targets = targets_of(group.output, labels)
+    assert set(targets) == set(group.output)
+    assert targets["shape"] is targets["features"] is labels["person"]
+    _, of_pairs = pair_batch(records, tiny_whitening, PairSampler(records.identity), 0, 2)
+    assert set(of_pairs) == set(siamese.output)
+
+
+def test_a_new_objective_takes_one_entry(monkeypatch):
+    again = dataclasses.replace(OBJECTIVES["features"], weight=None)
+    monkeypatch.setitem(OBJECTIVES, "features_again", again)
+    labels = {"person": np.arange(3)}
+    assert targets_of(["features_again"], labels) == {"features_again": labels["person"]}
 
 
 def scalar(loss) -> float:

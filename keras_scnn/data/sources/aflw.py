@@ -203,6 +203,8 @@ class AflwCrops(PhotoSource):
         ValueError: the labels are damaged, or ``part`` is unknown.
     """
 
+    labels = ("labels.npz",)
+
     def __init__(self, folder: str | os.PathLike, part: str = "all"):
         if part not in PARTS:
             raise ValueError(f"part is '{part}'; it must be one of {', '.join(PARTS)}")
@@ -215,6 +217,9 @@ class AflwCrops(PhotoSource):
 
     def names(self) -> list[str]:
         return list(self._rows)
+
+    def listed(self) -> list[str]:
+        return [f"crops/{name}" for name in self._targets.name]
 
     def person(self, name: str) -> str:
         return name

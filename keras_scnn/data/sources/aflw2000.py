@@ -129,6 +129,8 @@ class Aflw2000(PhotoSource):
         ValueError: the folder has no .mat file, or its protocol.csv is damaged.
     """
 
+    labels = (".mat", PROTOCOL)
+
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self._rows = {f"{path.stem}.jpg": (path, yaw, box) for path, yaw, box in _scan(folder)}

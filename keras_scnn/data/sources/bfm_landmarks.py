@@ -12,6 +12,7 @@ get the three arrays back from the annotations, so no download of the whole mode
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable
@@ -155,12 +156,14 @@ class RecoveredBasis:
         residual_px: root mean square distance of the annotated to the decoded landmarks, px.
         worst_px: the largest of those distances.
         n_annotations: how many faces it comes from.
+        passed_over: names of files that are damaged or have no parameters.
     """
 
     basis: BfmLandmarks
     residual_px: float
     worst_px: float
     n_annotations: int
+    passed_over: tuple[str, ...] = ()
 
 
 def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasis:
@@ -209,14 +212,15 @@ def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
     Raises:
         ValueError: see ``recover_bfm_landmarks``.
     """
-    annotations = []
+    annotations, passed_over = [], []
     for path in tqdm(sorted(Path(folder).glob("*.mat")), desc="annotations", leave=False, delay=1):
         try:
             annotations.append(read_bfm_annotation(path))
         except ValueError:
-            continue  # 400 good ones are enough
+            passed_over.append(path.name)  # 400 good ones are enough
     try:
-        return recover_bfm_landmarks(annotations)
+        result = recover_bfm_landmarks(annotations)
+        return dataclasses.replace(result, passed_over=tuple(passed_over))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 

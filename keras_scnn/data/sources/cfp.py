@@ -39,7 +39,8 @@ MIDLINE = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 class CfpPhotos(PhotoSource):
     """CFP's photos.
 
-    All photos are predicted when the first is loaded, with a progress bar.
+    All photos are predicted when the first is loaded, with a progress bar. One that is missing or
+    damaged is among the names, and is reported when it is loaded.
 
     Args:
         folder: holds the people's folders and labels.npz.
@@ -50,17 +51,19 @@ class CfpPhotos(PhotoSource):
         ValueError: the labels are damaged.
     """
 
+    labels = ("labels.npz",)
+
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
         self.folder, self._preset = Path(folder), str(preset)
-        path = self.folder / "labels.npz"
-        labels = read_labels(path, LABELS)
-        there = np.array([(self.folder / str(name)).is_file() for name in labels["name"]])
-        self._names = [str(name) for name in labels["name"][there]]
-        self._hand = np.float64(labels["landmarks68"][there])
+        labels = read_labels(self.folder / "labels.npz", LABELS)
+        self._hand = dict(
+            zip(labels["name"].tolist(), np.float64(labels["landmarks68"]), strict=True)
+        )
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+        self._unreadable: dict[str, OSError | ValueError] = {}
 
     def names(self) -> list[str]:
-        return list(self._names)
+        return list(self._hand)
 
     def person(self, name: str) -> str:
         return name.split("/")[0]
@@ -70,35 +73,47 @@ class CfpPhotos(PhotoSource):
 
         Raises:
             FileNotFoundError: no photo of this name.
-            ValueError: a photo is damaged.
+            ValueError: the photo is damaged.
         """
-        if name not in self._names:
-            raise FileNotFoundError(f"{self.folder / name}: no such photo, or not in labels.npz")
+        if name not in self._hand:
+            raise FileNotFoundError(f"{self.folder / name}: labels.npz has no photo of this name")
         if self._labels is None:
             self._labels = self._predicted()
+        if name in self._unreadable:
+            raise self._unreadable[name]
         landmarks, weight = self._labels[name]
         return LabeledPhoto(name, self.person(name), landmarks, weight, self.folder / name)
 
     def _predicted(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Landmarks (68, 3) and weights (68,) of all photos, by name."""
-        starts = range(0, len(self._names), CHUNK)
-        chunks = [slice(start, start + CHUNK) for start in starts]
-        bars = tqdm(chunks, desc="landmarks of CFP")
-        parts = [predict_landmarks(self._read(c), self._boxes(c), self._preset) for c in bars]
+        """Landmarks (68, 3) and weights (68,) of all photos that can be read, by name."""
+        names, parts = self.names(), []
+        kept: list[str] = []
+        for start in tqdm(range(0, len(names), CHUNK), desc="landmarks of CFP"):
+            if images := self._read(names[start : start + CHUNK]):
+                boxes = [box_of_half(self._hand[name], _is_profile(name)) for name in images]
+                kept += images
+                parts.append(predict_landmarks(list(images.values()), boxes, self._preset))
+        if not parts:
+            return {}
         predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))
-        merged, weight = merge(predicted, camera, self._hand, self._is_profile(slice(None)))
-        labels = zip(merged, weight, strict=True)
-        return dict(zip(self._names, labels, strict=True))
+        hand = np.stack([self._hand[name] for name in kept])
+        profile = np.array([_is_profile(name) for name in kept])
+        labels = zip(*merge(predicted, camera, hand, profile), strict=True)
+        return dict(zip(kept, labels, strict=True))
 
-    def _read(self, chunk: slice) -> list[np.ndarray]:
-        return [read_image(self.folder / name) for name in self._names[chunk]]
+    def _read(self, names: list[str]) -> dict[str, np.ndarray]:
+        """The photos by name, without those that cannot be read, whose errors are kept."""
+        images = {}
+        for name in names:
+            try:
+                images[name] = read_image(self.folder / name)
+            except (OSError, ValueError) as error:
+                self._unreadable[name] = error
+        return images
 
-    def _is_profile(self, chunk: slice) -> np.ndarray:
-        return np.array([PROFILE in name.split("/")[-1] for name in self._names[chunk]])
 
-    def _boxes(self, chunk: slice) -> list[FaceBox]:
-        halves = zip(self._hand[chunk], self._is_profile(chunk), strict=True)
-        return [box_of_half(points, is_profile) for points, is_profile in halves]
+def _is_profile(name: str) -> bool:
+    return PROFILE in name.split("/")[-1]
 
 
 def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:

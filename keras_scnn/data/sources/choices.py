@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from keras_scnn.photos.files import describe_passed_over
 
 # Readers are imported by the functions that need them, so that the options are known at once.
 if TYPE_CHECKING:
@@ -20,8 +23,7 @@ PARTS = ("all", "train", "held_out")  # of AFLW
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
     from keras_scnn.data.sources.w300lp import W300LP
 
-    own, bfm, components = args.authors_identity, _bfm(args), tuple(args.components)
-    return W300LP(args.folder, _basis(args), own, bfm, components)
+    return W300LP(args.folder, _basis(args), _bfm(args), tuple(args.components))
 
 
 def _tfds300wlp(args: argparse.Namespace) -> PhotoSource:
@@ -40,6 +42,8 @@ def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
         f"landmark basis from {result.n_annotations} annotations in {args.basis}: it misses them "
         f"by {result.residual_px:.2g} px (root mean square), {result.worst_px:.2g} px at worst"
     )
+    if result.passed_over:
+        print(f"{args.basis}: {describe_passed_over(result.passed_over)}", file=sys.stderr)
     return result.basis
 
 
@@ -158,6 +162,8 @@ def deciding_settings(args: argparse.Namespace) -> dict:
     from keras_scnn.storage.shards import file_digest
 
     config = {name: getattr(args, name) for name in DECIDING}
+    if args.authors_identity:  # in 0.2 these records did not know their mirror images
+        config["mirror_images"] = "known"
     if args.source not in OF_RECORDS:
         return config
     config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS}
@@ -195,7 +201,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--authors-identity",
         action="store_true",
-        help="300w-lp: a mirror image is a stranger, as in the authors' released code",
+        help="300w-lp: training may pair a person with the mirror image as two people, as the "
+        "authors' released code does; held out together they are in any case",
     )
     parser.add_argument(
         "--teacher-embeddings",

@@ -71,7 +71,7 @@ class PeopleFolder(PhotoSource):
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
-        self._people, self.passed_over = scan_people(self.folder)
+        self._people = scan_people(self.folder)
         self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
         self._last: tuple[str, PersonLabels] | None = None
 
@@ -187,18 +187,18 @@ class PeopleFolder(PhotoSource):
         return [Candidate(face, teacher(image, face.landmarks)) for face in faces]
 
 
-def scan_people(folder: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """The photos of each person, as ``PERSON/.../photo.jpg``, sorted; and files passed over.
+def scan_people(folder: Path) -> dict[str, list[str]]:
+    """The photos of each person, as ``PERSON/.../photo.jpg``, sorted.
 
     Raises:
         FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one folder a person in it")
-    people, passed_over = people_of(find_photos(folder))
+    people, _ = people_of(find_photos(folder))
     if not people:
         raise FileNotFoundError(
             f"{folder}: no photos ({', '.join(PHOTO_SUFFIXES)}) in folders of people: put the "
             "photos of each person into a folder of its own"
         )
-    return people, passed_over
+    return people

@@ -99,6 +99,7 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
     photos = PhotoList(
         tuple(_photo_path(folder, *key) for key in keys),
         np.array([names[name] for name, _ in keys]),
+        people_of(find_photos(folder, file))[1],
     )
     first, second = np.array([[position[key] for key in pair] for pair in pairs]).T
     fold = np.arange(len(pairs)) * folds // len(pairs)

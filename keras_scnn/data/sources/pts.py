@@ -79,11 +79,13 @@ class PtsFolder(PhotoSource):
         ValueError: ``jaw_weight`` is out of range.
     """
 
+    labels = (".pts",)
+
     def __init__(self, folder: str | os.PathLike, jaw_weight: float = JAW_WEIGHT):
         if not 0 <= jaw_weight <= 1:
             raise ValueError(f"jaw_weight is {jaw_weight}; it must be from 0 to 1")
         self.folder, self.jaw_weight = Path(folder), jaw_weight
-        self._names, self.passed_over = _scan(self.folder)
+        self._names = _scan(self.folder)
 
     def names(self) -> list[str]:
         return list(self._names)
@@ -105,8 +107,8 @@ class PtsFolder(PhotoSource):
         return LabeledPhoto(name, name, landmarks, weight, image)
 
 
-def _scan(folder: Path) -> tuple[list[str], tuple[str, ...]]:
-    """Relative names of the photos, and of .pts files that have none; and files passed over."""
+def _scan(folder: Path) -> list[str]:
+    """Relative names of the photos, and of .pts files that have none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected photos and .pts files")
     result = find_photos(folder)
@@ -114,5 +116,4 @@ def _scan(folder: Path) -> tuple[list[str], tuple[str, ...]]:
     if not points:
         raise FileNotFoundError(f"{folder}: no .pts files; expected one beside each photo")
     alone = points - {Path(name).with_suffix(".pts").as_posix() for name in result.photos}
-    others = tuple(name for name in result.passed_over if name not in points)
-    return sorted({*result.photos, *alone}), others
+    return sorted({*result.photos, *alone})

@@ -18,7 +18,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import IMAGE_SIZE
-from keras_scnn.io import decode_image
+from keras_scnn.storage.images import decode_image
 
 SPLIT = "train"  # the only one of both
 # Records cannot be read one by one; so many are read at once, and kept.

@@ -37,10 +37,6 @@ class W300LP(PhotoSource):
         basis: what turns the parameters into 68 landmarks. The published files of 300W-LP need it.
             A file that holds pt3d_68 (those of AFLW2000-3D do) has the landmarks from there: they
             are the annotation itself, and the basis gives the same but for rounding.
-        authors_identity: treat the mirror image of a person as one more stranger, whom a sampler
-            may draw as "somebody else". The code that the paper's authors released does so: it
-            takes the words of a file name for the data set, so that HELEN_Flip is another one,
-            and draws different people among all of them. For comparison only.
         bfm: the user's own Basel Face Model: each photo then comes with the annotation's own
             parameters, and no face model needs to be fitted. Stands in for ``basis``.
         components: how many of its identity and expression components are kept; the paper's
@@ -51,17 +47,17 @@ class W300LP(PhotoSource):
         ValueError: without a basis, the files have no landmarks.
     """
 
+    labels = (".mat",)
+
     def __init__(
         self,
         folder: str | os.PathLike,
         basis: BfmLandmarks | None = None,
-        authors_identity: bool = False,
         bfm: FullBfm | None = None,
         components: tuple[int, int] = PAPER_COMPONENTS,
     ):
         self.folder, self._bfm, self._components = Path(folder), bfm, components
         self.basis = bfm.landmarks() if basis is None and bfm is not None else basis
-        self.authors_identity = authors_identity
         self._names = scan_300w_lp(self.folder)
         if self.basis is None:
             self._check_landmarks()
@@ -76,8 +72,6 @@ class W300LP(PhotoSource):
         return f"{folder}/{photo.removeprefix(folder.removesuffix(MIRRORED) + '_')}"
 
     def mirror_of(self, person: str) -> str | None:
-        if self.authors_identity:
-            return None
         folder, photo = person.split("/")
         if folder.endswith(MIRRORED):
             return f"{folder.removesuffix(MIRRORED)}/{photo}"

@@ -69,7 +69,7 @@ def recognizer_layers(branch: keras.Model) -> dict[str, keras.layers.Layer]:
 def unchanged_recognizers(branch: keras.Model) -> dict[str, str]:
     """Digests of the recognizers of a branch that are as their packages, which are here, have them.
 
-    Such weights need not be kept in a preset: ``set_packaged_weights`` brings them back.
+    Such weights need not be kept in a preset: ``packaged_arrays`` brings them back.
     """
     digests = {}
     for name, layer in recognizer_layers(branch).items():
@@ -82,25 +82,20 @@ def unchanged_recognizers(branch: keras.Model) -> dict[str, str]:
     return digests
 
 
-def set_packaged_weights(branch: keras.Model, digests: dict[str, str]) -> None:
-    """Give recognizers of a branch the weights of their packages.
-
-    Args:
-        branch: with these recognizers.
-        digests: of ``unchanged_recognizers``.
+def packaged_arrays(name: str, digest: str) -> list[np.ndarray]:
+    """``packaged_weights`` of a recognizer, which must have a digest of ``unchanged_recognizers``.
 
     Raises:
-        FileNotFoundError: a package is not installed.
+        FileNotFoundError: the package is not installed.
         ValueError: it has other weights.
     """
-    for name, digest in digests.items():
-        arrays = packaged_weights(name)
-        if (there := weights_digest(arrays)) != digest:
-            raise ValueError(
-                f"the installed package of '{name}' has weights with the digest {there[:12]}; the "
-                f"network was made with {digest[:12]}: install the version that it was made with"
-            )
-        recognizer_layers(branch)[name].set_weights(arrays)
+    arrays = packaged_weights(name)
+    if (there := weights_digest(arrays)) != digest:
+        raise ValueError(
+            f"the installed package of '{name}' has weights with the digest {there[:12]}; the "
+            f"network was made with {digest[:12]}: install the version that it was made with"
+        )
+    return arrays
 
 
 def weights_digest(arrays: list[np.ndarray]) -> str:

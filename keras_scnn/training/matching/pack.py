@@ -21,12 +21,13 @@ from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.io import decode_plain_jpeg, read_image
+from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.images import decode_plain_jpeg
 
 FORMAT, VERSION = "keras_scnn.photo_pack", 2
 PER_PHOTO, OF_RECORDS = (

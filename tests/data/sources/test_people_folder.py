@@ -240,7 +240,7 @@ def test_people_are_the_subfolders(people, folder):
         *("bob/blank.jpg", "bob/broken.png"),
     ]
     assert people.person("ann/trip/2.png") == "ann"
-    assert scan_people(folder)[0]["bob"] == ["bob/blank.jpg", "bob/broken.png"]
+    assert scan_people(folder)["bob"] == ["bob/blank.jpg", "bob/broken.png"]
 
 
 def test_photos_of_a_person_share_an_identity(people):

@@ -69,12 +69,6 @@ def test_the_mirror_of_a_person_is_known_both_ways(source):
     assert source.mirror_of("AFW/111_1") == "AFW_Flip/111_1"
 
 
-def test_the_authors_take_the_mirror_for_a_stranger(folder):
-    source = W300LP(folder, random_basis(), authors_identity=True)
-    assert source.mirror_of("AFW/111_1") is None
-    assert source.person(NAMES[3]) != source.person(NAMES[0])
-
-
 def test_labels_are_decoded_to_pixels_from_0(folder, source):
     photo = source.load(NAMES[1])
     arrays = scipy.io.loadmat(folder / "AFW" / "AFW_111_1_12.mat")

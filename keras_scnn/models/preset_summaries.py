@@ -1,0 +1,53 @@
+"""What one chooses a preset of the package by; Keras is not imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keras_scnn.models.presets import SETTINGS, list_presets, preset_folder, read_settings
+from keras_scnn.models.shared_weights import FORMAT, NETWORK, VERSION, WEIGHTS
+from keras_scnn.storage import read_npz
+from keras_scnn.storage.guard import reading
+
+
+@dataclass(frozen=True)
+class PresetSummary:
+    """What one chooses a preset by.
+
+    Attributes:
+        name, encoder, input_size: as ``Preset`` has them.
+        parameters: numbers in the network.
+        bytes: of the files in the folder.
+        results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
+        license: terms of use, in words.
+    """
+
+    name: str
+    encoder: str
+    input_size: int
+    parameters: int
+    bytes: int
+    results: dict[str, dict]
+    license: str
+
+
+def preset_summaries() -> list[PresetSummary]:
+    """The presets that come with the package, by name; Keras is not imported."""
+    return [_summary(name) for name in list_presets()]
+
+
+def _summary(name: str) -> PresetSummary:
+    folder = preset_folder(name)
+    settings = read_settings(folder / SETTINGS)
+    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    with reading(folder / SETTINGS, "the settings of a preset"):
+        metadata = settings["metadata"]
+        return PresetSummary(
+            name=name,
+            encoder=settings["encoder"],
+            input_size=settings["input_size"],
+            parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
+            bytes=sum(path.stat().st_size for path in folder.iterdir()),
+            results=metadata.get("results", {}),
+            license=metadata.get("license", "not stated"),
+        )
