@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +62,9 @@ def glb_bytes(
 ) -> bytes:
     """A GLB file: a node 'face' with the nodes 'head', 'eye_left' and 'eye_right', and a camera.
 
-    The parts of the head are primitives of one mesh, with one set of weights, over the same
-    vertices. Eyes are meshes of their own, whose nodes lie in the eyeballs' centers, so that an eye
-    turns by its node's rotation; of the morph targets they have those that move them.
+    The parts of the head are primitives of one mesh, with one set of weights, and each with the
+    vertices that it has. Eyes are meshes of their own, whose nodes lie in the eyeballs' centers, so
+    that an eye turns by its node's rotation; of the morph targets they have those that move them.
 
     Args:
         surface: in mm and the model frame; without eyes it is one node.
@@ -78,22 +77,15 @@ def glb_bytes(
     generator = f"keras_scnn {keras_scnn.__version__}"
     file = Gltf({"generator": generator, "extras": about})
     materials = _add_materials(file, surface)
-    groups = {HEAD: [name for name in surface.parts if name not in EYES]}
-    groups |= {name: [name] for name in surface.parts if name in EYES}
-    nodes = [
-        _add_node(file, name, _only(surface, names), materials, rig)
-        for name, names in groups.items()
-        if names
-    ]
-    scene = [file.add("nodes", {"name": FACE, "children": nodes})]
+    nodes: dict[str, list[Surface]] = {}
+    for name, part in surface.split().items():
+        nodes.setdefault(name if name in EYES else HEAD, []).append(part)
+    children = [_add_node(file, name, parts, materials, rig) for name, parts in nodes.items()]
+    scene = [file.add("nodes", {"name": FACE, "children": children})]
     if camera is not None:
         scene.append(_add_camera(file, surface, camera))
     file.json |= {"scene": file.add("scenes", {"name": FACE, "nodes": scene})}
     return file.to_bytes()
-
-
-def _only(surface: Surface, names: list[str]) -> Surface:
-    return dataclasses.replace(surface, parts={name: surface.parts[name] for name in names})
 
 
 def _add_materials(file: Gltf, surface: Surface) -> dict[str, int]:
@@ -119,61 +111,58 @@ def _add_materials(file: Gltf, surface: Surface) -> dict[str, int]:
 def _add_node(
     file: Gltf,
     name: str,
-    surface: Surface,
+    parts: list[Surface],
     materials: dict[str, int],
     rig: Rig | None,
 ) -> int:
-    """A node with the mesh of all parts of a surface; an eye's lies in its center."""
-    used = surface.used()
-    center = sphere_center(surface.vertices[used]) if name in EYES else np.zeros(3)
-    kept = surface.without_unused()
-    primitives = _add_primitives(file, kept, center, materials)
+    """A node whose mesh has a primitive for each part; an eye's lies in its center."""
+    used = np.concatenate([part.used() for part in parts])
+    center = sphere_center(parts[0].vertices[used]) if name in EYES else np.zeros(3)
+    primitives = [_add_primitive(file, part.without_unused(), center, materials) for part in parts]
     mesh: dict[str, Any] = {"name": name, "primitives": primitives}
     if rig is not None:
-        mesh |= _add_targets(file, primitives, rig, used, all_of_them=name not in EYES)
+        rows = [i for i in range(len(rig.names)) if name == HEAD or _moves(rig, used, i)]
+        for primitive, part in zip(primitives, parts, strict=True):
+            primitive |= _targets(file, part.used(), rig, rows)
+        if rows:
+            mesh["weights"] = [float(rig.weights[i]) for i in rows]
+            mesh["extras"] = {"targetNames": [rig.names[i] for i in rows]}
     place = (center * METER).tolist() if name in EYES else None
     return file.add("nodes", {"name": name, "mesh": file.add("meshes", mesh), "translation": place})
 
 
-def _add_primitives(
-    file: Gltf, surface: Surface, center: np.ndarray, materials: dict[str, int]
-) -> list[dict[str, Any]]:
-    positions = np.float32((surface.vertices - center) * METER)
+def _add_primitive(
+    file: Gltf, part: Surface, center: np.ndarray, materials: dict[str, int]
+) -> dict[str, Any]:
+    (name,) = part.parts
+    positions = np.float32((part.vertices - center) * METER)
     attributes = {
         "POSITION": file.accessor(positions, bounds=True),
-        "NORMAL": file.accessor(np.float32(surface.normals)),
+        "NORMAL": file.accessor(np.float32(part.normals)),
     }
-    textured = dict(attributes)
-    if surface.uv is not None and any(map(surface.has_texture, surface.parts)):  # v goes down here
-        textured["TEXCOORD_0"] = file.accessor(np.float32(surface.uv * [1, -1] + [0, 1]))
-    kind = index_type(len(positions))
-    return [
-        {
-            "attributes": textured if surface.has_texture(part) else attributes,
-            "indices": file.accessor(triangles.ravel().astype(kind), INDICES),
-            "material": materials[part],
-        }
-        for part, triangles in surface.parts.items()
-    ]
+    if part.uv is not None and part.has_texture(name):  # v goes down in glTF
+        attributes["TEXCOORD_0"] = file.accessor(np.float32(part.uv * [1, -1] + [0, 1]))
+    indices = part.parts[name].ravel().astype(index_type(len(positions)))
+    return {
+        "attributes": attributes,
+        "indices": file.accessor(indices, INDICES),
+        "material": materials[name],
+    }
 
 
-def _add_targets(
-    file: Gltf, primitives: list[dict], rig: Rig, used: np.ndarray, all_of_them: bool
-) -> dict[str, Any]:
-    """Give the primitives of a mesh their morph targets; what the mesh has of them."""
-    moves = np.float32(rig.displacements[used] * METER)
-    turns = np.float32(rig.normal_changes[used])
-    rows = [i for i in range(len(rig.names)) if all_of_them or moves[..., i].any()]
-    if not rows:
-        return {}
+def _moves(rig: Rig, vertices: np.ndarray, i: int) -> bool:
+    return bool(rig.displacements[vertices, :, i].any())
+
+
+def _targets(file: Gltf, vertices: np.ndarray, rig: Rig, rows: list[int]) -> dict[str, Any]:
+    """The morph targets of a primitive, each with normals: readers take all targets alike."""
+    moves = np.float32(rig.displacements[vertices] * METER)
+    turns = np.float32(rig.normal_changes[vertices])
     targets = [
         {"POSITION": file.sparse(moves[..., i], bounds=True), "NORMAL": file.sparse(turns[..., i])}
         for i in rows
     ]
-    for primitive in primitives:
-        primitive["targets"] = targets
-    weights = [float(rig.weights[i]) for i in rows]
-    return {"weights": weights, "extras": {"targetNames": [rig.names[i] for i in rows]}}
+    return {"targets": targets} if targets else {}
 
 
 def _add_camera(file: Gltf, surface: Surface, camera: PhotoCamera) -> int:

@@ -30,6 +30,7 @@ class Gltf:
     def __init__(self, asset: dict[str, Any]):
         self.json: dict[str, Any] = {"asset": {"version": "2.0", **asset}}
         self.binary = bytearray()
+        self._zeros: dict[tuple[int, bool], int] = {}
 
     def add(self, kind: str, item: dict[str, Any]) -> int:
         """Add an object to one of the file's lists, such as 'nodes', without what is None."""
@@ -56,12 +57,14 @@ class Gltf:
     def sparse(self, rows: np.ndarray, bounds: bool = False) -> int:
         """Add an (n, 3) float32 array by its rows that are not zero, or whole if that is smaller.
 
-        An array of zeros takes no bytes at all.
+        An array of zeros takes no bytes at all, and is there once.
         """
         moved = np.flatnonzero(rows.any(axis=1))
         numbers = moved.astype(index_type(len(rows)))
         if not len(moved):
-            return self._accessor(rows, bounds)
+            if (kind := (len(rows), bounds)) not in self._zeros:
+                self._zeros[kind] = self._accessor(rows, bounds)
+            return self._zeros[kind]
         if numbers.nbytes + rows[moved].nbytes >= rows.nbytes:
             return self.accessor(rows, bounds=bounds)
         where = {"bufferView": self.view(_bytes(numbers)), "componentType": _component(numbers)}

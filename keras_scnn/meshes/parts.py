@@ -40,7 +40,7 @@ def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dic
         parts = {name: model.triangles[region == i] for i, name in enumerate(REGIONS)}
         is_tongue = _tongue(model)[parts["mouth"]].all(axis=1)
         parts["tongue"], parts["mouth"] = parts["mouth"][is_tongue], parts["mouth"][~is_tongue]
-        parts["back"] = closing(model.mean, model.triangles)
+        parts["back"] = _back(model)
     parts = {name: triangles for name, triangles in parts.items() if len(triangles)}
     if names is None:
         return parts
@@ -62,30 +62,34 @@ def _tongue(model: MorphableModel) -> np.ndarray:
     return (model.regions == MOUTH) & (np.abs(moves).max(axis=1) > 0)
 
 
-def closing(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """(T, 3) triangles across the longest open rim: from side to side, from its top to its bottom.
+def _back(model: MorphableModel) -> np.ndarray:
+    """(T, 3) triangles that close the longest open rim of the skin; none where it has no rim."""
+    rims = [rim for rim in open_rims(model.triangles) if not model.regions[rim].any()]
+    return closing(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
+
+
+def closing(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Triangles across a rim: straight from one side to the other, from its top to its bottom.
 
     Args:
-        vertices: (N, 3), model frame.
-        triangles: (T, 3); those returned are turned as they are. None where nothing is open.
+        rim: (n,) different vertices in turn, as the triangles beside the rim walk it.
+        height: (N,) of all vertices.
+
+    Returns:
+        (n - 2, 3) int64, turned as the triangles beside the rim are.
     """
-    rims = open_rims(triangles)
-    if not rims:
-        return np.zeros((0, 3), np.int64)
-    rim = max(rims, key=len)
-    rim = np.roll(rim, -int(np.argmax(vertices[rim, 1])))
-    height = vertices[rim, 1]
-    bottom = int(np.argmin(height))
-    down, other = list(rim[: bottom + 1]), [rim[0], *rim[: bottom - 1 : -1]]
+    rim = np.roll(rim, -int(np.argmax(height[rim])))
+    bottom = int(np.argmin(height[rim]))
+    down, other = rim[: bottom + 1], np.append(rim[:1], rim[bottom:][::-1])
     result, i, j = [], 0, 0
     while i + 1 < len(down) or j + 1 < len(other):
         is_first = j + 1 == len(other) or (
-            i + 1 < len(down) and vertices[down[i + 1], 1] >= vertices[other[j + 1], 1]
+            i + 1 < len(down) and height[down[i + 1]] >= height[other[j + 1]]
         )
         a, b = down[i], other[j]
         result.append((down[i + 1], a, b) if is_first else (b, other[j + 1], a))
         i, j = (i + 1, j) if is_first else (i, j + 1)
-    return np.array([c for c in result if len(set(c)) == 3], np.int64)
+    return np.array([c for c in result if len(set(c)) == 3], np.int64).reshape(-1, 3)
 
 
 def open_rims(triangles: np.ndarray) -> list[np.ndarray]:
@@ -94,8 +98,9 @@ def open_rims(triangles: np.ndarray) -> list[np.ndarray]:
     Each is walked as its triangles walk it. A vertex where two rims touch is in one of them.
     """
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    ways = set(map(tuple, edges.tolist()))
-    after = {a: b for a, b in ways if (b, a) not in ways}
+    one = np.array([1, 1 << 32])  # an edge as one number
+    there, back = edges.astype(np.int64) @ one, edges.astype(np.int64) @ one[::-1]
+    after = dict(edges[~np.isin(there, back)].tolist())
     rims = []
     while after:
         start, rim = min(after), []

@@ -60,6 +60,12 @@ class Surface:
         textured = self.materials[part].color is None
         return textured and self.uv is not None and self.texture is not None
 
+    def split(self) -> dict[str, Surface]:
+        """Each part by itself, over all vertices."""
+        return {
+            name: dataclasses.replace(self, parts={name: part}) for name, part in self.parts.items()
+        }
+
     def used(self) -> np.ndarray:
         """(n,) the vertices that a part has, in their order."""
         return np.unique(np.concatenate([part.ravel() for part in self.parts.values()]))

@@ -49,11 +49,16 @@ class Glb:
     def mesh(self, name: str) -> dict:
         return self.json["meshes"][self.node(name)["mesh"]]
 
-    def posed(self, name: str, attribute: str = "POSITION", weights=None) -> np.ndarray:
-        """A node's vertices with its morph targets at given weights, or at the file's."""
-        mesh, primitive = self.mesh(name), self.mesh(name)["primitives"][0]
+    def primitives(self, name: str) -> dict[str, dict]:
+        """A node's primitives by their materials."""
+        materials = [material["name"] for material in self.json["materials"]]
+        return {materials[p["material"]]: p for p in self.mesh(name)["primitives"]}
+
+    def posed(self, name: str, part: str, attribute: str = "POSITION", weights=None) -> np.ndarray:
+        """A part's vertices with its morph targets at given weights, or at the file's."""
+        primitive = self.primitives(name)[part]
         rows = np.float64(self.array(primitive["attributes"][attribute]))
-        weights = mesh["weights"] if weights is None else weights
+        weights = self.mesh(name)["weights"] if weights is None else weights
         for weight, target in zip(weights, primitive["targets"], strict=True):
             rows = rows + weight * np.float64(self.array(target[attribute]))
         if attribute == "POSITION":
