@@ -40,7 +40,7 @@ def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dic
         parts = {name: model.triangles[region == i] for i, name in enumerate(REGIONS)}
         is_tongue = _tongue(model)[parts["mouth"]].all(axis=1)
         parts["tongue"], parts["mouth"] = parts["mouth"][is_tongue], parts["mouth"][~is_tongue]
-        parts["back"] = _back(model)
+        parts["back"] = _back(model, model.regions)
     parts = {name: triangles for name, triangles in parts.items() if len(triangles)}
     if names is None:
         return parts
@@ -62,9 +62,9 @@ def _tongue(model: MorphableModel) -> np.ndarray:
     return (model.regions == MOUTH) & (np.abs(moves).max(axis=1) > 0)
 
 
-def _back(model: MorphableModel) -> np.ndarray:
+def _back(model: MorphableModel, regions: np.ndarray) -> np.ndarray:
     """(T, 3) triangles that close the longest open rim of the skin; none where it has no rim."""
-    rims = [rim for rim in open_rims(model.triangles) if not model.regions[rim].any()]
+    rims = [rim for rim in open_rims(model.triangles) if not regions[rim].any()]
     return closing(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
 
 
