@@ -42,6 +42,10 @@ _MOVED_NAMES = {
         "write_results": "protocols.evaluation.write_results",
     },
     "fitting": {"fit_person": "fitting.fit_person_landmarks"},
+    "io": {
+        "mesh_files": "meshes.files.mesh_files",
+        "write_mesh": "meshes.files.write_mesh",
+    },
     "serve": {"build_server": "serving.server.build_server"},
 }
 

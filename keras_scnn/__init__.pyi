@@ -16,7 +16,6 @@ from .fitting import fit_person_landmarks as fit_person_landmarks
 from .folders.folder import reconstruct_folder as reconstruct_folder
 from .io import read_image as read_image
 from .io import write_image as write_image
-from .io import write_mesh as write_mesh
 from .losses import WPDC as WPDC
 from .losses import ContrastiveLoss as ContrastiveLoss
 from .losses import ContrastiveLossLayer as ContrastiveLossLayer
@@ -32,6 +31,8 @@ from .losses import RelationalLoss as RelationalLoss
 from .losses import SupervisedContrastiveLoss as SupervisedContrastiveLoss
 from .losses import VertexDistance as VertexDistance
 from .losses import add_loss_layers as add_loss_layers
+from .meshes.files import write_mesh as write_mesh
+from .meshes.options import MeshOptions as MeshOptions
 from .models.encoders import build_encoder as build_encoder
 from .models.group import build_group as build_group
 from .models.heads import build_branch as build_branch

@@ -11,15 +11,11 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from keras_scnn.meshes.options import add_mesh_options, mesh_options
 from keras_scnn.photos.files import check_single_photos, describe_passed_over
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
-if TYPE_CHECKING:
-    from keras_scnn.reconstruction.reconstructor import Reconstructor
-
-MESH_FORMATS = ("obj", "ply", "glb")
 PHOTO_OPTIONS, FOLDER_OPTIONS = ("draw", "largest", "min_score"), ("crops", "meshes", "no_tiles")
 
 
@@ -29,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or one folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
-    parser.add_argument("--format", choices=MESH_FORMATS, default="obj", help="of the mesh (obj)")
+    add_mesh_options(parser.add_argument_group("for meshes"))
     _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
@@ -38,6 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in PHOTO_OPTIONS if args.folder else FOLDER_OPTIONS:
         if getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} works on {place}, not on {other}")
+    args.mesh_options = mesh_options(args, parser, written=args.meshes or not args.folder)
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
     if args.min_score is not None and not 0 < args.min_score < 1:
@@ -49,8 +46,7 @@ def _add_photo_options(parser) -> None:
     add = parser.add_argument
     add("--draw", action="store_true", help="draw the mesh from several sides too")
     add("--largest", action="store_true", help="only the largest face of each photo")
-    score = "least score of a face, between 0 and 1 (0.6, small ones 0.7)"
-    add("--min-score", type=float, metavar="SCORE", help=score)
+    add("--min-score", type=float, help="least score of a face, 0 to 1 (0.6, small ones 0.7)")
 
 
 def _add_folder_options(parser) -> None:
@@ -74,13 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     ensure_network(args.preset)
     if args.folder:
         return _folder(args, sys.argv[1:] if argv is None else argv)
-    from keras_scnn.photos.detection import FaceDetector
-    from keras_scnn.reconstruction.reconstructor import Reconstructor
-
-    detector = args.min_score and FaceDetector(args.min_score, args.min_score)
-    reconstructor = Reconstructor.from_preset(args.preset, detector)
-    args.out.mkdir(parents=True, exist_ok=True)
-    return _photos(reconstructor, args)
+    return _photos(args)
 
 
 def _folder(args: argparse.Namespace, words: list[str]) -> int:
@@ -88,7 +78,7 @@ def _folder(args: argparse.Namespace, words: list[str]) -> int:
     from keras_scnn.folders.job import BatchSettings
 
     meshes = args.format if args.meshes else None
-    settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes)
+    settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes, args.mesh_options)
     command = shlex.join(["python", "-m", "keras_scnn.reconstruct", *words])
     done = reconstruct_folder(args.folder, args.out, settings, args.workers, command)
     print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
@@ -99,11 +89,18 @@ def _folder(args: argparse.Namespace, words: list[str]) -> int:
     return 1 if done.failed else 0
 
 
-def _photos(reconstructor: Reconstructor, args: argparse.Namespace) -> int:
+def _photos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from keras_scnn.meshes.parts import check_parts
+    from keras_scnn.photos.detection import FaceDetector
     from keras_scnn.reconstruction.files import reconstruct_file
+    from keras_scnn.reconstruction.reconstructor import Reconstructor
 
+    detector = args.min_score and FaceDetector(args.min_score, args.min_score)
+    reconstructor = Reconstructor.from_preset(args.preset, detector)
+    check_parts(reconstructor.preset.face_model, args.mesh_options.parts)
+    args.out.mkdir(parents=True, exist_ok=True)
     failed, faces = [], 0
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:

@@ -4,30 +4,16 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
-import trimesh
 
-from keras_scnn.io import photo_reduction, read_image, write_image, write_mesh
+from keras_scnn.io import photo_reduction, read_image, write_image
 from keras_scnn.storage.images import PILLOWS_LIMIT, image_size
 
 EXIF_ORIENTATION = 0x0112
-VERTICES = np.array([[0, 0, 0], [50, 0, 0], [50, 40.125, 0], [0, 40, -12.5]])
-TRIANGLES = np.array([[0, 1, 2], [0, 2, 3]])
-UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-# The first row is at v = 1: the upper left texel belongs to the vertex 3, the lower right to 1.
-CORNERS = {0: (250, 0, 0), 1: (0, 250, 0), 2: (0, 0, 250), 3: (250, 250, 0)}
 
 
 @pytest.fixture
 def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-
-
-@pytest.fixture
-def texture() -> np.ndarray:
-    image = np.zeros((16, 16, 3), np.uint8)
-    image[8:, :8], image[8:, 8:] = CORNERS[0], CORNERS[1]
-    image[:8, 8:], image[:8, :8] = CORNERS[2], CORNERS[3]
-    return image
 
 
 def test_a_written_picture_reads_back_the_same(tmp_path, picture):
@@ -162,105 +148,6 @@ def test_whatever_a_decoder_raises_is_the_photos_failure(tmp_path, monkeypatch, 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
     with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
         read_image(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("stem", ["my photo", "größe", "a_b", "a b", "a#b", "x" * 230])
-def test_no_name_beside_an_obj_has_what_its_readers_cannot_read(tmp_path, texture, stem):
-    write_mesh(tmp_path / f"{stem}.obj", VERTICES, TRIANGLES, UV, texture)
-    lines = (tmp_path / f"{stem}.obj").read_text(encoding="utf-8").splitlines()
-    (material,) = [line.split(" ", 1)[1] for line in lines if line.startswith("mtllib ")]
-    words = (tmp_path / material).read_text().split()
-    picture = words[words.index("map_Kd") + 1]
-    assert (tmp_path / picture).is_file()
-    for name in (
-        material,
-        picture,
-        *[w for line in lines if "usemtl" in line for w in line.split()],
-    ):
-        assert name.isascii() and not set(name) & set(" #")
-
-
-def test_meshes_whose_names_differ_by_a_space_keep_their_own_textures(tmp_path, texture):
-    for stem, image in (("a b", texture), ("a_b", texture[::-1].copy())):
-        write_mesh(tmp_path / f"{stem}.obj", VERTICES, TRIANGLES, UV, image)
-    first = load(tmp_path / "a b.obj").visual.material.image
-    np.testing.assert_array_equal(np.asarray(first.convert("RGB")), texture)
-
-
-def load(path) -> trimesh.Trimesh:
-    return trimesh.load(path, process=False, force="mesh")
-
-
-@pytest.mark.parametrize(("suffix", "unit"), [(".obj", 1), (".ply", 1), (".glb", 1e-3)])
-def test_a_mesh_keeps_its_vertices_and_triangles(tmp_path, suffix, unit):
-    write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES)
-    mesh = load(tmp_path / f"face{suffix}")
-    # glTF 2.0, 3.4: "The units for all linear distances are meters."
-    np.testing.assert_allclose(mesh.vertices, VERTICES * unit, atol=1e-5 * unit)
-    np.testing.assert_array_equal(mesh.faces, TRIANGLES)
-
-
-@pytest.mark.parametrize("suffix", [".obj", ".glb"])
-def test_each_vertex_gets_its_corner_of_the_texture(tmp_path, texture, suffix):
-    write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, UV, texture)
-    mesh = load(tmp_path / f"face{suffix}")
-    material = mesh.visual.material
-    image = material.baseColorTexture if suffix == ".glb" else material.image
-    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), texture)
-    np.testing.assert_allclose(mesh.visual.uv, UV, atol=1e-6)
-    colors = mesh.visual.to_color().vertex_colors[:, :3]
-    np.testing.assert_array_equal(colors, [CORNERS[i] for i in range(4)])
-
-
-def test_an_obj_names_the_files_beside_it(tmp_path, texture):
-    write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "face.mtl",
-        "face.obj",
-        "face_texture.png",
-    ]
-    assert "mtllib face.mtl" in (tmp_path / "face.obj").read_text()
-    assert "map_Kd face_texture.png" in (tmp_path / "face.mtl").read_text()
-
-
-def test_two_meshes_in_one_folder_keep_their_own_textures(tmp_path, texture):
-    for name, image in (("a", texture), ("b", texture[::-1].copy())):
-        write_mesh(tmp_path / f"{name}.obj", VERTICES, TRIANGLES, UV, image)
-    first = load(tmp_path / "a.obj").visual.material.image
-    np.testing.assert_array_equal(np.asarray(first.convert("RGB")), texture)
-
-
-def test_a_ply_carries_vertex_colors(tmp_path):
-    colors = np.array([CORNERS[i] for i in range(4)], np.uint8)
-    write_mesh(tmp_path / "face.ply", VERTICES, TRIANGLES, colors=colors)
-    loaded = load(tmp_path / "face.ply").visual.vertex_colors[:, :3]
-    np.testing.assert_array_equal(loaded, colors)
-
-
-def test_an_unknown_mesh_suffix_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\.obj, \.ply, \.glb"):
-        write_mesh(tmp_path / "face.stl", VERTICES, TRIANGLES)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, texture):
-    write_image(tmp_path / "face.png", texture[::2, ::2])
-    write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
-    np.testing.assert_array_equal(read_image(tmp_path / "face.png"), texture[::2, ::2])
-
-
-@pytest.mark.parametrize(
-    ("vertices", "triangles", "message"),
-    [
-        (VERTICES, [[0, 1, 4]], "must index the 4 vertices"),
-        (VERTICES, [[0, 1, -1]], "must index the 4 vertices"),
-        (VERTICES * np.nan, TRIANGLES, "finite"),
-    ],
-)
-def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
-    with pytest.raises(ValueError, match=f"face.ply: .*{message}"):
-        write_mesh(tmp_path / "face.ply", vertices, triangles)
-    assert list(tmp_path.iterdir()) == []
 
 
 SIZES = [(1, (80, 60)), (2, (81, 60)), (4, (160, 130)), (8, (400, 200))]

@@ -12,6 +12,7 @@ from skimage import data
 from keras_scnn.geometry.camera import angle_in_image, compose
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import read_image, write_image
+from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_rotated, crop_upright
@@ -259,8 +260,8 @@ def test_the_command_writes_mesh_numbers_and_overlay(tmp_path, preset_folder, op
     files = {f"anna b.{suffix}", "anna b.json", "anna b_overlay.png", "anna b_views.png"}
     assert {path.name for path in out.iterdir()} == files | beside
     mesh = trimesh.load(out / f"anna b.{suffix}", process=False, force="mesh")
-    height = np.ptp(mesh.vertices[:, 1]) * (1000 if suffix == "glb" else 1)
-    assert len(mesh.faces) == len(open_face.triangles)
+    height = 1000 * np.ptp(mesh.vertices[:, 2 if suffix == "ply" else 1])
+    assert len(mesh.faces) == sum(map(len, face_parts(open_face).values()))
     assert height == pytest.approx(np.ptp(open_face.mean[:, 1]), rel=0.02)
     changed = (read_image(out / "anna b_overlay.png") != data.astronaut()).any(axis=-1)
     # Drawn over the face (a quarter of the crop at least), and nowhere far from it.
@@ -270,6 +271,48 @@ def test_the_command_writes_mesh_numbers_and_overlay(tmp_path, preset_folder, op
     assert np.shape(outputs["pose"]["image_from_model"]) == (3, 4)
     assert set(outputs["pose"]["euler_degrees"]) == {"pitch", "yaw", "roll"}
     assert len(outputs["expression"]) == open_face.n_expression
+
+
+def test_the_command_writes_the_parts_that_are_asked_for(tmp_path, preset_folder, open_face):
+    write_image(tmp_path / "anna.png", data.astronaut())
+    arguments = [str(tmp_path / "anna.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
+    options = ["--format", "ply", "--unit", "mm", "--parts", "skin,eyes", "--neutral"]
+    assert main([*arguments, *options]) == 0
+    mesh = trimesh.load(tmp_path / "anna.ply", process=False)
+    assert len(mesh.faces) == sum(map(len, face_parts(open_face, ("skin", "eyes")).values()))
+    assert b"comment unit: mm\n" in (tmp_path / "anna.ply").read_bytes()[:200]
+    identity = json.loads((tmp_path / "anna.json").read_text())["identity"]
+    expected = open_face.vertices(np.array(identity))
+    np.testing.assert_allclose(np.ptp(mesh.vertices[:, 2]), np.ptp(expected[:, 1]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "glb", "--unit", "mm"], "GLB is in meters always, not in 'mm'"),
+        (["--parts", "skin,eye"], "unknown part 'eye' (did you mean 'eyes'?); known are skin"),
+        (["--parts", ""], "unknown part ''"),
+        (["--unit", "inch"], "'inch' is not one of mm, cm, m"),
+    ],
+)
+def test_mesh_options_that_do_not_fit_are_named_before_the_work(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        main(["missing.jpg", "--out", str(tmp_path / "out"), *options])
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(
+    tmp_path, spot_preset, open_face, capsys, monkeypatch
+):
+    bare = dataclasses.replace(
+        spot_preset,
+        space=dataclasses.replace(spot_preset.space, face_model=open_face.replace(regions=None)),
+    )
+    monkeypatch.setattr(Reconstructor, "from_preset", lambda *_: Reconstructor(bare))
+    arguments = ["missing.jpg", "--out", str(tmp_path / "out"), "--parts", "teeth"]
+    assert main(arguments) == 2
+    assert "unknown part 'teeth'; known are skin" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):

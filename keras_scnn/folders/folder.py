@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from tqdm import tqdm
 import keras_scnn
 from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
+from keras_scnn.meshes.options import check_unit
+from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.litert import lite_file
 from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.photos.files import (
@@ -95,18 +98,21 @@ def reconstruct_folder(
     Raises:
         ImportError: pyarrow is missing.
         FileNotFoundError: there is no such preset.
-        ValueError: there is no photo, or ``out`` holds something else.
+        ValueError: there is no photo, ``out`` holds something else, or the meshes cannot be so.
         RuntimeError: a process died.
     """
     require_pyarrow()
     folder, out = Path(folder), Path(out)
     preset = read_preset(settings.preset)
+    if settings.meshes:
+        check_unit(settings.mesh_options.unit, f".{settings.meshes}")
+        check_parts(preset.face_model, settings.mesh_options.parts)
     files = list_photos(folder, out)
     names = list(files.photos)
     size = settings.shard_photos
     shards = [names[i : i + size] for i in range(0, len(names), size)]
     plan = {
-        **asdict(settings),
+        **json.loads(json.dumps(asdict(settings))),  # as it will be read again
         "preset_digest": preset_digest(settings.preset),
         "runtime": "litert" if lite_file(settings.preset) else "keras",
         "photos": digest(names),

@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_scnn.folders.table import columns, vector_sizes, write_part
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
-from keras_scnn.io import mesh_files, read_image
+from keras_scnn.io import read_image
+from keras_scnn.meshes.files import mesh_files
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
@@ -20,7 +22,6 @@ from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import (
     PASSES,
     Reconstructor,
-    write_textured_mesh,
 )
 from keras_scnn.settings import DEFAULT_PRESET
 from keras_scnn.storage import short_name
@@ -40,6 +41,7 @@ class BatchSettings:
         crops: the photos are standard crops of one face; nothing is detected.
         tiles: look for small faces too, see ``FaceDetector``.
         meshes: 'obj', 'ply', 'glb', or None for no meshes.
+        mesh_options: what is written of each face.
         shard_photos: in one Parquet file.
     """
 
@@ -47,6 +49,7 @@ class BatchSettings:
     crops: bool = False
     tiles: bool = True
     meshes: str | None = None
+    mesh_options: MeshOptions = MeshOptions()
     shard_photos: int = SHARD_PHOTOS
 
 
@@ -146,7 +149,7 @@ class FolderJob:
         for face, (photo, i) in zip(faces, homes, strict=True):
             path = self._mesh_path(photo.name, i)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_textured_mesh(face, photo.image, path)
+            face.write_mesh(path, photo.image, self.settings.mesh_options)
 
     def _mesh_path(self, photo: str, face: int) -> Path:
         place = self.out / MESHES / photo

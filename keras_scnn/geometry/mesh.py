@@ -1,4 +1,4 @@
-"""Triangle meshes: vertex normals."""
+"""Triangle meshes: vertex normals, and the center of a round part."""
 
 from __future__ import annotations
 
@@ -35,6 +35,39 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     normals = np.zeros(flat.shape, flat.dtype)
     _accumulate_normals(flat, triangles, normals)
     return normals.reshape(vertices.shape)
+
+
+def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """``vertex_normals`` of one mesh for files: vertices in one place have one normal.
+
+    Where a texture has a seam, a mesh has two vertices in one place; each with the mean of its own
+    triangles alone, the seam would be seen as an edge.
+
+    Args:
+        vertices: (N, 3).
+        triangles: (T, 3).
+
+    Returns:
+        (N, 3) float64 of unit length; (0, 0, 1) where no triangle touches the vertex.
+    """
+    places, place = np.unique(np.float64(vertices), axis=0, return_inverse=True)
+    place = place.reshape(-1)  # NumPy 2.0 has another shape
+    normals = vertex_normals(places, place[np.asarray(triangles)])[place]
+    normals[~normals.any(axis=1)] = [0, 0, 1]
+    return normals
+
+
+def sphere_center(points: np.ndarray) -> np.ndarray:
+    """(3,) the center of the sphere nearest to (N, 3) points, by linear least squares.
+
+    >>> sphere_center(np.array([[3.0, 0, 0], [1, 0, 0], [2, 1, 0], [2, 0, 1]])).round(9).tolist()
+    [2.0, 0.0, 0.0]
+    """
+    points = np.float64(points)
+    middle = points.mean(axis=0)
+    offsets = points - middle
+    rows = np.column_stack([2 * offsets, np.ones(len(offsets))])
+    return middle + np.linalg.lstsq(rows, (offsets**2).sum(axis=1), rcond=None)[0][:3]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,13 @@ import numpy as np
 
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.meshes.face import FaceLook, write_face_mesh
+from keras_scnn.meshes.glb import PhotoCamera
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.reconstruction.texture import photo_texture
+from keras_scnn.reconstruction.texture import photo_texture, vertex_colors
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,39 @@ class Reconstruction:
     def texture(self, image: np.ndarray) -> np.ndarray:
         """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
         return photo_texture(self.model, image, self.posed_vertices)
+
+    def write_mesh(
+        self,
+        path: str | os.PathLike,
+        image: np.ndarray | None = None,
+        options: MeshOptions = MeshOptions(),
+    ) -> np.ndarray | None:
+        """Write the face as a file for Blender, three.js and others; see ``meshes``.
+
+        OBJ and PLY are the face as the photo shows it. GLB is the person without expression, with a
+        morph target for each expression of the model and the photo's weights set, eyes that turn,
+        and the photo's camera.
+
+        Args:
+            path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb.
+            image: the photo that this face was found in, (H, W, 3) uint8 RGB, for texture and
+                camera; None for a plain mesh.
+            options: unit, neutral, and parts.
+
+        Returns:
+            (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
+
+        Raises:
+            ValueError: unknown suffix, a unit that the format has not, or an unknown part.
+        """
+        texture = None if image is None or self.model.uv is None else self.texture(image)
+        colors = None if texture is None else vertex_colors(self.model, texture)
+        camera = None
+        if image is not None:
+            camera = PhotoCamera(self.parameters.pose, (image.shape[1], image.shape[0]))
+        p, look = self.parameters, FaceLook(texture, colors)
+        write_face_mesh(path, self.model, p.identity, p.expression, look, camera, options)
+        return colors
 
     def to_json(self) -> dict:
         """Everything but the mesh, as numbers that JSON knows."""

@@ -8,20 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.io import photo_reduction, read_image, write_image
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
-from keras_scnn.reconstruction.reconstructor import (
-    Reconstructor,
-    write_textured_mesh,
-)
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage.outputs import Results
 
 
 def write_face(
-    face: Reconstruction, image: np.ndarray, stem: Path, mesh_format: str, draw: bool
+    face: Reconstruction,
+    image: np.ndarray,
+    stem: Path,
+    mesh_format: str,
+    draw: bool,
+    options: MeshOptions = MeshOptions(),
 ) -> None:
     """Write ``stem`` + .obj/.ply/.glb, _overlay.png and, to look at, _views.png."""
-    colors = write_textured_mesh(face, image, stem.with_name(f"{stem.name}.{mesh_format}"))
+    colors = face.write_mesh(stem.with_name(f"{stem.name}.{mesh_format}"), image, options)
     overlay = draw_landmarks(
         draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks
     )
@@ -39,8 +42,8 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
     Args:
         reconstructor: of the preset.
         photo: the file.
-        args: 'largest' takes the largest face alone; 'out', 'format', 'draw' choose what is
-            written; 'photos' are all inputs, none of which is overwritten.
+        args: 'largest' takes the largest face alone; 'out', 'format', 'mesh_options',
+            'draw' choose what is written; 'photos' are all inputs, none of which is overwritten.
 
     Returns:
         the number of faces.
@@ -66,7 +69,7 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
         for name, face in zip(names, faces, strict=True):
 
             def write(stem: Path, face: Reconstruction = face) -> None:
-                write_face(face, image, stem, args.format, args.draw)
+                write_face(face, image, stem, args.format, args.draw, args.mesh_options)
 
             results.publish(name, {**seen, **face.to_json()}, write)
     except BaseException:

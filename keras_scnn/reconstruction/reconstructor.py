@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.io import write_mesh
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.inference import Network, keras_network, open_network, predict
 from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.cropping import (
@@ -23,7 +23,6 @@ from keras_scnn.photos.cropping import (
 from keras_scnn.photos.detection import Detector, FaceDetector, LargestFaceDetector
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
-from keras_scnn.reconstruction.texture import vertex_colors
 from keras_scnn.settings import DEFAULT_PRESET
 
 PASSES = 2  # the second crop is cut about the landmarks of the first pass, the head upright
@@ -140,22 +139,23 @@ class Reconstructor:
 
 
 def write_textured_mesh(
-    face: Reconstruction, image: np.ndarray, path: os.PathLike
+    face: Reconstruction,
+    image: np.ndarray,
+    path: os.PathLike,
+    options: MeshOptions = MeshOptions(),
 ) -> np.ndarray | None:
-    """Write a face's mesh with the photo's texture, as ``io.write_mesh`` does.
+    """Write a face's mesh with the photo's texture, as ``Reconstruction.write_mesh`` does.
 
     Args:
         face: found in the photo.
         image: the photo, (H, W, 3) uint8 RGB.
         path: its suffix chooses the format.
+        options: unit, neutral, and parts.
 
     Returns:
         (N, 3) uint8 RGB of the vertices; None where the face model has no texture coordinates.
     """
-    texture = face.texture(image) if face.model.uv is not None else None
-    colors = None if texture is None else vertex_colors(face.model, texture)
-    write_mesh(path, face.vertices, face.model.triangles, face.model.uv, texture, colors)
-    return colors
+    return face.write_mesh(path, image, options)
 
 
 def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
 from keras_scnn.folders.job import BatchSettings, part_path
 from keras_scnn.io import read_image, write_image
+from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.inference import open_network, predict
 from keras_scnn.parameters import ParameterSpace, Whitening
@@ -122,6 +124,25 @@ def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folde
         assert row["score"] == pytest.approx(face.box.score)
     meshes = {p.relative_to(out / "meshes").as_posix() for p in out.rglob("*.ply")}
     assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in result}
+
+
+def test_meshes_of_a_folder_have_the_options_of_one_photo(tmp_path, crop_folder, capsys):
+    arguments = [str(crop_folder), "--out", str(tmp_path), "--workers", "1", "--crops"]
+    options = ["--parts", "skin,eyes", "--unit", "mm", "--neutral"]
+    with pytest.raises(SystemExit):
+        main([*arguments, *options])
+    assert "--unit is for meshes, which --meshes writes of a folder" in capsys.readouterr().err
+    assert main([*arguments, *options, "--meshes", "--format", "ply"]) == 1  # two are no crops
+    first, *_ = sorted((tmp_path / "meshes").rglob("*.ply"))
+    model = load_preset("mobile").face_model
+    neutral = model.vertices(np.float64(rows(tmp_path)[0]["identity"]))
+    mesh = trimesh.load(first, process=False)
+    assert len(mesh.faces) == sum(map(len, face_parts(model, ("skin", "eyes")).values()))
+    np.testing.assert_allclose(np.ptp(mesh.vertices[:, 2]), np.ptp(neutral[:, 1]), rtol=1e-4)
+    # The same command goes on; other parts would be other meshes in the same folder.
+    assert main([*arguments, *options, "--meshes", "--format", "ply"]) == 1  # two are no crops
+    assert main([*arguments, "--meshes", "--format", "ply"]) == 2
+    assert "other photos or settings (mesh_options" in capsys.readouterr().err
 
 
 KILLED = """

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from strategies import similarities
 
 from keras_scnn.geometry.alignment import apply_similarity
-from keras_scnn.geometry.mesh import vertex_normals
+from keras_scnn.geometry.mesh import smooth_normals, sphere_center, vertex_normals
 
 SPHERE = trimesh.creation.icosphere(subdivisions=3, radius=70)
 
@@ -74,3 +74,25 @@ def test_vertices_without_a_triangle_have_no_normal():
 def test_wrong_meshes_are_refused(vertices, triangles, message):
     with pytest.raises(ValueError, match=message):
         vertex_normals(vertices, triangles)
+
+
+def test_smooth_normals_of_a_split_mesh_are_those_of_the_whole_one():
+    """Each triangle with vertices of its own, as if every edge were a seam of the texture."""
+    corners = SPHERE.faces.ravel()
+    apart = np.arange(len(corners)).reshape(-1, 3)
+    expected = vertex_normals(SPHERE.vertices, SPHERE.faces)[corners]
+    assert_allclose(smooth_normals(SPHERE.vertices[corners], apart), expected, atol=1e-12)
+
+
+def test_a_vertex_of_no_triangle_has_a_unit_normal():
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 0, -1], [5, 5, 5]])
+    expected = [[0, 1, 0]] * 3 + [[0, 0, 1]]
+    assert_allclose(smooth_normals(vertices, np.array([[0, 1, 2]])), expected)
+
+
+@given(similarities(3))
+def test_the_center_of_a_part_of_a_sphere(similarity):
+    cap = SPHERE.vertices[SPHERE.vertices[:, 2] > 30]
+    expected = apply_similarity(*similarity, np.zeros((1, 3)))[0]
+    found = sphere_center(apply_similarity(*similarity, cap))
+    assert_allclose(found, expected, atol=1e-6 * np.ptp(apply_similarity(*similarity, cap)))

@@ -1,0 +1,171 @@
+"""A face of a photo as a mesh file, which animates where the format can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.geometry.mesh import smooth_normals
+from keras_scnn.meshes.files import check_format, write_surface
+from keras_scnn.meshes.glb import PhotoCamera, Rig, glb_bytes
+from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.meshes.parts import EYES, face_parts
+from keras_scnn.meshes.surface import Color, Material, Surface
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.storage import atomic_path
+
+# A photo hardly shows what is inside of a mouth, so it has colors of its own.
+COLORS: dict[str, Color] = {
+    "mouth": (0.42, 0.17, 0.16),
+    "teeth": (0.87, 0.84, 0.77),
+    "tongue": (0.62, 0.31, 0.30),
+}
+CLAY: Color = (0.84, 0.75, 0.69)  # of a skin without a texture
+ROUGHNESS = {"eyes": 0.2, "mouth": 0.5, "teeth": 0.35, "tongue": 0.5}
+DRY = 0.9
+# Morph targets change a normal where it turns by more than this: less is not seen, and takes bytes.
+LEAST_TURN = np.deg2rad(6.0)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceLook:
+    """The colors of a face.
+
+    Attributes:
+        texture: (H, W, 3) uint8 RGB, first row at v = 1; or None.
+        colors: (N, 3) uint8 RGB of the model's vertices; or None.
+    """
+
+    texture: np.ndarray | None = None
+    colors: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSurface:
+    """The parts of a face model as one mesh.
+
+    The back has vertices of its own, after the model's: it meets the skin at a sharp edge.
+
+    Attributes:
+        model: the face model.
+        source: (M,) the model's vertex of each vertex of the mesh; all N in their order first.
+        parts: by name: (T, 3) triangles.
+    """
+
+    model: MorphableModel
+    source: np.ndarray
+    parts: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, model: MorphableModel, options: MeshOptions) -> FaceSurface:
+        """The parts that are wanted; ValueError where the model has one of them not."""
+        parts, source = face_parts(model, options.parts), np.arange(model.n_vertices)
+        if "back" in parts:
+            rim, number = np.unique(parts["back"], return_inverse=True)
+            parts["back"] = number.reshape(-1, 3) + model.n_vertices
+            source = np.concatenate([source, rim])
+        return cls(model, source, parts)
+
+    def normals(self, vertices: np.ndarray) -> np.ndarray:
+        """(M, 3) normals at vertices (M, 3): of the whole face, whatever parts are wanted."""
+        count, back = self.model.n_vertices, self.parts.get("back")
+        front = smooth_normals(vertices[:count], self.model.triangles)
+        if back is None:
+            return front
+        return np.concatenate([front, smooth_normals(vertices[count:], back - count)])
+
+    def surface(self, vertices: np.ndarray, look: FaceLook) -> Surface:
+        """The mesh at the model's vertices (N, 3), mm, model frame, with its colors."""
+        vertices = np.float64(vertices)[self.source]
+        has_texture = self.model.uv is not None and look.texture is not None
+        colors = None if look.colors is None else self._vertex_colors(look.colors)
+        return Surface(
+            vertices,
+            self.normals(vertices),
+            self.parts,
+            self._materials(has_texture, colors),
+            self.model.uv[self.source] if self.model.uv is not None and has_texture else None,
+            look.texture if has_texture else None,
+            colors,
+        )
+
+    def _materials(self, has_texture: bool, colors: np.ndarray | None) -> Mapping[str, Material]:
+        plain: dict[str, Color | None] = {**COLORS}
+        if colors is not None and "back" in self.parts:
+            red, green, blue = (colors[-1] / 255).tolist()
+            plain["back"] = (red, green, blue)
+        names = {part: "eyes" if part in EYES else part for part in self.parts}
+        color_of = {name: plain.get(name, None if has_texture else CLAY) for name in names.values()}
+        return {
+            part: Material(name, color_of[name], ROUGHNESS.get(name, DRY))
+            for part, name in names.items()
+        }
+
+    def _vertex_colors(self, colors: np.ndarray) -> np.ndarray:
+        """(M, 3) uint8: the mouth's inside in its own colors, the back in the rim's median."""
+        colors = colors[self.source]
+        every = face_parts(self.model)
+        for name in COLORS.keys() & every.keys():
+            inner = np.setdiff1d(every[name], every["skin"])  # the lips keep theirs
+            colors[inner] = np.multiply(COLORS[name], 255)
+        back = slice(self.model.n_vertices, None)
+        if "back" in self.parts:
+            colors[back] = np.median(colors[back], axis=0)
+        return colors
+
+    def rig(self, surface: Surface, weights: np.ndarray) -> Rig:
+        """A morph target for each expression of the model."""
+        moves = self.model.expression_basis[self.source]
+        turns = np.zeros_like(moves)
+        for i in range(moves.shape[-1]):
+            change = self.normals(surface.vertices + moves[..., i]) - surface.normals
+            change[np.linalg.norm(change, axis=1) < LEAST_TURN] = 0
+            turns[..., i] = change
+        return Rig(self.model.expression_names, moves, turns, weights)
+
+
+def write_face_mesh(
+    path: str | os.PathLike,
+    model: MorphableModel,
+    identity: np.ndarray,
+    expression: np.ndarray,
+    look: FaceLook = FaceLook(),
+    camera: PhotoCamera | None = None,
+    options: MeshOptions = MeshOptions(),
+) -> None:
+    """Write a face; the suffix is the format, and ``keras_scnn.meshes`` has unit and axes.
+
+    OBJ and PLY are the face as the photo shows it, or neutral; where all parts are written, the
+    model's vertices come first and in their order. GLB is the neutral person with a morph target
+    for each expression of the model, whose weights are those of the photo, or zero: see
+    ``glb.glb_bytes``.
+
+    Args:
+        path: .obj, .ply or .glb.
+        model: the face model.
+        identity: (K,) coefficients.
+        expression: (L,) weights.
+        look: its colors.
+        camera: of the photo, for a node of GLB.
+        options: unit, neutral, and parts.
+
+    Raises:
+        ValueError: unknown suffix, a unit that the format does not have, or a part that the model
+            does not have.
+    """
+    path = Path(path)
+    check_format(path, options.unit)
+    is_glb, mesh = path.suffix.lower() == ".glb", FaceSurface.of(model, options)
+    shown = None if options.neutral or is_glb else expression
+    surface = mesh.surface(model.vertices(identity, shown), look)
+    if not is_glb:
+        write_surface(path, surface.without_unused(), options.unit)
+        return
+    rig = mesh.rig(surface, np.zeros_like(expression) if options.neutral else expression)
+    about = {"face_model": model.name, "face_model_license": model.license}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(glb_bytes(surface, rig, camera, about))

@@ -1,0 +1,166 @@
+"""Surfaces to OBJ, PLY and GLB files; the policy of units and axes is in ``keras_scnn.meshes``."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.geometry.mesh import smooth_normals
+from keras_scnn.io import encode_image
+from keras_scnn.meshes.glb import AXES, glb_bytes
+from keras_scnn.meshes.options import MESH_FORMATS, UNITS, check_unit
+from keras_scnn.meshes.surface import Material, Surface
+from keras_scnn.storage import atomic_path, short_name
+
+PLY_FROM_MODEL = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+PLY_AXES = "x to the viewer's right, y away from the viewer, z up: the face looks to -y"
+
+
+def write_mesh(
+    path: str | os.PathLike,
+    vertices: np.ndarray,
+    triangles: np.ndarray | Mapping[str, np.ndarray],
+    uv: np.ndarray | None = None,
+    texture: np.ndarray | None = None,
+    colors: np.ndarray | None = None,
+    unit: str = "m",
+) -> None:
+    """Write a mesh with smooth normals, each file whole or not at all; the suffix is the format.
+
+    A file is in meters unless ``unit`` says otherwise, and a face in it is upright and looks to the
+    viewer where it is imported with default settings: GLB and OBJ have y up, PLY has z up
+    (``keras_scnn.meshes``). The file says so itself.
+
+    Args:
+        path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
+        vertices: (N, 3), mm, model frame.
+        triangles: (T, 3); or several such by the name of their part, over the same vertices.
+        uv: (N, 2) in [0, 1], v up, with a texture.
+        texture: (H, W, 3) uint8 RGB, first row at v = 1.
+        colors: (N, 3) uint8 RGB for .ply, which has no texture.
+        unit: of .obj and .ply: 'm', 'cm' or 'mm'.
+
+    Raises:
+        ValueError: unknown suffix or unit, vertices that are not finite, or an index out of range.
+    """
+    path = Path(path)
+    check_format(path, unit)
+    parts = triangles if isinstance(triangles, Mapping) else {"face": np.asarray(triangles)}
+    every = np.concatenate(list(parts.values()))
+    if not np.isfinite(vertices).all():
+        raise ValueError(f"{path}: the vertices must be finite numbers")
+    if not 0 <= np.min(every) <= np.max(every) < len(vertices):
+        raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
+    materials = {name: Material(name) for name in parts}
+    normals = smooth_normals(vertices, every)
+    write_surface(path, Surface(vertices, normals, parts, materials, uv, texture, colors), unit)
+
+
+def check_format(path: str | os.PathLike, unit: str) -> None:
+    """Raise a ValueError for a suffix that no mesh has, or a unit that the format has not."""
+    suffix = Path(path).suffix.lower()
+    if suffix[1:] not in MESH_FORMATS:
+        known = ", ".join(f".{name}" for name in MESH_FORMATS)
+        raise ValueError(f"{path}: suffix '{suffix}'; a mesh is one of {known}")
+    try:
+        check_unit(unit, suffix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_surface(path: Path, surface: Surface, unit: str = "m") -> None:
+    """Write a surface, as ``write_mesh`` does; a GLB file without morph targets."""
+    suffix = path.suffix.lower()
+    if suffix == ".obj":
+        _write_obj(path, surface, unit)
+        return
+    content = _ply_bytes(surface, unit) if suffix == ".ply" else glb_bytes(surface)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def mesh_files(path: str | os.PathLike) -> list[Path]:
+    """All files that ``write_mesh`` may write for a mesh of that name."""
+    path = Path(path)
+    if path.suffix.lower() != ".obj":
+        return [path]
+    word = _word(path.stem)
+    return [path, path.with_name(f"{word}.mtl"), path.with_name(f"{word}_texture.png")]
+
+
+def _word(name: str) -> str:
+    """A name for the files beside an OBJ: its readers take a space for the name's end.
+
+    Names that differ only in what is replaced get different ones.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    if plain == name:
+        return short_name(name)
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return short_name(f"{plain}-{digest}")
+
+
+def _write_obj(path: Path, surface: Surface, unit: str) -> None:
+    """Own text rather than trimesh's, whose parts have no vertices in common.
+
+    A texture is not called after the mesh: it could overwrite the photo of that name.
+    """
+    _, mtl, picture = mesh_files(path)
+    looks = {m.name: (m, surface.has_texture(part)) for part, m in surface.materials.items()}
+    if surface.texture is not None and any(is_textured for _, is_textured in looks.values()):
+        with atomic_path(picture) as temporary:
+            temporary.write_bytes(encode_image(".png", surface.texture))
+    if surface.uv is not None and surface.texture is not None:
+        lines = [_mtl(*look, picture.name) for look in looks.values()]
+        with atomic_path(mtl) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(f"# unit: {unit}\n# axes: {AXES}\n")
+        _write_obj_rows(file, surface, UNITS[unit], mtl.name)
+
+
+def _mtl(material: Material, is_textured: bool, picture: str) -> str:
+    """Colors are light, as Blender takes them; no highlights, or skin looks wet in old shaders."""
+    red, green, blue = material.linear_color
+    lines = [f"newmtl {material.name}", f"Kd {red} {green} {blue}", "Ks 0 0 0", "d 1", "illum 1"]
+    lines += [f"map_Kd {picture}"] if is_textured else []
+    return "\n".join(lines) + "\n\n"
+
+
+def _write_obj_rows(file: io.TextIOBase, surface: Surface, scale: float, mtl: str) -> None:
+    has_map = surface.texture is not None
+    np.savetxt(file, surface.vertices * scale, fmt="v %.8g %.8g %.8g")
+    if has_map and surface.uv is not None:
+        np.savetxt(file, surface.uv, fmt="vt %.6f %.6f")
+        file.write(f"mtllib {mtl}\n")
+    np.savetxt(file, surface.normals, fmt="vn %.5f %.5f %.5f")
+    corner = "{0}/{0}/{0}" if has_map else "{0}//{0}"
+    corners = np.array([corner.format(i + 1) for i in range(len(surface.vertices))])
+    for name, triangles in surface.parts.items():
+        file.write(f"g {name}\n")
+        if has_map:
+            file.write(f"usemtl {surface.materials[name].name}\n")
+        np.savetxt(file, corners[triangles], fmt="f %s %s %s")
+
+
+def _ply_bytes(surface: Surface, unit: str) -> bytes:
+    import trimesh  # slow to import
+    from trimesh.exchange.ply import export_ply
+
+    mesh = trimesh.Trimesh(
+        surface.vertices @ PLY_FROM_MODEL.T * UNITS[unit],
+        np.concatenate(list(surface.parts.values())),
+        vertex_normals=surface.normals @ PLY_FROM_MODEL.T,
+        vertex_colors=surface.colors,
+        process=False,
+    )
+    content = export_ply(mesh, vertex_normal=True)
+    format_line, rest = content.split(b"\n", 2)[1:]
+    comments = f"comment unit: {unit}\ncomment axes: {PLY_AXES}"
+    return b"\n".join([b"ply", format_line, comments.encode(), rest])

@@ -1,0 +1,112 @@
+"""The parts of a face model: skin, eyes, mouth lining, teeth, tongue, and a back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from keras_scnn.meshes.options import PARTS, check_part_names
+from keras_scnn.morphable_model import MorphableModel
+
+REGIONS = ("skin", "mouth", "teeth", "eye_left", "eye_right")  # as in MorphableModel.regions
+EYES = {"eye_left": 3, "eye_right": 4}
+TONGUE_UNIT, MOUTH = "tongueOut", 1
+
+
+def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The triangles of a face model's parts.
+
+    A triangle between two regions belongs to the first of them, so the lips are skin. The tongue
+    is what of the mouth's inside the unit 'tongueOut' moves. The back closes the head between the
+    rim's vertices, so that eyes and mouth are not seen through the open side: no vertex is added.
+
+    Args:
+        model: one without regions has the part 'skin' alone, which is all of it.
+        names: of ``options.PARTS``, those wanted; None for all that the model has.
+
+    Returns:
+        by 'skin', 'mouth', 'teeth', 'tongue', 'eye_left', 'eye_right' (the subject's left),
+        'back': (T, 3) integer triangles, counter-clockwise seen from outside. What the model does
+        not have is left out.
+
+    Raises:
+        ValueError: the model has no part of one of the names.
+    """
+    if model.regions is None:
+        parts = {"skin": model.triangles}
+    else:
+        region = model.regions[model.triangles].min(axis=1)
+        parts = {name: model.triangles[region == i] for i, name in enumerate(REGIONS)}
+        is_tongue = _tongue(model)[parts["mouth"]].all(axis=1)
+        parts["tongue"], parts["mouth"] = parts["mouth"][is_tongue], parts["mouth"][~is_tongue]
+        parts["back"] = _back(model, model.regions)
+    parts = {name: triangles for name, triangles in parts.items() if len(triangles)}
+    if names is None:
+        return parts
+    own = {"eyes" if name in EYES else name for name in parts}
+    check_part_names(wanted := tuple(names), [name for name in PARTS if name in own])
+    return {k: v for k, v in parts.items() if ("eyes" if k in EYES else k) in wanted}
+
+
+def check_parts(model: MorphableModel, names: Iterable[str] | None) -> None:
+    """Raise a ValueError where a face model has a part not, before anything is written."""
+    face_parts(model, names)
+
+
+def _tongue(model: MorphableModel) -> np.ndarray:
+    """(N,) whether a vertex is of the tongue."""
+    if TONGUE_UNIT not in model.expression_names:
+        return np.zeros(model.n_vertices, bool)
+    moves = model.expression_basis[..., model.expression_names.index(TONGUE_UNIT)]
+    return (model.regions == MOUTH) & (np.abs(moves).max(axis=1) > 0)
+
+
+def _back(model: MorphableModel, regions: np.ndarray) -> np.ndarray:
+    """(T, 3) triangles that close the longest open rim of the skin; none where it has no rim."""
+    rims = [rim for rim in open_rims(model.triangles) if not regions[rim].any()]
+    return closing(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
+
+
+def closing(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Triangles across a rim: straight from one side to the other, from its top to its bottom.
+
+    Args:
+        rim: (n,) different vertices in turn, as the triangles beside the rim walk it.
+        height: (N,) of all vertices.
+
+    Returns:
+        (n - 2, 3) int64, turned as the triangles beside the rim are.
+    """
+    rim = np.roll(rim, -int(np.argmax(height[rim])))
+    bottom = int(np.argmin(height[rim]))
+    down, other = rim[: bottom + 1], np.append(rim[:1], rim[bottom:][::-1])
+    result, i, j = [], 0, 0
+    while i + 1 < len(down) or j + 1 < len(other):
+        is_first = j + 1 == len(other) or (
+            i + 1 < len(down) and height[down[i + 1]] >= height[other[j + 1]]
+        )
+        a, b = down[i], other[j]
+        result.append((down[i + 1], a, b) if is_first else (b, other[j + 1], a))
+        i, j = (i + 1, j) if is_first else (i, j + 1)
+    return np.array([c for c in result if len(set(c)) == 3], np.int64).reshape(-1, 3)
+
+
+def open_rims(triangles: np.ndarray) -> list[np.ndarray]:
+    """The closed lines of edges that have a triangle on one side only, as vertex numbers in turn.
+
+    Each is walked as its triangles walk it. A vertex where two rims touch is in one of them.
+    """
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    one = np.array([1, 1 << 32])  # an edge as one number
+    there, back = edges.astype(np.int64) @ one, edges.astype(np.int64) @ one[::-1]
+    after = dict(edges[~np.isin(there, back)].tolist())
+    rims = []
+    while after:
+        start, rim = min(after), []
+        while start in after:
+            rim.append(start)
+            start = after.pop(start)
+        if start == rim[0]:
+            rims.append(np.array(rim))
+    return rims

@@ -1,0 +1,87 @@
+"""A mesh with all that a file of it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Color = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a part looks: the texture, or a color where ``color`` is given.
+
+    Attributes:
+        name: of the material in a file.
+        color: red, green, blue, 0 to 1, sRGB; None for the texture (white where there is none).
+        roughness: 0 mirrors, 1 is matt, as in glTF.
+    """
+
+    name: str
+    color: Color | None = None
+    roughness: float = 0.9
+
+    @property
+    def linear_color(self) -> list[float]:
+        """The color, or white, as light (IEC 61966-2-1), which renderers and glTF reckon with."""
+        srgb = np.array(self.color or (1.0, 1.0, 1.0))
+        light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        return light.round(6).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Vertices and the parts of a surface that share them.
+
+    Attributes:
+        vertices: (N, 3), mm, model frame.
+        normals: (N, 3), of unit length, outward.
+        parts: by name: (T, 3) triangles, counter-clockwise seen from outside.
+        materials: by part.
+        uv: (N, 2) in [0, 1], v up; or None.
+        texture: (H, W, 3) uint8 RGB, first row at v = 1; or None.
+        colors: (N, 3) uint8 RGB of the vertices, for files without textures; or None.
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    materials: Mapping[str, Material]
+    uv: np.ndarray | None = None
+    texture: np.ndarray | None = None
+    colors: np.ndarray | None = None
+
+    def has_texture(self, part: str) -> bool:
+        """Whether a part shows the texture."""
+        textured = self.materials[part].color is None
+        return textured and self.uv is not None and self.texture is not None
+
+    def split(self) -> dict[str, Surface]:
+        """Each part by itself, over all vertices."""
+        return {
+            name: dataclasses.replace(self, parts={name: part}) for name, part in self.parts.items()
+        }
+
+    def used(self) -> np.ndarray:
+        """(n,) the vertices that a part has, in their order."""
+        return np.unique(np.concatenate([part.ravel() for part in self.parts.values()]))
+
+    def without_unused(self) -> Surface:
+        """A copy without vertices that no part has; it is this surface where all are in one."""
+        used = self.used()
+        if len(used) == len(self.vertices):
+            return self
+        number = np.zeros(len(self.vertices), np.int64)
+        number[used] = np.arange(len(used))
+        return dataclasses.replace(
+            self,
+            vertices=self.vertices[used],
+            normals=self.normals[used],
+            parts={name: number[part] for name, part in self.parts.items()},
+            uv=None if self.uv is None else self.uv[used],
+            colors=None if self.colors is None else self.colors[used],
+        )
