@@ -59,6 +59,8 @@ def list_presets(arguments: list[str] | None = None) -> None:
         for measure, result in preset.results.items():
             rows.append(f"{measure}: {result['value']} {result['unit']} ({result['protocol']})")
         rows.append(f"license: {preset.license}")
+        if preset.needs:
+            rows.append(f"needs: {preset.needs}")
         for row in rows:
             print(textwrap.fill(row, WIDTH, initial_indent="  ", subsequent_indent="    "))
 

@@ -151,13 +151,11 @@ def test_the_script_is_installed_under_its_name():
 
 
 def test_choices_that_commands_repeat_are_those_of_the_rooms():
-    from keras_scnn import evaluate, reconstruct
+    from keras_scnn import evaluate
     from keras_scnn.data.sources import aflw, choices
     from keras_scnn.evaluation import CONVENTIONS
     from keras_scnn.evaluation.bootstrap import RESAMPLES
-    from keras_scnn.io import MESH_SUFFIXES
     from keras_scnn.protocols import options
 
     assert (options.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
-    assert tuple(f".{name}" for name in reconstruct.MESH_FORMATS) == tuple(MESH_SUFFIXES)
     assert choices.PARTS == aflw.PARTS

@@ -20,6 +20,7 @@ class PresetSummary:
         bytes: of the files in the folder.
         results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
         license: terms of use, in words.
+        needs: what has to be installed besides the package; '' for nothing.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PresetSummary:
     bytes: int
     results: dict[str, dict]
     license: str
+    needs: str
 
 
 def preset_summaries() -> list[PresetSummary]:
@@ -50,4 +52,5 @@ def _summary(name: str) -> PresetSummary:
             bytes=sum(path.stat().st_size for path in folder.iterdir()),
             results=metadata.get("results", {}),
             license=metadata.get("license", "not stated"),
+            needs=metadata.get("needs", ""),
         )
