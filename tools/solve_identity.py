@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -28,22 +27,17 @@ from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.encoders import PREFIX, build_encoder
+from keras_scnn.models.encoders import build_encoder
 from keras_scnn.models.heads import build_branch
 from keras_scnn.models.recognizers.chips import Chip
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
-from keras_scnn.models.recognizers.layers import (
-    fill_chip_points,
-    packaged_weights,
-    recognizer_layers,
-)
 from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.matching.pack import Pack, read_pack
 from keras_scnn.training.release_weights import with_covariance
-from keras_scnn.training.warm_start import set_to_ridge, solve_dense
+from keras_scnn.training.warm_start import solve_dense
 
 BATCH = 32
 IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
@@ -113,29 +107,16 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
     whitening = preset.space.whitening
     labels = np.concatenate([shapes, mirrored]) - whitening.mean[identity]
     labels = labels / whitening.scale[identity]
-    feature = preset.core.get_layer("features_linear")
-    twice = np.concatenate([taught.embedding[chosen]] * 2)
-    if preset.recognizers:  # both are linear in the embeddings, which take long
-        inputs = embedded(preset, images)
-        set_to_ridge(preset.core.get_layer(f"{PREFIX}shape"), inputs, labels, IDENTITY_RIDGE)
-        set_to_ridge(feature, inputs, twice, FEATURE_RIDGE)
-        return with_covariance(preset, pack.mixture, chosen)
     solve_dense(preset.core, layer, images, labels, IDENTITY_RIDGE, identity)
+    feature = preset.core.get_layer("features_linear")
     if feature.units == taught.embedding.shape[1]:
+        twice = np.concatenate([taught.embedding[chosen]] * 2)
         solve_dense(preset.core, feature, images, twice, FEATURE_RIDGE)
     return with_covariance(preset, pack.mixture, chosen)
 
 
-def embedded(preset: Preset, images: np.ndarray) -> np.ndarray:
-    """(n, E) what the recognizers of a preset make of crops (n, S, S, 3)."""
-    embedding = preset.core.get_layer(f"{PREFIX}embedding").output
-    network = keras.Model(preset.core.input, embedding)
-    return np.asarray(network.predict(images, batch_size=BATCH, verbose=2))
-
-
-def wider(preset: Preset, feature_size: int, recognizers: str = "") -> Preset:
-    """The preset with a joint head, or a feature of another length, whose weights are zeros; or
-    with recognizers that predict identity and the feature."""
+def wider(preset: Preset, feature_size: int) -> Preset:
+    """The preset with a joint head, or a feature of another length, whose weights are zeros."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     branch = build_branch(
@@ -146,36 +127,29 @@ def wider(preset: Preset, feature_size: int, recognizers: str = "") -> Preset:
         preset.has_identity_encoder,
         joint,
         preset.expression_channels,
-        recognizers,
     )
-    known = {w.path: np.asarray(w) for w in preset.core.weights}
     for weight in branch.weights:
-        if recognizers and weight.path.startswith((PREFIX, "features_linear")):
-            continue
-        value, shape = known[weight.path], weight.shape
+        (old,) = (w for w in preset.core.weights if w.path == weight.path)
+        value, shape = np.asarray(old), weight.shape
         if value.shape != shape:
             value = np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape, strict=True)])
         weight.assign(value)
-    for name, layer in recognizer_layers(branch).items():
-        layer.set_weights(packaged_weights(name))
-    fill_chip_points(branch, preset.space)
     return dataclasses.replace(preset, branch=branch)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the labels come from."""
     parser.add_argument("pack", type=Path)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
     parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows take no part")
     parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
     parser.add_argument("--sface", default="", help="file of SFace")
-    parser.add_argument(
-        "--recognizers", default="", help="'dlib+sface': identity and feature are linear in theirs"
-    )
-    parser.add_argument("--feature-size", type=int, default=0, help="0: as it is")
     parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
-    args = parser.parse_args()
+
+
+def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
+    """The photos, and what the recognizers teach about them; embeddings are kept."""
     recognizers: list[Recognizer] = [
         DlibNetwork(*read_recognizer(args.recognizer)),
         SFaceNetwork(read_sface(args.sface)),
@@ -185,9 +159,16 @@ def main() -> None:
     if not path.is_file():
         np.save(path, embed(pack, recognizers))
     raw = np.load(path, allow_pickle=False)
-    taught = teach(pack, raw, [one.size for one in recognizers], args.held_out)
-    wide = wider(load_preset(args.preset), args.feature_size, args.recognizers)
-    preset = solve(wide, pack, taught, args.held_out)
+    return pack, teach(pack, raw, [one.size for one in recognizers], args.held_out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--feature-size", type=int, default=0, help="0: as it is")
+    args = parser.parse_args()
+    pack, taught = open_labels(args)
+    preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)
     note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
     save_preset(args.out, dataclasses.replace(preset, metadata=preset.metadata | {"solved": note}))
     print(json.dumps(note))

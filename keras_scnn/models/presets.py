@@ -24,7 +24,9 @@ from keras_scnn.models.shared_weights import (
     NETWORK,
     VERSION,
     WEIGHTS,
-    shared_arrays,
+    base_arrays,
+    check_sources,
+    packaged_arrays,
     sources_of,
 )
 from keras_scnn.morphable_model import MorphableModel
@@ -178,7 +180,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     sources = sources_of(preset.core, preset.recognizers, FOLDER / base if base else None)
     settings = {**settings, **sources}
     _check_describes(settings, preset)
-    shared = shared_arrays(preset.core, settings, FOLDER)
+    shared = base_arrays(settings, FOLDER) | packaged_arrays(preset.core, settings)
     arrays = {NETWORK + w.path: _compact(w) for w in preset.core.weights if _is_own(w, shared)}
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
@@ -302,7 +304,8 @@ def _read(
     """The folder, its settings and arrays, and what they mean."""
     folder = preset_folder(name_or_path)
     settings = read_settings(folder / SETTINGS)
-    arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    own = read_npz(folder / WEIGHTS, FORMAT, VERSION)
+    arrays = base_arrays(settings, FOLDER) | own
     with reading(folder, FITTING):
         _check_sizes(settings, arrays)
         data = _data(settings, arrays, _face_model(settings, arrays, face_model))
@@ -386,6 +389,7 @@ def read_settings(path: Path) -> dict:
         kind = settings["format"], settings["version"]
         if not isinstance(metadata := settings.get("metadata", {}), dict):
             raise ValueError(f"metadata is {str(metadata)[:40]}, not a table")
+        check_sources(settings)
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return settings
@@ -427,11 +431,10 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
 
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
     """Set a branch's weights, also those that are kept elsewhere."""
-    shared = shared_arrays(branch, settings, FOLDER)  # what is not there is named as it is
+    arrays = arrays | packaged_arrays(branch, settings)  # what is not there is named as it is
     with reading(folder, FITTING):
         for weight in branch.weights:
-            name = NETWORK + weight.path
-            value = (arrays if name in arrays else shared)[name].astype(np.float32)
+            value = arrays[NETWORK + weight.path].astype(np.float32)
             if not np.isfinite(value).all():
                 raise ValueError(f"weight {weight.path} is not finite")
             weight.assign(value)

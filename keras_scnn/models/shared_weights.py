@@ -43,30 +43,30 @@ def sources_of(core: keras.Model, recognizers: str, base: Path | None) -> dict:
     return settings
 
 
-def shared_arrays(core: keras.Model, settings: dict, presets: Path) -> dict[str, np.ndarray]:
-    """These weights, by their names in the file of a preset's weights.
+def check_sources(settings: dict) -> None:
+    """Raise a ValueError where settings do not say where weights are as ``sources_of`` does."""
+    base, packaged = settings.get(BASE, {}), settings.get(RECOGNIZERS, {})
+    for name, table in ((BASE, base), (RECOGNIZERS, packaged)):
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise ValueError(f"{name} is {str(table)[:40]}, not a table of texts")
+    if base and set(base) != {"preset", "digest"}:
+        raise ValueError(f"{BASE} has {sorted(base)}; it needs 'preset' and 'digest'")
+    known = str(settings.get("recognizers", "")).split("+")
+    if unknown := set(packaged) - set(known):
+        raise ValueError(f"{RECOGNIZERS} has {sorted(unknown)}, which recognizers does not name")
+
+
+def base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
+    """All arrays of the preset that a preset is based on, by name; none where it stands alone.
 
     Args:
-        core: built as the settings describe; its weights are not read.
         settings: of the preset; see ``sources_of``.
         presets: folder of the package's presets.
 
     Raises:
-        FileNotFoundError: a recognizer's package is not installed.
-        ValueError: the package, or the base, has other weights than it had.
+        FileNotFoundError: the package has no such preset.
+        ValueError: it has other weights than it had.
     """
-    arrays = _base_arrays(settings, presets)
-    if digests := settings.get(RECOGNIZERS):
-        from keras_scnn.models.recognizers.layers import packaged_arrays, recognizer_layers
-
-        layers = recognizer_layers(core)
-        for name, digest in digests.items():
-            paths = [NETWORK + weight.path for weight in layers[name].weights]
-            arrays |= dict(zip(paths, packaged_arrays(name, digest), strict=True))
-    return arrays
-
-
-def _base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
     if not (base := settings.get(BASE)):
         return {}
     path = presets / Path(base["preset"]).name / WEIGHTS
@@ -76,3 +76,25 @@ def _base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
             f"which has {there[:12]} here: install the version of keras_scnn that it was made with"
         )
     return read_npz(path, FORMAT, VERSION)
+
+
+def packaged_arrays(core: keras.Model, settings: dict) -> dict[str, np.ndarray]:
+    """Weights of recognizers that packages have, by their names in the file of a preset's weights.
+
+    Args:
+        core: built as the settings describe; its weights are not read.
+        settings: of the preset.
+
+    Raises:
+        FileNotFoundError: a package is not installed.
+        ValueError: it has other weights than it had.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    if digests := settings.get(RECOGNIZERS):
+        from keras_scnn.models.recognizers.layers import checked_weights, recognizer_layers
+
+        layers = recognizer_layers(core)
+        for name, digest in digests.items():
+            paths = [NETWORK + weight.path for weight in layers[name].weights]
+            arrays |= dict(zip(paths, checked_weights(name, digest), strict=True))
+    return arrays

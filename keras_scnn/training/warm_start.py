@@ -213,24 +213,7 @@ def solve_dense(
         columns: units to set; the others stay as they are.
     """
     features = keras.Model(model.input, layer.input)
-    x = features.predict(images, batch_size=BATCH, verbose=0)
-    set_to_ridge(layer, x, targets, ridge, columns)
-
-
-def set_to_ridge(
-    layer: keras.layers.Dense,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    ridge: float,
-    columns: slice = slice(None),
-) -> None:
-    """Set a linear layer to the ridge regression of targets (M, C) on its inputs (M, F).
-
-    Args:
-        layer, targets, ridge, columns: as ``solve_dense``.
-        inputs: of the layer.
-    """
-    x = inputs.astype(np.float64)
+    x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
     center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
     gram = (x - center).T @ (x - center) / len(x)
     penalty = ridge * np.trace(gram) / len(gram)

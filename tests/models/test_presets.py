@@ -95,6 +95,8 @@ def test_an_expression_head_comes_back(tmp_path, preset):
 
 def test_a_preset_writes_only_what_its_base_has_not(tmp_path, monkeypatch, preset):
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    wide = build_branch(build_encoder("mobilenet_0.5", 32), preset.layout, 16, 600)
+    preset = dataclasses.replace(preset, branch=wide)  # some size that only the base's weights have
     save_preset(tmp_path / "base", preset)
     changed = preset.core.get_layer("parameters")
     kernel, bias = changed.get_weights()
@@ -265,6 +267,10 @@ def test_a_whitening_of_another_length_is_refused(folder, preset):
         ({"feature_channels": -1}, "feature_channels is -1; it must be a whole number"),
         ({"input_size": 10**6}, "input_size is 1000000; it must be a whole number"),
         ({"metadata": 3}, "metadata is 3, not a table"),
+        ({"base": "mobile"}, "base is mobile, not a table of texts"),
+        ({"base": {"preset": "mobile"}}, r"base has \['preset'\]; it needs 'preset' and 'digest'"),
+        ({"packaged_recognizers": ["dlib"]}, "packaged_recognizers is .* not a table of texts"),
+        ({"packaged_recognizers": {"x": "0"}}, r"has \['x'\], which recognizers does not name"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(folder, change, message):

@@ -69,7 +69,7 @@ def recognizer_layers(branch: keras.Model) -> dict[str, keras.layers.Layer]:
 def unchanged_recognizers(branch: keras.Model) -> dict[str, str]:
     """Digests of the recognizers of a branch that are as their packages, which are here, have them.
 
-    Such weights need not be kept in a preset: ``packaged_arrays`` brings them back.
+    Such weights need not be kept in a preset: ``checked_weights`` brings them back.
     """
     digests = {}
     for name, layer in recognizer_layers(branch).items():
@@ -82,7 +82,7 @@ def unchanged_recognizers(branch: keras.Model) -> dict[str, str]:
     return digests
 
 
-def packaged_arrays(name: str, digest: str) -> list[np.ndarray]:
+def checked_weights(name: str, digest: str) -> list[np.ndarray]:
     """``packaged_weights`` of a recognizer, which must have a digest of ``unchanged_recognizers``.
 
     Raises:
