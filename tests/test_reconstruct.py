@@ -16,8 +16,11 @@ from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_rotated, crop_upright
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruct import main
+from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.serving.predictor import PresetPredictor
 
 SIZE = 120
 EULER = np.deg2rad([10.0, -25.0, 5.0])
@@ -477,3 +480,23 @@ def test_pixels_of_a_reduced_photo_are_told_and_right(tmp_path, monkeypatch, suf
     assert set(found) == {1, 2}
     apart = np.linalg.norm(found[1] - found[2], axis=1)
     assert apart.mean() < 1.5  # the face is 150 px wide
+
+
+def test_where_no_face_is_confirmed_all_ways_to_look_at_a_photo_agree(tmp_path, capsys):
+    """A color wheel, in which BlazeFace sees a face that nothing confirms."""
+    pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
+    wheel = data.colorwheel()
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos" / "a.png", wheel)
+    reconstructor = Reconstructor.from_preset("mobile")
+    assert reconstructor(wheel) == []
+    assert PresetPredictor.from_preset("mobile").faces(wheel) is None
+    for photos, out in (("photos/a.png", "one"), ("photos", "folder")):
+        words = [str(tmp_path / photos), "--out", str(tmp_path / out), "--preset", "mobile"]
+        assert main(words) == 1
+    assert "a.png: no face found" in capsys.readouterr().err
+    assert "a.png,no face found" in (tmp_path / "folder" / "failed.csv").read_text()
+    # A photo that is said to show somebody gives it, to all that say so.
+    unconfirmed = LargestFaceDetector()(wheel)
+    assert reconstructor.largest(wheel).box.score == unconfirmed.score
+    assert compare_photos(reconstructor, (wheel, wheel)).distance_mm == 0

@@ -69,7 +69,7 @@ class FaceDetector:
             no face.
         tiles: look for small faces too.
         stop_early: a first pass over the whole photo that shows a face clearly is the result.
-        checked: leave out what is not confirmed, as above. One profile in fifty goes with it.
+        checked: leave out what is not confirmed, as above. One profile in 75 goes with it.
 
     Raises:
         FileNotFoundError: the package with the network is not installed.
