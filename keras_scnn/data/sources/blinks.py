@@ -11,10 +11,8 @@ from keras_scnn.evaluation.openings import openings
 
 MIN_WEIGHT = 0.7  # of the lids' landmarks: made by hand and not estimated behind glasses or hair
 OPEN = (0.15, 0.6)  # openings of eyes that can be closed; wider ones are mislabeled
-SHUT, WINKS = (
-    0.4,
-    0.25,
-)  # shares: of lids that are closed all the way, of photos where one eye moves
+SHUT = 0.4  # share of the photos whose lids close all the way
+WINKS = 0.25  # share of the photos where one eye moves
 
 
 class ClosedEyes(PhotoSource):
