@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from keras_scnn.export.formats import FORMATS, QUANTIZE, check_names
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
-from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.outputs import check_out, real_path
 
 if TYPE_CHECKING:
     from keras_scnn.export.verify import ExportCheck
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     preset = load_preset(args.preset)
     print("crops to calibrate and verify with ...", flush=True)
     calibration, held_out = calibration_and_held_out(args.crops, args.verify, preset.input_size)
-    name, card = Path(args.preset).resolve().name, read_card(args.preset)
+    name, card = real_path(args.preset).name, read_card(args.preset)
     subject = Subject(preset, name, calibration, held_out, card, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))

@@ -17,6 +17,7 @@ from keras_scnn.export.tflite import check_quantizer, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.outputs import real_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ def export_preset(
         check_kind(kind, precision)
     preset = load_preset(name_or_path)
     calibration, held_out = calibration_and_held_out(crops, None, preset.input_size)
-    name, card = Path(name_or_path).resolve().name, read_card(name_or_path)
+    name, card = real_path(name_or_path).name, read_card(name_or_path)
     subject = Subject(preset, name, calibration, held_out, card, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 

@@ -36,11 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         write_comparison,
     )
     from keras_scnn.reconstruction.reconstructor import Reconstructor
-    from keras_scnn.storage.outputs import Results, check_out
+    from keras_scnn.storage.outputs import Results, check_out, real_path
 
     first, second = args.photos
     check_out(args.out)
-    results = Results(args.out, (first, second), frozenset(p.resolve() for p in args.photos))
+    results = Results(args.out, (first, second), frozenset(map(real_path, args.photos)))
     name = pair_name(first, second)
     results.remove_earlier([name])
     for suffix in (".json", ".png"):

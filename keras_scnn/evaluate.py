@@ -30,7 +30,7 @@ from typing import Any
 
 from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
 from keras_scnn.settings import CommandParser, command
-from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.outputs import check_out, real_path
 
 RESAMPLES = 1000
 
@@ -82,8 +82,8 @@ def measure_data(args: argparse.Namespace) -> None:
     elsewhere = ("preset", "data", "out", "calibrate", *OWN_OPTIONS)
     options = {k: v for k, v in vars(args).items() if k not in elsewhere}
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
-    name, data = Path(args.preset).resolve().name, args.data.resolve()
-    data = data.stem if data.is_file() else data.name
+    name, place = real_path(args.preset).name, real_path(args.data)
+    data = place.stem if place.is_file() else place.name
     print(evaluation.write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
     if args.calibrate:
         calibration = evaluation.calibration_of(results)
@@ -98,7 +98,7 @@ def measure_yardstick(name: str, args: argparse.Namespace) -> None:
     from keras_scnn.protocols.yardsticks import write_yardstick
 
     result = measure_yardstick(name, args)
-    stem = f"{Path(args.preset).resolve().name}-{name.replace('_', '-')}"
+    stem = f"{real_path(args.preset).name}-{name.replace('_', '-')}"
     print(write_yardstick(result, args.out, stem))
     print(f"written: {args.out / stem}.json and .txt")
     report_unmeasured(result)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from keras_scnn.photos.cropping import check_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_image, image_size, reduction
@@ -37,6 +38,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: a folder; expected a photo")
     if not path.is_file():
+        if path.exists():  # a pipe or a device would be read without an end
+            raise ValueError(f"{path}: no ordinary file; expected a photo")
         raise FileNotFoundError(f"{path}: no such photo")
     with reading(path, "a readable image"):
         return decode_image(path.read_bytes())
@@ -60,7 +63,8 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         image: (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: unknown suffix, or an image that the format cannot hold.
+        ValueError: unknown suffix, an array of another shape or dtype, or an image that the format
+            cannot hold.
         OSError: the file could not be written.
     """
     try:
@@ -79,8 +83,9 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
         image: (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: unknown suffix, or an image that the format cannot hold.
+        ValueError: as ``write_image``.
     """
+    check_photo(image)
     # OpenCV gets no file names: it ends the process at one that is not UTF-8.
     if not suffix.isascii() or not cv2.haveImageWriter(f"name{suffix}"):
         raise ValueError(f"unknown kind of image '{suffix}'; use .png or .jpg")

@@ -9,6 +9,15 @@ from keras_scnn.io import photo_reduction, read_image, write_image
 from keras_scnn.storage.images import PILLOWS_LIMIT, image_size
 
 EXIF_ORIENTATION = 0x0112
+WRONG_IMAGES = {
+    "gray, which was mirrored": np.zeros((4, 6), np.uint8),
+    "with alpha, which became red": np.zeros((4, 6, 4), np.uint8),
+    "0 to 1, which became black": np.zeros((4, 6, 3)),
+    "a batch": np.zeros((1, 4, 6, 3), np.uint8),
+    "without pixels": np.zeros((0, 6, 3), np.uint8),
+    "a list": np.zeros((4, 6, 3), np.uint8).tolist(),
+    "nothing": None,
+}
 
 
 @pytest.fixture
@@ -148,6 +157,13 @@ def test_whatever_a_decoder_raises_is_the_photos_failure(tmp_path, monkeypatch, 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
     with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("image", WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_an_image_of_another_kind_is_not_written(tmp_path, image):
+    with pytest.raises(ValueError, match="a.png: image has the shape .*expected"):
+        write_image(tmp_path / "a.png", image)
+    assert not list(tmp_path.iterdir())
 
 
 SIZES = [(1, (80, 60)), (2, (81, 60)), (4, (160, 130)), (8, (400, 200))]

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file, read_metadata
 
 FILE, SIGNATURE = "network.tflite", "branch"
@@ -69,7 +70,7 @@ def place_for_lite_file(name_or_path: str | os.PathLike) -> Path:
     ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``); errors as ``lite_file``.
     """
     folder = preset_folder(name_or_path)
-    packaged = folder.resolve().parent == FOLDER.resolve()
+    packaged = real_path(folder).parent == real_path(FOLDER)
     return _cached(preset_digest(folder)) if packaged else folder / FILE
 
 

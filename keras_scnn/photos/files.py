@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_scnn.storage.outputs import real_path
+
 # Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
@@ -52,12 +54,12 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
         without: files and folders that do not count, such as one for results.
     """
     folder, seen = Path(folder), set()
-    skipped = {Path(place).resolve() for place in without if place is not None}
+    skipped = {real_path(place) for place in without if place is not None}
     files: list[str] = []
     for home, inner, names in os.walk(folder, followlinks=True):
-        real = Path(home).resolve()
+        real = real_path(home)
         seen.add(real)
-        places = {name: (Path(home) / name).resolve() for name in sorted(inner)}
+        places = {name: real_path(Path(home) / name) for name in sorted(inner)}
         again = [name for name, place in places.items() if place in seen - skipped]
         inner[:] = [name for name in places if name not in again and places[name] not in skipped]
         inside = Path(home).relative_to(folder)

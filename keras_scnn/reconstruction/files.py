@@ -12,7 +12,7 @@ from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.storage.outputs import Results
+from keras_scnn.storage.outputs import Results, real_path
 
 
 def write_face(
@@ -52,7 +52,7 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
         FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
             would overwrite those of another photo, or another file; no result of it is left.
     """
-    inputs = frozenset(path.resolve() for path in args.photos)
+    inputs = frozenset(map(real_path, args.photos))
     results = Results(args.out, (photo,), inputs)
     results.remove_earlier(results.earlier_names(photo.stem))
     image = read_image(photo)

@@ -40,6 +40,9 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
 
     Yields:
         a path with the same suffix, to be written by the block.
+
+    Raises:
+        OSError: it cannot be written, the disk being full for example; names ``path``.
     """
     path = Path(path)
     if (folder := os.path.abspath(path.parent)) not in _cleaned:
@@ -51,14 +54,33 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     suffix = suffix if len(suffix) <= 24 else path.suffix[-24:]
     temporary = path.with_name(partial_name(f"{digest}{suffix}"))
     try:
-        yield temporary
-        if durable:
-            _write_through(temporary)
-        os.replace(temporary, path)
-        if durable and os.name == "posix":
-            _write_through(path.parent)  # the new name
+        with _named(path, temporary):
+            yield temporary
+            if durable:
+                _write_through(temporary)
+            os.replace(temporary, path)
+            if durable and os.name == "posix":
+                _write_through(path.parent)  # the new name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """Errors of writing name what is wanted: a full disk's name nothing, others the temporary.
+
+    NumPy's have no number either ("129600 requested and 85888 written").
+    """
+    try:
+        yield
+    except OSError as error:
+        is_nameless = error.filename is None and type(error) is OSError
+        is_temporary = str(error.filename).startswith(str(temporary))
+        if not is_nameless and not is_temporary:
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: could not be written ({error})") from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _write_through(path: Path) -> None:
@@ -87,7 +109,8 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
         _lock(stack.enter_context((aside / LOCK).open("w")))
         (aside / "content").mkdir()
-        yield aside / "content"
+        with _named(home, aside):
+            yield aside / "content"
 
 
 def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:

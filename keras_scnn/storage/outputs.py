@@ -13,6 +13,11 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import read_json
 
 
+def real_path(path: str | os.PathLike) -> Path:
+    """Where links lead; of links in a circle, where they begin (``Path.resolve`` raises there)."""
+    return Path(os.path.realpath(path))
+
+
 def check_out(path: str | os.PathLike) -> None:
     """Raise an OSError that names a folder for results which cannot be made or written.
 
@@ -21,7 +26,7 @@ def check_out(path: str | os.PathLike) -> None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; the results need a folder")
-    home = next(place for place in (path, *path.absolute().parents) if place.exists())
+    home = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
         raise OSError(f"{path}: cannot be written, for {home} is no folder that can be written in")
 
@@ -57,7 +62,7 @@ class Results:
                 continue
             for file in (*content["files"], note.name):
                 path = self.out / Path(file).name
-                if path.resolve() not in self.inputs:
+                if real_path(path) not in self.inputs:
                     path.unlink(missing_ok=True)
 
     def earlier_names(self, stem: str) -> list[str]:

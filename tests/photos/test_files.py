@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+from skimage import data
 
 from keras_scnn.data.sources.people import scan_people
 from keras_scnn.data.sources.photo_lists import people_photos
@@ -16,6 +18,7 @@ from keras_scnn.photos.files import (
 )
 from keras_scnn.reconstruct import main
 from keras_scnn.storage.images import FORMATS
+from keras_scnn.storage.outputs import check_out
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = np.zeros((16, 24, 3), np.uint8)
@@ -75,6 +78,48 @@ def test_a_people_folder_is_the_same_to_all_commands(tmp_path):
         people.values(), []
     )
     assert listed.person.tolist() == [0, 0, 1] and listed.passed_over == passed_over
+
+
+def make_dangling(path):
+    path.symlink_to("nowhere")
+
+
+def make_circle(path):
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "no ordinary file; expected a photo"),  # reading it would wait for ever
+        (make_dangling, "no such photo"),
+        (make_circle, "no such photo"),
+        (Path.touch, "not a readable image"),
+    ],
+)
+def test_what_is_no_file_of_a_photo_does_not_stop_the_others(tmp_path, capsys, make, reason):
+    (tmp_path / "photos").mkdir()
+    make(tmp_path / "photos" / "b.jpg")
+    write_image(tmp_path / "photos" / "a.png", data.astronaut())
+    photos = [str(tmp_path / "photos" / name) for name in ("b.jpg", "a.png")]
+    assert main([*photos, "--preset", "mobile", "--out", str(tmp_path / "one")]) == 1
+    said = capsys.readouterr()
+    assert f"b.jpg: {reason}" in said.err and "1 faces of 1 photos" in said.out
+    pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
+    options = ["--preset", "mobile", "--workers", "1", "--out", str(tmp_path / "folder")]
+    assert main([str(tmp_path / "photos"), *options]) == 1
+    failed = (tmp_path / "folder" / "failed.csv").read_text().replace('"', "")
+    assert f"b.jpg,{reason}" in failed
+    with pytest.raises((OSError, ValueError), match=f"b.jpg: .*{reason}"):
+        read_image(photos[0])
+
+
+@pytest.mark.parametrize("make", [make_dangling, make_circle])
+def test_an_out_that_links_to_no_folder_is_refused_before_the_work(tmp_path, make):
+    make(tmp_path / "out")
+    for place in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(OSError, match="cannot be written, for .*out is no folder"):
+            check_out(place)
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".gif", ".jp2", ".avif", ".mpo", ".ppm"])

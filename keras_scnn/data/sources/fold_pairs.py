@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import real_path
 
 COLUMNS = ("first", "second", "same", "fold")
 EXPECTED = "expected a CSV file with the columns first,second,same,fold"
@@ -126,7 +127,7 @@ def _members(person: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[
 
 
 def _find(file: Path, root: Path, name: str) -> Path:
-    places = [root / name, file.resolve().parent.parent / name]
+    places = [root / name, real_path(file).parent.parent / name]
     return _first_file(places, f"{file}: no photo {name}; looked for {places[0]} and {places[1]}")
 
 
