@@ -69,7 +69,8 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
         )  # not the doorway
     modules = {p for p in (ROOT / "keras_scnn").rglob("*.py") if p.parent.name != "export"}
     assets = {p for p in (ROOT / "keras_scnn" / "assets").rglob("*") if p.is_file()}
-    assets -= {ROOT / "keras_scnn" / "assets" / "presets" / "accurate" / "network.tflite"}
+    presets = ROOT / "keras_scnn" / "assets" / "presets"
+    assets -= {path for path in presets.glob("*/network.tflite") if path.parent.name != "mobile"}
     assets |= set((ROOT / "keras_scnn" / "recipes").glob("*.yaml"))
     assets |= {ROOT / "keras_scnn" / name for name in ("__init__.pyi", "py.typed")}
     files = {p for p in modules | assets if "__pycache__" not in p.parts}
