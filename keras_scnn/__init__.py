@@ -70,6 +70,7 @@ _KERAS_OBJECTS = {
     ),
     "models.group": ("ShapeCode",),
     "models.heads": ("FaceDecoder",),
+    "models.recognizers.layers": ("AlignedChip", "DlibEmbedding", "SFaceEmbedding"),
     "models.siamese": ("WeightedDistance",),
     "training.objectives": ("SplitLoss",),
     "training.optimizers": ("SGD", "Adam", "KernelAdamW"),

@@ -30,6 +30,7 @@ from keras_scnn.losses import (
     add_loss_layers,
 )
 from keras_scnn.models import build_branch, build_group, build_siamese
+from keras_scnn.models.recognizers.layers import fill_chip_points
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.objectives import SplitLoss
 from keras_scnn.training.optimizers import SGD, Adam, KernelAdamW
@@ -106,6 +107,16 @@ def pairs(space):
     return network, dict.fromkeys(("parameter_distance", "feature_similarity"), SAME)
 
 
+def recognizers(space):
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    branch = build_branch(keras.Model(image, pooled), space.layout, 6, recognizers="dlib+sface")
+    fill_chip_points(branch, space)
+    network = build_group(branch, space)
+    network.compile(SGD(1e-3), {"landmarks": LandmarkDistance(10.0)})
+    return network, {}
+
+
 SAME = np.array([1, 0, 1, 0], np.float32)
 
 
@@ -146,9 +157,9 @@ def inputs_of(network, rng) -> dict:
 
 @pytest.fixture(scope="module")
 def saved(space, tmp_path_factory):
-    """A folder with three networks, and what they answer."""
+    """A folder with four networks, and what they answer."""
     folder, rng = tmp_path_factory.mktemp("saved"), np.random.default_rng(0)
-    for make in (group, pairs, layers):
+    for make in (group, pairs, layers, recognizers):
         keras.utils.set_random_seed(0)
         network, labels = make(space)
         network.run_eagerly = True  # faster than tracing, once
@@ -165,6 +176,7 @@ def saved(space, tmp_path_factory):
             labels = {name: labels[name] for name in network.loss}
             if make is group:
                 labels["feature_likeness"] = labels["embedding"]
+            if "landmarks" in labels:
                 labels["landmarks"] = rng.uniform(0, 1, (BATCH, 68, 4)).astype(np.float32)
         loss = network.evaluate(
             given, labels or None, verbose=0, batch_size=BATCH, return_dict=True
@@ -182,7 +194,7 @@ def saved(space, tmp_path_factory):
 )
 def test_they_load_in_another_process_and_train_on(saved, imports):
     code = LOAD.format(imports=imports, batch=BATCH)
-    names = [make.__name__ for make in (group, pairs, layers)]
+    names = [make.__name__ for make in (group, pairs, layers, recognizers)]
     done = subprocess.run(
         [sys.executable, "-c", code, str(saved), *names],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},

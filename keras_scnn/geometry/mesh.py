@@ -60,8 +60,8 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def sphere_center(points: np.ndarray) -> np.ndarray:
     """(3,) the center of the sphere nearest to (N, 3) points, by linear least squares.
 
-    >>> sphere_center(np.array([[3.0, 0, 0], [1, 0, 0], [2, 1, 0], [2, 0, 1]])).round(9).tolist()
-    [2.0, 0.0, 0.0]
+    >>> sphere_center(np.array([[4.0, 1, 1], [2, 1, 1], [3, 2, 1], [3, 1, 2]])).round(9).tolist()
+    [3.0, 1.0, 1.0]
     """
     points = np.float64(points)
     middle = points.mean(axis=0)

@@ -141,7 +141,8 @@ class AlignedChip(keras.layers.Layer):
         real, imaginary = (
             ops.sum(part, axis=1, keepdims=True) for part in (u * x + v * y, u * y - v * x)
         )
-        inverse = ops.sum(x * x + y * y, axis=1, keepdims=True) / (real**2 + imaginary**2)
+        square = ops.maximum(real**2 + imaginary**2, 1e-12)  # 0 where all points are in one place
+        inverse = ops.sum(x * x + y * y, axis=1, keepdims=True) / square
         real, imaginary = inverse * real, inverse * imaginary
         u, v = self._grid
         columns = real * u - imaginary * v + middle[:, :1]
