@@ -24,6 +24,7 @@ REMAINING, SIZE = (1.0, 0.5, 0.0), 240  # shares of the opening; px of a picture
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", nargs="?", default="mobile")
     reconstructor = Reconstructor.from_preset(parser.parse_args().preset)

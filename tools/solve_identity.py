@@ -163,6 +163,7 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--feature-size", type=int, default=0, help="0: as it is")

@@ -28,9 +28,8 @@ CHIPS: dict[str, Chip] = {"dlib": DLIB_CHIP, "sface": SFACE_CHIP}
 DLIB_WIDTHS = (*(32,) * 7, *(64,) * 8, *(128,) * 6, *(256,) * 8)
 # Widths of the convolutions; SFace's depthwise ones have that of the one before.
 SFACE_WIDTHS = (32, 64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
-
-
 Shapes = list[tuple[str, tuple[int, ...]]]
+"""Names and shapes of a layer's weights, in their order."""
 
 
 def embedding_layer(recognizer: str, name: str | None = None) -> keras.layers.Layer:
@@ -132,6 +131,7 @@ class AlignedChip(keras.layers.Layer):
         self._grid = np.stack([part.ravel() for part in np.meshgrid(*grid)]).astype(np.float32)
 
     def call(self, crops, points):
+        """Chips (B, C, C, 3) float32, 0 to 255."""
         crops, points = ops.cast(crops, "float32"), ops.cast(points, "float32")[..., :2]
         middle = ops.mean(points, axis=1)  # (B, 2)
         x, y = points[..., 0] - middle[:, :1], points[..., 1] - middle[:, 1:]
@@ -230,7 +230,11 @@ class SFaceEmbedding(_Embedding):
             shapes += [(f"{name}_kernel", kernel)]
             shapes += [(f"{name}_bias", (width,)), (f"{name}_slope", (width,))]
             channels = width
-        return [*shapes, ("linear", (7, 7, channels, EMBEDDING_SIZE)), ("offset", (128,))]
+        return [
+            *shapes,
+            ("linear", (7, 7, channels, EMBEDDING_SIZE)),
+            ("offset", (EMBEDDING_SIZE,)),
+        ]
 
     def call(self, chips):
         parts = iter(self._arrays[:-2])
