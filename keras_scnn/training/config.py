@@ -64,6 +64,7 @@ class TrainConfig:
     people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")
     photos: int = _count(8, "photos of each synthetic person")
     crop_size: int = _count(120, "width and height of synthetic photos, px", low=32)
+    yaw: float = _option(60.0, "greatest yaw of synthetic photos, degrees", low=0.0, high=90.0)
     held_out: int = _count(
         100,
         "people kept for the final measurement: the last ones, or where there are mirror images "

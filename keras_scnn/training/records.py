@@ -23,6 +23,7 @@ def open_records(config: TrainConfig) -> Mixture:
         seed=config.seed,
         face_model=config.face_model,
         size=config.crop_size,
+        yaw_degrees=config.yaw,
     )
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
@@ -43,4 +44,5 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
         first_person=config.people,
         face_model=config.face_model,
         size=config.crop_size,
+        yaw_degrees=config.yaw,
     )

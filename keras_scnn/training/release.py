@@ -7,7 +7,8 @@ The file of a release (YAML; ``recipes/release.yaml``) has
     presets:
       NAME:
         runs: [{settings of keras_scnn.train}, ...]   one going on where the other ended
-        shares: [weight of each run in the mean of their weights, ...]
+        shares: [weight of each run in the mean of their weights, ...]; 0 for a run that only leads
+            to the next
         records: the records that were trained on, with commas; those of people last
         held_out: the last people of them, who were not trained on
         solve_features: true where the feature head is solved anew at the end
@@ -62,8 +63,8 @@ class PresetPlan:
     def __post_init__(self) -> None:
         if not self.runs or len(self.runs) != len(self.shares):
             raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; one is for each")
-        if min(self.shares) < 0 or not sum(self.shares) > 0:
-            raise ValueError(f"shares are {self.shares}; they must be 0 or more, some above")
+        if min(self.shares) < 0 or not self.shares[-1] > 0:
+            raise ValueError(f"shares are {self.shares}; they must be 0 or more, the last above 0")
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,9 @@ class Release:
 
     def _prepare(self, name: str, words: list[str]) -> None:
         result = self._work / "records" / name
-        source = Path(words[1])
-        inputs = {"words": words, "source": content_digest(source) if source.exists() else ""}
+        sources = [Path(part) for part in words[1].split(",")]
+        digests = [content_digest(source) if source.exists() else "" for source in sources]
+        inputs = {"words": words, "source": digests}
         command = [*words, "--out", str(result)]
         # Status 1: some photos were left out, and listed.
         self._steps.do(

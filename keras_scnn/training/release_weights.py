@@ -82,17 +82,24 @@ def averaged(runs: list[Preset], shares: list[float], license_text: str) -> Pres
     """The weighted mean of the runs' weights (Wortsman et al., "Model Soups", 2022).
 
     Args:
-        runs: presets of one network, with ``config`` and ``state`` in their metadata; the mean is
-            in the last one's network.
-        shares: weight of each run, of any sum above 0.
+        runs: presets with ``config`` and ``state`` in their metadata; those of a share above 0 are
+            of one network, and the mean is in the last one's.
+        shares: weight of each run, of any sum above 0. A run of share 0 is one that the next went
+            on from; the last has a share above 0.
         license_text: for the metadata, beside the settings that are not of the machine.
+
+    Raises:
+        ValueError: runs of a share above 0 are of different networks.
     """
     last, weights = runs[-1], (np.array(shares) / np.sum(shares)).tolist()
-    for earlier in runs[:-1]:
+    used = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight]
+    if len({tuple((w.path, tuple(w.shape)) for w in run.core.weights) for run, _ in used}) > 1:
+        raise ValueError("runs of different networks have no mean; give the earlier ones share 0")
+    for earlier, _ in used[:-1]:
         copy_network(earlier.core, earlier, last.space.whitening)
     total = [
-        sum(share * np.asarray(weight) for share, weight in zip(weights, same, strict=True))
-        for same in zip(*(run.core.weights for run in runs), strict=True)
+        sum(share * np.asarray(weight) for (_, share), weight in zip(used, same, strict=True))
+        for same in zip(*(run.core.weights for run, _ in used), strict=True)
     ]
     for weight, value in zip(last.core.weights, total, strict=True):
         weight.assign(value)

@@ -238,7 +238,7 @@ def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data)
 
 def test_every_recipe_of_the_package_is_a_configuration():
     names = recipe_names()
-    assert names == ["expressions", "landmarks", "matching", "paper", "robust"]
+    assert names == ["expressions", "landmarks", "matching", "open", "paper", "robust"]
     for name in names:
         config = parse(["--recipe", name, "--steps", "7"])
         assert config.steps == 7

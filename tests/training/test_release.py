@@ -72,6 +72,17 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
     ]
 
 
+def test_a_run_that_only_leads_to_the_next_may_be_another_network(runs):
+    last, metadata = load_preset(runs / "b"), load_preset(runs / "a").metadata
+    other = dataclasses.replace(load_preset("aflw-mobilenet-0.5"), metadata=metadata)
+    before = [np.asarray(weight) for weight in last.core.weights]
+    preset = averaged([other, last], [0.0, 1.0], "free")
+    for weight, value in zip(preset.core.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), value)
+    with pytest.raises(ValueError, match="different networks"):
+        averaged([other, load_preset(runs / "b")], [0.5, 0.5], "free")
+
+
 def test_a_release_of_one_run_is_that_run_with_a_covariance(runs):
     preset = averaged([load_preset(runs / "a")], [1.0], "free")
     assert preset.metadata["config"] == {"seed": 1} and preset.within_person_covariance is None
@@ -144,10 +155,18 @@ def test_the_packages_release_is_a_plan_of_known_settings():
     plan = read_plan(RECIPES / "release.yaml")
     assert set(plan.presets) == {"mobile", "accurate"}
     for preset in plan.presets.values():
+        configs = []
         for settings in preset.runs:
             known = read_yaml(recipe_path(settings["recipe"])) | settings
             del known["recipe"]
-            assert configuration(TrainConfig, known).batches == "matching"
+            configs.append(configuration(TrainConfig, known))
+        assert [(one.batches, one.trained) for one in configs] == [
+            ("matching", "all"),
+            ("groups", "expression"),
+        ]
+        network = "joint_head", "identity_encoder", "feature_size", "expression_channels"
+        first, second = ({name: getattr(one, name) for name in network} for one in configs)
+        assert first == second, "the second run goes on with the network of the first"
 
 
 def test_a_wrong_plan_is_named(tmp_path):
@@ -156,6 +175,9 @@ def test_a_wrong_plan_is_named(tmp_path):
         read_plan(path)
     path.write_text("license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}\n")
     with pytest.raises(ValueError, match="1 runs, 2 shares"):
+        read_plan(path)
+    path.write_text("license: free\npresets: {a: {runs: [{}, {}], records: x, shares: [1, 0]}}\n")
+    with pytest.raises(ValueError, match="the last above 0"):
         read_plan(path)
     path.write_text("license: free\n")
     with pytest.raises(ValueError, match="presets"):

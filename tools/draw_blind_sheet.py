@@ -1,0 +1,126 @@
+"""Draw a sheet for blind matching: photos of people by number, their untextured heads by letter.
+
+    python tools/draw_blind_sheet.py PEOPLE_FOLDER OUT.png [--people 10] [--last 49] [--photos 8]
+
+Each head is the fusion of a person's photos but the one that is shown, on one scale, from the front
+and from 40 degrees, beside the mean face. Which letter belongs to which number stands in
+OUT-key.csv: who matches them must not have seen it. Pure guessing gets one right, whatever the
+number of people. The sheet shows photos of the folder, and may be passed on only where they may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from draw_who_is_who import FRONT, SIDE, SIZE, view
+from keras_scnn.data.sources.photo_lists import people_photos
+from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.io import read_image
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.photos.cropping import crop_face
+from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.settings import DEFAULT_PRESET
+
+COLUMNS = 5
+
+
+def choose(
+    folder: Path, people: int, last: int, photos: int, rng: np.random.Generator
+) -> list[list[Path]]:
+    """The photos of each person: the one to show first, then those that make the head.
+
+    Args:
+        folder: see ``people_photos``.
+        people: how many are drawn, of those with two photos or more.
+        last: draw among the last so many people; 0 for all.
+        photos: that make a head, at most.
+        rng: of the choice.
+
+    Raises:
+        ValueError: there are fewer people.
+    """
+    found = people_photos(folder)
+    of_person = [np.flatnonzero(found.person == one) for one in np.unique(found.person)][-last:]
+    enough = [rows for rows in of_person if len(rows) > 1]
+    if len(enough) < people:
+        raise ValueError(f"{folder}: {len(enough)} people have two photos; {people} are wanted")
+    chosen = [enough[i] for i in rng.choice(len(enough), people, replace=False)]
+    return [[found.paths[i] for i in rng.permutation(rows)[: photos + 1]] for rows in chosen]
+
+
+def pictures(reconstructor: Reconstructor, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """(S, S, 3) uint8 RGB crop of the first photo, and (N, 3) mm the head from the others."""
+    photo = read_image(paths[0])
+    crop = crop_face(photo, reconstructor.largest(photo).box, SIZE).image
+    person = reconstructor.fit_person(paths[1:])
+    mean = person.model.mean
+    shape = person.neutral_vertices
+    return crop, apply_similarity(*similarity_alignment(shape, mean), shape)
+
+
+def draw(
+    crops: list[np.ndarray], heads: list[np.ndarray], order: np.ndarray, model: MorphableModel
+) -> Figure:
+    """Photos by number above, heads by letter below: letter i is the head of photo ``order[i]``."""
+    rows = -(-len(crops) // COLUMNS)
+    figure = Figure(figsize=(2.2 * COLUMNS, 4.4 * rows + 2.6), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[2 * rows, 2 * rows + 2])
+    axes = _axes(above, rows, COLUMNS, len(crops))
+    for number, (axis, crop) in enumerate(zip(axes, crops, strict=True), 1):
+        axis.imshow(crop)
+        axis.set_title(str(number))
+    shapes = [*(heads[i] for i in order), model.mean]
+    rows = -(-len(shapes) // COLUMNS)
+    axes = _axes(below, rows, COLUMNS, len(shapes))
+    for i, (axis, shape) in enumerate(zip(axes, shapes, strict=True)):
+        axis.imshow(np.concatenate([view(model, shape, yaw) for yaw in (FRONT, SIDE)], axis=1))
+        axis.set_title(chr(ord("A") + i) if i < len(order) else "the mean face")
+    return figure
+
+
+def _axes(figure, rows: int, columns: int, used: int) -> list:
+    """The first axes of a grid; the others are hidden."""
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return list(axes[:used])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="one folder a person")
+    parser.add_argument("out", type=Path, help="picture; the key goes beside it")
+    parser.add_argument("--preset", default=DEFAULT_PRESET)
+    parser.add_argument("--people", type=int, default=10, help="at most 26 (10)")
+    parser.add_argument("--last", type=int, default=0, help="draw among the last N people (all)")
+    parser.add_argument("--photos", type=int, default=8, help="that make a head, at most (8)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if not 2 <= args.people <= 26 or args.photos < 1:
+        parser.error("--people must be 2 to 26, --photos 1 or more")
+    rng = np.random.default_rng(args.seed)
+    people = choose(args.folder, args.people, args.last, args.photos, rng)
+    reconstructor = Reconstructor.from_preset(args.preset)
+    parts = [pictures(reconstructor, paths) for paths in tqdm(people, desc="people")]
+    crops, heads = zip(*parts, strict=True)
+    order = rng.permutation(len(heads))
+    draw(crops, heads, order, reconstructor.preset.face_model).savefig(args.out, dpi=90)
+    key = args.out.with_name(f"{args.out.stem}-key.csv")
+    with key.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("letter", "number", "photo"))
+        for i, of in enumerate(order):
+            rows.writerow((chr(ord("A") + i), of + 1, people[of][0]))
+    print(f"wrote {args.out} and {key}")
+
+
+if __name__ == "__main__":
+    main()
