@@ -156,6 +156,13 @@ def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> V
     )
 
 
+def right_answers(ranked: RankedPairs) -> np.ndarray:
+    """(P,) bool, in the pairs' former order: judged right by the threshold of the other folds."""
+    _, thresholds = _accuracy_by_fold(ranked, np.ones(len(ranked.same)))
+    right = (ranked.distance < thresholds[ranked.fold]) == ranked.same
+    return right[np.argsort(ranked.order)]
+
+
 def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out."""
     of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]

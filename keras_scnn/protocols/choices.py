@@ -18,7 +18,9 @@ from keras_scnn.protocols.yardsticks import Yardstick
 
 def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
     files = [part.strip() for part in args.pairs.split(",") if part.strip()]
-    return evaluate_listed_pairs(predictor, files, args.data, args.resamples, args.seed)
+    return evaluate_listed_pairs(
+        predictor, files, args.data, args.resamples, args.seed, args.groups
+    )
 
 
 def _shapes(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
@@ -44,7 +46,11 @@ CHOICES: dict[str, Callable[[PhotoPredictor, argparse.Namespace], Yardstick]] = 
     "points": _points,
 }
 """The protocol of each option."""
-OPTION_OWNERS = {"fit_truth": ("shape_truth",), "last": ("shape_truth", "points")}
+OPTION_OWNERS = {
+    "groups": ("pairs",),
+    "fit_truth": ("shape_truth",),
+    "last": ("shape_truth", "points"),
+}
 OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)
 """Options of these protocols alone."""
 

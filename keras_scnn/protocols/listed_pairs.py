@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sources.fold_pairs import read_fold_pairs
+from keras_scnn.data.sources.people_groups import groups_of_photos, read_groups
 from keras_scnn.data.sources.photo_lists import ListedPairs
 from keras_scnn.evaluation import Pairs, distance_ratio, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.report import Row
 from keras_scnn.evaluation.verification import RankedPairs, rank_pairs, summarize_pairs
+from keras_scnn.protocols.groups import NOTE, group_rows, group_summary
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.shape_distance import (
@@ -38,6 +40,7 @@ def evaluate_listed_pairs(
     root: str | os.PathLike,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: str | os.PathLike | None = None,
 ) -> Yardstick:
     """Verification on pairs files, each photo of them reconstructed once.
 
@@ -46,10 +49,13 @@ def evaluate_listed_pairs(
         files: see ``data.sources.fold_pairs``; results are named by the files' stems.
         root: the photos' folder.
         resamples, seed: of the bootstrap over people.
+        groups: file of ``data.sources.people_groups``, for accuracies by group too.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_fold_pairs``; or two files have one name.
+        FileNotFoundError, ValueError: see ``read_fold_pairs`` and ``read_groups``; or two files
+            have one name.
     """
+    known = read_groups(groups) if groups else {}
     stems = [Path(file).stem for file in files]
     if not stems or len(set(stems)) < len(stems):
         raise ValueError(f"{', '.join(stems) or 'no pairs files'}: give files of different names")
@@ -63,14 +69,15 @@ def evaluate_listed_pairs(
     notes = []
     for stem, each in zip(stems, listed, strict=True):
         rows = np.array([row_of[path] for path in each.photos.paths])
-        values[stem], ends = _verified(each, rows, vectors, resamples, seed)
+        of_photos = groups_of_photos(known, each.photos.paths)
+        values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
         notes.append(_note(stem, each, rows))
     return Yardstick(
         values,
-        tuple(row for stem in stems for row in _rows(stem)),
+        tuple(row for stem in stems for row in _rows(stem, values[stem]["by"])),
         intervals,
-        (*notes, *_method(), *bootstrap_note(resamples)),
+        (*notes, *_method(), *(NOTE,) * bool(known), *bootstrap_note(resamples)),
         predictions.left_out,
     )
 
@@ -93,7 +100,12 @@ def identity_vectors(
 
 
 def _verified(
-    listed: ListedPairs, rows: np.ndarray, vectors: dict, resamples: int, seed: int
+    listed: ListedPairs,
+    rows: np.ndarray,
+    vectors: dict,
+    groups: dict[str, np.ndarray],
+    resamples: int,
+    seed: int,
 ) -> tuple[dict, dict]:
     """Numbers of one file, and their intervals; ``rows`` (n,) of its photos, -1 without a face."""
     person, first, second = listed.photos.person, listed.first, listed.second
@@ -105,6 +117,7 @@ def _verified(
     }
     there = ~np.isnan(distances["mm"])
     shift = _shift(vectors["mm"], rows, pairs)
+    by_group = group_summary(ranked, pairs, groups)
 
     def summary(weights: np.ndarray) -> dict:
         of_pairs = pairs.weights(weights)
@@ -114,6 +127,7 @@ def _verified(
             **{kind: _numbers(ranked[kind], of_pairs) for kind in ranked},
             **_apart(*mm),
             "shift_mm": shift(of_pairs),
+            "by": by_group(of_pairs),
         }
 
     return with_intervals(summary, person, resamples, seed)
@@ -174,7 +188,7 @@ def _shift(coordinates: np.ndarray, rows: np.ndarray, pairs: Pairs):
     return of
 
 
-def _rows(stem: str) -> list[Row]:
+def _rows(stem: str, by_group: dict) -> list[Row]:
     rows = [(f"{stem}.coverage_percent", f"{stem}: pairs with both faces found", "%")]
     for kind in KINDS:
         name = f"{stem}: same person? by {kind}"
@@ -188,6 +202,7 @@ def _rows(stem: str) -> list[Row]:
         (f"{stem}.between_mm", f"{stem}: shapes of two people apart", "mm"),
         (f"{stem}.ratio", f"{stem}: within / between people", ""),
         (f"{stem}.shift_mm", f"{stem}: mean shape, second photos against first ones", "mm"),
+        *group_rows(stem, by_group),
     ]
 
 

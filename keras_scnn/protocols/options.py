@@ -13,6 +13,8 @@ def add_yardstick_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     pairs = "same person or not on these CSV files, first,second,same,fold; --data has the photos"
     add("--pairs", metavar="FILES", help=pairs)
+    groups = "with --pairs, accuracy by group too: this CSV file has person and its attributes"
+    add("--groups", type=Path, metavar="CSV", help=groups)
     truth = "neutral shape against this file of fits to the people's other photos"
     add("--shape-truth", type=Path, metavar="NPZ", help=truth)
     add("--fit-truth", action="store_true", help="fit --shape-truth once and store it; slow")

@@ -1,0 +1,70 @@
+"""Groups of people: CSV with the column ``person`` and one column for each attribute.
+
+``person`` is the folder of a person's photos as a pairs file names it, or its end; every other
+column is an attribute (sex, age group, skin tone, ...), its values the groups. A blank is unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.storage.guard import reading
+
+PERSON = "person"
+EXPECTED = "expected a CSV file with the column person and a column for each attribute"
+MAX_GROUPS = 20
+
+
+def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
+    """Read a file of groups.
+
+    Returns:
+        by attribute: the group of each person, by the person's folder; unknown ones are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no column 'person' or no attribute, a person stands in it twice, or an
+            attribute has more than 20 groups, so that it is a number or a name.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file of groups; {EXPECTED}")
+    with reading(file, "a text file"):
+        table = csv.reader(file.read_text(encoding="utf-8-sig").splitlines())
+        columns, *rows = [[cell.strip() for cell in row] for row in table if row] or [[]]
+    if wrong := [row for row in rows if len(row) != len(columns)]:
+        raise ValueError(f"{file}: {','.join(wrong[0])} has not {len(columns)} cells; {EXPECTED}")
+    if PERSON not in columns or len(set(columns)) < len(columns) or len(columns) < 2:
+        raise ValueError(f"{file}: the columns are {', '.join(columns) or 'none'}; {EXPECTED}")
+    people = [row[columns.index(PERSON)].strip("/") for row in rows]
+    for number, person in enumerate(people, 2):
+        if not person or people.index(person) + 2 < number:
+            what = f"{person} stands in it twice" if person else "no person"
+            raise ValueError(f"{file}, line {number}: {what}; {EXPECTED}")
+    groups = {
+        name: {p: row[i] for p, row in zip(people, rows, strict=True) if row[i]}
+        for i, name in enumerate(columns)
+        if name != PERSON
+    }
+    for name, of in groups.items():
+        if len(count := set(of.values())) > MAX_GROUPS:
+            raise ValueError(f"{file}: {name} has {len(count)} groups; {MAX_GROUPS} at most")
+    return groups
+
+
+def groups_of_photos(
+    groups: dict[str, dict[str, str]], paths: Sequence[Path]
+) -> dict[str, np.ndarray]:
+    """By attribute: (n,) the group of each photo's person, '' where it is unknown."""
+    ends = [
+        ["/".join(path.parent.parts[i:]) for i in range(len(path.parent.parts))] for path in paths
+    ]
+    return {
+        name: np.array([next((of[end] for end in each if end in of), "") for each in ends])
+        for name, of in groups.items()
+    }

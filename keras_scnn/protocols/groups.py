@@ -1,0 +1,89 @@
+"""Verification by groups of people: does it work for everybody?
+
+Every pair is judged by the threshold of its fold, which is that of all people, as in use. A group's
+accuracy is the mean of two shares: of its people's pairs of one person that are accepted, and of
+its pairs of two people, both of the group, that are refused. Two people of one group look more
+alike, so these pairs are harder (Grother, Ngan and Hanaoka, "Face Recognition Vendor Test Part 3:
+Demographic Effects", 2019, whose false non-match and false match rates these are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_scnn.evaluation import Pairs
+from keras_scnn.evaluation.bootstrap import weighted_mean
+from keras_scnn.evaluation.report import Row
+from keras_scnn.evaluation.verification import RankedPairs, right_answers
+
+MIN_PAIRS = 30
+NOTE = (
+    "by group: one threshold for all people; mean of the share of pairs of one person of the group "
+    "that are accepted, and of pairs of two people of it that are refused"
+)
+
+
+def group_summary(
+    ranked: dict[str, RankedPairs], pairs: Pairs, groups: dict[str, np.ndarray]
+) -> Callable[[np.ndarray], dict]:
+    """Accuracy by attribute, group and kind of distance, as a function of the pairs' weights.
+
+    Args:
+        ranked: by kind of distance.
+        pairs: the P pairs of them.
+        groups: by attribute: (n,) the group of each photo's person, '' for unknown.
+
+    Returns:
+        from (P,) weights to accuracy in percent, and its two shares, by attribute, group and kind;
+        groups with fewer than 30 pairs of a kind are left out.
+    """
+    right = {kind: right_answers(one) for kind, one in ranked.items()}
+    members = {
+        attribute: {
+            group: chosen
+            for group in np.unique(of[of != ""])
+            for chosen in [(of[pairs.first] == group) & (of[pairs.second] == group)]
+            if min((chosen & pairs.same).sum(), (chosen & ~pairs.same).sum()) >= MIN_PAIRS
+        }
+        for attribute, of in groups.items()
+    }
+
+    def summary(weights: np.ndarray) -> dict:
+        return {
+            attribute: {
+                str(group): {
+                    kind: _shares(right[kind], chosen, pairs.same, weights) for kind in right
+                }
+                for group, chosen in of.items()
+            }
+            for attribute, of in members.items()
+        }
+
+    return summary
+
+
+def _shares(right: np.ndarray, chosen: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict:
+    accepted, refused = (
+        100 * weighted_mean(right[chosen & kind], weights[chosen & kind]) for kind in (same, ~same)
+    )
+    return {
+        "accuracy_percent": (accepted + refused) / 2,
+        "accepted_percent": accepted,
+        "refused_percent": refused,
+    }
+
+
+def group_rows(stem: str, values: dict) -> list[Row]:
+    """The rows of a table, of ``group_summary``'s numbers under ``STEM.by``."""
+    return [
+        (
+            f"{stem}.by.{attribute}.{group}.{kind}.accuracy_percent",
+            f"{stem}, {attribute} {group}: same person? by {kind}, accuracy",
+            "%",
+        )
+        for attribute, of in values.items()
+        for group, kinds in of.items()
+        for kind in kinds
+    ]

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from keras_scnn.evaluate import main
+from keras_scnn.evaluation import Pairs
+from keras_scnn.evaluation.verification import rank_pairs, right_answers
+from keras_scnn.protocols import groups as module
+from keras_scnn.protocols.groups import group_summary
+from keras_scnn.protocols.listed_pairs import evaluate_listed_pairs
+
+
+def test_an_answer_is_right_by_the_threshold_of_the_other_folds():
+    distance = np.array([0.1, 0.9, 0.5, 1.0, 2.0, 0.2])
+    same = np.array([True, False, True, False, True, False])
+    fold = np.array([0, 0, 0, 1, 1, 1])
+    # The best threshold of fold 1 is below 1.0 (or any that accepts nothing of two people and
+    # nothing of one), that of fold 0 between 0.5 and 0.9.
+    right = right_answers(rank_pairs(distance, same, fold=fold))
+    assert right[3:].tolist() == [True, False, False]  # 1.0 refused, 2.0 refused, 0.2 accepted
+    accuracy = 100 * np.mean([right[:3].mean(), right[3:].mean()])
+    from keras_scnn.evaluation.verification import verification
+
+    assert verification(distance, same, fold=fold).accuracy_percent == pytest.approx(accuracy)
+
+
+def test_a_groups_accuracy_is_the_mean_of_accepted_and_refused(monkeypatch):
+    monkeypatch.setattr(module, "MIN_PAIRS", 2)
+    # Groups: 0, 1 are a, 2, 3 are b, 4 is unknown; a photo has its person's number. The two folds
+    # are alike, so the threshold of both lies between 1 and 9.
+    first = np.tile([0, 1, 0, 2, 3, 2, 2, 4, 0], 2)
+    second = np.tile([0, 1, 1, 2, 3, 3, 3, 4, 2], 2)
+    same = np.tile([True, True, False, True, True, False, False, True, False], 2)
+    distance = np.tile([1.0, 1, 9, 1, 9, 9, 1, 1, 9], 2)
+    pairs = Pairs(first, second, same, np.repeat([0, 1], 9))
+    ranked = {"mm": rank_pairs(distance, same, fold=pairs.fold)}
+    of = {"set": np.array(["a", "a", "b", "b", ""])}
+    values = group_summary(ranked, pairs, of)(np.ones(18))["set"]
+    assert values["a"]["mm"] == {
+        "accuracy_percent": 100.0,
+        "accepted_percent": 100.0,
+        "refused_percent": 100.0,
+    }
+    assert values["b"]["mm"]["accepted_percent"] == 50 == values["b"]["mm"]["refused_percent"]
+    assert set(values) == {"a", "b"}
+    monkeypatch.setattr(module, "MIN_PAIRS", 5)
+    assert group_summary(ranked, pairs, of)(np.ones(18)) == {"set": {}}
+
+
+def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, monkeypatch):
+    monkeypatch.setattr(module, "MIN_PAIRS", 10)
+    file = people / "groups.csv"
+    lines = [f"people/p{i},{'red' if i > 3 else 'dark'}" for i in range(8)]
+    file.write_text("\n".join(["person,tone", *lines]) + "\n")
+    result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=5, groups=file)
+    assert set(result.values["all"]["by"]["tone"]) == {"red", "dark"}
+    assert result.values["all"]["by"]["tone"]["red"]["mm"]["accuracy_percent"] == 100
+    assert "all.by.tone.red.mm.accuracy_percent" in result.intervals
+    assert any("tone dark: same person? by mm" in label for _, label, _ in result.rows)
+    assert evaluate_listed_pairs(predictor, [pairs_file], people, 0).values["all"]["by"] == {}
+
+
+def test_groups_are_for_pairs(tmp_path, capsys):
+    assert main(["mobile", "--data", str(tmp_path), "--groups", "groups.csv"]) == 2
+    assert "--groups is for --pairs" in capsys.readouterr().err
