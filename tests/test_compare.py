@@ -63,7 +63,7 @@ def face_of(model, seed, features=None) -> Reconstruction:
     rng = np.random.default_rng(seed)
     identity = rng.normal(0, 1, model.n_identity)
     parameters = FaceParameters(np.eye(3, 4), identity, np.zeros(model.n_expression))
-    return Reconstruction(model, parameters, FaceBox(0, 0, 9, 9), features)
+    return Reconstruction(model, parameters, FaceBox(0, 0, 200, 200), features)
 
 
 def test_the_distance_is_the_one_that_is_verified_by(preset):
@@ -135,7 +135,7 @@ def test_probabilities_are_those_of_the_calibration():
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_the_golden_comparisons(case):
     """The page's are compared in ``export/test_demo.py``."""
-    values = case["distance_mm"], case["cosine"], case["scaled_distance"]
+    values = case["distance_mm"], case["cosine"], case["scaled_distance"], case["certainty"]
     answer = probabilities(case["calibration"], *values)
     assert answer == pytest.approx(case["probabilities"], rel=1e-9)
     kind = answering_kind(answer)
@@ -173,13 +173,31 @@ def test_features_and_both_are_reported(preset):
     model = preset.face_model
     result = compare_faces(calibrated, face_of(model, 1, one), face_of(model, 1, two), (1, 3))
     assert result.cosine == pytest.approx(0.6)
-    assert result.probability == pytest.approx(probability(CALIBRATION["both"], [0.0, 0.6]))
+    expected = probability(CALIBRATION["both"], [0.0, 0.6], result.certainty)
+    assert result.probability == pytest.approx(expected)
     text = "\n".join(report(result, ("a.jpg", "b.jpg"), CALIBRATION))
     assert "b.jpg: 3 faces found; the largest was taken" in text
     assert "a.jpg" not in text
     assert f"{100 * result.probability:.1f} % by shape and features" in text
     assert "120 pairs of somebody's photos" in text
     assert json.loads(json.dumps(result.to_json()))["faces_found"] == [1, 3]
+
+
+def test_poor_photos_move_the_probability_to_one_half(preset):
+    calibrated = dataclasses.replace(preset, metadata={"verification": CALIBRATION})
+    far = np.array([-0.6, 0.8, 0, 0])
+    clear = [face_of(preset.face_model, i, f) for i, f in enumerate((np.eye(4)[0], far))]
+    small = [dataclasses.replace(face, box=FaceBox(0, 0, 15, 15, 0.6)) for face in clear]
+    answers = [compare_faces(calibrated, *faces) for faces in (clear, small)]
+    assert answers[0].certainty == 1 and "certainty" not in "\n".join(
+        report(answers[0], ("a", "b"), CALIBRATION)
+    )
+    quality = small[0].quality
+    assert quality < 0.1 and answers[1].to_json()["quality"] == [quality, small[1].quality]
+    assert answers[1].certainty == pytest.approx((quality * small[1].quality) ** 0.4)
+    logits = [np.log(p / (1 - p)) for p in (answer.probability for answer in answers)]
+    assert logits[1] == pytest.approx(logits[0] * answers[1].certainty)
+    assert "certainty of the faces" in "\n".join(report(answers[1], ("a", "b"), CALIBRATION))
 
 
 def test_without_calibration_no_probability_is_told(preset):

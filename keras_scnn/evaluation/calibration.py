@@ -101,12 +101,13 @@ def equal_weights(same: np.ndarray) -> np.ndarray:
     return np.where(same, 0.5 / max(same.sum(), 1), 0.5 / max((~same).sum(), 1))
 
 
-def probability(coefficients: dict, values: np.ndarray) -> np.ndarray:
+def probability(coefficients: dict, values: np.ndarray, certainty: float = 1.0) -> np.ndarray:
     """Probability, 0 to 1, of one person, with equal priors of one person and of two.
 
     Args:
         coefficients: of ``fit_logistic``.
         values: (...) where 'a' is a number, (..., D) where it is a list of D.
+        certainty: 0 to 1, a factor on the logit: 0 leaves a probability of one half.
 
     Raises:
         ValueError: the coefficients are damaged, or do not fit the values.
@@ -119,7 +120,7 @@ def probability(coefficients: dict, values: np.ndarray) -> np.ndarray:
         raise ValueError(f"coefficients {coefficients} do not fit the values: {error!r}") from error
     if not np.isfinite(a).all() or not np.isfinite(b):
         raise ValueError(f"coefficients {coefficients} must be finite numbers")
-    return expit(logit)
+    return expit(certainty * logit)
 
 
 def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.folders.table import columns, vector_sizes, write_part
+from keras_scnn.folders.table import TEXT, columns, vector_sizes, write_part
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.meshes.files import mesh_files
@@ -176,7 +176,7 @@ def _check_name(name: str) -> None:
 def _joined(tables: list[dict], sizes: dict[str, int]) -> dict[str, np.ndarray | list]:
     if not tables:
         empty = {name: np.zeros((0, size)) for name, size in sizes.items()}
-        flat = ("face", "width", "height", "score", "pitch", "yaw", "roll", "scale")
+        flat = [name for name in TEXT if name != "photo" and name not in sizes]
         return {"photo": [], **empty, **{name: np.zeros(0) for name in flat}}
     return {key: np.concatenate([np.asarray(t[key]) for t in tables]) for key in tables[0]}
 

@@ -22,7 +22,7 @@ from keras_scnn.storage.guard import reading
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT, VERSION = "keras_scnn.faces", 1
+FORMAT, VERSION = "keras_scnn.faces", 2
 ABOUT, FAILURES = b"keras_scnn", b"keras_scnn.failures"
 TEXT = {
     "photo": "path of the photo, relative to the folder, '/' between its parts",
@@ -30,6 +30,7 @@ TEXT = {
     "width": "of the photo, px",
     "height": "of the photo, px",
     "score": "of the detector, 0 to 1; null where none ran",
+    "quality": "the photo's worth for the person's shape, 1: clear; null where no detector ran",
     "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
     "image_from_model": "3x4 camera, row-major: mm of the face model to x, y, depth in px",
     "rotation": "3x3, row-major, of the y-up model frame",
@@ -43,7 +44,7 @@ TEXT = {
     "landmarks": "68x3, row-major, iBUG order: x, y, depth in px",
     "features": "identity feature of unit length",
 }
-WHOLE = ("face", "width", "height")
+WHOLE, DETECTED = ("face", "width", "height"), ("score", "quality")
 
 
 def require_pyarrow() -> None:
@@ -68,6 +69,7 @@ def columns(faces: Faces, scored: bool) -> dict[str, np.ndarray]:
     angles = np.degrees(euler_from_rotation(rotation))
     table = {
         "score": np.array([box.score if scored else np.nan for box in faces.boxes]),
+        "quality": np.array([face.quality if scored else np.nan for face in faces]),
         "box": np.stack([box.as_array() for box in faces.boxes]),
         "image_from_model": pose.reshape(count, 12),
         "rotation": rotation.reshape(count, 9),
@@ -96,7 +98,7 @@ def schema(sizes: dict[str, int]) -> pyarrow.Schema:
 
     names = [name for name in TEXT if sizes.get(name) != 0]
     about = {name: {"description": TEXT[name]} for name in names}
-    return pa.schema([pa.field(n, kind(n), n == "score", about[n]) for n in names])
+    return pa.schema([pa.field(n, kind(n), n in DETECTED, about[n]) for n in names])
 
 
 def vector_sizes(n_identity: int, n_expression: int, n_features: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.quality import certainty
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 from keras_scnn.storage import short_name
@@ -26,6 +27,8 @@ KINDS = {
 }
 """What each kind of probability rests on, in the order of its weights. The last kind that is known
 is the answer, here and on the browser page (export/web/src/comparison.ts)."""
+SURE = 0.95
+"""A certainty below is named in a report."""
 HOW_TO_CALIBRATE = (
     "no probability is known: this preset is not calibrated; with photos of people that it was not "
     "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
@@ -49,6 +52,8 @@ class Comparison:
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
             (``shape_distance.mahalanobis_coordinates``); None where the preset has no scatter.
         probability_by: what ``probability`` rests on, in words, see ``basis``; None like that.
+        certainty: 0 to 1: how much of the evidence small, turned and half-hidden faces leave. It is
+            in the probabilities; see ``quality.certainty``.
     """
 
     faces: tuple[Reconstruction, Reconstruction]
@@ -59,6 +64,7 @@ class Comparison:
     n_faces: tuple[int, int] = (1, 1)
     scaled_distance: float | None = None
     probability_by: str | None = None
+    certainty: float = 1.0
 
     @property
     def probability(self) -> float | None:
@@ -76,6 +82,8 @@ class Comparison:
             "probability": self.probability,
             "probability_by": self.probability_by,
             "probabilities": self.probabilities,
+            "certainty": self.certainty,
+            "quality": [face.quality for face in self.faces],
             "faces_found": list(self.n_faces),
             "boxes": [face.box.as_array().tolist() for face in self.faces],
         }
@@ -101,11 +109,12 @@ def compare_faces(
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)
     calibration = preset.metadata.get("verification")
-    same = probabilities(calibration, distance, cosine, scaled)
+    sure = certainty(first.quality, second.quality)
+    same = probabilities(calibration, distance, cosine, scaled, sure)
     kind = answering_kind(same)
     by = basis(calibration, kind) if calibration and kind else None
     aligned = _aligned_mm(shapes)
-    return Comparison((first, second), distance, aligned, cosine, same, n_faces, scaled, by)
+    return Comparison((first, second), distance, aligned, cosine, same, n_faces, scaled, by, sure)
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:
@@ -118,6 +127,7 @@ def probabilities(
     distance_mm: float,
     cosine: float | None,
     scaled_distance: float | None = None,
+    sure: float = 1.0,
 ) -> dict[str, float]:
     """Probabilities of one person by kind, as ``Comparison`` has them.
 
@@ -126,6 +136,7 @@ def probabilities(
         distance_mm: of the shapes.
         cosine: of the features, or None.
         scaled_distance: of the shapes, or None.
+        sure: the comparison's certainty.
 
     Raises:
         ValueError: the calibration is damaged.
@@ -139,7 +150,7 @@ def probabilities(
     curves = calibration or {}
     try:
         known = [kind for kind in SIGNS if kind in values and kind in curves]
-        return {kind: float(probability(curves[kind], values[kind])) for kind in known}
+        return {kind: float(probability(curves[kind], values[kind], sure)) for kind in known}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
 
@@ -216,6 +227,11 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
     for kind, value in comparison.probabilities.items():
         by = basis(calibration, kind)
         lines += [f"probability of one person       {100 * value:.1f} % by {by}"]
+    if comparison.certainty < SURE:
+        lines += [
+            f"certainty of the faces          {comparison.certainty:.2f}; small, turned or "
+            "half-hidden faces move probabilities towards 50 %"
+        ]
     pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
     return [*lines, f"calibrated on {pairs} pairs of {data}; equal priors"]
 

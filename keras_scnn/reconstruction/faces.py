@@ -16,6 +16,7 @@ from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.quality import photo_quality
 from keras_scnn.reconstruction.texture import photo_texture, vertex_colors
 
 
@@ -63,6 +64,12 @@ class Reconstruction:
         rotation = decompose(self.parameters.pose)[0]
         return np.degrees(euler_from_rotation(rotation))
 
+    @property
+    def quality(self) -> float:
+        """What the photo is worth for the person's shape; see ``quality.photo_quality``."""
+        yaw = float(self.euler_degrees[1])
+        return photo_quality(yaw, self.box.score, self.box.width)
+
     def texture(self, image: np.ndarray) -> np.ndarray:
         """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
         return photo_texture(self.model, image, self.posed_vertices)
@@ -107,6 +114,7 @@ class Reconstruction:
             "face_model": self.model.name,
             "box": self.box.as_array().tolist(),
             "score": self.box.score,
+            "quality": self.quality,
             "landmarks": self.landmarks.tolist(),
             "pose": {
                 "image_from_model": self.parameters.pose.tolist(),

@@ -1,17 +1,8 @@
 """All photos of one person as one face, behind ``Reconstructor.fit_person``.
 
-How much a photo counts was measured on 4,291 photos of 200 people of CelebA, by two networks: the
-preset 'aflw-mobilenet-0.5', and one trained for identity, which had seen 170 of the people. The
-squared distance of a photo's shape from the mean of the person's other photos grows
-
-- with the yaw: 1 at the front, 1.4 at 37 degrees, about 2 at 55, and more beyond;
-- with a lower score of the face detector, which knows what hides a face: by 6 % for each 0.01;
-- in small faces: 1.6-fold where the crop's side has 30 px in the photo, 3 at 20, 5 at 14
-  (identity network; the other one starts to suffer at 20).
-
-The weight is the inverse of the product. Sharpness (variance of the Laplacian) said nothing more
-(rank correlation 0.00), and the strength of the expression helped one network and harmed the other.
-On top of that, what disagrees with the other photos counts less; see ``fusion.fuse``.
+How much a photo counts is its quality; see ``quality``. The strength of the expression helped one
+network and harmed the other. On top of that, what disagrees with the other photos counts less; see
+``fuse``.
 
 Mean distance of two fused galleries of one person over that of two people, against plain means,
 with the first, then the second network: 0.483 and 0.496, 0.258 and 0.268 for 5 photos each; 0.386
@@ -112,7 +103,6 @@ def robust_limit(distance: np.ndarray, deviations: float) -> float:
 
 
 Photo = np.ndarray | str | os.PathLike
-YAW_DEGREES, SCORE_SLOPE, GOOD_SCORE, SIZE_PX, SIZE_POWER = 55.0, 6.0, 0.9, 25.0, 3
 # A photo shows another person when it is so many times as far from the person's others as the
 # median photo is. With one stranger among 5 photos, or 10, the identity network finds 38 and 44 %
 # of them, and calls 0.5 and 0.7 % of the own photos strange (1.5 and 1.2 % where there is none);
@@ -201,15 +191,6 @@ def _reconstructed(photos, reconstruct) -> tuple[dict[int, Reconstruction], dict
     return by_position, left_out
 
 
-def quality(face: Reconstruction) -> float:
-    """What a photo's shape is worth: the inverse of its expected variance, see above; above 0."""
-    yaw = abs(float(face.euler_degrees[1]))
-    turned = 1 + (yaw / YAW_DEGREES) ** 2
-    hidden = np.exp(SCORE_SLOPE * (GOOD_SCORE - face.box.score))
-    small = 1 + (SIZE_PX / face.box.width) ** SIZE_POWER
-    return float(1 / (turned * hidden * small))
-
-
 def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[int, str]]:
     """How much each of n faces counts for the person, and which look like somebody else.
 
@@ -218,7 +199,7 @@ def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[in
     """
     identity = np.stack([face.parameters.identity for face in faces])
     shapes = shape_coordinates(faces[0].model, identity)
-    worth = np.array([quality(face) for face in faces])
+    worth = np.array([face.quality for face in faces])
     reasons = _far(fuse(shapes, worth), worth, FAR_SHAPE, "shape", "mm")
     if (features := features_of(faces)) is not None:
         reasons |= _far(fuse(features, worth), worth, FAR_FEATURE, "feature", "")

@@ -91,7 +91,7 @@ def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
         camera = np.reshape(row["image_from_model"], (3, 4))
         expected = points @ camera[:, :3].T + camera[:, 3]
         np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), expected, atol=1e-2)
-        assert row["score"] is None and row["box"] == [0, 0, 120, 120]
+        assert row["score"] is None and row["quality"] is None and row["box"] == [0, 0, 120, 120]
     assert (result[10]["width"], result[10]["box"]) == (200, [0, 0, 200, 200])
 
 
@@ -122,6 +122,7 @@ def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folde
         np.testing.assert_allclose(np.reshape(row["landmarks"], (68, 3)), face.landmarks, atol=0.02)
         np.testing.assert_allclose(row["box"], face.box.as_array(), atol=0.02)
         assert row["score"] == pytest.approx(face.box.score)
+        assert row["quality"] == pytest.approx(face.quality, rel=1e-4)
     meshes = {p.relative_to(out / "meshes").as_posix() for p in out.rglob("*.ply")}
     assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in result}
 

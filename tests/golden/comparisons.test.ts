@@ -7,14 +7,14 @@ import table from "./comparisons.json";
 
 describe("the golden comparisons", () => {
   it.each(table)("$name", ({ calibration, probabilities, ...one }) => {
-    const told = answer(calibration as Calibration | null, one);
-    expect(told.probability_by).toBe(one.probability_by);
-    expect(Object.keys(told.probabilities).sort()).toEqual(Object.keys(probabilities).sort());
+    const result = answer(calibration as Calibration | null, one);
+    expect(result.probability_by).toBe(one.probability_by);
+    expect(Object.keys(result.probabilities).sort()).toEqual(Object.keys(probabilities).sort());
     for (const [kind, value] of Object.entries(probabilities)) {
-      expect(told.probabilities[kind as keyof Calibration]).toBeCloseTo(value as number, 9);
+      expect(result.probabilities[kind as keyof Calibration]).toBeCloseTo(value as number, 9);
     }
-    if (one.probability === null) return expect(inWords(told)).not.toContain("%");
-    expect(told.probability).toBeCloseTo(one.probability, 9);
-    expect(inWords(told)).toContain(`${Math.round(100 * one.probability)} % (by ${one.probability_by})`);
+    if (one.probability === null) return expect(inWords(result)).not.toContain("%");
+    expect(result.probability).toBeCloseTo(one.probability, 9);
+    expect(inWords(result)).toContain(`${Math.round(100 * one.probability)} % (by ${one.probability_by})`);
   });
 });

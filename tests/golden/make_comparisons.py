@@ -18,7 +18,8 @@ BOTH = {"a": [-0.5, 7.25], "b": 1.6875}
 ALL = {"shape": SHAPE, "scaled_shape": SCALED, "feature": FEATURE, "both": BOTH}
 COUNTS = {"pairs": 2000, "people": 10, "data": "somebody's photos"}  # say nothing of a pair
 NO_SHAPE = "features; the calibration gives the shape no weight"
-# name: calibration, (distance_mm, scaled_distance, cosine), the answer's kind and its words
+# name: calibration, (distance_mm, scaled_distance, cosine, certainty), the answer's kind and its
+# words; a certainty that is left out is 1
 PAIRS = {
     "one person by all that there is": (
         ALL | COUNTS,
@@ -65,6 +66,8 @@ PAIRS = {
         "feature",
         "features",
     ),
+    "two poor photos": (ALL, (0.33, 5.1, 0.81, 0.25), "both", "shape and features"),
+    "photos that show nothing of a person": (ALL, (9, 90, -1, 0.0), "both", "shape and features"),
     "a sure answer": (ALL, (9.0, 90.0, -1.0), "both", "shape and features"),
     "no calibration": (None, (0.4, 7.0, 0.2), None, None),
     "a calibration of values that this pair lacks": (
@@ -76,14 +79,16 @@ PAIRS = {
 }
 
 
-def logistic(curve: dict, *values: float) -> float:
-    """Platt's curve."""
+def logistic(curve: dict, certainty: float, *values: float) -> float:
+    """Platt's curve; the certainty is a factor on the log-odds."""
     weights = curve["a"] if isinstance(curve["a"], list) else [curve["a"]]
     logit = sum(a * value for a, value in zip(weights, values, strict=True)) + curve["b"]
-    return 1 / (1 + math.exp(-logit))
+    return 1 / (1 + math.exp(-certainty * logit))
 
 
-def probabilities(calibration: dict | None, distance, scaled, cosine) -> dict[str, float]:
+def probabilities(
+    calibration: dict | None, distance, scaled, cosine, certainty=1.0
+) -> dict[str, float]:
     """Of each kind whose values and whose curve are known."""
     values = {
         "shape": (distance,),
@@ -92,7 +97,7 @@ def probabilities(calibration: dict | None, distance, scaled, cosine) -> dict[st
         "both": (distance if scaled is None else scaled, cosine),
     }
     known = [k for k in values if k in (calibration or {}) and None not in values[k]]
-    return {kind: logistic(calibration[kind], *values[kind]) for kind in known}
+    return {kind: logistic(calibration[kind], certainty, *values[kind]) for kind in known}
 
 
 def table() -> list[dict]:
@@ -100,7 +105,8 @@ def table() -> list[dict]:
     cases = []
     for name, (calibration, measured, kind, by) in PAIRS.items():
         predicted = probabilities(calibration, *measured)
-        values = dict(zip(("distance_mm", "scaled_distance", "cosine"), measured, strict=True))
+        values = dict(zip(("distance_mm", "scaled_distance", "cosine"), measured, strict=False))
+        values["certainty"] = measured[3] if len(measured) > 3 else 1.0
         answer = {"probability": predicted.get(kind), "probability_by": by}
         case = {"name": name, "calibration": calibration, **values}
         cases.append({**case, "probabilities": predicted, **answer})

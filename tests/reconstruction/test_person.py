@@ -16,7 +16,6 @@ from keras_scnn.reconstruction.person import (
     fuse,
     others_center,
     person_weights,
-    quality,
     reconstruct_person,
     with_identity,
 )
@@ -87,16 +86,6 @@ def test_the_order_does_not_matter_and_the_frame_neither(rng):
 def test_what_cannot_be_fused(shape, worth, message):
     with pytest.raises(ValueError, match=message):
         fuse(np.zeros(shape), worth)
-
-
-def test_worth_falls_with_yaw_and_rises_with_size_and_score(tiny_face_model):
-    def of(**how):
-        return quality(face_of(tiny_face_model, np.zeros(6), **how))
-
-    assert of(yaw=55) / of() == pytest.approx(0.5, rel=1e-3)  # by the formula
-    assert of(yaw=-55) == pytest.approx(of(yaw=55), rel=1e-6)
-    assert of(score=0.8) / of(score=0.9) == pytest.approx(np.exp(-0.6))
-    assert of(width=25) / of(width=1e6) == pytest.approx(0.5)
 
 
 def test_a_stranger_is_found_by_shape_or_by_features(tiny_face_model, rng):

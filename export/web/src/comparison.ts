@@ -24,6 +24,8 @@ export interface Measured {
   scaled_distance: number | null;
   /** Of the features; null where the preset has none. */
   cosine: number | null;
+  /** How much of the evidence small, turned and half-hidden faces leave, 0 to 1. */
+  certainty: number;
 }
 
 export interface Answer extends Measured {
@@ -47,7 +49,21 @@ export function measure(space: ShapeSpace, first: Face, second: Face): Measured 
     distance_mm: lengthIn(space.coordinates, difference),
     scaled_distance: scaled && lengthIn(scaled, difference),
     cosine: first.features && second.features && dot(first.features, second.features),
+    certainty: certainty(photoQuality(first), photoQuality(second)),
   };
+}
+
+/** What a photo's shape is worth: the inverse of its expected variance; as reconstruction/quality.py. */
+export function photoQuality(face: Pick<Face, "degrees" | "score" | "box">): number {
+  const turned = 1 + (face.degrees[1] / 55) ** 2;
+  const hidden = Math.exp(6 * (0.9 - face.score));
+  const small = 1 + (25 / face.box.side) ** 3;
+  return 1 / (turned * hidden * small);
+}
+
+/** A factor on the log-odds of a comparison of photos of such qualities, 0 to 1. */
+export function certainty(first: number, second: number): number {
+  return (Math.min(first, 1) * Math.min(second, 1)) ** 0.4;
 }
 
 export function answer(calibration: Calibration | null, measured: Measured): Answer {
@@ -64,7 +80,7 @@ export function answer(calibration: Calibration | null, measured: Measured): Ans
     const curve = calibration?.[kind];
     if (!curve || values[kind].includes(null)) continue;
     const logit = dot(weights(curve), values[kind] as number[]) + curve.b;
-    probabilities[kind] = 1 / (1 + Math.exp(-logit));
+    probabilities[kind] = 1 / (1 + Math.exp(-measured.certainty * logit));
     last = kind;
   }
   return {
@@ -82,10 +98,10 @@ function basis(names: string[], weight: number[]): string {
   return unused ? `${used}; the calibration gives the ${unused} no weight` : used;
 }
 
-export function inWords(told: Answer): string {
-  const apart = `neutral shapes ${told.distance_mm.toFixed(2)} mm apart`;
-  if (told.probability === null) return apart;
-  return `${apart}, one person with ${(100 * told.probability).toFixed(0)} % (by ${told.probability_by})`;
+export function inWords(result: Answer): string {
+  const apart = `neutral shapes ${result.distance_mm.toFixed(2)} mm apart`;
+  if (result.probability === null) return apart;
+  return `${apart}, one person with ${(100 * result.probability).toFixed(0)} % (by ${result.probability_by})`;
 }
 
 function weights(curve: Curve): number[] {

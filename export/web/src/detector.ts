@@ -39,6 +39,12 @@ export interface Found {
   keypoints: Point[];
 }
 
+/** The standard crop of a face that was found. */
+export interface ScoredBox extends Box {
+  /** Of the detector, 0 to 1. */
+  score: number;
+}
+
 export interface CropRule {
   detector_shift: number;
   detector_scale: number;
@@ -159,7 +165,7 @@ export class Detector {
   ) {}
 
   /** The standard crop of the largest face; null where there is none. */
-  async largest(photo: ImageData): Promise<Box | null> {
+  async largest(photo: ImageData): Promise<ScoredBox | null> {
     const whole = await this.look(photo, around(photo));
     const single = suppress(whole);
     if (isClear(single, Math.max(photo.width, photo.height)) && (await this.isSettled(photo, single[0]))) {
@@ -277,13 +283,13 @@ export class Detector {
   }
 
   /** BlazeFace's square to the standard crop: see cropping.box_from_detector. */
-  private standard(face: Found): Box {
+  private standard(face: Found): ScoredBox {
     const side = (face.x1 - face.x0 + face.y1 - face.y0) / 2;
     const angle = turnOf(face.keypoints);
     const down = this.rule.detector_shift * side;
     const x = (face.x0 + face.x1) / 2 - down * Math.sin(angle);
     const y = (face.y0 + face.y1) / 2 + down * Math.cos(angle);
-    return { ...squareAt(x, y, this.rule.detector_scale * side), angle };
+    return { ...squareAt(x, y, this.rule.detector_scale * side), angle, score: face.score };
   }
 }
 

@@ -19,6 +19,8 @@ export interface Model extends ShapeSpace {
 
 export interface Face {
   box: Box;
+  /** Of the detector, 0 to 1; in a video that of the first frame that shows the face. */
+  score: number;
   /** 68 x (x, y, depth), px of the photo. */
   landmarks: Float32Array;
   /** N x (x, y, z), mm, y up. */
@@ -43,18 +45,18 @@ export class Reconstructor {
   ) {}
 
   /** The largest face, looked for near `near` where that is given; null where there is none. */
-  async reconstruct(photo: ImageData, near: Box | null = null): Promise<Face | null> {
-    const box = near ?? (await this.detector.largest(photo));
-    if (!box) return null;
-    const face = await this.look(photo, box);
-    if (near) return face;
+  async reconstruct(photo: ImageData, near: Face | null = null): Promise<Face | null> {
+    if (near) return this.look(photo, nextBox(near), near.score);
+    const found = await this.detector.largest(photo);
+    if (!found) return null;
+    const face = await this.look(photo, found, found.score);
     const second = secondBox(face);
-    const seen = second === box ? box : uprightBox(face.landmarks, face.angle);
-    const again = await this.look(photo, seen);
+    const seen = second === found ? found : uprightBox(face.landmarks, face.angle);
+    const again = await this.look(photo, seen, found.score);
     return { ...again, box: second, features: meanFeatures(face.features, again.features) };
   }
 
-  private async look(photo: ImageData, box: Box): Promise<Face> {
+  private async look(photo: ImageData, box: Box, score: number): Promise<Face> {
     const size = this.model.crop.size;
     const crop = cropSquare(photo, box, size);
     const begin = performance.now();
@@ -69,6 +71,7 @@ export class Reconstructor {
     const turn = box.angle ?? 0;
     return {
       box,
+      score,
       landmarks: inPhoto(outputs.landmarks),
       vertices: outputs.vertices,
       posed: inPhoto(project(outputs.parameters, outputs.vertices)),
@@ -87,7 +90,7 @@ export class Reconstructor {
 }
 
 /** Where a face will be in a video's next frame; turned where the head lies on its side or upside down. */
-export function nextBox(face: Face): Box {
+function nextBox(face: Face): Box {
   return Math.abs(face.angle) < MIN_TURN ? boxOfLandmarks(face.landmarks) : uprightBox(face.landmarks, face.angle);
 }
 

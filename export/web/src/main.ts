@@ -1,6 +1,6 @@
 import { type Answer, inWords } from "./comparison";
 import { Detector } from "./detector";
-import { type Face, type Model, nextBox, Reconstructor } from "./face";
+import { type Face, type Model, Reconstructor } from "./face";
 import { boxOfLandmarks } from "./image";
 import * as litert from "./litert";
 import { OneEuro } from "./one_euro";
@@ -107,9 +107,9 @@ async function compare(input: HTMLInputElement): Promise<void> {
   const first = current;
   const second = await readPhoto(input);
   if (!second) return;
-  const told = reconstructor.compare(first.face, second.face);
-  window.scnn = { ...window.scnn!, answer: told };
-  element("verdict").textContent = inWords(told);
+  const result = reconstructor.compare(first.face, second.face);
+  window.scnn = { ...window.scnn!, answer: result };
+  element("verdict").textContent = inWords(result);
   [first, second].forEach((result, i) => thumbnail(["first", "second"][i], result.face, result.photo));
   element("comparison").hidden = false;
 }
@@ -145,7 +145,7 @@ async function follow(video: HTMLVideoElement, own: MediaStream): Promise<void> 
     const begin = performance.now();
     const photo = await pixels(video);
     const near: Face | null = last;
-    const face = await reconstructor.reconstruct(photo, near && nextBox(near));
+    const face = await reconstructor.reconstruct(photo, near);
     last = face && isPlausible(face, near) ? face : null;
     if (last && stream === own) {
       const seconds = begin / 1000;

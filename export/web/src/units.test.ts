@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import { certainty, photoQuality } from "./comparison";
 import { anchors, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
@@ -14,6 +15,22 @@ function ramp(width: number, height: number): ImageData {
   for (let i = 0; i < width * height; i++) data.set([i % width, Math.floor(i / width), 7, 255], 4 * i);
   return { data, width, height, colorSpace: "srgb" } as ImageData;
 }
+
+describe("a photo's quality", () => {
+  it("is the inverse of a shape's expected variance", () => {
+    const of = (yaw: number, score: number, side: number) =>
+      photoQuality({ degrees: [0, yaw, 0], score, box: { x0: 0, y0: 0, side } });
+    expect(of(0, 0.9, 1e6)).toBeCloseTo(1, 9);
+    expect(of(-55, 0.9, 1e6)).toBeCloseTo(0.5, 9);
+    expect(of(0, 0.8, 1e6)).toBeCloseTo(Math.exp(-0.6), 9);
+    expect(of(0, 0.9, 25)).toBeCloseTo(0.5, 9);
+  });
+
+  it("leaves as much certainty as Python gives it", () => {
+    expect(certainty(1, 1.7)).toBe(1);
+    expect(certainty(0.5, 1.4)).toBeCloseTo(0.5 ** 0.4, 12);
+  });
+});
 
 describe("crops", () => {
   it("copy a square of the same size unchanged", () => {
