@@ -128,3 +128,9 @@ def few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "with_intervals", quick)
         yield
+
+
+@pytest.fixture
+def in_keras(monkeypatch):
+    """No LiteRT file is made of a preset on first use, which takes ten seconds."""
+    monkeypatch.setattr("keras_scnn.export.first_use.ensure_network", lambda preset: None)

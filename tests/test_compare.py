@@ -241,7 +241,7 @@ def test_the_picture_shows_both_faces_and_their_difference(tiny_face_model, tmp_
     assert picture.std() > 10
 
 
-def test_the_command(preset, astronaut, tmp_path, capsys):
+def test_the_command(preset, astronaut, tmp_path, capsys, in_keras):
     """Uncalibrated, then calibrated; other photos of the astronaut are the same photo, changed."""
     first, second = tmp_path / "one.png", tmp_path / "two.jpg"
     write_image(first, astronaut)
@@ -278,7 +278,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
 
 
 def test_another_pair_of_the_same_names_does_not_take_its_place(
-    preset, astronaut, tmp_path, capsys
+    preset, astronaut, tmp_path, capsys, in_keras
 ):
     pairs = []
     for i, folder in enumerate("abcd"):

@@ -22,6 +22,8 @@ from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serving.predictor import PresetPredictor
 
+pytestmark = pytest.mark.usefixtures("in_keras")
+
 SIZE = 120
 EULER = np.deg2rad([10.0, -25.0, 5.0])
 SCALE = 0.4  # px per mm in the crop

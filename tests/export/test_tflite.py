@@ -76,6 +76,7 @@ def test_int8_computes_the_backbone_in_8_bits_and_heads_and_decoding_in_float(sm
     assert set(heads) == {np.float32}
 
 
+@pytest.mark.integration
 def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_float(
     small, tmp_path
 ):

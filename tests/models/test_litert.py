@@ -150,6 +150,7 @@ def flip_averaged(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_a_network_is_made_on_first_use_and_kept(flip_averaged, crops, capsys):
     """Of flip-averaged presets too, and then it gives the same faces as Keras."""
     ensure_network(flip_averaged)

@@ -33,6 +33,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs):
     whole, resumed = (
         np.load(runs / name / "weights.npz", allow_pickle=False) for name in ("whole", "resumed")
@@ -42,6 +43,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs):
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
 
 
+@pytest.mark.integration
 def test_it_leaves_state_curves_and_a_preset(runs):
     state = json.loads((runs / "resumed" / "state.json").read_text())
     assert (state["step"], state["done"]) == (4, True)
