@@ -14,7 +14,33 @@ MIRROR68 = np.array(
     + [59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )
 MIRROR68.setflags(write=False)
+# Two points of each eye's upper lid, and those of the lower lid below them.
+LIDS = np.array([[37, 38, 41, 40], [43, 44, 47, 46]])
 FLATNESS = 1e-6  # width by length of landmarks on one line
+
+
+def with_lids_in_order(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks whose lower lids run as the upper lids do.
+
+    CFP's profiles have the two points of the lower lid numbered the other way round, its frontal
+    photos have not.
+
+    Args:
+        landmarks: (n, 68, 2) px, NaN where not given.
+
+    Returns:
+        (n, 68, 2), in which the two points of a lower lid are exchanged where they run against
+        those of the upper lid; and (n,) bool, where that was so.
+    """
+    ordered, any_wrong = landmarks.copy(), np.zeros(len(landmarks), bool)
+    for first_above, second_above, first_below, second_below in LIDS:
+        above = landmarks[:, second_above] - landmarks[:, first_above]
+        below = landmarks[:, second_below] - landmarks[:, first_below]
+        wrong = (above * below).sum(axis=-1) < 0  # false where a point is not given
+        ordered[wrong, first_below] = landmarks[wrong, second_below]
+        ordered[wrong, second_below] = landmarks[wrong, first_below]
+        any_wrong |= wrong
+    return ordered, any_wrong
 
 
 def on_one_line(landmarks: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.nme import box_side
 from keras_scnn.evaluation.report import Row
+from keras_scnn.geometry.landmarks68 import with_lids_in_order
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
@@ -50,7 +51,8 @@ def evaluate_given_points(
     names, points = read_points(file)
     people = np.array([str(Path(name).parent) for name in names])
     chosen = np.isin(people, last_people(sorted(set(people.tolist())), last))
-    names, points, people = names[chosen], points[chosen], people[chosen]
+    names, people = names[chosen], people[chosen]
+    points, reordered = with_lids_in_order(points[chosen])
     kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
     paths = [Path(folder) / str(name) for name in names]
     predictions = predictor(paths)
@@ -71,6 +73,8 @@ def evaluate_given_points(
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
         "coverage: photos in which a face was found; the others have no error",
+        *(f"lower lids numbered backwards in {reordered.sum()} photos: put in order",)
+        * bool(reordered.any()),
         *bootstrap_note(resamples),
     )
     return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)

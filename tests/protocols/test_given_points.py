@@ -37,6 +37,21 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     assert result.values["profile"]["coverage_percent"] == 100
 
 
+def test_lower_lids_numbered_backwards_are_put_in_order(predictor, people, labels):
+    arrays = dict(np.load(labels, allow_pickle=False))
+    rng = np.random.default_rng(0)
+    arrays["landmarks68"][:, 34:] = 20 + rng.normal(0, 4, (32, 34, 2))
+    arrays["landmarks68"][:, 37:42] = [[20, 20], [24, 20], [28, 22], [24, 24], [20, 24]]
+    np.savez(labels, **arrays)
+    before = evaluate_given_points(predictor, people, labels, resamples=0)
+    assert not any("backwards in 32" in note for note in before.notes)
+    arrays["landmarks68"][:3, [40, 41]] = arrays["landmarks68"][:3, [41, 40]]
+    arrays["landmarks68"][:, 42:48] = np.nan
+    np.savez(labels, **arrays)
+    result = evaluate_given_points(predictor, people, labels, resamples=0)
+    assert any("backwards in 3 photos: put in order" in note for note in result.notes)
+
+
 def test_only_the_last_people_are_measured(predictor, people, labels):
     result = evaluate_given_points(predictor, people, labels, last=2, resamples=0)
     assert "4 frontal, 4 profile photos of 2 people" in result.notes[0]

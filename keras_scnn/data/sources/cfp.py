@@ -2,7 +2,8 @@
 
 Sengupta et al., "Frontal to Profile Face Verification in the Wild", 2016. The folder has
 ``PERSON/{frontal,profile}_NN.jpg`` and ``labels.npz`` with name (N,) and landmarks68 (N, 68, 2) in
-px of the photos, NaN where not given: 30 points of one half of the face are.
+px of the photos, NaN where not given: 30 points of one half of the face are. Lower lids numbered
+backwards are put in order.
 
 A preset supplies the other half. As with AFLW (see ``data.sources.aflw``), hand-made
 points mark other sites than the face model's landmarks, so the fixed part of the difference, a 3D
@@ -22,7 +23,7 @@ from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels, site_offset
 from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
+from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
@@ -56,9 +57,8 @@ class CfpPhotos(PhotoSource):
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
         self.folder, self._preset = Path(folder), str(preset)
         labels = read_labels(self.folder / "labels.npz", LABELS)
-        self._hand = dict(
-            zip(labels["name"].tolist(), np.float64(labels["landmarks68"]), strict=True)
-        )
+        hand, _ = with_lids_in_order(np.float64(labels["landmarks68"]))
+        self._hand = dict(zip(labels["name"].tolist(), hand, strict=True))
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
         self._unreadable: dict[str, OSError | ValueError] = {}
 
