@@ -23,7 +23,10 @@ def faces(model, count: int, rng, noise: float) -> list[Reconstruction]:
 
 
 def test_the_shape_freezes_and_pose_and_expression_calm_down(tiny_face_model):
-    live, seen = LiveFace(freeze_frames=20), faces(tiny_face_model, 60, np.random.default_rng(0), 1)
+    live, seen = (
+        LiveFace(freeze_frames=20),
+        faces(tiny_face_model, 60, np.random.default_rng(0), 0.2),
+    )
     found = []
     for i, face in enumerate(seen):
         assert live.is_frozen == (i >= 20)
