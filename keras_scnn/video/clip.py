@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import av
 
 WHAT = "a video that can be read"
+# Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
+FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
 SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
 
 
@@ -105,6 +107,8 @@ class Clip:
                     return
                 if number >= start:
                     image = upright(frame, self.pixel_aspect)
+                    if image.shape[1::-1] != self.size:  # streams may change their size
+                        image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
                     yield Frame(number, float(self.seconds[number]), image)
 
     def _numbered(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -168,12 +172,18 @@ def open_clip(path: Path) -> Clip:
         rate = Fraction(len(stamps) - 1) / (length * base) if length else Fraction(25)
         rate = Fraction(stream.average_rate or rate).limit_denominator(1001)
         in_order, reorders = bool((np.diff(stored) > 0).all()), stream.codec_context.has_b_frames
-        aspect = float(stream.sample_aspect_ratio or 1)
+        aspect = _aspect(stream)
         missing = _declared(container, stream) - float(length * base + 1 / rate)
     least = 0.5 + 0.01 * float(length * base)  # sound may be a little longer
     missing = missing if missing > least else 0.0
     size, is_counted = _size(path, aspect), in_order and reorders
     return Clip(path, stamps, base, rate, size, aspect, is_counted, missing)
+
+
+def _aspect(stream) -> float:
+    """Width over height of a pixel; what no camera and no disc has is a damaged file's."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.25 <= aspect <= 4 else 1.0
 
 
 def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
@@ -189,7 +199,7 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
     """(H, W, 3) uint8 RGB: turned as the file says, and with square pixels."""
     image: np.ndarray = frame.to_ndarray(format="rgb24")
-    if pixel_aspect != 1:
+    if pixel_aspect != 1:  # see ``_aspect``
         width = max(1, round(image.shape[1] * pixel_aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
     quarters = round(frame.rotation / 90) % 4
@@ -208,8 +218,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if not streams:
             kinds = sorted({s.type for s in container.streams}) or ["nothing"]
             raise ValueError(f"{path}: no video in it, only {' and '.join(kinds)}")
+        _check_pixels(path, streams[0])
         streams[0].codec_context.thread_count = 1  # there is a process for each core
         yield container, streams[0]
+
+
+def _check_pixels(path: Path, stream) -> None:
+    allowed = min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * path.stat().st_size)
+    if stream.width * stream.height > max(allowed, FREE_PIXELS):
+        size = f"{stream.width} x {stream.height}"
+        raise ValueError(f"{path}: frames of {size} px, more than a file of this size may have")
 
 
 def _readable(path: Path) -> Any:

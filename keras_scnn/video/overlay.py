@@ -16,7 +16,7 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.video.clip import Clip
 
-OPACITY = 0.6
+OPACITY, HIDDEN_OPACITY = 0.6, 0.25
 ALBEDOS = ((214, 190, 176), (150, 185, 214), (176, 208, 150), (214, 178, 120), (196, 160, 205))
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}), ("mpeg4", {"qscale": "3"}))
 OVERLAY = "overlay.mp4"
@@ -28,6 +28,7 @@ def draw_faces(
     tracks: Sequence[int],
     posed: np.ndarray,
     landmarks: np.ndarray,
+    seen: Sequence[bool],
 ) -> np.ndarray:
     """A copy of a frame with m faces' meshes and landmarks over it.
 
@@ -37,17 +38,19 @@ def draw_faces(
         tracks: m numbers, which choose the colors.
         posed: (m, N, 3) vertices: px and depth, image frame.
         landmarks: (m, 68, 3) px and depth, image frame.
+        seen: m; where a face was not found in this frame, its mesh is faint and without landmarks.
     """
     image, limit = image.copy(), np.array(image.shape[1::-1])
-    for track, vertices, points in zip(tracks, posed, landmarks, strict=True):
+    for track, vertices, points, is_seen in zip(tracks, posed, landmarks, seen, strict=True):
         low = np.clip(np.floor(vertices[:, :2].min(axis=0)).astype(int) - 1, 0, limit)
         high = np.clip(np.ceil(vertices[:, :2].max(axis=0)).astype(int) + 2, 0, limit)
         if (high <= low).any():
             continue
         around = np.s_[low[1] : high[1], low[0] : high[0]]
         part, albedo = np.ascontiguousarray(image[around]), np.array(ALBEDOS[track % len(ALBEDOS)])
-        image[around] = draw_mesh(part, model, vertices - [*low, 0], albedo, OPACITY)
-        image = draw_landmarks(image, points)
+        opacity = OPACITY if is_seen else HIDDEN_OPACITY
+        image[around] = draw_mesh(part, model, vertices - [*low, 0], albedo, opacity)
+        image = draw_landmarks(image, points) if is_seen else image
     return image
 
 
@@ -91,8 +94,9 @@ class OverlayJob:
         for frame in self.clip.frames(start, stop):
             own = np.flatnonzero(rows["frame"] == frame.number)
             posed, landmarks = project(pose[own], shapes[own]), points[own].reshape(-1, 68, 3)
+            about = posed, landmarks, rows["seen"][own].tolist()
             tracks = rows["track"][own].tolist()
-            yield frame.number, draw_faces(frame.image, self.model, tracks, posed, landmarks)
+            yield frame.number, draw_faces(frame.image, self.model, tracks, *about)
 
 
 def encode(

@@ -123,6 +123,27 @@ def test_a_file_that_is_not_there_or_has_no_picture_is_named(tmp_path):
         open_clip(write_sound(tmp_path / "b.mp4"))
 
 
+def test_frames_too_large_for_the_file_are_refused(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", pictures(2))
+    monkeypatch.setattr("keras_scnn.video.clip.FREE_PIXELS", 1000)
+    monkeypatch.setattr("keras_scnn.video.clip.MAX_PIXELS_PER_BYTE", 0.1)
+    with pytest.raises(ValueError, match=r"a.mp4: frames of 80 x 48 px, more than a file of this"):
+        open_clip(path)
+
+
+def test_a_stream_that_changes_its_size_gives_frames_of_one(tmp_path):
+    """MPEG-TS repeats its headers, so files put one after the other are a file."""
+    parts = [
+        write_clip(tmp_path / name, pictures(10, *size), [s / 25 for s in range(start, start + 10)])
+        for name, size, start in (("a.ts", (48, 80), 0), ("b.ts", (96, 160), 10))
+    ]
+    path = tmp_path / "c.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    images = [frame.image for frame in open_clip(path).frames()]
+    assert len(images) >= 18 and {image.shape for image in images} == {(48, 80, 3)}
+    assert images[-1][5, 5, 1] > 200 and images[-1][5, 5, 0] < 60
+
+
 def test_a_video_without_frames_is_named(tmp_path):
     path = tmp_path / "a.avi"
     with av.open(str(path), "w") as container:

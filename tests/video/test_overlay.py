@@ -35,9 +35,11 @@ def test_faces_are_drawn_where_they_are_and_in_colors_of_their_own(open_face):
     cameras = compose(np.stack([np.eye(3)] * 4), np.full(4, 0.5), centers)
     posed = project(cameras, np.stack([open_face.mean] * 4))
     landmarks = project(cameras, np.stack([open_face.landmarks()] * 4))
-    drawn = draw_faces(image, open_face, [0, 1, 2, 3], posed, landmarks)
+    seen = [True, True, True, False]
+    drawn = draw_faces(image, open_face, [0, 1, 2, 3], posed, landmarks, seen)
     assert not image.any()
     left, right = drawn[80:120, 60:100].astype(float), drawn[80:120, 200:240].astype(float)
     assert left.mean() > 60 and right.mean() > 60
     assert left[..., 0].mean() > left[..., 2].mean() and right[..., 2].mean() > right[..., 0].mean()
-    assert not drawn[:, 145:155].any() and drawn[0:20, 0:20].any()  # the last one reaches out
+    assert not drawn[:, 145:155].any()
+    assert 10 < drawn[0:20, 0:20].mean() < 60  # the last one reaches out, and is faint
