@@ -49,7 +49,7 @@ def _folder(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.video.clip import open_clip
-    from keras_scnn.video.reconstruct_clip import ClipSettings, reconstruct_clip
+    from keras_scnn.video.run import ClipSettings, reconstruct_clip
 
     clip = open_clip(args.photos[0])
     ensure_network(args.preset)

@@ -25,7 +25,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruct import main
 from keras_scnn.video.clip import open_clip
 from keras_scnn.video.frames import ClipSettings, FramesJob
-from keras_scnn.video.reconstruct_clip import reconstruct_clip
+from keras_scnn.video.run import reconstruct_clip
 
 WIDTH, HEIGHT, FACE = 200, 160, (224, 120)  # the face's middle in the photo
 FILES = {"clip.json", "faces.parquet", "overlay.mp4", "face_0.glb", "face_0.csv", "plan.json"}
