@@ -8,6 +8,7 @@ for the face model. Each column's description is in its field metadata too.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def vector_sizes(n_identity: int, n_expression: int, n_features: int) -> dict[st
 
 def write_part(
     path: Path,
-    table: dict[str, np.ndarray | list],
+    table: dict[str, np.ndarray | list] | Iterable[dict[str, np.ndarray | list]],
     sizes: dict[str, int],
     about: dict[str, Any],
     failures: list[tuple[str, str]],
@@ -135,7 +136,7 @@ def write_part(
 
     Args:
         path: of the file.
-        table: every column's values.
+        table: every column's values; or several such tables, one after the other.
         sizes: from ``vector_sizes``.
         about: settings and versions, for the schema's metadata; must fit JSON.
         failures: photos of this part that gave no face, and why.
@@ -147,15 +148,12 @@ def write_part(
     metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
     metadata[FAILURES] = json.dumps(failures)
     layout = schema(sizes, keys).with_metadata(metadata)
-    arrays = [_array(table[field.name], field.type) for field in layout]
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            pa.table(arrays, schema=layout),
-            temporary,
-            compression="zstd",
-            use_dictionary=["photo"] if "photo" in keys else False,
-            write_page_checksum=True,
-        )
+    words = ["photo"] if "photo" in keys else False
+    options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
+        for part in [table] if isinstance(table, dict) else table:
+            arrays = [_array(part[field.name], field.type) for field in layout]
+            file.write_table(pa.table(arrays, schema=layout))
 
 
 def joined(
@@ -212,12 +210,23 @@ def read_about(path: Path) -> dict[str, Any]:
         return json.loads((pq.read_schema(path).metadata or {})[ABOUT])
 
 
-def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a file of ``write_part``, vectors as (n, size) arrays."""
+def read_columns(
+    path: Path, within: tuple[str, float, float] | None = None
+) -> dict[str, np.ndarray]:
+    """The columns of a file of ``write_part``, vectors as (n, size) arrays.
+
+    Args:
+        path: of the file.
+        within: a column, and the least value of the rows that are read and the first one above.
+    """
     import pyarrow.parquet as pq
 
+    limits = None
+    if within is not None:
+        name, low, high = within
+        limits = [(name, ">=", low), (name, "<", high)]
     with reading(path, "a sound Parquet file of faces"):
-        table = pq.read_table(path)
+        table = pq.read_table(path, filters=limits)
         return {name: _rows(table[name]) for name in table.column_names}
 
 

@@ -76,9 +76,7 @@ class OverlayJob:
         """Write one part; its number of frames. ``names`` do not count."""
         start = number * self.part_frames
         stop = min(start + self.part_frames, len(self.clip))
-        rows = read_columns(self.table)
-        inside = (rows["frame"] >= start) & (rows["frame"] < stop)
-        rows = {name: values[inside] for name, values in rows.items()}
+        rows = read_columns(self.table, ("frame", start, stop))
         with atomic_path(self.path(number)) as temporary:
             return encode(
                 temporary, self.clip, self.clip.size[::-1], self._drawn(start, stop, rows)

@@ -28,7 +28,7 @@ TRACK_KEYS = {
     "shot": "number of the track's continuous motion, from 0; a cut or a gap ends it",
     "seen": "whether the face was found in this frame; else pose and expression are interpolated",
 }
-TABLE = "faces.parquet"
+TABLE, GROUP_FRAMES = "faces.parquet", 1024  # frames that are written at once
 
 
 def write_tracks(path: Path, tracks: Sequence[Track], about: dict[str, Any]) -> None:
@@ -39,28 +39,35 @@ def write_tracks(path: Path, tracks: Sequence[Track], about: dict[str, Any]) -> 
         tracks: one at least.
         about: settings and versions, for the schema's metadata.
     """
-    model = tracks[0].model
+    model, last = tracks[0].model, max(int(track.frames[-1]) for track in tracks)
     sizes = vector_sizes(model.n_identity, model.n_expression, 0)
-    table = joined([_rows(i, track) for i, track in enumerate(tracks)], sizes, TRACK_KEYS)
+    parts = (_table(tracks, n, n + GROUP_FRAMES, sizes) for n in range(0, last + 1, GROUP_FRAMES))
+    write_part(path, parts, sizes, about, [], TRACK_KEYS)
+
+
+def _table(tracks: Sequence[Track], start: int, stop: int, sizes: dict) -> dict:
+    """The rows of some frames."""
+    inside = [np.searchsorted(track.frames, (start, stop)) for track in tracks]
+    own = [(i, t, slice(*part)) for i, (t, part) in enumerate(zip(tracks, inside, strict=True))]
+    table = joined([_rows(*row) for row in own], sizes, TRACK_KEYS)
     order = np.lexsort((table["track"], table["frame"]))
-    table = {name: np.asarray(values)[order] for name, values in table.items()}
-    write_part(path, table, sizes, about, [], TRACK_KEYS)
+    return {name: np.asarray(values)[order] for name, values in table.items()}
 
 
-def _rows(number: int, track: Track) -> dict[str, np.ndarray]:
-    identity = np.broadcast_to(track.identity, (len(track), len(track.identity)))
-    parameters = FaceParameters(track.pose, identity, track.expression)
-    boxes = zip(track.boxes, track.scores, strict=True)
-    faces = Faces(track.model, parameters, tuple(face_box(*row) for row in boxes))
-    own = columns(faces, scored=True)
-    own["score"] = np.where(track.seen, own["score"], np.nan)
+def _rows(number: int, track: Track, part: slice) -> dict[str, np.ndarray]:
+    frames, seen = track.frames[part], track.seen[part]
+    identity = np.broadcast_to(track.identity, (len(frames), len(track.identity)))
+    parameters = FaceParameters(track.pose[part], identity, track.expression[part])
+    boxes = zip(track.boxes[part], track.scores[part], strict=True)
+    own = columns(Faces(track.model, parameters, tuple(face_box(*row) for row in boxes)), True)
     return {
-        "frame": track.frames.astype(np.int32),
-        "seconds": track.seconds,
-        "track": np.full(len(track), number, np.int32),
-        "shot": track.shots.astype(np.int32),
-        "seen": track.seen,
+        "frame": frames.astype(np.int32),
+        "seconds": track.seconds[part],
+        "track": np.full(len(frames), number, np.int32),
+        "shot": track.shots[part].astype(np.int32),
+        "seen": seen,
         **own,
+        "score": np.where(seen, own["score"], np.nan),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,12 +193,17 @@ class _Run:
     def _tracks(self, cuts: list[int], decoded: int) -> tuple[list, list, list]:
         """People, sightings and tracks."""
         model, seconds = self.preset.face_model, self.clip.seconds
-        frames = seen_frames(self.out, len(self._parts))
+        frames = self._frames("following faces")
         sightings, numbers = find_sightings(model, frames, seconds, set(cuts))
         calibration = self.preset.metadata.get("verification")
         people = find_people(sightings, calibration, min(LEAST_FRAMES, decoded))
-        frames = seen_frames(self.out, len(self._parts))
+        frames = self._frames("smoothing")
         return people, sightings, follow(model, people, frames, numbers, seconds)
+
+    def _frames(self, what: str) -> Iterator[tuple[int, float, dict[str, np.ndarray]]]:
+        """All frames, with a progress bar."""
+        frames = seen_frames(self.out, len(self._parts))
+        return iter(tqdm(frames, desc=what, total=len(self.clip), unit="frame"))
 
     def _failures(self, decoded: int) -> tuple[str, ...]:
         lines, clip = [], self.clip

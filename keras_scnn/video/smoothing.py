@@ -16,6 +16,7 @@ LONG_SECONDS, SHORT_SECONDS = 0.25, 0.045  # standard deviations of the weights
 SIGNIFICANT = 1.5  # standard deviations of the noise: what is more is a motion
 REACH = 3.0  # standard deviations; weights beyond are left out
 MOST_NEIGHBORS = 48  # on either side, whatever the frame rate
+BLOCK, OVERLAP = 4096, 2 * MOST_NEIGHBORS  # frames that are smoothed at once
 
 
 class OneEuro:
@@ -75,9 +76,18 @@ def smooth(seconds: np.ndarray, values: np.ndarray, together: bool = False) -> n
     seconds, values = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
     if len(values) < 3 or not values.shape[1]:
         return values
+    noise, result = noise_of(seconds, values), np.empty_like(values)
+    for start in range(0, len(values), BLOCK):  # what lies more than OVERLAP away has no weight
+        low, stop = max(start - OVERLAP, 0), min(start + BLOCK, len(values))
+        part = slice(low, stop + OVERLAP)
+        block = _smooth_block(seconds[part], values[part], noise, together)
+        result[start:stop] = block[start - low : stop - low]
+    return result
+
+
+def _smooth_block(seconds, values, noise, together: bool) -> np.ndarray:
     short = local_fit(seconds, values, SHORT_SECONDS, order=2)
     long = local_fit(seconds, values, LONG_SECONDS, order=1)
-    noise = noise_of(seconds, values)
     moved = ((short - long) / np.maximum(noise, 1e-12)) ** 2
     if together:
         moved = np.tile(moved.mean(axis=1, keepdims=True), values.shape[1])
@@ -92,11 +102,15 @@ def noise_of(seconds: np.ndarray, values: np.ndarray) -> np.ndarray:
     median is robust, and a share of the mean holds where most frames are equal, as at a bound.
     """
     before, after = np.diff(seconds)[:-1], np.diff(seconds)[1:]
-    share = (before / (before + after))[:, None]
-    miss = values[1:-1] - (1 - share) * values[:-2] - share * values[2:]
-    miss = miss / np.sqrt(1 + share**2 + (1 - share) ** 2)
-    robust = 1.4826 * np.median(np.abs(miss), axis=0)
-    return np.maximum(robust, 0.25 * np.sqrt(np.mean(miss**2, axis=0)))
+    share = before / (before + after)
+    usual = np.sqrt(1 + share**2 + (1 - share) ** 2)
+    misses = (v[1:-1] - (1 - share) * v[:-2] - share * v[2:] for v in values.T)
+    return np.array([_spread(miss / usual) for miss in misses])
+
+
+def _spread(miss: np.ndarray) -> float:
+    robust = 1.4826 * float(np.median(np.abs(miss)))
+    return max(robust, 0.25 * float(np.sqrt(np.mean(miss**2))))
 
 
 def local_fit(seconds: np.ndarray, values: np.ndarray, sd: float, order: int) -> np.ndarray:
@@ -122,7 +136,7 @@ def local_fit(seconds: np.ndarray, values: np.ndarray, sd: float, order: int) ->
 def _rows(seconds: np.ndarray, sd: float, order: int) -> tuple[np.ndarray, int]:
     """(n, 2R + 1) the weight of each neighbor in the fitted value, and R."""
     step = max(float(np.median(np.diff(seconds))), 1e-6)
-    reach = min(int(np.ceil(REACH * sd / step)), MOST_NEIGHBORS, len(seconds) - 1)
+    reach = min(int(np.ceil(REACH * sd / step - 1e-6)), MOST_NEIGHBORS, len(seconds) - 1)
     padded = np.pad(seconds, reach, constant_values=np.nan)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     apart = (around - seconds[:, None]) / sd

@@ -9,6 +9,7 @@ expression are then those that keep the landmarks where the network saw them, sm
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -283,26 +284,41 @@ def follow(
         a track for each person.
     """
     home = {s: (p, i) for p, person in enumerate(people) for i, s in enumerate(person.sightings)}
-    seen: dict[tuple[int, int], list[tuple]] = {place: [] for place in home.values()}
+    seen = {place: _Rows(model) for place in home.values()}
     row = 0
     for number, _, rows in frames:
-        for i in range(len(rows["frame"])):
-            place = home.get(int(numbers[row + i]))
+        own = numbers[row : row + len(rows["frame"])]
+        row += len(own)
+        for i, place in enumerate(map(home.get, own.tolist())):
             if place is not None:
-                identity = people[place[0]].identity
-                seen[place].append((number, *_row(model, identity, rows, i)))
-        row += len(rows["frame"])
+                seen[place].add(number, people[place[0]].identity, rows, i)
     return [
         _track(model, person, [seen[p, i] for i in range(len(person.sightings))], seconds)
         for p, person in enumerate(people)
     ]
 
 
-def _row(model: MorphableModel, identity: np.ndarray, rows: dict, i: int) -> tuple:
-    """Pose, expression, box and score of a row, float32."""
-    expression, landmarks = rows["expression"][i], rows["landmarks"][i].reshape(1, 68, 3)
-    pose = pose_of(model, identity, expression[None], landmarks)[0]
-    return pose.astype(np.float32), expression, rows["box"][i], rows["score"][i]
+@dataclass(eq=False)
+class _Rows:
+    """The rows of a sighting, 4 bytes a number: pose, expression, box and score."""
+
+    model: MorphableModel
+    frames: array = field(default_factory=lambda: array("q"))
+    numbers: array = field(default_factory=lambda: array("f"))
+
+    def add(self, frame: int, identity: np.ndarray, rows: dict, i: int) -> None:
+        expression, landmarks = rows["expression"][i], rows["landmarks"][i].reshape(1, 68, 3)
+        pose = pose_of(self.model, identity, expression[None], landmarks)
+        values = pose.ravel(), expression, rows["box"][i], rows["score"][i : i + 1]
+        self.frames.append(frame)
+        self.numbers.frombytes(np.concatenate(values).astype(np.float32).tobytes())
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Frames (n,), poses (n, 3, 4), expressions (n, L), boxes (n, 4) and scores (n,)."""
+        table = np.frombuffer(self.numbers, np.float32).reshape(len(self.frames), -1)
+        pose, expression, boxes, scores = np.split(table, [12, table.shape[1] - 5, -1], axis=1)
+        frames = np.frombuffer(self.frames, np.int64)
+        return frames, pose.reshape(-1, 3, 4), expression, boxes, scores[:, 0]
 
 
 def _track(model: MorphableModel, person: ClipPerson, shots: list, seconds: np.ndarray) -> Track:
@@ -314,13 +330,13 @@ def _track(model: MorphableModel, person: ClipPerson, shots: list, seconds: np.n
     return Track(model, person.identity, frames, times, shot, pose, expression, boxes, scores, seen)
 
 
-def _motion(model: MorphableModel, rows: list[tuple], seconds: np.ndarray) -> tuple:
+def _motion(model: MorphableModel, rows: _Rows, seconds: np.ndarray) -> tuple:
     """Frames, smooth poses and expressions, boxes, scores, and whether seen, of one shot."""
-    known, pose, expression, boxes, scores = (np.array(c) for c in zip(*rows, strict=True))
+    known, pose, expression, boxes, scores = rows.columns()
     frames = np.arange(known[0], known[-1] + 1)
     times, at = seconds[frames], seconds[known]
     pose = smooth_pose(times, _between(pose, at, times))
-    expression = smooth(times, _interpolated(expression, at, times))
+    expression = np.float32(smooth(times, _interpolated(expression, at, times)))
     seen = np.isin(frames, known)
     score = np.zeros(len(frames))
     score[seen] = scores

@@ -104,3 +104,10 @@ def test_a_signal_at_its_bound_stays_there():
     result = smooth(np.arange(100) / 30, values)[:, 0]
     assert np.abs(result[:45]).max() < 0.02 and np.abs(result[55:] - 1).max() < 0.02
     assert np.abs(result[:20]).max() < 1e-6 and np.abs(result[80:] - 1).max() < 1e-6
+
+
+def test_blocks_of_a_long_signal_meet_without_a_seam(monkeypatch):
+    values = np.random.default_rng(6).normal(0, 1, (1000, 2)).cumsum(axis=0)
+    whole = smooth(np.arange(1000) / 60, values)
+    monkeypatch.setattr("keras_scnn.video.smoothing.BLOCK", 130)
+    np.testing.assert_allclose(smooth(np.arange(1000) / 60, values), whole, atol=1e-9)
