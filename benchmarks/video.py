@@ -8,7 +8,7 @@ speaks, and then rests, with the noise of a camera. A second clip moves a photo 
 steps. Three ways to take the same frames are compared: as the network sees each frame alone; One
 Euro, for live use; and smoothed with all frames at hand, as the command writes them.
 
-``--clip`` measures speed alone, on a clip of your own.
+``--clip`` takes a clip of your own, whose truth is not known: how much landmarks shake, and speed.
 """
 
 from __future__ import annotations
@@ -177,6 +177,12 @@ def jitter(landmarks: np.ndarray) -> float:
     return float(np.sqrt(((rest - rest.mean(axis=0)) ** 2).sum(axis=-1).mean()))
 
 
+def shake(landmarks: np.ndarray) -> float:
+    """px: root mean square of what landmarks miss the middle of the frames before and after by."""
+    miss = landmarks[1:-1] - (landmarks[:-2] + landmarks[2:]) / 2
+    return float(np.sqrt((miss**2).sum(axis=-1).mean()))
+
+
 def lag(signal: np.ndarray, truth: np.ndarray, most: int = 10) -> float:
     """Frames by which a signal is late: the peak of the cross-correlation, between frames too."""
     signal, truth = (x[:MOVING] - x[:MOVING].mean() for x in (signal, truth))
@@ -221,14 +227,19 @@ def print_speed(clip: Clip, seconds: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="mobile")
-    parser.add_argument("--clip", type=Path, help="measure the speed on this one instead")
+    parser.add_argument("--clip", type=Path, help="one of your own instead")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if args.clip:
             clip = open_clip(args.clip)
-            print_speed(clip, reconstructed(clip, home / "own", args.preset)[2])
+            job, track, seconds = reconstructed(clip, home / "own", args.preset)
+            print("shake, px | drift of the identity, mm")
+            for way, values in three_ways(job, track).items():
+                moved = drift(track.model, values["identity"])
+                print(f"  {way:15}{shake(values['landmarks']):8.3f}{moved:8.3f}")
+            print_speed(clip, seconds)
             return
         model = read_preset(args.preset).face_model
         clip, truth = rendered_clip(home / "rendered.mp4", model, args.seed)
