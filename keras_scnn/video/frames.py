@@ -133,9 +133,9 @@ class FramesJob:
             state.before = small
             if frame.number < start:
                 continue
-            first = not state.numbers or may_be_cut(differs)
-            state.numbers.append(frame.number)
             state.changes.append(differs)
+            first = not state.numbers or may_be_cut(state.changes)
+            state.numbers.append(frame.number)
             if first or not (frame.number - start) % THOROUGH_FRAMES:
                 near = () if first else state.boxes
                 state.boxes = self._thorough.detect(frame.image, near)

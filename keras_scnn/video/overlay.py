@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,28 @@ def encode(
 
     Returns:
         how many frames there were.
+
+    Raises:
+        OSError: it cannot be written.
     """
+    with _writing(path):
+        return _encode(path, clip, shape, frames)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """FFmpeg's errors as those of the file system."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) -> int:
     import av
 
     codec, options = next((c for c in CODECS if c[0] in av.codecs_available), CODECS[-1])
@@ -141,7 +163,7 @@ def join(parts: Sequence[Path], path: Path) -> None:
     """
     import av
 
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as whole:
+    with atomic_path(path) as to, _writing(path), av.open(str(to), "w") as whole:
         stream = None
         for part in parts:
             with reading(part, "a part of the overlay; delete it"), av.open(str(part)) as container:

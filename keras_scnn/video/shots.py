@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -25,9 +27,11 @@ def change(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(after - before).mean())
 
 
-def may_be_cut(value: float) -> bool:
-    """Whether a change is large enough for a cut, whatever its neighbors."""
-    return value >= LEAST_CHANGE
+def may_be_cut(changes: Sequence[float]) -> bool:
+    """Whether a shot may begin with a frame, by the changes up to its own: without the future."""
+    *before, own = changes[-NEIGHBORS - 1 :]
+    usual = float(np.median(before)) if before else 0.0
+    return own >= LEAST_CHANGE and own > TIMES_NEIGHBORS * usual
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from keras_scnn.reconstruction.person import person_weights, quality
 from keras_scnn.video.smoothing import smooth
 from keras_scnn.video.tracking import Tracker
 
-SAMPLES = 64  # frames of a shot that are fused, the best of equal stretches
+SAMPLES = 32  # frames of a shot that are fused, the best of equal stretches
 SAME_PERSON = 0.95  # probability from which two shots show one person
 LEAST_FRAMES = 5  # what is seen in fewer frames is no face, or no use
 
@@ -144,15 +144,17 @@ def face_box(edges: np.ndarray, score: float) -> FaceBox:
 
 
 def faces_of(model: MorphableModel, rows: dict[str, np.ndarray]) -> list[Reconstruction]:
-    """The faces of a frame's rows; see ``frames.seen_frames``."""
+    """The faces of a frame's rows, see ``frames.seen_frames``; they do not keep the rows alive."""
     pose = rows["image_from_model"].reshape(-1, 3, 4)
     features = rows.get("features")
     return [
         Reconstruction(
             model,
-            FaceParameters(pose[i], rows["identity"][i], rows["expression"][i]),
+            FaceParameters(
+                pose[i].copy(), rows["identity"][i].copy(), rows["expression"][i].copy()
+            ),
             face_box(rows["box"][i], rows["score"][i]),
-            None if features is None else features[i],
+            None if features is None else features[i].copy(),
         )
         for i in range(len(pose))
     ]
@@ -203,27 +205,36 @@ def find_people(
     Returns:
         the people in the order in which they appear.
     """
-    groups: list[list[int]] = []
-    for number, sighting in enumerate(sightings):
-        known = [_likeness(sighting, [sightings[i] for i in g], calibration) for g in groups]
-        if known and max(known) >= SAME_PERSON:
-            groups[int(np.argmax(known))].append(number)
-        else:
-            groups.append([number])
+    if not sightings:
+        return []
+    numbers = _people(sightings, (calibration or {}).get("feature"))
+    groups = [np.flatnonzero(numbers == person).tolist() for person in range(numbers.max() + 1)]
     counts = [sum(len(sightings[i].frames) for i in group) for group in groups]
     kept = [group for group, count in zip(groups, counts, strict=True) if count >= least_frames]
     return [_person(group, sightings) for group in kept]
 
 
-def _likeness(one: Sighting, group: list[Sighting], calibration: dict | None) -> float:
-    """The probability that a sighting is of those of a group; 0 where they are seen together."""
-    curve = (calibration or {}).get("feature")
-    own, others = one.features, [sighting.features for sighting in group]
-    if curve is None or own is None or any(f is None for f in others):
-        return 0.0
-    if any(other.frames[-1] >= one.frames[0] for other in group):
-        return 0.0
-    return float(np.mean([probability(curve, np.array(own @ other)) for other in others]))
+def _people(sightings: Sequence[Sighting], curve: dict | None) -> np.ndarray:
+    """(n,) the person of each sighting: the likeliest of those not seen at that time, or a new one.
+
+    How likely is the mean over the person's sightings of the probability by features.
+    """
+    own, numbers = [sighting.features for sighting in sightings], np.arange(len(sightings))
+    features = [one for one in own if one is not None]
+    if curve is None or len(features) < len(sightings):
+        return numbers
+    table, count = np.array(features), 0
+    last = np.array([sighting.frames[-1] for sighting in sightings])
+    for i in range(len(sightings)):
+        same = probability(curve, table[:i] @ table[i])
+        busy = last[:i] >= sightings[i].frames[0]
+        sizes = np.maximum(np.bincount(numbers[:i], minlength=1), 1)
+        likely = np.bincount(numbers[:i], same, minlength=1) / sizes
+        likely[numbers[:i][busy]] = 0
+        is_known = likely.max() >= SAME_PERSON
+        numbers[i] = np.argmax(likely) if is_known else count
+        count += not is_known
+    return numbers
 
 
 def _person(group: list[int], sightings: Sequence[Sighting]) -> ClipPerson:

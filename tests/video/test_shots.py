@@ -1,7 +1,7 @@
 import numpy as np
 from skimage import data
 
-from keras_scnn.video.shots import change, find_cuts, thumbnail
+from keras_scnn.video.shots import change, find_cuts, may_be_cut, thumbnail
 
 
 def changes(images: list[np.ndarray]) -> np.ndarray:
@@ -34,3 +34,8 @@ def test_a_cut_beside_another_is_found():
 def test_clips_of_no_and_of_one_frame_have_no_cut():
     assert find_cuts(np.zeros(0)).tolist() == []
     assert find_cuts(np.zeros(1)).tolist() == [False]
+
+
+def test_what_may_be_a_cut_is_said_without_the_future():
+    assert may_be_cut([0, 1, 2, 60]) and may_be_cut([60])
+    assert not may_be_cut([0, 1, 2, 8]) and not may_be_cut([20, 22, 25, 21, 30])
