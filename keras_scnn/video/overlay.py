@@ -110,7 +110,7 @@ def encode(
         frames: their numbers in the clip, rising, and (H, W, 3) uint8 RGB.
 
     Returns:
-        how many frames there were.
+        how many frames there were; of none, the file is empty.
 
     Raises:
         OSError: it cannot be written.
@@ -150,7 +150,10 @@ def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) ->
             frame.pts = int(clip.stamps[number] - clip.stamps[0])
             container.mux(stream.encode(frame))
             count += 1
-        container.mux(stream.encode())
+        if count:
+            container.mux(stream.encode())
+    if not count:
+        path.write_bytes(b"")
     return count
 
 
@@ -165,7 +168,7 @@ def join(parts: Sequence[Path], path: Path) -> None:
 
     with atomic_path(path) as to, _writing(path), av.open(str(to), "w") as whole:
         stream = None
-        for part in parts:
+        for part in (part for part in parts if part.stat().st_size):
             with reading(part, "a part of the overlay; delete it"), av.open(str(part)) as container:
                 source = container.streams.video[0]
                 if stream is None:

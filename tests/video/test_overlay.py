@@ -19,7 +19,9 @@ def test_parts_joined_are_the_clip_at_its_own_times(tmp_path, height, width):
         parts.append(tmp_path / f"part-{start}.mp4")
         frames = [(i, large[i]) for i in range(start, min(start + 5, 12))]
         assert encode(parts[-1], clip, (height, width), iter(frames)) == len(frames)
-    join(parts, tmp_path / "whole.mp4")
+    nothing = tmp_path / "none.mp4"  # a stretch in which no frame can be decoded
+    assert encode(nothing, clip, (height, width), iter(())) == 0
+    join([nothing, *parts, nothing], tmp_path / "whole.mp4")
     whole = open_clip(tmp_path / "whole.mp4")
     np.testing.assert_allclose(whole.seconds, times, atol=1e-3)
     assert whole.size == (80 + 2 * (width > 80), 48)
