@@ -1,4 +1,4 @@
-"""Photos to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
+"""Photos or a video to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
 
 Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
 through all photos in it, with Parquet as the result: on all cores, in constant memory, and

@@ -47,9 +47,10 @@ def write_tracks(path: Path, tracks: Sequence[Track], about: dict[str, Any]) -> 
 
 def _table(tracks: Sequence[Track], start: int, stop: int, sizes: dict) -> dict:
     """The rows of some frames."""
-    inside = [np.searchsorted(track.frames, (start, stop)) for track in tracks]
-    own = [(i, t, slice(*part)) for i, (t, part) in enumerate(zip(tracks, inside, strict=True))]
-    table = joined([_rows(*row) for row in own], sizes, TRACK_KEYS)
+    limits = [np.searchsorted(track.frames, (start, stop)).tolist() for track in tracks]
+    own = [(i, t, slice(*at)) for i, (t, at) in enumerate(zip(tracks, limits, strict=True))]
+    there = [_rows(*row) for row, at in zip(own, limits, strict=True) if at[0] < at[1]]
+    table = joined(there, sizes, TRACK_KEYS)
     order = np.lexsort((table["track"], table["frame"]))
     return {name: np.asarray(values)[order] for name, values in table.items()}
 

@@ -149,10 +149,10 @@ def test_a_clip_without_a_face_says_so(tmp_path, capsys):
 
 def test_shots_are_cut_and_one_person_in_two_of_them_is_one_track(tmp_path):
     empty = cv2.resize(data.coffee(), (WIDTH, HEIGHT))
-    images = [seen()] * 6 + [empty] * 5 + [seen(60, 90, 0.9)] * 6
-    result = run(write_clip(tmp_path / "a.mp4", images), tmp_path / "out")
+    images = [seen()] * 6 + [empty] * 9 + [seen(60, 90, 0.9)] * 6
+    result = run(write_clip(tmp_path / "a.mp4", images), tmp_path / "out", part_frames=4)
     content = json.loads((tmp_path / "out" / "clip.json").read_text())
-    assert content["cuts"] == [6, 11] and result.tracks == 1
+    assert content["cuts"] == [6, 15] and result.tracks == 1
     assert content["tracks"][0]["shots"] == 2 and content["tracks"][0]["frames"] == 12
 
 
