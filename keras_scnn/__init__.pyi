@@ -53,5 +53,7 @@ from .protocols.evaluation import evaluate_preset as evaluate_preset
 from .reconstruction.faces import Reconstruction as Reconstruction
 from .reconstruction.person import Person as Person
 from .reconstruction.reconstructor import Reconstructor as Reconstructor
+from .video.frames import ClipSettings as ClipSettings
+from .video.run import reconstruct_clip as reconstruct_clip
 
 __version__: str

@@ -1,8 +1,9 @@
-"""Photos to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
+"""Photos or a video to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
 
 Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
 through all photos in it, with Parquet as the result: on all cores, in constant memory, and
-resumable at any moment (see docs/batch.md).
+resumable at any moment (see docs/batch.md). Given one video, it writes each face as an animation,
+and the faces drawn over the video (see docs/video.md).
 """
 
 from __future__ import annotations
@@ -10,77 +11,33 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
-from keras_scnn.meshes.options import add_mesh_options, mesh_options
-from keras_scnn.photos.files import check_single_photos, describe_passed_over
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
-
-PHOTO_OPTIONS, FOLDER_OPTIONS = ("draw", "largest", "min_score"), ("crops", "meshes", "no_tiles")
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options of a command line; ``folder`` is set where one folder is given."""
-    parser = CommandParser("reconstruct", __doc__)
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or one folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
-    add_mesh_options(parser.add_argument_group("for meshes"))
-    _add_photo_options(parser.add_argument_group("for photos"))
-    _add_folder_options(parser.add_argument_group("for a folder"))
-    args = parser.parse_args(argv)
-    args.folder = args.photos[0] if len(args.photos) == 1 and args.photos[0].is_dir() else None
-    place, other = ("single photos", "a folder") if args.folder else ("one folder", "single photos")
-    for name in PHOTO_OPTIONS if args.folder else FOLDER_OPTIONS:
-        if getattr(args, name):
-            parser.error(f"--{name.replace('_', '-')} works on {place}, not on {other}")
-    args.mesh_options = mesh_options(args, parser, written=args.meshes or not args.folder)
-    if args.workers is not None and args.workers < 1:
-        parser.error(f"--workers is {args.workers}; it must be 1 or more")
-    if args.min_score is not None and not 0 < args.min_score < 1:
-        parser.error(f"--min-score is {args.min_score:g}; it must lie between 0 and 1")
-    return args
-
-
-def _add_photo_options(parser) -> None:
-    add = parser.add_argument
-    add("--draw", action="store_true", help="draw the mesh from several sides too")
-    add("--largest", action="store_true", help="only the largest face of each photo")
-    add("--min-score", type=float, help="least score of a face, 0 to 1 (0.6, small ones 0.7)")
-
-
-def _add_folder_options(parser) -> None:
-    add = parser.add_argument
-    crops = "the photos are face crops (square, the standard crop): no detection, one pass"
-    add("--crops", action="store_true", help=crops)
-    add("--meshes", action="store_true", help="write a mesh of each face too")
-    add("--no-tiles", action="store_true", help="look for large faces only; much faster")
-    add("--workers", type=int, default=None, help="processes (one a core)")
+from keras_scnn.photos.files import describe_passed_over
+from keras_scnn.reconstruction.options import parse_options
+from keras_scnn.settings import command
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
-    args = parse(argv)
-    check_single_photos(() if args.folder else args.photos)
-    from keras_scnn.export.first_use import ensure_network
+    args = parse_options(argv, __doc__ or "")
     from keras_scnn.storage.outputs import check_out
 
     check_out(args.out)
-    ensure_network(args.preset)
-    if args.folder:
-        return _folder(args, sys.argv[1:] if argv is None else argv)
-    return _photos(args)
+    words = ["python", "-m", "keras_scnn.reconstruct", *(sys.argv[1:] if argv is None else argv)]
+    args.command = shlex.join(words)
+    return {"photos": _photos, "folder": _folder, "video": _video}[args.kind](args)
 
 
-def _folder(args: argparse.Namespace, words: list[str]) -> int:
+def _folder(args: argparse.Namespace) -> int:
+    from keras_scnn.export.first_use import ensure_network
     from keras_scnn.folders.folder import FAILED, reconstruct_folder
     from keras_scnn.folders.job import BatchSettings
 
+    ensure_network(args.preset)
     meshes = args.format if args.meshes else None
     settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes, args.mesh_options)
-    command = shlex.join(["python", "-m", "keras_scnn.reconstruct", *words])
-    done = reconstruct_folder(args.folder, args.out, settings, args.workers, command)
+    done = reconstruct_folder(args.photos[0], args.out, settings, args.workers, args.command)
     print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
     if done.failed:
         print(f"{done.failed} photos failed; reasons: {args.out / FAILED}", file=sys.stderr)
@@ -89,14 +46,31 @@ def _folder(args: argparse.Namespace, words: list[str]) -> int:
     return 1 if done.failed else 0
 
 
+def _video(args: argparse.Namespace) -> int:
+    from keras_scnn.export.first_use import ensure_network
+    from keras_scnn.video.clip import open_clip
+    from keras_scnn.video.run import ClipSettings, reconstruct_clip
+
+    clip = open_clip(args.photos[0])
+    ensure_network(args.preset)
+    settings = ClipSettings(args.preset, not args.no_tiles, args.min_score, args.mesh_options)
+    done = reconstruct_clip(clip, args.out, settings, args.workers, args.command)
+    print(f"{done.tracks} faces of {done.frames} frames written to {args.out}")
+    for line in done.failures + done.notes:
+        print(line, file=sys.stderr)
+    return 1 if done.failures else 0
+
+
 def _photos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from keras_scnn.export.first_use import ensure_network
     from keras_scnn.meshes.parts import check_parts
     from keras_scnn.photos.detection import FaceDetector
     from keras_scnn.reconstruction.files import reconstruct_file
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
+    ensure_network(args.preset)
     detector = args.min_score and FaceDetector(args.min_score, args.min_score)
     reconstructor = Reconstructor.from_preset(args.preset, detector)
     check_parts(reconstructor.preset.face_model, args.mesh_options.parts)

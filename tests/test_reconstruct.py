@@ -352,9 +352,12 @@ def test_the_least_score_of_a_face(tmp_path, capsys):
     [
         ("a.png", ["--min-score", "1.5"], "--min-score is 1.5; it must lie between 0 and 1"),
         ("a.png", ["--min-score", "nan"], "--min-score is nan; it must lie between 0 and 1"),
-        (".", ["--min-score", "0.5"], "--min-score works on single photos, not on a folder"),
+        (".", ["--min-score", "0.5"], "--min-score works on single photos and one video, not on"),
         (".", ["--largest"], "--largest works on single photos, not on a folder"),
         ("a.png", ["--crops"], "--crops works on one folder, not on single photos"),
+        ("a.mp4", ["--largest"], "--largest works on single photos, not on a video"),
+        ("a.mp4", ["--unit", "cm"], "--unit works on single photos and one folder, not on a vi"),
+        ("a.mp4", ["--format", "ply"], "--format ply cannot move; a video gives GLB"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, capsys, photo, options, message):

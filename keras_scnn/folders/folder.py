@@ -139,7 +139,7 @@ def _run(job: FolderJob, shards: list[list[str]], workers: int | None) -> BatchR
     photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
     bar = tqdm(total=photos, initial=photos - left, desc="photos", smoothing=0.05)
     try:
-        with bar, _environment(WORKER_ENVIRONMENT):
+        with bar, worker_environment():
             for number, result in run_shards(job, missing, workers):
                 done[number] = result
                 bar.update(len(shards[number]))
@@ -185,10 +185,10 @@ def _opened(path: Path) -> TextIO:
 
 
 @contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that the block starts."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+def worker_environment() -> Iterator[None]:
+    """``WORKER_ENVIRONMENT`` for the processes that the block starts."""
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)
     try:
         yield
     finally:

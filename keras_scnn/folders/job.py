@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.folders.table import TEXT, columns, vector_sizes, write_part
+from keras_scnn.folders.table import columns, joined, vector_sizes, write_part
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.meshes.files import mesh_files
@@ -89,7 +89,7 @@ class FolderJob:
         preset = self.reconstructor.preset
         layout = preset.layout
         sizes = vector_sizes(layout.n_identity, layout.n_expression, preset.feature_size)
-        table = _joined(tables, sizes)
+        table = joined(tables, sizes)
         about = {**self.about, "part": number, "photos": len(names), "key": self.keys[number]}
         write_part(part_path(self.out, number), table, sizes, about, failures)
         return failures, len(table["photo"])
@@ -171,14 +171,6 @@ def _check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise ValueError("its name is not UTF-8; rename it") from error
-
-
-def _joined(tables: list[dict], sizes: dict[str, int]) -> dict[str, np.ndarray | list]:
-    if not tables:
-        empty = {name: np.zeros((0, size)) for name, size in sizes.items()}
-        flat = [name for name in TEXT if name != "photo" and name not in sizes]
-        return {"photo": [], **empty, **{name: np.zeros(0) for name in flat}}
-    return {key: np.concatenate([np.asarray(t[key]) for t in tables]) for key in tables[0]}
 
 
 def _reason(error: Exception, path: Path) -> str:

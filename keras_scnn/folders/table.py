@@ -8,6 +8,7 @@ for the face model. Each column's description is in its field metadata too.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "keras_scnn.faces", 2
 ABOUT, FAILURES = b"keras_scnn", b"keras_scnn.failures"
-TEXT = {
+PHOTO_KEYS = {
     "photo": "path of the photo, relative to the folder, '/' between its parts",
     "face": "number of the face in its photo, from 0, highest score first",
     "width": "of the photo, px",
     "height": "of the photo, px",
+}
+"""Which row is which; tables of other things than photos have other such columns."""
+TEXT = {
     "score": "of the detector, 0 to 1; null where none ran",
     "quality": "the photo's worth for the person's shape, 1: clear; null where no detector ran",
     "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
@@ -44,7 +48,14 @@ TEXT = {
     "landmarks": "68x3, row-major, iBUG order: x, y, depth in px",
     "features": "identity feature of unit length",
 }
-WHOLE, DETECTED = ("face", "width", "height"), ("score", "quality")
+KINDS = {
+    "photo": "string",
+    **dict.fromkeys(("face", "width", "height", "frame", "track", "shot"), "int32"),
+    "seconds": "float64",
+    "seen": "bool",
+}
+"""Types of columns; those of all others are float32, or lists of float32."""
+DETECTED = ("score", "quality")  # null where no detector ran
 
 
 def require_pyarrow() -> None:
@@ -85,19 +96,23 @@ def columns(faces: Faces, scored: bool) -> dict[str, np.ndarray]:
     return table if faces.features is None else {**table, "features": faces.features}
 
 
-def schema(sizes: dict[str, int]) -> pyarrow.Schema:
-    """The schema of a table; ``sizes`` says how many numbers a vector column has, 0 for none."""
+def schema(sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS) -> pyarrow.Schema:
+    """The schema of a table.
+
+    Args:
+        sizes: how many numbers a vector column has, 0 for none.
+        keys: the columns that say which row is which, and their descriptions.
+    """
     import pyarrow as pa
 
     def kind(name: str):
-        if name == "photo":
-            return pa.string()
-        if name in WHOLE:
-            return pa.int32()
+        if name in KINDS:
+            return pa.type_for_alias(KINDS[name])
         return pa.list_(pa.float32(), sizes[name]) if name in sizes else pa.float32()
 
-    names = [name for name in TEXT if sizes.get(name) != 0]
-    about = {name: {"description": TEXT[name]} for name in names}
+    text = {**keys, **TEXT}
+    names = [name for name in text if sizes.get(name) != 0]
+    about = {name: {"description": text[name]} for name in names}
     return pa.schema([pa.field(n, kind(n), n in DETECTED, about[n]) for n in names])
 
 
@@ -114,42 +129,51 @@ def vector_sizes(n_identity: int, n_expression: int, n_features: int) -> dict[st
 
 def write_part(
     path: Path,
-    table: dict[str, np.ndarray | list],
+    table: dict[str, np.ndarray | list] | Iterable[dict[str, np.ndarray | list]],
     sizes: dict[str, int],
     about: dict[str, Any],
     failures: list[tuple[str, str]],
+    keys: dict[str, str] = PHOTO_KEYS,
 ) -> None:
     """Write one file, whole or not at all, with checksums.
 
     Args:
         path: of the file.
-        table: every column's values.
+        table: every column's values; or several such tables, one after the other.
         sizes: from ``vector_sizes``.
         about: settings and versions, for the schema's metadata; must fit JSON.
         failures: photos of this part that gave no face, and why.
+        keys: of ``schema``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
     metadata[FAILURES] = json.dumps(failures)
-    layout = schema(sizes).with_metadata(metadata)
-    arrays = [_array(table[field.name], field.type) for field in layout]
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            pa.table(arrays, schema=layout),
-            temporary,
-            compression="zstd",
-            use_dictionary=["photo"],
-            write_page_checksum=True,
-        )
+    layout = schema(sizes, keys).with_metadata(metadata)
+    words = ["photo"] if "photo" in keys else False
+    options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
+        for part in [table] if isinstance(table, dict) else table:
+            arrays = [_array(part[field.name], field.type) for field in layout]
+            file.write_table(pa.table(arrays, schema=layout))
+
+
+def joined(
+    tables: list[dict], sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS
+) -> dict[str, np.ndarray | list]:
+    """Tables one after the other; one without rows where there are none."""
+    if tables:
+        return {key: np.concatenate([np.asarray(t[key]) for t in tables]) for key in tables[0]}
+    names = {**keys, **TEXT}
+    return {name: np.zeros((0, sizes[name])) if name in sizes else [] for name in names}
 
 
 def _array(values, kind) -> pyarrow.Array:
     import pyarrow as pa
 
     if not pa.types.is_fixed_size_list(kind):
-        missing = np.isnan(values) if pa.types.is_floating(kind) else None
+        missing = np.isnan(np.asarray(values)) if pa.types.is_floating(kind) else None
         return pa.array(values, kind, mask=missing)
     flat = pa.array(np.asarray(values, np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
@@ -179,3 +203,40 @@ def read_part(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], int] |
         if (about["format"], about["version"]) != (FORMAT, VERSION):
             raise ValueError(f"of version {about['version']}")
         return about, [tuple(failure) for failure in failures], rows
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The settings that a file of ``write_part`` was written with."""
+    import pyarrow.parquet as pq
+
+    with reading(path, "a sound Parquet file of faces"):
+        return json.loads((pq.read_schema(path).metadata or {})[ABOUT])
+
+
+def read_columns(
+    path: Path, within: tuple[str, float, float] | None = None
+) -> dict[str, np.ndarray]:
+    """The columns of a file of ``write_part``, vectors as (n, size) arrays.
+
+    Args:
+        path: of the file.
+        within: a column, and the least value of the rows that are read and the first one above.
+    """
+    import pyarrow.parquet as pq
+
+    limits = None
+    if within is not None:
+        name, low, high = within
+        limits = [(name, ">=", low), (name, "<", high)]
+    with reading(path, "a sound Parquet file of faces"):
+        table = pq.read_table(path, filters=limits)
+        return {name: _rows(table[name]) for name in table.column_names}
+
+
+def _rows(column) -> np.ndarray:
+    import pyarrow as pa
+
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), column.type.list_size)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.geometry.mesh import smooth_normals
+from keras_scnn.meshes.animation import Motion
 from keras_scnn.meshes.files import check_format, write_surface
 from keras_scnn.meshes.glb import PhotoCamera, Rig, glb_bytes
 from keras_scnn.meshes.options import MeshOptions
@@ -169,3 +170,33 @@ def write_face_mesh(
     about = {"face_model": model.name, "face_model_license": model.license}
     with atomic_path(path) as temporary:
         temporary.write_bytes(glb_bytes(surface, rig, camera, about))
+
+
+def write_face_animation(
+    path: str | os.PathLike,
+    model: MorphableModel,
+    identity: np.ndarray,
+    motion: Motion,
+    look: FaceLook = FaceLook(),
+    options: MeshOptions = MeshOptions(),
+) -> None:
+    """Write a face that moves as GLB: the neutral person, and an animation of it.
+
+    Args:
+        path: .glb.
+        model: the face model.
+        identity: (K,) coefficients.
+        motion: with the weights of the model's expressions.
+        look: its colors.
+        options: parts.
+
+    Raises:
+        ValueError: a part that the model does not have.
+    """
+    mesh = FaceSurface.of(model, options)
+    surface = mesh.surface(model.vertices(identity), look)
+    rig = mesh.rig(surface, motion.weights[0])
+    about = {"face_model": model.name, "face_model_license": model.license}
+    about["focal_px"] = f"{motion.focal_px:g}, assumed"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(glb_bytes(surface, rig, None, about, motion))

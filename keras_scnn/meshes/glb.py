@@ -13,12 +13,11 @@ from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.mesh import sphere_center
 from keras_scnn.geometry.rotations import nearest_rotation
 from keras_scnn.io import encode_image
+from keras_scnn.meshes.animation import METER, Motion, add_animation, add_clip_camera
 from keras_scnn.meshes.gltf import INDICES, Gltf, index_type
-from keras_scnn.meshes.options import UNITS
 from keras_scnn.meshes.parts import EYES
 from keras_scnn.meshes.surface import Surface
 
-METER = UNITS["m"]  # in a millimeter
 AXES = "x to the viewer's right, y up, z towards the viewer: the face looks to +z"
 HEAD, FACE, CAMERA = "head", "face", "photo_camera"
 NEAR_MM, FAR_MM = 1.0, 2000.0  # what the photo's camera sees, the face's middle half-way
@@ -59,6 +58,7 @@ def glb_bytes(
     rig: Rig | None = None,
     camera: PhotoCamera | None = None,
     extras: dict[str, Any] | None = None,
+    motion: Motion | None = None,
 ) -> bytes:
     """A GLB file: a node 'face' with the nodes 'head', 'eye_left' and 'eye_right', and a camera.
 
@@ -72,6 +72,8 @@ def glb_bytes(
         camera: for a camera node 'photo_camera', outside of 'face': an orthographic camera that
             sees the photo's edges. glTF has no skew, so the camera is the nearest one without.
         extras: more for ``asset.extras``, which state unit and axes.
+        motion: for an animation 'clip' of the face and its weights, and a perspective camera node
+            'clip_camera'.
     """
     about = {"unit": "m", "axes": AXES, **(extras or {})}
     generator = f"keras_scnn {keras_scnn.__version__}"
@@ -80,8 +82,16 @@ def glb_bytes(
     nodes: dict[str, list[Surface]] = {}
     for name, part in surface.split().items():
         nodes.setdefault(name if name in EYES else HEAD, []).append(part)
-    children = [_add_node(file, name, parts, materials, rig) for name, parts in nodes.items()]
-    scene = [file.add("nodes", {"name": FACE, "children": children})]
+    rows = {name: _rows(name, parts, rig) for name, parts in nodes.items()}
+    children = {
+        _add_node(file, name, parts, materials, rig, rows[name]): rows[name]
+        for name, parts in nodes.items()
+    }
+    scene = [file.add("nodes", {"name": FACE, "children": list(children)})]
+    if motion is not None:
+        targets = {node: numbers for node, numbers in children.items() if numbers}
+        add_animation(file, motion, scene[0], targets)
+        scene.append(add_clip_camera(file, motion))
     if camera is not None:
         scene.append(_add_camera(file, surface, camera))
     file.json |= {"scene": file.add("scenes", {"name": FACE, "nodes": scene})}
@@ -114,6 +124,7 @@ def _add_node(
     parts: list[Surface],
     materials: dict[str, int],
     rig: Rig | None,
+    rows: list[int],
 ) -> int:
     """A node whose mesh has a primitive for each part; an eye's lies in its center."""
     used = np.concatenate([part.used() for part in parts])
@@ -121,7 +132,6 @@ def _add_node(
     primitives = [_add_primitive(file, part.without_unused(), center, materials) for part in parts]
     mesh: dict[str, Any] = {"name": name, "primitives": primitives}
     if rig is not None:
-        rows = [i for i in range(len(rig.names)) if name == HEAD or _moves(rig, used, i)]
         for primitive, part in zip(primitives, parts, strict=True):
             primitive |= _targets(file, part.used(), rig, rows)
         if rows:
@@ -150,8 +160,13 @@ def _add_primitive(
     }
 
 
-def _moves(rig: Rig, vertices: np.ndarray, i: int) -> bool:
-    return bool(rig.displacements[vertices, :, i].any())
+def _rows(name: str, parts: list[Surface], rig: Rig | None) -> list[int]:
+    """The morph targets that a node has: the head all, eyes those that move them."""
+    if rig is None:
+        return []
+    used = np.concatenate([part.used() for part in parts])
+    moves = rig.displacements[used].any(axis=(0, 1))
+    return [i for i in range(len(rig.names)) if name == HEAD or moves[i]]
 
 
 def _targets(file: Gltf, vertices: np.ndarray, rig: Rig, rows: list[int]) -> dict[str, Any]:

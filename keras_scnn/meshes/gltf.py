@@ -44,12 +44,14 @@ class Gltf:
         self.binary.extend(content)
         return self.add("bufferViews", {**place, "target": target})
 
-    def accessor(self, rows: np.ndarray, target: int = VERTICES, bounds: bool = False) -> int:
+    def accessor(
+        self, rows: np.ndarray, target: int | None = VERTICES, bounds: bool = False
+    ) -> int:
         """Add an array.
 
         Args:
             rows: (n,) or (n, 2 to 4), uint8, uint16, uint32 or float32.
-            target: what it is used for.
+            target: what it is used for; None for neither vertices nor indices.
             bounds: state the least and greatest value, as positions must.
         """
         return self._accessor(rows, bounds, bufferView=self.view(_bytes(rows), target))
@@ -76,7 +78,8 @@ class Gltf:
         item: dict[str, Any] = {**content, "componentType": _component(rows), "count": len(rows)}
         item["type"] = KINDS[1 if rows.ndim == 1 else rows.shape[1]]
         if bounds:
-            item |= {"min": rows.min(axis=0).tolist(), "max": rows.max(axis=0).tolist()}
+            least, most = np.atleast_1d(rows.min(axis=0)), np.atleast_1d(rows.max(axis=0))
+            item |= {"min": least.tolist(), "max": most.tolist()}
         return self.add("accessors", item)
 
     def picture(self, name: str, png: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -22,6 +23,7 @@ from keras_scnn.photos.blazeface import (
     without_nested,
 )
 from keras_scnn.photos.cropping import (
+    DETECTOR_SCALE,
     FaceBox,
     box_from_detector,
     check_photo,
@@ -101,11 +103,13 @@ class FaceDetector:
         """Opened for the first face that is not sure."""
         return FaceMesh(passes=1)
 
-    def detect(self, image: np.ndarray) -> list[FaceBox]:
+    def detect(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> list[FaceBox]:
         """Find the faces of a photo.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            near: where faces were in the frame before of a video: squares about them are looked
+                at too, which finds small faces again without tiles.
 
         Returns:
             the square crop of each face, as ``cropping.box_from_landmarks`` defines it, highest
@@ -114,11 +118,11 @@ class FaceDetector:
         Raises:
             ValueError: the image is no uint8 color image.
         """
-        raw = self.detect_raw(image)
+        raw = self.detect_raw(image, near)
         rows = zip(raw.boxes, raw.scores.tolist(), raw.keypoints, strict=True)
         return [box_from_detector(*row) for row in rows]
 
-    def detect_raw(self, image: np.ndarray) -> RawDetections:
+    def detect_raw(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> RawDetections:
         """The same with BlazeFace's own boxes and keypoints, highest score first, px."""
         check_photo(image)
         small, factor = _halved(image)
@@ -126,7 +130,8 @@ class FaceDetector:
         if self._stop_early and self._is_settled(image, single := suppress(whole)):
             return single
         padded = self._run(small, _around(small, PADDED_ZOOM), factor)
-        faces = [self._confirmed(image, [whole, padded], self._min_score, self._min_score)]
+        parts = [whole, padded, *(self._run(image, _about(box)) for box in near)]
+        faces = [self._confirmed(image, parts, self._min_score, self._min_score)]
         if self._tiles:
             parts = self._in_tiles(image)
             faces.append(self._confirmed(image, parts, self._tile_min_score, np.inf))
@@ -274,6 +279,13 @@ def _around(image: np.ndarray, zoom: float = 1.0, angle: float = 0.0) -> FaceBox
     """The square about a whole photo, ``zoom`` times as large as that needs."""
     size = np.array(image.shape[1::-1])
     return FaceBox.square(size / 2, max(size) * zoom, angle=angle)
+
+
+def _about(box: FaceBox) -> FaceBox:
+    """The square in which BlazeFace sees a known face best."""
+    edges = box.as_array()
+    side = CONFIRM_ZOOM / DETECTOR_SCALE * box.width
+    return FaceBox.square((edges[:2] + edges[2:]) / 2, side, angle=box.angle)
 
 
 def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:

@@ -15,7 +15,10 @@ PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
 )
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg"),
+    *(".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".mxf"),
+)
 SHOWN = 5
 
 
@@ -37,13 +40,18 @@ def is_photo(name: str | os.PathLike) -> bool:
     return Path(name).suffix.lower() in PHOTO_SUFFIXES
 
 
+def is_video(name: str | os.PathLike) -> bool:
+    """Whether a file's name ends as a video's does."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
 def check_single_photos(paths: Sequence[Path]) -> None:
     """Raise a ValueError for what is clearly no photo: a folder, or a video by its name."""
     for path in paths:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give one folder alone, or single photos")
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            raise ValueError(f"{path} is a video; give single frames of it")
+        if is_video(path):
+            raise ValueError(f"{path} is a video; give one video alone")
 
 
 def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:

@@ -38,6 +38,7 @@ from keras_scnn.settings import read_yaml
 from keras_scnn.storage import write_npz
 from keras_scnn.storage.tflite import read_lite_file
 from keras_scnn.training.matching.pack import read_pack, write_pack
+from keras_scnn.video.clip import open_clip
 
 PHOTOS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 COMPONENTS = 3
@@ -218,6 +219,26 @@ def preset(damaged: str) -> Callable[[Path], Path]:
     return write
 
 
+def clip(name: str, codec: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        import av
+
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for level in range(20, 200, 30):
+                image = np.full((48, 64, 3), level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        return folder / name
+
+    return write
+
+
+def read_clip(path: Path) -> int:
+    return sum(1 for _ in open_clip(path).frames(2))
+
+
 def read_dome_preset(path: Path) -> object:
     return read_preset(path.parent, MorphableModel.load(path.with_name("dome.npz")))
 
@@ -355,4 +376,7 @@ TARGETS = [
     Target("AFLW labels", aflw, lambda p: load_targets(p.parent)),
     Target("AFLW2000-3D protocol", protocol, lambda p: read_good_faces(p.parent)),
     Target("LiteRT metadata", lite, read_lite_file),
+    Target("video .mp4", clip("a.mp4", "libx264"), read_clip),
+    Target("video .mkv", clip("a.mkv", "libx264"), read_clip),
+    Target("video .avi", clip("a.avi", "mpeg4"), read_clip),
 ]

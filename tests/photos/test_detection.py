@@ -325,3 +325,16 @@ def test_threads_that_share_a_detector_get_their_own_answers():
     with ThreadPoolExecutor(8) as pool:
         result = list(pool.map(detector.detect, photos * 25))
     assert result == alone * 25
+
+
+def test_a_small_face_is_found_again_near_where_it_was(astronaut):
+    """As in a video: in the next frame without tiles, which would take long."""
+    small = cv2.resize(astronaut, (150, 150), interpolation=cv2.INTER_AREA)
+    photo = np.full((720, 960, 3), 120, np.uint8)
+    photo[400:550, 700:850] = small
+    quick = FaceDetector(tiles=False)
+    (before,) = FaceDetector().detect(photo)
+    assert quick.detect(photo) == []
+    moved = np.roll(photo, (6, -9), axis=(0, 1))
+    (found,) = quick.detect(moved, [before])
+    np.testing.assert_allclose(found.as_array() - before.as_array(), [-9, 6, -9, 6], atol=3)

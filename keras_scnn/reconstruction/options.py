@@ -1,0 +1,86 @@
+"""The command line of ``reconstruct``: photos, one folder, or one video."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from keras_scnn.meshes.options import add_mesh_options, mesh_options
+from keras_scnn.photos.files import check_single_photos, is_video
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser
+
+PLACES = {"photos": "single photos", "folder": "one folder", "video": "one video"}
+OPTIONS = {
+    "draw": ("photos",),
+    "largest": ("photos",),
+    "neutral": ("photos", "folder"),
+    "unit": ("photos", "folder"),
+    "min_score": ("photos", "video"),
+    "crops": ("folder",),
+    "meshes": ("folder",),
+    "no_tiles": ("folder", "video"),
+    "workers": ("folder", "video"),
+}
+"""What has an effect where."""
+
+
+def parse_options(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """The options of a command line; ``kind`` is one of PLACES."""
+    parser = CommandParser("reconstruct", description)
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or folder, or video")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
+    add_mesh_options(parser.add_argument_group("for meshes"))
+    _add_photo_options(parser.add_argument_group("for photos"))
+    _add_folder_options(parser.add_argument_group("for a folder"))
+    args = parser.parse_args(argv)
+    args.kind = _kind(args.photos)
+    for name, kinds in OPTIONS.items():
+        if getattr(args, name) not in (None, False) and args.kind not in kinds:
+            places = " and ".join(PLACES[kind] for kind in kinds)
+            parser.error(f"--{name.replace('_', '-')} works on {places}, not on {_here(args.kind)}")
+    _check(args, parser)
+    return args
+
+
+def _kind(paths: list[Path]) -> str:
+    if len(paths) == 1 and paths[0].is_dir():
+        return "folder"
+    return "video" if len(paths) == 1 and is_video(paths[0]) else "photos"
+
+
+def _here(kind: str) -> str:
+    return PLACES[kind].replace("one", "a")
+
+
+def _check(args: argparse.Namespace, parser: CommandParser) -> None:
+    """Values that do not fit end the command line."""
+    if args.kind == "video" and args.format not in (None, "glb"):
+        parser.error(f"--format {args.format} cannot move; a video gives GLB")
+    args.format = args.format or ("glb" if args.kind == "video" else "obj")
+    written = args.meshes or args.kind != "folder"
+    args.mesh_options = mesh_options(args, parser, written)
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    if args.min_score is not None and not 0 < args.min_score < 1:
+        parser.error(f"--min-score is {args.min_score:g}; it must lie between 0 and 1")
+    if args.kind == "photos":
+        check_single_photos(args.photos)
+
+
+def _add_photo_options(parser) -> None:
+    add = parser.add_argument
+    add("--draw", action="store_true", help="draw the mesh from several sides too")
+    add("--largest", action="store_true", help="only the largest face of each photo")
+    words = "least score of a face, 0 to 1 (0.6, small ones 0.7); of a video too"
+    add("--min-score", type=float, help=words)
+
+
+def _add_folder_options(parser) -> None:
+    add = parser.add_argument
+    crops = "the photos are face crops (square, the standard crop): no detection, one pass"
+    add("--crops", action="store_true", help=crops)
+    add("--meshes", action="store_true", help="write a mesh of each face too")
+    words = "look for large faces only; much faster (of a video too)"
+    add("--no-tiles", action="store_true", help=words)
+    add("--workers", type=int, help="processes (one a core), of a video too")

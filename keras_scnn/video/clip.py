@@ -1,0 +1,281 @@
+"""Video files to frames, with PyAV (FFmpeg's libraries; extra 'video').
+
+Why not OpenCV's ``VideoCapture``, which is there already: it gives no time stamps that hold for
+variable frame rates, takes a damaged frame for the end of the file, and writes no H.264.
+
+Frames are numbered by their time stamps, in the order in which they are shown, so a frame has one
+number however it is reached; what is read from the middle on is what is read from the start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from keras_scnn.storage.guard import FileError, existing_file, reading
+
+if TYPE_CHECKING:
+    import av
+
+WHAT = "a video that can be read"
+# Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
+FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
+SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
+
+
+def require_av() -> None:
+    """Raise an ImportError that says what to install, where PyAV is missing."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "video needs PyAV, which is not installed: pip install '.[video]'"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture of a clip.
+
+    Attributes:
+        number: from 0, in the order in which frames are shown.
+        seconds: since the first frame.
+        image: (H, W, 3) uint8 RGB, upright, with square pixels.
+    """
+
+    number: int
+    seconds: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What a video file holds; ``open_clip`` reads it.
+
+    Attributes:
+        path: of the file.
+        stamps: (n,) int64 time stamps of the frames, in ``time_base``, rising; n above 0.
+        time_base: s.
+        rate: frames a second, on average.
+        size: width and height, px, of the upright frames.
+        pixel_aspect: width over height of a stored pixel.
+        is_counted: whether frames are numbered by counting: the file's time stamps are of the
+            order in which frames are stored (AVI with B-frames), not of that in which they are
+            shown, so it is read from its start always.
+        missing_seconds: how much of its length the file says to have beyond the last frame; 0 for
+            a whole file.
+    """
+
+    path: Path
+    stamps: np.ndarray
+    time_base: Fraction
+    rate: Fraction
+    size: tuple[int, int]
+    pixel_aspect: float = 1.0
+    is_counted: bool = False
+    missing_seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """(n,) float64 times of the frames since the first one."""
+        return (self.stamps - self.stamps[0]) * float(self.time_base)
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """The frames from ``start`` up to ``stop``; those that cannot be decoded are left out.
+
+        Args:
+            start, stop: numbers of frames; ``stop`` itself is not given; None for the last one.
+
+        Raises:
+            FileError: the file is no more what it was.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        with reading(self.path, WHAT):
+            for number, frame in self._numbered(start):
+                if number >= stop:
+                    return
+                if number >= start:
+                    image = upright(frame, self.pixel_aspect)
+                    if image.shape[1::-1] != self.size:  # streams may change their size
+                        image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
+                    yield Frame(number, float(self.seconds[number]), image)
+
+    def _numbered(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with rising numbers, from that one or some before it on."""
+        last = -1
+        for frame in self._decoded(start):
+            number = last + 1 if self.is_counted else self._number(frame)
+            if number > last:
+                last = number
+                yield number, frame
+
+    def _number(self, frame: av.VideoFrame) -> int:
+        stamp = frame.dts if frame.pts is None else frame.pts
+        return -1 if stamp is None else int(np.searchsorted(self.stamps, stamp, "right")) - 1
+
+    def _decoded(self, start: int) -> Iterator[av.VideoFrame]:
+        """Frames from some time before ``start`` on, or all."""
+        if start and not self.is_counted:
+            with _opened(self.path) as (container, stream):
+                frames = self._sought(container, stream, start)
+                first = next(frames, None)
+                if first is not None and self._number(first) <= start:
+                    yield first
+                    yield from frames
+                    return
+        with _opened(self.path) as (container, stream):
+            yield from _decode(container, stream)
+
+    def _sought(self, container, stream, start: int) -> Iterator[av.VideoFrame]:
+        """Frames after seeking; none where the file does not let itself be sought in."""
+        import av
+
+        target = int(self.stamps[start] - SEEK_MARGIN / self.time_base)
+        try:
+            container.seek(max(target, int(self.stamps[0])), stream=stream, backward=True)
+        except av.FFmpegError:
+            return iter(())
+        return _decode(container, stream)
+
+
+def open_clip(path: Path) -> Clip:
+    """Look through a video file, without decoding more than a frame.
+
+    Args:
+        path: of a file in any format that FFmpeg reads.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileError: it is no video, or a damaged one.
+        ValueError: it holds no picture that can be decoded.
+        ImportError: PyAV is missing.
+    """
+    require_av()
+    existing_file(path, "a video")
+    with reading(path, WHAT), _opened(path) as (container, stream):
+        stored = _stamps(container, stream)
+        stamps = np.unique(stored)
+        if not len(stamps):
+            raise ValueError(f"{path}: no frame in it; was it cut off, or is the recording empty?")
+        base, length = Fraction(stream.time_base), int(stamps[-1] - stamps[0])
+        rate = Fraction(len(stamps) - 1) / (length * base) if length else Fraction(25)
+        rate = Fraction(stream.average_rate or rate).limit_denominator(1001)
+        in_order, reorders = bool((np.diff(stored) > 0).all()), stream.codec_context.has_b_frames
+        aspect = _aspect(stream)
+        missing = _declared(container, stream) - float(length * base + 1 / rate)
+    least = 0.5 + 0.01 * float(length * base)  # sound may be a little longer
+    missing = missing if missing > least else 0.0
+    size, is_counted = _size(path, aspect), in_order and reorders
+    return Clip(path, stamps, base, rate, size, aspect, is_counted, missing)
+
+
+def _aspect(stream) -> float:
+    """Width over height of a pixel; what no camera and no disc has is a damaged file's."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.25 <= aspect <= 4 else 1.0
+
+
+def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
+    """Width and height of the first frame, upright."""
+    with reading(path, WHAT), _opened(path) as (container, stream):
+        first = next(_decode(container, stream), None)
+        if first is None:
+            raise ValueError(f"{path}: none of its frames can be decoded")
+        height, width = upright(first, pixel_aspect).shape[:2]
+    return width, height
+
+
+def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: turned as the file says, and with square pixels."""
+    image: np.ndarray = frame.to_ndarray(format="rgb24")
+    if pixel_aspect != 1:  # see ``_aspect``
+        width = max(1, round(image.shape[1] * pixel_aspect))
+        image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
+    quarters = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its video; FFmpeg's own notices stay away."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    with _readable(path) as container:
+        cover = av.stream.Disposition.attached_pic
+        streams = [s for s in container.streams.video if not s.disposition & cover]
+        if not streams:
+            kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+            raise ValueError(f"{path}: no video in it, only {' and '.join(kinds)}")
+        _check_pixels(path, streams[0])
+        streams[0].codec_context.thread_count = 1  # there is a process for each core
+        yield container, streams[0]
+
+
+def _check_pixels(path: Path, stream) -> None:
+    allowed = min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * path.stat().st_size)
+    if stream.width * stream.height > max(allowed, FREE_PIXELS):
+        size = f"{stream.width} x {stream.height}"
+        raise ValueError(f"{path}: frames of {size} px, more than a file of this size may have")
+
+
+def _readable(path: Path) -> Any:
+    """The opened container."""
+    import av
+
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except av.FFmpegError as error:
+        why = error.log[-1] if error.log else error.strerror
+        raise FileError(f"{path}: not {WHAT}, or damaged: {why}") from error
+
+
+def _stamps(container, stream) -> np.ndarray:
+    """(n,) time stamps of all frames that the file still has, in the order in which they lie."""
+    import av
+
+    stamps = []
+    try:
+        for packet in container.demux(stream):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if packet.size and stamp is not None and not packet.is_discard:
+                stamps.append(stamp)
+    except av.FFmpegError:
+        pass  # the file is cut off here
+    return np.array(stamps, np.int64)
+
+
+def _decode(container, stream) -> Iterator[av.VideoFrame]:
+    """All frames that can be decoded, up to where the file is cut off."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            packet = None
+        if packet is None:
+            return
+        with contextlib.suppress(av.FFmpegError):  # a damaged frame
+            yield from packet.decode()
+
+
+def _declared(container, stream) -> float:
+    """How long the file says that the video is, s; 0 where it says nothing."""
+    import av
+
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return 0.0 if container.duration is None else container.duration / av.time_base

@@ -1,0 +1,74 @@
+"""One face, frame by frame as a camera sees it: for use from Python, without the future."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from keras_scnn.geometry.camera import compose, decompose
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.reconstruction.person import person_weights
+from keras_scnn.video.smoothing import OneEuro
+from keras_scnn.video.tracks import with_shape
+
+FREEZE_FRAMES = 60
+
+
+class LiveFace:
+    """Smooths the faces of one person's frames as they come, with One Euro filters.
+
+    The identity is fused from the frames so far, as photos of one person are, and is frozen when
+    there are ``freeze_frames`` of them: from then on the shape does not change at all.
+
+    Args:
+        freeze_frames: how many frames make the identity.
+        pose_cutoff, pose_beta, expression_cutoff, expression_beta: of the filters, see ``OneEuro``.
+            Units are degrees, mm, and percent of the scale.
+    """
+
+    def __init__(
+        self,
+        freeze_frames: int = FREEZE_FRAMES,
+        pose_cutoff: float = 1.2,
+        pose_beta: float = 0.4,
+        expression_cutoff: float = 2.0,
+        expression_beta: float = 15.0,
+    ):
+        self._freeze = freeze_frames
+        self._pose = OneEuro(pose_cutoff, pose_beta)
+        self._expression = OneEuro(expression_cutoff, expression_beta)
+        self._faces: list[Reconstruction] = []
+        self._identity = np.zeros(0)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the identity stays as it is."""
+        return len(self._faces) >= self._freeze
+
+    def update(self, face: Reconstruction, seconds: float) -> Reconstruction:
+        """The smoothed face of a frame.
+
+        Args:
+            face: as a ``Reconstructor`` found it.
+            seconds: of the frame, rising from call to call.
+        """
+        if not self.is_frozen:
+            self._faces.append(face)
+            weights, _ = person_weights(self._faces)
+            self._identity = weights @ np.stack([f.parameters.identity for f in self._faces])
+        face = with_shape(face, self._identity)
+        pose = self._smooth_pose(face.parameters.pose, seconds)
+        expression = self._expression.filter(face.parameters.expression, seconds)
+        parameters = FaceParameters(pose, self._identity, face.model.clip_expression(expression))
+        return dataclasses.replace(face, parameters=parameters)
+
+    def _smooth_pose(self, pose: np.ndarray, seconds: float) -> np.ndarray:
+        rotation, scale, shift = decompose(pose)
+        turn = np.degrees(Rotation.from_matrix(rotation).as_rotvec())
+        now = np.r_[turn, 100 * np.log(scale), shift / scale]
+        *turn, size, x, y, z = self._pose.filter(now, seconds)
+        rotation, scale = Rotation.from_rotvec(np.radians(turn)).as_matrix(), np.exp(size / 100)
+        return compose(rotation, scale, np.array([x, y, z]) * scale)

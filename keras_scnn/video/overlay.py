@@ -1,0 +1,180 @@
+"""The overlay video: the faces of a clip drawn over it, in parts that are joined at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.folders.table import read_columns
+from keras_scnn.geometry.camera import project
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.reconstruction.drawing import draw_landmarks, draw_mesh
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
+from keras_scnn.video.clip import Clip
+
+OPACITY, HIDDEN_OPACITY = 0.6, 0.25
+ALBEDOS = ((214, 190, 176), (150, 185, 214), (176, 208, 150), (214, 178, 120), (196, 160, 205))
+CODECS = (("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}), ("mpeg4", {"qscale": "3"}))
+OVERLAY = "overlay.mp4"
+
+
+def draw_faces(
+    image: np.ndarray,
+    model: MorphableModel,
+    tracks: Sequence[int],
+    posed: np.ndarray,
+    landmarks: np.ndarray,
+    seen: Sequence[bool],
+) -> np.ndarray:
+    """A copy of a frame with m faces' meshes and landmarks over it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        model: of the faces.
+        tracks: m numbers, which choose the colors.
+        posed: (m, N, 3) vertices: px and depth, image frame.
+        landmarks: (m, 68, 3) px and depth, image frame.
+        seen: m; where a face was not found in this frame, its mesh is faint and without landmarks.
+    """
+    image, limit = image.copy(), np.array(image.shape[1::-1])
+    for track, vertices, points, is_seen in zip(tracks, posed, landmarks, seen, strict=True):
+        low = np.clip(np.floor(vertices[:, :2].min(axis=0)).astype(int) - 1, 0, limit)
+        high = np.clip(np.ceil(vertices[:, :2].max(axis=0)).astype(int) + 2, 0, limit)
+        if (high <= low).any():
+            continue
+        around = np.s_[low[1] : high[1], low[0] : high[0]]
+        part, albedo = np.ascontiguousarray(image[around]), np.array(ALBEDOS[track % len(ALBEDOS)])
+        opacity = OPACITY if is_seen else HIDDEN_OPACITY
+        image[around] = draw_mesh(part, model, vertices - [*low, 0], albedo, opacity)
+        image = draw_landmarks(image, points) if is_seen else image
+    return image
+
+
+@dataclass(eq=False)
+class OverlayJob:
+    """Draws and encodes any part of the overlay video.
+
+    Attributes:
+        clip: the video.
+        table: Parquet file of its tracks.
+        folder: of the parts.
+        model: the face model.
+        part_frames: in one part.
+    """
+
+    clip: Clip
+    table: Path
+    folder: Path
+    model: MorphableModel
+    part_frames: int
+
+    def make(self, number: int, names: list[str]) -> int:
+        """Write one part; its number of frames. ``names`` do not count."""
+        start = number * self.part_frames
+        stop = min(start + self.part_frames, len(self.clip))
+        rows = read_columns(self.table, ("frame", start, stop))
+        with atomic_path(self.path(number)) as temporary:
+            return encode(
+                temporary, self.clip, self.clip.size[::-1], self._drawn(start, stop, rows)
+            )
+
+    def path(self, number: int) -> Path:
+        """The file of a part."""
+        return self.folder / f"part-{number:05d}.mp4"
+
+    def _drawn(self, start: int, stop: int, rows: dict) -> Iterator[tuple[int, np.ndarray]]:
+        shapes = self.model.vertices(rows["identity"], rows["expression"])
+        pose, points = rows["image_from_model"].reshape(-1, 3, 4), rows["landmarks"]
+        for frame in self.clip.frames(start, stop):
+            own = np.flatnonzero(rows["frame"] == frame.number)
+            posed, landmarks = project(pose[own], shapes[own]), points[own].reshape(-1, 68, 3)
+            about = posed, landmarks, rows["seen"][own].tolist()
+            tracks = rows["track"][own].tolist()
+            yield frame.number, draw_faces(frame.image, self.model, tracks, *about)
+
+
+def encode(
+    path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable[tuple[int, np.ndarray]]
+) -> int:
+    """Write frames at a clip's times: H.264 where FFmpeg has an encoder of it, else MPEG-4.
+
+    Args:
+        path: of the MP4 file.
+        clip: it gives the times.
+        shape: height and width of the frames; an odd one grows by a pixel.
+        frames: their numbers in the clip, rising, and (H, W, 3) uint8 RGB.
+
+    Returns:
+        how many frames there were; of none, the file is empty.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with _writing(path):
+        return _encode(path, clip, shape, frames)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """FFmpeg's errors as those of the file system."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) -> int:
+    import av
+
+    codec, options = next((c for c in CODECS if c[0] in av.codecs_available), CODECS[-1])
+    count = 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=clip.rate, options=dict(options))
+        stream.height, stream.width = (size + size % 2 for size in shape)
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        stream.time_base = stream.codec_context.time_base = clip.time_base
+        for number, image in frames:
+            edges = [(0, size % 2) for size in image.shape[:2]]
+            image = np.pad(image, [*edges, (0, 0)], mode="edge") if any(map(sum, edges)) else image
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.time_base = clip.time_base
+            frame.pts = int(clip.stamps[number] - clip.stamps[0])
+            container.mux(stream.encode(frame))
+            count += 1
+        if count:
+            container.mux(stream.encode())
+    if not count:
+        path.write_bytes(b"")
+    return count
+
+
+def join(parts: Sequence[Path], path: Path) -> None:
+    """Put the parts of a video behind each other, as they are.
+
+    Args:
+        parts: files of ``encode``, in their order.
+        path: of the whole.
+    """
+    import av
+
+    with atomic_path(path) as to, _writing(path), av.open(str(to), "w") as whole:
+        stream = None
+        for part in (part for part in parts if part.stat().st_size):
+            with reading(part, "a part of the overlay; delete it"), av.open(str(part)) as container:
+                source = container.streams.video[0]
+                if stream is None:
+                    stream = whole.add_stream_from_template(source)
+                    stream.time_base = source.time_base
+                for packet in container.demux(source):
+                    if packet.size:
+                        packet.stream = stream
+                        whole.mux(packet)

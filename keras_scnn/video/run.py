@@ -1,0 +1,256 @@
+"""A video to moving faces: ``reconstruct_clip``, behind ``keras-scnn reconstruct clip.mp4``.
+
+In ``out`` there are ``overlay.mp4``; for each face ``face_0.glb`` and ``face_0.csv`` and so on;
+``faces.parquet`` with a row for each face of each frame; ``clip.json``, written last, which lists
+the files; ``frames/``, what the network saw in each frame, in parts; and ``plan.json``, which says
+what the folder is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import keras_scnn
+from keras_scnn.folders.folder import worker_environment
+from keras_scnn.folders.table import read_about, read_part, require_pyarrow
+from keras_scnn.meshes.parts import check_parts
+from keras_scnn.models.presets import PresetData, preset_digest, read_preset
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.shards import ShardJob, claim_folder, fingerprint, run_shards
+from keras_scnn.storage.text import read_json
+from keras_scnn.video.clip import Clip, open_clip
+from keras_scnn.video.frames import FRAMES, ClipSettings, FramesJob, frames_path, seen_frames
+from keras_scnn.video.overlay import OVERLAY, OverlayJob, join
+from keras_scnn.video.results import (
+    TABLE,
+    face_stem,
+    look_of,
+    model_without_shapes,
+    track_summary,
+    write_face_files,
+    write_tracks,
+)
+from keras_scnn.video.shots import find_cuts
+from keras_scnn.video.tracks import (
+    LEAST_FRAMES,
+    ClipPerson,
+    Sighting,
+    Track,
+    find_people,
+    find_sightings,
+    follow,
+)
+
+DONE, OVERLAY_PARTS = "clip.json", "overlay"
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of a clip.
+
+    Attributes:
+        frames: of the clip.
+        tracks: faces that were followed.
+        failures: what of the clip could not be read, one line each.
+        notes: what else was left out, and why.
+    """
+
+    frames: int
+    tracks: int
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def reconstruct_clip(
+    clip: Clip | str | os.PathLike,
+    out: str | os.PathLike,
+    settings: ClipSettings = ClipSettings(),
+    workers: int | None = None,
+    command: str = "",
+) -> ClipResult:
+    """Reconstruct the faces of a video, with progress bars.
+
+    It may be stopped at any time: the same call then goes on after the last complete part, and its
+    files are those of a run that was not stopped. More than one worker starts processes, so a
+    script calls this under ``if __name__ == "__main__"``.
+
+    Args:
+        clip: the video, or its path.
+        out: folder for the results.
+        settings: what decides on them.
+        workers: processes; None for one a core.
+        command: noted in the metadata.
+
+    Raises:
+        ImportError: PyAV or pyarrow is missing.
+        FileNotFoundError: there is no such file, or no such preset.
+        ValueError: it is no video, it shows no face, ``out`` holds something else, or the face
+            model does not have a part.
+        RuntimeError: a process died.
+    """
+    require_pyarrow()
+    clip, out = clip if isinstance(clip, Clip) else open_clip(Path(clip)), Path(out)
+    preset = read_preset(settings.preset)
+    check_parts(preset.face_model, settings.mesh_options.parts)
+    plan = {
+        "clip": clip.path.name,
+        "clip_file": fingerprint(clip.path),
+        **json.loads(json.dumps(asdict(settings))),
+        "preset_digest": preset_digest(settings.preset),
+    }
+    claim_folder(out, plan, "results")
+    if (done := _finished(out)) is not None:
+        return done
+    versions = {"face_model": preset.face_model.name, "keras_scnn_version": keras_scnn.__version__}
+    about = {**plan, **versions, "command": command}
+    return _Run(clip, out, settings, preset, about, workers).make()
+
+
+def _finished(out: Path) -> ClipResult | None:
+    """The result of a run that was completed and whose files are all there."""
+    if not (out / DONE).is_file():
+        return None
+    with reading(out / DONE, "the summary of a clip; delete it to have the files made again"):
+        content = read_json(out / DONE)
+        if not all((out / name).is_file() for name in content["files"]):
+            return None
+        lists = tuple(content["failures"]), tuple(content["notes"])
+        return ClipResult(content["frames"], len(content["tracks"]), *lists)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A clip on its way to its files."""
+
+    clip: Clip
+    out: Path
+    settings: ClipSettings
+    preset: PresetData
+    about: dict[str, Any]
+    workers: int | None
+
+    def make(self) -> ClipResult:
+        (self.out / FRAMES).mkdir(exist_ok=True)
+        job = FramesJob(self.clip, self.out, self.settings, self.about)
+        self._make_parts(job, [frames_path(self.out, n) for n in self._parts], "looking for faces")
+        cuts, decoded = self._cuts()
+        people, sightings, tracks = self._tracks(cuts, decoded)
+        failures, notes = self._failures(decoded), _left_out(people, sightings)
+        if not tracks:
+            why = "; ".join(("no face found", *notes, *failures))
+            raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were looked at)")
+        files = self._write(people, tracks, {**self.about, "cuts": cuts})
+        if not any(name.endswith(".csv") for name in files):
+            notes += (model_without_shapes(self.preset.face_model),)
+        self._draw()
+        content = {
+            "clip": self.clip.path.name,
+            "frames": len(self.clip),
+            "size": list(self.clip.size),
+            "frames_a_second": float(self.clip.rate),
+            "cuts": cuts,
+            "tracks": [track_summary(*pair) for pair in zip(tracks, people, strict=True)],
+            "failures": failures,
+            "notes": notes,
+            "files": [*files, OVERLAY],
+        }
+        with atomic_path(self.out / DONE) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+        return ClipResult(len(self.clip), len(tracks), failures, notes)
+
+    @property
+    def _parts(self) -> range:
+        return range(-(-len(self.clip) // self.settings.part_frames))
+
+    def _make_parts(self, job: ShardJob, paths: list[Path], what: str) -> None:
+        """Make the parts whose files are missing or damaged."""
+        size = self.settings.part_frames
+        lengths = [min(size, len(self.clip) - size * n) for n in self._parts]
+        missing = [n for n, path in enumerate(paths) if not _is_sound(path)]
+        done = sum(lengths) - sum(lengths[n] for n in missing)
+        bar = tqdm(total=len(self.clip), initial=done, desc=what, unit="frame", smoothing=0.05)
+        with bar, worker_environment():
+            for number, _ in run_shards(job, {n: [] for n in missing}, self.workers):
+                bar.update(lengths[number])
+
+    def _cuts(self) -> tuple[list[int], int]:
+        """The frames that begin a shot, and how many frames were decoded."""
+        abouts = [read_about(frames_path(self.out, n)) for n in self._parts]
+        numbers = [number for about in abouts for number in about["frames"]]
+        changes = np.array([value for about in abouts for value in about["changes"]])
+        return [numbers[i] for i in np.flatnonzero(find_cuts(changes))], len(numbers)
+
+    def _tracks(self, cuts: list[int], decoded: int) -> tuple[list, list, list]:
+        """People, sightings and tracks."""
+        model, seconds = self.preset.face_model, self.clip.seconds
+        frames = self._frames("following faces")
+        sightings, numbers = find_sightings(model, frames, seconds, set(cuts))
+        calibration = self.preset.metadata.get("verification")
+        people = find_people(sightings, calibration, min(LEAST_FRAMES, decoded))
+        frames = self._frames("smoothing")
+        return people, sightings, follow(model, people, frames, numbers, seconds)
+
+    def _frames(self, what: str) -> Iterator[tuple[int, float, dict[str, np.ndarray]]]:
+        """All frames, with a progress bar."""
+        frames = seen_frames(self.out, len(self._parts))
+        return iter(tqdm(frames, desc=what, total=len(self.clip), unit="frame"))
+
+    def _failures(self, decoded: int) -> tuple[str, ...]:
+        lines, clip = [], self.clip
+        if clip.missing_seconds:
+            lines.append(
+                f"{clip.path}: cut off: {clip.missing_seconds:.1f} s of its length are missing"
+            )
+        if damaged := len(clip) - decoded:
+            lines.append(f"{clip.path}: {damaged} of {len(clip)} frames cannot be decoded")
+        return tuple(lines)
+
+    def _write(self, people: list[ClipPerson], tracks: list[Track], about: dict) -> list[str]:
+        """The table and the files of each face; their names."""
+        write_tracks(self.out / TABLE, tracks, about)
+        files = [self.out / TABLE]
+        for i, (person, track) in enumerate(zip(people, tracks, strict=True)):
+            look, options = look_of(self.clip, *person.best), self.settings.mesh_options
+            files += write_face_files(face_stem(self.out, i), track, self.clip, look, options)
+        return [file.name for file in files]
+
+    def _draw(self) -> None:
+        """The overlay video."""
+        home, size = self.out / OVERLAY_PARTS, self.settings.part_frames
+        home.mkdir(exist_ok=True)
+        job = OverlayJob(self.clip, self.out / TABLE, home, self.preset.face_model, size)
+        paths = [job.path(n) for n in self._parts]
+        self._make_parts(job, paths, "drawing")
+        join(paths, self.out / OVERLAY)
+        shutil.rmtree(home)
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a part is there; Parquet files say whether they are damaged."""
+    if not path.is_file():
+        return False
+    if path.suffix != ".parquet" or read_part(path) is not None:
+        return True
+    tqdm.write(f"{path}: damaged; it is made again")
+    path.unlink()
+    return False
+
+
+def _left_out(people: Sequence[ClipPerson], sightings: Sequence[Sighting]) -> tuple[str, ...]:
+    kept = {number for person in people for number in person.sightings}
+    short = [sighting for i, sighting in enumerate(sightings) if i not in kept]
+    if not short:
+        return ()
+    frames = sum(len(sighting.frames) for sighting in short)
+    what = f"{len(short)} faces" if len(short) > 1 else "a face"
+    return (f"left out: {what} seen in {frames} frames, fewer than {LEAST_FRAMES} each",)

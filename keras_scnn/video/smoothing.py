@@ -1,0 +1,148 @@
+"""Smooth motion without lag: with all frames at hand, or frame by frame.
+
+``smooth`` has all frames. Every value is that of a polynomial fitted to its neighbors, past and
+future ones alike (Savitzky and Golay, "Smoothing and Differentiation of Data by Simplified Least
+Squares Procedures", 1964; here with Gaussian weights and for uneven times), so nothing is late.
+Where a signal moves by more than its noise the neighborhood is short, elsewhere long: still things
+are smoothed much, blinks and nods keep their height. ``OneEuro`` knows the past alone, and lags a
+little; it is that of the browser page.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LONG_SECONDS, SHORT_SECONDS = 0.25, 0.045  # standard deviations of the weights
+SIGNIFICANT = 1.5  # standard deviations of the noise: what is more is a motion
+REACH = 3.0  # standard deviations; weights beyond are left out
+MOST_NEIGHBORS = 48  # on either side, whatever the frame rate
+BLOCK, OVERLAP = 4096, 2 * MOST_NEIGHBORS  # frames that are smoothed at once
+
+
+class OneEuro:
+    """The 1 euro filter (Casiez, Roussel and Vogel, 2012), as in export/web/src/one_euro.ts.
+
+    Args:
+        min_cutoff: Hz, of values that do not move.
+        beta: how much the cutoff rises with the speed, Hz per unit and second.
+        speed_cutoff: Hz, of the speed itself.
+    """
+
+    def __init__(self, min_cutoff: float = 1.2, beta: float = 0.02, speed_cutoff: float = 1.0):
+        self.min_cutoff, self.beta, self.speed_cutoff = min_cutoff, beta, speed_cutoff
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next values are given back as they are."""
+        self._values, self._speeds, self._seconds = np.zeros(0), np.zeros(0), 0.0
+
+    def filter(self, values: np.ndarray, seconds: float) -> np.ndarray:
+        """The smoothed values of a moment.
+
+        Args:
+            values: (C,) of a frame; another C, or a time that does not rise, starts anew.
+            seconds: of that frame.
+
+        Returns:
+            (C,) float64.
+        """
+        values = np.asarray(values, np.float64)
+        step, self._seconds = seconds - self._seconds, seconds
+        if self._values.shape != values.shape or step <= 0:
+            self._values, self._speeds = values.copy(), np.zeros_like(values)
+            return values
+        speed = (values - self._values) / step
+        self._speeds += _share(self.speed_cutoff, step) * (speed - self._speeds)
+        cutoff = self.min_cutoff + self.beta * np.abs(self._speeds)
+        self._values = self._values + _share(cutoff, step) * (values - self._values)
+        return self._values
+
+
+def _share(cutoff, step: float):
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * step))
+
+
+def smooth(seconds: np.ndarray, values: np.ndarray, together: bool = False) -> np.ndarray:
+    """Smooth signals without lag.
+
+    Args:
+        seconds: (n,) rising times.
+        values: (n, C) signals, of any units.
+        together: they are one motion, such as a pose: all are followed closely where one moves.
+
+    Returns:
+        (n, C) float64. Fewer than 3 frames stay as they are.
+    """
+    seconds, values = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
+    if len(values) < 3 or not values.shape[1]:
+        return values
+    noise, result = noise_of(seconds, values), np.empty_like(values)
+    for start in range(0, len(values), BLOCK):  # what lies more than OVERLAP away has no weight
+        low, stop = max(start - OVERLAP, 0), min(start + BLOCK, len(values))
+        part = slice(low, stop + OVERLAP)
+        block = _smooth_block(seconds[part], values[part], noise, together)
+        result[start:stop] = block[start - low : stop - low]
+    return result
+
+
+def _smooth_block(seconds, values, noise, together: bool) -> np.ndarray:
+    short = local_fit(seconds, values, SHORT_SECONDS, order=2)
+    long = local_fit(seconds, values, LONG_SECONDS, order=1)
+    moved = ((short - long) / np.maximum(noise, 1e-12)) ** 2
+    if together:
+        moved = np.tile(moved.mean(axis=1, keepdims=True), values.shape[1])
+    moved = local_fit(seconds, moved, 2 * SHORT_SECONDS, order=0) ** 2
+    return long + moved / (moved + SIGNIFICANT**4) * (short - long)
+
+
+def noise_of(seconds: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(C,) standard deviations of the noise in (n, C) signals, n above 2.
+
+    By how much frames miss the line between their two neighbors; motions are slow beside that. The
+    median is robust, and a share of the mean holds where most frames are equal, as at a bound.
+    """
+    before, after = np.diff(seconds)[:-1], np.diff(seconds)[1:]
+    share = before / (before + after)
+    usual = np.sqrt(1 + share**2 + (1 - share) ** 2)
+    misses = (v[1:-1] - (1 - share) * v[:-2] - share * v[2:] for v in values.T)
+    return np.array([_spread(miss / usual) for miss in misses])
+
+
+def _spread(miss: np.ndarray) -> float:
+    robust = 1.4826 * float(np.median(np.abs(miss)))
+    return max(robust, 0.25 * float(np.sqrt(np.mean(miss**2))))
+
+
+def local_fit(seconds: np.ndarray, values: np.ndarray, sd: float, order: int) -> np.ndarray:
+    """Weighted least-squares polynomials about every frame, each at its frame's time.
+
+    Args:
+        seconds: (n,) rising times.
+        values: (n, C).
+        sd: standard deviation of the weights, s.
+        order: 0 to 2, of the polynomials.
+
+    Returns:
+        (n, C) float64.
+    """
+    weights, reach = _rows(seconds, sd, order)
+    padded = np.pad(values, ((reach, reach), (0, 0)))
+    result = np.zeros_like(values)
+    for i in range(2 * reach + 1):
+        result += weights[:, i : i + 1] * padded[i : i + len(values)]
+    return result
+
+
+def _rows(seconds: np.ndarray, sd: float, order: int) -> tuple[np.ndarray, int]:
+    """(n, 2R + 1) the weight of each neighbor in the fitted value, and R."""
+    step = max(float(np.median(np.diff(seconds))), 1e-6)
+    reach = min(int(np.ceil(REACH * sd / step - 1e-6)), MOST_NEIGHBORS, len(seconds) - 1)
+    padded = np.pad(seconds, reach, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    apart = (around - seconds[:, None]) / sd
+    weight = np.nan_to_num(np.exp(-0.5 * apart**2))
+    powers = np.nan_to_num(apart)[..., None] ** np.arange(order + 1)
+    moments = np.einsum("nj,njp,njq->npq", weight, powers, powers)
+    moments += 1e-9 * np.eye(order + 1)  # frames alone in their neighborhood keep their value
+    first = np.linalg.solve(moments, np.eye(order + 1)[:, :1])[..., 0]
+    return np.einsum("nj,njp,np->nj", weight, powers, first), reach

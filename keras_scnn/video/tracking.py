@@ -1,0 +1,108 @@
+"""Which face of a frame is which face of the frame before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+MAX_GAP = 1.0  # s for which a face may be hidden or missed
+MAX_MOVE = 0.7  # sides of the box that a face may be away from where it should be
+GAP_MOVE = 1.0  # sides more for each second that it was not seen
+FEATURE_COST = 1.0  # of features at right angles, beside one side of distance
+LEAST_COSINE = 0.1  # below, it is somebody else; features of one person agree far better
+FEATURE_SHARE, SPEED_SHARE = 0.1, 0.5  # of a new frame, in a track's means
+NONE = 1e6
+
+
+@dataclass(eq=False)
+class _Seen:
+    """A track as it was last seen: center (2,) and side, px, center's speed, px/s."""
+
+    number: int
+    seconds: float
+    center: np.ndarray
+    side: float
+    speed: np.ndarray
+    features: np.ndarray | None
+
+    def cost(self, seconds: float, center, side: float, features) -> float:
+        """How little a face looks like this track, from 0; ``NONE`` where it cannot be."""
+        gap = seconds - self.seconds
+        expected = self.center + self.speed * min(gap, 0.2)  # nobody moves on for long
+        apart = float(np.linalg.norm(center - expected)) / self.side
+        apart += abs(float(np.log(side / self.side)))
+        if apart > MAX_MOVE + GAP_MOVE * gap:
+            return NONE
+        if features is None or self.features is None:
+            return apart
+        cosine = float(features @ self.features / max(np.linalg.norm(self.features), 1e-12))
+        return NONE if cosine < LEAST_COSINE else apart + FEATURE_COST * (1 - cosine)
+
+    def update(self, seconds: float, center, side: float, features) -> None:
+        step = max(seconds - self.seconds, 1e-6)
+        self.speed = self.speed + SPEED_SHARE * ((center - self.center) / step - self.speed)
+        self.seconds, self.center, self.side = seconds, center, side
+        if features is not None and self.features is not None:
+            self.features = self.features + FEATURE_SHARE * (features - self.features)
+
+
+class Tracker:
+    """Gives the faces of each frame the numbers of their tracks.
+
+    A frame's faces are assigned to the tracks at the least sum of costs (Kuhn 1955): distance from
+    where the track would be, change in size, and difference of the features, which tells people
+    apart who cross. A track that is not seen for ``max_gap`` ends, and all end with a cut.
+
+    Args:
+        max_gap: s.
+    """
+
+    def __init__(self, max_gap: float = MAX_GAP):
+        self._max_gap, self._count = max_gap, 0
+        self._active: list[_Seen] = []
+
+    def update(
+        self,
+        seconds: float,
+        boxes: np.ndarray,
+        features: np.ndarray | None = None,
+        is_cut: bool = False,
+    ) -> np.ndarray:
+        """The tracks of a frame's faces.
+
+        Args:
+            seconds: of the frame; rising from call to call.
+            boxes: (m, 4) px, x0, y0, x1, y1.
+            features: (m, F) of unit length, or None.
+            is_cut: the frame begins a shot.
+
+        Returns:
+            (m,) int64 numbers of tracks, from 0 in the order in which they appear.
+        """
+        oldest = np.inf if is_cut else seconds - self._max_gap
+        self._active = [track for track in self._active if track.seconds >= oldest]
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2] - boxes[:, 0]
+        own = [None] * len(boxes) if features is None else list(features)
+        faces = list(zip(centers, sides.tolist(), own, strict=True))
+        known = self._assigned(seconds, faces)
+        return np.array([self._track(i, seconds, *f, known) for i, f in enumerate(faces)], np.int64)
+
+    def _assigned(self, seconds: float, faces: list[tuple]) -> dict[int, _Seen]:
+        """The tracks of those faces that have one, by the face's position."""
+        if not faces or not self._active:
+            return {}
+        costs = np.array([[t.cost(seconds, *face) for t in self._active] for face in faces])
+        pairs = zip(*linear_sum_assignment(costs), strict=True)
+        return {int(i): self._active[j] for i, j in pairs if costs[i, j] < NONE}
+
+    def _track(self, i: int, seconds: float, center, side: float, features, known) -> int:
+        if i in known:
+            known[i].update(seconds, center, side, features)
+            return known[i].number
+        track = _Seen(self._count, seconds, center, side, np.zeros(2), features)
+        self._active.append(track)
+        self._count += 1
+        return track.number

@@ -1,0 +1,154 @@
+"""Video files to frames: formats, times, turned pictures, and what is wrong with files."""
+
+import av
+import numpy as np
+import pytest
+from clip_files import turn, write_clip, write_sound
+
+from keras_scnn.storage.guard import FileError
+from keras_scnn.video.clip import open_clip
+
+FRAMES = 30
+
+
+def pictures(count: int = FRAMES, height: int = 48, width: int = 80) -> list[np.ndarray]:
+    """Gray levels that rise by the frame, with a green corner at the top left."""
+    images = [np.full((height, width, 3), 20 + 7 * i, np.uint8) for i in range(count)]
+    for image in images:
+        image[: height // 4, : width // 4] = (0, 255, 0)
+    return images
+
+
+def level(image: np.ndarray) -> int:
+    """The number of a picture, by its gray in the middle."""
+    middle = image[image.shape[0] // 2, image.shape[1] // 2]
+    return round((float(middle.mean()) - 20) / 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"bf": "2", "g": "10"}),
+        ("a.mkv", "libx264", {"bf": "2", "g": "300"}),
+        ("a.webm", "libvpx-vp9", {"deadline": "realtime"}),
+        ("a.avi", "mpeg4", {"bf": "0", "b": "9000000"}),
+        ("b.avi", "libx264", {"bf": "2"}),  # its time stamps are of the order of storage
+        ("a.mov", "mpeg4", {"bf": "2", "g": "12", "b": "9000000"}),
+        ("a.mpg", "mpeg1video", {}),
+    ],
+)
+def test_frames_have_one_number_however_they_are_reached(tmp_path, name, codec, options):
+    clip = open_clip(write_clip(tmp_path / name, pictures(), codec=codec, options=options))
+    assert (len(clip), clip.size, clip.rate, clip.missing_seconds) == (FRAMES, (80, 48), 25, 0)
+    whole = list(clip.frames())
+    assert [frame.number for frame in whole] == list(range(FRAMES))
+    assert [level(frame.image) for frame in whole] == list(range(FRAMES))
+    np.testing.assert_allclose([frame.seconds for frame in whole], np.arange(FRAMES) / 25)
+    for start, stop in ((0, 1), (7, 9), (22, 26), (29, None)):
+        part = list(clip.frames(start, stop))
+        assert [frame.number for frame in part] == list(range(start, stop or FRAMES))
+        assert all(np.array_equal(f.image, whole[f.number].image) for f in part)
+
+
+def test_a_variable_frame_rate_keeps_its_times(tmp_path):
+    seconds = [0.0, 0.04, 0.08, 0.5, 0.52, 0.56, 2.0, 2.04]
+    clip = open_clip(write_clip(tmp_path / "a.mp4", pictures(8), seconds))
+    np.testing.assert_allclose(clip.seconds, seconds, atol=1e-4)
+    assert [level(frame.image) for frame in clip.frames(5)] == [5, 6, 7]
+
+
+def test_a_picture_is_turned_as_the_file_says(tmp_path):
+    clip = open_clip(turn(write_clip(tmp_path / "a.mp4", pictures(2))))
+    assert clip.size == (48, 80)
+    image = next(clip.frames()).image
+    assert image.shape == (80, 48, 3)  # a quarter clockwise: top left comes to top right
+    assert image[5, -5, 1] > 200 and image[5, -5, 0] < 60 and image[5, 5, 1] < 60
+
+
+def test_pixels_that_are_not_square_become_square(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        for image in pictures(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    clip = open_clip(path)
+    assert clip.size == (160, 48) and next(clip.frames()).image.shape == (48, 160, 3)
+
+
+def test_a_file_that_is_cut_off_gives_what_is_there_and_says_what_is_missing(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 80, 3), np.uint8) for _ in range(50)]
+    path = write_clip(tmp_path / "a.mp4", images, faststart=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clip = open_clip(path)
+    assert 10 < len(clip) < 40
+    assert clip.missing_seconds == pytest.approx(2 - len(clip) / 25, abs=0.05)
+    assert len(list(clip.frames())) >= len(clip) - 1
+
+
+def test_damaged_frames_are_left_out_and_the_rest_keeps_its_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [np.uint8(i * 7 + rng.integers(0, 20, (48, 80, 3))) for i in range(30)]
+    path = write_clip(tmp_path / "a.mkv", images, codec="ffv1", options={"slicecrc": "1"})
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    path.write_bytes(content)
+    clip = open_clip(path)
+    numbers = [frame.number for frame in clip.frames()]
+    assert numbers == sorted(set(numbers)) and len(numbers) > 10 and numbers[-1] < 30
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.mp4", b"no video", "not a video that can be read, or damaged: moov atom not found"),
+        ("a.mkv", b"", "not a video that can be read, or damaged"),
+        ("a.webm", b"\x1aE\xdf\xa3" + bytes(300), "not a video that can be read, or damaged"),
+    ],
+)
+def test_what_is_no_video_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=f"{name}: {message}"):
+        open_clip(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_or_has_no_picture_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a.mp4: no such file; expected a video"):
+        open_clip(tmp_path / "a.mp4")
+    with pytest.raises(ValueError, match=r"b.mp4: no video in it, only audio"):
+        open_clip(write_sound(tmp_path / "b.mp4"))
+
+
+def test_frames_too_large_for_the_file_are_refused(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", pictures(2))
+    monkeypatch.setattr("keras_scnn.video.clip.FREE_PIXELS", 1000)
+    monkeypatch.setattr("keras_scnn.video.clip.MAX_PIXELS_PER_BYTE", 0.1)
+    with pytest.raises(ValueError, match=r"a.mp4: frames of 80 x 48 px, more than a file of this"):
+        open_clip(path)
+
+
+def test_a_stream_that_changes_its_size_gives_frames_of_one(tmp_path):
+    """MPEG-TS repeats its headers, so files put one after the other are a file."""
+    parts = [
+        write_clip(tmp_path / name, pictures(10, *size), [s / 25 for s in range(start, start + 10)])
+        for name, size, start in (("a.ts", (48, 80), 0), ("b.ts", (96, 160), 10))
+    ]
+    path = tmp_path / "c.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    images = [frame.image for frame in open_clip(path).frames()]
+    assert len(images) >= 18 and {image.shape for image in images} == {(48, 80, 3)}
+    assert images[-1][5, 5, 1] > 200 and images[-1][5, 5, 0] < 60
+
+
+def test_a_video_without_frames_is_named(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(ValueError, match=r"a.avi: no frame in it; was it cut off"):
+        open_clip(path)

@@ -1,0 +1,49 @@
+import numpy as np
+
+from keras_scnn.geometry.camera import compose, decompose
+from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.faces import Reconstruction
+from keras_scnn.video.live import LiveFace
+
+
+def faces(model, count: int, rng, noise: float) -> list[Reconstruction]:
+    """A face at rest, as a network with noise sees it."""
+    identity = rng.normal(0, 1, model.n_identity)
+    result = []
+    for _ in range(count):
+        turn = rotation_from_euler(np.array([0.1, 0.2, 0]) + rng.normal(0, 0.02 * noise, 3))
+        pose = compose(turn, 1 + 0.01 * noise * rng.normal(), np.array([100.0, 90, 0]))
+        shape = identity + rng.normal(0, 0.1 * noise, len(identity))
+        weights = np.clip(0.4 + rng.normal(0, 0.05 * noise, model.n_expression), 0, 1)
+        box = FaceBox.square((100, 90), 120, 0.9)
+        result.append(Reconstruction(model, FaceParameters(pose, shape, weights), box))
+    return result
+
+
+def test_the_shape_freezes_and_pose_and_expression_calm_down(tiny_face_model):
+    live, seen = (
+        LiveFace(freeze_frames=20),
+        faces(tiny_face_model, 60, np.random.default_rng(0), 0.2),
+    )
+    found = []
+    for i, face in enumerate(seen):
+        assert live.is_frozen == (i >= 20)
+        found.append(live.update(face, i / 30))
+    identities = np.stack([face.parameters.identity for face in found])
+    assert (identities[20:] == identities[20]).all() and (identities[5] != identities[10]).any()
+    for pick in (
+        lambda f: f.parameters.expression,
+        lambda f: rotation_angle(np.eye(3), decompose(f.parameters.pose)[0])[None],
+    ):
+        before, after = (np.stack([pick(f) for f in part[20:]]).std() for part in (seen, found))
+        assert after < 0.6 * before
+
+
+def test_without_noise_nothing_changes(tiny_face_model):
+    live, (face, *_) = LiveFace(), faces(tiny_face_model, 1, np.random.default_rng(1), 0)
+    for i in range(5):
+        found = live.update(face, i / 30)
+        np.testing.assert_allclose(found.landmarks, face.landmarks, atol=1e-3)
+        np.testing.assert_allclose(found.parameters.pose, face.parameters.pose, atol=1e-6)

@@ -1,0 +1,97 @@
+"""The CSV of Live Link Face, against the header of a recording of the app."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from keras_scnn.geometry.camera import compose
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.video.live_link import (
+    eye_angles,
+    has_shapes,
+    head_angles,
+    timecode,
+    write_live_link,
+)
+
+# The first line of a recording, as public importers of these files quote it.
+RECORDED = (
+    "Timecode,BlendshapeCount,EyeBlinkLeft,EyeLookDownLeft,EyeLookInLeft,EyeLookOutLeft,"
+    "EyeLookUpLeft,EyeSquintLeft,EyeWideLeft,EyeBlinkRight,EyeLookDownRight,EyeLookInRight,"
+    "EyeLookOutRight,EyeLookUpRight,EyeSquintRight,EyeWideRight,JawForward,JawRight,JawLeft,"
+    "JawOpen,MouthClose,MouthFunnel,MouthPucker,MouthRight,MouthLeft,MouthSmileLeft,"
+    "MouthSmileRight,MouthFrownLeft,MouthFrownRight,MouthDimpleLeft,MouthDimpleRight,"
+    "MouthStretchLeft,MouthStretchRight,MouthRollLower,MouthRollUpper,MouthShrugLower,"
+    "MouthShrugUpper,MouthPressLeft,MouthPressRight,MouthLowerDownLeft,MouthLowerDownRight,"
+    "MouthUpperUpLeft,MouthUpperUpRight,BrowDownLeft,BrowDownRight,BrowInnerUp,BrowOuterUpLeft,"
+    "BrowOuterUpRight,CheekPuff,CheekSquintLeft,CheekSquintRight,NoseSneerLeft,NoseSneerRight,"
+    "TongueOut,HeadYaw,HeadPitch,HeadRoll,LeftEyeYaw,LeftEyePitch,LeftEyeRoll,RightEyeYaw,"
+    "RightEyePitch,RightEyeRoll"
+)
+
+
+def test_columns_and_values(tmp_path, open_face):
+    expression = np.random.default_rng(0).uniform(0, 1, (3, open_face.n_expression))
+    pose = compose(np.stack([np.eye(3)] * 3), np.ones(3), np.zeros((3, 3)))
+    path = tmp_path / "a.csv"
+    write_live_link(path, open_face, np.array([0, 0.04, 1.0]), pose, expression, 25.0)
+    assert path.read_text().split("\n")[0] == RECORDED
+    rows = list(csv.DictReader(path.open()))
+    assert [row["Timecode"] for row in rows] == [
+        "00:00:00:00.000", "00:00:00:01.000", "00:00:01:00.000",
+    ]  # fmt: skip
+    assert {row["BlendshapeCount"] for row in rows} == {"61"}
+    for name in ("eyeBlinkLeft", "jawLeft", "jawRight", "mouthRight", "tongueOut"):
+        column = [float(row[name[0].upper() + name[1:]]) for row in rows]
+        expected = expression[:, open_face.expression_names.index(name)]
+        np.testing.assert_allclose(column, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "expected"),
+    [
+        (0, 30, "00:00:00:00.000"),
+        (3599.96, 25, "00:59:59:24.000"),
+        (3600, 60, "01:00:00:00.000"),
+        (1.001, 30000 / 1001, "00:00:01:00.000"),  # SMPTE ST 12: the 30th frame, without drops
+        (0.99999, 30, "00:00:01:00.000"),
+        (0.25, 30, "00:00:00:07.500"),  # frames of a variable rate lie between those of a fixed one
+    ],
+)
+def test_time_codes(seconds, rate, expected):
+    assert timecode(seconds, rate) == expected
+
+
+def test_angles_of_the_head_are_those_of_unreals_arkit_plugin():
+    """Yaw to the own left, pitch down, roll to the own right, in radians.
+
+    A point of the face shows it: the nose (0, 0, 1) goes to the viewer's right, which is the own
+    left, and down; the top of the head (0, 1, 0) goes to the viewer's left.
+    """
+    angles = np.array([[-0.2, 0, 0], [0.2, 0, 0], [0, 0.3, 0], [0, -0.3, 0], [0, 0, 0.4]])
+    pose = compose(rotation_from_euler(angles), np.full(5, 2.0), np.zeros((5, 3)))
+    rotation = rotation_from_euler(angles)
+    yaw, pitch, roll = head_angles(pose).T
+    nose, top = rotation @ [0, 0, 1], rotation @ [0, 1, 0]
+    np.testing.assert_allclose(np.sin(yaw), nose[:, 0], atol=1e-9)
+    np.testing.assert_allclose(np.sin(pitch), -nose[:, 1], atol=1e-9)
+    np.testing.assert_allclose(np.sin(roll), -top[:, 0], atol=1e-9)
+
+
+def test_eyes_turn_as_the_weights_say(open_face):
+    names = ("eyeLookOutLeft", "eyeLookInLeft", "eyeLookUpLeft", "eyeLookOutRight")
+    weights = np.zeros((4, open_face.n_expression))
+    for row, name in enumerate(names):
+        weights[row, open_face.expression_names.index(name)] = 1
+    left, right = np.degrees(eye_angles(open_face, weights)).reshape(4, 2, 3).swapaxes(0, 1)
+    assert left[0, 0] > 10 and left[1, 0] < -10  # to the own left, and to the nose
+    assert left[2, 1] < -5  # up
+    assert right[3, 0] < -10  # to the own right
+    assert np.abs(right[:3]).max() < 1 and np.abs(left[3]).max() < 1
+
+
+def test_models_without_these_expressions_or_eyes(tiny_face_model, open_face):
+    assert has_shapes(open_face) and not has_shapes(tiny_face_model)
+    weights = np.ones((2, tiny_face_model.n_expression))
+    assert not eye_angles(tiny_face_model, weights).any()

@@ -1,0 +1,47 @@
+import av
+import numpy as np
+import pytest
+from clip_files import write_clip
+
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.video.clip import open_clip
+from keras_scnn.video.overlay import draw_faces, encode, join
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 80), (47, 81)])
+def test_parts_joined_are_the_clip_at_its_own_times(tmp_path, height, width):
+    images = [np.full((48, 80, 3), 20 + 10 * i, np.uint8) for i in range(12)]
+    times = [0, 0.04, 0.08, 0.2, 0.24, 0.28, 0.32, 0.9, 0.94, 0.98, 1.0, 1.04]
+    clip = open_clip(write_clip(tmp_path / "a.mp4", images, times))
+    large = [np.full((height, width, 3), 20 + 10 * i, np.uint8) for i in range(12)]
+    parts = []
+    for start in (0, 5, 10):
+        parts.append(tmp_path / f"part-{start}.mp4")
+        frames = [(i, large[i]) for i in range(start, min(start + 5, 12))]
+        assert encode(parts[-1], clip, (height, width), iter(frames)) == len(frames)
+    nothing = tmp_path / "none.mp4"  # a stretch in which no frame can be decoded
+    assert encode(nothing, clip, (height, width), iter(())) == 0
+    join([nothing, *parts, nothing], tmp_path / "whole.mp4")
+    whole = open_clip(tmp_path / "whole.mp4")
+    np.testing.assert_allclose(whole.seconds, times, atol=1e-3)
+    assert whole.size == (80 + 2 * (width > 80), 48)
+    levels = [frame.image[20, 20].mean() for frame in whole.frames()]
+    np.testing.assert_allclose(levels, 20 + 10 * np.arange(12), atol=4)
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+
+
+def test_faces_are_drawn_where_they_are_and_in_colors_of_their_own(open_face):
+    image = np.zeros((200, 300, 3), np.uint8)
+    centers = np.array([[80.0, 100, 0], [220.0, 100, 0], [900.0, 100, 0], [0.0, 0, 0]])
+    cameras = compose(np.stack([np.eye(3)] * 4), np.full(4, 0.5), centers)
+    posed = project(cameras, np.stack([open_face.mean] * 4))
+    landmarks = project(cameras, np.stack([open_face.landmarks()] * 4))
+    seen = [True, True, True, False]
+    drawn = draw_faces(image, open_face, [0, 1, 2, 3], posed, landmarks, seen)
+    assert not image.any()
+    left, right = drawn[80:120, 60:100].astype(float), drawn[80:120, 200:240].astype(float)
+    assert left.mean() > 60 and right.mean() > 60
+    assert left[..., 0].mean() > left[..., 2].mean() and right[..., 2].mean() > right[..., 0].mean()
+    assert not drawn[:, 145:155].any()
+    assert 10 < drawn[0:20, 0:20].mean() < 60  # the last one reaches out, and is faint

@@ -1,0 +1,262 @@
+"""The command on whole clips, with the product's own detector and network."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clip_files import turn, write_clip
+from skimage import data
+
+pytest.importorskip("pyarrow", reason="extra 'video' is not installed")
+
+from keras_scnn.data.synthesis.appearance import FacePainter, random_light
+from keras_scnn.folders.table import read_columns
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.shading import render
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.reconstruct import main
+from keras_scnn.video.clip import open_clip
+from keras_scnn.video.frames import ClipSettings, FramesJob
+from keras_scnn.video.run import reconstruct_clip
+
+WIDTH, HEIGHT, FACE = 200, 160, (224, 120)  # the face's middle in the photo
+FILES = {"clip.json", "faces.parquet", "overlay.mp4", "face_0.glb", "face_0.csv", "plan.json"}
+
+
+def seen(x: float = 100, y: float = 80, zoom: float = 0.75, turn_degrees: float = 0.0):
+    """The astronaut's photo so that her face is at a place."""
+    move = cv2.getRotationMatrix2D(FACE, turn_degrees, zoom)
+    move[:, 2] += np.array([x, y]) - FACE
+    return cv2.warpAffine(data.astronaut(), move, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+
+
+def moving(count: int) -> list[np.ndarray]:
+    return [seen(90 + 2 * i, 80 + i % 3, 0.75 + 0.005 * i) for i in range(count)]
+
+
+def run(path: Path, out: Path, **settings):
+    return reconstruct_clip(path, out, ClipSettings("mobile", **settings), workers=1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory) -> Path:
+    seconds = [0.04 * i + 0.01 * (i % 2) for i in range(12)]  # of a variable rate
+    return write_clip(tmp_path_factory.mktemp("clip") / "a.mp4", moving(12), seconds)
+
+
+@pytest.fixture(scope="module")
+def done(clip_file, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("video") / "out"
+    result = run(clip_file, out, part_frames=5)
+    assert (result.frames, result.tracks, result.failures, result.notes) == (12, 1, (), ())
+    return out
+
+
+def test_the_files_of_a_clip(done, clip_file):
+    assert {p.name for p in done.iterdir()} == FILES | {"frames"}
+    assert len(list((done / "frames").iterdir())) == 3
+    content = json.loads((done / "clip.json").read_text())
+    assert content["size"] == [WIDTH, HEIGHT] and content["cuts"] == []
+    (track,) = content["tracks"]
+    assert (track["first_frame"], track["frames"], track["frames_seen"]) == (0, 12, 12)
+    times = open_clip(clip_file).seconds
+    table = read_columns(done / "faces.parquet")
+    assert table["frame"].tolist() == list(range(12)) and table["track"].tolist() == [0] * 12
+    np.testing.assert_allclose(table["seconds"], times)
+    assert (table["identity"] == table["identity"][0]).all()  # frozen: no drift at all
+    nose = table["landmarks"].reshape(12, 68, 3)[:, 30, 0]
+    np.testing.assert_allclose(nose - nose.mean(), 2 * np.arange(12) - 11, atol=1.5)
+    rows = list(csv.DictReader((done / "face_0.csv").open()))
+    frames = [float(row["Timecode"].rsplit(":", 1)[1]) for row in rows]
+    np.testing.assert_allclose(frames, times * float(open_clip(clip_file).rate), atol=1e-3)
+    np.testing.assert_allclose(
+        [float(row["HeadYaw"]) for row in rows], -np.radians(table["yaw"]), atol=0.05
+    )
+    overlay = open_clip(done / "overlay.mp4")
+    np.testing.assert_allclose(overlay.seconds, times, atol=1e-3)
+    drawn, plain = (next(open_clip(p).frames(6)).image for p in (overlay.path, clip_file))
+    changed = np.abs(drawn.astype(int) - plain).max(axis=-1) > 25
+    assert changed[60:100, 85:120].mean() > 0.3 and changed[:, :20].mean() < 0.02
+
+
+def test_what_is_done_is_not_done_again_and_what_is_lost_is(done, clip_file, monkeypatch):
+    before = contents(done)
+    monkeypatch.setattr(FramesJob, "make", lambda *_: pytest.fail("looked again"))
+    assert run(clip_file, done, part_frames=5).tracks == 1
+    (done / "face_0.csv").unlink()
+    run(clip_file, done, part_frames=5)
+    assert contents(done) == before
+
+
+def test_a_run_that_was_stopped_goes_on_and_gives_the_same_files(
+    done, clip_file, tmp_path, monkeypatch
+):
+    make, calls = FramesJob.make, []
+
+    def stopped(job, number, names):
+        calls.append(number)
+        if number == 1 and len(calls) == 2:
+            raise KeyboardInterrupt
+        return make(job, number, names)
+
+    monkeypatch.setattr(FramesJob, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip_file, tmp_path / "out", part_frames=5)
+    assert [p.name for p in (tmp_path / "out" / "frames").iterdir()] == ["part-00000.parquet"]
+    run(clip_file, tmp_path / "out", part_frames=5)
+    assert calls == [0, 1, 1, 2]
+    assert contents(tmp_path / "out") == contents(done)
+
+
+def test_a_damaged_part_is_made_again(done, clip_file, capsys):
+    before, part = contents(done), done / "frames" / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    (done / "clip.json").unlink()
+    run(clip_file, done, part_frames=5)
+    assert "part-00001.parquet: damaged; it is made again" in capsys.readouterr().out
+    assert contents(done) == before
+
+
+def test_a_folder_with_another_clips_results_is_refused(done, tmp_path, capsys):
+    other = write_clip(tmp_path / "b.mp4", moving(2))
+    before = contents(done)
+    assert main([str(other), "--out", str(done), "--preset", "mobile"]) == 2
+    message = f"{done} holds results of other photos or settings (clip: 'a.mp4' there, 'b.mp4' now"
+    assert message in capsys.readouterr().err
+    assert contents(done) == before
+
+
+def test_a_clip_without_a_face_says_so(tmp_path, capsys):
+    gray = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 3
+    path = write_clip(tmp_path / "a.mp4", gray)
+    words = [str(path), "--out", str(tmp_path / "out"), "--preset", "mobile", "--workers", "1"]
+    assert main(words) == 2
+    assert "a.mp4: no face found (3 frames were looked at)" in capsys.readouterr().err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"plan.json", "frames"}
+
+
+def test_shots_are_cut_and_one_person_in_two_of_them_is_one_track(tmp_path):
+    empty = cv2.resize(data.coffee(), (WIDTH, HEIGHT))
+    images = [seen()] * 6 + [empty] * 9 + [seen(60, 90, 0.9)] * 6
+    result = run(write_clip(tmp_path / "a.mp4", images), tmp_path / "out", part_frames=4)
+    content = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert content["cuts"] == [6, 15] and result.tracks == 1
+    assert content["tracks"][0]["shots"] == 2 and content["tracks"][0]["frames"] == 12
+
+
+def test_a_clip_that_is_turned_and_cut_off(tmp_path, capsys):
+    """The picture is stored on its side; of 40 frames about half are there."""
+    rng = np.random.default_rng(0)
+    sides = [np.rot90(seen(80 + i % 4)) for i in range(30)]
+    noisy = [np.uint8(np.clip(s + rng.normal(0, 6, s.shape), 0, 255)) for s in sides]
+    path = turn(write_clip(tmp_path / "a.mp4", noisy, faststart=True, options={"g": "5"}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 5])
+    words = [str(path), "--out", str(tmp_path / "out"), "--preset", "mobile", "--workers", "1"]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert "cut off: 0." in captured.err and "of its length are missing" in captured.err
+    assert "1 faces of" in captured.out
+    table = read_columns(tmp_path / "out" / "faces.parquet")
+    assert open_clip(tmp_path / "out" / "overlay.mp4").size == (WIDTH, HEIGHT)
+    assert np.abs(table["roll"]).max() < 15  # upright
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.mp4", b"nothing", "a.mp4: not a video that can be read, or damaged"),
+        ("b.mp4", None, "b.mp4: no such file; expected a video"),
+    ],
+)
+def test_bad_files_are_named_before_the_work(tmp_path, capsys, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main([str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_video_among_photos_is_named(tmp_path, capsys):
+    assert main(["a.jpg", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "out")]) == 2
+    assert "a.mp4 is a video; give one video alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["av", "pyarrow"])
+def test_a_package_that_is_missing_is_named(tmp_path, clip_file, capsys, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.parquet", None)
+    assert main([str(clip_file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{package.replace('av', 'PyAV')}, which is not installed: pip install" in error
+    assert not (tmp_path / "out").exists()
+
+
+def second_person() -> tuple[np.ndarray, np.ndarray]:
+    """A rendered person, (110, 110, 3), and the mask."""
+    model, rng = MorphableModel.open_face(), np.random.default_rng(3)
+    identity = rng.standard_normal(model.n_identity).astype(np.float32)
+    texture = FacePainter(model, 512).paint(rng)
+    camera = compose(np.eye(3), 0.5, np.array([55.0, 60, 0]))
+    posed = project(camera, model.vertices(identity))
+    back = np.zeros((110, 110, 3))
+    return render(posed, model.triangles, model.uv, texture, random_light(rng), back)
+
+
+@pytest.mark.integration
+def test_two_people_who_cross_keep_their_tracks(tmp_path):
+    face, mask = second_person()
+    images = []
+    for i in range(50):
+        image = np.zeros((160, 400, 3), np.uint8) + 120
+        photo = seen(100, 80)
+        x = 20 + 4 * i  # the astronaut goes to the right, behind the other one
+        image[:, x : x + 150] = photo[:, 25:175]
+        left = 270 - 5 * i
+        image[25:135, left : left + 110][mask] = face[mask]
+        images.append(image)
+    result = run(write_clip(tmp_path / "a.mp4", images), tmp_path / "out")
+    table = read_columns(tmp_path / "out" / "faces.parquet")
+    assert result.tracks == 2
+    x = table["landmarks"].reshape(-1, 68, 3)[:, 30, 0]
+    steps = [
+        np.polyfit(table["frame"][table["track"] == t], x[table["track"] == t], 1)[0]
+        for t in (0, 1)
+    ]
+    np.testing.assert_allclose(sorted(steps), [-5, 4], atol=0.6)
+
+
+@pytest.mark.integration
+def test_a_killed_run_goes_on_and_more_workers_give_the_same_files(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving(300))
+    words = [sys.executable, "-m", "keras_scnn.reconstruct", str(path), "--preset", "mobile"]
+    whole = [*words, "--out", str(tmp_path / "out"), "--workers", "2"]
+    subprocess.run(whole, check=True, capture_output=True)
+    killed = [*words, "--out", str(tmp_path / "killed"), "--workers", "1"]
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "killed" / "frames"
+    for _ in range(1200):
+        if parts.is_dir() and any(parts.glob("part-*.parquet")):
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "clip.json").exists()
+    subprocess.run(killed, check=True, capture_output=True)
+    one, other = contents(tmp_path / "out"), contents(tmp_path / "killed")
+    assert one.keys() == other.keys()
+    differ = {name for name in one if one[name] != other[name]}
+    assert differ <= {name for name in one if name.endswith(".parquet")}  # they name the command
+    for name in ("faces.parquet", *(f"frames/part-0000{i}.parquet" for i in range(3))):
+        a, b = (read_columns(tmp_path / home / name) for home in ("out", "killed"))
+        assert all(np.array_equal(a[key], b[key], equal_nan=True) for key in a)
