@@ -27,6 +27,7 @@ HAIR_MARGIN = 6.0
 ABOVE_BROWS = 16.0  # mm
 LIGHT_BROW = 20.0  # L* above the skin's: the brim of a hat, or a window in glasses
 BEARDED = 0.3  # of the chin, or of the upper lip
+SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
 MOLE = 1.5e-4  # of the map's area
 
 
@@ -89,8 +90,9 @@ def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair 
     is_skin = skin.share(lab, np.where(zones.face, 1, SIDE))
     other = is_seen & (is_skin < 0.5)
     darker = lab[..., 0] < skin.center[0]
+    dull = np.hypot(lab[..., 1], lab[..., 2]) < np.hypot(*skin.center[1:]) + SHADOW_CHROMA
     hair, hairline = _scalp_hair(zones, lab, well_seen, other & well_seen)
-    beard, area = _beard(zones, lab, is_seen, other & darker)
+    beard, area = _beard(zones, lab, is_seen, other & darker & dull)
     person = SkinAndHair(
         is_skin,
         skin,
@@ -153,11 +155,16 @@ def _scalp_hair(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, f
 
 
 def _beard(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, np.ndarray]:
-    """The beard's color, and where it grows: about the mouth alone where the chin is bare."""
-    goatee = zones.beard & zones.middle
+    """The beard's color, and where it grows: about the mouth alone where the chin is bare.
+
+    A beard is on both sides where both are seen, as a hand or a shadow is not.
+    """
+    goatee, half = zones.beard & zones.middle, lab.shape[1] // 2
     for zone, area in ((zones.chin, zones.beard), (zones.moustache, goatee)):
         seen = zone & is_seen
-        if seen.sum() >= LEAST_TEXELS / 2 and other[seen].mean() > BEARDED:
+        sides = [(other[:, s][seen[:, s]]) for s in (slice(half), slice(half, None))]
+        shares = [side.mean() for side in sides if len(side) >= LEAST_TEXELS / 2]
+        if shares and min(shares) > BEARDED:
             return ColorModel.of(lab[other & goatee], HAIR_SPREAD), area
     return None, goatee
 
