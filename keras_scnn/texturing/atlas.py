@@ -88,9 +88,12 @@ class Zones:
         forehead, moustache, chin: (S, S) bool: the middle, which a fringe or a beard covers.
         face: (S, S) bool: before the ears, below the scalp.
         features: (S, S) bool: brows, eyes, nostrils, lips, whose colors are not the skin's.
-        eyes, lips, brows: (S, S) bool: some of them.
+        eyes, lips, brows: (S, S) bool: some of them; eyes with all that is between brow and cheek.
+        lids: (S, S) bool: of the eyes, what lies within the rims of glasses.
+        bridge: (S, S) bool: of the nose, between the eyes.
         beard: (S, S) bool: where a beard grows.
         ears: (S, S) bool.
+        temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
         brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
         scalp_slant: (S, S) float32, mm above the brows, less what a hairline falls to the sides.
     """
@@ -105,10 +108,13 @@ class Zones:
     face: np.ndarray
     features: np.ndarray
     eyes: np.ndarray
+    lids: np.ndarray
+    bridge: np.ndarray
     lips: np.ndarray
     brows: np.ndarray
     beard: np.ndarray
     ears: np.ndarray
+    temples: np.ndarray
     brow_strokes: np.ndarray
     scalp_slant: np.ndarray
 
@@ -124,7 +130,7 @@ class Zones:
         unit = half / 43.5  # lengths below are of the open face model
         features = {
             "brows": _hulls(atlas, BROWS, 5 * unit),
-            "eyes": _hulls(atlas, LIDS, 2 * unit),
+            "eyes": _hulls(atlas, LIDS, 8 * unit),
             "lips": _hulls(atlas, (OUTER_LIPS,), 1.5 * unit),
         }
         strokes = _brow_strokes(atlas, 3.2 * unit)
@@ -142,7 +148,10 @@ class Zones:
             face=skin & (front > 20 * unit) & (up < 45 * unit) & (y > chin),
             features=is_feature,
             beard=skin & (y < nose - 3 * unit) & (front > 12 * unit) & ~features["lips"],
-            ears=is_ear, brow_strokes=strokes,
+            lids=skin & _hulls(atlas, LIDS, 2 * unit),
+            bridge=skin & (side < 6 * unit) & (up < -8 * unit) & (y > eye - 4 * unit),
+            ears=is_ear, temples=skin & ~is_ear & (front < 62 * unit) & (up > -12 * unit),
+            brow_strokes=strokes,
             scalp_slant=np.where(
                 is_ear | (up < -10 * unit), -1e3,
                 up - np.minimum(front - 46 * unit, 0),

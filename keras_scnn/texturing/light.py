@@ -17,8 +17,7 @@ TUKEY = 4.685  # 95 % efficient for normal errors
 # sphere, and of the smallest features of light, albedo explains more than light does.
 RIDGE = np.array([0.0] + [0.02] * 3 + [0.12] * 5)
 COLOR_RIDGE = np.array([0.0] + [0.3] * 3 + [1.0] * 5)  # that a channel's light differs from gray
-LEAST, MOST = 0.4, 2.0  # of the irradiance at well-lit skin
-WELL_LIT = 0.7  # the share of the skin that is darker
+LEAST, MOST = 0.45, 2.0  # of the irradiance at the middle of the skin
 SAMPLES = 6000
 
 
@@ -31,7 +30,7 @@ def estimate_light(color: np.ndarray, normals: np.ndarray, weight: np.ndarray) -
         weight: (...) at least 0: how surely this is skin that is seen.
 
     Returns:
-        (9, 3) float64 coefficients, of the unit in which ``shading`` of well-lit skin is 1; even
+        (9, 3) float64 coefficients, in a unit that makes the median of ``shading`` on skin 1; even
         light where there is no skin.
     """
     sure = np.flatnonzero(weight.ravel() > 0.05)
@@ -42,7 +41,7 @@ def estimate_light(color: np.ndarray, normals: np.ndarray, weight: np.ndarray) -
     values, given = color.reshape(-1, 3)[sure].astype(np.float64), weight.ravel()[sure]
     gray, weight = _robust_fit(basis, values.mean(axis=1), given)
     light = np.stack([_near(gray, basis, values[:, i], weight) for i in range(3)], axis=1)
-    lit = np.quantile(np.maximum(basis @ light, 0), WELL_LIT, axis=0)
+    lit = np.median(np.maximum(basis @ light, 0), axis=0)
     if (lit < 1e-4).any():
         return even_light()
     return light / lit
@@ -56,7 +55,7 @@ def even_light() -> np.ndarray:
 
 
 def shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(..., 3) float32 irradiance at normals (..., 3), kept from 0.3 to 2."""
+    """(..., 3) float32 irradiance at normals (..., 3), kept from 0.45 to 2."""
     return np.clip(spherical_harmonics(normals) @ np.float32(light), LEAST, MOST)
 
 

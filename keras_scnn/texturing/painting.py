@@ -16,8 +16,8 @@ LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
 BROW_SHARE = 0.6
 GRAY = 3.0  # a skin of less chroma (CIE a*, b*) is that of a gray photo
 # What light is left so many mm behind the lips.
-MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.7, 0.25)
-TEETH_LIGHT = (0.0, 8.0, 30.0), (0.9, 0.8, 0.12)
+MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.9, 0.5)
+TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
 
 
 def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarray:

@@ -28,6 +28,8 @@ ABOVE_BROWS = 16.0  # mm
 LIGHT_BROW = 20.0  # L* above the skin's: the brim of a hat, or a window in glasses
 BEARDED = 0.3  # of the chin, or of the upper lip
 SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
+BLUR = 2 / 512  # of the map's side: how soft the edge of what is kept is
+GLASSES = 0.15  # of the nose's bridge, from which on it carries glasses
 MOLE = 1.5e-4  # of the map's area
 
 
@@ -105,20 +107,23 @@ def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair 
     keep = _kept(zones, lab, person, other)
     if beard is not None:
         keep = np.maximum(keep, area * beard.share(lab))
-    keep = np.float32(keep * atlas.skin)
-    return dataclasses.replace(person, keep=_without_specks(keep, atlas.size) * seen)
+    keep = np.where(atlas.skin, keep, 1)  # a rim of eyes or mouth is no edge of hair
+    keep = _soft_edges(_without_specks(np.float32(keep), atlas.size), atlas.size)
+    return dataclasses.replace(person, keep=keep * seen * atlas.skin)
 
 
 def _kept(zones: Zones, lab: np.ndarray, person: SkinAndHair, other: np.ndarray) -> np.ndarray:
     """(S, S), 0 to 1: skin, and features and scalp hair in their places."""
     keep = np.where(zones.features, 1, person.keep)
+    if other[zones.bridge].mean() > GLASSES:
+        keep = np.where(zones.eyes & ~zones.lids & ~zones.brows, person.keep, keep)
     if person.lips is not None:
         keep = np.where(zones.lips, person.lips.share(lab), keep)
     is_light = lab[..., 0] > person.skin.center[0] + LIGHT_BROW
     keep = np.where((zones.brows & is_light) | _strands(zones, other), 0, keep)
     if person.hair is not None and person.hairline is not None:
         scalp = np.clip((zones.scalp_slant - person.hairline) / HAIR_MARGIN + 1, 0, 1)
-        keep = np.maximum(keep, scalp * person.hair.share(lab))
+        keep = np.maximum(keep, np.maximum(scalp, zones.temples) * person.hair.share(lab))
     return keep
 
 
@@ -181,6 +186,11 @@ def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
     keep = np.where(small[label], 1, keep)
     keep = cv2.morphologyEx(np.float32(keep), cv2.MORPH_OPEN, _disk(size / 170))
     return cv2.erode(keep, _disk(size / 130))
+
+
+def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
+    """Shares that fade towards what is left out, and are 0 there."""
+    return np.minimum(cv2.GaussianBlur(keep, (0, 0), BLUR * size), 4 * keep)
 
 
 def _disk(radius: float) -> np.ndarray:

@@ -9,17 +9,16 @@ import cv2
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.texturing.atlas import Atlas, texel_of
+from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
 from keras_scnn.texturing.blending import decode, encode, lay_over
 from keras_scnn.texturing.colors import lab_from_linear, light_from_lab, srgb_from_linear
-from keras_scnn.texturing.eyes import EyeColors, default_eyes, find_eyes
+from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
 from keras_scnn.texturing.painting import paint_plain
 from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
 
 LEAST_SIZE, MOST_SIZE = 512, 2048
-BLUR = 2.0 / 512  # of the map's side: how soft the edge of what a photo shows is
 BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
 
 
@@ -113,7 +112,9 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
     if atlas.model.mirror is not None:
         mirrored = code[:, ::-1], np.ascontiguousarray(share[:, ::-1] * skin)
         picture = lay_over(picture, *mirrored, skin)
-    return np.where(skin[..., None], lay_over(picture, code, share, skin), plain)
+    eyes = np.isin(atlas.region, EYES)[..., None]
+    picture = np.where(skin[..., None], lay_over(picture, code, share * skin, skin), plain)
+    return np.where(eyes, lay_over(plain, code, share * atlas.mask, atlas.mask), picture)
 
 
 def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
@@ -162,8 +163,7 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
         return None
     person, shade = found
     eyes = find_eyes(small, view.color / shade, view.seen, person.skin)
-    share = cv2.GaussianBlur(person.keep, (0, 0), BLUR * small.size)
-    share = np.minimum(share, 4 * person.keep) * small.skin
+    share = person.keep + eye_share(small, view.color / shade, view.seen, person)
     color = view.color
     if atlas is not small:
         color = photo_colors(atlas, photo.image, photo.posed)
@@ -173,7 +173,7 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
     size = atlas.size
     return _Layer(
         encode(color / _at_size(shade, size)),
-        _at_size(share, size) * atlas.skin,
+        _at_size(share, size) * atlas.mask,
         _at_size(np.maximum(view.normals[..., 2], 0) * np.float32(px / mm), size),
         shade,
         person,

@@ -69,9 +69,10 @@ def view_of(
     inside &= ~blocked[y, x]
     small, moved = working_copy(image, posed, atlas.size)
     fade = np.clip((normals[..., 2] - GRAZING) / (FACING - GRAZING), 0, 1)
-    seen = np.float32(fade * inside * _in_front(atlas, small, moved) * atlas.mask)
+    seen = np.float32(fade * inside * _in_front(atlas, small, moved))
+    seen[~atlas.mask] = 1  # the rims of eyes and mouth have no neighbors there, which is no fault
     seen = np.minimum(cv2.GaussianBlur(cv2.erode(seen, SPECKLE), (0, 0), 1.5), seen)
-    return View(_sample(small, atlas.at_texels(moved)), seen, normals)
+    return View(_sample(small, atlas.at_texels(moved)), seen * atlas.mask, normals)
 
 
 def photo_colors(atlas: Atlas, image: np.ndarray, posed: np.ndarray) -> np.ndarray:

@@ -104,6 +104,30 @@ def test_hair_over_a_cheek_is_neither_kept_nor_mirrored(open_face, atlas):
         assert (lightness[texels] > skin - 12).mean() > 0.98
 
 
+def test_rims_of_glasses_are_not_skin(open_face, atlas):
+    image, posed = photo_of(open_face, skin_albedo())
+    points = posed[open_face.landmark_indices, :2]
+    before, middles = image.copy(), [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
+    for x, y in middles:
+        cv2.circle(image, (round(x), round(y) + 4), 24, (15, 15, 18), 4)
+    height = round(middles[0][1])
+    cv2.line(image, (round(middles[0][0]) + 24, height), (round(middles[1][0]) - 24, height), 0, 5)
+    rims = texels_under(atlas, posed, (image != before).any(axis=-1)) & ~atlas.zones.features
+    lightness, skin = lab_of(photo_texture(open_face, image, posed))[..., 0], 67.5  # L* of SKIN
+    assert rims.sum() > 1000
+    assert (lightness[rims] > skin - 12).mean() > 0.97
+
+
+def test_make_up_about_the_eyes_stays(open_face, atlas):
+    dark = skin_albedo()
+    zones = atlas.zones
+    shadow = zones.eyes & ~zones.brows & ~zones.lids
+    dark[shadow] *= 0.25
+    texture = photo_texture(open_face, *photo_of(open_face, dark))
+    inside = cv2.erode(np.uint8(shadow), np.ones((3, 3))) > 0
+    assert np.median(lab_of(texture)[inside][:, 0]) < 45  # of skin 67
+
+
 def test_what_is_known_to_hide_the_face_is_left_out(open_face, atlas):
     """A hand has the skin's color, so that only ``hidden`` can tell it."""
     image, posed = photo_of(open_face, skin_albedo())
@@ -208,7 +232,7 @@ def test_a_large_texture_shows_more_of_a_large_photo(open_face):
         texture = person_texture(open_face, [photo], size)
         assert texture.shape == (size, size, 3)
         whole = cv2.resize(texture, (1024, 1024), interpolation=cv2.INTER_CUBIC)
-        errors.append(np.median(distance(whole, albedo)[cheeks]))
+        errors.append(np.median(distance(whole[cheeks][None], albedo[cheeks][None])))
     assert errors[1] < 0.75 * errors[0]
 
 
