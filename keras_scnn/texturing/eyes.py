@@ -40,18 +40,36 @@ class EyeColors:
     gaze: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
 
-def eye_charts(atlas: Atlas) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """By region: x and y in degrees from ahead, (S, S) float32, and which texels are the eye's."""
-    model = atlas.model
-    charts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    if model.regions is None:
-        return charts
-    for region in np.intersect1d(EYES, model.regions):
+@dataclass(frozen=True, eq=False)
+class EyeChart:
+    """One eyeball on the map.
+
+    Attributes:
+        window: rows and columns of the map that it lies in.
+        x, y: (H, W) float32 of the window, degrees from ahead, to the right and down.
+        inside: (H, W) bool: texels of the chart, and a few about it.
+        step: degrees from a texel to the next.
+    """
+
+    window: tuple[slice, slice]
+    x: np.ndarray
+    y: np.ndarray
+    inside: np.ndarray
+    step: float
+
+
+def eye_charts(atlas: Atlas) -> list[EyeChart]:
+    """The eyeballs that the model has."""
+    model, charts = atlas.model, []
+    for region in [] if model.regions is None else np.intersect1d(EYES, model.regions):
         ball = texel_of(model, atlas.size)[model.regions == region]
         middle, radius = (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
-        y, x = np.mgrid[: atlas.size, : atlas.size].astype(np.float32)
+        low = np.maximum(np.floor(middle - 1.1 * radius), 0).astype(int)
+        high = np.ceil(middle + 1.1 * radius).astype(int) + 1
+        window = slice(low[1], min(high[1], atlas.size)), slice(low[0], min(high[0], atlas.size))
+        y, x = np.float32(np.mgrid[window])
         x, y = (180 / radius * (v - m) for v, m in zip((x, y), middle, strict=True))
-        charts[region] = x, y, np.hypot(x, y) < 195
+        charts.append(EyeChart(window, x, y, np.hypot(x, y) < 195, 180 / radius))
     return charts
 
 
@@ -71,9 +89,11 @@ def find_eyes(atlas: Atlas, albedo: np.ndarray, seen: np.ndarray, skin: ColorMod
         skin: its color.
     """
     usual, irises, whites, gazes = default_eyes(skin), [], [], []
-    for x, y, inside in eye_charts(atlas).values():
-        texels = inside & (seen > SEEN) & (np.hypot(x, y) < 70)
-        lab, place = lab_from_linear(albedo[texels]), np.stack([x[texels], y[texels]], axis=1)
+    for chart in eye_charts(atlas):
+        x, y = chart.x, chart.y
+        texels = chart.inside & (seen[chart.window] > SEEN) & (np.hypot(x, y) < 70)
+        lab = lab_from_linear(albedo[chart.window][texels])
+        place = np.stack([x[texels], y[texels]], axis=1)
         if (center := _iris_center(place, lab[:, 0])) is None:
             continue
         gazes.append(center)
@@ -122,9 +142,9 @@ def _iris_center(place: np.ndarray, lightness: np.ndarray) -> np.ndarray | None:
 def paint_eyes(atlas: Atlas, picture: np.ndarray, eyes: EyeColors) -> None:
     """Sclera, iris with a dark rim, and pupil into a picture (S, S, 3) of light, in place."""
     start, end, left = SHADED
-    for x, y, inside in eye_charts(atlas).values():
+    for chart in eye_charts(atlas):
+        x, y = chart.x, chart.y
         angle = np.hypot(x - eyes.gaze[0], y - eyes.gaze[1])
-        texel = float(np.abs(x[0, 1] - x[0, 0]))  # degrees over which an edge is soft
         lids = np.hypot(0.6 * x, np.where(y < 0, 3.0, 2.4) * y)
         shade = 1 - (1 - left) * np.clip((lids - start) / (end - start), 0, 1)
         color = np.broadcast_to(eyes.sclera, (*x.shape, 3))
@@ -132,7 +152,7 @@ def paint_eyes(atlas: Atlas, picture: np.ndarray, eyes: EyeColors) -> None:
                  (0.62 * IRIS, 1.25 * eyes.iris),
                  (PUPIL, linear_from_srgb(np.array(PUPIL_COLOR))))  # fmt: skip
         for edge, ring in rings:
-            share = np.clip((edge - angle) / max(texel, 3) + 0.5, 0, 1)[..., None]
+            share = np.clip((edge - angle) / max(chart.step, 3) + 0.5, 0, 1)[..., None]
             color = color + share * (ring - color)
-        color = color * shade[..., None]
-        np.copyto(picture, np.float32(color), where=inside[..., None])
+        color = np.float32(color * shade[..., None])
+        np.copyto(picture[chart.window], color, where=chart.inside[..., None])

@@ -114,7 +114,7 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
         picture = lay_over(picture, *mirrored, skin)
     eyes = np.isin(atlas.region, EYES)[..., None]
     picture = np.where(skin[..., None], lay_over(picture, code, share * skin, skin), plain)
-    return np.where(eyes, lay_over(plain, code, share * atlas.mask, atlas.mask), picture)
+    return np.where(eyes, plain + share[..., None] * (code - plain), picture)
 
 
 def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
