@@ -37,14 +37,14 @@ def lay_over(
         share: (S, S) float32, 0 to 1.
         mask: (S, S) bool: what belongs together.
     """
-    difference = (top - bottom) * share[..., None]
     size = bottom.shape[0]
     grid = (min(GRID, size),) * 2
-    small = cv2.resize(np.dstack([difference, share]), grid, interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(np.float32(mask), grid, interpolation=cv2.INTER_AREA) > 0.3
-    known = small[..., 3]
-    wanted = small[..., :3] / np.maximum(known, 1e-3)[..., None]
-    spread = _spread(wanted, known, inside)
+    known, inside, difference = (
+        cv2.resize(picture, grid, interpolation=cv2.INTER_AREA)
+        for picture in (share, np.float32(mask), (top - bottom) * share[..., None])
+    )
+    wanted = difference / np.maximum(known, 1e-3)[..., None]
+    spread = _spread(wanted, known, np.asarray(inside > 0.3))
     spread = cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)
     share = share[..., None]
     return share * top + (1 - share) * (bottom + spread)

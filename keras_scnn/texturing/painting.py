@@ -28,7 +28,7 @@ def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarra
     hair = person.hair or person.brows
     if hair is not None and person.hairline is not None:
         scalp = np.clip((zones.scalp_slant - person.hairline) / 5, 0, 1) * atlas.skin
-        _blend(picture, np.float32(scalp), light_from_lab(hair.center), soft)
+        _blend(picture, np.float32(scalp), light_from_lab(hair.center), 2 * soft)
     lips = skin * LIP_TINT if person.lips is None else light_from_lab(person.lips.center)
     _blend(picture, zones.lips, lips, soft)
     if (brows := person.brows or hair) is not None:
