@@ -100,6 +100,33 @@ def person_texture(
     return atlas.gutter_filled(texture)
 
 
+def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
+    """All that a photo shows on the face, hair and hands too, for pictures with hair about it.
+
+    Args:
+        model: with uv.
+        image: (H, W, 3) uint8 RGB.
+        posed: (N, 3) vertices in the photo: px and depth, image frame.
+
+    Returns:
+        (512, 512, 3) uint8 RGB, first row at v = 1, with the photo's light: hidden skin from the
+        other side, eyes and mouth as the photo has them in their place.
+
+    Raises:
+        ValueError: as for ``photo_texture``.
+    """
+    check_posed(model, image, posed)
+    atlas = Atlas.of(model, LEAST_SIZE)
+    view = view_of(atlas, image, posed)
+    code, skin = encode(view.color), atlas.skin
+    known = code[skin & (view.seen > 0.5)]
+    plain = np.broadcast_to(np.median(known, axis=0) if len(known) else 0.5, code.shape)
+    share = np.where(skin, view.seen, 1)
+    picture = _over_plain(atlas, np.float32(plain), code, share, baked=True)
+    picture = np.where(skin[..., None], picture, code)
+    return atlas.gutter_filled((255 * srgb_from_linear(decode(picture)) + 0.5).astype(np.uint8))
+
+
 def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
     """What photos show over its mirror image over a plain face; eyes and mouth are the plain ones.
 

@@ -10,6 +10,7 @@ from keras_scnn.texturing.texture import (
     PosedPhoto,
     person_texture,
     photo_texture,
+    seen_texture,
     texture_size,
     vertex_colors,
 )
@@ -126,6 +127,19 @@ def test_make_up_about_the_eyes_stays(open_face, atlas):
     texture = photo_texture(open_face, *photo_of(open_face, dark))
     inside = cv2.erode(np.uint8(shadow), np.ones((3, 3))) > 0
     assert np.median(lab_of(texture)[inside][:, 0]) < 45  # of skin 67
+
+
+def test_the_seen_texture_keeps_what_the_photo_shows(open_face, atlas):
+    image, posed = photo_of(open_face, skin_albedo(), light=side_light())
+    covered = strip(image, posed, 48, open_face)
+    image[covered] = HAIR
+    texture = seen_texture(open_face, image, posed)
+    under = cv2.erode(np.uint8(texels_under(atlas, posed, covered)), np.ones((9, 9))) > 0
+    assert np.abs(texture[under & atlas.zones.cheeks].astype(int) - HAIR).max() <= 4
+    other = cv2.dilate(np.uint8(under), np.ones((25, 25))) == 0
+    baked = photo_texture(open_face, image, posed, baked=True).astype(int)
+    difference = np.abs(texture - baked)[other & other[:, ::-1] & atlas.zones.cheeks]
+    assert np.percentile(difference, 90) <= 4
 
 
 def test_what_is_known_to_hide_the_face_is_left_out(open_face, atlas):
