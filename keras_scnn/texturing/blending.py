@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 GRID = 128  # texels of a side at which differences are spread out
-REACH = 0.06  # of the picture's side, after which a difference has faded to a third
+REACH = 0.08  # of the picture's side, after which a difference has faded to a third
 TRUST = 20.0  # how closely the spread difference follows the known one
 GAMMA = 2.2  # colors are blended as an eye sees them
 
