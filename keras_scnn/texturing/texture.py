@@ -19,6 +19,7 @@ from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
 
 LEAST_SIZE, MOST_SIZE = 512, 2048
+UNLIKE = 0.15  # of a code: what differs more from the best photo, where that is seen, is no skin
 BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
 
 
@@ -233,8 +234,11 @@ def _best_views(atlas: Atlas, layers: Iterable[_Layer]):
         first = first or layer
         skins = [light_from_lab(each.person.skin.center) for each in (first, layer)]
         gain = encode(np.maximum(skins[0], 1e-3) / np.maximum(skins[1], 1e-3))
-        weight = (layer.share * layer.sharpness) ** BEST
-        total += weight[..., None] * layer.code * gain
+        code = layer.code * gain
+        away = np.abs(code - first.code).max(axis=-1) / UNLIKE
+        doubt = 1 - first.share * (1 - np.exp(-(away**2)))
+        weight = doubt * (layer.share * layer.sharpness) ** BEST
+        total += weight[..., None] * code
         weights += weight
         share = np.maximum(share, layer.share)
     return first, total / weights[..., None], share

@@ -232,6 +232,17 @@ def test_of_several_photos_the_larger_one_counts_where_both_show_a_texel(open_fa
     assert both < 0.6 * one
 
 
+def test_what_a_single_photo_shows_otherwise_is_left_out(open_face, atlas):
+    """A scarf of about the skin's color, before the larger of two faces."""
+    best, other = photo_of(open_face, skin_albedo()), photo_of(open_face, skin_albedo(), px=400)
+    covered = strip(*other, 48, open_face)
+    other[0][covered] = (170, 150, 90)
+    under = texels_under(atlas, other[1], covered) & atlas.zones.cheeks
+    texture = person_texture(open_face, [PosedPhoto(*best), PosedPhoto(*other)])
+    assert under.sum() > 300
+    assert np.percentile(distance(texture, skin_albedo())[under], 90) < 6
+
+
 @pytest.mark.parametrize(("px", "size"), [(300, 512), (700, 1024), (4000, 2048)])
 def test_the_size_follows_the_photo(open_face, px, size):
     posed = open_face.vertices() * [px / 280, -px / 280, px / 280]
