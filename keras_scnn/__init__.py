@@ -33,7 +33,8 @@ _MOVED_MODULES = {
     "prediction": "models.inference",
     "predictor": "serving.predictor",
     "reconstructor": "reconstruction.reconstructor",
-    "texture": "reconstruction.texture",
+    "reconstruction.texture": "texturing.texture",
+    "texture": "texturing.texture",
 }
 _MOVED_NAMES = {
     "": {"fit_person": "fitting.fit_person_landmarks"},

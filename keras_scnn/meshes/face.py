@@ -19,7 +19,7 @@ from keras_scnn.meshes.surface import Color, Material, Surface
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 
-# A photo hardly shows what is inside of a mouth, so it has colors of its own.
+# Of a face without a texture.
 COLORS: dict[str, Color] = {
     "mouth": (0.42, 0.17, 0.16),
     "teeth": (0.87, 0.84, 0.77),
@@ -95,7 +95,7 @@ class FaceSurface:
         )
 
     def _materials(self, has_texture: bool, colors: np.ndarray | None) -> Mapping[str, Material]:
-        plain: dict[str, Color | None] = {**COLORS}
+        plain: dict[str, Color | None] = {} if has_texture else {**COLORS}
         if colors is not None and "back" in self.parts:
             red, green, blue = (colors[-1] / 255).tolist()
             plain["back"] = (red, green, blue)
@@ -107,12 +107,8 @@ class FaceSurface:
         }
 
     def _vertex_colors(self, colors: np.ndarray) -> np.ndarray:
-        """(M, 3) uint8: the mouth's inside in its own colors, the back in the rim's median."""
+        """(M, 3) uint8: the back has the rim's median."""
         colors = colors[self.source]
-        every = face_parts(self.model)
-        for name in COLORS.keys() & every.keys():
-            inner = np.setdiff1d(every[name], every["skin"])  # the lips keep theirs
-            colors[inner] = np.multiply(COLORS[name], 255)
         back = slice(self.model.n_vertices, None)
         if "back" in self.parts:
             colors[back] = np.median(colors[back], axis=0)

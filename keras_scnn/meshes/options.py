@@ -21,6 +21,7 @@ class MeshOptions:
         unit: of OBJ and PLY files, 'mm', 'cm' or 'm'; GLB is in meters always.
         neutral: without the photo's expression. In GLB, which has both, its weights are zero then.
         parts: some of PARTS, of which each face model has its own (``meshes.parts``); None for all.
+        baked: the texture has the photo's light; False has it taken out, for renderers with light.
 
     Raises:
         ValueError: an unknown unit or part, or no part.
@@ -29,6 +30,7 @@ class MeshOptions:
     unit: str = "m"
     neutral: bool = False
     parts: tuple[str, ...] | None = None
+    baked: bool = False
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -62,6 +64,11 @@ def add_mesh_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("--format", choices=MESH_FORMATS, help="of the mesh (obj)")
     add("--unit", choices=tuple(UNITS), help="of OBJ and PLY (m, as importers expect)")
     add("--neutral", action="store_true", help="the person without the photo's expression")
+    texture = parser.add_mutually_exclusive_group()
+    words = "texture of the skin's own colors, the photo's light taken out (the default)"
+    texture.add_argument("--albedo", action="store_true", help=words)
+    words = "texture of the photo as it is, with its light"
+    texture.add_argument("--baked", action="store_true", help=words)
     words = "what to write of the face, with commas between (all): "
     add("--parts", metavar="PART,...", help=words + ", ".join(PARTS))
 
@@ -76,12 +83,13 @@ def mesh_options(
         parser: of the command.
         written: whether this command line writes meshes at all.
     """
-    given = [name for name in ("unit", "neutral", "parts") if getattr(args, name)]
+    names = "unit", "neutral", "parts", "albedo", "baked"
+    given = [name for name in names if getattr(args, name)]
     if given and not written:
         parser.error(f"--{given[0]} is for meshes, which --meshes writes of a folder")
     parts = None if args.parts is None else tuple(args.parts.split(","))
     try:
         check_unit(args.unit or "m", f".{args.format}")
-        return MeshOptions(args.unit or "m", args.neutral, parts)
+        return MeshOptions(args.unit or "m", args.neutral, parts, args.baked)
     except ValueError as error:
         parser.error(str(error))

@@ -17,7 +17,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.quality import photo_quality
-from keras_scnn.reconstruction.texture import photo_texture, vertex_colors
+from keras_scnn.texturing.texture import photo_texture, vertex_colors
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +70,17 @@ class Reconstruction:
         yaw = float(self.euler_degrees[1])
         return photo_quality(yaw, self.box.score, self.box.width)
 
-    def texture(self, image: np.ndarray) -> np.ndarray:
-        """(512, 512, 3) uint8 RGB from the photo that this face was found in."""
-        return photo_texture(self.model, image, self.posed_vertices)
+    def texture(
+        self, image: np.ndarray, baked: bool = False, hidden: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(S, S, 3) uint8 RGB from the photo that this face was found in.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            baked: with the photo's light; False gives the skin's own colors.
+            hidden: (H, W) bool, what hides the face, where that is known; see ``texturing``.
+        """
+        return photo_texture(self.model, image, self.posed_vertices, baked, hidden)
 
     def write_mesh(
         self,
@@ -90,7 +98,7 @@ class Reconstruction:
             path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb.
             image: the photo that this face was found in, (H, W, 3) uint8 RGB, for texture and
                 camera; None for a plain mesh.
-            options: unit, neutral, and parts.
+            options: unit, neutral, parts, and whether the photo's light is in the texture.
 
         Returns:
             (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
@@ -98,7 +106,9 @@ class Reconstruction:
         Raises:
             ValueError: unknown suffix, a unit that the format has not, or an unknown part.
         """
-        texture = None if image is None or self.model.uv is None else self.texture(image)
+        texture = None
+        if image is not None and self.model.uv is not None:
+            texture = self.texture(image, options.baked)
         colors = None if texture is None else vertex_colors(self.model, texture)
         camera = None
         if image is not None:

@@ -22,10 +22,14 @@ import numpy as np
 
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.io import read_image
+from keras_scnn.meshes.face import FaceLook, write_face_mesh
+from keras_scnn.meshes.files import check_format
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.texturing.texture import PosedPhoto, person_texture, texture_size, vertex_colors
 
 MAD_TO_SD = 1.4826
 ROUNDS = 20
@@ -142,6 +146,54 @@ class Person:
         """(N, 3) float32, mm, model frame: the person without expression."""
         return self.model.vertices(self.identity)
 
+    def texture(self, photos: Sequence[Photo], baked: bool = False) -> np.ndarray:
+        """One texture from all photos that count: at each texel those that show it best.
+
+        Args:
+            photos: those that this person was made of, in the same order. One is held at a time.
+            baked: with the light of the photo that counts most; False takes it out.
+
+        Returns:
+            (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the largest face.
+
+        Raises:
+            ValueError: another number of photos, a photo that is none, or a model without uv.
+        """
+        if len(photos) != len(self.faces):
+            raise ValueError(
+                f"{len(photos)} photos for a person of {len(self.faces)}; give the same ones again"
+            )
+        best_first = np.argsort(-self.weights, kind="stable")
+        used = [(i, face) for i in best_first if (face := self.faces[i]) is not None]
+        sizes = [texture_size(self.model, face.posed_vertices) for _, face in used]
+        posed = (PosedPhoto(_image(photos[i]), face.posed_vertices) for i, face in used)
+        return person_texture(self.model, posed, max(sizes), baked)
+
+    def write_mesh(
+        self,
+        path: str | os.PathLike,
+        photos: Sequence[Photo] | None = None,
+        options: MeshOptions = MeshOptions(),
+    ) -> None:
+        """Write the person without expression; GLB has a morph target for each expression.
+
+        Args:
+            path: .obj, .ply or .glb, as for ``Reconstruction.write_mesh``.
+            photos: those that this person was made of, for the texture; None for a plain mesh.
+            options: unit, parts, and whether a photo's light is in the texture.
+
+        Raises:
+            ValueError: as for ``texture``; unknown suffix, a unit that the format has not, or an
+                unknown part.
+        """
+        check_format(path, options.unit)
+        look = FaceLook()
+        if photos is not None and self.model.uv is not None:
+            texture = self.texture(photos, options.baked)
+            look = FaceLook(texture, vertex_colors(self.model, texture))
+        neutral = np.zeros(self.model.n_expression)
+        write_face_mesh(path, self.model, self.identity, neutral, look, options=options)
+
 
 def reconstruct_person(
     photos: Sequence[Photo], reconstruct: Callable[[np.ndarray], Reconstruction]
@@ -182,13 +234,16 @@ def _reconstructed(photos, reconstruct) -> tuple[dict[int, Reconstruction], dict
     """Faces, and reasons for the photos without one, by position."""
     by_position, left_out = {}, {}
     for i, photo in enumerate(photos):
-        is_path = isinstance(photo, (str, os.PathLike))
         try:
-            by_position[i] = reconstruct(read_image(photo) if is_path else photo)
+            by_position[i] = reconstruct(_image(photo))
         except (OSError, ValueError) as error:
-            name = f"{Path(photo).name}: " if is_path else ""
+            name = "" if isinstance(photo, np.ndarray) else f"{Path(photo).name}: "
             left_out[i] = str(error) if name and name[:-2] in str(error) else f"{name}{error}"
     return by_position, left_out
+
+
+def _image(photo: Photo) -> np.ndarray:
+    return photo if isinstance(photo, np.ndarray) else read_image(photo)
 
 
 def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[int, str]]:

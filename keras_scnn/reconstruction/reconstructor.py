@@ -150,7 +150,7 @@ def write_textured_mesh(
         face: found in the photo.
         image: the photo, (H, W, 3) uint8 RGB.
         path: its suffix chooses the format.
-        options: unit, neutral, and parts.
+        options: unit, neutral, parts, and whether the photo's light is in the texture.
 
     Returns:
         (N, 3) uint8 RGB of the vertices; None where the face model has no texture coordinates.

@@ -16,7 +16,7 @@ from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Faces, Reconstruction
-from keras_scnn.reconstruction.texture import vertex_colors
+from keras_scnn.texturing.texture import vertex_colors
 from keras_scnn.video.clip import Clip
 from keras_scnn.video.live_link import has_shapes, write_live_link
 from keras_scnn.video.tracks import ClipPerson, Track, face_box
@@ -72,12 +72,15 @@ def _rows(number: int, track: Track, part: slice) -> dict[str, np.ndarray]:
     }
 
 
-def look_of(clip: Clip, number: int, face: Reconstruction) -> FaceLook:
-    """The colors of a face in one of a clip's frames; none where the face model has no uv."""
+def look_of(clip: Clip, number: int, face: Reconstruction, baked: bool = False) -> FaceLook:
+    """The colors of a face in one of a clip's frames; none where the face model has no uv.
+
+    ``baked`` keeps the frame's light in them.
+    """
     frame = next(clip.frames(number, number + 1), None)
     if frame is None or face.model.uv is None:
         return FaceLook()
-    texture = face.texture(frame.image)
+    texture = face.texture(frame.image, baked)
     return FaceLook(texture, vertex_colors(face.model, texture))
 
 

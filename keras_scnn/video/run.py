@@ -220,7 +220,8 @@ class _Run:
         write_tracks(self.out / TABLE, tracks, about)
         files = [self.out / TABLE]
         for i, (person, track) in enumerate(zip(people, tracks, strict=True)):
-            look, options = look_of(self.clip, *person.best), self.settings.mesh_options
+            options = self.settings.mesh_options
+            look = look_of(self.clip, *person.best, options.baked)
             files += write_face_files(face_stem(self.out, i), track, self.clip, look, options)
         return [file.name for file in files]
 

@@ -67,9 +67,21 @@ def test_what_the_page_loads_fits_together(networks):
     count = lite.metadata["face_model"]["vertices"]
     assert len(outputs["triangles"]) == 3 * lite.metadata["face_model"]["triangles"]
     assert min(outputs["triangles"]) >= 0 and max(outputs["triangles"]) == count - 1
+    assert len(outputs["uv"]) == 2 * count and 0 <= min(outputs["uv"]) <= max(outputs["uv"]) <= 1
+    assert len(outputs["inner"]) == count and set(outputs["inner"]) == {-1, 0, 1, 2}
     assert outputs["crop"] == lite.metadata["crop"]
     for name in ("blazeface.tflite", "facemesh.tflite"):
         assert (networks / name).read_bytes()[4:8] == b"TFL3"
+
+
+def test_a_model_without_a_texture_map_has_its_front_view(open_face):
+    chart = demo.chart(open_face.replace(uv=None))
+    uv = np.reshape(chart["uv"], (-1, 2))
+    assert uv.min() >= 0 and uv.max() <= 1
+    tip, eye = open_face.landmark_indices[[30, 36]]
+    assert uv[tip, 0] == pytest.approx(0.5, abs=0.01) and uv[eye, 1] > uv[tip, 1]
+    mirrored = uv[open_face.mirror] * [-1, 1] + [1, 0]
+    np.testing.assert_allclose(mirrored, uv, atol=1e-3)
 
 
 def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):

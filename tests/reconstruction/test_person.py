@@ -9,10 +9,12 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_re
 from keras_scnn.geometry.camera import compose
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.io import write_image
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.person import (
+    Person,
     fuse,
     others_center,
     person_weights,
@@ -228,3 +230,43 @@ def test_two_halves_of_a_synthetic_persons_photos_agree_more_than_the_photos(
         for one, two in (fused, (own[0][:, None], own[1]))
     )
     assert distance < 0.7 * single
+
+
+def two_photos(model) -> tuple[Person, list[np.ndarray]]:
+    """A person in a red and in a blue photo; the blue one counts more, and a third not at all."""
+    faces = (face_of(model, np.zeros(model.n_identity)), face_of(model, np.ones(80) * 0.1), None)
+    weights = np.array([0.3, 0.7, 0.0])
+    person = Person(model, np.zeros(model.n_identity), weights, faces, {2: "far"}, {})
+    red, blue = (
+        np.full((160, 180, 3), color, np.uint8) for color in ((170, 90, 90), (90, 90, 170))
+    )
+    return person, [red, blue, np.zeros((5, 5, 3), np.uint8)]
+
+
+def test_a_persons_texture_has_the_colors_of_the_photo_that_counts_most(open_face, tmp_path):
+    person, photos = two_photos(open_face)
+    write_image(tmp_path / "blue.png", photos[1])
+    texture = person.texture([photos[0], tmp_path / "blue.png", tmp_path / "not_there.png"])
+    nose = open_face.uv[open_face.landmark_indices[30]] * [1, -1] + [0, 1]
+    column, row = (nose * len(texture)).astype(int)
+    np.testing.assert_allclose(texture[row, column].astype(int), (90, 90, 170), atol=8)
+
+
+def test_a_person_is_written_with_and_without_texture(open_face, tmp_path):
+    person, photos = two_photos(open_face)
+    person.write_mesh(tmp_path / "plain.glb")
+    person.write_mesh(tmp_path / "textured.glb", photos, MeshOptions(baked=True))
+    sizes = [(tmp_path / f"{name}.glb").stat().st_size for name in ("plain", "textured")]
+    assert sizes[1] > sizes[0] > 100_000
+    assert b"baseColorTexture" not in (tmp_path / "plain.glb").read_bytes()
+
+
+def test_other_photos_than_the_persons_are_refused(open_face, tmp_path):
+    person, photos = two_photos(open_face)
+    with pytest.raises(ValueError, match="2 photos for a person of 3; give the same ones again"):
+        person.texture(photos[:2])
+    with pytest.raises(ValueError, match="expected .H, W, 3. uint8"):
+        person.write_mesh(tmp_path / "a.glb", [photos[0], photos[1] / 255, photos[2]])
+    with pytest.raises(ValueError, match="suffix '.stl'"):
+        person.write_mesh(tmp_path / "a.stl", photos)
+    assert not list(tmp_path.iterdir())

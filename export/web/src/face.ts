@@ -6,13 +6,13 @@ import { type Answer, answer, type Calibration, measure, type ShapeSpace } from 
 import { type CropRule, type Detector, MIN_TURN } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
+import type { Chart } from "./texture";
 
 const MOST_RESIZE = 3;
 
 /** What Python tells of the exported file and of its face model: see export/demo.py. */
-export interface Model extends ShapeSpace {
+export interface Model extends ShapeSpace, Chart {
   crop: CropRule & { size: number };
-  triangles: number[];
   identity: [number, number];
   verification: Calibration | null;
 }

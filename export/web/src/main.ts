@@ -31,7 +31,7 @@ async function start(): Promise<void> {
   );
   const openMesh = () => litert.open("/model/facemesh.tflite");
   reconstructor = new Reconstructor(model, network, new Detector(blazeface, model.crop, openMesh));
-  view = new View(element("view"), model.triangles);
+  view = new View(element("view"), model);
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
 }
@@ -76,7 +76,7 @@ function show(face: Face, photo: ImageData, begin: number, landmarks = face.land
   const context = picture.getContext("2d")!;
   context.putImageData(photo, 0, 0);
   dots(context, landmarks, face.box.side);
-  view.show(face, photo);
+  view.show(face, photo, stream !== null);
   const [pitch, yaw, roll] = Array.from(face.degrees, (angle) => angle.toFixed(0));
   say(`pitch ${pitch}°, yaw ${yaw}°, roll ${roll}°`);
   const total = performance.now() - begin;

@@ -5,9 +5,10 @@ import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { GLTFExporter } from "three/examples/jsm/exporters/GLTFExporter.js";
 
 import type { Face } from "./face";
+import { type Chart, Painter } from "./texture";
 
 const TEXTURE = 512;
-const TEXTURE_MARGIN = 1.5;
+const LIVE_TEXTURE = 256; // a camera's next frame waits
 const SWING = 0.5; // radians
 const SWING_SECONDS = 6;
 const MM = 0.001; // glTF is in meters
@@ -18,6 +19,7 @@ export class View {
   private readonly camera = new three.PerspectiveCamera(24, 1, 10, 5000);
   private readonly controls: OrbitControls;
   private readonly canvas = document.createElement("canvas");
+  private readonly painters: Record<"photo" | "live", Painter>;
   private readonly texture: three.CanvasTexture;
   private readonly mesh: three.Mesh<three.BufferGeometry, three.MeshBasicMaterial>;
   private readonly pivot = new three.Group(); // at the face's center, which it turns about
@@ -25,12 +27,13 @@ export class View {
 
   constructor(
     private readonly home: HTMLElement,
-    triangles: number[],
+    chart: Chart,
   ) {
-    this.canvas.width = this.canvas.height = TEXTURE;
+    this.painters = { photo: new Painter(chart, TEXTURE), live: new Painter(chart, LIVE_TEXTURE) };
     this.texture = new three.CanvasTexture(this.canvas);
     this.texture.colorSpace = three.SRGBColorSpace;
-    const geometry = new three.BufferGeometry().setIndex(triangles);
+    const geometry = new three.BufferGeometry().setIndex(chart.triangles);
+    geometry.setAttribute("uv", new three.BufferAttribute(Float32Array.from(chart.uv), 2));
     this.mesh = new three.Mesh(geometry, new three.MeshBasicMaterial({ map: this.texture }));
     this.mesh.material.side = three.DoubleSide;
     this.mesh.visible = false;
@@ -43,16 +46,17 @@ export class View {
     this.renderer.setAnimationLoop((ms) => this.draw(ms / 1000));
   }
 
-  show(face: Face, photo: ImageData): void {
-    const square = this.paint(face, photo);
-    const uv = new Float32Array((2 * face.posed.length) / 3);
-    for (let i = 0; i < uv.length / 2; i++) {
-      uv[2 * i] = (face.posed[3 * i] + 0.5 - square.x0) / square.side;
-      uv[2 * i + 1] = 1 - (face.posed[3 * i + 1] + 0.5 - square.y0) / square.side;
+  show(face: Face, photo: ImageData, isLive: boolean): void {
+    const painter = this.painters[isLive ? "live" : "photo"];
+    if (this.canvas.width !== painter.size) {
+      this.texture.dispose(); // it is of another size
+      this.canvas.width = this.canvas.height = painter.size;
     }
+    const pixels = new ImageData(painter.paint(face.posed, photo), painter.size, painter.size);
+    this.canvas.getContext("2d")!.putImageData(pixels, 0, 0);
+    this.texture.needsUpdate = true;
     const geometry = this.mesh.geometry;
     geometry.setAttribute("position", new three.BufferAttribute(face.vertices.slice(), 3));
-    geometry.setAttribute("uv", new three.BufferAttribute(uv, 2));
     geometry.computeBoundingSphere();
     if (!this.mesh.visible) this.aim(geometry.boundingSphere!);
     this.mesh.visible = true;
@@ -63,20 +67,6 @@ export class View {
     copy.position.set(0, 0, 0);
     copy.scale.setScalar(MM);
     return (await new GLTFExporter().parseAsync(copy, { binary: true })) as ArrayBuffer;
-  }
-
-  private paint(face: Face, photo: ImageData) {
-    const side = TEXTURE_MARGIN * face.box.side;
-    const x0 = face.box.x0 + (face.box.side - side) / 2;
-    const y0 = face.box.y0 + (face.box.side - side) / 2;
-    const whole = new OffscreenCanvas(photo.width, photo.height);
-    whole.getContext("2d")!.putImageData(photo, 0, 0);
-    const context = this.canvas.getContext("2d")!;
-    context.imageSmoothingQuality = "high";
-    context.clearRect(0, 0, TEXTURE, TEXTURE);
-    context.drawImage(whole, x0, y0, side, side, 0, 0, TEXTURE, TEXTURE);
-    this.texture.needsUpdate = true;
-    return { x0, y0, side };
   }
 
   private aim({ center, radius }: three.Sphere): void {

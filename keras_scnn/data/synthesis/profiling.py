@@ -20,7 +20,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import check_photo
-from keras_scnn.reconstruction.texture import photo_texture
+from keras_scnn.texturing.texture import seen_texture
 
 MAX_DEGREES = 60.0
 EARS = (0, 16)  # landmarks at the ends of the jaw line; the head turns about their middle
@@ -100,7 +100,7 @@ def _complete(turned, image, model, shape, before, after) -> np.ndarray:
     width_px = max(FEATHER * np.ptp(after[:, 1]), 0.5)
     # Only inwards: beside the face the sheet has the background.
     soft = cv2.GaussianBlur(share, (0, 0), width_px) * np.minimum(share / 0.05, 1)
-    texture = photo_texture(model, image, before)
+    texture = seen_texture(model, image, before)
     size = texture.shape[0]
     uv = interpolate(buffers, model.triangles, model.uv)
     x, y = (np.float32(uv[..., 0] * size - 0.5), np.float32((1 - uv[..., 1]) * size - 0.5))

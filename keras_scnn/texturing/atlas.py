@@ -1,0 +1,197 @@
+"""The texture map of a face model: what lies at each texel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import cv2
+import numpy as np
+
+from keras_scnn.geometry.rasterizer import RasterBuffers, interpolate, rasterize
+from keras_scnn.morphable_model import MorphableModel
+
+SKIN, EYES = 0, (3, 4)  # of MorphableModel.regions
+BROWS = (range(17, 22), range(22, 27))  # landmarks
+LIDS = (range(36, 42), range(42, 48))
+OUTER_LIPS, INNER_LIPS, NOSTRILS = range(48, 60), range(60, 68), range(31, 36)
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """The texels of a face model at one size.
+
+    Attributes:
+        model: with uv.
+        size: S, texels of a side.
+        texels: which triangle lies at each texel.
+        region: (S, S) uint8, as in ``MorphableModel.regions``; skin is what touches skin.
+        nearest: (S, S) int32, flat index of the nearest texel of the face: itself, or another one
+            for the gutter between the charts.
+    """
+
+    model: MorphableModel
+    size: int
+    texels: RasterBuffers
+    region: np.ndarray
+    nearest: np.ndarray
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def of(cls, model: MorphableModel, size: int) -> Atlas:
+        """The atlas; the last few are kept. ValueError where the model has no uv."""
+        flat = np.column_stack([texel_of(model, size), np.zeros(model.n_vertices)])
+        texels = rasterize(flat, model.triangles, size, size, cull_back_faces=False)
+        regions = np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
+        region = regions[model.triangles].min(axis=1)[texels.triangle]
+        outside = np.uint8(~texels.mask)
+        _, label = cv2.distanceTransformWithLabels(
+            outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        flat_of_label = np.zeros(label.max() + 1, np.int32)
+        inside = np.flatnonzero(texels.mask)
+        flat_of_label[label.ravel()[inside]] = inside
+        return cls(model, size, texels, region, flat_of_label[label])
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(S, S) bool: where the face is."""
+        return self.texels.mask
+
+    @property
+    def skin(self) -> np.ndarray:
+        """(S, S) bool: where its skin is."""
+        return self.mask & (self.region == SKIN)
+
+    def at_texels(self, attributes: np.ndarray) -> np.ndarray:
+        """(S, S, C) float32 of vertex attributes (N, C)."""
+        return interpolate(self.texels, self.model.triangles, attributes)
+
+    def gutter_filled(self, picture: np.ndarray) -> np.ndarray:
+        """A picture (S, S, C) whose gutter has the colors of the nearest texels of the face."""
+        return picture.reshape(-1, picture.shape[-1])[self.nearest]
+
+    @cached_property
+    def zones(self) -> Zones:
+        """Where the parts of a face are."""
+        return Zones.of(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Zones:
+    """The parts of a face on its texture map, by the landmarks of the mean face.
+
+    Attributes:
+        up, front: (S, S) float32, mm above the brows, and before the ears.
+        middle: (S, S) bool: between the outer eye corners.
+        cheeks: (S, S) bool, skin that hair, brows and beard seldom cover.
+        forehead, moustache, chin: (S, S) bool: the middle, which a fringe or a beard covers.
+        face: (S, S) bool: before the ears, below the scalp.
+        features: (S, S) bool: brows, eyes, nostrils, lips, whose colors are not the skin's.
+        eyes, lips, brows: (S, S) bool: some of them; eyes with all that is between brow and cheek.
+        lids: (S, S) bool: of the eyes, what lies within the rims of glasses.
+        bridge: (S, S) bool: of the nose, between the eyes.
+        beard: (S, S) bool: where a beard grows.
+        ears: (S, S) bool.
+        temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
+        brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
+        scalp_slant: (S, S) float32, mm above the brows, less what a hairline falls to the sides.
+    """
+
+    up: np.ndarray
+    front: np.ndarray
+    middle: np.ndarray
+    cheeks: np.ndarray
+    forehead: np.ndarray
+    moustache: np.ndarray
+    chin: np.ndarray
+    face: np.ndarray
+    features: np.ndarray
+    eyes: np.ndarray
+    lids: np.ndarray
+    bridge: np.ndarray
+    lips: np.ndarray
+    brows: np.ndarray
+    beard: np.ndarray
+    ears: np.ndarray
+    temples: np.ndarray
+    brow_strokes: np.ndarray
+    scalp_slant: np.ndarray
+
+    @classmethod
+    def of(cls, atlas: Atlas) -> Zones:
+        model, skin = atlas.model, atlas.skin
+        marks = model.mean[model.landmark_indices]
+        brow, nose, lip = marks[[19, 24], 1].mean(), marks[33, 1], marks[57, 1]
+        eye, ear, chin = marks[36:48, 1].mean(), marks[[0, 16], 2].mean(), marks[8, 1]
+        half = marks[45, 0]  # from the middle to an outer eye corner
+        x, y, z = np.moveaxis(atlas.at_texels(model.mean), -1, 0)
+        side, up, front = np.abs(x), y - brow, z - ear
+        unit = half / 43.5  # lengths below are of the open face model
+        features = {
+            "brows": _hulls(atlas, BROWS, 5 * unit),
+            "eyes": _hulls(atlas, LIDS, 8 * unit),
+            "lips": _hulls(atlas, (OUTER_LIPS,), 1.5 * unit),
+        }
+        strokes = _brow_strokes(atlas, 3.2 * unit)
+        nostrils = _hulls(atlas, (NOSTRILS,), 4 * unit)
+        is_feature = skin & np.any([nostrils, *features.values()], axis=0)
+        is_ear = skin & (front < -5 * unit) & (up < 2 * unit)
+        cheeks = (y < eye - 11 * unit) & (y > nose) & (side < 0.9 * half)
+        return cls(
+            up=up, front=front, middle=skin & (side < 0.9 * half),
+            cheeks=skin & cheeks & ~is_feature,
+            forehead=skin & (up > 8 * unit) & (up < 45 * unit) & (side < 0.7 * half),
+            moustache=skin & (y < nose - 4 * unit) & (y > marks[51, 1] + 2 * unit)
+            & (side < 0.4 * half) & ~is_feature,
+            chin=skin & (y < lip - 4 * unit) & (y > chin) & (side < 0.4 * half) & ~is_feature,
+            face=skin & (front > 20 * unit) & (up < 45 * unit) & (y > chin),
+            features=is_feature,
+            beard=skin & (y < nose - 3 * unit) & (front > 12 * unit) & ~features["lips"],
+            lids=skin & _hulls(atlas, LIDS, 2 * unit),
+            bridge=skin & (side < 6 * unit) & (up < -8 * unit) & (y > eye - 4 * unit),
+            ears=is_ear, temples=skin & ~is_ear & (front < 62 * unit) & (up > -12 * unit),
+            brow_strokes=strokes,
+            scalp_slant=np.where(
+                is_ear | (up < -10 * unit), -1e3,
+                up - np.minimum(front - 46 * unit, 0),
+            ).astype(np.float32) / unit,
+            **{name: skin & zone for name, zone in features.items()},
+        )  # fmt: skip
+
+
+def texel_of(model: MorphableModel, size: int) -> np.ndarray:
+    """(N, 2) px of the texture. As in OBJ and glTF, u = 0 is the first texel's outer edge."""
+    if model.uv is None:
+        raise ValueError(f"face model '{model.name}' has no uv, so it cannot carry a texture")
+    return (model.uv * [1, -1] + [0, 1]) * size - 0.5
+
+
+def _hulls(atlas: Atlas, groups, margin_mm: float) -> np.ndarray:
+    """(S, S) bool: the convex hulls of groups of landmarks, and a margin about them."""
+    model = atlas.model
+    points = texel_of(model, atlas.size)[model.landmark_indices]
+    width_mm = np.ptp(model.mean[model.landmark_indices][[36, 45], 0])
+    margin = margin_mm * np.ptp(points[[36, 45], 0]) / width_mm
+    mask = np.zeros((atlas.size, atlas.size), np.uint8)
+    for group in groups:
+        hull = cv2.convexHull(np.float32(points[list(group)])).round().astype(np.int32)
+        cv2.fillConvexPoly(mask, hull, 1)
+    side = 2 * max(round(margin), 1) + 1
+    return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
+
+
+def _brow_strokes(atlas: Atlas, radius_mm: float) -> np.ndarray:
+    """(S, S) float32, 0 to 1: a line along each brow, thin at both ends."""
+    model, mask = atlas.model, np.zeros((atlas.size, atlas.size), np.float32)
+    points = texel_of(model, atlas.size)[model.landmark_indices]
+    width_mm = np.ptp(model.mean[model.landmark_indices][[36, 45], 0])
+    radius = radius_mm * np.ptp(points[[36, 45], 0]) / width_mm
+    for brow, lids in zip(BROWS, LIDS, strict=True):
+        line = 0.86 * points[list(brow)] + 0.14 * points[list(lids)].mean(axis=0)
+        for t in np.linspace(0, 1, 40):
+            at = [np.interp(t * (len(line) - 1), range(len(line)), line[:, i]) for i in (0, 1)]
+            size = radius * (0.35 + 0.65 * np.sin(np.pi * t))
+            center = tuple(int(round(16 * v)) for v in at)
+            cv2.circle(mask, center, int(16 * size), 1.0, -1, cv2.LINE_AA, 4)
+    return mask

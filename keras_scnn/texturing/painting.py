@@ -1,0 +1,61 @@
+"""Plain skin, features, eyes and mouth in a person's colors, for what no photo shows."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from keras_scnn.texturing.atlas import Atlas
+from keras_scnn.texturing.colors import light_from_lab, linear_from_srgb
+from keras_scnn.texturing.eyes import EyeColors, paint_eyes
+from keras_scnn.texturing.skin import SkinAndHair
+
+MOUTH, TEETH = 1, 2
+MOUTH_COLOR, TEETH_COLOR = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)  # sRGB
+LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
+BROW_SHARE = 0.6
+GRAY = 3.0  # a skin of less chroma (CIE a*, b*) is that of a gray photo
+# What light is left so many mm behind the lips.
+MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.9, 0.5)
+TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
+
+
+def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarray:
+    """(S, S, 3) float32 light: a face without light or shade in a person's colors."""
+    zones, soft = atlas.zones, atlas.size / 150
+    skin = light_from_lab(person.skin.center)
+    picture = np.broadcast_to(np.float32(skin), (atlas.size, atlas.size, 3)).copy()
+    hair = person.hair or person.brows
+    if hair is not None and person.hairline is not None:
+        scalp = np.clip((zones.scalp_slant - person.hairline) / 5, 0, 1) * atlas.skin
+        _blend(picture, np.float32(scalp), light_from_lab(hair.center), 2 * soft)
+    lips = skin * LIP_TINT if person.lips is None else light_from_lab(person.lips.center)
+    _blend(picture, zones.lips, lips, soft)
+    if (brows := person.brows or hair) is not None:
+        _blend(picture, BROW_SHARE * zones.brow_strokes, light_from_lab(brows.center), soft)
+    _paint_mouth(atlas, picture)
+    paint_eyes(atlas, picture, eyes)
+    if np.hypot(*person.skin.center[1:]) < GRAY:
+        picture[:] = picture.mean(axis=-1, keepdims=True)
+    return picture
+
+
+def _paint_mouth(atlas: Atlas, picture: np.ndarray) -> None:
+    """Lining, tongue and teeth, the darker the deeper they lie behind the lips."""
+    model = atlas.model
+    if model.regions is None:
+        return
+    front = model.mean[model.landmark_indices[[51, 57]], 2].max()
+    depth = front - atlas.at_texels(model.mean)[..., 2]
+    for region, color, light in (
+        (MOUTH, MOUTH_COLOR, MOUTH_LIGHT),
+        (TEETH, TEETH_COLOR, TEETH_LIGHT),
+    ):
+        inside = atlas.mask & (atlas.region == region)
+        shade = np.interp(depth[inside], *light)[:, None]
+        picture[inside] = linear_from_srgb(np.array(color)) * np.float32(shade)
+
+
+def _blend(picture: np.ndarray, share: np.ndarray, color: np.ndarray, soft: float) -> None:
+    share = cv2.GaussianBlur(np.float32(share), (0, 0), soft)[..., None]
+    picture += share * (np.float32(color) - picture)

@@ -1,0 +1,198 @@
+"""Tells what of a photo is the person's skin, features and hair, and what hides a face.
+
+By color statistics of the person: the cheeks and the nose are skin for sure, mostly, so their
+median and median absolute deviation in CIE L*a*b* say what skin is, once the light is taken out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from keras_scnn.texturing.atlas import Atlas, Zones
+
+LEAST_SPREAD, MOST_SPREAD = np.array([5.0, 2.5, 3.0]), np.array([6.5, 5.0, 6.0])  # of L*, a*, b*
+HAIR_SPREAD = 2 * MOST_SPREAD
+NEAR, FAR = 3.0, 5.0  # deviations up to which a color belongs for sure, and from which it does not
+SIDE = 1.4  # beside the face hair and background are likelier: deviations count so much more
+SHINE = 0.8  # a lighter texel is a highlight, so it may be farther away than a darker one
+LEAST_TEXELS = 60
+SEEN, WELL_SEEN = 0.3, 0.6
+BINS_MM = np.arange(8.0, 76.0, 4.0)  # above the brows, where the hairline is looked for
+DEFAULT_HAIRLINE = 58.0
+HAIR_MARGIN = 6.0
+ABOVE_BROWS = 16.0  # mm
+LIGHT_BROW = 20.0  # L* above the skin's: the brim of a hat, or a window in glasses
+BEARDED = 0.3  # of the chin, or of the upper lip
+SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
+BLUR = 2 / 512  # of the map's side: how soft the edge of what is kept is
+GLASSES = 0.15  # of the nose's bridge, from which on it carries glasses
+MOLE = 1.5e-4  # of the map's area
+
+
+@dataclass(frozen=True, eq=False)
+class ColorModel:
+    """Colors of one kind: center and spread (3,) in L*a*b*."""
+
+    center: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, lab: np.ndarray, widest: np.ndarray = MOST_SPREAD) -> ColorModel | None:
+        """From colors (n, 3); None where there are few."""
+        if len(lab) < LEAST_TEXELS:
+            return None
+        center = np.median(lab, axis=0)
+        spread = 1.4826 * np.median(np.abs(lab - center), axis=0)
+        return cls(center, np.clip(spread, LEAST_SPREAD, widest))
+
+    def share(self, lab: np.ndarray, strictness: np.ndarray | float = 1.0) -> np.ndarray:
+        """(...) float32, 1 where a color (..., 3) belongs and 0 where it does not."""
+        away = (lab - self.center) / self.spread
+        away[..., 0] = np.where(away[..., 0] > 0, SHINE * away[..., 0], away[..., 0])
+        distance = np.sqrt((away**2).sum(axis=-1)) * strictness
+        return np.float32(np.clip((FAR - distance) / (FAR - NEAR), 0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class SkinAndHair:
+    """What a photo says about a person's colors.
+
+    Attributes:
+        keep: (S, S) float32, 0 to 1: texels that show the person, as far as they are seen.
+        skin, lips, brows, hair, beard: their colors; None where they are not seen.
+        hairline: mm above the brows; None for a bald head.
+    """
+
+    keep: np.ndarray
+    skin: ColorModel
+    lips: ColorModel | None
+    brows: ColorModel | None
+    hair: ColorModel | None
+    beard: ColorModel | None
+    hairline: float | None
+
+
+# Where no photo shows skin: some skin, no hair.
+UNKNOWN = SkinAndHair(
+    np.zeros((0, 0), np.float32), ColorModel(np.array([66.0, 14, 17]), LEAST_SPREAD),
+    None, None, None, None, None,
+)  # fmt: skip
+
+
+def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair | None:
+    """Look at the colors (S, S, 3), L*a*b*, light taken out; None where no skin is seen."""
+    zones, is_seen, well_seen = atlas.zones, seen > SEEN, seen > WELL_SEEN
+    skin = ColorModel.of(lab[zones.cheeks & is_seen]) or ColorModel.of(lab[zones.face & is_seen])
+    if skin is None:
+        return None
+    is_skin = skin.share(lab, np.where(zones.face, 1, SIDE))
+    other = is_seen & (is_skin < 0.5)
+    darker = lab[..., 0] < skin.center[0]
+    dull = np.hypot(lab[..., 1], lab[..., 2]) < np.hypot(*skin.center[1:]) + SHADOW_CHROMA
+    hair, hairline = _scalp_hair(zones, lab, well_seen, other & well_seen)
+    beard, area = _beard(zones, lab, is_seen, other & darker & dull)
+    person = SkinAndHair(
+        is_skin,
+        skin,
+        ColorModel.of(lab[zones.lips & is_seen & (lab[..., 1] > skin.center[1] - 2)]),
+        ColorModel.of(lab[zones.brows & other & darker]),
+        hair,
+        beard,
+        hairline,
+    )
+    keep = _kept(zones, lab, person, other)
+    if beard is not None:
+        keep = np.maximum(keep, area * beard.share(lab))
+    keep = np.where(atlas.skin, keep, 1)  # a rim of eyes or mouth is no edge of hair
+    keep = _soft_edges(_without_specks(np.float32(keep), atlas.size), atlas.size)
+    return dataclasses.replace(person, keep=keep * seen * atlas.skin)
+
+
+def _kept(zones: Zones, lab: np.ndarray, person: SkinAndHair, other: np.ndarray) -> np.ndarray:
+    """(S, S), 0 to 1: skin, and features and scalp hair in their places."""
+    keep = np.where(zones.features, 1, person.keep)
+    if other[zones.bridge].mean() > GLASSES:
+        keep = np.where(zones.eyes & ~zones.lids & ~zones.brows, person.keep, keep)
+    if person.lips is not None:
+        keep = np.where(zones.lips, person.lips.share(lab), keep)
+    is_light = lab[..., 0] > person.skin.center[0] + LIGHT_BROW
+    keep = np.where((zones.brows & is_light) | _strands(zones, other), 0, keep)
+    if person.hair is not None and person.hairline is not None:
+        scalp = np.clip((zones.scalp_slant - person.hairline) / HAIR_MARGIN + 1, 0, 1)
+        keep = np.maximum(keep, np.maximum(scalp, zones.temples) * person.hair.share(lab))
+    return keep
+
+
+def _strands(zones: Zones, other: np.ndarray) -> np.ndarray:
+    """(S, S) bool: hair that hangs from the scalp over one brow, or eye, and not over the other."""
+    _, label = cv2.connectedComponents(np.uint8(other & (zones.front > 0)), connectivity=4)
+    from_above = np.unique(label[(zones.up > ABOVE_BROWS) & (label > 0)])
+    hanging = np.isin(label, from_above) & (zones.brows | zones.eyes)
+    half = hanging.shape[1] // 2
+    left, right = hanging[:, :half].sum(), hanging[:, half:].sum()
+    if min(left, right) > 0.3 * max(left, right):
+        return np.zeros_like(hanging)
+    hanging[:, half:] &= right > left
+    hanging[:, :half] &= left > right
+    return hanging
+
+
+def _scalp_hair(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, float | None]:
+    """The hair's color, and where it begins above the brows; both None for a bald head."""
+    step = BINS_MM[1] - BINS_MM[0]
+    shares = []
+    for low in BINS_MM:
+        texels = is_seen & zones.middle & (zones.up >= low) & (zones.up < low + step)
+        shares.append(other[texels].mean() if texels.sum() > 20 else np.nan)
+    known = np.flatnonzero(~np.isnan(shares))
+    hairline = DEFAULT_HAIRLINE
+    if len(known):
+        last_bald = max((i for i in known if shares[i] <= 0.5), default=-1)
+        if last_bald < known[-1]:
+            hairline = float(BINS_MM[last_bald + 1])
+        elif BINS_MM[last_bald] > DEFAULT_HAIRLINE:
+            return None, None
+    return ColorModel.of(lab[other & (zones.scalp_slant > hairline)], HAIR_SPREAD), hairline
+
+
+def _beard(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, np.ndarray]:
+    """The beard's color, and where it grows: about the mouth alone where the chin is bare.
+
+    A beard is on both sides where both are seen, as a hand or a shadow is not.
+    """
+    goatee, half = zones.beard & zones.middle, lab.shape[1] // 2
+    for zone, area in ((zones.chin, zones.beard), (zones.moustache, goatee)):
+        seen = zone & is_seen
+        sides = [(other[:, s][seen[:, s]]) for s in (slice(half), slice(half, None))]
+        shares = [side.mean() for side in sides if len(side) >= LEAST_TEXELS / 2]
+        if shares and min(shares) > BEARDED:
+            return ColorModel.of(lab[other & goatee], HAIR_SPREAD), area
+    return None, goatee
+
+
+def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
+    """Moles stay, what little was taken of hair does not, nor the mixed colors at its edge.
+
+    A mole is small; a strand of hair, or a rim of glasses, is as thin and long.
+    """
+    hidden = np.uint8(keep < 0.5)
+    _, label, stats, _ = cv2.connectedComponentsWithStats(hidden, connectivity=8)
+    small = stats[:, cv2.CC_STAT_AREA] < MOLE * size**2
+    small[0] = False
+    keep = np.where(small[label], 1, keep)
+    keep = cv2.morphologyEx(np.float32(keep), cv2.MORPH_OPEN, _disk(size / 170))
+    return cv2.erode(keep, _disk(size / 130))
+
+
+def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
+    """Shares that fade towards what is left out, and are 0 there."""
+    return np.minimum(cv2.GaussianBlur(keep, (0, 0), BLUR * size), 4 * keep)
+
+
+def _disk(radius: float) -> np.ndarray:
+    side = 2 * max(round(radius), 1) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

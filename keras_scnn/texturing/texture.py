@@ -1,0 +1,250 @@
+"""Textures of faces from photos; see ``keras_scnn.texturing``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
+from keras_scnn.texturing.blending import decode, encode, lay_over
+from keras_scnn.texturing.colors import lab_from_linear, light_from_lab, srgb_from_linear
+from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
+from keras_scnn.texturing.light import estimate_light, shading
+from keras_scnn.texturing.painting import paint_plain
+from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
+from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
+
+LEAST_SIZE, MOST_SIZE = 512, 2048
+UNLIKE = 0.15  # of a code: what differs more from the best photo, where that is seen, is no skin
+BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
+
+
+@dataclass(frozen=True, eq=False)
+class PosedPhoto:
+    """A photo and the face in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        posed: (N, 3) vertices in the photo: px and depth, image frame.
+        hidden: (H, W) bool, where something hides the face, if that is known; or None.
+    """
+
+    image: np.ndarray
+    posed: np.ndarray
+    hidden: np.ndarray | None = None
+
+
+def photo_texture(
+    model: MorphableModel,
+    image: np.ndarray,
+    posed: np.ndarray,
+    baked: bool = False,
+    hidden: np.ndarray | None = None,
+) -> np.ndarray:
+    """Texture of a face in a photo.
+
+    Args:
+        model: with uv, which must be symmetric about u = 0.5 where the model has mirror partners.
+        image: (H, W, 3) uint8 RGB.
+        posed: (N, 3) vertices in the photo: px and depth, image frame.
+        baked: with the photo's light; False gives the skin's own colors, for renderers with light.
+        hidden: (H, W) bool, where hair, hands or glasses hide the face, as a segmentation network
+            would say it; None leaves it to the colors alone.
+
+    Returns:
+        (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the face's size.
+
+    Raises:
+        ValueError: the model has no uv, the image is no photo, or the vertices or the hidden
+            pixels do not fit it.
+    """
+    check_posed(model, image, posed, hidden)
+    photo = PosedPhoto(image, posed, hidden)
+    return person_texture(model, [photo], texture_size(model, posed), baked)
+
+
+def person_texture(
+    model: MorphableModel,
+    photos: Iterable[PosedPhoto],
+    size: int = LEAST_SIZE,
+    baked: bool = False,
+) -> np.ndarray:
+    """One texture from all photos of a person: at each texel the photos that show it best.
+
+    Args:
+        model: with uv, as for ``photo_texture``.
+        photos: the best one first, which gives the person's colors (and the light of a baked
+            texture): the others are brought to its skin. One is held at a time.
+        size: S, 512 to 2048; see ``texture_size``.
+        baked: with the first photo's light.
+
+    Returns:
+        (S, S, 3) uint8 RGB, first row at v = 1.
+
+    Raises:
+        ValueError: as for ``photo_texture``, or the size is out of range.
+    """
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise ValueError(f"size is {size}; a texture has {LEAST_SIZE} to {MOST_SIZE} texels a side")
+    atlas = Atlas.of(model, size)
+    layers = (_layer(atlas, photo) for photo in photos)
+    first, code, share = _best_views(atlas, (layer for layer in layers if layer is not None))
+    person, eyes = (first.person, first.eyes) if first else (UNKNOWN, default_eyes(UNKNOWN.skin))
+    light = decode(_over_plain(atlas, encode(paint_plain(atlas, person, eyes)), code, share, baked))
+    if baked and first is not None:
+        light *= _at_size(first.shade, size)
+    texture = (255 * srgb_from_linear(light) + 0.5).astype(np.uint8)
+    return atlas.gutter_filled(texture)
+
+
+def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
+    """All that a photo shows on the face, hair and hands too, for pictures with hair about it.
+
+    Args:
+        model: with uv.
+        image: (H, W, 3) uint8 RGB.
+        posed: (N, 3) vertices in the photo: px and depth, image frame.
+
+    Returns:
+        (512, 512, 3) uint8 RGB, first row at v = 1, with the photo's light: hidden skin from the
+        other side, eyes and mouth as the photo has them in their place.
+
+    Raises:
+        ValueError: as for ``photo_texture``.
+    """
+    check_posed(model, image, posed)
+    atlas = Atlas.of(model, LEAST_SIZE)
+    view = view_of(atlas, image, posed)
+    code, skin = encode(view.color), atlas.skin
+    known = code[skin & (view.seen > 0.5)]
+    plain = np.broadcast_to(np.median(known, axis=0) if len(known) else 0.5, code.shape)
+    share = np.where(skin, view.seen, 1)
+    picture = _over_plain(atlas, np.float32(plain), code, share, baked=True)
+    picture = np.where(skin[..., None], picture, code)
+    return atlas.gutter_filled((255 * srgb_from_linear(decode(picture)) + 0.5).astype(np.uint8))
+
+
+def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
+    """What photos show over its mirror image over a plain face; eyes and mouth are the plain ones.
+
+    No albedo is above 1, but what a photo shows of highlights may be, for the light that it has.
+    """
+    skin, picture = atlas.skin, plain
+    code = code if baked else np.minimum(code, 1)
+    if not share.any():
+        return plain
+    if atlas.model.mirror is not None:
+        mirrored = code[:, ::-1], np.ascontiguousarray(share[:, ::-1] * skin)
+        picture = lay_over(picture, *mirrored, skin)
+    eyes = np.isin(atlas.region, EYES)[..., None]
+    picture = np.where(skin[..., None], lay_over(picture, code, share * skin, skin), plain)
+    return np.where(eyes, plain + share[..., None] * (code - plain), picture)
+
+
+def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
+    """512, 1024 or 2048: texels a side that keep what a photo shows of posed vertices (N, 3)."""
+    corners = model.landmark_indices[[36, 45]]
+    texels = np.linalg.norm(np.diff(texel_of(model, LEAST_SIZE)[corners], axis=0))
+    wanted = LEAST_SIZE * np.linalg.norm(np.diff(posed[corners], axis=0)) / max(texels, 1e-6)
+    sizes = LEAST_SIZE, 2 * LEAST_SIZE, MOST_SIZE
+    return next((size for size in sizes if wanted <= 1.2 * size), MOST_SIZE)
+
+
+def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 RGB: the texture at each vertex; ValueError where the model has no uv."""
+    x, y = np.float32(texel_of(model, texture.shape[0])).T
+    border = cv2.BORDER_REPLICATE
+    return cv2.remap(texture, x[None], y[None], cv2.INTER_LINEAR, borderMode=border)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A photo on the map, its light taken out.
+
+    Attributes:
+        code: (S, S, 3) float32 albedo, as it is blended.
+        share: (S, S) float32, 0 to 1: how surely it shows the person.
+        sharpness: (S, S) float32: pixels of the photo for a millimeter of skin.
+        shade: (A, A, 3) the light, at the size of analysis.
+        person, eyes: what the photo says of the person's colors.
+    """
+
+    code: np.ndarray
+    share: np.ndarray
+    sharpness: np.ndarray
+    shade: np.ndarray
+    person: SkinAndHair
+    eyes: EyeColors
+
+
+def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
+    """None where no skin is seen. Light and skin are told apart at the least size."""
+    check_posed(atlas.model, photo.image, photo.posed, photo.hidden)
+    small = Atlas.of(atlas.model, LEAST_SIZE)
+    view = view_of(small, photo.image, photo.posed, photo.hidden)
+    found = _person_and_light(small, view)
+    if found is None:
+        return None
+    person, shade = found
+    eyes = find_eyes(small, view.color / shade, view.seen, person.skin)
+    share = person.keep + eye_share(small, view.color / shade, view.seen, person)
+    color = view.color
+    if atlas is not small:
+        color = photo_colors(atlas, photo.image, photo.posed)
+    corners = atlas.model.landmark_indices[[36, 45]]
+    px = np.linalg.norm(np.diff(photo.posed[corners], axis=0))
+    mm = np.linalg.norm(np.diff(atlas.model.mean[corners], axis=0))
+    size = atlas.size
+    return _Layer(
+        encode(color / _at_size(shade, size)),
+        _at_size(share, size) * atlas.mask,
+        _at_size(np.maximum(view.normals[..., 2], 0) * np.float32(px / mm), size),
+        shade,
+        person,
+        eyes,
+    )
+
+
+def _person_and_light(atlas: Atlas, view: View) -> tuple[SkinAndHair, np.ndarray] | None:
+    """Light from what is skin by its place, then skin by its color, then both once more."""
+    zones, shade = atlas.zones, np.ones_like(view.color)
+    plain = zones.face & ~zones.features & ~zones.beard
+    weight = view.seen * np.where(zones.cheeks, 1, 0.3) * plain
+    person = None
+    for _ in range(2):
+        shade = shading(estimate_light(view.color, view.normals, weight), view.normals)
+        person = find_colors(atlas, lab_from_linear(view.color / shade), view.seen)
+        if person is None:
+            return None
+        bare = zones.face & ~zones.features
+        weight = person.keep * (bare if person.beard is None else bare & ~zones.beard)
+    return (person, shade) if person is not None else None
+
+
+def _best_views(atlas: Atlas, layers: Iterable[_Layer]):
+    """The first layer, and colors (S, S, 3) and shares (S, S) of all; None and zeros for none."""
+    side = (atlas.size, atlas.size)
+    total, weights = np.zeros((*side, 3), np.float32), np.full(side, 1e-12, np.float32)
+    share, first = np.zeros(side, np.float32), None
+    for layer in layers:
+        first = first or layer
+        skins = [light_from_lab(each.person.skin.center) for each in (first, layer)]
+        gain = encode(np.maximum(skins[0], 1e-3) / np.maximum(skins[1], 1e-3))
+        code = layer.code * gain
+        away = np.abs(code - first.code).max(axis=-1) / UNLIKE
+        doubt = 1 - first.share * (1 - np.exp(-(away**2)))
+        weight = doubt * (layer.share * layer.sharpness) ** BEST
+        total += weight[..., None] * code
+        weights += weight
+        share = np.maximum(share, layer.share)
+    return first, total / weights[..., None], share
+
+
+def _at_size(picture: np.ndarray, size: int) -> np.ndarray:
+    if picture.shape[0] == size:
+        return picture
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
