@@ -25,6 +25,7 @@ BINS_MM = np.arange(8.0, 76.0, 4.0)  # above the brows, where the hairline is lo
 DEFAULT_HAIRLINE = 58.0
 HAIR_MARGIN = 6.0
 ABOVE_BROWS = 16.0  # mm
+LEAST_RED = 2.0  # CIE a* below the skin's: what is less red between the lips' edges is teeth
 LIGHT_BROW = 20.0  # L* above the skin's: the brim of a hat, or a window in glasses
 BEARDED = 0.3  # of the chin, or of the upper lip
 SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
@@ -98,7 +99,7 @@ def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair 
     person = SkinAndHair(
         is_skin,
         skin,
-        ColorModel.of(lab[zones.lips & is_seen & (lab[..., 1] > skin.center[1] - 2)]),
+        ColorModel.of(lab[zones.lips & is_seen & (lab[..., 1] > skin.center[1] - LEAST_RED)]),
         ColorModel.of(lab[zones.brows & other & darker]),
         hair,
         beard,
@@ -118,7 +119,8 @@ def _kept(zones: Zones, lab: np.ndarray, person: SkinAndHair, other: np.ndarray)
     if other[zones.bridge].mean() > GLASSES:
         keep = np.where(zones.eyes & ~zones.lids & ~zones.brows, person.keep, keep)
     if person.lips is not None:
-        keep = np.where(zones.lips, person.lips.share(lab), keep)
+        red = lab[..., 1] > person.skin.center[1] - LEAST_RED
+        keep = np.where(zones.lips, person.lips.share(lab) * red, keep)
     is_light = lab[..., 0] > person.skin.center[0] + LIGHT_BROW
     keep = np.where((zones.brows & is_light) | _strands(zones, other), 0, keep)
     if person.hair is not None and person.hairline is not None:

@@ -2,7 +2,9 @@ import cv2
 import numpy as np
 import pytest
 from rendered_skin import SIZE, SKIN, even_light, photo_of, side_light, skin_albedo
+from skimage import data
 
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.texturing.atlas import EYES, Atlas
 from keras_scnn.texturing.colors import lab_from_linear, linear_from_srgb
 from keras_scnn.texturing.texture import (
@@ -103,6 +105,17 @@ def test_hair_over_a_cheek_is_neither_kept_nor_mirrored(open_face, atlas):
     for texels in (under, under[:, ::-1]):
         assert texels.sum() > 1000
         assert (lightness[texels] > skin - 12).mean() > 0.98
+
+
+def test_teeth_do_not_land_on_the_lips(atlas):
+    """Of an open smile, whose lips the reconstruction puts over the teeth."""
+    photo = data.astronaut()
+    (face,) = Reconstructor.from_preset()(photo)
+    lab = lab_of(face.texture(photo))
+    middle = atlas.zones.lips & (np.abs(np.arange(SIZE) - SIZE // 2) < 20)
+    skin = np.median(lab[atlas.zones.cheeks], axis=0)
+    assert middle.sum() > 1000
+    assert (lab[middle, 1] > skin[1]).mean() > 0.9  # lips are redder than skin, teeth are not
 
 
 def test_rims_of_glasses_are_not_skin(open_face, atlas):
