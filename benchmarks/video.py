@@ -37,7 +37,7 @@ from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.video.clip import Clip, open_clip
 from keras_scnn.video.frames import ClipSettings, FramesJob, seen_frames
 from keras_scnn.video.live import LiveFace
-from keras_scnn.video.overlay import OverlayJob, encode
+from keras_scnn.video.overlay import OverlayJob, write_video
 from keras_scnn.video.results import write_tracks
 from keras_scnn.video.tracks import Track, faces_of, find_people, find_sightings, follow
 
@@ -50,7 +50,7 @@ def write_frames(path: Path, images: list[np.ndarray]) -> Clip:
     """Encode images at a constant rate; the clip that is read back."""
     stamps, base = np.arange(len(images)) * 512, Fraction(1, RATE * 512)
     plan = Clip(path, stamps, base, Fraction(RATE), (SIZE, SIZE))
-    encode(path, plan, (SIZE, SIZE), enumerate(images))
+    write_video(path, plan, (SIZE, SIZE), enumerate(images))
     return open_clip(path)
 
 

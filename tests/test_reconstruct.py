@@ -17,8 +17,9 @@ from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_rotated, crop_upright
 from keras_scnn.photos.detection import LargestFaceDetector
-from keras_scnn.reconstruct import main, parse
+from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.comparison import compare_photos
+from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serving.predictor import PresetPredictor
 
@@ -316,7 +317,7 @@ def test_baked_is_the_photo_with_its_light(tmp_path, preset_folder):
         assert main([*arguments, "--out", str(tmp_path / "out"), *options]) == 0
         pictures.append(read_image(tmp_path / "out" / "anna_texture.png").astype(int))
     assert np.abs(pictures[1] - pictures[0]).mean() > 2
-    assert not parse([*arguments, "--out", str(tmp_path)]).mesh_options.baked
+    assert not parse_options([*arguments, "--out", str(tmp_path)], "").mesh_options.baked
 
 
 def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(

@@ -79,7 +79,7 @@ class OverlayJob:
         stop = min(start + self.part_frames, len(self.clip))
         rows = read_columns(self.table, ("frame", start, stop))
         with atomic_path(self.path(number)) as temporary:
-            return encode(
+            return write_video(
                 temporary, self.clip, self.clip.size[::-1], self._drawn(start, stop, rows)
             )
 
@@ -98,7 +98,7 @@ class OverlayJob:
             yield frame.number, draw_faces(frame.image, self.model, tracks, *about)
 
 
-def encode(
+def write_video(
     path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable[tuple[int, np.ndarray]]
 ) -> int:
     """Write frames at a clip's times: H.264 where FFmpeg has an encoder of it, else MPEG-4.

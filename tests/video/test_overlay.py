@@ -5,7 +5,7 @@ from clip_files import write_clip
 
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.video.clip import open_clip
-from keras_scnn.video.overlay import draw_faces, encode, join
+from keras_scnn.video.overlay import draw_faces, join, write_video
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 80), (47, 81)])
@@ -18,9 +18,9 @@ def test_parts_joined_are_the_clip_at_its_own_times(tmp_path, height, width):
     for start in (0, 5, 10):
         parts.append(tmp_path / f"part-{start}.mp4")
         frames = [(i, large[i]) for i in range(start, min(start + 5, 12))]
-        assert encode(parts[-1], clip, (height, width), iter(frames)) == len(frames)
+        assert write_video(parts[-1], clip, (height, width), iter(frames)) == len(frames)
     nothing = tmp_path / "none.mp4"  # a stretch in which no frame can be decoded
-    assert encode(nothing, clip, (height, width), iter(())) == 0
+    assert write_video(nothing, clip, (height, width), iter(())) == 0
     join([nothing, *parts, nothing], tmp_path / "whole.mp4")
     whole = open_clip(tmp_path / "whole.mp4")
     np.testing.assert_allclose(whole.seconds, times, atol=1e-3)
