@@ -36,8 +36,8 @@ EXPRESSIONS = (
     {"jawOpen": 0.7, "browInnerUp": 0.8, "eyeWide": 0.6},
     {"mouthPucker": 0.9},
 )
-# Spherical harmonics of a soft light from the upper left; 1 on a surface that faces it.
-LIGHT = np.array([2.2, 0.35, 0.9, -0.35, 0, 0, 0, 0, 0])[:, None] * np.ones(3)
+# Spherical harmonics of a soft light from the upper left; irradiance 1 on a surface that faces it.
+LIGHT = np.array([1.96, 0.31, 0.80, -0.31, 0, 0, 0, 0, 0])[:, None] * np.ones(3)
 
 
 def skin_view(

@@ -61,7 +61,7 @@ def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
 def add_mesh_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """The options of a command that writes meshes."""
     add = parser.add_argument
-    add("--format", choices=MESH_FORMATS, help="of the mesh (obj)")
+    add("--format", choices=MESH_FORMATS, help="of the mesh (obj; glb for a video)")
     add("--unit", choices=tuple(UNITS), help="of OBJ and PLY (m, as importers expect)")
     add("--neutral", action="store_true", help="the person without the photo's expression")
     texture = parser.add_mutually_exclusive_group()

@@ -13,7 +13,7 @@ from keras_scnn.models.presets import Preset, PresetData
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.drawing import draw_comparison
 from keras_scnn.reconstruction.faces import Reconstruction
-from keras_scnn.reconstruction.quality import certainty
+from keras_scnn.reconstruction.quality import certainty as certainty_of
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 from keras_scnn.storage import short_name
@@ -27,8 +27,8 @@ KINDS = {
 }
 """What each kind of probability rests on, in the order of its weights. The last kind that is known
 is the answer, here and on the browser page (export/web/src/comparison.ts)."""
-SURE = 0.95
-"""A certainty below is named in a report."""
+REPORTED_BELOW = 0.95
+"""A report shows a certainty that is below this."""
 HOW_TO_CALIBRATE = (
     "no probability is known: this preset is not calibrated; with photos of people that it was not "
     "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
@@ -109,12 +109,14 @@ def compare_faces(
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None if first.features is None else float(first.features @ second.features)
     calibration = preset.metadata.get("verification")
-    sure = certainty(first.quality, second.quality)
-    same = probabilities(calibration, distance, cosine, scaled, sure)
+    certainty = certainty_of(first.quality, second.quality)
+    same = probabilities(calibration, distance, cosine, scaled, certainty)
     kind = answering_kind(same)
     by = basis(calibration, kind) if calibration and kind else None
     aligned = _aligned_mm(shapes)
-    return Comparison((first, second), distance, aligned, cosine, same, n_faces, scaled, by, sure)
+    return Comparison(
+        (first, second), distance, aligned, cosine, same, n_faces, scaled, by, certainty
+    )
 
 
 def _aligned_mm(shapes: np.ndarray) -> float:
@@ -127,7 +129,7 @@ def probabilities(
     distance_mm: float,
     cosine: float | None,
     scaled_distance: float | None = None,
-    sure: float = 1.0,
+    certainty: float = 1.0,
 ) -> dict[str, float]:
     """Probabilities of one person by kind, as ``Comparison`` has them.
 
@@ -136,7 +138,7 @@ def probabilities(
         distance_mm: of the shapes.
         cosine: of the features, or None.
         scaled_distance: of the shapes, or None.
-        sure: the comparison's certainty.
+        certainty: 0 to 1, a factor on the log-odds.
 
     Raises:
         ValueError: the calibration is damaged.
@@ -150,7 +152,7 @@ def probabilities(
     curves = calibration or {}
     try:
         known = [kind for kind in SIGNS if kind in values and kind in curves]
-        return {kind: float(probability(curves[kind], values[kind], sure)) for kind in known}
+        return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
     except (TypeError, ValueError) as error:
         raise ValueError(f"the preset's metadata 'verification' is damaged: {error}") from error
 
@@ -227,7 +229,7 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
     for kind, value in comparison.probabilities.items():
         by = basis(calibration, kind)
         lines += [f"probability of one person       {100 * value:.1f} % by {by}"]
-    if comparison.certainty < SURE:
+    if comparison.certainty < REPORTED_BELOW:
         lines += [
             f"certainty of the faces          {comparison.certainty:.2f}; small, turned or "
             "half-hidden faces move probabilities towards 50 %"

@@ -73,12 +73,18 @@ class Reconstruction:
     def texture(
         self, image: np.ndarray, baked: bool = False, hidden: np.ndarray | None = None
     ) -> np.ndarray:
-        """(S, S, 3) uint8 RGB from the photo that this face was found in.
+        """Texture map of this face from its photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
-            baked: with the photo's light; False gives the skin's own colors.
-            hidden: (H, W) bool, what hides the face, where that is known; see ``texturing``.
+            image: the photo, (H, W, 3) uint8 RGB.
+            baked: with the photo's light; False gives the skin's own colors (albedo).
+            hidden: (H, W) bool, True where something hides the face; None estimates it from colors.
+
+        Returns:
+            (S, S, 3) uint8 sRGB, first row at v = 1; S is 512, 1024 or 2048, by the face's size.
+
+        Raises:
+            ValueError: the face model has no uv, or an array has a wrong shape or dtype.
         """
         return photo_texture(self.model, image, self.posed_vertices, baked, hidden)
 

@@ -21,7 +21,7 @@ OPTIONS = {
     "no_tiles": ("folder", "video"),
     "workers": ("folder", "video"),
 }
-"""What has an effect where."""
+"""For each option, the kinds of input that it applies to."""
 
 
 def parse_options(argv: list[str] | None, description: str) -> argparse.Namespace:
@@ -54,7 +54,9 @@ def _here(kind: str) -> str:
 
 
 def _check(args: argparse.Namespace, parser: CommandParser) -> None:
-    """Values that do not fit end the command line."""
+    """Exit with a usage error on values that do not fit, and fill in defaults."""
+    if args.format and args.kind == "folder" and not args.meshes:
+        parser.error("--format is for meshes, which --meshes writes of a folder")
     if args.kind == "video" and args.format not in (None, "glb"):
         parser.error(f"--format {args.format} cannot move; a video gives GLB")
     args.format = args.format or ("glb" if args.kind == "video" else "obj")

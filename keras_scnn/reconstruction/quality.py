@@ -56,5 +56,8 @@ def certainty(first: float, second: float) -> float:
 
     Args:
         first, second: from ``photo_quality``.
+
+    Returns:
+        1 leaves a probability as it is, 0 gives one half.
     """
     return float((min(first, 1.0) * min(second, 1.0)) ** DOUBT_POWER)

@@ -95,7 +95,8 @@ class Zones:
         ears: (S, S) bool.
         temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
         brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
-        scalp_slant: (S, S) float32, mm above the brows, less what a hairline falls to the sides.
+        scalp_slant: (S, S) float32, mm of the open face model: height above the brows, and how far
+            a hairline drops towards the ears added; -1000 where no scalp hair grows.
     """
 
     up: np.ndarray

@@ -1,7 +1,7 @@
-"""Tells what of a photo is the person's skin, features and hair, and what hides a face.
+"""Segments a photo on the texture map: skin, features and hair of the person, and what hides them.
 
-By color statistics of the person: the cheeks and the nose are skin for sure, mostly, so their
-median and median absolute deviation in CIE L*a*b* say what skin is, once the light is taken out.
+The color model of the skin is the median and the median absolute deviation of the cheeks and the
+nose in CIE L*a*b*, once the light is taken out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ColorModel:
 
 @dataclass(frozen=True, eq=False)
 class SkinAndHair:
-    """What a photo says about a person's colors.
+    """Color models of a person in one photo, and the mask of the texels that show the person.
 
     Attributes:
         keep: (S, S) float32, 0 to 1: texels that show the person, as far as they are seen.
@@ -85,7 +85,13 @@ UNKNOWN = SkinAndHair(
 
 
 def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair | None:
-    """Look at the colors (S, S, 3), L*a*b*, light taken out; None where no skin is seen."""
+    """Colors and mask of a person; None where no skin is seen.
+
+    Args:
+        atlas: the map.
+        lab: (S, S, 3) float32 L*a*b*, light taken out.
+        seen: (S, S) float32, 0 to 1.
+    """
     zones, is_seen, well_seen = atlas.zones, seen > SEEN, seen > WELL_SEEN
     skin = ColorModel.of(lab[zones.cheeks & is_seen]) or ColorModel.of(lab[zones.face & is_seen])
     if skin is None:

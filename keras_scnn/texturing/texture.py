@@ -19,7 +19,7 @@ from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
 
 LEAST_SIZE, MOST_SIZE = 512, 2048
-UNLIKE = 0.15  # of a code: what differs more from the best photo, where that is seen, is no skin
+UNLIKE = 0.15  # of a code: a texel that differs more from the best photo's counts as hidden
 BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
 
 
@@ -52,8 +52,8 @@ def photo_texture(
         image: (H, W, 3) uint8 RGB.
         posed: (N, 3) vertices in the photo: px and depth, image frame.
         baked: with the photo's light; False gives the skin's own colors, for renderers with light.
-        hidden: (H, W) bool, where hair, hands or glasses hide the face, as a segmentation network
-            would say it; None leaves it to the colors alone.
+        hidden: (H, W) bool, where hair, hands or glasses hide the face, as from a segmentation
+            network; None estimates it from the colors alone.
 
     Returns:
         (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the face's size.
@@ -182,7 +182,7 @@ class _Layer:
 
 
 def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
-    """None where no skin is seen. Light and skin are told apart at the least size."""
+    """None where no skin is seen. Light and skin are estimated at the least size."""
     check_posed(atlas.model, photo.image, photo.posed, photo.hidden)
     small = Atlas.of(atlas.model, LEAST_SIZE)
     view = view_of(small, photo.image, photo.posed, photo.hidden)
@@ -222,10 +222,13 @@ def _person_and_light(atlas: Atlas, view: View) -> tuple[SkinAndHair, np.ndarray
             return None
         bare = zones.face & ~zones.features
         weight = person.keep * (bare if person.beard is None else bare & ~zones.beard)
-    return (person, shade) if person is not None else None
+    assert person is not None  # the loop ran
+    return person, shade
 
 
-def _best_views(atlas: Atlas, layers: Iterable[_Layer]):
+def _best_views(
+    atlas: Atlas, layers: Iterable[_Layer]
+) -> tuple[_Layer | None, np.ndarray, np.ndarray]:
     """The first layer, and colors (S, S, 3) and shares (S, S) of all; None and zeros for none."""
     side = (atlas.size, atlas.size)
     total, weights = np.zeros((*side, 3), np.float32), np.full(side, 1e-12, np.float32)

@@ -12,12 +12,12 @@ const OUTER_FADE = [0.5, 0.9];
 const BALL = 2; // of ``inner``: eyeballs and mouth
 const DEPTH_SLACK = 0.03; // of the face's height: what is so little behind counts as seen
 const DEPTH_SIDE = 256; // px of the longer side of the depth map
-const NEAR = 2; // mean absolute deviations up to which a color beside the face is skin
-const FAR = 3.5;
+const NEAR = 2; // median absolute deviations up to which a color beside the face is skin
+const FAR = 3.5; // from which on it is not
 const LEAST_SPREAD = 8; // levels
 const GUTTER = 3; // texels about the charts, so that no edge shows another color
 
-/** What Python tells of the map: see export/demo.py. */
+/** The texture map, as export/demo.py writes it. */
 export interface Chart {
   triangles: number[];
   /** N x (u, v), v up, alike on both sides of u = 0.5. */
@@ -98,8 +98,8 @@ export class Painter {
   /** RGBA of the map, first row at v = 1; `posed` is N x (x, y, depth), px of the photo. */
   paint(posed: Float32Array, photo: ImageData): Uint8ClampedArray<ArrayBuffer> {
     const { color, share, inner } = this.look(posed, photo);
-    const plain = middles(color, share, inner);
-    const spread = middles(color, share, inner, plain);
+    const plain = channelMedians(color, share, inner);
+    const spread = channelMedians(color, share, inner, plain);
     for (let at = 0; at < share.length; at++) {
       let away = 0;
       for (let k = 0; k < 3; k++) {
@@ -252,8 +252,8 @@ function bilinear({ data, width, height }: ImageData, x: number, y: number, out:
   }
 }
 
-/** Medians of red, green and blue of the well seen face, or of their distance from `center`. */
-function middles(color: Float32Array, share: Float32Array, inner: Float32Array, center?: number[]): number[] {
+/** Medians of red, green and blue of the well seen face, or of their absolute deviation from `center`. */
+function channelMedians(color: Float32Array, share: Float32Array, inner: Float32Array, center?: number[]): number[] {
   const counts = [0, 1, 2].map(() => new Int32Array(256));
   let total = 0;
   for (let at = 0; at < share.length; at++) {
