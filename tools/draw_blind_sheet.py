@@ -3,9 +3,9 @@
     python tools/draw_blind_sheet.py PEOPLE_FOLDER OUT.png [--people 10] [--last 49] [--photos 8]
 
 Each head is fused from the person's other photos, aligned to the mean face (size removed), and
-drawn from the front and from 40 degrees, beside the mean face. OUT-key.csv has the solution: whoever
-matches them must not have seen it. Random guessing gets one right on average, whatever the number
-of people. The sheet shows photos of the folder, and may be passed on only where they may.
+drawn from the front and from 40 degrees, beside the mean face. OUT-key.csv has the solution:
+whoever matches them must not have seen it. Random guessing gets one right on average, whatever the
+number of people. The sheet shows photos of the folder, and may be passed on only where they may.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PHOTO_KEYS = {
 """Which row is which; tables of other things than photos have other such columns."""
 TEXT = {
     "score": "of the detector, 0 to 1; null where none ran",
-    "quality": "the photo's worth for the person's shape, 1: clear; null where no detector ran",
+    "quality": "inverse variance expected of the shape; 1: frontal, large; null without a detector",
     "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
     "image_from_model": "3x4 camera, row-major: mm of the face model to x, y, depth in px",
     "rotation": "3x3, row-major, of the y-up model frame",

@@ -17,7 +17,7 @@ PHOTO_SUFFIXES = (
 )
 VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg"),
-    *(".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".mxf"),
+    *(".mts", ".m2ts", ".ts", ".vob", ".m2v", ".3g2", ".wmv", ".flv", ".ogv", ".mxf"),
 )
 SHOWN = 5
 

@@ -70,6 +70,10 @@ def evaluate_listed_pairs(
     for stem, each in zip(stems, listed, strict=True):
         rows = np.array([row_of[path] for path in each.photos.paths])
         of_photos = groups_of_photos(known, each.photos.paths)
+        notes += [
+            f"{stem}: {name} is known of {(of != '').sum()} of {len(of)} photos"
+            for name, of in of_photos.items()
+        ]
         values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
         notes.append(_note(stem, each, rows))

@@ -10,6 +10,7 @@ number however it is reached; what is read from the middle on is what is read fr
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -67,9 +68,8 @@ class Clip:
         rate: frames a second, on average.
         size: width and height, px, of the upright frames.
         pixel_aspect: width over height of a stored pixel.
-        is_counted: whether frames are numbered by counting: the file's time stamps are of the
-            order in which frames are stored (AVI with B-frames), not of that in which they are
-            shown, so it is read from its start always.
+        is_counted: whether frames are numbered by counting decoded frames, because the file has
+            decoding time stamps alone (AVI with B-frames); every read then starts at frame 0.
         missing_seconds: how much of its length the file says to have beyond the last frame; 0 for
             a whole file.
     """
@@ -98,9 +98,11 @@ class Clip:
             start, stop: numbers of frames; ``stop`` itself is not given; None for the last one.
 
         Raises:
-            FileError: the file is no more what it was.
+            FileError: the file can no longer be opened.
         """
         stop = len(self) if stop is None else min(stop, len(self))
+        if not 0 <= start < stop:
+            return
         with reading(self.path, WHAT):
             for number, frame in self._numbered(start):
                 if number >= stop:
@@ -235,10 +237,15 @@ def _readable(path: Path) -> Any:
     import av
 
     try:
-        return av.open(str(path), metadata_errors="replace")
+        # FFmpeg takes what stands before a colon in a relative path for a protocol.
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
     except av.FFmpegError as error:
         why = error.log[-1] if error.log else error.strerror
         raise FileError(f"{path}: not {WHAT}, or damaged: {why}") from error
+    if "concat" in container.format.name:
+        container.close()
+        raise FileError(f"{path}: a list of files, not {WHAT}")
+    return container
 
 
 def _stamps(container, stream) -> np.ndarray:
@@ -278,4 +285,6 @@ def _declared(container, stream) -> float:
 
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
+    if len(container.streams) > 1:  # the file is as long as its longest stream
+        return 0.0
     return 0.0 if container.duration is None else container.duration / av.time_base

@@ -42,6 +42,7 @@ class LiveFace:
         self._expression = OneEuro(expression_cutoff, expression_beta)
         self._faces: list[Reconstruction] = []
         self._identity = np.zeros(0)
+        self._turn: np.ndarray | None = None
 
     @property
     def is_frozen(self) -> bool:
@@ -68,7 +69,20 @@ class LiveFace:
     def _smooth_pose(self, pose: np.ndarray, seconds: float) -> np.ndarray:
         rotation, scale, shift = decompose(pose)
         turn = np.degrees(Rotation.from_matrix(rotation).as_rotvec())
+        self._turn = turn = nearest_turn(turn, self._turn)
         now = np.r_[turn, 100 * np.log(scale), shift / scale]
         *turn, size, x, y, z = self._pose.filter(now, seconds)
         rotation, scale = Rotation.from_rotvec(np.radians(turn)).as_matrix(), np.exp(size / 100)
         return compose(rotation, scale, np.array([x, y, z]) * scale)
+
+
+def nearest_turn(turn: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Of the two rotation vectors (3,), degrees, of one rotation, that near to another one's.
+
+    A head that is upside down turns by nearly 180 degrees, one way or the other.
+    """
+    angle = np.linalg.norm(turn)
+    if before is None or not angle:
+        return turn
+    other = turn * (1 - 360 / angle)
+    return min(turn, other, key=lambda each: float(np.linalg.norm(each - before)))

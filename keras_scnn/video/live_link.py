@@ -39,6 +39,7 @@ ANGLES = tuple(
     for what in ("Head", "LeftEye", "RightEye")
     for angle in ("Yaw", "Pitch", "Roll")
 )
+VARIABLE = 1e-3  # a rate that differs so much from those of cameras is the mean of a variable one
 HEADER = ("Timecode", "BlendshapeCount", *SHAPES, *ANGLES)
 
 
@@ -50,7 +51,12 @@ def has_shapes(model: MorphableModel) -> bool:
 def timecode(seconds: float, rate: float) -> str:
     """HH:MM:SS:FF.fff: a time as a number of frames, without drops, and thousandths of a frame.
 
-    As with all such codes, a second has the rate rounded: 30 frames at 29.97 a second.
+    As with all such codes, a second has the rate rounded: 30 frames at 29.97 a second. A rate that
+    is neither a whole one nor 1000/1001 of it is a variable one, whose codes keep the time instead.
+
+    Args:
+        seconds: since the clip's start, s, at least 0.
+        rate: frames a second, on average.
 
     >>> timecode(61.5, 30.0)
     '00:01:01:15.000'
@@ -58,6 +64,8 @@ def timecode(seconds: float, rate: float) -> str:
     '00:00:00:01.500'
     """
     nominal = max(round(rate), 1)
+    if min(abs(rate / nominal - share) for share in (1, 1000 / 1001)) > VARIABLE:
+        rate = nominal
     thousandths = round(seconds * rate * 1000)
     frames, rest = divmod(thousandths, 1000)
     whole, frame = divmod(frames, nominal)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ OPACITY, HIDDEN_OPACITY = 0.6, 0.25
 ALBEDOS = ((214, 190, 176), (150, 185, 214), (176, 208, 150), (214, 178, 120), (196, 160, 205))
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}), ("mpeg4", {"qscale": "3"}))
 OVERLAY = "overlay.mp4"
+MPEG4_DENOMINATORS = 1 << 16  # of time bases: below this
 
 
 def draw_faces(
@@ -74,7 +77,7 @@ class OverlayJob:
     part_frames: int
 
     def make(self, number: int, names: list[str]) -> int:
-        """Write one part; its number of frames. ``names`` do not count."""
+        """Write one part; its number of frames. ``names`` is unused."""
         start = number * self.part_frames
         stop = min(start + self.part_frames, len(self.clip))
         rows = read_columns(self.table, ("frame", start, stop))
@@ -88,11 +91,11 @@ class OverlayJob:
         return self.folder / f"part-{number:05d}.mp4"
 
     def _drawn(self, start: int, stop: int, rows: dict) -> Iterator[tuple[int, np.ndarray]]:
-        shapes = self.model.vertices(rows["identity"], rows["expression"])
         pose, points = rows["image_from_model"].reshape(-1, 3, 4), rows["landmarks"]
         for frame in self.clip.frames(start, stop):
             own = np.flatnonzero(rows["frame"] == frame.number)
-            posed, landmarks = project(pose[own], shapes[own]), points[own].reshape(-1, 68, 3)
+            shapes = self.model.vertices(rows["identity"][own], rows["expression"][own])
+            posed, landmarks = project(pose[own], shapes), points[own].reshape(-1, 68, 3)
             about = posed, landmarks, rows["seen"][own].tolist()
             tracks = rows["track"][own].tolist()
             yield frame.number, draw_faces(frame.image, self.model, tracks, *about)
@@ -137,17 +140,18 @@ def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) ->
 
     codec, options = next((c for c in CODECS if c[0] in av.codecs_available), CODECS[-1])
     count = 0
-    with av.open(str(path), "w") as container:
+    with av.open(os.path.abspath(path), "w") as container:
         stream = container.add_stream(codec, rate=clip.rate, options=dict(options))
         stream.height, stream.width = (size + size % 2 for size in shape)
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
-        stream.time_base = stream.codec_context.time_base = clip.time_base
+        base = _time_base(clip, codec)
+        stream.time_base = stream.codec_context.time_base = base
         for number, image in frames:
             edges = [(0, size % 2) for size in image.shape[:2]]
             image = np.pad(image, [*edges, (0, 0)], mode="edge") if any(map(sum, edges)) else image
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.time_base = clip.time_base
-            frame.pts = int(clip.stamps[number] - clip.stamps[0])
+            frame.time_base = base
+            frame.pts = round(int(clip.stamps[number] - clip.stamps[0]) * clip.time_base / base)
             container.mux(stream.encode(frame))
             count += 1
         if count:
@@ -157,19 +161,32 @@ def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) ->
     return count
 
 
+def _time_base(clip: Clip, codec: str) -> Fraction:
+    """The clip's, but where MPEG-4 has not so fine a one."""
+    fits = codec != "mpeg4" or clip.time_base.denominator < MPEG4_DENOMINATORS
+    return clip.time_base if fits else Fraction(1, 60_000)
+
+
 def join(parts: Sequence[Path], path: Path) -> None:
     """Put the parts of a video behind each other, as they are.
 
     Args:
-        parts: files of ``encode``, in their order.
+        parts: files of ``write_video``, in order; empty ones are skipped.
         path: of the whole.
+
+    Raises:
+        FileError: a part is damaged.
+        OSError: the file cannot be written.
     """
     import av
 
-    with atomic_path(path) as to, _writing(path), av.open(str(to), "w") as whole:
+    with atomic_path(path) as to, _writing(path), av.open(os.path.abspath(to), "w") as whole:
         stream = None
         for part in (part for part in parts if part.stat().st_size):
-            with reading(part, "a part of the overlay; delete it"), av.open(str(part)) as container:
+            with (
+                reading(part, "a part of the overlay; delete it"),
+                av.open(os.path.abspath(part)) as container,
+            ):
                 source = container.streams.video[0]
                 if stream is None:
                     stream = whole.add_stream_from_template(source)

@@ -62,6 +62,7 @@ class Tracker:
     def __init__(self, max_gap: float = MAX_GAP):
         self._max_gap, self._count = max_gap, 0
         self._active: list[_Seen] = []
+        self._before = -np.inf
 
     def update(
         self,
@@ -81,7 +82,9 @@ class Tracker:
         Returns:
             (m,) int64 numbers of tracks, from 0 in the order in which they appear.
         """
-        oldest = np.inf if is_cut else seconds - self._max_gap
+        # The frame before counts even where frames are farther apart than that.
+        oldest = np.inf if is_cut else min(seconds - self._max_gap, self._before)
+        self._before = seconds
         self._active = [track for track in self._active if track.seconds >= oldest]
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2] - boxes[:, 0]

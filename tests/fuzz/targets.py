@@ -23,6 +23,7 @@ from keras_scnn.data.sources.aflw2000 import read_good_faces
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.fold_pairs import read_fold_pairs
 from keras_scnn.data.sources.mat_files import read_bfm_annotation
+from keras_scnn.data.sources.people_groups import read_groups
 from keras_scnn.data.sources.photo_lists import read_pairs
 from keras_scnn.data.sources.pts import read_pts, write_pts
 from keras_scnn.data.sources.reannotation import read_reannotation
@@ -332,6 +333,11 @@ def shut_photos(folder: Path) -> Path:
     return folder / "shut.csv"
 
 
+def people_groups(folder: Path) -> Path:
+    (folder / "groups.csv").write_text("person,sex,age\nset/a,woman,40\nset/b,man,\n")
+    return folder / "groups.csv"
+
+
 def fold_pairs(folder: Path) -> Path:
     for person in ("ann", "bob", "eve", "joe"):
         (folder / person).mkdir()
@@ -348,6 +354,7 @@ TARGETS = [
     Target("dlib's recognizer", recognizer, read_recognizer),
     Target("given points", given_points, read_points),
     Target("shut photos", shut_photos, read_shut_photos),
+    Target("people's groups", people_groups, read_groups),
     Target("fold pairs", fold_pairs, lambda p: read_fold_pairs(p, p.parent)),
     *(Target(f"photo {kind}", photo(kind), read_image) for kind in PHOTOS),
     Target("face model .npz", own_model, load_face_model),

@@ -42,11 +42,11 @@ def test_lower_lids_numbered_backwards_are_put_in_order(predictor, people, label
     rng = np.random.default_rng(0)
     arrays["landmarks68"][:, 34:] = 20 + rng.normal(0, 4, (32, 34, 2))
     arrays["landmarks68"][:, 37:42] = [[20, 20], [24, 20], [28, 22], [24, 24], [20, 24]]
+    arrays["landmarks68"][:, 42:48] = np.nan
     np.savez(labels, **arrays)
     before = evaluate_given_points(predictor, people, labels, resamples=0)
-    assert not any("backwards in 32" in note for note in before.notes)
+    assert not any("backwards" in note for note in before.notes)
     arrays["landmarks68"][:3, [40, 41]] = arrays["landmarks68"][:3, [41, 40]]
-    arrays["landmarks68"][:, 42:48] = np.nan
     np.savez(labels, **arrays)
     result = evaluate_given_points(predictor, people, labels, resamples=0)
     assert any("backwards in 3 photos: put in order" in note for note in result.notes)

@@ -1,5 +1,7 @@
 """Video files to frames: formats, times, turned pictures, and what is wrong with files."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -48,6 +50,38 @@ def test_frames_have_one_number_however_they_are_reached(tmp_path, name, codec, 
         part = list(clip.frames(start, stop))
         assert [frame.number for frame in part] == list(range(start, stop or FRAMES))
         assert all(np.array_equal(f.image, whole[f.number].image) for f in part)
+
+
+def test_a_name_with_a_colon_is_a_file_and_no_address(tmp_path, monkeypatch):
+    write_clip(tmp_path / "a.mp4", pictures(2)).rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    clip = open_clip(Path("12:30.mp4"))
+    assert len(list(clip.frames())) == 2
+    assert not list(clip.frames(2)) and not list(clip.frames(1, 1))
+
+
+def test_a_list_of_files_is_no_video(tmp_path):
+    write_clip(tmp_path / "b.mp4", pictures(2))
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile b.mp4\n")
+    with pytest.raises(ValueError, match=r"a\.mp4: a list of files, not a video"):
+        open_clip(tmp_path / "a.mp4")
+
+
+def test_a_clip_whose_sound_is_longer_is_whole(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        for image in pictures(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+        for i in range(30):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+            silence.sample_rate, silence.pts = 8000, 800 * i
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    assert open_clip(path).missing_seconds == 0
 
 
 def test_a_variable_frame_rate_keeps_its_times(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from keras_scnn.geometry.camera import compose, decompose
@@ -39,6 +41,17 @@ def test_the_shape_freezes_and_pose_and_expression_calm_down(tiny_face_model):
     ):
         before, after = (np.stack([pick(f) for f in part[20:]]).std() for part in (seen, found))
         assert after < 0.6 * before
+
+
+def test_a_head_upside_down_does_not_spin(tiny_face_model):
+    live, (face, *_) = LiveFace(), faces(tiny_face_model, 1, np.random.default_rng(2), 0)
+    for i, degrees in enumerate((178.0, 179.5, -179.0, 179.0, -178.0)):
+        turn = rotation_from_euler(np.deg2rad([0, 0, degrees]))
+        pose = compose(turn, 1.0, np.array([100.0, 90, 0]))
+        given = FaceParameters(pose, face.parameters.identity, face.parameters.expression)
+        smooth = live.update(dataclasses.replace(face, parameters=given), i / 30)
+        away = decompose(smooth.parameters.pose)[0] @ turn.T
+        assert np.degrees(rotation_angle(np.eye(3), away)) < 5
 
 
 def test_without_noise_nothing_changes(tiny_face_model):

@@ -56,6 +56,7 @@ def test_columns_and_values(tmp_path, open_face):
         (3600, 60, "01:00:00:00.000"),
         (1.001, 30000 / 1001, "00:00:01:00.000"),  # SMPTE ST 12: the 30th frame, without drops
         (0.99999, 30, "00:00:01:00.000"),
+        (600, 29.42, "00:10:00:00.000"),  # the mean of a variable rate: a second stays one
         (0.25, 30, "00:00:00:07.500"),  # frames of a variable rate lie between those of a fixed one
     ],
 )

@@ -1,9 +1,13 @@
+import dataclasses
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 from clip_files import write_clip
 
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.video import overlay
 from keras_scnn.video.clip import open_clip
 from keras_scnn.video.overlay import draw_faces, join, write_video
 
@@ -29,6 +33,22 @@ def test_parts_joined_are_the_clip_at_its_own_times(tmp_path, height, width):
     np.testing.assert_allclose(levels, 20 + 10 * np.arange(12), atol=4)
     with av.open(str(tmp_path / "whole.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
+
+
+def test_without_h264_fine_time_stamps_are_rounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(overlay, "CODECS", overlay.CODECS[1:])
+    times = np.array([0, 0.04, 0.08, 0.2])
+    source = write_clip(tmp_path / "a.mp4", [np.full((48, 80, 3), 90, np.uint8)] * 4, times)
+    clip = dataclasses.replace(
+        open_clip(source),
+        stamps=np.round(times * 90_000).astype(np.int64),
+        time_base=Fraction(1, 90_000),  # MPEG-4 allows 65,535 ticks a second at most
+    )
+    frames = [(i, np.full((48, 80, 3), 90, np.uint8)) for i in range(4)]
+    assert write_video(tmp_path / "b.mp4", clip, (48, 80), iter(frames)) == 4
+    np.testing.assert_allclose(open_clip(tmp_path / "b.mp4").seconds, times, atol=1e-4)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "mpeg4"
 
 
 def test_faces_are_drawn_where_they_are_and_in_colors_of_their_own(open_face):

@@ -80,7 +80,8 @@ def test_the_files_of_a_clip(done, clip_file):
     np.testing.assert_allclose(nose - nose.mean(), 2 * np.arange(12) - 11, atol=1.5)
     rows = list(csv.DictReader((done / "face_0.csv").open()))
     frames = [float(row["Timecode"].rsplit(":", 1)[1]) for row in rows]
-    np.testing.assert_allclose(frames, times * float(open_clip(clip_file).rate), atol=1e-3)
+    rate = round(float(open_clip(clip_file).rate))  # of a variable one: codes keep the time
+    np.testing.assert_allclose(frames, times * rate, atol=1e-3)
     np.testing.assert_allclose(
         [float(row["HeadYaw"]) for row in rows], -np.radians(table["yaw"]), atol=0.05
     )

@@ -39,6 +39,11 @@ def test_a_face_that_was_away_for_long_is_new():
     assert tracked(frames, tracker=Tracker(max_gap=2.0))[-1] == [0]
 
 
+def test_a_face_keeps_its_number_at_less_than_a_frame_a_second():
+    assert tracked([[box(100)]] * 6, rate=0.5) == [[0]] * 6
+    assert tracked([[box(100)], [], [box(100)]], rate=0.5)[-1] == [1]
+
+
 def test_all_tracks_end_with_a_cut():
     assert tracked([[box(100)]] * 4, cuts=(2,)) == [[0], [0], [1], [1]]
 

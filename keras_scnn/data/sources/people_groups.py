@@ -7,6 +7,7 @@ column is an attribute (sex, age group, skin tone, ...), its values the groups. 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,19 +36,25 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file of groups; {EXPECTED}")
     with reading(file, "a text file"):
-        table = csv.reader(file.read_text(encoding="utf-8-sig").splitlines())
-        columns, *rows = [[cell.strip() for cell in row] for row in table if row] or [[]]
-    if wrong := [row for row in rows if len(row) != len(columns)]:
-        raise ValueError(f"{file}: {','.join(wrong[0])} has not {len(columns)} cells; {EXPECTED}")
+        lines = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""))
+        table = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
+    (_, columns), *rows = table or [(0, [])]
     if PERSON not in columns or len(set(columns)) < len(columns) or len(columns) < 2:
         raise ValueError(f"{file}: the columns are {', '.join(columns) or 'none'}; {EXPECTED}")
-    people = [row[columns.index(PERSON)].strip("/") for row in rows]
-    for number, person in enumerate(people, 2):
-        if not person or people.index(person) + 2 < number:
-            what = f"{person} stands in it twice" if person else "no person"
-            raise ValueError(f"{file}, line {number}: {what}; {EXPECTED}")
+    people: dict[str, list[str]] = {}
+    for number, row in rows:
+        if len(row) != len(columns):
+            what = f"{len(row)} cells for {len(columns)} columns"
+        elif not (person := row[columns.index(PERSON)].strip("/")):
+            what = "no person"
+        elif person in people:
+            what = f"{person} stands in it twice"
+        else:
+            people[person] = row
+            continue
+        raise ValueError(f"{file}, line {number}: {what}; {EXPECTED}")
     groups = {
-        name: {p: row[i] for p, row in zip(people, rows, strict=True) if row[i]}
+        name: {person: row[i] for person, row in people.items() if row[i]}
         for i, name in enumerate(columns)
         if name != PERSON
     }
