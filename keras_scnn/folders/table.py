@@ -50,7 +50,7 @@ TEXT = {
 }
 KINDS = {
     "photo": "string",
-    **dict.fromkeys(("face", "width", "height", "frame", "track", "shot"), "int32"),
+    **dict.fromkeys(("face", "width", "height", "frame", "track", "tracklet"), "int32"),
     "seconds": "float64",
     "seen": "bool",
 }

@@ -46,20 +46,20 @@ def motion_of(
     seconds: np.ndarray,
     pose: np.ndarray,
     weights: np.ndarray,
-    shots: np.ndarray,
+    tracklets: np.ndarray,
     size: tuple[int, int],
 ) -> Motion:
     """The motion before a perspective camera that looks like that before a scaled orthographic one.
 
     The camera's focal length is not known: ``FOCAL_SHARE`` of the longer side is taken. A face that
     is twice as large is half as far; where it is seen at an angle to the camera's axis it is turned
-    by that angle too. Between shots the face stays as it was.
+    by that angle too. Between tracklets the face stays as it was.
 
     Args:
         seconds: (n,) rising.
         pose: (n, 3, 4) image_from_model, px per mm.
         weights: (n, L).
-        shots: (n,) numbers that change where one continuous motion ends.
+        tracklets: (n,) numbers that change where one continuous motion ends.
         size: width and height of the frames, px.
     """
     rotation, scale, shift = decompose(np.float64(pose))
@@ -69,7 +69,7 @@ def motion_of(
     rays = np.c_[aside, -distance]
     middle = float(np.median(distance))
     places = rays + [0, 0, middle]
-    ends = np.flatnonzero(np.diff(shots)) + 1
+    ends = np.flatnonzero(np.diff(tracklets)) + 1
     columns = np.float64(seconds), weights, turn_to(rays) @ rotation, places
     times, weights, turns, places = (np.insert(c, ends, c[ends - 1], axis=0) for c in columns)
     held = ends + np.arange(len(ends))

@@ -25,7 +25,7 @@ TRACK_KEYS = {
     "frame": "number of the frame, from 0, in the order in which frames are shown",
     "seconds": "since the first frame",
     "track": "number of the face's track, from 0, in the order in which tracks begin",
-    "shot": "number of the track's continuous motion, from 0; a cut or a gap ends it",
+    "tracklet": "number in the track, from 0; a cut, or a gap of over a second, ends a tracklet",
     "seen": "whether the face was found in this frame; else pose and expression are interpolated",
 }
 TABLE, GROUP_FRAMES = "faces.parquet", 1024  # frames that are written at once
@@ -65,7 +65,7 @@ def _rows(number: int, track: Track, part: slice) -> dict[str, np.ndarray]:
         "frame": frames.astype(np.int32),
         "seconds": track.seconds[part],
         "track": np.full(len(frames), number, np.int32),
-        "shot": track.shots[part].astype(np.int32),
+        "tracklet": track.tracklets[part].astype(np.int32),
         "seen": seen,
         **own,
         **{name: np.where(seen, own[name], np.nan) for name in DETECTED},
@@ -93,7 +93,7 @@ def write_face_files(
         the files.
     """
     path = stem.with_name(f"{stem.name}.glb")
-    motion = motion_of(track.seconds, track.pose, track.expression, track.shots, clip.size)
+    motion = motion_of(track.seconds, track.pose, track.expression, track.tracklets, clip.size)
     write_face_animation(path, track.model, track.identity, motion, look, options)
     if not has_shapes(track.model):
         return [path]
@@ -115,7 +115,7 @@ def track_summary(track: Track, person: ClipPerson) -> dict[str, Any]:
         "last_frame": int(track.frames[-1]),
         "frames": len(track),
         "frames_seen": int(track.seen.sum()),
-        "shots": len(person.sightings),
+        "tracklets": len(person.tracklets),
         "best_frame": person.best[0],
         "frames_like_somebody_else": person.strange,
         "identity": track.identity.tolist(),

@@ -44,10 +44,10 @@ from keras_scnn.video.shots import find_cuts
 from keras_scnn.video.tracks import (
     LEAST_FRAMES,
     ClipPerson,
-    Sighting,
     Track,
+    Tracklet,
     find_people,
-    find_sightings,
+    find_tracklets,
     follow,
 )
 
@@ -144,8 +144,8 @@ class _Run:
         job = FramesJob(self.clip, self.out, self.settings, self.about)
         self._make_parts(job, [frames_path(self.out, n) for n in self._parts], "looking for faces")
         cuts, decoded = self._cuts()
-        people, sightings, tracks = self._tracks(cuts, decoded)
-        failures, notes = self._failures(decoded), _left_out(people, sightings)
+        people, tracklets, tracks = self._tracks(cuts, decoded)
+        failures, notes = self._failures(decoded), _left_out(people, tracklets)
         if not tracks:
             why = "; ".join(("no face found", *notes, *failures))
             raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were looked at)")
@@ -191,14 +191,14 @@ class _Run:
         return [numbers[i] for i in np.flatnonzero(find_cuts(changes))], len(numbers)
 
     def _tracks(self, cuts: list[int], decoded: int) -> tuple[list, list, list]:
-        """People, sightings and tracks."""
+        """People, tracklets and tracks."""
         model, seconds = self.preset.face_model, self.clip.seconds
         frames = self._frames("following faces")
-        sightings, numbers = find_sightings(model, frames, seconds, set(cuts))
+        tracklets, numbers = find_tracklets(model, frames, seconds, set(cuts))
         calibration = self.preset.metadata.get("verification")
-        people = find_people(sightings, calibration, min(LEAST_FRAMES, decoded))
+        people = find_people(tracklets, calibration, min(LEAST_FRAMES, decoded))
         frames = self._frames("smoothing")
-        return people, sightings, follow(model, people, frames, numbers, seconds)
+        return people, tracklets, follow(model, people, frames, numbers, seconds)
 
     def _frames(self, what: str) -> Iterator[tuple[int, float, dict[str, np.ndarray]]]:
         """All frames, with a progress bar."""
@@ -247,11 +247,11 @@ def _is_sound(path: Path) -> bool:
     return False
 
 
-def _left_out(people: Sequence[ClipPerson], sightings: Sequence[Sighting]) -> tuple[str, ...]:
-    kept = {number for person in people for number in person.sightings}
-    short = [sighting for i, sighting in enumerate(sightings) if i not in kept]
+def _left_out(people: Sequence[ClipPerson], tracklets: Sequence[Tracklet]) -> tuple[str, ...]:
+    kept = {number for person in people for number in person.tracklets}
+    short = [tracklet for i, tracklet in enumerate(tracklets) if i not in kept]
     if not short:
         return ()
-    frames = sum(len(sighting.frames) for sighting in short)
+    frames = sum(len(tracklet.frames) for tracklet in short)
     what = f"{len(short)} faces" if len(short) > 1 else "a face"
     return (f"left out: {what} seen in {frames} frames, fewer than {LEAST_FRAMES} each",)

@@ -17,7 +17,7 @@ NONE = 1e6
 
 
 @dataclass(eq=False)
-class _Seen:
+class _Active:
     """A track as it was last seen: center (2,) and side, px, center's speed, px/s."""
 
     number: int
@@ -61,7 +61,7 @@ class Tracker:
 
     def __init__(self, max_gap: float = MAX_GAP):
         self._max_gap, self._count = max_gap, 0
-        self._active: list[_Seen] = []
+        self._active: list[_Active] = []
         self._before = -np.inf
 
     def update(
@@ -93,7 +93,7 @@ class Tracker:
         known = self._assigned(seconds, faces)
         return np.array([self._track(i, seconds, *f, known) for i, f in enumerate(faces)], np.int64)
 
-    def _assigned(self, seconds: float, faces: list[tuple]) -> dict[int, _Seen]:
+    def _assigned(self, seconds: float, faces: list[tuple]) -> dict[int, _Active]:
         """The tracks of those faces that have one, by the face's position."""
         if not faces or not self._active:
             return {}
@@ -105,7 +105,7 @@ class Tracker:
         if i in known:
             known[i].update(seconds, center, side, features)
             return known[i].number
-        track = _Seen(self._count, seconds, center, side, np.zeros(2), features)
+        track = _Active(self._count, seconds, center, side, np.zeros(2), features)
         self._active.append(track)
         self._count += 1
         return track.number

@@ -28,7 +28,7 @@ from keras_scnn.video.smoothing import smooth
 from keras_scnn.video.tracking import Tracker
 
 SAMPLES = 32  # frames of a shot that are fused, the best of equal stretches
-SAME_PERSON = 0.95  # probability from which two shots show one person
+SAME_PERSON = 0.95  # probability from which two tracklets show one person
 LEAST_FRAMES = 5  # what is seen in fewer frames is no face, or no use
 
 
@@ -62,8 +62,8 @@ class BestFrames:
 
 
 @dataclass(eq=False)
-class Sighting:
-    """A face in one shot, as it is followed.
+class Tracklet:
+    """A face that is followed without a break: a cut, or a gap of over a second, ends it.
 
     Attributes:
         frames: numbers of the frames that it was seen in.
@@ -85,16 +85,16 @@ class Sighting:
 
 @dataclass(frozen=True, eq=False)
 class ClipPerson:
-    """Sightings of one face, and what they have in common.
+    """Tracklets of one face, and what they have in common.
 
     Attributes:
-        sightings: numbers, in the order of time.
+        tracklets: numbers, in the order of time.
         identity: (K,) float64, standard deviations; of all frames.
         best: number of the frame that shows the face best, and the face there.
         strange: how many of the frames that were fused look like somebody else; they do not count.
     """
 
-    sightings: tuple[int, ...]
+    tracklets: tuple[int, ...]
     identity: np.ndarray
     best: tuple[int, Reconstruction]
     strange: int
@@ -109,7 +109,7 @@ class Track:
         identity: (K,) standard deviations; one for all frames.
         frames: (n,) int64 rising numbers of frames.
         seconds: (n,) float64.
-        shots: (n,) int64 which sighting a frame belongs to, from 0; frames of one are one motion.
+        tracklets: (n,) int64 number of each frame's tracklet, from 0; one is one motion.
         pose: (n, 3, 4) image_from_model, px per mm, scaled rotations.
         expression: (n, L) weights within the model's bounds.
         boxes: (n, 4) px, x0, y0, x1, y1.
@@ -121,7 +121,7 @@ class Track:
     identity: np.ndarray
     frames: np.ndarray
     seconds: np.ndarray
-    shots: np.ndarray
+    tracklets: np.ndarray
     pose: np.ndarray
     expression: np.ndarray
     boxes: np.ndarray
@@ -160,12 +160,12 @@ def faces_of(model: MorphableModel, rows: dict[str, np.ndarray]) -> list[Reconst
     ]
 
 
-def find_sightings(
+def find_tracklets(
     model: MorphableModel,
     frames: Iterable[tuple[int, float, dict[str, np.ndarray]]],
     seconds: np.ndarray,
     cuts: set[int],
-) -> tuple[list[Sighting], np.ndarray]:
+) -> tuple[list[Tracklet], np.ndarray]:
     """Follow the faces of a clip.
 
     Args:
@@ -175,59 +175,59 @@ def find_sightings(
         cuts: numbers of the frames that begin a shot.
 
     Returns:
-        the sightings, and (rows,) the number of each row's.
+        the tracklets, and (rows,) the number of each row's.
     """
     tracker, numbers = Tracker(), []
-    sightings: list[Sighting] = []
+    tracklets: list[Tracklet] = []
     for number, _, rows in frames:
         own = tracker.update(
             float(seconds[number]), rows["box"], rows.get("features"), number in cuts
         )
-        for sighting, face in zip(own.tolist(), faces_of(model, rows), strict=True):
-            if sighting == len(sightings):
-                sightings.append(Sighting())
-            sightings[sighting].frames.append(number)
-            sightings[sighting].samples.add(number, face)
+        for tracklet, face in zip(own.tolist(), faces_of(model, rows), strict=True):
+            if tracklet == len(tracklets):
+                tracklets.append(Tracklet())
+            tracklets[tracklet].frames.append(number)
+            tracklets[tracklet].samples.add(number, face)
         numbers.append(own)
-    return sightings, np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+    return tracklets, np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
 
 
 def find_people(
-    sightings: Sequence[Sighting], calibration: dict | None, least_frames: int = LEAST_FRAMES
+    tracklets: Sequence[Tracklet], calibration: dict | None, least_frames: int = LEAST_FRAMES
 ) -> list[ClipPerson]:
-    """Which sightings are of one person, and that person's shape.
+    """Which tracklets are of one person, and that person's shape.
 
     Args:
-        sightings: of a clip.
-        calibration: 'verification' of a preset's metadata; without it no two sightings are joined.
+        tracklets: of a clip.
+        calibration: 'verification' of a preset's metadata; without it no two tracklets are joined.
         least_frames: a person that is seen in fewer is left out.
 
     Returns:
         the people in the order in which they appear.
     """
-    if not sightings:
+    if not tracklets:
         return []
-    numbers = _people(sightings, (calibration or {}).get("feature"))
+    numbers = _people(tracklets, (calibration or {}).get("feature"))
     groups = [np.flatnonzero(numbers == person).tolist() for person in range(numbers.max() + 1)]
-    counts = [sum(len(sightings[i].frames) for i in group) for group in groups]
+    counts = [sum(len(tracklets[i].frames) for i in group) for group in groups]
     kept = [group for group, count in zip(groups, counts, strict=True) if count >= least_frames]
-    return [_person(group, sightings) for group in kept]
+    return [_person(group, tracklets) for group in kept]
 
 
-def _people(sightings: Sequence[Sighting], curve: dict | None) -> np.ndarray:
-    """(n,) the person of each sighting: the likeliest of those not seen at that time, or a new one.
+def _people(tracklets: Sequence[Tracklet], curve: dict | None) -> np.ndarray:
+    """(n,) the person of each tracklet: the likeliest of those not seen at that time, or a new one.
 
-    How likely is the mean over the person's sightings of the probability by features.
+    How likely is the mean over the person's tracklets of the probability by features.
     """
-    own, numbers = [sighting.features for sighting in sightings], np.arange(len(sightings))
+    own, numbers = [tracklet.features for tracklet in tracklets], np.arange(len(tracklets))
     features = [one for one in own if one is not None]
-    if curve is None or len(features) < len(sightings):
+    if curve is None or len(features) < len(tracklets):
         return numbers
     table, count = np.array(features), 0
-    last = np.array([sighting.frames[-1] for sighting in sightings])
-    for i in range(len(sightings)):
+    last = np.array([tracklet.frames[-1] for tracklet in tracklets])
+    for i in range(len(tracklets)):
         same = probability(curve, table[:i] @ table[i])
-        busy = last[:i] >= sightings[i].frames[0]
+        busy = last[:i] >= tracklets[i].frames[0]
         sizes = np.maximum(np.bincount(numbers[:i], minlength=1), 1)
         likely = np.bincount(numbers[:i], same, minlength=1) / sizes
         likely[numbers[:i][busy]] = 0
@@ -237,8 +237,8 @@ def _people(sightings: Sequence[Sighting], curve: dict | None) -> np.ndarray:
     return numbers
 
 
-def _person(group: list[int], sightings: Sequence[Sighting]) -> ClipPerson:
-    samples = [item for i in group for item in sightings[i].samples.best.values()]
+def _person(group: list[int], tracklets: Sequence[Tracklet]) -> ClipPerson:
+    samples = [item for i in group for item in tracklets[i].samples.best.values()]
     weights, strange = person_weights([face for _, _, face in samples])
     identity = weights @ np.stack([face.parameters.identity for _, _, face in samples])
     kept = [item for i, item in enumerate(samples) if i not in strange]
@@ -287,14 +287,14 @@ def follow(
     Args:
         model: the face model.
         people: of ``find_people``.
-        frames: the same as ``find_sightings`` has seen.
+        frames: the same as ``find_tracklets`` has seen.
         numbers: (rows,) from there.
         seconds: (frames,) of all frames of the clip.
 
     Returns:
         a track for each person.
     """
-    home = {s: (p, i) for p, person in enumerate(people) for i, s in enumerate(person.sightings)}
+    home = {s: (p, i) for p, person in enumerate(people) for i, s in enumerate(person.tracklets)}
     seen = {place: _Rows(model) for place in home.values()}
     row = 0
     for number, _, rows in frames:
@@ -304,14 +304,14 @@ def follow(
             if place is not None:
                 seen[place].add(number, people[place[0]].identity, rows, i)
     return [
-        _track(model, person, [seen[p, i] for i in range(len(person.sightings))], seconds)
+        _track(model, person, [seen[p, i] for i in range(len(person.tracklets))], seconds)
         for p, person in enumerate(people)
     ]
 
 
 @dataclass(eq=False)
 class _Rows:
-    """The rows of a sighting, 4 bytes a number: pose, expression, box and score."""
+    """The rows of a tracklet, 4 bytes a number: pose, expression, box and score."""
 
     model: MorphableModel
     frames: array = field(default_factory=lambda: array("q"))

@@ -154,7 +154,7 @@ def test_shots_are_cut_and_one_person_in_two_of_them_is_one_track(tmp_path):
     result = run(write_clip(tmp_path / "a.mp4", images), tmp_path / "out", part_frames=4)
     content = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert content["cuts"] == [6, 15] and result.tracks == 1
-    assert content["tracks"][0]["shots"] == 2 and content["tracks"][0]["frames"] == 12
+    assert content["tracks"][0]["tracklets"] == 2 and content["tracks"][0]["frames"] == 12
 
 
 def test_a_clip_that_is_turned_and_cut_off(tmp_path, capsys):

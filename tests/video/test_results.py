@@ -17,7 +17,7 @@ def track(model, frames: list[int]) -> Track:
         identity=rng.normal(0, 1, model.n_identity),
         frames=np.array(frames),
         seconds=np.array(frames) / 25,
-        shots=np.zeros(count, np.int64),
+        tracklets=np.zeros(count, np.int64),
         pose=np.stack([pose] * count),
         expression=rng.uniform(0, 1, (count, model.n_expression)),
         boxes=np.tile([10.0, 10, 90, 90], (count, 1)),

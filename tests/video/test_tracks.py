@@ -15,7 +15,7 @@ from keras_scnn.video.tracks import (
     BestFrames,
     face_box,
     find_people,
-    find_sightings,
+    find_tracklets,
     follow,
     pose_of,
     smooth_pose,
@@ -63,8 +63,8 @@ def model(tiny_face_model) -> MorphableModel:
 def tracked(model, frames: list[list[Reconstruction]], cuts=(), calibration=CALIBRATION):
     rows = [(i, 0.0, rows_of(model, i, faces)) for i, faces in enumerate(frames)]
     seconds = np.arange(len(frames)) / RATE
-    sightings, numbers = find_sightings(model, rows, seconds, set(cuts))
-    people = find_people(sightings, calibration)
+    tracklets, numbers = find_tracklets(model, rows, seconds, set(cuts))
+    people = find_people(tracklets, calibration)
     return people, follow(model, people, rows, numbers, seconds)
 
 
@@ -115,10 +115,10 @@ def test_shots_of_one_person_are_one_track_where_features_are_calibrated(model):
     shots = [[face(model, 200, person, rng)] for person in (1, 2, 1, 2) for _ in range(10)]
     both = [[face(model, 200, 2, rng), face(model, 400, 1, rng)] for _ in range(10)]
     people, tracks = tracked(model, shots + both, cuts=(10, 20, 30, 40))
-    assert [track.shots[-1] + 1 for track in tracks] == [3, 3]
+    assert [track.tracklets[-1] + 1 for track in tracks] == [3, 3]
     first = [*range(10), *range(20, 30), *range(40, 50)]
     assert tracks[0].frames.tolist() == first
-    assert (np.diff(tracks[0].shots) > 0).sum() == 2
+    assert (np.diff(tracks[0].tracklets) > 0).sum() == 2
     separate, _ = tracked(model, shots + both, cuts=(10, 20, 30, 40), calibration=None)
     assert len(people) == 2 and len(separate) == 6
 
