@@ -68,16 +68,21 @@ def evaluate_given_points(
         }
 
     values, intervals = with_intervals(summary, people, resamples, seed)
-    counts = ", ".join(f"{(kinds == kind).sum()} {kind}" for kind in values)
-    notes = (
+    notes = *_notes(kinds, people, int(reordered.sum())), *bootstrap_note(resamples)
+    return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
+
+
+def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
+    """What was measured: (n,) kinds and people of the photos; of how many lids were reordered."""
+    counts = ", ".join(f"{(kinds == kind).sum()} {kind}" for kind in np.unique(kinds))
+    notes = [
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
         "coverage: photos in which a face was found; the others have no error",
-        *(f"lower lids numbered backwards in {reordered.sum()} photos: put in order",)
-        * bool(reordered.any()),
-        *bootstrap_note(resamples),
-    )
-    return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
+    ]
+    if reordered:
+        notes.append(f"lower lids numbered backwards in {reordered} photos: put in order")
+    return notes
 
 
 def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -56,9 +56,7 @@ def evaluate_listed_pairs(
             have one name.
     """
     known = read_groups(groups) if groups else {}
-    stems = [Path(file).stem for file in files]
-    if not stems or len(set(stems)) < len(stems):
-        raise ValueError(f"{', '.join(stems) or 'no pairs files'}: give files of different names")
+    stems = _distinct_stems(files)
     listed = [read_fold_pairs(file, root) for file in files]
     paths = sorted({path for each in listed for path in each.photos.paths})
     predictions = predictor(paths)
@@ -84,6 +82,14 @@ def evaluate_listed_pairs(
         (*notes, *_method(), *(NOTE,) * bool(known), *bootstrap_note(resamples)),
         predictions.left_out,
     )
+
+
+def _distinct_stems(files: Sequence[str | os.PathLike]) -> list[str]:
+    """The names of the files, by which their results are named."""
+    stems = [Path(file).stem for file in files]
+    if not stems or len(set(stems)) < len(stems):
+        raise ValueError(f"{', '.join(stems) or 'no pairs files'}: give files of different names")
+    return stems
 
 
 def identity_vectors(
