@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 
 ROOT = Path(__file__).resolve().parents[1]
+# Property tests: the same examples on every run, and time for numba to compile and a busy machine.
+settings.register_profile("keras_scnn", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("keras_scnn")
 
 
 # Of more than half a minute, the longest first: with --no-loadscope-reorder (setup.cfg) the workers

@@ -24,6 +24,7 @@ TINY += ["--batch-size", "2", "--feature-size", "4", "--warmup", "1", "--minutes
 TINY += ["--encoder", STAND_IN, "--start", ""]
 
 
+@pytest.mark.integration
 def test_variants_are_trained_and_compared(
     tmp_path, capsys, tiny_encoder, few_resamples, eager_steps
 ):

@@ -209,6 +209,7 @@ def test_settings_that_make_no_sense_are_refused(tiny_face_model, tiny_whitening
         )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_network_has_the_same_loss_on_other_backends(
     tiny_face_model, tiny_whitening, backend

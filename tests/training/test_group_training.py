@@ -113,6 +113,7 @@ def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
     np.testing.assert_allclose(after, before, atol=1e-3)
 
 
+@pytest.mark.integration
 def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
     """And the teacher's embedding is known from the start: its layer is solved for."""
     monkeypatch.setattr(encoders, "STAGES", {32: 1, 64: 1})
