@@ -17,6 +17,7 @@ ROUNDS = 7
 
 
 def main() -> None:
+    """Print the times."""
     image = data.astronaut()
     reconstructor = Reconstructor.from_preset(sys.argv[1] if sys.argv[1:] else DEFAULT_PRESET)
     face = reconstructor.largest(image)

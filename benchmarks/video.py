@@ -201,6 +201,7 @@ def drift(model: MorphableModel, identity: np.ndarray) -> float:
 
 
 def print_motion(name: str, ways: dict, model: MorphableModel, truth: dict | None) -> None:
+    """A row for each way of smoothing; lags where the true motion is known."""
     print(f"{name}: jitter at rest, px | drift of the identity, mm | lag, frames: yaw, jaw, blink")
     for way, values in ways.items():
         line = (
@@ -225,6 +226,7 @@ def print_speed(clip: Clip, seconds: dict[str, float]) -> None:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="mobile")
     parser.add_argument("--clip", type=Path, help="one of your own instead")

@@ -19,6 +19,7 @@ from skimage import data
 
 from keras_scnn import Reconstructor
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.colors import linear_from_srgb, srgb_from_linear
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
@@ -49,9 +50,9 @@ def skin_view(
     camera = compose(rotation, large / VIEW_MM, np.array([large / 2, large / 2, 0.0]))
     posed = project(camera, vertices - np.array([0.0, 18.0, -60.0]))
     white = np.full((large, large, 3), 255, np.uint8)
-    linear = (texture / 255.0) ** 2.2
+    linear = linear_from_srgb(texture / 255)
     picture, mask = render(posed, model.triangles, model.uv, 255 * linear, LIGHT, white)
-    colors = np.where(mask[..., None], 255 * (picture / 255.0) ** (1 / 2.2), picture)
+    colors = np.where(mask[..., None], 255 * srgb_from_linear(picture / 255) + 0.5, picture)
     return cv2.resize(np.uint8(colors), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 

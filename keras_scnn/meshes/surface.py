@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_scnn.geometry.colors import linear_from_srgb
+
 Color = tuple[float, float, float]
 
 
@@ -28,9 +30,8 @@ class Material:
     @property
     def linear_color(self) -> list[float]:
         """The color, or white, as light (IEC 61966-2-1), which renderers and glTF reckon with."""
-        srgb = np.array(self.color or (1.0, 1.0, 1.0))
-        light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-        return light.round(6).tolist()
+        light = linear_from_srgb(np.array(self.color or (1.0, 1.0, 1.0)))
+        return light.astype(float).round(6).tolist()
 
 
 @dataclass(frozen=True, eq=False)

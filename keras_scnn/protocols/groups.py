@@ -51,6 +51,7 @@ def group_summary(
     }
 
     def summary(weights: np.ndarray) -> dict:
+        """The numbers, for pairs that count so often."""
         return {
             attribute: {
                 str(group): {

@@ -121,6 +121,7 @@ class Zones:
 
     @classmethod
     def of(cls, atlas: Atlas) -> Zones:
+        """The zones of a map, placed by the landmarks of its model's mean face."""
         model, skin = atlas.model, atlas.skin
         marks = model.mean[model.landmark_indices]
         brow, nose, lip = marks[[19, 24], 1].mean(), marks[33, 1], marks[57, 1]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, linear_from_srgb
 from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
-from keras_scnn.texturing.colors import lab_from_linear, light_from_lab, linear_from_srgb
 from keras_scnn.texturing.skin import ColorModel, SkinAndHair
 
 PUPIL_COLOR, IRIS_COLOR = (0.03, 0.03, 0.03), (0.27, 0.18, 0.12)  # sRGB

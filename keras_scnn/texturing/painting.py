@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from keras_scnn.geometry.colors import light_from_lab, linear_from_srgb
 from keras_scnn.texturing.atlas import Atlas
-from keras_scnn.texturing.colors import light_from_lab, linear_from_srgb
 from keras_scnn.texturing.eyes import EyeColors, paint_eyes
 from keras_scnn.texturing.skin import SkinAndHair
 

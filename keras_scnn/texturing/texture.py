@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
 from keras_scnn.texturing.blending import decode, encode, lay_over
-from keras_scnn.texturing.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
 from keras_scnn.texturing.painting import paint_plain
@@ -170,7 +170,7 @@ class _Layer:
         share: (S, S) float32, 0 to 1: how surely it shows the person.
         sharpness: (S, S) float32: pixels of the photo for a millimeter of skin.
         shade: (A, A, 3) the light, at the size of analysis.
-        person, eyes: what the photo says of the person's colors.
+        person, eyes: the person's colors, estimated from the photo.
     """
 
     code: np.ndarray

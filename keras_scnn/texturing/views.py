@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from keras_scnn.geometry.colors import linear_from_srgb
 from keras_scnn.geometry.mesh import smooth_normals
 from keras_scnn.geometry.rasterizer import rasterize
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import check_photo
 from keras_scnn.texturing.atlas import Atlas
-from keras_scnn.texturing.colors import linear_from_srgb
 
 GRAZING, FACING = 0.2, 0.6  # cosines to the viewer between which a surface fades in
 SPECKLE = np.ones((5, 5), np.uint8)  # smaller seen and hidden islands are noise of the depth test

@@ -86,6 +86,10 @@ class Clip:
     def __len__(self) -> int:
         return len(self.stamps)
 
+    def part(self, number: int, size: int) -> tuple[int, int]:
+        """The first frame of a part of ``size`` frames, and the first one after it."""
+        return number * size, min((number + 1) * size, len(self))
+
     @cached_property
     def seconds(self) -> np.ndarray:
         """(n,) float64 times of the frames since the first one."""

@@ -88,8 +88,7 @@ class FramesJob:
 
     def stretch(self, number: int) -> tuple[int, int]:
         """The first frame of a part, and the first one after it."""
-        start = number * self.settings.part_frames
-        return start, min(start + self.settings.part_frames, len(self.clip))
+        return self.clip.part(number, self.settings.part_frames)
 
     def make(self, number: int, names: list[str]) -> int:
         """Write one part; its number of frames that were decoded. ``names`` do not count."""

@@ -78,8 +78,7 @@ class OverlayJob:
 
     def make(self, number: int, names: list[str]) -> int:
         """Write one part; its number of frames. ``names`` is unused."""
-        start = number * self.part_frames
-        stop = min(start + self.part_frames, len(self.clip))
+        start, stop = self.clip.part(number, self.part_frames)
         rows = read_columns(self.table, ("frame", start, stop))
         with atomic_path(self.path(number)) as temporary:
             return write_video(

@@ -140,6 +140,7 @@ class _Run:
     workers: int | None
 
     def make(self) -> ClipResult:
+        """Find faces, join them to tracks, and write all files; what is done is not done again."""
         (self.out / FRAMES).mkdir(exist_ok=True)
         job = FramesJob(self.clip, self.out, self.settings, self.about)
         self._make_parts(job, [frames_path(self.out, n) for n in self._parts], "looking for faces")

@@ -3,10 +3,10 @@
 import numpy as np
 
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.geometry.colors import linear_from_srgb, srgb_from_linear
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.texturing.colors import linear_from_srgb, srgb_from_linear
 
 SKIN = np.array([0.80, 0.60, 0.50])  # sRGB
 SIZE = 512

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from rendered_skin import SIZE, SKIN, photo_of, skin_albedo
 
-from keras_scnn.texturing.atlas import Atlas
-from keras_scnn.texturing.colors import (
+from keras_scnn.geometry.colors import (
     lab_from_linear,
     light_from_lab,
     linear_from_srgb,
     srgb_from_linear,
 )
+from keras_scnn.texturing.atlas import Atlas
 from keras_scnn.texturing.skin import find_colors
 from keras_scnn.texturing.views import black_bars, view_of
 

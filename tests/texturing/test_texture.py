@@ -4,9 +4,9 @@ import pytest
 from rendered_skin import SIZE, SKIN, even_light, photo_of, side_light, skin_albedo
 from skimage import data
 
+from keras_scnn.geometry.colors import lab_from_linear, linear_from_srgb
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.texturing.atlas import EYES, Atlas
-from keras_scnn.texturing.colors import lab_from_linear, linear_from_srgb
 from keras_scnn.texturing.texture import (
     MOST_SIZE,
     PosedPhoto,
@@ -30,7 +30,7 @@ def lab_of(texture: np.ndarray) -> np.ndarray:
 
 
 def distance(texture: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(S, S) of L*a*b*, after one gain: how bright a light was cannot be told from a photo."""
+    """(S, S) of L*a*b*, after one gain: brightness of light cannot be separated from albedo."""
     light = linear_from_srgb(texture / 255)
     gain = np.median(truth / np.maximum(light, 1e-3), axis=(0, 1))
     return np.linalg.norm(lab_from_linear(light * gain) - lab_from_linear(truth), axis=-1)

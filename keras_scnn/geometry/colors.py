@@ -1,4 +1,4 @@
-"""Colors between photos, light and what an eye sees."""
+"""Conversions between sRGB, linear RGB (light) and CIE L*a*b*."""
 
 from __future__ import annotations
 
