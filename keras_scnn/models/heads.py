@@ -16,6 +16,8 @@ FEATURE_SIZE = 512
 GDC = "features_"
 FINE = "expression_"
 """Names of the expression head's layers begin with this."""
+SEEN = f"{PREFIX}seen"
+"""Of recognizers: the layer with the parameters so far and the embeddings, in this order."""
 
 
 def build_branch(
@@ -46,9 +48,9 @@ def build_branch(
             of a quarter of the image's side adds to the expression coefficients. Lids and lips
             move by a pixel or two, which the pooled output hardly shows.
         recognizers: names of face recognizers with a plus between ('dlib+sface'): they embed the
-            crop, aligned by the landmarks of the parameters so far, and the identity coefficients
-            and the feature are linear in the embeddings alone, so that identity does not see pose
-            (as Zielonka et al., "Towards Metrical Reconstruction of Human Faces", 2022). See
+            crop, aligned by the landmarks of the parameters so far. The feature is linear in the
+            embeddings (as Zielonka et al., "Towards Metrical Reconstruction of Human Faces", 2022),
+            the identity coefficients are linear in the embeddings and in those parameters. See
             ``models.recognizers.layers``.
 
     Returns:
@@ -108,9 +110,10 @@ def _embeddings(image, parameters, recognizers: list[str], layout: ParameterLayo
 
 
 def _with_identity(parameters, embedding, layout: ParameterLayout):
-    """Whitened parameters with identity coefficients that are linear in the embedding."""
+    """Whitened parameters with identity coefficients that are linear in them and the embedding."""
+    seen = keras.layers.Concatenate(dtype="float32", name=SEEN)([parameters, embedding])
     dense = keras.layers.Dense(layout.n_identity, dtype="float32", name=f"{PREFIX}shape")
-    parts = [parameters[:, layout.pose], dense(embedding), parameters[:, layout.expression]]
+    parts = [parameters[:, layout.pose], dense(seen), parameters[:, layout.expression]]
     return keras.layers.Concatenate(dtype="float32", name="parameters_with_identity")(parts)
 
 

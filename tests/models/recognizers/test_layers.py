@@ -106,7 +106,7 @@ def preset():
     return Preset(branch, space, "mobilenet_0.5")
 
 
-def test_identity_is_linear_in_the_embedding_and_the_rest_is_not_touched(preset):
+def test_identity_is_linear_in_parameters_and_embedding_and_the_rest_is_not_touched(preset):
     branch, layout = preset.branch, preset.layout
     parts = ("identity_embedding", "parameters", "identity_shape")
     outputs = {name: branch.get_layer(name).output for name in parts}
@@ -116,7 +116,8 @@ def test_identity_is_linear_in_the_embedding_and_the_rest_is_not_touched(preset)
     for rest in (layout.pose, layout.expression):
         np.testing.assert_array_equal(parameters[:, rest], np.asarray(seen["parameters"])[:, rest])
     kernel, bias = branch.get_layer("identity_shape").get_weights()
-    expected = np.asarray(seen["identity_embedding"]) @ kernel + bias
+    inputs = np.concatenate([seen["parameters"], seen["identity_embedding"]], axis=1)
+    expected = inputs @ kernel + bias
     np.testing.assert_allclose(parameters[:, layout.identity], expected, rtol=1e-4, atol=1e-4)
 
 
