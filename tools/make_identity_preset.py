@@ -26,8 +26,15 @@ from keras_scnn.models.recognizers.layers import (
 )
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
 from keras_scnn.training.digests import content_digest
-from map_identity import both_views, learn_map, photo_weights, solve_steady, taught_photos
-from solve_identity import add_arguments, open_labels
+from map_identity import (
+    add_map_arguments,
+    both_views,
+    learn_map,
+    photo_weights,
+    solve_steady,
+    taught_photos,
+)
+from solve_identity import open_labels
 
 RECOGNIZERS = "dlib+sface"
 
@@ -57,7 +64,7 @@ def with_recognizers(preset: Preset, feature_size: int) -> Preset:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    add_map_arguments(parser)
     args = parser.parse_args()
     pack, taught = open_labels(args)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
@@ -67,7 +74,7 @@ def main() -> None:
         np.save(kept, both_views(preset, SEEN, np.asarray(records.images[chosen])))
     inputs, person = np.load(kept, allow_pickle=False), records.identity[chosen]
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
-    kernel, mean = learn_map(preset, pack, taught, chosen, inputs)
+    kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)
     identity = preset.layout.identity
     head.set_weights([kernel, mean[identity] - mean @ kernel])  # the mean shape stays
     embedding, weight = inputs[0, :, preset.layout.size :], photo_weights(pack, chosen)

@@ -1,6 +1,7 @@
 """Map a preset's own parameters to identity coefficients that tell people apart.
 
     python tools/map_identity.py PACK.npz PRESET OUT [--embeddings FILE.npy] [--held-out 10]
+        [--contrast-weight 1] [--fit-share 0.3] [--seed 0]
 
 What the network says of a photo, pose and expression included, predicts the person's shape better
 than its identity coefficients alone do. The map is linear, learned with the contrastive loss
@@ -25,7 +26,7 @@ from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.training.digests import content_digest
-from keras_scnn.training.identity_map import learn_identity_map
+from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 from keras_scnn.training.matching.pack import Pack
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.warm_start import MIN_PENALTY
@@ -61,8 +62,21 @@ def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(network.predict(v, batch_size=BATCH), np.float32) for v in views])
 
 
+def add_map_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the map is learned."""
+    add_arguments(parser)
+    parser.add_argument("--contrast-weight", type=float, default=MapOptions.contrast_weight)
+    parser.add_argument("--fit-share", type=float, default=FIT_SHARE, help="0 to 1")
+    parser.add_argument("--seed", type=int, default=0)
+
+
 def learn_map(
-    preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray, inputs: np.ndarray
+    preset: Preset,
+    pack: Pack,
+    taught: TaughtIdentity,
+    chosen: np.ndarray,
+    inputs: np.ndarray,
+    args: argparse.Namespace,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Kernel (D, K) of whitened identity coefficients, and the mean of the inputs (D,).
 
@@ -70,11 +84,12 @@ def learn_map(
         preset: whose face model and whitening count.
         pack, taught, chosen: the photos.
         inputs: (2, M, D) of the chosen photos, as they are and mirrored.
+        args: of ``add_map_arguments``.
     """
     records, model, identity = pack.mixture.records, preset.face_model, preset.layout.identity
     fits = np.float64(records.parameters[chosen, identity])
-    coefficients = FIT_SHARE * fits
-    coefficients += (1 - FIT_SHARE) * taught.shapes[chosen] / model.identity_weights_mm
+    coefficients = args.fit_share * fits
+    coefficients += (1 - args.fit_share) * taught.shapes[chosen] / model.identity_weights_mm
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
     kernel = learn_identity_map(
         inputs,
@@ -82,6 +97,7 @@ def learn_map(
         records.identity[chosen],
         pack.mixture.source[chosen],
         photo_weights(pack, chosen),
+        MapOptions(contrast_weight=args.contrast_weight, seed=args.seed),
     )
     in_mm = shape_coordinates(model, np.eye(model.n_identity))
     scale = preset.space.whitening.scale[identity]
@@ -135,13 +151,13 @@ def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    add_map_arguments(parser)
     args = parser.parse_args()
     pack, taught = open_labels(args)
     chosen = taught_photos(pack, taught, args.held_out)
     preset = load_preset(args.preset)
     inputs = both_views(preset, "parameters", np.asarray(pack.mixture.records.images[chosen]))
-    fold(preset, *learn_map(preset, pack, taught, chosen, inputs))
+    fold(preset, *learn_map(preset, pack, taught, chosen, inputs, args))
     if preset.feature_size == taught.embedding.shape[1]:
         solve_feature(preset, pack, taught, chosen)
     preset = with_covariance(preset, pack.mixture, chosen)

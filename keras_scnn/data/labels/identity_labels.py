@@ -35,7 +35,7 @@ CHUNK = 4096
 
 
 def yaw_degrees(records: FaceRecords) -> np.ndarray:
-    """(n,) float64 of the records' poses; to the image's right is positive."""
+    """(n,) float64 of the records' poses; a nose to the image's left is positive."""
     pose = records.parameters[:, :POSE_SIZE].reshape(-1, 3, 4).astype(np.float64)
     chunks = [pose[i : i + CHUNK] for i in range(0, len(pose), CHUNK)]
     angles = [euler_from_rotation(decompose(chunk)[0])[:, 1] for chunk in chunks]

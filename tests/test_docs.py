@@ -1,0 +1,69 @@
+"""The pages of docs/: their code runs, their commands exist, their links lead somewhere."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+# Blocks that need what a test of pages cannot give, and who runs them.
+NOT_RUN = {
+    "artists.md": "a reconstructed face, or Blender (tests/meshes)",
+    "batch.md": "results of a folder (tests/folders)",
+    "on_device.md": "an exported file (tests/export)",
+    "scale.md": "photos, and a cluster (tests/folders)",
+    "video.md": "Blender",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
+
+
+RUN = [page for page in PAGES if blocks(page, "python") and page.name not in NOT_RUN]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_its_python_runs(page):
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name in NOT_RUN], ids=lambda p: p.name)
+def test_its_python_that_is_not_run_is_python(page):
+    for code in blocks(page, "python"):
+        compile(code, page.name, "exec")
+
+
+def test_modules_and_tools_of_their_commands_exist():
+    for page in PAGES:
+        for code in blocks(page, "sh"):
+            for module in re.findall(r"python -m (keras_scnn[\w.]*)", code):
+                assert importlib.util.find_spec(module), f"{page.name}: {module}"
+            for word in shlex.split(code.replace("\\\n", " "), comments=True):
+                if word.endswith(".py") and word.startswith(("tools/", "benchmarks/", "tests/")):
+                    assert (ROOT / word).is_file(), f"{page.name}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.integration
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    reference = (tmp_path / "reference.html").read_text()
+    for name in ("Reconstructor", "contrastive", "MorphableModel", "image_from_model"):
+        assert name in reference
+    assert "cards/mobile.html" in (tmp_path / "index.html").read_text()

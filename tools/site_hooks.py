@@ -1,0 +1,84 @@
+"""What mkdocs adds to the pages in docs/: the front page, the model cards and the reference.
+
+The front page is README.md and the cards lie beside their weights, so that no text stands twice.
+The reference has every public name of ``keras_scnn/__init__.pyi``, by package.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
+ABOUT = {
+    "data": "Records, samplers and streams of photos to train on.",
+    "losses": "Pure functions of `keras.ops`, and classes for `compile`.",
+    "models": "Encoders, heads, the Siamese network, presets.",
+    "reconstruction": "A photo, or several photos, to faces.",
+}
+
+
+def on_files(files: Files, config) -> Files:
+    """Add the generated pages."""
+    pages = {"index.md": (ROOT / "README.md").read_text(), "reference.md": reference()}
+    for name, card in cards().items():
+        pages[name] = (ROOT / card).read_text()
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def cards() -> dict[str, str]:
+    """Pages of the site to the files in the project that they show."""
+    assets = ROOT / "keras_scnn" / "assets"
+    found = sorted(assets.rglob("CARD.md"))
+    return {f"cards/{path.parent.name}.md": path.relative_to(ROOT).as_posix() for path in found}
+
+
+def on_page_markdown(markdown: str, page, config, files) -> str:
+    """Point links at the site's pages; what is not part of the site is named without a link."""
+    origin = {"index.md": "README.md", **cards()}.get(
+        page.file.src_uri, f"docs/{page.file.src_uri}"
+    )
+    folder = posixpath.dirname(page.file.src_uri)
+    pages = {"README.md": "index.md", **{card: name for name, card in cards().items()}}
+
+    def replaced(match: re.Match) -> str:
+        mark, text, target = match.groups()
+        path, _, anchor = target.partition("#")
+        there = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
+        inside = pages.get(there, there.removeprefix("docs/") if there.startswith("docs/") else "")
+        if not inside:
+            return text if text.startswith("`") else f"{text} (`{there}`)"
+        link = posixpath.relpath(inside, folder or ".")
+        return f"{mark}[{text}]({link}{'#' if anchor else ''}{anchor})"
+
+    return LINK.sub(replaced, markdown)
+
+
+def reference() -> str:
+    """The page of all public names."""
+    parts = ["# Reference", "Every public name of `import keras_scnn`, by package."]
+    for package, names in itertools.groupby(public_names(), key=lambda name: name.split(".")[1]):
+        parts += [f"## {package}", ABOUT.get(package, "")]
+        # keras_scnn.export is the folder export/ of the project.
+        paths = (name.replace("keras_scnn.export.", "export.") for name in names)
+        parts += [f"::: {path}\n    options:\n      heading_level: 3" for path in paths]
+    return "\n\n".join(part for part in parts if part)
+
+
+def public_names() -> list[str]:
+    """The full paths of the public names, sorted."""
+    tree = ast.parse((ROOT / "keras_scnn" / "__init__.pyi").read_text())
+    return sorted(
+        f"keras_scnn.{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    )
