@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _folder(args: argparse.Namespace) -> int:
     from keras_scnn.export.first_use import ensure_network
+    from keras_scnn.folders.batch import BatchSettings
     from keras_scnn.folders.folder import FAILED, reconstruct_folder
-    from keras_scnn.folders.job import BatchSettings
 
     ensure_network(args.preset)
     meshes = args.format if args.meshes else None

@@ -20,7 +20,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 import keras_scnn
-from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
+from keras_scnn.folders.batch import BatchSettings
+from keras_scnn.folders.job import FACES, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
 from keras_scnn.meshes.options import check_unit
 from keras_scnn.meshes.parts import check_parts

@@ -145,18 +145,36 @@ def write_part(
         failures: photos of this part that gave no face, and why.
         keys: of ``schema``.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
-    metadata[FAILURES] = json.dumps(failures)
-    layout = schema(sizes, keys).with_metadata(metadata)
+    layout = _described(schema(sizes, keys), about, failures)
     words = ["photo"] if "photo" in keys else False
     options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
         for part in [table] if isinstance(table, dict) else table:
-            arrays = [_array(part[field.name], field.type) for field in layout]
-            file.write_table(pa.table(arrays, schema=layout))
+            file.write_table(_filled(part, layout))
+
+
+def as_arrow(
+    table: dict[str, np.ndarray | list], sizes: dict[str, int], about: dict[str, Any]
+) -> pyarrow.Table:
+    """The table that ``write_part`` writes, in memory; arguments as there."""
+    return _filled(table, _described(schema(sizes), about))
+
+
+def _described(
+    layout: pyarrow.Schema, about: dict, failures: list[tuple[str, str]] | None = None
+) -> pyarrow.Schema:
+    metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
+    if failures is not None:
+        metadata[FAILURES] = json.dumps(failures)
+    return layout.with_metadata(metadata)
+
+
+def _filled(table: dict[str, np.ndarray | list], layout: pyarrow.Schema) -> pyarrow.Table:
+    import pyarrow as pa
+
+    return pa.table([_array(table[field.name], field.type) for field in layout], schema=layout)
 
 
 def joined(
