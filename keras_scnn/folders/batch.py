@@ -24,6 +24,7 @@ from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_image
+from keras_scnn.storage.remote import StoreError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -86,10 +87,6 @@ class BatchFaces:
     sizes: dict[str, int]
 
 
-class StopsTheRun(OSError):
-    """What no single photo is at fault for: the folder or the store of all is out of reach."""
-
-
 @dataclass(eq=False)
 class BatchReconstructor:
     """Detects and reconstructs the faces of photos; the network is loaded at the first batch.
@@ -112,7 +109,7 @@ class BatchReconstructor:
         """The faces of named photos. One photo's failure is noted, whatever its decoder raises.
 
         Raises:
-            StopsTheRun: a photo's reader did.
+            StoreError: a photo's reader did.
         """
         preset = self.reconstructor.preset
         layout = preset.layout
@@ -133,7 +130,7 @@ class BatchReconstructor:
         for row, (name, read) in enumerate(photos):
             try:
                 photo = self._find(row, name, read)
-            except StopsTheRun:
+            except StoreError:
                 raise
             except Exception as error:
                 failures[row] = _reason(error, name)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, FoundFaces
+import keras_scnn
+from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, FoundFaces, Read
 from keras_scnn.folders.table import write_part
 from keras_scnn.io import read_image
 from keras_scnn.meshes.files import mesh_files
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.storage import short_name
+from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.images import decode_image
+from keras_scnn.storage.remote import THREADS, Place, RemotePath, StoreError
 
 FACES, MESHES = "faces", "meshes"
+AHEAD = 2 * THREADS  # photos of a store that are fetched before their turn
 
 
 @dataclass(eq=False)
@@ -30,51 +41,113 @@ class FolderJob:
         keys: by part: what it must be of.
     """
 
-    folder: Path
-    out: Path
+    folder: Place
+    out: Place
     settings: BatchSettings
     about: dict
     keys: list[str]
 
     def make(self, number: int, names: list[str]) -> tuple[list[tuple[str, str]], int]:
-        """Write one part; its failures and its number of faces."""
+        """Write one part; its failures and its number of faces.
+
+        Raises:
+            StoreError: all photos are out of reach.
+            OSError: the part cannot be written.
+        """
         if self.settings.meshes:
             for name in names:
                 self._remove_meshes(name)
-        batch = self._reconstruct((name, partial(self._read, name)) for name in names)
+        batch = self._reconstruct(self._photos(names))
         failures = [(names[row], reason) for row, reason in batch.failures.items()]
         about = {**self.about, "part": number, "photos": len(names), "key": self.keys[number]}
         write_part(part_path(self.out, number), batch.table, batch.sizes, about, failures)
         return failures, len(batch.rows)
+
+    def check_host(self) -> None:
+        """See that this host makes what the one that planned the job would make.
+
+        Raises:
+            ValueError: it has another version of the package or of the preset.
+        """
+        here = {"keras_scnn_version": keras_scnn.__version__}
+        here["preset_digest"] = preset_digest(self.settings.preset)
+        for key, value in here.items():
+            if self.about.get(key, value) != value:
+                raise ValueError(
+                    f"{key} is {value} on this host, {self.about[key]} where the run was started; "
+                    "all hosts need the same"
+                )
 
     @cached_property
     def _reconstruct(self) -> BatchReconstructor:
         with_faces = self._write_meshes if self.settings.meshes else None
         return BatchReconstructor(self.settings, with_faces)
 
+    def _photos(self, names: list[str]) -> Iterator[tuple[str, Read]]:
+        """Each photo's name, and what reads it; those of a store are fetched some at once."""
+        if not isinstance(self.folder, RemotePath):
+            yield from ((name, partial(self._read, name)) for name in names)
+            return
+        waiting: deque[tuple[str, Read]] = deque()
+        with ThreadPoolExecutor(THREADS) as pool:
+            try:
+                for name in names:
+                    content = pool.submit((self.folder / name).read_bytes)
+                    waiting.append((name, partial(_decode, self.folder, name, content)))
+                    if len(waiting) >= AHEAD:
+                        yield waiting.popleft()
+                while waiting:
+                    yield waiting.popleft()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
     def _read(self, name: str) -> np.ndarray:
-        return read_image(self.folder / name)
+        try:
+            return read_image(self.folder / name)
+        except FileNotFoundError:
+            if isinstance(self.folder, Path) and not self.folder.is_dir():
+                raise StoreError(f"{self.folder}: no such folder any more") from None
+            raise
 
     def _write_meshes(self, faces: Faces, homes: list[tuple[FoundFaces, int]]) -> None:
         for face, (photo, i) in zip(faces, homes, strict=True):
-            path = self._mesh_path(photo.name, i)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            face.write_mesh(path, photo.image, self.settings.mesh_options)
+            name = self._mesh_name(photo.name, i)
+            with nullcontext(self.out) if isinstance(self.out, Path) else staged_folder() as home:
+                path = home / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                face.write_mesh(path, photo.image, self.settings.mesh_options)
+                for file in path.parent.iterdir() if home is not self.out else ():
+                    (self.out / file.relative_to(home).as_posix()).write_bytes(file.read_bytes())
 
-    def _mesh_path(self, photo: str, face: int) -> Path:
-        place = self.out / MESHES / photo
+    def _mesh_name(self, photo: str, face: int) -> Path:
+        """Within ``out``."""
+        place = Path(MESHES, photo)
         return place.with_name(f"{short_name(f'{place.name}_{face}')}.{self.settings.meshes}")
 
     def _remove_meshes(self, photo: str) -> None:
         """Delete what an earlier run wrote: the photo may have had more faces then."""
         for face in itertools.count():
-            files = [path for path in mesh_files(self._mesh_path(photo, face)) if path.exists()]
+            names = mesh_files(self._mesh_name(photo, face))
+            files = [file for n in names if (file := self.out / n.as_posix()).is_file()]
             if not files:
                 return
-            for path in files:
-                path.unlink()
+            for file in files:
+                file.unlink()
 
 
-def part_path(out: Path, number: int) -> Path:
+def _decode(folder: RemotePath, name: str, content: Future) -> np.ndarray:
+    try:
+        data = content.result()
+    except (FileNotFoundError, PermissionError) as error:
+        try:
+            folder.check()  # is one photo not to be had, or none?
+        except OSError as of_all:
+            raise StoreError(str(of_all)) from error
+        raise
+    with reading(name, "a readable image"):
+        return decode_image(data)
+
+
+def part_path(out: Place, number: int) -> Place:
     """The Parquet file of a shard."""
     return out / FACES / f"part-{number:05d}.parquet"
