@@ -38,20 +38,18 @@ from keras_scnn.photos.files import (
 from keras_scnn.storage.claims import Check
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import THREADS, Place, RemotePath, place, published
-from keras_scnn.storage.shards import RunShards, claimed_folder, digest, fingerprint, run_shards
+from keras_scnn.storage.shards import (
+    claimed_folder,
+    digest,
+    fingerprint,
+    run_shards,
+    worker_environment,
+)
 
 FAILED = "failed.csv"
 ENGINES = ("local", "ray")
+RunShards = Callable[[FolderJob, dict[int, list[str]], int | None], Iterator[tuple[int, Any]]]
 FILES = "{}/{}"  # a part's key: of the plan and the photos' names, and of the files as they are
-# A worker is a process with one thread of its own.
-WORKER_ENVIRONMENT = {
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 
 
 @dataclass(frozen=True)
@@ -244,15 +242,3 @@ def _write_failures(path: Place, done: dict[int, tuple[list, int]]) -> None:
 def _opened(path: Path) -> TextIO:
     """For writing; bytes of a name that are not UTF-8 are written as they are."""
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-@contextlib.contextmanager
-def worker_environment() -> Iterator[None]:
-    """``WORKER_ENVIRONMENT`` for the processes that the block starts."""
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    os.environ.update(WORKER_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})

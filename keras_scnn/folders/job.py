@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_image
 from keras_scnn.storage.remote import THREADS, Place, RemotePath, StoreError
+from keras_scnn.storage.shards import PLAN
+from keras_scnn.storage.text import read_json
 
 FACES, MESHES = "faces", "meshes"
 AHEAD = 2 * THREADS  # photos of a store that are fetched before their turn
@@ -64,19 +67,26 @@ class FolderJob:
         return failures, len(batch.rows)
 
     def check_host(self) -> None:
-        """See that this host makes what the one that planned the job would make.
+        """See that this host makes what the one that planned the job would make, and to there.
 
         Raises:
-            ValueError: it has another version of the package or of the preset.
+            ValueError: it has another version of the package or of the preset, or other folders.
         """
+        host = platform.node()
         here = {"keras_scnn_version": keras_scnn.__version__}
         here["preset_digest"] = preset_digest(self.settings.preset)
         for key, value in here.items():
-            if self.about.get(key, value) != value:
+            if self.about[key] != value:
                 raise ValueError(
-                    f"{key} is {value} on this host, {self.about[key]} where the run was started; "
+                    f"{host}: {key} is {value} there, {self.about[key]} where the run was started; "
                     "all hosts need the same"
                 )
+        shared = "all hosts need one folder that they share, or a URL"
+        if isinstance(self.folder, Path) and not self.folder.is_dir():
+            raise ValueError(f"{host}: {self.folder} is not there; {shared}")
+        plan = read_json(self.out / PLAN) if (self.out / PLAN).is_file() else {"none": ""}
+        if any(self.about.get(key) != value for key, value in plan.items()):
+            raise ValueError(f"{host}: {self.out} is not that of the run; {shared}")
 
     @cached_property
     def _reconstruct(self) -> BatchReconstructor:

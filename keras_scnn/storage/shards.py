@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -25,6 +25,15 @@ from keras_scnn.storage.remote import Place, RemotePath, published
 from keras_scnn.storage.text import read_json
 
 PLAN = "plan.json"
+# A worker is a process with one thread of its own.
+WORKER_ENVIRONMENT = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 _job: ShardJob  # of a worker process
 
 
@@ -33,10 +42,6 @@ class ShardJob(Protocol):
 
     def make(self, number: int, names: list[str]) -> Any:
         """Write a shard, whole or not at all, and return a summary of it."""
-
-
-RunShards = Callable[["ShardJob", dict[int, list[str]], int | None], Iterator[tuple[int, Any]]]
-"""What makes shards: ``run_shards``, or another engine with its arguments and results."""
 
 
 def digest(value: Any) -> str:
@@ -186,3 +191,15 @@ def _leave_with_parent() -> None:
 
 def _make(number: int, names: Sequence[str]) -> Any:
     return _job.make(number, list(names))
+
+
+@contextlib.contextmanager
+def worker_environment() -> Iterator[None]:
+    """``WORKER_ENVIRONMENT`` for the processes that the block starts."""
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
