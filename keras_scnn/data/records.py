@@ -16,16 +16,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.remote import RemotePath
 from keras_scnn.storage.text import read_json
+
+MAPS = 256  # files that are open at once; systems allow a process 1,024 or so
+FETCHES = 16  # files of a store that are fetched at once
+
+
+class LocalFile(Protocol):
+    """A file that may have to be fetched first; it can be pickled."""
+
+    def local(self) -> Path:
+        """Where it is on this machine, once it is there."""
 
 
 class ShardedImages:
@@ -35,28 +50,34 @@ class ShardedImages:
     booleans along the first axis. It can be pickled, and used from several threads.
 
     Args:
-        paths: the files, in order; they differ in the number of photos alone.
+        files: in order; they differ in the number of photos alone.
+        counts: photos in each file, where that is known: a file is then opened, and fetched, when
+            a photo of it is asked for.
 
     Raises:
         ValueError: a file is no .npy file, or of another shape or dtype than the first.
     """
 
-    def __init__(self, paths: Sequence[Path]):
-        self._paths = list(paths)
-        self._open()
-
-    def _open(self) -> None:
-        maps = [_mapped(path) for path in self._paths]
-        # Plain views: indexing np.memmap itself costs more than copying a small photo.
-        self._parts = [part.view(np.ndarray) for part in maps]
-        kinds = {(part.shape[1:], part.dtype) for part in self._parts}
-        if len(kinds) != 1:
-            raise ValueError(f"{self._paths[0].parent}: the shards' photos differ: {kinds}")
-        self._ends = np.cumsum([len(part) for part in self._parts])
-        self.dtype = self._parts[0].dtype
-        self.shape = (int(self._ends[-1]), *self._parts[0].shape[1:])
+    def __init__(self, files: Sequence[Path | LocalFile], counts: Sequence[int] | None = None):
+        self._files, self._lock = list(files), threading.Lock()
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+        first = _mapped(self._files[0])
+        self.dtype, shape = first.dtype, first.shape[1:]
+        if counts is None:
+            counts = [len(self._opened(i, shape)) for i in range(len(self._files))]
+        self._counts = list(counts)
+        self._ends = np.cumsum(self._counts)
+        self.shape = (int(self._ends[-1]), *shape)
         self.ndim = len(self.shape)
         self._positions = np.arange(len(self))
+
+    def _opened(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
+        photos = _mapped(self._files[number])
+        if (photos.shape[1:], photos.dtype) != (shape, self.dtype):
+            kinds = (shape, self.dtype), (photos.shape[1:], photos.dtype)
+            raise ValueError(f"{self._files[number]}: the shards' photos differ: {kinds}")
+        # A plain view: indexing np.memmap itself costs more than copying a small photo.
+        return photos.view(np.ndarray)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -67,28 +88,62 @@ class ShardedImages:
         shard = np.searchsorted(self._ends, flat, side="right")
         place = flat - np.concatenate([[0], self._ends])[shard]
         photos = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        for i in range(len(flat)):
-            photos[i] = self._parts[shard[i]][place[i]]
+        order = np.argsort(shard, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []
+        self._fetch([int(shard[rows[0]]) for rows in groups])
+        for rows in groups:
+            part = self._part(int(shard[rows[0]]))
+            for i in rows:
+                photos[i] = part[place[i]]
         return photos.reshape(*np.shape(wanted), *self.shape[1:])
 
+    def _fetch(self, numbers: list[int]) -> None:
+        """Have files on this machine, several at once where they come from elsewhere."""
+        away = [self._files[n] for n in numbers if n not in self._maps]
+        away = [file for file in away if not isinstance(file, Path)]
+        if len(away) > 1:
+            with ThreadPoolExecutor(FETCHES) as pool:
+                list(pool.map(_local, away))
+
+    def _part(self, number: int) -> np.ndarray:
+        with self._lock:
+            if number in self._maps:
+                self._maps.move_to_end(number)
+                return self._maps[number]
+        part = self._opened(number, self.shape[1:])
+        if len(part) != self._counts[number]:
+            raise FileError(
+                f"{self._files[number]}: {len(part)} photos, not {self._counts[number]}"
+            )
+        with self._lock:
+            self._maps[number] = part
+            if len(self._maps) > MAPS:
+                self._maps.popitem(last=False)
+        return part
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        whole = np.concatenate(self._parts)
+        whole = self[:]
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __getstate__(self) -> dict:
-        return {"paths": self._paths}
+        return {"files": self._files, "counts": self._counts}
 
     def __setstate__(self, state: dict) -> None:
-        self._paths = state["paths"]
-        self._open()
+        self.__init__(**state)  # type: ignore[misc]
 
     @classmethod
     def joined(cls, several: Sequence[ShardedImages]) -> ShardedImages:
         """The photos of several, one after the other."""
-        return cls([path for images in several for path in images._paths])
+        files = [file for images in several for file in images._files]
+        return cls(files, [count for images in several for count in images._counts])
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _local(file: Path | LocalFile) -> Path:
+    return file if isinstance(file, Path) else file.local()
+
+
+def _mapped(file: Path | LocalFile) -> np.ndarray:
+    path = _local(file)
     with reading(path, "a readable .npy file"):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -306,7 +361,7 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     folder = Path(folder)
     if not is_records(folder):
         raise FileNotFoundError(f"{folder}: no complete face records; they end with {MANIFEST}")
-    manifest = _manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST)
     with reading(folder / MANIFEST, "a manifest of face records"):
         for name, expected in manifest["crc32"].items():
             if not (folder / name).is_file() or checksum(folder / name) != expected:
@@ -321,9 +376,15 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
         )
 
 
-def _manifest(path: Path) -> dict:
+def read_manifest(path: Path | RemotePath) -> dict:
+    """The manifest of face records.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of another version.
+    """
     what = "a manifest of face records"
-    with reading(path, what):
+    with reading(str(path), what):
         manifest = read_json(path, what)
         kind = manifest["format"], manifest["version"]
     if kind != (FORMAT, VERSION):

@@ -66,6 +66,21 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in such a block of the folder."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def _noted(note: RemotePath) -> Iterator[Check]:
     me = {"id": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid()}
     _wait_for_end(note)
