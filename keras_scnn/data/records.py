@@ -16,10 +16,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import threading
 import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +30,6 @@ from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath
 from keras_scnn.storage.text import read_json
 
-MAPS = 256  # files that are open at once; systems allow a process 1,024 or so
 FETCHES = 16  # files of a store that are fetched at once
 
 
@@ -47,37 +44,39 @@ class ShardedImages:
     """Photos (n, S, S, 3) in several .npy files, of which only what is asked for is read.
 
     Indexing gives arrays, as NumPy's own does, by a number, a slice or an array of numbers or
-    booleans along the first axis. It can be pickled, and used from several threads.
+    booleans along the first axis. It can be pickled, and used from several threads. No file stays
+    open: a million photos are in more files than a process may have open.
 
     Args:
         files: in order; they differ in the number of photos alone.
-        counts: photos in each file, where that is known: a file is then opened, and fetched, when
-            a photo of it is asked for.
+        counts: photos in each file, where that is known: a file is then looked at, and fetched,
+            when a photo of it is asked for.
 
     Raises:
         ValueError: a file is no .npy file, or of another shape or dtype than the first.
     """
 
     def __init__(self, files: Sequence[Path | LocalFile], counts: Sequence[int] | None = None):
-        self._files, self._lock = list(files), threading.Lock()
-        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
-        first = _mapped(self._files[0])
-        self.dtype, shape = first.dtype, first.shape[1:]
+        self._files = list(files)
+        self._homes: dict[int, tuple[str, int]] = {}  # of files that were looked at: path, offset
+        first = _mapped(_local(self._files[0]))
+        self.dtype, self.shape, self.ndim = first.dtype, first.shape, first.ndim
         if counts is None:
-            counts = [len(self._opened(i, shape)) for i in range(len(self._files))]
+            counts = [self._look(number) for number in range(len(self._files))]
         self._counts = list(counts)
         self._ends = np.cumsum(self._counts)
-        self.shape = (int(self._ends[-1]), *shape)
-        self.ndim = len(self.shape)
+        self.shape = (int(self._ends[-1]), *first.shape[1:])
         self._positions = np.arange(len(self))
 
-    def _opened(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
-        photos = _mapped(self._files[number])
-        if (photos.shape[1:], photos.dtype) != (shape, self.dtype):
-            kinds = (shape, self.dtype), (photos.shape[1:], photos.dtype)
-            raise ValueError(f"{self._files[number]}: the shards' photos differ: {kinds}")
-        # A plain view: indexing np.memmap itself costs more than copying a small photo.
-        return photos.view(np.ndarray)
+    def _look(self, number: int) -> int:
+        """Note where a file has its photos; how many it has."""
+        path = _local(self._files[number])
+        photos = _mapped(path)
+        kinds = (self.shape[1:], self.dtype), (photos.shape[1:], photos.dtype)
+        if kinds[0] != kinds[1] or not photos.flags.c_contiguous:
+            raise ValueError(f"{path}: the shards' photos differ: {kinds}")
+        self._homes[number] = str(path), photos.offset
+        return len(photos)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -92,34 +91,29 @@ class ShardedImages:
         groups = np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []
         self._fetch([int(shard[rows[0]]) for rows in groups])
         for rows in groups:
-            part = self._part(int(shard[rows[0]]))
-            for i in rows:
-                photos[i] = part[place[i]]
+            self._read(int(shard[rows[0]]), place[rows], photos, rows)
         return photos.reshape(*np.shape(wanted), *self.shape[1:])
 
     def _fetch(self, numbers: list[int]) -> None:
-        """Have files on this machine, several at once where they come from elsewhere."""
-        away = [self._files[n] for n in numbers if n not in self._maps]
-        away = [file for file in away if not isinstance(file, Path)]
-        if len(away) > 1:
+        """Have looked at files, several at once where they come from elsewhere."""
+        new = [number for number in numbers if number not in self._homes]
+        if len(new) > 1 and not isinstance(self._files[new[0]], Path):
             with ThreadPoolExecutor(FETCHES) as pool:
-                list(pool.map(_local, away))
+                list(pool.map(lambda number: _local(self._files[number]), new))
+        for number in new:
+            if (count := self._look(number)) != self._counts[number]:
+                expected = f"{count} photos; the manifest says {self._counts[number]}"
+                raise FileError(f"{self._files[number]}: {expected}")
 
-    def _part(self, number: int) -> np.ndarray:
-        with self._lock:
-            if number in self._maps:
-                self._maps.move_to_end(number)
-                return self._maps[number]
-        part = self._opened(number, self.shape[1:])
-        if len(part) != self._counts[number]:
-            raise FileError(
-                f"{self._files[number]}: {len(part)} photos, not {self._counts[number]}"
-            )
-        with self._lock:
-            self._maps[number] = part
-            if len(self._maps) > MAPS:
-                self._maps.popitem(last=False)
-        return part
+    def _read(self, number: int, places: np.ndarray, photos: np.ndarray, rows: np.ndarray) -> None:
+        """Copy the photos at some places of a file to rows of an array."""
+        path, offset = self._homes[number]
+        size = photos[0].nbytes
+        with open(path, "rb", buffering=0) as file:
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                file.seek(offset + place * size)
+                if file.readinto(photos[row]) != size:
+                    raise FileError(f"{path}: cut off since it was opened")
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         whole = self[:]
@@ -135,6 +129,8 @@ class ShardedImages:
     def joined(cls, several: Sequence[ShardedImages]) -> ShardedImages:
         """The photos of several, one after the other."""
         files = [file for images in several for file in images._files]
+        if len({(images.shape[1:], images.dtype) for images in several}) > 1:
+            raise ValueError("photos of different sizes or kinds cannot be joined")
         return cls(files, [count for images in several for count in images._counts])
 
 
@@ -142,8 +138,7 @@ def _local(file: Path | LocalFile) -> Path:
     return file if isinstance(file, Path) else file.local()
 
 
-def _mapped(file: Path | LocalFile) -> np.ndarray:
-    path = _local(file)
+def _mapped(path: Path) -> np.memmap:
     with reading(path, "a readable .npy file"):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -369,11 +364,50 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
                     f"{folder / name}: missing or damaged; delete {folder} and remake it"
                 )
         images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
-        labels = [read_npz(folder / f"{s}.{LABELS}", FORMAT, VERSION) for s in manifest["shards"]]
-        joined = {name: np.concatenate([part[name] for part in labels]) for name in labels[0]}
+        paths = [folder / f"{stem}.{LABELS}" for stem in manifest["shards"]]
+        joined = join_labels((read_npz(path, FORMAT, VERSION) for path in paths), len(images))
         return FaceRecords(
             images, face_model=manifest["face_model"], config=manifest["config"], **joined
         )
+
+
+def _in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, dtype)
+
+
+def join_labels(
+    parts: Iterable[dict[str, np.ndarray]],
+    count: int,
+    empty: Callable[[str, np.dtype, tuple[int, ...]], np.ndarray] = _in_memory,
+) -> dict[str, np.ndarray]:
+    """The labels of all shards, of which no second copy is made on the way.
+
+    Args:
+        parts: the arrays of each shard.
+        count: of photos.
+        empty: makes the array for all labels of a name, dtype and shape.
+
+    Raises:
+        ValueError: the shards have different arrays, or not so many photos.
+    """
+    joined: dict[str, np.ndarray] = {}
+    text: dict[str, list[np.ndarray]] = {}  # how wide it is shows when all is there
+    start = 0
+    for part in parts:
+        size = len(part["identity"])
+        if start and part.keys() != joined.keys() | text.keys():
+            raise ValueError("the shards have different labels")
+        for name, array in part.items():
+            if array.dtype.kind == "U":
+                text.setdefault(name, []).append(array)
+                continue
+            if name not in joined:
+                joined[name] = empty(name, array.dtype, (count, *array.shape[1:]))
+            joined[name][start : start + size] = array
+        start += size
+    if start != count:
+        raise ValueError(f"{start} labels for {count} photos")
+    return {**joined, **{name: np.concatenate(several) for name, several in text.items()}}
 
 
 def read_manifest(path: Path | RemotePath) -> dict:

@@ -29,6 +29,7 @@ from keras_scnn.data.records import (
     FaceRecords,
     ShardedImages,
     checksum,
+    join_labels,
     load_records,
     read_manifest,
 )
@@ -158,28 +159,20 @@ def _each(labels: list[CachedFile]) -> Iterator[Arrays]:
 
 def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, int]:
     """Write one .npy file for each array; their checksums."""
-    first = next(parts)
-    text: dict[str, list] = {name: [] for name, array in first.items() if array.dtype.kind == "U"}
+    paths: dict[str, Path] = {}
     with ExitStack() as stack:
-        paths = {name: stack.enter_context(atomic_path(home / f"{name}.npy")) for name in first}
-        files = {
-            name: np.lib.format.open_memmap(
-                paths[name], "w+", array.dtype, (count, *array.shape[1:])
-            )
-            for name, array in first.items()
-            if name not in text
-        }
-        start = 0
-        for part in itertools.chain([first], parts):
-            for name, array in part.items():
-                if name in text:
-                    text[name].append(array)  # how wide text is shows when all is there
-                else:
-                    files[name][start : start + len(array)] = array
-            start += len(part["identity"])
-        for name, several in text.items():
-            np.save(paths[name], np.concatenate(several), allow_pickle=False)
-        files.clear()
+
+        def path_of(name: str) -> Path:
+            paths[name] = stack.enter_context(atomic_path(home / f"{name}.npy"))
+            return paths[name]
+
+        def empty(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+            return np.lib.format.open_memmap(path_of(name), "w+", dtype, shape)
+
+        arrays = join_labels(parts, count, empty)
+        for name in arrays.keys() - paths.keys():  # text
+            np.save(path_of(name), arrays[name], allow_pickle=False)
+        del arrays
         return {name: checksum(path) for name, path in paths.items()}
 
 
