@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from batch_throughput import write_crops
 
 from keras_scnn.folders import job as job_module
@@ -74,6 +75,22 @@ def parts_of_cost(folder: Path, names: list[str], settings: BatchSettings) -> No
     each = ", ".join(f"{name} {1000 * s / len(names):.2f}" for name, s in spent.items())
     print(f"  {len(names)} photos, {faces} faces: {1000 * total / len(names):.2f} CPU ms a photo")
     print(f"    {each}; {size / max(faces, 1):.0f} bytes a face; a part is read in {reading:.3f} s")
+
+
+def resized(folder: Path, home: Path, count: int, side: int) -> list[str]:
+    """Copies of some of a folder's photos as JPEG; their names."""
+    home.mkdir()
+    photos = find_photos(folder).photos
+    names = []
+    for i, name in enumerate(photos[:: max(1, len(photos) // count)][:count]):
+        with PIL.Image.open(folder / name) as image:
+            factor = side / max(image.size)
+            size = [round(factor * length) for length in image.size]
+            names.append(f"{i:04d}.jpg")
+            image.convert("RGB").resize(size, 1).save(home / names[-1], quality=85)
+    total = sum((home / name).stat().st_size for name in names)
+    print(f"photos: {side} px, {total / len(names) / 1000:.0f} kB each")
+    return names
 
 
 def fetching(folder: Path, names: list[str]) -> None:
@@ -162,6 +179,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="of photos")
     parser.add_argument("--photos", type=int, default=60, help="of the folder")
+    parser.add_argument("--side", type=int, default=1024, help="their longer side is resized to it")
+    parser.add_argument("--parts-only", action="store_true", help="no whole runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         names = write_crops(Path(home), 4 * SHARD)
@@ -169,11 +188,12 @@ def main() -> None:
         parts_of_cost(Path(home), names, BatchSettings(crops=True))
         fetching(Path(home), names)
         if args.folder:
-            photos = list(find_photos(args.folder).photos)
-            photos = photos[:: max(1, len(photos) // args.photos)][: args.photos]
+            photos = resized(args.folder, Path(home) / "photos", args.photos, args.side)
             for tiles in (False, True):
                 print(f"photos, {'small faces too' if tiles else 'large faces only (--no-tiles)'}:")
-                parts_of_cost(args.folder, photos, BatchSettings(tiles=tiles))
+                parts_of_cost(Path(home) / "photos", photos, BatchSettings(tiles=tiles))
+        if args.parts_only:
+            return
         print("processes, by turns:")
         growth(Path(home), names[:SHARD])
         print("whole runs:")

@@ -365,7 +365,7 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
                 )
         images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
         paths = [folder / f"{stem}.{LABELS}" for stem in manifest["shards"]]
-        joined = join_labels((read_npz(path, FORMAT, VERSION) for path in paths), len(images))
+        joined = join_shard_labels((read_npz(path, FORMAT, VERSION) for path in paths), len(images))
         return FaceRecords(
             images, face_model=manifest["face_model"], config=manifest["config"], **joined
         )
@@ -375,7 +375,7 @@ def _in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray
     return np.empty(shape, dtype)
 
 
-def join_labels(
+def join_shard_labels(
     parts: Iterable[dict[str, np.ndarray]],
     count: int,
     empty: Callable[[str, np.dtype, tuple[int, ...]], np.ndarray] = _in_memory,

@@ -29,7 +29,7 @@ from keras_scnn.data.records import (
     FaceRecords,
     ShardedImages,
     checksum,
-    join_labels,
+    join_shard_labels,
     load_records,
     read_manifest,
 )
@@ -169,7 +169,7 @@ def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, 
         def empty(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
             return np.lib.format.open_memmap(path_of(name), "w+", dtype, shape)
 
-        arrays = join_labels(parts, count, empty)
+        arrays = join_shard_labels(parts, count, empty)
         for name in arrays.keys() - paths.keys():  # text
             np.save(path_of(name), arrays[name], allow_pickle=False)
         del arrays
