@@ -12,7 +12,7 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -220,7 +220,10 @@ def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
         for path in sorted((out / FACES).iterdir()):
             yield path, read_part(path) if path.suffix == ".parquet" else None
         return
-    paths = [out / FACES / name for name in (out / FACES).files()]
+    names: Iterable[str] = ()
+    with contextlib.suppress(FileNotFoundError):  # stores that have folders
+        names = (out / FACES).files()
+    paths = [out / FACES / name for name in names]
     parquet = [path for path in paths if path.suffix == ".parquet"]
     with ThreadPoolExecutor(THREADS) as pool:
         parts = dict(zip(parquet, pool.map(read_part, parquet), strict=True))

@@ -13,12 +13,14 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 
 from keras_scnn.folders.job import FolderJob
+from keras_scnn.models.presets import FOLDER, preset_folder
 from keras_scnn.storage.shards import WORKER_ENVIRONMENT
 
 TRIES = 5  # of a shard whose actors die: its photos may be what ends them
@@ -63,7 +65,16 @@ def run_on_ray(
     with _connected():
         cores = int(ray.cluster_resources().get("CPU", 1))
         count = min(workers or cores, len(shards))
-        yield from _Pool(ray.put(job), deque(shards.items()), count).run()
+        yield from _Pool(ray.put(_anywhere(job)), deque(shards.items()), count).run()
+
+
+def _anywhere(job: FolderJob) -> FolderJob:
+    """The job with absolute paths: actors work in other folders."""
+    settings, home = job.settings, preset_folder(job.settings.preset)
+    if home.parent != FOLDER:  # on another host the package is elsewhere
+        settings = replace(settings, preset=str(home.absolute()))
+    folder, out = (p.absolute() if isinstance(p, Path) else p for p in (job.folder, job.out))
+    return replace(job, folder=folder, out=out, settings=settings)
 
 
 @contextlib.contextmanager

@@ -81,12 +81,20 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
 
 
 def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
-    """The same of a store; errors as ``RemotePath.files``."""
+    """The same of a store; errors as ``RemotePath.files``.
+
+    Keys such as 'a/../b.jpg', which lead elsewhere as paths, are passed over.
+    """
     skipped = tuple(f"{place.url.removeprefix(f'{folder.url}/')}/" for place in without)
     marks = {name: m for name, m in folder.files().items() if not name.startswith(skipped)}
-    photos = tuple(name for name in marks if is_photo(name) and not name.endswith("/"))
+    photos = tuple(name for name in marks if is_photo(name) and _is_inside(name))
     passed_over = tuple(sorted(set(marks) - set(photos)))
     return PhotoFiles(photos, passed_over, {name: marks[name] for name in photos})
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a key of a store is the path of a file within a folder, written in one way."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
 
 
 def people_of(listing: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.remote import RemotePath, place
+from keras_scnn.storage.remote import RemotePath, check_local, place
 from keras_scnn.storage.text import read_json
 
 
@@ -29,6 +29,7 @@ def check_out(path: str | os.PathLike | RemotePath) -> None:
     if isinstance(path, RemotePath):
         path.check_out()
         return
+    check_local(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; the results need a folder")
     home = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))

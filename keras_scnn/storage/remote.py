@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from keras_scnn.storage.atomic import atomic_path, partial_name, staged_folder
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter is a drive of Windows
+WAS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")  # what ``Path`` makes of one
 READ_ONLY = ("http", "https")
 # What they are given has its name when all of it is there; other stores are given it and rename.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az", "oci", "oss")
@@ -83,7 +84,10 @@ class RemotePath:
 
     def is_file(self) -> bool:
         """Whether there is such a file."""
-        return self._ask(lambda fs, path: fs.isfile(path))
+        try:
+            return self._ask(_info)["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     def unlink(self) -> None:
         """Delete the file."""
@@ -130,13 +134,12 @@ class RemotePath:
 
     def is_empty(self, but: tuple[str, ...] = ()) -> bool:
         """Whether nothing is directly in the folder but files of some names."""
-        self._opened()[0].invalidate_cache()
+        root = self._opened()[1].rstrip("/")
         try:
-            there = self._ask(_list)
+            there = {str(path).rstrip("/") for path in self._ask(_list)}
         except FileNotFoundError:
             return True
-        names = {str(path).rstrip("/").rpartition("/")[2] for path in there}
-        return names <= {*but, self.name}
+        return there <= {root, *(f"{root}/{name}" for name in but)}
 
     def _opened(self) -> tuple[Any, str]:
         try:
@@ -207,6 +210,15 @@ def is_url(path: str | os.PathLike | RemotePath) -> bool:
     return isinstance(place(path), RemotePath)
 
 
+def check_local(path: str | os.PathLike) -> None:
+    """Raise a ValueError where a path of this machine is needed and a URL was given.
+
+    Otherwise it would be a folder called 's3:'.
+    """
+    if WAS_URL.match(str(path)):
+        raise ValueError(f"{path}: a URL; this is written to a folder of this machine only")
+
+
 @contextlib.contextmanager
 def published(path: Place) -> Iterator[Path]:
     """A temporary local path whose file takes its place, whole, if the block ends without an error.
@@ -224,10 +236,12 @@ def published(path: Place) -> Iterator[Path]:
 
 
 def _list(fs: Any, path: str) -> list[str]:
+    fs.invalidate_cache()  # others write there too
     return fs.ls(path, detail=False)
 
 
 def _info(fs: Any, path: str) -> dict:
+    fs.invalidate_cache()
     return fs.info(path)
 
 

@@ -11,7 +11,10 @@ import pytest
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import reconstruct_folder
 from keras_scnn.folders.job import FolderJob
+from keras_scnn.folders.ray_engine import _anywhere
+from keras_scnn.models import load_preset, save_preset
 from keras_scnn.reconstruct import main
+from keras_scnn.storage.remote import place
 
 ray = pytest.importorskip("ray", reason="extra 'ray' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="extra 'batch' is not installed")
@@ -122,8 +125,20 @@ def test_what_is_wrong_in_a_worker_is_one_line(tmp_path, crop_folder, cluster, m
         reconstruct_folder(crop_folder, tmp_path / "deadly", CROPS, workers=1, engine="ray")
     assert "part-00003.parquet" not in parts_of(tmp_path / "deadly")
     monkeypatch.undo()
-    done = reconstruct_folder(crop_folder, tmp_path / "deadly", CROPS, workers=1, engine="ray")
+    monkeypatch.chdir(crop_folder)
+    done = reconstruct_folder(".", tmp_path / "deadly", CROPS, workers=1, engine="ray")
     assert done.faces == 11
+
+
+def test_paths_are_absolute_for_actors(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_preset(tmp_path / "own", load_preset("mobile"))
+    settings = BatchSettings(preset="own")
+    job = _anywhere(FolderJob(place("photos"), place("s3://out"), settings, {}, []))
+    assert (job.folder, job.out) == (tmp_path / "photos", place("s3://out"))
+    assert job.settings.preset == str(tmp_path / "own")
+    packaged = FolderJob(place("photos"), place("out"), BatchSettings(), {}, [])
+    assert _anywhere(packaged).settings == BatchSettings()
 
 
 def test_without_ray_the_extra_is_named(tmp_path, crop_folder, monkeypatch, capsys):

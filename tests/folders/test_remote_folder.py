@@ -11,8 +11,10 @@ from stores import FailingStore, fsspec, get, http_server, memory_url, put, s3_s
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import reconstruct_folder
 from keras_scnn.io import read_image
+from keras_scnn.photos.files import find_remote_photos
 from keras_scnn.reconstruct import main
 from keras_scnn.storage import claims
+from keras_scnn.storage.remote import RemotePath
 
 pq = pytest.importorskip("pyarrow.parquet", reason="extra 'batch' is not installed")
 
@@ -100,6 +102,14 @@ def test_meshes_go_to_the_store_too(crop_folder):
     assert {name for name in get(out) if name.startswith("meshes/")} == {
         name for name in meshes if "/0.png" in name
     }
+
+
+def test_keys_that_lead_out_of_the_folder_are_passed_over(monkeypatch):
+    odd = ("../up.png", "a/../../up.png", "a//b.png", "./c.png", "a\\..\\d.png", "folder.png/")
+    marks = {name: [1, "stamp"] for name in ("a/good.png", *odd)}
+    monkeypatch.setattr(RemotePath, "files", lambda self: marks)
+    files = find_remote_photos(RemotePath("s3://photos"))
+    assert files.photos == ("a/good.png",) and set(files.passed_over) == set(odd)
 
 
 def test_a_photo_that_vanishes_is_one_failure_and_a_store_that_does_ends_the_run(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from stores import FailingStore, fsspec, get, http_server, memory_url, put
 
+from keras_scnn import train
 from keras_scnn.storage import claims
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import RemotePath, StoreError, is_url, place, published
@@ -179,6 +180,22 @@ def test_a_store_is_free_when_its_run_was_killed(host, capsys):
         check()
     assert set(get(home.url)) == {"plan.json"}
     assert ("waiting" in capsys.readouterr().out) == (host == "elsewhere")
+
+
+def test_a_url_where_a_local_folder_is_needed_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("s3://bucket/out"), Path("memory://out")):
+        with pytest.raises(ValueError, match=f"{path}: a URL; .* a folder of this machine only"):
+            check_out(path)
+    assert train.main(["--run", "s3://bucket/run", "--steps", "1"]) == 2
+    assert "s3:/bucket/run: a URL" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_a_folder_of_one_name_is_not_empty():
+    home = place(memory_url())
+    (home / home.name / "a").write_bytes(b"1")
+    assert not home.is_empty() and place(f"{home}/new").is_empty()
 
 
 def test_a_store_of_something_else_or_of_another_plan_is_refused():
