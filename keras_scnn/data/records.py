@@ -418,8 +418,8 @@ def read_manifest(path: Path | RemotePath) -> dict:
         ValueError: it is damaged, or of another version.
     """
     what = "a manifest of face records"
+    manifest = read_json(path, what)
     with reading(str(path), what):
-        manifest = read_json(path, what)
         kind = manifest["format"], manifest["version"]
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")

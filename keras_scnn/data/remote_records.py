@@ -119,15 +119,18 @@ def _fetched(url: RemotePath, cache: Path) -> FaceRecords:
     home = cache / f"remote-{digest([url.url, manifest])[:16]}"
     home.mkdir(parents=True, exist_ok=True)
     with reading(f"{url}/{MANIFEST}", "a manifest of face records"):
-        counts, crc32 = manifest["shards"], manifest["crc32"]
-        names = [[f"{shard}.{kind}" for shard in counts] for kind in (IMAGES, LABELS)]
-        images, labels = (
-            [CachedFile(url / name, home / name, crc32[name]) for name in kind] for kind in names
-        )
-        arrays = _joined(home, labels, list(counts.values()))
-        photos = ShardedImages(images, list(counts.values()))
         model, config = manifest["face_model"], manifest["config"]
-        return FaceRecords(photos, face_model=model, config=config, **arrays)
+        counts = {str(shard): int(count) for shard, count in manifest["shards"].items()}
+        images, labels = (
+            [
+                CachedFile(url / name, home / name, manifest["crc32"][name])
+                for name in (f"{shard}.{kind}" for shard in counts)
+            ]
+            for kind in (IMAGES, LABELS)
+        )
+    arrays = _joined(home, labels, list(counts.values()))
+    photos = ShardedImages(images, list(counts.values()))
+    return FaceRecords(photos, face_model=model, config=config, **arrays)
 
 
 def _joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Arrays:

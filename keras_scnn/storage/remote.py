@@ -119,7 +119,9 @@ class RemotePath:
         """
         fs, root = self._opened()
         fs.invalidate_cache()
-        found = self._ask(lambda fs, path: fs.find(path, detail=True))
+        # Stores with folders are walked, by default past those that cannot be listed.
+        walk = {} if self.protocol in PUT_WHOLE else {"on_error": "raise"}
+        found = self._ask(lambda fs, path: fs.find(path, detail=True, **walk))
         if set(found) == {root}:
             raise NotADirectoryError(f"{self}: is a file; expected a folder")
         if self.protocol in READ_ONLY:

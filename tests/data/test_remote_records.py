@@ -3,6 +3,7 @@ import errno
 import multiprocessing
 import resource
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,26 @@ def test_a_store_whose_files_are_not_those_of_the_manifest_is_named(tmp_path, fo
     with pytest.raises(ValueError, match=f"{home}/manifest.json: not a manifest"):
         open_face_records(home, tmp_path)
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_a_store_that_is_out_of_reach_is_not_taken_for_a_damaged_file(
+    tmp_path, folder, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with http_server(folder) as url:
+        records = open_face_records(url, tmp_path)
+        (folder / "00003.labels.npz").rename(tmp_path / "aside")
+        try:
+            with pytest.raises(FileNotFoundError, match=f"{url}/00003.labels.npz: no such file"):
+                open_face_records(url, tmp_path / "new")
+        finally:
+            (tmp_path / "aside").rename(folder / "00003.labels.npz")
+    with pytest.raises(OSError, match=f"{url}/00003.images.npy: the store fails"):
+        records.images[20]
+    with pytest.raises(OSError, match=f"{url}/manifest.json: the store fails"):
+        open_face_records(url, tmp_path)
+    with pytest.raises(ImportError, match="gs://photos/manifest.json: .*pip install gcsfs"):
+        open_face_records("gs://photos", tmp_path)
 
 
 def test_other_contents_at_one_url_are_other_records(tmp_path, folder):

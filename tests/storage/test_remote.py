@@ -95,6 +95,8 @@ def test_listings_give_names_and_what_changes_with_a_file(tmp_path):
             (place(url) / "none").read_bytes()
         with pytest.raises(ValueError, match="http can be read only"):
             check_out(place(url))
+    with pytest.raises(StoreError, match=f"{url}: the store fails"):
+        place(url).files()
     with pytest.raises(StoreError, match=f"{url}/c.jpg: the store fails"):
         (place(url) / "c.jpg").read_bytes()
     with pytest.raises(NotADirectoryError, match=r"c\.jpg: is a file; expected a folder"):
