@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from keras_scnn.storage.shards import WORKER_ENVIRONMENT
 
 TRIES = 5  # of a shard whose actors die: its photos may be what ends them
 STARTS = 20  # actors that may die, one after the other, before any works
+CONNECT = 10.0  # seconds for a cluster to answer
 WAIT = 300.0  # seconds until a cluster without a free core is given up
 GOES_ON = "the same command goes on after the last complete part"
 
@@ -32,13 +34,25 @@ Shard = tuple[int, list[str]]
 
 
 def require_ray() -> None:
-    """Raise an ImportError that says what to install, where Ray is missing."""
+    """See that there is Ray, and a cluster where RAY_ADDRESS says so: Ray itself tries for minutes.
+
+    Raises:
+        ImportError: Ray is missing; says what to install.
+        OSError: nobody answers there.
+    """
     try:
-        import ray  # noqa: F401
+        import ray
     except ImportError as error:
         raise ImportError(
             "--engine ray needs Ray, which is not installed: pip install '.[ray]'"
         ) from error
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal() and not ray.is_initialized():
+        try:
+            socket.create_connection((host, int(port)), CONNECT).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"RAY_ADDRESS is {address}: no Ray cluster answers ({error})") from error
 
 
 def run_on_ray(

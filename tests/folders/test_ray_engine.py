@@ -149,6 +149,20 @@ def test_without_ray_the_extra_is_named(tmp_path, crop_folder, monkeypatch, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cluster_that_is_not_there_is_named_before_the_work(
+    tmp_path, crop_folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    arguments = [str(crop_folder), "--out", str(tmp_path / "out"), "--engine", "ray"]
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert main(arguments) == 2
+        assert f"error: RAY_ADDRESS is {address}: no Ray cluster answers" in (
+            capsys.readouterr().err
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_engine_is_refused(tmp_path, crop_folder):
     with pytest.raises(ValueError, match="engine is 'spark'; known are local, ray"):
         reconstruct_folder(crop_folder, tmp_path / "out", CROPS, engine="spark")

@@ -14,7 +14,8 @@ from keras_scnn.io import read_image
 from keras_scnn.photos.files import find_remote_photos
 from keras_scnn.reconstruct import main
 from keras_scnn.storage import claims
-from keras_scnn.storage.remote import RemotePath
+from keras_scnn.storage.claims import sole_run
+from keras_scnn.storage.remote import RemotePath, place
 
 pq = pytest.importorskip("pyarrow.parquet", reason="extra 'batch' is not installed")
 
@@ -200,6 +201,21 @@ def test_another_version_preset_or_setting_is_refused(crop_folder, monkeypatch, 
     assert main([*arguments, "--crops"]) == 2
     assert "keras_scnn_version: " in capsys.readouterr().err
     assert get(out) == before
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_a_second_run_for_one_folder_is_refused_and_goes_on_later(
+    tmp_path, crop_folder, monkeypatch, capsys, kind
+):
+    monkeypatch.setattr(claims, "BEAT", 0.05)
+    out = str(tmp_path / "out") if kind == "local" else memory_url()
+    arguments = [str(crop_folder), "--out", out, "--crops", "--workers", "1"]
+    assert main(arguments) == 1
+    with sole_run(place(out)):
+        assert main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "writes there; wait for its end, or choose another folder" in error
+    assert main(arguments) == 1  # two files are no crops
 
 
 def test_memory_is_of_one_process(crop_folder, capsys):
