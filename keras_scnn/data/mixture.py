@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, ShardedImages
+from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.remote_records import open_face_records
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 

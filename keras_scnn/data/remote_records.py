@@ -20,19 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.records import (
-    FETCHES,
     FORMAT,
     IMAGES,
     LABELS,
     MANIFEST,
     VERSION,
     FaceRecords,
-    ShardedImages,
     checksum,
     join_shard_labels,
     load_records,
     read_manifest,
 )
+from keras_scnn.data.sharded_images import FETCHES, ShardedImages
 from keras_scnn.storage import atomic_path, read_npz
 from keras_scnn.storage.claims import in_turn
 from keras_scnn.storage.guard import FileError, reading

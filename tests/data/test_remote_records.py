@@ -13,12 +13,12 @@ from stores import fsspec, http_server, memory_url, put, s3_server
 from keras_scnn.data.mixture import open_mixture
 from keras_scnn.data.records import (
     FaceRecords,
-    ShardedImages,
     finish_records,
     load_records,
     write_shard,
 )
 from keras_scnn.data.remote_records import open_face_records
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.train import main
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import run_digests
