@@ -27,11 +27,11 @@ import numpy as np
 import PIL.Image
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.folders.folder import WORKER_ENVIRONMENT
-from keras_scnn.folders.job import FACES, BatchSettings, FolderJob
+from keras_scnn.folders.batch import BatchSettings
+from keras_scnn.folders.job import FACES, FolderJob
 from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.models.presets import load_preset
-from keras_scnn.storage.shards import run_shards
+from keras_scnn.storage.shards import WORKER_ENVIRONMENT, run_shards
 
 SIZE, SHARD = 120, 256
 

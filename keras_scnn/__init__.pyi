@@ -13,6 +13,8 @@ from .fitting import FitOptions as FitOptions
 from .fitting import FitResult as FitResult
 from .fitting import fit_landmarks as fit_landmarks
 from .fitting import fit_person_landmarks as fit_person_landmarks
+from .folders.batch import BatchSettings as BatchSettings
+from .folders.batch import reconstruct_batch as reconstruct_batch
 from .folders.folder import reconstruct_folder as reconstruct_folder
 from .io import read_image as read_image
 from .io import write_image as write_image

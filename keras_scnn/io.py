@@ -12,9 +12,10 @@ from keras_scnn.photos.cropping import check_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_image, image_size, reduction
+from keras_scnn.storage.remote import RemotePath, place
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
     """Read a photo upright, as 8-bit RGB.
 
     The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
@@ -24,7 +25,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, or HEIC with the extra
-            'heif', whatever its name ends in; the first picture where it holds several.
+            'heif', whatever its name ends in; the first picture where it holds several. Or a URL
+            of fsspec (extra 'remote').
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -33,8 +35,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
         ValueError: the file is not a readable image.
+        ImportError, OSError: of a URL, as ``storage.remote.RemotePath``.
     """
-    path = Path(path)
+    path = place(path)
+    content = path.read_bytes() if isinstance(path, RemotePath) else _read_photo(path)
+    with reading(str(path), "a readable image"):
+        return decode_image(content)
+
+
+def _read_photo(path: Path) -> bytes:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: a folder; expected a photo")
     if not path.is_file():
@@ -42,7 +51,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             raise ValueError(f"{path}: no ordinary file; expected a photo")
         raise FileNotFoundError(f"{path}: no such photo")
     with reading(path, "a readable image"):
-        return decode_image(path.read_bytes())
+        return path.read_bytes()
 
 
 def photo_reduction(path: str | os.PathLike) -> int:

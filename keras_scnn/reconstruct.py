@@ -2,8 +2,8 @@
 
 Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
 through all photos in it, with Parquet as the result: on all cores, in constant memory, and
-resumable at any moment (see docs/batch.md). Given one video, it writes each face as an animation,
-and the faces drawn over the video (see docs/video.md).
+resumable at any moment (see docs/batch.md); folder and results may be URLs (s3://photos). Given one
+video, it writes each face as an animation, and the faces drawn over the video (see docs/video.md).
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _folder(args: argparse.Namespace) -> int:
     from keras_scnn.export.first_use import ensure_network
+    from keras_scnn.folders.batch import BatchSettings
     from keras_scnn.folders.folder import FAILED, reconstruct_folder
-    from keras_scnn.folders.job import BatchSettings
 
     ensure_network(args.preset)
     meshes = args.format if args.meshes else None
     settings = BatchSettings(args.preset, args.crops, not args.no_tiles, meshes, args.mesh_options)
-    done = reconstruct_folder(args.photos[0], args.out, settings, args.workers, args.command)
+    engine = args.engine or "local"
+    done = reconstruct_folder(
+        args.photos[0], args.out, settings, args.workers, args.command, engine
+    )
     print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
     if done.failed:
         print(f"{done.failed} photos failed; reasons: {args.out / FAILED}", file=sys.stderr)

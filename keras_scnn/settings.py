@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 import yaml
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.remote import check_local
 from keras_scnn.storage.text import read_plain_yaml
 
 
@@ -254,6 +255,7 @@ def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
     Raises:
         ValueError: the folder holds a run with other settings, or is a file.
     """
+    check_local(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
     path = folder / SETTINGS

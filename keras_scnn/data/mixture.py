@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords, ShardedImages, load_records
+from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.remote_records import open_face_records
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 
@@ -70,16 +73,18 @@ class Mixture:
         return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
 
 
-def open_mixture(folders: str, weights: str = "") -> Mixture:
+def open_mixture(folders: str, weights: str = "", cache: str | os.PathLike = "") -> Mixture:
     """Open folders of face records.
 
     Args:
-        folders: one, or several with commas between them.
+        folders: one, or several with commas between them; paths, or URLs of fsspec.
         weights: how often each is drawn from, with commas; empty: by its number of people.
+        cache: folder for what is fetched from URLs.
 
     Raises:
-        FileNotFoundError, ValueError: see ``load_records`` and ``join_records``; or the weights
-            are no numbers, or not one for each folder.
+        FileNotFoundError, ValueError: see ``open_face_records`` and ``join_records``; or the
+            weights are no numbers, or not one for each folder.
+        ImportError, OSError: of a URL, see ``open_face_records``.
     """
     names = [name.strip() for name in folders.split(",")]
     try:
@@ -88,7 +93,7 @@ def open_mixture(folders: str, weights: str = "") -> Mixture:
         raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
     if numbers is not None and len(numbers) != len(names):
         raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
-    records, source = join_records([load_records(name) for name in names])
+    records, source = join_records([open_face_records(name, cache) for name in names])
     return Mixture(records, source, numbers)
 
 
@@ -117,6 +122,8 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
             raise ValueError(f"records of different {what} cannot be joined: {shown}")
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
     first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]
+    if len(several) == 1:  # nothing is copied: labels may be larger than the memory
+        return several[0], source
     arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
     arrays["identity"] = np.concatenate(
         [r.identity + offset for r, offset in zip(several, first, strict=True)]

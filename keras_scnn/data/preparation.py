@@ -14,7 +14,7 @@ from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.synthesis.turned_copies import with_turned_copies
-from keras_scnn.storage.shards import claim_folder, digest, fingerprint, run_shards
+from keras_scnn.storage.shards import claimed_folder, digest, fingerprint, run_shards
 
 SHARD_PHOTOS = 500
 
@@ -79,6 +79,7 @@ def prepare(
 
     Raises:
         ValueError: the folder holds records of something else, or no photo is left.
+        OSError: another run writes to it.
     """
     folder = Path(folder)
     names = source.names()
@@ -90,18 +91,24 @@ def prepare(
         "landmark_offsets": np.round(offsets.astype(float), 4).tolist(),
         "face_model_digest": labeling.model.digest,
     }
-    claim_folder(folder, {"photos": digest(shards), "config": config}, "records")
     keys = [digest([fingerprint(path) for path in source.inputs(part)]) for part in shards]
-    missing = {n: s for n, s in enumerate(shards) if read_shard(folder, n, keys[n]) is None}
+    job = Job(source, labeling, folder, people, keys)
+    with claimed_folder(folder, {"photos": digest(shards), "config": config}, "records"):
+        _make_shards(job, shards, workers)
+        config["command"] = command
+        return finish_records(folder, len(shards), labeling.model.name, config)
+
+
+def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None:
+    """Those that are missing, damaged, or made of other files."""
+    there = [read_shard(job.folder, n, key) is not None for n, key in enumerate(job.keys)]
+    missing = {n: names for n, names in enumerate(shards) if not there[n]}
     if missing:
-        (folder / MANIFEST).unlink(missing_ok=True)
-        with tqdm(total=len(names), desc="photos", smoothing=0.1) as progress:
-            progress.update(len(names) - sum(map(len, missing.values())))
-            job = Job(source, labeling, folder, people, keys)
+        (job.folder / MANIFEST).unlink(missing_ok=True)
+        photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
+        with tqdm(total=photos, initial=photos - left, desc="photos", smoothing=0.1) as progress:
             for _, done in run_shards(job, missing, workers):
                 progress.update(done)
-    config["command"] = command
-    return finish_records(folder, len(shards), labeling.model.name, config)
 
 
 def plan_shards(names: list[str], persons: list[str], size: int = SHARD_PHOTOS) -> list[list[str]]:

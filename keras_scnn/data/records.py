@@ -17,81 +17,17 @@ import dataclasses
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.remote import RemotePath
 from keras_scnn.storage.text import read_json
-
-
-class ShardedImages:
-    """Photos (n, S, S, 3) in several .npy files, of which only what is asked for is read.
-
-    Indexing gives arrays, as NumPy's own does, by a number, a slice or an array of numbers or
-    booleans along the first axis. It can be pickled, and used from several threads.
-
-    Args:
-        paths: the files, in order; they differ in the number of photos alone.
-
-    Raises:
-        ValueError: a file is no .npy file, or of another shape or dtype than the first.
-    """
-
-    def __init__(self, paths: Sequence[Path]):
-        self._paths = list(paths)
-        self._open()
-
-    def _open(self) -> None:
-        maps = [_mapped(path) for path in self._paths]
-        # Plain views: indexing np.memmap itself costs more than copying a small photo.
-        self._parts = [part.view(np.ndarray) for part in maps]
-        kinds = {(part.shape[1:], part.dtype) for part in self._parts}
-        if len(kinds) != 1:
-            raise ValueError(f"{self._paths[0].parent}: the shards' photos differ: {kinds}")
-        self._ends = np.cumsum([len(part) for part in self._parts])
-        self.dtype = self._parts[0].dtype
-        self.shape = (int(self._ends[-1]), *self._parts[0].shape[1:])
-        self.ndim = len(self.shape)
-        self._positions = np.arange(len(self))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index) -> np.ndarray:
-        wanted = self._positions[index]  # NumPy's own rules and errors
-        flat = wanted.ravel()
-        shard = np.searchsorted(self._ends, flat, side="right")
-        place = flat - np.concatenate([[0], self._ends])[shard]
-        photos = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        for i in range(len(flat)):
-            photos[i] = self._parts[shard[i]][place[i]]
-        return photos.reshape(*np.shape(wanted), *self.shape[1:])
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        whole = np.concatenate(self._parts)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
-    def __getstate__(self) -> dict:
-        return {"paths": self._paths}
-
-    def __setstate__(self, state: dict) -> None:
-        self._paths = state["paths"]
-        self._open()
-
-    @classmethod
-    def joined(cls, several: Sequence[ShardedImages]) -> ShardedImages:
-        """The photos of several, one after the other."""
-        return cls([path for images in several for path in images._paths])
-
-
-def _mapped(path: Path) -> np.ndarray:
-    with reading(path, "a readable .npy file"):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
 IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
@@ -306,7 +242,7 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     folder = Path(folder)
     if not is_records(folder):
         raise FileNotFoundError(f"{folder}: no complete face records; they end with {MANIFEST}")
-    manifest = _manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST)
     with reading(folder / MANIFEST, "a manifest of face records"):
         for name, expected in manifest["crc32"].items():
             if not (folder / name).is_file() or checksum(folder / name) != expected:
@@ -314,17 +250,62 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
                     f"{folder / name}: missing or damaged; delete {folder} and remake it"
                 )
         images = ShardedImages([folder / f"{stem}.{IMAGES}" for stem in manifest["shards"]])
-        labels = [read_npz(folder / f"{s}.{LABELS}", FORMAT, VERSION) for s in manifest["shards"]]
-        joined = {name: np.concatenate([part[name] for part in labels]) for name in labels[0]}
+        paths = [folder / f"{stem}.{LABELS}" for stem in manifest["shards"]]
+        joined = join_shard_labels((read_npz(path, FORMAT, VERSION) for path in paths), len(images))
         return FaceRecords(
             images, face_model=manifest["face_model"], config=manifest["config"], **joined
         )
 
 
-def _manifest(path: Path) -> dict:
+def _in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, dtype)
+
+
+def join_shard_labels(
+    parts: Iterable[dict[str, np.ndarray]],
+    count: int,
+    empty: Callable[[str, np.dtype, tuple[int, ...]], np.ndarray] = _in_memory,
+) -> dict[str, np.ndarray]:
+    """The labels of all shards, of which no second copy is made on the way.
+
+    Args:
+        parts: the arrays of each shard.
+        count: of photos.
+        empty: makes the array for all labels of a name, dtype and shape.
+
+    Raises:
+        ValueError: the shards have different arrays, or not so many photos.
+    """
+    joined: dict[str, np.ndarray] = {}
+    text: dict[str, list[np.ndarray]] = {}  # how wide it is shows when all is there
+    start = 0
+    for part in parts:
+        size = len(part["identity"])
+        if start and part.keys() != joined.keys() | text.keys():
+            raise ValueError("the shards have different labels")
+        for name, array in part.items():
+            if array.dtype.kind == "U":
+                text.setdefault(name, []).append(array)
+                continue
+            if name not in joined:
+                joined[name] = empty(name, array.dtype, (count, *array.shape[1:]))
+            joined[name][start : start + size] = array
+        start += size
+    if start != count:
+        raise ValueError(f"{start} labels for {count} photos")
+    return {**joined, **{name: np.concatenate(several) for name, several in text.items()}}
+
+
+def read_manifest(path: Path | RemotePath) -> dict:
+    """The manifest of face records.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of another version.
+    """
     what = "a manifest of face records"
-    with reading(path, what):
-        manifest = read_json(path, what)
+    manifest = read_json(path, what)
+    with reading(str(path), what):
         kind = manifest["format"], manifest["version"]
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")

@@ -12,15 +12,17 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 import keras_scnn
-from keras_scnn.folders.job import FACES, BatchSettings, FolderJob, part_path
+from keras_scnn.folders.batch import BatchSettings
+from keras_scnn.folders.job import FACES, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
 from keras_scnn.meshes.options import check_unit
 from keras_scnn.meshes.parts import check_parts
@@ -31,21 +33,23 @@ from keras_scnn.photos.files import (
     PhotoFiles,
     describe_passed_over,
     find_photos,
+    find_remote_photos,
 )
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.shards import claim_folder, digest, fingerprint, run_shards
+from keras_scnn.storage.claims import Check
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import THREADS, Place, RemotePath, place, published
+from keras_scnn.storage.shards import (
+    claimed_folder,
+    digest,
+    fingerprint,
+    run_shards,
+    worker_environment,
+)
 
 FAILED = "failed.csv"
+ENGINES = ("local", "ray")
+RunShards = Callable[[FolderJob, dict[int, list[str]], int | None], Iterator[tuple[int, Any]]]
 FILES = "{}/{}"  # a part's key: of the plan and the photos' names, and of the files as they are
-# A worker is a process with one thread of its own.
-WORKER_ENVIRONMENT = {
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,19 @@ class BatchResult:
     passed_over: tuple[str, ...] = ()
 
 
-def list_photos(folder: Path, out: Path) -> PhotoFiles:
+def list_photos(folder: Place, out: Place) -> PhotoFiles:
     """All photos in a folder and its sub-folders, and what is passed over.
 
     What lies in ``out`` does not count.
 
     Raises:
         ValueError: there is no photo.
+        OSError: of a store, as ``RemotePath``.
     """
-    files = find_photos(folder, out)
+    if isinstance(folder, RemotePath):
+        files = find_remote_photos(folder, *([out] if isinstance(out, RemotePath) else []))
+    else:
+        files = find_photos(folder, out if isinstance(out, Path) else None)
     if not files.photos:
         raise ValueError(
             f"{folder}: no photo in it (looked for {', '.join(PHOTO_SUFFIXES)}); "
@@ -76,11 +84,12 @@ def list_photos(folder: Path, out: Path) -> PhotoFiles:
 
 
 def reconstruct_folder(
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
+    folder: str | os.PathLike | RemotePath,
+    out: str | os.PathLike | RemotePath,
     settings: BatchSettings,
     workers: int | None = None,
     command: str = "",
+    engine: str = "local",
 ) -> BatchResult:
     """Reconstruct all faces of all photos of a folder, with a progress bar.
 
@@ -89,72 +98,109 @@ def reconstruct_folder(
     processes, so a script calls this under ``if __name__ == "__main__"``.
 
     Args:
-        folder: of photos, searched with its sub-folders.
-        out: for the results.
+        folder: of photos, searched with its sub-folders; or a URL of fsspec (extra 'remote').
+        out: for the results; or a URL.
         settings: what decides on them.
         workers: processes; None for one a core.
         command: noted in the metadata.
+        engine: 'local' for processes of this machine, 'ray' for actors of a Ray cluster.
 
     Raises:
-        ImportError: pyarrow is missing.
-        FileNotFoundError: there is no such preset.
+        ImportError: pyarrow is missing, or a package that the URL or the engine needs.
+        FileNotFoundError: there is no such preset, or no such bucket.
         ValueError: there is no photo, ``out`` holds something else, or the meshes cannot be so.
-        RuntimeError: a process died.
+        OSError: ``out`` cannot be written, another run writes to it, or a store is out of reach.
+        RuntimeError: a process died, or too many did.
     """
     require_pyarrow()
-    folder, out = Path(folder), Path(out)
+    folder, out = place(folder), place(out)
     preset = read_preset(settings.preset)
     if settings.meshes:
         check_unit(settings.mesh_options.unit, f".{settings.meshes}")
         check_parts(preset.face_model, settings.mesh_options.parts)
+    run, workers = _engine(engine, workers, (folder, out))
+    check_out(out)
     files = list_photos(folder, out)
-    names = list(files.photos)
     size = settings.shard_photos
-    shards = [names[i : i + size] for i in range(0, len(names), size)]
-    plan = {
-        **json.loads(json.dumps(asdict(settings))),  # as it will be read again
+    shards = [list(files.photos[i : i + size]) for i in range(0, len(files.photos), size)]
+    plan = _plan(settings, files)
+    about = {**plan, "face_model": preset.face_model.name, "command": command}
+    keys = [_key(plan, part, folder, files) for part in shards]
+    with claimed_folder(out, plan, "faces") as check:
+        if isinstance(out, Path):
+            (out / FACES).mkdir(exist_ok=True)
+        job = FolderJob(folder, out, settings, about, keys)
+        done = _run(job, shards, lambda missing: run(job, missing, workers), check)
+    return dataclasses.replace(done, passed_over=files.passed_over)
+
+
+def _engine(
+    name: str, workers: int | None, places: tuple[Place, ...]
+) -> tuple[RunShards, int | None]:
+    """What runs shards, and in how many processes; errors before anything is read."""
+    if name not in ENGINES:
+        raise ValueError(f"engine is '{name}'; known are {', '.join(ENGINES)}")
+    if any(isinstance(one, RemotePath) and one.protocol == "memory" for one in places):
+        if name != "local" or workers not in (None, 1):
+            raise ValueError("memory:// is of one process; use --workers 1 and the local engine")
+        workers = 1
+    if name == "local":
+        return run_shards, workers
+    from keras_scnn.folders.ray_engine import require_ray, run_on_ray
+
+    require_ray()
+    return run_on_ray, workers
+
+
+def _plan(settings: BatchSettings, files: PhotoFiles) -> dict:
+    """All that decides on the results, as it will be read again."""
+    return {
+        **json.loads(json.dumps(asdict(settings))),
         "preset_digest": preset_digest(settings.preset),
         "runtime": "litert" if lite_file(settings.preset) else "keras",
-        "photos": digest(names),
-    }
-    claim_folder(out, plan, "faces")
-    (out / FACES).mkdir(exist_ok=True)
-    about = {
-        **plan,
-        "face_model": preset.face_model.name,
         "keras_scnn_version": keras_scnn.__version__,
-        "command": command,
+        "photos": digest(list(files.photos)),
     }
-    keys = [
-        FILES.format(digest([plan, part]), digest([fingerprint(folder / name) for name in part]))
-        for part in shards
-    ]
-    job = FolderJob(folder, out, settings, about, keys)
-    return dataclasses.replace(_run(job, shards, workers), passed_over=files.passed_over)
 
 
-def _run(job: FolderJob, shards: list[list[str]], workers: int | None) -> BatchResult:
+def _key(plan: dict, part: list[str], folder: Place, files: PhotoFiles) -> str:
+    if isinstance(folder, RemotePath):
+        marks = [files.marks[name] for name in part]
+    else:
+        marks = [fingerprint(folder / name) for name in part]
+    return FILES.format(digest([plan, part]), digest(marks))
+
+
+def _run(
+    job: FolderJob,
+    shards: list[list[str]],
+    run: Callable[[dict[int, list[str]]], Iterator[tuple[int, Any]]],
+    check: Check,
+) -> BatchResult:
     done = _complete_parts(job)
     missing = {n: names for n, names in enumerate(shards) if n not in done}
     photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
     bar = tqdm(total=photos, initial=photos - left, desc="photos", smoothing=0.05)
     try:
         with bar, worker_environment():
-            for number, result in run_shards(job, missing, workers):
+            for number, result in run(missing):
+                check()
                 done[number] = result
                 bar.update(len(shards[number]))
-    finally:
-        failures = [failure for number in sorted(done) for failure in done[number][0]]
-        _write_failures(job.out / FAILED, failures)
-    return BatchResult(photos, len(failures), sum(faces for _, faces in done.values()))
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error counts
+            _write_failures(job.out / FAILED, done)
+        raise
+    _write_failures(job.out / FAILED, done)
+    failed = sum(len(failures) for failures, _ in done.values())
+    return BatchResult(photos, failed, sum(faces for _, faces in done.values()))
 
 
 def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
     """Failures and faces of the parts that are there; damaged ones are deleted."""
     done, homes = {}, {part_path(job.out, n).name: n for n in range(len(job.keys))}
-    for path in sorted((job.out / FACES).iterdir()):
+    for path, part in _parts_of(job.out):
         number = homes.get(path.name)
-        part = read_part(path) if path.suffix == ".parquet" else None
         if number is not None and part is None:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
@@ -168,29 +214,34 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
     return done
 
 
+def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
+    """All files of a result's faces, and what ``read_part`` says of them."""
+    if isinstance(out, Path):
+        for path in sorted((out / FACES).iterdir()):
+            yield path, read_part(path) if path.suffix == ".parquet" else None
+        return
+    names: Iterable[str] = ()
+    with contextlib.suppress(FileNotFoundError):  # stores that have folders
+        names = (out / FACES).files()
+    paths = [out / FACES / name for name in names]
+    parquet = [path for path in paths if path.suffix == ".parquet"]
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = dict(zip(parquet, pool.map(read_part, parquet), strict=True))
+    yield from ((path, parts.get(path)) for path in paths)
+
+
 def _is_outdated(about: dict, key: str) -> bool:
     """Whether a part is of this run's photos, as their files were before."""
     there = str(about.get("key"))
     return there != key and there.split("/")[0] == key.split("/")[0]
 
 
-def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
-    with atomic_path(path) as temporary, _opened(temporary) as file:
+def _write_failures(path: Place, done: dict[int, tuple[list, int]]) -> None:
+    failures = [failure for number in sorted(done) for failure in done[number][0]]
+    with published(path) as temporary, _opened(temporary) as file:
         csv.writer(file).writerows([("photo", "reason"), *failures])
 
 
 def _opened(path: Path) -> TextIO:
     """For writing; bytes of a name that are not UTF-8 are written as they are."""
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-@contextlib.contextmanager
-def worker_environment() -> Iterator[None]:
-    """``WORKER_ENVIRONMENT`` for the processes that the block starts."""
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    os.environ.update(WORKER_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -7,6 +7,7 @@ for the face model. Each column's description is in its field metadata too.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.reconstruction.faces import Faces
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.remote import Place, published
 
 if TYPE_CHECKING:
     import pyarrow
@@ -128,7 +129,7 @@ def vector_sizes(n_identity: int, n_expression: int, n_features: int) -> dict[st
 
 
 def write_part(
-    path: Path,
+    path: Place,
     table: dict[str, np.ndarray | list] | Iterable[dict[str, np.ndarray | list]],
     sizes: dict[str, int],
     about: dict[str, Any],
@@ -138,25 +139,43 @@ def write_part(
     """Write one file, whole or not at all, with checksums.
 
     Args:
-        path: of the file.
+        path: of the file, or its URL.
         table: every column's values; or several such tables, one after the other.
         sizes: from ``vector_sizes``.
         about: settings and versions, for the schema's metadata; must fit JSON.
         failures: photos of this part that gave no face, and why.
         keys: of ``schema``.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
-    metadata[FAILURES] = json.dumps(failures)
-    layout = schema(sizes, keys).with_metadata(metadata)
+    layout = _described(schema(sizes, keys), about, failures)
     words = ["photo"] if "photo" in keys else False
     options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
+    with published(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
         for part in [table] if isinstance(table, dict) else table:
-            arrays = [_array(part[field.name], field.type) for field in layout]
-            file.write_table(pa.table(arrays, schema=layout))
+            file.write_table(_filled(part, layout))
+
+
+def as_arrow(
+    table: dict[str, np.ndarray | list], sizes: dict[str, int], about: dict[str, Any]
+) -> pyarrow.Table:
+    """The table that ``write_part`` writes, in memory; arguments as there."""
+    return _filled(table, _described(schema(sizes), about))
+
+
+def _described(
+    layout: pyarrow.Schema, about: dict, failures: list[tuple[str, str]] | None = None
+) -> pyarrow.Schema:
+    metadata = {ABOUT: json.dumps({"format": FORMAT, "version": VERSION, **about})}
+    if failures is not None:
+        metadata[FAILURES] = json.dumps(failures)
+    return layout.with_metadata(metadata)
+
+
+def _filled(table: dict[str, np.ndarray | list], layout: pyarrow.Schema) -> pyarrow.Table:
+    import pyarrow as pa
+
+    return pa.table([_array(table[field.name], field.type) for field in layout], schema=layout)
 
 
 def joined(
@@ -179,26 +198,28 @@ def _array(values, kind) -> pyarrow.Array:
     return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
 
 
-def read_part(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], int] | None:
+def read_part(path: Place) -> tuple[dict[str, Any], list[tuple[str, str]], int] | None:
     """The settings, failures and number of faces of a file of ``write_part``.
 
     All of the file is read, so that damage anywhere in it is found. None: it is damaged.
 
     Raises:
         ValueError: it is a sound Parquet file, but not one of faces.
+        OSError: as ``RemotePath``.
     """
     import pyarrow.parquet as pq
 
+    source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
     try:
         with (
-            reading(path, "a sound Parquet file"),
-            pq.ParquetFile(path, page_checksum_verification=True) as file,
+            reading(str(path), "a sound Parquet file"),
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
         ):
             rows = sum(len(batch) for batch in file.iter_batches())
             metadata = file.schema_arrow.metadata or {}
     except (OSError, ValueError):
         return None
-    with reading(path, "one of faces, though a Parquet file; move it away"):
+    with reading(str(path), "one of faces, though a Parquet file; move it away"):
         about, failures = json.loads(metadata[ABOUT]), json.loads(metadata[FAILURES])
         if (about["format"], about["version"]) != (FORMAT, VERSION):
             raise ValueError(f"of version {about['version']}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.remote import RemotePath
 
 # Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
 PHOTO_SUFFIXES = (
@@ -29,10 +30,12 @@ class PhotoFiles:
     Attributes:
         photos: files whose names end as photos' do.
         passed_over: all others, and linked folders that were seen already, ending in '/'.
+        marks: of a store: what tells a changed photo from before, by its path.
     """
 
     photos: tuple[str, ...]
     passed_over: tuple[str, ...]
+    marks: dict[str, list] = field(default_factory=dict)
 
 
 def is_photo(name: str | os.PathLike) -> bool:
@@ -75,6 +78,23 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
         files += [f"{(inside / name).as_posix()}/" for name in again]
     photos = sorted(name for name in files if is_photo(name) and not name.endswith("/"))
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
+
+
+def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
+    """The same of a store; errors as ``RemotePath.files``.
+
+    Keys such as 'a/../b.jpg', which lead elsewhere as paths, are passed over.
+    """
+    skipped = tuple(f"{place.url.removeprefix(f'{folder.url}/')}/" for place in without)
+    marks = {name: m for name, m in folder.files().items() if not name.startswith(skipped)}
+    photos = tuple(name for name in marks if is_photo(name) and _is_inside(name))
+    passed_over = tuple(sorted(set(marks) - set(photos)))
+    return PhotoFiles(photos, passed_over, {name: marks[name] for name in photos})
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a key of a store is the path of a file within a folder, written in one way."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
 
 
 def people_of(listing: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from keras_scnn.meshes.options import add_mesh_options, mesh_options
 from keras_scnn.photos.files import check_single_photos, is_video
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser
+from keras_scnn.storage.remote import Place, RemotePath, is_url, place
 
 PLACES = {"photos": "single photos", "folder": "one folder", "video": "one video"}
 OPTIONS = {
@@ -17,6 +17,7 @@ OPTIONS = {
     "unit": ("photos", "folder"),
     "min_score": ("photos", "video"),
     "crops": ("folder",),
+    "engine": ("folder",),
     "meshes": ("folder",),
     "no_tiles": ("folder", "video"),
     "workers": ("folder", "video"),
@@ -27,13 +28,14 @@ OPTIONS = {
 def parse_options(argv: list[str] | None, description: str) -> argparse.Namespace:
     """The options of a command line; ``kind`` is one of PLACES."""
     parser = CommandParser("reconstruct", description)
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="or folder, or video")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="or folder or its URL, or video")
+    parser.add_argument("--out", required=True, help="folder for the results, or its URL")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
     add_mesh_options(parser.add_argument_group("for meshes"))
     _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))
     args = parser.parse_args(argv)
+    args.photos, args.out = [place(path) for path in args.photos], place(args.out)
     args.kind = _kind(args.photos)
     for name, kinds in OPTIONS.items():
         if getattr(args, name) not in (None, False) and args.kind not in kinds:
@@ -43,10 +45,13 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
     return args
 
 
-def _kind(paths: list[Path]) -> str:
-    if len(paths) == 1 and paths[0].is_dir():
+def _kind(paths: list[Place]) -> str:
+    first, *others = paths
+    if others:
+        return "photos"
+    if isinstance(first, RemotePath) or first.is_dir():
         return "folder"
-    return "video" if len(paths) == 1 and is_video(paths[0]) else "photos"
+    return "video" if is_video(first) else "photos"
 
 
 def _here(kind: str) -> str:
@@ -66,6 +71,8 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
     if args.min_score is not None and not 0 < args.min_score < 1:
         parser.error(f"--min-score is {args.min_score:g}; it must lie between 0 and 1")
+    if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
+        parser.error(f"{urls[0]}: a URL is for one folder, and its results")
     if args.kind == "photos":
         check_single_photos(args.photos)
 
@@ -85,4 +92,6 @@ def _add_folder_options(parser) -> None:
     add("--meshes", action="store_true", help="write a mesh of each face too")
     words = "look for large faces only; much faster (of a video too)"
     add("--no-tiles", action="store_true", help=words)
+    words = "local: processes of this machine; ray: actors of a Ray cluster"
+    add("--engine", choices=("local", "ray"), help=words)
     add("--workers", type=int, help="processes (one a core), of a video too")

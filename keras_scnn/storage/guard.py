@@ -36,7 +36,8 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         is_of_file_system = isinstance(error, OSError) and error.filename is not None
-        names_it = isinstance(error, ValueError) and str(error).startswith(f"{os.fspath(path)}")
+        is_plain = isinstance(error, ValueError | OSError)
+        names_it = is_plain and str(error).startswith(f"{os.fspath(path)}")
         if isinstance(error, FileError) or is_of_file_system or names_it:
             raise
         raise FileError(f"{os.fspath(path)}: not {what}, or damaged: {_reason(error)}") from error

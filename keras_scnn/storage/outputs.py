@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.remote import RemotePath, check_local, place
 from keras_scnn.storage.text import read_json
 
 
@@ -18,12 +19,17 @@ def real_path(path: str | os.PathLike) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_out(path: str | os.PathLike) -> None:
+def check_out(path: str | os.PathLike | RemotePath) -> None:
     """Raise an OSError that names a folder for results which cannot be made or written.
 
     Nothing is made: a command asks before its work, and makes the folder when there is a result.
+    A bucket has to be there. A URL that can only be read is a ValueError.
     """
-    path = Path(path)
+    path = place(path)
+    if isinstance(path, RemotePath):
+        path.check_out()
+        return
+    check_local(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; the results need a folder")
     home = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -16,13 +17,23 @@ from typing import Any, Protocol
 
 import cv2
 
-from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import PARTIAL
+from keras_scnn.storage.claims import NOTE, Check, sole_run
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import Place, RemotePath, published
 from keras_scnn.storage.text import read_json
 
 PLAN = "plan.json"
+# A worker is a process with one thread of its own.
+WORKER_ENVIRONMENT = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 _job: ShardJob  # of a worker process
 
 
@@ -56,37 +67,56 @@ def fingerprint(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def claim_folder(folder: Path, plan: dict, what: str) -> None:
-    """Note what a folder is for, or see that what is there is for the same.
+@contextlib.contextmanager
+def claimed_folder(folder: Place, plan: dict, what: str) -> Iterator[Check]:
+    """For the time of the block, the one run that writes to a folder for one plan.
 
-    What a killed run left half-written is deleted.
+    The plan is noted in the folder; what a killed run left half-written is deleted.
 
     Args:
         folder: made if missing.
         plan: everything that decides on the results; must fit JSON.
         what: the folder holds, for messages.
 
+    Yields:
+        of ``claims.sole_run``: raises where another run has taken over.
+
     Raises:
         ValueError: the folder has another plan, a damaged one, or other files and no plan.
+        OSError: it cannot be written, or another run writes to it.
     """
     check_out(folder)
     plan, path = json.loads(json.dumps(plan)), folder / PLAN
-    if path.is_file():
+    _check_claim(folder, plan, what)
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_run(folder) as check:
+        _check_claim(folder, plan, what)  # again: it may have been another's until now
+        if isinstance(folder, Path):
+            for leftover in list(folder.rglob(PARTIAL)):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        with published(path) as temporary:
+            temporary.write_text(json.dumps(plan, indent=2) + "\n")
+        yield check
+
+
+def _check_claim(folder: Place, plan: dict, what: str) -> None:
+    if (folder / PLAN).is_file():
         _check_same(folder, plan, what)
-    elif folder.is_dir() and any(not path.match(PARTIAL) for path in folder.iterdir()):
+    elif not _is_unused(folder):
         raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    # Of runs that were killed: one at a time claims a folder.
-    for leftover in list(folder.rglob(PARTIAL)):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plan, indent=2) + "\n")
 
 
-def _check_same(folder: Path, plan: dict, what: str) -> None:
+def _is_unused(folder: Place) -> bool:
+    if isinstance(folder, RemotePath):
+        return folder.is_empty(but=(NOTE,))
+    return not folder.is_dir() or all(path.match(PARTIAL) for path in folder.iterdir())
+
+
+def _check_same(folder: Place, plan: dict, what: str) -> None:
     path = folder / PLAN
     what_it_is = f"the plan of {what}; delete {folder} then"
-    with reading(path, what_it_is):
+    with reading(str(path), what_it_is):
         there = dict(read_json(path, what_it_is))
     differing = [key for key in {**there, **plan} if there.get(key) != plan.get(key)]
     if differing:
@@ -161,3 +191,15 @@ def _leave_with_parent() -> None:
 
 def _make(number: int, names: Sequence[str]) -> Any:
     return _job.make(number, list(names))
+
+
+@contextlib.contextmanager
+def worker_environment() -> Iterator[None]:
+    """``WORKER_ENVIRONMENT`` for the processes that the block starts."""
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -10,24 +10,27 @@ from typing import Any
 import yaml
 
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.remote import RemotePath, place
 
 MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_VALUES = 1 << 16, 16, 100_000
 
 
-def read_json(path: str | os.PathLike, what: str = "a readable JSON file") -> Any:
+def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON file") -> Any:
     """The content of a JSON file.
 
     Args:
-        path: the file.
+        path: the file, or its URL.
         what: it should be, with its article, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON, or nested too deeply.
+        OSError: as ``RemotePath``.
     """
-    path = Path(path)
-    with reading(path, what):
-        return json.loads(path.read_text(encoding="utf-8"))
+    home = place(path)
+    content = home.read_bytes()
+    with reading(str(home), what):
+        return json.loads(content.decode("utf-8"))
 
 
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from keras_scnn.data.remote_records import manifest_of
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.remote import Place, RemotePath, place
 from keras_scnn.storage.shards import digest, file_digest
 from keras_scnn.storage.text import read_json
 from keras_scnn.training.config import TrainConfig
@@ -15,11 +17,13 @@ INPUTS = "inputs.json"
 DECIDING = ("weights.npz", "manifest.json")  # of a preset; of face records, with all checksums
 
 
-def content_digest(path: Path) -> str:
+def content_digest(path: Place) -> str:
     """SHA-256 of a file, of a preset's weights, or of the manifest of face records.
 
-    Of another folder the names and sizes of its files count.
+    Of another folder the names and sizes of its files count. A URL is of face records.
     """
+    if isinstance(path, RemotePath):
+        return digest(manifest_of(path))
     for name in DECIDING:
         if (path / name).is_file():
             return file_digest(path / name)
@@ -33,7 +37,7 @@ def run_digests(config: TrainConfig) -> dict:
     """Digests of a run's inputs: 'start', '' for none, and 'data' by the folders' names."""
     from keras_scnn.models.presets import preset_folder
 
-    parts = [Path(part.strip()) for part in config.data.split(",") if part.strip()]
+    parts = [place(part.strip()) for part in config.data.split(",") if part.strip()]
     return {
         "start": content_digest(preset_folder(config.start)) if config.start else "",
         "data": {part.name: content_digest(part) for part in parts},

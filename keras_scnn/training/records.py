@@ -16,7 +16,7 @@ def open_records(config: TrainConfig) -> Mixture:
         FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``.
     """
     if config.data:
-        return open_mixture(config.data, config.data_weights)
+        return open_mixture(config.data, config.data_weights, config.cache)
     options = SyntheticConfig(
         people=config.people,
         photos=config.photos,

@@ -20,13 +20,18 @@ import numpy as np
 from tqdm import tqdm
 
 import keras_scnn
-from keras_scnn.folders.folder import worker_environment
 from keras_scnn.folders.table import read_about, read_part, require_pyarrow
 from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.presets import PresetData, preset_digest, read_preset
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.shards import ShardJob, claim_folder, fingerprint, run_shards
+from keras_scnn.storage.shards import (
+    ShardJob,
+    claimed_folder,
+    fingerprint,
+    run_shards,
+    worker_environment,
+)
 from keras_scnn.storage.text import read_json
 from keras_scnn.video.clip import Clip, open_clip
 from keras_scnn.video.frames import FRAMES, ClipSettings, FramesJob, frames_path, seen_frames
@@ -108,12 +113,11 @@ def reconstruct_clip(
         **json.loads(json.dumps(asdict(settings))),
         "preset_digest": preset_digest(settings.preset),
     }
-    claim_folder(out, plan, "results")
-    if (done := _finished(out)) is not None:
-        return done
     versions = {"face_model": preset.face_model.name, "keras_scnn_version": keras_scnn.__version__}
     about = {**plan, **versions, "command": command}
-    return _Run(clip, out, settings, preset, about, workers).make()
+    with claimed_folder(out, plan, "results"):
+        done = _finished(out)
+        return done or _Run(clip, out, settings, preset, about, workers).make()
 
 
 def _finished(out: Path) -> ClipResult | None:

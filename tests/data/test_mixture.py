@@ -6,12 +6,12 @@ import pytest
 from keras_scnn.data.mixture import join_records, open_mixture
 from keras_scnn.data.records import (
     FaceRecords,
-    ShardedImages,
     load_records,
     save_records,
     split_people,
 )
 from keras_scnn.data.samplers import PairSampler
+from keras_scnn.data.sharded_images import ShardedImages
 
 
 def make(count: int, seed: int) -> FaceRecords:

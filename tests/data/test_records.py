@@ -11,7 +11,6 @@ from keras_scnn.data.records import (
     OPTIONAL,
     REQUIRED,
     FaceRecords,
-    ShardedImages,
     finish_records,
     is_records,
     load_records,
@@ -21,6 +20,7 @@ from keras_scnn.data.records import (
     split_people,
     write_shard,
 )
+from keras_scnn.data.sharded_images import ShardedImages
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 
-from keras_scnn.data.records import ShardedImages
+from keras_scnn.data.sharded_images import ShardedImages
 
 
 @pytest.fixture
@@ -50,3 +50,24 @@ def test_photos_of_another_size_are_refused(sharded, tmp_path):
     np.save(tmp_path / "9.npy", np.zeros((2, 5, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="the shards' photos differ"):
         ShardedImages([tmp_path / "0.npy", tmp_path / "9.npy"])
+
+
+@pytest.mark.parametrize("maps", [0, 1, 9])
+def test_files_that_do_not_stay_open_are_read_alike(sharded, whole, monkeypatch, maps):
+    monkeypatch.setattr("keras_scnn.data.sharded_images.MAPS", maps)
+    again = ShardedImages(sharded._files)
+    np.testing.assert_array_equal(again[[10, 0, 5, 5]], whole[[10, 0, 5, 5]])
+    twice = ShardedImages.joined([again, sharded, again])
+    np.testing.assert_array_equal(np.asarray(twice), np.concatenate([whole] * 3))
+    assert len(twice._maps) <= maps
+
+
+def test_a_file_that_is_replaced_stays_as_it_was_or_is_an_error(sharded, whole, monkeypatch):
+    monkeypatch.setattr("keras_scnn.data.sharded_images.MAPS", 1)
+    images = ShardedImages(sharded._files)
+    for path in sharded._files:
+        np.save(path.with_suffix(".new.npy"), np.zeros_like(np.load(path, allow_pickle=False)))
+        path.with_suffix(".new.npy").replace(path)
+    np.testing.assert_array_equal(images[:5], whole[:5])
+    with pytest.raises(ValueError, match="1.npy: changed since it was opened"):
+        images[5]

@@ -14,8 +14,9 @@ import trimesh
 from skimage import data
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
-from keras_scnn.folders.job import BatchSettings, part_path
+from keras_scnn.folders.job import part_path
 from keras_scnn.io import read_image, write_image
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import load_preset, save_preset
@@ -28,34 +29,6 @@ pq = pytest.importorskip("pyarrow.parquet", reason="extra 'batch' is not install
 
 ROOT = Path(__file__).resolve().parents[2]
 CROPS = BatchSettings(crops=True, shard_photos=4)
-
-
-@pytest.fixture(scope="module")
-def crop_folder(tmp_path_factory) -> Path:
-    """Ten synthetic face crops of 120 px, one of 200 px, and two files that are no crops."""
-    folder = tmp_path_factory.mktemp("crops")
-    crops = [c for p in range(2) for c in render_person(SyntheticConfig(photos=5), p)[0]]
-    for i, crop in enumerate(crops):
-        write_image(folder / f"{i:02d}.png", crop)
-    (large,), _, _ = render_person(SyntheticConfig(photos=1, size=200), 3)
-    write_image(folder / "10.png", large)
-    write_image(folder / "11_wide.png", np.zeros((50, 90, 3), np.uint8))
-    (folder / "05_broken.jpg").write_bytes(b"no photo")
-    (folder / "notes.txt").write_text("not a photo")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def photo_folder(tmp_path_factory) -> Path:
-    """Photos with one face, with two and with none, in two folders."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "sub").mkdir()
-    astronaut = data.astronaut()[:300]
-    write_image(folder / "one.png", astronaut)
-    write_image(folder / "sub" / "one.png", astronaut[:, ::-1])
-    write_image(folder / "sub" / "two.png", np.hstack([astronaut, astronaut[:, ::-1]]))
-    write_image(folder / "wall.png", np.full((200, 200, 3), 90, np.uint8))
-    return folder
 
 
 def rows(out: Path) -> list[dict]:
@@ -149,7 +122,7 @@ def test_meshes_of_a_folder_have_the_options_of_one_photo(tmp_path, crop_folder,
 KILLED = """
 import sys
 from keras_scnn.folders.folder import reconstruct_folder
-from keras_scnn.folders.job import BatchSettings
+from keras_scnn.folders.batch import BatchSettings
 if __name__ == "__main__":
     reconstruct_folder(sys.argv[1], sys.argv[2], BatchSettings(shard_photos=2), workers=2)
 """

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from keras_scnn.storage.shards import claim_folder, digest, run_shards
+from keras_scnn.storage.shards import claimed_folder, digest, run_shards
 
 
 class Failing:
@@ -12,17 +12,22 @@ class Failing:
         return len(names)
 
 
+def claim(*arguments):
+    with claimed_folder(*arguments):
+        pass
+
+
 def test_a_folder_is_claimed_once_for_one_plan(tmp_path):
-    claim_folder(tmp_path / "a", {"x": (1, 2), "preset": "one"}, "things")
-    claim_folder(tmp_path / "a", {"x": [1, 2], "preset": "one"}, "things")
+    claim(tmp_path / "a", {"x": (1, 2), "preset": "one"}, "things")
+    claim(tmp_path / "a", {"x": [1, 2], "preset": "one"}, "things")
     with pytest.raises(ValueError, match=r"holds things of other .*preset: 'one' there, 'two' now"):
-        claim_folder(tmp_path / "a", {"x": [1, 2], "preset": "two"}, "things")
+        claim(tmp_path / "a", {"x": [1, 2], "preset": "two"}, "things")
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["preset"] == "one"
 
 
 def test_a_run_that_was_killed_before_it_had_a_plan_starts_again(tmp_path):
     (tmp_path / ".partial-17-plan.json").write_text("{")
-    claim_folder(tmp_path, {"x": 1}, "things")
+    claim(tmp_path, {"x": 1}, "things")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
@@ -30,13 +35,25 @@ def test_a_run_that_was_killed_before_it_had_a_plan_starts_again(tmp_path):
 def test_a_damaged_plan_is_named(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(ValueError, match=r"plan.json: not the plan of .* or damaged"):
-        claim_folder(tmp_path, {"x": 1}, "things")
+        claim(tmp_path, {"x": 1}, "things")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(ValueError, match="is not empty, and holds no things"):
-        claim_folder(tmp_path, {}, "things")
+        claim(tmp_path, {}, "things")
+
+
+def test_two_runs_at_once_are_refused_and_the_second_goes_on_after_the_first(tmp_path):
+    with claimed_folder(tmp_path / "a", {}, "things") as check:
+        half = tmp_path / "a" / ".partial-17-half"
+        half.write_text("of the first run")
+        with pytest.raises(OSError, match="a: another run writes there; wait for its end"):
+            claim(tmp_path / "a", {}, "things")
+        assert half.exists()
+        check()
+    claim(tmp_path / "a", {}, "things")
+    assert not half.exists()
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():

@@ -1,0 +1,192 @@
+"""Face records behind a URL, with a cache on this machine.
+
+The labels are fetched at once and kept as memory-mapped arrays, so that a million records take
+hardly any memory; a shard's photos are fetched when the first of them is asked for. Everything is
+compared with the checksums of the manifest, and what is damaged or half there is fetched again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.data.records import (
+    FORMAT,
+    IMAGES,
+    LABELS,
+    MANIFEST,
+    VERSION,
+    FaceRecords,
+    checksum,
+    join_shard_labels,
+    load_records,
+    read_manifest,
+)
+from keras_scnn.data.sharded_images import FETCHES, ShardedImages
+from keras_scnn.storage import atomic_path, read_npz
+from keras_scnn.storage.claims import in_turn
+from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.remote import Place, RemotePath, place
+from keras_scnn.storage.shards import digest
+from keras_scnn.storage.text import read_json
+
+NOTE = "labels.json"  # checksums of the joined labels; written when all are there
+Arrays = dict[str, np.ndarray]
+
+
+class CachedFile:
+    """A file of a store, and where it is kept once it was fetched; it can be pickled.
+
+    Args:
+        url: of the file.
+        path: on this machine.
+        crc32: of its content.
+    """
+
+    def __init__(self, url: RemotePath, path: Path, crc32: int):
+        self._url, self.path, self._crc32 = url, path, crc32
+        self._lock, self._is_sound = threading.Lock(), False
+
+    def __str__(self) -> str:
+        return str(self._url)
+
+    def __reduce__(self) -> tuple:
+        return CachedFile, (self._url, self.path, self._crc32)
+
+    def local(self) -> Path:
+        """The path, its content being sound.
+
+        Raises:
+            ValueError: the content of the store is not that of the manifest.
+            OSError: the store is out of reach, or this machine's disk is full.
+        """
+        with self._lock:
+            if not self._is_sound:
+                if not self.path.is_file() or checksum(self.path) != self._crc32:
+                    self._fetch()
+                self._is_sound = True
+        return self.path
+
+    def _fetch(self) -> None:
+        for _ in range(2):
+            content = self._url.read_bytes()
+            if zlib.crc32(content) == self._crc32:
+                with atomic_path(self.path) as temporary:
+                    temporary.write_bytes(content)
+                return
+        raise FileError(f"{self._url}: not the file of {MANIFEST}, or damaged; copy it there again")
+
+
+def open_face_records(
+    folder: str | os.PathLike | RemotePath, cache: str | os.PathLike
+) -> FaceRecords:
+    """Open face records of this machine, or behind a URL of fsspec (extra 'remote').
+
+    Args:
+        folder: path or URL.
+        cache: folder for what is fetched; processes may share it.
+
+    Raises:
+        FileNotFoundError: the folder holds no (complete) records.
+        ValueError: a file is damaged, or of another version.
+        ImportError, OSError: as ``RemotePath``.
+    """
+    home = place(folder)
+    return load_records(home) if isinstance(home, Path) else _fetched(home, Path(cache))
+
+
+def manifest_of(folder: Place) -> dict:
+    """The manifest of records behind a URL; errors as ``open_face_records``."""
+    try:
+        return read_manifest(folder / MANIFEST)
+    except FileNotFoundError as error:
+        why = f"no complete face records; they end with {MANIFEST}"
+        raise FileNotFoundError(f"{folder}: {why}") from error
+
+
+def _fetched(url: RemotePath, cache: Path) -> FaceRecords:
+    manifest = manifest_of(url)
+    home = cache / f"remote-{digest([url.url, manifest])[:16]}"
+    home.mkdir(parents=True, exist_ok=True)
+    with reading(f"{url}/{MANIFEST}", "a manifest of face records"):
+        model, config = manifest["face_model"], manifest["config"]
+        counts = {str(shard): int(count) for shard, count in manifest["shards"].items()}
+        images, labels = (
+            [
+                CachedFile(url / name, home / name, manifest["crc32"][name])
+                for name in (f"{shard}.{kind}" for shard in counts)
+            ]
+            for kind in (IMAGES, LABELS)
+        )
+    arrays = _joined(home, labels, list(counts.values()))
+    photos = ShardedImages(images, list(counts.values()))
+    return FaceRecords(photos, face_model=model, config=config, **arrays)
+
+
+def _joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Arrays:
+    """The labels of all shards, memory-mapped; they are fetched where they are not there."""
+    with in_turn(home):  # processes of this machine may begin together
+        return _read_joined(home) or _fetch_joined(home, labels, counts)
+
+
+def _fetch_joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Arrays:
+    crc32 = _write_joined(home, _each(labels), sum(counts))
+    with atomic_path(home / NOTE) as temporary:
+        temporary.write_text(json.dumps(crc32) + "\n")
+    for file in labels:
+        file.path.unlink()
+    arrays = _read_joined(home)
+    if arrays is None:
+        raise FileError(f"{home}: what was written is not what is read; is the disk sound?")
+    return arrays
+
+
+def _each(labels: list[CachedFile]) -> Iterator[Arrays]:
+    """The labels of each shard, in order, some fetched at once."""
+    with ThreadPoolExecutor(FETCHES) as pool:
+        rest = iter(labels)
+        while some := list(itertools.islice(rest, 4 * FETCHES)):
+            for path in pool.map(CachedFile.local, some):
+                yield read_npz(path, FORMAT, VERSION)
+
+
+def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, int]:
+    """Write one .npy file for each array; their checksums."""
+    paths: dict[str, Path] = {}
+    with ExitStack() as stack:
+
+        def path_of(name: str) -> Path:
+            paths[name] = stack.enter_context(atomic_path(home / f"{name}.npy"))
+            return paths[name]
+
+        def empty(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+            return np.lib.format.open_memmap(path_of(name), "w+", dtype, shape)
+
+        arrays = join_shard_labels(parts, count, empty)
+        for name in arrays.keys() - paths.keys():  # text
+            np.save(path_of(name), arrays[name], allow_pickle=False)
+        del arrays
+        return {name: checksum(path) for name, path in paths.items()}
+
+
+def _read_joined(home: Path) -> Arrays | None:
+    """The arrays; None where they are not there, or not sound."""
+    try:
+        crc32 = dict(read_json(home / NOTE))
+        if any(checksum(home / f"{name}.npy") != value for name, value in crc32.items()):
+            return None
+    except (OSError, ValueError):
+        return None
+    return {
+        name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        for name in crc32
+    }

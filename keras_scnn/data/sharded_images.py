@@ -1,0 +1,148 @@
+"""Photos in several .npy files, as one array of which only what is asked for is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from keras_scnn.storage.guard import FileError, reading
+
+FETCHES = 16  # files of a store that are fetched at once
+MAPS = 128  # files that stay open, memory-mapped; a process may often have 1,024
+
+
+class LocalFile(Protocol):
+    """A file that may have to be fetched first; it can be pickled."""
+
+    def local(self) -> Path:
+        """Where it is on this machine, once it is there."""
+
+
+class ShardedImages:
+    """Photos (n, S, S, 3) in several .npy files, of which only what is asked for is read.
+
+    Indexing gives arrays, as NumPy's own does, by a number, a slice or an array of numbers or
+    booleans along the first axis. It can be pickled, and used from several threads. Some files stay
+    open; the others, for a million photos are in more than a process may have open, are opened for
+    each read, which is an error where one was changed meanwhile.
+
+    Args:
+        files: in order; they differ in the number of photos alone.
+        counts: photos in each file, where that is known: a file is then looked at, and fetched,
+            when a photo of it is asked for.
+
+    Raises:
+        ValueError: a file is no .npy file, or of another shape or dtype than the first.
+    """
+
+    def __init__(self, files: Sequence[Path | LocalFile], counts: Sequence[int] | None = None):
+        self._files = list(files)
+        # Of files that were looked at: path, offset of the photos, and what changes with the file.
+        self._homes: dict[int, tuple[str, int, tuple]] = {}
+        self._maps: dict[int, np.ndarray] = {}
+        first = _mapped(_local(self._files[0]))
+        self.dtype, self.shape, self.ndim = first.dtype, first.shape, first.ndim
+        if counts is None:
+            counts = [self._look(number) for number in range(len(self._files))]
+        self._counts = list(counts)
+        self._ends = np.cumsum(self._counts)
+        self.shape = (int(self._ends[-1]), *first.shape[1:])
+        self._positions = np.arange(len(self))
+
+    def _look(self, number: int) -> int:
+        """Note where a file has its photos; how many it has."""
+        path = _local(self._files[number])
+        photos = _mapped(path)
+        kinds = (self.shape[1:], self.dtype), (photos.shape[1:], photos.dtype)
+        if kinds[0] != kinds[1] or not photos.flags.c_contiguous:
+            raise ValueError(f"{path}: the shards' photos differ: {kinds}")
+        self._homes[number] = str(path), photos.offset, _state(os.stat(path))
+        if len(self._maps) < MAPS:
+            # A plain view: indexing np.memmap itself costs more than copying a small photo.
+            self._maps[number] = photos.view(np.ndarray)
+        return len(photos)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index) -> np.ndarray:
+        wanted = self._positions[index]  # NumPy's own rules and errors
+        flat = wanted.ravel()
+        shard = np.searchsorted(self._ends, flat, side="right")
+        place = flat - np.concatenate([[0], self._ends])[shard]
+        photos = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        order = np.argsort(shard, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []
+        self._fetch([int(shard[rows[0]]) for rows in groups])
+        for rows in groups:
+            self._read(int(shard[rows[0]]), place[rows], photos, rows)
+        return photos.reshape(*np.shape(wanted), *self.shape[1:])
+
+    def _fetch(self, numbers: list[int]) -> None:
+        """Have looked at files, several at once where they come from elsewhere."""
+        new = [number for number in numbers if number not in self._homes]
+        if len(new) > 1 and not isinstance(self._files[new[0]], Path):
+            with ThreadPoolExecutor(FETCHES) as pool:
+                list(pool.map(lambda number: _local(self._files[number]), new))
+        for number in new:
+            if (count := self._look(number)) != self._counts[number]:
+                expected = f"{count} photos; the manifest says {self._counts[number]}"
+                raise FileError(f"{self._files[number]}: {expected}")
+
+    def _read(self, number: int, places: np.ndarray, photos: np.ndarray, rows: np.ndarray) -> None:
+        """Copy the photos at some places of a file to rows of an array."""
+        if (part := self._maps.get(number)) is not None:
+            for place, row in zip(places, rows, strict=True):
+                photos[row] = part[place]
+            return
+        path, offset, state = self._homes[number]
+        size = photos[0].nbytes
+        with open(path, "rb", buffering=0) as file:
+            if _state(os.fstat(file.fileno())) != state:
+                raise FileError(f"{path}: changed since it was opened; start again")
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                file.seek(offset + place * size)
+                if file.readinto(photos[row]) != size:
+                    raise FileError(f"{path}: cut off while it was read")
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __getstate__(self) -> dict:
+        return {"files": self._files, "counts": self._counts}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @classmethod
+    def joined(cls, several: Sequence[ShardedImages]) -> ShardedImages:
+        """The photos of several, one after the other."""
+        files = [file for images in several for file in images._files]
+        if len({(images.shape[1:], images.dtype) for images in several}) > 1:
+            raise ValueError("photos of different sizes or kinds cannot be joined")
+        joined = cls(files, [count for images in several for count in images._counts])
+        starts = np.cumsum([0, *(len(images._files) for images in several)]).tolist()
+        for start, images in zip(starts, several, strict=False):
+            joined._homes |= {start + number: home for number, home in images._homes.items()}
+            maps = {start + number: part for number, part in images._maps.items()}
+            joined._maps |= dict(list(maps.items())[: max(0, MAPS - len(joined._maps))])
+        return joined
+
+
+def _state(stat: os.stat_result) -> tuple:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _local(file: Path | LocalFile) -> Path:
+    return file if isinstance(file, Path) else file.local()
+
+
+def _mapped(path: Path) -> np.memmap:
+    with reading(path, "a readable .npy file"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,181 @@
+"""One run at a time writes to a folder of results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from keras_scnn.storage.remote import Place, RemotePath
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NOTE = "run.json"  # in a store: the run that writes there
+BEAT, PATIENCE, SETTLE = 5.0, 16.0, 1.0  # seconds
+
+Check = Callable[[], None]
+
+
+@contextlib.contextmanager
+def sole_run(folder: Place) -> Iterator[Check]:
+    """Be the one run that writes to a folder, however it ends.
+
+    A local folder is locked, which ends with the process. A store has no locks: the run's note in
+    it changes every few seconds, and one that does not is of a run that was killed.
+
+    Yields:
+        a function that raises an OSError where another run has taken over.
+
+    Raises:
+        OSError: another run writes to it.
+    """
+    if isinstance(folder, RemotePath):
+        with _noted(folder / NOTE) as check:
+            yield check
+        return
+    with _locked(folder):
+        yield lambda: None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OSError(_busy(folder, "another run")) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in such a block of the folder."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _noted(note: RemotePath) -> Iterator[Check]:
+    me = {"id": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid()}
+    _wait_for_end(note)
+    _write(note, me, 0)
+    time.sleep(SETTLE)  # of two that begin at once, the later note stands
+    ended = threading.Event()
+    state = _Beat(note, me, ended)
+    state.check()
+    state.start()
+    try:
+        yield state.check_seen
+    finally:
+        ended.set()
+        state.join()
+        with contextlib.suppress(OSError):
+            if (_read(note) or {}).get("id") == me["id"]:
+                note.unlink()
+
+
+class _Beat(threading.Thread):
+    """Changes the note, and notices if another run has written its own."""
+
+    def __init__(self, note: RemotePath, me: dict, ended: threading.Event):
+        super().__init__(daemon=True)
+        self._note, self._me, self._ended = note, me, ended
+        self._other: dict | None = None
+
+    def run(self) -> None:
+        beat = 0
+        while not self._ended.wait(BEAT) and self._other is None:
+            with contextlib.suppress(OSError):  # the run itself meets it
+                self._look()
+                beat += 1
+                if self._other is None and not self._ended.is_set():
+                    _write(self._note, self._me, beat)
+
+    def check(self) -> None:
+        self._look()
+        self.check_seen()
+
+    def check_seen(self) -> None:
+        if self._other is not None:
+            raise OSError(_busy(self._note, _run(self._other)))
+
+    def _look(self) -> None:
+        there = _read(self._note)
+        if there is not None and there["id"] != self._me["id"]:
+            self._other = there
+
+
+def _wait_for_end(note: RemotePath) -> None:
+    """Return once nobody changes the note; raise an OSError if somebody does."""
+    there = _read(note)
+    if there is None or _is_dead(there):
+        return
+    print(f"{note}: waiting {PATIENCE:g} s to see whether {_run(there)} still goes on", flush=True)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, PATIENCE / 4))
+        now = _read(note)
+        if now is None:
+            return
+        if now != there:
+            raise OSError(_busy(note, _run(now)))
+
+
+def _is_dead(there: dict) -> bool:
+    """Whether a note is of a process of this machine that is no more."""
+    if there["host"] != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(there["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _read(note: RemotePath) -> dict | None:
+    """The note; None where there is none, or a damaged one."""
+    try:
+        there = json.loads(note.read_bytes())
+        return there if {"id", "host", "pid"} <= there.keys() else None
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
+def _write(note: RemotePath, me: dict, beat: int) -> None:
+    note.write_bytes(json.dumps({**me, "beat": beat}).encode())
+
+
+def _run(there: dict) -> str:
+    return f"the run of process {there['pid']} on {there['host']}"
+
+
+def _busy(folder: Place, who: str) -> str:
+    return f"{folder}: {who} writes there; wait for its end, or choose another folder"

@@ -1,0 +1,279 @@
+"""Files and folders behind URLs, by fsspec (extra 'remote'): ``s3://``, ``http://``, ``memory://``.
+
+Objects are read and written whole. fsspec is imported when a URL is used; local paths stay
+``pathlib.Path``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from keras_scnn.storage.atomic import atomic_path, partial_name, staged_folder
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter is a drive of Windows
+WAS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")  # what ``Path`` makes of one
+READ_ONLY = ("http", "https")
+# What they are given has its name when all of it is there; other stores are given it and rename.
+BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az", "oci", "oss")
+PUT_WHOLE = (*BUCKETS, "memory")
+OF_EXTRA = ("s3", "s3a", "http", "https")
+WAITS = (0.5, 2.0)  # seconds before HTTP is asked again; other stores' packages do it themselves
+STAMPS = ("ETag", "etag", "md5", "LastModified", "Last-Modified", "mtime", "modified", "created")
+THREADS = 16  # requests at once
+
+
+class StoreError(OSError):
+    """A store, or a folder of photos, is out of reach: no single file is at fault."""
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or a folder of a store, with the part of ``pathlib.Path`` that is needed of it.
+
+    Errors of all methods name the URL:
+
+    - ImportError: the store's package is missing; names what to install.
+    - ValueError: there is no such kind of store.
+    - FileNotFoundError: no such file, folder or bucket.
+    - PermissionError: the store denies access.
+    - StoreError: anything else, such as a store that does not answer or is full.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> RemotePath:
+        inside = urllib.parse.quote(name) if self.protocol in READ_ONLY else name
+        return RemotePath(f"{self.url}/{inside}")
+
+    @property
+    def protocol(self) -> str:
+        """Such as 's3'."""
+        return self.url.partition("://")[0].lower()
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """The end of the name, from its last dot."""
+        return Path(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+        return self._ask(lambda fs, path: fs.cat_file(path))
+
+    def write_bytes(self, content: bytes) -> None:
+        """Put a whole object: nobody sees a part of it."""
+        write = _put if self.protocol in PUT_WHOLE else _put_aside
+        self._ask(lambda fs, path: write(fs, path, content))
+
+    def is_file(self) -> bool:
+        """Whether there is such a file."""
+        try:
+            return self._ask(_info)["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+    def unlink(self) -> None:
+        """Delete the file."""
+        self._ask(lambda fs, path: fs.rm_file(path))
+
+    def check(self) -> None:
+        """Raise one of the errors above where the folder is out of reach, or not there."""
+        self._ask(_list)
+
+    def check_out(self) -> None:
+        """The same of a folder for results, which may be new in a bucket that is there.
+
+        Raises:
+            ValueError: the store can only be read.
+        """
+        if self.protocol in READ_ONLY:
+            raise ValueError(f"{self}: {self.protocol} can be read only; give another store")
+        try:
+            self.check()
+        except FileNotFoundError:
+            if self.protocol in BUCKETS:
+                RemotePath("/".join(self.url.split("/")[:3])).check()
+
+    def files(self) -> dict[str, list]:
+        """All files of the folder and its sub-folders, sorted, each with what changes with it.
+
+        Returns:
+            size and stamp by the path within the folder, '/' between its parts.
+        """
+        fs, root = self._opened()
+        fs.invalidate_cache()
+        # Stores with folders are walked, by default past those that cannot be listed.
+        walk = {} if self.protocol in PUT_WHOLE else {"on_error": "raise"}
+        found = self._ask(lambda fs, path: fs.find(path, detail=True, **walk))
+        if set(found) == {root}:
+            raise NotADirectoryError(f"{self}: is a file; expected a folder")
+        if self.protocol in READ_ONLY:
+            links = [key for key in found if "?" not in key]
+            with ThreadPoolExecutor(THREADS) as pool:  # a page of links says no more than names
+                infos = list(pool.map(lambda key: RemotePath(key)._ask(_info), links))
+            found = dict(zip(links, infos, strict=True))
+        inside = {key.removeprefix(root).lstrip("/"): _mark(info) for key, info in found.items()}
+        if self.protocol in READ_ONLY:
+            inside = {urllib.parse.unquote(name): mark for name, mark in inside.items()}
+        return {name: inside[name] for name in sorted(inside) if name}
+
+    def is_empty(self, but: tuple[str, ...] = ()) -> bool:
+        """Whether nothing is directly in the folder but files of some names."""
+        root = self._opened()[1].rstrip("/")
+        try:
+            there = {str(path).rstrip("/") for path in self._ask(_list)}
+        except FileNotFoundError:
+            return True
+        return there <= {root, *(f"{root}/{name}" for name in but)}
+
+    def _opened(self) -> tuple[Any, str]:
+        try:
+            import fsspec
+        except ImportError as error:
+            what = "a URL needs fsspec, which is not installed: pip install '.[remote]'"
+            raise ImportError(f"{self}: {what}") from error
+        try:
+            return fsspec.core.url_to_fs(self.url)
+        except ImportError as error:
+            raise ImportError(f"{self}: {error}: pip install {self._package()}") from error
+        except ValueError as error:
+            raise ValueError(f"{self}: {error}") from error
+
+    def _package(self) -> str:
+        from fsspec.registry import known_implementations
+
+        known = known_implementations.get(self.protocol, {}).get("class", "")
+        package = known.partition(".")[0]
+        if self.protocol in OF_EXTRA:
+            return "'.[remote]'"
+        return f"'fsspec[{self.protocol}]'" if package in ("", "fsspec") else package
+
+    def _ask(self, call: Callable[[Any, str], Any]) -> Any:
+        """What the store says to a call, of its fsspec object and the path; errors as above."""
+        fs, path = self._opened()
+        for wait in (*(WAITS if self.protocol in READ_ONLY else ()), None):
+            try:
+                return call(fs, path)
+            except ImportError as error:
+                raise ImportError(f"{self}: {error}: pip install {self._package()}") from error
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{self}: no such file, folder or bucket") from error
+            except Exception as error:  # each store has types of its own
+                if isinstance(error, PermissionError) or _status(error) in (401, 403):
+                    why = f"the store denies access ({_line(error)}); check rights and credentials"
+                    raise PermissionError(f"{self}: {why}") from error
+                if wait is None:
+                    raise StoreError(f"{self}: the store fails ({_line(error)})") from error
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+
+Place: TypeAlias = Path | RemotePath
+
+
+def place(path: str | os.PathLike | RemotePath) -> Place:
+    """A path of this machine, or where a URL leads; ``file://`` is of this machine.
+
+    Raises:
+        ValueError: a chain of URLs.
+    """
+    if isinstance(path, RemotePath):
+        return path
+    text = os.fspath(path)
+    match = URL.match(text) if isinstance(text, str) else None
+    if match is None:
+        return Path(path)
+    if "::" in text:
+        raise ValueError(f"{text}: a chain of URLs; give the URL of a plain folder")
+    if match[1].lower() == "file":
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
+    return RemotePath(text.rstrip("/"))
+
+
+def is_url(path: str | os.PathLike | RemotePath) -> bool:
+    """Whether a path leads to a store."""
+    return isinstance(place(path), RemotePath)
+
+
+def check_local(path: str | os.PathLike) -> None:
+    """Raise a ValueError where a path of this machine is needed and a URL was given.
+
+    Otherwise it would be a folder called 's3:'.
+    """
+    if WAS_URL.match(str(path)):
+        raise ValueError(f"{path}: a URL; this is written to a folder of this machine only")
+
+
+@contextlib.contextmanager
+def published(path: Place) -> Iterator[Path]:
+    """A temporary local path whose file takes its place, whole, if the block ends without an error.
+
+    Yields:
+        as ``atomic_path``; of a URL, a path of the same name in a folder for temporary files.
+    """
+    if isinstance(path, Path):
+        with atomic_path(path) as temporary:
+            yield temporary
+        return
+    with staged_folder() as home:
+        yield home / path.name
+        path.write_bytes((home / path.name).read_bytes())
+
+
+def _list(fs: Any, path: str) -> list[str]:
+    fs.invalidate_cache()  # others write there too
+    return fs.ls(path, detail=False)
+
+
+def _info(fs: Any, path: str) -> dict:
+    fs.invalidate_cache()
+    return fs.info(path)
+
+
+def _put(fs: Any, path: str, content: bytes) -> None:
+    fs.pipe_file(path, content)
+
+
+def _put_aside(fs: Any, path: str, content: bytes) -> None:
+    """Write under another name first, as ``atomic_path`` does."""
+    home, _, name = path.rpartition("/")
+    aside = f"{home}/{partial_name(name)}"
+    fs.makedirs(home, exist_ok=True)
+    try:
+        fs.pipe_file(aside, content)
+        fs.mv(aside, path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            fs.rm_file(aside)
+        raise
+
+
+def _mark(info: dict) -> list:
+    stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
+    return [info.get("size"), stamp]
+
+
+def _status(error: Exception) -> int:
+    """The status of HTTP in an error, 0 for none."""
+    return getattr(error, "status", 0)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
