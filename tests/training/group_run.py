@@ -1,11 +1,13 @@
 """Train a tiny network, in a process of its own: python group_run.py SETTINGS.json
 
 The file has a list of settings of ``TrainConfig``; besides them ``weights``, a file for the weights
-that a run ends with. Nothing is measured.
+that a run ends with, and ``disk``, the bytes that a file may have once training begins. Nothing is
+measured.
 """
 
 import json
 import os
+import resource
 import sys
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -18,7 +20,7 @@ STEPS_PER_EPOCH = 2
 TINY = dict(
     start="", people=8, photos=4, held_out=4, crop_size=32, feature_size=8, warmup=1,
     minutes=0.0, tensorboard=False, optimizer="sgd", learning_rate=0.001, augmentation=1.0,
-    join_seconds=60.0,
+    join_seconds=200.0,
 )  # fmt: skip
 PAIRS = dict(batch_size=8, fresh=False)
 GROUPS = dict(batches="groups", group_people=4, group_photos=2, single_photos=0, fresh=False)
@@ -36,7 +38,7 @@ def main(arguments=None):
     from keras_scnn.training import run
 
     for settings in json.loads(Path(sys.argv[1]).read_text()):
-        weights = settings.pop("weights", "")
+        weights, disk = settings.pop("weights", ""), settings.pop("disk", resource.RLIM_INFINITY)
         with (
             known_encoder() as encoder,
             mock.patch.object(run, "STEPS_PER_EPOCH", STEPS_PER_EPOCH),
@@ -45,6 +47,7 @@ def main(arguments=None):
             config = TrainConfig(**{**TINY, "encoder": encoder, **settings})
             with run.join_group(config) as group:
                 trained = run.set_up(config, group)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (disk, resource.RLIM_INFINITY))
                 run.fit(trained, group)
         if group.is_first and weights:
             np.savez(weights, *(np.asarray(w) for w in trained.network.weights))
