@@ -330,13 +330,13 @@ class Wire:
 
     def _fail(self, error: BaseException) -> None:
         """Tell the others why; or end here, where it is one of them that failed."""
-        if STATUS.match(str(error)):
+        text = " ".join(str(error).split()) or type(error).__name__
+        if STATUS.match(text):
             time.sleep(GRACE)  # the watch may know more
-            self._end(LOST)
+            self._end(f"{LOST} ({text[:120]})")
         self._is_over.set()
         if self._client is not None:
             with contextlib.suppress(Exception):
-                text = " ".join(str(error).split()) or type(error).__name__
                 self._client.key_value_set(f"{FAILED}{self._rank}", f"rank {self._rank}: {text}")
 
     def _end_natively(self) -> NoReturn:

@@ -35,7 +35,7 @@ from keras_scnn.training.checkpoints import (
     read_state,
     trim_curves,
 )
-from keras_scnn.training.config import LAUNCH, TrainConfig
+from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import check_inputs, run_digests
 from keras_scnn.training.distribution import ALONE, Group, Trainee, join_group
 from keras_scnn.training.groups import GroupMode
@@ -55,8 +55,7 @@ from keras_scnn.training.run_folder import (
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
-# Of a run that is resumed:
-MAY_CHANGE = ("run", "cache", "steps", "minutes", "tensorboard", *LAUNCH)
+MAY_CHANGE = ("run", "cache", "steps", "minutes", "tensorboard")  # of a run that is resumed
 STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
 EXECUTION_STEPS = 10
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from training.group_run import GROUPS, PAIRS
 
 from keras_scnn.training.checkpoints import read_curves
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.distribution import check_distributed_backend
+from keras_scnn.training.distribution import check_distributed_backend, choose_devices
 
 SCRIPT = Path(__file__).with_name("group_run.py")
 STEPS = 4
@@ -65,6 +66,24 @@ def test_four_devices_train_as_one(folder, mode):
     assert_same_run(folder / f"{mode}-1", folder / f"{mode}-all")
     weights = np.load(folder / f"{mode}-1.npz", allow_pickle=False)
     assert max(np.abs(weights[name]).max() for name in weights.files) > 0.01
+
+
+def test_more_devices_than_there_are_and_rows_that_do_not_divide_are_refused(monkeypatch):
+    jax = pytest.importorskip("jax")
+    with pytest.raises(ValueError, match="devices is 99; there (is|are) "):
+        choose_devices(TrainConfig(devices="99"))
+    four = [SimpleNamespace(process_index=0, platform="cpu", id=i) for i in (2, 0, 3, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: four)
+    assert choose_devices(TrainConfig(devices="2")) == ["cpu:0", "cpu:1"]
+    with pytest.raises(ValueError, match="a batch of 6 rows .* among 4 devices"):
+        choose_devices(TrainConfig(devices="all", batch_size=6))
+    with pytest.raises(ValueError, match="32 rows .* among 4 devices, each in 16 parts"):
+        choose_devices(TrainConfig(devices="all", accumulate=16))
+    place = {"hosts": 2, "coordinator": "a:1", "minutes": 0.0}
+    monkeypatch.setattr(four[0], "process_index", 1)
+    with pytest.raises(ValueError, match="the hosts have 3, 1 devices: give --devices 1"):
+        choose_devices(TrainConfig(devices="all", **place))
+    assert choose_devices(TrainConfig(**place)) == ["cpu:0", "cpu:2"]
 
 
 def test_other_backends_are_refused_with_the_way_out(monkeypatch):
