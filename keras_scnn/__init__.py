@@ -71,6 +71,7 @@ _KERAS_OBJECTS = {
     ),
     "models.group": ("ShapeCode",),
     "models.heads": ("FaceDecoder",),
+    "models.micro_batches": ("InParts",),
     "models.recognizers.layers": ("AlignedChip", "DlibEmbedding", "SFaceEmbedding"),
     "models.siamese": ("WeightedDistance",),
     "training.objectives": ("SplitLoss",),

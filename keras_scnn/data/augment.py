@@ -17,6 +17,7 @@ from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 SMALL_BOX = 0.5
+MIRRORING, MOVING = 0, 1
 STREAM = zlib.crc32(b"augment")  # random numbers of its own: a sampler of the same seed has others
 
 
@@ -118,28 +119,32 @@ class GroupAugmenter:
         model: the face model of the parameters, with mirror partners.
         upright: (n,) bool for each record: moved by ``UPRIGHT``, for recognizing people; else by
             ``Jitter()``, for landmarks.
-        seed: the same seed gives the same variants of a step's batch.
+        seed: the same seed gives the same variants of a step's batch, and of any part of it: each
+            row has random numbers of its own.
     """
 
     def __init__(self, model: MorphableModel, upright: np.ndarray, seed: int = 0):
         self._mirrors, self._upright, self._seed = mirror_matrices(model), upright, seed
 
-    def __call__(self, step: int, photo, person, images, landmarks, vectors):
+    def __call__(self, step: int, first: int, photo, person, images, landmarks, vectors):
         """Images (B, S, S, 3), landmarks (B, 68, 3 or 4) and unwhitened parameters (B, P), moved.
 
         Args:
             step: of the batch.
+            first: row of the batch that the first photo is.
             photo: (B,) positions of the photos among the records.
             person: (B,) their identities.
         """
-        rng = np.random.default_rng([self._seed, step, STREAM])
-        people, number = np.unique(person, return_inverse=True)
-        mirrored = rng.random(len(people))[number] < 0.5
         moved = []
-        for i, row in enumerate(photo):
-            jitter = UPRIGHT if self._upright[row] else Jitter()
-            moved.append(augment(rng, images[i], landmarks[i], jitter, mirrored[i]))
+        for i, record in enumerate(photo):
+            jitter = UPRIGHT if self._upright[record] else Jitter()
+            mirrored = self._random(step, MIRRORING, int(person[i]) % 2**32).random() < 0.5
+            rng = self._random(step, MOVING, first + i)
+            moved.append(augment(rng, images[i], landmarks[i], jitter, mirrored))
         images, matrices = (np.stack(part) for part in zip(*moved, strict=True))
         landmarks = move_landmarks(landmarks, matrices)
         vectors = move_parameters(vectors, matrices, self._mirrors)
         return images, landmarks.astype(np.float32), vectors.astype(np.float32)
+
+    def _random(self, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, STREAM, *numbers])

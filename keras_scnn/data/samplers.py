@@ -10,6 +10,33 @@ import numpy as np
 NO_PHOTOS = np.empty(0, np.int64)
 
 
+class Shard(NamedTuple):
+    """Which rows of each batch are one process's: the ``rank``-th of ``world_size`` equal parts.
+
+    A sampler draws the batch of all processes, which have one seed; each makes its own rows, and
+    the rows of all ranks, one after the other, are the batch of a run of one process.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def rows(self, count: int) -> slice:
+        """Those of a batch of ``count`` rows.
+
+        Raises:
+            ValueError: the rank is out of range, or the rows cannot be divided among the processes.
+        """
+        rank, size = self
+        if not 0 <= rank < size:
+            raise ValueError(f"rank is {rank}; it must lie in 0 to world_size - 1 ({size})")
+        if count % size:
+            raise ValueError(f"a batch of {count} rows cannot be divided among {size} processes")
+        return slice(rank * count // size, (rank + 1) * count // size)
+
+
+WHOLE = Shard()
+
+
 class PeopleIndex:
     """The n people of one or several data sets.
 
@@ -136,14 +163,12 @@ class PairSampler:
     People are drawn uniformly, however many photos they have, and then photos among theirs: two
     different photos of one person, or one of each of two people. Any step's batch can be asked
     for at any time, so a resumed run goes on with the stream that it left; and the processes of
-    a distributed run take turns at the pairs of one and the same global batch.
+    a distributed run take their ``Shard`` of one and the same batch.
 
     Args:
         identity: (n,) int, the person of each photo.
         p_same: probability that a pair shows one person (0.4: as the paper's authors trained).
         seed: the same seed gives the same stream.
-        rank: number of this process.
-        world_size: number of processes.
         people: further arguments of ``PeopleIndex``: ``among``, the positions of the photos to
             draw from; ``mirror``, whose two people make no pair; ``source`` and
             ``source_weights``: both photos of a pair are of one data set.
@@ -154,10 +179,9 @@ class PairSampler:
             p_same below 1).
     """
 
-    def __init__(self, identity, p_same=0.4, seed=0, rank=0, world_size=1, **people):
+    def __init__(self, identity, p_same=0.4, seed=0, **people):
         if not 0 <= p_same <= 1:
             raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
-        _check_rank(rank, world_size)
         self._people = PeopleIndex(identity, **people)
         self._all = np.arange(len(self._people.counts))
         self._several = np.flatnonzero(self._people.counts > 1)
@@ -170,22 +194,15 @@ class PairSampler:
             there = f"{len(self._all)} {'person' if len(self._all) == 1 else 'people'}"
             raise ValueError(f"identity: {there}; pairs of two people need {least}")
         self._p_same, self._seed = p_same, seed
-        self._rank, self._world_size = rank, world_size
 
     def batch(self, step: int, size: int) -> PairBatch:
-        """This process's part of the batch of a step.
-
-        Args:
-            step: number of the step, from 0.
-            size: pairs for each process.
-        """
+        """The ``size`` pairs of a step, from 0."""
         rng = np.random.default_rng([self._seed, step])
-        same = rng.random(size * self._world_size) < self._p_same
+        same = rng.random(size) < self._p_same
         first, second = np.empty((2, len(same)), np.int64)
         first[same], second[same] = self._same(rng, same.sum())
         first[~same], second[~same] = self._different(rng, (~same).sum())
-        mine = slice(self._rank, None, self._world_size)
-        return PairBatch(first[mine], second[mine], same[mine])
+        return PairBatch(first, second, same)
 
     def _same(self, rng, count: int) -> tuple[np.ndarray, np.ndarray]:
         if not count:
@@ -217,11 +234,11 @@ class GroupSampler:
 
     Args:
         identity: (n,) int, the person of each photo.
-        people: P, for each process.
+        people: P.
         photos: K.
         emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
             data set, by the mean over the person's photos; None: all equally often.
-        seed, rank, world_size, options: as for ``PairSampler``.
+        seed, options: as for ``PairSampler``.
 
     Raises:
         ValueError: an argument is out of range, or there are too few people.
@@ -234,11 +251,8 @@ class GroupSampler:
         photos=4,
         emphasis=None,
         seed=0,
-        rank=0,
-        world_size=1,
         **options,
     ):
-        _check_rank(rank, world_size)
         if photos < 1 or people < 1:
             raise ValueError(f"people is {people}, photos {photos}; they must be at least 1")
         self._identity, self._index = np.asarray(identity), PeopleIndex(identity, **options)
@@ -246,14 +260,12 @@ class GroupSampler:
         # A person and its mirror image are one choice, so that never both are drawn.
         twin = self._index.twin[several]
         self._choices = several[~(np.isin(twin, several) & (twin < several))]
-        if len(self._choices) < people * world_size:
+        if len(self._choices) < people:
             raise ValueError(
                 f"identity: {len(self._choices)} people have {min(photos, 2)} photos or more "
-                f"(mirrored ones not counted); a batch of all processes takes "
-                f"{people * world_size}"
+                f"(mirrored ones not counted); a batch takes {people}"
             )
         self._people, self._photos, self._seed = people, photos, seed
-        self._rank, self._world_size = rank, world_size
         self._chance = self._chances(emphasis)
 
     def _chances(self, emphasis) -> np.ndarray:
@@ -269,9 +281,8 @@ class GroupSampler:
         return chance / chance.sum()
 
     def batch(self, step: int) -> GroupBatch:
-        """This process's part of the batch of a step, from 0."""
-        rng = np.random.default_rng([self._seed, step])
-        count = self._people * self._world_size
+        """The batch of a step, from 0."""
+        rng, count = np.random.default_rng([self._seed, step]), self._people
         person = rng.choice(self._choices, count, replace=False, p=self._chance)
         twin = self._index.twin[person]
         swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] > 1)
@@ -279,8 +290,6 @@ class GroupSampler:
         # The K first of a shuffled run through the photos, as often as it takes.
         counts = self._index.counts[person]
         number = np.stack([self._numbers(rng, n) for n in counts])
-        mine = slice(self._rank, None, self._world_size)
-        person, number = person[mine], number[mine]
         photo = self._index.photos(person[:, None], number)
         photo = photo.ravel()
         return GroupBatch(photo, self._identity[photo])
@@ -305,8 +314,3 @@ class JoinedSampler:
         """The batches of a step, one after the other."""
         parts = [sampler.batch(step) for sampler in self._samplers]
         return GroupBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def _check_rank(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank is {rank}; it must lie in 0 to world_size - 1 ({world_size})")

@@ -10,8 +10,16 @@ import numpy as np
 
 from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler
-from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_records
+from keras_scnn.data.samplers import (
+    WHOLE,
+    GroupBatch,
+    GroupSampler,
+    JoinedSampler,
+    PairBatch,
+    PairSampler,
+    Shard,
+)
+from keras_scnn.data.synthesis.fresh_people import EachPhotoOnce, fresh_photos
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
 from keras_scnn.parameters import Whitening
 
@@ -29,6 +37,7 @@ def pair_dataset(
     batch_size: int = 32,
     first_step: int = 0,
     input_names: Iterable[str] | None = None,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """An endless, ordered stream of batches; the same arguments give the same stream.
 
@@ -36,18 +45,18 @@ def pair_dataset(
         records: the photos, their parameters and landmarks.
         whitening: of the parameters.
         sampler: of the records' identities.
-        batch_size: pairs in a batch, B.
+        batch_size: pairs in a batch of all processes, B.
         first_step: where in the sampler's stream to begin, for a resumed run.
         input_names: for a network of ``losses.add_loss_layers``, whose labels are inputs too, the
             names of its inputs: ``network.input``.
+        shard: the rows of each batch that are wanted.
 
     Returns:
         a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``; or, with
         ``input_names``, of one dictionary, see ``join_labels``.
     """
-    pairs = as_dataset(
-        partial(pair_batch, records, whitening, sampler, batch_size=batch_size), first_step
-    )
+    make = partial(pair_batch, records, whitening, sampler, batch_size=batch_size, shard=shard)
+    pairs = as_dataset(make, first_step)
     return pairs if input_names is None else pairs.map(partial(join_labels, names=[*input_names]))
 
 
@@ -68,7 +77,11 @@ def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
 
 
 def fresh_pair_dataset(
-    people: SyntheticConfig, whitening: Whitening, p_same: float = 0.4, first_step: int = 0
+    people: SyntheticConfig,
+    whitening: Whitening,
+    p_same: float = 0.4,
+    first_step: int = 0,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """The same of pairs of people who are rendered for one batch alone, each photo in one pair.
 
@@ -76,12 +89,15 @@ def fresh_pair_dataset(
         people: of one step, with two photos each.
         whitening: of the parameters.
         p_same: probability that a pair shows one person.
-        first_step: as ``pair_dataset``.
+        first_step, shard: as ``pair_dataset``.
     """
     sampler = EachPhotoOnce(p_same, people.seed)
 
     def make(step: int) -> Batch:
-        return pair_batch(fresh_records(people, step), whitening, sampler, step, people.people)
+        rows = shard.rows(people.people)
+        first, second, same = (x[rows] for x in sampler.batch(step, people.people))
+        records, (first, second) = fresh_photos(people, step, first, second)
+        return _pairs(records, whitening, PairBatch(first, second, same))
 
     return as_dataset(make, first_step)
 
@@ -92,21 +108,25 @@ def group_dataset(
     sampler: GroupSampler | JoinedSampler,
     first_step: int = 0,
     augmenter: GroupAugmenter | None = None,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """The same of ``group_batch``."""
-    make = partial(group_batch, records, whitening, sampler, augmenter=augmenter)
+    make = partial(group_batch, records, whitening, sampler, augmenter=augmenter, shard=shard)
     return as_dataset(make, first_step)
 
 
 def fresh_group_dataset(
-    people: SyntheticConfig, whitening: Whitening, first_step: int = 0
+    people: SyntheticConfig, whitening: Whitening, first_step: int = 0, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
     """Groups of people who are rendered for one batch alone, all photos of each."""
+    rows = shard.rows(people.people * people.photos)
 
     def make(step: int) -> Batch:
-        records = fresh_records(people, step)
-        sampler = GroupSampler(records.identity, people.people, people.photos, seed=people.seed)
-        return group_batch(records, whitening, sampler, step)
+        identity = np.repeat(np.arange(people.people), people.photos)
+        sampler = GroupSampler(identity, people.people, people.photos, seed=people.seed)
+        photo = sampler.batch(step).photo[rows]
+        records, (photo,) = fresh_photos(people, step, photo)
+        return _group(records, whitening, GroupBatch(photo, records.identity[photo]))
 
     return as_dataset(make, first_step)
 
@@ -117,8 +137,9 @@ def pair_batch(
     sampler: PairSampler | EachPhotoOnce,
     step: int,
     batch_size: int,
+    shard: Shard = WHOLE,
 ) -> Batch:
-    """One batch, in the names of ``build_siamese``.
+    """One batch, or a shard of it, in the names of ``build_siamese``.
 
     Returns:
         inputs: ``image_a``, ``image_b`` (B, S, S, 3) uint8 RGB.
@@ -126,7 +147,13 @@ def pair_batch(
         ``landmarks_b`` (B, 68, 3): x, y in crop px, and a weight; ``parameter_distance`` and
         ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
     """
-    pairs = sampler.batch(step, batch_size)
+    rows = shard.rows(batch_size)
+    return _pairs(
+        records, whitening, PairBatch(*(x[rows] for x in sampler.batch(step, batch_size)))
+    )
+
+
+def _pairs(records: FaceRecords, whitening: Whitening, pairs: PairBatch) -> Batch:
     inputs, targets = {}, {}
     for side, index in (("a", pairs.first), ("b", pairs.second)):
         inputs[f"image_{side}"] = np.asarray(records.images[index])
@@ -143,8 +170,9 @@ def group_batch(
     sampler: GroupSampler | JoinedSampler,
     step: int,
     augmenter: GroupAugmenter | None = None,
+    shard: Shard = WHOLE,
 ) -> Batch:
-    """One batch of P times K photos.
+    """One batch of P times K photos, or a shard of it.
 
     Returns:
         inputs: (B, S, S, 3) uint8 RGB.
@@ -153,12 +181,24 @@ def group_batch(
         px, depth, and a weight; ``person`` (B,) int32, equal for photos of one; and if the records
         have embeddings, ``embedding`` (B, E) float32, NaN where unknown.
     """
-    photo, person = sampler.batch(step)
+    batch = sampler.batch(step)
+    rows = shard.rows(len(batch.photo))
+    moved = None if augmenter is None else partial(augmenter, step, rows.start)
+    return _group(records, whitening, GroupBatch(*(x[rows] for x in batch)), moved)
+
+
+def _group(
+    records: FaceRecords,
+    whitening: Whitening,
+    batch: GroupBatch,
+    moved: Callable | None = None,
+) -> Batch:
+    photo, person = batch
     images, vectors = np.asarray(records.images[photo]), records.parameters[photo]
     weight = np.ones((len(photo), 68)) if records.weight is None else records.weight[photo]
     points = np.concatenate([records.landmarks[photo], weight[..., None]], axis=-1)
-    if augmenter is not None:
-        images, points, vectors = augmenter(step, photo, person, images, points, vectors)
+    if moved is not None:
+        images, points, vectors = moved(photo, person, images, points, vectors)
     labels = {
         "parameters": whitening.whiten(vectors).astype(np.float32),
         "landmarks": points.astype(np.float32),

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_scnn.models.heads import FaceDecoder
+from keras_scnn.models.micro_batches import InParts
 from keras_scnn.models.siamese import augmented_branch
 from keras_scnn.parameters import ParameterSpace
 
@@ -21,6 +22,7 @@ def build_group(
     embedding_size: int = 0,
     augmentation: float = 0.0,
     landmarks_teach_identity: bool = True,
+    parts: int = 1,
 ) -> keras.Model:
     """A functional model from one image input to the outputs that the losses compare.
 
@@ -29,7 +31,7 @@ def build_group(
             missing.
         space: of the parameters; its face model decodes them to landmarks.
         embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
-        augmentation: as for ``build_siamese``.
+        augmentation, parts: as for ``build_siamese``.
         landmarks_teach_identity: without it the landmarks have no gradient by the identity
             coefficients: one photo's landmarks then teach pose and expression alone.
 
@@ -42,7 +44,8 @@ def build_group(
         shape once more, for a second loss each.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
-    (result,) = augmented_branch(branch, [image], space, augmentation)
+    encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)
+    (result,) = augmented_branch(encode, [image], space, augmentation)
     parameters = result["parameters"]
     shape = ShapeCode.of(space, name="shape")(parameters)
     decode = FaceDecoder.landmarks(space, name="landmarks")
@@ -50,8 +53,8 @@ def build_group(
     if not landmarks_teach_identity:
         identity = space.layout.identity
         held = keras.ops.stop_gradient(parameters[:, identity])
-        parts = [parameters[:, : identity.start], held, parameters[:, identity.stop :]]
-        decoded = keras.ops.concatenate(parts, axis=-1)
+        pieces = [parameters[:, : identity.start], held, parameters[:, identity.stop :]]
+        decoded = keras.ops.concatenate(pieces, axis=-1)
     outputs = {"parameters": parameters, "landmarks": decode(decoded)}
     outputs["shape"] = shape
     if "features" not in result:

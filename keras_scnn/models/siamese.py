@@ -9,6 +9,7 @@ from keras import ops
 from keras_scnn.geometry.similarities import invert
 from keras_scnn.models.augmentation import MoveParameters, RandomMove, photometric_layers
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
+from keras_scnn.models.micro_batches import InParts
 from keras_scnn.parameters import ParameterSpace
 
 PARTS = ("identity", "all")
@@ -21,6 +22,7 @@ def build_siamese(
     contrast: str = "identity",
     augmentation: float = 0.0,
     feature_channels: int = 0,
+    parts: int = 1,
 ) -> keras.Model:
     """A functional model of two image inputs with one shared branch.
 
@@ -41,12 +43,14 @@ def build_siamese(
             neither; outputs are mapped back, so labels are those of the given photo. Above 0 the
             face model needs mirror partners, and S must be a multiple of 8.
         feature_channels: of the feature head, see ``build_branch``.
+        parts: in which the branch goes through a batch in training, see ``InParts``.
 
     Returns:
         A model from ``image_a`` and ``image_b``, (B, S, S, 3) RGB, 0 to 255, to a dictionary of
         float32 outputs: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
         ``landmarks_b`` (B, 68, 3) crop px; ``parameter_distance`` (B,); ``feature_similarity``
-        (B,), cosine from -1 to 1. The shared single-image model is ``get_layer('branch')``.
+        (B,), cosine from -1 to 1. The shared single-image model is ``get_layer('branch')``, with
+        several parts the ``network`` of the layer of that name.
 
     Raises:
         ValueError: feature_size is 0, or contrast is unknown.
@@ -58,7 +62,8 @@ def build_siamese(
     inputs = {
         f"image_{side}": keras.Input(branch.input_shape[1:], name=f"image_{side}") for side in "ab"
     }
-    pair = augmented_branch(branch, list(inputs.values()), space, augmentation)
+    encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)
+    pair = augmented_branch(encode, list(inputs.values()), space, augmentation)
     sides = dict(zip("ab", pair, strict=True))
     distance = parameter_distance_layer(space, contrast)
     outputs = {f"parameters_{side}": sides[side]["parameters"] for side in "ab"}
@@ -71,7 +76,7 @@ def build_siamese(
 
 
 def augmented_branch(
-    branch: keras.Model,
+    branch: keras.layers.Layer,
     images: list,
     space: ParameterSpace,
     augmentation: float,
@@ -79,7 +84,7 @@ def augmented_branch(
     """The branch's outputs for images that are augmented in training, mapped back.
 
     Args:
-        branch: from ``build_branch``.
+        branch: from ``build_branch``, or that ``InParts``; the random changes are the same.
         images: inputs (B, S, S, 3); row i is mirrored in all of them, or in none.
         space: of the branch's parameters.
         augmentation: strength, see ``build_siamese``.

@@ -67,10 +67,15 @@ def ablate(
 
     Returns:
         ``Measure`` by name of the measure, by name of the variant.
+
+    Raises:
+        ValueError: the settings are of several hosts.
     """
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
 
+    if config.hosts > 1:
+        raise ValueError(f"hosts is {config.hosts}; an ablation trains on one host")
     for file in (NUMBERS, PICTURE):
         (folder / file).unlink(missing_ok=True)  # of other settings, perhaps
     measures = {}
@@ -78,7 +83,9 @@ def ablate(
         results = []
         for seed in seeds:
             print(f"--- {name}, seed {seed}", flush=True)
-            results.append(dataclasses.asdict(train(settings_of(config, folder, name, seed))))
+            found = train(settings_of(config, folder, name, seed))
+            assert found is not None  # of one host
+            results.append(dataclasses.asdict(found))
         measures[name] = summary(results)
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
     with atomic_path(folder / NUMBERS) as temporary:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from keras_scnn.models.encoder_table import ENCODERS
 from keras_scnn.settings import did_you_mean
+from keras_scnn.training.roll_call import parse_address
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODES = ("pairs", "groups", "matching")
 STARTS = ("encoder", "network", "shape", "joined")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 GROUPS = ("groups", "matching")
+LAUNCH = ("devices", "hosts", "rank", "coordinator", "join_seconds")  # where a run trains
 
 
 def _option(default, text: str, **checks):
@@ -211,6 +213,15 @@ class TrainConfig:
     precision: str = _choice(
         "float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs", *PRECISIONS
     )
+    accumulate: int = _count(
+        1, "parts in which a batch goes through the network, one after the other, to save memory; "
+        "all pairs of the batch are compared, batch norm takes each part's statistics"
+    )  # fmt: skip
+    devices: str = _option("1", "of this host: 'all', or how many (KERAS_BACKEND=jax)")
+    hosts: int = _count(1, "processes that train together, one on each host (KERAS_BACKEND=jax)")
+    rank: int = _count(0, "number of this one, from 0; rank 0 saves and measures", low=0)
+    coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")
+    join_seconds: float = _option(120.0, "to wait for all hosts at the start", above=0.0)
     tensorboard: bool = _option(True, "write TensorBoard logs, where TensorFlow is installed")
     seed: int = _count(0, "of people, pairs and weights", low=0)
 
@@ -223,6 +234,44 @@ class TrainConfig:
                 allowed = " or ".join(f"'{mode}'" for mode in modes)
                 raise ValueError(f"{one.name} is for batches of {allowed}, not '{self.batches}'")
         self._check_together()
+
+    def kept(self) -> TrainConfig:
+        """The settings as a run folder keeps them: without where the run trains."""
+        values = dataclasses.asdict(self)
+        return TrainConfig(**{name: values[name] for name in values if name not in LAUNCH})
+
+    def of_all_processes(self) -> dict:
+        """The settings that all processes of a run share; folders may have other places."""
+        own = ("rank", "coordinator", "join_seconds", "run", "cache", "data", "photo_folders")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in own}
+
+    def batch_rows(self) -> list[tuple[int, int]]:
+        """Rows of a batch of training and in how many parts it is trained on; of validation, 1."""
+        if self.batches == "pairs":
+            return [(self.batch_size, self.accumulate), (self.batch_size, 1)]
+        in_groups = self.group_people * self.group_photos
+        every = in_groups + self.single_photos
+        return [(every, self.accumulate), (in_groups or self.single_photos, 1)]
+
+    def _check_launch(self) -> None:
+        if self.devices != "all" and not (self.devices.isdecimal() and int(self.devices)):
+            raise ValueError(f"devices is '{self.devices}'; it must be 'all', or 1 or more")
+        if self.rank >= self.hosts:
+            raise ValueError(f"rank is {self.rank}; with hosts {self.hosts} it must be below that")
+        if self.hosts > 1:
+            parse_address(self.coordinator)
+            if self.minutes:
+                raise ValueError(
+                    f"minutes is {self.minutes:g}: clocks of several hosts differ; give --minutes 0"
+                )
+        if self.batches == "matching" and (self.devices != "1" or self.hosts > 1):
+            raise ValueError("batches 'matching' are made and trained on by one device")
+        rows = self.batch_rows()[0][0]
+        if self.accumulate > 1 and (rows % self.accumulate or self.pretrain_steps):
+            raise ValueError(
+                f"accumulate is {self.accumulate}: a batch has {rows} rows, which it must divide, "
+                "and pretrain_steps must be 0"
+            )
 
     def _check_together(self) -> None:
         """Settings that are right alone and wrong together."""
@@ -244,6 +293,7 @@ class TrainConfig:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
         if self.batches in GROUPS and not self.group_people + self.single_photos:
             raise ValueError("group_people and single_photos are 0; a batch needs some photos")
+        self._check_launch()
 
 
 def _check_range(one: dataclasses.Field, value) -> None:

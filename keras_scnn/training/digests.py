@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 from keras_scnn.data.remote_records import manifest_of
@@ -41,6 +42,23 @@ def run_digests(config: TrainConfig) -> dict:
     return {
         "start": content_digest(preset_folder(config.start)) if config.start else "",
         "data": {part.name: content_digest(part) for part in parts},
+    }
+
+
+def group_facts(config: TrainConfig) -> dict[str, str]:
+    """What must be the same in all processes of a run, in words; or the 'problem' with it."""
+    package = Path(__file__).parents[1]
+    code = [[str(p.relative_to(package)), file_digest(p)] for p in sorted(package.rglob("*.py"))]
+    versions = [f"{name} {version(name)}" for name in ("keras", "jax", "numpy")]
+    try:
+        inputs = digest(run_digests(config))[:12]
+    except (OSError, ValueError) as error:
+        return {"problem": str(error)}
+    return {
+        "versions": ", ".join(versions),
+        "code": digest(code)[:12],
+        "settings": digest(config.of_all_processes())[:12],
+        "data": inputs,
     }
 
 

@@ -15,7 +15,7 @@ from keras_scnn.data.labels.identity_labels import (
     yaw_degrees,
 )
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.samplers import GroupSampler, JoinedSampler
+from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, Shard
 from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.models import build_branch, build_encoder, build_group
 from keras_scnn.models.heads import FINE
@@ -45,21 +45,29 @@ class GroupMode:
             self.space = ParameterSpace.from_samples(model, self.mixture.records.parameters[seen])
         self._outputs: list[str] = []
 
-    def build(self) -> keras.Model:
-        """The group network, not yet compiled."""
+    def build(self, parts: int = 1) -> keras.Model:
+        """The group network, not yet compiled; ``parts`` as for ``build_group``."""
         config, records = self._config, self.mixture.records
         size = 0 if records.embedding is None else records.embedding.shape[1]
         augmentation = config.augmentation if config.augment_on == "device" else 0.0
-        network = group_network(config, self.space, records.images.shape[1], size, augmentation)
+        sizes = records.images.shape[1], size
+        network = group_network(config, self.space, *sizes, augmentation, parts)
         self._outputs = list(network.output)
         return network
 
-    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+    def stream(
+        self,
+        part: np.ndarray,
+        first_step: int,
+        is_validation: bool = False,
+        shard: Shard = WHOLE,
+    ):
         """Batches of groups, and of single photos, of the photos at some positions, from a step."""
         config, records = self._config, self.mixture.records
         people = fresh_people(config)
         if people and not is_validation:
-            return self._with_targets(fresh_group_dataset(people, self.space.whitening, first_step))
+            whitening = self.space.whitening
+            return self._with_targets(fresh_group_dataset(people, whitening, first_step, shard))
         seed, samplers = config.seed + is_validation, []
         if config.group_people:
             shape = config.group_people, config.group_photos
@@ -72,8 +80,8 @@ class GroupMode:
             in_group = np.bincount(records.identity)[records.identity] > 1
             augmenter = GroupAugmenter(self.space.face_model, in_group, seed)
         sampler = JoinedSampler(samplers)
-        data = group_dataset(records, self.space.whitening, sampler, first_step, augmenter)
-        return self._with_targets(data)
+        source = records, self.space.whitening, sampler
+        return self._with_targets(group_dataset(*source, first_step, augmenter, shard))
 
     def _with_targets(self, data):
         """The labels of a data set by the outputs of the network that was built."""
@@ -101,6 +109,7 @@ def group_network(
     size: int,
     embedding_size: int,
     augmentation: float = 0.0,
+    parts: int = 1,
 ) -> keras.Model:
     """``build_group`` of the settings for crops of ``size`` px; the other arguments are its own."""
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
@@ -111,7 +120,7 @@ def group_network(
     if config.trained == "expression":
         freeze_but(branch, FINE)
     teach = config.landmarks_teach_identity
-    return build_group(branch, space, embedding_size, augmentation, teach)
+    return build_group(branch, space, embedding_size, augmentation, teach, parts)
 
 
 def freeze_but(branch: keras.Model, prefix: str) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.samplers import PairSampler
+from keras_scnn.data.samplers import WHOLE, PairSampler, Shard
 from keras_scnn.data.stream import fresh_pair_dataset, pair_dataset
 from keras_scnn.models import build_encoder, build_siamese
 from keras_scnn.morphable_model import MorphableModel
@@ -35,8 +35,8 @@ class PairMode:
         self._config, self.mixture = config, mixture
         self.space = ParameterSpace.from_samples(model, mixture.records.parameters[seen])
 
-    def build(self) -> keras.Model:
-        """The Siamese network, not yet compiled."""
+    def build(self, parts: int = 1) -> keras.Model:
+        """The Siamese network, not yet compiled; ``parts`` as for ``build_siamese``."""
         config, size = self._config, self.mixture.records.images.shape[1]
         return build_siamese(
             build_encoder(config.encoder, size, config.encoder_weights or None),
@@ -45,15 +45,22 @@ class PairMode:
             config.contrast,
             config.augmentation,
             config.feature_channels,
+            parts,
         )
 
-    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+    def stream(
+        self,
+        part: np.ndarray,
+        first_step: int,
+        is_validation: bool = False,
+        shard: Shard = WHOLE,
+    ):
         """Batches of pairs of the photos at some positions, from a step on."""
         config, records = self._config, self.mixture.records
         people = fresh_people(config)
         if people and not is_validation:
             whitening = self.space.whitening
-            return fresh_pair_dataset(people, whitening, config.p_same, first_step)
+            return fresh_pair_dataset(people, whitening, config.p_same, first_step, shard)
         seed = config.seed + is_validation
         options = {"among": part, **self.mixture.sampling()}
         try:
@@ -62,4 +69,5 @@ class PairMode:
             held_out = f"the held-out people (held_out is {config.held_out})"
             who = held_out if is_validation else "the people to train on"
             raise ValueError(f"{who}: {error}") from error
-        return pair_dataset(records, self.space.whitening, sampler, config.batch_size, first_step)
+        options = {"batch_size": config.batch_size, "first_step": first_step, "shard": shard}
+        return pair_dataset(records, self.space.whitening, sampler, **options)

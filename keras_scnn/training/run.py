@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, part_of, split_people
+from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
@@ -34,6 +37,7 @@ from keras_scnn.training.checkpoints import (
 )
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import check_inputs, run_digests
+from keras_scnn.training.distribution import ALONE, Group, Trainee, join_group
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.objectives import compile_network
 from keras_scnn.training.optimizers import finish, make_optimizer
@@ -62,23 +66,59 @@ class Mode(Protocol):
     mixture: Mixture
     space: ParameterSpace
 
-    def build(self) -> keras.Model:
-        """The network, not yet compiled; its layer 'branch' is what is kept."""
+    def build(self, parts: int = 1) -> keras.Model:
+        """The network, not yet compiled; its layer 'branch' is what is kept.
 
-    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+        In training a batch goes through it in so many parts, see ``InParts``.
+        """
+
+    def stream(
+        self,
+        part: np.ndarray,
+        first_step: int,
+        is_validation: bool = False,
+        shard: Shard = WHOLE,
+    ):
         """An endless stream of ``(inputs, targets)``, the same for the same arguments."""
 
 
-def train(config: TrainConfig) -> RecordResults:
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is trained, and on what.
+
+    Attributes:
+        config: settings. mode: of its batches.
+        network: compiled, on this process's first device.
+        seen, unseen: positions of the photos to train on, and of those of other people.
+        measured: the records at ``unseen``, with the labels as they came.
+    """
+
+    config: TrainConfig
+    mode: Mode
+    network: keras.Model
+    seen: np.ndarray
+    unseen: np.ndarray
+    measured: FaceRecords
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.run)
+
+
+def train(config: TrainConfig) -> RecordResults | None:
     """Train, or go on with the run that is in the run folder; then measure and draw.
 
     SIGTERM and Ctrl-C end it after the step, with a checkpoint. Keras's dtype policy is put back.
 
+    Returns:
+        the results; None in a process of several that is not the first one, which measures.
+
     Raises:
         FileNotFoundError: data, preset or recognizer are missing.
         ValueError: the run folder holds a run with other settings, or a damaged one, data does not
-            fit the settings, or the backend cannot do it.
-        OSError: the run folder cannot be written.
+            fit the settings, the backend cannot do it, or several processes do not fit together.
+        OSError: the run folder cannot be written, or a process of several did not come.
     """
     policy = keras.config.dtype_policy()
     try:
@@ -87,13 +127,28 @@ def train(config: TrainConfig) -> RecordResults:
         keras.config.set_dtype_policy(policy)
 
 
-def _train(config: TrainConfig) -> RecordResults:
-    folder = Path(config.run)
+def _train(config: TrainConfig) -> RecordResults | None:
     check_mode_backend(config)
-    check_run_folder(folder, config, MAY_CHANGE)
-    state = check_kept(folder)
+    with join_group(config) as group:
+        run = set_up(config, group)
+        state = fit(run, group)
+    if not group.is_first:
+        print(f"rank {config.rank}: training ended after step {state.step}; rank 0 measures")
+        return None
+    if config.weight_average:
+        finish(run.network, run.mode.stream(run.seen, state.step))
+    return measure(run, state)
+
+
+def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
+    """Open the data and make the network; the first process brings it to where the run starts."""
+    folder, state = Path(config.run), RunState()
+    if group.is_first:
+        check_run_folder(folder, config.kept(), MAY_CHANGE)
+        state = check_kept(folder)
     keras.utils.set_random_seed(config.seed)
-    mixture, extra = open_data(config)
+    with group.in_turn("data"):  # what is rendered or packed is so once
+        mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
     records = mixture.records
     seen, unseen = split_people(records.identity, config.held_out, records.mirror)
@@ -101,23 +156,40 @@ def _train(config: TrainConfig) -> RecordResults:
     check_held_out(measured, config.held_out)
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)
-    network = mode.build()
-    compile_network(network, config, mode.space, make_optimizer(config), execution_steps(config))
+    run = Run(config, mode, compiled(config, mode), seen, unseen, measured)
     for part, is_validation in ((seen, False), (unseen, True)):
-        mode.stream(part, 0, is_validation)  # too few photos for a batch are named here
-    claim_run_folder(folder, config)  # now that nothing of the settings is wrong
-    check_inputs(folder, config)
+        mode.stream(part, 0, is_validation, group.shard)  # too few photos are named here
+    with group.in_turn("start"):
+        if group.is_first:
+            start(run, state)
+    return run
+
+
+def compiled(config: TrainConfig, mode: Mode, parts: int = 1) -> keras.Model:
+    """The network of a run, compiled; ``parts`` as for ``Mode.build``."""
+    options = make_optimizer(config), execution_steps(config)
+    return compile_network(mode.build(parts), config, mode.space, *options)
+
+
+def start(run: Run, state: RunState) -> None:
+    """Claim the run folder, now that nothing of the settings is wrong; begin, if it is new."""
+    claim_run_folder(run.folder, run.config.kept())
+    check_inputs(run.folder, run.config)
     if not state.checkpoint:
-        initialize(config, network, mode, seen)
-        measure_before(folder, as_preset(config, network, mode, RunState(), seen), measured)
-    state = fit(config, network, mode, (seen, unseen))
-    preset = finished_preset(config, network, mode, state, seen)
-    results = evaluate_records(preset, measured)
-    title = f"{folder.name}: {len(unseen)} photos of people never trained on"
+        initialize(run.config, run.network, run.mode, run.seen)
+        measure_before(run.folder, as_preset(run, RunState()), run.measured)
+
+
+def measure(run: Run, state: RunState) -> RecordResults:
+    """Write the preset, measure it on people never trained on, and say and draw how good it is."""
+    folder, config = run.folder, run.config
+    preset = finished_preset(run, state)
+    results = evaluate_records(preset, run.measured)
+    title = f"{folder.name}: {len(run.unseen)} photos of people never trained on"
     write_results(results, folder, "results", title)
     plot_curves(read_curves(folder), folder / "curves.png")
     print(ending(state, config.steps, config.minutes), title, sep="\n")
-    print(run_table(folder, preset, measured, results))
+    print(run_table(folder, preset, run.measured, results))
     print(f"all numbers: {folder}/results.txt, results.json; drawn: results.png, curves.png")
     print("the folder is a preset")
     return results
@@ -197,62 +269,53 @@ def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.n
         solve_head(network.get_layer("branch"), records.images[chosen], labels)
 
 
-def fit(
-    config: TrainConfig,
-    network: keras.Model,
-    mode: Mode,
-    parts: tuple[np.ndarray, np.ndarray],
-) -> RunState:
-    """Train until the budget is used up, from the last checkpoint where there is one.
-
-    Args:
-        config, mode: of the run.
-        network: compiled.
-        parts: positions of the photos to train on, and of those to watch.
-    """
-    folder = Path(config.run)
-    state = read_state(folder)
-    if state.checkpoint:
-        state = load_checkpoint(folder, network, state)
-        trim_curves(folder, state.step)
-    if not (state.step >= config.steps or 0 < 60 * config.minutes <= state.seconds):
-        state = _fit(config, network, mode, parts, state)
-    if config.weight_average:
-        finish(network, mode.stream(parts[0], state.step))
-    return state
+def fit(run: Run, group: Group = ALONE) -> RunState:
+    """Train until the budget is used up, from the last checkpoint where there is one."""
+    config, state = run.config, RunState()
+    if group.is_first:
+        state = read_state(run.folder)
+        if state.checkpoint:
+            state = load_checkpoint(run.folder, run.network, state)
+            trim_curves(run.folder, state.step)
+    (now,) = group.from_first([np.array([state.step, 10 * state.seconds], np.int32)])
+    step, seconds = int(now[0]), float(now[1] / 10)
+    if step >= config.steps or 0 < 60 * config.minutes <= seconds:
+        return state
+    return _fit(run, group, state if group.is_first else RunState(step, seconds))
 
 
-def _fit(config, network, mode: Mode, parts, state: RunState) -> RunState:
-    folder = Path(config.run)
+def _fit(run: Run, group: Group, state: RunState) -> RunState:
+    config, mode = run.config, run.mode
+    trainee = Trainee(run.network, run.network)
+    if group is not ALONE or config.accumulate > 1:
+        again = partial(compiled, config, mode, config.accumulate)
+        trainee = Trainee.of(run.network, group, again)
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
-    monitor = ShapeMonitor(mode.mixture.records, parts[1], mode.space)
-    validation = mode.stream(parts[1], 0, True)
+    kept = trainee.bring_home
+    monitor = ShapeMonitor(mode.mixture.records, run.unseen, mode.space, kept, group)
+    checkpoints = Checkpoints(run.folder, budget, kept, group)
+    stop = StopRequest(checkpoints, budget, group)
+    validation = mode.stream(run.unseen, 0, True, group.shard)
     if validation is not None:
         validation = validation.take(VALIDATION_STEPS).cache()
-    stop = StopRequest(folder, budget)
-    callbacks = [
-        budget,
-        FiniteNumbers(folder, budget),  # before what is saved
-        stop,
-        monitor,  # before what writes the logs down
-        Checkpoints(folder, budget),
-        *_tensorboard(config),
-        Progress(budget, config.steps),
-    ]
-    with stop.listening(), one_thread_each():  # batches may be rendered meanwhile
-        network.fit(
-            mode.stream(parts[0], state.step),
+    callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before what is saved
+    if group.is_first:
+        callbacks += [checkpoints, *_tensorboard(config), Progress(budget, config.steps)]
+    with stop.listening(), one_thread_each(), group.laid_out():  # batches may be rendered meanwhile
+        trainee.trained.fit(
+            mode.stream(run.seen, state.step, shard=group.shard),
             initial_epoch=state.step // STEPS_PER_EPOCH,
             epochs=math.ceil(config.steps / STEPS_PER_EPOCH) + 1,
             steps_per_epoch=STEPS_PER_EPOCH,
             validation_data=validation,
-            callbacks=callbacks,
+            callbacks=[*callbacks, stop],
             shuffle=False,  # the sampler has done it
             verbose=0,
         )
+    kept()
     if monitor.collapsed:
         print("stopped: all shapes have become the mean face (shape_size in curves.csv)")
-    return read_state(folder)
+    return read_state(run.folder) if group.is_first else budget.state
 
 
 def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
@@ -261,27 +324,24 @@ def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
     return [keras.callbacks.TensorBoard(Path(config.run) / "logs", write_graph=False)]
 
 
-def finished_preset(
-    config: TrainConfig, network: keras.Model, mode: Mode, state: RunState, seen: np.ndarray
-) -> Preset:
+def finished_preset(run: Run, state: RunState) -> Preset:
     """Write the run's preset, its within-person covariance included, and return it in float32."""
-    preset = as_preset(config, network, mode, state, seen)
-    preset.metadata["digests"] = run_digests(config)
-    save_preset(config.run, preset)
-    if config.precision != "float32":
+    preset = as_preset(run, state)
+    preset.metadata["digests"] = run_digests(run.config)
+    save_preset(run.folder, preset)
+    if run.config.precision != "float32":
         keras.config.set_dtype_policy("float32")
-        preset = load_preset(config.run, mode.space.face_model)
+        preset = load_preset(run.folder, run.mode.space.face_model)
     return preset
 
 
-def as_preset(
-    config: TrainConfig, network: keras.Model, mode: Mode, state: RunState, seen: np.ndarray
-) -> Preset:
-    """The network as a preset, with the within-person covariance of the photos at ``seen``."""
-    metadata = {"config": dataclasses.asdict(config), "state": dataclasses.asdict(state)}
-    preset = Preset(network.get_layer("branch"), mode.space, config.encoder, metadata)
+def as_preset(run: Run, state: RunState) -> Preset:
+    """The network as a preset, with the within-person covariance of the photos trained on."""
+    config, space = run.config, run.mode.space
+    metadata = {"config": dataclasses.asdict(config.kept()), "state": dataclasses.asdict(state)}
+    preset = Preset(run.network.get_layer("branch"), space, config.encoder, metadata)
     if config.trained == "all":
-        covariance = learn_covariance(preset, mode.mixture.records, seen)
+        covariance = learn_covariance(preset, run.mode.mixture.records, run.seen)
     else:  # shapes stay as they are
-        covariance = read_preset(config.start, mode.space.face_model).within_person_covariance
+        covariance = read_preset(config.start, space.face_model).within_person_covariance
     return dataclasses.replace(preset, within_person_covariance=covariance)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -17,8 +17,10 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import Terminated
 from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state, save_checkpoint
+from keras_scnn.training.distribution import ALONE, Group
 
 MAX_MONITORED, COLLAPSED_SIZE = 128, 0.05
+Kept = Callable[[], keras.Model] | None
 
 
 class Budget(keras.callbacks.Callback):
@@ -116,31 +118,49 @@ class FiniteNumbers(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the run after each epoch, and appends the epoch's losses to a CSV file."""
+    """Saves the run after each epoch, and appends the epoch's losses to a CSV file.
 
-    def __init__(self, folder: Path, budget: Budget):
+    Args:
+        folder: of the run. budget: of the run.
+        kept: gives the network to save; None: the one that trains.
+        group: that trains.
+    """
+
+    def __init__(self, folder: Path, budget: Budget, kept: Kept = None, group: Group = ALONE):
         super().__init__()
-        self._folder, self._budget = folder, budget
+        self._folder, self._budget, self._kept, self._group = folder, budget, kept, group
 
     def on_epoch_end(self, epoch, logs=None):
         state = self._budget.state
         add_to_curves(self._folder, {"step": state.step, "seconds": state.seconds, **(logs or {})})
-        save_checkpoint(self._folder, self.model, state)
+        self.save(state)
+
+    def save(self, state: RunState) -> None:
+        """Write a checkpoint of the network as it is."""
+        network = self._kept() if self._kept else self.model
+        # Keras makes variables as it saves: laid out, they would wait for the other processes.
+        with self._group.aside():
+            save_checkpoint(self._folder, network, state)
 
 
 class StopRequest(keras.callbacks.Callback):
     """Ends a run after the step in which SIGTERM or Ctrl-C came, with a checkpoint.
 
     Used as a context manager about ``fit``, in which signals wait for the end of the step; a second
-    one does not.
+    one does not. With several hosts they wait for the end of the epoch, and all end together; so do
+    they where one of them has another reason to stop training. To be called after ``Checkpoints``.
+
+    Args:
+        checkpoints: saves the run. budget: of the run. group: that trains.
 
     Raises:
         Terminated, KeyboardInterrupt: from ``fit``, after the checkpoint.
     """
 
-    def __init__(self, folder: Path, budget: Budget):
+    def __init__(self, checkpoints: Checkpoints, budget: Budget, group: Group = ALONE):
         super().__init__()
-        self._folder, self._budget, self._signal = folder, budget, 0
+        self._checkpoints, self._budget, self._group = checkpoints, budget, group
+        self._signal = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -162,10 +182,20 @@ class StopRequest(keras.callbacks.Callback):
         self._signal = number
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._signal and self._group.shard.world_size == 1:
+            self._checkpoints.save(self._budget.state)
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        ends = self._group.largest([self._signal, self.model.stop_training])
+        self._signal, self.model.stop_training = ends[0], bool(ends[1])
         if self._signal:
-            state = save_checkpoint(self._folder, self.model, self._budget.state)
-            kind = Terminated if self._signal == signal.SIGTERM else KeyboardInterrupt
-            raise kind(f"stopped after step {state.step}; the same command goes on from there")
+            self._stop()
+
+    def _stop(self):
+        kind = Terminated if self._signal == signal.SIGTERM else KeyboardInterrupt
+        step = self._budget.state.step
+        raise kind(f"stopped after step {step}; the same command goes on from there")
 
 
 class ShapeMonitor(keras.callbacks.Callback):
@@ -181,10 +211,19 @@ class ShapeMonitor(keras.callbacks.Callback):
         records: with labels.
         index: positions of photos not trained on, of which ``MAX_MONITORED`` are used.
         space: of the network's parameters; its mean identity is the mean face.
+        kept: as for ``Checkpoints``. group: that trains.
     """
 
-    def __init__(self, records: FaceRecords, index: np.ndarray, space: ParameterSpace):
+    def __init__(
+        self,
+        records: FaceRecords,
+        index: np.ndarray,
+        space: ParameterSpace,
+        kept: Kept = None,
+        group: Group = ALONE,
+    ):
         super().__init__()
+        self._kept, self._group = kept, group
         chosen = index[:: max(1, len(index) // MAX_MONITORED)]
         self._images = np.asarray(records.images[chosen])
         self._identity, self._mm = space.layout.identity, space.identity_mm
@@ -192,7 +231,9 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._labels, self._largest, self.collapsed = labels * self._mm, 0.0, False
 
     def on_epoch_end(self, epoch, logs=None):
-        outputs = self.model.get_layer("branch").predict_on_batch(self._images)["parameters"]
+        branch = (self._kept() if self._kept else self.model).get_layer("branch")
+        with self._group.aside():
+            outputs = branch.predict_on_batch(self._images)["parameters"]
         health = shape_health(np.asarray(outputs)[:, self._identity] * self._mm, self._labels)
         if logs is not None:
             logs |= {f"shape_{name}": value for name, value in health.items()}

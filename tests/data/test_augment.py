@@ -47,7 +47,7 @@ def test_a_sampler_of_the_same_seed_draws_other_numbers():
     vectors = np.ones((count, 12 + model.n_identity + model.n_expression), np.float32)
     identity = slice(12, 12 + model.n_identity)
     every = np.arange(count)
-    moved = augmenter(5, every, every, images, landmarks, vectors)[2]
+    moved = augmenter(5, 0, every, every, images, landmarks, vectors)[2]
     mirrored = (moved[:, identity] != 1).any(axis=1)  # a face that is not symmetric
     sampler = np.random.default_rng([3, 5]).random(count) < 0.5
     assert 20 < mirrored.sum() < 44

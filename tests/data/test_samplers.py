@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler
+from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, PairSampler, Shard
 
 IDENTITY = np.repeat([4, 8, 2, 6, 5], [1, 2, 30, 5, 12])
 
@@ -51,12 +51,19 @@ def test_the_same_seed_gives_the_same_stream_at_any_step():
     assert (two.batch(8, 16).first != two.batch(9, 16).first).any()
 
 
-def test_the_ranks_share_one_global_batch():
-    whole = PairSampler(IDENTITY).batch(5, 12)
-    parts = [PairSampler(IDENTITY, rank=rank, world_size=3).batch(5, 4) for rank in range(3)]
-    for k in range(3):
-        together = np.stack([part[k] for part in parts], axis=1).ravel()
-        np.testing.assert_array_equal(together, whole[k])
+def test_the_shards_of_all_ranks_are_the_whole_batch():
+    rows = [Shard(rank, 3).rows(12) for rank in range(3)]
+    assert [i for one in rows for i in range(12)[one]] == list(range(12))
+    assert WHOLE.rows(7) == slice(0, 7)
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [((2, 2), "rank is 2"), ((-1, 2), "rank is -1"), ((0, 5), "12 rows .* among 5 processes")],
+)
+def test_impossible_shards_are_refused(shard, message):
+    with pytest.raises(ValueError, match=message):
+        Shard(*shard).rows(12)
 
 
 def test_only_photos_of_the_given_part_are_drawn():
@@ -163,21 +170,12 @@ def test_twins_are_never_in_one_group_batch_and_both_are_drawn():
     assert seen == set(range(10))
 
 
-def test_the_ranks_share_one_group_batch():
-    whole = GroupSampler(MIXED, people=6, photos=2).batch(3)
-    parts = [GroupSampler(MIXED, 2, 2, rank=rank, world_size=3).batch(3) for rank in range(3)]
-    for k in range(2):
-        together = np.stack([part[k].reshape(2, 2) for part in parts], axis=1).ravel()
-        np.testing.assert_array_equal(together, whole[k])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (dict(identity=MIXED, people=30), "25 people have 2 photos"),
         (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have 2 photos"),
         (dict(identity=MIXED, photos=0), "photos 0"),
-        (dict(identity=MIXED, rank=1), "rank"),
     ],
 )
 def test_wrong_arguments_of_groups_are_named(arguments, message):
@@ -193,7 +191,6 @@ def test_wrong_arguments_of_groups_are_named(arguments, message):
         (dict(identity=MIXED, source=SOURCE, source_weights=[1, 0, 1]), "3 numbers above 0"),
         (dict(identity=TWINS, source=np.arange(30) % 2), "in two data sets"),
         (dict(identity=IDENTITY, p_same=1.5), "p_same"),
-        (dict(identity=IDENTITY, rank=2, world_size=2), "rank"),
         (dict(identity=np.arange(5)), "two photos"),
         (dict(identity=np.zeros(5)), "two people"),
     ],

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.data.samplers import GroupSampler, PairSampler
+from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler, Shard
 from keras_scnn.data.stream import (
     as_iterator,
     fresh_group_dataset,
@@ -18,7 +19,8 @@ from keras_scnn.data.stream import (
     pair_dataset,
 )
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_people
-from keras_scnn.parameters import ParameterSpace
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
 pytest.importorskip("tensorflow")
 
@@ -212,3 +214,43 @@ def test_fresh_groups_hold_all_photos_of_each_person(fresh, face_whitening):
         np.testing.assert_array_equal(numbers, range(first, first + 4))
         assert (counts == 3).all()
         assert len(np.unique(inputs, axis=0)) == 12
+
+
+def shards_of(kind, records, model, whitening, world_size):
+    """The batch of step 3 of some stream, made by so many processes, one after the other."""
+    groups = JoinedSampler(
+        [GroupSampler(records.identity, 2, 2), GroupSampler(records.identity, 4, 1)]
+    )
+    augmenter = GroupAugmenter(model, np.arange(len(records)) % 2 == 0, seed=1)
+    people = SyntheticConfig(people=4, photos=2, size=32)
+    streams = {
+        "pairs": lambda **k: pair_dataset(
+            records, whitening, PairSampler(records.identity), 8, **k
+        ),
+        "groups": lambda **k: group_dataset(records, whitening, groups, augmenter=augmenter, **k),
+        "fresh pairs": lambda **k: fresh_pair_dataset(people, whitening, **k),
+        "fresh groups": lambda **k: fresh_group_dataset(people, whitening, **k),
+    }
+    parts = [
+        next(iter(streams[kind](first_step=3, shard=Shard(rank, world_size)).take(1)))
+        for rank in range(world_size)
+    ]
+    return keras.tree.map_structure(
+        lambda *rows: np.concatenate([np.asarray(r) for r in rows]), *parts
+    )
+
+
+@pytest.mark.parametrize("kind", ["pairs", "groups", "fresh pairs", "fresh groups"])
+def test_any_number_of_processes_makes_the_same_batch(records, kind):
+    """Pixels and labels bit by bit, the random changes of the host's augmentation included."""
+    model = MorphableModel.open_face()
+    size = ParameterLayout(model.n_identity, model.n_expression).size
+    records = dataclasses.replace(
+        records,
+        images=np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), np.uint8),
+        parameters=np.random.default_rng(1).normal(size=(12, size)).astype(np.float32),
+    )
+    whitening = Whitening(np.zeros(size), np.ones(size))
+    whole, *others = (shards_of(kind, records, model, whitening, n) for n in (1, 2, 4))
+    for other in others:
+        keras.tree.map_structure(np.testing.assert_array_equal, whole, other)

@@ -1,6 +1,7 @@
 """Settings are checked when they are made, before anything heavy is imported."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,48 @@ def test_values_out_of_range_are_refused(values, message):
 def test_settings_without_effect_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values)
+
+
+HOSTS = {"hosts": 2, "coordinator": "node0:29500", "minutes": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"devices": "x"}, "devices is 'x'; it must be 'all', or 1 or more"),
+        ({"devices": "0"}, "devices is '0'"),
+        ({"rank": 1}, "rank is 1; with hosts 1 it must be below that"),
+        (HOSTS | {"rank": 2}, "rank is 2; with hosts 2"),
+        (HOSTS | {"coordinator": ""}, "coordinator is ''; it must be HOST:PORT of rank 0"),
+        (HOSTS | {"minutes": 5.0}, "clocks of several hosts differ; give --minutes 0"),
+        ({"batches": "matching", "devices": "all"}, "'matching' are made and trained on by one"),
+        ({"accumulate": 3}, "accumulate is 3: a batch has 32 rows"),
+        (
+            {"batches": "groups", "accumulate": 2, "pretrain_steps": 9},
+            "accumulate is 2: a batch has 84 rows, which it must divide, and pretrain_steps",
+        ),
+    ],
+)
+def test_places_where_a_run_cannot_train_are_refused(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainConfig(**values)
+
+
+def test_a_run_folder_keeps_no_place():
+    """So a run that is resumed does not wait for hosts that are no more."""
+    assert TrainConfig(seed=3, devices="all", rank=1, **HOSTS).kept() == TrainConfig(
+        seed=3, minutes=0.0
+    )
+
+
+def test_processes_share_their_settings_but_for_their_own_places():
+    one, other = (
+        TrainConfig(rank=rank, run=f"runs/{rank}", data=f"/disk{rank}/records", **HOSTS)
+        for rank in (0, 1)
+    )
+    assert one.of_all_processes() == other.of_all_processes()
+    changed = dataclasses.replace(other, seed=1)
+    assert one.of_all_processes() != changed.of_all_processes()
 
 
 def test_all_values_of_a_run_make_its_configuration_again():

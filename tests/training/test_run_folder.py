@@ -221,9 +221,11 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number
                 os.kill(os.getpid(), number)
 
     budget = Budget(RunState(), steps=8, minutes=0, peak=0.1, warmup=1)
-    stop, before = StopRequest(tmp_path, budget), signal.getsignal(number)
+    checkpoints = Checkpoints(tmp_path, budget)
+    stop, before = StopRequest(checkpoints, budget), signal.getsignal(number)
+    callbacks = [budget, Sender(), checkpoints, stop]
     with pytest.raises(kind or KeyboardInterrupt, match="after step 4"), stop.listening():
-        network().fit(X, Y, batch_size=1, callbacks=[budget, Sender(), stop], verbose=0)
+        network().fit(X, Y, batch_size=1, callbacks=callbacks, verbose=0)
     assert read_state(tmp_path).step == 4
     assert signal.getsignal(number) is before
 

@@ -23,6 +23,27 @@ def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
     return render_people(dataclasses.replace(config, first_person=first))
 
 
+def fresh_photos(
+    config: SyntheticConfig, step: int, *positions: np.ndarray
+) -> tuple[FaceRecords, list[np.ndarray]]:
+    """Of the records of a step those people alone who are asked for: nobody else is rendered.
+
+    Args:
+        config, step: as for ``fresh_records``.
+        positions: of photos among ``fresh_records``, several arrays.
+
+    Returns:
+        the records, and the same photos' positions among them.
+    """
+    people = np.unique(np.concatenate(positions) // config.photos)
+    first = config.first_person + step * config.people
+    records = render_people(config, (first + people).tolist())
+    return records, [
+        np.searchsorted(people, one // config.photos) * config.photos + one % config.photos
+        for one in positions
+    ]
+
+
 class EachPhotoOnce:
     """Pairs of the photos of B people with two photos each, in which each photo is once.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -122,7 +123,7 @@ def _records(config: SyntheticConfig, people: range, rendered, progress) -> Face
     return _joined(config, people, parts)
 
 
-def _joined(config: SyntheticConfig, people: range, parts: list) -> FaceRecords:
+def _joined(config: SyntheticConfig, people: Sequence[int], parts: list) -> FaceRecords:
     images, parameters, landmarks = (np.concatenate(array) for array in zip(*parts, strict=True))
     identity = np.repeat(np.array(people, np.int32), config.photos)
     return FaceRecords(images, parameters, landmarks, identity, config.face_model)
@@ -150,9 +151,14 @@ def one_thread_each():
         cv2.setNumThreads(before)
 
 
-def render_people(config: SyntheticConfig) -> FaceRecords:
-    """The photos of all people, in memory, rendered in the thread that asks for them."""
-    people = range(config.first_person, config.first_person + config.people)
+def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:
+    """The photos of people, in memory, rendered in the thread that asks for them.
+
+    Args:
+        config: how they are rendered. people: their numbers; None: all of the configuration.
+    """
+    if people is None:
+        people = range(config.first_person, config.first_person + config.people)
     return _joined(config, people, [render_person(config, person) for person in people])
 
 

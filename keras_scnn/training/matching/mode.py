@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 from keras_scnn.morphable_model import MorphableModel
@@ -54,20 +55,28 @@ class MatchingMode:
         )
         self._outputs: list[str] = []
 
-    def build(self) -> keras.Model:
-        """The group network, not yet compiled."""
+    def build(self, parts: int = 1) -> keras.Model:
+        """The group network, not yet compiled; ``parts`` as for ``build_group``."""
         size = self.mixture.records.images.shape[1]
-        network = group_network(self._config, self.space, size, self._embedding_size)
+        sizes = size, self._embedding_size
+        network = group_network(self._config, self.space, *sizes, parts=parts)
         self._outputs = list(network.output)
         return network
 
-    def stream(self, part: np.ndarray, first_step: int, is_validation: bool = False):
+    def stream(
+        self,
+        part: np.ndarray,
+        first_step: int,
+        is_validation: bool = False,
+        shard: Shard = WHOLE,
+    ):
         """Batches of the photos to train on, from a step on; each depends on seed and step alone.
 
         Args:
             part: not used: the photos are on the accelerator.
             first_step: of the first batch.
             is_validation: None is returned; people not trained on are measured at the end.
+            shard: the whole batch: settings refuse others.
         """
         return None if is_validation else self._batches(first_step)
 

@@ -1,0 +1,1 @@
+"""Engines that start, watch and restart the processes of a training run on several hosts."""

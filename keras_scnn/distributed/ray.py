@@ -1,0 +1,142 @@
+"""Training on a Ray cluster: ``python -m keras_scnn.distributed.ray --hosts 4 --minutes 0 ...``.
+
+The options are those of ``keras-scnn train``, but for rank and coordinator. One actor a host runs
+one rank; where one is lost, all are ended and started again, and go on from the last checkpoint.
+The run folder, an absolute path, must be one that all hosts see: rank 0 may come to another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keras_scnn.settings import CommandParser, add_options, command, from_options
+from keras_scnn.training.config import TrainConfig
+
+ENDING = 30.0  # seconds for the others to say why, once one rank has failed
+
+
+def train_on_ray(
+    config: TrainConfig,
+    resources: Mapping[str, float] | None = None,
+    restarts: int = 3,
+    work: Callable[[TrainConfig], Any] | None = None,
+) -> None:
+    """Train on ``config.hosts`` hosts of the Ray cluster that is connected, or a local one.
+
+    Args:
+        config: settings; rank and coordinator are set here.
+        resources: of each host: ``num_cpus``, ``num_gpus`` and others of ``ray.remote``.
+        restarts: how often a group that lost a process is started again.
+        work: what each rank does; None: ``keras_scnn.training.run.train``.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError, FileNotFoundError, RuntimeError: as training; these are not tried again.
+        OSError: more ranks were lost than ``restarts``.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("pip install '.[ray]' brings what this needs") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True)
+    for attempt in range(restarts + 1):
+        lost = _train_once(config, dict(resources or {"num_cpus": 1}), work or _train)
+        if lost is None:
+            return
+        print(f"attempt {attempt + 1}: {lost}; all ranks are started again", file=sys.stderr)
+    raise OSError(f"{config.run}: {restarts + 1} groups of {config.hosts} ranks were lost")
+
+
+def _train(config: TrainConfig) -> None:
+    from keras_scnn.training.run import train
+
+    train(config)
+
+
+class _Rank:
+    """One rank, in a process of its own, which Ray has made for it."""
+
+    def address(self) -> str:
+        """HOST:PORT of a free port here."""
+        import ray
+
+        with socket.socket() as one:
+            one.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{one.getsockname()[1]}"
+
+    def train(self, config: TrainConfig, work: Callable[[TrainConfig], Any]) -> None:
+        """Do one rank's work; its result stays here."""
+        work(config)
+
+
+def _train_once(config: TrainConfig, resources: dict, work: Callable) -> str | None:
+    """Train as one group; what was lost on the way, None for nothing."""
+    import ray
+
+    own = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    options = {"runtime_env": {"env_vars": own}, "scheduling_strategy": "SPREAD", **resources}
+    made = ray.remote(_Rank).options(**options)
+    ranks: list[Any] = [made.remote() for _ in range(config.hosts)]
+    try:
+        place = ray.get(ranks[0].address.remote()) if config.hosts > 1 else ""
+        tasks = [
+            rank.train.remote(dataclasses.replace(config, rank=i, coordinator=place), work)
+            for i, rank in enumerate(ranks)
+        ]
+        return _outcome(tasks)
+    except ray.exceptions.RayActorError as error:
+        return _line(error)
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+
+
+def _outcome(tasks: list) -> str | None:
+    """Wait for all; what was lost, or an error of a rank's own, which counts for more."""
+    import ray
+
+    lost, waiting = None, list(tasks)
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=None if lost is None else ENDING)
+        if not done:
+            break
+        try:
+            ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if not isinstance(cause, TimeoutError):
+                raise cause from None
+            lost = _line(cause)
+        except ray.exceptions.RayError as error:
+            lost = lost or _line(error)
+    return lost
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """The command; ``arguments`` as on the command line."""
+    parser = CommandParser("train", __doc__)
+    parser.prog = "python -m keras_scnn.distributed.ray"
+    parser.add_argument("--cpus", type=float, default=1.0, help="of each host, for one rank (1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of each host, for one rank (0)")
+    parser.add_argument("--restarts", type=int, default=3, help="of a group that lost a rank (3)")
+    add_options(parser, TrainConfig)
+    options = parser.parse_args(arguments)
+    if {"rank", "coordinator"} & set(vars(options)):
+        raise ValueError("rank and coordinator are set by Ray; leave them out")
+    options.coordinator = "ray:1"  # of rank 0, once it has a host
+    resources = {"num_cpus": options.cpus, "num_gpus": options.gpus}
+    train_on_ray(from_options(TrainConfig, options), resources, options.restarts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

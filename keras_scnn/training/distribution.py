@@ -1,0 +1,378 @@
+"""Where a run trains: one device, several of one host, or several hosts; one object for all.
+
+On JAX a batch is one array over all devices, and one compiled program is what they run: losses over
+all pairs, batch norm and the gradients' norm are those of the whole batch by themselves. The
+network that trains is a copy, laid out over the devices; the one that is kept, saved and measured
+stays on this process's first device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+from keras_scnn.data.samplers import WHOLE, Shard
+from keras_scnn.settings import FAILURE
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.digests import group_facts
+from keras_scnn.training.roll_call import call_roll
+
+HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
+FAILED = "keras_scnn/failed/"
+AGAIN = "start all ranks again: they go on from the last checkpoint"
+LOST = f"the other processes were lost: one has ended, or does not answer; {AGAIN}"
+STATUS = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
+
+
+class Group:
+    """The processes and devices that train one network; this one: a process on one device.
+
+    Attributes:
+        shard: this process's part of each batch.
+    """
+
+    shard: Shard = WHOLE
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process saves, prints and measures."""
+        return self.shard.rank == 0
+
+    def laid_out(self) -> contextlib.AbstractContextManager:
+        """In the block, variables are made on all devices, and batches are divided among them."""
+        return contextlib.nullcontext()
+
+    def aside(self) -> contextlib.AbstractContextManager:
+        """In the block, inside of ``laid_out``, this process computes for itself."""
+        return contextlib.nullcontext()
+
+    def in_turn(self, what: str) -> contextlib.AbstractContextManager:
+        """The block is run by the first process, and then by the others at once."""
+        return contextlib.nullcontext()
+
+    def from_first(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The first process's arrays, in all."""
+        return list(arrays)
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        """The largest over all processes of each value."""
+        return list(values)
+
+
+ALONE = Group()
+
+
+class Devices(Group):
+    """Several devices of this process.
+
+    Args:
+        devices: names, as ``keras.distribution.list_devices`` has them.
+    """
+
+    def __init__(self, devices: Sequence[str]):
+        self._layout = keras.distribution.DataParallel(
+            devices=list(devices), auto_shard_dataset=False
+        )
+
+    def laid_out(self) -> contextlib.AbstractContextManager:
+        return _distribution(self._layout)
+
+    def aside(self) -> contextlib.AbstractContextManager:
+        return _distribution(None)
+
+
+class Hosts(Devices):
+    """The devices of several processes, which are connected.
+
+    Args:
+        shard: rank and number of processes. devices: of all of them.
+        wire: the connection.
+    """
+
+    def __init__(self, shard: Shard, devices: Sequence[str], wire: Wire):
+        super().__init__(devices)
+        self.shard, self._wire = shard, wire
+
+    @contextlib.contextmanager
+    def in_turn(self, what: str) -> Iterator[None]:
+        if not self.is_first:
+            self._wire.wait_for(what, 0)
+        yield
+        self._wire.meet(what)
+
+    def from_first(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        from jax.experimental import multihost_utils
+
+        with self.aside():
+            return [np.asarray(a) for a in multihost_utils.broadcast_one_to_all(list(arrays))]
+
+    def largest(self, values: Sequence[int]) -> list[int]:
+        from jax.experimental import multihost_utils
+
+        with self.aside():
+            every = multihost_utils.process_allgather(np.array(values, np.int32))
+        return np.max(every, axis=0).tolist()
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network and the copy of it that trains, which is itself on one device.
+
+    Attributes:
+        kept: compiled; on this process's first device.
+        trained: compiled; laid out over the devices of a group.
+    """
+
+    kept: keras.Model
+    trained: keras.Model
+
+    @classmethod
+    def of(cls, kept: keras.Model, group: Group, copy: Callable[[], keras.Model]) -> Trainee:
+        """Lay out a copy with the first process's state: weights, optimizer, random numbers.
+
+        Args:
+            kept: compiled. group: that trains.
+            copy: makes the same network once more, compiled.
+        """
+        _build_optimizer(kept)
+        with group.laid_out():
+            trained = copy()
+            _build_optimizer(trained)
+        _assign(trained, group.from_first([np.asarray(v) for v in _variables(kept)]))
+        return cls(kept, trained)
+
+    def bring_home(self) -> keras.Model:
+        """The network to keep, with the state of the one that trains."""
+        if self.kept is not self.trained:
+            if keras.backend.backend() == "jax":
+                self.trained.jax_state_sync()
+            _assign(self.kept, [np.asarray(v) for v in _variables(self.trained)])
+        return self.kept
+
+
+def _variables(network: keras.Model) -> list[keras.Variable]:
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _build_optimizer(network: keras.Model) -> None:
+    if not network.optimizer.built:
+        network.optimizer.build(network.trainable_variables)
+
+
+def _assign(network: keras.Model, values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(_variables(network), values, strict=True):
+        variable.assign(value)
+
+
+@contextlib.contextmanager
+def _distribution(layout: keras.distribution.DataParallel | None) -> Iterator[None]:
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(layout)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+@contextlib.contextmanager
+def join_group(config: TrainConfig) -> Iterator[Group]:
+    """The group that the settings ask for, connected while the block runs.
+
+    An error in the block ends the other processes too, within seconds and with a line that says
+    why; one that ends without a word ends them as well.
+
+    Raises:
+        ValueError: the backend cannot do it, there are too few devices, a batch cannot be divided
+            among them, or the processes differ: see ``call_roll``.
+        OSError: a process did not come.
+    """
+    if config.devices == "1" and config.hosts == 1:
+        yield ALONE
+        return
+    check_distributed_backend(config)
+    if config.hosts == 1:
+        devices = choose_devices(config)
+        yield Devices(devices) if len(devices) > 1 else ALONE
+        return
+    facts = group_facts(config)
+    place = config.rank, config.hosts, config.coordinator
+    call_roll(*place, facts, config.join_seconds)
+    with Wire(*place, config.join_seconds).open() as wire:
+        yield Hosts(Shard(config.rank, config.hosts), choose_devices(config), wire)
+
+
+def check_distributed_backend(config: TrainConfig) -> None:
+    """Raise a ValueError where Keras runs on a backend that does not train on several devices."""
+    if (backend := keras.backend.backend()) != "jax":
+        raise ValueError(
+            f"several devices or hosts need Keras on JAX, this is {backend}: set KERAS_BACKEND=jax "
+            "(docs/distributed.md says why)"
+        )
+
+
+def choose_devices(config: TrainConfig) -> list[str]:
+    """The first devices of each process, process by process.
+
+    Raises:
+        ValueError: a process has too few, or a batch cannot be divided among all of them.
+    """
+    import jax
+
+    every = [[d for d in jax.devices() if d.process_index == i] for i in range(config.hosts)]
+    least = min(map(len, every))
+    wanted = least if config.devices == "all" else int(config.devices)
+    if wanted > least:
+        raise ValueError(f"devices is {wanted}; there {'is' if least == 1 else 'are'} {least}")
+    if config.devices == "all" and max(map(len, every)) > least:
+        counts = ", ".join(str(len(one)) for one in every)
+        raise ValueError(f"the hosts have {counts} devices: give --devices {least}, or 1")
+    devices = [f"{d.platform}:{d.id}" for one in every for d in sorted(one, key=_id)[:wanted]]
+    for rows, parts in config.batch_rows():
+        if rows % (parts * len(devices)):
+            inner = f", each in {parts} parts" if parts > 1 else ""
+            raise ValueError(
+                f"a batch of {rows} rows cannot be divided among {len(devices)} devices{inner}"
+            )
+    return devices
+
+
+def _id(device: Any) -> int:
+    return device.id
+
+
+class Wire:
+    """This process's connection to the others: JAX's coordinator, and how a failure is told.
+
+    Args:
+        rank, hosts, coordinator: see ``call_roll``.
+        seconds: to connect.
+    """
+
+    def __init__(self, rank: int, hosts: int, coordinator: str, seconds: float):
+        self._rank, self._place, self._seconds = rank, (coordinator, hosts, rank), seconds
+        self._is_over, self._lock = threading.Event(), threading.Lock()
+        self._client: Any = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Wire]:
+        """Connected in the block; see ``join_group``."""
+        import jax
+
+        with _last_words(self._end_natively):
+            try:
+                self._connect()
+                yield self
+                self.meet("end")  # that none waits for another in the next line
+                self._is_over.set()
+                jax.distributed.shutdown()
+            except BaseException as error:
+                self._fail(error)
+                raise
+
+    def _connect(self) -> None:
+        import jax
+        from jax._src import distributed  # its key-value store has no public name
+
+        # On CPU two programs at once would take each other's messages.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        jax.distributed.initialize(
+            *self._place,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(self._seconds),
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=SHUTDOWN,
+        )
+        if jax.process_count() != self._place[1]:
+            raise RuntimeError(f"{jax.process_count()} of {self._place[1]} processes are connected")
+        self._client = distributed.global_state.client
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def meet(self, place: str) -> None:
+        """Wait until all processes have come here; one that fails meanwhile ends this one."""
+        self._client.key_value_set(f"keras_scnn/{place}/{self._rank}", "here")
+        for rank in range(self._place[1]):
+            self.wait_for(place, rank)
+
+    def wait_for(self, place: str, rank: int) -> None:
+        """Wait until a process has come to a place, however long that takes."""
+        name = f"/{rank}"
+        while not any(key.endswith(name) for key, _ in self._told(f"keras_scnn/{place}")):
+            time.sleep(0.05)
+
+    def _told(self, folder: str) -> list[tuple[str, str]]:
+        return self._client.key_value_dir_get(folder)
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.5):
+            if reason := self._reason():
+                self._end(f"{reason}; {AGAIN}")
+
+    def _reason(self) -> str:
+        """What another process has told of its failure; '' for nothing."""
+        try:
+            told = self._told(FAILED)
+        except Exception:  # the coordinator is gone; JAX ends this process by itself
+            return ""
+        others = [text for key, text in told if key != f"{FAILED}{self._rank}"]
+        return others[0] if others else ""
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the others why; or end here, where it is one of them that failed."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        if STATUS.match(text):
+            time.sleep(GRACE)  # the watch may know more
+            self._end(f"{LOST} ({text[:120]})")
+        self._is_over.set()
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.key_value_set(f"{FAILED}{self._rank}", f"rank {self._rank}: {text}")
+
+    def _end_natively(self) -> NoReturn:
+        """JAX ends the process: it has lost the coordinator, or the coordinator a process."""
+        if self._is_over.is_set():
+            os._exit(FAILURE)
+        self._end(LOST)
+
+    def _end(self, text: str) -> NoReturn:
+        """One line, and the end: a thread may wait for a lost process and cannot be interrupted."""
+        with self._lock:  # never given back
+            print(f"\nerror: {text}", file=sys.stderr, flush=True)
+            os._exit(FAILURE)
+
+
+@contextlib.contextmanager
+def _last_words(say: Callable[[], NoReturn]) -> Iterator[None]:
+    """In the block, libraries that abort the process do so by ``say``, and without their own lines.
+
+    JAX's client ends its process by ``abort`` in a thread of its own, after a stack trace on the
+    process's stderr; Python's ``signal`` would wait for the main thread, which may wait for ever.
+    """
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: say())
+    _kept_alive.append(handler)  # also when the process ends after a failure
+    library = ctypes.CDLL(None)
+    library.signal(signal.SIGABRT, handler)
+    python, kept = sys.stderr, os.dup(2)
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":  # else somebody wants to see them
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    yield
+    library.signal(signal.SIGABRT, ctypes.c_void_p(signal.SIG_DFL))
+    os.dup2(kept, 2)
+    sys.stderr = python
+
+
+_kept_alive: list[Any] = []

@@ -1,0 +1,149 @@
+"""The roll call before a run of several processes: who is there, and are all of them alike?
+
+Rank 0 listens where the coordinator of JAX will; the others send one line of JSON and get one. So
+each hears within a bounded time what is wrong, before JAX, whose own messages say less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from typing import Any
+
+LONGEST, PATIENCE = 65536, 5.0  # bytes of a line; seconds for one that has connected to send it
+RETRY = 0.3
+
+
+def call_roll(
+    rank: int, hosts: int, coordinator: str, facts: dict[str, str], seconds: float
+) -> None:
+    """Return once all ranks are there, each once, with the same facts.
+
+    Args:
+        rank: of this process, 0 to hosts - 1.
+        hosts: number of processes.
+        coordinator: 'HOST:PORT' of rank 0.
+        facts: what must be the same in all, in words; 'problem' in it is one that ends all.
+        seconds: to wait for the others.
+
+    Raises:
+        ValueError: two processes have one rank, or facts differ; the same in all that came.
+        OSError: somebody did not come in time, or the port is in use.
+    """
+    deadline = time.monotonic() + seconds
+    if rank:
+        problem = _answer(rank, hosts, coordinator, facts, deadline)
+    else:
+        problem = _listen(hosts, coordinator, facts, deadline, seconds)
+    if problem:
+        kind = TimeoutError if problem.startswith("no ") else ValueError
+        raise kind(problem)
+
+
+def parse_address(coordinator: str) -> tuple[str, int]:
+    """('host', port) of 'HOST:PORT'.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"coordinator is '{coordinator}'; it must be HOST:PORT of rank 0")
+    return host, int(port)
+
+
+def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
+    """What is wrong, '' for nothing; all that came are told."""
+    port, came = parse_address(coordinator)[1], {0: {"hosts": hosts, "facts": facts}}
+    problem = ""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(socket.create_server(("", port), backlog=hosts))
+        except OSError as error:
+            raise OSError(
+                f"coordinator: port {port} cannot be opened ({error.strerror}): "
+                "is another rank 0 or another run on this machine? Choose another port"
+            ) from error
+        connections = []
+        while len(came) < hosts and not problem:
+            if (left := deadline - time.monotonic()) <= 0:
+                absent = ", ".join(str(r) for r in range(hosts) if r not in came)
+                problem = f"no rank {absent} of {hosts} within {seconds:g} s: start all of them"
+                break
+            server.settimeout(left)
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # strangers
+                connection = stack.enter_context(server.accept()[0])
+                one = _receive(connection)
+                connections.append(connection)
+                problem = _admit(one, came, hosts)
+        if "problem" in facts:
+            problem = f"rank 0: {facts['problem']}"
+        for connection in connections:
+            _send(connection, {"problem": problem})
+    return problem
+
+
+def _admit(one: dict, came: dict[int, dict], hosts: int) -> str:
+    """Note a process among those that came; what is wrong with it, '' for nothing."""
+    rank, theirs = int(one["rank"]), dict(one["facts"])
+    if one["hosts"] != hosts:
+        return f"rank {rank} was started with --hosts {one['hosts']}, rank 0 with {hosts}"
+    if rank in came or not 0 < rank < hosts:
+        return f"two processes have rank {rank}: give each of the {hosts} one of its own"
+    if "problem" in theirs:
+        return f"rank {rank}: {theirs['problem']}"
+    mine = came[0]["facts"]
+    different = [name for name in mine if mine[name] != theirs.get(name)]
+    if different and "problem" not in mine:
+        name = different[0]
+        pair = f"{theirs.get(name)}, rank 0 {mine[name]}"
+        return f"rank {rank} has other {' and '.join(different)} than rank 0 ({name}: {pair})"
+    came[rank] = one
+    return ""
+
+
+def _answer(rank, hosts, coordinator, facts, deadline) -> str:
+    """What rank 0 says is wrong, '' for nothing."""
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(parse_address(coordinator), timeout=PATIENCE) as one:
+                _send(one, {"rank": rank, "hosts": hosts, "facts": facts})
+                one.settimeout(max(deadline - time.monotonic(), 0) + PATIENCE)
+                return str(_receive(one)["problem"])
+        except ConnectionError:
+            pass  # not yet there
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, socket.gaierror):
+                return f"no machine has the name of the coordinator '{coordinator}' ({error})"
+            if isinstance(error, ValueError):
+                return f"no roll call at {coordinator}: a run, or something else, is there already"
+        time.sleep(RETRY)
+    return f"no rank 0 at {coordinator}: start it there with --rank 0, or look at the network"
+
+
+def _send(connection: socket.socket, what: dict) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(what).encode() + b"\n")
+
+
+def _receive(connection: socket.socket) -> dict[str, Any]:
+    """One line of JSON.
+
+    Raises:
+        ConnectionError: the other end closed. ValueError: it sent something else.
+    """
+    if connection.gettimeout() is None:
+        connection.settimeout(PATIENCE)
+    with connection.makefile("rb") as file:
+        line = file.readline(LONGEST)
+    if not line:
+        raise ConnectionResetError("closed")
+    try:
+        content = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError("no table")
+    return content

@@ -1,0 +1,69 @@
+"""A group of two ranks on a local Ray cluster, of which one is killed; and what is refused."""
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from keras_scnn.distributed.ray import main, train_on_ray
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.distribution import join_group
+
+pytest.importorskip("ray")
+
+
+def meet(marks: str, config: TrainConfig) -> None:
+    """What each rank does: rank 1 is killed at the first try, and then both count processes."""
+    mark = Path(marks) / "killed"
+    if config.rank and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with join_group(config) as group:
+        import jax
+
+        assert jax.process_count() == 2
+        total = group.largest([config.rank])[0]
+        (Path(marks) / f"rank-{config.rank}").write_text(f"{jax.process_index()} {total}")
+
+
+def refuse(config: TrainConfig) -> None:
+    raise ValueError("data: no such records")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no such module
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def config(tmp_path):
+    place = {"coordinator": "ray:1", "join_seconds": 60.0}
+    return TrainConfig(run=str(tmp_path / "run"), hosts=2, minutes=0.0, **place)
+
+
+@pytest.mark.integration
+def test_a_group_that_lost_a_rank_is_started_again(cluster, config, tmp_path, capsys):
+    train_on_ray(config, work=partial(meet, str(tmp_path)))
+    assert [(tmp_path / f"rank-{i}").read_text() for i in (0, 1)] == ["0 1", "1 1"]
+    assert "attempt 1" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_what_cannot_work_is_not_tried_again(cluster, config):
+    with pytest.raises(ValueError, match="data: no such records"):
+        train_on_ray(config, work=refuse)
+
+
+def test_the_place_is_left_to_ray(capsys):
+    assert main(["--hosts", "2", "--minutes", "0", "--rank", "1"]) == 2
+    assert "rank and coordinator are set by Ray" in capsys.readouterr().err
+    assert main(["--hosts", "2"]) == 2
+    assert "give --minutes 0" in capsys.readouterr().err

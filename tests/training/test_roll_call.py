@@ -1,0 +1,127 @@
+"""Who comes to the roll call, and what is said where somebody is missing, doubled or different."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from keras_scnn.training import roll_call
+from keras_scnn.training.roll_call import call_roll, parse_address
+
+FACTS = {"versions": "keras 3", "code": "abc", "settings": "1", "data": "d"}
+
+
+@pytest.fixture
+def coordinator():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def come(coordinator, *ranks, seconds=4.0):
+    """What each of some (rank, hosts, facts) hears: '' where all is well."""
+
+    def one(arguments):
+        rank, hosts, facts = arguments
+        try:
+            call_roll(rank, hosts, coordinator, facts, seconds)
+        except (OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        return list(pool.map(one, ranks))
+
+
+def test_all_that_are_alike_are_let_in(coordinator):
+    assert come(coordinator, *((rank, 4, FACTS) for rank in range(4))) == [""] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("versions", "other versions"), ("code", "other code"), ("data", "other data")],
+)
+def test_all_hear_what_differs(coordinator, name, said):
+    other = {**FACTS, name: "x"}
+    heard = come(coordinator, (0, 2, FACTS), (1, 2, other))
+    assert heard[0] == heard[1]
+    assert (
+        f"ValueError: rank 1 has {said} than rank 0 ({name}: x, rank 0 {FACTS[name]})" in heard[0]
+    )
+
+
+def test_two_of_one_rank_and_all_others_hear_of_it(coordinator):
+    heard = come(coordinator, (0, 3, FACTS), (1, 3, FACTS), (1, 3, FACTS))
+    assert set(heard) == {
+        "ValueError: two processes have rank 1: give each of the 3 one of its own"
+    }
+
+
+def test_another_number_of_hosts_is_named(coordinator):
+    heard = come(coordinator, (0, 2, FACTS), (1, 3, FACTS))
+    assert set(heard) == {"ValueError: rank 1 was started with --hosts 3, rank 0 with 2"}
+
+
+def test_one_that_does_not_come_is_named_in_time(coordinator):
+    start = time.monotonic()
+    heard = come(coordinator, (0, 4, FACTS), (2, 4, FACTS), seconds=1.0)
+    assert set(heard) == {"TimeoutError: no rank 1, 3 of 4 within 1 s: start all of them"}
+    assert time.monotonic() - start < 3
+
+
+def test_a_coordinator_that_does_not_come_is_named_in_time(coordinator):
+    (heard,) = come(coordinator, (1, 2, FACTS), seconds=0.5)
+    assert heard.startswith(f"TimeoutError: no rank 0 at {coordinator}: start it there")
+    (heard,) = come("no-such-host.invalid:5000", (1, 2, FACTS), seconds=3)
+    assert "no machine has the name" in heard or "no rank 0" in heard
+
+
+def test_the_problem_of_one_is_told_to_all(coordinator):
+    heard = come(coordinator, (0, 2, FACTS), (1, 2, {"problem": "records: damaged"}))
+    assert set(heard) == {"ValueError: rank 1: records: damaged"}
+    heard = come(coordinator, (0, 2, {"problem": "no data"}), (1, 2, FACTS), seconds=1.0)
+    assert set(heard) == {"ValueError: rank 0: no data"}
+
+
+def test_a_port_in_use_is_named(coordinator):
+    with socket.create_server(("", int(coordinator.rpartition(":")[2]))):
+        (heard,) = come(coordinator, (0, 2, FACTS))
+        assert "cannot be opened" in heard and "another rank 0" in heard
+
+
+@pytest.mark.parametrize(
+    "noise", [b"GET / HTTP/1.0\r\n\r\n", b"\xff\xfe\n", b"[1]\n", b"{}\n", b""]
+)
+def test_strangers_at_the_port_disturb_nobody(coordinator, noise, monkeypatch):
+    monkeypatch.setattr(roll_call, "PATIENCE", 0.2)
+
+    def stranger(_):
+        for _ in range(50):
+            try:
+                with socket.create_connection(parse_address(coordinator), timeout=1) as one:
+                    one.sendall(noise)
+                    return
+            except OSError:
+                time.sleep(0.02)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stranger, None)
+        time.sleep(0.05)
+        assert come(coordinator, (0, 2, FACTS), (1, 2, FACTS)) == ["", ""]
+
+
+def test_something_else_at_the_port_is_named(coordinator):
+    with (
+        socket.create_server(parse_address(coordinator)) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        pool.submit(lambda: server.accept()[0].sendall(b"SSH-2.0\n"))
+        (heard,) = come(coordinator, (1, 2, FACTS))
+    assert f"no roll call at {coordinator}" in heard
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":80", "host:0", "host:70000", "host:x"])
+def test_an_address_is_host_and_port(text):
+    with pytest.raises(ValueError, match="must be HOST:PORT"):
+        parse_address(text)
