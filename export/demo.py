@@ -28,7 +28,6 @@ from keras_scnn.storage.atomic import staged_folder
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
-    from keras_scnn.morphable_model import MorphableModel
 
 SOURCES = Path(__file__).resolve().parent / "web"
 CACHE = Path.home() / ".cache" / "keras_scnn"
@@ -73,7 +72,8 @@ def _fingerprint() -> str:
 
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
-    """Write what the page loads: ``model.json``, and scnn, blazeface and facemesh ``.tflite``."""
+    """Write what the page loads: model.json, maps.bin, and scnn, blazeface and facemesh .tflite."""
+    from keras_scnn.export.chart import describe_chart
     from keras_scnn.export.metadata import read_card
     from keras_scnn.export.tflite import write_tflite
     from keras_scnn.photos import facemesh
@@ -83,7 +83,9 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     write_tflite(folder / "scnn.tflite", preset, precision, True, None, name, card)
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
-    (folder / "model.json").write_text(json.dumps(describe(preset, name)))
+    chart, maps = describe_chart(preset.face_model)
+    (folder / "maps.bin").write_bytes(maps)
+    (folder / "model.json").write_text(json.dumps(describe(preset, name) | chart))
 
 
 def describe(preset: Preset, name: str) -> dict:
@@ -106,32 +108,10 @@ def describe(preset: Preset, name: str) -> dict:
     probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
     return {
         "crop": build_metadata(preset, name)["crop"],
-        **chart(model),
         "identity": [identity.start, identity.stop],
         "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
         "scaled_coordinates": None if scaled is None else np.round(scaled, DIGITS).tolist(),
         "verification": calibration,
-    }
-
-
-def chart(model: MorphableModel) -> dict:
-    """The texture map, as ``Chart`` in web/src/texture.ts; without one, the mean's front view."""
-    import numpy as np
-
-    from keras_scnn.texturing.atlas import Atlas, texel_of
-    from keras_scnn.texturing.texture import LEAST_SIZE
-
-    if model.uv is None:
-        half = np.abs(model.mean[:, :2]).max()
-        model = model.replace(uv=0.5 + 0.48 * model.mean[:, :2] / half)
-    atlas = Atlas.of(model, LEAST_SIZE)
-    column, row = texel_of(model, LEAST_SIZE).round().astype(int).clip(0, LEAST_SIZE - 1).T
-    zones, is_skin = atlas.zones, atlas.skin[row, column]
-    inner = zones.face[row, column].astype(int) - zones.ears[row, column]
-    return {
-        "triangles": model.triangles.ravel().tolist(),
-        "uv": np.round(np.float64(model.uv), 6).ravel().tolist(),
-        "inner": np.where(is_skin, inner, 2).tolist(),
     }
 
 

@@ -23,6 +23,7 @@ from keras_scnn.models import load_preset
 from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.texturing.atlas import Atlas
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 BROWSE = Path(__file__).with_name("browse.mjs")
@@ -68,20 +69,12 @@ def test_what_the_page_loads_fits_together(networks):
     assert len(outputs["triangles"]) == 3 * lite.metadata["face_model"]["triangles"]
     assert min(outputs["triangles"]) >= 0 and max(outputs["triangles"]) == count - 1
     assert len(outputs["uv"]) == 2 * count and 0 <= min(outputs["uv"]) <= max(outputs["uv"]) <= 1
-    assert len(outputs["inner"]) == count and set(outputs["inner"]) == {-1, 0, 1, 2}
+    assert len(outputs["regions"]) == len(outputs["place"]) == count
+    size, maps = outputs["texture"]["size"], outputs["texture"]["maps"]
+    assert (networks / "maps.bin").stat().st_size == 2 * len(maps) * size**2
     assert outputs["crop"] == lite.metadata["crop"]
     for name in ("blazeface.tflite", "facemesh.tflite"):
         assert (networks / name).read_bytes()[4:8] == b"TFL3"
-
-
-def test_a_model_without_a_texture_map_has_its_front_view(open_face):
-    chart = demo.chart(open_face.replace(uv=None))
-    uv = np.reshape(chart["uv"], (-1, 2))
-    assert uv.min() >= 0 and uv.max() <= 1
-    tip, eye = open_face.landmark_indices[[30, 36]]
-    assert uv[tip, 0] == pytest.approx(0.5, abs=0.01) and uv[eye, 1] > uv[tip, 1]
-    mirrored = uv[open_face.mirror] * [-1, 1] + [1, 0]
-    np.testing.assert_allclose(mirrored, uv, atol=1e-3)
 
 
 def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
@@ -170,6 +163,10 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
     mesh = trimesh.load(BytesIO(bytes(outputs["glb"])), file_type="glb", force="mesh")
     assert len(mesh.faces) == len(face.model.triangles)
     np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
+    # three.js keeps v upwards in glTF, whose v points down: the picture stands on its head.
+    texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))[::-1]
+    apart = color_differences(texture, face.texture(photo))[Atlas.of(face.model, 512).mask]
+    assert np.median(apart) < 1 and np.quantile(apart, 0.9) < 3
     assert "mm apart, one person with 100 % (by shape and features)" in outputs["verdict"]
     assert "notes.txt is no picture" in outputs["refusal"]
     assert outputs["foreign"] == []  # nothing came from elsewhere
@@ -177,6 +174,12 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(networks, page, tmp_path):
     assert [text for text in outputs["problems"] if not text.startswith(("INFO", "WARNING"))] == []
     for name in ("page-desktop.png", "page-phone.png"):
         assert read_image(tmp_path / name).std() > 20
+
+
+def color_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(S, S): of two textures (S, S, 3) uint8, in CIE L*a*b*."""
+    lab = [cv2.cvtColor(np.float32(each) / 255, cv2.COLOR_RGB2LAB) for each in (first, second)]
+    return np.linalg.norm(lab[0] - lab[1], axis=-1)
 
 
 @pytest.mark.integration

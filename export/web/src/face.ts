@@ -6,7 +6,7 @@ import { type Answer, answer, type Calibration, measure, type ShapeSpace } from 
 import { type CropRule, type Detector, MIN_TURN } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
-import type { Chart } from "./texture";
+import type { Chart } from "./atlas";
 
 const MOST_RESIZE = 3;
 

@@ -26,12 +26,13 @@ declare global {
 async function start(): Promise<void> {
   await litert.start("/wasm/");
   const model: Model = await (await fetch("/model/model.json")).json();
+  const maps = await (await fetch("/model/maps.bin")).arrayBuffer();
   const [network, blazeface] = await Promise.all(
     ["/model/scnn.tflite", "/model/blazeface.tflite"].map(litert.open),
   );
   const openMesh = () => litert.open("/model/facemesh.tflite");
   reconstructor = new Reconstructor(model, network, new Detector(blazeface, model.crop, openMesh));
-  view = new View(element("view"), model);
+  view = new View(element("view"), model, maps);
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
 }
@@ -68,7 +69,7 @@ async function readPhoto(input: HTMLInputElement): Promise<{ face: Face; photo: 
   return face && { face, photo };
 }
 
-function show(face: Face, photo: ImageData, begin: number, landmarks = face.landmarks): void {
+async function show(face: Face, photo: ImageData, begin: number, landmarks = face.landmarks): Promise<void> {
   current = { face, photo };
   window.scnn = { face, glb: () => view.glb() };
   picture.width = photo.width;
@@ -76,13 +77,14 @@ function show(face: Face, photo: ImageData, begin: number, landmarks = face.land
   const context = picture.getContext("2d")!;
   context.putImageData(photo, 0, 0);
   dots(context, landmarks, face.box.side);
-  view.show(face, photo, stream !== null);
   const [pitch, yaw, roll] = Array.from(face.degrees, (angle) => angle.toFixed(0));
   say(`pitch ${pitch}°, yaw ${yaw}°, roll ${roll}°`);
-  const total = performance.now() - begin;
-  element("speed").textContent =
-    `network ${face.networkMs.toFixed(1)} ms, everything ${total.toFixed(0)} ms`;
   element<HTMLButtonElement>("download").disabled = false;
+  if (stream) view.follow(face, photo).catch((error) => say(String(error), true));
+  const texture = stream ? null : await view.show(face, photo);
+  const parts = [`network ${face.networkMs.toFixed(1)} ms`, `everything ${(performance.now() - begin).toFixed(0)} ms`];
+  if (texture) parts.splice(1, 0, `texture ${texture.toFixed(0)} ms`);
+  element("speed").textContent = parts.join(", ");
 }
 
 function dots(context: CanvasRenderingContext2D, points: Float32Array, side: number): void {
@@ -98,7 +100,7 @@ async function choosePhoto(input: HTMLInputElement): Promise<void> {
   stopCamera();
   const begin = performance.now();
   const result = await readPhoto(input);
-  if (result) show(result.face, result.photo, begin);
+  if (result) await show(result.face, result.photo, begin);
 }
 
 async function compare(input: HTMLInputElement): Promise<void> {
@@ -150,7 +152,7 @@ async function follow(video: HTMLVideoElement, own: MediaStream): Promise<void> 
     if (last && stream === own) {
       const seconds = begin / 1000;
       const smooth = { ...last, vertices: shape.filter(last.vertices, seconds) };
-      show(smooth, photo, begin, points.filter(last.landmarks, seconds));
+      void show(smooth, photo, begin, points.filter(last.landmarks, seconds));
     } else {
       points.reset();
       shape.reset();

@@ -4,11 +4,14 @@ import * as three from "three";
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { GLTFExporter } from "three/examples/jsm/exporters/GLTFExporter.js";
 
+import type { Chart } from "./atlas";
 import type { Face } from "./face";
-import { type Chart, Painter } from "./texture";
+import { Painter } from "./painter";
+import { smoothNormals } from "./raster";
 
-const TEXTURE = 512;
-const LIVE_TEXTURE = 256; // a camera's next frame waits
+const ROUGHNESS = 0.9; // as skin has it in the command's GLB
+// Light that shows a surface which faces the viewer in about the texture's own colors.
+const [AMBIENT, DIRECT] = [0.6 * Math.PI, 0.5 * Math.PI];
 const SWING = 0.5; // radians
 const SWING_SECONDS = 6;
 const MM = 0.001; // glTF is in meters
@@ -19,25 +22,31 @@ export class View {
   private readonly camera = new three.PerspectiveCamera(24, 1, 10, 5000);
   private readonly controls: OrbitControls;
   private readonly canvas = document.createElement("canvas");
-  private readonly painters: Record<"photo" | "live", Painter>;
+  private readonly painter: Painter;
   private readonly texture: three.CanvasTexture;
-  private readonly mesh: three.Mesh<three.BufferGeometry, three.MeshBasicMaterial>;
+  private readonly mesh: three.Mesh<three.BufferGeometry, three.MeshStandardMaterial>;
   private readonly pivot = new three.Group(); // at the face's center, which it turns about
   private turning = true;
+  private shown = 0; // counts what was to be shown
+  private painted?: Promise<unknown>;
 
   constructor(
     private readonly home: HTMLElement,
-    chart: Chart,
+    private readonly chart: Chart,
+    maps: ArrayBuffer,
   ) {
-    this.painters = { photo: new Painter(chart, TEXTURE), live: new Painter(chart, LIVE_TEXTURE) };
+    this.painter = new Painter(chart, maps);
+    this.canvas.width = this.canvas.height = chart.texture.size;
     this.texture = new three.CanvasTexture(this.canvas);
     this.texture.colorSpace = three.SRGBColorSpace;
     const geometry = new three.BufferGeometry().setIndex(chart.triangles);
     geometry.setAttribute("uv", new three.BufferAttribute(Float32Array.from(chart.uv), 2));
-    this.mesh = new three.Mesh(geometry, new three.MeshBasicMaterial({ map: this.texture }));
+    this.mesh = new three.Mesh(geometry, new three.MeshStandardMaterial({ map: this.texture, roughness: ROUGHNESS }));
     this.mesh.material.side = three.DoubleSide;
     this.mesh.visible = false;
-    this.scene.add(this.pivot.add(this.mesh));
+    const lamp = new three.DirectionalLight(0xffffff, DIRECT);
+    lamp.position.set(-0.4, 0.5, 1);
+    this.scene.add(this.pivot.add(this.mesh), new three.AmbientLight(0xffffff, AMBIENT), lamp);
     home.append(this.renderer.domElement);
     this.controls = new OrbitControls(this.camera, this.renderer.domElement);
     this.controls.addEventListener("start", () => (this.turning = false));
@@ -46,23 +55,48 @@ export class View {
     this.renderer.setAnimationLoop((ms) => this.draw(ms / 1000));
   }
 
-  show(face: Face, photo: ImageData, isLive: boolean): void {
-    const painter = this.painters[isLive ? "live" : "photo"];
-    if (this.canvas.width !== painter.size) {
-      this.texture.dispose(); // it is of another size
-      this.canvas.width = this.canvas.height = painter.size;
+  /** A photo's face, once its texture is painted; how many ms that took. */
+  async show(face: Face, photo: ImageData): Promise<number> {
+    const order = ++this.shown;
+    const painted = (this.painted = this.painter.paint(photo, face.posed));
+    const { pixels, ms } = await painted;
+    if (order === this.shown) {
+      this.wear(pixels);
+      this.place(face.vertices);
     }
-    const pixels = new ImageData(painter.paint(face.posed, photo), painter.size, painter.size);
-    this.canvas.getContext("2d")!.putImageData(pixels, 0, 0);
+    return ms;
+  }
+
+  /** A face of a video, at once; its texture follows as fast as it can be painted. */
+  async follow(face: Face, photo: ImageData): Promise<void> {
+    if (this.mesh.visible) this.place(face.vertices);
+    if (this.painter.isBusy) return;
+    const order = ++this.shown;
+    const painted = (this.painted = this.painter.paint(photo, face.posed));
+    const { pixels } = await painted;
+    if (order !== this.shown) return;
+    this.wear(pixels);
+    if (!this.mesh.visible) this.place(face.vertices);
+  }
+
+  private wear(pixels: Uint8ClampedArray<ArrayBuffer>): void {
+    const { size } = this.chart.texture;
+    this.canvas.getContext("2d")!.putImageData(new ImageData(pixels, size, size), 0, 0);
     this.texture.needsUpdate = true;
+  }
+
+  private place(vertices: Float32Array): void {
     const geometry = this.mesh.geometry;
-    geometry.setAttribute("position", new three.BufferAttribute(face.vertices.slice(), 3));
+    const normals = smoothNormals(vertices, this.chart.triangles, this.chart.place);
+    geometry.setAttribute("position", new three.BufferAttribute(vertices.slice(), 3));
+    geometry.setAttribute("normal", new three.BufferAttribute(normals, 3));
     geometry.computeBoundingSphere();
     if (!this.mesh.visible) this.aim(geometry.boundingSphere!);
     this.mesh.visible = true;
   }
 
   async glb(): Promise<ArrayBuffer> {
+    await this.painted;
     const copy = this.mesh.clone();
     copy.position.set(0, 0, 0);
     copy.scale.setScalar(MM);
