@@ -17,8 +17,8 @@ from keras_scnn.texturing import atlas, blending, eyes, light, painting, skin, v
 from keras_scnn.texturing.texture import LEAST_SIZE
 
 MODULES = (atlas, blending, eyes, light, painting, shading, skin, views)
-SCALE = 64  # of what the maps hold: millimeters and shares
-HIGHEST = 32767
+MM, SHARE = 8, 64  # what the maps hold: eighths of a millimeter, and of a share of 1 so much
+SHARES = ("brow_strokes", "mouth_light")
 MOST_NUMBERS = 64  # of a constant; longer ones are tables that the page computes
 
 
@@ -45,7 +45,7 @@ def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
             "size": LEAST_SIZE,
             "maps": list(maps),
             "zones": _zone_names(chart.zones),
-            "scale": SCALE,
+            "scales": {name: SHARE if name in SHARES else MM for name in maps},
             "eyes": [_eye(eye) for eye in eyes.eye_charts(chart)],
             "disks": {
                 "thin": _half_widths(skin.disk(LEAST_SIZE / skin.THIN)),
@@ -78,14 +78,13 @@ def _zone_names(zones: atlas.Zones) -> list[str]:
 
 
 def _maps(chart: atlas.Atlas) -> dict[str, np.ndarray]:
-    """(S, S) int16 each: zones as bits, the others in 1 / SCALE."""
+    """(S, S) int16 each: zones as bits, the others in 1 / MM or 1 / SHARE."""
     zones, names = chart.zones, _zone_names(chart.zones)
     bits = sum(getattr(zones, name).astype(np.int32) << i for i, name in enumerate(names))
     measures = {f.name: getattr(zones, f.name) for f in fields(zones) if f.name not in names}
     measures["mouth_light"] = painting.mouth_light(chart)
-    limit = HIGHEST / SCALE
     return {"zones": np.asarray(bits).astype(np.uint16).view(np.int16)} | {
-        name: np.round(np.clip(measure, -limit, limit) * SCALE).astype(np.int16)
+        name: np.round(measure * (SHARE if name in SHARES else MM)).astype(np.int16)
         for name, measure in measures.items()
     }
 

@@ -35,8 +35,8 @@ export interface Chart {
     maps: string[];
     /** Names of the bits of the map of zones. */
     zones: string[];
-    /** What a number of the other maps is divided by. */
-    scale: number;
+    /** What the numbers of the other maps are divided by. */
+    scales: Record<string, number>;
     eyes: EyeChart[];
     disks: { thin: number[]; edge: number[] };
     unknown_skin: Triple;
@@ -87,14 +87,14 @@ export class Atlas {
     readonly chart: Chart,
     file: ArrayBuffer,
   ) {
-    const { size, maps, zones, scale } = chart.texture;
+    const { size, maps, zones, scales } = chart.texture;
     this.size = size;
     this.texels = rasterize(this.flat(), chart.triangles, size, size);
     this.region = regionOfTexels(this.texels.triangle, chart);
     this.skin = this.region.map((region) => Number(region === chart.texture.constants.atlas.SKIN));
     const stored = summed(file, size * size);
     const map = (name: string) => stored[maps.indexOf(name)];
-    const scaled = (name: string) => new Float32Array(map(name)).map((value) => value / scale);
+    const scaled = (name: string) => new Float32Array(map(name)).map((value) => value / scales[name]);
     const bits = map("zones");
     const zone = (bit: number) => maskOf(bits.length, (at) => (bits[at] >> bit) & 1);
     this.zones = Object.fromEntries(ZONES.map((name) => [name, zone(zones.indexOf(name))])) as Record<Zone, Uint8Array>;

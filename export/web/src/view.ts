@@ -11,6 +11,9 @@ import { smoothNormals } from "./raster";
 
 const ROUGHNESS = 0.9; // as skin has it in the command's GLB
 // Light that shows a surface which faces the viewer in about the texture's own colors.
+const HELP = "the face in 3D; drag or arrow keys turn it, + and - change its size";
+const KEY_TURN = 0.15; // radians
+const KEY_ZOOM = 1.15;
 const [AMBIENT, DIRECT] = [0.6 * Math.PI, 0.5 * Math.PI];
 const SWING = 0.5; // radians
 const SWING_SECONDS = 6;
@@ -26,7 +29,8 @@ export class View {
   private readonly texture: three.CanvasTexture;
   private readonly mesh: three.Mesh<three.BufferGeometry, three.MeshStandardMaterial>;
   private readonly pivot = new three.Group(); // at the face's center, which it turns about
-  private turning = true;
+  private turning = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  private readonly turned = new three.Euler(); // by the keys
   private shown = 0; // counts what was to be shown
   private painted?: Promise<unknown>;
 
@@ -47,7 +51,10 @@ export class View {
     const lamp = new three.DirectionalLight(0xffffff, DIRECT);
     lamp.position.set(-0.4, 0.5, 1);
     this.scene.add(this.pivot.add(this.mesh), new three.AmbientLight(0xffffff, AMBIENT), lamp);
-    home.append(this.renderer.domElement);
+    const screen = this.renderer.domElement;
+    Object.assign(screen, { tabIndex: 0, role: "img", ariaLabel: HELP, title: HELP });
+    screen.addEventListener("keydown", (event) => this.press(event));
+    home.append(screen);
     this.controls = new OrbitControls(this.camera, this.renderer.domElement);
     this.controls.addEventListener("start", () => (this.turning = false));
     this.controls.enablePan = false;
@@ -109,15 +116,33 @@ export class View {
     this.camera.position.set(0, 0, distance);
   }
 
+  /** Show no face. */
+  clear(): void {
+    this.shown++;
+    this.mesh.visible = false;
+  }
+
+  private press(event: KeyboardEvent): void {
+    const [x, y] = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key] ?? [0, 0];
+    const zoom = { "+": 1 / KEY_ZOOM, "-": KEY_ZOOM }[event.key] ?? 1;
+    if (!x && !y && zoom === 1) return;
+    event.preventDefault();
+    this.turning = false;
+    this.turned.x += KEY_TURN * x;
+    this.turned.y += KEY_TURN * y;
+    this.camera.position.multiplyScalar(zoom);
+  }
+
   private draw(seconds: number): void {
-    const angle = this.turning ? SWING * Math.sin((2 * Math.PI * seconds) / SWING_SECONDS) : 0;
-    this.pivot.rotation.y = angle;
+    const swing = this.turning ? SWING * Math.sin((2 * Math.PI * seconds) / SWING_SECONDS) : 0;
+    this.pivot.rotation.set(this.turned.x, this.turned.y + swing, 0);
     this.controls.update();
     this.renderer.render(this.scene, this.camera);
   }
 
   private resize(): void {
     const { clientWidth, clientHeight } = this.home;
+    if (!clientWidth) return; // it is hidden
     this.renderer.setPixelRatio(window.devicePixelRatio);
     this.renderer.setSize(clientWidth, clientHeight);
     this.camera.aspect = clientWidth / clientHeight;
