@@ -14,6 +14,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -217,6 +218,7 @@ class PageHandler(SimpleHTTPRequestHandler):
     """Serves a site, compressed copies where the browser takes them."""
 
     encoding: str | None = None
+    timeout = 30  # s, for a connection that sends nothing
     extensions_map = {
         **SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
@@ -262,7 +264,7 @@ def make_server(
     site: Path, port: int, host: str = "127.0.0.1", certificate: Path | None = None
 ) -> ThreadingHTTPServer:
     """A server of a site; port 0 takes a free one. With a certificate (see below) it is https."""
-    kind = _Server6 if ":" in host else ThreadingHTTPServer
+    kind = _Server6 if ":" in host else _Server
     server = kind((host, port), functools.partial(PageHandler, directory=str(site)))
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -274,7 +276,15 @@ def make_server(
     return server
 
 
-class _Server6(ThreadingHTTPServer):
+class _Server(ThreadingHTTPServer):
+    """Says nothing where a browser goes away, or does not trust the certificate yet."""
+
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
+            super().handle_error(request, client_address)
+
+
+class _Server6(_Server):
     address_family = socket.AF_INET6
 
 

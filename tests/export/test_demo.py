@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from firefox import FIREFOX, Firefox
 
 from keras_scnn.export import demo, website
 from keras_scnn.export.lite import LiteReconstructor
@@ -36,6 +37,20 @@ needs_browser = pytest.mark.skipif(
     reason="needs Node.js with npm, and Chromium (or its path in CHROMIUM)",
 )
 MAX_MM = 0.1
+# Wait for the page, take the sample picture, and give its landmarks; or what the page says instead.
+SAMPLE = """
+const find = (id) => document.getElementById(id);
+const wait = async (isDone) => {
+  while (!isDone()) {
+    if (find("found").classList.contains("error")) throw find("found").textContent;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+};
+await wait(() => document.body.dataset.ready);
+find("sample").click();
+await wait(() => /texture/.test(find("speed").textContent));
+return Array.from(window.scnn.face.landmarks);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +352,28 @@ def check_network(outputs: dict, face, files: dict, sent: dict[str, int]) -> Non
         apart = np.reshape(landmarks, (-1, 3)) - face.landmarks
         assert np.abs(apart[:, :2]).max() < 0.7  # the sample is a JPEG
     assert outputs["accelerator"] == "wasm" and outputs["webgpu"]["accelerator"] == "webgpu"
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not (FIREFOX and shutil.which("npm")), reason="needs Firefox, and npm")
+def test_firefox_shows_the_same_face_here_and_over_https(site, tmp_path):
+    (tmp_path / "profile").mkdir()
+    certificate = website.make_certificate(tmp_path, "127.0.0.1")
+    with (
+        contextlib.closing(Firefox(tmp_path / "profile")) as firefox,
+        serving(site) as here,
+        serving(site, certificate=certificate) as secure,
+    ):
+        landmarks = []
+        for address in (f"http://{here}/", f"https://{secure}/"):
+            firefox("WebDriver:Navigate", url=address)
+            landmarks.append(firefox.run(SAMPLE))
+        assert firefox.screenshot()[1:4] == b"PNG"
+    face = Reconstructor.from_preset().largest(read_image(site / "astronaut.jpg"))
+    for found in landmarks:
+        assert isinstance(found, list), found
+        apart = np.reshape(found, (-1, 3)) - face.landmarks
+        assert np.abs(apart[:, :2]).max() < 0.7  # browsers decode a JPEG in their own ways
 
 
 @pytest.mark.slow

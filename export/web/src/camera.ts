@@ -17,18 +17,23 @@ export class Camera {
     return this.stream !== null;
   }
 
-  /** Follow the largest face until the camera is stopped; the last frame's landmarks say where to look. */
-  async run(seen: Seen): Promise<void> {
+  /** Throws where there is no camera, or it may not be used. */
+  async open(): Promise<void> {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     this.stop();
     this.stream = stream;
+  }
+
+  /** Follow the largest face until the camera is stopped; the last frame's landmarks say where to look. */
+  async run(seen: Seen): Promise<void> {
+    const { stream } = this;
     const video = document.createElement("video");
     video.srcObject = stream;
     video.playsInline = true;
     await video.play();
     const smooth = new Smoother();
     let last: Face | null = null;
-    while (this.stream === stream) {
+    while (stream && this.stream === stream) {
       const begin = performance.now();
       const photo = await pixels(video);
       const face: Face | null = await this.reconstructor.follow(photo, last);

@@ -90,8 +90,7 @@ async function underControl(version: string): Promise<void> {
   });
   try {
     const registration = await workers.register(`sw.js?version=${version}`);
-    const isCurrent = registration.active?.scriptURL.endsWith(`=${version}`) && workers.controller;
-    if (!isCurrent) await isReady;
+    if (!registration.active?.scriptURL.endsWith(`=${version}`)) await isReady;
   } catch (error) {
     console.info(`not kept for use without a network: ${error}`);
   }

@@ -12,6 +12,7 @@ import { View } from "./view";
 
 const THUMBNAIL = 64; // px
 const MB = 1e6;
+const LATER_MS = 1000;
 const element = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const picture = element<HTMLCanvasElement>("picture");
 
@@ -67,7 +68,7 @@ function ready(): void {
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
   // For faces that are not sure; loaded now, it is there without a network too.
-  requestIdleCallback?.(() => files.model("facemesh.tflite").catch(() => {}));
+  setTimeout(() => files.model("facemesh.tflite").catch(() => {}), LATER_MS);
 }
 
 function showProgress(done: number, total: number): void {
@@ -194,16 +195,17 @@ async function compare(source: Blob, name: string): Promise<void> {
 
 async function toggleCamera(): Promise<void> {
   if (camera.isOn) return stopCamera();
-  newest++;
+  const order = ++newest;
   clear();
-  element("camera").ariaPressed = "true";
   say("starting the camera …");
   try {
-    await camera.run(showFrame);
+    await camera.open();
   } catch {
-    stopCamera();
-    fail("no camera, or it may not be used");
+    return order === newest ? fail("no camera, or it may not be used") : undefined;
   }
+  if (order !== newest) return stopCamera(); // a photo was chosen meanwhile
+  element("camera").ariaPressed = "true";
+  await camera.run(showFrame);
 }
 
 function showFrame(photo: ImageData, face: Face | null, begin: number): void {
@@ -242,7 +244,10 @@ async function sample(): Promise<void> {
 }
 
 function guarded(work: Promise<unknown>): void {
-  work.catch((error) => fail(String(error)));
+  work.catch((error) => {
+    stopCamera();
+    fail(String(error));
+  });
 }
 
 /** The first picture that was pasted or dropped; something else is passed on to say so. */

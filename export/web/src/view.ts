@@ -20,10 +20,10 @@ const SWING_SECONDS = 6;
 const MM = 0.001; // glTF is in meters
 
 export class View {
-  private readonly renderer = new three.WebGLRenderer({ antialias: true, alpha: true });
+  private renderer?: three.WebGLRenderer; // missing where the browser has no WebGL
   private readonly scene = new three.Scene();
   private readonly camera = new three.PerspectiveCamera(24, 1, 10, 5000);
-  private readonly controls: OrbitControls;
+  private controls?: OrbitControls;
   private readonly canvas = document.createElement("canvas");
   private readonly painter: Painter;
   private readonly texture: three.CanvasTexture;
@@ -51,14 +51,20 @@ export class View {
     const lamp = new three.DirectionalLight(0xffffff, DIRECT);
     lamp.position.set(-0.4, 0.5, 1);
     this.scene.add(this.pivot.add(this.mesh), new three.AmbientLight(0xffffff, AMBIENT), lamp);
+    if (document.createElement("canvas").getContext("webgl2")) this.open();
+    else home.textContent = "This browser has no WebGL to show the face in 3D; the GLB file has it.";
+  }
+
+  private open(): void {
+    this.renderer = new three.WebGLRenderer({ antialias: true, alpha: true });
     const screen = this.renderer.domElement;
     Object.assign(screen, { tabIndex: 0, role: "img", ariaLabel: HELP, title: HELP });
     screen.addEventListener("keydown", (event) => this.press(event));
-    home.append(screen);
-    this.controls = new OrbitControls(this.camera, this.renderer.domElement);
+    this.home.append(screen);
+    this.controls = new OrbitControls(this.camera, screen);
     this.controls.addEventListener("start", () => (this.turning = false));
     this.controls.enablePan = false;
-    new ResizeObserver(() => this.resize()).observe(home);
+    new ResizeObserver(() => this.resize()).observe(this.home);
     this.renderer.setAnimationLoop((ms) => this.draw(ms / 1000));
   }
 
@@ -136,15 +142,15 @@ export class View {
   private draw(seconds: number): void {
     const swing = this.turning ? SWING * Math.sin((2 * Math.PI * seconds) / SWING_SECONDS) : 0;
     this.pivot.rotation.set(this.turned.x, this.turned.y + swing, 0);
-    this.controls.update();
-    this.renderer.render(this.scene, this.camera);
+    this.controls!.update();
+    this.renderer!.render(this.scene, this.camera);
   }
 
   private resize(): void {
     const { clientWidth, clientHeight } = this.home;
     if (!clientWidth) return; // it is hidden
-    this.renderer.setPixelRatio(window.devicePixelRatio);
-    this.renderer.setSize(clientWidth, clientHeight);
+    this.renderer!.setPixelRatio(window.devicePixelRatio);
+    this.renderer!.setSize(clientWidth, clientHeight);
     this.camera.aspect = clientWidth / clientHeight;
     this.camera.updateProjectionMatrix();
   }
