@@ -3,9 +3,9 @@
 // node browse.mjs PAGE_FOLDER ADDRESS PHOTO OTHER PHOTO OTHER ...  only compares the pairs
 
 import { createRequire } from "node:module";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 
 const [folder, address, ...words] = process.argv.slice(2);
 const { chromium } = createRequire(join(folder, "package.json"))("playwright-core");
@@ -22,6 +22,7 @@ const flags = [
   "--enable-unsafe-webgpu", // imitated; the page takes it where it is asked to only
   "--use-fake-ui-for-media-stream",
   "--use-fake-device-for-media-stream",
+  ...(existsSync("camera.mjpeg") ? [`--use-file-for-fake-video-capture=${resolve("camera.mjpeg")}`] : []),
 ];
 const profile = mkdtempSync(join(tmpdir(), "chromium-"));
 const browser = await chromium.launchPersistentContext(profile, {
@@ -88,7 +89,7 @@ async function tour(photo, other, two) {
   found.pasted = await handOver("paste", other);
   found.dropped = await handOver("drop", photo);
   found.refusal = await refusal();
-  found.camera = await cameraWithoutFace();
+  found.camera = await followCamera();
   found.offline = await withoutNetwork();
   return { ...found, webgpu: await onGraphicsCard(photo), problems, foreign };
 }
@@ -177,12 +178,18 @@ async function refusal() {
   return { text: await page.textContent("#found"), hidden, live: await page.getAttribute("#found", "aria-live") };
 }
 
-/** A fake camera shows a test pattern: no face, and no error either. */
-async function cameraWithoutFace() {
+/** The camera, a file, shows a face for a while, then none, and so on. */
+async function followCamera() {
   await page.click("#camera");
-  await page.waitForFunction(() => /no face in sight/.test(document.body.textContent), null, { timeout: 30000 });
+  await page.waitForFunction(() => /^a face in sight/.test(document.getElementById("found").textContent));
+  const landmarks = await page.evaluate(() => Array.from(window.scnn.face.landmarks));
+  await page.waitForFunction(() => document.querySelector("#view canvas").checkVisibility());
+  const lost = await page.waitForFunction(
+    () => /^no face in sight/.test(document.getElementById("found").textContent) && { scnn: typeof window.scnn },
+  );
+  const isCleared = (await lost.jsonValue()).scnn === "undefined";
   await page.click("#camera");
-  return page.textContent("#found");
+  return { landmarks, isCleared, pressed: await page.getAttribute("#camera", "aria-pressed") };
 }
 
 async function withoutNetwork() {

@@ -285,6 +285,8 @@ def tour(page, site, tmp_path, sent):
     photos = {"photo.png": photo, "other.png": photo[:, ::-1], "two.png": two}
     for name, image in photos.items():
         cv2.imwrite(str(tmp_path / name), image[..., ::-1])
+    frames = [cv2.imencode(".jpg", image)[1].tobytes() for image in (photo[..., ::-1], 0 * photo)]
+    (tmp_path / "camera.mjpeg").write_bytes(60 * frames[0] + 60 * frames[1])
     return photo, browse(page, site, tmp_path, "tour", *photos)
 
 
@@ -308,6 +310,9 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(tour, site, sent, tmp_path):
         "live": "polite",
     }
     check_looks(outputs, tmp_path)
+    assert outputs["camera"]["isCleared"] and outputs["camera"]["pressed"] == "false"
+    apart = np.reshape(outputs["camera"]["landmarks"], (-1, 3)) - face.landmarks
+    assert np.abs(apart[:, :2]).max() < 3  # video, and one look at each frame
     check_network(outputs, face, json.loads((site / "files.json").read_text())["files"], sent)
 
 

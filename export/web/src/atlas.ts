@@ -7,7 +7,7 @@ import { interpolate, type Raster, rasterize } from "./raster";
 const ZONES = [
   "middle", "cheeks", "chin", "moustache", "face", "features", "eyes", "lids", "bridge", "lips", "brows", "beard",
   "ears", "temples",
-] as const; // prettier-ignore
+] as const;
 export const SOFT = 150; // of the map's side: how soft the edges of what is painted are
 
 type Zone = (typeof ZONES)[number];

@@ -66,7 +66,7 @@ function workingCopy(photo: Photo, posed: Float32Array, side: number): WorkingCo
   const x0 = Math.min(Math.max(Math.floor(low[0]) - 2, 0), photo.width - 1);
   const y0 = Math.min(Math.max(Math.floor(low[1]) - 2, 0), photo.height - 1);
   const part = [Math.min(Math.max(Math.ceil(high[0]) + 3, x0 + 1), photo.width) - x0,
-    Math.min(Math.max(Math.ceil(high[1]) + 3, y0 + 1), photo.height) - y0]; // prettier-ignore
+    Math.min(Math.max(Math.ceil(high[1]) + 3, y0 + 1), photo.height) - y0];
   const zoom = Math.min(1, side / Math.max(...part));
   const [width, height] = part.map((length) => Math.max(Math.round(length * zoom), 1));
   const cut = new Float32Array(3 * part[0] * part[1]);

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { certainty, photoQuality } from "./comparison";
 import { anchors, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
+import { interleaved } from "./files";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
 
@@ -29,6 +30,14 @@ describe("a photo's quality", () => {
   it("leaves as much certainty as Python gives it", () => {
     expect(certainty(1, 1.7)).toBe(1);
     expect(certainty(0.5, 1.4)).toBeCloseTo(0.5 ** 0.4, 12);
+  });
+});
+
+describe("a file in two halves", () => {
+  it.each([4, 5])("of %d bytes comes together as Python took it apart", (length) => {
+    const bytes = Uint8Array.from({ length }, (_, i) => i + 1);
+    const planes = [...bytes.filter((_, i) => i % 2 === 0), ...bytes.filter((_, i) => i % 2)];
+    expect(interleaved(Uint8Array.from(planes))).toEqual(bytes);
   });
 });
 
