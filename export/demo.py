@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import ipaddress
+import socket
 import sys
 import webbrowser
 from pathlib import Path
@@ -23,6 +25,7 @@ from keras_scnn.export.website import (
     QUICK,
     build_page,
     check_new,
+    find_openssl,
     make_certificate,
     make_server,
     write_site,
@@ -34,8 +37,14 @@ CACHE = Path.home() / ".cache" / "keras_scnn"
 LOCAL = "127.0.0.1"
 
 
-def check_host(host: str) -> None:
-    """Raise a ValueError where a host is not the address of one machine."""
+def check_address(host: str, port: int) -> bool:
+    """Whether an address is this machine's own, that no other reaches.
+
+    Raises:
+        OSError: it cannot be served, as it is another machine's, or the port is taken.
+        RuntimeError: others reach it, and ``openssl`` is missing.
+        ValueError: the host is not the address of one machine, or the port out of range.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -45,6 +54,29 @@ def check_host(host: str) -> None:
             f"--host is {host!r}; it must be this machine's address on the network that the other "
             "device is on too, such as 192.168.1.20"
         )
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}; it must be from 0 to 65535")
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"--host {host} --port {port}: {error.strerror}") from error
+    if not address.is_loopback:
+        find_openssl()
+    return address.is_loopback
+
+
+def choose_precision(asked: str | None) -> str:
+    """The precision of the network; ImportError where what it needs is not installed."""
+    if asked is None and importlib.util.find_spec("ai_edge_quantizer") is None:
+        print("float32, twice the size of float16, which needs pip install '.[quantize]'")
+        return "float32"
+    if asked not in (None, "float32"):
+        from keras_scnn.export.tflite import check_quantizer
+
+        check_quantizer()
+    return asked or "float16"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -53,9 +85,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
     known = [precision for precision in QUANTIZE if precision != "int8"]  # needs photos
-    add("--quantize", choices=known, default="float16", help="precision of the network")
+    add("--quantize", choices=known, help="precision of the network (float16)")
     add("--build", type=Path, metavar="DIR", help="write the page into DIR and do not serve it")
-    add("--host", default=LOCAL, metavar="ADDRESS", help="of this machine, to serve others too")
+    add("--host", metavar="ADDRESS", help="of this machine, to serve others too")
     add("--port", type=int, default=8000, help="0 takes a free one (8000)")
     add("--cache", type=Path, default=CACHE, help="where the built page is kept")
     add("--no-open", action="store_true", help="do not open the browser")
@@ -66,9 +98,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
-    check_host(args.host)
+    if args.build is not None and args.host is not None:
+        raise ValueError("--build writes a folder and serves nothing: leave out --host")
+    host = args.host if args.host is not None else LOCAL
     if args.build is not None:
         check_new(args.build)
+    else:
+        is_local = check_address(host, args.port)
+    precision = choose_precision(args.quantize)
     from keras_scnn.models.presets import load_preset
 
     preset = load_preset(args.preset)
@@ -76,14 +113,13 @@ def main(arguments: list[str] | None = None) -> None:
     print("exporting the network ...", flush=True)
     if args.build is not None:
         print("compressing, which takes a minute or two ...", flush=True)
-        write_site(args.build, page, preset, args.preset, args.quantize)
+        write_site(args.build, page, preset, args.preset, precision)
         print(f"{args.build}: serve this folder; a camera needs https or localhost")
         return
     with contextlib.suppress(KeyboardInterrupt), staged_folder() as folder:
-        is_local = ipaddress.ip_address(args.host).is_loopback
-        site = folder / "site"
-        write_site(site, page, preset, args.preset, args.quantize, None if is_local else QUICK)
-        serve(site, args.host, args.port, is_local, not args.no_open)
+        quality = None if is_local else QUICK
+        write_site(folder / "site", page, preset, args.preset, precision, quality)
+        serve(folder / "site", host, args.port, is_local, not args.no_open)
 
 
 def serve(site: Path, host: str, port: int, is_local: bool, opens: bool) -> None:

@@ -288,15 +288,21 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+def find_openssl() -> str:
+    """Path of the command ``openssl``; RuntimeError where it is missing."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise RuntimeError("openssl is not installed; it makes the certificate that --host needs")
+    return openssl
+
+
 def make_certificate(folder: Path, host: str) -> Path:
     """A self-made certificate for an address, with its key, in one file; OpenSSL makes it.
 
     Raises:
         RuntimeError: the command ``openssl`` is missing or fails.
     """
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        raise RuntimeError("openssl is not installed; it makes the certificate that --host needs")
+    openssl = find_openssl()
     path = folder / "certificate.pem"
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -batch"
     subject = ["-subj", "/CN=keras_scnn demo", "-addext", f"subjectAltName=IP:{host}"]

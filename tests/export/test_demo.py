@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -210,6 +211,36 @@ def test_a_host_that_is_no_address_of_a_machine_is_refused(host, tmp_path, capsy
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--host", "203.0.113.9"], "--host 203.0.113.9 --port 8000: "),  # of documents, RFC 5737
+        (["--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
+        (["--build", "site", "--host", "127.0.0.1"], "leave out --host"),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_refused_at_once(words, said, tmp_path, capsys):
+    assert demo.main([*words, "--cache", str(tmp_path / "cache")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_port_that_is_taken_is_refused_at_once(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert demo.main(["--port", port, "--cache", str(tmp_path / "cache")]) == 2
+    assert f"--port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_without_the_quantizer_the_network_is_float32(monkeypatch, capsys):
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    assert demo.choose_precision(None) == "float32"
+    assert "pip install '.[quantize]'" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert demo.choose_precision(None) == "float16"
+    assert demo.choose_precision("dynamic") == "dynamic"
+
+
 def test_without_openssl_it_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="openssl is not installed"):
@@ -225,7 +256,7 @@ def test_a_folder_with_something_in_it_is_not_built_into(tmp_path, capsys):
 
 def test_without_node_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert demo.main(["--no-open", "--cache", str(tmp_path / "cache")]) == 2
+    assert demo.main(["--no-open", "--port", "0", "--cache", str(tmp_path / "cache")]) == 2
     assert "npm is not installed" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
 
@@ -236,13 +267,13 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, c
     npm.write_text("#!/bin/sh\necho no such registry >&2\nexit 1\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
-    assert demo.main(["--no-open", "--cache", str(tmp_path / "cache")]) == 2
+    assert demo.main(["--no-open", "--port", "0", "--cache", str(tmp_path / "cache")]) == 2
     assert "no such registry" in capsys.readouterr().err
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_an_unknown_preset_is_one_clear_line(tmp_path, capsys):
-    assert demo.main(["nobody", "--no-open", "--cache", str(tmp_path)]) == 2
+    assert demo.main(["nobody", "--no-open", "--port", "0", "--cache", str(tmp_path)]) == 2
     assert "no preset 'nobody'" in capsys.readouterr().err
 
 
