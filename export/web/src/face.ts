@@ -9,7 +9,6 @@ import { runNamed } from "./litert";
 import type { Chart } from "./atlas";
 
 const MOST_RESIZE = 3;
-const MOST_FACES = 20;
 
 /** What Python tells of the exported file and of its face model: see export/website.py. */
 export interface Model extends ShapeSpace, Chart {
@@ -52,7 +51,7 @@ export class Reconstructor {
   /** The faces of a photo, the largest first. */
   async all(photo: ImageData): Promise<Face[]> {
     const faces: Face[] = [];
-    for (const found of (await this.detector.all(photo)).slice(0, MOST_FACES)) faces.push(await this.twice(photo, found));
+    for (const found of await this.detector.all(photo)) faces.push(await this.twice(photo, found));
     return faces;
   }
 
