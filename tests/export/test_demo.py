@@ -413,6 +413,7 @@ def test_firefox_shows_the_same_face_here_and_over_https(site, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @needs_browser
 def test_a_first_face_takes_no_more_than_6_megabytes(page, tmp_path):
     preset = load_preset(DEFAULT_PRESET)
