@@ -3,173 +3,80 @@
 Exports the preset, builds the page in ``web/`` with Node.js, serves both on this machine and opens
 the browser. The build is kept in a cache folder, so the next start needs no Node.js. Everything
 comes from this machine; the network is used only once, by npm.
+
+--build DIR writes the page as a folder of files instead, for any web server. --host ADDRESS serves
+it to other devices on the same network, over https with a self-made certificate, which browsers
+warn of once: a phone's camera needs https. Whoever reaches the address can open the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import hashlib
-import json
-import os
-import shutil
-import subprocess
+import importlib.util
+import ipaddress
+import socket
 import sys
 import webbrowser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from keras_scnn.export.formats import QUANTIZE
+from keras_scnn.export.website import (
+    QUICK,
+    build_page,
+    check_new,
+    find_openssl,
+    make_certificate,
+    make_server,
+    write_site,
+)
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 from keras_scnn.storage.atomic import staged_folder
 
-if TYPE_CHECKING:
-    from keras_scnn.models import Preset
-    from keras_scnn.morphable_model import MorphableModel
-
-SOURCES = Path(__file__).resolve().parent / "web"
 CACHE = Path.home() / ".cache" / "keras_scnn"
-NOT_SOURCES = ("node_modules", "dist")
-WASM = Path("node_modules") / "@litertjs" / "core" / "wasm"
-DIGITS = 6  # of numbers in model.json
+LOCAL = "127.0.0.1"
 
 
-def build_page(cache: Path) -> Path:
-    """The folder in which the page is built, by ``npm ci`` and Vite where that is not done yet.
+def check_address(host: str, port: int) -> bool:
+    """Whether an address is this machine's own, that no other reaches.
 
     Raises:
-        RuntimeError: Node.js is missing, or the build fails.
+        OSError: it cannot be served, as it is another machine's, or the port is taken.
+        RuntimeError: others reach it, and ``openssl`` is missing.
+        ValueError: the host is not the address of one machine, or the port out of range.
     """
-    folder = cache / f"web-{_fingerprint()}"
-    if (folder / "dist" / "index.html").is_file():
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError("npm is not installed; the page is built with Node.js 20 or later")
-    with staged_folder(cache) as aside:
-        work = aside / "web"
-        shutil.copytree(SOURCES, work, ignore=shutil.ignore_patterns(*NOT_SOURCES))
-        for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-            print(f"npm {' '.join(words)} ...", flush=True)
-            done = subprocess.run([npm, *words], cwd=work, capture_output=True, text=True)
-            if done.returncode:
-                last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-                raise RuntimeError(f"npm {' '.join(words)} failed in the page's folder:\n{last}")
-        os.replace(work, folder)
-    return folder
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if address is None or address.is_unspecified or address.is_multicast:
+        raise ValueError(
+            f"--host is {host!r}; it must be this machine's address on the network that the other "
+            "device is on too, such as 192.168.1.20"
+        )
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}; it must be from 0 to 65535")
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"--host {host} --port {port}: {error.strerror}") from error
+    if not address.is_loopback:
+        find_openssl()
+    return address.is_loopback
 
 
-def _fingerprint() -> str:
-    """Short hash of the page's sources."""
-    digest = hashlib.sha256()
-    for path in sorted(SOURCES.rglob("*")):
-        inside = path.relative_to(SOURCES)
-        if path.is_file() and inside.parts[0] not in NOT_SOURCES:
-            digest.update(f"{inside.as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+def choose_precision(asked: str | None) -> str:
+    """The precision of the network; ImportError where what it needs is not installed."""
+    if asked is None and importlib.util.find_spec("ai_edge_quantizer") is None:
+        print("float32, twice the size of float16, which needs pip install '.[quantize]'")
+        return "float32"
+    if asked not in (None, "float32"):
+        from keras_scnn.export.tflite import check_quantizer
 
-
-def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
-    """Write what the page loads: ``model.json``, and scnn, blazeface and facemesh ``.tflite``."""
-    from keras_scnn.export.metadata import read_card
-    from keras_scnn.export.tflite import write_tflite
-    from keras_scnn.photos import facemesh
-    from keras_scnn.photos.blazeface import model_path
-
-    card = read_card(name)
-    write_tflite(folder / "scnn.tflite", preset, precision, True, None, name, card)
-    shutil.copyfile(model_path(), folder / "blazeface.tflite")
-    shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
-    (folder / "model.json").write_text(json.dumps(describe(preset, name)))
-
-
-def describe(preset: Preset, name: str) -> dict:
-    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts.
-
-    Raises:
-        ValueError: the preset's calibration is damaged.
-    """
-    import numpy as np
-
-    from keras_scnn.export.metadata import build_metadata
-    from keras_scnn.reconstruction.comparison import probabilities
-    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
-
-    model, identity = preset.face_model, preset.layout.identity
-    coordinates = shape_coordinates(model, np.eye(model.n_identity))
-    scatter = preset.within_person_covariance
-    scaled = None if scatter is None else mahalanobis_coordinates(coordinates, scatter)
-    calibration = preset.metadata.get("verification")
-    probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
-    return {
-        "crop": build_metadata(preset, name)["crop"],
-        **chart(model),
-        "identity": [identity.start, identity.stop],
-        "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
-        "scaled_coordinates": None if scaled is None else np.round(scaled, DIGITS).tolist(),
-        "verification": calibration,
-    }
-
-
-def chart(model: MorphableModel) -> dict:
-    """The texture map, as ``Chart`` in web/src/texture.ts; without one, the mean's front view."""
-    import numpy as np
-
-    from keras_scnn.texturing.atlas import Atlas, texel_of
-    from keras_scnn.texturing.texture import LEAST_SIZE
-
-    if model.uv is None:
-        half = np.abs(model.mean[:, :2]).max()
-        model = model.replace(uv=0.5 + 0.48 * model.mean[:, :2] / half)
-    atlas = Atlas.of(model, LEAST_SIZE)
-    column, row = texel_of(model, LEAST_SIZE).round().astype(int).clip(0, LEAST_SIZE - 1).T
-    zones, is_skin = atlas.zones, atlas.skin[row, column]
-    inner = zones.face[row, column].astype(int) - zones.ears[row, column]
-    return {
-        "triangles": model.triangles.ravel().tolist(),
-        "uv": np.round(np.float64(model.uv), 6).ravel().tolist(),
-        "inner": np.where(is_skin, inner, 2).tolist(),
-    }
-
-
-class PageHandler(SimpleHTTPRequestHandler):
-    """Serves the built page, LiteRT's WebAssembly under /wasm/ and the networks under /model/."""
-
-    extensions_map = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript",
-        ".wasm": "application/wasm",
-        ".tflite": "application/octet-stream",
-    }
-
-    def __init__(self, *args, page: Path, model: Path, **kwargs):
-        self.homes = {"wasm": page / WASM, "model": model}
-        super().__init__(*args, directory=str(page / "dist"), **kwargs)
-
-    def translate_path(self, path: str) -> str:
-        first, _, rest = unquote(urlsplit(path).path).lstrip("/").partition("/")
-        if first in self.homes and "/" not in rest and rest not in ("", ".", ".."):
-            return str(self.homes[first] / rest)
-        return super().translate_path(path)
-
-    def end_headers(self) -> None:
-        # LiteRT's threads need a page that is isolated from other origins.
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.send_header("Cache-Control", "no-cache")
-        super().end_headers()
-
-    def log_message(self, *args) -> None:
-        """Say nothing: one page makes a dozen requests."""
-
-
-def make_server(page: Path, model: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the page on 127.0.0.1; port 0 takes a free one."""
-    handler = functools.partial(PageHandler, page=page, model=model)
-    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        check_quantizer()
+    return asked or "float16"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -178,8 +85,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
     known = [precision for precision in QUANTIZE if precision != "int8"]  # needs photos
-    add("--quantize", choices=known, default="float32", help="precision of the network")
-    add("--port", type=int, default=8000, help="of 127.0.0.1; 0 takes a free one (8000)")
+    add("--quantize", choices=known, help="precision of the network (float16)")
+    add("--build", type=Path, metavar="DIR", help="write the page into DIR and do not serve it")
+    add("--host", metavar="ADDRESS", help="of this machine, to serve others too")
+    add("--port", type=int, default=8000, help="0 takes a free one (8000)")
     add("--cache", type=Path, default=CACHE, help="where the built page is kept")
     add("--no-open", action="store_true", help="do not open the browser")
     return parser.parse_args(arguments)
@@ -189,17 +98,42 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
+    if args.build is not None and args.host is not None:
+        raise ValueError("--build writes a folder and serves nothing: leave out --host")
+    host = args.host if args.host is not None else LOCAL
+    if args.build is not None:
+        check_new(args.build)
+    else:
+        is_local = check_address(host, args.port)
+    precision = choose_precision(args.quantize)
     from keras_scnn.models.presets import load_preset
 
     preset = load_preset(args.preset)
     page = build_page(args.cache)
+    print("exporting the network ...", flush=True)
+    if args.build is not None:
+        print("compressing, which takes a minute or two ...", flush=True)
+        write_site(args.build, page, preset, args.preset, precision)
+        print(f"{args.build}: serve this folder; a camera needs https or localhost")
+        return
     with contextlib.suppress(KeyboardInterrupt), staged_folder() as folder:
-        print("exporting the network ...", flush=True)
-        write_model(folder, preset, args.preset, args.quantize)
-        with make_server(page, folder, args.port) as server:
-            address = f"http://127.0.0.1:{server.server_address[1]}/"
+        quality = None if is_local else QUICK
+        write_site(folder / "site", page, preset, args.preset, precision, quality)
+        serve(folder / "site", host, args.port, is_local, not args.no_open)
+
+
+def serve(site: Path, host: str, port: int, is_local: bool, opens: bool) -> None:
+    """Serve a site until Ctrl-C; to others than this machine over https."""
+    with staged_folder() as folder:
+        certificate = None if is_local else make_certificate(folder, host)
+        with make_server(site, port, host, certificate) as server:
+            name = f"[{host}]" if ":" in host else host
+            scheme = "http" if is_local else "https"
+            address = f"{scheme}://{name}:{server.server_address[1]}/"
             print(f"serving {address} (Ctrl-C ends it)", flush=True)
-            if not args.no_open:
+            if not is_local:
+                print("to everybody who reaches it; browsers warn of the certificate", flush=True)
+            if opens:
                 webbrowser.open(address)
             server.serve_forever()
 

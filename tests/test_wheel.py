@@ -77,7 +77,9 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}
     web = ROOT / "export" / "web"
-    page = [*web.glob("*.*"), *(web / "src").iterdir()]  # node_modules and dist stay at home
+    # node_modules and dist stay at home.
+    folders = (web, web / "src", web / "public", web / "public" / "about")
+    page = [path for folder in folders for path in folder.glob("*.*")]
     expected |= {f"keras_scnn/{p.relative_to(ROOT).as_posix()}" for p in page if p.is_file()}
     assert packed == expected
     assert archives[1].stat().st_size < 20e6

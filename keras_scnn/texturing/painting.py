@@ -42,18 +42,22 @@ def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarra
 
 def _paint_mouth(atlas: Atlas, picture: np.ndarray) -> None:
     """Lining, tongue and teeth, the darker the deeper they lie behind the lips."""
+    light = mouth_light(atlas)[..., None]
+    for region, color in ((MOUTH, MOUTH_COLOR), (TEETH, TEETH_COLOR)):
+        inside = atlas.mask & (atlas.region == region)
+        picture[inside] = linear_from_srgb(np.array(color)) * light[inside]
+
+
+def mouth_light(atlas: Atlas) -> np.ndarray:
+    """(S, S) float32: what light is left in the mouth, and 0 elsewhere."""
     model = atlas.model
-    if model.regions is None:
-        return
     front = model.mean[model.landmark_indices[[51, 57]], 2].max()
     depth = front - atlas.at_texels(model.mean)[..., 2]
-    for region, color, light in (
-        (MOUTH, MOUTH_COLOR, MOUTH_LIGHT),
-        (TEETH, TEETH_COLOR, TEETH_LIGHT),
-    ):
+    left = np.zeros((atlas.size, atlas.size), np.float32)
+    for region, light in ((MOUTH, MOUTH_LIGHT), (TEETH, TEETH_LIGHT)):
         inside = atlas.mask & (atlas.region == region)
-        shade = np.interp(depth[inside], *light)[:, None]
-        picture[inside] = linear_from_srgb(np.array(color)) * np.float32(shade)
+        left[inside] = np.interp(depth[inside], *light)
+    return left
 
 
 def _blend(picture: np.ndarray, share: np.ndarray, color: np.ndarray, soft: float) -> None:

@@ -32,6 +32,7 @@ SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
 BLUR = 2 / 512  # of the map's side: how soft the edge of what is kept is
 GLASSES = 0.15  # of the nose's bridge, from which on it carries glasses
 MOLE = 1.5e-4  # of the map's area
+THIN, EDGE = 170, 130  # of the map's side: what is thinner is no skin, and what an edge loses
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +193,8 @@ def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
     small = stats[:, cv2.CC_STAT_AREA] < MOLE * size**2
     small[0] = False
     keep = np.where(small[label], 1, keep)
-    keep = cv2.morphologyEx(np.float32(keep), cv2.MORPH_OPEN, _disk(size / 170))
-    return cv2.erode(keep, _disk(size / 130))
+    keep = cv2.morphologyEx(np.float32(keep), cv2.MORPH_OPEN, disk(size / THIN))
+    return cv2.erode(keep, disk(size / EDGE))
 
 
 def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
@@ -201,6 +202,7 @@ def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(cv2.GaussianBlur(keep, (0, 0), BLUR * size), 4 * keep)
 
 
-def _disk(radius: float) -> np.ndarray:
+def disk(radius: float) -> np.ndarray:
+    """A filled circle for OpenCV's morphology, of an odd side."""
     side = 2 * max(round(radius), 1) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

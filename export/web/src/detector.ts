@@ -164,12 +164,12 @@ export class Detector {
     private readonly openMesh: () => Promise<CompiledModel>,
   ) {}
 
-  /** The standard crop of the largest face; null where there is none. */
-  async largest(photo: ImageData): Promise<ScoredBox | null> {
+  /** The standard crops of the faces, the largest first. */
+  async all(photo: ImageData): Promise<ScoredBox[]> {
     const whole = await this.look(photo, around(photo));
     const single = suppress(whole);
     if (isClear(single, Math.max(photo.width, photo.height)) && (await this.isSettled(photo, single[0]))) {
-      return this.standard(single[0]);
+      return [this.standard(single[0])];
     }
     const padded = await this.look(photo, around(photo, MARGIN));
     const upright = suppress(await this.confirmed(photo, [...whole, ...padded], MIN_SCORE));
@@ -184,9 +184,9 @@ export class Detector {
         }
       }
       const boxes = faces.map((face) => this.standard(face));
-      if (boxes.length) return boxes.sort((a, b) => b.side - a.side)[0];
+      if (boxes.length) return boxes.sort((a, b) => b.side - a.side);
     }
-    return null;
+    return [];
   }
 
   private async isSettled(photo: ImageData, face: Found): Promise<boolean> {

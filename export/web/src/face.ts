@@ -3,17 +3,19 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import { type Answer, answer, type Calibration, measure, type ShapeSpace } from "./comparison";
-import { type CropRule, type Detector, MIN_TURN } from "./detector";
+import { type CropRule, type Detector, MIN_TURN, type ScoredBox } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
-import type { Chart } from "./texture";
+import type { Chart } from "./atlas";
 
 const MOST_RESIZE = 3;
 
-/** What Python tells of the exported file and of its face model: see export/demo.py. */
+/** What Python tells of the exported file and of its face model: see export/website.py. */
 export interface Model extends ShapeSpace, Chart {
   crop: CropRule & { size: number };
   identity: [number, number];
+  expression: [number, number];
+  expression_names: string[];
   verification: Calibration | null;
 }
 
@@ -32,6 +34,8 @@ export interface Face {
   /** Radians from the photo's up to the head's as it is seen, clockwise. */
   angle: number;
   identity: Float32Array;
+  /** Weights, mostly from 0 to 1. */
+  expression: Float32Array;
   /** Of unit length, the mean of both looks; null where the preset has no feature head. */
   features: Float32Array | null;
   networkMs: number;
@@ -44,11 +48,21 @@ export class Reconstructor {
     private readonly detector: Detector,
   ) {}
 
-  /** The largest face, looked for near `near` where that is given; null where there is none. */
-  async reconstruct(photo: ImageData, near: Face | null = null): Promise<Face | null> {
+  /** The faces of a photo, the largest first. */
+  async all(photo: ImageData): Promise<Face[]> {
+    const faces: Face[] = [];
+    for (const found of await this.detector.all(photo)) faces.push(await this.twice(photo, found));
+    return faces;
+  }
+
+  /** The face near one of the frame before; without that the largest one, or null. */
+  async follow(photo: ImageData, near: Face | null): Promise<Face | null> {
     if (near) return this.look(photo, nextBox(near), near.score);
-    const found = await this.detector.largest(photo);
-    if (!found) return null;
+    const [found] = await this.detector.all(photo);
+    return found ? this.twice(photo, found) : null;
+  }
+
+  private async twice(photo: ImageData, found: ScoredBox): Promise<Face> {
     const face = await this.look(photo, found, found.score);
     const second = secondBox(face);
     const seen = second === found ? found : uprightBox(face.landmarks, face.angle);
@@ -78,6 +92,7 @@ export class Reconstructor {
       degrees: eulerDegrees(turned(outputs.rotation, turn)),
       angle: Math.atan2(outputs.parameters[1], -outputs.parameters[5]) + turn,
       identity: outputs.parameters.slice(...this.model.identity),
+      expression: outputs.parameters.slice(...this.model.expression),
       features: outputs.features ?? null,
       networkMs,
     };

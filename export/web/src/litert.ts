@@ -1,15 +1,73 @@
-// The .tflite files, run by LiteRT in WebAssembly.
+// The .tflite files, run by LiteRT: on the graphics card by WebGPU, or in WebAssembly.
 
-import { type CompiledModel, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import { type CompiledModel, loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "@litertjs/core";
 
 type Numbers = Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
 
-export async function start(folder: string): Promise<void> {
-  await loadLiteRt(folder);
+const FORCED = new URLSearchParams(globalThis.location?.search).get("accelerator"); // webgpu or wasm
+const MOST_APART = 0.1; // px of landmarks, between the graphics card and WebAssembly
+const TRIES = 5;
+let isTrying = false; // whether the graphics card can run a network
+
+/** A network and what runs it. */
+export interface Compiled {
+  network: CompiledModel;
+  accelerator: "webgpu" | "wasm";
 }
 
-export async function open(url: string): Promise<CompiledModel> {
-  return loadAndCompile(url, { accelerator: "wasm" });
+/** Whether to try the graphics card; a card that is imitated is slower than WebAssembly. */
+export async function wantsGpu(): Promise<boolean> {
+  if (FORCED === "wasm" || !(await supportsFeature("jspi")) || !(await supportsFeature("relaxedSimd"))) return false;
+  const adapter = await navigator.gpu?.requestAdapter();
+  return Boolean(adapter && (FORCED === "webgpu" || !adapter.info.isFallbackAdapter));
+}
+
+/** The script of the runtime that this browser needs; the WebAssembly has its name. */
+export async function runtimeName(isGpu: boolean): Promise<string> {
+  if (isGpu) return "litert_wasm_jspi_internal";
+  return (await supportsFeature("relaxedSimd")) ? "litert_wasm_internal" : "litert_wasm_compat_internal";
+}
+
+export async function start(script: string): Promise<void> {
+  quieten();
+  await loadLiteRt(script);
+}
+
+/** LiteRT's log comes as errors of the console, whatever it says: what is none is for debugging. */
+function quieten(): void {
+  const { error, debug } = console;
+  console.error = (...words) => (isTrying || /^(INFO|WARNING|VERBOSE):/.test(String(words[0])) ? debug : error)(...words);
+}
+
+export async function open(content: Uint8Array): Promise<CompiledModel> {
+  return loadAndCompile(content, { accelerator: "wasm" });
+}
+
+/** Open a network of crops on the graphics card, if it is as exact there and faster; else in WebAssembly. */
+export async function openFastest(content: Uint8Array, size: number, isGpu: boolean): Promise<Compiled> {
+  const safe = await open(content);
+  if (!isGpu) return { network: safe, accelerator: "wasm" };
+  try {
+    isTrying = true; // operations that the card lacks are run by WebAssembly, and are no errors
+    const fast = await loadAndCompile(content, { accelerator: "webgpu", gpuOptions: { precision: "fp32" } });
+    const crop = Uint8Array.from({ length: size * size * 3 }, (_, i) => 128 + 64 * Math.sin(i / 97) + 60 * Math.cos(i / 1237));
+    const [slow, quick] = [await timed(safe, crop, size), await timed(fast, crop, size)];
+    const apart = Math.max(...slow.landmarks.map((value, i) => Math.abs(value - quick.landmarks[i])));
+    if (apart < MOST_APART && (quick.ms < slow.ms || FORCED)) return { network: fast, accelerator: "webgpu" };
+    console.info(`WebAssembly: with WebGPU landmarks are ${apart.toFixed(2)} px away, in ${quick.ms} instead of ${slow.ms} ms`);
+  } catch (error) {
+    console.info(`WebAssembly: ${error}`);
+  } finally {
+    isTrying = false;
+  }
+  return { network: safe, accelerator: "wasm" };
+}
+
+async function timed(network: CompiledModel, crop: Uint8Array<ArrayBuffer>, size: number) {
+  const { landmarks } = await runNamed(network, crop, [1, size, size, 3]);
+  const begin = performance.now();
+  for (let i = 0; i < TRIES; i++) await runNamed(network, crop, [1, size, size, 3]);
+  return { landmarks, ms: (performance.now() - begin) / TRIES };
 }
 
 /** Run a network of one input; outputs by name. */
@@ -24,8 +82,9 @@ export async function runNamed(
   input.delete();
   const found: Record<string, Float32Array> = {};
   for (const [key, tensor] of Object.entries(outputs)) {
-    found[key] = Float32Array.from(tensor.toTypedArray() as Float32Array);
-    tensor.delete();
+    const here = tensor.accelerator === "wasm" ? tensor : await tensor.moveTo("wasm");
+    found[key] = Float32Array.from(here.toTypedArray() as Float32Array);
+    here.delete();
   }
   return found;
 }

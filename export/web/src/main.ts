@@ -1,176 +1,234 @@
+// The page: what its buttons do, and what it says.
+
+import { Bars } from "./bars";
+import { Camera } from "./camera";
 import { type Answer, inWords } from "./comparison";
 import { Detector } from "./detector";
 import { type Face, type Model, Reconstructor } from "./face";
-import { boxOfLandmarks } from "./image";
+import { Files, interleaved } from "./files";
 import * as litert from "./litert";
-import { OneEuro } from "./one_euro";
+import { drawFace, drawSquare, pixels } from "./photos";
 import { View } from "./view";
 
-const LARGEST = 1600; // px of a photo's longer side; larger ones are made smaller
+const THUMBNAIL = 64; // px
+const MB = 1e6;
+const LATER_MS = 1000;
 const element = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const picture = element<HTMLCanvasElement>("picture");
-const found = element("found");
 
+interface Shot {
+  photo: ImageData;
+  faces: Face[];
+}
+
+let files: Files;
 let reconstructor: Reconstructor;
+let camera: Camera;
 let view: View;
-let current: { face: Face; photo: ImageData } | null = null;
-let stream: MediaStream | null = null;
+let bars: Bars;
+let accelerator: string;
+let shot: Shot | null = null;
+let chosen = 0; // of the shot's faces
+let newest = 0; // counts what the user asked for: what was asked before is dropped
 
 declare global {
   interface Window {
     /** For tests: the last face and the last comparison, as the page has them. */
-    scnn?: { face: Face; glb: () => Promise<ArrayBuffer>; answer?: Answer };
+    scnn?: { face: Face; faces: Face[]; accelerator: string; glb: () => Promise<ArrayBuffer>; answer?: Answer };
   }
 }
 
 async function start(): Promise<void> {
-  await litert.start("/wasm/");
-  const model: Model = await (await fetch("/model/model.json")).json();
-  const [network, blazeface] = await Promise.all(
-    ["/model/scnn.tflite", "/model/blazeface.tflite"].map(litert.open),
-  );
-  const openMesh = () => litert.open("/model/facemesh.tflite");
-  reconstructor = new Reconstructor(model, network, new Detector(blazeface, model.crop, openMesh));
-  view = new View(element("view"), model);
+  files = await Files.open(showProgress);
+  const isGpu = await litert.wantsGpu();
+  const runtime = await litert.runtimeName(isGpu);
+  const names = ["model.json", "maps.bin", "scnn.bin", "blazeface.tflite"];
+  files.expect(...names.map((name) => `model/${name}`), ...[".js", ".wasm"].map((end) => `${files.runtime}/${runtime}${end}`));
+  const [[text, maps, network, blazeface]] = await Promise.all([
+    Promise.all(names.map((name) => files.model(name))),
+    ...[".js", ".wasm"].map((end) => files.warm(runtime + end)),
+  ]);
+  await litert.start(`${files.runtime}/${runtime}.js`);
+  const model: Model = JSON.parse(new TextDecoder().decode(text));
+  const compiled = await litert.openFastest(interleaved(network), model.crop.size, isGpu);
+  accelerator = compiled.accelerator;
+  const openMesh = async () => litert.open(await files.model("facemesh.tflite"));
+  const detector = new Detector(await litert.open(blazeface), model.crop, openMesh);
+  reconstructor = new Reconstructor(model, compiled.network, detector);
+  camera = new Camera(reconstructor);
+  view = new View(element("view"), model, maps.buffer);
+  bars = new Bars(element("bars"), model.expression_names);
+  element("expression").hidden = !model.expression_names.length;
+  ready();
+}
+
+function ready(): void {
+  for (const id of ["photo", "camera", "other", "sample"]) element<HTMLInputElement>(id).disabled = false;
+  element("progress").hidden = true;
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
+  // For faces that are not sure; loaded now, it is there without a network too.
+  setTimeout(() => files.model("facemesh.tflite").catch(() => {}), LATER_MS);
+}
+
+function showProgress(done: number, total: number): void {
+  element<HTMLProgressElement>("progress").value = done / total;
+  element("found").textContent = `loading ${(done / MB).toFixed(1)} of ${(total / MB).toFixed(1)} MB`;
 }
 
 function say(text: string, isError = false): void {
-  found.textContent = text;
+  const found = element("found");
+  found.ariaBusy = "false"; // it was while bytes were counted, which nobody wants to hear
+  if (found.textContent !== text) found.textContent = text; // is read out once
   found.classList.toggle("error", isError);
 }
 
-async function pixels(source: ImageBitmapSource): Promise<ImageData> {
-  const bitmap = await createImageBitmap(source, { imageOrientation: "from-image" });
-  const zoom = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
-  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.round(side * zoom));
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, width, height);
-  bitmap.close();
-  return context.getImageData(0, 0, width, height);
+/** Say what is wrong, and leave no older face beside it. */
+function fail(text: string): void {
+  clear();
+  say(text, true);
 }
 
-async function readPhoto(input: HTMLInputElement): Promise<{ face: Face; photo: ImageData } | null> {
-  const file = input.files?.[0];
-  input.value = "";
-  if (!file) return null;
+function clear(): void {
+  shot = null;
+  window.scnn = undefined;
+  view?.clear();
+  element("result").hidden = true;
+  element("comparison").hidden = true;
+  element("welcome").hidden = false;
+  element<HTMLButtonElement>("download").disabled = true;
+}
+
+/** The faces of a picture; null where something newer was asked for, or an error was shown by `report`. */
+async function read(source: Blob, name: string, report: (text: string) => void): Promise<Shot | null> {
+  const order = ++newest;
+  say(`reading ${name} …`);
   let photo: ImageData;
   try {
-    photo = await pixels(file);
+    photo = await pixels(source);
   } catch {
-    say(`${file.name} is no picture that this browser can read`, true);
+    if (order === newest) report(`${name} is no picture that this browser can read`);
     return null;
   }
-  const face = await reconstructor.reconstruct(photo);
-  if (!face) say(`no face found in ${file.name}`, true);
-  return face && { face, photo };
+  const faces = await reconstructor.all(photo);
+  if (order !== newest) return null;
+  if (!faces.length) report(`no face found in ${name}`);
+  return faces.length ? { photo, faces } : null;
 }
 
-function show(face: Face, photo: ImageData, begin: number, landmarks = face.landmarks): void {
-  current = { face, photo };
-  window.scnn = { face, glb: () => view.glb() };
-  picture.width = photo.width;
-  picture.height = photo.height;
-  const context = picture.getContext("2d")!;
-  context.putImageData(photo, 0, 0);
-  dots(context, landmarks, face.box.side);
-  view.show(face, photo, stream !== null);
-  const [pitch, yaw, roll] = Array.from(face.degrees, (angle) => angle.toFixed(0));
-  say(`pitch ${pitch}°, yaw ${yaw}°, roll ${roll}°`);
-  const total = performance.now() - begin;
-  element("speed").textContent =
-    `network ${face.networkMs.toFixed(1)} ms, everything ${total.toFixed(0)} ms`;
-  element<HTMLButtonElement>("download").disabled = false;
+async function showPhoto(source: Blob, name: string): Promise<void> {
+  stopCamera();
+  const begin = performance.now();
+  const found = await read(source, name, fail);
+  if (!found) return;
+  clear();
+  shot = found;
+  listFaces(found);
+  await choose(0, begin);
 }
 
-function dots(context: CanvasRenderingContext2D, points: Float32Array, side: number): void {
-  context.fillStyle = "#37e08a";
-  for (let i = 0; i < points.length; i += 3) {
-    context.beginPath();
-    context.arc(points[i] + 0.5, points[i + 1] + 0.5, side / 110, 0, 2 * Math.PI);
-    context.fill();
+/** A button for each face, where there are several. */
+function listFaces({ photo, faces }: Shot): void {
+  const home = element("faces");
+  home.hidden = faces.length < 2;
+  home.replaceChildren(
+    ...faces.map((face, i) => {
+      const button = document.createElement("button");
+      const canvas = Object.assign(document.createElement("canvas"), { width: THUMBNAIL, height: THUMBNAIL });
+      button.ariaLabel = `face ${i + 1} of ${faces.length}`;
+      drawSquare(canvas, photo, face.box);
+      button.append(canvas);
+      button.addEventListener("click", () => guarded(choose(i, performance.now())));
+      return button;
+    }),
+  );
+}
+
+/** Show one of the shot's faces. */
+async function choose(i: number, begin: number): Promise<void> {
+  const { photo, faces } = shot!;
+  chosen = i;
+  [...element("faces").children].forEach((button, k) => button.setAttribute("aria-pressed", String(k === i)));
+  tell(photo, faces[i], faces);
+  say(faces.length > 1 ? `face ${i + 1} of ${faces.length}` : "one face");
+  const textureMs = await view.show(faces[i], photo);
+  if (shot?.faces === faces) {
+    element("speed").textContent = `${speed(faces[i])}, texture ${ms(textureMs)}, everything ${ms(performance.now() - begin)}`;
   }
 }
 
-async function choosePhoto(input: HTMLInputElement): Promise<void> {
-  stopCamera();
-  const begin = performance.now();
-  const result = await readPhoto(input);
-  if (result) show(result.face, result.photo, begin);
+/** Everything about a face but the mesh. */
+function tell(photo: ImageData, face: Face, faces: Face[]): void {
+  window.scnn = { face, faces, accelerator, glb: () => view.glb() };
+  element("result").hidden = false;
+  element("welcome").hidden = true;
+  element<HTMLButtonElement>("download").disabled = false;
+  drawFace(picture, photo, face);
+  bars.show(face.expression);
+  element("angles").textContent = angles(face);
 }
 
-async function compare(input: HTMLInputElement): Promise<void> {
-  if (!current) return say("choose a first photo before the one to compare it with", true);
+const ms = (value: number) => `${value.toFixed(0)} ms`;
+const speed = (face: Face) => `network ${face.networkMs.toFixed(1)} ms (${accelerator === "webgpu" ? "WebGPU" : "WebAssembly"})`;
+
+function angles(face: Face): string {
+  const [pitch, yaw, roll] = Array.from(face.degrees, (angle) => angle.toFixed(0));
+  return `pitch ${pitch}°, yaw ${yaw}°, roll ${roll}°`;
+}
+
+async function compare(source: Blob, name: string): Promise<void> {
+  if (!shot) return fail("choose a first photo before the one to compare it with");
   stopCamera();
-  const first = current;
-  const second = await readPhoto(input);
-  if (!second) return;
+  element("comparison").hidden = true;
+  const first = { photo: shot.photo, face: shot.faces[chosen] };
+  const found = await read(source, name, (text) => say(text, true));
+  if (!found) return;
+  const second = { photo: found.photo, face: found.faces[0] };
   const result = reconstructor.compare(first.face, second.face);
   window.scnn = { ...window.scnn!, answer: result };
+  drawSquare(element("first"), first.photo, first.face.box);
+  drawSquare(element("second"), second.photo, second.face.box);
   element("verdict").textContent = inWords(result);
-  [first, second].forEach((result, i) => thumbnail(["first", "second"][i], result.face, result.photo));
   element("comparison").hidden = false;
-}
-
-function thumbnail(id: string, face: Face, photo: ImageData): void {
-  const canvas = element<HTMLCanvasElement>(id);
-  const whole = new OffscreenCanvas(photo.width, photo.height);
-  whole.getContext("2d")!.putImageData(photo, 0, 0);
-  const { x0, y0, side } = face.box;
-  canvas.getContext("2d")!.drawImage(whole, x0, y0, side, side, 0, 0, canvas.width, canvas.height);
+  element("comparison").scrollIntoView({ block: "nearest" });
+  say(`compared with ${name}`);
 }
 
 async function toggleCamera(): Promise<void> {
-  if (stream) return stopCamera();
+  if (camera.isOn) return stopCamera();
+  const order = ++newest;
+  clear();
+  say("starting the camera …");
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    await camera.open();
   } catch {
-    return say("no camera, or it may not be used", true);
+    return order === newest ? fail("no camera, or it may not be used") : undefined;
   }
-  element("camera").setAttribute("aria-pressed", "true");
-  const video = document.createElement("video");
-  video.srcObject = stream;
-  video.playsInline = true;
-  await video.play();
-  await follow(video, stream);
+  if (order !== newest) return stopCamera(); // a photo was chosen meanwhile
+  element("camera").ariaPressed = "true";
+  await camera.run(showFrame);
 }
 
-/** One frame after the other; the last frame's landmarks say where to look. */
-async function follow(video: HTMLVideoElement, own: MediaStream): Promise<void> {
-  const [points, shape] = [new OneEuro(), new OneEuro(0.5, 0.01)];
-  let last: Face | null = null;
-  while (stream === own) {
-    const begin = performance.now();
-    const photo = await pixels(video);
-    const near: Face | null = last;
-    const face = await reconstructor.reconstruct(photo, near);
-    last = face && isPlausible(face, near) ? face : null;
-    if (last && stream === own) {
-      const seconds = begin / 1000;
-      const smooth = { ...last, vertices: shape.filter(last.vertices, seconds) };
-      show(smooth, photo, begin, points.filter(last.landmarks, seconds));
-    } else {
-      points.reset();
-      shape.reset();
-      if (!last) say("no face in sight");
-    }
-    await new Promise(requestAnimationFrame);
+function showFrame(photo: ImageData, face: Face | null, begin: number): void {
+  if (!face) {
+    clear();
+    element("result").hidden = false;
+    element("welcome").hidden = true;
+    drawFace(picture, photo, null);
+    return say("no face in sight");
   }
-}
-
-/** A face that was lost makes landmarks that jump; then it is looked for anew. */
-function isPlausible(face: Face, before: Face | null): boolean {
-  if (!before) return true;
-  const [now, then] = [boxOfLandmarks(face.landmarks), before.box];
-  return now.side < 1.5 * then.side && now.side > then.side / 1.5;
+  shot = { photo, faces: [face] };
+  chosen = 0;
+  element("faces").hidden = true;
+  tell(photo, face, shot.faces);
+  say("a face in sight");
+  guarded(view.follow(face, photo));
+  element("speed").textContent = `${speed(face)}, everything ${ms(performance.now() - begin)}`;
 }
 
 function stopCamera(): void {
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
-  element("camera").setAttribute("aria-pressed", "false");
+  camera.stop();
+  element("camera").ariaPressed = "false";
 }
 
 async function download(): Promise<void> {
@@ -181,12 +239,46 @@ async function download(): Promise<void> {
   URL.revokeObjectURL(link.href);
 }
 
-const on = (id: string, kind: string, work: (target: HTMLInputElement) => Promise<unknown>) =>
-  element(id).addEventListener(kind, (event) => {
-    work(event.currentTarget as HTMLInputElement).catch((error) => say(String(error), true));
+async function sample(): Promise<void> {
+  const { src } = element("sample").querySelector("img")!;
+  await showPhoto(await (await fetch(src)).blob(), "the sample picture");
+}
+
+function guarded(work: Promise<unknown>): void {
+  work.catch((error) => {
+    stopCamera();
+    fail(String(error));
   });
-on("photo", "change", choosePhoto);
-on("other", "change", compare);
-on("camera", "click", toggleCamera);
-on("download", "click", download);
+}
+
+/** The first picture that was pasted or dropped; something else is passed on to say so. */
+function take(given: DataTransfer | null, event: Event): void {
+  const all = [...(given?.files ?? [])];
+  const file = all.find(({ type }) => type.startsWith("image/")) ?? all[0];
+  if (!file || !document.body.dataset.ready) return;
+  event.preventDefault();
+  guarded(showPhoto(file, file.name));
+}
+
+function chooses(id: string, work: (file: File, name: string) => Promise<void>): void {
+  const input = element<HTMLInputElement>(id);
+  input.addEventListener("change", () => {
+    const file = input.files?.[0];
+    input.value = ""; // so that the same one can be chosen again
+    if (file) guarded(work(file, file.name));
+  });
+}
+
+chooses("photo", showPhoto);
+chooses("other", compare);
+element("camera").addEventListener("click", () => guarded(toggleCamera()));
+element("download").addEventListener("click", () => guarded(download()));
+element("sample").addEventListener("click", () => guarded(sample()));
+addEventListener("paste", (event) => take(event.clipboardData, event));
+addEventListener("drop", (event) => take(event.dataTransfer, event));
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+for (const end of ["drop", "dragleave"]) addEventListener(end, () => document.body.classList.remove("dropping"));
 start().catch((error) => say(`cannot start: ${error}`, true));

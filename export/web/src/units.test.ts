@@ -3,9 +3,9 @@ import { describe, expect, it } from "vitest";
 import { certainty, photoQuality } from "./comparison";
 import { anchors, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
+import { interleaved } from "./files";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
-import { Painter, rasterize } from "./texture";
 
 function face(x0: number, y0: number, x1: number, y1: number, score: number) {
   return { x0, y0, x1, y1, score, keypoints: [[x0, y0]] as Point[] };
@@ -30,6 +30,14 @@ describe("a photo's quality", () => {
   it("leaves as much certainty as Python gives it", () => {
     expect(certainty(1, 1.7)).toBe(1);
     expect(certainty(0.5, 1.4)).toBeCloseTo(0.5 ** 0.4, 12);
+  });
+});
+
+describe("a file in two halves", () => {
+  it.each([4, 5])("of %d bytes comes together as Python took it apart", (length) => {
+    const bytes = Uint8Array.from({ length }, (_, i) => i + 1);
+    const planes = [...bytes.filter((_, i) => i % 2 === 0), ...bytes.filter((_, i) => i % 2)];
+    expect(interleaved(Uint8Array.from(planes))).toEqual(bytes);
   });
 });
 
@@ -173,57 +181,5 @@ describe("the One Euro filter", () => {
     const [lazy, quick] = [new OneEuro(1, 0), new OneEuro(1, 1)];
     for (const filter of [lazy, quick]) filter.filter(Float32Array.of(0), 0);
     expect(quick.filter(Float32Array.of(9), 0.1)[0]).toBeGreaterThan(lazy.filter(Float32Array.of(9), 0.1)[0]);
-  });
-});
-
-describe("the texture", () => {
-  // A square of two triangles that faces the viewer, in the middle of its map.
-  const triangles = [0, 1, 2, 2, 1, 3];
-  const uv = [0.25, 0.75, 0.25, 0.25, 0.75, 0.75, 0.75, 0.25];
-  const posed = (x0: number, x1: number) => Float32Array.from([x0, 0, 0, x0, 20, 0, x1, 0, 0, x1, 20, 0]);
-  const chart = (inner: number) => ({ triangles, uv, inner: [inner, inner, inner, inner] });
-  const texel = (pixels: Uint8ClampedArray, x: number, y: number) => Array.from(pixels.slice(4 * (40 * y + x), 4 * (40 * y + x) + 3));
-
-  it("has the photo's color where it is seen", () => {
-    const pixels = new Painter(chart(1), 40).paint(posed(0, 20), ramp(40, 30));
-    // The square begins at 9.5, so that texel 11 is 1.5 px: halves round to even numbers.
-    expect(texel(pixels, 11, 11)).toEqual([2, 2, 7]);
-    expect(texel(pixels, 25, 19)).toEqual([16, 10, 7]);
-  });
-
-  it("has the other side's color where it is not", () => {
-    const pixels = new Painter(chart(1), 40).paint(posed(-10, 10), ramp(40, 30));
-    // The left half lies outside of the photo: texel 12 is -7.5 px, its mirror image 27 is 7.5 px.
-    expect(texel(pixels, 27, 15)).toEqual([8, 6, 7]);
-    expect(texel(pixels, 12, 15)).toEqual(texel(pixels, 27, 15));
-  });
-
-  it("turned away shows the middle gray, as nothing is seen", () => {
-    const pixels = new Painter(chart(1), 40).paint(posed(20, 0), ramp(40, 30));
-    expect(texel(pixels, 20, 20)).toEqual([128, 128, 128]);
-  });
-
-  it("leaves out what has not the skin's color beside the face", () => {
-    const photo = ramp(40, 30);
-    const half = [1, 1, 0, 0]; // the right vertices are beside the face
-    photo.data.forEach((_, i) => (photo.data[i] = i % 4 === 3 || (i / 4) % 40 < 12 ? 200 : 0));
-    const pixels = new Painter({ triangles, uv, inner: half }, 40).paint(posed(0, 20), photo);
-    expect(texel(pixels, 12, 15)).toEqual([200, 200, 200]);
-    expect(texel(pixels, 28, 15)[0]).toBeGreaterThan(150);
-  });
-
-  it("leaves out the ears", () => {
-    const pixels = new Painter({ triangles, uv, inner: [1, 1, -1, -1] }, 40).paint(posed(0, 20), ramp(40, 30));
-    expect(texel(pixels, 29, 15)).toEqual(texel(pixels, 10, 15)); // from the other side
-  });
-
-  it("shows no seam: the gutter has the color beside it", () => {
-    const pixels = new Painter(chart(1), 40).paint(posed(0, 20), ramp(40, 30));
-    expect(texel(pixels, 8, 15)).toEqual(texel(pixels, 10, 15));
-  });
-
-  it("takes the nearer of two triangles", () => {
-    const points = Float32Array.from([0, 0, 1, 0, 9, 1, 9, 0, 1, 0, 0, 5, 0, 9, 5, 9, 0, 5]);
-    expect(rasterize(points, [0, 1, 2, 3, 4, 5], 10, 10).triangle[11]).toBe(1);
   });
 });

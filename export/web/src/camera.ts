@@ -1,0 +1,81 @@
+// A camera's frames to faces, one after the other, smoothed.
+
+import type { Face, Reconstructor } from "./face";
+import { boxOfLandmarks } from "./image";
+import { OneEuro } from "./one_euro";
+import { pixels } from "./photos";
+
+/** What a frame shows; no face where none is in sight. */
+export type Seen = (photo: ImageData, face: Face | null, begin: number) => void;
+
+export class Camera {
+  private stream: MediaStream | null = null;
+
+  constructor(private readonly reconstructor: Reconstructor) {}
+
+  get isOn(): boolean {
+    return this.stream !== null;
+  }
+
+  /** Throws where there is no camera, or it may not be used. */
+  async open(): Promise<void> {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    this.stop();
+    this.stream = stream;
+  }
+
+  /** Follow the largest face until the camera is stopped; the last frame's landmarks say where to look. */
+  async run(seen: Seen): Promise<void> {
+    const { stream } = this;
+    const video = document.createElement("video");
+    video.srcObject = stream;
+    video.playsInline = true;
+    await video.play();
+    const smooth = new Smoother();
+    let last: Face | null = null;
+    while (stream && this.stream === stream) {
+      const begin = performance.now();
+      const photo = await pixels(video);
+      const face: Face | null = await this.reconstructor.follow(photo, last);
+      last = face && isPlausible(face, last) ? face : null;
+      if (this.stream !== stream) return;
+      seen(photo, smooth.filter(last, begin / 1000), begin);
+      await new Promise(requestAnimationFrame);
+    }
+  }
+
+  stop(): void {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+  }
+}
+
+/** One Euro filters of what is shown of a face. */
+class Smoother {
+  private readonly filters = {
+    landmarks: new OneEuro(),
+    vertices: new OneEuro(0.5, 0.01),
+    expression: new OneEuro(1, 0.5),
+  };
+
+  filter(face: Face | null, seconds: number): Face | null {
+    if (!face) {
+      Object.values(this.filters).forEach((filter) => filter.reset());
+      return null;
+    }
+    const { landmarks, vertices, expression } = this.filters;
+    return {
+      ...face,
+      landmarks: landmarks.filter(face.landmarks, seconds),
+      vertices: vertices.filter(face.vertices, seconds),
+      expression: expression.filter(face.expression, seconds),
+    };
+  }
+}
+
+/** A face that was lost makes landmarks that jump; then it is looked for anew. */
+function isPlausible(face: Face, before: Face | null): boolean {
+  if (!before) return true;
+  const [now, then] = [boxOfLandmarks(face.landmarks), before.box];
+  return now.side < 1.5 * then.side && now.side > then.side / 1.5;
+}

@@ -1,0 +1,36 @@
+// Textures painted in a worker, so that the page does not halt meanwhile.
+
+import type { Chart } from "./atlas";
+
+export interface Painted {
+  /** RGBA of the map, first row at v = 1. */
+  pixels: Uint8ClampedArray<ArrayBuffer>;
+  ms: number;
+}
+
+export type Order = { chart: Chart; maps: ArrayBuffer } | { photo: ImageData; posed: Float32Array };
+
+export class Painter {
+  private readonly worker = new Worker(new URL("./painter.worker.ts", import.meta.url), { type: "module" });
+  private readonly waiting: { resolve: (painted: Painted) => void; reject: (error: Error) => void }[] = [];
+
+  constructor(chart: Chart, maps: ArrayBuffer) {
+    this.worker.onmessage = ({ data }: MessageEvent<Painted>) => this.waiting.shift()?.resolve(data);
+    this.worker.onerror = ({ message }) => this.waiting.shift()?.reject(new Error(message || "the texture cannot be made"));
+    this.send({ chart, maps }, [maps]);
+  }
+
+  get isBusy(): boolean {
+    return this.waiting.length > 0;
+  }
+
+  /** The texture of a face; `posed` is N x (x, y, depth), px of the photo. */
+  paint(photo: ImageData, posed: Float32Array): Promise<Painted> {
+    this.send({ photo, posed });
+    return new Promise((resolve, reject) => this.waiting.push({ resolve, reject }));
+  }
+
+  private send(order: Order, given: Transferable[] = []): void {
+    this.worker.postMessage(order, given);
+  }
+}

@@ -1,0 +1,17 @@
+// The worker of painter.ts: first the map comes, then photo after photo.
+
+import { Atlas } from "./atlas";
+import type { Order } from "./painter";
+import { paintTexture } from "./texture";
+
+let atlas: Atlas;
+
+self.onmessage = ({ data }: MessageEvent<Order>) => {
+  if ("chart" in data) {
+    atlas = new Atlas(data.chart, data.maps);
+    return;
+  }
+  const begin = performance.now();
+  const pixels = paintTexture(atlas, data.photo, data.posed);
+  self.postMessage({ pixels, ms: performance.now() - begin }, { transfer: [pixels.buffer] });
+};

@@ -1,0 +1,50 @@
+// A face without light or shade in a person's colors, as keras_scnn.texturing.painting.
+
+import { type Atlas, SOFT } from "./atlas";
+import { lightFromLab, linearFromSrgb } from "./color";
+import { type EyeColors, paintEyes } from "./eyes";
+import { blur, type Map2 } from "./maps";
+import type { SkinAndHair } from "./skin";
+
+/** Light of the map, three numbers a texel. */
+export function paintPlain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors): Map2 {
+  const { size, slant, skin: isSkin, constants } = atlas;
+  const rule = constants.painting;
+  const skin = lightFromLab(person.skin.center);
+  const picture = new Float32Array(3 * size * size);
+  for (let i = 0; i < picture.length; i++) picture[i] = skin[i % 3];
+  const hair = person.hair ?? person.brows;
+  const { hairline } = person;
+  if (hair && hairline !== null) {
+    const scalp = slant.map((value, at) => isSkin[at] * Math.min(Math.max((value - hairline) / 5, 0), 1));
+    lay(picture, blur(scalp, size, (2 * size) / SOFT), lightFromLab(hair.center));
+  }
+  const lips = person.lips ? lightFromLab(person.lips.center) : skin.map((value, k) => value * rule.LIP_TINT[k]);
+  lay(picture, atlas.softLips, lips);
+  const brows = person.brows ?? hair;
+  if (brows) lay(picture, atlas.softBrows, lightFromLab(brows.center), rule.BROW_SHARE);
+  paintMouth(atlas, picture);
+  paintEyes(atlas, picture, eyes);
+  if (Math.hypot(person.skin.center[1], person.skin.center[2]) < rule.GRAY) {
+    for (let i = 0; i < picture.length; i += 3) picture.fill((picture[i] + picture[i + 1] + picture[i + 2]) / 3, i, i + 3);
+  }
+  return picture;
+}
+
+function lay(picture: Map2, share: Map2, color: number[], most = 1): void {
+  for (let at = 0; at < share.length; at++) {
+    if (!share[at]) continue;
+    for (let k = 0; k < 3; k++) picture[3 * at + k] += most * share[at] * (color[k] - picture[3 * at + k]);
+  }
+}
+
+/** Lining, tongue and teeth, the darker the deeper they lie. */
+function paintMouth({ region, mouthLight, constants }: Atlas, picture: Map2): void {
+  const rule = constants.painting;
+  const lining = rule.MOUTH_COLOR.map(linearFromSrgb);
+  const teeth = rule.TEETH_COLOR.map(linearFromSrgb);
+  region.forEach((part, at) => {
+    if (part !== rule.MOUTH && part !== rule.TEETH) return;
+    for (let k = 0; k < 3; k++) picture[3 * at + k] = mouthLight[at] * (part === rule.MOUTH ? lining : teeth)[k];
+  });
+}

@@ -1,0 +1,344 @@
+"""The browser page as a folder of files that any host serves, and a server of it.
+
+A site has ``index.html`` with its scripts, LiteRT's WebAssembly, the sample picture, ``about/``
+(license and sources), ``model/`` (the networks) and ``files.json``, which lists all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_scnn.storage.atomic import staged_folder
+
+if TYPE_CHECKING:
+    from keras_scnn.models import Preset
+
+SOURCES = Path(__file__).resolve().parent / "web"
+NOT_SOURCES = ("node_modules", "dist")
+LITERT = Path("node_modules") / "@litertjs" / "core"
+RUNTIMES = ("internal", "compat_internal", "jspi_internal")  # of LiteRT's, those the page may load
+ENCODINGS = {"br": ".br", "gzip": ".gz"}  # the better one first
+BEST, QUICK = 11, 5  # qualities of Brotli
+DIGITS = 6  # of numbers in model.json
+DROPPED_BITS = 2  # of the mantissas of half-precision weights, which makes a tenth less to load
+
+
+def build_page(cache: Path) -> Path:
+    """The folder in which the page is built, by ``npm ci`` and Vite where that is not done yet.
+
+    Its ``dist`` is a site without networks.
+
+    Raises:
+        RuntimeError: Node.js is missing, or the build fails.
+    """
+    folder = cache / f"web-{_fingerprint()}"
+    if (folder / "dist" / "index.html").is_file():
+        return folder
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm is not installed; the page is built with Node.js 20 or later")
+    with staged_folder(cache) as aside:
+        work = aside / "web"
+        shutil.copytree(SOURCES, work, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+        for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+            print(f"npm {' '.join(words)} ...", flush=True)
+            _run([npm, *words], work)
+        _add_runtime(work)
+        os.replace(work, folder)
+    return folder
+
+
+def compress(folder: Path, quality: int = BEST) -> None:
+    """Write .br and .gz beside a folder's files; RuntimeError where Node.js is missing.
+
+    Args:
+        folder: with all below it.
+        quality: of Brotli, 1 to 11.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise RuntimeError("node is not installed; files are compressed with Node.js 20 or later")
+    _run([node, "compress.mjs", str(folder.resolve()), str(quality)], SOURCES)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise RuntimeError(f"{Path(command[0]).name} {command[1]} failed:\n{last}")
+
+
+def write_site(
+    folder: Path, page: Path, preset: Preset, name: str, precision: str, quality: int | None = BEST
+) -> None:
+    """Write the site of a preset into a new folder, whole or not at all.
+
+    Args:
+        folder: that does not exist yet, or is empty.
+        page: see ``build_page``.
+        preset: the trained network.
+        name: of the preset.
+        precision: of the network: 'float32', 'float16' or 'dynamic'.
+        quality: of the compressed copies, 1 to 11; None for a site that only this machine loads.
+
+    Raises:
+        FileExistsError: the folder has something in it.
+        OSError, RuntimeError, ValueError: the site cannot be written, compressed or exported.
+    """
+    check_new(folder)
+    with staged_folder(folder.resolve().parent) as aside:
+        site = aside / "site"
+        shutil.copytree(page / "dist", site)
+        (site / "model").mkdir()
+        write_model(site / "model", preset, name, precision)
+        network = site / "model" / "scnn.tflite"
+        network.with_suffix(".bin").write_bytes(planes(network.read_bytes()))
+        network.unlink()
+        if quality is not None:
+            compress(site, quality)
+        (site / "files.json").write_text(json.dumps(list_files(site)))
+        os.replace(site, folder)
+
+
+def check_new(folder: Path) -> None:
+    """Raise a FileExistsError where a folder has something in it, or is a file."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists; the site needs a new or an empty folder")
+
+
+def list_files(site: Path) -> dict:
+    """What ``files.json`` tells the page: a version, the runtime's folder, and bytes of each file.
+
+    ``sent`` are the bytes of the smallest copy, which a server sends that knows of them.
+    """
+    files, digest = {}, hashlib.sha256()
+    for path in sorted(site.rglob("*")):
+        if not path.is_file() or path.suffix in ENCODINGS.values():
+            continue
+        name, content = path.relative_to(site).as_posix(), path.read_bytes()
+        digest.update(f"{name}\n".encode() + content)
+        copies = [path.with_name(path.name + suffix) for suffix in ENCODINGS.values()]
+        sent = min([len(content), *(c.stat().st_size for c in copies if c.is_file())])
+        files[name] = {"bytes": len(content), "sent": sent}
+    runtime = next(site.glob("wasm-*")).name
+    return {"version": digest.hexdigest()[:12], "runtime": runtime, "files": files}
+
+
+def planes(content: bytes) -> bytes:
+    """The bytes at even places, then those at odd ones: half-precision numbers compress better so.
+
+    >>> planes(bytes([1, 2, 3, 4, 5]))
+    b'\\x01\\x03\\x05\\x02\\x04'
+    """
+    return content[::2] + content[1::2]
+
+
+def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
+    """Write what the page loads: model.json, maps.bin, and scnn, blazeface and facemesh .tflite."""
+    from keras_scnn.export.chart import describe_chart
+    from keras_scnn.export.metadata import read_card
+    from keras_scnn.export.tflite import write_tflite
+    from keras_scnn.photos import facemesh
+    from keras_scnn.photos.blazeface import model_path
+
+    network = folder / "scnn.tflite"
+    write_tflite(network, preset, precision, True, None, name, read_card(name))
+    network.write_bytes(rounded(network.read_bytes()))
+    shutil.copyfile(model_path(), folder / "blazeface.tflite")
+    shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
+    chart, maps = describe_chart(preset.face_model)
+    (folder / "maps.bin").write_bytes(maps)
+    (folder / "model.json").write_text(json.dumps(describe(preset, name) | chart))
+
+
+def rounded(content: bytes, bits: int = DROPPED_BITS) -> bytes:
+    """A .tflite file whose half-precision weights have so many bits of their mantissas less.
+
+    Halves go to the even neighbor. The file has its length, and compresses better.
+    """
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    changed = bytearray(content)
+    model = schema.Model.GetRootAs(changed, 0)
+    step = 1 << bits
+    for i in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(i)
+        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+            buffer = model.Buffers(tensor.Buffer())
+            if tensor.Type() != schema.TensorType.FLOAT16 or not buffer.DataLength():
+                continue
+            weights = buffer.DataAsNumpy().view(np.uint16)  # of the file's own bytes
+            weights[:] = (weights + (step // 2 - 1) + (weights >> bits & 1)) & (0x10000 - step)
+    return bytes(changed)
+
+
+def describe(preset: Preset, name: str) -> dict:
+    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts.
+
+    Raises:
+        ValueError: the preset's calibration is damaged.
+    """
+    import numpy as np
+
+    from keras_scnn.export.metadata import build_metadata
+    from keras_scnn.reconstruction.comparison import probabilities
+    from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
+
+    model, layout = preset.face_model, preset.layout
+    coordinates = shape_coordinates(model, np.eye(model.n_identity))
+    scatter = preset.within_person_covariance
+    scaled = None if scatter is None else mahalanobis_coordinates(coordinates, scatter)
+    calibration = preset.metadata.get("verification")
+    probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
+    return {
+        "crop": build_metadata(preset, name)["crop"],
+        "identity": [layout.identity.start, layout.identity.stop],
+        "expression": [layout.expression.start, layout.expression.stop],
+        "expression_names": list(model.expression_names or ()),
+        "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
+        "scaled_coordinates": None if scaled is None else np.round(scaled, DIGITS).tolist(),
+        "verification": calibration,
+    }
+
+
+class PageHandler(SimpleHTTPRequestHandler):
+    """Serves a site, compressed copies where the browser takes them."""
+
+    encoding: str | None = None
+    timeout = 30  # s, for a connection that sends nothing
+    extensions_map = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+        ".tflite": "application/octet-stream",
+    }
+
+    def translate_path(self, path: str) -> str:
+        file = super().translate_path(path)
+        parts = [part.strip() for part in self.headers.get("Accept-Encoding", "").split(",")]
+        for name, suffix in ENCODINGS.items():
+            if name in parts and os.path.isfile(file + suffix):
+                self.encoding = name
+                return file + suffix
+        self.encoding = None
+        return file
+
+    def guess_type(self, path: str | os.PathLike[str]) -> str:
+        suffix = ENCODINGS[self.encoding] if self.encoding else ""
+        return super().guess_type(str(path).removesuffix(suffix))
+
+    def list_directory(self, path: str | os.PathLike[str]) -> None:
+        self.send_error(404)
+
+    def end_headers(self) -> None:
+        if self.encoding:
+            self.send_header("Content-Encoding", self.encoding)
+        self.send_header("Vary", "Accept-Encoding")
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def send_error(self, *args, **kwargs) -> None:
+        self.encoding = None  # of the file, not of the answer that says what is wrong
+        super().send_error(*args, **kwargs)
+
+    def log_message(self, *args) -> None:
+        """Say nothing: one page makes a dozen requests."""
+
+
+def make_server(
+    site: Path, port: int, host: str = "127.0.0.1", certificate: Path | None = None
+) -> ThreadingHTTPServer:
+    """A server of a site; port 0 takes a free one. With a certificate (see below) it is https."""
+    kind = _Server6 if ":" in host else _Server
+    server = kind((host, port), functools.partial(PageHandler, directory=str(site)))
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        # Shaking hands waits for the browser, and is therefore left to each connection's thread.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    return server
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing where a browser goes away, or does not trust the certificate yet."""
+
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
+            super().handle_error(request, client_address)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def find_openssl() -> str:
+    """Path of the command ``openssl``; RuntimeError where it is missing."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise RuntimeError("openssl is not installed; it makes the certificate that --host needs")
+    return openssl
+
+
+def make_certificate(folder: Path, host: str) -> Path:
+    """A self-made certificate for an address, with its key, in one file; OpenSSL makes it.
+
+    Raises:
+        RuntimeError: the command ``openssl`` is missing or fails.
+    """
+    openssl = find_openssl()
+    path = folder / "certificate.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -batch"
+    subject = ["-subj", "/CN=keras_scnn demo", "-addext", f"subjectAltName=IP:{host}"]
+    key = folder / "key.pem"
+    _run([openssl, *words.split(), *subject, "-keyout", str(key), "-out", str(path)], folder)
+    with path.open("ab") as file:
+        file.write(key.read_bytes())
+    return path
+
+
+def _add_runtime(work: Path) -> None:
+    """LiteRT's WebAssembly, in a folder named by its version, and what licenses ask for."""
+    core, about = work / LITERT, work / "dist" / "about"
+    version = json.loads((core / "package.json").read_text())["version"]
+    folder = work / "dist" / f"wasm-{version}"
+    folder.mkdir()
+    for name in RUNTIMES:
+        for suffix in (".js", ".wasm"):
+            file = f"litert_wasm_{name}{suffix}"
+            shutil.copyfile(core / "wasm" / file, folder / file)
+    shutil.copyfile(work / "node_modules" / "three" / "LICENSE", about / "three.txt")
+    with zipfile.ZipFile(about / "source.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in _sources():
+            archive.write(path, path.relative_to(SOURCES))
+
+
+def _sources() -> list[Path]:
+    """The files that the page is built of."""
+    paths = (path for path in sorted(SOURCES.rglob("*")) if path.is_file())
+    return [path for path in paths if path.relative_to(SOURCES).parts[0] not in NOT_SOURCES]
+
+
+def _fingerprint() -> str:
+    """Short hash of the page's sources and of this file."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in _sources():
+        name = path.relative_to(SOURCES).as_posix()
+        digest.update(f"{name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
