@@ -17,6 +17,7 @@ NOT_RUN = {
     "artists.md": "a reconstructed face, or Blender (tests/meshes)",
     "batch.md": "results of a folder (tests/folders)",
     "on_device.md": "an exported file (tests/export)",
+    "photos.md": "photos (tests/test_readme.py)",
     "scale.md": "photos, and a cluster (tests/folders)",
     "video.md": "Blender",
 }

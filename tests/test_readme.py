@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README, and the pages that it leads to, say is so."""
 
 import ast
 import functools
@@ -14,7 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOSE_TIP = (227, 125)  # px, of skimage's astronaut, read off the photo
-README = (ROOT / "README.md").read_text()
+FIRST = (ROOT / "README.md").read_text()
+PAGES = ("photos", "results", "train", "measure", "export", "face_models")
+README = "\n".join(
+    path.read_text()
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES))
+)
 CARDS = [ROOT / "README.md", *(ROOT / "keras_scnn" / "assets").rglob("CARD.md")]
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 SHELL = [
@@ -54,8 +59,8 @@ def options_of(module: str) -> set[str]:
 
 
 def test_it_shows_the_commands_that_a_newcomer_needs():
-    assert "pip install . && python -m keras_scnn.train" in README
-    assert "pip install -e '.[test]' && python -m pytest" in README
+    assert "pip install . && python -m keras_scnn.train" in FIRST
+    assert "pip install -e '.[test]' && python -m pytest" in FIRST
     assert {"keras_scnn.train", "keras_scnn.evaluate", "keras_scnn.reconstruct"} <= set(MODULES)
 
 
@@ -111,7 +116,7 @@ def test_its_two_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
     photo = data.astronaut()
     write_image(tmp_path / "photo.jpg", photo)
     monkeypatch.chdir(tmp_path)
-    (snippet,) = (code for code in PYTHON if "faces = Reconstructor" in code)
+    snippet = next(code for code in PYTHON if "faces = Reconstructor" in code)
     assert len(ast.parse(snippet).body) == 2
     names: dict = {}
     exec(snippet, names)
@@ -119,7 +124,7 @@ def test_its_two_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
     nose = face.landmarks[30]
     assert abs(nose[0] - NOSE_TIP[0]) < 6
     assert abs(nose[1] - NOSE_TIP[1]) < 6
-    for attribute in re.findall(r"`(\w+)`", README.split("Each face has")[1].split("`keras")[0]):
+    for attribute in re.findall(r"`(\w+)`", FIRST.split("Each face has")[1].split("`keras")[0]):
         assert hasattr(face, attribute)
 
 
