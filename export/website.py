@@ -240,6 +240,11 @@ class PageHandler(SimpleHTTPRequestHandler):
         suffix = ENCODINGS[self.encoding] if self.encoding else ""
         return super().guess_type(str(path).removesuffix(suffix))
 
+    def send_head(self):
+        # By time a build may be older than what a browser keeps of another one at this address.
+        del self.headers["If-Modified-Since"]
+        return super().send_head()
+
     def list_directory(self, path: str | os.PathLike[str]) -> None:
         self.send_error(404)
 

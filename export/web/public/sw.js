@@ -14,9 +14,11 @@ self.addEventListener("fetch", (event) => {
 
 /** The page itself was loaded before this worker: it comes again, mostly from the browser's own cache. */
 async function install() {
-  const { files } = await (await fetch("files.json")).json();
+  const { files } = await (await fetch("files.json", { cache: "no-cache" })).json();
   const shell = Object.keys(files).filter((path) => !/^(model|wasm|about)|^(sw\.js|files\.json)$/.test(path));
-  await (await caches.open(name)).addAll(["./", "files.json", ...shell]);
+  // Past the browser's own cache, which may hold those of an older version.
+  const fresh = ["./", "files.json", ...shell].map((path) => new Request(path, { cache: "no-cache" }));
+  await (await caches.open(name)).addAll(fresh);
   await self.skipWaiting();
 }
 

@@ -22,4 +22,8 @@ export class Bars {
       meter.title = weights[i].toFixed(2);
     });
   }
+
+  clear(): void {
+    this.show(new Float32Array(this.meters.length));
+  }
 }

@@ -20,7 +20,7 @@ export class Files {
 
   /** `onProgress` hears of bytes as they are sent, of all files that are expected. */
   static async open(onProgress: (done: number, total: number) => void): Promise<Files> {
-    const answer = await fetch("files.json");
+    const answer = await fetch("files.json", { cache: "no-cache" });
     if (!answer.ok) throw new Error(`files.json: ${answer.status} ${answer.statusText}`);
     const list: List = await answer.json();
     await underControl(list.version);

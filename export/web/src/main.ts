@@ -96,6 +96,10 @@ function clear(): void {
   element("result").hidden = true;
   element("comparison").hidden = true;
   element("welcome").hidden = false;
+  element("faces").hidden = true;
+  element("faces").replaceChildren();
+  for (const id of ["angles", "speed"]) element(id).textContent = "";
+  bars?.clear();
   element<HTMLButtonElement>("download").disabled = true;
 }
 
@@ -146,7 +150,8 @@ function listFaces({ photo, faces }: Shot): void {
 
 /** Show one of the shot's faces. */
 async function choose(i: number, begin: number): Promise<void> {
-  const { photo, faces } = shot!;
+  if (!shot) return; // cleared meanwhile
+  const { photo, faces } = shot;
   chosen = i;
   [...element("faces").children].forEach((button, k) => button.setAttribute("aria-pressed", String(k === i)));
   tell(photo, faces[i], faces);
@@ -188,8 +193,8 @@ async function compare(source: Blob, name: string): Promise<void> {
   window.scnn = { ...window.scnn!, answer: result };
   drawSquare(element("first"), first.photo, first.face.box);
   drawSquare(element("second"), second.photo, second.face.box);
+  element("comparison").hidden = false; // a change of what is shown already is read out
   element("verdict").textContent = inWords(result);
-  element("comparison").hidden = false;
   element("comparison").scrollIntoView({ block: "nearest" });
   say(`compared with ${name}`);
 }
@@ -255,8 +260,9 @@ function guarded(work: Promise<unknown>): void {
 function take(given: DataTransfer | null, event: Event): void {
   const all = [...(given?.files ?? [])];
   const file = all.find(({ type }) => type.startsWith("image/")) ?? all[0];
-  if (!file || !document.body.dataset.ready) return;
-  event.preventDefault();
+  if (!file) return;
+  event.preventDefault(); // else the browser leaves the page to show the file
+  if (!document.body.dataset.ready) return;
   guarded(showPhoto(file, file.name));
 }
 

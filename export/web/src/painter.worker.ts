@@ -11,7 +11,11 @@ self.onmessage = ({ data }: MessageEvent<Order>) => {
     atlas = new Atlas(data.chart, data.maps);
     return;
   }
-  const begin = performance.now();
-  const pixels = paintTexture(atlas, data.photo, data.posed);
-  self.postMessage({ pixels, ms: performance.now() - begin }, { transfer: [pixels.buffer] });
+  try {
+    const begin = performance.now();
+    const pixels = paintTexture(atlas, data.photo, data.posed);
+    self.postMessage({ pixels, ms: performance.now() - begin }, { transfer: [pixels.buffer] });
+  } catch (error) {
+    self.postMessage({ error: String(error) });
+  }
 };

@@ -58,7 +58,7 @@ export class View {
   private open(): void {
     this.renderer = new three.WebGLRenderer({ antialias: true, alpha: true });
     const screen = this.renderer.domElement;
-    Object.assign(screen, { tabIndex: 0, role: "img", ariaLabel: HELP, title: HELP });
+    Object.assign(screen, { tabIndex: 0, role: "application", ariaLabel: HELP, title: HELP });
     screen.addEventListener("keydown", (event) => this.press(event));
     this.home.append(screen);
     this.controls = new OrbitControls(this.camera, screen);
