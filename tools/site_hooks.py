@@ -55,7 +55,7 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
         there = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
         inside = pages.get(there, there.removeprefix("docs/") if there.startswith("docs/") else "")
         if not inside:
-            return text if text.startswith("`") else f"{text} (`{there}`)"
+            return text if text.strip("`") == there else f"{text} (`{there}`)"
         link = posixpath.relpath(inside, folder or ".")
         return f"{mark}[{text}]({link}{'#' if anchor else ''}{anchor})"
 
