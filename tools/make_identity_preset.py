@@ -6,7 +6,7 @@ Pose and expression are those of the preset that is named, and its weights are n
 The feature is linear in the embeddings of dlib's recognizer and of SFace, solved for the labels of
 ``solve_identity.py``; the identity coefficients are linear in those and in the named preset's
 parameters, by the map of ``map_identity.py``. Needs the extra 'teacher'. On two cores it takes half
-an hour; what the recognizers see is kept in OUT.npy.
+an hour; what the recognizers see is kept in OUT-(digest).npy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import numpy as np
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
 from keras_scnn.models.heads import SEEN, build_branch
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import (
     fill_chip_points,
     packaged_weights,
     recognizer_layers,
 )
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.shards import digest
 from keras_scnn.training.digests import content_digest
 from map_identity import (
     add_map_arguments,
@@ -69,9 +72,12 @@ def main() -> None:
     pack, taught = open_labels(args)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
     preset = with_recognizers(load_preset(args.preset), taught.embedding.shape[1])
-    kept = args.out.with_suffix(".npy")
+    key = digest([content_digest(args.pack), preset_digest(args.preset), chosen.tolist()])[:12]
+    kept = args.out.with_name(f"{args.out.name}-{key}.npy")
     if not kept.is_file():
-        np.save(kept, both_views(preset, SEEN, np.asarray(records.images[chosen])))
+        seen = both_views(preset, SEEN, np.asarray(records.images[chosen]))
+        with atomic_path(kept) as path, path.open("wb") as file:
+            np.save(file, seen)
     inputs, person = np.load(kept, allow_pickle=False), records.identity[chosen]
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -307,6 +308,9 @@ def read_manifest(path: Path | RemotePath) -> dict:
     manifest = read_json(path, what)
     with reading(str(path), what):
         kind = manifest["format"], manifest["version"]
+        shards = [str(name) for name in manifest["shards"]]
+    if odd := [name for name in shards if not re.fullmatch(r"\w+", name)]:
+        raise FileError(f"{path}: '{odd[0]}' is no name of a shard")
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return manifest

@@ -129,7 +129,8 @@ def _fetched(url: RemotePath, cache: Path) -> FaceRecords:
         )
     arrays = _joined(home, labels, list(counts.values()))
     photos = ShardedImages(images, list(counts.values()))
-    return FaceRecords(photos, face_model=model, config=config, **arrays)
+    with reading(str(url), "face records"):
+        return FaceRecords(photos, face_model=model, config=config, **arrays)
 
 
 def _joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Arrays:
@@ -165,6 +166,8 @@ def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, 
     with ExitStack() as stack:
 
         def path_of(name: str) -> Path:
+            if not name.isidentifier():  # it comes from elsewhere, and becomes a file's name
+                raise FileError(f"{home}: records of a store have an array named '{name}'")
             paths[name] = stack.enter_context(atomic_path(home / f"{name}.npy"))
             return paths[name]
 

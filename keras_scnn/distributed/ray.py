@@ -8,14 +8,17 @@ The run folder, an absolute path, must be one that all hosts see: rank 0 may com
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from keras_scnn.folders.ray_engine import require_ray
 from keras_scnn.settings import CommandParser, add_options, command, from_options
 from keras_scnn.training.config import TrainConfig
 
+START = 300.0  # seconds for all ranks to be started
 ENDING = 30.0  # seconds for the others to say why, once one rank has failed
 
 
@@ -38,10 +41,10 @@ def train_on_ray(
         ValueError, FileNotFoundError, RuntimeError: as training; these are not tried again.
         OSError: more ranks were lost than ``restarts``.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("pip install '.[ray]' brings what this needs") from error
+    require_ray()
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
     for attempt in range(restarts + 1):
@@ -83,7 +86,7 @@ def _train_once(config: TrainConfig, resources: dict, work: Callable) -> str | N
     made = ray.remote(_Rank).options(**options)
     ranks: list[Any] = [made.remote() for _ in range(config.hosts)]
     try:
-        place = ray.get(ranks[0].address.remote()) if config.hosts > 1 else ""
+        place = _places(ranks, resources)[0] if config.hosts > 1 else ""
         tasks = [
             rank.train.remote(dataclasses.replace(config, rank=i, coordinator=place), work)
             for i, rank in enumerate(ranks)
@@ -94,6 +97,23 @@ def _train_once(config: TrainConfig, resources: dict, work: Callable) -> str | N
     finally:
         for rank in ranks:
             ray.kill(rank)
+
+
+def _places(ranks: list, resources: dict) -> list[str]:
+    """The addresses of all ranks, once Ray has started them.
+
+    Raises:
+        OSError: the cluster has no free place for one of them.
+    """
+    import ray
+
+    try:
+        return ray.get([rank.address.remote() for rank in ranks], timeout=START)
+    except ray.exceptions.GetTimeoutError:
+        raise OSError(
+            f"Ray started not all of {len(ranks)} ranks within {START:.0f} s; each needs a host "
+            f"with {resources} free"
+        ) from None
 
 
 def _outcome(tasks: list) -> str | None:

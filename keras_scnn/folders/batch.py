@@ -157,14 +157,22 @@ class BatchReconstructor:
         return FoundFaces(row, name, image, boxes)
 
     def _parts(self, group: list[FoundFaces], failures: dict[int, str]) -> list[tuple[list, dict]]:
-        """Rows and table of a group; of its photos one by one where they fail together."""
+        """Rows and table of a group; of its photos one by one where they fail together.
+
+        Where each of several fails alone too, or memory is short, the fault is not the photos'.
+        """
         homes = [(photo, i) for photo in group for i in range(len(photo.boxes))]
         try:
             faces = self._faces(homes)
             numbers = columns(faces, scored=not self.settings.crops)
+        except MemoryError:
+            raise
         except Exception as error:
             if len(group) > 1:
-                return [part for photo in group for part in self._parts([photo], failures)]
+                parts = [part for photo in group for part in self._parts([photo], failures)]
+                if not parts:
+                    raise
+                return parts
             failures[group[0].row] = _reason(error, group[0].name)
             return []
         if self.with_faces is not None:

@@ -43,9 +43,7 @@ def require_ray() -> None:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
-            "--engine ray needs Ray, which is not installed: pip install '.[ray]'"
-        ) from error
+        raise ImportError("this needs Ray, which is not installed: pip install '.[ray]'") from error
     address = os.environ.get("RAY_ADDRESS", "")
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal() and not ray.is_initialized():
@@ -77,7 +75,7 @@ def run_on_ray(
     if not shards:
         return
     with _connected():
-        cores = int(ray.cluster_resources().get("CPU", 1))
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         count = min(workers or cores, len(shards))
         yield from _Pool(ray.put(_anywhere(job)), deque(shards.items()), count).run()
 
@@ -102,7 +100,7 @@ def _connected() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     handler = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    if threading.current_thread() is threading.main_thread():
+    if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
     try:
         yield

@@ -25,7 +25,9 @@ class InParts(keras.layers.Layer):
     """
 
     def __init__(self, network: keras.Model, parts: int, **kwargs):
-        super().__init__(**kwargs)
+        # Without a type of its own to cast to: it hands on all variables, and what is cast here
+        # (bfloat16 under a mixed policy) would be assigned to them. The network's layers cast.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.network, self.parts = network, parts
 
     def call(self, images, training=None):

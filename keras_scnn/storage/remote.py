@@ -192,7 +192,7 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
     """A path of this machine, or where a URL leads; ``file://`` is of this machine.
 
     Raises:
-        ValueError: a chain of URLs.
+        ValueError: a chain of URLs, or one that names no bucket or folder.
     """
     if isinstance(path, RemotePath):
         return path
@@ -204,6 +204,8 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
         raise ValueError(f"{text}: a chain of URLs; give the URL of a plain folder")
     if match[1].lower() == "file":
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
+    if not text[match.end() :].strip("/"):
+        raise ValueError(f"{text}: names no bucket or folder")
     return RemotePath(text.rstrip("/"))
 
 

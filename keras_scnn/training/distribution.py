@@ -33,7 +33,12 @@ HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
 FAILED = "keras_scnn/failed/"
 AGAIN = "start all ranks again: they go on from the last checkpoint"
 LOST = f"the other processes were lost: one has ended, or does not answer; {AGAIN}"
-STATUS = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ")
+# What JAX raises where a connection broke; UNKNOWN and INTERNAL are errors of the own device too.
+STATUS = re.compile(
+    r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |(UNKNOWN|INTERNAL|FAILED_PRECONDITION): "
+    r".*(gloo|nccl|connection|socket|heartbeat|peer|coordinat)",
+    re.IGNORECASE,
+)
 
 
 class Group:
@@ -359,6 +364,8 @@ def _last_words(say: Callable[[], NoReturn]) -> Iterator[None]:
     JAX's client ends its process by ``abort`` in a thread of its own, after a stack trace on the
     process's stderr; Python's ``signal`` would wait for the main thread, which may wait for ever.
     """
+    if sys.platform == "win32":
+        raise OSError("training on several hosts needs Linux or macOS")
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: say())
     _kept_alive.append(handler)  # also when the process ends after a failure
     library = ctypes.CDLL(None)

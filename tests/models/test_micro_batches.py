@@ -80,3 +80,23 @@ def test_the_layer_comes_back_from_its_settings():
     again = InParts.from_config(layer.get_config())
     assert (again.parts, again.name) == (4, "branch")
     assert len(again.network.weights) == len(layer.network.weights)
+
+
+def test_a_mixed_precision_rounds_no_weights():
+    """Frozen ones stay bit by bit, and the step is the whole batch's as far as bfloat16 goes."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        (whole, one), (parted, other) = build(1), build(PARTS)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for branch in (one, other):
+        branch.layers[1].trainable = False
+    frozen = [np.array(w) for w in other.layers[1].weights]
+    for network in (whole, parted):
+        network.compile(keras.optimizers.SGD(0.5), {"features": SupervisedContrastiveLoss()})
+        network.train_on_batch(*batch())
+    for start, now in zip(frozen, other.layers[1].weights, strict=True):
+        np.testing.assert_array_equal(start, now)
+    for mine, theirs in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=0.05)

@@ -211,3 +211,9 @@ def test_a_store_of_something_else_or_of_another_plan_is_refused():
     with pytest.raises(ValueError, match="x: 2 there, 1 now"):
         claim(home)
     assert get(home.url) == {"plan.json": b'{"x": 2}'}
+
+
+@pytest.mark.parametrize("url", ["s3://", "memory://", "s3:///"])
+def test_a_url_without_a_bucket_is_refused(url):
+    with pytest.raises(ValueError, match="names no bucket or folder"):
+        place(url)
