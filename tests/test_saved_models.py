@@ -80,7 +80,7 @@ def small_branch(space):
 
 
 def group(space):
-    network = build_group(small_branch(space), space, EMBEDDING, augmentation=1.0)
+    network = build_group(small_branch(space), space, EMBEDDING, augmentation=1.0, parts=2)
     losses = {
         "parameters": SplitLoss(ParameterLoss(space, 0.02, 0.3), 2, 0.7),
         "landmarks": LandmarkDistance(10.0),
