@@ -16,6 +16,7 @@ from keras_scnn.storage.guard import reading
 FILE_FORMAT, FILE_VERSION = "keras_scnn.correspondence", 1
 MIN_POINTS = 10
 MAX_DISTANCE = 5.0  # mm from the warped target to the source's surface
+NEAREST = 4  # vertices whose triangles are tried: the nearest may be none of its triangle's
 MIN_COSINE = 0.5  # between the two normals: not the inner side of a lip, nor a lid's other one
 
 
@@ -105,7 +106,7 @@ def make_correspondence(
 
     The target's mean face is brought onto the source's landmarks by a similarity and a thin-plate
     spline; each of its vertices then belongs to the nearest point of the source's same region
-    (skin, teeth, an eye ...; all is skin where a model has no ``regions``), if that is within 5 mm
+    (skin, teeth, an eye ...; of all of it where a model has no ``regions``), if that is within 5 mm
     and faces the same way.
 
     Args:
@@ -119,6 +120,9 @@ def make_correspondence(
     if not dense:
         corners = np.repeat(source_model.landmark_indices[:, None], 3, axis=1)
         return Correspondence(target_model.landmark_indices, corners, np.full((68, 3), 1 / 3))
+    if source_model.regions is None or target_model.regions is None:  # eyes still meet eyes
+        models = (model.replace(regions=None) for model in (source_model, target_model))
+        source_model, target_model = models
     warped = _warped(landmarks[1], landmarks[0], target_model.mean)
     normals = vertex_normals(warped, target_model.triangles)
     found = []
@@ -188,14 +192,15 @@ def _closest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sites on a region of the mean nearest to points: corners (M, 3) and weights (M, 3).
 
-    Of the triangles about the nearest vertex.
+    Of the triangles about the nearest vertices.
     """
     from scipy.spatial import cKDTree  # slow to import, as trimesh is
     from trimesh.triangles import closest_point, points_to_barycentric
 
     mean, inside = np.float64(model.mean), _vertices_of(model, region)
-    vertex = inside[cKDTree(mean[inside]).query(points)[1]]
-    around = _triangles_around(model, region)[vertex]  # (M, V)
+    near = inside[cKDTree(mean[inside]).query(points, range(1, 1 + min(NEAREST, len(inside))))[1]]
+    vertex = near[:, 0]
+    around = _triangles_around(model, region)[near].reshape(len(points), -1)
     corners = model.triangles[around]
     flat, shape = mean[corners].reshape(-1, 3, 3), around.shape
     with np.errstate(all="ignore"):  # triangles without an area

@@ -41,6 +41,14 @@ def test_eyes_are_matched_to_eyes(open_face):
     assert len(own) > 0.9 * open_face.n_vertices
 
 
+def test_eyes_meet_eyes_where_one_model_names_no_regions(open_face):
+    """Not the lids: nearest points of the whole mesh."""
+    own = make_correspondence(open_face, open_face.replace(regions=None))
+    corner = own.source_vertices[np.arange(len(own)), own.source_weights.argmax(axis=1)]
+    same = open_face.regions[corner] == open_face.regions[own.target_vertices]
+    assert same.mean() > 0.99 and len(own) > 0.99 * open_face.n_vertices
+
+
 def test_a_file_comes_back(tmp_path, open_face):
     own = make_correspondence(open_face, open_face, dense=False)
     own.save(tmp_path / "a.npz")
