@@ -9,10 +9,13 @@ from .data.stream import group_dataset as group_dataset
 from .data.stream import pair_dataset as pair_dataset
 from .export.artefacts import export_preset as export_preset
 from .face_models import load_face_model as load_face_model
+from .face_models.correspondence import Correspondence as Correspondence
+from .face_models.correspondence import make_correspondence as make_correspondence
 from .fitting import FitOptions as FitOptions
 from .fitting import FitResult as FitResult
 from .fitting import fit_landmarks as fit_landmarks
 from .fitting import fit_person_landmarks as fit_person_landmarks
+from .fitting.conversion import convert_parameters as convert_parameters
 from .folders.batch import BatchSettings as BatchSettings
 from .folders.batch import reconstruct_batch as reconstruct_batch
 from .folders.folder import reconstruct_folder as reconstruct_folder

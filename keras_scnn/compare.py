@@ -17,7 +17,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = CommandParser("compare", __doc__)
     parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, folder or URL")
     out = "folder for numbers and picture (comparison)"
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help=out)
     return parser.parse_args(argv)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from keras_scnn.face_models.bfm import read_bfm2009
     from keras_scnn.face_models.bfm_h5 import read_bfm_h5
     from keras_scnn.face_models.flame import read_flame
+    from keras_scnn.face_models.gnm import read_gnm
     from keras_scnn.face_models.ict import read_ict
 
-__all__ = ["load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_ict"]
+__all__ = [
+    "load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_gnm", "read_ict",
+]  # fmt: skip
 
 # Each module's reader, and the suffixes of its files. They are imported on first use: the embedded
 # model needs none of the packages that read foreign formats.
@@ -27,7 +30,13 @@ _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bfm": ("read_bfm2009", (".mat",)),
     "bfm_h5": ("read_bfm_h5", (".h5", ".hdf5")),
     "flame": ("read_flame", (".pkl",)),
+    "gnm": ("read_gnm", ()),  # an .npz file, told by its arrays
     "ict": ("read_ict", ()),  # a folder
+}
+# What an .npz file has of them.
+_ARRAYS = {
+    "read_flame": {"v_template", "shapedirs", "f"},
+    "read_gnm": {"template_vertex_positions", "vertex_identity_basis"},
 }
 _OF_SUFFIX = {suffix: reader for reader, suffixes in _READERS.values() for suffix in suffixes}
 __getattr__, __dir__, _ = lazy_loader.attach(
@@ -40,7 +49,8 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
 
     Args:
         name_or_path: 'open_face'; a file written by MorphableModel.save (.npz); BFM 2009 (.mat);
-            BFM 2017 or 2019 (.h5); FLAME (.pkl or .npz); the folder of ICT-FaceKit.
+            BFM 2017 or 2019 (.h5); FLAME (.pkl or .npz); GNM Head (.npz); the folder of
+            ICT-FaceKit.
         options: passed to the reader: ``landmark_indices`` to each of the foreign formats,
             ``expression`` and ``model_info`` to BFM 2009, and so on; see the reader.
 
@@ -67,7 +77,7 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     if path.is_dir():
         return __getattr__("read_ict")
     if suffix == ".npz":
-        return __getattr__("read_flame") if _is_flame(path) else _read_own
+        return _npz_reader(path)
     if suffix in _OF_SUFFIX:
         return __getattr__(_OF_SUFFIX[suffix])
     raise ValueError(
@@ -83,7 +93,10 @@ def _read_own(path: Path, **options) -> MorphableModel:
     return model
 
 
-def _is_flame(path: Path) -> bool:
-    """Whether an .npz file has one of FLAME's arrays; this package's own name their format."""
+def _npz_reader(path: Path) -> Callable[..., MorphableModel]:
+    """By the arrays that the file has; this package's own name their format."""
     names = set(array_names(existing_file(path, "a face model (.npz)")))
-    return "format" not in names and bool(names & {"v_template", "shapedirs", "f"})
+    for reader, arrays in _ARRAYS.items():
+        if "format" not in names and names & arrays:
+            return __getattr__(reader)
+    return _read_own

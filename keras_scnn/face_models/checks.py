@@ -99,6 +99,26 @@ def expression_components(basis: np.ndarray) -> dict:
     )
 
 
+def embedded_vertices(
+    mean: np.ndarray, corners: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points on triangles as vertices: the nearest corner in the barycentric sense.
+
+    Args:
+        mean: (N, 3) mm. corners: (n, 3) vertices. weights: (n, 3) barycentric.
+
+    Returns:
+        vertices (n,), and offsets (n, 3) mm from there to the points.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    if not np.isfinite(weights).all():
+        raise ValueError("barycentric weights that are not finite numbers")
+    indices = corners[np.arange(len(corners)), weights.argmax(axis=1)]
+    return indices, np.einsum("lc,lcd->ld", weights, mean[corners]) - mean[indices]
+
+
 def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
     """The MorphableModel, or a ValueError that names the file whose arrays do not fit.
 

@@ -19,6 +19,7 @@ from keras_scnn.face_models.checks import (
     check_file,
     check_keys,
     check_landmarks,
+    embedded_vertices,
     expression_components,
 )
 from keras_scnn.face_models.restricted_pickle import load_pickle
@@ -139,12 +140,8 @@ def _embedded_landmarks(
         )
     if not 0 <= faces.min() <= faces.max() < len(triangles):
         raise ValueError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
-    if not np.isfinite(weights).all():
-        raise ValueError(f"{path}: barycentric weights that are not finite numbers")
-    corners = np.int64(triangles)[faces]
-    points = np.einsum("lc,lcd->ld", weights, mean[corners])
-    indices = corners[np.arange(68), weights.argmax(axis=1)]
-    return indices, points - mean[indices]
+    with reading(path, "a landmark embedding of FLAME"):
+        return embedded_vertices(mean, np.int64(triangles)[faces], weights)
 
 
 def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.models.presets import FOLDER, preset_digest, preset_folder
+from keras_scnn.models.presets import FOLDER, LITE_FILE, preset_digest, preset_folder
+from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file, read_metadata
 
-FILE, SIGNATURE = "network.tflite", "branch"
+FILE, SIGNATURE = LITE_FILE, "branch"
 FORMAT, VERSION = "keras_scnn.network", 1
 
 
@@ -75,8 +76,7 @@ def place_for_lite_file(name_or_path: str | os.PathLike) -> Path:
 
 
 def _cached(digest: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "keras_scnn" / "networks" / f"{digest}.tflite"
+    return user_cache() / "networks" / f"{digest}.tflite"
 
 
 def _is_of(path: Path, digest: str) -> bool:

@@ -26,6 +26,8 @@ from keras_scnn.models.shared_weights import (
     WEIGHTS,
     base_arrays,
     check_sources,
+    compact,
+    is_own,
     packaged_arrays,
     sources_of,
 )
@@ -33,7 +35,9 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.remote import RemotePath, place
 from keras_scnn.storage.text import read_json
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent.parent / "assets" / "presets"
 SETTINGS = "preset.json"
+LITE_FILE = "network.tflite"
+FILES = (SETTINGS, WEIGHTS)
 SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
 MAX_INPUT_SIZE = 1024  # px
 FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
@@ -181,7 +187,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     settings = {**settings, **sources}
     _check_describes(settings, preset)
     shared = base_arrays(settings, FOLDER) | packaged_arrays(preset.core, settings)
-    arrays = {NETWORK + w.path: _compact(w) for w in preset.core.weights if _is_own(w, shared)}
+    arrays = {NETWORK + w.path: compact(w) for w in preset.core.weights if is_own(w, shared)}
     arrays["whitening_mean"] = preset.space.whitening.mean
     arrays["whitening_scale"] = preset.space.whitening.scale
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
@@ -243,43 +249,33 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _is_own(weight: keras.Variable, shared: dict[str, np.ndarray]) -> bool:
-    """Whether a weight differs from the one that is kept elsewhere."""
-    there, own = shared.get(NETWORK + weight.path), np.asarray(weight)
-    if there is None or there.shape != own.shape:
-        return True
-    return not (np.array_equal(there, own) or np.array_equal(there, _compact(weight)))
-
-
-def _compact(weight: keras.Variable) -> np.ndarray:
-    """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single."""
-    array = np.asarray(weight, np.float32)
-    with np.errstate(over="ignore"):
-        compact = array.astype(np.float16 if array.ndim > 1 else np.float32)
-    if not np.isfinite(compact).all():
-        largest = np.abs(array).max()
-        raise ValueError(f"weight {weight.path} is not finite as {compact.dtype}: {largest:g}")
-    return compact
-
-
 def load_preset(
-    name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
+    name_or_path: str | os.PathLike,
+    face_model: MorphableModel | None = None,
+    digest: str | None = None,
 ) -> Preset:
-    """Load a preset of the package by name, or any preset or run folder by path.
+    """Load a preset of the package by name, or any preset or run folder by path or URL.
 
     Args:
-        name_or_path: a folder, or the name of one in the package.
+        name_or_path: a folder, the name of one in the package, or a URL such as
+            ``hf://owner/name``, ``s3://bucket/folder``, ``https://host/folder`` (extras 'hub',
+            'remote'), which may end in ``#sha256=`` and a digest. preset.json, weights.npz and,
+            where it is there, network.tflite are fetched into the user's cache, once.
         face_model: the model that the network was trained with, where it is not the embedded one.
+        digest: SHA-256 of what ``sha256sum preset.json weights.npz network.tflite`` prints of the
+            files that are there (of a folder, network.tflite may be left out); None trusts them.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
-        ValueError: a file is damaged, of another version, or does not fit the rest; or the face
-            model is not the one that the network was trained with; or Keras is set to channels
-            first.
+        ImportError: a URL needs a package; names what to install.
+        OSError: a store is out of reach or denies access.
+        ValueError: a file is damaged, of another version, or does not fit the rest; or the files
+            have another digest; or the face model is not the one that the network was trained
+            with; or Keras is set to channels first.
     """
-    preset_folder(name_or_path)  # before Keras starts
+    home = preset_folder(name_or_path, digest)  # before Keras starts
     check_data_format()
-    folder, settings, arrays, data = _read(name_or_path, face_model)
+    folder, settings, arrays, data = _read(home, face_model)
     with reading(folder, FITTING):
         branch = _build(settings, data.layout)
     _fill(folder, branch, settings, arrays)
@@ -345,20 +341,31 @@ def list_presets() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
-def preset_folder(name_or_path: str | os.PathLike) -> Path:
-    """The folder of a preset of the package by name, or the given folder.
+def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) -> Path:
+    """The folder of a preset of the package by name, the given folder, or a URL's in the cache.
 
-    Raises:
-        FileNotFoundError: there is neither; the message lists the names and suggests one.
+    Args and errors as ``load_preset``.
     """
-    for folder in (Path(name_or_path), FOLDER / name_or_path):
+    name, wanted = split_digest(os.fspath(name_or_path), digest)
+    home = place(name)
+    if isinstance(home, RemotePath):
+        return fetch_folder(home, FILES, (LITE_FILE,), _check_files, wanted)
+    for folder in (home, FOLDER / name):
         if folder.is_dir():
+            if wanted and wanted != files_digest(folder, FILES):  # the other may be made here
+                checked_digest(folder, (*FILES, LITE_FILE), wanted)
             return folder
     known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
         f"no preset '{name_or_path}'{did_you_mean(str(name_or_path), list_presets())}: "
-        f"give a preset folder, a run folder, or one of: {known}"
+        f"give a preset folder, a run folder, a URL, or one of: {known}"
     )
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what is no preset before it is kept."""
+    read_settings(folder / SETTINGS)
+    read_npz(folder / WEIGHTS, FORMAT, VERSION)
 
 
 def preset_digest(name_or_path: str | os.PathLike) -> str:

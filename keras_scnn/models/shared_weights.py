@@ -98,3 +98,22 @@ def packaged_arrays(core: keras.Model, settings: dict) -> dict[str, np.ndarray]:
             paths = [NETWORK + weight.path for weight in layers[name].weights]
             arrays |= dict(zip(paths, checked_weights(name, digest), strict=True))
     return arrays
+
+
+def is_own(weight: keras.Variable, shared: dict[str, np.ndarray]) -> bool:
+    """Whether a weight differs from the one that is kept elsewhere."""
+    there, own = shared.get(NETWORK + weight.path), np.asarray(weight)
+    if there is None or there.shape != own.shape:
+        return True
+    return not (np.array_equal(there, own) or np.array_equal(there, compact(weight)))
+
+
+def compact(weight: keras.Variable) -> np.ndarray:
+    """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single."""
+    array = np.asarray(weight, np.float32)
+    with np.errstate(over="ignore"):
+        small = array.astype(np.float16 if array.ndim > 1 else np.float32)
+    if not np.isfinite(small).all():
+        largest = np.abs(array).max()
+        raise ValueError(f"weight {weight.path} is not finite as {small.dtype}: {largest:g}")
+    return small

@@ -30,7 +30,7 @@ def parse_options(argv: list[str] | None, description: str) -> argparse.Namespac
     parser = CommandParser("reconstruct", description)
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="or folder or its URL, or video")
     parser.add_argument("--out", required=True, help="folder for the results, or its URL")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, or a folder")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, folder or URL")
     add_mesh_options(parser.add_argument_group("for meshes"))
     _add_photo_options(parser.add_argument_group("for photos"))
     _add_folder_options(parser.add_argument_group("for a folder"))

@@ -35,7 +35,9 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_of_file_system = isinstance(error, OSError) and error.filename is not None
+        is_of_file_system = isinstance(error, FileNotFoundError) or (
+            isinstance(error, OSError) and error.filename is not None
+        )
         is_plain = isinstance(error, ValueError | OSError)
         names_it = is_plain and str(error).startswith(f"{os.fspath(path)}")
         if isinstance(error, FileError) or is_of_file_system or names_it:

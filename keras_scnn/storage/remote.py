@@ -1,5 +1,6 @@
-"""Files and folders behind URLs, by fsspec (extra 'remote'): ``s3://``, ``http://``, ``memory://``.
+"""Files and folders behind URLs, by fsspec.
 
+``s3://`` and ``http://`` need the extra 'remote', ``hf://`` the extra 'hub'; ``memory://`` neither.
 Objects are read and written whole. fsspec is imported when a URL is used; local paths stay
 ``pathlib.Path``.
 """
@@ -26,7 +27,7 @@ READ_ONLY = ("http", "https")
 # What they are given has its name when all of it is there; other stores are given it and rename.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az", "oci", "oss")
 PUT_WHOLE = (*BUCKETS, "memory")
-OF_EXTRA = ("s3", "s3a", "http", "https")
+OF_EXTRA = dict.fromkeys(("s3", "s3a", "http", "https"), "'.[remote]'") | {"hf": "'.[hub]'"}
 WAITS = (0.5, 2.0)  # seconds before HTTP is asked again; other stores' packages do it themselves
 STAMPS = ("ETag", "etag", "md5", "LastModified", "Last-Modified", "mtime", "modified", "created")
 THREADS = 16  # requests at once
@@ -147,7 +148,8 @@ class RemotePath:
         try:
             import fsspec
         except ImportError as error:
-            what = "a URL needs fsspec, which is not installed: pip install '.[remote]'"
+            extra = OF_EXTRA.get(self.protocol, "'.[remote]'")
+            what = f"a URL needs fsspec, which is not installed: pip install {extra}"
             raise ImportError(f"{self}: {what}") from error
         try:
             return fsspec.core.url_to_fs(self.url)
@@ -162,7 +164,7 @@ class RemotePath:
         known = known_implementations.get(self.protocol, {}).get("class", "")
         package = known.partition(".")[0]
         if self.protocol in OF_EXTRA:
-            return "'.[remote]'"
+            return OF_EXTRA[self.protocol]
         return f"'fsspec[{self.protocol}]'" if package in ("", "fsspec") else package
 
     def _ask(self, call: Callable[[Any, str], Any]) -> Any:

@@ -159,6 +159,12 @@ def test_an_embedding_of_another_mesh_is_refused(tmp_path, model_path, embedding
         read_flame(model_path, path, n_identity=4)
 
 
+def test_a_missing_embedding_is_named(tmp_path, model_path):
+    for path in (tmp_path / "gone.npy", tmp_path / "gone.pkl"):
+        with pytest.raises(FileNotFoundError, match=f"^{path}: no such file"):
+            read_flame(model_path, path, n_identity=4)
+
+
 def test_an_embedding_without_its_keys_is_refused(tmp_path, model_path):
     np.savez(tmp_path / "a.npz", other=np.zeros(3))
     with pytest.raises(ValueError, match="a.npz: lmk_face_idx, lmk_b_coords missing"):

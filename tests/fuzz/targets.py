@@ -29,6 +29,7 @@ from keras_scnn.data.sources.pts import read_pts, write_pts
 from keras_scnn.data.sources.reannotation import read_reannotation
 from keras_scnn.face_models import load_face_model
 from keras_scnn.face_models.bfm_h5 import IBUG_OF_NAME
+from keras_scnn.face_models.correspondence import Correspondence
 from keras_scnn.io import read_image
 from keras_scnn.models.presets import read_preset
 from keras_scnn.models.recognizers.dlib import read_recognizer
@@ -156,6 +157,34 @@ def flame(suffix: str, protocol: int = 2) -> Callable[[Path], Path]:
 
 def read_flame(path: Path) -> object:
     return load_face_model(path, landmark_indices=np.arange(68), n_identity=COMPONENTS)
+
+
+def gnm(damaged: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        arrays = dome(folder)
+        np.savez(
+            folder / "gnm_head.npz",
+            template_vertex_positions=arrays["mean"] / 1000,
+            vertex_identity_basis=np.moveaxis(arrays["basis"], -1, 0) / 1000,
+            expression_basis=np.moveaxis(arrays["expression"], -1, 0) / 1000,
+            triangles=arrays["triangles"],
+        )
+        rows = [f"{i} 0.9 {i + 1} 0.05 {i + 2} 0.05\n" for i in range(68)]
+        (folder / "landmarks.txt").write_text("".join(rows))
+        return folder / damaged
+
+    return write
+
+
+def read_gnm(path: Path) -> object:
+    landmarks = path.with_name("landmarks.txt")
+    return load_face_model(path.with_name("gnm_head.npz"), landmark_file=landmarks)
+
+
+def correspondence(folder: Path) -> Path:
+    corners, weights = np.arange(60).reshape(20, 3), np.full((20, 3), 1 / 3)
+    Correspondence(np.arange(20), corners, weights).save(folder / "correspondence.npz")
+    return folder / "correspondence.npz"
 
 
 def ict(damaged: str) -> Callable[[Path], Path]:
@@ -367,6 +396,9 @@ TARGETS = [
     Target("BFM 2019 gzip", bfm_h5("gzip"), load_face_model),
     Target("FLAME .npz", flame(".npz"), read_flame),
     *(Target(f"FLAME .pkl {n}", flame(".pkl", n), read_flame) for n in (0, 2, 5)),
+    Target("GNM", gnm("gnm_head.npz"), read_gnm),
+    Target("GNM landmarks", gnm("landmarks.txt"), read_gnm),
+    Target("correspondence", correspondence, Correspondence.load),
     Target("ICT mesh", ict("generic_neutral_mesh.obj"), lambda p: load_face_model(p.parent)),
     Target("ICT names", ict("vertex_indices.json"), lambda p: load_face_model(p.parent)),
     Target("300W-LP", annotation(False), read_bfm_annotation),
