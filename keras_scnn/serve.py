@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     bounds = int(args.max_body_mb * 1e6), args.threads
     server = build_server(predictor, args.name, *bounds, version, metrics, log)
     for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: None)  # the server's own handlers stop it; this is for after
+        # The server has its own handlers while it runs; these are for before and after.
+        signal.signal(one, lambda *_: server.stop())
     port = listening.getsockname()[1]
     print(f"serving {args.preset} at http://{args.host}:{port}/v1/models/{args.name}", flush=True)
     server.run(sockets=[listening])

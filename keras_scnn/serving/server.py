@@ -176,6 +176,8 @@ def build_server(
 ) -> Any:
     """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at.
 
+    ``stop`` ends that.
+
     Args:
         predictor: answers.
         name: of the model, in addresses.
@@ -250,6 +252,10 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
 
         def create_application(self):
             """All is done when a server is made."""
+
+        def stop(self):
+            """End ``run``, also one that is yet to begin, once open requests are answered."""
+            self._server.should_exit = True
 
     return Server
 

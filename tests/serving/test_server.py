@@ -4,6 +4,8 @@ import asyncio
 import base64
 import io
 import json
+import socket
+import threading
 
 import numpy as np
 import PIL.Image
@@ -206,6 +208,17 @@ def test_the_page_of_the_interface(served):
     assert set(body) == {"application/json", "image/jpeg", "image/png", "image/webp"}
     assert not [path for path in schema["paths"] if "repository" in path]
     assert served.get("/openapi.json").json() == schema
+
+
+def test_a_server_that_is_stopped_before_it_runs_ends():
+    server = build_server(Fake(), "scnn", MAX_BODY, 2)
+    server.stop()
+    listening = socket.create_server(("127.0.0.1", 0))
+    running = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    running.start()
+    running.join(10)
+    listening.close()
+    assert not running.is_alive()
 
 
 def test_two_servers_in_one_process_share_nothing(served):
