@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ def require_kserve() -> None:
         raise ImportError(f"serving needs KServe ({error}): pip install '.[serve]'") from error
     finally:
         sys.argv = words
+    # KServe 0.21 answers with this class of FastAPI, which says so at each request.
+    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")
 
 
 def kserve_model(name: str, predictor: Predictor, threads: int, version: str) -> Any:
