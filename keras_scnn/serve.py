@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
@@ -24,6 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="scnn", help="of the model in addresses (scnn)")
     parser.add_argument("--vertices", action="store_true", help="answer with all vertices too")
     parser.add_argument("--max-body-mb", type=float, default=32, help="largest request (32)")
+    parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2))
     args = parser.parse_args(argv)
     if args.threads < 1 or args.max_body_mb <= 0:
@@ -44,13 +46,18 @@ def main(argv: list[str] | None = None) -> None:
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     listening = socket.create_server((args.host, args.port), family=family)
     from keras_scnn.export.first_use import ensure_network
-    from keras_scnn.serving.predictor import PresetPredictor
+    from keras_scnn.serving.journal import Metrics
+    from keras_scnn.serving.predictor import PresetPredictor, model_version
 
     ensure_network(args.preset)
-    predictor = PresetPredictor.from_preset(args.preset, args.vertices)
-    server = build_server(predictor, args.name, int(args.max_body_mb * 1e6), args.threads)
+    metrics, version = Metrics(), model_version(args.preset)
+    predictor = PresetPredictor.from_preset(args.preset, args.vertices, metrics.batch)
+    log = None if args.no_access_log else partial(print, file=sys.stderr, flush=True)
+    bounds = int(args.max_body_mb * 1e6), args.threads
+    server = build_server(predictor, args.name, *bounds, version, metrics, log)
     for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: None)  # the server's own handlers stop it; this is for after
+        # The server has its own handlers while it runs; these are for before and after.
+        signal.signal(one, lambda *_: server.stop())
     port = listening.getsockname()[1]
     print(f"serving {args.preset} at http://{args.host}:{port}/v1/models/{args.name}", flush=True)
     server.run(sockets=[listening])

@@ -69,7 +69,7 @@ def server():
             statuses = stop(run, address.group(1))
             assert run.wait(timeout=40) == 0, errors.result()[-2000:]
             assert statuses == [200] * len(statuses), "a request was not answered"
-            assert "Traceback" not in errors.result()
+            assert "Traceback" not in errors.result() and "Warning:" not in errors.result()
         finally:
             run.kill()
             run.stdout.close()

@@ -7,6 +7,8 @@ import json
 import time
 from typing import Any
 
+from keras_scnn.serving.journal import current_record
+
 # Anybody could take the model away through these.
 CLOSED = "/v2/repository/"
 DRAINED = 4  # times the largest body
@@ -16,6 +18,7 @@ HELD_BODIES = 8  # times the largest body: what all requests together may hold
 # Seconds: for a request's head, from when its connection opens or the request before is answered;
 # between two parts of a body; for all of it.
 HEAD_S, PART_S, BODY_S = 10.0, 10.0, 60.0
+REASONS = {403: "closed", 408: "slow", 413: "large", 503: "busy"}  # in the metrics
 
 
 class Refused(Exception):
@@ -55,6 +58,7 @@ class Gate:
             await self._read(scope, receive, body)
             await self._app(scope, _replay(body, receive), send)
         except Refused as error:
+            current_record().refused = REASONS[error.status]
             await _refuse(send, error)
         finally:
             self._requests -= 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from keras_scnn import __version__
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models.inference import Network, keras_network, open_network
 from keras_scnn.models.litert import LiteNetwork
-from keras_scnn.models.presets import Preset, PresetData
+from keras_scnn.models.presets import Preset, PresetData, preset_digest
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces
@@ -53,6 +54,11 @@ class Predictor(Protocol):
         """
 
 
+def model_version(name_or_path: str | os.PathLike) -> str:
+    """The package's version and twelve digits of the preset's digest; errors as ``load_preset``."""
+    return f"{__version__}+{preset_digest(name_or_path)[:12]}"
+
+
 class PresetPredictor:
     """A ``Predictor`` of a preset.
 
@@ -61,6 +67,7 @@ class PresetPredictor:
         vertices: put out all vertices too.
         network: runs the preset's branch, from several threads at once; None runs it in Keras,
             where requests of one moment share batches.
+        on_batch: is told how many crops each run of the network has.
     """
 
     def __init__(
@@ -68,26 +75,33 @@ class PresetPredictor:
         preset: Preset | PresetData,
         vertices: bool = False,
         network: LiteNetwork | None = None,
+        on_batch: Callable[[int], object] | None = None,
     ):
         self.input_size, self._vertices = preset.input_size, vertices
         black = np.zeros((max(WARM_UP), preset.input_size, preset.input_size, 3), np.uint8)
         self._batches: SharedBatches | None = None
-        runner: Network | None = network
-        if runner is None:
-            batched = keras_network(preset)
-            for count in WARM_UP:
-                batched(black[:count])
-            runner = self._batches = SharedBatches(batched)
+        runner: Network = network or keras_network(preset)
+        for count in () if network else WARM_UP:
+            runner(black[:count])
+        self._on_batch: Callable[[int], object] | None = None
+        runner = self._told(runner)
+        if network is None:
+            runner = self._batches = SharedBatches(runner)
         self._reconstructor = Reconstructor(preset, FaceDetector(), runner)
         self.shapes = {key: value.shape[1:] for key, value in self.crops(black[:1]).items()}
+        self._on_batch = on_batch
 
     @classmethod
     def from_preset(
-        cls, name_or_path: str | os.PathLike, vertices: bool = False
+        cls,
+        name_or_path: str | os.PathLike,
+        vertices: bool = False,
+        on_batch: Callable[[int], object] | None = None,
     ) -> PresetPredictor:
         """Load a preset that comes with the package, or a preset or run folder."""
         preset, network = open_network(name_or_path)
-        return cls(preset, vertices, network if isinstance(network, LiteNetwork) else None)
+        lite = network if isinstance(network, LiteNetwork) else None
+        return cls(preset, vertices, lite, on_batch)
 
     def crops(self, crops: np.ndarray) -> Outputs:
         """See ``Predictor``."""
@@ -112,6 +126,16 @@ class PresetPredictor:
         """Answer open requests, and end the network's thread, where it has one."""
         if self._batches is not None:
             self._batches.close()
+
+    def _told(self, network: Network) -> Network:
+        """The network, whose runs ``on_batch`` hears of."""
+
+        def run(crops: np.ndarray) -> Outputs:
+            if self._on_batch is not None:
+                self._on_batch(len(crops))
+            return network(crops)
+
+        return run
 
     def _outputs(self, faces: Faces) -> Outputs:
         parameters = faces.parameters

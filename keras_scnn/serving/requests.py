@@ -94,6 +94,15 @@ def read_instances(payload: Any, size: int) -> Request:
     return _within_budget(read)
 
 
+def read_photo(data: bytes) -> Request:
+    """Look over a body that is an encoded photo; its faces are to be found.
+
+    Raises:
+        ValueError: no photo, or one of too many pixels.
+    """
+    return Request((_named("the body", _encoded, "the body", data, None),))
+
+
 def _within_budget(instances: Iterable[np.ndarray | Photo]) -> Request:
     """Stops at the first one that is too many."""
     kept: list[np.ndarray | Photo] = []
@@ -202,7 +211,7 @@ def outputs(request: Request, predictor: Predictor) -> Outputs:
 
 
 def _photo(name: str, text: Any, box: Any) -> Photo:
-    """Base64 text of an encoded photo, whose header alone is read.
+    """Base64 text of an encoded photo.
 
     Raises:
         ValueError: no base64, no photo, or one of too many pixels.
@@ -213,6 +222,11 @@ def _photo(name: str, text: Any, box: Any) -> Photo:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"not base64 ({error})") from error
+    return _encoded(name, data, box)
+
+
+def _encoded(name: str, data: bytes, box: Any) -> Photo:
+    """An encoded photo, whose header alone is read; errors as ``_photo``."""
     try:
         width, height = image_size(data)
     except ValueError as error:

@@ -8,13 +8,18 @@ import ctypes
 import logging
 import re
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_scnn.serving.gate import HEAD_S, MAX_CONNECTIONS, Gate, with_deadline
+from keras_scnn.serving.journal import Journal, Metrics, Record, current_record
+from keras_scnn.serving.openapi import ABOUT, describe_bodies
 from keras_scnn.serving.predictor import Outputs, Predictor
 from keras_scnn.serving.requests import (
     Request,
@@ -22,12 +27,20 @@ from keras_scnn.serving.requests import (
     predictions,
     read_inputs,
     read_instances,
+    read_photo,
 )
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
+
+
+@dataclass(frozen=True)
+class RawPhoto:
+    """A body that is an encoded photo."""
+
+    data: bytes
 
 
 def require_kserve() -> None:
@@ -39,9 +52,11 @@ def require_kserve() -> None:
         raise ImportError(f"serving needs KServe ({error}): pip install '.[serve]'") from error
     finally:
         sys.argv = words
+    # KServe 0.21 answers with this class of FastAPI, which says so at each request.
+    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")
 
 
-def kserve_model(name: str, predictor: Predictor, threads: int) -> Any:
+def kserve_model(name: str, predictor: Predictor, threads: int, version: str) -> Any:
     """A ``kserve.Model`` that answers both protocols with a predictor."""
     import kserve
     from kserve.errors import InvalidInput
@@ -52,13 +67,15 @@ def kserve_model(name: str, predictor: Predictor, threads: int) -> Any:
 
     class ScnnModel(kserve.Model):
         async def predict(self, payload, headers=None, response_headers=None):
-            loop, size = asyncio.get_running_loop(), predictor.input_size
+            record = current_record()
             try:
-                asked = await loop.run_in_executor(small, _read, payload, size)
+                asked = await _in(small, record, _read, payload, predictor.input_size)
                 pool = large if asked.is_large else small
-                return await loop.run_in_executor(pool, _answer, payload, asked, predictor)
+                answer, count = await _in(pool, record, _answer, payload, asked, predictor, version)
             except ValueError as error:
                 raise InvalidInput(shown(str(error))) from error
+            record.faces = count
+            return answer
 
         def get_input_types(self):
             size = predictor.input_size
@@ -77,8 +94,21 @@ def kserve_model(name: str, predictor: Predictor, threads: int) -> Any:
     return model
 
 
+async def _in(pool: ThreadPoolExecutor, record: Record, work: Callable, *arguments: Any) -> Any:
+    """What ``work`` returns in a thread of a pool; the record learns how long it waited for one."""
+    asked = time.perf_counter()
+
+    def begin() -> Any:
+        record.queue_s += time.perf_counter() - asked
+        return work(*arguments)
+
+    return await asyncio.get_running_loop().run_in_executor(pool, begin)
+
+
 def _read(payload: Any, size: int) -> Request:
     """Look over a request of either protocol; its body is let go of where nobody needs it."""
+    if isinstance(payload, RawPhoto):
+        return read_photo(payload.data)
     if isinstance(payload, dict):
         request = read_instances(payload, size)
         payload.clear()
@@ -90,10 +120,11 @@ def _read(payload: Any, size: int) -> Request:
     return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
 
 
-def _answer(payload: Any, asked: Request, predictor: Predictor) -> Any:
-    """The answer of the request's protocol."""
+def _answer(payload: Any, asked: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
+    """The answer of the request's protocol, and how many faces it has."""
     if not hasattr(payload, "inputs"):
-        return predictions(asked, predictor)
+        answer = predictions(asked, predictor)
+        return answer, sum(len(row.get("faces", [row])) for row in answer["predictions"])
     import uuid
 
     from kserve import InferOutput, InferResponse
@@ -103,7 +134,8 @@ def _answer(payload: Any, asked: Request, predictor: Predictor) -> Any:
     if unknown := set(wanted) - set(given):
         raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(given)}")
     tensors = [_infer_output(InferOutput, name, given) for name in wanted]
-    return InferResponse(payload.id or str(uuid.uuid4()), payload.model_name, tensors)
+    name, number = payload.model_name, payload.id or str(uuid.uuid4())
+    return InferResponse(number, name, tensors, version or None), len(given["parameters"])
 
 
 def shown(text: str) -> str:
@@ -136,40 +168,99 @@ def give_freed_memory_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
-def build_server(predictor: Predictor, name: str, max_bytes: int, threads: int) -> Any:
-    """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at."""
-    from fastapi.exceptions import RequestValidationError
+def build_server(
+    predictor: Predictor,
+    name: str,
+    max_bytes: int,
+    threads: int,
+    version: str = "",
+    metrics: Metrics | None = None,
+    log: Callable[[str], object] | None = None,
+) -> Any:
+    """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at.
+
+    ``stop`` ends that.
+
+    Args:
+        predictor: answers.
+        name: of the model, in addresses.
+        max_bytes: of a body.
+        threads: small requests that are worked on at the same time.
+        version: of the model; "" tells none.
+        metrics: to count into; None for new ones.
+        log: takes the lines of the access log; None: there is none.
+    """
+    from fastapi import FastAPI
     from kserve import ModelRepository
     from kserve.logging import logger
-    from kserve.model_server import app
-    from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-    from kserve.protocol.rest.server import RESTServer
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+    metrics = metrics or Metrics()
+    metrics.model.info({"name": name, "version": version})
+    models = ModelRepository()
+    models.update(kserve_model(name, predictor, threads, version))
+    app = FastAPI(title=name, version=version or "unknown", description=ABOUT, redoc_url=None)
+    app.add_middleware(Gate, max_bytes=max_bytes)
+    plane, kind = _plane(models, version), _server_class(app, metrics)
+    server = kind(Journal(app, metrics, log), plane, ModelRepositoryExtension(models), http_port=0)
+    server.config.limit_concurrency = MAX_CONNECTIONS
+    server.config.timeout_keep_alive = int(HEAD_S)
+    server.config.http = with_deadline(AutoHTTPProtocol)
+    describe_bodies(app, name)
+    logger.addFilter(_is_no_client_error)
+    return server
+
+
+def _plane(models: Any, version: str) -> Any:
+    """What stands between HTTP and the model: KServe's, which takes photos as bodies too."""
+    from kserve.protocol.dataplane import DataPlane
+
     class Plane(DataPlane):
-        def decode(self, *args, **options):
-            return _as_invalid(super().decode, *args, **options)
+        def decode(self, body, headers, *args, **options):
+            is_v1 = not args and not options  # as v1's addresses call it
+            if is_v1 and headers.get("content-type", "").lower().startswith("image/"):
+                return RawPhoto(body), {}
+            return _as_invalid(super().decode, body, headers, *args, **options)
 
         def encode(self, *args, **options):
             return _as_invalid(super().encode, *args, **options)
 
+        async def model_metadata(self, model_name):
+            known = {"platform": "keras_scnn"} | ({"versions": [version]} if version else {})
+            return await super().model_metadata(model_name) | known
+
+    return Plane(models)
+
+
+def _server_class(app: Any, metrics: Metrics) -> Any:
+    """KServe's server, whose addresses are those of ``app`` rather than of its own, shared one."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import Response
+    from kserve.protocol.rest.server import RESTServer
+    from prometheus_client.exposition import choose_encoder
+
+    async def show(request: Any) -> Any:
+        encode, kind = choose_encoder(request.headers.get("accept"))
+        return Response(encode(metrics.registry), headers={"content-type": kind})
+
     class Server(RESTServer):
-        def _add_exception_handlers(self, app):
-            super()._add_exception_handlers(app)
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            app.add_route("/metrics", show, include_in_schema=False)  # before KServe's
+            self._register_endpoints(app)
+            self._add_exception_handlers(app)
             app.add_exception_handler(Exception, _failed)
             app.add_exception_handler(RequestValidationError, _not_valid)
 
-    models = ModelRepository()
-    models.update(kserve_model(name, predictor, threads))
-    extension = ModelRepositoryExtension(models)
-    server = Server("kserve.model_server:app", Plane(models), extension, http_port=0)
-    server.config.limit_concurrency = MAX_CONNECTIONS
-    server.config.timeout_keep_alive = int(HEAD_S)
-    server.config.http = with_deadline(AutoHTTPProtocol)
-    app.add_middleware(Gate, max_bytes=max_bytes)
-    logger.addFilter(_is_no_client_error)
-    return server
+        def create_application(self):
+            """All is done when a server is made."""
+
+        def stop(self):
+            """End ``run``, also one that is yet to begin, once open requests are answered."""
+            self._server.should_exit = True
+
+    return Server
 
 
 def _as_invalid(translate: Callable[..., Any], *args: Any, **options: Any) -> Any:

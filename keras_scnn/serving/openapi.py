@@ -1,0 +1,58 @@
+"""What ``/docs`` shows: the two ways to send a photo, beside KServe's other addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_scnn.serving.gate import CLOSED
+
+PHOTOS = ("image/jpeg", "image/png", "image/webp")
+ABOUT = "3D faces of photos. Units, outputs and limits: docs/serving.md of keras_scnn."
+EXAMPLE = {"instances": [{"b64": "/9j/4AAQ...", "box": [150, 20, 300, 170]}]}
+V2_EXAMPLE = {
+    "inputs": [{"name": "photo", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQ..."]}]
+}
+
+
+def describe_bodies(app: Any, name: str) -> None:
+    """Let a FastAPI application's schema say what bodies it takes.
+
+    Args:
+        app: whose routes are KServe's.
+        name: of the model.
+    """
+    plain = app.openapi
+
+    def openapi() -> dict:
+        if app.openapi_schema is None:
+            _complete(plain(), name)
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+def _complete(schema: dict, name: str) -> None:
+    """Leave out what is closed or not spoken; say what bodies are, and the model's name."""
+    paths = schema["paths"]
+    for path in [p for p in paths if p.startswith(CLOSED) or p.endswith(":explain")]:
+        del paths[path]
+    photo = {"schema": {"type": "string", "format": "binary"}}
+    predict = {"application/json": _json(EXAMPLE)} | dict.fromkeys(PHOTOS, photo)
+    for path, content in (
+        ("/v1/models/{model_name}:predict", predict),
+        ("/v2/models/{model_name}/infer", {"application/json": _json(V2_EXAMPLE)}),
+    ):
+        paths[path]["post"]["requestBody"] = {"required": True, "content": content}
+    parameters = [
+        parameter
+        for methods in paths.values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+    ]
+    for parameter in parameters:
+        if parameter["name"] == "model_name":
+            parameter["example"] = name
+
+
+def _json(example: dict) -> dict:
+    return {"schema": {"type": "object"}, "example": example}

@@ -1,0 +1,227 @@
+"""The application in this process, before a predictor that knows its answers."""
+
+import asyncio
+import base64
+import io
+import json
+import socket
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.serving.predictor import PresetPredictor, model_version
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:ORJSONResponse is deprecated"  # KServe 0.21 answers with FastAPI's old class
+)
+pytest.importorskip("kserve", reason="extra 'serve' is not installed")
+from keras_scnn.serving.server import build_server, require_kserve  # noqa: E402
+
+require_kserve()
+import httpx  # noqa: E402
+from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+
+MAX_BODY, PREDICT, INFER = 200_000, "/v1/models/scnn:predict", "/v2/models/scnn/infer"
+
+
+class Fake:
+    """Finds a face in each bright photo."""
+
+    input_size = 4
+    shapes = {"parameters": (12,)}
+
+    def crops(self, crops):
+        return {"parameters": np.zeros((len(crops), 12), np.float32)}
+
+    def boxes(self, images, boxes):
+        return self.crops(boxes)
+
+    def faces(self, image):
+        if image.max() == 13:
+            raise RuntimeError("it fails")
+        if image.mean() < 128:
+            return None
+        return self.crops([0]), (FaceBox(1, 2, 9, 10, 0.75),)
+
+
+class Served:
+    """Requests to an application, and the lines of its log."""
+
+    def __init__(self):
+        self.lines = []
+        server = build_server(Fake(), "scnn", MAX_BODY, 2, version="1.2+abc", log=self.lines.append)
+        self._app = server.config.app
+
+    def ask(self, method: str, path: str, **options) -> httpx.Response:
+        async def once():
+            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(once())
+
+    def get(self, path: str) -> httpx.Response:
+        return self.ask("GET", path)
+
+    def post(self, body: bytes, kind: str, path: str = PREDICT) -> httpx.Response:
+        return self.ask("POST", path, content=body, headers={"Content-Type": kind})
+
+    def post_json(self, body: dict, path: str = PREDICT) -> httpx.Response:
+        return self.ask("POST", path, json=body)
+
+    def metric(self, sample: str, **labels) -> float:
+        """Sum of the samples with these labels."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = (s for family in families for s in family.samples if s.name == sample)
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+@pytest.fixture
+def served() -> Served:
+    return Served()
+
+
+def photo(value: int, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (32, 16), (value,) * 3).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_a_photo_as_body_gets_what_it_gets_in_json(served, kind):
+    data = photo(200, kind.upper())
+    answer = served.post(data, f"image/{kind}")
+    assert answer.status_code == 200
+    (prediction,) = answer.json()["predictions"]
+    (face,) = prediction["faces"]
+    assert face["box"] == [1, 2, 9, 10] and face["score"] == 0.75
+    text = base64.b64encode(data).decode()
+    in_json = served.post_json({"instances": [{"b64": text}]})
+    assert in_json.json() == answer.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "reason"),
+    [
+        (b"", "image/jpeg", 400, "the body: not a readable image"),
+        (b"nope", "image/png", 400, "the body: not a readable image"),
+        (photo(200)[:60], "image/png", 400, "the body: not a readable image"),
+        (photo(200), "text/plain", 400, "must be a JSON object"),
+        (photo(200), "application/json", 400, "Unrecognized request format"),
+        (bytes(MAX_BODY + 1), "image/jpeg", 413, "larger than 200,000 bytes"),
+    ],
+)
+def test_a_body_that_is_no_photo_is_told_so(served, body, kind, status, reason):
+    answer = served.post(body, kind)
+    assert answer.status_code == status and reason in answer.json()["error"]
+
+
+def test_a_photo_as_body_has_the_bounds_of_one_in_json(served):
+    file = io.BytesIO()
+    PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
+    answer = served.post(file.getvalue(), "image/png")
+    assert answer.status_code == 400 and "9000 x 9000 px" in answer.json()["error"]
+
+
+def test_a_photo_for_v2_is_the_clients_error(served):
+    assert served.post(photo(200), "image/png", INFER).status_code == 400
+
+
+def test_each_request_has_one_line_without_its_photo(served):
+    data = photo(200)
+    served.post(data, "image/png", PREDICT + "?secret=1")
+    served.post(b"nope", "image/png")
+    served.get("/v1/models/" + "x" * 999)
+    served.post(photo(13), "image/png")
+    served.post(b"", "text/plain", "/v2/repository/models/scnn/unload")
+    entries = [json.loads(line) for line in served.lines]
+    assert [e["status"] for e in entries] == [200, 400, 404, 503, 403]
+    assert [e["faces"] for e in entries] == [1, None, None, None, None]
+    first = entries[0]
+    assert set(first) == {
+        "time", "client", "method", "path", "status", "ms", "queue_ms", "bytes", "faces"
+    }  # fmt: skip
+    assert (first["method"], first["path"], first["bytes"]) == ("POST", PREDICT, len(data))
+    assert first["client"] == "127.0.0.1" and first["ms"] >= first["queue_ms"] >= 0
+    assert all("\n" not in line and len(line) < 500 for line in served.lines)
+
+
+def test_metrics_count_answers_faces_and_refusals(served):
+    for value in (200, 201, 3):
+        served.post(photo(value), "image/png")
+    served.post_json({"instances": [np.zeros((4, 4, 3), int).tolist()] * 3})
+    served.post(b"nope", "image/png")
+    served.post(bytes(MAX_BODY + 1), "image/png")
+    served.post(photo(13), "image/png")
+    text = {"shape": [2], "name": "photo", "datatype": "BYTES"}
+    text["data"] = [base64.b64encode(photo(v)).decode() for v in (200, 3)]
+    served.post_json({"inputs": [text]}, INFER)
+    metric = served.metric
+    assert metric("scnn_requests_total", kind="predict", status="200") == 4
+    assert metric("scnn_requests_total", kind="infer", status="200") == 1
+    assert metric("scnn_requests_total", kind="predict", status="400") == 1
+    assert metric("scnn_requests_total", status="413") == 1
+    assert metric("scnn_requests_total", status="503") == 1
+    assert metric("scnn_faces_total") == 2 + 3 + 1
+    assert metric("scnn_requests_without_face_total") == 1
+    assert metric("scnn_refusals_total", reason="invalid") == 1
+    assert metric("scnn_refusals_total", reason="large") == 1
+    assert metric("scnn_refusals_total") == 2
+    assert metric("scnn_queue_seconds_count") == 7  # the one that was too large never waited
+    assert metric("scnn_request_seconds_count", kind="predict") == 7
+    assert metric("scnn_model_info", version="1.2+abc", name="scnn") == 1
+    assert metric("request_predict_seconds_count") > 0  # KServe's own are there too
+
+
+def test_labels_do_not_grow_with_what_clients_ask_for(served):
+    for number in range(20):
+        served.get(f"/nowhere/{number}")
+    assert served.metric("scnn_requests_total", kind="other", status="404") == 20
+
+
+def test_runs_of_the_network_tell_their_size():
+    sizes = []
+    predictor = PresetPredictor.from_preset("mobile", on_batch=sizes.append)
+    predictor.crops(np.zeros((3, 120, 120, 3), np.uint8))
+    predictor.crops(np.zeros((1, 120, 120, 3), np.uint8))
+    predictor.close()
+    assert sizes == [3, 1]
+
+
+def test_the_version_is_told(served):
+    metadata = served.get("/v2/models/scnn").json()
+    assert metadata["versions"] == ["1.2+abc"] and metadata["platform"] == "keras_scnn"
+    crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}
+    answer = served.post_json({"inputs": [crop]}, INFER).json()
+    assert answer["model_version"] == "1.2+abc"
+    assert model_version("mobile") != model_version("accurate")
+
+
+def test_the_page_of_the_interface(served):
+    page = served.get("/docs")
+    assert page.status_code == 200 and "/openapi.json" in page.text
+    schema = served.get("/openapi.json").json()
+    body = schema["paths"]["/v1/models/{model_name}:predict"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "image/jpeg", "image/png", "image/webp"}
+    assert not [path for path in schema["paths"] if "repository" in path]
+    assert served.get("/openapi.json").json() == schema
+
+
+def test_a_server_that_is_stopped_before_it_runs_ends():
+    server = build_server(Fake(), "scnn", MAX_BODY, 2)
+    server.stop()
+    listening = socket.create_server(("127.0.0.1", 0))
+    running = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    running.start()
+    running.join(10)
+    listening.close()
+    assert not running.is_alive()
+
+
+def test_two_servers_in_one_process_share_nothing(served):
+    other = Served()
+    other.post(photo(200), "image/png")
+    assert served.metric("scnn_faces_total") == 0 and other.metric("scnn_faces_total") == 1
