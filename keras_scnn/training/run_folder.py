@@ -187,9 +187,11 @@ class StopRequest(keras.callbacks.Callback):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        ends = self._group.largest([self._signal, self.model.stop_training])
-        self._signal, self.model.stop_training = ends[0], bool(ends[1])
-        if self._signal:
+        # A signal that comes after this question is kept for the next epoch, when all hear of it.
+        asked, ends = self._group.largest([self._signal, self.model.stop_training])
+        self.model.stop_training = bool(ends)
+        if asked:
+            self._signal = asked
             self._stop()
 
     def _stop(self):

@@ -56,7 +56,7 @@ def assert_same_run(one: Path, other: Path, rtol: float = 1e-4) -> None:
         np.testing.assert_allclose(mine[name], theirs[name], rtol, 1e-5)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", RUNS)
 def test_four_devices_train_as_one(folder, mode):
     """With all pairs of the batch compared, batch norm over all of it, and the same random pixels.

@@ -93,6 +93,7 @@ def test_two_processes_train_as_one(whole):
     assert {p.name for p in folder.glob(".*")} == set()
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_ends_all_after_the_epoch_with_a_checkpoint(whole):
     folder = whole.with_name("stopped")
     processes = Processes(folder, 2, steps=1000)

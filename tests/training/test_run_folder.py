@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -334,3 +335,25 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     with pytest.raises(RuntimeError, match="weight .* is no finite number after step 1"):
         network().fit(X, Y, batch_size=8, callbacks=callbacks, verbose=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_comes_while_all_processes_ask_is_kept():
+    """It ends the run after the next epoch, when the others hear of it."""
+    asked = []
+
+    class Two:
+        shard = SimpleNamespace(world_size=2)
+
+        def largest(self, values):
+            asked.append(values[0])
+            if len(asked) == 1:
+                stop._receive(signal.SIGTERM, None)
+            return list(values)
+
+    budget = SimpleNamespace(state=SimpleNamespace(step=4))
+    stop = StopRequest(None, budget, Two())
+    stop.set_model(SimpleNamespace(stop_training=False))
+    stop.on_epoch_end(0)
+    with pytest.raises(Terminated, match="stopped after step 4"):
+        stop.on_epoch_end(1)
+    assert asked == [0, signal.SIGTERM]
