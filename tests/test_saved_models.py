@@ -203,6 +203,7 @@ def test_they_load_in_another_process_and_train_on(saved, imports):
     assert done.stdout.split() == names
 
 
+@pytest.mark.integration
 def test_every_registered_layer_and_loss_is_among_them(saved):
     for module in keras_scnn._KERAS_OBJECTS:
         importlib.import_module(f"keras_scnn.{module}")

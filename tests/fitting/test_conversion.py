@@ -74,6 +74,7 @@ def test_a_face_converted_to_its_own_model_comes_back(open_face):
     assert residual < 1e-4
 
 
+@pytest.mark.integration
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_another_frame_unit_numbering_and_basis_give_the_same_face(open_face, seed):

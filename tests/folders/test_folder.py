@@ -100,6 +100,7 @@ def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folde
     assert meshes == {f"{row['photo']}_{row['face']}.ply" for row in result}
 
 
+@pytest.mark.integration
 def test_meshes_of_a_folder_have_the_options_of_one_photo(tmp_path, crop_folder, capsys):
     arguments = [str(crop_folder), "--out", str(tmp_path), "--workers", "1", "--crops"]
     options = ["--parts", "skin,eyes", "--unit", "mm", "--neutral"]

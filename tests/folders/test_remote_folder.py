@@ -71,6 +71,7 @@ def test_photos_and_results_in_a_store_give_the_same_parts(crop_folder, local, c
     assert [name for name in PARTS if get(out)[name] != first[name]] == PARTS[:1]
 
 
+@pytest.mark.integration
 def test_photos_behind_http_and_results_inside_of_a_folder_of_photos(tmp_path, crop_folder, local):
     with http_server(crop_folder) as url:
         reconstruct_folder(url, tmp_path, CROPS, workers=1)
@@ -86,6 +87,7 @@ def test_photos_behind_http_and_results_inside_of_a_folder_of_photos(tmp_path, c
     assert reconstruct_folder(photos, f"{photos}/new", CROPS) == done
 
 
+@pytest.mark.integration
 def test_meshes_go_to_the_store_too(crop_folder):
     photos, out = memory_url(), memory_url()
     fs, root = fsspec.core.url_to_fs(photos)

@@ -115,6 +115,7 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     assert np.abs(np.asarray(result)[:, 0]).std() > 1e-3, "size and turn show that it was moved"
 
 
+@pytest.mark.integration
 def test_an_augmented_network_trains_and_is_the_same_branch(open_face):
     size = ParameterLayout(open_face.n_identity, open_face.n_expression).size
     whitening = Whitening(np.zeros(size), np.ones(size))

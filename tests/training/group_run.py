@@ -8,7 +8,6 @@ import json
 import os
 import sys
 
-os.environ["KERAS_BACKEND"] = "jax"
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from keras_scnn.settings import command

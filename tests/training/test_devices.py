@@ -27,7 +27,8 @@ def environment(devices: int) -> dict[str, str]:
     """Of a process with so many CPU devices."""
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags}
+    own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": "jax"}
+    return os.environ | own
 
 
 @pytest.fixture(scope="module")

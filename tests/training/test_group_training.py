@@ -103,6 +103,7 @@ def test_steps_in_a_graph_are_the_eager_ones(run, data, tmp_path, monkeypatch, e
         assert float(rows[1][name]) == pytest.approx(float(rows[0][name]), rel=1e-2), name
 
 
+@pytest.mark.integration
 def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
     """Also when a finished run is opened again: its checkpoint holds the weights themselves."""
     folder, _ = run
@@ -175,6 +176,7 @@ def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     assert np.median(cosines) > 0.45  # a random layer's is about 0
 
 
+@pytest.mark.integration
 def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_path, data):
     """As the recipe 'landmarks' does: pretrained, no groups, nobody with two photos."""
     records = load_records(data)
@@ -191,6 +193,7 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
     assert (tmp_path / "run" / "pretrained.weights.h5").is_file()
 
 
+@pytest.mark.integration
 def test_the_expression_head_is_trained_alone(tmp_path, data, run):
     """As the recipe 'expressions' does: pose, identity and features stay number by number."""
     start, _ = run
@@ -221,12 +224,14 @@ def test_an_identity_encoder_is_for_groups():
         TrainConfig(identity_encoder=True)
 
 
+@pytest.mark.integration
 def test_a_network_can_augment_inside(tmp_path, data):
     settings = {**TINY, "augment_on": "device", "teacher_share": 0.0, "single_photos": 0}
     run = str(tmp_path / "run")
     assert train(TrainConfig(run=run, data=data, steps=1, **settings)).shape.n_faces == 8
 
 
+@pytest.mark.integration
 def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data):
     records = dataclasses.replace(load_records(data), embedding=None)
     save_records(tmp_path / "plain", records)

@@ -63,6 +63,7 @@ def test_contrast_brings_one_person_s_shapes_together(photos):
     assert ratio(photos, learn(noisy, contrast)) < 0.85 * plain
 
 
+@pytest.mark.integration
 def test_a_higher_quantile_pushes_people_further_apart(photos):
     def spread(quantile):
         options = {**vars(FAST), "contrast_weight": 1.0, "margin_quantile": quantile}

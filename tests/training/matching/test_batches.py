@@ -93,6 +93,7 @@ def test_outside_of_the_photo_its_rim_goes_on(photos):
     np.testing.assert_allclose(pixels[0, :, 0], pixels[0, :, 9], atol=1e-3)
 
 
+@pytest.mark.integration
 def test_a_batch_has_groups_of_one_person_and_guests_who_are_others(photos):
     _, arrays = photos
     drawn = {k: np.asarray(v) for k, v in draw(jax.random.key(0), arrays, plan()).items()}
@@ -137,6 +138,7 @@ def test_chips_are_those_of_the_recognizer(photos):
         assert np.arctan2(linear[0, 1], linear[0, 0]) == pytest.approx(angle, abs=1e-4)
 
 
+@pytest.mark.integration
 def test_colors_stay_colors_and_change(photos):
     images = jnp.asarray(photos[0][:, :40, :40], jnp.float32)
     changed = np.asarray(recolor(jax.random.key(1), images, jnp.ones((12, 40, 40, 1), bool)))
