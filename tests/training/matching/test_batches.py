@@ -70,6 +70,7 @@ def alone(*rows):
     return {"host": rows, "guest": rows, "share": jnp.zeros(len(rows))}
 
 
+@pytest.mark.integration
 def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
     images, arrays = photos
     matrix = jnp.asarray(TURNED, jnp.float32)
@@ -108,6 +109,7 @@ def test_a_batch_has_groups_of_one_person_and_guests_who_are_others(photos):
     assert drawn["host"][6:].max() < 6 and len(np.unique(drawn["person"])) == 43
 
 
+@pytest.mark.integration
 def test_moves_put_the_standard_crop_near_the_image(photos):
     _, arrays = photos
     rows = jnp.asarray(np.arange(206) % 12)
