@@ -123,6 +123,7 @@ def memory(pid: int) -> int:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--crops", type=int, default=20_000, help="for the whole command (20000)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="one a core")

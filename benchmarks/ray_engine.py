@@ -69,6 +69,7 @@ def timed(crops: Path, out: Path, engine: str, workers: int) -> float:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=10)

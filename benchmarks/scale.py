@@ -176,6 +176,7 @@ def whole_run(folder: Path, names: list[str]) -> None:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="of photos")
     parser.add_argument("--photos", type=int, default=60, help="of the folder")

@@ -163,6 +163,7 @@ def contest(preset: str, clients: list[int], seconds: float) -> None:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default="mobile")
     parser.add_argument("--seconds", type=float, default=10, help="of each load (10)")

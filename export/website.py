@@ -119,7 +119,7 @@ def check_new(folder: Path) -> None:
 
 
 def list_files(site: Path) -> dict:
-    """What ``files.json`` tells the page: a version, the runtime's folder, and bytes of each file.
+    """The contents of ``files.json``: a version, the runtime's folder, and bytes of each file.
 
     ``sent`` are the bytes of the smallest copy, which a server sends that knows of them.
     """

@@ -130,3 +130,30 @@ def test_its_two_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
 
 def test_it_leaves_nothing_to_do():
     assert not re.search(r"\b(TODO|TBD|FIXME|XXX|lorem)\b", README, re.I)
+
+
+def rows_of(text: str) -> list[str]:
+    """The table of the presets' accuracy."""
+    start = text.index("| same person? |")
+    return text[start : text.index("\n\n", start)].splitlines()
+
+
+def test_its_numbers_are_those_of_the_results_and_of_the_cards():
+    rows = rows_of(FIRST)
+    assert rows == rows_of((ROOT / "docs" / "results.md").read_text())
+    presets = ROOT / "keras_scnn" / "assets" / "presets"
+    stems = {
+        "CFP, two frontal photos": "same person? mm / visible / feature, cfp-frontal-frontal",
+        "CFP, frontal and profile": "cfp-frontal-profile",
+        "CelebA, without strangers' photos": "celeba-clean",
+    }
+    compared = 0
+    for row in rows:
+        title, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        for name, cell in zip(("mobile", "accurate", "identity"), cells[1:], strict=True):
+            if title in stems:
+                card = (presets / name / "CARD.md").read_text()
+                (line,) = re.findall(rf"^\| {re.escape(stems[title])} \|.*$", card, re.M)
+                assert f"| {cell} %" in line, (name, title)
+                compared += 1
+    assert compared == 9

@@ -1,10 +1,10 @@
 """Map a preset's own parameters to identity coefficients that tell people apart.
 
     python tools/map_identity.py PACK.npz PRESET OUT [--embeddings FILE.npy] [--held-out 10]
-        [--contrast-weight 1] [--fit-share 0.3] [--seed 0]
+        [--labels taught|single] [--contrast-weight 1] [--fit-share 0.3] [--seed 0]
 
-What the network says of a photo, pose and expression included, predicts the person's shape better
-than its identity coefficients alone do. The map is linear, learned with the contrastive loss
+All parameters predicted from a photo, pose and expression included, predict the person's shape
+better than its identity coefficients alone do. The map is linear, trained with the contrastive loss
 (``keras_scnn.training.identity_map``) and folded into the network's last layer: nothing is slower,
 pose and expression stay as they are, and so does the mean shape. A feature as long as the
 embeddings is solved for them anew, turned faces counted more. PACK and the embeddings as for
@@ -65,6 +65,12 @@ def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
 def add_map_arguments(parser: argparse.ArgumentParser) -> None:
     """How the map is learned."""
     add_arguments(parser)
+    parser.add_argument(
+        "--labels",
+        choices=("taught", "single"),
+        default="taught",
+        help="single: fits of single photos, for comparison",
+    )
     parser.add_argument("--contrast-weight", type=float, default=MapOptions.contrast_weight)
     parser.add_argument("--fit-share", type=float, default=FIT_SHARE, help="0 to 1")
     parser.add_argument("--seed", type=int, default=0)
@@ -87,9 +93,12 @@ def learn_map(
         args: of ``add_map_arguments``.
     """
     records, model, identity = pack.mixture.records, preset.face_model, preset.layout.identity
-    fits = np.float64(records.parameters[chosen, identity])
-    coefficients = args.fit_share * fits
-    coefficients += (1 - args.fit_share) * taught.shapes[chosen] / model.identity_weights_mm
+    if args.labels == "single":
+        coefficients = np.float64(pack.single_identity[chosen])
+    else:
+        fits = np.float64(records.parameters[chosen, identity])
+        coefficients = args.fit_share * fits
+        coefficients += (1 - args.fit_share) * taught.shapes[chosen] / model.identity_weights_mm
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
     kernel = learn_identity_map(
         inputs,

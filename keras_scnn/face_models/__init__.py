@@ -30,7 +30,7 @@ _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bfm": ("read_bfm2009", (".mat",)),
     "bfm_h5": ("read_bfm_h5", (".h5", ".hdf5")),
     "flame": ("read_flame", (".pkl",)),
-    "gnm": ("read_gnm", ()),  # an .npz file, told by its arrays
+    "gnm": ("read_gnm", ()),  # an .npz file, recognized by its arrays
     "ict": ("read_ict", ()),  # a folder
 }
 # What an .npz file has of them.

@@ -215,7 +215,7 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
 
 
 def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
-    """All files of a result's faces, and what ``read_part`` says of them."""
+    """All Parquet parts of a result, each with what ``read_part`` returns."""
     if isinstance(out, Path):
         for path in sorted((out / FACES).iterdir()):
             yield path, read_part(path) if path.suffix == ".parquet" else None

@@ -107,7 +107,8 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         margin: in the distance's unit; or None with ``margin_quantile``.
         margin_quantile: 0 to 1: the margin is this quantile of the distances of the batch's own
-            different-person pairs (of each replica's part), times ``margin_factor``.
+            different-person pairs (under a
+            TensorFlow strategy, of each replica's part), times ``margin_factor``.
         margin_factor: above 0; with 1 only different pairs below the quantile are pushed.
 
     Raises:

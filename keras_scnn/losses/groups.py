@@ -1,8 +1,9 @@
 """Losses over all pairs of photos in a batch that has several photos of each person.
 
 ``person`` (B,) is equal for photos of one person. Each unordered pair of photos counts once. A
-batch without pairs of a kind gets exactly 0 from that kind, and finite gradients. With several
-replicas the pairs are those within each replica's part of the batch.
+batch without pairs of a kind gets exactly 0 from that kind, and finite gradients. On several
+devices of JAX the pairs are those of the whole batch, under a TensorFlow strategy those within each
+replica's part.
 
 Losses of single photos honor ``sample_weight``; those of pairs of photos refuse it, for a pair has
 no weight of its own.

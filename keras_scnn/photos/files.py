@@ -30,7 +30,7 @@ class PhotoFiles:
     Attributes:
         photos: files whose names end as photos' do.
         passed_over: all others, and linked folders that were seen already, ending in '/'.
-        marks: of a store: what tells a changed photo from before, by its path.
+        marks: by path, for stores: a value that changes with the photo (ETag, or time and size).
     """
 
     photos: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is told of each request: one line of JSON in the access log, and metrics for Prometheus."""
+"""What is recorded of each request: a line of JSON in the access log, and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 
 @dataclass(eq=False)
 class Record:
-    """What is known of a request once it is answered; whoever answers it fills it in.
+    """The record of a request, filled in by the code that answers it.
 
     Attributes:
         status: 503 until an answer begins: what a client gets where there is none.

@@ -67,7 +67,7 @@ class PresetPredictor:
         vertices: put out all vertices too.
         network: runs the preset's branch, from several threads at once; None runs it in Keras,
             where requests of one moment share batches.
-        on_batch: is told how many crops each run of the network has.
+        on_batch: called with the number of crops of each run of the network.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class PresetPredictor:
             self._batches.close()
 
     def _told(self, network: Network) -> Network:
-        """The network, whose runs ``on_batch`` hears of."""
+        """The network; ``on_batch`` is called for each of its runs."""
 
         def run(crops: np.ndarray) -> Outputs:
             if self._on_batch is not None:

@@ -186,7 +186,7 @@ def build_server(
         name: of the model, in addresses.
         max_bytes: of a body.
         threads: small requests that are worked on at the same time.
-        version: of the model; "" tells none.
+        version: of the model; "" for none.
         metrics: to count into; None for new ones.
         log: takes the lines of the access log; None: there is none.
     """

@@ -58,7 +58,7 @@ def files_digest(folder: Path, names: Sequence[str]) -> str:
 def checked_digest(folder: Path, names: Sequence[str], wanted: str, where: object = None) -> str:
     """The ``files_digest``, or a ValueError where another is wanted ('' wants none).
 
-    ``where`` the files are of, for the message, stands in place of the folder.
+    Error messages name ``where``, the files' origin, instead of the folder.
     """
     found = files_digest(folder, names)
     if wanted and found != wanted:

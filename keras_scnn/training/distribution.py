@@ -258,7 +258,7 @@ def _id(device: Any) -> int:
 
 
 class Wire:
-    """This process's connection to the others: JAX's coordinator, and how a failure is told.
+    """This process's connection to JAX's coordinator, through which failures are reported.
 
     Args:
         rank, hosts, coordinator: see ``call_roll``.
@@ -313,10 +313,10 @@ class Wire:
     def wait_for(self, place: str, rank: int) -> None:
         """Wait until a process has come to a place, however long that takes."""
         name = f"/{rank}"
-        while not any(key.endswith(name) for key, _ in self._told(f"keras_scnn/{place}")):
+        while not any(key.endswith(name) for key, _ in self._entries(f"keras_scnn/{place}")):
             time.sleep(0.05)
 
-    def _told(self, folder: str) -> list[tuple[str, str]]:
+    def _entries(self, folder: str) -> list[tuple[str, str]]:
         return self._client.key_value_dir_get(folder)
 
     def _watch(self) -> None:
@@ -325,12 +325,12 @@ class Wire:
                 self._end(f"{reason}; {AGAIN}")
 
     def _reason(self) -> str:
-        """What another process has told of its failure; '' for nothing."""
+        """The failure that another process has reported; '' for none."""
         try:
-            told = self._told(FAILED)
+            reported = self._entries(FAILED)
         except Exception:  # the coordinator is gone; JAX ends this process by itself
             return ""
-        others = [text for key, text in told if key != f"{FAILED}{self._rank}"]
+        others = [text for key, text in reported if key != f"{FAILED}{self._rank}"]
         return others[0] if others else ""
 
     def _fail(self, error: BaseException) -> None:

@@ -1,9 +1,10 @@
 """A linear map to neutral shapes, trained with the contrastive loss.
 
-What a trained network says about a photo, its pose and expression included, predicts the person's
-shape better than the identity coefficients alone: their errors depend on the pose, and on how far
-the mouth is open. A linear map takes that out. It is learned in a minute on a CPU from photos of
-people whose shapes are known, and can be folded into a linear head, so that nothing is slower.
+All parameters that a network predicts from a photo, pose and expression included, predict the
+person's shape better than the identity coefficients alone: the errors of those depend on the pose,
+and on how far the mouth is open. A linear map takes that out. It is learned in a minute on a CPU
+from photos of people whose shapes are known, and can be folded into a linear head, so that nothing
+is slower.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from keras_scnn.data.labels.identity_labels import align_means
 from keras_scnn.data.samplers import GroupSampler
 from keras_scnn.losses.groups import GroupContrastiveLoss
 
@@ -54,7 +56,7 @@ def learn_identity_map(
     have.
 
     Args:
-        inputs: (V, n, D) what is known of n photos, in V views of each (as it is, and mirrored).
+        inputs: (V, n, D) predicted parameters of n photos, in V views of each (as it is, mirrored).
         shapes: (V, n, K) the people's shapes in coordinates whose Euclidean distance is that of
             meshes, mm (``shape_coordinates``).
         person: (n,) int. source: (n,) int, the photos' data sets.
@@ -83,10 +85,9 @@ def learn_identity_map(
 
 def _centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
     """(n, D) float64 without the mean of their data set."""
-    rows = np.array(rows, np.float64)
-    for number in np.unique(source):
-        rows[source == number] -= rows[source == number].mean(axis=0)
-    return rows
+    number = np.unique(source, return_inverse=True)[1]
+    aligned = align_means(np.asarray(rows, np.float64), number, np.ones(len(rows), bool))
+    return aligned - aligned.mean(axis=0)
 
 
 def _network(n_inputs: int, n_outputs: int, options: MapOptions) -> keras.Model:

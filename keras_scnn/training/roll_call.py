@@ -1,7 +1,8 @@
-"""The roll call before a run of several processes: who is there, and are all of them alike?
+"""The check before a run of several processes: are all ranks there, with the same settings?
 
-Rank 0 listens where the coordinator of JAX will; the others send one line of JSON and get one. So
-each hears within a bounded time what is wrong, before JAX, whose own messages say less.
+Rank 0 listens on the port that JAX's coordinator will use; the others send one line of JSON and
+receive one. So a fault is reported on every rank within a bounded time, before JAX starts: its own
+messages do not name the cause.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def call_roll(
         seconds: to wait for the others.
 
     Raises:
-        ValueError: two processes have one rank, or facts differ; the same in all that came.
-        OSError: somebody did not come in time, or the port is in use.
+        ValueError: two processes have one rank, or facts differ; in any of the connected ranks.
+        OSError: a rank did not connect in time, or the port is in use.
     """
     deadline = time.monotonic() + seconds
     if rank:
@@ -55,8 +56,8 @@ def parse_address(coordinator: str) -> tuple[str, int]:
 
 
 def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
-    """What is wrong, '' for nothing; all that came are told."""
-    port, came = parse_address(coordinator)[1], {0: {"hosts": hosts, "facts": facts}}
+    """The fault, '' for none; it is sent to all connected ranks."""
+    port, connected = parse_address(coordinator)[1], {0: {"hosts": hosts, "facts": facts}}
     problem = ""
     with contextlib.ExitStack() as stack:
         try:
@@ -67,17 +68,17 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
                 "is another rank 0 or another run on this machine? Choose another port"
             ) from error
         connections = []
-        while len(came) < hosts and not problem:
+        while len(connected) < hosts and not problem:
             if (left := deadline - time.monotonic()) <= 0:
-                absent = ", ".join(str(r) for r in range(hosts) if r not in came)
+                absent = ", ".join(str(r) for r in range(hosts) if r not in connected)
                 problem = f"no rank {absent} of {hosts} within {seconds:g} s: start all of them"
                 break
             server.settimeout(left)
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # strangers
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # another program
                 connection = stack.enter_context(server.accept()[0])
                 one = _receive(connection)
                 connections.append(connection)
-                problem = _admit(one, came, hosts)
+                problem = _add_rank(one, connected, hosts)
         if "problem" in facts:
             problem = f"rank 0: {facts['problem']}"
         for connection in connections:
@@ -85,27 +86,27 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
     return problem
 
 
-def _admit(one: dict, came: dict[int, dict], hosts: int) -> str:
-    """Note a process among those that came; what is wrong with it, '' for nothing."""
+def _add_rank(one: dict, connected: dict[int, dict], hosts: int) -> str:
+    """Add a rank to the connected ones; its fault, '' for none."""
     rank, theirs = int(one["rank"]), dict(one["facts"])
     if one["hosts"] != hosts:
         return f"rank {rank} was started with --hosts {one['hosts']}, rank 0 with {hosts}"
-    if rank in came or not 0 < rank < hosts:
+    if rank in connected or not 0 < rank < hosts:
         return f"two processes have rank {rank}: give each of the {hosts} one of its own"
     if "problem" in theirs:
         return f"rank {rank}: {theirs['problem']}"
-    mine = came[0]["facts"]
+    mine = connected[0]["facts"]
     different = [name for name in mine if mine[name] != theirs.get(name)]
     if different and "problem" not in mine:
         name = different[0]
         pair = f"{theirs.get(name)}, rank 0 {mine[name]}"
         return f"rank {rank} has other {' and '.join(different)} than rank 0 ({name}: {pair})"
-    came[rank] = one
+    connected[rank] = one
     return ""
 
 
 def _answer(rank, hosts, coordinator, facts, deadline) -> str:
-    """What rank 0 says is wrong, '' for nothing."""
+    """The fault that rank 0 reports, '' for none."""
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(parse_address(coordinator), timeout=PATIENCE) as one:

@@ -187,7 +187,7 @@ class StopRequest(keras.callbacks.Callback):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        # A signal that comes after this question is kept for the next epoch, when all hear of it.
+        # A signal that arrives during this exchange is kept for the next epoch's.
         asked, ends = self._group.largest([self._signal, self.model.stop_training])
         self.model.stop_training = bool(ends)
         if asked:

@@ -20,7 +20,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
 
 
 def test_processes_with_the_same_data_elsewhere_are_alike(tmp_path):
-    """Folders of one name on two machines; another seed or other contents are told apart."""
+    """Folders of one name on two machines; another seed or other contents differ."""
     facts = []
     for disk, content in (("a", "{}"), ("b", "{}"), ("c", '{"count": 2}')):
         data = tmp_path / disk / "records"

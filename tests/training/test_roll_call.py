@@ -20,7 +20,7 @@ def coordinator():
 
 
 def come(coordinator, *ranks, seconds=4.0):
-    """What each of some (rank, hosts, facts) hears: '' where all is well."""
+    """The fault reported to each (rank, hosts, facts); '' for none."""
 
     def one(arguments):
         rank, hosts, facts = arguments

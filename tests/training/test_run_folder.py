@@ -337,8 +337,8 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_signal_that_comes_while_all_processes_ask_is_kept():
-    """It ends the run after the next epoch, when the others hear of it."""
+def test_a_signal_during_the_exchange_between_processes_is_kept():
+    """It ends the run after the next epoch, in whose exchange the others learn of it."""
     asked = []
 
     class Two:

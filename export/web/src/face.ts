@@ -10,7 +10,7 @@ import type { Chart } from "./atlas";
 
 const MOST_RESIZE = 3;
 
-/** What Python tells of the exported file and of its face model: see export/website.py. */
+/** The contents of model.json, on the exported file and its face model: see export/website.py. */
 export interface Model extends ShapeSpace, Chart {
   crop: CropRule & { size: number };
   identity: [number, number];

@@ -18,7 +18,7 @@ export class Files {
     private readonly onProgress: (done: number, total: number) => void,
   ) {}
 
-  /** `onProgress` hears of bytes as they are sent, of all files that are expected. */
+  /** `onProgress` is called with the bytes received so far and in all, of the expected files. */
   static async open(onProgress: (done: number, total: number) => void): Promise<Files> {
     const answer = await fetch("files.json", { cache: "no-cache" });
     if (!answer.ok) throw new Error(`files.json: ${answer.status} ${answer.statusText}`);
@@ -96,7 +96,7 @@ async function underControl(version: string): Promise<void> {
   }
 }
 
-/** Bytes that stand in two halves, those at even places first, brought together. */
+/** Merge a file stored as its bytes at even positions followed by those at odd positions. */
 export function interleaved(planes: Uint8Array): Uint8Array<ArrayBuffer> {
   const content = new Uint8Array(planes.length);
   const half = Math.ceil(planes.length / 2);

@@ -78,7 +78,7 @@ function showProgress(done: number, total: number): void {
 
 function say(text: string, isError = false): void {
   const found = element("found");
-  found.ariaBusy = "false"; // it was while bytes were counted, which nobody wants to hear
+  found.ariaBusy = "false"; // it is true while loading, so that screen readers skip the byte counts
   if (found.textContent !== text) found.textContent = text; // is read out once
   found.classList.toggle("error", isError);
 }

@@ -87,7 +87,7 @@ describe("the rasterizer", () => {
     expect(rasterize(points, [0, 1, 2, 3, 4, 5], 10, 10).triangle[11]).toBe(1);
   });
 
-  it("leaves out what shows its inside, if it is told to", () => {
+  it("leaves out triangles seen from behind, if asked to", () => {
     const points = Float32Array.from([0, 0, 0, 0, 9, 0, 9, 0, 0]);
     const isSeen = (triangle: number[]) => rasterize(points, triangle, 10, 10, true).triangle[11] === 0;
     expect([isSeen([0, 1, 2]), isSeen([0, 2, 1])]).toEqual([true, false]);

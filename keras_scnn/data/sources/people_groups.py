@@ -48,7 +48,7 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
         elif not (person := row[columns.index(PERSON)].strip("/")):
             what = "no person"
         elif person in people:
-            what = f"{person} stands in it twice"
+            what = f"{person} is listed twice"
         else:
             people[person] = row
             continue
