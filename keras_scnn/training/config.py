@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_scnn.models.encoder_table import ENCODERS
 from keras_scnn.settings import did_you_mean
-from keras_scnn.training.roll_call import parse_address
+from keras_scnn.training.rendezvous import parse_address
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODES = ("pairs", "groups", "matching")

@@ -27,7 +27,7 @@ from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.settings import FAILURE
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import group_facts
-from keras_scnn.training.roll_call import call_roll
+from keras_scnn.training.rendezvous import rendezvous
 
 HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
 FAILED = "keras_scnn/failed/"
@@ -55,23 +55,23 @@ class Group:
         """Whether this process saves, prints and measures."""
         return self.shard.rank == 0
 
-    def laid_out(self) -> contextlib.AbstractContextManager:
-        """In the block, variables are made on all devices, and batches are divided among them."""
+    def scope(self) -> contextlib.AbstractContextManager:
+        """In the block, variables are created on all devices and batches are divided among them."""
         return contextlib.nullcontext()
 
-    def aside(self) -> contextlib.AbstractContextManager:
-        """In the block, inside of ``laid_out``, this process computes for itself."""
+    def local(self) -> contextlib.AbstractContextManager:
+        """In the block, inside of ``scope``, this process computes on its own."""
         return contextlib.nullcontext()
 
     def in_turn(self, what: str) -> contextlib.AbstractContextManager:
         """The block is run by the first process, and then by the others at once."""
         return contextlib.nullcontext()
 
-    def from_first(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def broadcast(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The first process's arrays, in all."""
         return list(arrays)
 
-    def largest(self, values: Sequence[int]) -> list[int]:
+    def all_max(self, values: Sequence[int]) -> list[int]:
         """The largest over all processes of each value."""
         return list(values)
 
@@ -91,10 +91,10 @@ class Devices(Group):
             devices=list(devices), auto_shard_dataset=False
         )
 
-    def laid_out(self) -> contextlib.AbstractContextManager:
+    def scope(self) -> contextlib.AbstractContextManager:
         return _distribution(self._layout)
 
-    def aside(self) -> contextlib.AbstractContextManager:
+    def local(self) -> contextlib.AbstractContextManager:
         return _distribution(None)
 
 
@@ -103,30 +103,30 @@ class Hosts(Devices):
 
     Args:
         shard: rank and number of processes. devices: of all of them.
-        wire: the connection.
+        connection: to the coordinator.
     """
 
-    def __init__(self, shard: Shard, devices: Sequence[str], wire: Wire):
+    def __init__(self, shard: Shard, devices: Sequence[str], connection: CoordinatorClient):
         super().__init__(devices)
-        self.shard, self._wire = shard, wire
+        self.shard, self._connection = shard, connection
 
     @contextlib.contextmanager
     def in_turn(self, what: str) -> Iterator[None]:
         if not self.is_first:
-            self._wire.wait_for(what, 0)
+            self._connection.wait_for(what, 0)
         yield
-        self._wire.meet(what)
+        self._connection.barrier(what)
 
-    def from_first(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def broadcast(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         from jax.experimental import multihost_utils
 
-        with self.aside():
+        with self.local():
             return [np.asarray(a) for a in multihost_utils.broadcast_one_to_all(list(arrays))]
 
-    def largest(self, values: Sequence[int]) -> list[int]:
+    def all_max(self, values: Sequence[int]) -> list[int]:
         from jax.experimental import multihost_utils
 
-        with self.aside():
+        with self.local():
             every = multihost_utils.process_allgather(np.array(values, np.int32))
         return np.max(every, axis=0).tolist()
 
@@ -152,13 +152,13 @@ class Trainee:
             copy: makes the same network once more, compiled.
         """
         _build_optimizer(kept)
-        with group.laid_out():
+        with group.scope():
             trained = copy()
             _build_optimizer(trained)
-        _assign(trained, group.from_first([np.asarray(v) for v in _variables(kept)]))
+        _assign(trained, group.broadcast([np.asarray(v) for v in _variables(kept)]))
         return cls(kept, trained)
 
-    def bring_home(self) -> keras.Model:
+    def synced(self) -> keras.Model:
         """The network to keep, with the state of the one that trains."""
         if self.kept is not self.trained:
             if keras.backend.backend() == "jax":
@@ -200,7 +200,7 @@ def join_group(config: TrainConfig) -> Iterator[Group]:
 
     Raises:
         ValueError: the backend cannot do it, there are too few devices, a batch cannot be divided
-            among them, or the processes differ: see ``call_roll``.
+            among them, or the processes differ: see ``rendezvous``.
         OSError: a process did not come.
     """
     if config.devices == "1" and config.hosts == 1:
@@ -213,9 +213,9 @@ def join_group(config: TrainConfig) -> Iterator[Group]:
         return
     facts = group_facts(config)
     place = config.rank, config.hosts, config.coordinator
-    call_roll(*place, facts, config.join_seconds)
-    with Wire(*place, config.join_seconds).open() as wire:
-        yield Hosts(Shard(config.rank, config.hosts), choose_devices(config), wire)
+    rendezvous(*place, facts, config.join_seconds)
+    with CoordinatorClient(*place, config.join_seconds).open() as connection:
+        yield Hosts(Shard(config.rank, config.hosts), choose_devices(config), connection)
 
 
 def check_distributed_backend(config: TrainConfig) -> None:
@@ -257,11 +257,11 @@ def _id(device: Any) -> int:
     return device.id
 
 
-class Wire:
+class CoordinatorClient:
     """This process's connection to JAX's coordinator, through which failures are reported.
 
     Args:
-        rank, hosts, coordinator: see ``call_roll``.
+        rank, hosts, coordinator: see ``rendezvous``.
         seconds: to connect.
     """
 
@@ -271,15 +271,15 @@ class Wire:
         self._client: Any = None
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[Wire]:
+    def open(self) -> Iterator[CoordinatorClient]:
         """Connected in the block; see ``join_group``."""
         import jax
 
-        with _last_words(self._end_natively):
+        with _abort_handler(self._end_natively):
             try:
                 self._connect()
                 yield self
-                self.meet("end")  # that none waits for another in the next line
+                self.barrier("end")  # that none waits for another in the next line
                 self._is_over.set()
                 jax.distributed.shutdown()
             except BaseException as error:
@@ -304,7 +304,7 @@ class Wire:
         self._client = distributed.global_state.client
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def meet(self, place: str) -> None:
+    def barrier(self, place: str) -> None:
         """Wait until all processes have come here; one that fails meanwhile ends this one."""
         self._client.key_value_set(f"keras_scnn/{place}/{self._rank}", "here")
         for rank in range(self._place[1]):
@@ -358,11 +358,12 @@ class Wire:
 
 
 @contextlib.contextmanager
-def _last_words(say: Callable[[], NoReturn]) -> Iterator[None]:
-    """In the block, libraries that abort the process do so by ``say``, and without their own lines.
+def _abort_handler(say: Callable[[], NoReturn]) -> Iterator[None]:
+    """In the block an abort of the process calls ``say``; native libraries' stderr is discarded.
 
     JAX's client ends its process by ``abort`` in a thread of its own, after a stack trace on the
     process's stderr; Python's ``signal`` would wait for the main thread, which may wait for ever.
+    After an error both stay so: JAX may still abort while the process ends.
     """
     if sys.platform == "win32":
         raise OSError("training on several hosts needs Linux or macOS")
@@ -379,7 +380,10 @@ def _last_words(say: Callable[[], NoReturn]) -> Iterator[None]:
     yield
     library.signal(signal.SIGABRT, ctypes.c_void_p(signal.SIG_DFL))
     os.dup2(kept, 2)
-    sys.stderr = python
+    os.close(kept)
+    if sys.stderr is not python:
+        sys.stderr.close()
+        sys.stderr = python
 
 
 _kept_alive: list[Any] = []

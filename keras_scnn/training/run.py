@@ -277,7 +277,7 @@ def fit(run: Run, group: Group = ALONE) -> RunState:
         if state.checkpoint:
             state = load_checkpoint(run.folder, run.network, state)
             trim_curves(run.folder, state.step)
-    (now,) = group.from_first([np.array([state.step, 10 * state.seconds], np.int32)])
+    (now,) = group.broadcast([np.array([state.step, 10 * state.seconds], np.int32)])
     step, seconds = int(now[0]), float(now[1] / 10)
     if step >= config.steps or 0 < 60 * config.minutes <= seconds:
         return state
@@ -291,7 +291,7 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
         again = partial(compiled, config, mode, config.accumulate)
         trainee = Trainee.of(run.network, group, again)
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
-    kept = trainee.bring_home
+    kept = trainee.synced
     monitor = ShapeMonitor(mode.mixture.records, run.unseen, mode.space, kept, group)
     checkpoints = Checkpoints(run.folder, budget, kept, group)
     stop = StopRequest(checkpoints, budget, group)
@@ -301,7 +301,7 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
     callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before what is saved
     if group.is_first:
         callbacks += [checkpoints, *_tensorboard(config), Progress(budget, config.steps)]
-    with stop.listening(), one_thread_each(), group.laid_out():  # batches may be rendered meanwhile
+    with stop.listening(), one_thread_each(), group.scope():  # batches may be rendered meanwhile
         trainee.trained.fit(
             mode.stream(run.seen, state.step, shard=group.shard),
             initial_epoch=state.step // STEPS_PER_EPOCH,

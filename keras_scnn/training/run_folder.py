@@ -139,7 +139,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Write a checkpoint of the network as it is."""
         network = self._kept() if self._kept else self.model
         # Keras makes variables as it saves: laid out, they would wait for the other processes.
-        with self._group.aside():
+        with self._group.local():
             save_checkpoint(self._folder, network, state)
 
 
@@ -188,7 +188,7 @@ class StopRequest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         # A signal that arrives during this exchange is kept for the next epoch's.
-        asked, ends = self._group.largest([self._signal, self.model.stop_training])
+        asked, ends = self._group.all_max([self._signal, self.model.stop_training])
         self.model.stop_training = bool(ends)
         if asked:
             self._signal = asked
@@ -234,7 +234,7 @@ class ShapeMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         branch = (self._kept() if self._kept else self.model).get_layer("branch")
-        with self._group.aside():
+        with self._group.local():
             outputs = branch.predict_on_batch(self._images)["parameters"]
         health = shape_health(np.asarray(outputs)[:, self._identity] * self._mm, self._labels)
         if logs is not None:

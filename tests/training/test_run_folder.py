@@ -344,7 +344,7 @@ def test_a_signal_during_the_exchange_between_processes_is_kept():
     class Two:
         shard = SimpleNamespace(world_size=2)
 
-        def largest(self, values):
+        def all_max(self, values):
             asked.append(values[0])
             if len(asked) == 1:
                 stop._receive(signal.SIGTERM, None)

@@ -1,4 +1,4 @@
-"""Who comes to the roll call, and what is said where somebody is missing, doubled or different."""
+"""The check of ranks before training: missing, doubled and different ones are reported."""
 
 import socket
 import time
@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from keras_scnn.training import roll_call
-from keras_scnn.training.roll_call import call_roll, parse_address
+from keras_scnn.training.rendezvous import parse_address, rendezvous
 
 FACTS = {"versions": "keras 3", "code": "abc", "settings": "1", "data": "d"}
 
@@ -25,7 +24,7 @@ def come(coordinator, *ranks, seconds=4.0):
     def one(arguments):
         rank, hosts, facts = arguments
         try:
-            call_roll(rank, hosts, coordinator, facts, seconds)
+            rendezvous(rank, hosts, coordinator, facts, seconds)
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -94,7 +93,7 @@ def test_a_port_in_use_is_named(coordinator):
     "noise", [b"GET / HTTP/1.0\r\n\r\n", b"\xff\xfe\n", b"[1]\n", b"{}\n", b""]
 )
 def test_strangers_at_the_port_disturb_nobody(coordinator, noise, monkeypatch):
-    monkeypatch.setattr(roll_call, "PATIENCE", 0.2)
+    monkeypatch.setattr("keras_scnn.training.rendezvous.PATIENCE", 0.2)
 
     def stranger(_):
         for _ in range(50):
@@ -118,7 +117,7 @@ def test_something_else_at_the_port_is_named(coordinator):
     ):
         pool.submit(lambda: server.accept()[0].sendall(b"SSH-2.0\n"))
         (heard,) = come(coordinator, (1, 2, FACTS))
-    assert f"no roll call at {coordinator}" in heard
+    assert f"no rank 0 waits at {coordinator}" in heard
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":80", "host:0", "host:70000", "host:x"])

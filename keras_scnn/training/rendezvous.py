@@ -17,7 +17,7 @@ LONGEST, PATIENCE = 65536, 5.0  # bytes of a line; seconds for one that has conn
 RETRY = 0.3
 
 
-def call_roll(
+def rendezvous(
     rank: int, hosts: int, coordinator: str, facts: dict[str, str], seconds: float
 ) -> None:
     """Return once all ranks are there, each once, with the same facts.
@@ -119,7 +119,7 @@ def _answer(rank, hosts, coordinator, facts, deadline) -> str:
             if isinstance(error, socket.gaierror):
                 return f"no machine has the name of the coordinator '{coordinator}' ({error})"
             if isinstance(error, ValueError):
-                return f"no roll call at {coordinator}: a run, or something else, is there already"
+                return f"no rank 0 waits at {coordinator}: another program uses this port"
         time.sleep(RETRY)
     return f"no rank 0 at {coordinator}: start it there with --rank 0, or look at the network"
 
