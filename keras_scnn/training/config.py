@@ -99,9 +99,22 @@ class TrainConfig:
         modes=GROUPS,
     )
     trained: str = _choice(
-        "all", "groups: 'all' of the network, or its 'expression' head alone", "all", "expression",
+        "all",
+        "groups: 'all' of the network, its 'expression' head alone, or the 'others': all but that "
+        "head and the layers that it sees",
+        "all",
+        "expression",
+        "others",
         modes=GROUPS,
-    )  # fmt: skip
+    )
+    shape_labels: str = _choice(
+        "taught",
+        "matching: of the identity coefficients: 'taught' by the recognizers, or the fits to "
+        "'single' photos, as the paper's annotations are",
+        "taught",
+        "single",
+        modes=("matching",),
+    )
     landmarks_teach_identity: bool = _option(
         True, "groups: the landmark distance moves the identity coefficients too", modes=GROUPS
     )
@@ -285,9 +298,9 @@ class TrainConfig:
                     raise ValueError(f"{name} is for the optimizer 'adamw', not '{self.optimizer}'")
         if self.start_with == "joined" and not (self.identity_encoder and self.start):
             raise ValueError("start_with 'joined' needs identity_encoder, and a preset to start")
-        if self.trained == "expression" and not (self.expression_channels and self.start):
+        if self.trained != "all" and not (self.expression_channels and self.start):
             raise ValueError(
-                "trained 'expression' needs expression_channels, and a preset to start"
+                f"trained '{self.trained}' needs expression_channels, and a preset to start"
             )
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")

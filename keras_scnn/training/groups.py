@@ -117,16 +117,27 @@ def group_network(
     heads = config.identity_encoder, config.joint_head
     channels = config.expression_channels
     branch = build_branch(encoder, space.layout, *sizes, *heads, expression_channels=channels)
-    if config.trained == "expression":
-        freeze_but(branch, FINE)
+    freeze(branch, config.trained)
     teach = config.landmarks_teach_identity
     return build_group(branch, space, embedding_size, augmentation, teach, parts)
 
 
-def freeze_but(branch: keras.Model, prefix: str) -> None:
-    """Keep all layers as they are, batch norm statistics included, but those of a name."""
+def freeze(branch: keras.Model, trained: str) -> None:
+    """Keep layers as they are, batch norm statistics included.
+
+    Args:
+        branch: of ``build_branch``.
+        trained: 'all' keeps none; 'expression' all but the expression head; 'others' that head and
+            the layers that it sees, so that lids and lips stay as they were learned.
+    """
+    if trained == "all":
+        return
+    head = {layer.name for layer in branch.layers if layer.name.startswith(FINE)}
+    if trained == "others":
+        last = next(layer for layer in branch.layers if layer.name == f"{FINE}linear")
+        head = {layer.name for layer in keras.Model(branch.inputs, last.output).layers}
     for layer in branch.layers:
-        layer.trainable = layer.name.startswith(prefix)
+        layer.trainable = (layer.name in head) == (trained == "expression")
 
 
 def emphasis(config: TrainConfig, yaw: np.ndarray) -> np.ndarray:

@@ -340,7 +340,7 @@ def as_preset(run: Run, state: RunState) -> Preset:
     config, space = run.config, run.mode.space
     metadata = {"config": dataclasses.asdict(config.kept()), "state": dataclasses.asdict(state)}
     preset = Preset(run.network.get_layer("branch"), space, config.encoder, metadata)
-    if config.trained == "all":
+    if config.trained != "expression":
         covariance = learn_covariance(preset, run.mode.mixture.records, run.seen)
     else:  # shapes stay as they are
         covariance = read_preset(config.start, space.face_model).within_person_covariance

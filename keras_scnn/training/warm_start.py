@@ -136,10 +136,19 @@ def _has_joint_head(branch: keras.Model) -> bool:
 
 
 def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:
-    """Set the parameter head to weights of a preset's, whose whitening is another one."""
+    """Set the parameter head to weights of a preset's, whose whitening is another one.
+
+    What an expression head adds is scaled alike.
+    """
     old, (kernel, bias) = source.space.whitening, (np.float64(weight) for weight in weights)
-    kernel, unwhitened = kernel * old.scale / whitening.scale, old.unwhiten(bias)
-    branch.get_layer("parameters").set_weights([kernel, whitening.whiten(unwhitened)])
+    scale = old.scale / whitening.scale
+    branch.get_layer("parameters").set_weights(
+        [kernel * scale, whitening.whiten(old.unwhiten(bias))]
+    )
+    if source.expression_channels:
+        fine = branch.get_layer(f"{FINE}linear")
+        own = scale[source.space.layout.expression]
+        fine.set_weights([np.float64(weight) * own for weight in fine.get_weights()])
 
 
 def join_recognizer(

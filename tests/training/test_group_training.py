@@ -11,12 +11,12 @@ from tiny_encoder import STAND_IN
 from keras_scnn.data.records import load_records, save_records
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.face_models import load_face_model
-from keras_scnn.models import encoders, load_preset
+from keras_scnn.models import build_branch, build_encoder, encoders, load_preset
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
-from keras_scnn.training.groups import GroupMode
+from keras_scnn.training.groups import GroupMode, freeze
 from keras_scnn.training.run import initialize, open_records, train
 
 pytest.importorskip("tensorflow")
@@ -219,6 +219,21 @@ def test_the_expression_head_is_trained_alone(tmp_path, data, run):
             )
 
 
+def test_others_trains_all_but_the_expression_head_and_what_it_sees():
+    layout = ParameterLayout(3, 2)
+    branch = build_branch(build_encoder("mobilenet_0.5", 64), layout, 8, expression_channels=4)
+    change = keras.Model(branch.input, branch.get_layer("expression_linear").output)
+    freeze(branch, "others")
+    assert not change.trainable_weights and branch.trainable_weights
+    assert {"parameters", "conv_pw_13", "features_linear"} <= {
+        layer.name for layer in branch.layers if layer.trainable
+    }
+    everything = build_branch(build_encoder("mobilenet_0.5", 64), layout, 8, expression_channels=4)
+    freeze(everything, "expression")
+    names = {weight.path.split("/")[0] for weight in everything.trainable_weights}
+    assert names and all(name.startswith("expression_") for name in names)
+
+
 def test_an_identity_encoder_is_for_groups():
     with pytest.raises(ValueError, match="identity_encoder is for batches of 'groups'"):
         TrainConfig(identity_encoder=True)
@@ -273,8 +288,8 @@ def test_a_recipe_and_a_configuration_are_too_much(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_an_unknown_choice_lists_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"{name} is 'other'; known are {CHOICES[name][0]}"):
-        TrainConfig(**{name: "other"})
+    with pytest.raises(ValueError, match=f"{name} is 'zz'; known are {CHOICES[name][0]}"):
+        TrainConfig(**{name: "zz"})
 
 
 def test_settings_that_do_not_go_together_are_refused():

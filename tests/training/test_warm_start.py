@@ -10,8 +10,8 @@ LAYOUT = ParameterLayout(3, 2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
 
 
-def make(name="mobilenet_0.5", features=8):
-    return build_branch(build_encoder(name, 32), LAYOUT, features)
+def make(name="mobilenet_0.5", features=8, **heads):
+    return build_branch(build_encoder(name, 32), LAYOUT, features, **heads)
 
 
 def hidden(branch):
@@ -42,8 +42,13 @@ def preset(branch):
     return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5", {})
 
 
-def test_a_whole_network_tells_the_same_by_another_whitening():
-    source, branch = preset(make()), make()
+@pytest.mark.parametrize("channels", [0, 4])
+def test_a_whole_network_predicts_the_same_by_another_whitening(channels):
+    branch, theirs = (make(expression_channels=channels) for _ in range(2))
+    if channels:  # the head adds nothing before it is trained
+        fine = theirs.get_layer("expression_linear")
+        fine.set_weights([np.full_like(w, 0.1) for w in fine.get_weights()])
+    source = preset(theirs)
     whitening = Whitening(np.linspace(-1, 1, LAYOUT.size), np.linspace(0.5, 3, LAYOUT.size))
     copy_network(branch, source, whitening)
     photos = IMAGES[:3].astype(np.float32)

@@ -41,8 +41,8 @@ class Supply:
     """Photos, recognizer and labels.
 
     A photo gets the posterior mean of its own fit and the recognizers' embedding of the blend as
-    its shape. Faces turned by more than ``MAX_DEGREES`` are not blended, and are labeled as
-    ``teach_identity`` has it.
+    its shape, or its own fit alone (``shape_labels``). Faces turned by more than ``MAX_DEGREES``
+    are not blended, and are labeled as ``teach_identity`` has it.
 
     Args:
         config: of the run.
@@ -136,10 +136,11 @@ class Supply:
         sizes = [one.size for one in self._recognizers]
         taught = teach_identity(joint * weights, alone * weights, raw, sizes, known)
         self.embedding = taught.embedding
-        self.vectors = records.parameters.copy()
-        self.vectors[:, identity] = taught.shapes / weights
-        self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         own = align_means(alone * weights, self._source, self._seen)
+        shapes = {"taught": taught.shapes, "single": own}[self._config.shape_labels]
+        self.vectors = records.parameters.copy()
+        self.vectors[:, identity] = shapes / weights
+        self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         arrays = {"vectors": records.parameters, "own": own, "weights": weights}
         arrays |= {name: getattr(taught, name) for name in TAUGHT}
         arrays |= self._linear(taught.posterior)
@@ -184,7 +185,7 @@ class Supply:
         host, frontal = drawn["host"], photos["is_frontal"][drawn["host"]][:, None]
         embedding = self._centered(photos, drawn, self._embed(photos, drawn))
         embedding = jnp.where(frontal, embedding, photos["embedding"][host])
-        shape = jnp.where(frontal, _posterior(photos, host, embedding), photos["shapes"][host])
+        shape = SHAPE_LABELS[self._config.shape_labels](photos, host, embedding)
         vectors = photos["vectors"][host]
         vectors = vectors.at[:, self._identity].set(shape / photos["weights"])
         vectors = move_parameters(vectors, matrix, self._mirrors, jnp)
@@ -215,10 +216,20 @@ def batch_plan(config: TrainConfig, size: int, margin: int) -> BatchPlan:
     )
 
 
-def _posterior(photos: dict, host, embedding):
-    """(B, K) mm, as ``ShapePosterior`` has it."""
+def taught_shapes(photos: dict, host, embedding):
+    """(B, K) mm: as ``ShapePosterior`` has it; of turned photos their label."""
     prior = embedding @ photos["kernel"] + photos["offset"]
-    return prior + (photos["own"][host] - prior) @ photos["gain"].T
+    posterior = prior + (photos["own"][host] - prior) @ photos["gain"].T
+    return jnp.where(photos["is_frontal"][host][:, None], posterior, photos["shapes"][host])
+
+
+def single_shapes(photos: dict, host, embedding):
+    """(B, K) mm: the fits to single photos, without the mean of each data set."""
+    return photos["own"][host]
+
+
+SHAPE_LABELS = {"taught": taught_shapes, "single": single_shapes}
+"""By the setting ``shape_labels``: from ``Supply.photos``, rows (B,) and embeddings (B, E)."""
 
 
 def packed_colors(frames: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from keras_scnn.training.matching.batches import (  # noqa: E402
     recolor,
     render_blends,
 )
+from keras_scnn.training.matching.labels import SHAPE_LABELS  # noqa: E402
 
 CROP, MARGIN = 120, 20
 FRAME = CROP + 2 * MARGIN
@@ -161,3 +162,19 @@ def test_the_recognizers_embeddings_are_those_of_dlib():
     reference = dlib.face_recognition_model_v1(str(path))
     expected = np.array([reference.compute_face_descriptor(image) for image in images])
     np.testing.assert_allclose(np.asarray(embeddings), expected, atol=1e-3)
+
+
+def test_shape_labels_are_taught_or_the_photos_own_fits():
+    rng = np.random.default_rng(5)
+    own, shapes, kernel, offset, gain, embedding = (
+        rng.normal(size=size) for size in ((4, 3), (4, 3), (2, 3), 3, (3, 3), (3, 2))
+    )
+    host = np.array([2, 0, 1])
+    photos = {"own": own, "shapes": shapes, "kernel": kernel, "offset": offset, "gain": gain}
+    photos["is_frontal"] = np.array([True, False, True, True])
+    photos = {name: jnp.asarray(array) for name, array in photos.items()}
+    taught, single = (np.asarray(make(photos, host, embedding)) for make in SHAPE_LABELS.values())
+    np.testing.assert_allclose(single, own[host], rtol=1e-5)
+    np.testing.assert_allclose(taught[2], shapes[1], rtol=1e-5)  # turned: as it was labeled
+    prior = embedding[0] @ kernel + offset
+    np.testing.assert_allclose(taught[0], prior + gain @ (own[2] - prior), rtol=1e-4)
