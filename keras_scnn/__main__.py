@@ -16,6 +16,7 @@ from keras_scnn.settings import FAILURE, CommandParser, command, did_you_mean
 COMMANDS = {
     "reconstruct": ("keras_scnn.reconstruct", "photos to textured 3D faces"),
     "compare": ("keras_scnn.compare", "do two photos show one person?"),
+    "convert": ("keras_scnn.convert", "reconstructions as FLAME, BFM, ICT or GNM parameters"),
     "train": ("keras_scnn.train", "train a Siamese network, on rendered people by default"),
     "evaluate": ("keras_scnn.evaluate", "measure a network: landmarks, pose, shape, identity"),
     "prepare": ("keras_scnn.prepare", "turn a data set into face records"),

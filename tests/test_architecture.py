@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_scnn"
-COMMANDS = {"ablate", "compare", "evaluate", "prepare", "reconstruct", "serve", "train"}
+COMMANDS = {"ablate", "compare", "convert", "evaluate", "prepare", "reconstruct", "serve", "train"}
 OTHER_ROOT_MODULES = {"__init__", "__main__"} | {
     "io", "morphable_model", "parameters", "settings", "shape_distance", "storage",
 }  # fmt: skip

@@ -20,6 +20,10 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 TYPING_ERRORS = {
     "reconstruct": (["a.jpg", "--output", "x"], "unknown option --output (did you mean '--out'?)"),
     "compare": (["a.jpg", "b.jpg", "--prest", "x"], "did you mean '--preset'?"),
+    "convert": (
+        ["a.json", "--to", "x", "--oot", "y"],
+        "unknown option --oot (did you mean '--out'?)",
+    ),
     "train": (["--learning-rat", "1"], "did you mean '--learning-rate'?"),
     "evaluate": (["mobile", "--data", "x", "--convention", "feild"], "did you mean 'field'?"),
     "prepare": (["people_", "x", "--out", "x"], "did you mean 'people'?"),
@@ -39,6 +43,7 @@ WRONG_SETTINGS = {
     "serve": (["--threads", "0"], "must be above 0"),
     "demo": (["mobil"], "no preset 'mobil' (did you mean 'mobile'?)"),
     "compare": (["no.jpg", "no.jpg"], "no.jpg: no such"),
+    "convert": (["no.json", "--to", "x", "--out", "x"], "no.json: no such file or folder"),
 }
 
 

@@ -14,8 +14,9 @@ import pytest
 import keras_scnn
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"__main__", "ablate", "compare", "demo", "evaluate", "prepare", "reconstruct"} | {
-    "serve", "train", "presets", "release",
+COMMANDS = {
+    "__main__", "ablate", "compare", "convert", "demo", "evaluate", "prepare", "presets",
+    "reconstruct", "release", "serve", "train",
 }  # fmt: skip
 HEAVY = {"keras", "tensorflow", "jax", "torch", "numpy", "scipy", "cv2", "PIL", "numba", "h5py"}
 

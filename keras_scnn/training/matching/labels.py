@@ -216,14 +216,14 @@ def batch_plan(config: TrainConfig, size: int, margin: int) -> BatchPlan:
     )
 
 
-def taught_shapes(photos: dict, host, embedding):
+def taught_shapes(photos: dict, host: jax.Array, embedding: jax.Array) -> jax.Array:
     """(B, K) mm: as ``ShapePosterior`` has it; of turned photos their label."""
     prior = embedding @ photos["kernel"] + photos["offset"]
     posterior = prior + (photos["own"][host] - prior) @ photos["gain"].T
     return jnp.where(photos["is_frontal"][host][:, None], posterior, photos["shapes"][host])
 
 
-def single_shapes(photos: dict, host, embedding):
+def single_shapes(photos: dict, host: jax.Array, embedding: jax.Array) -> jax.Array:
     """(B, K) mm: the fits to single photos, without the mean of each data set."""
     return photos["own"][host]
 

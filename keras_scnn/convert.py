@@ -1,0 +1,74 @@
+"""Faces in another face model: ``keras-scnn convert PHOTO.json --to MODEL --out DIR``.
+
+Reads results of ``keras-scnn reconstruct``, and writes for each face a JSON file with its identity,
+expression and pose as parameters of FLAME, BFM, ICT, GNM or any other face model that
+``load_face_model`` reads, and with the distance that remains, in mm; with --format, its mesh too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from keras_scnn.settings import CommandParser, command
+
+FORMATS = ("obj", "ply", "glb")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
+    parser = CommandParser("convert", __doc__)
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="JSON", help="of reconstruct; or a folder of them"
+    )
+    parser.add_argument(
+        "--to", required=True, metavar="MODEL", help="file or folder of the target face model"
+    )
+    parser.add_argument(
+        "--landmarks", type=Path, metavar="FILE",
+        help="text file of the target's 68 landmark vertices, in iBUG's order",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="source", metavar="MODEL", default="open_face",
+        help="face model of the results (open_face)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--correspondence", type=Path, metavar="NPZ",
+        help="file of Correspondence.save; without one it is made from 68 landmarks",
+    )  # fmt: skip
+    parser.add_argument("--keep-size", action="store_true", help="do not let pose take the scale")
+    parser.add_argument("--format", choices=FORMATS, help="write the target's mesh too")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Convert all faces; those that fail are listed, and the exit status is then 1."""
+    args = parse(argv)
+    from keras_scnn.face_models import load_face_model
+    from keras_scnn.reconstruction.converted import Converter, read_landmarks, result_files
+    from keras_scnn.storage.outputs import check_out
+
+    check_out(args.out)
+    files = result_files(args.results)
+    own = {} if args.landmarks is None else {"landmark_indices": read_landmarks(args.landmarks)}
+    models = load_face_model(args.source), load_face_model(args.to, **own)
+    converter = Converter.of(*models, args.correspondence, not args.keep_size)
+    failed = []
+    for file in files:
+        try:
+            residual = converter.convert_file(file, args.out, args.format)
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+        else:
+            print(f"{file}: {residual:.2f} mm remain")
+    print(f"{len(files) - len(failed)} faces written to {args.out}")
+    for reason in failed:
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Results of ``reconstruct`` as parameters of another face model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.face_models.correspondence import Correspondence, make_correspondence
+from keras_scnn.fitting.conversion import convert_parameters
+from keras_scnn.meshes.files import write_mesh
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import Results, real_path
+from keras_scnn.storage.text import read_json
+
+RESULT = "a result of keras-scnn reconstruct"
+
+
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """The JSON files of some paths, each of which is one, or a folder of them.
+
+    Raises:
+        FileNotFoundError: a path is not there, or a folder has none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not found:
+            raise FileNotFoundError(f"{path}: has no .json file; give a folder of reconstruct")
+        files += found
+    return files
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """(68,) int64, 0-based vertices of a text file, with blanks, commas or lines between them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has other than 68 whole numbers.
+    """
+    with reading(path, "a text file of 68 vertex numbers"):
+        words = path.read_text(encoding="utf-8").replace(",", " ").split()
+        if len(words) != 68:
+            raise ValueError(f"{len(words)} numbers; 68 are needed")
+        return np.array([int(word) for word in words])
+
+
+def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParameters:
+    """The parameters in a result of ``reconstruct``.
+
+    Args:
+        path: the JSON file.
+        model: the face model of the result.
+
+    Returns:
+        pose image_from_model (3, 4), px per mm and px; identity (K,); expression (L,).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such result, or one of another face model.
+    """
+    content = read_json(path, RESULT)
+    with reading(path, RESULT):
+        if content["face_model"] != model.name:
+            raise ValueError(
+                f"it is of the face model '{content['face_model']}', not '{model.name}'; give "
+                "that model with --from"
+            )
+        weights = content["expression"]
+        if list(weights) != list(model.expression_names):
+            raise ValueError(f"its expressions are not those of '{model.name}'")
+        pose, identity = content["pose"]["image_from_model"], content["identity"]
+        arrays = (np.array(one, np.float64) for one in (pose, identity, list(weights.values())))
+        return FaceParameters(*arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class Converter:
+    """Results of one face model to those of another one.
+
+    Attributes:
+        source, target: the face models.
+        correspondence: of their points.
+        with_scale: see ``convert_parameters``.
+    """
+
+    source: MorphableModel
+    target: MorphableModel
+    correspondence: Correspondence
+    with_scale: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        source: MorphableModel,
+        target: MorphableModel,
+        correspondence: str | os.PathLike | None = None,
+        with_scale: bool = True,
+    ) -> Converter:
+        """With the correspondence of a file, or one made from the models' landmarks.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``Correspondence.load`` and ``make_correspondence``.
+        """
+        if correspondence is None:
+            return cls(source, target, make_correspondence(source, target), with_scale)
+        loaded = Correspondence.load(correspondence)
+        loaded.check_models(source, target)
+        return cls(source, target, loaded, with_scale)
+
+    def convert_file(self, path: Path, out: Path, mesh_format: str | None = None) -> float:
+        """Write a result's face as the target's parameters.
+
+        Args:
+            path: JSON file of ``reconstruct``.
+            out: folder for the JSON file of the same name, and the mesh (m, as the photo shows the
+                face) where a format is given: obj, ply or glb.
+            mesh_format: see ``out``.
+
+        Returns:
+            the root mean square distance of corresponding points, mm.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: see ``read_parameters`` and ``convert_parameters``; or ``out`` has another
+                file of that name.
+        """
+        parameters = read_parameters(path, self.source)
+        with reading(path, RESULT):
+            converted, residual = convert_parameters(
+                self.source, self.target, parameters, self.correspondence, self.with_scale
+            )
+
+        def write(stem: Path) -> None:
+            if mesh_format is not None:
+                model = self.target
+                vertices = model.vertices(converted.identity, converted.expression)
+                file = stem.with_name(f"{stem.name}.{mesh_format}")
+                write_mesh(file, vertices, model.triangles, model.uv)
+
+        numbers = self._numbers(converted, float(residual))
+        Results(out, (path,), frozenset([real_path(path)])).publish(path.stem, numbers, write)
+        return float(residual)
+
+    def _numbers(self, converted: FaceParameters, residual: float) -> dict:
+        names, weights = self.target.expression_names, converted.expression.tolist()
+        return {
+            "face_model": self.target.name,
+            "converted_from": self.source.name,
+            "residual_mm": residual,
+            "pose": {"image_from_model": converted.pose.tolist()},
+            "identity": converted.identity.tolist(),
+            "expression": dict(zip(names, weights, strict=True)),
+        }
