@@ -13,12 +13,18 @@ import numpy as np
 
 from keras_scnn.geometry import shading
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.texturing import atlas, blending, eyes, light, painting, skin, views
+from keras_scnn.texturing import atlas, blending, eyes, light, mouth, painting, skin, views
 from keras_scnn.texturing.texture import LEAST_SIZE
 
-MODULES = (atlas, blending, eyes, light, painting, shading, skin, views)
+MODULES = (atlas, blending, eyes, light, mouth, painting, shading, skin, views)
 MM, SHARE = 8, 64  # what the maps hold: eighths of a millimeter, and of a share of 1 so much
 SHARES = ("brow_strokes", "mouth_light")
+LIPS = {
+    "all": atlas.MOUTH_MARKS,
+    "inner": atlas.INNER_LIPS,
+    "upper": mouth.UPPER_LIP,
+    "lower": mouth.LOWER_LIP,
+}
 MOST_NUMBERS = 64  # of a constant; longer ones are tables that the page computes
 
 
@@ -41,6 +47,7 @@ def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
         "regions": regions.tolist(),
         "place": first[place.reshape(-1)].tolist(),
         "is_symmetric": model.mirror is not None,
+        "lips": {name: model.landmark_indices[marks].tolist() for name, marks in LIPS.items()},
         "texture": {
             "size": LEAST_SIZE,
             "maps": list(maps),

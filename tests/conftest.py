@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here; set KERAS_SCNN_SHARED_DATA to run on real photos")
     return folder
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory) -> Path:
+    """The browser page's folder, built."""
+    from keras_scnn.export import website
+
+    asked = subprocess.run(["npm", "view", "vite", "version"], capture_output=True, timeout=60)
+    if asked.returncode:
+        pytest.skip("npm's registry cannot be reached")
+    return website.build_page(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ import numpy as np
 from keras_scnn.geometry.rasterizer import RasterBuffers, interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 
-SKIN, EYES = 0, (3, 4)  # of MorphableModel.regions
+SKIN, MOUTH, TEETH, EYES = 0, 1, 2, (3, 4)  # of MorphableModel.regions
 BROWS = (range(17, 22), range(22, 27))  # landmarks
 LIDS = (range(36, 42), range(42, 48))
 OUTER_LIPS, INNER_LIPS, NOSTRILS = range(48, 60), range(60, 68), range(31, 36)
+MOUTH_MARKS = range(48, 68)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,11 @@ class Atlas:
     def skin(self) -> np.ndarray:
         """(S, S) bool: where its skin is."""
         return self.mask & (self.region == SKIN)
+
+    @property
+    def teeth(self) -> np.ndarray:
+        """(S, S) bool: where its teeth are."""
+        return self.mask & (self.region == TEETH)
 
     def at_texels(self, attributes: np.ndarray) -> np.ndarray:
         """(S, S, C) float32 of vertex attributes (N, C)."""

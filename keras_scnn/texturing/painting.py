@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 from keras_scnn.geometry.colors import light_from_lab, linear_from_srgb
-from keras_scnn.texturing.atlas import Atlas
+from keras_scnn.texturing.atlas import MOUTH, TEETH, Atlas
 from keras_scnn.texturing.eyes import EyeColors, paint_eyes
+from keras_scnn.texturing.mouth import MouthColors
 from keras_scnn.texturing.skin import SkinAndHair
 
-MOUTH, TEETH = 1, 2
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)  # sRGB
 LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
 BROW_SHARE = 0.6
@@ -20,7 +20,9 @@ MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.9, 0.5)
 TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
 
 
-def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarray:
+def paint_plain(
+    atlas: Atlas, person: SkinAndHair, eyes: EyeColors, mouth: MouthColors
+) -> np.ndarray:
     """(S, S, 3) float32 light: a face without light or shade in a person's colors."""
     zones, soft = atlas.zones, atlas.size / 150
     skin = light_from_lab(person.skin.center)
@@ -33,19 +35,23 @@ def paint_plain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors) -> np.ndarra
     _blend(picture, zones.lips, lips, soft)
     if (brows := person.brows or hair) is not None:
         _blend(picture, BROW_SHARE * zones.brow_strokes, light_from_lab(brows.center), soft)
-    _paint_mouth(atlas, picture)
+    _paint_mouth(atlas, picture, mouth)
     paint_eyes(atlas, picture, eyes)
     if np.hypot(*person.skin.center[1:]) < GRAY:
         picture[:] = picture.mean(axis=-1, keepdims=True)
     return picture
 
 
-def _paint_mouth(atlas: Atlas, picture: np.ndarray) -> None:
+def _paint_mouth(atlas: Atlas, picture: np.ndarray, mouth: MouthColors) -> None:
     """Lining, tongue and teeth, the darker the deeper they lie behind the lips."""
     light = mouth_light(atlas)[..., None]
-    for region, color in ((MOUTH, MOUTH_COLOR), (TEETH, TEETH_COLOR)):
+    for region, color, usual in (
+        (MOUTH, mouth.lining, MOUTH_COLOR),
+        (TEETH, mouth.teeth, TEETH_COLOR),
+    ):
         inside = atlas.mask & (atlas.region == region)
-        picture[inside] = linear_from_srgb(np.array(color)) * light[inside]
+        color = linear_from_srgb(np.array(usual)) if color is None else color
+        picture[inside] = color * light[inside]
 
 
 def mouth_light(atlas: Atlas) -> np.ndarray:

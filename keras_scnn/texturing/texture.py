@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
 from keras_scnn.texturing.blending import decode, encode, lay_over
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
+from keras_scnn.texturing.mouth import MouthColors, find_mouth, teeth_share
 from keras_scnn.texturing.painting import paint_plain
 from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
@@ -93,8 +94,10 @@ def person_texture(
     atlas = Atlas.of(model, size)
     layers = (_layer(atlas, photo) for photo in photos)
     first, code, share = _best_views(atlas, (layer for layer in layers if layer is not None))
-    person, eyes = (first.person, first.eyes) if first else (UNKNOWN, default_eyes(UNKNOWN.skin))
-    light = decode(_over_plain(atlas, encode(paint_plain(atlas, person, eyes)), code, share, baked))
+    colors = UNKNOWN, default_eyes(UNKNOWN.skin), MouthColors()
+    if first is not None:
+        colors = first.person, first.eyes, first.mouth
+    light = decode(_over_plain(atlas, encode(paint_plain(atlas, *colors)), code, share, baked))
     if baked and first is not None:
         light *= _at_size(first.shade, size)
     texture = (255 * srgb_from_linear(light) + 0.5).astype(np.uint8)
@@ -129,7 +132,7 @@ def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) ->
 
 
 def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
-    """What photos show over its mirror image over a plain face; eyes and mouth are the plain ones.
+    """Photos over their mirror image over a plain face; eyes and mouth are not mirrored.
 
     No albedo is above 1, but what a photo shows of highlights may be, for the light that it has.
     """
@@ -140,7 +143,9 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
     if atlas.model.mirror is not None:
         mirrored = code[:, ::-1], np.ascontiguousarray(share[:, ::-1] * skin)
         picture = lay_over(picture, *mirrored, skin)
-    eyes = np.isin(atlas.region, EYES)[..., None]
+    eyes, teeth = np.isin(atlas.region, EYES)[..., None], atlas.teeth
+    if (share * teeth).any():
+        plain = np.where(teeth[..., None], lay_over(plain, code, share * teeth, teeth), plain)
     picture = np.where(skin[..., None], lay_over(picture, code, share * skin, skin), plain)
     return np.where(eyes, plain + share[..., None] * (code - plain), picture)
 
@@ -170,7 +175,7 @@ class _Layer:
         share: (S, S) float32, 0 to 1: how surely it shows the person.
         sharpness: (S, S) float32: pixels of the photo for a millimeter of skin.
         shade: (A, A, 3) the light, at the size of analysis.
-        person, eyes: the person's colors, estimated from the photo.
+        person, eyes, mouth: the person's colors, estimated from the photo.
     """
 
     code: np.ndarray
@@ -179,6 +184,7 @@ class _Layer:
     shade: np.ndarray
     person: SkinAndHair
     eyes: EyeColors
+    mouth: MouthColors
 
 
 def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
@@ -190,8 +196,12 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
     if found is None:
         return None
     person, shade = found
-    eyes = find_eyes(small, view.color / shade, view.seen, person.skin)
-    share = person.keep + eye_share(small, view.color / shade, view.seen, person)
+    albedo = view.color / shade
+    eyes = find_eyes(small, albedo, view.seen, person.skin)
+    share = person.keep + eye_share(small, albedo, view.seen, person)
+    mouth = find_mouth(small, photo.image, photo.posed, view, shade, person.skin)
+    if mouth.teeth is not None:
+        share += teeth_share(small, albedo, view.seen, person.skin)
     color = view.color
     if atlas is not small:
         color = photo_colors(atlas, photo.image, photo.posed)
@@ -206,6 +216,7 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
         shade,
         person,
         eyes,
+        mouth,
     )
 
 
@@ -236,8 +247,9 @@ def _best_views(
     for layer in layers:
         first = first or layer
         skins = [light_from_lab(each.person.skin.center) for each in (first, layer)]
-        gain = encode(np.maximum(skins[0], 1e-3) / np.maximum(skins[1], 1e-3))
-        code = layer.code * gain
+        gain = np.maximum(skins[0], 1e-3) / np.maximum(skins[1], 1e-3)
+        first = replace(first, mouth=first.mouth.filled(layer.mouth, gain))
+        code = layer.code * encode(gain)
         away = np.abs(code - first.code).max(axis=-1) / UNLIKE
         doubt = 1 - first.share * (1 - np.exp(-(away**2)))
         weight = doubt * (layer.share * layer.sharpness) ** BEST

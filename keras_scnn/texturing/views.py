@@ -17,6 +17,7 @@ from keras_scnn.texturing.atlas import Atlas
 GRAZING, FACING = 0.2, 0.6  # cosines to the viewer between which a surface fades in
 SPECKLE = np.ones((5, 5), np.uint8)  # smaller seen and hidden islands are noise of the depth test
 DEPTH_SLACK = 0.03  # of the face's size: what is so little behind counts as seen
+TEETH_SLACK = 0.01  # the same of teeth, which lie close behind the lips
 BLACK = 12  # of 255: the bars beside a photo are no brighter
 SRGB_LIGHT = linear_from_srgb(np.arange(256) / 255)
 
@@ -29,11 +30,13 @@ class View:
         color: (S, S, 3) float32, light 0 to 1, where the face is; elsewhere of no meaning.
         seen: (S, S) float32, 0 to 1: how well the photo shows a texel, 0 outside of it.
         normals: (S, S, 3) float32 of the posed face, y up, z to the viewer.
+        blocked: (H, W) bool: pixels of the photo that show no face for sure.
     """
 
     color: np.ndarray
     seen: np.ndarray
     normals: np.ndarray
+    blocked: np.ndarray
 
 
 def check_posed(
@@ -71,8 +74,9 @@ def view_of(
     fade = np.clip((normals[..., 2] - GRAZING) / (FACING - GRAZING), 0, 1)
     seen = np.float32(fade * inside * _in_front(atlas, small, moved))
     seen[~atlas.mask] = 1  # the rims of eyes and mouth have no neighbors there, which is no fault
-    seen = np.minimum(cv2.GaussianBlur(cv2.erode(seen, SPECKLE), (0, 0), 1.5), seen)
-    return View(_sample(small, atlas.at_texels(moved)), seen * atlas.mask, normals)
+    worn = np.minimum(cv2.GaussianBlur(cv2.erode(seen, SPECKLE), (0, 0), 1.5), seen)
+    seen = np.where(atlas.teeth, seen, worn)  # of teeth no more than strips are seen
+    return View(_sample(small, atlas.at_texels(moved)), seen * atlas.mask, normals, blocked)
 
 
 def photo_colors(atlas: Atlas, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
@@ -109,7 +113,8 @@ def _in_front(atlas: Atlas, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
     nearest = cv2.dilate(nearest, np.ones((3, 3), np.uint8))
     place = atlas.at_texels(posed)
     x, y, _ = _pixels(place, image.shape)
-    return place[..., 2] > nearest[y, x] - DEPTH_SLACK * np.ptp(posed[:, 1])
+    slack = np.where(atlas.teeth, TEETH_SLACK, DEPTH_SLACK) * np.ptp(posed[:, 1])
+    return place[..., 2] > nearest[y, x] - slack
 
 
 def _pixels(place: np.ndarray, shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

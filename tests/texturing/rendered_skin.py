@@ -47,11 +47,14 @@ def photo_of(
     light: np.ndarray | None = None,
     px: int = 300,
     background: tuple[int, int, int] = (90, 110, 140),
+    expression: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A photo (px, px, 3) uint8 of the mean face, and its posed vertices."""
+    """A photo (px, px, 3) uint8 of the mean face, and its posed vertices.
+
+    ``expression``: (L,) weights; None for the neutral face."""
     rotation = rotation_from_euler(np.deg2rad([0, yaw_degrees, 0]))
     center = np.array([px / 2, 0.57 * px, 0.0])
-    posed = project(compose(rotation, px / 280, center), model.vertices())
+    posed = project(compose(rotation, px / 280, center), model.vertices(expression=expression))
     light = even_light() if light is None else light
     black = np.zeros((px, px, 3))
     image, mask = render(posed, model.triangles, model.uv, albedo * 255, light, black)

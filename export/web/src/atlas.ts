@@ -29,6 +29,8 @@ export interface Chart {
   /** N: the first vertex in the same place. */
   place: number[];
   is_symmetric: boolean;
+  /** Vertices of landmarks about the mouth; those of the upper lip lie over those of the lower one. */
+  lips: Record<"all" | "inner" | "upper" | "lower", number[]>;
   texture: {
     size: number;
     /** Where each map begins in the file of maps; every one has size x size 16-bit numbers. */
@@ -46,13 +48,18 @@ export interface Chart {
 }
 
 export interface Constants {
-  atlas: { SKIN: number; EYES: number[] };
+  atlas: { SKIN: number; MOUTH: number; TEETH: number; EYES: number[] };
   blending: { GRID: number; REACH: number; TRUST: number; GAMMA: number };
   eyes: Record<"IRIS" | "RIM" | "PUPIL" | "RIM_SHADE" | "LOOK" | "LOOK_STEP" | "SEEN" | "LEAST_TEXELS", number> &
     Record<"PUPIL_COLOR" | "IRIS_COLOR" | "SHADED", Triple> &
     Record<"SCLERA_L" | "IRIS_L", [number, number]>;
   light: Record<"ROUNDS" | "TUKEY" | "LEAST" | "MOST" | "SAMPLES", number> & Record<"RIDGE" | "COLOR_RIDGE", number[]>;
-  painting: Record<"MOUTH" | "TEETH" | "BROW_SHARE" | "GRAY", number> &
+  mouth: Record<
+    | "LEAST_GAP_PX" | "LEAST_GAP" | "FRONTAL" | "BLURRED" | "EXTREME" | "TEETH_L" | "LINING_L" | "DARK_L" | "TEETH_SHARE" | "LINING_SHARE"
+    | "INNER" | "LEAST_FITTING" | "LIGHTEST" | "DULLEST" | "WHITEST" | "TEETH_CHROMA" | "LINING_LIGHT" | "BLUR",
+    number
+  >;
+  painting: Record<"BROW_SHARE" | "GRAY", number> &
     Record<"MOUTH_COLOR" | "TEETH_COLOR" | "LIP_TINT", Triple>;
   shading: { SH_CONSTANTS: number[] };
   skin: Record<
@@ -61,7 +68,7 @@ export interface Constants {
     number
   > &
     Record<"LEAST_SPREAD" | "MOST_SPREAD" | "HAIR_SPREAD", Triple> & { BINS_MM: number[] };
-  views: Record<"GRAZING" | "FACING" | "DEPTH_SLACK" | "BLACK", number> & { SPECKLE: number[][] };
+  views: Record<"GRAZING" | "FACING" | "DEPTH_SLACK" | "TEETH_SLACK" | "BLACK", number> & { SPECKLE: number[][] };
 }
 
 export class Atlas {
@@ -118,6 +125,10 @@ export class Atlas {
 
   isEye(at: number): boolean {
     return this.constants.atlas.EYES.includes(this.region[at]);
+  }
+
+  isTeeth(at: number): boolean {
+    return this.region[at] === this.constants.atlas.TEETH;
   }
 
   /** The texel on the other side of the face. */

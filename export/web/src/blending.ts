@@ -5,15 +5,19 @@ import { enlarge, type Map2, maskOf, shrink } from "./maps";
 
 const [TOLERANCE, MOST_STEPS] = [1e-4, 400];
 
-/** `top` where its share is 1, elsewhere `bottom` brought to its colors at the border; in place of `bottom`. */
-export function layOver(atlas: Atlas, bottom: Map2, top: Map2, share: Map2): void {
+/**
+ * `top` where its share is 1, elsewhere `bottom` brought to its colors at the border; in place of `bottom`.
+ *
+ * `mask` is 1 where what belongs together is.
+ */
+export function layOver(atlas: Atlas, bottom: Map2, top: Map2, share: Map2, mask: ArrayLike<number>): void {
   const { size, constants } = atlas;
   const side = Math.min(constants.blending.GRID, size);
   const small = (map: ArrayLike<number>, channels: number) => shrink(map, size, size, channels, [side, side]);
   const difference = top.map((value, i) => (value - bottom[i]) * share[Math.floor(i / 3)]);
   const known = small(share, 1);
   const wanted = small(difference, 3).map((value, i) => value / Math.max(known[Math.floor(i / 3)], 1e-3));
-  const covered = small(atlas.skin, 1);
+  const covered = small(mask, 1);
   const inside = maskOf(covered.length, (at) => covered[at] > 0.3);
   const spread = enlarge(spreadOut(constants.blending, wanted, known, inside, side), side, 3, size);
   for (let i = 0; i < bottom.length; i++) {

@@ -4,10 +4,11 @@ import { type Atlas, SOFT } from "./atlas";
 import { lightFromLab, linearFromSrgb } from "./color";
 import { type EyeColors, paintEyes } from "./eyes";
 import { blur, type Map2 } from "./maps";
+import type { MouthColors } from "./mouth";
 import type { SkinAndHair } from "./skin";
 
 /** Light of the map, three numbers a texel. */
-export function paintPlain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors): Map2 {
+export function paintPlain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors, mouth: MouthColors): Map2 {
   const { size, slant, skin: isSkin, constants } = atlas;
   const rule = constants.painting;
   const skin = lightFromLab(person.skin.center);
@@ -23,7 +24,7 @@ export function paintPlain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors): 
   lay(picture, atlas.softLips, lips);
   const brows = person.brows ?? hair;
   if (brows) lay(picture, atlas.softBrows, lightFromLab(brows.center), rule.BROW_SHARE);
-  paintMouth(atlas, picture);
+  paintMouth(atlas, picture, mouth);
   paintEyes(atlas, picture, eyes);
   if (Math.hypot(person.skin.center[1], person.skin.center[2]) < rule.GRAY) {
     for (let i = 0; i < picture.length; i += 3) picture.fill((picture[i] + picture[i + 1] + picture[i + 2]) / 3, i, i + 3);
@@ -39,12 +40,12 @@ function lay(picture: Map2, share: Map2, color: number[], most = 1): void {
 }
 
 /** Lining, tongue and teeth, the darker the deeper they lie. */
-function paintMouth({ region, mouthLight, constants }: Atlas, picture: Map2): void {
-  const rule = constants.painting;
-  const lining = rule.MOUTH_COLOR.map(linearFromSrgb);
-  const teeth = rule.TEETH_COLOR.map(linearFromSrgb);
+function paintMouth({ region, mouthLight, constants }: Atlas, picture: Map2, mouth: MouthColors): void {
+  const { MOUTH, TEETH } = constants.atlas;
+  const lining = mouth.lining ?? constants.painting.MOUTH_COLOR.map(linearFromSrgb);
+  const teeth = mouth.teeth ?? constants.painting.TEETH_COLOR.map(linearFromSrgb);
   region.forEach((part, at) => {
-    if (part !== rule.MOUTH && part !== rule.TEETH) return;
-    for (let k = 0; k < 3; k++) picture[3 * at + k] = mouthLight[at] * (part === rule.MOUTH ? lining : teeth)[k];
+    if (part !== MOUTH && part !== TEETH) return;
+    for (let k = 0; k < 3; k++) picture[3 * at + k] = mouthLight[at] * (part === MOUTH ? lining : teeth)[k];
   });
 }

@@ -5,7 +5,7 @@ import { linearFromSrgb } from "./color";
 import { blur, components, dilate, erode, type Map2, maskOf, shrink, square } from "./maps";
 import { rasterize, smoothNormals } from "./raster";
 
-const LIGHT = Float32Array.from({ length: 256 }, (_, value) => linearFromSrgb(value / 255));
+export const LIGHT = Float32Array.from({ length: 256 }, (_, value) => linearFromSrgb(value / 255));
 
 /** What is read of an ImageData. */
 export interface Photo {
@@ -21,10 +21,13 @@ export interface Sight {
   seen: Map2;
   /** Of the posed face, y up, z to the viewer. */
   normals: Map2;
+  /** Of each pixel of the photo: whether it is of a black bar. */
+  isBar: Uint8Array;
+  copy: WorkingCopy;
 }
 
 /** The part of a photo about a face, levels of red, green and blue; and the vertices there. */
-interface WorkingCopy {
+export interface WorkingCopy {
   levels: Map2;
   width: number;
   height: number;
@@ -54,10 +57,12 @@ export function lookAt(atlas: Atlas, photo: Photo, posed: Float32Array): Sight {
     const isSeen = x >= 0 && y >= 0 && x < photo.width && y < photo.height && !isBar[y * photo.width + x];
     if (isSeen && isInFront(at)) raw[at] = Math.min(Math.max((normals[n + 2] - GRAZING) / (FACING - GRAZING), 0), 1);
   }
-  const worn = erode(raw, size, square(SPECKLE.length));
-  const soft = blur(worn, size, 1.5);
-  const seen = worn.map((value, at) => (region[at] === 255 ? 0 : Math.min(soft[at], value)));
-  return { color: sample(copy, atlas.at(copy.posed)), seen, normals };
+  const soft = blur(erode(raw, size, square(SPECKLE.length)), size, 1.5);
+  const seen = raw.map((value, at) => {
+    if (region[at] === 255) return 0;
+    return atlas.isTeeth(at) ? value : Math.min(soft[at], value); // of teeth no more than strips are seen
+  });
+  return { color: sample(copy, atlas.at(copy.posed)), seen, normals, isBar, copy };
 }
 
 /** The photo about the face, shrunk to at most `side` px. */
@@ -109,12 +114,13 @@ function depthTest(atlas: Atlas, { width, height, posed }: WorkingCopy): (at: nu
   const { depth } = rasterize(posed, atlas.chart.triangles, width, height, true);
   const nearest = dilate(depth.map((value) => Math.max(value, -1e6)), width, square(3));
   const [low, high] = bounds(posed);
-  const slack = atlas.constants.views.DEPTH_SLACK * (high[1] - low[1]);
+  const { DEPTH_SLACK, TEETH_SLACK } = atlas.constants.views;
   const place = atlas.at(posed);
   return (at) => {
     const x = Math.min(Math.max(Math.round(place[3 * at]), 0), width - 1);
     const y = Math.min(Math.max(Math.round(place[3 * at + 1]), 0), height - 1);
-    return place[3 * at + 2] > nearest[y * width + x] - slack;
+    const slack = atlas.isTeeth(at) ? TEETH_SLACK : DEPTH_SLACK;
+    return place[3 * at + 2] > nearest[y * width + x] - slack * (high[1] - low[1]);
   };
 }
 

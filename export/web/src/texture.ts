@@ -5,7 +5,8 @@ import { layOver } from "./blending";
 import { labFromLinear, srgbFromLinear } from "./color";
 import { defaultEyes, type EyeColors, eyeShare, findEyes } from "./eyes";
 import { shadingOf } from "./light";
-import type { Map2 } from "./maps";
+import { type Map2, maskOf } from "./maps";
+import { findMouth, type MouthColors, teethShare } from "./mouth";
 import { paintPlain } from "./painting";
 import { lookAt, type Photo, type Sight } from "./sight";
 import { findColors, type SkinAndHair } from "./skin";
@@ -24,8 +25,10 @@ export function paintTexture(atlas: Atlas, photo: Photo, posed: Float32Array): U
   const { person, shade } = found;
   const albedo = divided(sight.color, shade);
   const eyes = findEyes(atlas, albedo, sight.seen, person.skin);
+  const mouth = findMouth(atlas, photo, posed, sight, shade, person.skin);
   const share = eyeShare(atlas, albedo, sight.seen, person.skin).map((value, at) => value + person.keep[at]);
-  const picture = encoded(atlas, paintPlain(atlas, person, eyes));
+  if (mouth.teeth) teethShare(atlas, albedo, sight.seen, person.skin).forEach((value, at) => (share[at] += value));
+  const picture = encoded(atlas, paintPlain(atlas, person, eyes, mouth));
   return finished(atlas, overPlain(atlas, picture, encoded(atlas, albedo).map((value) => Math.min(value, 1)), share));
 }
 
@@ -48,26 +51,30 @@ function personAndLight(atlas: Atlas, { color, seen, normals }: Sight): { person
 }
 
 /** Somebody of whom no skin is seen. */
-function strangerOf(atlas: Atlas): [SkinAndHair, EyeColors] {
+function strangerOf(atlas: Atlas): [SkinAndHair, EyeColors, MouthColors] {
   const skin = { center: atlas.chart.texture.unknown_skin, spread: atlas.constants.skin.LEAST_SPREAD };
   const person = { keep: new Float32Array(), skin, lips: null, brows: null, hair: null, hasBeard: false, hairline: null };
-  return [person, defaultEyes(atlas, skin)];
+  return [person, defaultEyes(atlas, skin), { teeth: null, lining: null }];
 }
 
-/** What the photo shows over its mirror image over a plain face; eyes and mouth are the plain ones. */
+/** The photo over its mirror image over a plain face; eyes and mouth are not mirrored. */
 function overPlain(atlas: Atlas, plain: Map2, code: Map2, share: Map2): Map2 {
   const { skin } = atlas;
   if (!share.some((value) => value > 0)) return plain;
   const picture = plain.slice();
+  const teeth = maskOf(skin.length, (at) => atlas.isTeeth(at));
   if (atlas.chart.is_symmetric) {
     const other = share.map((_, at) => share[atlas.other(at)] * skin[at]);
-    layOver(atlas, picture, code.map((_, i) => code[3 * atlas.other(Math.floor(i / 3)) + (i % 3)]), other);
+    layOver(atlas, picture, code.map((_, i) => code[3 * atlas.other(Math.floor(i / 3)) + (i % 3)]), other, skin);
   }
-  layOver(atlas, picture, code, share.map((value, at) => value * skin[at]));
+  layOver(atlas, picture, code, share.map((value, at) => value * skin[at]), skin);
+  const mouth = plain.slice();
+  const seen = share.map((value, at) => value * teeth[at]);
+  if (seen.some((value) => value > 0)) layOver(atlas, mouth, code, seen, teeth);
   return picture.map((value, i) => {
     const at = Math.floor(i / 3);
     if (skin[at]) return value;
-    return atlas.isEye(at) ? plain[i] + share[at] * (code[i] - plain[i]) : plain[i];
+    return atlas.isEye(at) ? plain[i] + share[at] * (code[i] - plain[i]) : teeth[at] ? mouth[i] : plain[i];
   });
 }
 
