@@ -82,6 +82,22 @@ def test_03_measures_and_exports(tmp_path, monkeypatch):
     assert n_pictures(notebook) == 2
 
 
+@pytest.mark.integration
+def test_04_trains_an_own_encoder_with_an_own_loss(tmp_path, monkeypatch):
+    more = (
+        "labels = np.array([1.0, 0.0]), np.array([2.5, 0.5])  # apart, though one person; near\n"
+        "print('own loss:', float(LogisticContrast(1.5)(*labels)), np.log1p(np.e))"
+    )
+    notebook = execute("04_own_encoder_and_loss.ipynb", tmp_path, monkeypatch, more)
+    own, expected = re.search(r"own loss: (\S+) (\S+)", printed(notebook)).groups()
+    assert float(own) == pytest.approx(float(expected), rel=1e-5)
+    assert "best.weights.h5" in printed(notebook)
+    assert "encoder bfloat16, parameters float32" in printed(notebook)
+    rows = re.findall(r"by mm (\S+) %, by feature (\S+) %", printed(notebook))
+    assert len(rows) == 4 and all(30 <= float(value) <= 100 for row in rows for value in row)
+    assert n_pictures(notebook) == 2
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_what_is_committed_was_run_in_order_without_an_error(path):
     notebook = nbformat.read(path, as_version=4)
