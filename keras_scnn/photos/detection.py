@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_scnn.photos.blazeface import (
     EMPTY,
+    HALF_RANGE,
     INPUT_SIZE,
     SAME_FACE_IOU,
     RawDetections,
@@ -33,6 +34,8 @@ from keras_scnn.photos.cropping import (
 from keras_scnn.photos.facemesh import FaceMesh
 from keras_scnn.storage.tflite import PerThread, open_interpreter
 
+# Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
+MIN_SCORE, TILE_MIN_SCORE = 0.6, 0.7
 # Whatever scores so much in any pass is confirmed in a square of CONFIRM_ZOOM times its size.
 CANDIDATE_SCORE = 0.4
 CONFIRM_ZOOM = 2.0
@@ -80,8 +83,8 @@ class FaceDetector:
 
     def __init__(
         self,
-        min_score: float = 0.6,
-        tile_min_score: float = 0.7,
+        min_score: float = MIN_SCORE,
+        tile_min_score: float = TILE_MIN_SCORE,
         tiles: bool = True,
         stop_early: bool = False,
         checked: bool = True,
@@ -221,7 +224,7 @@ class FaceDetector:
         """The candidates in a square of the photo, which is ``factor`` times as large as given."""
         crop = crop_face(image, square, INPUT_SIZE).image
         interpreter = self._interpreter()
-        interpreter.set_tensor(self._input, np.float32(crop[None]) / 127.5 - 1)
+        interpreter.set_tensor(self._input, np.float32(crop[None]) / HALF_RANGE - 1)
         interpreter.invoke()
         raw = decode_boxes(
             interpreter.get_tensor(self._regressors)[0],
