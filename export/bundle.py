@@ -1,8 +1,9 @@
 """A bundle: a folder with all that an app needs, from a photo to named blendshapes and a mesh.
 
-``detector.tflite``, ``network.tflite``, ``triangles.bin``, ``uv.bin`` where the face model has
-texture coordinates, and ``bundle.json``, which describes each tensor and file and holds every
-number that the way from the photo to the crop needs. ``examples/`` reads it in four languages.
+``detector.tflite``, ``facemesh.tflite`` (which confirms a face that is not sure),
+``network.tflite``, ``triangles.bin``, ``uv.bin`` where the face model has texture coordinates, and
+``bundle.json``, which describes each tensor and file and holds every number that the way from the
+photo to the crop needs. ``examples/`` has programs that read it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.export.metadata import build_metadata
-from keras_scnn.export.pipeline import describe_detector
+from keras_scnn.export.pipeline import describe_check, describe_detector
 from keras_scnn.export.tflite import SIGNATURE, write_tflite
 from keras_scnn.photos.blazeface import model_path
+from keras_scnn.photos.facemesh import MODEL_FILE
 
 if TYPE_CHECKING:
     from keras_scnn.export.artefacts import Subject
 
 FORMAT, VERSION = "keras_scnn.bundle", 1
 DESCRIPTION = "bundle.json"
-DETECTOR, NETWORK, TRIANGLES, UV = "detector.tflite", "network.tflite", "triangles.bin", "uv.bin"
+DETECTOR, CHECK, NETWORK = "detector.tflite", "facemesh.tflite", "network.tflite"
+TRIANGLES, UV = "triangles.bin", "uv.bin"
 OF_NETWORK = ("quantize", "input", "outputs", "parameters", "whitening")
 FRAME = "model frame: x to the image's right for a frontal face, y up, z towards the viewer"
 
@@ -40,6 +43,7 @@ def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
     preset, crops = subject.preset, subject.calibration.images
     write_tflite(folder / NETWORK, preset, precision, True, crops, subject.name, subject.card)
     shutil.copyfile(model_path(), folder / DETECTOR)
+    shutil.copyfile(model_path(MODEL_FILE), folder / CHECK)
     model = preset.face_model
     (folder / TRIANGLES).write_bytes(model.triangles.astype("<u4").tobytes())
     if model.uv is not None:
@@ -57,6 +61,7 @@ def describe_bundle(subject: Subject, precision: str) -> dict:
         "version": VERSION,
         "digest": subject.digest,
         "detector": {"file": DETECTOR, **describe_detector()},
+        "check": {"file": CHECK, **describe_check()},
         "network": {"file": NETWORK, "signature": SIGNATURE, **network},
         "mesh": _describe_mesh(subject),
     }

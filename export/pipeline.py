@@ -47,13 +47,23 @@ NMS = (
     "faces that share more than nested_share of the smaller one's area, the surest stays."
 )
 SEARCH = (
-    "Cut the square about the photo, its longer side wide. If that shows one candidate, with "
+    "Halve the photo (means of 2 x 2, halves up) as long as both its sides are even and the longer "
+    "one is halve_from or more times the input's; squares about the whole photo are cut from "
+    "that, second looks from the photo itself. Cut the square about the photo, its longer side "
+    "wide. If that shows one candidate, with "
     "clear_score and a width within clear_share of the photo's longer side, it is the face. Else "
     "add the candidates of a square margin times as wide, and look again at each in a square "
     "second_look times as wide as it: what overlaps it there replaces it from min_score on, and "
     "the candidate stays if it scores that itself. A face below sure_score is looked at turned by "
     "each of quarters; one that scores turn_margin more there, its keypoints turned by min_turn, "
     "is turned. If there is none, the photo is looked at turned by quarters, with turned_min_score."
+)
+CHECK = (
+    "A face below sure_score has to be confirmed: the sigmoid of this network's output 'score' is "
+    "min_score or more, in a square crop_scale times as wide as the detection's longer side, "
+    "turned so that its first two keypoints are level; or the detector, in a square afar times as "
+    "wide, turned by the head's angle, gives min_afar_score. If no face of a photo is confirmed, "
+    "upright or turned, what the search found counts."
 )
 
 
@@ -108,6 +118,7 @@ def describe_detector() -> dict:
 def _describe_search() -> dict:
     return {
         "text": SEARCH,
+        "halve_from": detection.HALVE_FROM,
         "clear_score": detection.CLEAR_SCORE,
         "clear_share": list(detection.CLEAR_SHARE),
         "margin": detection.PADDED_ZOOM,
@@ -121,9 +132,20 @@ def _describe_search() -> dict:
 
 
 def describe_check() -> dict:
-    """How a face that is not sure is confirmed, by FaceMesh or from afar (the browser page)."""
+    """How FaceMesh, or the detector from afar, confirms a face that is not sure."""
+    size = facemesh.INPUT_SIZE
     return {
-        "input_size": facemesh.INPUT_SIZE,
+        "text": CHECK,
+        "network": "MediaPipe FaceMesh (Apache-2.0)",
+        "input": {
+            "name": "input_1",
+            "shape": [size, size, 3],
+            "dtype": "float32",
+            "range": "RGB, value * multiply + add: 0 to 1",
+            "multiply": 1 / 255,
+            "add": 0.0,
+        },
+        "score": "conv2d_30",
         "crop_scale": facemesh.CROP_SCALE,
         "min_score": detection.MIN_MESH_SCORE,
         "afar": detection.AFAR,

@@ -42,6 +42,8 @@ CONFIRM_ZOOM = 2.0
 # The photo at half size, for faces that fill it; then tiles of 1/2, 1/4, 1/8, for small ones, as
 # long as the network does not have to enlarge them.
 PADDED_ZOOM = 2.0
+# A whole photo is halved as long as its longer side is so many times the network's.
+HALVE_FROM = 4
 # Score, and share of the photo's longer side, of a face that one pass over the photo shows clearly.
 CLEAR_SCORE, CLEAR_SHARE = 0.8, (0.15, 0.7)
 TILE_LEVELS = (2, 4, 8)
@@ -297,7 +299,9 @@ def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:
     Halving again and again is several times as fast as averaging large blocks at once.
     """
     factor = 1
-    while max(image.shape[:2]) >= 4 * INPUT_SIZE and not any(n % 2 for n in image.shape[:2]):
+    while max(image.shape[:2]) >= HALVE_FROM * INPUT_SIZE and not any(
+        n % 2 for n in image.shape[:2]
+    ):
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         factor *= 2
     return image, factor

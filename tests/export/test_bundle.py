@@ -42,7 +42,13 @@ def content(written) -> dict:
 def test_it_lists_its_files_with_their_digests(written, content):
     names = {path.name for path in written.iterdir()} - {"bundle.json"}
     assert content["files"].keys() == names
-    assert names == {"detector.tflite", "network.tflite", "triangles.bin", "uv.bin"}
+    assert names == {
+        "detector.tflite",
+        "facemesh.tflite",
+        "network.tflite",
+        "triangles.bin",
+        "uv.bin",
+    }
     for name, about in content["files"].items():
         data = (written / name).read_bytes()
         assert about == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -50,7 +56,7 @@ def test_it_lists_its_files_with_their_digests(written, content):
     assert (content["preset"], content["digest"]) == ("small", "123")
 
 
-@pytest.mark.parametrize("network", ["detector", "network"])
+@pytest.mark.parametrize("network", ["detector", "check", "network"])
 def test_tensors_are_those_of_the_file(written, content, network):
     about = content[network]
     interpreter = open_interpreter((written / about["file"]).read_bytes())
@@ -66,6 +72,9 @@ def test_tensors_are_those_of_the_file(written, content, network):
     assert (name, shape, dtype) == (described["name"], [1, *described["shape"]], described["dtype"])
     assert not others
     shapes = {name: output["shape"].tolist() for name, output in outputs.items()}
+    if network == "check":  # its points are not used
+        assert shapes[about["score"]] == [1, 1, 1, 1]
+        return
     assert shapes == {name: [1, *output["shape"]] for name, output in about["outputs"].items()}
 
 
