@@ -1,14 +1,17 @@
 """The golden faces are what the package makes of their photos, and what each port makes of them.
 
 A port (``examples/``) gets a bundle and a photo, and nothing else. C++ runs LiteRT's shared
-library of the wheel ai-edge-litert, JavaScript LiteRT's WebAssembly in Node.js. Tolerances:
-gray levels as in ``test_golden_crops``, and 0.1 px.
+library of the wheel ai-edge-litert, JavaScript LiteRT's WebAssembly in Node.js, and
+Kotlin its own logic, its networks by a Python process. Tolerances: gray levels as in
+``test_golden_crops``, and 0.1 px.
 """
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import ai_edge_litert
@@ -86,11 +89,11 @@ def bundle(tmp_path_factory) -> Path:
     return folder
 
 
-def run_port(command: list, bundle: Path, name: str, folder: Path, **options) -> None:
+def run_port(command: list, bundle: Path, name: str, folder: Path, more: tuple = ()) -> None:
     """Run a port on a golden photo and compare what it prints, and its OBJ."""
     PIL.Image.open(GOLDEN / f"{name}.png").save(folder / "photo.ppm")
     words = [*map(str, command), str(bundle), str(folder / "photo.ppm"), str(folder / "face.obj")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, **options)
+    done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in (folder / "face.obj").read_text().splitlines()]
     vertices = np.array([line[1:] for line in lines if line[0] == "v"], float)
@@ -100,13 +103,13 @@ def run_port(command: list, bundle: Path, name: str, folder: Path, **options) ->
     check(json.loads(done.stdout) | {"vertices": vertices}, name)
 
 
-def refuses(command: list, bundle: Path, folder: Path, **options) -> None:
+def refuses(command: list, bundle: Path, folder: Path) -> None:
     """A photo without a face, one that is none, and none at all, are one clear error."""
     PIL.Image.new("RGB", (200, 150), (90, 120, 150)).save(folder / "sky.ppm")
     (folder / "text.ppm").write_text("hello")
     for photo, message in (("sky", "no face found"), ("text", "PPM"), ("gone", "gone.ppm")):
         words = [*command, bundle, folder / f"{photo}.ppm", folder / "face.obj"]
-        done = subprocess.run(map(str, words), capture_output=True, text=True, **options)
+        done = subprocess.run(map(str, words), capture_output=True, text=True)
         assert done.returncode == 1 and not (folder / "face.obj").exists()
         (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
         assert message in line
@@ -167,3 +170,47 @@ def test_javascript_finds_them(javascript, bundle, tmp_path, name):
 @pytest.mark.integration
 def test_javascript_refuses_what_is_no_photo_of_a_face(javascript, bundle, tmp_path):
     refuses(["node", javascript], bundle, tmp_path)
+
+
+ORG_JSON = Path("/usr/share/java/json-android.jar")  # of Debian's libandroid-json-org-java
+KOTLIN = "kotlin-compiler@2.4.20"  # of npm, 90 MB
+
+
+@pytest.fixture(scope="module")
+def kotlin(tmp_path_factory) -> list:
+    """The command of Face.kt, compiled; FaceAndroid.kt needs an Android SDK and is not."""
+    if not (ORG_JSON.is_file() and shutil.which("java") and shutil.which("npm")):
+        pytest.skip("needs java, npm, and Debian's libandroid-json-org-java")
+    folder = tmp_path_factory.mktemp("kotlin")
+    words = ["npm", "install", "--no-audit", "--no-fund", KOTLIN]
+    if subprocess.run(words, cwd=folder, capture_output=True, timeout=200).returncode:
+        pytest.skip("npm's registry cannot be reached")
+    home, beside = folder / "node_modules" / "kotlin-compiler", GOLDEN.with_name("kotlin")
+    sources = EXAMPLES / "Face.kt", beside / "Main.kt"
+    command = ["bash", home / "bin" / "kotlinc", *sources, "-cp", ORG_JSON, "-d", folder / "f.jar"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    jars = folder / "f.jar", ORG_JSON, home / "lib" / "kotlin-stdlib.jar"
+    return ["java", "-cp", ":".join(map(str, jars)), "MainKt", sys.executable, beside]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", NAMES)
+def test_kotlin_finds_them(kotlin, bundle, tmp_path, name):
+    *command, python, beside = kotlin
+    runtime = python, str(beside / "run_networks.py")
+    run_port(command, bundle, name, tmp_path, runtime)
+
+
+@pytest.mark.parametrize("name", ["FaceAndroid.kt", "Face.swift"])
+def test_what_is_not_compiled_says_so(name):
+    assert (EXAMPLES / name).read_text().startswith("// NOT COMPILED by the tests")
+
+
+@pytest.mark.parametrize("name", ["face.cc", "face.mjs", "Face.kt", "Face.swift"])
+def test_ports_have_no_numbers_of_the_package(name):
+    """All come from the JSON: no score, size, factor or angle stands in a port."""
+    text = re.sub(r"//.*|/\*.*?\*/", "", (EXAMPLES / name).read_text())
+    numbers = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text))
+    rules = {"0.055", "1.336", "0.3", "0.4", "0.6", "0.7", "0.8", "0.85", "0.15", "0.05", "0.64"}
+    assert not numbers & (rules | {"127.5", "128", "120", "192", "1.5", "80", "896"})
