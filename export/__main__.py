@@ -1,7 +1,8 @@
 """Export a preset or a run: ``keras-scnn export PRESET_OR_RUN --to FORMATS --out DIR``.
 
 Each file is compared with the Keras network in its own runtime before it gets its name, and a
-report lies beside it. ``--to tflite`` takes several precisions at once. ``--attach`` puts the
+report lies beside it. ``--to tflite`` and ``--to bundle`` take several precisions at once; a bundle
+is a folder with detector, network and a JSON with all that an app needs. ``--attach`` puts the
 network as ``network.tflite`` into the preset's or run's own folder instead, with which
 reconstruct, compare and serve run it without TensorFlow, as they run the package's presets.
 """
@@ -13,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_scnn.export.formats import FORMATS, QUANTIZE, check_names
+from keras_scnn.export.formats import FORMATS, QUANTIZE, QUANTIZED, jobs_of
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
-from keras_scnn.storage.outputs import check_out, real_path
+from keras_scnn.storage.outputs import check_out
 
 if TYPE_CHECKING:
     from keras_scnn.export.verify import ExportCheck
@@ -30,9 +31,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--to", default="", metavar="FORMATS", help=f"with commas: {','.join(FORMATS)}")
     add("--out", type=Path, metavar="DIR", help="for the files and reports")
     add("--attach", action="store_true", help="write network.tflite into the preset's folder")
-    text = f"precisions of TFLite files, with commas: {','.join(QUANTIZE)} (float32)"
+    text = f"precisions of TFLite files and bundles, with commas: {','.join(QUANTIZE)} (float32)"
     add("--quantize", default="float32", metavar="P", help=text)
-    add("--vertices", action="store_true", help="all vertices are an output too")
+    add(
+        "--vertices",
+        action="store_true",
+        help="all vertices are an output too, as in bundles",
+    )
     text = "folder of crops (images or face records): half of them calibrate int8, half verify; "
     add("--crops", type=Path, metavar="DIR", help=f"{text}else synthetic faces")
     text = "folder of other crops to verify with; --crops then all calibrate"
@@ -43,26 +48,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def jobs_of(args: argparse.Namespace) -> list[tuple[str, str]]:
+def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
     """(format, precision) of each file that is asked for.
 
     Raises:
-        ValueError: unknown format or precision, or precisions without TFLite.
+        ValueError: unknown format or precision, or precisions for formats that have one.
     """
     kinds, precisions = (
         [part.strip() for part in text.split(",") if part.strip()]
         for text in (args.to, args.quantize)
     )
-    if "tflite" not in kinds and precisions != ["float32"]:
-        raise ValueError("--quantize is for tflite; add it to --to")
-    jobs = []
-    for kind in kinds:
-        jobs += [(kind, p) for p in (precisions if kind == "tflite" else ["float32"])]
-    for kind, precision in jobs:
-        check_names(kind, precision)
+    if not set(QUANTIZED) & set(kinds) and precisions != ["float32"]:
+        raise ValueError(f"--quantize is for {' and '.join(QUANTIZED)}; add one to --to")
+    jobs = jobs_of(kinds, precisions)
     if not jobs and not args.attach:
         raise ValueError(f"--to and --quantize name nothing; formats are {', '.join(FORMATS)}")
-    return list(dict.fromkeys(jobs))
+    return jobs
 
 
 def describe(path: Path, result: ExportCheck) -> str:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         OSError, ValueError, ImportError: with one clear reason.
     """
-    jobs = jobs_of(args)
+    jobs = wanted_jobs(args)
     from keras_scnn.models.presets import preset_folder
 
     folder = preset_folder(args.preset)
@@ -95,18 +96,12 @@ def run(args: argparse.Namespace) -> None:
         return
     from tqdm import tqdm
 
-    from keras_scnn.export.artefacts import Subject, check_kind, export_file
-    from keras_scnn.export.crops import calibration_and_held_out
-    from keras_scnn.export.metadata import read_card
-    from keras_scnn.models.presets import load_preset
+    from keras_scnn.export.artefacts import check_kind, export_file, read_subject
 
     for kind, precision in jobs:
         check_kind(kind, precision)
-    preset = load_preset(args.preset)
-    print("crops to calibrate and verify with ...", flush=True)
-    calibration, held_out = calibration_and_held_out(args.crops, args.verify, preset.input_size)
-    name, card = real_path(args.preset).name, read_card(args.preset)
-    subject = Subject(preset, name, calibration, held_out, card, args.vertices)
+    print("the network, and crops to calibrate and verify with ...", flush=True)
+    subject = read_subject(args.preset, args.crops, args.verify, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops, calibration_and_held_out
-from keras_scnn.export.formats import check_names, file_name
+from keras_scnn.export.formats import check_names, file_name, jobs_of
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
 from keras_scnn.export.tflite import check_quantizer, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.outputs import real_path
 
@@ -27,7 +29,7 @@ class Subject:
     Attributes:
         preset: the trained network. name: of the files. card: the preset's own.
         calibration: crops for 'int8'. held_out: others, to verify with.
-        vertices: also put out all vertices.
+        vertices: also put out all vertices. digest: of the preset, see ``preset_digest``.
     """
 
     preset: Preset
@@ -36,6 +38,27 @@ class Subject:
     held_out: Crops
     card: str = ""
     vertices: bool = False
+    digest: str = ""
+
+
+def read_subject(
+    name_or_path: str | os.PathLike,
+    crops: Path | None = None,
+    held_out: Path | None = None,
+    vertices: bool = False,
+) -> Subject:
+    """A preset to export, with crops; errors as ``load_preset`` and ``calibration_and_held_out``.
+
+    Args:
+        name_or_path: as ``load_preset``.
+        crops, held_out: folders, see ``calibration_and_held_out``.
+        vertices: also put out all vertices.
+    """
+    preset = load_preset(name_or_path)
+    pair = calibration_and_held_out(crops, held_out, preset.input_size)
+    name, card = real_path(name_or_path).name, read_card(name_or_path)
+    digest = preset_digest(name_or_path)
+    return Subject(preset, name, pair[0], pair[1], card, vertices, digest)
 
 
 def export_file(
@@ -50,11 +73,11 @@ def export_file(
     Args:
         subject: what is exported.
         out: folder; it is made where it is missing.
-        kind: one of ``FORMATS``. precision: one of ``tflite.QUANTIZE``; for 'tflite' only.
+        kind: one of ``FORMATS``. precision: one of ``QUANTIZE``, for those in ``QUANTIZED``.
         limits: None takes those of the precision.
 
     Returns:
-        the file (or the SavedModel's folder), and what was measured.
+        the file (or the folder of a SavedModel or bundle), and what was measured.
 
     Raises:
         ValueError: unknown format or precision, or unfit crops.
@@ -65,7 +88,7 @@ def export_file(
     check_kind(kind, precision)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    place = file_name(subject.name, kind, precision)
+    place, vertices = file_name(subject.name, kind, precision), subject.vertices or kind == "bundle"
     with staged_folder(out) as aside:
         made = aside / place
         _WRITERS[kind](made, subject, precision)
@@ -75,15 +98,13 @@ def export_file(
             subject.held_out,
             precision,
             limits,
-            vertices=subject.vertices,
+            vertices=vertices,
         )
         if result.broken:
             earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
             words = "; ".join(result.broken)
             raise VerificationError(f"{place}: disagrees with Keras: {words}{earlier}")
-        metadata = build_metadata(
-            subject.preset, subject.name, precision, subject.vertices, subject.card
-        )
+        metadata = build_metadata(subject.preset, subject.name, precision, vertices, subject.card)
         reports = write_report(aside, place, result, metadata)
         for path in (made, *reports):
             _replace(path, out / path.name)
@@ -103,14 +124,15 @@ def export_preset(
     Args:
         name_or_path: of a preset of the package, or a preset or run folder.
         out: folder; it is made where it is missing.
-        kinds: of ``FORMATS``.
-        precisions: of ``tflite.QUANTIZE``, for 'tflite'; the others are written in float32.
+        kinds: of ``FORMATS``; 'bundle' is a folder with detector, network, and ``bundle.json``
+            with all that an app needs, see ``export.bundle``.
+        precisions: of ``QUANTIZE``, for 'tflite' and 'bundle'; the others are written in float32.
         crops: folder of crops, images or face records, to calibrate 'int8' and to verify with;
             None renders synthetic faces.
-        vertices: also put out all vertices.
+        vertices: also put out all vertices, as a bundle always does.
 
     Returns:
-        what was measured, by file (or SavedModel folder).
+        what was measured, by file (or folder of a SavedModel or bundle).
 
     Raises:
         FileNotFoundError: there is no such preset, or no such folder of crops.
@@ -119,13 +141,10 @@ def export_preset(
         OSError: the folder cannot be written.
         ImportError: a package that a format needs is not installed.
     """
-    jobs = [(k, p) for k in kinds for p in (precisions if k == "tflite" else ["float32"])]
+    jobs = jobs_of(kinds, precisions)
     for kind, precision in jobs:
         check_kind(kind, precision)
-    preset = load_preset(name_or_path)
-    calibration, held_out = calibration_and_held_out(crops, None, preset.input_size)
-    name, card = real_path(name_or_path).name, read_card(name_or_path)
-    subject = Subject(preset, name, calibration, held_out, card, vertices)
+    subject = read_subject(name_or_path, crops, None, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 
 
@@ -165,6 +184,7 @@ _WRITERS: dict[str, Callable[[Path, Subject, str], None]] = {
     "tflite": _tflite,
     "onnx": _onnx,
     "savedmodel": _saved_model,
+    "bundle": write_bundle,
 }
 
 

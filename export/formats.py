@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras_scnn.settings import did_you_mean
 
-FORMATS = {"tflite": "-{precision}.tflite", "onnx": ".onnx", "savedmodel": "-savedmodel"}
-"""What the names of a format's files (of the last: folders) end in after the preset's."""
+FORMATS = {
+    "tflite": "-{precision}.tflite",
+    "onnx": ".onnx",
+    "savedmodel": "-savedmodel",
+    "bundle": "-{precision}-bundle",
+}
+"""What the names of a format's files (of the last two: folders) end in after the preset's."""
 QUANTIZE = ("float32", "float16", "dynamic", "int8")
+QUANTIZED = ("tflite", "bundle")
+"""Formats that are written in these precisions; the others are float32."""
 
 
 def file_name(name: str, kind: str, precision: str) -> str:
@@ -23,5 +32,15 @@ def check_names(kind: str, precision: str = "float32") -> None:
         similar = did_you_mean(precision, QUANTIZE)
         known = ", ".join(QUANTIZE)
         raise ValueError(f"unknown precision '{precision}'{similar}; known are {known}")
-    if kind != "tflite" and precision != "float32":
-        raise ValueError(f"{kind} is written in float32; '{precision}' is for tflite")
+    if kind not in QUANTIZED and precision != "float32":
+        raise ValueError(
+            f"{kind} is written in float32; '{precision}' is for {' and '.join(QUANTIZED)}"
+        )
+
+
+def jobs_of(kinds: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
+    """(format, precision) of each file to write, once; errors as ``check_names``."""
+    jobs = [(k, p) for k in kinds for p in (precisions if k in QUANTIZED else ["float32"])]
+    for kind, precision in jobs:
+        check_names(kind, precision)
+    return list(dict.fromkeys(jobs))

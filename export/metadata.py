@@ -7,20 +7,12 @@ from pathlib import Path
 
 import keras_scnn
 from keras_scnn.export.exported_model import output_table
+from keras_scnn.export.pipeline import describe_crop
 from keras_scnn.models import Preset
 from keras_scnn.models.presets import FOLDER
-from keras_scnn.photos.cropping import DETECTOR_SCALE, DETECTOR_SHIFT
 
 FORMAT, VERSION = "keras_scnn.export", 1
 CARD = "CARD.md"
-CROP = (
-    "The square about the center of the 68 landmarks' bounding box, whose side is that box's "
-    "diagonal; from a BlazeFace box, the square of side (width + height) / 2 moved down by "
-    "detector_shift of its side and enlarged by detector_scale. Boxes x0, y0, x1, y1 are half-open "
-    "pixel slices; crop x = (photo x - x0 + 0.5) * size / (x1 - x0) - 0.5, likewise y; pixel "
-    "centers at integers, the first at (0, 0). Average whole blocks of pixels first where the box "
-    "is much larger than the crop. Outside of the photo is black."
-)
 WHITENING = "undone inside of the graph: parameters are in px, px per mm and the model's units"
 
 
@@ -45,17 +37,17 @@ def build_metadata(
         "quantize": quantize,
         "input": {"name": "image", "shape": [size, size, 3], "dtype": "uint8", "range": "RGB"},
         "outputs": {k: {"shape": list(o.shape), "unit": o.unit} for k, o in outputs.items()},
-        "crop": {
-            "text": CROP,
-            "size": size,
-            "detector_shift": DETECTOR_SHIFT,
-            "detector_scale": DETECTOR_SCALE,
-        },
+        "crop": describe_crop(size),
         "whitening": WHITENING,
         "parameters": {
             "pose": 12,
             "identity": model.n_identity,
             "expression": list(model.expression_names),
+            "slices": {
+                "pose": [0, 12],
+                "identity": [preset.layout.identity.start, preset.layout.identity.stop],
+                "expression": [preset.layout.expression.start, preset.layout.expression.stop],
+            },
         },
         "face_model": {
             "name": model.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.export.bundle import DESCRIPTION, NETWORK
 from keras_scnn.export.saved_model import METADATA
 from keras_scnn.export.tflite import SIGNATURE, metadata_of
 from keras_scnn.storage.tflite import open_interpreter
@@ -22,7 +23,7 @@ def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
     """A function from one crop (1, S, S, 3) uint8 to named outputs, in the file's own runtime.
 
     Args:
-        path: a .tflite or .onnx file, or the folder of a SavedModel.
+        path: a .tflite or .onnx file, or the folder of a bundle or SavedModel.
         threads: for LiteRT and ONNX Runtime.
 
     Raises:
@@ -33,12 +34,19 @@ def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such exported file")
+    if is_bundle(path):
+        return _open_tflite(path / NETWORK, threads)
     if path.is_dir():
         return _open_saved_model(path, threads)
     if path.suffix not in _RUNTIMES:
         known = ", ".join(_RUNTIMES)
         raise ValueError(f"{path}: not an exported file: {known}, or a SavedModel's folder")
     return _RUNTIMES[path.suffix](path, threads)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle's folder, whose network is run."""
+    return (path / DESCRIPTION).is_file()
 
 
 def _open_tflite(path: Path, threads: int) -> Runner:

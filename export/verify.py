@@ -17,7 +17,7 @@ from keras_scnn.evaluation.nme import normalized_mean_error
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.drift import Drift, Outputs, misfits, output_drift, reference_outputs
 from keras_scnn.export.formats import QUANTIZE
-from keras_scnn.export.runtimes import median_milliseconds, open_artefact, run_all
+from keras_scnn.export.runtimes import is_bundle, median_milliseconds, open_artefact, run_all
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
 
@@ -157,7 +157,8 @@ def broken_limits(numbers: dict[str, float | None], limits: Limits) -> tuple[str
 
 
 def _milliseconds(path: Path, crop: np.ndarray, repeats: int) -> dict[str, float]:
-    if path.is_dir():  # TensorFlow takes its number of threads once a process
+    # TensorFlow, which runs the folder of a SavedModel, takes its number of threads once a process.
+    if path.is_dir() and not is_bundle(path):
         return {"default": median_milliseconds(open_artefact(path), crop, repeats)}
     return {str(n): median_milliseconds(open_artefact(path, n), crop, repeats) for n in THREADS}
 

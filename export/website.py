@@ -194,6 +194,7 @@ def describe(preset: Preset, name: str) -> dict:
     import numpy as np
 
     from keras_scnn.export.metadata import build_metadata
+    from keras_scnn.export.pipeline import describe_check, describe_detector
     from keras_scnn.reconstruction.comparison import probabilities
     from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 
@@ -205,6 +206,8 @@ def describe(preset: Preset, name: str) -> dict:
     probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
     return {
         "crop": build_metadata(preset, name)["crop"],
+        "detector": describe_detector(),
+        "check": describe_check(),
         "identity": [layout.identity.start, layout.identity.stop],
         "expression": [layout.expression.start, layout.expression.stop],
         "expression_names": list(model.expression_names or ()),

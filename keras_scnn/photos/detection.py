@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_scnn.photos.blazeface import (
     EMPTY,
+    HALF_RANGE,
     INPUT_SIZE,
     SAME_FACE_IOU,
     RawDetections,
@@ -33,12 +34,16 @@ from keras_scnn.photos.cropping import (
 from keras_scnn.photos.facemesh import FaceMesh
 from keras_scnn.storage.tflite import PerThread, open_interpreter
 
+# Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
+MIN_SCORE, TILE_MIN_SCORE = 0.6, 0.7
 # Whatever scores so much in any pass is confirmed in a square of CONFIRM_ZOOM times its size.
 CANDIDATE_SCORE = 0.4
 CONFIRM_ZOOM = 2.0
 # The photo at half size, for faces that fill it; then tiles of 1/2, 1/4, 1/8, for small ones, as
 # long as the network does not have to enlarge them.
 PADDED_ZOOM = 2.0
+# A whole photo is halved as long as its longer side is so many times the network's.
+HALVE_FROM = 4
 # Score, and share of the photo's longer side, of a face that one pass over the photo shows clearly.
 CLEAR_SCORE, CLEAR_SHARE = 0.8, (0.15, 0.7)
 TILE_LEVELS = (2, 4, 8)
@@ -80,8 +85,8 @@ class FaceDetector:
 
     def __init__(
         self,
-        min_score: float = 0.6,
-        tile_min_score: float = 0.7,
+        min_score: float = MIN_SCORE,
+        tile_min_score: float = TILE_MIN_SCORE,
         tiles: bool = True,
         stop_early: bool = False,
         checked: bool = True,
@@ -221,7 +226,7 @@ class FaceDetector:
         """The candidates in a square of the photo, which is ``factor`` times as large as given."""
         crop = crop_face(image, square, INPUT_SIZE).image
         interpreter = self._interpreter()
-        interpreter.set_tensor(self._input, np.float32(crop[None]) / 127.5 - 1)
+        interpreter.set_tensor(self._input, np.float32(crop[None]) / HALF_RANGE - 1)
         interpreter.invoke()
         raw = decode_boxes(
             interpreter.get_tensor(self._regressors)[0],
@@ -294,7 +299,9 @@ def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:
     Halving again and again is several times as fast as averaging large blocks at once.
     """
     factor = 1
-    while max(image.shape[:2]) >= 4 * INPUT_SIZE and not any(n % 2 for n in image.shape[:2]):
+    while max(image.shape[:2]) >= HALVE_FROM * INPUT_SIZE and not any(
+        n % 2 for n in image.shape[:2]
+    ):
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         factor *= 2
     return image, factor

@@ -111,10 +111,13 @@ def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--to", "coreml"], "unknown format 'coreml'; known are tflite, onnx, savedmodel"),
+        (["--to", "coreml"], "unknown format 'coreml'; known are tflite, onnx, savedmodel, bundle"),
         (["--to", ","], "--to and --quantize name nothing"),
         (["--to", "tflite", "--quantize", "int4"], "unknown precision 'int4'"),
-        (["--to", "onnx", "--quantize", "int8"], "--quantize is for tflite"),
+        (
+            ["--to", "onnx", "--quantize", "int8"],
+            "is for tflite and bundle; add one to --to",
+        ),
         (["--to", "tflite", "--crops", "gone"], "gone: no such folder of crops"),
         (["--to", "tflite", "--verify", "gone"], "gone: no such folder of crops"),
     ],

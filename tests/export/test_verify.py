@@ -200,7 +200,7 @@ def test_each_format_has_a_writer_and_each_kind_of_file_a_runtime():
     assert _WRITERS.keys() == FORMATS.keys()
     endings = {file_name("preset", kind, "float32").removeprefix("preset") for kind in FORMATS}
     files = {"." + end.rpartition(".")[2] for end in endings if "." in end}
-    assert files == _RUNTIMES.keys()  # what has no suffix is a folder, a SavedModel
+    assert files == _RUNTIMES.keys()  # what has no suffix is a folder: a SavedModel, a bundle
 
 
 def test_files_that_are_none_of_ours_are_named(tmp_path, small):

@@ -8,24 +8,33 @@ import { meshScore } from "./facemesh";
 import { type Box, cropSquare, type Size, squareAt } from "./image";
 import { runNamed } from "./litert";
 
-const INPUT = 128;
-const STRIDES = [8, 16, 16, 16];
-const BOXES_PER_CELL = 2;
-const SAME_FACE = 0.3;
-const CANDIDATE_SCORE = 0.4;
-const MIN_SCORE = 0.6;
-const MARGIN = 2;
-const SECOND_LOOK = 2;
-const CLEAR_SCORE = 0.8;
-const CLEAR_SHARE = [0.15, 0.7];
-const NESTED_SHARE = 0.5;
-const SURE_SCORE = 0.85;
-const TURNED_MIN_SCORE = 0.7;
-const TURN_MARGIN = 0.05;
-export const MIN_TURN = (80 * Math.PI) / 180;
-const QUARTERS = [Math.PI, Math.PI / 2, -Math.PI / 2];
-const MIN_MESH_SCORE = 0.5;
-const [AFAR, MIN_AFAR_SCORE] = [4, 0.64];
+/** Of model.json, which has the package's numbers: see export/pipeline.py. */
+export interface DetectorRule {
+  input: { shape: number[]; multiply: number; add: number };
+  anchors: { layers: { stride: number; per_cell: number }[] };
+  decode: { candidate_score: number };
+  nms: { same_face_iou: number; nested_share: number };
+  search: {
+    clear_score: number;
+    clear_share: number[];
+    margin: number;
+    second_look: number;
+    min_score: number;
+    sure_score: number;
+    turn_margin: number;
+    quarters: number[];
+    turned_min_score: number;
+  };
+}
+
+export interface CheckRule {
+  input: { shape: number[]; multiply: number; add: number };
+  score: string;
+  crop_scale: number;
+  min_score: number;
+  afar: number;
+  min_afar_score: number;
+}
 
 export type Point = [number, number];
 
@@ -48,31 +57,30 @@ export interface ScoredBox extends Box {
 export interface CropRule {
   detector_shift: number;
   detector_scale: number;
+  min_turn: number;
+  second_pass: { max_resize: number };
 }
 
-/** Centers of the 896 anchors, as fractions of the input, in output order. */
-export function anchors(): [number, number][] {
-  const centers: [number, number][] = [];
-  for (const stride of new Set(STRIDES)) {
-    const cells = INPUT / stride;
-    const copies = BOXES_PER_CELL * STRIDES.filter((other) => other === stride).length;
+/** Centers of the anchors, as fractions of the input, in output order. */
+export function anchors({ input, anchors: { layers } }: DetectorRule): Point[] {
+  const centers: Point[] = [];
+  for (const { stride, per_cell } of layers) {
+    const cells = input.shape[0] / stride;
     for (let i = 0; i < cells * cells; i++) {
-      const center: [number, number] = [((i % cells) + 0.5) / cells, (Math.floor(i / cells) + 0.5) / cells];
-      for (let copy = 0; copy < copies; copy++) centers.push(center);
+      const center: Point = [((i % cells) + 0.5) / cells, (Math.floor(i / cells) + 0.5) / cells];
+      for (let copy = 0; copy < per_cell; copy++) centers.push(center);
     }
   }
   return centers;
 }
 
-const ANCHORS = anchors();
-
 /** Weighted non-maximum suppression: one box a face, highest score first. */
-export function suppress(found: Found[]): Found[] {
+export function suppress(found: Found[], sameFace: number): Found[] {
   let left = [...found].sort((a, b) => b.score - a.score);
   const faces: Found[] = [];
   while (left.length) {
     const [best] = left;
-    const same = left.filter((other) => other === best || overlap(best, other) > SAME_FACE);
+    const same = left.filter((other) => other === best || overlap(best, other) > sameFace);
     const total = same.reduce((sum, other) => sum + other.score, 0);
     const mean = (value: (other: Found) => number) =>
       same.reduce((sum, other) => sum + (other.score / total) * value(other), 0);
@@ -93,11 +101,11 @@ export function suppress(found: Found[]): Found[] {
 }
 
 /** Faces without those that lie in a surer one, or around it; highest score first. */
-export function withoutNested(found: Found[]): Found[] {
+export function withoutNested(found: Found[], nestedShare: number): Found[] {
   const kept: Found[] = [];
   for (const face of [...found].sort((a, b) => b.score - a.score)) {
     const isNested = (other: Found) =>
-      sharedArea(face, other) > NESTED_SHARE * Math.min(area(face), area(other));
+      sharedArea(face, other) > nestedShare * Math.min(area(face), area(other));
     if (!kept.some(isNested)) kept.push(face);
   }
   return kept;
@@ -119,11 +127,11 @@ function area(box: Found): number {
 }
 
 /** Radians, clockwise, by which the head is turned: see cropping.turn_of. */
-export function turnOf(keypoints: Point[]): number {
+export function turnOf(keypoints: Point[], minTurn: number): number {
   const [left, right, , mouth] = keypoints;
   const [x, y] = [mouth[0] - (left[0] + right[0]) / 2, mouth[1] - (left[1] + right[1]) / 2];
   const angle = Math.atan2(-x, y);
-  return Math.abs(angle) >= MIN_TURN ? angle : 0;
+  return Math.abs(angle) >= minTurn ? angle : 0;
 }
 
 /** What a square shows that is turned by its angle, as the photo has it: see blazeface.turned. */
@@ -147,32 +155,42 @@ export function turnedWith(square: Box, face: Found): Found {
 }
 
 /** Whether there is one face, and no other candidate, of a good score and share of the photo. */
-export function isClear(faces: Found[], side: number): boolean {
-  const [low, high] = CLEAR_SHARE.map((share) => share * side);
+export function isClear(faces: Found[], side: number, search: DetectorRule["search"]): boolean {
+  const [low, high] = search.clear_share.map((share) => share * side);
   const [face] = faces;
-  if (faces.length !== 1 || face.score < CLEAR_SCORE) return false;
+  if (faces.length !== 1 || face.score < search.clear_score) return false;
   return face.x1 - face.x0 >= low && face.x1 - face.x0 <= high;
 }
 
 export class Detector {
+  private readonly centers: Point[];
   private mesh?: Promise<CompiledModel>;
 
   /** `openMesh` opens FaceMesh for the first face that is not sure. */
   constructor(
     private readonly model: CompiledModel,
-    private readonly rule: CropRule,
+    private readonly rule: DetectorRule,
+    private readonly check: CheckRule,
+    private readonly crop: CropRule,
     private readonly openMesh: () => Promise<CompiledModel>,
-  ) {}
+  ) {
+    this.centers = anchors(rule);
+  }
+
+  private suppressed(found: Found[]): Found[] {
+    return suppress(found, this.rule.nms.same_face_iou);
+  }
 
   /** The standard crops of the faces, the largest first. */
   async all(photo: ImageData): Promise<ScoredBox[]> {
     const whole = await this.look(photo, around(photo));
-    const single = suppress(whole);
-    if (isClear(single, Math.max(photo.width, photo.height)) && (await this.isSettled(photo, single[0]))) {
+    const single = this.suppressed(whole);
+    const { search } = this.rule;
+    if (isClear(single, Math.max(photo.width, photo.height), search) && (await this.isSettled(photo, single[0]))) {
       return [this.standard(single[0])];
     }
-    const padded = await this.look(photo, around(photo, MARGIN));
-    const upright = suppress(await this.confirmed(photo, [...whole, ...padded], MIN_SCORE));
+    const padded = await this.look(photo, around(photo, search.margin));
+    const upright = this.suppressed(await this.confirmed(photo, [...whole, ...padded], search.min_score));
     let turned: Found[][] | null = null;
     for (const isFace of [this.isFace.bind(this), async () => true]) {
       let faces = await this.checked(photo, upright, isFace);
@@ -195,11 +213,11 @@ export class Detector {
 
   /** What the photo shows on its head or on a side, for each of these turns. */
   private async inTurnedPhoto(photo: ImageData): Promise<Found[][]> {
-    const faces: Found[][] = [];
-    for (const angle of QUARTERS) {
+    const [{ search }, faces]: [DetectorRule, Found[][]] = [this.rule, []];
+    for (const angle of search.quarters) {
       const looks: Found[] = [];
-      for (const zoom of [1, MARGIN]) looks.push(...(await this.look(photo, around(photo, zoom, angle))));
-      faces.push(await this.confirmed(photo, looks, TURNED_MIN_SCORE, angle));
+      for (const zoom of [1, search.margin]) looks.push(...(await this.look(photo, around(photo, zoom, angle))));
+      faces.push(await this.confirmed(photo, looks, search.turned_min_score, angle));
     }
     return faces;
   }
@@ -207,8 +225,8 @@ export class Detector {
   /** The candidates seen again at their best size, or of a good score anyway. */
   private async confirmed(photo: ImageData, looks: Found[], least: number, angle = 0): Promise<Found[]> {
     const faces: Found[] = [];
-    for (const candidate of suppress(looks)) {
-      const seen = await this.again(photo, candidate, SECOND_LOOK, angle);
+    for (const candidate of this.suppressed(looks)) {
+      const seen = await this.again(photo, candidate, this.rule.search.second_look, angle);
       if (seen && seen.score >= least) faces.push(seen);
       else if (candidate.score >= least) faces.push(candidate);
     }
@@ -219,8 +237,8 @@ export class Detector {
   private async again(photo: ImageData, face: Found, zoom: number, angle: number): Promise<Found | null> {
     const side = zoom * Math.max(face.x1 - face.x0, face.y1 - face.y0);
     const square = squareAt((face.x0 + face.x1) / 2, (face.y0 + face.y1) / 2, side);
-    const seen = suppress(await this.look(photo, { ...square, angle }));
-    return seen.find((other) => overlap(face, other) > SAME_FACE) ?? null;
+    const seen = this.suppressed(await this.look(photo, { ...square, angle }));
+    return seen.find((other) => overlap(face, other) > this.rule.nms.same_face_iou) ?? null;
   }
 
   /** The candidates turned as their heads are, without those that are no faces, or nested. */
@@ -234,40 +252,42 @@ export class Detector {
       const face = await this.upright(photo, candidate);
       if (await isFace(photo, face)) faces.push(face);
     }
-    return withoutNested(faces);
+    return withoutNested(faces, this.rule.nms.nested_share);
   }
 
   /** A face as a turned square shows it, where it is clearer there and its head turned. */
   private async upright(photo: ImageData, face: Found): Promise<Found> {
-    if (face.score >= SURE_SCORE) return face;
-    let [best, least] = [face, face.score + TURN_MARGIN];
-    for (const angle of QUARTERS) {
-      const seen = await this.again(photo, face, SECOND_LOOK, angle);
-      if (seen && seen.score > least && turnOf(seen.keypoints)) [best, least] = [seen, seen.score];
+    const { search } = this.rule;
+    if (face.score >= search.sure_score) return face;
+    let [best, least] = [face, face.score + search.turn_margin];
+    for (const angle of search.quarters) {
+      const seen = await this.again(photo, face, search.second_look, angle);
+      if (seen && seen.score > least && turnOf(seen.keypoints, this.crop.min_turn)) [best, least] = [seen, seen.score];
     }
     return best;
   }
 
   /** Whether it scores enough, FaceMesh sees a face too, or BlazeFace does from afar. */
   private async isFace(photo: ImageData, face: Found): Promise<boolean> {
-    if (face.score >= SURE_SCORE) return true;
+    if (face.score >= this.rule.search.sure_score) return true;
     this.mesh ??= this.openMesh();
-    if ((await meshScore(await this.mesh, photo, face)) >= MIN_MESH_SCORE) return true;
-    const afar = await this.again(photo, face, AFAR, turnOf(face.keypoints));
-    return afar !== null && afar.score >= MIN_AFAR_SCORE;
+    if ((await meshScore(await this.mesh, this.check, photo, face)) >= this.check.min_score) return true;
+    const afar = await this.again(photo, face, this.check.afar, turnOf(face.keypoints, this.crop.min_turn));
+    return afar !== null && afar.score >= this.check.min_afar_score;
   }
 
   private async look(photo: ImageData, square: Box): Promise<Found[]> {
-    const crop = cropSquare(photo, square, INPUT);
-    const input = Float32Array.from(crop, (value) => value / 127.5 - 1);
-    const outputs = await runNamed(this.model, input, [1, INPUT, INPUT, 3]);
+    const { input, decode } = this.rule;
+    const [size] = input.shape;
+    const values = Float32Array.from(cropSquare(photo, square, size), (value) => value * input.multiply + input.add);
+    const outputs = await runNamed(this.model, values, [1, ...input.shape]);
     const [numbers, logits] = [outputs.regressors, outputs.classificators];
     const found: Found[] = [];
-    ANCHORS.forEach(([centerX, centerY], i) => {
+    this.centers.forEach(([centerX, centerY], i) => {
       const score = 1 / (1 + Math.exp(-logits[i]));
-      if (score < CANDIDATE_SCORE) return;
+      if (score < decode.candidate_score) return;
       const pairs = Array.from({ length: 8 }, (_, j) =>
-        Array.from(numbers.subarray(16 * i + 2 * j, 16 * i + 2 * j + 2), (value) => value / INPUT),
+        Array.from(numbers.subarray(16 * i + 2 * j, 16 * i + 2 * j + 2), (value) => value / size),
       );
       const place = (x: number, y: number): Point => [
         (centerX + x) * square.side + square.x0,
@@ -285,11 +305,11 @@ export class Detector {
   /** BlazeFace's square to the standard crop: see cropping.box_from_detector. */
   private standard(face: Found): ScoredBox {
     const side = (face.x1 - face.x0 + face.y1 - face.y0) / 2;
-    const angle = turnOf(face.keypoints);
-    const down = this.rule.detector_shift * side;
+    const angle = turnOf(face.keypoints, this.crop.min_turn);
+    const down = this.crop.detector_shift * side;
     const x = (face.x0 + face.x1) / 2 - down * Math.sin(angle);
     const y = (face.y0 + face.y1) / 2 + down * Math.cos(angle);
-    return { ...squareAt(x, y, this.rule.detector_scale * side), angle, score: face.score };
+    return { ...squareAt(x, y, this.crop.detector_scale * side), angle, score: face.score };
   }
 }
 

@@ -3,15 +3,15 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import { type Answer, answer, type Calibration, measure, type ShapeSpace } from "./comparison";
-import { type CropRule, type Detector, MIN_TURN, type ScoredBox } from "./detector";
+import type { CheckRule, CropRule, Detector, DetectorRule, ScoredBox } from "./detector";
 import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
 import { runNamed } from "./litert";
 import type { Chart } from "./atlas";
 
-const MOST_RESIZE = 3;
-
 /** The contents of model.json, on the exported file and its face model: see export/website.py. */
 export interface Model extends ShapeSpace, Chart {
+  detector: DetectorRule;
+  check: CheckRule;
   crop: CropRule & { size: number };
   identity: [number, number];
   expression: [number, number];
@@ -57,14 +57,14 @@ export class Reconstructor {
 
   /** The face near one of the frame before; without that the largest one, or null. */
   async follow(photo: ImageData, near: Face | null): Promise<Face | null> {
-    if (near) return this.look(photo, nextBox(near), near.score);
+    if (near) return this.look(photo, nextBox(near, this.model.crop.min_turn), near.score);
     const [found] = await this.detector.all(photo);
     return found ? this.twice(photo, found) : null;
   }
 
   private async twice(photo: ImageData, found: ScoredBox): Promise<Face> {
     const face = await this.look(photo, found, found.score);
-    const second = secondBox(face);
+    const second = secondBox(face, this.model.crop.second_pass.max_resize);
     const seen = second === found ? found : uprightBox(face.landmarks, face.angle);
     const again = await this.look(photo, seen, found.score);
     return { ...again, box: second, features: meanFeatures(face.features, again.features) };
@@ -105,8 +105,8 @@ export class Reconstructor {
 }
 
 /** Where a face will be in a video's next frame; turned where the head lies on its side or upside down. */
-function nextBox(face: Face): Box {
-  return Math.abs(face.angle) < MIN_TURN ? boxOfLandmarks(face.landmarks) : uprightBox(face.landmarks, face.angle);
+function nextBox(face: Face, minTurn: number): Box {
+  return Math.abs(face.angle) < minTurn ? boxOfLandmarks(face.landmarks) : uprightBox(face.landmarks, face.angle);
 }
 
 /** (x, y, z, ...) in mm to px of the crop by the camera, the first 12 parameters. */
@@ -142,8 +142,8 @@ function meanFeatures(first: Float32Array | null, second: Float32Array | null): 
   return sum.map((value) => value / length);
 }
 
-function secondBox(face: Face): Box {
+function secondBox(face: Face, most: number): Box {
   const box = boxOfLandmarks(face.landmarks);
   const ratio = box.side / face.box.side;
-  return ratio > 1 / MOST_RESIZE && ratio < MOST_RESIZE ? box : face.box;
+  return ratio > 1 / most && ratio < most ? box : face.box;
 }

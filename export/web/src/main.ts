@@ -53,7 +53,7 @@ async function start(): Promise<void> {
   const compiled = await litert.openFastest(interleaved(network), model.crop.size, isGpu);
   accelerator = compiled.accelerator;
   const openMesh = async () => litert.open(await files.model("facemesh.tflite"));
-  const detector = new Detector(await litert.open(blazeface), model.crop, openMesh);
+  const detector = new Detector(await litert.open(blazeface), model.detector, model.check, model.crop, openMesh);
   reconstructor = new Reconstructor(model, compiled.network, detector);
   camera = new Camera(reconstructor);
   view = new View(element("view"), model, maps.buffer);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import { certainty, photoQuality } from "./comparison";
-import { anchors, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
+import { anchors, type DetectorRule, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { interleaved } from "./files";
 import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
@@ -99,16 +99,20 @@ describe("the head's angles", () => {
   });
 });
 
+const layers = [{ stride: 8, per_cell: 2 }, { stride: 16, per_cell: 6 }];
+const search = { clear_score: 0.8, clear_share: [0.15, 0.7] };
+const rule = { input: { shape: [128, 128, 3] }, anchors: { layers }, search } as DetectorRule;
+
 describe("BlazeFace", () => {
   it("has 896 anchors, two a cell of stride 8 and six a cell of stride 16", () => {
-    const all = anchors();
+    const all = anchors(rule);
     expect(all.length).toBe(896);
     expect(all[0]).toEqual([4 / 128, 4 / 128]);
     expect(all[895]).toEqual([120 / 128, 120 / 128]);
   });
 
   it("makes one face of boxes that overlap, weighted by score", () => {
-    const found = suppress([face(0, 0, 10, 10, 0.9), face(1, 0, 11, 10, 0.3), face(50, 50, 60, 60, 0.5)]);
+    const found = suppress([face(0, 0, 10, 10, 0.9), face(1, 0, 11, 10, 0.3), face(50, 50, 60, 60, 0.5)], 0.3);
     expect(found.length).toBe(2);
     expect(found[0].x0).toBeCloseTo(0.25);
     expect(found[0].keypoints[0][0]).toBeCloseTo(0.25);
@@ -121,7 +125,7 @@ describe("faces in each other", () => {
   it("are the surest of them; one beside it stays", () => {
     const [large, inside, around] = [face(0, 0, 10, 10, 0.9), face(4, 4, 8, 8, 0.7), face(-20, -20, 40, 40, 0.8)];
     const beside = face(6, 0, 16, 10, 0.65);
-    expect(withoutNested([inside, beside, large, around])).toEqual([large, beside]);
+    expect(withoutNested([inside, beside, large, around], 0.5)).toEqual([large, beside]);
   });
 });
 
@@ -134,7 +138,7 @@ describe("a turned head", () => {
 
   it.each([0, 40, 75, -75, 85, -120])("by %d degrees is taken as such beyond 80", (degrees) => {
     const expected = Math.abs(degrees) > 80 ? degrees : 0;
-    expect((turnOf(clockwise(degrees)) * 180) / Math.PI).toBeCloseTo(expected);
+    expect((turnOf(clockwise(degrees), (80 * Math.PI) / 180) * 180) / Math.PI).toBeCloseTo(expected);
   });
 
   it("seen in a square turned by a quarter is below its center where it was right of it", () => {
@@ -151,12 +155,12 @@ describe("a clear face", () => {
   const clear = face(20, 20, 60, 60, 0.9);
 
   it("is the only one, sure, and neither small nor as large as the photo", () => {
-    expect(isClear([clear], 100)).toBe(true);
-    expect(isClear([clear, face(80, 80, 90, 90, 0.4)], 100)).toBe(false);
-    expect(isClear([{ ...clear, score: 0.79 }], 100)).toBe(false);
-    expect(isClear([clear], 300)).toBe(false);
-    expect(isClear([clear], 50)).toBe(false);
-    expect(isClear([], 100)).toBe(false);
+    expect(isClear([clear], 100, rule.search)).toBe(true);
+    expect(isClear([clear, face(80, 80, 90, 90, 0.4)], 100, rule.search)).toBe(false);
+    expect(isClear([{ ...clear, score: 0.79 }], 100, rule.search)).toBe(false);
+    expect(isClear([clear], 300, rule.search)).toBe(false);
+    expect(isClear([clear], 50, rule.search)).toBe(false);
+    expect(isClear([], 100, rule.search)).toBe(false);
   });
 });
 

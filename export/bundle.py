@@ -1,0 +1,98 @@
+"""A bundle: a folder with all that an app needs, from a photo to named blendshapes and a mesh.
+
+``detector.tflite``, ``facemesh.tflite`` (which confirms a face that is not sure),
+``network.tflite``, ``triangles.bin``, ``uv.bin`` where the face model has texture coordinates, and
+``bundle.json``, which describes each tensor and file and holds every number that the way from the
+photo to the crop needs. ``examples/`` has programs that read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_scnn.export.metadata import build_metadata
+from keras_scnn.export.pipeline import describe_check, describe_detector
+from keras_scnn.export.tflite import SIGNATURE, write_tflite
+from keras_scnn.photos.blazeface import model_path
+from keras_scnn.photos.facemesh import MODEL_FILE
+
+if TYPE_CHECKING:
+    from keras_scnn.export.artefacts import Subject
+
+FORMAT, VERSION = "keras_scnn.bundle", 1
+DESCRIPTION = "bundle.json"
+DETECTOR, CHECK, NETWORK = "detector.tflite", "facemesh.tflite", "network.tflite"
+TRIANGLES, UV = "triangles.bin", "uv.bin"
+OF_NETWORK = ("quantize", "input", "outputs", "parameters", "whitening")
+FRAME = "model frame: x to the image's right for a frontal face, y up, z towards the viewer"
+
+
+def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
+    """Write the bundle of a preset into a new folder; errors as ``tflite.write_tflite``.
+
+    Args:
+        folder: that does not exist yet.
+        subject: the preset; all vertices are put out, whatever it says.
+        precision: of the network, one of ``formats.QUANTIZE``.
+    """
+    folder.mkdir()
+    preset, crops = subject.preset, subject.calibration.images
+    write_tflite(folder / NETWORK, preset, precision, True, crops, subject.name, subject.card)
+    shutil.copyfile(model_path(), folder / DETECTOR)
+    shutil.copyfile(model_path(MODEL_FILE), folder / CHECK)
+    model = preset.face_model
+    (folder / TRIANGLES).write_bytes(model.triangles.astype("<u4").tobytes())
+    if model.uv is not None:
+        (folder / UV).write_bytes(model.uv.astype("<f4").tobytes())
+    content = describe_bundle(subject, precision) | {"files": _files(folder)}
+    (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def describe_bundle(subject: Subject, precision: str) -> dict:
+    """The contents of ``bundle.json`` but for ``files``."""
+    metadata = build_metadata(subject.preset, subject.name, precision, True, subject.card)
+    network = {key: metadata.pop(key) for key in OF_NETWORK}
+    return metadata | {
+        "format": FORMAT,
+        "version": VERSION,
+        "digest": subject.digest,
+        "detector": {"file": DETECTOR, **describe_detector()},
+        "check": {"file": CHECK, **describe_check()},
+        "network": {"file": NETWORK, "signature": SIGNATURE, **network},
+        "mesh": _describe_mesh(subject),
+    }
+
+
+def _describe_mesh(subject: Subject) -> dict:
+    model = subject.preset.face_model
+    triangles = {
+        "file": TRIANGLES,
+        "shape": list(model.triangles.shape),
+        "dtype": "uint32, little-endian",
+        "text": "indices of vertices from 0, counter-clockwise seen from outside",
+    }
+    uv = {
+        "file": UV,
+        "shape": [model.n_vertices, 2],
+        "dtype": "float32, little-endian",
+        "text": "texture coordinates, 0 to 1, u to the right, v up",
+    }
+    return {
+        "vertices": {"output": "vertices", "unit": "mm", "frame": FRAME},
+        "in_crop": "pose[:, :3] @ vertex + pose[:, 3]: px of the crop, y down, depth to the viewer",
+        "triangles": triangles,
+        "uv": None if model.uv is None else uv,
+    }
+
+
+def _files(folder: Path) -> dict:
+    """Bytes and SHA-256 of each file, by name."""
+    contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
