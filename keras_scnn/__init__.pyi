@@ -7,6 +7,8 @@ from .data.samplers import GroupSampler as GroupSampler
 from .data.samplers import PairSampler as PairSampler
 from .data.stream import group_dataset as group_dataset
 from .data.stream import pair_dataset as pair_dataset
+from .data.synthesis.rendered_people import SyntheticConfig as SyntheticConfig
+from .data.synthesis.rendered_people import cached_records as cached_records
 from .export.artefacts import export_preset as export_preset
 from .face_models import load_face_model as load_face_model
 from .face_models.correspondence import Correspondence as Correspondence
@@ -55,9 +57,11 @@ from .parameters import ParameterSpace as ParameterSpace
 from .parameters import Whitening as Whitening
 from .photos.detection import FaceDetector as FaceDetector
 from .protocols.evaluation import evaluate_preset as evaluate_preset
+from .protocols.records import evaluate_records as evaluate_records
 from .reconstruction.faces import Reconstruction as Reconstruction
 from .reconstruction.person import Person as Person
 from .reconstruction.reconstructor import Reconstructor as Reconstructor
+from .training.warm_start import copy_encoder as copy_encoder
 from .video.frames import ClipSettings as ClipSettings
 from .video.run import reconstruct_clip as reconstruct_clip
 

@@ -55,11 +55,63 @@ def build_encoder(
 
 
 def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
-    """The encoder's last feature map (B, H, W, C) with H at least the image's over ``stride``."""
+    """The encoder's last feature map (B, H, W, C) with H at least the image's over ``stride``.
+
+    Raises:
+        ValueError: it has none.
+    """
     height = encoder.input_shape[1] // stride
-    kept = (one for one in reversed(encoder.layers) if not isinstance(one, layers.ZeroPadding2D))
+    # A nested graph's maps are not tensors of this one, and the image is no feature.
+    skipped = layers.ZeroPadding2D, layers.InputLayer, keras.Model
+    kept = (one for one in reversed(encoder.layers) if not isinstance(one, skipped))
     maps = (layer.output for layer in kept if len(layer.output.shape) == 4)
-    return next(each for each in maps if each.shape[1] >= height)
+    found = next((each for each in maps if each.shape[1] >= height), None)
+    if found is None:
+        raise ValueError(
+            f"encoder '{encoder.name}' has no feature map of {height} px or more, which the "
+            "expression head needs; take expression_channels=0"
+        )
+    return found
+
+
+def graph_ends(encoder: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Input (B, S, S, 3) and output (B, F) of an encoder, which may be any Keras graph.
+
+    Raises:
+        ValueError: it is no graph yet, or not one from one color image to one vector.
+    """
+    # A Sequential model has no 'input' and 'output' before its first call, but these.
+    inputs = encoder.inputs if encoder.built and hasattr(encoder, "inputs") else None
+    if not inputs:
+        raise ValueError(
+            f"encoder '{encoder.name}' has no graph of layers; begin it with "
+            "keras.Input((S, S, 3)), or take keras.Model(image, encoder(image)) of such an input"
+        )
+    shapes = [tuple(x.shape[1:]) for x in [*inputs, *encoder.outputs]]
+    side = shapes[0][0]
+    is_right = len(shapes) == 2 and shapes[0] == (side, side, 3) and len(shapes[1]) == 1
+    if not is_right or None in shapes[0] + shapes[1]:
+        raise ValueError(
+            f"encoder '{encoder.name}' has inputs and outputs of shapes {shapes}; it must have one "
+            "input (S, S, 3) and one output (F,), as a global pooling layer at its end gives"
+        )
+    return inputs[0], encoder.outputs[0]
+
+
+def pooled_map(encoder: keras.Model) -> keras.KerasTensor:
+    """The feature map (B, H, W, F) that the last layer of an encoder pools.
+
+    Raises:
+        ValueError: the last layer pools none.
+    """
+    last = encoder.layers[-1]
+    # A nested model's own input is no tensor of this graph.
+    if isinstance(last, keras.Model) or len(last.input.shape) != 4:
+        raise ValueError(
+            f"the last layer of encoder '{encoder.name}' pools no feature map, which the feature "
+            "head needs; end it with a global pooling layer, or take feature_channels=0"
+        )
+    return last.input
 
 
 # Residual blocks of each width; all widths but the first begin with one that halves the map.

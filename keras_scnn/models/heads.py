@@ -8,7 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoders import PREFIX, feature_map, identity_features
+from keras_scnn.models.encoders import (
+    PREFIX,
+    feature_map,
+    graph_ends,
+    identity_features,
+    pooled_map,
+)
 from keras_scnn.models.recognizers.layers import AlignedChip, embedding_layer
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
 
@@ -33,7 +39,8 @@ def build_branch(
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
     Args:
-        encoder: from ``build_encoder``.
+        encoder: from ``build_encoder``, or any Keras model of (B, S, S, 3) RGB, 0 to 255, to
+            (B, F), its preprocessing inside.
         layout: sizes of the parameter vector.
         feature_size: length of the identity feature; 0 leaves the feature head out.
         feature_channels: 0: the feature is linear in the encoder's pooled output, as the
@@ -58,19 +65,21 @@ def build_branch(
         whitened; ``features`` (B, feature_size) float32 of unit length.
 
     Raises:
-        ValueError: ``joint_head`` without a GDC head, or two identity encoders.
+        ValueError: ``joint_head`` without a GDC head, two identity encoders, or an encoder that
+            is no graph from one image to one vector, or lacks the feature map that a head needs.
     """
-    hidden = inputs = encoder.output
+    image, hidden = graph_ends(encoder)
+    inputs = hidden
     has_gdc = bool(feature_size and feature_channels and not identity_encoder)
     if joint_head and not has_gdc:
         raise ValueError("joint_head is for feature_channels above 0 without identity encoder")
     if identity_encoder and recognizers:
         raise ValueError("identity_encoder and recognizers are two identity encoders; take one")
     if identity_encoder:
-        hidden = identity_features(encoder.inputs[0])
+        hidden = identity_features(image)
         inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
     if has_gdc:
-        hidden = _global_depthwise_convolution(encoder.layers[-1].input, feature_channels, GDC)
+        hidden = _global_depthwise_convolution(pooled_map(encoder), feature_channels, GDC)
     if joint_head:
         inputs = keras.layers.Concatenate(name="both_heads")([inputs, hidden])
     parameters = keras.layers.Dense(layout.size, dtype="float32", name="parameters")(inputs)
@@ -78,13 +87,13 @@ def build_branch(
         change = _expression_head(feature_map(encoder, 4), expression_channels, layout)
         parameters = keras.layers.Add(dtype="float32", name="parameters_sum")([parameters, change])
     if recognizers:
-        hidden = _embeddings(encoder.inputs[0], parameters, recognizers.split("+"), layout)
+        hidden = _embeddings(image, parameters, recognizers.split("+"), layout)
         parameters = _with_identity(parameters, hidden, layout)
     outputs = {"parameters": parameters}
     if feature_size:
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
-    return keras.Model(encoder.inputs[0], outputs, name="branch")
+    return keras.Model(image, outputs, name="branch")
 
 
 def _global_depthwise_convolution(feature_map, channels: int, prefix: str):

@@ -33,7 +33,7 @@ def build_siamese(
     ((None, 68, 3), (None,))
 
     Args:
-        encoder: from ``build_encoder``.
+        encoder: from ``build_encoder``, or any Keras model of such images to (B, F).
         space: of the parameters; its face model decodes them to landmarks.
         feature_size: length of the identity feature, above 0.
         contrast: 'identity': the distance is that of the two neutral shapes, in mm;
@@ -53,7 +53,7 @@ def build_siamese(
         several parts the ``network`` of the layer of that name.
 
     Raises:
-        ValueError: feature_size is 0, or contrast is unknown.
+        ValueError: feature_size is 0, contrast is unknown, or the encoder as in ``build_branch``.
     """
     if feature_size <= 0:
         raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")

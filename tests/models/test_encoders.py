@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_scnn.models import ENCODERS, build_encoder
+from keras_scnn.models import ENCODERS, build_branch, build_encoder
 from keras_scnn.models.encoder_table import IMAGENET_MEAN_BGR
+from keras_scnn.parameters import ParameterLayout
 
 # Length of the pooled feature, from the papers' tables: 1024 * alpha, 1280, 576, 960, 2048.
 FEATURES = {
@@ -68,3 +69,64 @@ def test_imagenet_weights_come_through_keras_own_loader(monkeypatch):
 def test_an_unknown_encoder_is_refused_by_name():
     with pytest.raises(ValueError, match="unknown encoder 'vgg'; known are mobilenet_0.5"):
         build_encoder("vgg")
+
+
+def small(*last, shape=(32, 32, 3)):
+    return keras.Sequential([keras.Input(shape), keras.layers.Conv2D(8, 3, 8), *last], name="own")
+
+
+def pool():
+    return keras.layers.GlobalAveragePooling2D()
+
+
+def nested():
+    image = keras.Input((32, 32, 3))
+    return keras.Model(image, small(pool())(image), name="own")
+
+
+def of_two_images():
+    images = [keras.Input((32, 32, 3)) for _ in range(2)]
+    return keras.Model(images, pool()(images[0] + images[1]), name="own")
+
+
+OWN = {"sequential": lambda: small(pool()), "nested": nested}
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_any_keras_model_is_an_encoder(make):
+    encoder = make()
+    branch = build_branch(encoder, ParameterLayout(4, 2), feature_size=3)
+    image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    kernel, bias = branch.get_layer("parameters").weights
+    expected = np.asarray(encoder(image)) @ np.asarray(kernel) + np.asarray(bias)
+    np.testing.assert_allclose(branch(image)["parameters"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (small, r"\(4, 4, 8\)\]; it must have one input \(S, S, 3\) and one output \(F,\)"),
+        (of_two_images, "it must have one input"),
+        (lambda: small(pool(), shape=(32, 32, 1)), "it must have one input"),
+        (lambda: small(pool(), shape=(32, 64, 3)), "it must have one input"),
+        (lambda: small(pool(), shape=(None, None, 3)), "it must have one input"),
+        (lambda: keras.Sequential([pool()], name="own"), r"begin it with keras.Input\(\(S, S, 3\)"),
+    ],
+)
+def test_an_encoder_of_another_form_is_refused(make, what):
+    with pytest.raises(ValueError, match=f"encoder 'own' has .*{what}"):
+        build_branch(make(), ParameterLayout(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "head", "what"),
+    [
+        (nested, "feature_channels", "pools no feature map"),
+        (lambda: small(keras.layers.Flatten(), keras.layers.Dense(8)), "feature_channels", "pools"),
+        (nested, "expression_channels", "has no feature map of 8 px or more"),
+        (lambda: small(pool()), "expression_channels", "has no feature map of 8 px or more"),
+    ],
+)
+def test_heads_on_feature_maps_need_one(make, head, what):
+    with pytest.raises(ValueError, match=f"encoder 'own' .*{what}.*; .*{head}=0"):
+        build_branch(make(), ParameterLayout(4, 2), **{head: 4})
