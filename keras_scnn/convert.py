@@ -27,7 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--landmarks", type=Path, metavar="FILE",
-        help="text file of the target's 68 landmark vertices, in iBUG's order",
+        help="text file of the target's 68 landmark vertices, from 0, in iBUG's order",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", metavar="MODEL", default="open_face",
@@ -48,14 +48,13 @@ def main(argv: list[str] | None = None) -> int:
     """Convert all faces; those that fail are listed, and the exit status is then 1."""
     args = parse(argv)
     from keras_scnn.face_models import load_face_model
-    from keras_scnn.reconstruction.converted import Converter, read_landmarks, result_files
+    from keras_scnn.reconstruction.converted import Converter, load_target, result_files
     from keras_scnn.storage.outputs import check_out
 
     check_out(args.out)
     files = result_files(args.results)
-    own = {} if args.landmarks is None else {"landmark_indices": read_landmarks(args.landmarks)}
-    models = load_face_model(args.source), load_face_model(args.to, **own)
-    converter = Converter.of(*models, args.correspondence, not args.keep_size)
+    models = load_face_model(args.source), load_target(args.to, args.landmarks)
+    converter = Converter.of(*models, Path(args.to), args.correspondence, not args.keep_size)
     failed = []
     for file in files:
         try:

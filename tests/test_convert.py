@@ -43,7 +43,7 @@ def test_a_result_becomes_the_same_face_in_another_models_parameters(open_face, 
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     numbers = json.loads((tmp_path / "out" / "face.json").read_text())
     assert (numbers["face_model"], numbers["converted_from"]) == ("turned", "open_face")
-    assert numbers["residual_mm"] < 0.01 and numbers["photos"] == [str(result)]
+    assert numbers["residual_mm"] < 0.01 and numbers["photos"] == [str(result), str(path)]
     expression = np.array(list(numbers["expression"].values()))
     mesh = model.vertices(np.array(numbers["identity"]), expression)
     pose = np.array(numbers["pose"]["image_from_model"])
@@ -116,3 +116,41 @@ def test_landmarks_are_68_whole_numbers(open_face, target, tmp_path, capsys, tex
     options = ["--landmarks", str(points), "--out", str(tmp_path / "out")]
     assert main([str(result), "--to", str(target[1]), *options]) == 2
     assert str(points) in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_second_target_does_not_replace_the_results_of_the_first(
+    open_face, target, tmp_path, capsys
+):
+    result, _ = write_result(tmp_path / "results", open_face)
+    out, other = tmp_path / "out", tmp_path / "other.npz"
+    assert main([str(result), "--to", str(target[1]), "--out", str(out), "--format", "obj"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    target[0].replace(name="other").save(other)
+    assert main([str(result), "--to", str(other), "--out", str(out)]) == 1
+    assert f"would overwrite those of {result}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # The same again replaces what it wrote.
+    assert main([str(result), "--to", str(target[1]), "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["face.json"]
+
+
+def test_a_failed_mesh_leaves_the_earlier_result(open_face, target, tmp_path, monkeypatch):
+    result, _ = write_result(tmp_path / "results", open_face)
+    arguments = [str(result), "--to", str(target[1]), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--format", "ply"]) == 0
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("keras_scnn.reconstruction.converted.write_mesh", full)
+    assert main([*arguments, "--format", "ply"]) == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"face.json", "face.ply"}
+
+
+def test_a_model_with_landmarks_takes_no_others(open_face, target, tmp_path, capsys):
+    result, _ = write_result(tmp_path / "results", open_face)
+    points = tmp_path / "points.txt"
+    points.write_text(" ".join(map(str, open_face.landmark_indices)))
+    options = ["--landmarks", str(points), "--out", str(tmp_path / "out")]
+    assert main([str(result), "--to", str(target[1]), *options]) == 2
+    assert "leave out --landmarks" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.face_models import load_face_model
 from keras_scnn.face_models.correspondence import Correspondence, make_correspondence
 from keras_scnn.fitting.conversion import convert_parameters
 from keras_scnn.meshes.files import write_mesh
@@ -35,7 +36,7 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
         if not found:
             raise FileNotFoundError(f"{path}: has no .json file; give a folder of reconstruct")
         files += found
-    return files
+    return list(dict.fromkeys(files))
 
 
 def read_landmarks(path: Path) -> np.ndarray:
@@ -50,6 +51,25 @@ def read_landmarks(path: Path) -> np.ndarray:
         if len(words) != 68:
             raise ValueError(f"{len(words)} numbers; 68 are needed")
         return np.array([int(word) for word in words])
+
+
+def load_target(path: str | os.PathLike, landmarks: Path | None = None) -> MorphableModel:
+    """The face model to convert to.
+
+    Args:
+        path: see ``load_face_model``.
+        landmarks: see ``read_landmarks``; for models whose files do not say them.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``load_face_model`` and ``read_landmarks``.
+    """
+    if landmarks is None:
+        return load_face_model(path)
+    indices = read_landmarks(landmarks)
+    try:
+        return load_face_model(path, landmark_indices=indices)
+    except TypeError as error:  # a model of this package
+        raise ValueError(f"{path}: has landmarks of its own; leave out --landmarks") from error
 
 
 def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParameters:
@@ -87,12 +107,14 @@ class Converter:
 
     Attributes:
         source, target: the face models.
+        target_path: where the target was read from: a result is of its file and of this.
         correspondence: of their points.
         with_scale: see ``convert_parameters``.
     """
 
     source: MorphableModel
     target: MorphableModel
+    target_path: Path
     correspondence: Correspondence
     with_scale: bool = True
 
@@ -101,6 +123,7 @@ class Converter:
         cls,
         source: MorphableModel,
         target: MorphableModel,
+        target_path: Path,
         correspondence: str | os.PathLike | None = None,
         with_scale: bool = True,
     ) -> Converter:
@@ -110,10 +133,11 @@ class Converter:
             FileNotFoundError, ValueError: see ``Correspondence.load`` and ``make_correspondence``.
         """
         if correspondence is None:
-            return cls(source, target, make_correspondence(source, target), with_scale)
+            made = make_correspondence(source, target)
+            return cls(source, target, target_path, made, with_scale)
         loaded = Correspondence.load(correspondence)
         loaded.check_models(source, target)
-        return cls(source, target, loaded, with_scale)
+        return cls(source, target, target_path, loaded, with_scale)
 
     def convert_file(self, path: Path, out: Path, mesh_format: str | None = None) -> float:
         """Write a result's face as the target's parameters.
@@ -146,7 +170,8 @@ class Converter:
                 write_mesh(file, vertices, model.triangles, model.uv)
 
         numbers = self._numbers(converted, float(residual))
-        Results(out, (path,), frozenset([real_path(path)])).publish(path.stem, numbers, write)
+        results = Results(out, (path, self.target_path), frozenset([real_path(path)]))
+        results.publish(path.stem, numbers, write)
         return float(residual)
 
     def _numbers(self, converted: FaceParameters, residual: float) -> dict:

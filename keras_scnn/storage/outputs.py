@@ -108,19 +108,27 @@ class Results:
         Raises:
             ValueError: a file of that name is there, and no result of these photos.
         """
-        self.remove_earlier([name])
         self.check_free(f"{name}.json")
         with staged_folder(self.out) as aside:
             write(aside / name)
             files = sorted(path.name for path in aside.iterdir())
-            for file in files:
+            for file in set(files) - self._replaceable(name):
                 self.check_free(file)
+            self.remove_earlier([name])  # now that there is a new one
             note = aside / f"{name}.json"
             content = {"photos": self._of, **numbers, "files": files}
             note.write_text(json.dumps(content, indent=2) + "\n")
             for file in (note.name, *files):  # the list first: a killed run's files are known by it
                 os.replace(aside / file, self.out / file)
         return self.out / name
+
+    def _replaceable(self, name: str) -> set[str]:
+        """Files of an earlier result of these photos under a name."""
+        content = _note(self.out / f"{name}.json")
+        if content is None or content["photos"] != self._of:
+            return set()
+        names = {Path(file).name for file in content["files"]}
+        return {one for one in names if real_path(self.out / one) not in self.inputs}
 
 
 def _note(path: Path) -> dict | None:

@@ -302,6 +302,11 @@ class TrainConfig:
             raise ValueError(
                 f"trained '{self.trained}' needs expression_channels, and a preset to start"
             )
+        if self.trained == "others" and self.start_with not in ("network", "shape"):
+            raise ValueError(
+                f"trained 'others' keeps the expression head as it is, which start_with "
+                f"'{self.start_with}' does not copy; give start_with 'network'"
+            )
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
         if self.batches in GROUPS and not self.group_people + self.single_photos:

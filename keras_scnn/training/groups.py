@@ -128,7 +128,7 @@ def freeze(branch: keras.Model, trained: str) -> None:
     Args:
         branch: of ``build_branch``.
         trained: 'all' keeps none; 'expression' all but the expression head; 'others' that head and
-            the layers that it sees, so that lids and lips stay as they were learned.
+            the layers that it sees: what it adds stays, the parameters that it is added to do not.
     """
     if trained == "all":
         return

@@ -41,6 +41,10 @@ def init_from_preset(
         ValueError: the two networks differ.
     """
     branch = network.get_layer("branch")
+    if config.trained == "others" and not source.expression_channels:
+        raise ValueError(
+            f"trained 'others' keeps the expression head, which start '{config.start}' has not"
+        )
     chosen = head_samples(config, seen)
     images, labels = records.images[chosen], space.whiten(records.parameters[chosen])
     if config.start_with == "encoder":
@@ -167,7 +171,7 @@ def join_recognizer(
 
     Raises:
         ValueError: the encoders differ, the feature is of another length, or the preset has an
-            identity encoder or a joint head.
+            identity encoder, a joint head or an expression head.
     """
     from keras_scnn.models.recognizers.dlib import read_recognizer
     from keras_scnn.models.recognizers.dlib_file import fill_identity_encoder
@@ -181,6 +185,10 @@ def join_recognizer(
     if source.has_joint_head:
         raise ValueError(
             "the preset to start from has a joint head, which is not joined; give one without"
+        )
+    if source.expression_channels:
+        raise ValueError(
+            "the preset to start from has an expression head, which is not joined; give one without"
         )
     copy_encoder(branch, source.core)
     kernel, bias = source.core.get_layer("parameters").get_weights()

@@ -292,6 +292,22 @@ def test_an_unknown_choice_lists_the_known_ones(name):
         TrainConfig(**{name: "zz"})
 
 
+def test_trained_others_needs_a_start_that_copies_the_expression_head():
+    with pytest.raises(ValueError, match="start_with 'encoder' does not copy"):
+        TrainConfig(**TINY | {"start": "mobile", "trained": "others", "expression_channels": 4})
+
+
+@pytest.mark.integration
+def test_trained_others_needs_a_start_with_an_expression_head(data, run):
+    start = {"start": str(run[0]), "start_with": "network"}  # a network without an expression head
+    config = TrainConfig(**TINY | start, trained="others", expression_channels=4, data=data)
+    mixture = open_records(config)
+    seen = np.arange(len(mixture.records))
+    mode = GroupMode(config, mixture, load_face_model("open_face"), seen)
+    with pytest.raises(ValueError, match="keeps the expression head, which start"):
+        initialize(config, mode.build(), mode, seen)
+
+
 def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="needs a margin above 0"):
         TrainConfig(contrast_form="exponential")
