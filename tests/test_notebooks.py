@@ -112,6 +112,20 @@ def test_05_compares_four_runs(tmp_path, monkeypatch):
     assert n_pictures(notebook) == 2
 
 
+@pytest.mark.integration
+def test_06_makes_records_of_own_photos(tmp_path, monkeypatch):
+    pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
+    more = "print(sorted(set(records.name)), np.bincount(records.identity), len(again))"
+    predicted = printed(execute("06_own_photos.ipynb", tmp_path, monkeypatch, more))
+    # Three people with three photos each, three photos of another, and a turned copy of each.
+    assert "24 photos in records" in predicted and "[6 6 6 6] 6" in predicted
+    assert "left out: eileen/sky.jpg" in predicted and "no face found" in predicted
+    fit = re.search(r"the fit is (\S+) px", predicted)
+    assert float(fit[1]) < 1  # the landmarks are those of a face of this model
+    errors = re.findall(r"(before|after) +landmark error (\S+) %", predicted)
+    assert [title for title, _ in errors] == ["before", "after"]
+
+
 def test_the_siamese_training_has_20_lines():
     notebook = nbformat.read(ROOT / "notebooks" / "04_own_encoder_and_loss.ipynb", as_version=4)
     (cell,) = (c for c in notebook.cells if "ks.pair_dataset" in c.source)
