@@ -88,20 +88,28 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """In the block, SIGTERM raises ``Terminated``, where it is run by the main thread."""
+def _stops_raised(came: list[int]) -> Iterator[None]:
+    """In the block, SIGTERM and Ctrl-C are noted and raised, where it is run by the main thread.
+
+    They are noted because native code that calls Python may drop what is raised there, or turn it
+    into an error of its own (TensorFlow, while it traces a graph).
+    """
 
     def stop(number, frame):
-        raise Terminated
+        came.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of a background job
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
@@ -117,15 +125,24 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
             sys.stdout.reconfigure(errors="backslashreplace")
+        came: list[int] = []
         try:
-            with _sigterm_raised():
-                return main(arguments) or 0
-        except EXPECTED as error:
-            print(f"error: {error}", file=sys.stderr)
-            return FAILURE
+            with _stops_raised(came):
+                status = main(arguments) or 0
         except KeyboardInterrupt as stop:
+            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             print(str(stop) or "stopped", file=sys.stderr)
-            return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+            return 128 + number
+        except Exception as error:
+            if not came:
+                if not isinstance(error, EXPECTED):
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                return FAILURE
+        if came:
+            print("stopped", file=sys.stderr)
+            return 128 + came[0]
+        return status
 
     return run
 

@@ -112,6 +112,23 @@ def interruptible():
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("becomes", [None, TypeError("cannot be converted")])
+def test_a_stop_that_native_code_drops_or_takes_for_an_error_is_a_stop(
+    capsys, number, status, becomes, interruptible
+):
+    @command
+    def main(arguments):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if becomes:
+                raise becomes from None
+
+    assert main([]) == status
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_command_cleans_up_and_says_so(tmp_path, capsys, number, status, interruptible):
     @command
     def work(arguments):
