@@ -44,7 +44,8 @@ DECODE = (
 NMS = (
     "Weighted: take the best box and all that overlap it by an intersection over union above "
     "same_face_iou; their mean, weighted by score, with the best score, is one face; repeat. Of "
-    "faces that share more than nested_share of the smaller one's area, the surest stays."
+    "faces that share more than nested_share of the smaller one's area, the one with the highest "
+    "score stays."
 )
 SEARCH = (
     "Halve the photo (means of 2 x 2, halves up) as long as both its sides are even and the longer "

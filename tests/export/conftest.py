@@ -47,7 +47,9 @@ def small_preset() -> Preset:
     released = load_preset("aflw-mobilenet-0.5")
     layout = ParameterLayout(IDENTITY, EXPRESSION)
     model = released.face_model.truncated(IDENTITY, EXPRESSION)
-    branch = build_branch(build_encoder("mobilenet_0.5", SIZE), layout, FEATURES, expression_channels=8)
+    branch = build_branch(
+        build_encoder("mobilenet_0.5", SIZE), layout, FEATURES, expression_channels=8
+    )
     old = released.layout
     kept = np.r_[0:12, 12 : 12 + IDENTITY, old.expression.start : old.expression.start + EXPRESSION]
     copy_encoder(branch, released.branch)

@@ -100,7 +100,7 @@ export function suppress(found: Found[], sameFace: number): Found[] {
   return faces;
 }
 
-/** Faces without those that lie in a surer one, or around it; highest score first. */
+/** Faces that lie neither in one with a higher score nor around it; highest score first. */
 export function withoutNested(found: Found[], nestedShare: number): Found[] {
   const kept: Found[] = [];
   for (const face of [...found].sort((a, b) => b.score - a.score)) {

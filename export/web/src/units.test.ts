@@ -122,7 +122,7 @@ describe("BlazeFace", () => {
 });
 
 describe("faces in each other", () => {
-  it("are the surest of them; one beside it stays", () => {
+  it("leave the one with the highest score; one beside it stays", () => {
     const [large, inside, around] = [face(0, 0, 10, 10, 0.9), face(4, 4, 8, 8, 0.7), face(-20, -20, 40, 40, 0.8)];
     const beside = face(6, 0, 16, 10, 0.65);
     expect(withoutNested([inside, beside, large, around], 0.5)).toEqual([large, beside]);
