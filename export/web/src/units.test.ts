@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 
 import { certainty, photoQuality } from "./comparison";
-import { anchors, type DetectorRule, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
+import { anchors, type DetectorRule, enlarged, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { interleaved } from "./files";
-import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
+import { boxOfLandmarks, cropSquare, halved, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
 
 function face(x0: number, y0: number, x1: number, y1: number, score: number) {
@@ -63,6 +63,20 @@ describe("crops", () => {
   it("stand about the landmarks, with the diagonal as side", () => {
     const box = boxOfLandmarks(Float32Array.from([10, 10, 5, 40, 50, -5]));
     expect(box).toEqual({ x0: 0.5, y0: 5.5, side: 50 });
+  });
+});
+
+describe("a large photo", () => {
+  it("is halved until it is small enough, means rounded up", () => {
+    // Columns 0 1 | 2 3 | 4 5 | 6 7 have the means 0.5, 2.5, 4.5, 6.5; then 1 3 | 5 7 have 2 and 6.
+    const [small, factor] = halved(ramp(8, 4), 4);
+    expect(factor).toBe(4);
+    expect(small).toEqual({ width: 2, height: 1, data: Uint8ClampedArray.from([2, 2, 7, 255, 6, 2, 7, 255]) });
+  });
+
+  it.each([[8, 4, 9], [9, 4, 4], [8, 5, 4]])("of %d x %d px and the limit %d stays", (width, height, limit) => {
+    const photo = ramp(width, height);
+    expect(halved(photo, limit)).toEqual([photo, 1]);
   });
 });
 
@@ -126,6 +140,12 @@ describe("faces in each other", () => {
     const [large, inside, around] = [face(0, 0, 10, 10, 0.9), face(4, 4, 8, 8, 0.7), face(-20, -20, 40, 40, 0.8)];
     const beside = face(6, 0, 16, 10, 0.65);
     expect(withoutNested([inside, beside, large, around], 0.5)).toEqual([large, beside]);
+  });
+});
+
+describe("a face of a halved photo", () => {
+  it("is so many times as large, with its keypoints", () => {
+    expect(enlarged(face(1, 2, 5, 8, 0.9), 4)).toEqual({ ...face(4, 8, 20, 32, 0.9), keypoints: [[4, 8]] });
   });
 });
 
