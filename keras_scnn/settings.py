@@ -144,6 +144,13 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     return run
 
 
+def list_failures(reasons: list[str]) -> int:
+    """Print on stderr why inputs of a command failed, a line each; its exit status: 1, else 0."""
+    for reason in reasons:
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if reasons else 0
+
+
 def _stopped(number: int, words: str = "") -> int:
     """Say that a signal stopped the command; the status that shells give it."""
     print(words or "stopped", file=sys.stderr)
