@@ -141,7 +141,7 @@ DAMAGES = {  # kind: reason, of a model and of a correspondence
 
 def write_damaged(path, kind, name, folder):
     """A copy of an .npz file whose array of that name is damaged; what unpickling would make."""
-    content, arrays = path.read_bytes(), dict(np.load(path))
+    content, arrays = path.read_bytes(), dict(np.load(path, allow_pickle=False))
     changes = {
         "other shapes": {name: arrays[name][:1]},
         "a list as version": {"version": np.array([1, 2])},
