@@ -226,7 +226,7 @@ std::vector<Found> suppress(std::vector<Found> left, double same_face) {
   return faces;
 }
 
-// Of faces that lie in each other, the surest; highest score first.
+// Of faces that lie in each other, the one with the highest score; sorted by score.
 std::vector<Found> without_nested(std::vector<Found> faces, double share) {
   by_score(faces);
   std::vector<Found> kept;
@@ -288,7 +288,7 @@ class Detector {
     }
     return {};
   }
-  // What the photo shows on its head or on a side, whichever has the surest.
+  // What the photo shows on its head or on a side, whichever has the highest score.
   std::vector<Found> turned(bool is_sure) {
     std::vector<Found> best;
     for (double angle : search_["quarters"]) {

@@ -169,7 +169,7 @@ export function suppress(found, sameFace) {
   return faces;
 }
 
-/** Of faces that lie in each other, the surest; highest score first. */
+/** Of faces that lie in each other, the one with the highest score; sorted by score. */
 function withoutNested(faces, nestedShare) {
   const kept = [];
   for (const face of faces.sort((a, b) => b.score - a.score)) {

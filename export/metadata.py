@@ -10,9 +10,11 @@ from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.pipeline import describe_crop
 from keras_scnn.models import Preset
 from keras_scnn.models.presets import FOLDER
+from keras_scnn.parameters import POSE_SIZE
 
 FORMAT, VERSION = "keras_scnn.export", 1
 CARD = "CARD.md"
+GROUPS = ("pose", "identity", "expression")  # of parameters, by their names in ParameterLayout
 WHITENING = "undone inside of the graph: parameters are in px, px per mm and the model's units"
 
 
@@ -40,14 +42,10 @@ def build_metadata(
         "crop": describe_crop(size),
         "whitening": WHITENING,
         "parameters": {
-            "pose": 12,
+            "pose": POSE_SIZE,
             "identity": model.n_identity,
             "expression": list(model.expression_names),
-            "slices": {
-                "pose": [0, 12],
-                "identity": [preset.layout.identity.start, preset.layout.identity.stop],
-                "expression": [preset.layout.expression.start, preset.layout.expression.stop],
-            },
+            "slices": {name: _ends(getattr(preset.layout, name)) for name in GROUPS},
         },
         "face_model": {
             "name": model.name,
@@ -60,6 +58,10 @@ def build_metadata(
         "training": preset.metadata,
         "card": card,
     }
+
+
+def _ends(part: slice) -> list[int]:
+    return [part.start, part.stop]
 
 
 def read_card(name_or_path: str | os.PathLike) -> str:

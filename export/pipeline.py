@@ -44,7 +44,8 @@ DECODE = (
 NMS = (
     "Weighted: take the best box and all that overlap it by an intersection over union above "
     "same_face_iou; their mean, weighted by score, with the best score, is one face; repeat. Of "
-    "faces that share more than nested_share of the smaller one's area, the surest stays."
+    "faces that share more than nested_share of the smaller one's area, the one with the highest "
+    "score stays."
 )
 SEARCH = (
     "Halve the photo (means of 2 x 2, halves up) as long as both its sides are even and the longer "
@@ -138,14 +139,14 @@ def describe_check() -> dict:
         "text": CHECK,
         "network": "MediaPipe FaceMesh (Apache-2.0)",
         "input": {
-            "name": "input_1",
+            "name": facemesh.INPUT,
             "shape": [size, size, 3],
             "dtype": "float32",
             "range": "RGB, value * multiply + add: 0 to 1",
-            "multiply": 1 / 255,
+            "multiply": 1 / facemesh.RANGE,
             "add": 0.0,
         },
-        "score": "conv2d_30",
+        "score": facemesh.SCORE_OUTPUT,
         "crop_scale": facemesh.CROP_SCALE,
         "min_score": detection.MIN_MESH_SCORE,
         "afar": detection.AFAR,

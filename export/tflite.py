@@ -21,13 +21,16 @@ from keras_scnn.export.exported_model import build_exported_model, check_backend
 from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
+from keras_scnn.models.encoders import PREFIX
+from keras_scnn.models.heads import FINE, GDC
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
-BACKBONE = r"^(flip_averaged\w*/)?branch\w*/(?!parameters|features)(identity_)?"  # names of tensors
-FEATURE_HEAD = r"^(flip_averaged\w*/)?branch\w*/features_"
+# Names of tensors: of the encoders, and of the feature head. All other heads compute in float.
+BACKBONE = rf"^(flip_averaged\w*/)?branch\w*/(?!parameters|features|{FINE})({PREFIX})?"
+FEATURE_HEAD = rf"^(flip_averaged\w*/)?branch\w*/{GDC}"
 FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
 
 

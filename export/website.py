@@ -198,18 +198,20 @@ def describe(preset: Preset, name: str) -> dict:
     from keras_scnn.reconstruction.comparison import probabilities
     from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 
-    model, layout = preset.face_model, preset.layout
+    model = preset.face_model
     coordinates = shape_coordinates(model, np.eye(model.n_identity))
     scatter = preset.within_person_covariance
     scaled = None if scatter is None else mahalanobis_coordinates(coordinates, scatter)
     calibration = preset.metadata.get("verification")
     probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
+    metadata = build_metadata(preset, name)
+    slices = metadata["parameters"]["slices"]
     return {
-        "crop": build_metadata(preset, name)["crop"],
+        "crop": metadata["crop"],
         "detector": describe_detector(),
         "check": describe_check(),
-        "identity": [layout.identity.start, layout.identity.stop],
-        "expression": [layout.expression.start, layout.expression.stop],
+        "identity": slices["identity"],
+        "expression": slices["expression"],
         "expression_names": list(model.expression_names or ()),
         "coordinates": np.round(np.float64(coordinates), DIGITS).tolist(),
         "scaled_coordinates": None if scaled is None else np.round(scaled, DIGITS).tolist(),

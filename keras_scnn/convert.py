@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from keras_scnn.settings import CommandParser, command
+from keras_scnn.settings import CommandParser, command, list_failures
 
 FORMATS = ("obj", "ply", "glb")
 
@@ -64,9 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(f"{file}: {residual:.2f} mm remain")
     print(f"{len(files) - len(failed)} faces written to {args.out}")
-    for reason in failed:
-        print(f"failed: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return list_failures(failed)
 
 
 if __name__ == "__main__":

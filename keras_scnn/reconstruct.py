@@ -14,7 +14,7 @@ import sys
 
 from keras_scnn.photos.files import describe_passed_over
 from keras_scnn.reconstruction.options import parse_options
-from keras_scnn.settings import command
+from keras_scnn.settings import command, list_failures
 
 
 @command
@@ -85,9 +85,7 @@ def _photos(args: argparse.Namespace) -> int:
         except (OSError, ValueError) as error:
             failed.append(str(error))
     print(f"{faces} faces of {len(args.photos) - len(failed)} photos written to {args.out}")
-    for reason in failed:
-        print(f"failed: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return list_failures(failed)
 
 
 if __name__ == "__main__":

@@ -131,20 +131,30 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
                 status = main(arguments) or 0
         except KeyboardInterrupt as stop:
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            print(str(stop) or "stopped", file=sys.stderr)
-            return 128 + number
+            return _stopped(number, str(stop))
         except Exception as error:
-            if not came:
-                if not isinstance(error, EXPECTED):
-                    raise
-                print(f"error: {error}", file=sys.stderr)
-                return FAILURE
-        if came:
-            print("stopped", file=sys.stderr)
-            return 128 + came[0]
-        return status
+            if came:
+                return _stopped(came[0])
+            if not isinstance(error, EXPECTED):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return FAILURE
+        return _stopped(came[0]) if came else status
 
     return run
+
+
+def list_failures(reasons: list[str]) -> int:
+    """Print on stderr why inputs of a command failed, a line each; its exit status: 1, else 0."""
+    for reason in reasons:
+        print(f"failed: {reason}", file=sys.stderr)
+    return 1 if reasons else 0
+
+
+def _stopped(number: int, words: str = "") -> int:
+    """Say that a signal stopped the command; the status that shells give it."""
+    print(words or "stopped", file=sys.stderr)
+    return 128 + number
 
 
 def configuration(cls: type[T], values: Mapping[str, Any], source: str = "configuration") -> T:

@@ -66,39 +66,138 @@ def test_a_correspondence_of_a_file_is_used(open_face, target, tmp_path, capsys)
     assert str(path) in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
-def damaged(content, name):
-    if name == "of another model":
-        return {**content, "face_model": "flame"}
-    if name == "no result":
-        return {"a": 1}
-    if name == "too short":
-        return {**content, "identity": content["identity"][:5]}
-    if name == "not finite":
-        return {**content, "identity": [float("nan")] * len(content["identity"])}
-    return {**content, "expression": {"smile": 1.0}}
+OTHERS = "its expressions are not those of 'open_face'"
+# What is put into a good result, and the reason that is given.
+CHANGES = {
+    "of another model": (
+        {"face_model": "flame"},
+        "it is of the face model 'flame', not 'open_face'; give that model with --from",
+    ),
+    "too short": ({"identity": [0.0] * 5}, "identity has the shape (5,); it must be (80,)"),
+    "ragged": ({"identity": [[1, 2], [3]]}, "identity has the shape (2,); it must be (80,)"),
+    "a table": ({"identity": {"a": 1}}, "identity has the shape (); it must be (80,)"),
+    "words": ({"identity": ["a"] * 80}, "identity has values that are no numbers"),
+    "numbers as words": ({"identity": ["1.5"] * 80}, "identity has values that are no numbers"),
+    "holes": ({"identity": [None] * 80}, "identity has values that are no numbers"),
+    "not finite": ({"identity": [float("nan")] * 80}, "identity has values that are not finite"),
+    "no pose": ({"pose": [1]}, "it has no pose.image_from_model"),
+    "a small pose": (
+        {"pose": {"image_from_model": [[1, 2], [3, 4]]}},
+        "pose.image_from_model has the shape (2, 2); it must be (3, 4)",
+    ),
+    "of other expressions": ({"expression": {"smile": 1.0}}, OTHERS),
+    "expressions without names": ({"expression": [0.0] * 52}, OTHERS),
+}
+TEXTS = {
+    "no result": ('{"a": 1}', "it has no face_model"),
+    "a list": ("[1, 2]", "it has no face_model"),
+    "text": ("hello", "it is no JSON from line 1, column 1 on"),
+    "cut off": ('{\n"face_model": "op', "it is no JSON from line 2, column 15 on"),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("of another model", "'flame', not 'open_face'; give that model with --from"),
-        ("no result", "not a result of keras-scnn reconstruct"),
-        ("too short", "identity has the shape (5,)"),
-        ("not finite", "not finite"),
-        ("of other expressions", "its expressions are not those of 'open_face'"),
-    ],
-)
-def test_a_bad_file_is_named_and_the_others_come_out(
-    open_face, target, tmp_path, capsys, name, reason
-):
+@pytest.mark.parametrize("kind", [*CHANGES, *TEXTS])
+def test_a_bad_file_is_named_and_the_others_come_out(open_face, target, tmp_path, capsys, kind):
     good, _ = write_result(tmp_path, open_face, name="good")
+    if kind in CHANGES:
+        change, reason = CHANGES[kind]
+        text = json.dumps(json.loads(good.read_text()) | change)
+    else:
+        text, reason = TEXTS[kind]
     bad = tmp_path / "bad.json"
-    bad.write_text(json.dumps(damaged(json.loads(good.read_text()), name)))
+    bad.write_text(text)
     out = tmp_path / "out"
     assert main([str(bad), str(good), "--to", str(target[1]), "--out", str(out)]) == 1
-    error = capsys.readouterr().err
-    assert str(bad) in error and reason in error and len(error.splitlines()) == 1
+    what = "not a result of keras-scnn reconstruct, or damaged"
+    assert capsys.readouterr().err == f"failed: {bad}: {what}: {reason}\n"
     assert [path.name for path in out.iterdir()] == ["good.json"]
+
+
+class Pickled:
+    """What NumPy would run, were it unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+NPZ = "not a readable .npz file, or damaged: "
+DAMAGES = {  # kind: reason, of a model and of a correspondence
+    "cut off": (NPZ + "it is no zip archive, or its end is missing",) * 2,
+    "text": (NPZ + "it is no zip archive, or its end is missing",) * 2,
+    "other arrays": ("expected 'keras_scnn.", "expected 'keras_scnn."),
+    "an array less": ("needs the arrays identity_basis", "source_weights missing"),
+    "other shapes": (
+        "identity_basis has the shape (1, 3, 80); it must be (3716, 3, 80)",
+        "(68, 3), (1, 3)); they must be (M,), (M, 3) and (M, 3)",
+    ),
+    "a list as version": ("version of the shape (2,); expected", "version of the shape (2,); exp"),
+    "objects": (NPZ + "uv.npy holds object; only numbers and text are read",)
+    + (NPZ + "source_weights.npy holds object; only numbers and text are read",),
+}
+
+
+def write_damaged(path, kind, name, folder):
+    """A copy of an .npz file whose array of that name is damaged; what unpickling would make."""
+    content, arrays = path.read_bytes(), dict(np.load(path, allow_pickle=False))
+    changes = {
+        "other shapes": {name: arrays[name][:1]},
+        "a list as version": {"version": np.array([1, 2])},
+        "objects": {name: np.array([Pickled(folder / "unpickled")], object)},
+    }
+    damaged = folder / "damaged.npz"
+    if kind in ("cut off", "text"):
+        damaged.write_bytes(content[: len(content) // 2] if kind == "cut off" else b"hello")
+        return damaged
+    if kind == "other arrays":
+        arrays = {"a": np.zeros(3)}
+    elif kind == "an array less":
+        del arrays[name]
+    np.savez(damaged, **arrays | changes.get(kind, {}))
+    return damaged
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("which", ["model", "correspondence"])
+def test_a_damaged_npz_file_is_one_clear_line_and_never_unpickled(
+    open_face, target, tmp_path, capsys, kind, which
+):
+    result, _ = write_result(tmp_path / "results", open_face)
+    options = [str(result), "--out", str(tmp_path / "out"), "--to"]
+    if which == "model":
+        name = "uv" if kind == "objects" else "identity_basis"
+        damaged = write_damaged(target[1], kind, name, tmp_path)
+        options += [str(damaged)]
+    else:
+        make_correspondence(open_face, target[0], dense=False).save(tmp_path / "points.npz")
+        damaged = write_damaged(tmp_path / "points.npz", kind, "source_weights", tmp_path)
+        options += [str(target[1]), "--correspondence", str(damaged)]
+    assert main(options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {damaged}: ") and len(error.splitlines()) == 1
+    assert DAMAGES[kind][which == "correspondence"] in error
+    assert not (tmp_path / "out").exists() and not (tmp_path / "unpickled").exists()
+
+
+def test_landmarks_of_a_file_bring_a_model_that_does_not_say_them(open_face, tmp_path):
+    """The open face model in FLAME's file: meters; 300 shapes, of which it has 80; expressions."""
+    others = np.zeros((open_face.n_vertices, 3, 300 - open_face.n_identity))
+    bases = [open_face.identity_basis, others, open_face.expression_basis]
+    bases = np.concatenate(bases, axis=-1)
+    arrays = {"v_template": open_face.mean / 1000, "shapedirs": bases / 1000}
+    np.savez(tmp_path / "flame.npz", **arrays, f=open_face.triangles)
+    points = tmp_path / "points.txt"
+    points.write_text("\n".join(map(str, open_face.landmark_indices)))
+    result, face = write_result(tmp_path / "results", open_face)
+    options = ["--to", str(tmp_path / "flame.npz"), "--landmarks", str(points)]
+    assert main([str(result), *options, "--out", str(tmp_path / "out")]) == 0
+    numbers = json.loads((tmp_path / "out" / "face.json").read_text())
+    assert numbers["face_model"] == "flame" and numbers["residual_mm"] < 0.01
+    identity, expression = numbers["identity"], list(numbers["expression"].values())
+    np.testing.assert_allclose(identity[:80], face.parameters.identity, atol=0.02)
+    np.testing.assert_allclose(expression, face.parameters.expression, atol=0.02)
 
 
 def test_what_was_read_is_never_written_over(open_face, target, tmp_path, capsys):

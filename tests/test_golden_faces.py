@@ -1,17 +1,19 @@
 """The golden faces are what the package makes of their photos, and what each port makes of them.
 
 A port (``examples/``) gets a bundle and a photo, and nothing else. C++ runs LiteRT's shared
-library of the wheel ai-edge-litert, JavaScript LiteRT's WebAssembly in Node.js, and
-Kotlin its own logic, its networks by a Python process. Tolerances: gray levels as in
+library of the wheel ai-edge-litert, JavaScript LiteRT's WebAssembly in Node.js and in Chromium,
+and Kotlin its own logic, its networks by a Python process. Tolerances: gray levels as in
 ``test_golden_crops``, and 0.1 px.
 """
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import ai_edge_litert
@@ -24,12 +26,14 @@ from keras_scnn import load_preset, read_image
 from keras_scnn.export.artefacts import Subject
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops
+from keras_scnn.export.website import make_server
 from keras_scnn.models.presets import preset_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, GOLDEN = ROOT / "examples", ROOT / "tests" / "golden" / "faces"
 TABLE = json.loads((GOLDEN / "faces.json").read_text())
 NAMES = list(TABLE["cases"])
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 MAX_PX, MAX_WEIGHT = 0.1, 0.02
 LITERT = Path(ai_edge_litert.__file__).parent
 
@@ -154,8 +158,9 @@ def javascript(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("javascript")
     shutil.copy(EXAMPLES / "face.mjs", folder)
     page = json.loads((ROOT / "export" / "web" / "package.json").read_text())
-    version = page["dependencies"]["@litertjs/core"]
-    words = ["npm", "install", "--no-audit", "--no-fund", f"@litertjs/core@{version}"]
+    known = page["dependencies"] | page["devDependencies"]
+    packages = [f"{name}@{known[name]}" for name in ("@litertjs/core", "playwright-core")]
+    words = ["npm", "install", "--no-audit", "--no-fund", *packages]
     if subprocess.run(words, cwd=folder, capture_output=True, timeout=120).returncode:
         pytest.skip("npm's registry cannot be reached")
     return folder / "face.mjs"
@@ -170,6 +175,38 @@ def test_javascript_finds_them(javascript, bundle, tmp_path, name):
 @pytest.mark.integration
 def test_javascript_refuses_what_is_no_photo_of_a_face(javascript, bundle, tmp_path):
     refuses(["node", javascript], bundle, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def in_browser(javascript, bundle) -> dict[str, dict]:
+    """What the lines for a browser in examples/README.md make of the golden photos."""
+    if not CHROMIUM:
+        pytest.skip("needs Chromium (or its path in CHROMIUM)")
+    site = javascript.parent
+    (site / "bundle").symlink_to(bundle)
+    (site / "wasm").symlink_to(site / "node_modules" / "@litertjs" / "core" / "wasm")
+    for name in NAMES:
+        shutil.copy(GOLDEN / f"{name}.png", site)
+    (script,) = re.findall(r"^```js\n(.*?)^```", (EXAMPLES / "README.md").read_text(), re.M | re.S)
+    page = GOLDEN.with_name("browser.html").read_text().replace("  SCRIPT\n", script)
+    (site / "index.html").write_text(page)
+    with make_server(site, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        words = ["node", GOLDEN.with_name("browse.mjs"), *(f"{address}?{name}" for name in NAMES)]
+        environment = {**os.environ, "CHROMIUM": CHROMIUM}
+        done = subprocess.run(
+            words, cwd=site, env=environment, capture_output=True, text=True, timeout=120
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    return dict(zip(NAMES, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", NAMES)
+def test_javascript_finds_them_in_a_browser(in_browser, name):
+    check(in_browser[name], name)
 
 
 ORG_JSON = Path("/usr/share/java/json-android.jar")  # of Debian's libandroid-json-org-java

@@ -1,8 +1,10 @@
 """The notebooks run from top to bottom, and what they print and draw is there."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_scnn
@@ -105,11 +107,24 @@ def test_04_trains_an_own_encoder_with_an_own_loss(tmp_path, monkeypatch):
 
 @pytest.mark.integration
 def test_05_compares_four_runs(tmp_path, monkeypatch):
-    notebook = execute("05_what_the_losses_do.ipynb", tmp_path, monkeypatch)
+    more = "import json; print('curves:', json.dumps(curves))"
+    notebook = execute("05_what_the_losses_do.ipynb", tmp_path, monkeypatch, more)
     rows = re.findall(r"(\w+) +by mm (\S+) %, by feature (\S+) %", printed(notebook))
-    assert [name for name, *_ in rows] == ["neither", "contrastive", "identity", "both"]
+    weights = {"neither": (0, 0), "contrastive": (1, 0), "identity": (0, 4), "both": (1, 4)}
+    assert [name for name, *_ in rows] == list(weights)
     assert all(30 <= float(value) <= 100 for _, *values in rows for value in values)
     assert n_pictures(notebook) == 2
+    curves = json.loads(re.search(r"curves: (.*)", printed(notebook))[1])
+    compared = ("parameter_distance", "feature_similarity")
+    for name, both in weights.items():
+        of = {loss.removesuffix("_loss"): np.array(c) for loss, c in curves[name].items()}
+        regression = sum(of[f"landmarks_{s}"] + 0.02 * of[f"parameters_{s}"] for s in "ab")
+        total = regression + sum(w * of[loss] for w, loss in zip(both, compared, strict=True))
+        np.testing.assert_allclose(of["loss"], total, rtol=1e-4)
+    last = {name: [curves[name][f"{loss}_loss"][-1] for loss in compared] for name in weights}
+    # A loss that is on ends lower than where it is off.
+    assert max(last["contrastive"][0], last["both"][0]) < last["neither"][0]
+    assert max(last["identity"][1], last["both"][1]) < last["neither"][1]
 
 
 @pytest.mark.integration

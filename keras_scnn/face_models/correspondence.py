@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.face_models.checks import check_keys
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.geometry.mesh import vertex_normals
 from keras_scnn.morphable_model import MorphableModel
@@ -96,7 +98,9 @@ class Correspondence:
         """
         arrays = read_npz(path, FILE_FORMAT, FILE_VERSION)
         with reading(path, "a correspondence of two face models"):
-            return cls(**{field: arrays[field] for field in cls.__dataclass_fields__})
+            fields = tuple(cls.__dataclass_fields__)
+            check_keys(Path(path), arrays, fields, "a correspondence of two face models")
+            return cls(**{field: arrays[field] for field in fields})
 
 
 def make_correspondence(

@@ -121,7 +121,7 @@ def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDet
 
 
 def without_nested(raw: RawDetections) -> RawDetections:
-    """Faces without those that lie in a surer one, or around it; highest score first."""
+    """Faces that lie neither in one with a higher score nor around it; highest score first."""
     raw, kept = raw[np.argsort(-raw.scores, kind="stable")], np.zeros(len(raw.scores), bool)
     for i, box in enumerate(raw.boxes):
         others = raw.boxes[kept]

@@ -62,13 +62,13 @@ class FaceDetector:
     """BlazeFace on the whole photo, on the photo with a margin, and on overlapping tiles.
 
     Every candidate is detected once more in a square of twice its size, where BlazeFace is at its
-    best. One that is not sure is looked at turned by quarters, for heads on their side or upside
-    down, and is left out where neither FaceMesh nor a look from afar confirms it; of faces that lie
-    in each other the surest stays. On collages of 300-W faces 28 px wide this finds 78 %, tiles
-    alone 35 %. The standard crop is met (IoU of 0.3 with BlazeFace's own box) on all of 257 photos
-    of 300-W and on 99 % of 200 photos of AFLW2000-3D. A photo of 1,500 px takes 0.4 s of one core;
-    ``tiles=False`` takes 0.01 s and misses small faces. It may be called from several threads at
-    once.
+    best. One below ``SURE_SCORE`` is looked at turned by quarters, for heads on their side or
+    upside down, and is left out where neither FaceMesh nor a look from afar confirms it; of faces
+    that lie in each other the one with the highest score stays. On collages of 300-W faces 28 px
+    wide this finds 78 %, tiles alone 35 %. The standard crop is met (IoU of 0.3 with BlazeFace's
+    own box) on all of 257 photos of 300-W and on 99 % of 200 photos of AFLW2000-3D. A photo of
+    1,500 px takes 0.4 s of one core; ``tiles=False`` takes 0.01 s and misses small faces. It may be
+    called from several threads at once.
 
     Args:
         min_score: minimum score of a face, from 0 to 1.
@@ -157,7 +157,7 @@ class FaceDetector:
         return [raw[_inside(raw.boxes, tile, height, width)] for raw, tile in pairs]
 
     def _in_turned_photo(self, image: np.ndarray, small: np.ndarray, factor: int) -> RawDetections:
-        """The faces that the photo shows on its head or on a side, whichever has the surest."""
+        """The faces that the photo shows on its head or on a side, whichever scores highest."""
         best, least = EMPTY, max(self._min_score, self._tile_min_score)
         for angle in QUARTERS:
             squares = _around(small, 1.0, angle), _around(small, PADDED_ZOOM, angle)

@@ -19,6 +19,8 @@ from keras_scnn.storage.tflite import PerThread, open_interpreter
 
 MODEL_FILE = "face_landmark.tflite"
 POINTS, INPUT_SIZE = 468, 192
+INPUT, POINTS_OUTPUT, SCORE_OUTPUT = "input_1", "conv2d_20", "conv2d_30"  # tensors of the file
+RANGE = 255  # of the input: value / RANGE
 # The square that the network was trained on: this many times BlazeFace's box, or, when a face is
 # followed, the box of the mesh; turned so that the eyes are level.
 CROP_SCALE = 1.5
@@ -60,9 +62,8 @@ class FaceMesh:
         self._passes, content = passes, model_path(MODEL_FILE).read_bytes()
         self._interpreter = PerThread(lambda: open_interpreter(content))
         self._input = self._interpreter().get_input_details()[0]["index"]
-        outputs = self._interpreter().get_output_details()
-        sizes = {int(np.prod(d["shape"])): d["index"] for d in outputs}
-        self._points, self._score = sizes[POINTS * 3], sizes[1]
+        outputs = {d["name"]: d["index"] for d in self._interpreter().get_output_details()}
+        self._points, self._score = outputs[POINTS_OUTPUT], outputs[SCORE_OUTPUT]
 
     def __call__(self, image: np.ndarray, face: RawDetections) -> FaceMeshPoints:
         """The mesh of one face.
@@ -92,7 +93,7 @@ class FaceMesh:
         center = (box[:2] + box[2:]) / 2
         crop = crop_rotated(image, center, side, float(np.arctan2(dy, dx)), INPUT_SIZE)
         interpreter = self._interpreter()
-        interpreter.set_tensor(self._input, np.float32(crop.image[None]) / 255)
+        interpreter.set_tensor(self._input, np.float32(crop.image[None]) / RANGE)
         interpreter.invoke()
         raw = interpreter.get_tensor(self._points).reshape(POINTS, 3)
         score = float(expit(interpreter.get_tensor(self._score).item()))

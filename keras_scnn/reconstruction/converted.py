@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,17 +89,39 @@ def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParam
     """
     content = read_json(path, RESULT)
     with reading(path, RESULT):
-        if content["face_model"] != model.name:
+        name = _part(content, "face_model")
+        if name != model.name:
             raise ValueError(
-                f"it is of the face model '{content['face_model']}', not '{model.name}'; give "
-                "that model with --from"
+                f"it is of the face model '{name}', not '{model.name}'; give that model with --from"
             )
-        weights = content["expression"]
-        if list(weights) != list(model.expression_names):
+        weights = _part(content, "expression")
+        if not isinstance(weights, dict) or list(weights) != list(model.expression_names):
             raise ValueError(f"its expressions are not those of '{model.name}'")
-        pose, identity = content["pose"]["image_from_model"], content["identity"]
-        arrays = (np.array(one, np.float64) for one in (pose, identity, list(weights.values())))
-        return FaceParameters(*arrays)
+        pose = _part(content, "pose", "image_from_model")
+        return FaceParameters(
+            _numbers("pose.image_from_model", pose, (3, 4)),
+            _numbers("identity", _part(content, "identity"), (model.n_identity,)),
+            _numbers("expression", list(weights.values()), (model.n_expression,)),
+        )
+
+
+def _part(content: Any, *names: str) -> Any:
+    """What stands under a name, and under the next one in that."""
+    for i, name in enumerate(names):
+        if not isinstance(content, dict) or name not in content:
+            raise ValueError(f"it has no {'.'.join(names[: i + 1])}")
+        content = content[name]
+    return content
+
+
+def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A JSON file's lists of numbers as float64; a ValueError where they are something else."""
+    array = np.array(value, object)
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}; it must be {shape}")
+    if not all(type(one) in (int, float) for one in array.flat):
+        raise ValueError(f"{name} has values that are no numbers")
+    return array.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

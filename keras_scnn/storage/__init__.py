@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.atomic import atomic_path
-from keras_scnn.storage.guard import existing_file, reading
+from keras_scnn.storage.guard import existing_file
 
 MAX_NAME = 200  # bytes of a file's name that leave room for endings; file systems end at 255
 
@@ -42,14 +42,20 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
     """
     path = existing_file(path, f"a '{kind}' .npz file")
     arrays = read_arrays(path)
-    with reading(path, f"a '{kind}' file"):
-        stored_kind, stored_version = str(arrays.pop("format", "")), int(arrays.pop("version", 0))
-    if (stored_kind, stored_version) != (kind, version):
+    stored_kind, stored_version = (_label(arrays.pop(key, None)) for key in ("format", "version"))
+    if (stored_kind, stored_version) != (kind, str(version)):
         raise ValueError(
-            f"{path}: format '{stored_kind}' version {stored_version}; "
+            f"{path}: format {stored_kind}, version {stored_version}; "
             f"expected '{kind}' version {version}"
         )
     return arrays
+
+
+def _label(array: np.ndarray | None) -> str:
+    """An array of one value as text, and what it is instead where it is none."""
+    if array is None:
+        return "none"
+    return str(array)[:80] if array.ndim == 0 else f"of the shape {array.shape}"
 
 
 def packaged_file(package: str, name: str, advice: str) -> Path:

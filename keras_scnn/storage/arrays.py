@@ -37,7 +37,7 @@ def read_arrays(
         ValueError: the file is damaged, holds objects, or unpacks to far more than its size.
     """
     path = Path(path)
-    with reading(path, what), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with reading(path, what), path.open("rb") as file, _archive(file) as archive:
         members = {
             info.filename[:-4]: info
             for info in archive.infolist()
@@ -51,8 +51,14 @@ def read_arrays(
 def array_names(path: str | os.PathLike) -> list[str]:
     """The names of the arrays of an .npz file; errors as ``read_arrays``."""
     path = Path(path)
-    with reading(path, NPZ), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with reading(path, NPZ), path.open("rb") as file, _archive(file) as archive:
         return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _archive(file: IO[bytes]) -> zipfile.ZipFile:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no zip archive, or its end is missing")
+    return zipfile.ZipFile(file)
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -82,7 +82,7 @@ def in_turn(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted(note: RemotePath) -> Iterator[Check]:
-    me = {"id": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid()}
+    me = {"id": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid(), "of": _pids()}
     _wait_for_end(note)
     _write(note, me, 0)
     time.sleep(SETTLE)  # of two that begin at once, the later note stands
@@ -147,9 +147,22 @@ def _wait_for_end(note: RemotePath) -> None:
             raise OSError(_busy(note, _run(now)))
 
 
+def _pids() -> str:
+    """What a process number belongs to: this boot and pid namespace of Linux, '' elsewhere.
+
+    Containers of one host name have numbers of their own.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def _is_dead(there: dict) -> bool:
-    """Whether a note is of a process of this machine that is no more."""
-    if there["host"] != platform.node() or os.name != "posix":
+    """Whether a note is of a process that this one could see, and that is no more."""
+    here = there["host"] == platform.node() and there.get("of") == _pids()
+    if not here or os.name != "posix":
         return False
     try:
         os.kill(int(there["pid"]), 0)

@@ -62,14 +62,8 @@ class Results:
     def remove_earlier(self, names: Iterable[str]) -> None:
         """Delete results that an earlier run wrote of these photos under one of the names."""
         for name in names:
-            note = self.out / f"{name}.json"
-            content = _note(note)
-            if content is None or content["photos"] != self._of:
-                continue
-            for file in (*content["files"], note.name):
-                path = self.out / Path(file).name
-                if real_path(path) not in self.inputs:
-                    path.unlink(missing_ok=True)
+            for file in self._earlier(name):
+                (self.out / file).unlink(missing_ok=True)
 
     def earlier_names(self, stem: str) -> list[str]:
         """The names, beginning with ``stem``, of all results of these photos."""
@@ -112,7 +106,7 @@ class Results:
         with staged_folder(self.out) as aside:
             write(aside / name)
             files = sorted(path.name for path in aside.iterdir())
-            for file in set(files) - self._replaceable(name):
+            for file in set(files).difference(self._earlier(name)):
                 self.check_free(file)
             self.remove_earlier([name])  # now that there is a new one
             note = aside / f"{name}.json"
@@ -122,13 +116,17 @@ class Results:
                 os.replace(aside / file, self.out / file)
         return self.out / name
 
-    def _replaceable(self, name: str) -> set[str]:
-        """Files of an earlier result of these photos under a name."""
-        content = _note(self.out / f"{name}.json")
+    def _earlier(self, name: str) -> list[str]:
+        """Files of an earlier result of these photos under a name, the list of them last.
+
+        Inputs are none of them.
+        """
+        note = self.out / f"{name}.json"
+        content = _note(note)
         if content is None or content["photos"] != self._of:
-            return set()
-        names = {Path(file).name for file in content["files"]}
-        return {one for one in names if real_path(self.out / one) not in self.inputs}
+            return []
+        names = [*(Path(file).name for file in content["files"]), note.name]
+        return [one for one in names if real_path(self.out / one) not in self.inputs]
 
 
 def _note(path: Path) -> dict | None:

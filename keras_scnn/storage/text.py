@@ -30,7 +30,11 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
     home = place(path)
     content = home.read_bytes()
     with reading(str(home), what):
-        return json.loads(content.decode("utf-8"))
+        try:
+            return json.loads(content.decode("utf-8"))
+        except json.JSONDecodeError as error:
+            start = f"line {error.lineno}, column {error.colno}"
+            raise ValueError(f"it is no JSON from {start} on") from error
 
 
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:

@@ -30,7 +30,8 @@ class View:
         color: (S, S, 3) float32, light 0 to 1, where the face is; elsewhere of no meaning.
         seen: (S, S) float32, 0 to 1: how well the photo shows a texel, 0 outside of it.
         normals: (S, S, 3) float32 of the posed face, y up, z to the viewer.
-        blocked: (H, W) bool: pixels of the photo that show no face for sure.
+        blocked: (H, W) bool: pixels of the photo that certainly do not show the face: black bars
+            and what is hidden.
     """
 
     color: np.ndarray

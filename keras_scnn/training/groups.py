@@ -134,7 +134,7 @@ def freeze(branch: keras.Model, trained: str) -> None:
         return
     head = {layer.name for layer in branch.layers if layer.name.startswith(FINE)}
     if trained == "others":
-        last = next(layer for layer in branch.layers if layer.name == f"{FINE}linear")
+        last = branch.get_layer(f"{FINE}linear")
         head = {layer.name for layer in keras.Model(branch.inputs, last.output).layers}
     for layer in branch.layers:
         layer.trainable = (layer.name in head) == (trained == "expression")

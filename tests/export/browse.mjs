@@ -67,9 +67,10 @@ async function pairs(photos) {
     await page.evaluate(() => (window.scnn = undefined));
     await page.setInputFiles("#photo", photos[i]);
     await page.waitForFunction(() => window.scnn);
+    const score = await page.evaluate(() => window.scnn.face.score);
     await page.setInputFiles("#other", photos[i + 1]);
     await page.waitForFunction(() => window.scnn.answer);
-    answers.push({ ...(await page.evaluate(() => window.scnn.answer)), verdict: await page.textContent("#verdict") });
+    answers.push({ ...(await page.evaluate(() => window.scnn.answer)), score, verdict: await page.textContent("#verdict") });
   }
   return answers;
 }

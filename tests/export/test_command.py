@@ -23,6 +23,7 @@ from keras_scnn.export.runtimes import median_milliseconds
 from keras_scnn.export.verify import Limits, VerificationError
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset
+from keras_scnn.settings import DEFAULT_PRESET
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,8 +206,8 @@ def test_the_released_preset_keeps_the_promises(tmp_path):
     assert np.isfinite(predicted["landmarks"]).all()
 
 
-def test_the_released_preset_keeps_them_on_real_photos(tmp_path, shared_data):
-    name = "aflw-mobilenet-0.5"
+def test_the_default_preset_keeps_them_on_real_photos(tmp_path, shared_data):
+    name = DEFAULT_PRESET
     crops = find_crops(shared_data / "aflw" / "crops", 120, max_crops=160)
     subject = Subject(load_preset(name), name, *split_crops(crops))
     tight = {"landmark_px": 0.2, "landmark_p99_px": 1.0, "vertex_mm": 0.1, "vertex_p99_mm": 0.5}

@@ -26,6 +26,7 @@ from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.tflite import write_tflite
 from keras_scnn.io import read_image, write_image
 from keras_scnn.models import load_preset
+from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
@@ -442,13 +443,16 @@ def test_the_page_and_the_command_give_one_answer_to_pairs_of_photos(
 @pytest.mark.integration
 @needs_browser
 def test_the_page_finds_the_faces_of_the_command(page, site, tmp_path):
-    """One whose collar looks like a second face, on its side, upside down, and not quite clear."""
+    """One whose collar looks like a second face, on its side, upside down, unclear, and large."""
     photo = pytest.importorskip("skimage.data").astronaut()
     code = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     collar = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
     turned = [np.ascontiguousarray(np.rot90(photo, quarters)) for quarters in (1, 2)]
     blurred = cv2.GaussianBlur(photo, (0, 0), 3)
-    pairs = [[collar, turned[0]], [photo, turned[1]], [blurred, photo]]
+    noise = np.random.default_rng(0).normal(0, 25, (1100, 1100, 3))
+    grown = cv2.resize(photo, noise.shape[:2], interpolation=cv2.INTER_CUBIC)
+    large = np.uint8(np.clip(grown + noise, 0, 255))  # not halved first, it scores 0.03 less
+    pairs = [[collar, turned[0]], [photo, turned[1]], [blurred, photo], [large, photo]]
     # A turned head is found through a first, wrong box, which a gray level moves by a pixel.
     answers = answers_of_both(page, site, tmp_path, pairs, within=0.1)
     assert min(answer["probability"] for answer in answers[:2]) > 0.9
@@ -462,7 +466,9 @@ def answers_of_both(
     for name, photo in zip(names, (photo for pair in pairs for photo in pair), strict=True):
         write_image(folder / name, photo)  # decoded alike by everybody
     answers, reconstructor = browse(page, site, folder, *names), Reconstructor.from_preset()
+    detector = LargestFaceDetector()
     for answer, pair in zip(answers, pairs, strict=True):
+        assert answer["score"] == pytest.approx(detector(pair[0]).score, abs=0.003)
         expected = compare_photos(reconstructor, tuple(pair)).to_json()
         assert answer["distance_mm"] == pytest.approx(expected["distance_mm"], abs=within)
         assert answer["cosine"] == pytest.approx(expected["cosine"], abs=within)

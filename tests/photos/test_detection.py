@@ -92,7 +92,7 @@ def test_suppression_of_nothing_is_nothing():
     assert suppress(blazeface.EMPTY).boxes.shape == (0, 4)
 
 
-def test_of_faces_in_each_other_the_surest_stays():
+def test_of_faces_in_each_other_the_one_with_the_highest_score_stays():
     large, inside, around = [0, 0, 10, 10], [4, 4, 8, 8], [-20, -20, 40, 40]
     beside = [6, 0, 16, 10]  # shares 40 % of its area with the first
     raw = without_nested(raw_boxes([inside, beside, large, around], [0.7, 0.65, 0.9, 0.8]))
@@ -238,7 +238,7 @@ def test_every_face_of_a_group_is_found_though_each_is_small(detector, astronaut
     assert (overlap.max(axis=1) > 0.6).all()
 
 
-def test_scores_come_with_the_surest_first(detector, astronaut):
+def test_the_highest_score_comes_first(detector, astronaut):
     pair = np.hstack([astronaut, cv2.GaussianBlur(astronaut, (0, 0), 2)])
     scores = [box.score for box in detector.detect(pair)]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -173,15 +174,34 @@ def test_one_run_at_a_time_writes_to_a_store(capsys):
     assert json.loads(get(home.url)["run.json"])["id"] == "b"  # not ours to delete
 
 
-@pytest.mark.parametrize("host", ["elsewhere", platform.node()])
-def test_a_store_is_free_when_its_run_was_killed(host, capsys):
+HERE = {"host": platform.node(), "of": claims._pids()}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"host": "elsewhere"},
+        {"of": "a-boot pid:[7]"},  # a container of this host name, or this machine some boots ago
+        {"of": None},  # of a version that did not note it
+    ],
+)
+def test_a_store_is_free_when_its_run_was_killed(other, capsys):
+    """At once where this process can see that, else when nobody changes the note."""
     home = place(memory_url())
-    note = {"id": "a", "host": host, "pid": 2**22 + 1}  # above Linux's highest number
+    note = {"id": "a", "pid": 2**22 + 1, **HERE, **other}  # above Linux's highest number
     (home / "run.json").write_bytes(json.dumps(note).encode())
     with claimed_folder(home, {"x": 1}, "things") as check:
         check()
     assert set(get(home.url)) == {"plan.json"}
-    assert ("waiting" in capsys.readouterr().out) == (host == "elsewhere")
+    assert ("waiting" in capsys.readouterr().out) == bool(other)
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs Linux")
+def test_processes_of_this_boot_and_namespace_know_each_other():
+    code = "from keras_scnn.storage import claims; print(claims._pids())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == claims._pids() and "pid:[" in done.stdout
 
 
 def test_a_url_where_a_local_folder_is_needed_is_refused(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import { meshScore } from "./facemesh";
-import { type Box, cropSquare, type Size, squareAt } from "./image";
+import { type Box, cropSquare, halved, type Pixels, type Size, squareAt } from "./image";
 import { runNamed } from "./litert";
 
 /** Of model.json, which has the package's numbers: see export/pipeline.py. */
@@ -15,6 +15,7 @@ export interface DetectorRule {
   decode: { candidate_score: number };
   nms: { same_face_iou: number; nested_share: number };
   search: {
+    halve_from: number;
     clear_score: number;
     clear_share: number[];
     margin: number;
@@ -47,6 +48,8 @@ export interface Found {
   /** Left eye, right eye, nose tip, mouth, left ear, right ear; box coordinates. */
   keypoints: Point[];
 }
+
+type Halved = ReturnType<typeof halved>;
 
 /** The standard crop of a face that was found. */
 export interface ScoredBox extends Box {
@@ -100,7 +103,7 @@ export function suppress(found: Found[], sameFace: number): Found[] {
   return faces;
 }
 
-/** Faces without those that lie in a surer one, or around it; highest score first. */
+/** Faces that lie neither in one with a higher score nor around it; highest score first. */
 export function withoutNested(found: Found[], nestedShare: number): Found[] {
   const kept: Found[] = [];
   for (const face of [...found].sort((a, b) => b.score - a.score)) {
@@ -154,6 +157,12 @@ export function turnedWith(square: Box, face: Found): Found {
   };
 }
 
+/** A face of a photo that was `factor` times as large. */
+export function enlarged(face: Found, factor: number): Found {
+  const [x0, y0, x1, y1] = [face.x0, face.y0, face.x1, face.y1].map((value) => value * factor);
+  return { x0, y0, x1, y1, score: face.score, keypoints: face.keypoints.map(([x, y]) => [x * factor, y * factor]) };
+}
+
 /** Whether there is one face, and no other candidate, of a good score and share of the photo. */
 export function isClear(faces: Found[], side: number, search: DetectorRule["search"]): boolean {
   const [low, high] = search.clear_share.map((share) => share * side);
@@ -182,20 +191,21 @@ export class Detector {
   }
 
   /** The standard crops of the faces, the largest first. */
-  async all(photo: ImageData): Promise<ScoredBox[]> {
-    const whole = await this.look(photo, around(photo));
+  async all(photo: Pixels): Promise<ScoredBox[]> {
+    const { input, search } = this.rule;
+    const small = halved(photo, search.halve_from * input.shape[0]);
+    const whole = await this.lookAround(small);
     const single = this.suppressed(whole);
-    const { search } = this.rule;
     if (isClear(single, Math.max(photo.width, photo.height), search) && (await this.isSettled(photo, single[0]))) {
       return [this.standard(single[0])];
     }
-    const padded = await this.look(photo, around(photo, search.margin));
+    const padded = await this.lookAround(small, search.margin);
     const upright = this.suppressed(await this.confirmed(photo, [...whole, ...padded], search.min_score));
     let turned: Found[][] | null = null;
     for (const isFace of [this.isFace.bind(this), async () => true]) {
       let faces = await this.checked(photo, upright, isFace);
       if (!faces.length) {
-        turned ??= await this.inTurnedPhoto(photo);
+        turned ??= await this.inTurnedPhoto(photo, small);
         for (const found of turned) {
           const seen = await this.checked(photo, found, isFace);
           if (seen.length && seen[0].score > (faces[0]?.score ?? 0)) faces = seen;
@@ -207,23 +217,23 @@ export class Detector {
     return [];
   }
 
-  private async isSettled(photo: ImageData, face: Found): Promise<boolean> {
+  private async isSettled(photo: Pixels, face: Found): Promise<boolean> {
     return (await this.upright(photo, face)) === face && (await this.isFace(photo, face));
   }
 
   /** What the photo shows on its head or on a side, for each of these turns. */
-  private async inTurnedPhoto(photo: ImageData): Promise<Found[][]> {
+  private async inTurnedPhoto(photo: Pixels, small: Halved): Promise<Found[][]> {
     const [{ search }, faces]: [DetectorRule, Found[][]] = [this.rule, []];
     for (const angle of search.quarters) {
       const looks: Found[] = [];
-      for (const zoom of [1, search.margin]) looks.push(...(await this.look(photo, around(photo, zoom, angle))));
+      for (const zoom of [1, search.margin]) looks.push(...(await this.lookAround(small, zoom, angle)));
       faces.push(await this.confirmed(photo, looks, search.turned_min_score, angle));
     }
     return faces;
   }
 
   /** The candidates seen again at their best size, or of a good score anyway. */
-  private async confirmed(photo: ImageData, looks: Found[], least: number, angle = 0): Promise<Found[]> {
+  private async confirmed(photo: Pixels, looks: Found[], least: number, angle = 0): Promise<Found[]> {
     const faces: Found[] = [];
     for (const candidate of this.suppressed(looks)) {
       const seen = await this.again(photo, candidate, this.rule.search.second_look, angle);
@@ -234,7 +244,7 @@ export class Detector {
   }
 
   /** A face as a square about it shows it, `zoom` times as large and turned. */
-  private async again(photo: ImageData, face: Found, zoom: number, angle: number): Promise<Found | null> {
+  private async again(photo: Pixels, face: Found, zoom: number, angle: number): Promise<Found | null> {
     const side = zoom * Math.max(face.x1 - face.x0, face.y1 - face.y0);
     const square = squareAt((face.x0 + face.x1) / 2, (face.y0 + face.y1) / 2, side);
     const seen = this.suppressed(await this.look(photo, { ...square, angle }));
@@ -243,9 +253,9 @@ export class Detector {
 
   /** The candidates turned as their heads are, without those that are no faces, or nested. */
   private async checked(
-    photo: ImageData,
+    photo: Pixels,
     found: Found[],
-    isFace: (photo: ImageData, face: Found) => Promise<boolean>,
+    isFace: (photo: Pixels, face: Found) => Promise<boolean>,
   ): Promise<Found[]> {
     const faces: Found[] = [];
     for (const candidate of found) {
@@ -256,7 +266,7 @@ export class Detector {
   }
 
   /** A face as a turned square shows it, where it is clearer there and its head turned. */
-  private async upright(photo: ImageData, face: Found): Promise<Found> {
+  private async upright(photo: Pixels, face: Found): Promise<Found> {
     const { search } = this.rule;
     if (face.score >= search.sure_score) return face;
     let [best, least] = [face, face.score + search.turn_margin];
@@ -268,7 +278,7 @@ export class Detector {
   }
 
   /** Whether it scores enough, FaceMesh sees a face too, or BlazeFace does from afar. */
-  private async isFace(photo: ImageData, face: Found): Promise<boolean> {
+  private async isFace(photo: Pixels, face: Found): Promise<boolean> {
     if (face.score >= this.rule.search.sure_score) return true;
     this.mesh ??= this.openMesh();
     if ((await meshScore(await this.mesh, this.check, photo, face)) >= this.check.min_score) return true;
@@ -276,7 +286,13 @@ export class Detector {
     return afar !== null && afar.score >= this.check.min_afar_score;
   }
 
-  private async look(photo: ImageData, square: Box): Promise<Found[]> {
+  /** The candidates in a square about the whole photo, `zoom` times as large as that needs, turned. */
+  private async lookAround([small, factor]: Halved, zoom = 1, angle = 0): Promise<Found[]> {
+    const found = await this.look(small, around(small, zoom, angle));
+    return found.map((face) => enlarged(face, factor));
+  }
+
+  private async look(photo: Pixels, square: Box): Promise<Found[]> {
     const { input, decode } = this.rule;
     const [size] = input.shape;
     const values = Float32Array.from(cropSquare(photo, square, size), (value) => value * input.multiply + input.add);

@@ -3,11 +3,11 @@
 import type { CompiledModel } from "@litertjs/core";
 
 import type { CheckRule, Found } from "./detector";
-import { cropSquare, squareAt } from "./image";
+import { cropSquare, type Pixels, squareAt } from "./image";
 import { runNamed } from "./litert";
 
 /** From 0 to 1: how sure FaceMesh is that there is a face. */
-export async function meshScore(model: CompiledModel, rule: CheckRule, photo: ImageData, face: Found): Promise<number> {
+export async function meshScore(model: CompiledModel, rule: CheckRule, photo: Pixels, face: Found): Promise<number> {
   const [[leftX, leftY], [rightX, rightY]] = face.keypoints;
   const side = rule.crop_scale * Math.max(face.x1 - face.x0, face.y1 - face.y0);
   const square = squareAt((face.x0 + face.x1) / 2, (face.y0 + face.y1) / 2, side);

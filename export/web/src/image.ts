@@ -14,6 +14,11 @@ export interface Size {
   height: number;
 }
 
+/** RGBA, row by row from the top: an ImageData, or a part of one. */
+export interface Pixels extends Size {
+  data: Uint8ClampedArray;
+}
+
 /** Of a square, in longer sides of the photo: as geometry.crops.MAX_RELATIVE_WIDTH. */
 const MAX_RELATIVE_SIDE = 16;
 /** Of the part of a photo that is averaged to whole blocks: as geometry.crops.check_patch. */
@@ -25,7 +30,7 @@ const MAX_PATCH_PIXELS = 16_000_000;
  * Throws a RangeError where the square is empty, not finite or far larger than the photo, or the photo so
  * long and narrow that whole blocks of the square cover far more than it.
  */
-export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array<ArrayBuffer> {
+export function cropSquare(photo: Pixels, box: Box, size: number): Uint8Array<ArrayBuffer> {
   const longer = Math.max(photo.width, photo.height);
   const isFinite = [box.x0, box.y0, box.side, box.angle ?? 0].every(Number.isFinite);
   if (!isFinite || box.side <= 0 || box.side > MAX_RELATIVE_SIDE * longer) {
@@ -50,6 +55,35 @@ export function cropSquare(photo: ImageData, box: Box, size: number): Uint8Array
   return crop;
 }
 
+/**
+ * The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved, and 2, 4, ...
+ *
+ * Means of 2 x 2 px, halves up: see keras_scnn.photos.detection.
+ */
+export function halved(photo: Pixels, limit: number): [photo: Pixels, factor: number] {
+  let factor = 1;
+  while (Math.max(photo.width, photo.height) >= limit && photo.width % 2 === 0 && photo.height % 2 === 0) {
+    photo = half(photo);
+    factor *= 2;
+  }
+  return [photo, factor];
+}
+
+function half({ data, width, height }: Pixels): Pixels {
+  const result = new Uint8ClampedArray(data.length / 4);
+  let at = 0;
+  for (let y = 0; y < height; y += 2) {
+    for (let x = 0; x < width; x += 2) {
+      const [first, below] = [4 * (y * width + x), 4 * ((y + 1) * width + x)];
+      for (let channel = 0; channel < 4; channel++) {
+        const [i, j] = [first + channel, below + channel];
+        result[at++] = (data[i] + data[i + 4] + data[j] + data[j + 4] + 2) >> 2;
+      }
+    }
+  }
+  return { data: result, width: width / 2, height: height / 2 };
+}
+
 /** Where a point of the crop is in the photo; pixel centers at integers in both. */
 export function photoFromCrop(box: Box, size: number): (u: number, v: number) => [number, number] {
   const [cos, sin] = [Math.cos(box.angle ?? 0), Math.sin(box.angle ?? 0)];
@@ -67,7 +101,7 @@ interface Patch extends Size {
   values: Uint8Array;
 }
 
-function averagedPatch(photo: ImageData, box: Box, block: number): Patch {
+function averagedPatch(photo: Pixels, box: Box, block: number): Patch {
   const angle = box.angle ?? 0;
   const reach = (box.side * (Math.abs(Math.cos(angle)) + Math.abs(Math.sin(angle)) - 1)) / 2;
   const range = (start: number, limit: number): [number, number] => {

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 
 import { certainty, photoQuality } from "./comparison";
-import { anchors, type DetectorRule, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
+import { anchors, type DetectorRule, enlarged, isClear, overlap, type Point, suppress, turnedWith, turnOf, withoutNested } from "./detector";
 import { eulerDegrees, project, turned } from "./face";
 import { interleaved } from "./files";
-import { boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from "./image";
+import { boxOfLandmarks, cropSquare, halved, photoFromCrop, uprightBox } from "./image";
 import { OneEuro } from "./one_euro";
 
 function face(x0: number, y0: number, x1: number, y1: number, score: number) {
@@ -66,6 +66,20 @@ describe("crops", () => {
   });
 });
 
+describe("a large photo", () => {
+  it("is halved until it is small enough, means rounded up", () => {
+    // Columns 0 1 | 2 3 | 4 5 | 6 7 have the means 0.5, 2.5, 4.5, 6.5; then 1 3 | 5 7 have 2 and 6.
+    const [small, factor] = halved(ramp(8, 4), 4);
+    expect(factor).toBe(4);
+    expect(small).toEqual({ width: 2, height: 1, data: Uint8ClampedArray.from([2, 2, 7, 255, 6, 2, 7, 255]) });
+  });
+
+  it.each([[8, 4, 9], [9, 4, 4], [8, 5, 4]])("of %d x %d px and the limit %d stays", (width, height, limit) => {
+    const photo = ramp(width, height);
+    expect(halved(photo, limit)).toEqual([photo, 1]);
+  });
+});
+
 describe("a turned square", () => {
   it("by a quarter shows the photo's right as its top", () => {
     // Clockwise by 90 degrees: the crop's x axis points down in the photo.
@@ -122,10 +136,16 @@ describe("BlazeFace", () => {
 });
 
 describe("faces in each other", () => {
-  it("are the surest of them; one beside it stays", () => {
+  it("leave the one with the highest score; one beside it stays", () => {
     const [large, inside, around] = [face(0, 0, 10, 10, 0.9), face(4, 4, 8, 8, 0.7), face(-20, -20, 40, 40, 0.8)];
     const beside = face(6, 0, 16, 10, 0.65);
     expect(withoutNested([inside, beside, large, around], 0.5)).toEqual([large, beside]);
+  });
+});
+
+describe("a face of a halved photo", () => {
+  it("is so many times as large, with its keypoints", () => {
+    expect(enlarged(face(1, 2, 5, 8, 0.9), 4)).toEqual({ ...face(4, 8, 20, 32, 0.9), keypoints: [[4, 8]] });
   });
 });
 

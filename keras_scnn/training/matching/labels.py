@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,7 @@ class Supply:
     ):
         records, self._source = pack.mixture.records, pack.mixture.source
         self._config, self._model, self._recognizers = config, model, recognizers
+        self._shape_labels = SHAPE_LABELS[config.shape_labels]
         self.plan = batch_plan(config, records.images.shape[1], pack.margin)
         self._identity = ParameterLayout(model.n_identity, model.n_expression).identity
         self._mirrors = tuple(jnp.asarray(m) for m in mirror_matrices(model))
@@ -137,13 +139,12 @@ class Supply:
         taught = teach_identity(joint * weights, alone * weights, raw, sizes, known)
         self.embedding = taught.embedding
         own = align_means(alone * weights, self._source, self._seen)
-        shapes = {"taught": taught.shapes, "single": own}[self._config.shape_labels]
-        self.vectors = records.parameters.copy()
-        self.vectors[:, identity] = shapes / weights
-        self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         arrays = {"vectors": records.parameters, "own": own, "weights": weights}
         arrays |= {name: getattr(taught, name) for name in TAUGHT}
         arrays |= self._linear(taught.posterior)
+        self.vectors = records.parameters.copy()
+        self.vectors[:, identity] = arrays[self._shape_labels.of_photos] / weights
+        self.space = ParameterSpace.from_samples(self._model, self.vectors[self._seen])
         whitening = self.space.whitening
         arrays |= {"whitening_mean": whitening.mean, "whitening_scale": whitening.scale}
         self.photos |= {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
@@ -185,7 +186,7 @@ class Supply:
         host, frontal = drawn["host"], photos["is_frontal"][drawn["host"]][:, None]
         embedding = self._centered(photos, drawn, self._embed(photos, drawn))
         embedding = jnp.where(frontal, embedding, photos["embedding"][host])
-        shape = SHAPE_LABELS[self._config.shape_labels](photos, host, embedding)
+        shape = self._shape_labels.of_batch(photos, host, embedding)
         vectors = photos["vectors"][host]
         vectors = vectors.at[:, self._identity].set(shape / photos["weights"])
         vectors = move_parameters(vectors, matrix, self._mirrors, jnp)
@@ -228,8 +229,23 @@ def single_shapes(photos: dict, host: jax.Array, embedding: jax.Array) -> jax.Ar
     return photos["own"][host]
 
 
-SHAPE_LABELS = {"taught": taught_shapes, "single": single_shapes}
-"""By the setting ``shape_labels``: from ``Supply.photos``, rows (B,) and embeddings (B, E)."""
+class ShapeLabels(NamedTuple):
+    """Where the labels of shapes come from, mm.
+
+    Attributes:
+        of_photos: name of those of the photos as they are, (n, K), in ``Supply.photos``.
+        of_batch: from ``Supply.photos``, rows (B,) and embeddings (B, E) to (B, K).
+    """
+
+    of_photos: str
+    of_batch: Callable[[dict, jax.Array, jax.Array], jax.Array]
+
+
+SHAPE_LABELS = {
+    "taught": ShapeLabels("shapes", taught_shapes),
+    "single": ShapeLabels("own", single_shapes),
+}
+"""By the setting ``shape_labels``."""
 
 
 def packed_colors(frames: np.ndarray) -> np.ndarray:

@@ -173,7 +173,9 @@ def test_shape_labels_are_taught_or_the_photos_own_fits():
     photos = {"own": own, "shapes": shapes, "kernel": kernel, "offset": offset, "gain": gain}
     photos["is_frontal"] = np.array([True, False, True, True])
     photos = {name: jnp.asarray(array) for name, array in photos.items()}
-    taught, single = (np.asarray(make(photos, host, embedding)) for make in SHAPE_LABELS.values())
+    taught, single = (
+        np.asarray(labels.of_batch(photos, host, embedding)) for labels in SHAPE_LABELS.values()
+    )
     np.testing.assert_allclose(single, own[host], rtol=1e-5)
     np.testing.assert_allclose(taught[2], shapes[1], rtol=1e-5)  # turned: as it was labeled
     prior = embedding[0] @ kernel + offset
