@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_scnn.data.replicas import mean_over_replicas, replica_count
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.training.config import TrainConfig
 
@@ -18,8 +19,12 @@ class _WarmedAverage(keras.optimizers.Optimizer):
     """A running mean of the weights whose momentum grows: ``min(momentum, (1 + n) / (10 + n))``.
 
     So the mean of a short run is not that of its start (n steps so far; the rule of TensorFlow's
-    ``ExponentialMovingAverage`` with ``num_updates``).
+    ``ExponentialMovingAverage`` with ``num_updates``). With replicas all clip one gradient.
     """
+
+    def apply(self, grads, trainable_variables=None):
+        # Keras adds the replicas' gradients after it has clipped each.
+        super().apply(mean_over_replicas(grads), trainable_variables)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         if not self.use_ema:
@@ -81,7 +86,7 @@ class KernelAdamW(Adam):
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     """The optimizer that the settings ask for; the rate is set step by step in training."""
-    options = {"global_clipnorm": CLIP}
+    options = {"global_clipnorm": CLIP / replica_count()}  # of their mean, which is then added up
     if config.weight_average:
         options |= {"use_ema": True, "ema_momentum": config.weight_average}
     if config.optimizer == "sgd":
