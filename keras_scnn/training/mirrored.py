@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_scnn.data.replicas import all_rows, own_rows
+from keras_scnn.models.micro_batches import InParts
 
 
 class OwnRows(keras.layers.Layer):
@@ -63,5 +64,5 @@ def mirror(network: keras.Model) -> keras.Model:
 
 def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     yield layer
-    for inner in getattr(layer, "layers", []):
+    for inner in [layer.network] if isinstance(layer, InParts) else getattr(layer, "layers", []):
         yield from _all_layers(inner)
