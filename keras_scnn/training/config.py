@@ -230,7 +230,7 @@ class TrainConfig:
         1, "parts in which a batch goes through the network, one after the other, to save memory; "
         "all pairs of the batch are compared, batch norm takes each part's statistics"
     )  # fmt: skip
-    devices: str = _option("1", "of this host: 'all', or how many (KERAS_BACKEND=jax)")
+    devices: str = _option("1", "of this host: 'all', or how many (on TensorFlow or JAX)")
     hosts: int = _count(1, "processes that train together, one on each host (KERAS_BACKEND=jax)")
     rank: int = _count(0, "number of this one, from 0; rank 0 saves and measures", low=0)
     coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from keras_scnn.data.replicas import device_names, mirrored
+from keras_scnn.data.replicas import device_names, mirrored_strategy
 from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.settings import FAILURE
 from keras_scnn.training.config import TrainConfig
@@ -35,7 +35,6 @@ from keras_scnn.training.rendezvous import rendezvous
 HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
 FAILED = "keras_scnn/failed/"
 AGAIN = "start all ranks again: they go on from the last checkpoint"
-Make = Callable[..., keras.Model]
 LOST = f"the other processes were lost: one has ended, or does not answer; {AGAIN}"
 # What JAX raises where a connection broke; UNKNOWN and INTERNAL are errors of the own device too.
 STATUS = re.compile(
@@ -43,6 +42,7 @@ STATUS = re.compile(
     r".*(gloo|nccl|connection|socket|heartbeat|peer|coordinat)",
     re.IGNORECASE,
 )
+Make = Callable[..., keras.Model]
 
 
 class Group:
@@ -64,7 +64,11 @@ class Group:
         return contextlib.nullcontext()
 
     def laid_out(self, make: Make) -> keras.Model:
-        """What ``make`` makes, on all devices; it may be told how to change it when uncompiled."""
+        """A network with its variables, the optimizer's too, on all devices.
+
+        Args:
+            make: makes it, compiled; it may be given a function to apply to it before.
+        """
         with self.scope():
             return _built(make())
 
@@ -96,7 +100,7 @@ class Replicas(Group):
     """
 
     def __init__(self, devices: Sequence[str]):
-        self._strategy = mirrored(list(devices))
+        self._strategy = mirrored_strategy(devices)
 
     def laid_out(self, make: Make) -> keras.Model:
         with self._strategy.scope():

@@ -9,6 +9,7 @@ gathering sums over replicas).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -37,10 +38,10 @@ class OwnRows(keras.layers.Layer):
 class Mirrored(keras.Model):
     """A functional model whose steps see the whole batch, of which each replica is given rows."""
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> Any:
         return super().train_step(all_rows(data))
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> Any:
         return super().test_step(all_rows(data))
 
 
