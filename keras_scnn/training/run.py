@@ -56,7 +56,8 @@ from keras_scnn.training.run_folder import (
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
-MAY_CHANGE = ("run", "cache", "steps", "minutes", "tensorboard")  # of a run that is resumed
+# Of a run that is resumed.
+MAY_CHANGE = ("run", "cache", "cache_gigabytes", "steps", "minutes", "tensorboard")
 STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
 EXECUTION_STEPS = 10
 
