@@ -25,7 +25,7 @@ class OwnRows(keras.layers.Layer):
     """
 
     def __init__(self, network: keras.layers.Layer, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        super().__init__(**{**kwargs, "dtype": "float32"})  # the network's layers cast
         self.network = network
 
     def call(self, images, training=None, mask=None):
