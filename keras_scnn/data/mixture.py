@@ -73,13 +73,18 @@ class Mixture:
         return model if offsets is None else model.replace(landmark_offsets=np.float32(offsets))
 
 
-def open_mixture(folders: str, weights: str = "", cache: str | os.PathLike = "") -> Mixture:
+def open_mixture(
+    folders: str,
+    weights: str = "",
+    cache: str | os.PathLike = "",
+    cache_bytes: int | None = None,
+) -> Mixture:
     """Open folders of face records.
 
     Args:
         folders: one, or several with commas between them; paths, or URLs of fsspec.
         weights: how often each is drawn from, with commas; empty: by its number of people.
-        cache: folder for what is fetched from URLs.
+        cache, cache_bytes: for what is fetched from URLs, see ``open_face_records``.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_face_records`` and ``join_records``; or the
@@ -93,7 +98,7 @@ def open_mixture(folders: str, weights: str = "", cache: str | os.PathLike = "")
         raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
     if numbers is not None and len(numbers) != len(names):
         raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
-    records, source = join_records([open_face_records(name, cache) for name in names])
+    records, source = join_records([open_face_records(n, cache, cache_bytes) for n in names])
     return Mixture(records, source, numbers)
 
 

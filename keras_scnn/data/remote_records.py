@@ -1,8 +1,9 @@
 """Face records behind a URL, with a cache on this machine.
 
 The labels are fetched at once and kept as memory-mapped arrays, so that a million records take
-hardly any memory; a shard's photos are fetched when the first of them is asked for. Everything is
-compared with the checksums of the manifest, and what is damaged or half there is fetched again.
+hardly any memory; a shard's photos are fetched when the first of them is asked for, and again where
+they were removed from a bounded cache. Everything is compared with the checksums of the manifest,
+and what is damaged or half there is fetched again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from keras_scnn.data.records import (
     load_records,
     read_manifest,
 )
-from keras_scnn.data.sharded_images import FETCHES, ShardedImages
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.storage import atomic_path, read_npz
+from keras_scnn.storage.bounded import FETCHES, Bound, use_whole
 from keras_scnn.storage.claims import in_turn
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import Place, RemotePath, place
@@ -50,50 +52,61 @@ class CachedFile:
         url: of the file.
         path: on this machine.
         crc32: of its content.
+        bound: of the cache; None for none.
     """
 
-    def __init__(self, url: RemotePath, path: Path, crc32: int):
-        self._url, self.path, self._crc32 = url, path, crc32
+    def __init__(self, url: RemotePath, path: Path, crc32: int, bound: Bound | None = None):
+        self._url, self.path, self._crc32, self.bound = url, path, crc32, bound
         self._lock, self._is_sound = threading.Lock(), False
 
     def __str__(self) -> str:
         return str(self._url)
 
     def __reduce__(self) -> tuple:
-        return CachedFile, (self._url, self.path, self._crc32)
+        return CachedFile, (self._url, self.path, self._crc32, self.bound)
 
     def local(self) -> Path:
-        """The path, its content being sound.
+        """The path, its content being sound; of a bounded cache it stays while it is in use.
 
         Raises:
             ValueError: the content of the store is not that of the manifest.
             OSError: the store is out of reach, or this machine's disk is full.
         """
-        with self._lock:
-            if not self._is_sound:
-                if not self.path.is_file() or checksum(self.path) != self._crc32:
-                    self._fetch()
-                self._is_sound = True
+        if not self.is_there():
+            content = self.content()
+            with atomic_path(self.path) as temporary:
+                temporary.write_bytes(content)
         return self.path
 
-    def _fetch(self) -> None:
+    def is_there(self) -> bool:
+        """Whether the file is on this machine, and sound."""
+        with self._lock:
+            if not self.path.is_file():
+                return False
+            self._is_sound = self._is_sound or checksum(self.path) == self._crc32
+            return self._is_sound
+
+    def content(self) -> bytes:
+        """Fetch it; errors as ``local``."""
         for _ in range(2):
             content = self._url.read_bytes()
             if zlib.crc32(content) == self._crc32:
-                with atomic_path(self.path) as temporary:
-                    temporary.write_bytes(content)
-                return
+                return content
         raise FileError(f"{self._url}: not the file of {MANIFEST}, or damaged; copy it there again")
 
 
 def open_face_records(
-    folder: str | os.PathLike | RemotePath, cache: str | os.PathLike
+    folder: str | os.PathLike | RemotePath,
+    cache: str | os.PathLike,
+    cache_bytes: int | None = None,
 ) -> FaceRecords:
     """Open face records of this machine, or behind a URL of fsspec (extra 'remote').
 
     Args:
         folder: path or URL.
         cache: folder for what is fetched; processes may share it.
+        cache_bytes: that the photos there may have, of all records: those that were not used for
+            longest are removed, none that a process uses now. None: all stay.
 
     Raises:
         FileNotFoundError: the folder holds no (complete) records.
@@ -101,7 +114,11 @@ def open_face_records(
         ImportError, OSError: as ``RemotePath``.
     """
     home = place(folder)
-    return load_records(home) if isinstance(home, Path) else _fetched(home, Path(cache))
+    if isinstance(home, Path):
+        return load_records(home)
+    pattern = f"remote-*/[!.]*.{IMAGES}"
+    bound = Bound(Path(cache), cache_bytes, pattern) if cache_bytes else None
+    return _fetched(home, Path(cache), bound)
 
 
 def manifest_of(folder: Place) -> dict:
@@ -113,7 +130,7 @@ def manifest_of(folder: Place) -> dict:
         raise FileNotFoundError(f"{folder}: {why}") from error
 
 
-def _fetched(url: RemotePath, cache: Path) -> FaceRecords:
+def _fetched(url: RemotePath, cache: Path, bound: Bound | None) -> FaceRecords:
     manifest = manifest_of(url)
     home = cache / f"remote-{digest([url.url, manifest])[:16]}"
     home.mkdir(parents=True, exist_ok=True)
@@ -122,11 +139,13 @@ def _fetched(url: RemotePath, cache: Path) -> FaceRecords:
         counts = {str(shard): int(count) for shard, count in manifest["shards"].items()}
         images, labels = (
             [
-                CachedFile(url / name, home / name, manifest["crc32"][name])
+                CachedFile(url / name, home / name, manifest["crc32"][name], bound_of_kind)
                 for name in (f"{shard}.{kind}" for shard in counts)
             ]
-            for kind in (IMAGES, LABELS)
+            for kind, bound_of_kind in ((IMAGES, bound), (LABELS, None))
         )
+    if bound is None:
+        use_whole(home)
     arrays = _joined(home, labels, list(counts.values()))
     photos = ShardedImages(images, list(counts.values()))
     with reading(str(url), "face records"):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from keras_scnn.storage.bounded import FETCHES, Bound, FetchedFile
 from keras_scnn.storage.guard import FileError, reading
 
-FETCHES = 16  # files of a store that are fetched at once
+HEADER = 128  # bytes of a .npy file before its numbers
 MAPS = 128  # files that stay open, memory-mapped; a process may often have 1,024
 
 
-class LocalFile(Protocol):
+class LocalFile(FetchedFile, Protocol):
     """A file that may have to be fetched first; it can be pickled."""
+
+    bound: Bound | None
+    """Of the cache in which it is; None: it stays once it is there."""
 
     def local(self) -> Path:
         """Where it is on this machine, once it is there."""
@@ -29,7 +34,8 @@ class ShardedImages:
     Indexing gives arrays, as NumPy's own does, by a number, a slice or an array of numbers or
     booleans along the first axis. It can be pickled, and used from several threads. Some files stay
     open; the others, for a million photos are in more than a process may have open, are opened for
-    each read, which is an error where one was changed meanwhile.
+    each read, which is an error where one was changed meanwhile. Of a bounded cache none stays
+    open, and each may be fetched again for each read.
 
     Args:
         files: in order; they differ in the number of photos alone.
@@ -45,7 +51,10 @@ class ShardedImages:
         # Of files that were looked at: path, offset of the photos, and what changes with the file.
         self._homes: dict[int, tuple[str, int, tuple]] = {}
         self._maps: dict[int, np.ndarray] = {}
-        first = _mapped(_local(self._files[0]))
+        bounds = [bound for file in self._files if (bound := _bound(file)) is not None]
+        self.bound = bounds[0] if bounds else None
+        with self._in_use([0]):
+            first = _mapped(_local(self._files[0]))
         self.dtype, self.shape, self.ndim = first.dtype, first.shape, first.ndim
         if counts is None:
             counts = [self._look(number) for number in range(len(self._files))]
@@ -62,7 +71,7 @@ class ShardedImages:
         if kinds[0] != kinds[1] or not photos.flags.c_contiguous:
             raise ValueError(f"{path}: the shards' photos differ: {kinds}")
         self._homes[number] = str(path), photos.offset, _state(os.stat(path))
-        if len(self._maps) < MAPS:
+        if len(self._maps) < MAPS and not _bound(self._files[number]):
             # A plain view: indexing np.memmap itself costs more than copying a small photo.
             self._maps[number] = photos.view(np.ndarray)
         return len(photos)
@@ -78,14 +87,43 @@ class ShardedImages:
         photos = np.empty((len(flat), *self.shape[1:]), self.dtype)
         order = np.argsort(shard, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []
-        self._fetch([int(shard[rows[0]]) for rows in groups])
-        for rows in groups:
-            self._read(int(shard[rows[0]]), place[rows], photos, rows)
+        step = max(1, self._at_once(len(groups)))
+        for some in (groups[i : i + step] for i in range(0, len(groups), step)):
+            numbers = [int(shard[rows[0]]) for rows in some]
+            with self._in_use(numbers):
+                self._fetch(numbers)
+                for number, rows in zip(numbers, some, strict=True):
+                    self._read(number, place[rows], photos, rows)
         return photos.reshape(*np.shape(wanted), *self.shape[1:])
+
+    def most_bytes(self, count: int) -> int:
+        """Of the files of so many photos, each in another one: the most that they can have."""
+        photo = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return sum(HEADER + photo * n for n in sorted(self._counts, reverse=True)[:count])
+
+    def _at_once(self, count: int) -> int:
+        """How many of some files are in use at once."""
+        if self.bound is None:
+            return count
+        return min(count, FETCHES, self.bound.limit // self.most_bytes(1))
+
+    @contextlib.contextmanager
+    def _in_use(self, numbers: list[int]) -> Iterator[None]:
+        """In the block, files of a bounded cache are there."""
+        files = [f for n in numbers if not isinstance(f := self._files[n], Path) and f.bound]
+        with self.bound.in_use(files) if self.bound and files else contextlib.nullcontext():
+            yield
+
+    def _is_known(self, number: int) -> bool:
+        """Whether a file was looked at, and is still that file."""
+        if number not in self._homes:
+            return False
+        path, _, state = self._homes[number]
+        return not _bound(self._files[number]) or _state(os.stat(path)) == state
 
     def _fetch(self, numbers: list[int]) -> None:
         """Have looked at files, several at once where they come from elsewhere."""
-        new = [number for number in numbers if number not in self._homes]
+        new = [number for number in numbers if not self._is_known(number)]
         if len(new) > 1 and not isinstance(self._files[new[0]], Path):
             with ThreadPoolExecutor(FETCHES) as pool:
                 list(pool.map(lambda number: _local(self._files[number]), new))
@@ -141,6 +179,10 @@ def _state(stat: os.stat_result) -> tuple:
 
 def _local(file: Path | LocalFile) -> Path:
     return file if isinstance(file, Path) else file.local()
+
+
+def _bound(file: Path | LocalFile) -> Bound | None:
+    return None if isinstance(file, Path) else file.bound
 
 
 def _mapped(path: Path) -> np.memmap:

@@ -61,7 +61,10 @@ class TrainConfig:
         "crops are not moved beyond their edges",
         modes=("matching",),
     )
-    cache: str = _option("runs/data", "where rendered records and packed photos are kept")
+    cache: str = _option("runs/data", "where rendered, packed and fetched photos are kept")
+    cache_gigabytes: float = _weight(
+        0.0, "of photos fetched from URLs that are kept there, the last used ones; 0: all"
+    )
     fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
     people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")
     photos: int = _count(8, "photos of each synthetic person")
@@ -230,7 +233,7 @@ class TrainConfig:
         1, "parts in which a batch goes through the network, one after the other, to save memory; "
         "all pairs of the batch are compared, batch norm takes each part's statistics"
     )  # fmt: skip
-    devices: str = _option("1", "of this host: 'all', or how many (KERAS_BACKEND=jax)")
+    devices: str = _option("1", "of this host: 'all', or how many (on TensorFlow or JAX)")
     hosts: int = _count(1, "processes that train together, one on each host (KERAS_BACKEND=jax)")
     rank: int = _count(0, "number of this one, from 0; rank 0 saves and measures", low=0)
     coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")
@@ -255,7 +258,8 @@ class TrainConfig:
 
     def of_all_processes(self) -> dict:
         """The settings that all processes of a run share; folders may have other places."""
-        own = ("rank", "coordinator", "join_seconds", "run", "cache", "data", "photo_folders")
+        own = {"rank", "coordinator", "join_seconds", "run", "data", "photo_folders"}
+        own |= {"cache", "cache_gigabytes"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in own}
 
     def batch_rows(self) -> list[tuple[int, int]]:

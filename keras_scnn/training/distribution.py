@@ -1,9 +1,10 @@
 """Where a run trains: one device, several of one host, or several hosts; one object for all.
 
 On JAX a batch is one array over all devices, and one compiled program is what they run: losses over
-all pairs, batch norm and the gradients' norm are those of the whole batch by themselves. The
-network that trains is a copy, laid out over the devices; the one that is kept, saved and measured
-stays on this process's first device.
+all pairs, batch norm and the gradients' norm are those of the whole batch by themselves. On
+TensorFlow, which has several devices of one host, ``training.mirrored`` makes them so. The network
+that trains is a copy, laid out over the devices; the one that is kept, saved and measured stays on
+this process's first device.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from keras_scnn.data.replicas import device_names, mirrored_strategy
 from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.settings import FAILURE
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import group_facts
+from keras_scnn.training.mirrored import mirror
 from keras_scnn.training.rendezvous import rendezvous
 
 HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
@@ -39,6 +42,7 @@ STATUS = re.compile(
     r".*(gloo|nccl|connection|socket|heartbeat|peer|coordinat)",
     re.IGNORECASE,
 )
+Make = Callable[..., keras.Model]
 
 
 class Group:
@@ -59,6 +63,15 @@ class Group:
         """In the block, variables are created on all devices and batches are divided among them."""
         return contextlib.nullcontext()
 
+    def laid_out(self, make: Make) -> keras.Model:
+        """A network with its variables, the optimizer's too, on all devices.
+
+        Args:
+            make: makes it, compiled; it may be given a function to apply to it before.
+        """
+        with self.scope():
+            return _built(make())
+
     def local(self) -> contextlib.AbstractContextManager:
         """In the block, inside of ``scope``, this process computes on its own."""
         return contextlib.nullcontext()
@@ -77,6 +90,21 @@ class Group:
 
 
 ALONE = Group()
+
+
+class Replicas(Group):
+    """Several devices of this process, on TensorFlow.
+
+    Args:
+        devices: names, as ``device_names`` has them.
+    """
+
+    def __init__(self, devices: Sequence[str]):
+        self._strategy = mirrored_strategy(devices)
+
+    def laid_out(self, make: Make) -> keras.Model:
+        with self._strategy.scope():
+            return _built(make(mirror))
 
 
 class Devices(Group):
@@ -144,17 +172,15 @@ class Trainee:
     trained: keras.Model
 
     @classmethod
-    def of(cls, kept: keras.Model, group: Group, copy: Callable[[], keras.Model]) -> Trainee:
+    def of(cls, kept: keras.Model, group: Group, copy: Make) -> Trainee:
         """Lay out a copy with the first process's state: weights, optimizer, random numbers.
 
         Args:
             kept: compiled. group: that trains.
-            copy: makes the same network once more, compiled.
+            copy: makes the same network once more, compiled, as for ``Group.laid_out``.
         """
-        _build_optimizer(kept)
-        with group.scope():
-            trained = copy()
-            _build_optimizer(trained)
+        _built(kept)
+        trained = group.laid_out(copy)
         _assign(trained, group.broadcast([np.asarray(v) for v in _variables(kept)]))
         return cls(kept, trained)
 
@@ -171,9 +197,11 @@ def _variables(network: keras.Model) -> list[keras.Variable]:
     return [*network.variables, *network.optimizer.variables]
 
 
-def _build_optimizer(network: keras.Model) -> None:
+def _built(network: keras.Model) -> keras.Model:
+    """The network, whose optimizer has its variables."""
     if not network.optimizer.built:
         network.optimizer.build(network.trainable_variables)
+    return network
 
 
 def _assign(network: keras.Model, values: Sequence[np.ndarray]) -> None:
@@ -209,7 +237,8 @@ def join_group(config: TrainConfig) -> Iterator[Group]:
     check_distributed_backend(config)
     if config.hosts == 1:
         devices = choose_devices(config)
-        yield Devices(devices) if len(devices) > 1 else ALONE
+        kind = Devices if keras.backend.backend() == "jax" else Replicas
+        yield kind(devices) if len(devices) > 1 else ALONE
         return
     facts = group_facts(config)
     place = config.rank, config.hosts, config.coordinator
@@ -219,12 +248,14 @@ def join_group(config: TrainConfig) -> Iterator[Group]:
 
 
 def check_distributed_backend(config: TrainConfig) -> None:
-    """Raise a ValueError where Keras runs on a backend that does not train on several devices."""
-    if (backend := keras.backend.backend()) != "jax":
-        raise ValueError(
-            f"several devices or hosts need Keras on JAX, this is {backend}: set KERAS_BACKEND=jax "
-            "(docs/distributed.md says why)"
-        )
+    """Raise a ValueError where Keras runs on a backend that does not train on so many devices."""
+    backend = keras.backend.backend()
+    if backend == "jax" or backend == "tensorflow" and config.hosts == 1:
+        return
+    what = "several hosts need" if config.hosts > 1 else "several devices need TensorFlow, or"
+    raise ValueError(
+        f"{what} Keras on JAX, this is {backend}: set KERAS_BACKEND=jax (docs/distributed.md)"
+    )
 
 
 def choose_devices(config: TrainConfig) -> list[str]:
@@ -233,9 +264,7 @@ def choose_devices(config: TrainConfig) -> list[str]:
     Raises:
         ValueError: a process has too few, or a batch cannot be divided among all of them.
     """
-    import jax
-
-    every = [[d for d in jax.devices() if d.process_index == i] for i in range(config.hosts)]
+    every = _jax_devices(config) if keras.backend.backend() == "jax" else [device_names()]
     least = min(map(len, every))
     wanted = least if config.devices == "all" else int(config.devices)
     if wanted > least:
@@ -243,7 +272,7 @@ def choose_devices(config: TrainConfig) -> list[str]:
     if config.devices == "all" and max(map(len, every)) > least:
         counts = ", ".join(str(len(one)) for one in every)
         raise ValueError(f"the hosts have {counts} devices: give --devices {least}, or 1")
-    devices = [f"{d.platform}:{d.id}" for one in every for d in sorted(one, key=_id)[:wanted]]
+    devices = [name for one in every for name in one[:wanted]]
     for rows, parts in config.batch_rows():
         if rows % (parts * len(devices)):
             inner = f", each in {parts} parts" if parts > 1 else ""
@@ -251,6 +280,14 @@ def choose_devices(config: TrainConfig) -> list[str]:
                 f"a batch of {rows} rows cannot be divided among {len(devices)} devices{inner}"
             )
     return devices
+
+
+def _jax_devices(config: TrainConfig) -> list[list[str]]:
+    """Names of the devices of each process."""
+    import jax
+
+    every = [[d for d in jax.devices() if d.process_index == i] for i in range(config.hosts)]
+    return [[f"{d.platform}:{d.id}" for d in sorted(one, key=_id)] for one in every]
 
 
 def _id(device: Any) -> int:

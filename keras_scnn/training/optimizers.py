@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_scnn.data.replicas import mean_over_replicas, replica_count
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.training.config import TrainConfig
 
@@ -14,7 +15,17 @@ CLIP = 10.0  # of the gradients' norm
 STATISTICS_STEPS = 50  # batches; with a momentum of 0.9 the last ten or so count
 
 
-class _WarmedAverage(keras.optimizers.Optimizer):
+class _OfAllReplicas(keras.optimizers.Optimizer):
+    """Takes the mean of the replicas' gradients first.
+
+    Keras adds them up only after it has clipped each, and looked for what is not finite in one.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        super().apply(mean_over_replicas(grads), trainable_variables)
+
+
+class _WarmedAverage(_OfAllReplicas):
     """A running mean of the weights whose momentum grows: ``min(momentum, (1 + n) / (10 + n))``.
 
     So the mean of a short run is not that of its start (n steps so far; the rule of TensorFlow's
@@ -79,17 +90,23 @@ class KernelAdamW(Adam):
         super().update_step(gradient, variable, rate)
 
 
+@keras.saving.register_keras_serializable("keras_scnn")
+class LossScaleOptimizer(_OfAllReplicas, keras.optimizers.LossScaleOptimizer):
+    """Keras's, which ``compile`` takes for mixed_float16, with ``_OfAllReplicas``."""
+
+
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     """The optimizer that the settings ask for; the rate is set step by step in training."""
-    options = {"global_clipnorm": CLIP}
+    options = {"global_clipnorm": CLIP / replica_count()}  # of their mean, which is then added up
     if config.weight_average:
         options |= {"use_ema": True, "ema_momentum": config.weight_average}
+    optimizer: keras.optimizers.Optimizer = Adam(config.learning_rate, **options)
     if config.optimizer == "sgd":
-        return SGD(config.learning_rate, 0.9, nesterov=True, **options)
-    if config.optimizer == "adamw":
+        optimizer = SGD(config.learning_rate, 0.9, nesterov=True, **options)
+    elif config.optimizer == "adamw":
         decay = config.weight_decay, config.identity_rate
-        return KernelAdamW(config.learning_rate, *decay, epsilon=1e-8, **options)
-    return Adam(config.learning_rate, **options)
+        optimizer = KernelAdamW(config.learning_rate, *decay, epsilon=1e-8, **options)
+    return LossScaleOptimizer(optimizer) if config.precision == "mixed_float16" else optimizer
 
 
 def finish(network: keras.Model, stream: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture, open_mixture
+from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.training.config import TrainConfig
 
@@ -13,10 +14,14 @@ def open_records(config: TrainConfig) -> Mixture:
     """The face records of ``data``, or synthetic ones, which are rendered once.
 
     Raises:
-        FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``.
+        FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``; or the bound of
+            the cache is smaller than what a batch may need.
     """
     if config.data:
-        return open_mixture(config.data, config.data_weights, config.cache)
+        most = round(1e9 * config.cache_gigabytes) or None
+        mixture = open_mixture(config.data, config.data_weights, config.cache, most)
+        _check_bound(config, mixture)
+        return mixture
     options = SyntheticConfig(
         people=config.people,
         photos=config.photos,
@@ -27,6 +32,19 @@ def open_records(config: TrainConfig) -> Mixture:
     )
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
+
+
+def _check_bound(config: TrainConfig, mixture: Mixture) -> None:
+    """Raise a ValueError where shards would be fetched again for each batch."""
+    images = mixture.records.images
+    if not isinstance(images, ShardedImages) or images.bound is None:
+        return
+    photos = config.batch_rows()[0][0] * (2 if config.batches == "pairs" else 1)
+    if (least := images.most_bytes(photos)) > images.bound.limit:
+        raise ValueError(
+            f"cache_gigabytes is {config.cache_gigabytes:g}: the {photos} photos of a batch may "
+            f"lie in shards of {least / 1e9:.3g} GB; give more than that, or 0 for no bound"
+        )
 
 
 def fresh_people(config: TrainConfig) -> SyntheticConfig | None:

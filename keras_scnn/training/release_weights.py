@@ -30,6 +30,7 @@ from keras_scnn.training.warm_start import copy_network, solve_dense
 OF_THE_MACHINE = (
     "run",
     "cache",
+    "cache_gigabytes",
     "data",
     "photo_folders",
     "recognizer",

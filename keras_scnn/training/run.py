@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,8 @@ from keras_scnn.training.run_folder import (
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
-MAY_CHANGE = ("run", "cache", "steps", "minutes", "tensorboard")  # of a run that is resumed
+# Of a run that is resumed.
+MAY_CHANGE = ("run", "cache", "cache_gigabytes", "steps", "minutes", "tensorboard")
 STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
 EXECUTION_STEPS = 10
 
@@ -165,10 +167,13 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
     return run
 
 
-def compiled(config: TrainConfig, mode: Mode, parts: int = 1) -> keras.Model:
-    """The network of a run, compiled; ``parts`` as for ``Mode.build``."""
+def compiled(
+    config: TrainConfig, mode: Mode, parts: int = 1, layout: Callable | None = None
+) -> keras.Model:
+    """The network of a run, compiled; ``parts`` as for ``Mode.build``, ``layout`` of a group."""
+    network = mode.build(parts)
     options = make_optimizer(config), execution_steps(config)
-    return compile_network(mode.build(parts), config, mode.space, *options)
+    return compile_network(layout(network) if layout else network, config, mode.space, *options)
 
 
 def start(run: Run, state: RunState) -> None:

@@ -184,17 +184,70 @@ def test_several_sources_are_one_mixture(tmp_path, folder):
     np.testing.assert_array_equal(mixture.records.images[[0, 10]], whole[[0, 10]])
 
 
-def _sums(url: str, cache: Path, queue) -> None:
-    records = open_face_records(url, cache)
+def bytes_in(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.rglob("*.images.npy"))
+
+
+def test_a_bounded_cache_keeps_the_shards_that_were_used_last(tmp_path, folder):
+    """Shards of 4 to 8 photos of 192 bytes, each with a header of 128 bytes."""
+    home, bound = memory_url(), 3000
+    put(home, folder)
+    images = open_face_records(home, tmp_path, bound).images
+    starts = [0, 4, 9, 15, 22]
+    for number in (1, 0, 2):  # 1088 + 896 bytes, and 1280 more, which are too many
+        images[starts[number]]
+    assert fetched(tmp_path) == ["00000.images.npy", "00002.images.npy"]
+    whole = np.asarray(load_records(folder).images)
+    for index in np.random.default_rng(0).integers(0, len(whole), (20, 3)):
+        np.testing.assert_array_equal(images[index], whole[index])
+        assert bytes_in(tmp_path) <= bound
+    same(open_face_records(home, tmp_path, bound), load_records(folder))
+    assert bytes_in(tmp_path) <= bound
+    assert images.most_bytes(2) == 1664 + 1472
+
+
+def test_a_shard_in_use_is_not_removed(tmp_path, folder, monkeypatch):
+    home = memory_url()
+    put(home, folder)
+    images = open_face_records(home, tmp_path, 3000).images
+    first, *_, last = images._files
+    with images.bound.in_use([first]):
+        assert images[[5, 10, 16]].shape == (3, 8, 8, 3)  # one after the other, beside it
+        assert "00000.images.npy" in fetched(tmp_path)
+    monkeypatch.setattr("keras_scnn.storage.bounded.PATIENCE", 0.0)
+    full = pytest.raises(OSError, match=f"{tmp_path}: its 3000 bytes are full, and other runs use")
+    with images.bound.in_use([last]), full:  # 1664 of them
+        images[16]
+    assert images[16].shape == (8, 8, 3)
+    open_face_records(home, tmp_path)  # without a bound: all that is there is in use
+    with pytest.raises(OSError, match="other runs use all of them"):
+        images[25]
+
+
+def test_a_bound_that_is_too_small_is_named(tmp_path, folder):
+    home = memory_url()
+    put(home, folder)
+    with pytest.raises(ValueError, match=f"{tmp_path}: 896 bytes .* bound of the cache is 800"):
+        open_face_records(home, tmp_path, 800)
+    config = TrainConfig(data=home, cache=str(tmp_path), cache_gigabytes=3e-6, batch_size=2)
+    with pytest.raises(ValueError, match="cache_gigabytes is 3e-06: the 4 photos .* 5.5e-06 GB"):
+        open_records(config)
+    assert open_records(dataclasses.replace(config, cache_gigabytes=6e-6)).records.images.bound
+
+
+def _sums(url: str, cache: Path, queue, bound: int | None = None) -> None:
+    records = open_face_records(url, cache, bound)
     queue.put(int(np.asarray(records.images).astype(int).sum()))
 
 
 @pytest.mark.integration
-def test_processes_that_begin_together_share_a_cache(tmp_path, folder):
+@pytest.mark.parametrize("bound", [None, 3000])
+def test_processes_that_begin_together_share_a_cache(tmp_path, folder, bound):
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.Queue()
     with http_server(folder) as url:
-        several = [spawn.Process(target=_sums, args=(url, tmp_path, queue)) for _ in range(3)]
+        words = url, tmp_path, queue, bound
+        several = [spawn.Process(target=_sums, args=words) for _ in range(3)]
         for process in several:
             process.start()
         sums = [queue.get(timeout=60) for _ in several]

@@ -1,7 +1,8 @@
-"""Train a tiny network, in a process of its own: python group_run.py SETTINGS.json
+"""Train a tiny network, in a process of its own: python group_run.py SETTINGS.json [CPUS]
 
 The file has a list of settings of ``TrainConfig``; besides them ``weights``, a file for the weights
 that a run ends with, and ``disk``, which is full if that is what it says. Nothing is measured.
+TensorFlow, where it is Keras's backend, gets so many logical CPUs.
 """
 
 import json
@@ -24,6 +25,14 @@ GROUPS = dict(batches="groups", group_people=4, group_photos=2, single_photos=0,
 GROUPS |= dict(augment_on="host")
 
 
+def divide_cpu(count):
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    each = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(cpu, [each] * count)
+
+
 def full_disk(path):
     path.write_bytes(b"half")
     raise OSError(28, "No space left on device")
@@ -39,6 +48,8 @@ def main(arguments=None):
 
     from keras_scnn.training import run
 
+    if sys.argv[2:]:
+        divide_cpu(int(sys.argv[2]))
     for settings in json.loads(Path(sys.argv[1]).read_text()):
         weights, disk = settings.pop("weights", ""), settings.pop("disk", "")
         with (

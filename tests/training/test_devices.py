@@ -23,27 +23,34 @@ RUNS = {
 }
 
 
-def environment(devices: int) -> dict[str, str]:
+def environment(devices: int, backend: str = "jax") -> dict[str, str]:
     """Of a process with so many CPU devices."""
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     flags = f"--xla_force_host_platform_device_count={devices}"
-    own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": "jax"}
+    own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": backend}
     return os.environ | own
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """All runs, in one process of four devices."""
-    folder, settings = tmp_path_factory.mktemp("devices"), []
-    for mode, runs in RUNS.items():
-        for one in runs:
+def train_all(folder: Path, runs: dict[str, list[dict]], devices: int, backend="jax") -> None:
+    """All runs, in one process of so many devices."""
+    settings = []
+    for mode, each in runs.items():
+        for one in each:
             path = folder / f"{mode}-{one['devices']}"
             own = {"run": str(path), "cache": str(folder / "cache"), "steps": STEPS}
             settings.append(one | own | {"weights": f"{path}.npz"})
     (folder / "settings.json").write_text(json.dumps(settings))
     words = [sys.executable, SCRIPT, folder / "settings.json"]
-    done = subprocess.run(words, env=environment(4), capture_output=True, text=True, timeout=240)
+    words += [str(devices)] if backend == "tensorflow" else []
+    own = environment(devices, backend)
+    done = subprocess.run(words, env=own, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    train_all(folder, RUNS, 4)
     return folder
 
 
@@ -69,8 +76,32 @@ def test_four_devices_train_as_one(folder, mode):
     assert max(np.abs(weights[name]).max() for name in weights.files) > 0.01
 
 
+ON_DEVICE = GROUPS | {"augment_on": "device"}
+PARTS = ON_DEVICE | {"accumulate": 2, "optimizer": "adamw", "weight_average": 0.9}
+HALF = GROUPS | {"precision": "mixed_float16"}  # Keras's blur of the network has no float16
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)  # on a busy machine
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [
+        pytest.param(2, PARTS, id="2-groups-in-parts"),
+        pytest.param(2, HALF, id="2-groups-float16", marks=pytest.mark.slow),
+        pytest.param(4, PAIRS, id="4-pairs", marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_of_tensorflow_train_as_one_device(tmp_path, count, settings):
+    """With the same random changes in the network, batch norm, and gradients that are clipped."""
+    pytest.importorskip("tensorflow")
+    runs = {"run": [settings | {"devices": n} for n in ("1", "all")]}
+    train_all(tmp_path, runs, count, "tensorflow")
+    assert_same_run(tmp_path / "run-1", tmp_path / "run-all")
+
+
 def test_more_devices_than_there_are_and_rows_that_do_not_divide_are_refused(monkeypatch):
     jax = pytest.importorskip("jax")
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(ValueError, match="devices is 99; there (is|are) "):
         choose_devices(TrainConfig(devices="99"))
     four = [SimpleNamespace(process_index=0, platform="cpu", id=i) for i in (2, 0, 3, 1)]
@@ -87,7 +118,22 @@ def test_more_devices_than_there_are_and_rows_that_do_not_divide_are_refused(mon
     assert choose_devices(TrainConfig(**place)) == ["cpu:0", "cpu:2"]
 
 
-def test_other_backends_are_refused_with_the_way_out(monkeypatch):
+def test_the_devices_of_tensorflow_are_those_of_one_host(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
-    with pytest.raises(ValueError, match="this is tensorflow: set KERAS_BACKEND=jax"):
+    names = [f"/device:GPU:{i}" for i in range(4)]
+    monkeypatch.setattr("keras_scnn.training.distribution.device_names", lambda: names)
+    assert choose_devices(TrainConfig(devices="2")) == names[:2]
+    with pytest.raises(ValueError, match="devices is 5; there are 4"):
+        choose_devices(TrainConfig(devices="5"))
+    with pytest.raises(ValueError, match="a batch of 6 rows .* among 4 devices"):
+        choose_devices(TrainConfig(devices="all", batch_size=6))
+    check_distributed_backend(TrainConfig(devices="all"))
+    hosts = TrainConfig(hosts=2, coordinator="a:1", minutes=0.0)
+    with pytest.raises(ValueError, match="several hosts need Keras on JAX, this is tensorflow"):
+        check_distributed_backend(hosts)
+
+
+def test_other_backends_are_refused_with_the_way_out(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    with pytest.raises(ValueError, match="TensorFlow, or Keras on JAX, this is torch: set"):
         check_distributed_backend(TrainConfig(devices="all"))
