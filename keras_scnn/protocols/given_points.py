@@ -12,13 +12,16 @@ from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.nme import box_side
 from keras_scnn.evaluation.report import Row
 from keras_scnn.geometry.landmarks68 import with_lids_in_order
-from keras_scnn.protocols.photo_predictions import PhotoPredictor
+from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
+from keras_scnn.protocols.unseen_points import Misfits, misfits
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import reading
 
 MIN_POINTS = 4
+SHAPES_FROM = "frontal"  # the kind of photos
+OUTERMOST = [0, 16]  # the jaw's ends: the one that is given tells the half
 FILE = "an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
 EXPECTED = f"expected {FILE}"
 
@@ -31,11 +34,12 @@ def evaluate_given_points(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Yardstick:
-    """Mean distance of predicted landmarks to given ones, by the kind of photo.
+    """Distance of predicted landmarks to given ones, and what the people's shapes explain of these.
 
     The points of half a face span no box that is comparable between poses, so errors are percent
     of the root of the area of the 68 predicted landmarks' box. The kind is the start of a file's
-    name: 'profile' of 'profile_01.jpg'.
+    name: 'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the
+    photos of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
 
     Args:
         predictor: of the preset.
@@ -61,15 +65,37 @@ def evaluate_given_points(
         predictions.landmarks, points[predictions.kept]
     )
 
+    unseen = _misfits(predictions, people, kinds, points)
+
     def summary(weights: np.ndarray) -> dict:
+        chosen = {kind: weights * (kinds == kind) for kind in np.unique(kinds).tolist()}
         return {
-            kind: _numbers(errors, offsets, weights * (kinds == kind))
-            for kind in np.unique(kinds).tolist()
+            kind: _numbers(errors, offsets, one) | unseen.explained(one)
+            for kind, one in chosen.items()
         }
 
     values, intervals = with_intervals(summary, people, resamples, seed)
     notes = *_notes(kinds, people, int(reordered.sum())), *bootstrap_note(resamples)
     return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
+
+
+def _misfits(
+    predictions: PhotoPredictions, people: np.ndarray, kinds: np.ndarray, points: np.ndarray
+) -> Misfits:
+    """What people's shapes explain of the points of the N photos."""
+    kept, (names, person) = predictions.kept, np.unique(people, return_inverse=True)
+    source = (
+        kinds[kept] == SHAPES_FROM if (kinds == SHAPES_FROM).any() else np.ones(len(kept), bool)
+    )
+    identity = np.zeros((len(names), predictions.face_model.n_identity))
+    number = person[kept][source]
+    np.add.at(identity, number, predictions.parameters.identity[source])
+    count = np.bincount(number, minlength=len(names))
+    identity /= np.maximum(count, 1)[:, None]
+    half = np.isfinite(points[:, OUTERMOST, 0]).argmax(axis=1)  # which one is given
+    view = np.char.add(kinds, half.astype(str))
+    person = np.where(count[person] > 0, person, -1)
+    return misfits(predictions.face_model, identity, person, view, points)
 
 
 def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
@@ -79,6 +105,9 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
         "coverage: photos in which a face was found; the others have no error",
+        f"points explained: by shapes predicted from people's {SHAPES_FROM} photos, the share of "
+        "the squared residual that their mean shape leaves, pose and expression fitted; a constant "
+        "has 0; bound: the share that all photos of a person have in common",
     ]
     if reordered:
         notes.append(f"lower lids numbered backwards in {reordered} photos: put in order")
@@ -138,5 +167,7 @@ def _rows(kinds: list[str]) -> tuple[Row, ...]:
             (f"{kind}.coverage_percent", f"{kind}: photos with a face found", "%"),
             (f"{kind}.offset_x_px", f"{kind}: predicted less given, x", "px"),
             (f"{kind}.offset_y_px", f"{kind}: predicted less given, y", "px"),
+            (f"{kind}.explained", f"{kind}: points explained by the person's shape", ""),
+            (f"{kind}.explained_bound", f"{kind}: points explained, bound", ""),
         )
     )

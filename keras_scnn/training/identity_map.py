@@ -67,7 +67,7 @@ def learn_identity_map(
         ValueError: there are fewer people than a batch has.
     """
     options = options or MapOptions()
-    x, y = (np.stack([_centered(view, source) for view in part]) for part in (inputs, shapes))
+    x, y = (np.stack([centered(view, source) for view in part]) for part in (inputs, shapes))
     deviation = x.std(axis=(0, 1)) + 1e-9
     size = np.sqrt(np.mean(y**2))  # of a coordinate
     drawn = np.arange(len(person)) if weight is None else np.repeat(np.arange(len(person)), weight)
@@ -83,8 +83,8 @@ def learn_identity_map(
     return kernel * size / deviation[:, None]
 
 
-def _centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """(n, D) float64 without the mean of their data set."""
+def centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """(n, D) float64 rows without the mean of their data set; ``source`` is its number, (n,)."""
     number = np.unique(source, return_inverse=True)[1]
     aligned = align_means(np.asarray(rows, np.float64), number, np.ones(len(rows), bool))
     return aligned - aligned.mean(axis=0)

@@ -56,9 +56,7 @@ class CfpPhotos(PhotoSource):
 
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
         self.folder, self._preset = Path(folder), str(preset)
-        labels = read_labels(self.folder / "labels.npz", LABELS)
-        hand, _ = with_lids_in_order(np.float64(labels["landmarks68"]))
-        self._hand = dict(zip(labels["name"].tolist(), hand, strict=True))
+        self._hand = read_points(self.folder)
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
         self._unreadable: dict[str, OSError | ValueError] = {}
 
@@ -90,14 +88,14 @@ class CfpPhotos(PhotoSource):
         kept: list[str] = []
         for start in tqdm(range(0, len(names), CHUNK), desc="landmarks of CFP"):
             if images := self._read(names[start : start + CHUNK]):
-                boxes = [box_of_half(self._hand[name], _is_profile(name)) for name in images]
+                boxes = [box_of_half(self._hand[name], is_profile(name)) for name in images]
                 kept += images
                 parts.append(predict_landmarks(list(images.values()), boxes, self._preset))
         if not parts:
             return {}
         predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))
         hand = np.stack([self._hand[name] for name in kept])
-        profile = np.array([_is_profile(name) for name in kept])
+        profile = np.array([is_profile(name) for name in kept])
         labels = zip(*merge(predicted, camera, hand, profile), strict=True)
         return dict(zip(kept, labels, strict=True))
 
@@ -112,7 +110,20 @@ class CfpPhotos(PhotoSource):
         return images
 
 
-def _is_profile(name: str) -> bool:
+def read_points(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The hand-made points, (68, 2) px of each photo, NaN where not given, by the photo's name.
+
+    Raises:
+        FileNotFoundError: the folder has no labels.npz.
+        ValueError: the labels are damaged.
+    """
+    labels = read_labels(Path(folder) / "labels.npz", LABELS)
+    points, _ = with_lids_in_order(np.float64(labels["landmarks68"]))
+    return dict(zip(labels["name"].tolist(), points, strict=True))
+
+
+def is_profile(name: str) -> bool:
+    """Whether a photo of this name is a profile."""
     return PROFILE in name.split("/")[-1]
 
 

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from keras_scnn import MorphableModel
+from keras_scnn.data.labels.point_labels import fit_to_points
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.shape_distance import shape_coordinates
+
+YAWS = np.radians([0, 5, -5, 85, 80])
+PROFILE = YAWS > 1
+
+
+@pytest.fixture(scope="module")
+def person():
+    """The model, a shape 1.5 mm from the mean face, and points of its photos, 0.3 px of noise."""
+    rng = np.random.default_rng(1)
+    model = MorphableModel.open_face()
+    identity = rng.normal(size=model.n_identity)
+    identity *= 1.5 / np.linalg.norm(shape_coordinates(model, identity[None]))
+    points = []
+    for yaw in YAWS:
+        camera = compose(Rotation.from_euler("y", yaw).as_matrix(), 1.0, np.array([80.0, 80, 0]))
+        shape = model.landmarks(identity, np.zeros(model.n_expression))
+        points.append(project(camera, shape)[:, :2] + rng.normal(0, 0.3, (68, 2)))
+    return model, identity, np.stack(points)
+
+
+def apart(model, shape, truth):
+    """mm, root mean square over the vertices."""
+    return np.linalg.norm(shape_coordinates(model, (shape - truth)[None]))
+
+
+def depth_error(model, shape, truth):
+    """mm, root mean square over the 68 landmarks, the mean depth taken off."""
+    none = np.zeros(model.n_expression)
+    away = model.landmarks(shape, none)[:, 2] - model.landmarks(truth, none)[:, 2]
+    return away.std()
+
+
+def test_points_of_profiles_bring_a_shape_nearer_to_the_truth_in_depth(person):
+    model, truth, points = person
+    start = np.zeros(model.n_identity)
+    frontal = fit_to_points(model, start, points[~PROFILE], PROFILE[~PROFILE])
+    every = fit_to_points(model, start, points, PROFILE)
+    assert apart(model, every, truth) < apart(model, frontal, truth) < apart(model, start, truth)
+    assert depth_error(model, every, truth) < 0.8 * depth_error(model, frontal, truth)
+
+
+def test_the_shape_that_is_known_stays_where_points_say_nothing(person):
+    model, truth, points = person
+    nothing = fit_to_points(model, truth, points[:0], PROFILE[:0])
+    np.testing.assert_array_equal(nothing, truth)
+    held = fit_to_points(model, truth, points, PROFILE)
+    assert apart(model, held, truth) < 0.3  # mm: noise alone
+
+
+def test_labels_do_not_depend_on_the_units_of_the_coefficients(person):
+    model, _, points = person
+    scale = np.linspace(0.5, 2, model.n_identity)
+    other = model.replace(identity_basis=model.identity_basis * np.float32(scale))
+    start = np.full(model.n_identity, 0.1)
+    first = fit_to_points(model, start, points, PROFILE)
+    second = fit_to_points(other, start / scale, points, PROFILE)
+    np.testing.assert_allclose(second * scale, first, atol=2e-2)

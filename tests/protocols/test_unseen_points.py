@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from keras_scnn import MorphableModel
+from keras_scnn.geometry.camera import compose, project
+from keras_scnn.protocols.unseen_points import misfits
+
+YAWS = np.radians([0, 4, -3, 80, 76])
+PEOPLE = 6
+
+
+@pytest.fixture(scope="module")
+def world():
+    """The model, (6, 80) true shapes, points of three frontal and two profile photos of each."""
+    rng = np.random.default_rng(0)
+    model = MorphableModel.open_face()
+    identity = rng.normal(0, 0.5, (PEOPLE, model.n_identity))
+    expression = np.zeros(model.n_expression)
+    points = np.full((PEOPLE, len(YAWS), 68, 2), np.nan)
+    for i, shape in enumerate(identity):
+        for j, yaw in enumerate(YAWS):
+            rotation = Rotation.from_euler("y", yaw).as_matrix()
+            camera = compose(rotation, 1.2, np.array([90.0, 90.0, 0.0]))
+            points[i, j] = project(camera, model.landmarks(shape, expression))[:, :2]
+    points += rng.normal(0, 0.2, points.shape)
+    points[:, :, [*range(9, 17), *range(22, 27), *range(42, 48)]] = np.nan  # one half is given
+    person = np.repeat(np.arange(PEOPLE), len(YAWS))
+    view = np.tile(np.where(YAWS > 1, "profile", "frontal"), PEOPLE)
+    return model, identity, person, view, points.reshape(-1, 68, 2)
+
+
+def test_true_shapes_explain_points_and_those_of_others_do_not(world):
+    model, identity, person, view, points = world
+    found = misfits(model, identity, person, view, points)
+    for kind in ("frontal", "profile"):
+        values = found.explained(np.float64(view == kind))
+        assert values["explained"] > 0.7  # what expressions can take up, they take from both
+        assert values["explained_bound"] > 0.7
+    swapped = misfits(model, np.roll(identity, 1, axis=0), person, view, points)
+    assert swapped.explained(np.ones(len(person)))["explained"] < 0
+
+
+def test_one_shape_for_all_explains_nothing(world):
+    model, identity, person, view, points = world
+    constant = np.repeat(identity[:1], PEOPLE, axis=0)
+    found = misfits(model, constant, person, view, points)
+    assert found.explained(np.ones(len(person)))["explained"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_convention_of_the_annotation_is_not_taken_for_shape(world):
+    model, identity, person, view, points = world
+    moved = points.copy()
+    moved[:, 8] += [0, 5]  # everybody's chin, px
+    values = misfits(model, identity, person, view, moved).explained(np.ones(len(person)))
+    assert values["explained"] > 0.6
+
+
+def test_wrong_points_and_people_without_a_shape_are_left_out(world):
+    model, identity, person, view, points = world
+    wrong, unknown = points.copy(), person.copy()
+    wrong[0] = wrong[0][::-1]
+    wrong[1, 5:] = np.nan
+    unknown[unknown == 3] = -1
+    found = misfits(model, identity, unknown, view, wrong)
+    assert np.isnan(found.own[[0, 1]]).all()
+    assert np.isnan(found.own[person == 3]).all()
+    assert np.isfinite(found.own[person == 4]).all()
+    nothing = found.explained(np.float64(person == 3))
+    assert np.isnan([nothing["explained"], nothing["explained_bound"]]).all()

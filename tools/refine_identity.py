@@ -1,0 +1,149 @@
+"""Refine a preset's identity by hand-made points of profiles, and by a better preset.
+
+    python tools/refine_identity.py PRESET OUT --data CFP,CELEBA,PINS --points CFP_FOLDER
+        [--teacher identity] [--fit-share 0.3] [--prior-mm 0.15] [--held-out 10] [--seed 0]
+
+A person's label is what the teacher predicts, averaged over the person's photos, and a share of the
+joint fit to their landmarks; of people with hand-made points it is the fit to those with that shape
+as the prior's mean (``keras_scnn.data.labels.point_labels``). The identity coefficients become a
+linear map of the preset's own parameters, trained on these labels with the contrastive loss, as in
+``map_identity.py``, and folded into the network's last layer: nothing is slower, pose and
+expression stay as they are, and so does the mean shape. ``--data`` are face records of people
+(``keras-scnn prepare``), ``--points`` is the folder of CFP, whose records are among them;
+``--prior-mm 0`` leaves the points out. The teacher's recognizers need the extra 'teacher'; what it
+predicts is kept in OUT-(digest).npy. Fifteen minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.labels.identity_labels import yaw_degrees
+from keras_scnn.data.labels.point_labels import OPTIONS, fit_to_points
+from keras_scnn.data.mixture import Mixture, open_mixture
+from keras_scnn.data.records import split_people
+from keras_scnn.data.sources.cfp import is_profile, read_points
+from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.presets import preset_digest
+from keras_scnn.morphable_model import MorphableModel, mirror_matrices
+from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.shards import digest
+from keras_scnn.training.identity_map import MapOptions, centered, learn_identity_map
+from keras_scnn.training.release_weights import with_covariance
+from map_identity import BATCH, FIT_SHARE, TURNED_DEGREES, TURNED_WEIGHT, both_views, fold
+
+MIN_POINTS = 20  # of a photo; CFP gives 30
+
+
+def person_means(shapes: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(n, K) for each photo the mean over its person's photos."""
+    number = np.unique(person, return_inverse=True)[1]
+    sums = np.zeros((number.max() + 1, shapes.shape[1]))
+    np.add.at(sums, number, shapes)
+    return (sums / np.bincount(number)[:, None])[number]
+
+
+def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace) -> np.ndarray:
+    """(M, K) coefficients of the chosen photos' people, by the teacher and the joint fits."""
+    records, source = mixture.records, mixture.source[chosen]
+    teacher = load_preset(args.teacher)
+    identity = teacher.layout.identity
+    key = digest([preset_digest(args.teacher), records.name[chosen].tolist()])[:12]
+    kept = args.out.with_name(f"{args.out.name}-{key}.npy")
+    if not kept.is_file():
+        images = np.asarray(records.images[chosen])
+        predicted = teacher.branch.predict(images, batch_size=BATCH)["parameters"][:, identity]
+        with atomic_path(kept) as path, path.open("wb") as file:
+            np.save(file, predicted)
+    taught = np.load(kept, allow_pickle=False) * teacher.space.whitening.scale[identity]
+    means = person_means(centered(taught, source), records.identity[chosen])
+    fits = centered(records.parameters[chosen, identity], source)
+    return (1 - args.fit_share) * means + args.fit_share * fits
+
+
+def with_points(
+    model: MorphableModel,
+    shapes: np.ndarray,
+    names: np.ndarray,
+    person: np.ndarray,
+    points: dict[str, np.ndarray],
+    prior_mm: float,
+) -> np.ndarray:
+    """(M, K) shapes, those of people with hand-made points fitted to them.
+
+    Args:
+        model: of the shapes. shapes: (M, K) of the photos' people.
+        names, person: (M,) of the photos.
+        points: (68, 2) px by the photo's name.
+        prior_mm: how far shapes may be from those that are known.
+    """
+    options, labels = dataclasses.replace(OPTIONS, identity_sd=prior_mm), np.array(shapes)
+    known = [n in points and np.isfinite(points[n][:, 0]).sum() >= MIN_POINTS for n in names]
+    for one in tqdm(np.unique(person[known]), desc="fits to points", disable=None):
+        own = person == one
+        photos = names[own & known].tolist()
+        given = np.stack([points[name] for name in photos])
+        profiles = np.array([is_profile(name) for name in photos])
+        labels[own] = fit_to_points(model, shapes[own].mean(axis=0), given, profiles, options)
+    return labels
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", required=True, help="folders of face records of people")
+    parser.add_argument("--points", type=Path, help="folder of CFP, with labels.npz")
+    parser.add_argument("--teacher", default="identity", help="a preset")
+    parser.add_argument("--fit-share", type=float, default=FIT_SHARE, help="0 to 1")
+    parser.add_argument("--prior-mm", type=float, default=OPTIONS.identity_sd)
+    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The command."""
+    args = arguments()
+    points = read_points(args.points) if args.points and args.prior_mm else {}
+    mixture = open_mixture(args.data)
+    records = mixture.records
+    chosen, _ = split_people(records.identity, args.held_out, records.mirror)
+    person, source = records.identity[chosen], mixture.source[chosen]
+    preset = load_preset(args.preset)
+    model, identity = preset.face_model, preset.layout.identity
+    shapes = known_shapes(mixture, chosen, args)
+    shapes = with_points(model, shapes, records.name[chosen], person, points, args.prior_mm)
+    views = np.stack([shapes, shapes @ mirror_matrices(model)[0].T])
+    inputs = both_views(preset, "parameters", np.asarray(records.images[chosen]))
+    kernel = learn_identity_map(
+        inputs,
+        np.stack([shape_coordinates(model, view) for view in views]),
+        person,
+        source,
+        np.where(np.abs(yaw_degrees(records))[chosen] > TURNED_DEGREES, TURNED_WEIGHT, 1),
+        MapOptions(seed=args.seed),
+    )
+    in_mm = shape_coordinates(model, np.eye(model.n_identity))
+    kernel = kernel @ np.linalg.inv(in_mm) / preset.space.whitening.scale[identity]
+    fold(preset, kernel, np.float64(inputs).mean(axis=(0, 1)))
+    preset = with_covariance(preset, mixture, chosen)
+    note = {
+        "preset": preset_digest(args.preset), "teacher": args.teacher, "photos": len(chosen),
+        "people": len(np.unique(person)), "prior_mm": args.prior_mm, "seed": args.seed,
+    }  # fmt: skip
+    metadata = preset.metadata | {"identity_refined": note}
+    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
+    print(json.dumps(note))
+
+
+if __name__ == "__main__":
+    main()
