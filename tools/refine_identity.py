@@ -68,6 +68,10 @@ def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace)
     return (1 - args.fit_share) * means + args.fit_share * fits
 
 
+def _has_points(points: dict[str, np.ndarray], name: str) -> bool:
+    return name in points and np.isfinite(points[name][:, 0]).sum() >= MIN_POINTS
+
+
 def with_points(
     model: MorphableModel,
     shapes: np.ndarray,
@@ -85,7 +89,7 @@ def with_points(
         prior_mm: how far shapes may be from those that are known.
     """
     options, labels = dataclasses.replace(OPTIONS, identity_sd=prior_mm), np.array(shapes)
-    known = [n in points and np.isfinite(points[n][:, 0]).sum() >= MIN_POINTS for n in names]
+    known = np.array([_has_points(points, name) for name in names.tolist()])
     for one in tqdm(np.unique(person[known]), desc="fits to points", disable=None):
         own = person == one
         photos = names[own & known].tolist()
@@ -95,7 +99,7 @@ def with_points(
     return labels
 
 
-def arguments() -> argparse.Namespace:
+def arguments() -> argparse.ArgumentParser:
     """Of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
@@ -107,17 +111,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prior-mm", type=float, default=OPTIONS.identity_sd)
     parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """The command."""
-    args = arguments()
+    parser = arguments()
+    args = parser.parse_args()
     points = read_points(args.points) if args.points and args.prior_mm else {}
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
     person, source = records.identity[chosen], mixture.source[chosen]
+    if points and not any(_has_points(points, name) for name in records.name[chosen].tolist()):
+        parser.error(f"--points: {args.points} has no points of photos of --data")
     preset = load_preset(args.preset)
     model, identity = preset.face_model, preset.layout.identity
     shapes = known_shapes(mixture, chosen, args)

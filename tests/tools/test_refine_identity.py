@@ -1,0 +1,59 @@
+"""Labels of people with hand-made points and without; the rest is tested with map_identity."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_scnn import MorphableModel
+from keras_scnn.geometry.camera import compose, project
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    import refine_identity
+
+    yield refine_identity
+    for name in ("refine_identity", "map_identity", "solve_identity"):
+        sys.modules.pop(name, None)
+
+
+def test_every_photo_has_the_mean_of_its_person(tool):
+    shapes = np.array([[1.0, 2], [3, 4], [10, 0], [5, 6]])
+    means = tool.person_means(shapes, np.array([7, 7, 2, 7]))
+    np.testing.assert_allclose(means, [[3, 4], [3, 4], [10, 0], [3, 4]])
+
+
+def test_only_people_with_points_get_other_shapes(tool):
+    model = MorphableModel.open_face()
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.5, model.n_identity)
+    landmarks = model.landmarks(truth, np.zeros(model.n_expression))
+    seen = project(compose(np.eye(3), 1.0, np.array([80.0, 80, 0])), landmarks)[:, :2]
+    few = np.where(np.arange(68)[:, None] < tool.MIN_POINTS - 1, seen, np.nan)
+    names = np.array(["1/frontal_01.jpg", "1/other.jpg", "2/frontal_01.jpg", "3/frontal_01.jpg"])
+    points = {names[0]: seen, names[2]: few, "4/frontal_01.jpg": seen}
+    shapes = np.zeros((4, model.n_identity))
+    labels = tool.with_points(model, shapes, names, np.array([1, 1, 2, 3]), points, 0.15)
+    np.testing.assert_array_equal(labels[2:], 0)
+    np.testing.assert_array_equal(labels[0], labels[1])
+    assert labels[0] @ truth > 0.1 * np.linalg.norm(labels[0]) * np.linalg.norm(truth)
+
+
+def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
+    from types import SimpleNamespace
+
+    records = SimpleNamespace(identity=np.arange(12), mirror=None, name=np.full(12, "a.jpg"))
+    mixture = SimpleNamespace(records=records, source=np.zeros(12, int))
+    monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
+    monkeypatch.setattr(tool, "read_points", lambda folder: {"b.jpg": np.zeros((68, 2))})
+    words = ["tool", "mobile", str(tmp_path / "out"), "--data", "CFP", "--points", "FOLDER"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        tool.main()
+    assert stop.value.code == 2
+    assert "--points: FOLDER has no points of photos of --data" in capsys.readouterr().err
