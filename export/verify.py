@@ -37,8 +37,8 @@ class Limits(Drift):
 
 # float32 is another order of sums; half precision keeps 11 bits of a weight; 8 bits keep 8. The
 # loss of landmark error and the mean vertex distance are what the project promises; the others are
-# some 2 to 4 times what the presets have on photos, at most; int8's landmark_p99_px is what lets
-# pass rendered crops, where a few are hidden in part (mobile: 2.5). By the precisions in QUANTIZE:
+# some 2 to 4 times what the presets have on photos, at most; int8's landmark_p99_px is wide enough
+# for rendered crops, some of which are partly hidden (mobile: 2.5 px). By precision, as QUANTIZE:
 _LIMITS = {
     "landmark_px": (0.01, 0.05, 0.2, 0.3),
     "landmark_p99_px": (0.05, 0.25, 1.0, 3.0),

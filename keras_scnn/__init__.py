@@ -75,7 +75,7 @@ _KERAS_OBJECTS = {
     "models.recognizers.layers": ("AlignedChip", "DlibEmbedding", "SFaceEmbedding"),
     "models.siamese": ("WeightedDistance",),
     "training.objectives": ("SplitLoss",),
-    "training.optimizers": ("SGD", "Adam", "KernelAdamW"),
+    "training.optimizers": ("SGD", "Adam", "KernelAdamW", "LossScaleOptimizer"),
 }
 
 

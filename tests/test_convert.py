@@ -76,9 +76,9 @@ CHANGES = {
     "too short": ({"identity": [0.0] * 5}, "identity has the shape (5,); it must be (80,)"),
     "ragged": ({"identity": [[1, 2], [3]]}, "identity has the shape (2,); it must be (80,)"),
     "a table": ({"identity": {"a": 1}}, "identity has the shape (); it must be (80,)"),
-    "words": ({"identity": ["a"] * 80}, "identity has values that are no numbers"),
-    "numbers as words": ({"identity": ["1.5"] * 80}, "identity has values that are no numbers"),
-    "holes": ({"identity": [None] * 80}, "identity has values that are no numbers"),
+    "words": ({"identity": ["a"] * 80}, "identity has values that are not numbers"),
+    "numbers as words": ({"identity": ["1.5"] * 80}, "identity has values that are not numbers"),
+    "holes": ({"identity": [None] * 80}, "identity has values that are not numbers"),
     "not finite": ({"identity": [float("nan")] * 80}, "identity has values that are not finite"),
     "no pose": ({"pose": [1]}, "it has no pose.image_from_model"),
     "a small pose": (
@@ -91,8 +91,8 @@ CHANGES = {
 TEXTS = {
     "no result": ('{"a": 1}', "it has no face_model"),
     "a list": ("[1, 2]", "it has no face_model"),
-    "text": ("hello", "it is no JSON from line 1, column 1 on"),
-    "cut off": ('{\n"face_model": "op', "it is no JSON from line 2, column 15 on"),
+    "text": ("hello", "it is not valid JSON from line 1, column 1 on"),
+    "cut off": ('{\n"face_model": "op', "it is not valid JSON from line 2, column 15 on"),
 }
 
 
@@ -125,8 +125,8 @@ class Pickled:
 
 NPZ = "not a readable .npz file, or damaged: "
 DAMAGES = {  # kind: reason, of a model and of a correspondence
-    "cut off": (NPZ + "it is no zip archive, or its end is missing",) * 2,
-    "text": (NPZ + "it is no zip archive, or its end is missing",) * 2,
+    "cut off": (NPZ + "it is not a zip archive, or its end is missing",) * 2,
+    "text": (NPZ + "it is not a zip archive, or its end is missing",) * 2,
     "other arrays": ("expected 'keras_scnn.", "expected 'keras_scnn."),
     "an array less": ("needs the arrays identity_basis", "source_weights missing"),
     "other shapes": (

@@ -33,7 +33,7 @@ from keras_scnn.models import build_branch, build_group, build_siamese
 from keras_scnn.models.recognizers.layers import fill_chip_points
 from keras_scnn.parameters import ParameterSpace, Whitening
 from keras_scnn.training.objectives import SplitLoss
-from keras_scnn.training.optimizers import SGD, Adam, KernelAdamW
+from keras_scnn.training.optimizers import SGD, Adam, KernelAdamW, LossScaleOptimizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, BATCH, EMBEDDING = 16, 4, 5
@@ -113,7 +113,8 @@ def recognizers(space):
     branch = build_branch(keras.Model(image, pooled), space.layout, 6, recognizers="dlib+sface")
     fill_chip_points(branch, space)
     network = build_group(branch, space)
-    network.compile(SGD(1e-3), {"landmarks": LandmarkDistance(10.0)})
+    optimizer = LossScaleOptimizer(SGD(1e-3))
+    network.compile(optimizer, {"landmarks": LandmarkDistance(10.0)})
     return network, {}
 
 

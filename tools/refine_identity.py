@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from keras_scnn.data.labels.identity_labels import yaw_degrees
 from keras_scnn.data.labels.point_labels import OPTIONS, fit_to_points
 from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import split_people
-from keras_scnn.data.sources.cfp import is_profile, read_points
+from keras_scnn.data.sources.cfp import is_profile, points_by_name
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
@@ -55,10 +56,10 @@ def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace)
     records, source = mixture.records, mixture.source[chosen]
     teacher = load_preset(args.teacher)
     identity = teacher.layout.identity
-    key = digest([preset_digest(args.teacher), records.name[chosen].tolist()])[:12]
+    images = np.ascontiguousarray(records.images[chosen])
+    key = digest([preset_digest(args.teacher), zlib.crc32(images)])[:12]
     kept = args.out.with_name(f"{args.out.name}-{key}.npy")
     if not kept.is_file():
-        images = np.asarray(records.images[chosen])
         predicted = teacher.branch.predict(images, batch_size=BATCH)["parameters"][:, identity]
         with atomic_path(kept) as path, path.open("wb") as file:
             np.save(file, predicted)
@@ -118,7 +119,7 @@ def main() -> None:
     """The command."""
     parser = arguments()
     args = parser.parse_args()
-    points = read_points(args.points) if args.points and args.prior_mm else {}
+    points = points_by_name(args.points) if args.points and args.prior_mm else {}
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
@@ -144,9 +145,15 @@ def main() -> None:
     fold(preset, kernel, np.float64(inputs).mean(axis=(0, 1)))
     preset = with_covariance(preset, mixture, chosen)
     note = {
-        "preset": preset_digest(args.preset), "teacher": args.teacher, "photos": len(chosen),
-        "people": len(np.unique(person)), "prior_mm": args.prior_mm, "seed": args.seed,
-    }  # fmt: skip
+        "preset": preset_digest(args.preset),
+        "teacher": preset_digest(args.teacher),
+        "photos": len(chosen),
+        "people": len(np.unique(person)),
+        "prior_mm": args.prior_mm if points else 0,
+        "fit_share": args.fit_share,
+        "held_out": args.held_out,
+        "seed": args.seed,
+    }
     metadata = preset.metadata | {"identity_refined": note}
     save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
     print(json.dumps(note))

@@ -97,9 +97,11 @@ class ShardedImages:
         return photos.reshape(*np.shape(wanted), *self.shape[1:])
 
     def most_bytes(self, count: int) -> int:
-        """Of the files of so many photos, each in another one: the most that they can have."""
+        """Of the bounded files of so many photos, each in another one: the most they can have."""
         photo = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        return sum(HEADER + photo * n for n in sorted(self._counts, reverse=True)[:count])
+        fetched = zip(self._counts, self._files, strict=True)
+        counts = sorted((n for n, file in fetched if _bound(file) is not None), reverse=True)
+        return sum(HEADER + photo * n for n in counts[:count])
 
     def _at_once(self, count: int) -> int:
         """How many of some files are in use at once."""

@@ -14,7 +14,7 @@ from keras_scnn.evaluation.report import Row
 from keras_scnn.geometry.landmarks68 import with_lids_in_order
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
-from keras_scnn.protocols.unseen_points import Misfits, misfits
+from keras_scnn.protocols.unseen_points import Misfits, measure_misfits
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import reading
@@ -84,18 +84,21 @@ def _misfits(
 ) -> Misfits:
     """What people's shapes explain of the points of the N photos."""
     kept, (names, person) = predictions.kept, np.unique(people, return_inverse=True)
-    source = (
-        kinds[kept] == SHAPES_FROM if (kinds == SHAPES_FROM).any() else np.ones(len(kept), bool)
-    )
+    source = np.isin(kinds[kept], _shape_kinds(kinds))
     identity = np.zeros((len(names), predictions.face_model.n_identity))
     number = person[kept][source]
     np.add.at(identity, number, predictions.parameters.identity[source])
     count = np.bincount(number, minlength=len(names))
     identity /= np.maximum(count, 1)[:, None]
-    half = np.isfinite(points[:, OUTERMOST, 0]).argmax(axis=1)  # which one is given
-    view = np.char.add(kinds, half.astype(str))
+    given = np.isfinite(points[:, OUTERMOST, 0]).astype(int)  # which half
+    view = np.array([f"{kind} {half}" for kind, half in zip(kinds, given, strict=True)])
     person = np.where(count[person] > 0, person, -1)
-    return misfits(predictions.face_model, identity, person, view, points)
+    return measure_misfits(predictions.face_model, identity, person, view, points)
+
+
+def _shape_kinds(kinds: np.ndarray) -> list[str]:
+    """The kinds of photos from which shapes are predicted."""
+    return [SHAPES_FROM] if SHAPES_FROM in kinds else np.unique(kinds).tolist()
 
 
 def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
@@ -105,7 +108,8 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
         "coverage: photos in which a face was found; the others have no error",
-        f"points explained: by shapes predicted from people's {SHAPES_FROM} photos, the share of "
+        f"points explained: by shapes predicted from people's {' and '.join(_shape_kinds(kinds))} "
+        "photos, the share of "
         "the squared residual that their mean shape leaves, pose and expression fitted; a constant "
         "has 0; bound: the share that all photos of a person have in common",
     ]

@@ -1,10 +1,11 @@
 """How much of hand-made points do the people's shapes explain, which no fit has seen?
 
 A shape that is predicted from frontal photos is held against the points of the person's profiles
-(and of the frontal photos themselves; no prediction has seen their points either). Pose and
-expression are fitted to each photo, once with the person's shape and once with the mean of all
-shapes. What the annotation puts elsewhere than the face model for everybody is taken off both: the
-mean residual over the photos of a view in which the same half of the face is given.
+(and of the frontal photos themselves; where the people took no part in training, no fit has seen
+either). Pose and expression are fitted to each photo, once with the person's shape and once with
+the mean of all shapes. What the annotation puts elsewhere than the face model for everybody is
+taken off both: the mean residual over the photos of a view in which the same half of the face is
+given.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.evaluation.bootstrap import weighted_mean
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.morphable_model import MorphableModel
@@ -42,28 +42,20 @@ class Misfits:
 
     def explained(self, weights: np.ndarray) -> dict[str, float]:
         """Shares of the squared residual, photos weighted (n,); NaN where nothing is measured."""
-        there = np.isfinite(self.own) & (weights > 0)
-        if not there.any():
-            return {"explained": np.nan, "explained_bound": np.nan}
-        own, constant = (
-            weighted_mean(part[there], weights[there]) for part in (self.own, self.constant)
-        )
-        both = there & np.isfinite(self.common)
-        bound = np.nan
-        if both.any():
-            parts = (weighted_mean(p[both], weights[both]) for p in (self.common, self.constant))
-            bound = next(parts) / next(parts)
-        return {"explained": 1 - own / constant, "explained_bound": bound}
+        return {
+            "explained": 1 - _ratio(self.own, self.constant, weights),
+            "explained_bound": _ratio(self.common, self.constant, weights),
+        }
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> float:
-    """Of weighted means, over photos of a weight above 0."""
-    used = weights > 0
-    means = (weighted_mean(rows[used], weights[used]) for rows in (part, whole))
-    return next(means) / next(means)
+    """Of weighted sums, over the photos that have both; NaN without any."""
+    used = np.isfinite(part) & np.isfinite(whole) & (weights > 0)
+    total = float(weights[used] @ whole[used])
+    return float(weights[used] @ part[used]) / total if total else np.nan
 
 
-def misfits(
+def measure_misfits(
     model: MorphableModel,
     identity: np.ndarray,
     person: np.ndarray,
@@ -76,11 +68,13 @@ def misfits(
         model: the face model; its landmark offsets are included.
         identity: (P, K) coefficients of the people's shapes.
         person: (n,) int, rows of ``identity``; -1 for a person without one.
-        view: (n,) of photos whose annotation is alike but for the person.
+        view: (n,) of photos whose annotation is alike but for the person; one with photos of a
+            single person is not measured.
         points: (n, 68, 2) px, image frame; NaN where not given.
     """
     known = np.isfinite(points).all(axis=2)
     used = np.flatnonzero((known.sum(axis=1) >= MIN_POINTS) & (person >= 0))
+    used = used[_of_several_people(person[used], view[used])]
     own, constant, common = np.full((3, len(points)), np.nan)
     if not len(used):
         return Misfits(own, constant, common)
@@ -91,7 +85,7 @@ def misfits(
     for one in np.unique(person[used]):
         rows = person[used] == one
         with_own[rows] = residuals(model, identity[one], points[used[rows]])
-    mean, with_own = (_centered(part, view[used]) for part in (mean, with_own))
+    mean, with_own = (_centered(part, view[used], known[used]) for part in (mean, with_own))
     own[used], constant[used] = ((part**2).sum(axis=(1, 2)) for part in (with_own, mean))
     common[used] = _common(mean, person[used], view[used])
     return Misfits(own, constant, common)
@@ -101,7 +95,7 @@ def residuals(model: MorphableModel, identity: np.ndarray, points: np.ndarray) -
     """(n, 68, 2) mm, fitted less given points, pose and expression fitted; 0 where not given.
 
     Args:
-        model, points: as ``misfits``. identity: (K,) of the shape.
+        model, points: as ``measure_misfits``. identity: (K,) of the shape.
     """
     neutral = model.replace(
         mean=model.vertices(identity), identity_basis=np.zeros((model.n_vertices, 3, 0))
@@ -113,12 +107,21 @@ def residuals(model: MorphableModel, identity: np.ndarray, points: np.ndarray) -
     return np.where(known[..., None], away / scale[:, None, None], 0)
 
 
-def _centered(rows: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """Residuals without the mean of their view."""
+def _of_several_people(person: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether the photo's view has photos of two people or more."""
+    several = np.zeros(len(person), bool)
+    for one in np.unique(view):
+        several[view == one] = len(np.unique(person[view == one])) > 1
+    return several
+
+
+def _centered(rows: np.ndarray, view: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Residuals (n, 68, 2) without the mean of their view; 0 where a point is not given."""
     centered = rows.copy()
     for one in np.unique(view):
-        centered[view == one] -= rows[view == one].mean(axis=0)
-    return centered
+        count = np.maximum(known[view == one].sum(axis=0), 1)
+        centered[view == one] -= rows[view == one].sum(axis=0) / count[:, None]
+    return centered * known[..., None]
 
 
 def _common(rows: np.ndarray, person: np.ndarray, view: np.ndarray) -> np.ndarray:

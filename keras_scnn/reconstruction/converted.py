@@ -120,7 +120,7 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; it must be {shape}")
     if not all(type(one) in (int, float) for one in array.flat):
-        raise ValueError(f"{name} has values that are no numbers")
+        raise ValueError(f"{name} has values that are not numbers")
     return array.astype(np.float64)
 
 

@@ -57,7 +57,7 @@ def array_names(path: str | os.PathLike) -> list[str]:
 
 def _archive(file: IO[bytes]) -> zipfile.ZipFile:
     if not zipfile.is_zipfile(file):
-        raise ValueError("it is no zip archive, or its end is missing")
+        raise ValueError("it is not a zip archive, or its end is missing")
     return zipfile.ZipFile(file)
 
 

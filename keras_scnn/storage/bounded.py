@@ -7,6 +7,7 @@ end with the process that has them.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -90,6 +91,7 @@ class _Held:
     def __init__(self, bound: Bound, stack: contextlib.ExitStack):
         self._bound, self._stack = bound, stack
         self._lock, self._size = threading.Lock(), 0
+        self._deadline = math.inf  # of all files together, from the first wait on
 
     def take(self, path: Path) -> None:
         """Lock a file, and note the time: not all systems note when a file is read."""
@@ -109,14 +111,15 @@ class _Held:
             self.take(file.path)
 
     def _make_room(self, size: int) -> None:
-        limit, deadline = self._bound.limit, time.monotonic() + PATIENCE
+        limit = self._bound.limit
         if self._size + size > limit:
             raise ValueError(
                 f"{self._bound.folder}: {self._size + size} bytes are needed at once, and the "
                 f"bound of the cache is {limit}; give more"
             )
         while _over(self._bound, size):
-            if time.monotonic() > deadline:
+            self._deadline = min(self._deadline, time.monotonic() + PATIENCE)
+            if time.monotonic() > self._deadline:
                 raise OSError(
                     f"{self._bound.folder}: its {limit} bytes are full, and other runs use all of "
                     "them; give more, or another folder"

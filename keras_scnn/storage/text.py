@@ -24,7 +24,7 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is not valid JSON, or nested too deeply.
         OSError: as ``RemotePath``.
     """
     home = place(path)
@@ -34,7 +34,7 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
             return json.loads(content.decode("utf-8"))
         except json.JSONDecodeError as error:
             start = f"line {error.lineno}, column {error.colno}"
-            raise ValueError(f"it is no JSON from {start} on") from error
+            raise ValueError(f"it is not valid JSON from {start} on") from error
 
 
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:

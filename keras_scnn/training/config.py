@@ -63,7 +63,7 @@ class TrainConfig:
     )
     cache: str = _option("runs/data", "where rendered, packed and fetched photos are kept")
     cache_gigabytes: float = _weight(
-        0.0, "of photos fetched from URLs that are kept there, the last used ones; 0: all"
+        0.0, "of photos from URLs to keep there; the least recently used go first; 0: no bound"
     )
     fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
     people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")

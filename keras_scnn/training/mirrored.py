@@ -2,8 +2,9 @@
 
 Each replica has the whole batch, changes it by the same random numbers, takes its own rows through
 the branch, and gathers the rows of all: so its losses are those of the whole batch, all pairs
-compared. The gradients' mean over replicas is then the whole batch's gradient (the gradient of
-gathering sums over replicas).
+compared. The gradient of gathering sums over replicas, so the mean of the replicas' gradients,
+which is clipped, is the whole batch's gradient, over the number of replicas by which Keras divides
+each loss; the optimizer then adds them up.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from keras_scnn.data.replicas import all_rows, own_rows
 from keras_scnn.models.micro_batches import InParts
 
 
-class OwnRows(keras.layers.Layer):
-    """A network that each replica calls on its own rows of a batch, and whose outputs all have.
+class _OwnRows(keras.layers.Layer):
+    """A network that each replica calls on its own rows of a batch; all get the outputs of all.
 
     Args:
         network: from one array to one array or a dictionary of them, with an axis of samples.
@@ -56,7 +57,7 @@ def mirror(network: keras.Model) -> keras.Model:
             layer.synchronized = True
 
     branch = network.get_layer("branch")
-    divided = OwnRows(branch, name=branch.name)
+    divided = _OwnRows(branch, name=branch.name)
     copy = keras.models.clone_model(
         network, clone_function=lambda layer: divided if layer is branch else layer
     )

@@ -97,7 +97,9 @@ class LossScaleOptimizer(_OfAllReplicas, keras.optimizers.LossScaleOptimizer):
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     """The optimizer that the settings ask for; the rate is set step by step in training."""
-    options = {"global_clipnorm": CLIP / replica_count()}  # of their mean, which is then added up
+    # Keras divides each replica's loss by their number and adds the gradients up after clipping:
+    # what is clipped, the mean over replicas, is the whole batch's gradient over their number.
+    options = {"global_clipnorm": CLIP / replica_count()}
     if config.weight_average:
         options |= {"use_ema": True, "ema_momentum": config.weight_average}
     optimizer: keras.optimizers.Optimizer = Adam(config.learning_rate, **options)

@@ -39,7 +39,8 @@ def _check_bound(config: TrainConfig, mixture: Mixture) -> None:
     images = mixture.records.images
     if not isinstance(images, ShardedImages) or images.bound is None:
         return
-    photos = config.batch_rows()[0][0] * (2 if config.batches == "pairs" else 1)
+    rows = -(-config.batch_rows()[0][0] // max(config.hosts, 1))  # of this process
+    photos = rows * (2 if config.batches == "pairs" else 1)
     if (least := images.most_bytes(photos)) > images.bound.limit:
         raise ValueError(
             f"cache_gigabytes is {config.cache_gigabytes:g}: the {photos} photos of a batch may "

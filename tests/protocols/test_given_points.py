@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.evaluate import main
+from keras_scnn.protocols import unseen_points
 from keras_scnn.protocols.given_points import evaluate_given_points, point_errors, read_points
 
 
@@ -92,3 +93,23 @@ def test_the_command_measures_points(predictor, people, labels, tmp_path, capsys
     assert "profile: given points, error" in capsys.readouterr().out
     assert main([*command, "--openings", str(labels)]) == 2
     assert "--openings and --points do not go together" in capsys.readouterr().err
+
+
+def test_shapes_are_those_of_the_persons_frontal_photos(predictor, people, labels, monkeypatch):
+    seen = {}
+
+    def noted(model, identity, person, view, points):
+        seen.update(identity=identity, person=person, view=view)
+        return unseen_points.measure_misfits(model, identity, person, view, points)
+
+    monkeypatch.setattr("keras_scnn.protocols.given_points.measure_misfits", noted)
+    result = evaluate_given_points(predictor, people, labels, resamples=0)
+    names = np.load(labels, allow_pickle=False)["name"].tolist()
+    folders = sorted({name.rsplit("/", 1)[0] for name in names})
+    predicted = predictor([people / name for name in names]).parameters.identity
+    for name, number, view in zip(names, seen["person"], seen["view"], strict=True):
+        frontal = [n.startswith(f"{folders[number]}/frontal") for n in names]
+        expected = predicted[frontal].mean(axis=0)
+        np.testing.assert_allclose(seen["identity"][number], expected, atol=1e-5)
+        assert name.startswith(f"{folders[number]}/{view.split()[0]}")
+    assert any("people's frontal photos" in note for note in result.notes)

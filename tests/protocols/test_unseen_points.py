@@ -4,7 +4,7 @@ from scipy.spatial.transform import Rotation
 
 from keras_scnn import MorphableModel
 from keras_scnn.geometry.camera import compose, project
-from keras_scnn.protocols.unseen_points import misfits
+from keras_scnn.protocols.unseen_points import measure_misfits
 
 YAWS = np.radians([0, 4, -3, 80, 76])
 PEOPLE = 6
@@ -32,19 +32,19 @@ def world():
 
 def test_true_shapes_explain_points_and_those_of_others_do_not(world):
     model, identity, person, view, points = world
-    found = misfits(model, identity, person, view, points)
+    found = measure_misfits(model, identity, person, view, points)
     for kind in ("frontal", "profile"):
         values = found.explained(np.float64(view == kind))
         assert values["explained"] > 0.7  # what expressions can take up, they take from both
         assert values["explained_bound"] > 0.7
-    swapped = misfits(model, np.roll(identity, 1, axis=0), person, view, points)
+    swapped = measure_misfits(model, np.roll(identity, 1, axis=0), person, view, points)
     assert swapped.explained(np.ones(len(person)))["explained"] < 0
 
 
 def test_one_shape_for_all_explains_nothing(world):
     model, identity, person, view, points = world
     constant = np.repeat(identity[:1], PEOPLE, axis=0)
-    found = misfits(model, constant, person, view, points)
+    found = measure_misfits(model, constant, person, view, points)
     assert found.explained(np.ones(len(person)))["explained"] == pytest.approx(0, abs=1e-4)
 
 
@@ -52,7 +52,7 @@ def test_a_convention_of_the_annotation_is_not_taken_for_shape(world):
     model, identity, person, view, points = world
     moved = points.copy()
     moved[:, 8] += [0, 5]  # everybody's chin, px
-    values = misfits(model, identity, person, view, moved).explained(np.ones(len(person)))
+    values = measure_misfits(model, identity, person, view, moved).explained(np.ones(len(person)))
     assert values["explained"] > 0.6
 
 
@@ -62,9 +62,28 @@ def test_wrong_points_and_people_without_a_shape_are_left_out(world):
     wrong[0] = wrong[0][::-1]
     wrong[1, 5:] = np.nan
     unknown[unknown == 3] = -1
-    found = misfits(model, identity, unknown, view, wrong)
+    found = measure_misfits(model, identity, unknown, view, wrong)
     assert np.isnan(found.own[[0, 1]]).all()
     assert np.isnan(found.own[person == 3]).all()
     assert np.isfinite(found.own[person == 4]).all()
     nothing = found.explained(np.float64(person == 3))
     assert np.isnan([nothing["explained"], nothing["explained_bound"]]).all()
+
+
+def test_points_that_are_missing_here_and_there_count_neither_way(world):
+    model, identity, person, view, points = world
+    rng = np.random.default_rng(3)
+    holes = points.copy()
+    given = np.isfinite(points).all(axis=2)
+    holes[given & (rng.uniform(size=given.shape) < 0.15)] = np.nan
+    whole = measure_misfits(model, identity, person, view, points).explained(np.ones(len(person)))
+    some = measure_misfits(model, identity, person, view, holes).explained(np.ones(len(person)))
+    assert some["explained"] == pytest.approx(whole["explained"], abs=0.1)
+
+
+def test_a_view_of_one_person_is_not_measured(world):
+    model, identity, person, view, points = world
+    alone = np.where(person == 2, "other", view)
+    found = measure_misfits(model, identity, person, alone, points)
+    assert np.isnan(found.own[person == 2]).all()
+    assert np.isfinite(found.own[person == 1]).all()

@@ -8,6 +8,7 @@ import pytest
 
 from keras_scnn import MorphableModel
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.shape_distance import shape_coordinates
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -38,10 +39,12 @@ def test_only_people_with_points_get_other_shapes(tool):
     names = np.array(["1/frontal_01.jpg", "1/other.jpg", "2/frontal_01.jpg", "3/frontal_01.jpg"])
     points = {names[0]: seen, names[2]: few, "4/frontal_01.jpg": seen}
     shapes = np.zeros((4, model.n_identity))
+    apart = [np.linalg.norm(shape_coordinates(model, s[None])) for s in (truth,)]
     labels = tool.with_points(model, shapes, names, np.array([1, 1, 2, 3]), points, 0.15)
     np.testing.assert_array_equal(labels[2:], 0)
     np.testing.assert_array_equal(labels[0], labels[1])
-    assert labels[0] @ truth > 0.1 * np.linalg.norm(labels[0]) * np.linalg.norm(truth)
+    apart.append(np.linalg.norm(shape_coordinates(model, (labels[0] - truth)[None])))
+    assert apart[1] < 0.98 * apart[0]
 
 
 def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
@@ -50,7 +53,7 @@ def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys)
     records = SimpleNamespace(identity=np.arange(12), mirror=None, name=np.full(12, "a.jpg"))
     mixture = SimpleNamespace(records=records, source=np.zeros(12, int))
     monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
-    monkeypatch.setattr(tool, "read_points", lambda folder: {"b.jpg": np.zeros((68, 2))})
+    monkeypatch.setattr(tool, "points_by_name", lambda folder: {"b.jpg": np.zeros((68, 2))})
     words = ["tool", "mobile", str(tmp_path / "out"), "--data", "CFP", "--points", "FOLDER"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:

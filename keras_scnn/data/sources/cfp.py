@@ -56,7 +56,7 @@ class CfpPhotos(PhotoSource):
 
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
         self.folder, self._preset = Path(folder), str(preset)
-        self._hand = read_points(self.folder)
+        self._hand = points_by_name(self.folder)
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
         self._unreadable: dict[str, OSError | ValueError] = {}
 
@@ -110,7 +110,7 @@ class CfpPhotos(PhotoSource):
         return images
 
 
-def read_points(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+def points_by_name(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     """The hand-made points, (68, 2) px of each photo, NaN where not given, by the photo's name.
 
     Raises:

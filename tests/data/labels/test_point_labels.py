@@ -63,3 +63,15 @@ def test_labels_do_not_depend_on_the_units_of_the_coefficients(person):
     first = fit_to_points(model, start, points, PROFILE)
     second = fit_to_points(other, start / scale, points, PROFILE)
     np.testing.assert_allclose(second * scale, first, atol=2e-2)
+
+
+def test_many_photos_of_one_view_count_as_four(person, monkeypatch):
+    model, _, points = person
+
+    def fitted(count):
+        photos = points[:1].repeat(count, axis=0)
+        return fit_to_points(model, np.zeros(model.n_identity), photos, np.zeros(count, bool))
+
+    four, many = fitted(4), fitted(24)
+    monkeypatch.setattr("keras_scnn.data.labels.point_labels.PHOTOS_OF_A_VIEW", 1000)
+    assert apart(model, four, many) < 0.5 * apart(model, four, fitted(24))
