@@ -91,7 +91,7 @@ class _Held:
     def __init__(self, bound: Bound, stack: contextlib.ExitStack):
         self._bound, self._stack = bound, stack
         self._lock, self._size = threading.Lock(), 0
-        self._deadline = math.inf  # of all files together, from the first wait on
+        self._deadline = math.inf  # of all files that wait for room
 
     def take(self, path: Path) -> None:
         """Lock a file, and note the time: not all systems note when a file is read."""
@@ -125,6 +125,7 @@ class _Held:
                     "them; give more, or another folder"
                 )
             time.sleep(PAUSE)
+        self._deadline = math.inf
 
 
 def _over(bound: Bound, size: int) -> bool:

@@ -4,7 +4,9 @@ import multiprocessing
 import resource
 import shutil
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from keras_scnn.data.records import (
 )
 from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.storage import bounded
 from keras_scnn.train import main
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import run_digests
@@ -233,6 +236,32 @@ def test_a_bound_that_is_too_small_is_named(tmp_path, folder):
     with pytest.raises(ValueError, match="cache_gigabytes is 3e-06: the 4 photos .* 5.5e-06 GB"):
         open_records(config)
     assert open_records(dataclasses.replace(config, cache_gigabytes=6e-6)).records.images.bound
+    hosts = {"hosts": 2, "coordinator": "host:1"}
+    with pytest.raises(ValueError, match="the 2 photos of a batch"):  # of this one of two processes
+        open_records(dataclasses.replace(config, minutes=0, **hosts))
+
+
+def test_local_shards_do_not_count_as_fetched(tmp_path, folder):
+    home = memory_url()
+    put(home, folder)
+    alone = open_face_records(home, tmp_path, 3000).images
+    mixture = open_mixture(f"{home},{folder}", "", tmp_path, 3000)
+    assert mixture.records.images.most_bytes(100) == alone.most_bytes(100)
+
+
+def test_all_files_that_wait_for_room_give_up_together(tmp_path, folder, monkeypatch):
+    home, waited = memory_url(), []
+    put(home, folder)
+    images = open_face_records(home, tmp_path, 2000).images
+    first, second, *_, last = images._files
+    clock = SimpleNamespace(
+        monotonic=lambda: sum(waited), sleep=waited.append, time_ns=time.time_ns
+    )
+    monkeypatch.setattr("keras_scnn.storage.bounded.time", clock)
+    full = pytest.raises(OSError, match="other runs use all of them")
+    with images.bound.in_use([last]), full, images.bound.in_use([first, second]):
+        pass  # 1664 bytes, and neither 896 nor 1088 more have room
+    assert sum(waited) == pytest.approx(bounded.PATIENCE, abs=2 * bounded.PAUSE)
 
 
 def _sums(url: str, cache: Path, queue, bound: int | None = None) -> None:
