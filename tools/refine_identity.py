@@ -7,11 +7,11 @@ A person's label is what the teacher predicts, averaged over the person's photos
 joint fit to their landmarks; of people with hand-made points it is the fit to those with that shape
 as the prior's mean (``keras_scnn.data.labels.point_labels``). The identity coefficients become a
 linear map of the preset's own parameters, trained on these labels with the contrastive loss, as in
-``map_identity.py``, and folded into the network's last layer: nothing is slower, pose and
-expression stay as they are, and so does the mean shape. ``--data`` are face records of people
-(``keras-scnn prepare``), ``--points`` is the folder of CFP, whose records are among them;
-``--prior-mm 0`` leaves the points out. The teacher's recognizers need the extra 'teacher'; what it
-predicts is kept in OUT-(digest).npy. Fifteen minutes on two cores.
+``map_identity.py``, and folded into the network's last layer (of `identity`, into that of its
+identity): nothing is slower, pose and expression stay as they are, and so does the mean shape.
+``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the folder of CFP,
+whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's recognizers need
+the extra 'teacher'; what it predicts is kept in OUT-(digest).npy. Fifteen minutes on two cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from keras_scnn.data.labels.point_labels import OPTIONS, fit_to_points
 from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.cfp import is_profile, points_by_name
-from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 from keras_scnn.shape_distance import shape_coordinates
@@ -100,6 +101,29 @@ def with_points(
     return labels
 
 
+def whole_parameters(preset: Preset) -> str:
+    """The layer whose output are all parameters, as they are before the map."""
+    return "parameters_with_identity" if preset.recognizers else "parameters"
+
+
+def fold_into(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
+    """Make a map of the layer ``whole_parameters`` a part of the network; see ``fold``.
+
+    With recognizers the identity comes from a layer of its own, which also sees the other
+    parameters, before the embeddings.
+    """
+    if not preset.recognizers:
+        fold(preset, kernel, mean)
+        return
+    layer, layout = preset.core.get_layer(f"{PREFIX}shape"), preset.layout
+    weights, bias = (np.array(w, np.float64) for w in layer.get_weights())
+    own = kernel[layout.identity]
+    weights, bias = weights @ own, bias @ own - mean @ kernel + mean[layout.identity]
+    for rest in (layout.pose, layout.expression):
+        weights[rest] += kernel[rest]
+    layer.set_weights([weights, bias])
+
+
 def arguments() -> argparse.ArgumentParser:
     """Of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,7 +155,8 @@ def main() -> None:
     shapes = known_shapes(mixture, chosen, args)
     shapes = with_points(model, shapes, records.name[chosen], person, points, args.prior_mm)
     views = np.stack([shapes, shapes @ mirror_matrices(model)[0].T])
-    inputs = both_views(preset, "parameters", np.asarray(records.images[chosen]))
+    images = np.asarray(records.images[chosen])
+    inputs = both_views(preset, whole_parameters(preset), images)
     kernel = learn_identity_map(
         inputs,
         np.stack([shape_coordinates(model, view) for view in views]),
@@ -142,7 +167,7 @@ def main() -> None:
     )
     in_mm = shape_coordinates(model, np.eye(model.n_identity))
     kernel = kernel @ np.linalg.inv(in_mm) / preset.space.whitening.scale[identity]
-    fold(preset, kernel, np.float64(inputs).mean(axis=(0, 1)))
+    fold_into(preset, kernel, np.float64(inputs).mean(axis=(0, 1)))
     preset = with_covariance(preset, mixture, chosen)
     note = {
         "preset": preset_digest(args.preset),
@@ -155,7 +180,8 @@ def main() -> None:
         "seed": args.seed,
     }
     metadata = preset.metadata | {"identity_refined": note}
-    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
+    base = "mobile" if preset.recognizers else ""  # whose pose and expression it has
+    save_preset(args.out, dataclasses.replace(preset, metadata=metadata), base=base)
     print(json.dumps(note))
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from keras_scnn import MorphableModel
 from keras_scnn.geometry.camera import compose, project
+from keras_scnn.models import load_preset
+from keras_scnn.models.inference import keras_network
 from keras_scnn.shape_distance import shape_coordinates
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -45,6 +47,28 @@ def test_only_people_with_points_get_other_shapes(tool):
     np.testing.assert_array_equal(labels[0], labels[1])
     apart.append(np.linalg.norm(shape_coordinates(model, (labels[0] - truth)[None])))
     assert apart[1] < 0.98 * apart[0]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["mobile", "identity"])
+def test_the_map_is_folded_into_the_network(tool, name):
+    rng = np.random.default_rng(0)
+    try:
+        preset = load_preset(name)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    crops = rng.integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
+    inputs = tool.both_views(preset, tool.whole_parameters(preset), crops)[0]
+    before = keras_network(preset)(crops)
+    identity, size = preset.layout.identity, preset.layout.size
+    kernel, mean = rng.normal(0, 0.1, (size, preset.layout.n_identity)), rng.normal(size=size)
+    tool.fold_into(preset, kernel, mean)
+    after = keras_network(preset)(crops)
+    expected = (inputs - mean) @ kernel + mean[identity]
+    np.testing.assert_allclose(after["parameters"][:, identity], expected, atol=5e-4)
+    for rest in (preset.layout.pose, preset.layout.expression):
+        same = before["parameters"][:, rest]
+        np.testing.assert_allclose(after["parameters"][:, rest], same, atol=1e-5)
 
 
 def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
