@@ -92,12 +92,18 @@ def claimed_folder(folder: Place, plan: dict, what: str) -> Iterator[Check]:
         folder.mkdir(parents=True, exist_ok=True)
     with sole_run(folder) as check:
         _check_claim(folder, plan, what)  # again: it may have been another's until now
-        if isinstance(folder, Path):
-            for leftover in list(folder.rglob(PARTIAL)):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        _remove_partial(folder)
         with published(path) as temporary:
             temporary.write_text(json.dumps(plan, indent=2) + "\n")
         yield check
+        _remove_partial(folder)  # what a killed worker left, whose part another has made
+
+
+def _remove_partial(folder: Place) -> None:
+    """Delete what is half-written in a folder of which this run is the only one."""
+    if isinstance(folder, Path):
+        for leftover in list(folder.rglob(PARTIAL)):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def _check_claim(folder: Place, plan: dict, what: str) -> None:

@@ -66,3 +66,12 @@ def test_a_shard_that_fails_ends_the_run_after_those_before_it():
         done.extend(run_shards(Failing(), {0: ["a"], 2: ["b"], 3: ["c"]}, workers=1))
     assert not done or done == [(0, 1)]
     assert list(run_shards(Failing(), {0: ["a", "b"], 3: []}, workers=1)) == [(0, 2), (3, 0)]
+
+
+def test_what_a_killed_worker_left_is_gone_when_the_run_ends(tmp_path):
+    (tmp_path / "out").mkdir()
+    with claimed_folder(tmp_path / "out", {"x": 1}, "things"):
+        (tmp_path / "out" / "parts").mkdir()
+        (tmp_path / "out" / "parts" / ".partial-abc-1-part-0.parquet").write_bytes(b"PAR1")
+        (tmp_path / "out" / "parts" / "part-0.parquet").write_bytes(b"PAR1 and the rest")
+    assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["part-0.parquet"]
