@@ -37,11 +37,10 @@ class Limits(Drift):
 
 # float32 is another order of sums; half precision keeps 11 bits of a weight; 8 bits keep 8. The
 # loss of landmark error and the mean vertex distance are what the project promises; the others are
-# some 2 to 4 times what the presets have on photos, at most; int8's landmark_p99_px is wide enough
-# for rendered crops, some of which are partly hidden (mobile: 2.5 px). By precision, as QUANTIZE:
+# some 2 to 4 times what the presets have on photos, at most. By precision, as QUANTIZE:
 _LIMITS = {
     "landmark_px": (0.01, 0.05, 0.2, 0.3),
-    "landmark_p99_px": (0.05, 0.25, 1.0, 3.0),
+    "landmark_p99_px": (0.05, 0.25, 1.0, 2.0),
     "vertex_mm": (0.005, 0.02, 0.2, 0.2),
     "vertex_p99_mm": (0.02, 0.1, 0.5, 1.0),
     "rotation_degrees": (0.02, 0.1, 0.5, 1.0),
