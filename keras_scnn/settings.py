@@ -122,6 +122,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
+        """The command, with its exit status."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
             sys.stdout.reconfigure(errors="backslashreplace")

@@ -83,7 +83,7 @@ def main() -> None:
     kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)
     identity = preset.layout.identity
     head.set_weights([kernel, mean[identity] - mean @ kernel])  # the mean shape stays
-    embedding, weight = inputs[0, :, preset.layout.size :], photo_weights(pack, chosen)
+    embedding, weight = inputs[0, :, preset.layout.size :], photo_weights(records, chosen)
     feature.set_weights(solve_steady(embedding, taught.embedding[chosen], weight, person))
     whitened = inputs[0] @ np.asarray(head.kernel) + np.asarray(head.bias)
     predicted = preset.space.whitening.scale[identity] * whitened

@@ -21,7 +21,8 @@ import keras
 import numpy as np
 
 from keras_scnn.data.labels.identity_labels import TaughtIdentity, yaw_degrees
-from keras_scnn.data.records import split_people
+from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.shape_distance import shape_coordinates
@@ -49,9 +50,9 @@ def taught_photos(pack: Pack, taught: TaughtIdentity, held_out: int) -> np.ndarr
     return seen[np.isfinite(taught.embedding[seen]).all(axis=1)]
 
 
-def photo_weights(pack: Pack, chosen: np.ndarray) -> np.ndarray:
+def photo_weights(records: FaceRecords, chosen: np.ndarray) -> np.ndarray:
     """(M,) int, how often each of the chosen photos counts."""
-    turned = np.abs(yaw_degrees(pack.mixture.records))[chosen] > TURNED_DEGREES
+    turned = np.abs(yaw_degrees(records))[chosen] > TURNED_DEGREES
     return np.where(turned, TURNED_WEIGHT, 1)
 
 
@@ -99,17 +100,31 @@ def learn_map(
         fits = np.float64(records.parameters[chosen, identity])
         coefficients = args.fit_share * fits
         coefficients += (1 - args.fit_share) * taught.shapes[chosen] / model.identity_weights_mm
+    options = MapOptions(contrast_weight=args.contrast_weight, seed=args.seed)
+    return map_to(preset, coefficients, pack.mixture, chosen, inputs, options)
+
+
+def map_to(
+    preset: Preset,
+    coefficients: np.ndarray,
+    mixture: Mixture,
+    chosen: np.ndarray,
+    inputs: np.ndarray,
+    options: MapOptions,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people."""
+    model, records = preset.face_model, mixture.records
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
     kernel = learn_identity_map(
         inputs,
         np.stack([shape_coordinates(model, view) for view in views]),
         records.identity[chosen],
-        pack.mixture.source[chosen],
-        photo_weights(pack, chosen),
-        MapOptions(contrast_weight=args.contrast_weight, seed=args.seed),
+        mixture.source[chosen],
+        photo_weights(records, chosen),
+        options,
     )
     in_mm = shape_coordinates(model, np.eye(model.n_identity))
-    scale = preset.space.whitening.scale[identity]
+    scale = preset.space.whitening.scale[preset.layout.identity]
     return kernel @ np.linalg.inv(in_mm) / scale, np.float64(inputs).mean(axis=(0, 1))
 
 
@@ -150,7 +165,7 @@ def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np
     network = keras.Model(preset.core.input, layer.output)
     images = np.asarray(records.images[chosen])
     feature = np.asarray(network.predict(images, batch_size=BATCH), np.float64)
-    weight = photo_weights(pack, chosen)
+    weight = photo_weights(records, chosen)
     targets = taught.embedding[chosen]
     kernel, bias = solve_steady(feature, targets, weight, records.identity[chosen])
     first, offset = (np.float64(w) for w in layer.get_weights())

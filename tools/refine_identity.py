@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from keras_scnn.data.labels.identity_labels import yaw_degrees
 from keras_scnn.data.labels.point_labels import OPTIONS, fit_to_points
 from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import split_people
@@ -33,13 +32,12 @@ from keras_scnn.data.sources.cfp import is_profile, points_by_name
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
-from keras_scnn.morphable_model import MorphableModel, mirror_matrices
-from keras_scnn.shape_distance import shape_coordinates
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import digest
-from keras_scnn.training.identity_map import MapOptions, centered, learn_identity_map
+from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
-from map_identity import BATCH, FIT_SHARE, TURNED_DEGREES, TURNED_WEIGHT, both_views, fold
+from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to
 
 MIN_POINTS = 20  # of a photo; CFP gives 30
 
@@ -147,27 +145,16 @@ def main() -> None:
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
-    person, source = records.identity[chosen], mixture.source[chosen]
+    person = records.identity[chosen]
     if points and not any(_has_points(points, name) for name in records.name[chosen].tolist()):
         parser.error(f"--points: {args.points} has no points of photos of --data")
     preset = load_preset(args.preset)
-    model, identity = preset.face_model, preset.layout.identity
-    shapes = known_shapes(mixture, chosen, args)
-    shapes = with_points(model, shapes, records.name[chosen], person, points, args.prior_mm)
-    views = np.stack([shapes, shapes @ mirror_matrices(model)[0].T])
+    names, known = records.name[chosen], known_shapes(mixture, chosen, args)
+    shapes = with_points(preset.face_model, known, names, person, points, args.prior_mm)
     images = np.asarray(records.images[chosen])
     inputs = both_views(preset, whole_parameters(preset), images)
-    kernel = learn_identity_map(
-        inputs,
-        np.stack([shape_coordinates(model, view) for view in views]),
-        person,
-        source,
-        np.where(np.abs(yaw_degrees(records))[chosen] > TURNED_DEGREES, TURNED_WEIGHT, 1),
-        MapOptions(seed=args.seed),
-    )
-    in_mm = shape_coordinates(model, np.eye(model.n_identity))
-    kernel = kernel @ np.linalg.inv(in_mm) / preset.space.whitening.scale[identity]
-    fold_into(preset, kernel, np.float64(inputs).mean(axis=(0, 1)))
+    options = MapOptions(seed=args.seed)
+    fold_into(preset, *map_to(preset, shapes, mixture, chosen, inputs, options))
     preset = with_covariance(preset, mixture, chosen)
     note = {
         "preset": preset_digest(args.preset),
