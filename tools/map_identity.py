@@ -111,9 +111,15 @@ def map_to(
     chosen: np.ndarray,
     inputs: np.ndarray,
     options: MapOptions,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people."""
+    """As ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people.
+
+    ``start`` is the kernel to begin with, and to stay near by the penalty; None for zeros.
+    """
     model, records = preset.face_model, mixture.records
+    in_mm = shape_coordinates(model, np.eye(model.n_identity))
+    scale = preset.space.whitening.scale[preset.layout.identity]
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
     kernel = learn_identity_map(
         inputs,
@@ -122,9 +128,8 @@ def map_to(
         mixture.source[chosen],
         photo_weights(records, chosen),
         options,
+        None if start is None else start * scale @ in_mm,
     )
-    in_mm = shape_coordinates(model, np.eye(model.n_identity))
-    scale = preset.space.whitening.scale[preset.layout.identity]
     return kernel @ np.linalg.inv(in_mm) / scale, np.float64(inputs).mean(axis=(0, 1))
 
 

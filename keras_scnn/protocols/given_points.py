@@ -11,6 +11,7 @@ from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.nme import box_side
 from keras_scnn.evaluation.report import Row
+from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import with_lids_in_order
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import last_people
@@ -20,6 +21,7 @@ from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import reading
 
 MIN_POINTS = 4
+FOLDS = 10  # of people, for the annotation's own sites
 SHAPES_FROM = "frontal"  # the kind of photos
 OUTERMOST = [0, 16]  # the jaw's ends: the one that is given tells the half
 FILE = "an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
@@ -37,9 +39,10 @@ def evaluate_given_points(
     """Distance of predicted landmarks to given ones, and what the people's shapes explain of these.
 
     The points of half a face span no box that is comparable between poses, so errors are percent
-    of the root of the area of the 68 predicted landmarks' box. The kind is the start of a file's
-    name: 'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the
-    photos of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
+    of the root of the area of the 68 predicted landmarks' box: of the landmarks as they are, and at
+    the annotation's own sites (``at_their_sites``). The kind is the start of a file's name:
+    'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the photos
+    of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
 
     Args:
         predictor: of the preset.
@@ -60,11 +63,12 @@ def evaluate_given_points(
     kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
     paths = [Path(folder) / str(name) for name in names]
     predictions = predictor(paths)
-    errors, offsets = np.full(len(paths), np.nan), np.full((len(paths), 2), np.nan)
-    errors[predictions.kept], offsets[predictions.kept] = point_errors(
-        predictions.landmarks, points[predictions.kept]
-    )
-
+    kept = predictions.kept
+    given, landmarks = points[kept], predictions.landmarks
+    moved = at_their_sites(landmarks, predictions.parameters.pose, given, people[kept])
+    errors, offsets = np.full((len(paths), 2), np.nan), np.full((len(paths), 2), np.nan)
+    errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
+    errors[kept, 1] = point_errors(moved, given)[0]
     unseen = _misfits(predictions, people, kinds, points)
 
     def summary(weights: np.ndarray) -> dict:
@@ -107,6 +111,8 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
     notes = [
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
+        "at their own sites: predicted landmarks moved to where the annotation marks them, by one "
+        f"3D offset a landmark, fitted to other people's photos in {FOLDS} folds of people",
         "coverage: photos in which a face was found; the others have no error",
         f"points explained: by shapes predicted from people's {' and '.join(_shape_kinds(kinds))} "
         "photos, the share of "
@@ -151,11 +157,39 @@ def point_errors(predicted: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, 
     return 100 * distance / box_side(predicted), np.nanmean(away, axis=1)
 
 
+def at_their_sites(
+    landmarks: np.ndarray, pose: np.ndarray, given: np.ndarray, person: np.ndarray
+) -> np.ndarray:
+    """Predicted landmarks moved to the sites that an annotation marks.
+
+    The move is one 3D offset a landmark in the frame of the face, alike for all photos and views,
+    as ``site_offset`` finds it from the *other* people's photos, in ``FOLDS`` folds.
+
+    Args:
+        landmarks: (M, 68, 2 or 3) px. pose: (M, 3, 4) image_from_model.
+        given: (M, 68, 2) px, NaN where not given. person: (M,).
+
+    Returns:
+        (M, 68, 2) px; NaN where all photos with that landmark are of one person.
+    """
+    camera, known = pose[:, :2, :3], np.isfinite(given[..., 0])
+    moved, away = np.float64(landmarks[..., :2]), given - landmarks[..., :2]
+    fold = np.unique(person, return_inverse=True)[1] % FOLDS
+    for out in np.unique(fold):
+        own = fold == out
+        for i in np.flatnonzero(known[own].any(axis=0)):
+            seen = known[:, i] & ~own
+            offset = site_offset(camera, away[:, i], seen) if seen.any() else np.full(3, np.nan)
+            moved[own, i] += camera[own] @ offset
+    return moved
+
+
 def _numbers(errors: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    there = ~np.isnan(errors)
-    known = errors[there], weights[there]
+    """Of (N, 2) errors, see ``evaluate_given_points``, and (N, 2) offsets of photos."""
+    there, sited = ~np.isnan(errors).T
     return {
-        "error_percent": weighted_mean(*known),
+        "error_percent": weighted_mean(errors[there, 0], weights[there]),
+        "sited_error_percent": weighted_mean(errors[sited, 1], weights[sited]),
         "coverage_percent": 100 * weighted_mean(there, weights),
         "offset_x_px": weighted_mean(offsets[there, 0], weights[there]),
         "offset_y_px": weighted_mean(offsets[there, 1], weights[there]),
@@ -168,6 +202,7 @@ def _rows(kinds: list[str]) -> tuple[Row, ...]:
         for kind in kinds
         for row in (
             (f"{kind}.error_percent", f"{kind}: given points, error", "%"),
+            (f"{kind}.sited_error_percent", f"{kind}: given points, error at their own sites", "%"),
             (f"{kind}.coverage_percent", f"{kind}: photos with a face found", "%"),
             (f"{kind}.offset_x_px", f"{kind}: predicted less given, x", "px"),
             (f"{kind}.offset_y_px", f"{kind}: predicted less given, y", "px"),

@@ -29,6 +29,8 @@ class MapOptions:
         steps: batches. learning_rate: at first; it falls to 0 along a cosine.
         contrast_weight: of the contrastive loss on shapes, beside the regression's 1; 0 for none.
         margin_quantile: 0 to 1, see ``group_contrastive_loss``. The higher, the further apart.
+        penalty: of the squared change of the kernel from the one that is given to start with, where
+            inputs and shapes have unit variance: a ridge regression's, with that as its prior.
         seed: of the batches.
     """
 
@@ -38,6 +40,7 @@ class MapOptions:
     learning_rate: float = 3e-3
     contrast_weight: float = 1.0
     margin_quantile: float = 0.75
+    penalty: float = 0.0
     seed: int = 0
 
 
@@ -48,6 +51,7 @@ def learn_identity_map(
     source: np.ndarray,
     weight: np.ndarray | None = None,
     options: MapOptions | None = None,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """(D, K) float64 kernel of the map; what is predicted is a deviation from the mean.
 
@@ -62,6 +66,7 @@ def learn_identity_map(
         person: (n,) int. source: (n,) int, the photos' data sets.
         weight: (n,) int, how often a photo is drawn compared with others of its person; None: 1.
         options: of the training; None: the defaults.
+        start: (D, K) kernel to begin with; None for zeros.
 
     Raises:
         ValueError: there are fewer people than a batch has.
@@ -73,7 +78,8 @@ def learn_identity_map(
     drawn = np.arange(len(person)) if weight is None else np.repeat(np.arange(len(person)), weight)
     sampler = GroupSampler(person[drawn], options.people, options.photos, seed=options.seed)
     views = np.random.default_rng(options.seed).integers(len(x), size=options.steps)
-    network = _network(x.shape[-1], y.shape[-1], options)
+    start = np.zeros((x.shape[-1], y.shape[-1])) if start is None else start
+    network = _network(np.float32(start * deviation[:, None] / size), options)
     for step in tqdm(range(options.steps), desc="learning the map", leave=False, disable=None):
         batch = sampler.batch(step)
         view, photo = views[step], drawn[batch.photo]
@@ -90,10 +96,19 @@ def centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
     return aligned - aligned.mean(axis=0)
 
 
-def _network(n_inputs: int, n_outputs: int, options: MapOptions) -> keras.Model:
+def _network(start: np.ndarray, options: MapOptions) -> keras.Model:
     """The map, and the same for the pairs, in which a typical shape has the length 1."""
-    given = keras.Input((n_inputs,))
-    shape = keras.layers.Dense(n_outputs, kernel_initializer="zeros", name="shape")(given)
+
+    def change(kernel):
+        return options.penalty * keras.ops.sum(keras.ops.square(kernel - start))
+
+    given, (_, n_outputs) = keras.Input((len(start),)), start.shape
+    shape = keras.layers.Dense(
+        n_outputs,
+        kernel_initializer=keras.initializers.Constant(start),
+        kernel_regularizer=change,
+        name="shape",
+    )(given)
     pairs = keras.layers.Rescaling(n_outputs**-0.5, name="pairs")(shape)
     network = keras.Model(given, {"shape": shape, "pairs": pairs})
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.steps)

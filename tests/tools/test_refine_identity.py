@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,40 @@ def test_every_photo_has_the_mean_of_its_person(tool):
     shapes = np.array([[1.0, 2], [3, 4], [10, 0], [5, 6]])
     means = tool.person_means(shapes, np.array([7, 7, 2, 7]))
     np.testing.assert_allclose(means, [[3, 4], [3, 4], [10, 0], [3, 4]])
+
+
+def test_known_shapes_are_the_teachers_and_a_share_of_the_fits(tool, monkeypatch, tmp_path):
+    predicted = np.array([[1.0, 0], [3, 2], [0, 4], [8, 2]])
+    fits, person = np.array([[2.0, 2], [2, 2], [6, 4], [6, 4]]), np.array([5, 5, 8, 8])
+    calls = []
+
+    def predict(images, batch_size):
+        calls.append(len(images))
+        zeros = np.zeros((len(images), 3))
+        return {"parameters": np.concatenate([zeros, predicted[: len(images)]], axis=1)}
+
+    layout = SimpleNamespace(identity=slice(3, 5))
+    teacher = SimpleNamespace(
+        layout=layout,
+        branch=SimpleNamespace(predict=predict),
+        space=SimpleNamespace(whitening=SimpleNamespace(scale=np.array([1.0, 1, 1, 2, 3]))),
+    )
+    monkeypatch.setattr(tool, "load_preset", lambda name: teacher)
+    monkeypatch.setattr(tool, "preset_digest", lambda name: "0" * 64)
+    images = np.zeros((5, 4, 4, 3), np.uint8)
+    parameters = np.concatenate([np.zeros((4, 3)), fits], axis=1)
+    parameters = np.concatenate([parameters, np.full((1, 5), 99.0)])  # of a photo not chosen
+    records = SimpleNamespace(images=images, parameters=parameters, identity=np.append(person, 9))
+    mixture = SimpleNamespace(records=records, source=np.zeros(5, int))
+    args = SimpleNamespace(teacher="identity", fit_share=0.25, out=tmp_path / "out")
+    shapes = tool.known_shapes(mixture, np.arange(4), args)
+    # Means of the persons, (4, 3) and (8, 9) in coefficients, and fits, less the mean of all four.
+    own, fit = np.array([[-2.0, -3], [2, 3]]), np.array([[-2.0, -1], [2, 1]])
+    np.testing.assert_allclose(shapes, (0.75 * own + 0.25 * fit)[[0, 0, 1, 1]])
+    np.testing.assert_array_equal(tool.known_shapes(mixture, np.arange(4), args), shapes)
+    assert calls == [4]  # kept in a file
+    tool.known_shapes(mixture, np.arange(3), args)
+    assert calls == [4, 3]  # of other photos
 
 
 def test_only_people_with_points_get_other_shapes(tool):
@@ -72,8 +107,6 @@ def test_the_map_is_folded_into_the_network(tool, name):
 
 
 def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
-    from types import SimpleNamespace
-
     records = SimpleNamespace(identity=np.arange(12), mirror=None, name=np.full(12, "a.jpg"))
     mixture = SimpleNamespace(records=records, source=np.zeros(12, int))
     monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)

@@ -32,6 +32,21 @@ def test_without_contrast_it_is_the_regression(photos):
     np.testing.assert_allclose(learn(photos), expected, atol=0.1)
 
 
+def test_a_penalty_is_ridge_regression_around_the_start(photos):
+    inputs, shapes, person = photos
+    x, y = inputs - inputs.mean(axis=0), shapes - shapes.mean(axis=0)
+    start = np.random.default_rng(1).normal(0, 0.5, (x.shape[1], K))
+    # Of inputs of unit variance, and a loss that is the mean over the coefficients.
+    ridge = 0.1 * K * np.diag(x.var(axis=0))
+    expected = start + np.linalg.solve(x.T @ x / len(x) + ridge, x.T @ (y - x @ start) / len(x))
+    options = MapOptions(**{**vars(FAST), "penalty": 0.1})
+    source = np.zeros(len(person), int)
+    kernel = learn_identity_map(inputs[None], shapes[None], person, source, None, options, start)
+    np.testing.assert_allclose(kernel, expected, atol=0.1)
+    assert np.abs(kernel - learn(photos)).max() > 0.2  # not the regression alone, nor the start
+    assert np.abs(kernel - start).max() > 0.2
+
+
 def test_what_the_pose_adds_is_taken_out(photos):
     inputs, shapes, _ = (part - part.mean(axis=0) for part in photos)
     before = np.mean((inputs[:, :K] - shapes) ** 2)

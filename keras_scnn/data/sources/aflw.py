@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import reading
@@ -159,36 +160,6 @@ def _merge(teacher, camera, labels, share, train) -> np.ndarray:
     merged = teacher.copy()
     merged[..., :2] += share[..., None] * (hand - teacher[..., :2])
     return merged
-
-
-def site_offset(
-    camera: np.ndarray,
-    difference: np.ndarray,
-    weight: np.ndarray,
-    tolerance_px: float = 2.0,
-    iterations: int = 10,
-) -> np.ndarray:
-    """The 3D offset whose projections best explain a landmark's differences (Huber, IRLS).
-
-    Args:
-        camera: (M, 2, 3) px per mm, the linear part of each photo's camera.
-        difference: (M, 2) px, of the landmark by one annotation from that by another.
-        weight: (M,) 0 to 1; with 0 a photo does not count.
-        tolerance_px: from which a difference counts as an outlier.
-        iterations: of the reweighting.
-
-    Returns:
-        (3,) mm, in the frame of the model.
-    """
-    keep = weight > 0
-    camera, difference, weight = camera[keep], difference[keep], weight[keep]
-    robust = weight
-    for _ in range(iterations):
-        normal = np.einsum("m,mij,mik->jk", robust, camera, camera)
-        offset = np.linalg.solve(normal, np.einsum("m,mij,mi->j", robust, camera, difference))
-        error = np.linalg.norm(difference - camera @ offset, axis=1)
-        robust = weight * np.minimum(1, tolerance_px / np.maximum(error, 1e-9))
-    return offset
 
 
 class AflwCrops(PhotoSource):

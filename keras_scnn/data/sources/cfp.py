@@ -20,9 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels, site_offset
+from keras_scnn.data.sources.aflw import HAND_WEIGHT, LID_TRUST, read_labels
 from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
+from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import open_network, predict

@@ -10,7 +10,6 @@ from keras_scnn.data.sources.aflw import (
     TEACHER_TRUST,
     AflwCrops,
     load_targets,
-    site_offset,
 )
 from keras_scnn.geometry.landmarks68 import OPENINGS
 
@@ -128,14 +127,3 @@ def test_the_real_crops_are_read(shared_data):
     assert photo.read_image().shape == (120, 120, 3)
     assert np.isfinite(photo.landmarks).all()
     assert 0.5 <= photo.weight.min() <= photo.weight.max() <= 1
-
-
-def test_the_offset_of_a_site_is_found_through_its_projections():
-    rng = np.random.default_rng(0)
-    offset, camera = np.array([1.5, -2.0, 4.0]), rng.normal(0, 0.5, (300, 2, 3))
-    difference = camera @ offset + rng.normal(0, 0.1, (300, 2))
-    difference[:20] += 30  # gross errors
-    weight = np.ones(300)
-    weight[20:40] = 0
-    difference[20:40] = np.nan
-    np.testing.assert_allclose(site_offset(camera, difference, weight), offset, atol=0.1)

@@ -1,0 +1,36 @@
+"""Where an annotation marks other sites of the face than a face model does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def site_offset(
+    camera: np.ndarray,
+    difference: np.ndarray,
+    weight: np.ndarray,
+    tolerance_px: float = 2.0,
+    iterations: int = 10,
+) -> np.ndarray:
+    """The 3D offset whose projections best explain a landmark's differences (Huber, IRLS).
+
+    Args:
+        camera: (M, 2, 3) px per mm, the linear part of each photo's camera.
+        difference: (M, 2) px, of the landmark by one annotation from that by another.
+        weight: (M,) 0 to 1; with 0 a photo does not count.
+        tolerance_px: from which a difference counts as an outlier.
+        iterations: of the reweighting.
+
+    Returns:
+        (3,) mm, in the frame of the model; the shortest one where the views leave a direction open.
+    """
+    keep = weight > 0
+    camera, difference, weight = camera[keep], difference[keep], weight[keep]
+    robust = weight
+    for _ in range(iterations):
+        normal = np.einsum("m,mij,mik->jk", robust, camera, camera)
+        moment = np.einsum("m,mij,mi->j", robust, camera, difference)
+        offset = np.linalg.lstsq(normal, moment, rcond=None)[0]
+        error = np.linalg.norm(difference - camera @ offset, axis=1)
+        robust = weight * np.minimum(1, tolerance_px / np.maximum(error, 1e-9))
+    return offset
