@@ -16,6 +16,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 NOT_RUN = {
     "artists.md": "a reconstructed face, or Blender (tests/meshes)",
     "batch.md": "results of a folder (tests/folders)",
+    "face_models.md": "files that only their users have (tests/face_models, tests/test_convert.py)",
     "on_device.md": "an exported file (tests/export)",
     "photos.md": "photos (tests/test_readme.py)",
     "scale.md": "photos, and a cluster (tests/folders)",
