@@ -59,6 +59,19 @@ def test_its_links_lead_to_files(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_each_cell_of_the_comparison_has_its_source():
+    text = (ROOT / "docs" / "comparison.md").read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    head, *rows = [[cell.strip() for cell in row] for row in rows]
+    assert len(rows) == 10
+    for name, *cells in rows:
+        for who, cell in zip(head[1:], cells, strict=True):
+            sources = re.findall(r"(?<!\])\[(\d[\d, ]*)\]", cell)
+            assert sources or who == head[1] and "](" in cell, f"{name}, {who}: {cell!r}"
+            for number in re.findall(r"\d+", ",".join(sources)):
+                assert f"\n{number}. " in text
+
+
 @pytest.mark.integration
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
