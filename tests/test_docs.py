@@ -1,13 +1,23 @@
 """The pages of docs/: their code runs, their commands exist, their links lead somewhere."""
 
+import dataclasses
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from keras_scnn.data.records import OPTIONAL, REQUIRED
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.parameters import FaceParameters
+from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.comparison import Comparison
+from keras_scnn.reconstruction.faces import Reconstruction
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -72,6 +82,25 @@ def test_each_cell_of_the_comparison_has_its_source():
                 assert f"\n{number}. " in text
 
 
+def section(title: str) -> set[str]:
+    """The words in backticks of a section of formats.md."""
+    text = (ROOT / "docs" / "formats.md").read_text().split(f"\n## {title}\n")[1]
+    return set(re.findall(r"`(\w+)`", text.split("\n## ")[0]))
+
+
+def test_the_files_have_what_their_page_says(open_face):
+    parameters = FaceParameters(np.eye(3, 4), np.zeros(80), np.zeros(52))
+    face = Reconstruction(open_face, parameters, FaceBox(0, 0, 9, 9))
+    written, compared = face.to_json(), Comparison((face, face), 0.0, 0.0, None, {}).to_json()
+    names = {*written, *written["pose"], *written["pose"]["euler_degrees"], *compared}
+    assert names <= section("A face of a photo")
+    assert {"images", *section("Face records")} >= {*REQUIRED, *OPTIONAL}
+    settings = json.loads((ROOT / "keras_scnn/assets/presets/mobile/preset.json").read_text())
+    assert set(settings) <= section("A preset")
+    fields = {field.name for field in dataclasses.fields(MorphableModel)}
+    assert fields <= section("A face model")
+
+
 @pytest.mark.integration
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
@@ -81,4 +110,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     reference = (tmp_path / "reference.html").read_text()
     for name in ("Reconstructor", "contrastive", "MorphableModel", "image_from_model"):
         assert name in reference
-    assert "cards/mobile.html" in (tmp_path / "index.html").read_text()
+    front = (tmp_path / "index.html").read_text()
+    assert "cards/mobile.html" in front and "tutorials/02_train.html" in front
+    tutorial = (tmp_path / "tutorials" / "01_reconstruct.html").read_text()
+    assert "mouthSmile" in tutorial and "data:image/png;base64," in tutorial
