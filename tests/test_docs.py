@@ -1,6 +1,8 @@
 """The pages of docs/: their code runs, their commands exist, their links lead somewhere."""
 
+import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import json
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_scnn.__main__ import COMMANDS
 from keras_scnn.data.records import OPTIONAL, REQUIRED
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
@@ -21,6 +24,8 @@ from keras_scnn.reconstruction.faces import Reconstruction
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+MORE = [ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md"]
+COMMAND = re.compile(r"(?:keras-scnn |python -m keras_scnn\.)([a-z.]+)([^\n|&;>]*)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 # Blocks that need what a test of pages cannot give, and who runs them.
 NOT_RUN = {
@@ -61,6 +66,19 @@ def test_modules_and_tools_of_their_commands_exist():
             for word in shlex.split(code.replace("\\\n", " "), comments=True):
                 if word.endswith(".py") and word.startswith(("tools/", "benchmarks/", "tests/")):
                     assert (ROOT / word).is_file(), f"{page.name}: {word}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE], ids=lambda page: page.name)
+def test_its_commands_know_the_options_it_gives_them(page, capsys):
+    for code in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+        for name, rest in COMMAND.findall(code.replace("\\\n", " ")):
+            words = shlex.split(rest, comments=True)
+            given = {word.partition("=")[0] for word in words if re.match("--[a-z]", word)}
+            module = COMMANDS[name][0] if name in COMMANDS else f"keras_scnn.{name}"
+            with contextlib.suppress(SystemExit):
+                importlib.import_module(module).main(["--help"])
+            known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+            assert given <= known, f"{name}: {given - known}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
