@@ -63,7 +63,7 @@ def tensors(listed) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def built(kind: str, value):
-    """A document as an object of the clients that Kubernetes and KServe generate from their schemas.
+    """A document as an object of Kubernetes' and KServe's clients, which their schemas generate.
 
     An unknown field is a KeyError, a required one that is missing a ValueError.
     """
