@@ -473,18 +473,28 @@ void write_obj(const std::string& path, const Face& face, const std::string& tri
   if (!obj.flush()) throw std::runtime_error(path + ": cannot be written");
 }
 
+// Where a file of the bundle is. LiteRT crashes on one that was cut off.
+std::string whole(const std::string& folder, const Json& bundle, const Json& part) {
+  const std::string name = part.at("file"), path = folder + name;
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file || file.tellg() != bundle.at("files").at(name).at("bytes").get<std::streamoff>())
+    throw std::runtime_error(path + ": missing, or not of the size that bundle.json says");
+  return path;
+}
+
 int main(int count, char** words) try {
   if (count != 4) throw std::runtime_error("usage: face BUNDLE photo.ppm face.obj");
   const std::string folder = std::string(words[1]) + "/";
   std::ifstream text(folder + "bundle.json");
-  if (!text) throw std::runtime_error(folder + "bundle.json: no such file");
-  const Json bundle = Json::parse(text);
-  Network detector(folder + bundle["detector"]["file"].get<std::string>());
-  Network confirming(folder + bundle["check"]["file"].get<std::string>());
-  Network network(folder + bundle["network"]["file"].get<std::string>());
+  const Json bundle = Json::parse(text, nullptr, false);
+  if (bundle.is_discarded()) throw std::runtime_error(folder + "bundle.json: missing, or no JSON");
+  const std::string triangles = whole(folder, bundle, bundle["mesh"]["triangles"]);
+  Network detector(whole(folder, bundle, bundle["detector"]));
+  Network confirming(whole(folder, bundle, bundle["check"]));
+  Network network(whole(folder, bundle, bundle["network"]));
   const auto face = reconstruct(bundle, detector, confirming, network, read_ppm(words[2]));
   if (!face) throw std::runtime_error(std::string(words[2]) + ": no face found");
-  write_obj(words[3], *face, folder + bundle["mesh"]["triangles"]["file"].get<std::string>());
+  write_obj(words[3], *face, triangles);
   const Json box = {{"x", face->box.x}, {"y", face->box.y}, {"side", face->box.side}, {"angle", face->box.angle}};
   std::cout << Json{{"box", box}, {"landmarks", face->landmarks}, {"pose", face->pose}, {"blendshapes", face->blendshapes}} << "\n";
 } catch (const std::exception& error) {

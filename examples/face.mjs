@@ -313,13 +313,19 @@ function readPpm(bytes) {
 }
 
 async function main([folder, photo, obj]) {
+  if (!obj) throw Error("usage: node face.mjs BUNDLE photo.ppm face.obj");
   const { readFileSync, writeFileSync } = await import("node:fs");
   const bundle = JSON.parse(readFileSync(`${folder}/bundle.json`, "utf8"));
   const wasm = new URL("../wasm/", import.meta.resolve("@litertjs/core")).pathname;
-  const networks = await openNetworks(bundle, await startNode(wasm), async (file) => readFileSync(`${folder}/${file}`));
+  const read = async (file) => {
+    const bytes = readFileSync(`${folder}/${file}`);
+    if (bytes.length !== bundle.files[file].bytes) throw Error(`${folder}/${file}: not of the size that bundle.json says`);
+    return bytes;
+  };
+  const triangles = new Uint8Array(await read(bundle.mesh.triangles.file)).buffer;
+  const networks = await openNetworks(bundle, await startNode(wasm), read);
   const face = await reconstruct(bundle, networks, readPpm(readFileSync(photo)));
   if (!face) throw Error(`${photo}: no face found`);
-  const triangles = new Uint8Array(readFileSync(`${folder}/${bundle.mesh.triangles.file}`)).buffer;
   writeFileSync(obj, toObj(face, new Uint32Array(triangles)));
   process.stdout.write(JSON.stringify({ ...face, vertices: undefined }) + "\n");
 }

@@ -32,6 +32,7 @@ from keras_scnn.export.website import (
 )
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.outputs import check_out
 
 CACHE = Path.home() / ".cache" / "keras_scnn"
 LOCAL = "127.0.0.1"
@@ -103,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     host = args.host if args.host is not None else LOCAL
     if args.build is not None:
         check_new(args.build)
+        check_out(args.build)
     else:
         is_local = check_address(host, args.port)
     precision = choose_precision(args.quantize)

@@ -27,7 +27,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--landmarks", type=Path, metavar="FILE",
-        help="text file of the target's 68 landmark vertices, from 0, in iBUG's order",
+        help="of the target: FLAME's landmark_embedding.npy, GNM's head_sparse_68.txt, or a text "
+        "file of 68 vertices, from 0, in iBUG's order",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", metavar="MODEL", default="open_face",

@@ -10,6 +10,7 @@ from keras_scnn.convert import main
 from keras_scnn.face_models.correspondence import make_correspondence
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.reconstruction.converted import landmark_option
 from keras_scnn.reconstruction.faces import Reconstruction
 
 
@@ -198,6 +199,26 @@ def test_landmarks_of_a_file_bring_a_model_that_does_not_say_them(open_face, tmp
     identity, expression = numbers["identity"], list(numbers["expression"].values())
     np.testing.assert_allclose(identity[:80], face.parameters.identity, atol=0.02)
     np.testing.assert_allclose(expression, face.parameters.expression, atol=0.02)
+
+
+def test_landmarks_are_read_from_the_models_own_file(open_face, tmp_path, capsys):
+    """GNM's head_sparse_68.txt and FLAME's landmark_embedding.npy, as their tests write them."""
+    arrays = {"template_vertex_positions": open_face.mean / 1000, "triangles": open_face.triangles}
+    names = {"vertex_identity_basis": "identity_basis", "expression_basis": "expression_basis"}
+    arrays |= {key: np.moveaxis(getattr(open_face, of), -1, 0) / 1000 for key, of in names.items()}
+    np.savez(tmp_path / "gnm.npz", **arrays)
+    points = tmp_path / "head_sparse_68.txt"
+    points.write_text("\n".join(f"{v} 1.000 {v} 0.000 0 0.000" for v in open_face.landmark_indices))
+    result, _ = write_result(tmp_path / "results", open_face)
+    arguments = [str(result), "--to", str(tmp_path / "gnm.npz"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--landmarks", str(points)]) == 0
+    numbers = json.loads((tmp_path / "out" / "face.json").read_text())
+    assert numbers["face_model"] == "gnm_head" and numbers["residual_mm"] < 0.01
+    embedding = tmp_path / "landmark_embedding.npy"
+    np.save(embedding, {"full_lmk_faces_idx": np.zeros((1, 68), int)})
+    assert main([*arguments, "--landmarks", str(embedding)]) == 2  # FLAME's, for GNM
+    assert f"give 68 vertex numbers instead of {embedding}" in capsys.readouterr().err
+    assert landmark_option(embedding) == {"landmark_embedding": embedding}
 
 
 def test_what_was_read_is_never_written_over(open_face, target, tmp_path, capsys):

@@ -108,15 +108,24 @@ def run_port(command: list, bundle: Path, name: str, folder: Path, more: tuple =
 
 
 def refuses(command: list, bundle: Path, folder: Path) -> None:
-    """A photo without a face, one that is none, and none at all, are one clear error."""
+    """A photo without a face, one that is none, none at all, and a cut file: one clear error."""
     PIL.Image.new("RGB", (200, 150), (90, 120, 150)).save(folder / "sky.ppm")
     (folder / "text.ppm").write_text("hello")
     for photo, message in (("sky", "no face found"), ("text", "PPM"), ("gone", "gone.ppm")):
-        words = [*command, bundle, folder / f"{photo}.ppm", folder / "face.obj"]
-        done = subprocess.run(map(str, words), capture_output=True, text=True)
-        assert done.returncode == 1 and not (folder / "face.obj").exists()
-        (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
-        assert message in line
+        assert message in refusal([*command, bundle, folder / f"{photo}.ppm"], folder / "face.obj")
+    damaged = shutil.copytree(bundle, folder / "damaged")
+    for name in ("network.tflite", "triangles.bin"):
+        (damaged / name).write_bytes((bundle / name).read_bytes()[:1000])
+        assert name in refusal([*command, damaged, folder / "sky.ppm"], folder / "face.obj")
+        shutil.copy(bundle / name, damaged)
+
+
+def refusal(words: list, obj: Path) -> str:
+    """The one line that a port says where it makes no face."""
+    done = subprocess.run(list(map(str, [*words, obj])), capture_output=True, text=True)
+    assert done.returncode == 1 and not obj.exists()
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    return line
 
 
 @pytest.fixture(scope="module")

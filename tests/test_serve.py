@@ -347,6 +347,7 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
         (["nothing"], "no preset 'nothing'"),
         (["--port", "99999"], "port"),
         (["--threads", "0"], "must be above 0"),
+        (["--name", "a/b"], "--name is 'a/b'"),
     ],
 )
 def test_wrong_options_are_named(capsys, options, message):

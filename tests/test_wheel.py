@@ -15,7 +15,10 @@ import pytest
 from keras_scnn.models.presets import list_presets
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "keras_scnn", "export")
+NEEDED = (
+    "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "keras_scnn", "export",
+    "tests",
+)  # fmt: skip
 pytestmark = pytest.mark.integration
 JUNK = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.partial*", "*.nbi", "*.nbc")
 
@@ -91,6 +94,7 @@ def test_the_source_archive_has_the_export_folder_and_no_doorway(archives):
         names = {name.split("/", 1)[-1] for name in source.getnames()}
     assert {"setup.cfg", "pyproject.toml", "LICENSE", "export/__init__.py"} <= names
     assert "keras_scnn/export/__init__.py" not in names
+    assert not [name for name in names if name.startswith("tests")]  # they need the whole checkout
 
 
 def test_the_installed_package_is_the_one_that_is_imported(python, tmp_path):

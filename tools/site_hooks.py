@@ -1,13 +1,15 @@
-"""What mkdocs adds to the pages in docs/: the front page, the model cards and the reference.
+"""What mkdocs adds to the pages in docs/: front page, tutorials, model cards and reference.
 
-The front page is README.md and the cards lie beside their weights, so that no text stands twice.
-The reference has every public name of ``keras_scnn/__init__.pyi``, by package.
+The front page is README.md, the tutorials are the notebooks with what they print and draw, and the
+cards lie beside their weights, so that no text stands twice. The reference has every public name of
+``keras_scnn/__init__.pyi``, by package.
 """
 
 from __future__ import annotations
 
 import ast
 import itertools
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -15,7 +17,8 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:|data:)([^)\s]+)\)")
+BLOCK = re.compile(r"(^```.*?^```$)", re.M | re.S)
 ABOUT = {
     "data": "Records, samplers and streams of photos to train on.",
     "losses": "Pure functions of `keras.ops`, and classes for `compile`.",
@@ -29,6 +32,8 @@ def on_files(files: Files, config) -> Files:
     pages = {"index.md": (ROOT / "README.md").read_text(), "reference.md": reference()}
     for name, card in cards().items():
         pages[name] = (ROOT / card).read_text()
+    for name, notebook in tutorials().items():
+        pages[name] = tutorial(json.loads((ROOT / notebook).read_text()))
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -41,13 +46,37 @@ def cards() -> dict[str, str]:
     return {f"cards/{path.parent.name}.md": path.relative_to(ROOT).as_posix() for path in found}
 
 
+def tutorials() -> dict[str, str]:
+    """Pages of the site to the notebooks that they show."""
+    found = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return {f"tutorials/{path.stem}.md": path.relative_to(ROOT).as_posix() for path in found}
+
+
+def tutorial(notebook: dict) -> str:
+    """A notebook as Markdown: text, code, and what the code printed and drew."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        is_code = cell["cell_type"] == "code"
+        parts.append(f"```python\n{source}\n```" if is_code else source)
+        parts += map(shown, cell.get("outputs", []))
+    return "\n\n".join(parts)
+
+
+def shown(output: dict) -> str:
+    """What a cell printed (progress and warnings left out), or the picture that it drew."""
+    if output.get("name") == "stdout":
+        return f"```text\n{''.join(output['text']).rstrip()}\n```"
+    picture = output.get("data", {}).get("image/png")
+    return f"![drawn by the code above](data:image/png;base64,{picture.strip()})" if picture else ""
+
+
 def on_page_markdown(markdown: str, page, config, files) -> str:
     """Point links at the site's pages; what is not part of the site is named without a link."""
-    origin = {"index.md": "README.md", **cards()}.get(
-        page.file.src_uri, f"docs/{page.file.src_uri}"
-    )
+    made = {"index.md": "README.md", **cards(), **tutorials()}
+    origin = made.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     folder = posixpath.dirname(page.file.src_uri)
-    pages = {"README.md": "index.md", **{card: name for name, card in cards().items()}}
+    pages = {source: name for name, source in made.items()}
 
     def replaced(match: re.Match) -> str:
         mark, text, target = match.groups()
@@ -59,7 +88,9 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
         link = posixpath.relpath(inside, folder or ".")
         return f"{mark}[{text}]({link}{'#' if anchor else ''}{anchor})"
 
-    return LINK.sub(replaced, markdown)
+    parts = BLOCK.split(markdown)  # code blocks at odd places
+    parts[::2] = [LINK.sub(replaced, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def reference() -> str:

@@ -21,6 +21,7 @@ from keras_scnn.storage.outputs import Results, real_path
 from keras_scnn.storage.text import read_json
 
 RESULT = "a result of keras-scnn reconstruct"
+EMBEDDINGS = (".npy", ".npz", ".pkl")  # of FLAME's landmarks
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
@@ -40,18 +41,29 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def read_landmarks(path: Path) -> np.ndarray:
-    """(68,) int64, 0-based vertices of a text file, with blanks, commas or lines between them.
+def landmark_option(path: Path) -> dict[str, Path | np.ndarray]:
+    """A file of 68 landmarks as the option of ``load_face_model`` that takes it.
+
+    Args:
+        path: text of 68 0-based vertices in iBUG's order, with blanks, commas or lines between
+            them; or FLAME's or GNM's own file: see ``read_flame`` and ``read_gnm``.
+
+    Returns:
+        landmark_indices, (68,) int64; landmark_embedding; or landmark_file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has other than 68 whole numbers.
+        ValueError: it has other than 68 whole numbers, or 68 rows of 6 numbers.
     """
+    if path.suffix.lower() in EMBEDDINGS:
+        return {"landmark_embedding": path}
     with reading(path, "a text file of 68 vertex numbers"):
         words = path.read_text(encoding="utf-8").replace(",", " ").split()
+        if len(words) == 68 * 6:  # three vertices of a triangle, each with its weight
+            return {"landmark_file": path}
         if len(words) != 68:
             raise ValueError(f"{len(words)} numbers; 68 are needed")
-        return np.array([int(word) for word in words])
+        return {"landmark_indices": np.array([int(word) for word in words])}
 
 
 def load_target(path: str | os.PathLike, landmarks: Path | None = None) -> MorphableModel:
@@ -59,18 +71,21 @@ def load_target(path: str | os.PathLike, landmarks: Path | None = None) -> Morph
 
     Args:
         path: see ``load_face_model``.
-        landmarks: see ``read_landmarks``; for models whose files do not say them.
+        landmarks: see ``landmark_option``; for models whose files do not say them.
 
     Raises:
-        FileNotFoundError, ValueError: see ``load_face_model`` and ``read_landmarks``.
+        FileNotFoundError, ValueError: see ``load_face_model`` and ``landmark_option``.
     """
     if landmarks is None:
         return load_face_model(path)
-    indices = read_landmarks(landmarks)
+    option: dict[str, Any] = landmark_option(landmarks)
     try:
-        return load_face_model(path, landmark_indices=indices)
-    except TypeError as error:  # a model of this package
-        raise ValueError(f"{path}: has landmarks of its own; leave out --landmarks") from error
+        return load_face_model(path, **option)
+    except TypeError as error:  # an option that its reader does not have
+        what = f"give 68 vertex numbers instead of {landmarks}"
+        raise ValueError(
+            f"{path}: {what}; where it has landmarks of its own, leave out --landmarks"
+        ) from error
 
 
 def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParameters:

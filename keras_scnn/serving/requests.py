@@ -241,7 +241,10 @@ def _encoded(name: str, data: bytes, box: Any) -> Photo:
 
 def _instances(payload: Any) -> list:
     if not isinstance(payload, dict):
-        raise ValueError("the body must be a JSON object, with Content-Type: application/json")
+        raise ValueError(
+            "the body must be a JSON object, with Content-Type: application/json, or a photo, with "
+            "one such as image/jpeg"
+        )
     unknown = set(payload) - {"instances", "signature_name"}
     if unknown or "instances" not in payload:
         keys = [str(key)[:40] for key in sorted(payload)[:10]]

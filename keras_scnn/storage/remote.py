@@ -157,6 +157,8 @@ class RemotePath:
             raise ImportError(f"{self}: {error}: pip install {self._package()}") from error
         except ValueError as error:
             raise ValueError(f"{self}: {error}") from error
+        except OSError as error:  # some kinds connect at once
+            raise StoreError(f"{self}: the store fails ({_line(error)})") from error
 
     def _package(self) -> str:
         from fsspec.registry import known_implementations

@@ -1,6 +1,7 @@
 // Opens the page in Chromium and prints what it found as JSON.
 // node browse.mjs PAGE_FOLDER ADDRESS tour PHOTO OTHER TWO_FACES   goes through all that the page does
 // node browse.mjs PAGE_FOLDER ADDRESS PHOTO OTHER PHOTO OTHER ...  only compares the pairs
+// node browse.mjs PAGE_FOLDER ADDRESS broken                       a site that lacks a file
 
 import { createRequire } from "node:module";
 import { existsSync, mkdtempSync, readFileSync } from "node:fs";
@@ -43,8 +44,8 @@ await page.addInitScript(() => {
   });
 });
 await page.goto(address);
-await ready(page);
-const outputs = words[0] === "tour" ? await tour(...words.slice(1)) : await pairs(words);
+if (words[0] !== "broken") await ready(page);
+const outputs = words[0] === "tour" ? await tour(...words.slice(1)) : words[0] === "broken" ? await broken() : await pairs(words);
 await browser.close();
 process.stdout.write(JSON.stringify(outputs));
 
@@ -59,6 +60,13 @@ function watch(tab) {
 
 async function ready(tab) {
   await tab.waitForSelector("body[data-ready]", { timeout: 90000 });
+}
+
+/** What stands on the page once all files have come or failed. */
+async function broken() {
+  await page.waitForSelector("#found.error", { timeout: 90000 });
+  await page.waitForLoadState("networkidle");
+  return { said: await page.textContent("#found"), hasBar: await page.isVisible("#progress") };
 }
 
 async function pairs(photos) {

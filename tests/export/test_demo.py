@@ -210,6 +210,8 @@ def test_a_host_that_is_no_address_of_a_machine_is_refused(host, tmp_path, capsy
         (["--host", "203.0.113.9"], "--host 203.0.113.9 --port 8000: "),  # of documents, RFC 5737
         (["--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
         (["--build", "site", "--host", "127.0.0.1"], "leave out --host"),
+        (["--build", "s3://bucket/site"], "a URL"),
+        (["--build", f"{__file__}/site"], "cannot be written"),
     ],
 )
 def test_an_address_that_cannot_be_served_is_refused_at_once(words, said, tmp_path, capsys):
@@ -338,6 +340,15 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(tour, site, sent, tmp_path):
     apart = np.reshape(outputs["camera"]["landmarks"], (-1, 3)) - face.landmarks
     assert np.abs(apart[:, :2]).max() < 3  # video, and one look at each frame
     check_network(outputs, face, json.loads((site / "files.json").read_text())["files"], sent)
+
+
+@pytest.mark.integration
+@needs_browser
+def test_a_file_that_does_not_come_is_named(page, site, tmp_path):
+    shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("scnn.bin*"))
+    found = browse(page, tmp_path / "site", tmp_path, "broken")
+    assert found["said"].startswith("cannot start: Error: model/scnn.bin: 404")
+    assert not found["hasBar"]
 
 
 def check_mesh(outputs: dict, face, photo: np.ndarray) -> None:

@@ -110,6 +110,7 @@ def test_a_photo_as_body_gets_what_it_gets_in_json(served, kind):
         (b"nope", "image/png", 400, "the body: not a readable image"),
         (photo(200)[:60], "image/png", 400, "the body: not a readable image"),
         (photo(200), "text/plain", 400, "must be a JSON object"),
+        (photo(200), "text/plain", 400, "or a photo, with one such as image/jpeg"),
         (photo(200), "application/json", 400, "Unrecognized request format"),
         (bytes(MAX_BODY + 1), "image/jpeg", 413, "larger than 200,000 bytes"),
     ],

@@ -62,6 +62,35 @@ def tensors(listed) -> dict[str, tuple[str, tuple[int, ...]]]:
     }
 
 
+def built(kind: str, value):
+    """A document as an object of Kubernetes' and KServe's clients, which their schemas generate.
+
+    An unknown field is a KeyError, a required one that is missing a ValueError.
+    """
+    kubernetes, kserve = pytest.importorskip("kubernetes.client"), pytest.importorskip("kserve")
+    if inner := re.fullmatch(r"list\[(\w+)\]", kind):
+        return [built(inner[1], one) for one in value]
+    model = getattr(kserve, kind, None) or getattr(kubernetes, kind, None)
+    if model is None:  # a text, a number, a table of texts
+        return value
+    names = {name: attribute for attribute, name in model.attribute_map.items()}
+    fields = {names[key]: (model.openapi_types[names[key]], one) for key, one in value.items()}
+    return model(**{name: built(*field) for name, field in fields.items()})
+
+
+def test_each_field_is_one_of_the_schemas():
+    deployment, service = documents("kubernetes.yaml")
+    built("V1Deployment", deployment)
+    built("V1Service", service)
+    (inference,) = documents("inference_service.yaml")
+    built("V1beta1InferenceService", inference)
+    with pytest.raises(KeyError, match="replica"):
+        built("V1Deployment", deployment | {"spec": deployment["spec"] | {"replica": 1}})
+    del deployment["spec"]["selector"]
+    with pytest.raises(ValueError, match="selector"):
+        built("V1Deployment", deployment)
+
+
 def check_command(words: list[str]) -> int:
     """The port of a server's command, whose options must be known."""
     assert words[:3] == ["python", "-m", "keras_scnn.serve"]

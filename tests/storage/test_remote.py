@@ -136,6 +136,15 @@ def test_an_unknown_kind_of_store_is_named():
         place("nonsense://photos").files()
 
 
+def test_a_store_that_cannot_be_connected_to_is_named(monkeypatch):
+    def fail(url):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)  # as fsspec's ftp does
+    with pytest.raises(StoreError, match=r"ftp://far/file: the store fails \(.*No route to host"):
+        RemotePath("ftp://far/file").read_bytes()
+
+
 def test_denied_and_full_stores_are_named():
     home = place("failing://results")
     FailingStore.left = 0

@@ -72,6 +72,7 @@ function ready(): void {
 }
 
 function showProgress(done: number, total: number): void {
+  if (element("found").classList.contains("error")) return; // of a file that came to nothing; others go on
   element<HTMLProgressElement>("progress").value = done / total;
   element("found").textContent = `loading ${(done / MB).toFixed(1)} of ${(total / MB).toFixed(1)} MB`;
 }
@@ -287,4 +288,7 @@ addEventListener("dragover", (event) => {
   document.body.classList.add("dropping");
 });
 for (const end of ["drop", "dragleave"]) addEventListener(end, () => document.body.classList.remove("dropping"));
-start().catch((error) => say(`cannot start: ${error}`, true));
+start().catch((error) => {
+  element("progress").hidden = true;
+  say(`cannot start: ${error}; reload the page to try again`, true);
+});
