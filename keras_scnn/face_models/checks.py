@@ -46,8 +46,8 @@ def check_landmarks(path: Path, indices: np.ndarray | None, hint: str) -> np.nda
     """(68,) vertex indices of the iBUG landmarks; None raises a ValueError with the hint."""
     if indices is None:
         raise ValueError(
-            f"{path}: the file does not say which vertices are the 68 iBUG landmarks; {hint} to "
-            "load_face_model, whose model.save(FILE) then says them to every command"
+            f"{path}: the file does not name the vertices of the 68 iBUG landmarks; {hint} to "
+            "load_face_model; model.save(FILE) then keeps them for every command"
         )
     indices = np.asarray(indices)
     if indices.shape != (68,) or not np.issubdtype(indices.dtype, np.integer):

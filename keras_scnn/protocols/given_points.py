@@ -40,7 +40,7 @@ def evaluate_given_points(
 
     The points of half a face span no box that is comparable between poses, so errors are percent
     of the root of the area of the 68 predicted landmarks' box: of the landmarks as they are, and at
-    the annotation's own sites (``at_their_sites``). The kind is the start of a file's name:
+    the annotated sites (``at_annotated_sites``). The kind is the start of a file's name:
     'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the photos
     of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
 
@@ -65,10 +65,10 @@ def evaluate_given_points(
     predictions = predictor(paths)
     kept = predictions.kept
     given, landmarks = points[kept], predictions.landmarks
-    moved = at_their_sites(landmarks, predictions.parameters.pose, given, people[kept])
+    moved = at_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
     errors, offsets = np.full((len(paths), 2), np.nan), np.full((len(paths), 2), np.nan)
     errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
-    errors[kept, 1] = point_errors(moved, given)[0]
+    errors[kept, 1] = point_errors(moved, given, box_side(landmarks))[0]
     unseen = _misfits(predictions, people, kinds, points)
 
     def summary(weights: np.ndarray) -> dict:
@@ -111,8 +111,8 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
     notes = [
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
-        "at their own sites: predicted landmarks moved to where the annotation marks them, by one "
-        f"3D offset a landmark, fitted to other people's photos in {FOLDS} folds of people",
+        "at the annotated sites: predicted landmarks moved to where the annotation marks them, by "
+        f"one 3D offset a landmark, fitted to other people's photos in {FOLDS} folds of people",
         "coverage: photos in which a face was found; the others have no error",
         f"points explained: by shapes predicted from people's {' and '.join(_shape_kinds(kinds))} "
         "photos, the share of "
@@ -145,19 +145,25 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     return names, points
 
 
-def point_errors(predicted: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def point_errors(
+    predicted: np.ndarray, given: np.ndarray, side: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Errors of (M, 68, 2 or more) landmarks against (M, 68, 2), NaN where not given, px.
 
+    Args:
+        side: (M,) px, of the box; None for that of the predicted landmarks.
+
     Returns:
-        (M,) mean distance, % of the root of the area of the predicted landmarks' box; (M, 2) mean
-        of predicted less given points, px: a constant one is a convention of the annotation.
+        (M,) mean distance, % of the root of the area of the box; (M, 2) mean of predicted less
+        given points, px: a constant one is a convention of the annotation.
     """
     away = np.float64(predicted)[..., :2] - given
     distance = np.nanmean(np.linalg.norm(away, axis=-1), axis=1)
-    return 100 * distance / box_side(predicted), np.nanmean(away, axis=1)
+    side = box_side(predicted) if side is None else side
+    return 100 * distance / side, np.nanmean(away, axis=1)
 
 
-def at_their_sites(
+def at_annotated_sites(
     landmarks: np.ndarray, pose: np.ndarray, given: np.ndarray, person: np.ndarray
 ) -> np.ndarray:
     """Predicted landmarks moved to the sites that an annotation marks.
@@ -189,7 +195,7 @@ def _numbers(errors: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> di
     there, sited = ~np.isnan(errors).T
     return {
         "error_percent": weighted_mean(errors[there, 0], weights[there]),
-        "sited_error_percent": weighted_mean(errors[sited, 1], weights[sited]),
+        "annotated_sites_error_percent": weighted_mean(errors[sited, 1], weights[sited]),
         "coverage_percent": 100 * weighted_mean(there, weights),
         "offset_x_px": weighted_mean(offsets[there, 0], weights[there]),
         "offset_y_px": weighted_mean(offsets[there, 1], weights[there]),
@@ -202,7 +208,11 @@ def _rows(kinds: list[str]) -> tuple[Row, ...]:
         for kind in kinds
         for row in (
             (f"{kind}.error_percent", f"{kind}: given points, error", "%"),
-            (f"{kind}.sited_error_percent", f"{kind}: given points, error at their own sites", "%"),
+            (
+                f"{kind}.annotated_sites_error_percent",
+                f"{kind}: given points, error at the annotated sites",
+                "%",
+            ),
             (f"{kind}.coverage_percent", f"{kind}: photos with a face found", "%"),
             (f"{kind}.offset_x_px", f"{kind}: predicted less given, x", "px"),
             (f"{kind}.offset_y_px", f"{kind}: predicted less given, y", "px"),

@@ -122,6 +122,7 @@ def _explained(misfits: dict[str, np.ndarray], weights: np.ndarray) -> dict[str,
     total = {name: float(np.nansum(weights * each)) for name, each in misfits.items()}
     return {
         "network": 1 - total["network"] / total["mean_face"],
+        "network_at_constant": 1 - total["network_centered"] / total["mean_face"],
         "network_centered": 1 - total["network_centered"] / total["constant"],
         "constant": 1 - total["constant"] / total["mean_face"],
         "halves": 1 - total["halves"] / total["halves_mean_face"],
@@ -161,6 +162,7 @@ ROWS: tuple[Row, ...] = (
     ("size.truth_mm", "size: true shape from the mean of all, median", "mm"),
     ("explained.network", "landmarks of the other photos explained, over the mean face", ""),
     ("explained.constant", "  the same, best constant", ""),
+    ("explained.network_at_constant", "  the same, prediction about the best constant", ""),
     ("explained.halves", "  the same, bound: the person's other half of photos", ""),
     ("explained.network_centered", "  explained, both means off, over the best constant", ""),
     ("explained.halves_centered", "  the same, bound: the person's other half of photos", ""),

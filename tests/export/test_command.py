@@ -240,13 +240,13 @@ def test_a_preset_is_exported_from_python(small, crops, tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_export_leaves_nothing(tmp_path, number):
+def test_a_stopped_export_leaves_nothing(small, tmp_path, number):
     """A killed one cannot clean up; the next export into the folder does."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from keras_scnn.export.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )  # a background job lacks the handler
-    words = [sys.executable, "-c", code, "mobile", "--to", "savedmodel"]
+    words = [sys.executable, "-c", code, str(small.folder), "--to", "savedmodel"]
     out = ["--out", str(tmp_path / "out")]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*words, *out], **streams)

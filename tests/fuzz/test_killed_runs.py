@@ -9,6 +9,7 @@ KILLS = Path(__file__).resolve().parent / "kills.py"
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(660)  # on a busy machine
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 def test_a_run_that_is_killed_ends_as_one_that_was_not():
     command = [sys.executable, str(KILLS), "--kills", "4", "--seed", "1"]

@@ -4,7 +4,7 @@ import pytest
 from keras_scnn.evaluate import main
 from keras_scnn.protocols import unseen_points
 from keras_scnn.protocols.given_points import (
-    at_their_sites,
+    at_annotated_sites,
     evaluate_given_points,
     point_errors,
     read_points,
@@ -39,7 +39,7 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     expected = (100 * 5 / sides[profile]).mean()  # every given point is 5 px away
     assert result.values["profile"]["error_percent"] == pytest.approx(expected, rel=1e-4)
     # Half of the photos agree, the others do not: no offset of the face's frame explains both.
-    assert 0.1 < result.values["profile"]["sited_error_percent"] / expected < 1.1
+    assert 0.1 < result.values["profile"]["annotated_sites_error_percent"] / expected < 1.1
     assert result.values["profile"]["offset_x_px"] == pytest.approx(-3, abs=1e-3)
     assert result.values["profile"]["offset_y_px"] == pytest.approx(-4, abs=1e-3)
     assert result.values["profile"]["coverage_percent"] == 100
@@ -78,7 +78,7 @@ def sites_of(rng: np.random.Generator, people: int):
 def test_an_annotations_own_sites_are_found_from_other_people():
     landmarks, pose, given, person = sites_of(np.random.default_rng(0), people=12)
     given[person == 3] += 20  # a person of whom all points are elsewhere
-    moved = at_their_sites(landmarks, pose, given, person)
+    moved = at_annotated_sites(landmarks, pose, given, person)
     errors = point_errors(np.concatenate([moved, landmarks[..., 2:]], axis=2), given)[0]
     assert errors[~np.isin(person, [3])].max() < 0.2 * errors[person == 3].min()
     np.testing.assert_array_equal(moved[:, 34:], landmarks[:, 34:, :2])
@@ -86,7 +86,7 @@ def test_an_annotations_own_sites_are_found_from_other_people():
 
 def test_one_persons_own_points_do_not_move_the_landmarks_towards_them():
     landmarks, pose, given, person = sites_of(np.random.default_rng(0), people=1)
-    assert np.isnan(at_their_sites(landmarks, pose, given, person)[:, :34]).all()
+    assert np.isnan(at_annotated_sites(landmarks, pose, given, person)[:, :34]).all()
 
 
 def test_missing_points_do_not_count():

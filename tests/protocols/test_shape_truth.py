@@ -121,6 +121,8 @@ def test_the_truth_is_explained_by_itself_and_not_by_a_constant(predictor, sourc
     assert nothing.values["network"].r2 == pytest.approx(0, abs=1e-6)
     assert nothing.values["explained"]["network"] == pytest.approx(0, abs=1e-6)
     assert nothing.values["explained"]["network_centered"] == pytest.approx(0, abs=1e-6)
+    explained = nothing.values["explained"]
+    assert explained["network_at_constant"] == pytest.approx(explained["constant"], abs=1e-6)
 
 
 def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
