@@ -249,7 +249,7 @@ double turn_of(const std::vector<Point>& points, double min_turn) {
 class Detector {
  public:
   Detector(const Json& bundle, Network& network, Network& check, const Photo& photo)
-      : rule_(bundle["detector"]), crop_(bundle["crop"]), search_(rule_["search"]), check_rule_(bundle["check"]),
+      : rule_(bundle.at("detector")), crop_(bundle.at("crop")), search_(rule_.at("search")), check_rule_(bundle.at("check")),
         network_(network), check_(check), photo_(photo) {
     size_ = rule_["input"]["shape"][0];
     same_face_ = rule_["nms"]["same_face_iou"];
@@ -417,22 +417,22 @@ std::vector<Point> points_of(const Floats& numbers) {
 
 // One run of the network on a crop; landmarks (px) and pose are those of the photo, vertices in mm.
 Face look(const Json& bundle, Network& network, const Photo& photo, const Box& box) {
-  const int size = bundle["crop"]["size"];
+  const int size = bundle.at("crop").at("size");
   const Outputs outputs = network(cut(photo, box, size));
   const double scale = box.side / size, cos = std::cos(box.angle), sin = std::sin(box.angle);
   auto to_photo = [&](const Point& p, int is_point) {
     const double x = scale * (p[0] + is_point * (0.5 - size / 2.0)), y = scale * (p[1] + is_point * (0.5 - size / 2.0));
     return Point{is_point * (box.x - 0.5) + cos * x - sin * y, is_point * (box.y - 0.5) + sin * x + cos * y, scale * p[2]};
   };
-  Face face{box, points_of(outputs.at("landmarks")), points_of(outputs.at(bundle["mesh"]["vertices"]["output"])), {}, {}};
+  Face face{box, points_of(outputs.at("landmarks")), points_of(outputs.at(bundle.at("mesh").at("vertices").at("output"))), {}, {}};
   for (Point& point : face.landmarks) point = to_photo(point, 1);
   const Floats& parameters = outputs.at("parameters");
   for (int column = 0; column < 4; column++) {
     const Point moved = to_photo({parameters[column], parameters[4 + column], parameters[8 + column]}, column == 3);
     for (int row = 0; row < 3; row++) face.pose[row][column] = moved[row];
   }
-  const Json& names = bundle["network"]["parameters"]["expression"];
-  const int first = bundle["network"]["parameters"]["slices"]["expression"][0];
+  const Json& names = bundle.at("network").at("parameters").at("expression");
+  const int first = bundle.at("network").at("parameters").at("slices").at("expression")[0];
   for (size_t i = 0; i < names.size(); i++) face.blendshapes[names[i]] = parameters[first + i];
   return face;
 }
@@ -441,9 +441,9 @@ std::optional<Face> reconstruct(const Json& bundle, Network& detector, Network& 
   const auto box = Detector(bundle, detector, check, photo).largest();
   if (!box) return {};
   const Face first = look(bundle, network, photo, *box);
-  const double most = bundle["crop"]["second_pass"]["max_resize"];
+  const double most = bundle.at("crop").at("second_pass").at("max_resize");
   const double ratio = square_around(first.landmarks, 0).side / box->side;
-  if (bundle["crop"]["passes"] < 2 || ratio >= most || ratio <= 1 / most) return first;
+  if (bundle.at("crop").at("passes") < 2 || ratio >= most || ratio <= 1 / most) return first;
   const double angle = std::atan2(first.pose[0][1], -first.pose[1][1]);  // of the head, clockwise
   return look(bundle, network, photo, square_around(first.landmarks, angle));
 }
@@ -488,10 +488,10 @@ int main(int count, char** words) try {
   std::ifstream text(folder + "bundle.json");
   const Json bundle = Json::parse(text, nullptr, false);
   if (bundle.is_discarded()) throw std::runtime_error(folder + "bundle.json: missing, or no JSON");
-  const std::string triangles = whole(folder, bundle, bundle["mesh"]["triangles"]);
-  Network detector(whole(folder, bundle, bundle["detector"]));
-  Network confirming(whole(folder, bundle, bundle["check"]));
-  Network network(whole(folder, bundle, bundle["network"]));
+  const std::string triangles = whole(folder, bundle, bundle.at("mesh").at("triangles"));
+  Network detector(whole(folder, bundle, bundle.at("detector")));
+  Network confirming(whole(folder, bundle, bundle.at("check")));
+  Network network(whole(folder, bundle, bundle.at("network")));
   const auto face = reconstruct(bundle, detector, confirming, network, read_ppm(words[2]));
   if (!face) throw std::runtime_error(std::string(words[2]) + ": no face found");
   write_obj(words[3], *face, triangles);

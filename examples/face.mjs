@@ -312,14 +312,14 @@ function readPpm(bytes) {
   return { width: Number(width), height: Number(height), data };
 }
 
-async function main([folder, photo, obj]) {
-  if (!obj) throw Error("usage: node face.mjs BUNDLE photo.ppm face.obj");
+async function main([folder, photo, obj, more]) {
+  if (!obj || more) throw Error("usage: node face.mjs BUNDLE photo.ppm face.obj");
   const { readFileSync, writeFileSync } = await import("node:fs");
   const bundle = JSON.parse(readFileSync(`${folder}/bundle.json`, "utf8"));
   const wasm = new URL("../wasm/", import.meta.resolve("@litertjs/core")).pathname;
   const read = async (file) => {
     const bytes = readFileSync(`${folder}/${file}`);
-    if (bytes.length !== bundle.files[file].bytes) throw Error(`${folder}/${file}: not of the size that bundle.json says`);
+    if (bytes.length !== bundle.files[file]?.bytes) throw Error(`${folder}/${file}: not of the size that bundle.json says`);
     return bytes;
   };
   const triangles = new Uint8Array(await read(bundle.mesh.triangles.file)).buffer;

@@ -33,8 +33,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--threads and --max-body-mb must be above 0")
     if not 0 <= args.port < 65536:
         parser.error(f"--port is {args.port}; it must be from 0 to 65535")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", args.name):
-        parser.error(f"--name is {args.name!r}; it must be of letters, digits, '.', '_' and '-'")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
+        parser.error(
+            f"--name is {args.name!r}; it must be of letters, digits and '_', after the first also "
+            "of '.' and '-'"
+        )
     return args
 
 

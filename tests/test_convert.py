@@ -273,4 +273,4 @@ def test_a_model_with_landmarks_takes_no_others(open_face, target, tmp_path, cap
     points.write_text(" ".join(map(str, open_face.landmark_indices)))
     options = ["--landmarks", str(points), "--out", str(tmp_path / "out")]
     assert main([str(result), "--to", str(target[1]), *options]) == 2
-    assert "leave out --landmarks" in capsys.readouterr().err
+    assert "has landmarks of its own; leave out --landmarks" in capsys.readouterr().err

@@ -348,6 +348,7 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
         (["--port", "99999"], "port"),
         (["--threads", "0"], "must be above 0"),
         (["--name", "a/b"], "--name is 'a/b'"),
+        (["--name", ".."], "--name is '..'"),
     ],
 )
 def test_wrong_options_are_named(capsys, options, message):

@@ -115,7 +115,8 @@ def map_to(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people.
 
-    ``start`` is the kernel to begin with, and to stay near by the penalty; None for zeros.
+    ``start`` is the kernel (D, K) to whitened coefficients to begin with, and to stay near by the
+    penalty; None for zeros.
     """
     model, records = preset.face_model, mixture.records
     in_mm = shape_coordinates(model, np.eye(model.n_identity))

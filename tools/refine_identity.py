@@ -1,7 +1,7 @@
 """Refine a preset's identity by hand-made points of profiles, and by a better preset.
 
     python tools/refine_identity.py PRESET OUT --data CFP,CELEBA,PINS --points CFP_FOLDER
-        [--teacher identity] [--fit-share 0.3] [--prior-mm 0.2] [--penalty 0.02] [--held-out 10]
+        [--teacher identity] [--fit-share 0.3] [--prior-mm 0.15] [--penalty 0.02] [--held-out 10]
         [--seed 0]
 
 A person's label is what the teacher predicts, averaged over the person's photos, and a share of the
@@ -12,7 +12,8 @@ linear map of the preset's own parameters, trained on these labels with the cont
 identity): nothing is slower, pose and expression stay as they are, and so does the mean shape.
 ``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the folder of CFP,
 whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's recognizers need
-the extra 'teacher'; what it predicts is kept in OUT-(digest).npy. Fifteen minutes on two cores.
+the extra 'teacher'; what it predicts is kept in OUT-(digest).npy. A quarter of an hour
+on two cores, an hour for a preset with whole recognizers.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def shown(output: dict) -> str:
     """What a cell printed (progress and warnings left out), or the picture that it drew."""
     if output.get("name") == "stdout":
         return f"```text\n{''.join(output['text']).rstrip()}\n```"
-    picture = output.get("data", {}).get("image/png")
-    return f"![drawn by the code above](data:image/png;base64,{picture.strip()})" if picture else ""
+    picture = "".join(output.get("data", {}).get("image/png", "")).strip()  # text, or its lines
+    return f"![drawn by the code above](data:image/png;base64,{picture})" if picture else ""
 
 
 def on_page_markdown(markdown: str, page, config, files) -> str:

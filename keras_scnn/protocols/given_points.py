@@ -68,7 +68,9 @@ def evaluate_given_points(
     moved = at_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
     errors, offsets = np.full((len(paths), 2), np.nan), np.full((len(paths), 2), np.nan)
     errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
-    errors[kept, 1] = point_errors(moved, given, box_side(landmarks))[0]
+    sited = np.isfinite(moved - given).any(axis=(1, 2))  # not where there is one person alone
+    side = box_side(landmarks[sited])
+    errors[kept[sited], 1] = point_errors(moved[sited], given[sited], side)[0]
     unseen = _misfits(predictions, people, kinds, points)
 
     def summary(weights: np.ndarray) -> dict:
@@ -168,18 +170,19 @@ def at_annotated_sites(
 ) -> np.ndarray:
     """Predicted landmarks moved to the sites that an annotation marks.
 
-    The move is one 3D offset a landmark in the frame of the face, alike for all photos and views,
-    as ``site_offset`` finds it from the *other* people's photos, in ``FOLDS`` folds.
+    The move is one 3D offset a landmark in the model frame, the same for all photos and views, as
+    ``site_offset`` finds it from the *other* people's photos, in ``FOLDS`` folds. Large photos
+    count more than small ones, since it counts in pixels.
 
     Args:
-        landmarks: (M, 68, 2 or 3) px. pose: (M, 3, 4) image_from_model.
+        landmarks: (M, 68, 2 or 3) px. pose: (M, 3, 4) image_from_model, px per mm.
         given: (M, 68, 2) px, NaN where not given. person: (M,).
 
     Returns:
-        (M, 68, 2) px; NaN where all photos with that landmark are of one person.
+        (M, 68, 2) float64 px; NaN where all photos with that landmark are of people of one fold.
     """
-    camera, known = pose[:, :2, :3], np.isfinite(given[..., 0])
-    moved, away = np.float64(landmarks[..., :2]), given - landmarks[..., :2]
+    camera, known = pose[:, :2, :3], np.isfinite(given).all(axis=-1)
+    moved, away = np.array(landmarks[..., :2], np.float64), given - landmarks[..., :2]
     fold = np.unique(person, return_inverse=True)[1] % FOLDS
     for out in np.unique(fold):
         own = fold == out

@@ -52,8 +52,8 @@ def landmark_option(path: Path) -> dict[str, Path | np.ndarray]:
         landmark_indices, (68,) int64; landmark_embedding; or landmark_file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has other than 68 whole numbers, or 68 rows of 6 numbers.
+        FileNotFoundError: there is no such text file; another is looked for by its reader.
+        ValueError: it has neither 68 whole numbers nor 68 rows of 6.
     """
     if path.suffix.lower() in EMBEDDINGS:
         return {"landmark_embedding": path}
@@ -82,10 +82,10 @@ def load_target(path: str | os.PathLike, landmarks: Path | None = None) -> Morph
     try:
         return load_face_model(path, **option)
     except TypeError as error:  # an option that its reader does not have
-        what = f"give 68 vertex numbers instead of {landmarks}"
-        raise ValueError(
-            f"{path}: {what}; where it has landmarks of its own, leave out --landmarks"
-        ) from error
+        what = "has landmarks of its own; leave out --landmarks"
+        if "landmark_indices" not in option:
+            what = f"give 68 vertex numbers instead of {landmarks}, or, if it {what}"
+        raise ValueError(f"{path}: {what}") from error
 
 
 def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParameters:

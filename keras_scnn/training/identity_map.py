@@ -30,7 +30,8 @@ class MapOptions:
         contrast_weight: of the contrastive loss on shapes, beside the regression's 1; 0 for none.
         margin_quantile: 0 to 1, see ``group_contrastive_loss``. The higher, the further apart.
         penalty: of the squared change of the kernel from the one that is given to start with, where
-            inputs and shapes have unit variance: a ridge regression's, with that as its prior.
+            inputs have unit variance and shapes, over all coordinates, too. With K coordinates it
+            is a ridge regression whose penalty is K times this, with that kernel as its prior.
         seed: of the batches.
     """
 
@@ -66,7 +67,7 @@ def learn_identity_map(
         person: (n,) int. source: (n,) int, the photos' data sets.
         weight: (n,) int, how often a photo is drawn compared with others of its person; None: 1.
         options: of the training; None: the defaults.
-        start: (D, K) kernel to begin with; None for zeros.
+        start: (D, K) kernel to begin with, mm by unit of the inputs; None for zeros.
 
     Raises:
         ValueError: there are fewer people than a batch has.

@@ -106,6 +106,26 @@ def test_the_map_is_folded_into_the_network(tool, name):
         np.testing.assert_allclose(after["parameters"][:, rest], same, atol=1e-5)
 
 
+def test_a_map_that_learns_nothing_is_the_identity_as_it_is(tool, monkeypatch):
+    import map_identity
+
+    preset, rng = load_preset("mobile"), np.random.default_rng(0)
+    layout, person = preset.layout, np.arange(8) // 2
+    ones = np.ones(8, int)
+    monkeypatch.setattr(map_identity, "photo_weights", lambda records, chosen: ones)
+    records = SimpleNamespace(identity=person)
+    mixture = SimpleNamespace(records=records, source=0 * person)
+    coefficients = rng.normal(size=(8, layout.n_identity))
+    own = np.eye(layout.size)[:, layout.identity]
+    options = tool.MapOptions(people=2, photos=2, steps=1, learning_rate=0.0)
+    inputs = rng.normal(size=(2, 8, layout.size))
+    given = preset, coefficients, mixture, np.arange(8), inputs, options
+    kernel, mean = map_identity.map_to(*given, own)
+    np.testing.assert_allclose(kernel, own, atol=1e-4)
+    np.testing.assert_allclose(mean, inputs.mean(axis=(0, 1)), atol=1e-12)
+    assert np.abs(map_identity.map_to(*given)[0]).max() < 1e-6  # from zeros
+
+
 def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
     records = SimpleNamespace(identity=np.arange(12), mirror=None, name=np.full(12, "a.jpg"))
     mixture = SimpleNamespace(records=records, source=np.zeros(12, int))

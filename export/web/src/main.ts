@@ -72,7 +72,7 @@ function ready(): void {
 }
 
 function showProgress(done: number, total: number): void {
-  if (element("found").classList.contains("error")) return; // of a file that came to nothing; others go on
+  if (element("found").classList.contains("error")) return; // keep the message of a file that failed while others still load
   element<HTMLProgressElement>("progress").value = done / total;
   element("found").textContent = `loading ${(done / MB).toFixed(1)} of ${(total / MB).toFixed(1)} MB`;
 }
