@@ -8,8 +8,10 @@ A person's label is what the teacher predicts, averaged over the person's photos
 joint fit to their landmarks; of people with hand-made points it is the fit to those with that shape
 as the prior's mean (``keras_scnn.data.labels.point_labels``). The identity coefficients become a
 linear map of the preset's own parameters, trained on these labels with the contrastive loss, as in
-``map_identity.py``, and folded into the network's last layer (of `identity`, into that of its
-identity): nothing is slower, pose and expression stay as they are, and so does the mean shape.
+``map_identity.py``, but starting at what the preset predicts and with a penalty on each change:
+some 500 people do not determine that many weights. It is folded into the network's last layer (of
+`identity`, into that of its identity): nothing is slower, pose and expression stay as they are, and
+so does the mean shape.
 ``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the folder of CFP,
 whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's recognizers need
 the extra 'teacher'; what it predicts is kept in OUT-(digest).npy. A quarter of an hour

@@ -63,14 +63,7 @@ def evaluate_given_points(
     kinds = np.array([Path(name).name.split("_")[0].split(".")[0] for name in names])
     paths = [Path(folder) / str(name) for name in names]
     predictions = predictor(paths)
-    kept = predictions.kept
-    given, landmarks = points[kept], predictions.landmarks
-    moved = at_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
-    errors, offsets = np.full((len(paths), 2), np.nan), np.full((len(paths), 2), np.nan)
-    errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
-    sited = np.isfinite(moved - given).any(axis=(1, 2))  # not where there is one person alone
-    side = box_side(landmarks[sited])
-    errors[kept[sited], 1] = point_errors(moved[sited], given[sited], side)[0]
+    errors, offsets = _errors_twice(predictions, people, points)
     unseen = _misfits(predictions, people, kinds, points)
 
     def summary(weights: np.ndarray) -> dict:
@@ -83,6 +76,21 @@ def evaluate_given_points(
     values, intervals = with_intervals(summary, people, resamples, seed)
     notes = *_notes(kinds, people, int(reordered.sum())), *bootstrap_note(resamples)
     return Yardstick(values, _rows(list(values)), intervals, notes, predictions.left_out)
+
+
+def _errors_twice(
+    predictions: PhotoPredictions, people: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) errors, %, as predicted and at the annotated sites, and (N, 2) offsets; NaN: none."""
+    kept, landmarks = predictions.kept, predictions.landmarks
+    given = points[kept]
+    moved = at_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
+    errors, offsets = np.full((2, len(points), 2), np.nan)
+    errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
+    sited = np.isfinite(moved - given).any(axis=(1, 2))  # not where there is one person alone
+    side = box_side(landmarks[sited])
+    errors[kept[sited], 1] = point_errors(moved[sited], given[sited], side)[0]
+    return errors, offsets
 
 
 def _misfits(
