@@ -74,7 +74,7 @@ def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace)
 
 
 def _has_points(points: dict[str, np.ndarray], name: str) -> bool:
-    return name in points and np.isfinite(points[name][:, 0]).sum() >= MIN_POINTS
+    return name in points and np.isfinite(points[name]).all(axis=1).sum() >= MIN_POINTS
 
 
 def with_points(

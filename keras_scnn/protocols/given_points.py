@@ -104,7 +104,7 @@ def _misfits(
     np.add.at(identity, number, predictions.parameters.identity[source])
     count = np.bincount(number, minlength=len(names))
     identity /= np.maximum(count, 1)[:, None]
-    given = np.isfinite(points[:, OUTERMOST, 0]).astype(int)  # which half
+    given = np.isfinite(points[:, OUTERMOST]).all(axis=-1).astype(int)  # which half
     view = np.array([f"{kind} {half}" for kind, half in zip(kinds, given, strict=True)])
     person = np.where(count[person] > 0, person, -1)
     return measure_misfits(predictions.face_model, identity, person, view, points)

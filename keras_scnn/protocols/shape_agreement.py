@@ -57,6 +57,7 @@ def evaluate_shapes(
     misfits = _misfits(truth, predictions, constant)
 
     def summary(weights: np.ndarray) -> dict:
+        """All numbers, for photos that count so often."""
         return {
             "network": network.summary(weights[kept]),
             "halves": halves.summary(weights),
