@@ -26,8 +26,8 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
     operator fun get(at: Int) = rgb[at].toInt() and 255
 }
 
-/** A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise. */
-data class Box(val x: Double, val y: Double, val side: Double, val angle: Double = 0.0)
+/** A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; -1 [across] mirrors its crop. */
+data class Box(val x: Double, val y: Double, val side: Double, val angle: Double = 0.0, val across: Int = 1)
 
 /** landmarks and pose (photo from model) in px of the photo, vertices in mm. */
 class Face(
@@ -43,10 +43,12 @@ class Reconstructor(private val bundle: JSONObject, private val detector: Networ
     /** The largest face; null where none is found. */
     fun reconstruct(photo: Photo): Face? {
         val box = Finder(bundle, detector, check, photo).largest() ?: return null
-        val first = look(photo, box)
-        val most = crop.getJSONObject("second_pass").getDouble("max_resize")
+        if (crop.getInt("passes") < 2) return look(photo, box)
+        val rule = crop.getJSONObject("second_pass")
+        val most = rule.getDouble("max_resize")
+        val first = look(photo, box.copy(across = if (rule.getBoolean("mirrored_first")) -1 else 1))
         val ratio = squareAround(first.landmarks, 0.0).side / box.side
-        if (crop.getInt("passes") < 2 || ratio >= most || ratio <= 1 / most) return first
+        if (ratio >= most || ratio <= 1 / most) return look(photo, box)
         return look(photo, squareAround(first.landmarks, atan2(first.pose[0][1], -first.pose[1][1])))
     }
 
@@ -55,7 +57,8 @@ class Reconstructor(private val bundle: JSONObject, private val detector: Networ
         val outputs = network.run(cut(photo, box, size))
         val (scale, cos, sin) = Triple(box.side / size, cos(box.angle), sin(box.angle))
         fun toPhoto(p: DoubleArray, isPoint: Int = 1): DoubleArray {
-            val (x, y) = listOf(p[0], p[1]).map { scale * (it + isPoint * (0.5 - size / 2.0)) }
+            val (u, v) = listOf(p[0], p[1]).map { scale * (it + isPoint * (0.5 - size / 2.0)) }
+            val (x, y) = Pair(box.across * u, v)
             return doubleArrayOf(isPoint * (box.x - 0.5) + cos * x - sin * y, isPoint * (box.y - 0.5) + sin * x + cos * y, scale * p[2])
         }
         val parameters = outputs.getValue("parameters")
@@ -254,7 +257,8 @@ fun cut(photo: Photo, box: Box, size: Int): FloatArray {
     fun read(column: Int, line: Int, channel: Int) =
         if (column in 0 until columns && line in 0 until lines) means[3 * (line * columns + column) + channel] else 0
     return FloatArray(size * size * 3) { at ->
-        val (dx, dy) = listOf(at / 3 % size, at / 3 / size).map { ((it + 0.5) / size - 0.5) * box.side }
+        val (u, v) = listOf(at / 3 % size, at / 3 / size).map { ((it + 0.5) / size - 0.5) * box.side }
+        val (dx, dy) = Pair(box.across * u, v)
         val px = (box.x + cos * dx - sin * dy - left) / block - 0.5
         val py = (box.y + sin * dx + cos * dy - top) / block - 0.5
         val (column, line) = Pair(floor(px).toInt(), floor(py).toInt())

@@ -10,8 +10,8 @@ typealias JSON = [String: Any]
 typealias Point = SIMD3<Double>
 
 struct Photo { let width: Int, height: Int; let rgb: [UInt8]; var longer: Int { max(width, height) } }
-/// A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise.
-struct Box { var x: Double, y: Double, side: Double, angle = 0.0 }
+/// A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; -1 `across` mirrors its crop.
+struct Box { var x: Double, y: Double, side: Double, angle = 0.0, across = 1.0 }
 struct Found { var x = 0.0, y = 0.0, width = 0.0, height = 0.0, score = 0.0, points: [Point] = [] }
 /// Landmarks and pose (photo from model, three rows of four) in px of the photo, vertices in mm.
 struct Face { let box: Box, landmarks: [Point], pose: [[Double]], blendshapes: [String: Float], vertices: [Point] }
@@ -70,10 +70,14 @@ final class Reconstructor {
     /// The largest face; nil where none is found.
     func reconstruct(_ photo: Photo) throws -> Face? {
         guard let box = try Finder(bundle, detector, check, photo).largest() else { return nil }
-        let first = try look(photo, box), crop = bundle.object("crop")
-        let most = crop.object("second_pass").number("max_resize")
+        let crop = bundle.object("crop")
+        if crop.number("passes") < 2 { return try look(photo, box) }
+        let rule = crop.object("second_pass"), most = rule.number("max_resize")
+        var mirrored = box
+        mirrored.across = rule["mirrored_first"] as! Bool ? -1 : 1
+        let first = try look(photo, mirrored)
         let ratio = squareAround(first.landmarks, 0).side / box.side
-        if crop.number("passes") < 2 || ratio >= most || ratio <= 1 / most { return first }
+        if ratio >= most || ratio <= 1 / most { return try look(photo, box) }
         return try look(photo, squareAround(first.landmarks, atan2(first.pose[0][1], -first.pose[1][1])))
     }
 
@@ -82,7 +86,7 @@ final class Reconstructor {
         let outputs = try network.run(cut(photo, box, size)), parameters = outputs["parameters"]!
         let scale = box.side / Double(size), c = cos(box.angle), s = sin(box.angle)
         func toPhoto(_ p: Point, _ isPoint: Double = 1) -> Point {
-            let x = scale * (p.x + isPoint * (0.5 - Double(size) / 2)), y = scale * (p.y + isPoint * (0.5 - Double(size) / 2))
+            let x = box.across * scale * (p.x + isPoint * (0.5 - Double(size) / 2)), y = scale * (p.y + isPoint * (0.5 - Double(size) / 2))
             return Point(isPoint * (box.x - 0.5) + c * x - s * y, isPoint * (box.y - 0.5) + s * x + c * y, scale * p.z)
         }
         let columns = (0..<4).map { k in
@@ -282,7 +286,7 @@ func cut(_ photo: Photo, _ box: Box, _ size: Int) -> [UInt8] {
         (0..<columns).contains(column) && (0..<lines).contains(line) ? means[3 * (line * columns + column) + channel] : 0
     }
     return (0..<size * size * 3).map { at in
-        let dx = ((Double(at / 3 % size) + 0.5) / Double(size) - 0.5) * box.side
+        let dx = box.across * ((Double(at / 3 % size) + 0.5) / Double(size) - 0.5) * box.side
         let dy = ((Double(at / 3 / size) + 0.5) / Double(size) - 0.5) * box.side
         let px = (box.x + c * dx - s * dy - Double(left)) / Double(block) - 0.5
         let py = (box.y + s * dx + c * dy - Double(top)) / Double(block) - 0.5

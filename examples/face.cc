@@ -28,8 +28,9 @@ struct Photo {
   int width, height;
   std::vector<uint8_t> rgb;
 };
-struct Box {  // a square: center in box coordinates (a pixel's edges at integers), radians clockwise
-  double x, y, side, angle;
+// A square: center in box coordinates (a pixel's edges at integers), radians clockwise; -1 across mirrors its crop.
+struct Box {
+  double x, y, side, angle, across = 1;
 };
 struct Found {  // a detection: center, size, and the six keypoints, box coordinates
   double x, y, width, height, score;
@@ -157,7 +158,7 @@ std::vector<uint8_t> cut(const Photo& photo, const Box& box, int size) {
   std::vector<uint8_t> crop(size_t(size) * size * 3);
   for (size_t at = 0; at < crop.size(); at++) {
     const int channel = at % 3, u = at / 3 % size, v = at / 3 / size;
-    const double dx = ((u + 0.5) / size - 0.5) * box.side, dy = ((v + 0.5) / size - 0.5) * box.side;
+    const double dx = box.across * ((u + 0.5) / size - 0.5) * box.side, dy = ((v + 0.5) / size - 0.5) * box.side;
     const double px = (box.x + cos * dx - sin * dy - left) / block - 0.5;
     const double py = (box.y + sin * dx + cos * dy - top) / block - 0.5;
     const int column = int(std::floor(px)), line = int(std::floor(py));
@@ -421,7 +422,7 @@ Face look(const Json& bundle, Network& network, const Photo& photo, const Box& b
   const Outputs outputs = network(cut(photo, box, size));
   const double scale = box.side / size, cos = std::cos(box.angle), sin = std::sin(box.angle);
   auto to_photo = [&](const Point& p, int is_point) {
-    const double x = scale * (p[0] + is_point * (0.5 - size / 2.0)), y = scale * (p[1] + is_point * (0.5 - size / 2.0));
+    const double x = box.across * scale * (p[0] + is_point * (0.5 - size / 2.0)), y = scale * (p[1] + is_point * (0.5 - size / 2.0));
     return Point{is_point * (box.x - 0.5) + cos * x - sin * y, is_point * (box.y - 0.5) + sin * x + cos * y, scale * p[2]};
   };
   Face face{box, points_of(outputs.at("landmarks")), points_of(outputs.at(bundle.at("mesh").at("vertices").at("output"))), {}, {}};
@@ -440,10 +441,13 @@ Face look(const Json& bundle, Network& network, const Photo& photo, const Box& b
 std::optional<Face> reconstruct(const Json& bundle, Network& detector, Network& check, Network& network, const Photo& photo) {
   const auto box = Detector(bundle, detector, check, photo).largest();
   if (!box) return {};
-  const Face first = look(bundle, network, photo, *box);
-  const double most = bundle.at("crop").at("second_pass").at("max_resize");
-  const double ratio = square_around(first.landmarks, 0).side / box->side;
-  if (bundle.at("crop").at("passes") < 2 || ratio >= most || ratio <= 1 / most) return first;
+  if (bundle.at("crop").at("passes") < 2) return look(bundle, network, photo, *box);
+  const Json& rule = bundle.at("crop").at("second_pass");
+  Box mirrored = *box;
+  mirrored.across = rule.at("mirrored_first").get<bool>() ? -1 : 1;
+  const Face first = look(bundle, network, photo, mirrored);
+  const double most = rule.at("max_resize"), ratio = square_around(first.landmarks, 0).side / box->side;
+  if (ratio >= most || ratio <= 1 / most) return look(bundle, network, photo, *box);
   const double angle = std::atan2(first.pose[0][1], -first.pose[1][1]);  // of the head, clockwise
   return look(bundle, network, photo, square_around(first.landmarks, angle));
 }

@@ -9,10 +9,11 @@
 export async function reconstruct(bundle, networks, photo) {
   const box = await findFace(bundle, networks, photo);
   if (!box) return null;
-  const first = await look(bundle, networks.network, photo, box);
-  const { max_resize } = bundle.crop.second_pass;
+  if (bundle.crop.passes < 2) return look(bundle, networks.network, photo, box);
+  const { mirrored_first, max_resize } = bundle.crop.second_pass;
+  const first = await look(bundle, networks.network, photo, { ...box, across: mirrored_first ? -1 : 1 });
   const ratio = squareAround(first.landmarks, 0).side / box.side;
-  if (bundle.crop.passes < 2 || ratio >= max_resize || ratio <= 1 / max_resize) return first;
+  if (ratio >= max_resize || ratio <= 1 / max_resize) return look(bundle, networks.network, photo, box);
   const angle = Math.atan2(first.pose[0][1], -first.pose[1][1]); // of the head, clockwise
   return look(bundle, networks.network, photo, squareAround(first.landmarks, angle));
 }
@@ -23,7 +24,7 @@ async function look(bundle, network, photo, box) {
   const outputs = await network(cut(photo, box, size));
   const [scale, cos, sin] = [box.side / size, Math.cos(box.angle), Math.sin(box.angle)];
   const toPhoto = ([u, v, depth], isPoint = 1) => {
-    const [x, y] = [u, v].map((value) => scale * (value + isPoint * (0.5 - size / 2)));
+    const [x, y] = [u, v].map((value, i) => scale * [box.across ?? 1, 1][i] * (value + isPoint * (0.5 - size / 2)));
     const center = [box.x, box.y].map((value) => isPoint * (value - 0.5));
     return [center[0] + cos * x - sin * y, center[1] + sin * x + cos * y, scale * depth];
   };
@@ -218,8 +219,11 @@ function halved(photo, limit) {
   return [photo, factor];
 }
 
-/** A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop. */
-export function cut(photo, { x, y, side, angle }, size) {
+/**
+ * A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
+ * The crop is mirrored where `across` is -1.
+ */
+export function cut(photo, { x, y, side, angle, across = 1 }, size) {
   const block = Math.max(1, toEven(side / size));
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   const reach = (side * (Math.abs(cos) + Math.abs(sin))) / 2;
@@ -246,7 +250,7 @@ export function cut(photo, { x, y, side, angle }, size) {
   const crop = new Uint8Array(size * size * 3);
   for (let at = 0; at < crop.length; at++) {
     const [channel, u, v] = [at % 3, Math.floor(at / 3) % size, Math.floor(at / 3 / size)];
-    const [dx, dy] = [u, v].map((value) => ((value + 0.5) / size - 0.5) * side);
+    const [dx, dy] = [u, v].map((value, i) => [across, 1][i] * ((value + 0.5) / size - 0.5) * side);
     const px = (x + cos * dx - sin * dy - left) / block - 0.5;
     const py = (y + sin * dx + cos * dy - top) / block - 0.5;
     const [column, line] = [Math.floor(px), Math.floor(py)];

@@ -24,12 +24,13 @@ CROP = (
     "to the even otherwise."
 )
 SECOND_PASS = (
-    "Bring the first landmarks into the photo. Turn them back by the head's angle in the image, "
-    "atan2(pose[0][1], -pose[1][1]) of the pose in the photo; the second crop is the square about "
-    "the center of their bounding box whose side is its diagonal, turned by that angle. The first "
-    "crop stays where the square about the landmarks as they are has a side that differs by a "
-    "factor of max_resize or more. The second run's outputs are the result; identity features are "
-    "the mean of both runs, scaled to length 1."
+    "With mirrored_first the first run sees the crop's mirror image, whose pixel (u, v) is the "
+    "crop's (size - 1 - u, v). Bring its landmarks into the photo. Turn them back by the head's "
+    "angle in the image, atan2(pose[0][1], -pose[1][1]) of the pose in the photo; the second crop "
+    "is the square about the center of their bounding box whose side is its diagonal, turned by "
+    "that angle. The crop stays where the square about the landmarks as they are has a side that "
+    "differs by a factor of max_resize or more. The second run sees its crop as it is, and its "
+    "outputs are the result; identity features are the mean of both runs, scaled to length 1."
 )
 ANCHORS = (
     "For each layer, for each cell of its grid of (input size / stride)^2, row by row from the "
@@ -77,7 +78,11 @@ def describe_crop(size: int) -> dict:
         "detector_scale": cropping.DETECTOR_SCALE,
         "min_turn": float(cropping.MIN_TURN),
         "passes": PASSES,
-        "second_pass": {"text": SECOND_PASS, "max_resize": cropping.MAX_RESIZE},
+        "second_pass": {
+            "text": SECOND_PASS,
+            "mirrored_first": True,
+            "max_resize": cropping.MAX_RESIZE,
+        },
     }
 
 

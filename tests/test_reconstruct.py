@@ -15,7 +15,13 @@ from keras_scnn.io import read_image, write_image
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace, Whitening
-from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_rotated, crop_upright
+from keras_scnn.photos.cropping import (
+    FaceBox,
+    box_from_landmarks,
+    crop_face,
+    crop_rotated,
+    crop_upright,
+)
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.comparison import compare_photos
@@ -115,13 +121,23 @@ def test_pose_and_landmarks_are_those_of_the_parameters(spot_preset, open_face, 
     np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
 
 
-def test_the_second_crop_is_the_first_landmarks_standard_crop(spot_preset):
+def seen_mirrored(preset, image, box) -> np.ndarray:
+    """(68, 3) landmarks that one look at the mirrored photo finds, px of the photo."""
+    width = image.shape[1]
+    mirrored = dataclasses.replace(box, x0=width - box.x1, x1=width - box.x0)
+    (face,) = reconstruct(preset, np.ascontiguousarray(image[:, ::-1]), mirrored)
+    return face.landmarks * [-1, 1, 1] + [width - 1, 0, 0]
+
+
+def test_the_second_crop_is_the_standard_crop_of_landmarks_found_in_the_mirror_image(spot_preset):
     image = photo_with_spots((210, 130))
     box = FaceBox.square((225.5, 120.5), 140, score=0.75)
     (first,) = reconstruct(spot_preset, image, box)
     (second,) = reconstruct(spot_preset, image, box, passes=2)
     assert first.box == box
-    assert second.box == box_from_landmarks(first.landmarks, score=0.75)
+    expected = box_from_landmarks(seen_mirrored(spot_preset, image, box), score=0.75)
+    np.testing.assert_allclose(second.box.as_array(), expected.as_array(), atol=1e-4)
+    assert second.box.score == 0.75
     # Both saw the same spot.
     np.testing.assert_allclose(second.parameters.pose[:2, 3], [210, 130], atol=0.1)
 
@@ -139,14 +155,17 @@ def test_the_second_look_is_at_the_upright_head_and_features_are_the_mean_of_bot
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
     reconstructor = Reconstructor(spot_preset, FixedDetector(), network)
     box = FaceBox(130, 60, 250, 180)
-    (first,) = reconstructor.reconstruct_boxes(image, [box], passes=1)
+    (once,) = reconstructor.reconstruct_boxes(image, [box], passes=1)
     seen.clear()
     (face,) = reconstructor.reconstruct_boxes(image, [box])
-    angle = angle_in_image(first.parameters.pose)
+    np.testing.assert_array_equal(seen[0], crop_face(image, box, SIZE).image[:, ::-1])
+    # This network predicts the same from every crop: mirrored at the box's center, 189.5.
+    landmarks = once.landmarks * [-1, 1, 1] + [2 * 189.5, 0, 0]
+    angle = -angle_in_image(once.parameters.pose)
     assert abs(angle) > np.deg2rad(4)
-    np.testing.assert_array_equal(seen[1], crop_upright(image, first.landmarks, angle, SIZE).image)
-    # This network says the same of every crop, so its turn comes on top of the crop's.
-    assert angle_in_image(face.parameters.pose) == pytest.approx(2 * angle, abs=1e-6)
+    np.testing.assert_array_equal(seen[1], crop_upright(image, landmarks, angle, SIZE).image)
+    # The second prediction's turn comes on top of its crop's.
+    assert angle_in_image(face.parameters.pose) == pytest.approx(0, abs=1e-6)
     # (1, 0) and (0.6, 0.8) halve at (0.8, 0.4), which is the direction (2, 1).
     np.testing.assert_allclose(face.features, np.array([2, 1]) / np.sqrt(5), atol=1e-6)
 

@@ -81,7 +81,8 @@ def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.nd
     """The camera of a transformed image, such as a crop: ``to_from @ image_from_model``.
 
     Args:
-        to_from: (..., 2, 3) 2D similarities without reflection, e.g. ``crop_from_image``, px.
+        to_from: (..., 2, 3) 2D similarities, e.g. ``crop_from_image``, px. One that mirrors gives
+            a camera that projects rightly, but whose linear part is no scaled rotation.
         image_from_model: (..., 3, 4) cameras.
 
     Returns:

@@ -89,6 +89,13 @@ class FaceCrop:
     image: np.ndarray
     crop_from_image: np.ndarray
 
+    def mirrored(self) -> FaceCrop:
+        """The crop's mirror image, left and right exchanged; its transform mirrors too."""
+        flip = np.array([[-1.0, 0], [0, 1]])
+        last = np.array([self.image.shape[1] - 1, 0])
+        to_crop = flip @ self.crop_from_image + np.c_[np.zeros((2, 2)), last]
+        return FaceCrop(self.image[:, ::-1], to_crop)
+
 
 def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
     """The field's standard crop of a face with known landmarks.

@@ -30,6 +30,7 @@ from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.shards import file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
+PROCEDURE = "first pass mirrored"  # another one where photos are measured in another way
 BATCH = 64
 KEPT_EVERY = 16  # batches
 Row = np.ndarray | str
@@ -87,7 +88,7 @@ class PhotoPredictor:
 
     Args:
         reconstructor: of the preset.
-        digest: of the preset (``preset_digest``), so that no file of other weights is taken up.
+        digest: of the preset and the ``PROCEDURE``, so that no file of others is taken up.
         cache: the file of predictions; None keeps them in memory only.
         find_face: from a photo to a box; None for ``LargestFaceDetector()``.
     """
@@ -117,7 +118,8 @@ class PhotoPredictor:
         if folder is None:
             return cls(reconstructor, digest)
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(reconstructor, digest, folder / f"predictions-{digest[:16]}.npz")
+        file = folder / f"predictions-{digest[:16]}.npz"
+        return cls(reconstructor, f"{digest}, {PROCEDURE}", file)
 
     @property
     def preset(self) -> Preset | PresetData:
@@ -209,7 +211,7 @@ def _key(path: Path, missing_ok: bool) -> str:
 
 
 def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:
-    """Rows by key; none where the file is of other weights."""
+    """Rows by key; none where the file is of other weights or another procedure."""
     arrays = read_npz(path, FORMAT, VERSION)
     try:
         if str(arrays["digest"]) != digest:

@@ -25,7 +25,9 @@ from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.settings import DEFAULT_PRESET
 
-PASSES = 2  # the second crop is cut about the landmarks of the first pass, the head upright
+# The first pass sees the crop's mirror image, the second one a crop about the landmarks found
+# there, the head upright. So the mean feature is averaged over mirror images, at no cost.
+PASSES = 2
 
 
 class Reconstructor:
@@ -105,8 +107,9 @@ class Reconstructor:
         Args:
             images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
             boxes: M square boxes, px of these photos.
-            passes: 1 takes the crops as the boxes are; 2 predicts again from crops about the
-                first landmarks, turned so that the head is upright. Features are the mean of both.
+            passes: 1 takes the crops as the boxes are; 2 predicts from their mirror images, and
+                again from crops about the landmarks found there, turned so that the head is
+                upright. Features are the mean of both, all else is of the second pass.
 
         Raises:
             ValueError: no box, one that is not square, or an image that is no photo.
@@ -117,9 +120,9 @@ class Reconstructor:
             raise ValueError(f"passes is {passes}; it must be 1 or 2")
         size = self.preset.input_size
         crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
-        first = self._predict(crops, boxes)
         if passes == 1:
-            return first
+            return self._predict(crops, boxes)
+        first = self._predict([crop.mirrored() for crop in crops], boxes)
         second_boxes, second_crops = list(boxes), crops
         angles = angle_in_image(first.parameters.pose)
         rows = zip(images, first.landmarks, angles, strict=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_scnn.losses import (
@@ -112,6 +114,32 @@ def compile_network(
     }
     network.compile(optimizer, losses, loss_weights=weights, steps_per_execution=execution_steps)
     return network
+
+
+def create_variables(network: keras.Model, stream: Any) -> None:
+    """Create the variables of a compiled network's losses and optimizer, before it is trained.
+
+    On TensorFlow Keras creates them while it traces the first step, and so traces it twice, which
+    takes seconds. On other backends Keras creates them beforehand itself.
+
+    Args:
+        network: compiled.
+        stream: what ``fit`` is given; nothing is taken from it.
+    """
+    specs = getattr(stream, "element_spec", None)
+    if keras.backend.backend() != "tensorflow" or specs is None:
+        return
+    inputs, labels = (keras.tree.map_structure(_zeros, part) for part in specs[:2])
+    outputs = network(inputs, training=False)
+    network.compute_loss(inputs, labels, outputs, training=False)
+    network.compute_metrics(inputs, labels, outputs)
+    network.reset_metrics()
+    network.optimizer.build(network.trainable_variables)
+
+
+def _zeros(spec: Any) -> np.ndarray:
+    """Of a tensor's specification; two of what may be any number."""
+    return np.zeros([2 if size is None else size for size in spec.shape], spec.dtype.name)
 
 
 def targets_of(outputs: Iterable[str], labels: dict) -> dict:

@@ -12,7 +12,7 @@ from keras_scnn.losses import LandmarkDistance
 from keras_scnn.storage import atomic_path
 from keras_scnn.training.checkpoints import RunState
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.objectives import LANDMARK_UNIT
+from keras_scnn.training.objectives import LANDMARK_UNIT, create_variables
 from keras_scnn.training.optimizers import finish, make_optimizer
 from keras_scnn.training.run_folder import Budget, Progress
 
@@ -40,8 +40,10 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
     model.compile(make_optimizer(config), {"landmarks": loss})
     steps = config.pretrain_steps
     budget = Budget(RunState(), steps, 0, config.learning_rate, config.warmup)
+    stream = mode.stream(seen, 0).map(_landmarks_alone)
+    create_variables(model, stream)
     model.fit(
-        mode.stream(seen, 0).map(_landmarks_alone),
+        stream,
         epochs=-(-steps // STEPS_PER_EPOCH),
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
         callbacks=[budget, Progress(budget, steps)],

@@ -40,7 +40,7 @@ from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import check_inputs, run_digests
 from keras_scnn.training.distribution import ALONE, Group, Trainee, join_group
 from keras_scnn.training.groups import GroupMode
-from keras_scnn.training.objectives import compile_network
+from keras_scnn.training.objectives import compile_network, create_variables
 from keras_scnn.training.optimizers import finish, make_optimizer
 from keras_scnn.training.pairs import PairMode
 from keras_scnn.training.pretraining import pretrain
@@ -306,9 +306,12 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
     callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before what is saved
     if group.is_first:
         callbacks += [checkpoints, *_tensorboard(config), Progress(budget, config.steps)]
+    stream = mode.stream(run.seen, state.step, shard=group.shard)
+    if group is ALONE:
+        create_variables(trainee.trained, stream)
     with stop.listening(), one_thread_each(), group.scope():  # batches may be rendered meanwhile
         trainee.trained.fit(
-            mode.stream(run.seen, state.step, shard=group.shard),
+            stream,
             initial_epoch=state.step // STEPS_PER_EPOCH,
             epochs=math.ceil(config.steps / STEPS_PER_EPOCH) + 1,
             steps_per_epoch=STEPS_PER_EPOCH,

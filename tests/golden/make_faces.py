@@ -8,9 +8,9 @@ made again where the preset changes; the test says so.
 
 ``faces.json`` has the preset with its digest and, for each photo ``NAME.png``: ``boxes``, the
 squares of both passes (center x, y in box coordinates, side, and angle, radians, clockwise), whose
-crops are ``NAME-first.png`` and ``NAME-second.png``; ``landmarks`` (68, 3) px of the photo;
-``pose`` (3, 4), photo from model; ``blendshapes``. ``NAME-vertices.bin``: (N, 3) float32,
-little-endian, mm.
+crops are ``NAME-first.png``, which the network sees mirrored, and ``NAME-second.png``;
+``landmarks`` (68, 3) px of the photo; ``pose`` (3, 4), photo from model; ``blendshapes``.
+``NAME-vertices.bin``: (N, 3) float32, little-endian, mm.
 """
 
 import json
@@ -19,10 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_scnn import Reconstructor, load_preset
-from keras_scnn.geometry.camera import angle_in_image
+from keras_scnn import Preset, Reconstructor, load_preset
+from keras_scnn.geometry.camera import angle_in_image, project, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import write_image
+from keras_scnn.models.inference import predict
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import FaceCrop, crop_face, crop_upright
 from keras_scnn.photos.detection import LargestFaceDetector
@@ -48,10 +49,9 @@ def photos() -> dict[str, np.ndarray]:
 def reconstruct(reconstructor: Reconstructor, photo: np.ndarray) -> tuple[dict, list, np.ndarray]:
     """A case of faces.json, the crops of both passes, and the vertices."""
     size, box = reconstructor.preset.input_size, LargestFaceDetector()(photo)
-    (once,) = reconstructor.reconstruct_boxes(photo, [box], passes=1)
     (face,) = reconstructor.reconstruct_boxes(photo, [box])
-    turn = float(angle_in_image(once.parameters.pose))
-    crops = [crop_face(photo, box, size), crop_upright(photo, once.landmarks, turn, size)]
+    first = crop_face(photo, box, size)
+    crops = [first, crop_upright(photo, *_seen(reconstructor.preset, first.mirrored()), size)]
     case = {
         "boxes": [_square(crop, size) for crop in crops],
         "landmarks": _rounded(face.landmarks),
@@ -61,6 +61,14 @@ def reconstruct(reconstructor: Reconstructor, photo: np.ndarray) -> tuple[dict, 
         ),
     }
     return case, [crop.image for crop in crops], face.vertices.astype("<f4")
+
+
+def _seen(preset: Preset, crop: FaceCrop) -> tuple[np.ndarray, float]:
+    """Landmarks (68, 3) found in a crop, px of the photo, and the head's turn, radians."""
+    found = predict(preset, crop.image[None])
+    pose = transform_camera(invert_affine(crop.crop_from_image), found.parameters.pose[0])
+    shape = found.parameters.identity[0], found.parameters.expression[0]
+    return project(pose, preset.face_model.landmarks(*shape)), float(angle_in_image(pose))
 
 
 def _square(crop: FaceCrop, size: int) -> dict:

@@ -189,3 +189,17 @@ def test_more_columns_than_opencv_counts_are_refused_in_one_line():
     with pytest.raises(ValueError, match="too long for this box"):
         crop_face(image, FaceBox(0, -20_000, 40_000, 20_000), 40_000)
     assert crop_face(image, FaceBox(0, 0, 100, 100)).image.shape == (120, 120, 3)
+
+
+def test_a_mirrored_crop_shows_each_place_of_the_photo_where_its_transform_brings_it():
+    image = np.zeros((80, 100, 3), np.uint8)
+    image[30, 70] = 255
+    crop = crop_face(image, FaceBox.square((64, 38), 40), 80)
+    mirrored = crop.mirrored()
+    (x, y), (u, v) = (
+        np.array(np.nonzero(one.image[..., 0].T)).mean(axis=1) for one in (crop, mirrored)
+    )
+    np.testing.assert_allclose([u, v], [79 - x, y])
+    np.testing.assert_allclose(mirrored.crop_from_image @ [70, 30, 1], [u, v], atol=1e-9)
+    np.testing.assert_array_equal(mirrored.mirrored().image, crop.image)
+    np.testing.assert_array_equal(mirrored.mirrored().crop_from_image, crop.crop_from_image)

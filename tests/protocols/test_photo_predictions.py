@@ -94,6 +94,13 @@ def test_other_weights_do_not_take_up_the_file(predictor, paths):
     assert len(seen) == len(paths)
 
 
+def test_photos_that_were_measured_in_another_way_are_measured_again(tmp_path, monkeypatch):
+    now = PhotoPredictor.from_preset("mobile", tmp_path)
+    monkeypatch.setattr("keras_scnn.protocols.photo_predictions.PROCEDURE", "one pass")
+    before = PhotoPredictor.from_preset("mobile", tmp_path)
+    assert before.cache == now.cache and before.digest != now.digest
+
+
 def test_a_damaged_file_of_predictions_is_named(predictor, paths):
     predictor(paths)
     predictor.cache.write_bytes(b"nothing")

@@ -14,7 +14,13 @@ from keras_scnn.models import build_branch, build_encoder, build_group, build_si
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training.config import TrainConfig, recipe_path
-from keras_scnn.training.objectives import OBJECTIVES, SplitLoss, compile_network, targets_of
+from keras_scnn.training.objectives import (
+    OBJECTIVES,
+    SplitLoss,
+    compile_network,
+    create_variables,
+    targets_of,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -124,6 +130,39 @@ def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
         list(outputs.values()), targets, batch_size=7, verbose=0, return_dict=True
     )
     assert total["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+class Counting(keras.layers.Dense):
+    """Counts how often a training step is traced."""
+
+    traced = 0
+
+    def call(self, inputs, training=None):
+        self.traced += bool(training)
+        return super().call(inputs)
+
+
+@pytest.mark.parametrize("created", [False, True])
+def test_a_step_is_traced_once_where_its_variables_are_there(created):
+    tf = pytest.importorskip("tensorflow")
+    keras.utils.set_random_seed(0)
+    layer = Counting(2, name="out")
+    image = keras.Input((3,))
+    network = keras.Model(image, {"out": layer(image)})
+    network.compile(keras.optimizers.Adam(0.1), {"out": keras.losses.MeanSquaredError()})
+    x, y = np.ones((4, 3), np.float32), {"out": np.zeros((4, 2), np.float32)}
+    stream = tf.data.Dataset.from_tensors((x, y)).repeat(3)
+    before, layer.traced = np.array(layer.kernel), 0
+    if created:
+        create_variables(network, stream)
+        np.testing.assert_array_equal(layer.kernel, before)
+    (loss,) = network.fit(stream, shuffle=False, verbose=0).history["loss"]
+    assert layer.traced == (1 if created else 2)
+    keras.utils.set_random_seed(0)
+    other = keras.Model(image, {"out": keras.layers.Dense(2, name="out")(image)})
+    other.get_layer("out").set_weights([before, np.zeros(2)])
+    other.compile(keras.optimizers.Adam(0.1), {"out": keras.losses.MeanSquaredError()})
+    assert loss == pytest.approx(other.fit(stream, shuffle=False, verbose=0).history["loss"][0])
 
 
 def test_a_split_loss_weighs_the_first_rows_and_the_rest():

@@ -61,7 +61,7 @@ export interface CropRule {
   detector_shift: number;
   detector_scale: number;
   min_turn: number;
-  second_pass: { max_resize: number };
+  second_pass: { mirrored_first: boolean; max_resize: number };
 }
 
 /** Centers of the anchors, as fractions of the input, in output order. */

@@ -63,8 +63,9 @@ export class Reconstructor {
   }
 
   private async twice(photo: ImageData, found: ScoredBox): Promise<Face> {
-    const face = await this.look(photo, found, found.score);
-    const second = secondBox(face, this.model.crop.second_pass.max_resize);
+    const { mirrored_first, max_resize } = this.model.crop.second_pass;
+    const face = await this.look(photo, { ...found, across: mirrored_first ? -1 : 1 }, found.score);
+    const second = secondBox(face.landmarks, found, max_resize);
     const seen = second === found ? found : uprightBox(face.landmarks, face.angle);
     const again = await this.look(photo, seen, found.score);
     return { ...again, box: second, features: meanFeatures(face.features, again.features) };
@@ -82,7 +83,7 @@ export class Reconstructor {
       for (let i = 0; i < points.length; i += 3) placed.set(toPhoto(points[i], points[i + 1]), i);
       return placed;
     };
-    const turn = box.angle ?? 0;
+    const [turn, across] = [box.angle ?? 0, box.across ?? 1];
     return {
       box,
       score,
@@ -90,7 +91,7 @@ export class Reconstructor {
       vertices: outputs.vertices,
       posed: inPhoto(project(outputs.parameters, outputs.vertices)),
       degrees: eulerDegrees(turned(outputs.rotation, turn)),
-      angle: Math.atan2(outputs.parameters[1], -outputs.parameters[5]) + turn,
+      angle: Math.atan2(across * outputs.parameters[1], -outputs.parameters[5]) + turn,
       identity: outputs.parameters.slice(...this.model.identity),
       expression: outputs.parameters.slice(...this.model.expression),
       features: outputs.features ?? null,
@@ -142,8 +143,8 @@ function meanFeatures(first: Float32Array | null, second: Float32Array | null): 
   return sum.map((value) => value / length);
 }
 
-function secondBox(face: Face, most: number): Box {
-  const box = boxOfLandmarks(face.landmarks);
-  const ratio = box.side / face.box.side;
-  return ratio > 1 / most && ratio < most ? box : face.box;
+function secondBox(landmarks: Float32Array, first: Box, most: number): Box {
+  const box = boxOfLandmarks(landmarks);
+  const ratio = box.side / first.side;
+  return ratio > 1 / most && ratio < most ? box : first;
 }

@@ -7,6 +7,8 @@ export interface Box {
   side: number;
   /** Radians by which the square is turned about its center, clockwise as seen; 0 where missing. */
   angle?: number;
+  /** 1, or -1 for a mirrored crop; 1 where missing. */
+  across?: number;
 }
 
 export interface Size {
@@ -89,7 +91,7 @@ export function photoFromCrop(box: Box, size: number): (u: number, v: number) =>
   const [cos, sin] = [Math.cos(box.angle ?? 0), Math.sin(box.angle ?? 0)];
   const center = box.side / 2 - 0.5;
   return (u, v) => {
-    const x = ((u + 0.5) / size - 0.5) * box.side;
+    const x = (box.across ?? 1) * ((u + 0.5) / size - 0.5) * box.side;
     const y = ((v + 0.5) / size - 0.5) * box.side;
     return [box.x0 + center + cos * x - sin * y, box.y0 + center + sin * x + cos * y];
   };
