@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,12 +24,20 @@ RUNS = {
 }
 
 
+# The processes of these tests compile the same programs: each is compiled once.
+PROGRAMS = tempfile.TemporaryDirectory(prefix="jax-programs-")
+COMPILED_ONCE = {
+    "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
 def environment(devices: int, backend: str = "jax") -> dict[str, str]:
     """Of a process with so many CPU devices."""
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     flags = f"--xla_force_host_platform_device_count={devices}"
     own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": backend}
-    return os.environ | own
+    return os.environ | own | COMPILED_ONCE
 
 
 def train_all(folder: Path, runs: dict[str, list[dict]], devices: int, backend="jax") -> None:
