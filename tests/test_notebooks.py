@@ -134,7 +134,7 @@ def test_05_compares_four_runs(tmp_path, monkeypatch):
 def test_06_makes_records_of_own_photos(tmp_path, monkeypatch):
     pytest.importorskip("skimage", reason="pip install keras_scnn[notebooks]")
     more = "print(sorted(set(records.name)), np.bincount(records.identity), len(again))"
-    predicted = printed(execute("06_own_photos.ipynb", tmp_path, monkeypatch, more))
+    predicted = printed(execute("06_own_photos.ipynb", tmp_path, monkeypatch, more, EAGER))
     # Three people with three photos each, three photos of another, and a turned copy of each.
     assert "24 photos in records" in predicted and "[6 6 6 6] 6" in predicted
     assert "left out: eileen/sky.jpg" in predicted and "no face found" in predicted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -130,16 +131,19 @@ def create_variables(network: keras.Model, stream: Any) -> None:
     if keras.backend.backend() != "tensorflow" or specs is None:
         return
     inputs, labels = (keras.tree.map_structure(_zeros, part) for part in specs[:2])
-    outputs = network(inputs, training=False)
+    count = len(keras.tree.flatten(inputs)[0])
+    # Not the network's: its random layers would draw numbers, and a resumed run others.
+    outputs = keras.tree.map_structure(partial(_zeros, count=count), network.output)
     network.compute_loss(inputs, labels, outputs, training=False)
     network.compute_metrics(inputs, labels, outputs)
     network.reset_metrics()
     network.optimizer.build(network.trainable_variables)
 
 
-def _zeros(spec: Any) -> np.ndarray:
-    """Of a tensor's specification; two of what may be any number."""
-    return np.zeros([2 if size is None else size for size in spec.shape], spec.dtype.name)
+def _zeros(spec: Any, count: int = 2) -> np.ndarray:
+    """Of a tensor's specification; ``count`` where it may be any number."""
+    dtype = getattr(spec.dtype, "name", spec.dtype)
+    return np.zeros([count if size is None else size for size in spec.shape], dtype)
 
 
 def targets_of(outputs: Iterable[str], labels: dict) -> dict:

@@ -196,6 +196,7 @@ def in_process(called: list):
 
 @pytest.mark.integration
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("eager_steps")
 def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
     """Rendered people, two runs of one step; the second time nothing is left to do."""
     pytest.importorskip("tensorflow")
