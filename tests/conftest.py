@@ -28,6 +28,11 @@ settings.load_profile("keras_scnn")
 # Of more than half a minute, the longest first: with --no-loadscope-reorder (setup.cfg) the workers
 # take files in this order, so that none of these is left for one worker at the end.
 LONG = (
+    "training/test_hosts.py",
+    "test_notebooks.py",
+    "fuzz/test_killed_runs.py",
+    "export/test_demo.py",
+    "test_golden_faces.py",
     "training/matching/test_matching.py",
     "training/test_group_training.py",
     "models/test_siamese.py",
