@@ -46,7 +46,7 @@ class Reconstructor(private val bundle: JSONObject, private val detector: Networ
         if (crop.getInt("passes") < 2) return look(photo, box)
         val rule = crop.getJSONObject("second_pass")
         val most = rule.getDouble("max_resize")
-        val first = look(photo, box.copy(across = if (rule.getBoolean("mirrored_first")) -1 else 1))
+        val first = look(photo, box.copy(across = if (rule.optBoolean("mirrored_first")) -1 else 1))
         val ratio = squareAround(first.landmarks, 0.0).side / box.side
         if (ratio >= most || ratio <= 1 / most) return look(photo, box)
         return look(photo, squareAround(first.landmarks, atan2(first.pose[0][1], -first.pose[1][1])))

@@ -74,7 +74,7 @@ final class Reconstructor {
         if crop.number("passes") < 2 { return try look(photo, box) }
         let rule = crop.object("second_pass"), most = rule.number("max_resize")
         var mirrored = box
-        mirrored.across = rule["mirrored_first"] as! Bool ? -1 : 1
+        mirrored.across = rule["mirrored_first"] as? Bool == true ? -1 : 1
         let first = try look(photo, mirrored)
         let ratio = squareAround(first.landmarks, 0).side / box.side
         if ratio >= most || ratio <= 1 / most { return try look(photo, box) }

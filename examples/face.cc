@@ -444,7 +444,7 @@ std::optional<Face> reconstruct(const Json& bundle, Network& detector, Network& 
   if (bundle.at("crop").at("passes") < 2) return look(bundle, network, photo, *box);
   const Json& rule = bundle.at("crop").at("second_pass");
   Box mirrored = *box;
-  mirrored.across = rule.at("mirrored_first").get<bool>() ? -1 : 1;
+  mirrored.across = rule.value("mirrored_first", false) ? -1 : 1;
   const Face first = look(bundle, network, photo, mirrored);
   const double most = rule.at("max_resize"), ratio = square_around(first.landmarks, 0).side / box->side;
   if (ratio >= most || ratio <= 1 / most) return look(bundle, network, photo, *box);
