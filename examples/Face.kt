@@ -26,7 +26,7 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
     operator fun get(at: Int) = rgb[at].toInt() and 255
 }
 
-/** A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; -1 [across] mirrors its crop. */
+/** A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; [across] is -1 for a mirrored crop, else 1. */
 data class Box(val x: Double, val y: Double, val side: Double, val angle: Double = 0.0, val across: Int = 1)
 
 /** landmarks and pose (photo from model) in px of the photo, vertices in mm. */

@@ -10,7 +10,7 @@ typealias JSON = [String: Any]
 typealias Point = SIMD3<Double>
 
 struct Photo { let width: Int, height: Int; let rgb: [UInt8]; var longer: Int { max(width, height) } }
-/// A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; -1 `across` mirrors its crop.
+/// A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; `across` is -1 for a mirrored crop, else 1.
 struct Box { var x: Double, y: Double, side: Double, angle = 0.0, across = 1.0 }
 struct Found { var x = 0.0, y = 0.0, width = 0.0, height = 0.0, score = 0.0, points: [Point] = [] }
 /// Landmarks and pose (photo from model, three rows of four) in px of the photo, vertices in mm.

@@ -28,7 +28,7 @@ struct Photo {
   int width, height;
   std::vector<uint8_t> rgb;
 };
-// A square: center in box coordinates (a pixel's edges at integers), radians clockwise; -1 across mirrors its crop.
+// A square: center in box coordinates (a pixel's edges at integers), radians clockwise; `across` is -1 for a mirrored crop.
 struct Box {
   double x, y, side, angle, across = 1;
 };

@@ -24,7 +24,8 @@ async function look(bundle, network, photo, box) {
   const outputs = await network(cut(photo, box, size));
   const [scale, cos, sin] = [box.side / size, Math.cos(box.angle), Math.sin(box.angle)];
   const toPhoto = ([u, v, depth], isPoint = 1) => {
-    const [x, y] = [u, v].map((value, i) => scale * [box.across ?? 1, 1][i] * (value + isPoint * (0.5 - size / 2)));
+    const x = (box.across ?? 1) * scale * (u + isPoint * (0.5 - size / 2));
+    const y = scale * (v + isPoint * (0.5 - size / 2));
     const center = [box.x, box.y].map((value) => isPoint * (value - 0.5));
     return [center[0] + cos * x - sin * y, center[1] + sin * x + cos * y, scale * depth];
   };
@@ -221,7 +222,7 @@ function halved(photo, limit) {
 
 /**
  * A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
- * The crop is mirrored where `across` is -1.
+ * `across` is -1 for a mirrored crop, else 1.
  */
 export function cut(photo, { x, y, side, angle, across = 1 }, size) {
   const block = Math.max(1, toEven(side / size));
@@ -250,7 +251,7 @@ export function cut(photo, { x, y, side, angle, across = 1 }, size) {
   const crop = new Uint8Array(size * size * 3);
   for (let at = 0; at < crop.length; at++) {
     const [channel, u, v] = [at % 3, Math.floor(at / 3) % size, Math.floor(at / 3 / size)];
-    const [dx, dy] = [u, v].map((value, i) => [across, 1][i] * ((value + 0.5) / size - 0.5) * side);
+    const [dx, dy] = [across * ((u + 0.5) / size - 0.5) * side, ((v + 0.5) / size - 0.5) * side];
     const px = (x + cos * dx - sin * dy - left) / block - 0.5;
     const py = (y + sin * dx + cos * dy - top) / block - 0.5;
     const [column, line] = [Math.floor(px), Math.floor(py)];

@@ -82,7 +82,7 @@ def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.nd
 
     Args:
         to_from: (..., 2, 3) 2D similarities, e.g. ``crop_from_image``, px. One that mirrors gives
-            a camera that projects rightly, but whose linear part is no scaled rotation.
+            a camera that projects correctly, but whose linear part is no scaled rotation.
         image_from_model: (..., 3, 4) cameras.
 
     Returns:

@@ -91,9 +91,8 @@ class FaceCrop:
 
     def mirrored(self) -> FaceCrop:
         """The crop's mirror image, left and right exchanged; its transform mirrors too."""
-        flip = np.array([[-1.0, 0], [0, 1]])
-        last = np.array([self.image.shape[1] - 1, 0])
-        to_crop = flip @ self.crop_from_image + np.c_[np.zeros((2, 2)), last]
+        to_crop = self.crop_from_image * [[-1], [1]]
+        to_crop[0, 2] += self.image.shape[1] - 1
         return FaceCrop(self.image[:, ::-1], to_crop)
 
 

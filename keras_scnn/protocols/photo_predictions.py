@@ -30,7 +30,7 @@ from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.shards import file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
-PROCEDURE = "first pass mirrored"  # another one where photos are measured in another way
+PROCEDURE = "first pass mirrored"  # to be changed when Reconstructor measures in another way
 BATCH = 64
 KEPT_EVERY = 16  # batches
 Row = np.ndarray | str
@@ -113,13 +113,12 @@ class PhotoPredictor:
             FileNotFoundError, ValueError: as ``Reconstructor.from_preset``; or the file of
                 predictions is damaged.
         """
-        digest = preset_digest(name_or_path)
+        digest = f"{preset_digest(name_or_path)}, {PROCEDURE}"
         reconstructor = Reconstructor.from_preset(name_or_path)
         if folder is None:
             return cls(reconstructor, digest)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"predictions-{digest[:16]}.npz"
-        return cls(reconstructor, f"{digest}, {PROCEDURE}", file)
+        return cls(reconstructor, digest, folder / f"predictions-{digest[:16]}.npz")
 
     @property
     def preset(self) -> Preset | PresetData:
