@@ -77,7 +77,6 @@ def _photos(args: argparse.Namespace) -> int:
     detector = args.min_score and FaceDetector(args.min_score, args.min_score)
     reconstructor = Reconstructor.from_preset(args.preset, detector)
     check_parts(reconstructor.preset.face_model, args.mesh_options.parts)
-    args.out.mkdir(parents=True, exist_ok=True)
     failed, faces = [], 0
     for photo in tqdm(args.photos, desc="photos", disable=len(args.photos) == 1):
         try:

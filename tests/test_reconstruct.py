@@ -429,6 +429,14 @@ def test_a_batch_gives_the_good_photos_and_lists_the_bad(tmp_path, preset_folder
     assert (out / "good.obj").is_file() and not list(out.glob("*.partial*"))
 
 
+def test_nothing_is_left_where_every_photo_failed(tmp_path, preset_folder):
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    out = tmp_path / "new" / "out"
+    arguments = ["--out", str(out), "--preset", str(preset_folder)]
+    assert main([str(tmp_path / "broken.jpg"), *arguments]) == 1
+    assert not out.parent.exists()
+
+
 def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path, preset_folder, capsys):
     photos = [tmp_path / "a" / "anna.png", tmp_path / "b" / "anna.png"]
     for photo in photos:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import keras_scnn
 from keras_scnn.folders.table import as_arrow, columns, joined, require_pyarrow, vector_sizes
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
 from keras_scnn.io import read_image
 from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.inference import MAX_BATCH
-from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.faces import Faces
-from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor
+from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor, provenance
 from keras_scnn.settings import DEFAULT_PRESET
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_image
@@ -230,9 +228,8 @@ def reconstruct_batch(
     )
     about = {
         **{key: asdict(settings)[key] for key in ("preset", "crops", "tiles")},
-        "preset_digest": preset_digest(settings.preset),
+        **provenance(settings.preset),
         "face_model": worker.reconstructor.preset.face_model.name,
-        "keras_scnn_version": keras_scnn.__version__,
     }
     return _with_failures(batch, names, about)
 

@@ -20,14 +20,13 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-import keras_scnn
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.job import FACES, FolderJob, part_path
 from keras_scnn.folders.table import read_part, require_pyarrow
 from keras_scnn.meshes.options import check_unit
 from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.litert import lite_file
-from keras_scnn.models.presets import preset_digest, read_preset
+from keras_scnn.models.presets import read_preset
 from keras_scnn.photos.files import (
     PHOTO_SUFFIXES,
     PhotoFiles,
@@ -35,6 +34,7 @@ from keras_scnn.photos.files import (
     find_photos,
     find_remote_photos,
 )
+from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.storage.claims import Check
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import THREADS, Place, RemotePath, place, published
@@ -156,9 +156,8 @@ def _plan(settings: BatchSettings, files: PhotoFiles) -> dict:
     """All that decides on the results, as it will be read again."""
     return {
         **json.loads(json.dumps(asdict(settings))),
-        "preset_digest": preset_digest(settings.preset),
+        **provenance(settings.preset),
         "runtime": "litert" if lite_file(settings.preset) else "keras",
-        "keras_scnn_version": keras_scnn.__version__,
         "photos": digest(list(files.photos)),
     }
 

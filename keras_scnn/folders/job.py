@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-import keras_scnn
 from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, FoundFaces, Read
 from keras_scnn.folders.table import write_part
 from keras_scnn.io import read_image
 from keras_scnn.meshes.files import mesh_files
-from keras_scnn.models.presets import preset_digest
 from keras_scnn.reconstruction.faces import Faces
+from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.storage import short_name
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
@@ -70,12 +69,11 @@ class FolderJob:
         """See that this host makes what the one that planned the job would make, and to there.
 
         Raises:
-            ValueError: it has another version of the package or of the preset, or other folders.
+            ValueError: it has another version of the package or of the preset, it reconstructs in
+                another way, or it has other folders.
         """
         host = platform.node()
-        here = {"keras_scnn_version": keras_scnn.__version__}
-        here["preset_digest"] = preset_digest(self.settings.preset)
-        for key, value in here.items():
+        for key, value in provenance(self.settings.preset).items():
             if self.about[key] != value:
                 raise ValueError(
                     f"{host}: {key} is {value} there, {self.about[key]} where the run was started; "

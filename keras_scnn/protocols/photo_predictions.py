@@ -20,17 +20,16 @@ from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.io import read_image
 from keras_scnn.models import Preset
-from keras_scnn.models.presets import PresetData, preset_digest
+from keras_scnn.models.presets import PresetData
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
-from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.reconstruction.reconstructor import Reconstructor, provenance
 from keras_scnn.storage import read_npz, write_npz
-from keras_scnn.storage.shards import file_digest
+from keras_scnn.storage.shards import digest, file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
-PROCEDURE = "first pass mirrored"  # to be changed when Reconstructor measures in another way
 BATCH = 64
 KEPT_EVERY = 16  # batches
 Row = np.ndarray | str
@@ -88,7 +87,7 @@ class PhotoPredictor:
 
     Args:
         reconstructor: of the preset.
-        digest: of the preset and the ``PROCEDURE``, so that no file of others is taken up.
+        digest: of the ``provenance`` of the predictions, so that no file of others is taken up.
         cache: the file of predictions; None keeps them in memory only.
         find_face: from a photo to a box; None for ``LargestFaceDetector()``.
     """
@@ -113,12 +112,11 @@ class PhotoPredictor:
             FileNotFoundError, ValueError: as ``Reconstructor.from_preset``; or the file of
                 predictions is damaged.
         """
-        digest = f"{preset_digest(name_or_path)}, {PROCEDURE}"
+        of_what = digest(provenance(name_or_path))
         reconstructor = Reconstructor.from_preset(name_or_path)
         if folder is None:
-            return cls(reconstructor, digest)
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(reconstructor, digest, folder / f"predictions-{digest[:16]}.npz")
+            return cls(reconstructor, of_what)
+        return cls(reconstructor, of_what, folder / f"predictions-{of_what[:16]}.npz")
 
     @property
     def preset(self) -> Preset | PresetData:
@@ -224,6 +222,7 @@ def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:
 
 
 def _write_cache(path: Path, digest: str, known: dict[str, Row], width: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     none = np.zeros(width, np.float32)
     write_npz(
         path,

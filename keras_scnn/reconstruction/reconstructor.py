@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import keras_scnn
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.inference import Network, keras_network, open_network, predict
-from keras_scnn.models.presets import Preset, PresetData
+from keras_scnn.models.presets import Preset, PresetData, preset_digest
 from keras_scnn.photos.cropping import (
     FaceBox,
     FaceCrop,
@@ -28,6 +29,29 @@ from keras_scnn.settings import DEFAULT_PRESET
 # The first pass sees the crop's mirror image, the second one a crop about the landmarks found
 # there, the head upright. So the mean feature is averaged over mirror images, at no cost.
 PASSES = 2
+PROCEDURE = "first pass mirrored"
+"""To be changed whenever ``Reconstructor`` gives other numbers for the same preset."""
+
+
+def provenance(preset: str | os.PathLike) -> dict[str, str]:
+    """What decides, besides settings, on what ``Reconstructor`` predicts from a photo.
+
+    It is kept with stored results, so that a run is not continued by one that predicts otherwise.
+
+    Args:
+        preset: name, folder or URL.
+
+    Returns:
+        the digest of the preset, the package's version, and ``PROCEDURE``.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+    """
+    return {
+        "preset_digest": preset_digest(preset),
+        "keras_scnn_version": keras_scnn.__version__,
+        "procedure": PROCEDURE,
+    }
 
 
 class Reconstructor:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import keras_scnn
 from keras_scnn.folders.table import read_about, read_part, require_pyarrow
 from keras_scnn.meshes.parts import check_parts
-from keras_scnn.models.presets import PresetData, preset_digest, read_preset
+from keras_scnn.models.presets import PresetData, read_preset
+from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import (
@@ -111,10 +111,9 @@ def reconstruct_clip(
         "clip": clip.path.name,
         "clip_file": fingerprint(clip.path),
         **json.loads(json.dumps(asdict(settings))),
-        "preset_digest": preset_digest(settings.preset),
+        **provenance(settings.preset),
     }
-    versions = {"face_model": preset.face_model.name, "keras_scnn_version": keras_scnn.__version__}
-    about = {**plan, **versions, "command": command}
+    about = {**plan, "face_model": preset.face_model.name, "command": command}
     with claimed_folder(out, plan, "results"):
         done = _finished(out)
         return done or _Run(clip, out, settings, preset, about, workers).make()

@@ -238,6 +238,14 @@ def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
         reconstruct_folder(tmp_path / "new", out, CROPS, workers=1)
 
 
+def test_what_was_begun_by_another_procedure_is_not_continued(tmp_path, crop_folder, monkeypatch):
+    out = tmp_path / "out"
+    reconstruct_folder(crop_folder, out, CROPS, workers=1)
+    monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
+    with pytest.raises(ValueError, match="procedure: 'first pass mirrored' there, 'one pass' now"):
+        reconstruct_folder(crop_folder, out, CROPS, workers=1)
+
+
 def test_a_folder_without_photos_is_an_error(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()

@@ -96,9 +96,17 @@ def test_other_weights_do_not_take_up_the_file(predictor, paths):
 
 def test_photos_that_were_measured_in_another_way_are_measured_again(tmp_path, monkeypatch):
     now = PhotoPredictor.from_preset("mobile", tmp_path)
-    monkeypatch.setattr("keras_scnn.protocols.photo_predictions.PROCEDURE", "one pass")
+    monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
     before = PhotoPredictor.from_preset("mobile", tmp_path)
-    assert before.cache == now.cache and before.digest != now.digest
+    assert before.cache != now.cache and before.digest != now.digest
+
+
+def test_the_folder_is_made_with_the_first_predictions(predictor, paths, tmp_path):
+    folder = tmp_path / "new"
+    assert PhotoPredictor.from_preset("mobile", folder).cache.parent == folder
+    assert not folder.exists()
+    dataclasses.replace(predictor, cache=folder / "predictions.npz", _known={})(paths)
+    assert [path.name for path in folder.iterdir()] == ["predictions.npz"]
 
 
 def test_a_damaged_file_of_predictions_is_named(predictor, paths):

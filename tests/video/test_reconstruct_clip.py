@@ -150,6 +150,12 @@ def test_a_folder_with_another_clips_results_is_refused(done, tmp_path, capsys):
     assert contents(done) == before
 
 
+def test_results_of_another_procedure_are_not_taken_up(clip_file, done, monkeypatch):
+    monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
+    with pytest.raises(ValueError, match="procedure: 'first pass mirrored' there, 'one pass' now"):
+        run(clip_file, done)
+
+
 def test_a_clip_without_a_face_says_so(tmp_path, capsys):
     gray = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 3
     path = write_clip(tmp_path / "a.mp4", gray)
