@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -153,5 +154,19 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture
 def in_keras(monkeypatch):
-    """No LiteRT file is made of a preset on first use, which takes ten seconds."""
+    """Networks run in Keras: LiteRT's file, made on first use, takes ten seconds.
+
+    A network is built and traced once for all tests of a process, which takes two.
+    """
+    from keras_scnn.models.inference import open_network
+    from keras_scnn.models.presets import preset_digest, read_preset
+
+    def opened(name_or_path):
+        key = preset_digest(name_or_path), json.dumps(read_preset(name_or_path).metadata)
+        return _opened.get(key) or _opened.setdefault(key, open_network(name_or_path))
+
     monkeypatch.setattr("keras_scnn.export.first_use.ensure_network", lambda preset: None)
+    monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.open_network", opened)
+
+
+_opened: dict = {}  # by digest of the weights, and metadata
