@@ -1,0 +1,124 @@
+"""The metric of features against stacked equations; folding it in; the command from end to end."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from keras_scnn.models import load_preset
+from keras_scnn.models.inference import keras_network
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+N, SIZE, TARGETS, SETS = 90, 7, 4, 3
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    import solve_feature
+
+    yield solve_feature
+    for name in ("solve_feature", "map_identity", "solve_identity"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def data():
+    """Features that predict targets, each data set about a mean of its own."""
+    rng = np.random.default_rng(0)
+    source = np.arange(N) % SETS
+    features = rng.normal(size=(N, SIZE))
+    targets = features @ rng.normal(size=(SIZE, TARGETS)) + 0.3 * rng.normal(size=(N, TARGETS))
+    features += rng.normal(0, 3, (SETS, SIZE))[source]
+    return features, targets, source, rng.uniform(1, 4, N)
+
+
+def cosines(rows):
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ rows.T
+
+
+def without_means(rows, source, weight):
+    sets = [source == number for number in range(SETS)]
+    means = np.stack([np.average(rows[own], axis=0, weights=weight[own]) for own in sets])
+    return rows - means[source], means
+
+
+def test_cosines_are_those_of_the_targets_by_least_squares(tool, data):
+    features, targets, source, weight = data
+    metric, mean = tool.solve_metric(*data, ridge=0.2, between_sets=2.0)
+    x, means = without_means(features, source, weight)
+    y, _ = without_means(targets, source, weight)
+    root = np.sqrt(weight / weight.sum())[:, None]
+    apart = (means - means.mean(axis=0)) * np.sqrt(2.0 / SETS)
+    ridge = np.sqrt(0.2 * ((root * x) ** 2).sum() / SIZE) * np.eye(SIZE)
+    rows = np.vstack([root * x, apart, ridge])
+    wanted = np.vstack([root * y, np.zeros((SETS + SIZE, TARGETS))])
+    kernel = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    np.testing.assert_allclose(mean, means.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(metric, metric.T, atol=1e-12)
+    new = np.random.default_rng(1).normal(size=(9, SIZE))
+    np.testing.assert_allclose(cosines(new @ metric), cosines(new @ kernel), atol=1e-9)
+
+
+def test_what_distinguishes_data_sets_is_taken_out(tool, data):
+    features, _, source, weight = data
+
+    def apart(between_sets):
+        metric, mean = tool.solve_metric(*data, between_sets=between_sets)
+        mapped = (features - mean) @ metric
+        within, means = without_means(mapped, source, weight)
+        return np.square(means).sum() / np.square(within).mean()
+
+    assert apart(1e6) < 1e-6 < 0.3 * apart(3) < 0.3 * apart(0)
+
+
+@pytest.mark.parametrize("name", ["mobile", "accurate"])
+def test_the_metric_is_folded_into_the_feature_and_all_else_stays(tool, name):
+    rng, preset = np.random.default_rng(0), load_preset(name)
+    crops = rng.integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
+    raw = tool.both_views(preset, tool.LAYER, crops)[0]
+    before = keras_network(preset)(crops)
+    size = preset.feature_size
+    metric, mean = rng.normal(0, 0.1, (size, size)), rng.normal(size=size)
+    tool.fold_into_feature(preset, metric, mean)
+    after = keras_network(preset)(crops)
+    np.testing.assert_array_equal(after["parameters"], before["parameters"])
+    mapped = (raw - mean) @ metric
+    expected = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
+    np.testing.assert_allclose(after["features"], expected, atol=1e-4)
+
+
+def test_the_command(tool, tmp_path, monkeypatch):
+    """Two data sets, the teacher's embeddings known: they are kept, and the note says of what."""
+    rng = np.random.default_rng(0)
+    records = SimpleNamespace(
+        images=rng.integers(0, 255, (24, 120, 120, 3)).astype(np.uint8),
+        identity=np.arange(24) // 2,
+        mirror=None,
+    )
+    mixture = SimpleNamespace(records=records, source=np.arange(24) // 12)
+    monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
+    monkeypatch.setattr(tool, "photo_weights", lambda records, chosen: np.ones(len(chosen)))
+    taught = rng.normal(size=(22, 8))
+    seen = []
+
+    def embeddings(teacher, images, out):
+        seen.append((teacher, len(images), out.name))
+        return taught
+
+    monkeypatch.setattr(tool, "embeddings", embeddings)
+    monkeypatch.setattr(tool, "recognizer_layers", lambda core: {"one": None, "other": None})
+    monkeypatch.setattr(tool, "preset_digest", lambda name: name)
+    out = tmp_path / "out"
+    words = ["tool", "mobile", str(out), "--data", "A,B", "--teacher", "mobile", "--held-out", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    tool.main()
+    assert seen == [("mobile", 22, "out")]
+    made = load_preset(out)
+    note = made.metadata["feature_solved"]
+    assert (note["photos"], note["people"], note["held_out"]) == (22, 11, 1)
+    layers = [p.core.get_layer(tool.LAYER) for p in (load_preset("mobile"), made)]
+    assert np.abs(np.asarray(layers[0].kernel) - np.asarray(layers[1].kernel)).max() > 0.01

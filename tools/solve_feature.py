@@ -1,0 +1,142 @@
+"""Solve a preset's feature anew, so that it shows the person and not the data set.
+
+    python tools/solve_feature.py PRESET OUT --data CFP,CELEBA,PINS
+        [--teacher identity] [--ridge 0.1] [--between-sets 3] [--held-out 10]
+
+A network's features also show what a data set's photos have in common (size, sharpness,
+compression), which verification takes for likeness. The feature, as it is before it gets its unit
+length, is made to predict the embeddings of the teacher's recognizers by ridge regression, each
+data set's mean taken off both, with a penalty of what distinguishes the means of the data sets (as
+nuisance attribute projection, Solomonoff et al., "Advances in Channel Compensation for SVM Speaker
+Recognition", 2005, which removes it altogether). The metric of that regression is folded into the
+feature layer as its symmetric root: the length of the feature stays, and nothing is slower.
+Shapes, pose and expression stay bit by bit as they are.
+
+``--data`` are face records of people (``keras-scnn prepare``), two data sets or more; the last
+``--held-out`` people take no part. The teacher's recognizers need the extra 'teacher'; their
+embeddings are kept in OUT-(digest).npy. Six minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_scnn.data.mixture import open_mixture
+from keras_scnn.data.records import split_people
+from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.presets import preset_digest
+from keras_scnn.models.recognizers.layers import recognizer_layers
+from keras_scnn.storage import atomic_path
+from keras_scnn.storage.shards import digest
+from keras_scnn.training.identity_map import centered
+from map_identity import BATCH, both_views, photo_weights
+
+LAYER = "features_linear"
+RIDGE, BETWEEN_SETS = 0.1, 3.0
+
+
+def embeddings(teacher: str, images: np.ndarray, out: Path) -> np.ndarray:
+    """(n, E) of each of the teacher's recognizers, one after the other; kept beside ``out``."""
+    key = digest([preset_digest(teacher), zlib.crc32(images)])[:12]
+    kept = out.with_name(f"{out.name}-{key}.npy")
+    if not kept.is_file():
+        core = load_preset(teacher).core
+        layers = recognizer_layers(core).values()
+        network = keras.Model(core.input, [layer.output for layer in layers])
+        parts = [_unit(part) for part in network.predict(images, batch_size=BATCH)]
+        with atomic_path(kept) as path, path.open("wb") as file:
+            np.save(file, np.concatenate(parts, axis=1))
+    return np.load(kept, allow_pickle=False)
+
+
+def solve_metric(
+    features: np.ndarray,
+    targets: np.ndarray,
+    source: np.ndarray,
+    weight: np.ndarray,
+    ridge: float = RIDGE,
+    between_sets: float = BETWEEN_SETS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What features are to be multiplied with once their mean is taken off.
+
+    Args:
+        features: (n, F). targets: (n, E). source: (n,) int, the data set. weight: (n,) above 0.
+        ridge: penalty of all directions, as a share of the features' mean variance.
+        between_sets: penalty of the variance between the means of the data sets.
+
+    Returns:
+        (F, F), the symmetric root of K K^T, K being the kernel of the regression: cosines after it
+        are those of the predicted targets; and the mean (F,), all data sets counted alike.
+    """
+    x, y = np.array(features, np.float64), np.array(targets, np.float64)
+    weight = weight / weight.mean()
+    sets = [source == one for one in np.unique(source)]
+    means = np.stack([np.average(x[own], axis=0, weights=weight[own]) for own in sets])
+    for own, mean in zip(sets, means, strict=True):
+        x[own] -= mean
+        y[own] -= np.average(y[own], axis=0, weights=weight[own])
+    gram = (x * weight[:, None]).T @ x / len(x)
+    apart = means - means.mean(axis=0)
+    penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    penalty += between_sets * apart.T @ apart / len(means)
+    kernel = np.linalg.solve(gram + penalty, (x * weight[:, None]).T @ y / len(x))
+    left, size, _ = np.linalg.svd(kernel, full_matrices=False)
+    return (left * size) @ left.T, means.mean(axis=0)
+
+
+def fold_into_feature(preset: Preset, metric: np.ndarray, mean: np.ndarray) -> None:
+    """Make the metric (F, F) and the mean (F,) a part of the feature layer."""
+    layer = preset.core.get_layer(LAYER)
+    kernel, bias = (np.float64(part) for part in layer.get_weights())
+    layer.set_weights([kernel @ metric, (bias - mean) @ metric])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Of the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", required=True, help="folders of face records of people")
+    parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
+    parser.add_argument("--ridge", type=float, default=RIDGE)
+    parser.add_argument("--between-sets", type=float, default=BETWEEN_SETS)
+    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
+    return parser
+
+
+def main() -> None:
+    """The command."""
+    args = arguments().parse_args()
+    mixture, preset = open_mixture(args.data), load_preset(args.preset)
+    records = mixture.records
+    chosen, _ = split_people(records.identity, args.held_out, records.mirror)
+    images, source = np.ascontiguousarray(records.images[chosen]), mixture.source[chosen]
+    taught = embeddings(args.teacher, images, args.out)
+    halves = np.split(taught, len(recognizer_layers(load_preset(args.teacher).core)), axis=1)
+    targets = np.concatenate([_unit(centered(half, source)) for half in halves], axis=1)
+    views = both_views(preset, LAYER, images)
+    twice = (np.concatenate([part] * 2) for part in (targets, source))
+    weight = np.tile(photo_weights(records, chosen), 2)
+    options = weight, args.ridge, args.between_sets
+    fold_into_feature(preset, *solve_metric(np.concatenate(views), *twice, *options))
+    note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
+    note |= {"ridge": args.ridge, "between_sets": args.between_sets, "held_out": args.held_out}
+    note |= {"photos": len(chosen), "people": len(np.unique(records.identity[chosen]))}
+    metadata = preset.metadata | {"feature_solved": note}
+    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
+    print(json.dumps(note))
+
+
+if __name__ == "__main__":
+    main()
