@@ -1,19 +1,17 @@
 """Solve a preset's feature anew, so that it shows the person and not the data set.
 
     python tools/solve_feature.py PRESET OUT --data CFP,CELEBA,PINS
-        [--teacher identity] [--ridge 0.1] [--between-sets 3] [--held-out 10]
+        [--teacher identity] [--ridge 0.1] [--held-out 10]
 
 A network's features also show what a data set's photos have in common (size, sharpness,
-compression), which verification takes for likeness. The feature, as it is before it gets its unit
-length, is made to predict the embeddings of the teacher's recognizers by ridge regression, each
-data set's mean taken off both, with a penalty of what distinguishes the means of the data sets (as
-nuisance attribute projection, Solomonoff et al., "Advances in Channel Compensation for SVM Speaker
-Recognition", 2005, which removes it altogether). The metric of that regression is folded into the
-feature layer as its symmetric root: the length of the feature stays, and nothing is slower.
-Shapes, pose and expression stay bit by bit as they are.
+compression): their means lie apart, and far from zero, so that two strangers are alike by it. The
+feature, as it is before it gets its unit length, is made to predict the embeddings of the teacher's
+recognizers by ridge regression, each data set's mean taken off both. The metric of that regression
+is folded into the feature layer as its symmetric root: the feature keeps its number of components,
+and nothing is slower. Shapes, pose and expression stay bit by bit as they are.
 
-``--data`` are face records of people (``keras-scnn prepare``), two data sets or more; the last
-``--held-out`` people take no part. The teacher's recognizers need the extra 'teacher'; their
+``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
+no part. The teacher's recognizers need the extra 'teacher'; their
 embeddings are kept in OUT-(digest).npy. Six minutes on two cores.
 """
 
@@ -39,7 +37,7 @@ from keras_scnn.training.identity_map import centered
 from map_identity import BATCH, both_views, photo_weights
 
 LAYER = "features_linear"
-RIDGE, BETWEEN_SETS = 0.1, 3.0
+RIDGE = 0.1
 
 
 def embeddings(teacher: str, images: np.ndarray, out: Path) -> np.ndarray:
@@ -62,14 +60,12 @@ def solve_metric(
     source: np.ndarray,
     weight: np.ndarray,
     ridge: float = RIDGE,
-    between_sets: float = BETWEEN_SETS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What features are to be multiplied with once their mean is taken off.
 
     Args:
         features: (n, F). targets: (n, E). source: (n,) int, the data set. weight: (n,) above 0.
         ridge: penalty of all directions, as a share of the features' mean variance.
-        between_sets: penalty of the variance between the means of the data sets.
 
     Returns:
         (F, F), the symmetric root of K K^T, K being the kernel of the regression: cosines after it
@@ -83,9 +79,7 @@ def solve_metric(
         x[own] -= mean
         y[own] -= np.average(y[own], axis=0, weights=weight[own])
     gram = (x * weight[:, None]).T @ x / len(x)
-    apart = means - means.mean(axis=0)
     penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    penalty += between_sets * apart.T @ apart / len(means)
     kernel = np.linalg.solve(gram + penalty, (x * weight[:, None]).T @ y / len(x))
     left, size, _ = np.linalg.svd(kernel, full_matrices=False)
     return (left * size) @ left.T, means.mean(axis=0)
@@ -110,7 +104,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folders of face records of people")
     parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
     parser.add_argument("--ridge", type=float, default=RIDGE)
-    parser.add_argument("--between-sets", type=float, default=BETWEEN_SETS)
     parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
     return parser
 
@@ -128,10 +121,10 @@ def main() -> None:
     views = both_views(preset, LAYER, images)
     twice = (np.concatenate([part] * 2) for part in (targets, source))
     weight = np.tile(photo_weights(records, chosen), 2)
-    options = weight, args.ridge, args.between_sets
-    fold_into_feature(preset, *solve_metric(np.concatenate(views), *twice, *options))
+    solved = solve_metric(np.concatenate(views), *twice, weight, args.ridge)
+    fold_into_feature(preset, *solved)
     note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
-    note |= {"ridge": args.ridge, "between_sets": args.between_sets, "held_out": args.held_out}
+    note |= {"ridge": args.ridge, "held_out": args.held_out}
     note |= {"photos": len(chosen), "people": len(np.unique(records.identity[chosen]))}
     metadata = preset.metadata | {"feature_solved": note}
     save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
