@@ -12,7 +12,7 @@ and nothing is slower. Shapes, pose and expression stay bit by bit as they are.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
 no part. The teacher's recognizers need the extra 'teacher'; their
-embeddings are kept in OUT-(digest).npy. Six minutes on two cores.
+embeddings are kept in OUT-(digest).npz. Six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ LAYER = "features_linear"
 RIDGE = 0.1
 
 
-def embeddings(teacher: str, images: np.ndarray, out: Path) -> np.ndarray:
-    """(n, E) of each of the teacher's recognizers, one after the other; kept beside ``out``."""
-    key = digest([preset_digest(teacher), zlib.crc32(images)])[:12]
-    kept = out.with_name(f"{out.name}-{key}.npy")
+def embeddings(args: argparse.Namespace, teacher: Preset, images: np.ndarray) -> list[np.ndarray]:
+    """(n, E) of each of the teacher's recognizers; kept beside ``args.out``."""
+    key = digest([preset_digest(args.teacher), zlib.crc32(images)])[:12]
+    kept = args.out.with_name(f"{args.out.name}-{key}.npz")
+    layers = recognizer_layers(teacher.core)
     if not kept.is_file():
-        core = load_preset(teacher).core
-        layers = recognizer_layers(core).values()
-        network = keras.Model(core.input, [layer.output for layer in layers])
-        parts = [_unit(part) for part in network.predict(images, batch_size=BATCH)]
-        with atomic_path(kept) as path, path.open("wb") as file:
-            np.save(file, np.concatenate(parts, axis=1))
-    return np.load(kept, allow_pickle=False)
+        network = keras.Model(teacher.core.input, {n: one.output for n, one in layers.items()})
+        parts = network.predict(images, batch_size=BATCH)
+        with atomic_path(kept) as path:
+            np.savez(path, **parts)
+    with np.load(kept, allow_pickle=False) as file:
+        return [file[name] for name in layers]
 
 
 def solve_metric(
@@ -110,14 +110,19 @@ def arguments() -> argparse.ArgumentParser:
 
 def main() -> None:
     """The command."""
-    args = arguments().parse_args()
-    mixture, preset = open_mixture(args.data), load_preset(args.preset)
+    parser = arguments()
+    args = parser.parse_args()
+    preset, teacher = load_preset(args.preset), load_preset(args.teacher)
+    if not preset.feature_size:
+        parser.error(f"{args.preset} has no feature")
+    if not teacher.recognizers:
+        parser.error(f"--teacher: {args.teacher} has no recognizers; 'identity' has")
+    mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
     images, source = np.ascontiguousarray(records.images[chosen]), mixture.source[chosen]
-    taught = embeddings(args.teacher, images, args.out)
-    halves = np.split(taught, len(recognizer_layers(load_preset(args.teacher).core)), axis=1)
-    targets = np.concatenate([_unit(centered(half, source)) for half in halves], axis=1)
+    parts = [_unit(centered(_unit(part), source)) for part in embeddings(args, teacher, images)]
+    targets = np.concatenate(parts, axis=1)
     views = both_views(preset, LAYER, images)
     twice = (np.concatenate([part] * 2) for part in (targets, source))
     weight = np.tile(photo_weights(records, chosen), 2)

@@ -81,7 +81,7 @@ def test_the_metric_is_folded_into_the_feature_and_all_else_stays(tool, name):
 
 
 def test_the_command(tool, tmp_path, monkeypatch):
-    """Two data sets, the teacher's embeddings known: they are kept, and the note says of what."""
+    """Two data sets, the teacher's embeddings known: the note says of what, the feature differs."""
     rng = np.random.default_rng(0)
     records = SimpleNamespace(
         images=rng.integers(0, 255, (24, 120, 120, 3)).astype(np.uint8),
@@ -91,23 +91,55 @@ def test_the_command(tool, tmp_path, monkeypatch):
     mixture = SimpleNamespace(records=records, source=np.arange(24) // 12)
     monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
     monkeypatch.setattr(tool, "photo_weights", lambda records, chosen: np.ones(len(chosen)))
-    taught = rng.normal(size=(22, 8))
-    seen = []
+    taught, seen = rng.normal(size=(2, 22, 8)), []
 
-    def embeddings(teacher, images, out):
-        seen.append((teacher, len(images), out.name))
-        return taught
+    def embeddings(args, teacher, images):
+        seen.append((teacher.recognizers, len(images), args.out.name))
+        return list(taught)
+
+    def known_preset(name):
+        teacher = SimpleNamespace(recognizers="dlib+sface")
+        return teacher if name == "identity" else load_preset(name)
 
     monkeypatch.setattr(tool, "embeddings", embeddings)
-    monkeypatch.setattr(tool, "recognizer_layers", lambda core: {"one": None, "other": None})
-    monkeypatch.setattr(tool, "preset_digest", lambda name: name)
+    monkeypatch.setattr(tool, "load_preset", known_preset)
     out = tmp_path / "out"
-    words = ["tool", "mobile", str(out), "--data", "A,B", "--teacher", "mobile", "--held-out", "1"]
+    words = ["tool", "mobile", str(out), "--data", "A,B", "--held-out", "1"]
     monkeypatch.setattr(sys, "argv", words)
     tool.main()
-    assert seen == [("mobile", 22, "out")]
+    assert seen == [("dlib+sface", 22, "out")]
     made = load_preset(out)
     note = made.metadata["feature_solved"]
     assert (note["photos"], note["people"], note["held_out"]) == (22, 11, 1)
     layers = [p.core.get_layer(tool.LAYER) for p in (load_preset("mobile"), made)]
     assert np.abs(np.asarray(layers[0].kernel) - np.asarray(layers[1].kernel)).max() > 0.01
+
+
+def test_embeddings_are_kept(tool, tmp_path, monkeypatch):
+    try:
+        teacher = load_preset("identity")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    images = np.random.default_rng(0).integers(0, 255, (2, 120, 120, 3)).astype(np.uint8)
+    args = SimpleNamespace(teacher="identity", out=tmp_path / "out")
+    first = tool.embeddings(args, teacher, images)
+    assert [part.shape for part in first] == [(2, 128), (2, 128)]
+    monkeypatch.setattr(tool.keras, "Model", None)  # nothing is predicted again
+    np.testing.assert_array_equal(tool.embeddings(args, teacher, images), first)
+
+
+@pytest.mark.parametrize(
+    ("preset", "teacher", "message"),
+    [
+        ("aflw-mobilenet-0.5", "mobile", "aflw-mobilenet-0.5 has no feature"),
+        ("mobile", "mobile", "--teacher: mobile has no recognizers; 'identity' has"),
+    ],
+)
+def test_what_has_no_feature_or_no_recognizers_is_refused(
+    tool, tmp_path, monkeypatch, capsys, preset, teacher, message
+):
+    words = ["tool", preset, str(tmp_path / "out"), "--data", "A", "--teacher", teacher]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        tool.main()
+    assert stop.value.code == 2 and message in capsys.readouterr().err
