@@ -152,8 +152,14 @@ def few_resamples() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def opened_networks() -> dict:
+    """What ``open_network`` gave, by the digest of the weights and metadata."""
+    return {}
+
+
 @pytest.fixture
-def in_keras(monkeypatch):
+def in_keras(monkeypatch, opened_networks):
     """Networks run in Keras: LiteRT's file, made on first use, takes ten seconds.
 
     A network is built and traced once for all tests of a process, which takes two.
@@ -163,10 +169,9 @@ def in_keras(monkeypatch):
 
     def opened(name_or_path):
         key = preset_digest(name_or_path), json.dumps(read_preset(name_or_path).metadata)
-        return _opened.get(key) or _opened.setdefault(key, open_network(name_or_path))
+        if key not in opened_networks:
+            opened_networks[key] = open_network(name_or_path)
+        return opened_networks[key]
 
     monkeypatch.setattr("keras_scnn.export.first_use.ensure_network", lambda preset: None)
     monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.open_network", opened)
-
-
-_opened: dict = {}  # by digest of the weights, and metadata

@@ -143,6 +143,26 @@ def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
     layer.set_weights([weights, bias])
 
 
+def ridge_kernel(
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    ridge: float,
+    penalty: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """(E, C) of a weighted ridge regression.
+
+    Args:
+        x, y: (n, E) and (n, C) float64, without their means.
+        weight: (n,) of mean 1.
+        ridge: penalty of all directions, as a share of the mean variance of ``x``.
+        penalty: (E, E) besides.
+    """
+    gram = (x * weight[:, None]).T @ x / len(x)
+    least = max(ridge * np.trace(gram) / len(gram), MIN_PENALTY) * np.eye(len(gram))
+    return np.linalg.solve(gram + penalty + least, (x * weight[:, None]).T @ y / len(x))
+
+
 def solve_steady(
     inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, person: np.ndarray
 ) -> list[np.ndarray]:
@@ -153,15 +173,12 @@ def solve_steady(
     """
     x, weight = inputs.astype(np.float64), weight / weight.mean()
     center, mean = (np.average(part, axis=0, weights=weight) for part in (x, targets))
-    gram = ((x - center) * weight[:, None]).T @ (x - center) / len(x)
     own, number = np.unique(person, return_inverse=True)
     sums = np.zeros((len(own), x.shape[1]))
     np.add.at(sums, number, x * weight[:, None])
     apart = x - (sums / np.bincount(number, weight)[:, None])[number]
-    penalty = WITHIN * (apart * weight[:, None]).T @ apart / len(x)
-    penalty += max(RIDGE * np.trace(gram) / len(gram), MIN_PENALTY) * np.eye(len(gram))
-    moment = ((x - center) * weight[:, None]).T @ (targets - mean) / len(x)
-    kernel = np.linalg.solve(gram + penalty, moment)
+    steady = WITHIN * (apart * weight[:, None]).T @ apart / len(x)
+    kernel = ridge_kernel(x - center, targets - mean, weight, RIDGE, steady)
     return [kernel, mean - center @ kernel]
 
 

@@ -112,11 +112,11 @@ class PhotoPredictor:
             FileNotFoundError, ValueError: as ``Reconstructor.from_preset``; or the file of
                 predictions is damaged.
         """
-        of_what = digest(provenance(name_or_path))
+        key = digest(provenance(name_or_path))
         reconstructor = Reconstructor.from_preset(name_or_path)
         if folder is None:
-            return cls(reconstructor, of_what)
-        return cls(reconstructor, of_what, folder / f"predictions-{of_what[:16]}.npz")
+            return cls(reconstructor, key)
+        return cls(reconstructor, key, folder / f"predictions-{key[:16]}.npz")
 
     @property
     def preset(self) -> Preset | PresetData:

@@ -1,22 +1,8 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from keras_scnn.models import load_preset
 from keras_scnn.models.inference import keras_network
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import calibrate_eyes
-
-    yield calibrate_eyes
-    sys.modules.pop("calibrate_eyes", None)
 
 
 @pytest.fixture

@@ -1,25 +1,12 @@
 """Folding a map into a network; the closed form of features, against stacked equations."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from keras_scnn.models import load_preset
 from keras_scnn.models.inference import keras_network
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 N, SIZE, TARGETS, PEOPLE = 60, 5, 3, 12
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import map_identity
-
-    yield map_identity
-    sys.modules.pop("map_identity", None)
 
 
 @pytest.fixture

@@ -3,20 +3,13 @@
 import importlib.metadata
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_scnn.morphable_model import MorphableModel
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 FLIP_X = np.float32([-1, 1, 1])
-
-
-@pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
 
 
 def test_written_bytes_depend_on_the_arrays_alone(tools, tmp_path):

@@ -1,7 +1,6 @@
 """Labels of people with hand-made points and without; the rest is tested with map_identity."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,18 +11,6 @@ from keras_scnn.geometry.camera import compose, project
 from keras_scnn.models import load_preset
 from keras_scnn.models.inference import BatchedNetwork
 from keras_scnn.shape_distance import shape_coordinates
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import refine_identity
-
-    yield refine_identity
-    for name in ("refine_identity", "map_identity", "solve_identity"):
-        sys.modules.pop(name, None)
 
 
 def test_every_photo_has_the_mean_of_its_person(tool):

@@ -1,7 +1,6 @@
 """The metric of features against stacked equations; folding it in; the command from end to end."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,18 +9,7 @@ import pytest
 from keras_scnn.models import load_preset
 from keras_scnn.models.inference import keras_network
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 N, SIZE, TARGETS, SETS = 90, 7, 4, 3
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import solve_feature
-
-    yield solve_feature
-    for name in ("solve_feature", "map_identity", "solve_identity"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -109,7 +97,7 @@ def test_the_command(tool, tmp_path, monkeypatch):
     tool.main()
     assert seen == [("dlib+sface", 22, "out")]
     made = load_preset(out)
-    note = made.metadata["feature_solved"]
+    note = made.metadata["feature_refined"]
     assert (note["photos"], note["people"], note["held_out"]) == (22, 11, 1)
     layers = [p.core.get_layer(tool.LAYER) for p in (load_preset("mobile"), made)]
     assert np.abs(np.asarray(layers[0].kernel) - np.asarray(layers[1].kernel)).max() > 0.01

@@ -1,6 +1,6 @@
-"""Solve a preset's feature anew, so that it shows the person and not the data set.
+"""Refine a preset's feature, so that it shows the person and not the data set.
 
-    python tools/solve_feature.py PRESET OUT --data CFP,CELEBA,PINS
+    python tools/refine_feature.py PRESET OUT --data CFP,CELEBA,PINS
         [--teacher identity] [--ridge 0.1] [--held-out 10]
 
 A network's features also show what a data set's photos have in common (size, sharpness,
@@ -34,7 +34,7 @@ from keras_scnn.models.recognizers.layers import recognizer_layers
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.identity_map import centered
-from map_identity import BATCH, both_views, photo_weights
+from map_identity import BATCH, both_views, photo_weights, ridge_kernel
 
 LAYER = "features_linear"
 RIDGE = 0.1
@@ -78,9 +78,7 @@ def solve_metric(
     for own, mean in zip(sets, means, strict=True):
         x[own] -= mean
         y[own] -= np.average(y[own], axis=0, weights=weight[own])
-    gram = (x * weight[:, None]).T @ x / len(x)
-    penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram + penalty, (x * weight[:, None]).T @ y / len(x))
+    kernel = ridge_kernel(x, y, weight, ridge)
     left, size, _ = np.linalg.svd(kernel, full_matrices=False)
     return (left * size) @ left.T, means.mean(axis=0)
 
@@ -90,10 +88,6 @@ def fold_into_feature(preset: Preset, metric: np.ndarray, mean: np.ndarray) -> N
     layer = preset.core.get_layer(LAYER)
     kernel, bias = (np.float64(part) for part in layer.get_weights())
     layer.set_weights([kernel @ metric, (bias - mean) @ metric])
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -121,17 +115,18 @@ def main() -> None:
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
     images, source = np.ascontiguousarray(records.images[chosen]), mixture.source[chosen]
-    parts = [_unit(centered(_unit(part), source)) for part in embeddings(args, teacher, images)]
-    targets = np.concatenate(parts, axis=1)
+    unit = keras.utils.normalize
+    parts = embeddings(args, teacher, images)
+    targets = np.concatenate([unit(centered(unit(part), source)) for part in parts], axis=1)
     views = both_views(preset, LAYER, images)
-    twice = (np.concatenate([part] * 2) for part in (targets, source))
-    weight = np.tile(photo_weights(records, chosen), 2)
-    solved = solve_metric(np.concatenate(views), *twice, weight, args.ridge)
-    fold_into_feature(preset, *solved)
+    weight = photo_weights(records, chosen)
+    of_both = np.tile(targets, (2, 1)), np.tile(source, 2), np.tile(weight, 2)
+    metric, mean = solve_metric(np.concatenate(views), *of_both, args.ridge)
+    fold_into_feature(preset, metric, mean)
     note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
     note |= {"ridge": args.ridge, "held_out": args.held_out}
     note |= {"photos": len(chosen), "people": len(np.unique(records.identity[chosen]))}
-    metadata = preset.metadata | {"feature_solved": note}
+    metadata = preset.metadata | {"feature_refined": note}
     save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
     print(json.dumps(note))
 
