@@ -29,6 +29,22 @@ def to_caffe(image):
     return keras.layers.Rescaling(1.0, offset=centered, name="to_caffe")(flipped)
 
 
+def to_dlib(image):
+    """RGB about dlib's mean color, some -0.5 to 0.5."""
+    import keras
+
+    from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
+
+    offset = [-value / COLOR_SCALE for value in MEAN_COLOR]
+    return keras.layers.Rescaling(1 / COLOR_SCALE, offset, name="to_dlib")(image)
+
+
+def _dlib_mobilenet(**arguments) -> keras.Model:
+    from keras_scnn.models.dlib_stem import dlib_mobilenet  # it imports Keras
+
+    return dlib_mobilenet(**arguments)
+
+
 @dataclass(frozen=True)
 class Encoder:
     """How an encoder is made.
@@ -38,11 +54,13 @@ class Encoder:
             the last layer pools a feature map.
         options: more arguments.
         preprocess: from RGB, 0 to 255, to what the published weights expect.
+        weights: names of the published weights that it can start from.
     """
 
     build: str | Callable[..., keras.Model]
     options: dict = field(default_factory=dict)
     preprocess: Callable = to_unit
+    weights: tuple[str, ...] = ("imagenet",)
 
     def __call__(self, **arguments) -> keras.Model:
         """The network, from the arguments of ``keras.applications``."""
@@ -53,6 +71,12 @@ class Encoder:
             build = getattr(keras.applications, build)
         return build(**arguments, **self.options)
 
+    def check_weights(self, weights: str | None, name: str) -> None:
+        """Raise a ValueError where the encoder of this name has no such published weights."""
+        if weights and weights not in self.weights:
+            known = " or ".join(f"'{one}'" for one in self.weights)
+            raise ValueError(f"encoder '{name}' has no weights '{weights}'; it has {known}")
+
 
 ENCODERS = {
     "mobilenet_0.5": Encoder("MobileNet", {"alpha": 0.5}),
@@ -62,4 +86,5 @@ ENCODERS = {
     "mobilenet_v3_large": Encoder("MobileNetV3Large", {"include_preprocessing": False}),
     "resnet50": Encoder("ResNet50", preprocess=to_caffe),
     "resnet50_v2": Encoder("ResNet50V2"),
+    "dlib_mobilenet": Encoder(_dlib_mobilenet, preprocess=to_dlib, weights=("dlib",)),
 }

@@ -25,7 +25,8 @@ def build_encoder(
     Args:
         name: a key of ``ENCODERS``.
         input_size: width and height of the input, px, at least 32.
-        weights: None (random) or 'imagenet' (downloaded by Keras, which caches it).
+        weights: None (random); 'imagenet' (downloaded by Keras, which caches it); for
+            'dlib_mobilenet' 'dlib' (of the installed package, see ``dlib_stem``).
         batch_norm_momentum: Keras's default of 0.99 is too slow for short runs.
 
     Returns:
@@ -33,12 +34,14 @@ def build_encoder(
         pools a feature map (B, H, W, F).
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or the encoder has no such weights.
+        FileNotFoundError: the weights are 'dlib', whose package is not installed.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
     check_data_format()
     encoder = ENCODERS[name]
+    encoder.check_weights(weights, name)
     shape = (input_size, input_size, 3)
     image = keras.Input(shape, name="image")
     base = encoder(
@@ -141,7 +144,7 @@ def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
     x = layers.MaxPooling2D(3, 2, name=f"{PREFIX}stem_pool")(x)
     for width, count in STAGES.items():
         for i in range(count):
-            x = _block(x, width, width != x.shape[-1], f"{PREFIX}{width}{'abcd'[i]}")
+            x = residual_block(x, width, f"{PREFIX}{width}{'abcd'[i]}")
     return layers.GlobalAveragePooling2D(name=f"{PREFIX}pool")(x)
 
 
@@ -151,9 +154,13 @@ def face_window(size: int) -> tuple[int, int, int]:
     return round((size - side) / 2 - FACE_LIFT * size), (size - side) // 2, side
 
 
-def _block(x, width: int, halves: bool, name: str):
-    """Two convolutions and a shortcut, which is projected where the map's size changes."""
-    padding = "same"
+def residual_block(x, width: int, name: str):
+    """Two convolutions and a shortcut; where the width changes, the map is halved too.
+
+    Args:
+        x: (B, H, W, C). width: channels of the output. name: of the layers, before "_".
+    """
+    halves, padding = width != x.shape[-1], "same"
     if halves and x.shape[1] % 2 and x.shape[1] > 1:
         padding = "valid"  # for an odd side; an even one is padded below and to the right
     stride = 2 if halves else 1

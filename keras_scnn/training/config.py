@@ -70,6 +70,14 @@ class TrainConfig:
     photos: int = _count(8, "photos of each synthetic person")
     crop_size: int = _count(120, "width and height of synthetic photos, px", low=32)
     yaw: float = _option(60.0, "greatest yaw of synthetic photos, degrees", low=0.0, high=90.0)
+    pitch: float = _weight(12.0, "of synthetic photos, standard deviation, degrees", high=60.0)
+    roll: float = _weight(10.0, "of synthetic photos, standard deviation, degrees", high=60.0)
+    spread: float = _option(
+        1.0, "of synthetic people, as a share of the face model's", above=0.0, high=2.0
+    )
+    portraits: bool = _option(
+        False, "synthetic people have hair, neck, clothes and glasses, before pictures of shapes"
+    )
     held_out: int = _count(
         100,
         "people kept for the final measurement: the last ones, or where there are mirror images "
@@ -85,7 +93,11 @@ class TrainConfig:
         *STARTS,
     )
     encoder_weights: str = _choice(
-        "", "'imagenet': Keras's weights, with --start ''; else random", "", "imagenet"
+        "",
+        "with --start '': 'imagenet', Keras's; 'dlib', for encoder dlib_mobilenet; else random",
+        "",
+        "imagenet",
+        "dlib",
     )
     feature_size: int = _count(512, "length of the identity feature; groups: 0 for none", low=0)
     feature_channels: int = _count(
@@ -311,6 +323,7 @@ class TrainConfig:
                 f"trained 'others' keeps the expression head as it is, which start_with "
                 f"'{self.start_with}' does not copy; give start_with 'network'"
             )
+        ENCODERS[self.encoder].check_weights(self.encoder_weights, self.encoder)
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
         if self.batches in GROUPS and not self.group_people + self.single_photos:

@@ -29,6 +29,10 @@ def open_records(config: TrainConfig) -> Mixture:
         face_model=config.face_model,
         size=config.crop_size,
         yaw_degrees=config.yaw,
+        pitch_degrees=config.pitch,
+        roll_degrees=config.roll,
+        spread=config.spread,
+        portraits=config.portraits,
     )
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
@@ -64,4 +68,8 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
         face_model=config.face_model,
         size=config.crop_size,
         yaw_degrees=config.yaw,
+        pitch_degrees=config.pitch,
+        roll_degrees=config.roll,
+        spread=config.spread,
+        portraits=config.portraits,
     )

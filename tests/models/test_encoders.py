@@ -9,7 +9,7 @@ from keras_scnn.parameters import ParameterLayout
 # Length of the pooled feature, from the papers' tables: 1024 * alpha, 1280, 576, 960, 2048.
 FEATURES = {
     "mobilenet_0.5": 512, "mobilenet_1.0": 1024, "mobilenet_v2": 1280, "mobilenet_v3_small": 576,
-    "mobilenet_v3_large": 960, "resnet50": 2048, "resnet50_v2": 2048,
+    "mobilenet_v3_large": 960, "resnet50": 2048, "resnet50_v2": 2048, "dlib_mobilenet": 384,
 }  # fmt: skip
 
 

@@ -62,28 +62,28 @@ class FacePainter:
         self._model, self._regions, self.size = model, model.regions, size
         self._points = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=-1) * (size - 1)
         landmarks = self._points[model.landmark_indices]
-        soft = size / 300
-        self._lips = _soft(self._polygon(landmarks[OUTER_LIPS]), soft)
-        self._brows = sum(_soft(self._brow(landmarks, *pair), soft) for pair in BROWS_AND_EYES)
+        edge = size / 300
+        self._lips = soft(self._polygon(landmarks[OUTER_LIPS]), edge)
+        self._brows = sum(soft(self._brow(landmarks, *pair), edge) for pair in BROWS_AND_EYES)
         self._height, self._front = self._position()
         self._mouth = self._triangles(MOUTH)
         self._teeth = self._hull(self._points[self._regions == TEETH])
 
     def paint(self, rng: np.random.Generator) -> np.ndarray:
         """The texture of one random person."""
-        skin, hair = _tone(rng, SKIN_TONES), _tone(rng, HAIR_TONES)
+        skin, hair = random_tone(rng, SKIN_TONES), random_tone(rng, HAIR_TONES)
         if skin.mean() < 0.45:
             hair = hair * 0.4
         texture = self._skin(skin, rng)
         lips = skin * np.array([0.88, 0.62, 0.62]) ** rng.uniform(0.5, 1.6)
-        _blend(texture, self._lips, lips)
-        _blend(texture, self._brows * np.float32(rng.uniform(0.35, 0.95)), hair)
-        _blend(texture, self._scalp(rng) * np.float32(rng.uniform(0.6, 1.0)), hair)
+        blend(texture, self._lips, lips)
+        blend(texture, self._brows * np.float32(rng.uniform(0.35, 0.95)), hair)
+        blend(texture, self._scalp(rng) * np.float32(rng.uniform(0.6, 1.0)), hair)
         if rng.random() < 0.25:
-            _blend(texture, self._beard(rng) * np.float32(rng.uniform(0.15, 0.6)), hair)
-        _blend(texture, self._mouth, np.array(MOUTH_COLOR))
-        _blend(texture, self._teeth, np.array(TEETH_COLOR))
-        iris = _tone(rng, IRIS_TONES)
+            blend(texture, self._beard(rng) * np.float32(rng.uniform(0.15, 0.6)), hair)
+        blend(texture, self._mouth, np.array(MOUTH_COLOR))
+        blend(texture, self._teeth, np.array(TEETH_COLOR))
+        iris = random_tone(rng, IRIS_TONES)
         for eye in EYES:
             self._paint_eye(texture, eye, iris)
         return 255 * np.clip(texture, 0, 1, out=texture)
@@ -105,7 +105,7 @@ class FacePainter:
     def _scalp(self, rng) -> np.ndarray:
         """Short hair above a random hairline, down to the sideburns."""
         slant = rng.uniform(38, 62) + np.minimum(self._front + 15, 0) * rng.uniform(0.7, 1.1)
-        return _soft(
+        return soft(
             ((self._height > slant) & (self._height > -10)).astype(np.float32), self.size / 200
         )
 
@@ -113,7 +113,7 @@ class FacePainter:
         """Below the nose and along the jaw, not on the lips."""
         top = -rng.uniform(64, 72) - 0.35 * np.minimum(self._front + 30, 0)
         area = ((self._height < top) & (self._lips < 0.3)).astype(np.float32)
-        return _soft(area, self.size / 90)
+        return soft(area, self.size / 90)
 
     def _position(self) -> tuple[np.ndarray, np.ndarray]:
         """Height above the brows and distance in front of them (mm) at each texel."""
@@ -125,9 +125,22 @@ class FacePainter:
         place = interpolate(seen, skin, model.mean - brow)
         return place[..., 1], place[..., 2]
 
-    def _paint_eye(self, texture: np.ndarray, region: int, iris: np.ndarray) -> None:
+    def eye_boxes(self) -> list[tuple[slice, slice]]:
+        """Rows and columns of the texture that hold each eyeball."""
+        boxes = []
+        for region in EYES:
+            middle, radius = self._ball(region)
+            low, high = np.floor(middle - radius).astype(int), np.ceil(middle + radius).astype(int)
+            boxes.append((slice(low[1], high[1] + 1), slice(low[0], high[0] + 1)))
+        return boxes
+
+    def _ball(self, region: int) -> tuple[np.ndarray, float]:
+        """Middle (2,) and radius of an eyeball's island, texels."""
         ball = self._points[self._regions == region]
-        middle, radius = (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
+        return (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
+
+    def _paint_eye(self, texture: np.ndarray, region: int, iris: np.ndarray) -> None:
+        middle, radius = self._ball(region)
         rings = (
             (1.1, SCLERA_COLOR),
             (1.1 * IRIS_SHARE, iris / 2),
@@ -181,12 +194,14 @@ def random_light(rng: np.random.Generator) -> np.ndarray:
     return light[:, None] * np.exp(rng.normal(0, 0.06, 3))
 
 
-def _tone(rng, tones: np.ndarray) -> np.ndarray:
+def random_tone(rng: np.random.Generator, tones: np.ndarray) -> np.ndarray:
+    """A color (3,), 0 to 1, between two neighbors of ``tones`` (n, 3)."""
     i, share = rng.integers(len(tones) - 1), rng.random()
     return np.clip((1 - share) * tones[i] + share * tones[i + 1] + rng.normal(0, 0.015, 3), 0.02, 1)
 
 
-def _soft(mask: np.ndarray, sigma: float) -> np.ndarray:
+def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
+    """A mask (S, S) float32 with its edges blurred by ``sigma`` texels."""
     return cv2.GaussianBlur(mask, (0, 0), max(sigma, 0.3))
 
 
@@ -200,6 +215,6 @@ def _mix(texture, mask, color):
                     texture[y, x, ch] += share * (color[ch] - texture[y, x, ch])
 
 
-def _blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
+def blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
     """Mix a color into a texture, (S, S) shares of it, in place."""
     _mix(texture, mask, np.float32(color))

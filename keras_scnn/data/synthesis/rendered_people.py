@@ -27,6 +27,12 @@ from keras_scnn.data.records import (
     write_shard,
 )
 from keras_scnn.data.synthesis.appearance import FacePainter, random_light
+from keras_scnn.data.synthesis.portraits import (
+    PortraitPainter,
+    dead_leaves,
+    draw_behind,
+    draw_glasses,
+)
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.camera import compose, project, transform_camera
 from keras_scnn.geometry.crops import crop_from_image
@@ -53,6 +59,10 @@ class SyntheticConfig:
         yaw_degrees, pitch_degrees, roll_degrees: greatest angle (yaw, uniform) and standard
             deviations (pitch, roll).
         jitter: standard deviation of the crop's shift and log size, as a share of its side.
+        spread: of people about the mean face, as a share of the face model's. Fits to photos have
+            about half of the open model's.
+        portraits: with hair, neck, clothes and glasses, before pictures of shapes (see
+            ``portraits``); else heads alone, before noise.
     """
 
     people: int = 600
@@ -65,6 +75,8 @@ class SyntheticConfig:
     pitch_degrees: float = 12.0
     roll_degrees: float = 10.0
     jitter: float = 0.03
+    spread: float = 1.0
+    portraits: bool = False
 
     def __post_init__(self) -> None:
         for name in ("people", "photos", "size"):
@@ -131,7 +143,7 @@ def _joined(config: SyntheticConfig, people: Sequence[int], parts: list) -> Face
 
 def _map(config: SyntheticConfig, people: range, workers: int):
     """``render_person`` of each in turn, on threads: NumPy, numba and OpenCV let others run."""
-    _model_and_painter(config.face_model, config.size)  # once, before the threads ask for it
+    _model_and_painter(config)  # once, before the threads ask for it
     with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(render_person, [config] * len(people), people)
 
@@ -162,11 +174,15 @@ def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) 
     return _joined(config, people, [render_person(config, person) for person in people])
 
 
-@lru_cache(maxsize=2)
-def _model_and_painter(name: str, size: int):
+def _model_and_painter(config: SyntheticConfig):
     """The face model, and a painter of textures that are as fine as the photos are rendered."""
+    return _painter(config.face_model, config.size, config.portraits)
+
+
+@lru_cache(maxsize=2)
+def _painter(name: str, size: int, portraits: bool):
     model = load_face_model(name)
-    return model, FacePainter(model, SUPERSAMPLE * size)
+    return model, (PortraitPainter if portraits else FacePainter)(model, SUPERSAMPLE * size)
 
 
 def render_person(
@@ -178,25 +194,37 @@ def render_person(
         crops (photos, S, S, 3) uint8 RGB, parameters (photos, P) float32, unwhitened, and
         landmarks (photos, 68, 3) float32, crop px and depth.
     """
-    model, painter = _model_and_painter(config.face_model, config.size)
+    model, painter = _model_and_painter(config)
     rng = np.random.default_rng([config.seed, person])
-    identity = rng.standard_normal(model.n_identity, np.float32)
-    texture = painter.paint(rng)
+    identity = np.float32(config.spread) * rng.standard_normal(model.n_identity, np.float32)
+    look = painter.portrait(rng) if config.portraits else painter.paint(rng)
     expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
     shapes = model.vertices(identity, expressions)
     landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
     poses = _cameras(config, landmarks, rng)
-    posed = project(_enlarged(poses, SUPERSAMPLE).astype(np.float32), shapes)
-    crops = np.stack([_photo(config.size, model, points, texture, rng) for points in posed])
+    cameras = _enlarged(poses, SUPERSAMPLE).astype(np.float32)
+    posed = project(cameras, shapes)
+    photo = _portrait_photo if config.portraits else _head_photo
+    each = zip(cameras, posed, landmarks, strict=True)
+    crops = np.stack([photo(config.size, model, *one, look, rng) for one in each])
     identities = np.tile(identity, (config.photos, 1))
     vectors = FaceParameters(poses, identities, expressions).to_vector()
     return crops, vectors, project(poses, landmarks).astype(np.float32)
 
 
-def _photo(size: int, model, posed: np.ndarray, texture: np.ndarray, rng) -> np.ndarray:
+def _head_photo(size: int, model, camera, posed, landmarks, texture: np.ndarray, rng) -> np.ndarray:
     background = _background(rng, size * SUPERSAMPLE)
     light = random_light(rng)
     image, _ = render(posed, model.triangles, model.uv, texture, light, background)
+    return degrade(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), rng)
+
+
+def _portrait_photo(size: int, model, camera, posed, landmarks, portrait, rng) -> np.ndarray:
+    scene = dead_leaves(rng, size * SUPERSAMPLE)
+    draw_behind(scene, portrait, camera, posed, model.mean, rng)
+    light = random_light(rng)
+    image, _ = render(posed, model.triangles, model.uv, portrait.texture, light, scene)
+    draw_glasses(image, portrait, camera, landmarks)
     return degrade(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), rng)
 
 

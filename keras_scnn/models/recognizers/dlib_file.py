@@ -27,15 +27,24 @@ def fill_identity_encoder(
         convolutions: those that the encoder lacks, at the end, are not used.
         linear: (256, F) from the encoder's output to the feature.
     """
+    fill_convolutions(branch, PREFIX, convolutions)
+    branch.get_layer("features_linear").set_weights([linear, np.zeros(linear.shape[1])])
+
+
+def fill_convolutions(network: keras.Model, prefix: str, convolutions: Convolutions) -> None:
+    """Set the convolutions of a network whose names begin with ``prefix``, in their order.
+
+    Those that the network lacks, at the end, are not used. A shortcut of a residual block, which
+    has no bias, keeps the channels as they are and gives zeros for the new ones.
+    """
     remaining = iter(convolutions)
-    for layer in branch.layers:
-        if not layer.name.startswith(PREFIX) or not isinstance(layer, keras.layers.Conv2D):
+    for layer in network.layers:
+        if not layer.name.startswith(prefix) or type(layer) is not keras.layers.Conv2D:
             continue
         if layer.use_bias:
             layer.set_weights(next(remaining))
-        else:  # a shortcut: the channels as they are, and zeros for the new ones
+        else:
             layer.set_weights([np.eye(*layer.kernel.shape[2:])[None, None]])
-    branch.get_layer("features_linear").set_weights([linear, np.zeros(linear.shape[1])])
 
 
 def split_layers(tensors: list[np.ndarray]) -> tuple[Convolutions, np.ndarray]:

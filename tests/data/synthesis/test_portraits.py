@@ -1,0 +1,134 @@
+"""Rendered people with hair, neck, clothes and glasses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_scnn.data.synthesis import portraits
+from keras_scnn.data.synthesis.portraits import (
+    PortraitPainter,
+    dead_leaves,
+    draw_behind,
+    draw_glasses,
+)
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.geometry.camera import project
+from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.parameters import FaceParameters, ParameterLayout
+
+CONFIG = SyntheticConfig(people=1, photos=8, size=64, portraits=True, spread=0.5)
+SIZE, SCALE = 320, 0.8
+CAMERA = np.array([[SCALE, 0, 0, 160], [0, -SCALE, 0, 150], [0, 0, SCALE, 0]])
+"""A frontal head in the middle of the image."""
+
+
+@pytest.fixture(scope="module")
+def portrait(open_face):
+    look = PortraitPainter(open_face, 128).portrait(np.random.default_rng(0))
+    return dataclasses.replace(look, volume=20.0, length=80.0, glasses=np.array([1.0, 0, 0]))
+
+
+def empty():
+    return np.full((SIZE, SIZE, 3), 255, np.float32)
+
+
+def changed(image) -> np.ndarray:
+    return (image != 255).any(axis=-1)
+
+
+def test_the_labels_are_the_projected_parameters(open_face):
+    _, vectors, landmarks = render_person(CONFIG, 0)
+    outputs = FaceParameters.from_vector(vectors, ParameterLayout(80, 52))
+    expected = project(outputs.pose, open_face.landmarks(outputs.identity, outputs.expression))
+    np.testing.assert_allclose(landmarks, expected, atol=1e-3)
+
+
+def test_people_lie_as_near_to_the_mean_face_as_asked():
+    def spread(share):
+        config = dataclasses.replace(CONFIG, photos=1, portraits=False, spread=share)
+        vectors = [render_person(config, person)[1] for person in range(20)]
+        return np.concatenate(vectors)[:, ParameterLayout(80, 52).identity].std()
+
+    assert spread(0.5) == pytest.approx(0.5 * spread(1.0), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_photos():
+    first, again = (render_person(CONFIG, 1)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, render_person(CONFIG, 2)[0])
+
+
+def test_people_differ_in_hair_glasses_and_skin(open_face):
+    painter, rng = PortraitPainter(open_face, 64), np.random.default_rng(0)
+    people = [painter.portrait(rng) for _ in range(60)]
+    assert {bool(one.volume) for one in people} == {True, False}
+    assert {bool(one.length) for one in people} == {True, False}
+    assert {one.glasses is None for one in people} == {True, False}
+    assert np.std([one.skin.mean() for one in people]) > 0.1
+    assert all(one.volume or not one.length for one in people), "who is bald has no long hair"
+    assert all(one.texture.min() >= 0 and one.texture.max() <= 255 for one in people)
+
+
+def test_long_hair_covers_the_ears_and_never_the_nose(open_face):
+    painter = PortraitPainter(open_face, 128)
+    ears, nose = (
+        (painter._front < -70) & (painter._height > -40),
+        painter._bare & (painter._front > -8),
+    )
+    for seed in range(10):
+        mask = painter._hair_mask(np.random.default_rng(seed), is_long=True)
+        assert mask[ears & (painter._height < 20)].mean() > 0.7
+        assert mask[nose].max() < 0.05
+
+
+def test_behind_a_head_there_are_neck_shoulders_and_hair(open_face, portrait):
+    posed = project(CAMERA, open_face.mean)
+    image, rng = empty(), np.random.default_rng(0)
+    draw_behind(image, portrait, CAMERA, posed, open_face.mean, rng)
+    drawn, top = changed(image), int(posed[:, 1].min())
+    assert drawn[310, 130:190].all(), "shoulders, or the neck between them"
+    assert drawn[top - 10, 155:165].all() and not drawn[top - 30].any(), "hair of 20 mm"
+    bald = dataclasses.replace(portrait, volume=0.0, length=0.0)
+    image = empty()
+    draw_behind(image, bald, CAMERA, posed, open_face.mean, np.random.default_rng(0))
+    assert not changed(image)[: top + 20].any()
+
+
+def test_glasses_surround_the_eyes(open_face, portrait):
+    landmarks = open_face.mean[open_face.landmark_indices]
+    image = empty()
+    draw_glasses(image, portrait, CAMERA, landmarks)
+    rows, columns = np.nonzero(changed(image))
+    eyes = project(CAMERA, landmarks[36:48])[:, :2]
+    assert columns.min() < eyes[:, 0].min() and columns.max() > eyes[:, 0].max()
+    assert rows.min() < eyes[:, 1].min() and rows.max() > eyes[:, 1].max()
+    centers = np.round([eyes[:6].mean(axis=0), eyes[6:].mean(axis=0)]).astype(int)
+    assert not changed(image)[centers[:, 1], centers[:, 0]].any(), "the lenses are clear"
+    none = empty()
+    draw_glasses(none, dataclasses.replace(portrait, glasses=None), CAMERA, landmarks)
+    assert not changed(none).any()
+
+
+@pytest.mark.parametrize("yaw", [-60, 60])
+def test_of_a_turned_head_the_near_temple_is_drawn(open_face, yaw):
+    turn = rotation_from_euler(np.deg2rad([0.0, yaw, 0.0]))
+    camera = np.column_stack([CAMERA[:, :3] @ turn, CAMERA[:, 3]])
+    landmarks = open_face.mean[open_face.landmark_indices]
+    ears = landmarks[[0, 16]]
+    near = ears[project(camera, ears)[:, 2].argmax()]
+    *_, temple = portraits._glasses(camera, landmarks)
+    assert len(portraits._glasses(camera, landmarks)) == 4
+    np.testing.assert_array_equal(temple[-1], near)
+    assert len(portraits._glasses(CAMERA, landmarks)) == 5, "both, from the front"
+
+
+def test_leaves_have_the_spectrum_of_photos():
+    """Amplitudes of natural images fall as 1/f (Field, 1987); those of noise do not."""
+    slopes = []
+    for seed in range(20):
+        image = dead_leaves(np.random.default_rng(seed), 128)
+        assert image.shape == (128, 128, 3) and image.dtype == np.float32
+        power = abs(np.fft.fft2(image.mean(axis=-1))[0, 2:32])
+        slopes.append(np.polyfit(np.log(np.arange(2, 32)), np.log(power + 1e-6), 1)[0])
+    assert -2.5 < np.mean(slopes) < -0.8
