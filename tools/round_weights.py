@@ -1,0 +1,44 @@
+"""Round a preset's kernels, so that their file becomes half as large.
+
+    python tools/round_weights.py PRESET OUT [--steps 4]
+
+Each output channel's weights are put on a grid of a power of two, at least ``--steps`` steps to a
+standard deviation: numbers with few digits, which the file's compression makes small. Kernels of
+fewer than 2,000 weights, biases and normalizations stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from keras_scnn.models import load_preset, save_preset
+
+LEAST = 2000
+
+
+def on_grid(kernel: np.ndarray, steps: float) -> np.ndarray:
+    """The kernel (..., C) float32, each channel rounded to multiples of a power of two."""
+    deviation = kernel.std(axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+    step = 2.0 ** np.floor(np.log2(np.maximum(deviation, 1e-8) / steps))
+    return np.float32(np.round(kernel / step) * step)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=float, default=4, help="to a standard deviation")
+    args = parser.parse_args()
+    preset = load_preset(args.preset)
+    for weight in preset.core.weights:
+        if len(weight.shape) > 1 and np.prod(weight.shape) >= LEAST:
+            weight.assign(on_grid(np.asarray(weight), args.steps))
+    save_preset(args.out, preset)
+
+
+if __name__ == "__main__":
+    main()
