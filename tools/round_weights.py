@@ -4,17 +4,19 @@
 
 Each output channel's weights are put on a grid of a power of two, at least ``--steps`` steps to a
 standard deviation: numbers with few digits, which the file's compression makes small. Kernels of
-fewer than 2,000 weights, biases and normalizations stay as they are.
+fewer than 2,000 weights and all that is no kernel stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from keras_scnn.models import load_preset, save_preset
+from keras_scnn.models.presets import preset_digest
 
 LEAST = 2000
 
@@ -33,11 +35,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=float, default=4, help="to a standard deviation")
     args = parser.parse_args()
+    if not args.steps > 0:
+        parser.error(f"--steps is {args.steps:g}; it must be above 0")
     preset = load_preset(args.preset)
     for weight in preset.core.weights:
-        if len(weight.shape) > 1 and np.prod(weight.shape) >= LEAST:
+        if weight.path.endswith("kernel") and np.prod(weight.shape) >= LEAST:
             weight.assign(on_grid(np.asarray(weight), args.steps))
-    save_preset(args.out, preset)
+    note = {"preset": preset_digest(args.preset), "steps": args.steps}
+    metadata = preset.metadata | {"rounded": note}
+    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+# dlib's mean color, RGB, and its scale.
+MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 
 
 def to_unit(image):
@@ -29,14 +31,12 @@ def to_caffe(image):
     return keras.layers.Rescaling(1.0, offset=centered, name="to_caffe")(flipped)
 
 
-def to_dlib(image):
-    """RGB about dlib's mean color, some -0.5 to 0.5."""
+def to_dlib(image, name: str = "to_dlib"):
+    """RGB about dlib's mean color, some -0.5 to 0.5, by a layer of that name."""
     import keras
 
-    from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
-
     offset = [-value / COLOR_SCALE for value in MEAN_COLOR]
-    return keras.layers.Rescaling(1 / COLOR_SCALE, offset, name="to_dlib")(image)
+    return keras.layers.Rescaling(1 / COLOR_SCALE, offset, name=name)(image)
 
 
 def _dlib_mobilenet(**arguments) -> keras.Model:

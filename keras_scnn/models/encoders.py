@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_scnn.models.backend import check_data_format
-from keras_scnn.models.encoder_table import ENCODERS
+from keras_scnn.models.encoder_table import ENCODERS, to_dlib
 
 
 def build_encoder(
@@ -122,8 +121,6 @@ STAGES = {32: 3, 64: 4, 128: 3, 256: 2}
 PREFIX = "identity_"
 FACE_SHARE = 0.825  # side of the window, as a share of the crop's: about that of dlib's recognizer
 FACE_LIFT = 0.05  # height of its center above the crop's, as a share of the crop's side
-# dlib's mean color, RGB, and its scale.
-MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 
 
 def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
@@ -138,8 +135,7 @@ def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
     top, left, side = face_window(image.shape[1])
     below, right = image.shape[1] - top - side, image.shape[1] - left - side
     x = layers.Cropping2D(((top, below), (left, right)), name=f"{PREFIX}window")(image)
-    offset = (-np.array(MEAN_COLOR) / COLOR_SCALE).tolist()
-    x = layers.Rescaling(1 / COLOR_SCALE, offset, name=f"{PREFIX}colors")(x)
+    x = to_dlib(x, f"{PREFIX}colors")
     x = layers.Conv2D(32, 7, 2, activation="relu", name=f"{PREFIX}stem")(x)
     x = layers.MaxPooling2D(3, 2, name=f"{PREFIX}stem_pool")(x)
     for width, count in STAGES.items():

@@ -1,6 +1,13 @@
 """Kernels with few digits."""
 
+import sys
+
 import numpy as np
+import pytest
+
+from keras_scnn.models import load_preset
+from keras_scnn.models.inference import keras_network
+from keras_scnn.models.presets import FOLDER
 
 
 def test_each_channel_lies_on_a_grid_of_its_own(tool):
@@ -10,3 +17,23 @@ def test_each_channel_lies_on_a_grid_of_its_own(tool):
     error = abs(rounded - kernel).max(axis=(0, 1))
     assert (error <= 1.02 * scale / 8).all() and (error > scale / 40).all()
     assert all(len(np.unique(rounded[..., i])) < 100 for i in range(3))
+
+
+def test_the_command_makes_a_smaller_file_of_nearly_the_same_network(tool, tmp_path, monkeypatch):
+    name, out = "aflw-mobilenet-0.5", tmp_path / "rounded"
+    monkeypatch.setattr(sys, "argv", ["round_weights.py", name, str(out), "--steps", "16"])
+    tool.main()
+    before, after = ((folder / "weights.npz").stat().st_size for folder in (FOLDER / name, out))
+    assert after < 0.7 * before
+    assert load_preset(out).metadata["rounded"]["steps"] == 16
+    crops = np.random.default_rng(0).integers(0, 255, (4, 120, 120, 3)).astype(np.uint8)
+    one, other = (keras_network(load_preset(p))(crops)["parameters"] for p in (name, out))
+    assert 0 < abs(one - other).mean() < 0.1  # standard deviations
+
+
+def test_steps_must_be_positive(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "mobile", str(tmp_path / "out"), "--steps", "0"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--steps is 0; it must be above 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

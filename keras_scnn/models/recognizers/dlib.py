@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.encoders import COLOR_SCALE, MEAN_COLOR
+from keras_scnn.models.encoder_table import COLOR_SCALE, MEAN_COLOR
 from keras_scnn.models.recognizers.chips import DLIB_CHIP, Chip, weights_path
 from keras_scnn.models.recognizers.dlib_file import Convolutions, read_tensors, split_layers
 from keras_scnn.storage.guard import reading
