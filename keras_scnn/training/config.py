@@ -38,45 +38,56 @@ def _share(default: float, text: str, **checks):
     return _option(default, text, low=0.0, high=1.0, **checks)
 
 
+def _synthetic(default, text: str, **checks):
+    return _option(default, f"synthetic: {text}", instead_of="data", **checks)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run; ``python -m keras_scnn.train --help`` explains each.
 
     A field's metadata has its ``help``, its range (``low``, ``high``; ``above``, which it must
-    exceed; or the ``known`` words), and the ``modes`` of ``batches`` in which it has an effect.
+    exceed; or the ``known`` words), the ``modes`` of ``batches`` in which it has an effect, and the
+    setting that must be given for that (``needs``) or must not be (``instead_of``).
 
     Raises:
-        ValueError: a value is out of range or unknown, or a setting that has no effect in the mode
-            differs from its default.
+        ValueError: a value is out of range or unknown, or a setting that has no effect beside the
+            others differs from its default.
     """
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
     data: str = _option("", "face records, folders with commas; none renders synthetic people")
     data_weights: str = _option(
-        "", "how often each folder is drawn from; by its people if empty", modes=("pairs", "groups")
+        "",
+        "how often each folder is drawn from; by its people if empty",
+        modes=("pairs", "groups"),
+        needs="data",
     )
     photo_folders: str = _option(
         "",
         "matching: the photos that each folder of records was made of, with commas; if empty, "
         "crops are not moved beyond their edges",
         modes=("matching",),
+        needs="data",
     )
     cache: str = _option("runs/data", "where rendered, packed and fetched photos are kept")
     cache_gigabytes: float = _weight(
-        0.0, "of photos from URLs to keep there; the least recently used go first; 0: no bound"
+        0.0,
+        "of photos from URLs to keep there; the least recently used go first; 0: no bound",
+        needs="data",
     )
-    fresh: bool = _option(True, "synthetic: new people in each batch, rendered while training")
-    people: int = _count(500, "synthetic people who are kept: to start from, and to measure on")
-    photos: int = _count(8, "photos of each synthetic person")
-    crop_size: int = _count(120, "width and height of synthetic photos, px", low=32)
-    yaw: float = _option(60.0, "greatest yaw of synthetic photos, degrees", low=0.0, high=90.0)
-    pitch: float = _weight(12.0, "of synthetic photos, standard deviation, degrees", high=60.0)
-    roll: float = _weight(10.0, "of synthetic photos, standard deviation, degrees", high=60.0)
-    spread: float = _option(
-        1.0, "of synthetic people, as a share of the face model's", above=0.0, high=2.0
+    fresh: bool = _synthetic(True, "new people in each batch, rendered while training")
+    people: int = _synthetic(500, "people who are kept: to start from, and to measure on", low=1)
+    photos: int = _synthetic(8, "photos of each person", low=1)
+    crop_size: int = _synthetic(120, "width and height of photos, px", low=32)
+    yaw: float = _synthetic(60.0, "greatest yaw, degrees", low=0.0, high=90.0)
+    pitch: float = _synthetic(12.0, "standard deviation of pitch, degrees", low=0.0, high=60.0)
+    roll: float = _synthetic(10.0, "standard deviation of roll, degrees", low=0.0, high=60.0)
+    spread: float = _synthetic(
+        1.0, "of people, as a share of the face model's", above=0.0, high=2.0
     )
-    portraits: bool = _option(
-        False, "synthetic people have hair, neck, clothes and glasses, before pictures of shapes"
+    portraits: bool = _synthetic(
+        False, "people have hair, neck, clothes and glasses, before pictures of shapes"
     )
     held_out: int = _count(
         100,
@@ -91,6 +102,7 @@ class TrainConfig:
         "'encoder' of that preset, its 'network', that with its 'shape' solved anew, or its "
         "network 'joined' by an identity encoder with the recognizer's weights",
         *STARTS,
+        needs="start",
     )
     encoder_weights: str = _choice(
         "",
@@ -98,6 +110,7 @@ class TrainConfig:
         "",
         "imagenet",
         "dlib",
+        instead_of="start",
     )
     feature_size: int = _count(512, "length of the identity feature; groups: 0 for none", low=0)
     feature_channels: int = _count(
@@ -262,6 +275,9 @@ class TrainConfig:
                 allowed = " or ".join(f"'{mode}'" for mode in modes)
                 raise ValueError(f"{one.name} is for batches of {allowed}, not '{self.batches}'")
         self._check_together()
+        for one in dataclasses.fields(self):
+            if getattr(self, one.name) != one.default:
+                self._check_effect(one.name, **one.metadata)
 
     def kept(self) -> TrainConfig:
         """The settings as a run folder keeps them: without where the run trains."""
@@ -281,6 +297,15 @@ class TrainConfig:
         in_groups = self.group_people * self.group_photos
         every = in_groups + self.single_photos
         return [(every, self.accumulate), (in_groups or self.single_photos, 1)]
+
+    def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:
+        """Raise a ValueError where a setting has no effect by what another one is."""
+        if needs and not getattr(self, needs):
+            raise ValueError(f"{name} has no effect without {needs}; give {needs}, or leave it out")
+        if instead_of and (other := getattr(self, instead_of)):
+            raise ValueError(
+                f"{name} has no effect beside {instead_of} ('{other}'); leave one of them out"
+            )
 
     def _check_launch(self) -> None:
         if self.devices != "all" and not (self.devices.isdecimal() and int(self.devices)):

@@ -43,11 +43,23 @@ def test_values_out_of_range_are_refused(values, message):
         ({"teacher_share": 0.6}, "teacher_share is for batches of 'groups', not 'pairs'"),
         ({"batches": "matching", "augmentation": 1.0}, "augmentation is for batches of 'pairs'"),
         ({"batches": "groups", "group_share": 0.5}, "group_share is for batches of 'matching'"),
+        ({"data_weights": "1,2"}, "data_weights has no effect without data"),
+        ({"start": "", "start_with": "network"}, "start_with has no effect without start"),
     ],
 )
 def test_settings_without_effect_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values)
+
+
+def test_each_setting_that_another_one_replaces_is_refused_beside_it():
+    given = {"fresh": False, "people": 9, "photos": 9, "crop_size": 64, "yaw": 9.0, "pitch": 9.0}
+    given |= {"roll": 9.0, "spread": 0.5, "portraits": True, "encoder_weights": "imagenet"}
+    other = {f.name: f.metadata.get("instead_of") for f in dataclasses.fields(TrainConfig)}
+    assert set(given) == {name for name in other if other[name]}
+    for name, value in given.items():
+        with pytest.raises(ValueError, match=f"^{name} has no effect beside {other[name]}"):
+            TrainConfig(**{name: value, other[name]: "given"})
 
 
 HOSTS = {"hosts": 2, "coordinator": "node0:29500", "minutes": 0.0}

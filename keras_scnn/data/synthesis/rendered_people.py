@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Sequence
@@ -42,10 +43,15 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
-RENDERING = 2  # raise it with any change of how people are rendered: caches are then made anew
+RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
 PEOPLE_PER_SHARD = 100
 TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue comes out of an open mouth
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
+BLINKING, LEAST_BLINK = 0.25, 0.3  # share of portraits whose eyes both close, by at least so much
+LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (1, math.inf)}
+LIMITS |= {"seed": (0, math.inf), "first_person": (0, math.inf), "yaw_degrees": (0, 90)}
+LIMITS |= {"pitch_degrees": (0, 60), "roll_degrees": (0, 60), "jitter": (0, 0.5), "spread": (0, 2)}
+"""Least and greatest value of each number of a ``SyntheticConfig``."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,9 @@ class SyntheticConfig:
             about half of the open model's.
         portraits: with hair, neck, clothes and glasses, before pictures of shapes (see
             ``portraits``); else heads alone, before noise.
+
+    Raises:
+        ValueError: a number is outside of its ``LIMITS``.
     """
 
     people: int = 600
@@ -79,9 +88,10 @@ class SyntheticConfig:
     portraits: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("people", "photos", "size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name, (low, high) in LIMITS.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                raise ValueError(f"{name} is {value}; it must be {limits}")
 
     @property
     def key(self) -> str:
@@ -199,6 +209,8 @@ def render_person(
     identity = np.float32(config.spread) * rng.standard_normal(model.n_identity, np.float32)
     look = painter.portrait(rng) if config.portraits else painter.paint(rng)
     expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
+    if config.portraits:
+        _close_eyes(expressions, model.expression_names, rng)
     shapes = model.vertices(identity, expressions)
     landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
     poses = _cameras(config, landmarks, rng)
@@ -236,6 +248,18 @@ def _expression(model, rng) -> np.ndarray:
     if TONGUE in names and JAW in names and weights[names.index(TONGUE)] > 0:
         weights[names.index(JAW)] = max(weights[names.index(JAW)], LEAST_JAW)
     return model.clip_expression(weights).astype(np.float32)
+
+
+def _close_eyes(expressions: np.ndarray, names: tuple[str, ...], rng) -> None:
+    """Close both eyes in some of the expressions, in place: units drawn alone hardly ever do."""
+    if not {"eyeBlinkLeft", "eyeBlinkRight"} <= set(names):
+        return
+    chosen = rng.random(len(expressions)) < BLINKING
+    strength = rng.uniform(LEAST_BLINK, 1, len(expressions))
+    for side in ("Left", "Right"):
+        expressions[chosen, names.index(f"eyeBlink{side}")] = strength[chosen]
+        if f"eyeWide{side}" in names:
+            expressions[chosen, names.index(f"eyeWide{side}")] = 0
 
 
 def _cameras(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.synthesis import portraits
+from keras_scnn.data.synthesis import portraits, rendered_people
 from keras_scnn.data.synthesis.portraits import (
     PortraitPainter,
     dead_leaves,
@@ -51,6 +51,28 @@ def test_people_lie_as_near_to_the_mean_face_as_asked():
         return np.concatenate(vectors)[:, ParameterLayout(80, 52).identity].std()
 
     assert spread(0.5) == pytest.approx(0.5 * spread(1.0), rel=1e-5)
+
+
+def test_both_eyes_of_a_quarter_of_the_photos_close(open_face):
+    blinks = [open_face.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
+    columns = ParameterLayout(80, 52).expression.start + np.array(blinks)
+
+    def closed(**options):
+        config = dataclasses.replace(CONFIG, photos=40, size=8, **options)
+        both = np.concatenate([render_person(config, p)[1][:, columns] for p in range(10)])
+        return ((both > 0.3) & (both == both[:, :1])).all(axis=1).mean()
+
+    assert closed() == pytest.approx(0.25, abs=0.06)  # three standard deviations of 400
+    assert closed(portraits=False) < 0.01
+
+
+def test_eyes_that_close_are_not_wide_open(open_face):
+    names = open_face.expression_names
+    expressions = np.ones((200, len(names)), np.float32)
+    rendered_people._close_eyes(expressions, names, np.random.default_rng(0))
+    blink, wide = (expressions[:, names.index(f"eye{unit}Left")] for unit in ("Blink", "Wide"))
+    np.testing.assert_array_equal(wide == 0, blink < 1)
+    assert (blink >= rendered_people.LEAST_BLINK).all()
 
 
 def test_the_same_seed_gives_the_same_photos():

@@ -6,6 +6,7 @@ import pytest
 from keras_scnn.data.records import IMAGES, load_records
 from keras_scnn.data.synthesis import rendered_people
 from keras_scnn.data.synthesis.rendered_people import (
+    LIMITS,
     SyntheticConfig,
     cached_records,
     render_person,
@@ -137,7 +138,28 @@ def test_a_damaged_cache_is_refused(tmp_path):
         cached_records(CONFIG, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["people", "photos", "size"])
-def test_nothing_to_render_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is 0"):
-        SyntheticConfig(**{name: 0})
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("people", 0, "1 or more"),
+        ("photos", 0, "1 or more"),
+        ("size", 0, "1 or more"),
+        ("seed", -1, "0 or more"),
+        ("first_person", -1, "0 or more"),
+        ("yaw_degrees", 120.0, "0 to 90"),
+        ("pitch_degrees", -1.0, "0 to 60"),
+        ("roll_degrees", 90.0, "0 to 60"),
+        ("jitter", 0.6, "0 to 0.5"),
+        ("spread", float("nan"), "0 to 2"),
+    ],
+)
+def test_numbers_that_cannot_be_rendered_are_refused(name, value, right):
+    with pytest.raises(ValueError, match=f"^{name} is {value}; it must be {right}$"):
+        SyntheticConfig(**{name: value})
+
+
+def test_every_number_of_the_settings_has_limits():
+    numbers = {
+        f.name for f in dataclasses.fields(SyntheticConfig) if type(f.default) in (int, float)
+    }
+    assert numbers == set(LIMITS)
