@@ -19,6 +19,7 @@ from keras_scnn.protocols.records import baseline
 from keras_scnn.train import main, parse
 from keras_scnn.training.checkpoints import read_state
 from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.pairs import PairMode
 from keras_scnn.training.run import train
 
@@ -224,10 +225,19 @@ def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
         ([0, 1], False, "the people to train on"),
     ],
 )
-def test_too_few_people_for_pairs_are_called_who_they_are(part, is_validation, who):
-    mode = PairMode.__new__(PairMode)
-    mode._config = TrainConfig(data="records", held_out=1)
-    records = SimpleNamespace(identity=np.array([0, 0, 1, 1, 2, 2]))
+@pytest.mark.parametrize(
+    ("kind", "options", "why"),
+    [
+        (PairMode, {}, "1 person; pairs of two people need 2"),
+        (GroupMode, {"batches": "groups"}, "1 people have 2 photos or more"),
+        (GroupMode, {"batches": "groups", "group_people": 0}, "1 people have 1 photos or more"),
+    ],
+)
+def test_too_few_people_are_called_who_they_are(kind, options, why, part, is_validation, who):
+    mode = kind.__new__(kind)
+    mode._config = TrainConfig(data="records", held_out=1, **options)
+    pose = np.tile(np.eye(3, 4, dtype=np.float32).ravel(), (6, 1))
+    records = SimpleNamespace(identity=np.array([0, 0, 1, 1, 2, 2]), parameters=pose)
     mode.mixture = SimpleNamespace(records=records, sampling=dict)
-    with pytest.raises(ValueError, match=f"{who}: identity: 1 person; pairs of two people need 2"):
+    with pytest.raises(ValueError, match=f"{who}: identity: {why}"):
         mode.stream(np.array(part), 0, is_validation)

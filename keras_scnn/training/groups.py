@@ -24,7 +24,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import targets_of
-from keras_scnn.training.records import fresh_people
+from keras_scnn.training.records import fresh_people, naming_people
 
 
 class GroupMode:
@@ -68,20 +68,25 @@ class GroupMode:
         if people and not is_validation:
             whitening = self.space.whitening
             return self._with_targets(fresh_group_dataset(people, whitening, first_step, shard))
-        seed, samplers = config.seed + is_validation, []
-        if config.group_people:
-            shape = config.group_people, config.group_photos
-            options = {"among": part, "seed": seed, **self.mixture.sampling()}
-            samplers = [GroupSampler(records.identity, *shape, **options)]
-        if config.single_photos and not (is_validation and samplers):
-            samplers.append(self._singles(part))
-        augmenter = None
+        seed, augmenter = config.seed + is_validation, None
+        with naming_people(config, is_validation):
+            sampler = JoinedSampler(self._samplers(part, seed, is_validation))
         if config.augmentation and config.augment_on == "host" and not is_validation:
             in_group = np.bincount(records.identity)[records.identity] > 1
             augmenter = GroupAugmenter(self.space.face_model, in_group, seed)
-        sampler = JoinedSampler(samplers)
         source = records, self.space.whitening, sampler
         return self._with_targets(group_dataset(*source, first_step, augmenter, shard))
+
+    def _samplers(self, part: np.ndarray, seed: int, is_validation: bool) -> list[GroupSampler]:
+        """Of groups, and of single photos, which are not validated on where there are groups."""
+        config, samplers = self._config, []
+        if config.group_people:
+            shape = config.group_people, config.group_photos
+            options = {"among": part, "seed": seed, **self.mixture.sampling()}
+            samplers = [GroupSampler(self.mixture.records.identity, *shape, **options)]
+        if config.single_photos and not (is_validation and samplers):
+            samplers.append(self._singles(part))
+        return samplers
 
     def _with_targets(self, data):
         """The labels of a data set by the outputs of the network that was built."""

@@ -12,7 +12,7 @@ from keras_scnn.models import build_encoder, build_siamese
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.records import fresh_people
+from keras_scnn.training.records import fresh_people, naming_people
 
 
 class PairMode:
@@ -63,11 +63,7 @@ class PairMode:
             return fresh_pair_dataset(people, whitening, config.p_same, first_step, shard)
         seed = config.seed + is_validation
         options = {"among": part, **self.mixture.sampling()}
-        try:
+        with naming_people(config, is_validation):
             sampler = PairSampler(records.identity, config.p_same, seed, **options)
-        except ValueError as error:
-            held_out = f"the held-out people (held_out is {config.held_out})"
-            who = held_out if is_validation else "the people to train on"
-            raise ValueError(f"{who}: {error}") from error
         options = {"batch_size": config.batch_size, "first_step": first_step, "shard": shard}
         return pair_dataset(records, self.space.whitening, sampler, **options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture, open_mixture
@@ -73,3 +76,14 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
         spread=config.spread,
         portraits=config.portraits,
     )
+
+
+@contextmanager
+def naming_people(config: TrainConfig, is_validation: bool) -> Iterator[None]:
+    """A ValueError of the block names the people it is about: those to train on, or the others."""
+    try:
+        yield
+    except ValueError as error:
+        held_out = f"the held-out people (held_out is {config.held_out})"
+        who = held_out if is_validation else "the people to train on"
+        raise ValueError(f"{who}: {error}") from error
