@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -99,7 +99,9 @@ class SyntheticConfig:
         model = load_face_model(self.face_model)
         arrays = model.mean, model.identity_basis, model.expression_basis
         shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
-        text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
+        # 60 and 60.0 are equal, and the same folder.
+        typed = {f.name: type(f.default)(getattr(self, f.name)) for f in fields(self)}
+        text = json.dumps([RENDERING, shapes, typed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -158,6 +158,12 @@ def test_numbers_that_cannot_be_rendered_are_refused(name, value, right):
         SyntheticConfig(**{name: value})
 
 
+def test_equal_settings_have_one_folder_and_others_another():
+    config = SyntheticConfig(yaw_degrees=60, people=3)
+    assert config.key == SyntheticConfig(yaw_degrees=60.0, people=3).key
+    assert config.key != SyntheticConfig(yaw_degrees=60.5, people=3).key
+
+
 def test_every_number_of_the_settings_has_limits():
     numbers = {
         f.name for f in dataclasses.fields(SyntheticConfig) if type(f.default) in (int, float)
