@@ -99,9 +99,11 @@ class SyntheticConfig:
         model = load_face_model(self.face_model)
         arrays = model.mean, model.identity_basis, model.expression_basis
         shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
-        # 60 and 60.0 are equal, and the same folder.
-        typed = {f.name: type(f.default)(getattr(self, f.name)) for f in fields(self)}
-        text = json.dumps([RENDERING, shapes, typed], sort_keys=True)
+        values = asdict(self)
+        for one in fields(self):  # 60 and 60.0 are equal, and one folder
+            if isinstance(one.default, float):
+                values[one.name] = float(values[one.name])
+        text = json.dumps([RENDERING, shapes, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
