@@ -45,6 +45,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.attach and not (args.to and args.out):
         parser.error("give --to and --out, or --attach")
+    if args.attach and not args.to:
+        for name in ("out", "vertices", "crops", "verify"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name} is for --to; --attach takes the preset's folder alone")
     return args
 
 
@@ -84,6 +88,9 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = wanted_jobs(args)
+    for folder in (args.crops, args.verify):
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of crops")
     from keras_scnn.models.presets import preset_folder
 
     folder = preset_folder(args.preset)

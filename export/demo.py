@@ -35,7 +35,7 @@ from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.outputs import check_out
 
 CACHE = Path.home() / ".cache" / "keras_scnn"
-LOCAL = "127.0.0.1"
+LOCAL, PORT = "127.0.0.1", 8000
 
 
 def check_address(host: str, port: int) -> bool:
@@ -89,24 +89,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--quantize", choices=known, help="precision of the network (float16)")
     add("--build", type=Path, metavar="DIR", help="write the page into DIR and do not serve it")
     add("--host", metavar="ADDRESS", help="of this machine, to serve others too")
-    add("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    add("--port", type=int, help=f"0 takes a free one ({PORT})")
     add("--cache", type=Path, default=CACHE, help="where the built page is kept")
     add("--no-open", action="store_true", help="do not open the browser")
     return parser.parse_args(arguments)
+
+
+def check_build_options(args: argparse.Namespace) -> None:
+    """Raise a ValueError for an option of serving beside ``--build``."""
+    serving = {"host": args.host is not None, "port": args.port is not None}
+    for name, is_given in (serving | {"no-open": args.no_open}).items():
+        if is_given and args.build is not None:
+            raise ValueError(f"--build writes a folder and serves nothing: leave out --{name}")
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
-    if args.build is not None and args.host is not None:
-        raise ValueError("--build writes a folder and serves nothing: leave out --host")
+    check_build_options(args)
     host = args.host if args.host is not None else LOCAL
+    port = args.port if args.port is not None else PORT
     if args.build is not None:
         check_new(args.build)
         check_out(args.build)
     else:
-        is_local = check_address(host, args.port)
+        is_local = check_address(host, port)
     precision = choose_precision(args.quantize)
     from keras_scnn.models.presets import load_preset
 
@@ -121,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     with contextlib.suppress(KeyboardInterrupt), staged_folder() as folder:
         quality = None if is_local else QUICK
         write_site(folder / "site", page, preset, args.preset, precision, quality)
-        serve(folder / "site", host, args.port, is_local, not args.no_open)
+        serve(folder / "site", host, port, is_local, not args.no_open)
 
 
 def serve(site: Path, host: str, port: int, is_local: bool, opens: bool) -> None:

@@ -24,8 +24,8 @@ def parse(
     """The arguments of ``ablate`` from a command line.
 
     Raises:
-        FileNotFoundError, ValueError: a configuration file is missing or wrong, or no seed given,
-            or a variant is not known.
+        FileNotFoundError, ValueError: a configuration file is missing or wrong, the seeds are not
+            different whole numbers from 0, or a variant is not known or given twice.
     """
     parser = CommandParser("ablate", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="DIR")
@@ -39,15 +39,17 @@ def parse(
         if options.config:
             raise ValueError("give one of --config and --recipe")
         options.config = str(recipe_path(options.recipe))
-    try:
-        seeds = tuple(int(word) for word in options.seeds.split(","))
-    except ValueError as error:
-        raise ValueError(f"--seeds is '{options.seeds}'; it must be numbers, as 0,1") from error
+    words = [word.strip() for word in options.seeds.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise ValueError(f"--seeds is '{options.seeds}'; it must be different numbers, as 0,1")
+    seeds = tuple(map(int, words))
     variants = tuple(options.variants.split(","))
     for name in set(variants) - set(VARIANTS):
         raise ValueError(
             f"--variants has '{name}'{did_you_mean(name, VARIANTS)}; known are {names}"
         )
+    if len(set(variants)) < len(variants):
+        raise ValueError(f"--variants is '{options.variants}'; it has one of them twice")
     return from_options(TrainConfig, options), options.out, seeds, variants
 
 

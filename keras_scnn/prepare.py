@@ -18,6 +18,7 @@ from pathlib import Path
 from keras_scnn.data.sources.choices import (
     SOURCES,
     add_source_options,
+    check_source_options,
     chosen_face_model,
     deciding_settings,
 )
@@ -45,6 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--turned is {args.turned}; it must be 0 or more")
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    check_source_options(args, parser)
     return args
 
 

@@ -7,6 +7,7 @@ TensorFlow Serving's REST API (``POST /v1/models/scnn:predict``) and the v2 prot
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -29,8 +30,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2))
     args = parser.parse_args(argv)
-    if args.threads < 1 or args.max_body_mb <= 0:
-        parser.error("--threads and --max-body-mb must be above 0")
+    if args.threads < 1:
+        parser.error(f"--threads is {args.threads}; it must be above 0")
+    if not 0 < args.max_body_mb < math.inf:
+        parser.error(f"--max-body-mb is {args.max_body_mb:g}; it must be above 0, and finite")
     if not 0 <= args.port < 65536:
         parser.error(f"--port is {args.port}; it must be from 0 to 65535")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
@@ -50,7 +53,10 @@ def main(argv: list[str] | None = None) -> None:
     require_kserve()
     give_freed_memory_back()
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
-    listening = socket.create_server((args.host, args.port), family=family)
+    try:
+        listening = socket.create_server((args.host, args.port), family=family)
+    except OSError as error:  # names neither option
+        raise OSError(f"--host {args.host} --port {args.port}: {error}") from error
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.serving.journal import Metrics
     from keras_scnn.serving.predictor import PresetPredictor, model_version

@@ -77,6 +77,10 @@ def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     ("options", "message"),
     [
         (["--seeds", "a"], "--seeds is 'a'"),
+        (["--seeds", "0,-1"], "--seeds is '0,-1'; it must be different numbers, as 0,1"),
+        (["--seeds", "0,0"], "--seeds is '0,0'"),
+        (["--seeds", ""], "--seeds is ''"),
+        (["--variants", "both,both"], "--variants is 'both,both'; it has one of them twice"),
         (["--variants", "both,none"], "--variants has 'none'; known are regression,contrast"),
         (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
         (["--recipe", "none"], "no recipe 'none'"),

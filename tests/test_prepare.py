@@ -96,6 +96,26 @@ def test_settings_out_of_range_are_refused_before_anything_is_read(capsys, optio
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("source", "option", "message"),
+    [
+        ("people", ["--count", "5"], "--count is for blends, blinks, not for people"),
+        ("people", ["--part", "train"], "--part is for aflw, not for people"),
+        ("aflw", ["--authors-identity"], "--authors-identity is for 300w-lp, tfds-300w-lp, not"),
+        ("pts", ["--components", "10", "5"], "--components is for 300w-lp, not for pts"),
+        ("blinks", ["--held-out", "3"], "--held-out is for blends, not for blinks"),
+        ("cfp", ["--basis", "x.npz"], "--basis is for 300w-lp, tfds-300w-lp, not for cfp"),
+        ("tfds-300w-lp", ["--bfm-info", "x.mat"], "--bfm-info is for 300w-lp, not for tfds"),
+        ("aflw2000", ["--bfm-expression", "x.mat"], "--bfm-expression is for 300w-lp, not for"),
+        ("blends", ["--offsets", ""], "--offsets is for 300w-lp, aflw2000, people"),
+    ],
+)
+def test_options_of_other_sources_are_refused(capsys, source, option, message):
+    with pytest.raises(SystemExit):
+        main([source, "nowhere", "--out", "nowhere", *option])
+    assert message in capsys.readouterr().err
+
+
 def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):
     for source in ("pts", "300w-lp", "aflw2000", "aflw"):
         folder = tmp_path / "nothing"

@@ -546,3 +546,17 @@ def test_where_no_face_is_confirmed_all_ways_to_look_at_a_photo_agree(tmp_path, 
     unconfirmed = LargestFaceDetector()(wheel)
     assert reconstructor.largest(wheel).box.score == unconfirmed.score
     assert compare_photos(reconstructor, (wheel, wheel)).distance_mm == 0
+
+
+def test_faces_know_the_size_of_their_photo(spot_preset):
+    image, box = photo_with_spots((210, 130)), FaceBox.square((200.5, 140.5), 150)
+    for passes in (1, 2):
+        (face,) = reconstruct(spot_preset, image, box, passes=passes)
+        assert face.photo_size == (400, 300)
+    with pytest.raises(ValueError, match="image is 400 x 200 px; this face was found in a photo"):
+        face.texture(image[:200])
+
+
+def test_boxes_that_are_none_are_refused(spot_preset):
+    with pytest.raises(ValueError, match="boxes must be of FaceBox"):
+        reconstruct(spot_preset, photo_with_spots((210, 130)), [100, 50, 300, 250])

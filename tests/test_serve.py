@@ -346,7 +346,10 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
     [
         (["nothing"], "no preset 'nothing'"),
         (["--port", "99999"], "port"),
-        (["--threads", "0"], "must be above 0"),
+        (["--threads", "0"], "--threads is 0; it must be above 0"),
+        (["--max-body-mb", "nan"], "--max-body-mb is nan; it must be above 0, and finite"),
+        (["--max-body-mb", "inf"], "--max-body-mb is inf"),
+        (["--host", "nowhere.invalid"], "--host nowhere.invalid --port 0: "),
         (["--name", "a/b"], "--name is 'a/b'"),
         (["--name", ".."], "--name is '..'"),
     ],

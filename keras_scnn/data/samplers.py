@@ -37,12 +37,41 @@ class Shard(NamedTuple):
 WHOLE = Shard()
 
 
+def _whole_numbers(name: str, values, count: int | None = None) -> np.ndarray:
+    """(n,) int, n above 0 and ``count`` where that is given; else a ValueError names them."""
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or len(array) != (count or len(array)):
+        wanted = "one number a photo, of one photo at least"
+        wanted = wanted if count is None else f"{count}, one number a photo"
+        raise ValueError(f"{name} has the shape {array.shape}; it must be {wanted}")
+    if array.dtype.kind == "f" and (np.rint(array) == array).all() and np.isfinite(array).all():
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} is of {array.dtype}; it must be of whole numbers")
+    return array
+
+
+def _all_positive(numbers: np.ndarray) -> bool:
+    return bool((numbers > 0).all() and np.isfinite(numbers).all())
+
+
+def _positions(among, count: int) -> np.ndarray:
+    """(k,) positions of some of ``count`` photos, given as such or as a mask (count,) of bool."""
+    among = np.asarray(among)
+    if among.dtype == bool and among.shape == (count,):
+        among = np.flatnonzero(among)
+    among = _whole_numbers("among", among)
+    if among.min() < 0 or among.max() >= count:
+        raise ValueError(f"among has {among.min()} to {among.max()}; photos are 0 to {count - 1}")
+    return among
+
+
 class PeopleIndex:
     """The n people of one or several data sets.
 
     Args:
         identity: (m,) int, the person of each photo.
-        among: positions of the photos to draw from; None: all m.
+        among: positions of the photos to draw from, or a mask (m,) of bool; None: all m.
         mirror: (m,) int, the identity of each photo's mirrored person, -1 for none; None: nobody
             has one.
         source: (m,) int, the number of each photo's data set; None: all are of one.
@@ -57,22 +86,25 @@ class PeopleIndex:
         weights: (S,) above 0, sum 1.
 
     Raises:
-        ValueError: a person has photos in two data sets, or the weights are wrong.
+        ValueError: an array has another shape or is not of whole numbers, ``among`` has no photo
+            or one that is not there, a person has photos in two data sets, or the weights are
+            wrong.
     """
 
     def __init__(self, identity, among=None, mirror=None, source=None, source_weights=None):
-        identity = np.asarray(identity)
-        among = np.arange(len(identity)) if among is None else np.asarray(among)
-        source = np.zeros(len(identity), int) if source is None else np.asarray(source)
+        identity = _whole_numbers("identity", identity)
+        count = len(identity)
+        among = np.arange(count) if among is None else _positions(among, count)
+        source = np.zeros(count, int) if source is None else _whole_numbers("source", source, count)
         self._arrange(identity[among], source[among], among)
         self.twin = np.full(len(self.counts), -1)
         if mirror is not None:
-            self._find_twins(identity, np.asarray(mirror))
+            self._find_twins(identity, _whole_numbers("mirror", mirror, count))
         weights = self.last - self.first
         if source_weights is not None:
             weights = np.asarray(source_weights, np.float64)
             count = int(source.max()) + 1
-            if weights.shape != (count,) or not (weights > 0).all():
+            if weights.shape != (count,) or not _all_positive(weights):
                 raise ValueError(f"source_weights: {count} numbers above 0 are needed, {weights}")
             weights = weights[np.unique(source[among])]
         self.weights = weights / weights.sum()
@@ -272,7 +304,12 @@ class GroupSampler:
         """(c,) the probability of each choice: the data sets by their weights."""
         index, wanted = self._index, np.ones(len(self._choices))
         if emphasis is not None:
-            total = np.add.reduceat(np.asarray(emphasis, np.float64)[index.order], index.starts)
+            emphasis = np.asarray(emphasis, np.float64)
+            if emphasis.shape != self._identity.shape or not _all_positive(emphasis):
+                raise ValueError(
+                    f"emphasis: {len(self._identity)} numbers above 0 are needed, one a photo"
+                )
+            total = np.add.reduceat(emphasis[index.order], index.starts)
             wanted = (total / index.counts)[self._choices]
         counts = index.has(self._choices)
         home = np.repeat(np.arange(len(counts)), counts)

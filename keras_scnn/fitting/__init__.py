@@ -33,6 +33,10 @@ class FitOptions:
         expression_sd: prior standard deviation of the expression weights.
         iterations: the most steps.
         tolerance: stop when no photo's cost falls by more than this share of it.
+
+    Raises:
+        ValueError: a standard deviation is not above 0, there is no step, or the tolerance is
+            negative; or a number is not finite.
     """
 
     noise_mm: float = 2.0
@@ -41,6 +45,15 @@ class FitOptions:
     expression_sd: float = 0.3
     iterations: int = 30
     tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("noise_mm", "depth_noise", "identity_sd", "expression_sd"):
+            if not 0 < (value := getattr(self, name)) < np.inf:
+                raise ValueError(f"{name} is {value}; it must be above 0, and finite")
+        if not self.iterations >= 1:
+            raise ValueError(f"iterations is {self.iterations}; it must be 1 or more")
+        if not 0 <= self.tolerance < np.inf:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be 0 or more, and finite")
 
 
 @dataclass(frozen=True, eq=False)

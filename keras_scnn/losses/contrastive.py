@@ -10,6 +10,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.losses.ranges import check_above, check_at_least, check_share
+
 
 def contrastive_loss(same, distance, margin=1.0):
     """Squared hinge: ``same d^2 / 2 + (1 - same) max(margin - d, 0)^2 / 2``.
@@ -105,14 +107,15 @@ class ContrastiveLoss(keras.losses.Loss):
     1.0625
 
     Args:
-        margin: in the distance's unit; or None with ``margin_quantile``.
+        margin: 0 or more, in the distance's unit; or None with ``margin_quantile``.
         margin_quantile: 0 to 1: the margin is this quantile of the distances of the batch's own
             different-person pairs (under a
             TensorFlow strategy, of each replica's part), times ``margin_factor``.
         margin_factor: above 0; with 1 only different pairs below the quantile are pushed.
 
     Raises:
-        ValueError: not exactly one of the two is given, or the quantile is out of range.
+        ValueError: not exactly one of the two is given, a number is out of range, or there is a
+            factor without a quantile.
     """
 
     def __init__(
@@ -121,8 +124,13 @@ class ContrastiveLoss(keras.losses.Loss):
         super().__init__(name=name)
         if (margin is None) == (margin_quantile is None):
             raise ValueError("give either margin or margin_quantile")
-        if margin_quantile is not None and not 0 <= margin_quantile <= 1:
-            raise ValueError(f"margin_quantile is {margin_quantile}; it must lie in 0 to 1")
+        if margin is not None:
+            check_at_least("margin", margin)
+            if margin_factor != 1:
+                raise ValueError("margin_factor is for margin_quantile; multiply margin instead")
+        else:
+            check_share("margin_quantile", margin_quantile)
+        check_above("margin_factor", margin_factor)
         self.margin, self.margin_quantile = margin, margin_quantile
         self.margin_factor = margin_factor
 
@@ -151,13 +159,12 @@ class ExponentialContrastiveLoss(keras.losses.Loss):
         upper_bound: Q, above 0, in the distance's unit.
 
     Raises:
-        ValueError: the bound is not above 0.
+        ValueError: the bound is not above 0, or not finite.
     """
 
     def __init__(self, upper_bound: float, name="exponential_contrastive_loss"):
         super().__init__(name=name)
-        if not upper_bound > 0:
-            raise ValueError(f"upper_bound is {upper_bound}; it must be above 0")
+        check_above("upper_bound", upper_bound)
         self.upper_bound = upper_bound
 
     def call(self, y_true, y_pred):

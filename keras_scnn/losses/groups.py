@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from keras_scnn.losses.contrastive import batch_mean, different_quantile
+from keras_scnn.losses.ranges import check_above, check_at_least, check_share
 
 EXCLUDED_LOGIT = -1e9  # its share of a softmax is exactly 0
 
@@ -168,7 +169,7 @@ class GroupContrastiveLoss(_PairsLoss):
         margin_factor: above 0.
 
     Raises:
-        ValueError: the quantile is out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -179,8 +180,10 @@ class GroupContrastiveLoss(_PairsLoss):
         name="group_contrastive_loss",
     ):
         super().__init__(name=name)
-        if not 0 <= margin_quantile <= 1:
-            raise ValueError(f"margin_quantile is {margin_quantile}; it must lie in 0 to 1")
+        if margin is not None:
+            check_at_least("margin", margin)
+        check_share("margin_quantile", margin_quantile)
+        check_above("margin_factor", margin_factor)
         self._options = {
             "margin": margin,
             "margin_quantile": margin_quantile,
@@ -207,8 +210,7 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
 
     def __init__(self, temperature: float = 0.1, name="supervised_contrastive_loss"):
         super().__init__(name=name)
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        check_above("temperature", temperature)
         self.temperature = temperature
 
     def call(self, y_true, y_pred):

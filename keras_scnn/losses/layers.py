@@ -19,6 +19,7 @@ from keras import ops
 
 from keras_scnn.losses.contrastive import ContrastiveLoss
 from keras_scnn.losses.identity import IdentityLoss
+from keras_scnn.losses.ranges import check_at_least
 
 PAIR_OUTPUTS = ("parameter_distance", "feature_similarity")  # their label is "same"
 
@@ -33,11 +34,15 @@ class LossLayer(keras.layers.Layer):
 
     Args:
         loss: any ``keras.losses.Loss``, e.g. ``LandmarkDistance()``.
-        weight: of the loss in the network's total.
+        weight: of the loss in the network's total, 0 or more.
+
+    Raises:
+        ValueError: the weight is negative, or not finite.
     """
 
     def __init__(self, loss: keras.losses.Loss, weight: float = 1.0, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
+        check_at_least("weight", weight)
         self.loss, self.weight = loss, weight
 
     def call(self, output, label):
@@ -138,15 +143,14 @@ def add_loss_layers(
         weights, so that ``network`` goes on to answer without labels.
 
     Raises:
-        ValueError: a loss or a weight is of an output that the network does not have.
+        ValueError: a loss is of an output that the network does not have or that has a loss layer
+            already, a weight or a label of one without a loss, or a weight is negative or not
+            finite.
     """
-    weights = weights or {}
-    unknown = sorted((losses.keys() | weights.keys()) - network.output.keys())
-    if unknown:
-        known = ", ".join(network.output)
-        raise ValueError(f"unknown output '{unknown[0]}'; those of the network are {known}")
+    weights, labels = weights or {}, labels or {}
+    _check_names(network, losses, {"weights": weights, "labels": labels})
     inputs, outputs = dict(network.input), dict(network.output)
-    labels = _label_inputs(outputs, losses) | (labels or {})
+    labels = _label_inputs(inputs, outputs, losses) | labels
     for name, loss in losses.items():
         layer = LossLayer(loss, weights.get(name, 1.0), name=f"{name}_loss")
         outputs[name] = layer(outputs[name], labels[name])
@@ -154,8 +158,22 @@ def add_loss_layers(
     return keras.Model(inputs, outputs, name=f"{network.name}_with_losses")
 
 
-def _label_inputs(outputs: dict, names) -> dict[str, keras.KerasTensor]:
-    same = keras.Input((), name="same")
+def _check_names(network: keras.Model, losses: dict, options: dict[str, dict]) -> None:
+    there = {layer.name for layer in network.layers}
+    for name in (*losses, *(name for given in options.values() for name in given)):
+        if name not in network.output:
+            known = ", ".join(network.output)
+            raise ValueError(f"unknown output '{name}'; those of the network are {known}")
+        if f"{name}_loss" in there:
+            raise ValueError(f"output '{name}' has a loss layer already; one is the most")
+    for what, given in options.items():
+        if without := sorted(given.keys() - losses.keys()):
+            known = ", ".join(losses)
+            raise ValueError(f"{what}: '{without[0]}' has no loss; outputs with one are {known}")
+
+
+def _label_inputs(inputs: dict, outputs: dict, names) -> dict[str, keras.KerasTensor]:
+    same = inputs.get("same", keras.Input((), name="same"))  # of loss layers added before
     return {
         name: same
         if name in PAIR_OUTPUTS

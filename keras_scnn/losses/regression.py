@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.landmarks68 import OPENINGS
+from keras_scnn.losses.ranges import check_above, check_at_least
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
@@ -293,6 +294,9 @@ class ParameterLoss(keras.losses.Loss):
         space: of the parameters.
         wpdc_weight: of the weighted parameter distance cost.
         shape_weight: of the squared error, per mm².
+
+    Raises:
+        ValueError: a weight is negative, or not finite.
     """
 
     def __init__(
@@ -303,6 +307,8 @@ class ParameterLoss(keras.losses.Loss):
         name="parameter_loss",
     ):
         super().__init__(name=name)
+        check_at_least("wpdc_weight", wpdc_weight)
+        check_at_least("shape_weight", shape_weight)
         self._effect = VertexEffect.of(space)
         self.wpdc_weight, self.shape_weight = wpdc_weight, shape_weight
         self._square = np.float32(shape_weight * self._effect.identity_mm**2)
@@ -405,7 +411,8 @@ class LandmarkDistance(keras.losses.Loss):
             need 'xyd', or their depth is taken for the weight.
 
     Raises:
-        ValueError: ``columns`` is unknown, or at the call, ``y_true`` has another number of them.
+        ValueError: a number is out of range, ``columns`` is unknown, or at the call, ``y_true`` has
+            another number of them.
     """
 
     def __init__(
@@ -419,6 +426,9 @@ class LandmarkDistance(keras.losses.Loss):
         super().__init__(name=name)
         if columns not in (None, *COLUMNS):
             raise ValueError(f"columns is '{columns}'; expected one of {', '.join(COLUMNS)}")
+        check_above("unit", unit)
+        check_at_least("depth_weight", depth_weight)
+        check_at_least("opening_weight", opening_weight)
         self.unit, self.depth_weight = unit, depth_weight
         self.opening_weight, self.columns = opening_weight, columns
 

@@ -47,12 +47,18 @@ def write_mesh(
         unit: of .obj and .ply: 'm', 'cm' or 'mm'.
 
     Raises:
-        ValueError: unknown suffix or unit, vertices that are not finite, or an index out of range.
+        ValueError: unknown suffix or unit, vertices that are not finite, no triangle, or an index
+            that is no whole number or out of range.
     """
     path = Path(path)
     check_format(path, unit)
     parts = triangles if isinstance(triangles, Mapping) else {"face": np.asarray(triangles)}
     every = np.concatenate(list(parts.values()))
+    if not len(every) or every.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: triangles are {len(every)} of {every.dtype}; they must be 1 or "
+            "more, of whole numbers"
+        )
     if not np.isfinite(vertices).all():
         raise ValueError(f"{path}: the vertices must be finite numbers")
     if not 0 <= np.min(every) <= np.max(every) < len(vertices):

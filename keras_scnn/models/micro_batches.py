@@ -22,12 +22,17 @@ class InParts(keras.layers.Layer):
     Args:
         network: of one input and one array or a dictionary of outputs, with an axis of samples.
         parts: 1 or more; the batch's size must be a multiple of it.
+
+    Raises:
+        ValueError: parts is below 1.
     """
 
     def __init__(self, network: keras.Model, parts: int, **kwargs):
         # Without a type of its own to cast to: it hands on all variables, and what is cast here
         # (bfloat16 under a mixed policy) would be assigned to them. The network's layers cast.
         super().__init__(**{**kwargs, "dtype": "float32"})
+        if parts < 1:
+            raise ValueError(f"parts is {parts}; it must be 1 or more")
         self.network, self.parts = network, parts
 
     def call(self, images, training=None):

@@ -53,7 +53,8 @@ def build_siamese(
         several parts the ``network`` of the layer of that name.
 
     Raises:
-        ValueError: feature_size is 0, contrast is unknown, or the encoder as in ``build_branch``.
+        ValueError: feature_size, augmentation or parts is out of range, contrast is unknown, or the
+            encoder as in ``build_branch``.
     """
     if feature_size <= 0:
         raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
@@ -91,7 +92,12 @@ def augmented_branch(
 
     Returns:
         the branch's outputs for each of the images.
+
+    Raises:
+        ValueError: the strength is negative, or not finite.
     """
+    if not 0 <= augmentation < np.inf:
+        raise ValueError(f"augmentation is {augmentation}; it must be 0 or more, and finite")
     if not augmentation:
         return [dict(branch(image)) for image in images]
     moved, matrices = RandomMove(

@@ -30,12 +30,14 @@ class Reconstruction:
             within the model's bounds.
         box: the square about the face, px, image frame; the last crop of it was turned upright.
         features: (F,) float32 of unit length, or None where the preset has no feature head.
+        photo_size: width and height of the photo, px; None where they are not known.
     """
 
     model: MorphableModel
     parameters: FaceParameters
     box: FaceBox
     features: np.ndarray | None = None
+    photo_size: tuple[int, int] | None = None
 
     @property
     def vertices(self) -> np.ndarray:
@@ -84,8 +86,10 @@ class Reconstruction:
             (S, S, 3) uint8 sRGB, first row at v = 1; S is 512, 1024 or 2048, by the face's size.
 
         Raises:
-            ValueError: the face model has no uv, or an array has a wrong shape or dtype.
+            ValueError: the face model has no uv, an array has a wrong shape or dtype, or the photo
+                has another size than the one that this face was found in.
         """
+        self.check_photo(image)
         return photo_texture(self.model, image, self.posed_vertices, baked, hidden)
 
     def write_mesh(
@@ -110,8 +114,11 @@ class Reconstruction:
             (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
 
         Raises:
-            ValueError: unknown suffix, a unit that the format has not, or an unknown part.
+            ValueError: unknown suffix, a unit that the format has not, an unknown part, or a photo
+                as for ``texture``.
         """
+        if image is not None:
+            self.check_photo(image)
         texture = None
         if image is not None and self.model.uv is not None:
             texture = self.texture(image, options.baked)
@@ -122,6 +129,15 @@ class Reconstruction:
         p, look = self.parameters, FaceLook(texture, colors)
         write_face_mesh(path, self.model, p.identity, p.expression, look, camera, options)
         return colors
+
+    def check_photo(self, image: np.ndarray) -> None:
+        """Raise a ValueError for an image that has not the size of this face's photo."""
+        if not isinstance(image, np.ndarray) or image.ndim != 3:
+            raise ValueError("image is no photo; it must be an array (H, W, 3) of uint8")
+        size = image.shape[1], image.shape[0]
+        if self.photo_size not in (None, size):
+            there, here = (" x ".join(map(str, one)) for one in (self.photo_size, size))
+            raise ValueError(f"image is {here} px; this face was found in a photo of {there} px")
 
     def to_json(self) -> dict:
         """Everything but the mesh, as numbers that JSON knows."""
@@ -158,12 +174,14 @@ class Faces:
             within the model's bounds.
         boxes: M squares about the faces, px, image frame.
         features: (M, F) float32 of unit length, or None where the preset has no feature head.
+        photo_sizes: width and height of each one's photo, px; None where they are not known.
     """
 
     model: MorphableModel
     parameters: FaceParameters
     boxes: tuple[FaceBox, ...]
     features: np.ndarray | None = None
+    photo_sizes: tuple[tuple[int, int], ...] | None = None
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -181,7 +199,8 @@ class Faces:
         every = self.parameters
         parameters = FaceParameters(every.pose[i], every.identity[i], every.expression[i])
         features = None if self.features is None else self.features[i]
-        return Reconstruction(self.model, parameters, self.boxes[i], features)
+        size = None if self.photo_sizes is None else self.photo_sizes[i]
+        return Reconstruction(self.model, parameters, self.boxes[i], features, size)
 
 
 def features_of(faces: Sequence[Reconstruction]) -> np.ndarray | None:

@@ -157,8 +157,10 @@ class Person:
             (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the largest face.
 
         Raises:
-            ValueError: another number of photos, a photo that is none, or a model without uv.
+            ValueError: another number of photos, a photo that is none or of another size than the
+                one that was reconstructed, or a model without uv.
         """
+        check_photos(photos)
         if len(photos) != len(self.faces):
             raise ValueError(
                 f"{len(photos)} photos for a person of {len(self.faces)}; give the same ones again"
@@ -166,7 +168,7 @@ class Person:
         best_first = np.argsort(-self.weights, kind="stable")
         used = [(i, face) for i in best_first if (face := self.faces[i]) is not None]
         sizes = [texture_size(self.model, face.posed_vertices) for _, face in used]
-        posed = (PosedPhoto(_image(photos[i]), face.posed_vertices) for i, face in used)
+        posed = (_posed(face, photos[i]) for i, face in used)
         return person_texture(self.model, posed, max(sizes), baked)
 
     def write_mesh(
@@ -205,8 +207,9 @@ def reconstruct_person(
         reconstruct: from a photo to its face; raises a ValueError where there is none.
 
     Raises:
-        ValueError: there is no photo, or none shows a face.
+        ValueError: ``photos`` is no list, there is no photo, or none shows a face.
     """
+    check_photos(photos)
     by_position, left_out = _reconstructed(photos, reconstruct)
     if not by_position:
         first = f"; the first: {left_out[0]}" if left_out else ""
@@ -240,6 +243,18 @@ def _reconstructed(photos, reconstruct) -> tuple[dict[int, Reconstruction], dict
             name = "" if isinstance(photo, np.ndarray) else f"{Path(photo).name}: "
             left_out[i] = str(error) if name and name[:-2] in str(error) else f"{name}{error}"
     return by_position, left_out
+
+
+def _posed(face: Reconstruction, photo: Photo) -> PosedPhoto:
+    image = _image(photo)
+    face.check_photo(image)
+    return PosedPhoto(image, face.posed_vertices)
+
+
+def check_photos(photos: Sequence[Photo]) -> None:
+    """Raise a ValueError for what is one photo, where a list of photos is wanted."""
+    if isinstance(photos, (str, bytes, os.PathLike)) or getattr(photos, "ndim", 4) != 4:
+        raise ValueError("photos is a single photo; give a list of photos or paths")
 
 
 def _image(photo: Photo) -> np.ndarray:

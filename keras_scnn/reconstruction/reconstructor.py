@@ -136,16 +136,20 @@ class Reconstructor:
                 upright. Features are the mean of both, all else is of the second pass.
 
         Raises:
-            ValueError: no box, one that is not square, or an image that is no photo.
+            ValueError: no box, one that is no ``FaceBox`` or not square, or an image that is no
+                photo.
         """
         if not boxes:
             raise ValueError("there is no box; give one at least")
         if passes not in (1, 2):
             raise ValueError(f"passes is {passes}; it must be 1 or 2")
+        if not all(isinstance(box, FaceBox) for box in boxes):
+            raise ValueError("boxes must be of FaceBox, as a detector finds them")
         size = self.preset.input_size
         crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
+        sizes = tuple((image.shape[1], image.shape[0]) for image in images)
         if passes == 1:
-            return self._predict(crops, boxes)
+            return dataclasses.replace(self._predict(crops, boxes), photo_sizes=sizes)
         first = self._predict([crop.mirrored() for crop in crops], boxes)
         second_boxes, second_crops = list(boxes), crops
         angles = angle_in_image(first.parameters.pose)
@@ -155,7 +159,8 @@ class Reconstructor:
             if second_boxes[i] is not boxes[i]:
                 second_crops[i] = crop_upright(image, landmarks, angle, size)
         second = self._predict(second_crops, second_boxes)
-        return dataclasses.replace(second, features=_mean_features(first, second))
+        features = _mean_features(first, second)
+        return dataclasses.replace(second, features=features, photo_sizes=sizes)
 
     def _predict(self, crops: list[FaceCrop], boxes: Sequence[FaceBox]) -> Faces:
         predictions = predict(self.preset, np.stack([crop.image for crop in crops]), self._network)

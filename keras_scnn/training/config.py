@@ -52,7 +52,8 @@ class TrainConfig:
 
     Raises:
         ValueError: a value is out of range or unknown, or a setting that has no effect beside the
-            others differs from its default.
+            others differs from its default. (Settings of a loss may stay where its weight is 0, so
+            that an ablation differs in the weights alone.)
     """
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
@@ -114,7 +115,10 @@ class TrainConfig:
     )
     feature_size: int = _count(512, "length of the identity feature; groups: 0 for none", low=0)
     feature_channels: int = _count(
-        0, "channels of a global depthwise convolution (GDC) feature head; 0: pooling", low=0
+        0,
+        "channels of a global depthwise convolution (GDC) feature head; 0: pooling",
+        low=0,
+        needs="feature_size",
     )
     identity_encoder: bool = _option(False, "groups: a second encoder, for identity", modes=GROUPS)
     joint_head: bool = _option(
@@ -165,10 +169,18 @@ class TrainConfig:
         60, "groups: photos of anybody else in a batch, for the geometry", low=0, modes=GROUPS
     )
     single_data: int = _count(
-        0, "groups: from so many of the first folders; 0 for all", low=0, modes=GROUPS
+        0,
+        "groups: from so many of the first folders; 0 for all",
+        low=0,
+        modes=GROUPS,
+        needs="single_photos",
     )
     profile_emphasis: float = _option(
-        1.0, "groups: how often profiles are drawn among singles", above=0.0, modes=GROUPS
+        1.0,
+        "groups: how often profiles are drawn among singles",
+        above=0.0,
+        modes=GROUPS,
+        needs="single_photos",
     )
     profile_degrees: float = _option(
         45.0, "groups: yaw from which a photo counts as a profile", above=0.0, modes=GROUPS
@@ -214,10 +226,15 @@ class TrainConfig:
         1.0, "matching: weight of landmarks of photos in groups", modes=("matching",)
     )
     depth_weight: float = _weight(
-        0.0, "groups: of the landmarks' depth, as a share of the former", modes=GROUPS
+        0.0,
+        "groups: of the landmarks' depth, as a share of the former",
+        modes=GROUPS,
+        needs="landmark_weight",
     )
     opening_weight: float = _weight(
-        0.0, "of the openings of eyes and lips, as a share of the landmark distance"
+        0.0,
+        "of the openings of eyes and lips, as a share of the landmark distance",
+        needs="landmark_weight",
     )
     contrast_weight: float = _weight(0.1, "of the contrastive loss on shapes, mm")
     contrast: str = _choice(
@@ -229,7 +246,9 @@ class TrainConfig:
         modes=("pairs",),
     )  # fmt: skip
     margin: float = _weight(0.0, "of the push (hinge), or Q (exponential); 0: from the data")
-    margin_quantile: float = _share(0.5, "of the different pairs' distances: the push's margin")
+    margin_quantile: float = _share(
+        0.5, "of the different pairs' distances: the push's margin", instead_of="margin"
+    )
     feature_weight: float = _weight(4.0, "of the identity loss on features")
     embedding_weight: float = _weight(
         0.0, "groups: of the recognizer's embedding, regressed from the features", modes=GROUPS
@@ -301,7 +320,7 @@ class TrainConfig:
     def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:
         """Raise a ValueError where a setting has no effect by what another one is."""
         if needs and not getattr(self, needs):
-            raise ValueError(f"{name} has no effect without {needs}; give {needs}, or leave it out")
+            raise ValueError(f"{name} has no effect without {needs}; give it, or leave {name} out")
         if instead_of and (other := getattr(self, instead_of)):
             raise ValueError(
                 f"{name} has no effect beside {instead_of} ('{other}'); leave one of them out"

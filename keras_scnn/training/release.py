@@ -35,7 +35,7 @@ from pathlib import Path
 
 import yaml
 
-from keras_scnn.settings import configuration, read_yaml
+from keras_scnn.settings import configuration, did_you_mean, read_yaml
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import digest
@@ -89,8 +89,32 @@ def read_plan(path: str | os.PathLike) -> ReleasePlan:
     what = "the file of a release"
     with reading(path, what):
         content = read_plain_yaml(path, what)
-        presets = {name: PresetPlan(**plan) for name, plan in content.pop("presets").items()}
-        return ReleasePlan(presets=presets, **content)
+        plan = _with_keys(ReleasePlan, content, path)
+        presets = _names_and_values(plan.presets, f"{path}: presets")
+        made = {n: _with_keys(PresetPlan, p, f"{path}: presets: {n}") for n, p in presets.items()}
+        return dataclasses.replace(plan, presets=made)
+
+
+def _with_keys(cls, content, where):
+    """A dataclass of names and values; a ValueError that begins with ``where`` for a wrong key."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in _names_and_values(content, where):
+        if name not in known:
+            similar = did_you_mean(str(name), known)
+            raise ValueError(
+                f"{where}: unknown key '{name}'{similar}; known are {', '.join(known)}"
+            )
+    for name, one in known.items():
+        has_default = {one.default, one.default_factory} != {dataclasses.MISSING}
+        if name not in content and not has_default:
+            raise ValueError(f"{where}: the key '{name}' is missing")
+    return cls(**content)
+
+
+def _names_and_values(content, where) -> dict:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: must hold names and values, not {type(content).__name__}")
+    return content
 
 
 def run_command(module: str, words: list[str], environment: dict[str, str]) -> int:

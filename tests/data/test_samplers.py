@@ -198,3 +198,38 @@ def test_wrong_arguments_of_groups_are_named(arguments, message):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         PairSampler(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(identity=[]), r"identity has the shape \(0,\)"),
+        (dict(identity=[[1, 1], [2, 2]]), r"identity has the shape \(2, 2\)"),
+        (dict(identity=[1, 1, np.nan]), "identity is of float64; it must be of whole numbers"),
+        (dict(identity=IDENTITY, among=[]), r"among has the shape \(0,\)"),
+        (dict(identity=IDENTITY, among=[0, 1000]), "among has 0 to 1000; photos are 0 to"),
+        (dict(identity=IDENTITY, among=[-1, 1]), "among has -1 to 1"),
+        (dict(identity=IDENTITY, among=[True, False]), "among is of bool"),
+        (dict(identity=IDENTITY, mirror=[1]), r"mirror has the shape \(1,\)"),
+        (dict(identity=IDENTITY, source=[1]), r"source has the shape \(1,\)"),
+        (dict(identity=MIXED, source=SOURCE, source_weights=[1, np.inf, 1]), "3 numbers above 0"),
+    ],
+)
+@pytest.mark.parametrize("sampler", [PairSampler, GroupSampler])
+def test_arrays_that_are_not_one_number_a_photo_are_named(sampler, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sampler(**arguments)
+
+
+@pytest.mark.parametrize("emphasis", [[1.0], np.full(len(IDENTITY), -1.0), [np.nan]])
+def test_wrong_emphasis_is_refused(emphasis):
+    with pytest.raises(ValueError, match="emphasis: .* numbers above 0 are needed, one a photo"):
+        GroupSampler(IDENTITY, people=2, photos=2, emphasis=emphasis)
+
+
+def test_a_mask_of_photos_is_the_same_as_their_positions():
+    mask = np.isin(IDENTITY, [6, 5])
+    by_mask = PairSampler(IDENTITY, among=mask).batch(0, 50)
+    by_position = PairSampler(IDENTITY, among=np.flatnonzero(mask)).batch(0, 50)
+    for one, other in zip(by_mask, by_position, strict=True):
+        np.testing.assert_array_equal(one, other)

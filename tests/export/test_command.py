@@ -121,6 +121,7 @@ def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
         ),
         (["--to", "tflite", "--crops", "gone"], "gone: no such folder of crops"),
         (["--to", "tflite", "--verify", "gone"], "gone: no such folder of crops"),
+        (["--to", "tflite", "--attach", "--crops", "gone"], "gone: no such folder of crops"),
     ],
 )
 def test_unfit_options_are_one_clear_error(small, tmp_path, monkeypatch, capsys, options, message):
@@ -130,6 +131,15 @@ def test_unfit_options_are_one_clear_error(small, tmp_path, monkeypatch, capsys,
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
     assert message in line
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "option", [["--vertices"], ["--crops", "x"], ["--verify", "x"], ["--out", "x"]]
+)
+def test_options_of_files_are_refused_where_only_the_network_is_attached(small, capsys, option):
+    with pytest.raises(SystemExit):
+        main([str(small.folder), "--attach", *option])
+    assert f"{option[0]} is for --to; --attach takes" in capsys.readouterr().err
 
 
 def _foreign_file(folder: Path) -> str:

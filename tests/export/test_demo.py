@@ -210,6 +210,8 @@ def test_a_host_that_is_no_address_of_a_machine_is_refused(host, tmp_path, capsy
         (["--host", "203.0.113.9"], "--host 203.0.113.9 --port 8000: "),  # of documents, RFC 5737
         (["--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
         (["--build", "site", "--host", "127.0.0.1"], "leave out --host"),
+        (["--build", "site", "--port", "8080"], "leave out --port"),
+        (["--build", "site", "--no-open"], "leave out --no-open"),
         (["--build", "s3://bucket/site"], "a URL"),
         (["--build", f"{__file__}/site"], "cannot be written"),
     ],

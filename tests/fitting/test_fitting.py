@@ -200,3 +200,19 @@ def test_a_matrix_that_cannot_be_solved_is_one_photos_failure(open_face, monkeyp
     monkeypatch.setattr(fitting.LandmarkSolver, "solve", solver)
     residual = fit_landmarks(open_face, landmarks).residual_px
     assert np.isfinite(residual).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_mm": 0.0}, "noise_mm is 0.0; it must be above 0"),
+        ({"depth_noise": -1.0}, "depth_noise is -1.0; it must be above 0"),
+        ({"identity_sd": np.nan}, "identity_sd is nan; it must be above 0"),
+        ({"expression_sd": np.inf}, "expression_sd is inf; it must be above 0"),
+        ({"iterations": 0}, "iterations is 0; it must be 1 or more"),
+        ({"tolerance": -1.0}, "tolerance is -1.0; it must be 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FitOptions(**options)

@@ -113,7 +113,13 @@ def test_columns_and_vectors_are_the_same(shape):
 @pytest.mark.parametrize(
     "arguments, message",
     [({}, "either"), ({"margin": 1, "margin_quantile": 0.5}, "either")]
-    + [({"margin_quantile": 1.5}, "0 to 1")],
+    + [({"margin_quantile": 1.5}, "0 to 1")]
+    + [({"margin": value}, f"margin is {value}; it must be") for value in (-1.0, np.nan, np.inf)]
+    + [({"margin": 1.0, "margin_factor": 3.0}, "margin_factor is for margin_quantile")]
+    + [
+        ({"margin_quantile": 0.5, "margin_factor": value}, f"margin_factor is {value}; it must be")
+        for value in (-1.0, 0.0, np.nan)
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -125,3 +131,9 @@ def test_settings_that_make_no_sense_are_refused(arguments, message):
 def test_half_precision_distances_are_summed_in_single():
     loss = contrastive_loss(SAME, ops.cast(DISTANCE, "float16"), 1.0)
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, np.nan, np.inf])
+def test_bounds_that_make_no_sense_are_refused(bound):
+    with pytest.raises(ValueError, match=f"upper_bound is {bound}; it must be above 0"):
+        ExponentialContrastiveLoss(bound)

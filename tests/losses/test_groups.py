@@ -151,7 +151,10 @@ def test_settings_survive_saving(loss):
     ("make", "message"),
     [
         (lambda: GroupContrastiveLoss(margin_quantile=2), "margin_quantile is 2"),
+        (lambda: GroupContrastiveLoss(-1.0), "margin is -1.0; it must be 0 or more"),
+        (lambda: GroupContrastiveLoss(margin_factor=np.nan), "margin_factor is nan"),
         (lambda: SupervisedContrastiveLoss(0), "temperature is 0"),
+        (lambda: SupervisedContrastiveLoss(np.inf), "temperature is inf; it must be above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

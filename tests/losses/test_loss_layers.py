@@ -124,6 +124,26 @@ def test_a_loss_of_an_output_that_is_not_there_is_refused(space):
         add_loss_layers(siamese(space), {"shape": ContrastiveLoss(1.0)})
     with pytest.raises(ValueError, match="unknown output 'nonsense'"):
         add_loss_layers(siamese(space), {}, {"nonsense": 1.0})
+    with pytest.raises(ValueError, match="unknown output 'q'"):
+        add_loss_layers(siamese(space), {}, labels={"q": keras.Input((), name="q")})
+
+
+def test_weights_and_labels_of_outputs_without_a_loss_are_refused(space):
+    losses, label = {"parameter_distance": ContrastiveLoss(1.0)}, keras.Input((), name="same")
+    with pytest.raises(ValueError, match="weights: 'feature_similarity' has no loss; outputs with"):
+        add_loss_layers(siamese(space), losses, {"feature_similarity": 0.5})
+    with pytest.raises(ValueError, match="labels: 'feature_similarity' has no loss"):
+        add_loss_layers(siamese(space), losses, labels={"feature_similarity": label})
+    with pytest.raises(ValueError, match="weight is nan"):
+        add_loss_layers(siamese(space), losses, {"parameter_distance": float("nan")})
+
+
+def test_losses_may_be_added_one_after_the_other(space):
+    first = add_loss_layers(siamese(space), {"parameter_distance": ContrastiveLoss(1.0)})
+    both = add_loss_layers(first, {"feature_similarity": IdentityLoss()})
+    assert set(both.input) == {"image_a", "image_b", "same"}
+    with pytest.raises(ValueError, match="'parameter_distance' has a loss layer already"):
+        add_loss_layers(both, {"parameter_distance": ContrastiveLoss(1.0)})
 
 
 REPLICAS = """

@@ -144,3 +144,16 @@ def test_openings_are_compared_not_positions():
     assert error == pytest.approx(4 / 2 / 7, abs=1e-4)  # of seven pairs
     true[0, 41, 2] = 0  # a pair counts by its less certain point
     assert float(opening_distance(true, ours)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unit": 0.0}, "unit is 0.0; it must be above 0"),
+        ({"depth_weight": -1.0}, "depth_weight is -1.0; it must be 0 or more"),
+        ({"opening_weight": float("nan")}, "opening_weight is nan; it must be 0 or more"),
+    ],
+)
+def test_numbers_of_the_landmark_distance_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LandmarkDistance(**options)

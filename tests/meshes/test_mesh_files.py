@@ -204,6 +204,8 @@ def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, te
         (VERTICES, [[0, 1, 4]], "must index the 4 vertices"),
         (VERTICES, [[0, 1, -1]], "must index the 4 vertices"),
         (VERTICES * np.nan, TRIANGLES, "finite"),
+        (VERTICES, np.float32(TRIANGLES), "of float32; they must be 1 or more, of whole numbers"),
+        (VERTICES[:0], TRIANGLES[:0], "triangles are 0 of"),
     ],
 )
 def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):

@@ -100,3 +100,9 @@ def test_a_mixed_precision_rounds_no_weights():
         np.testing.assert_array_equal(start, now)
     for mine, theirs in zip(one.weights, other.weights, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=0.05)
+
+
+@pytest.mark.parametrize("parts", [0, -1])
+def test_no_part_at_all_is_refused(parts):
+    with pytest.raises(ValueError, match=f"parts is {parts}; it must be 1 or more"):
+        build(parts)

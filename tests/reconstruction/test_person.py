@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,3 +271,25 @@ def test_other_photos_than_the_persons_are_refused(open_face, tmp_path):
     with pytest.raises(ValueError, match="suffix '.stl'"):
         person.write_mesh(tmp_path / "a.stl", photos)
     assert not list(tmp_path.iterdir())
+
+
+def test_photos_of_another_size_are_refused(open_face, tmp_path):
+    person, photos = two_photos(open_face)
+    seen = dataclasses.replace(person.faces[0], photo_size=(180, 160))
+    person = dataclasses.replace(person, faces=(seen, *person.faces[1:]))
+    assert person.texture(photos).shape[2] == 3
+    with pytest.raises(ValueError, match="image is 180 x 150 px; this face .* of 180 x 160 px"):
+        person.texture([photos[0][:150], *photos[1:]])
+    with pytest.raises(ValueError, match="image is 180 x 150 px"):
+        seen.write_mesh(tmp_path / "face.obj", photos[0][:150])
+    with pytest.raises(ValueError, match="image is no photo"):
+        seen.write_mesh(tmp_path / "face.obj", "photo.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("photos", ["photo.jpg", Path("photo.jpg"), np.zeros((8, 8, 3), np.uint8)])
+def test_a_single_photo_in_the_place_of_a_list_is_refused(open_face, photos):
+    with pytest.raises(ValueError, match="photos is a single photo; give a list"):
+        reconstruct_person(photos, None)
+    with pytest.raises(ValueError, match="photos is a single photo; give a list"):
+        two_photos(open_face)[0].texture(photos)

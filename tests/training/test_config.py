@@ -45,6 +45,9 @@ def test_values_out_of_range_are_refused(values, message):
         ({"batches": "groups", "group_share": 0.5}, "group_share is for batches of 'matching'"),
         ({"data_weights": "1,2"}, "data_weights has no effect without data"),
         ({"start": "", "start_with": "network"}, "start_with has no effect without start"),
+        ({"landmark_weight": 0.0, "opening_weight": 0.2}, "opening_weight has no effect without"),
+        ({"batches": "groups", "feature_size": 0, "feature_channels": 8}, "without feature_size"),
+        ({"batches": "groups", "single_photos": 0, "profile_emphasis": 2.0}, "without single_ph"),
     ],
 )
 def test_settings_without_effect_are_refused(values, message):
@@ -55,11 +58,12 @@ def test_settings_without_effect_are_refused(values, message):
 def test_each_setting_that_another_one_replaces_is_refused_beside_it():
     given = {"fresh": False, "people": 9, "photos": 9, "crop_size": 64, "yaw": 9.0, "pitch": 9.0}
     given |= {"roll": 9.0, "spread": 0.5, "portraits": True, "encoder_weights": "imagenet"}
+    given |= {"margin_quantile": 0.7}
     other = {f.name: f.metadata.get("instead_of") for f in dataclasses.fields(TrainConfig)}
     assert set(given) == {name for name in other if other[name]}
     for name, value in given.items():
         with pytest.raises(ValueError, match=f"^{name} has no effect beside {other[name]}"):
-            TrainConfig(**{name: value, other[name]: "given"})
+            TrainConfig(**{name: value, other[name]: 1.0 if other[name] == "margin" else "given"})
 
 
 HOSTS = {"hosts": 2, "coordinator": "node0:29500", "minutes": 0.0}

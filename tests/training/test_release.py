@@ -180,7 +180,19 @@ def test_a_wrong_plan_is_named(tmp_path):
     with pytest.raises(ValueError, match="the last above 0"):
         read_plan(path)
     path.write_text("license: free\n")
-    with pytest.raises(ValueError, match="presets"):
+    with pytest.raises(ValueError, match="plan.yaml: the key 'presets' is missing"):
+        read_plan(path)
+    path.write_text("lisense: free\npresets: {}\n")
+    with pytest.raises(ValueError, match=r"unknown key 'lisense' \(did you mean 'license'\?\)"):
+        read_plan(path)
+    path.write_text("license: free\npresets: {a: {records: x}}\n")
+    with pytest.raises(ValueError, match="plan.yaml: presets: a: the key 'runs' is missing"):
+        read_plan(path)
+    path.write_text("license: free\npresets: 3\n")
+    with pytest.raises(ValueError, match="plan.yaml: presets: must hold names and values, not int"):
+        read_plan(path)
+    path.write_text("- free\n")
+    with pytest.raises(ValueError, match="plan.yaml: must hold names and values, not list"):
         read_plan(path)
 
 

@@ -142,9 +142,30 @@ def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
     bfm = _bfm(args)
     if bfm is None:
         return load_face_model(args.face_model)
-    if args.source != "300w-lp":
-        raise ValueError("--bfm-info and --bfm-expression are for 300w-lp, whose parameters fit")
     return bfm.model.truncated(*args.components)
+
+
+ONLY_FOR = {
+    "part": ("aflw",),
+    "authors_identity": ("300w-lp", "tfds-300w-lp"),
+    "basis": ("300w-lp", "tfds-300w-lp"),
+    "bfm_expression": ("300w-lp",),
+    "bfm_info": ("300w-lp",),
+    "components": ("300w-lp",),
+    "count": OF_RECORDS,
+    "held_out": ("blends",),
+    "offsets": tuple(name for name in SOURCES if name not in OF_RECORDS),
+}
+"""The sources that an option has an effect for, where these are not all."""
+
+
+def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with an error where an option was given that has no effect for the source."""
+    for name, sources in ONLY_FOR.items():
+        given = getattr(args, name) != parser.get_default(name)
+        if given and args.source not in sources:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} is for {', '.join(sources)}, not for {args.source}")
 
 
 DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (

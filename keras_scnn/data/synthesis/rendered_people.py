@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -42,12 +43,13 @@ from keras_scnn.geometry.shading import render
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 
+T = TypeVar("T")
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
 RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
 PEOPLE_PER_SHARD = 100
 TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue comes out of an open mouth
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
-BLINKING, LEAST_BLINK = 0.25, 0.3  # share of portraits whose eyes both close, by at least so much
+BLINKING, LEAST_BLINK = 0.5, 0.3  # share of portraits whose eyes both close, by at least so much
 LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (1, math.inf)}
 LIMITS |= {"seed": (0, math.inf), "first_person": (0, math.inf), "yaw_degrees": (0, 90)}
 LIMITS |= {"pitch_degrees": (0, 60), "roll_degrees": (0, 60), "jitter": (0, 0.5), "spread": (0, 2)}
@@ -71,7 +73,7 @@ class SyntheticConfig:
             ``portraits``); else heads alone, before noise.
 
     Raises:
-        ValueError: a number is outside of its ``LIMITS``.
+        ValueError: a value is of another type, or a number is outside of its ``LIMITS``.
     """
 
     people: int = 600
@@ -88,6 +90,9 @@ class SyntheticConfig:
     portraits: bool = False
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            value = _of_type_of(one.default, one.name, getattr(self, one.name))
+            object.__setattr__(self, one.name, value)
         for name, (low, high) in LIMITS.items():
             if not low <= (value := getattr(self, name)) <= high:
                 limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
@@ -99,12 +104,18 @@ class SyntheticConfig:
         model = load_face_model(self.face_model)
         arrays = model.mean, model.identity_basis, model.expression_basis
         shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
-        values = asdict(self)
-        for one in fields(self):  # 60 and 60.0 are equal, and one folder
-            if isinstance(one.default, float):
-                values[one.name] = float(values[one.name])
-        text = json.dumps([RENDERING, shapes, values], sort_keys=True)
+        text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _of_type_of(default: T, name: str, value: Any) -> T:
+    """The value as the default's type; whole numbers stand for others too: 60 is 60.0."""
+    known: dict[type, tuple[type, ...]] = {int: (int, np.integer), float: (int, float, np.number)}
+    kind = type(default)
+    is_bool = isinstance(value, (bool, np.bool_))
+    if is_bool != (kind is bool) or not isinstance(value, known.get(kind, (kind, np.bool_))):
+        raise ValueError(f"{name} is {value!r}; it must be of {kind.__name__}")
+    return kind(value)  # type: ignore[call-arg]
 
 
 def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:
@@ -127,7 +138,10 @@ def render_records(
     The same configuration gives the same photos on any number of workers.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{folder}: cannot be made, a file is in its place") from error
     end = config.first_person + config.people
     firsts = range(config.first_person, end, PEOPLE_PER_SHARD)
     with tqdm(desc="rendering people", total=config.people) as progress:

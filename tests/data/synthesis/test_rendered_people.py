@@ -169,3 +169,26 @@ def test_every_number_of_the_settings_has_limits():
         f.name for f in dataclasses.fields(SyntheticConfig) if type(f.default) in (int, float)
     }
     assert numbers == set(LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [("people", 2.5, "int"), ("seed", 1.0, "int"), ("photos", True, "int"), ("people", "5", "int")]
+    + [("spread", "1", "float"), ("yaw_degrees", None, "float")]
+    + [("portraits", "no", "bool"), ("portraits", 1, "bool"), ("face_model", 3, "str")],
+)
+def test_values_of_another_type_are_refused(name, value, kind):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be of {kind}$"):
+        SyntheticConfig(**{name: value})
+
+
+def test_numbers_of_numpy_are_the_same_settings():
+    config = SyntheticConfig(people=np.int64(3), spread=np.float32(0.5))
+    assert config == SyntheticConfig(people=3, spread=0.5)
+    assert config.key == SyntheticConfig(people=3, spread=0.5).key
+
+
+def test_a_file_in_the_place_of_the_cache_is_named(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(NotADirectoryError, match="cache.*a file is in its place"):
+        cached_records(CONFIG, tmp_path / "cache")
