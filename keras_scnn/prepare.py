@@ -100,7 +100,8 @@ def _list(path: Path, left_out: dict[str, str]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([("name", "reason"), *left_out.items()])
     for name, reason in list(left_out.items())[:SHOWN]:
-        print(f"left out: {name}: {reason}", file=sys.stderr)
+        why = reason.partition(f"{name}: ")[2] or reason  # which may begin with the file
+        print(f"left out: {name}: {why}", file=sys.stderr)
     print(f"{len(left_out)} photos were left out; all reasons are in {path}", file=sys.stderr)
 
 

@@ -102,7 +102,8 @@ class PeopleFolder(PhotoSource):
         """
         labels = self.label(self.person(name))
         if name in labels.left_out:
-            raise ValueError(f"{self.folder / name}: {labels.left_out[name]}")
+            path, reason = str(self.folder / name), labels.left_out[name]
+            raise ValueError(reason if reason.startswith(path) else f"{path}: {reason}")
         for photo in labels.photos:
             if photo.name == name:
                 return photo
