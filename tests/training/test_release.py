@@ -169,30 +169,28 @@ def test_the_packages_release_is_a_plan_of_known_settings():
         assert first == second, "the second run goes on with the network of the first"
 
 
-def test_a_wrong_plan_is_named(tmp_path):
+RUNS = "license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (RUNS, "1 runs, 2 shares"),
+        (RUNS.replace("[{}]", "[{}, {}]").replace("2]", "0]"), "the last above 0"),
+        ("license: free", "plan.yaml: the key 'presets' is missing"),
+        ("lisense: free", r"plan.yaml: unknown key 'lisense' \(did you mean 'license'\?\); known"),
+        (RUNS.replace("runs", "run"), r"plan.yaml: presets: a: unknown key 'run' \(did you mean"),
+        (RUNS.replace("runs: [{}], ", ""), "plan.yaml: presets: a: the key 'runs' is missing"),
+        ("license: free\npresets: 3", "presets: must hold names and values, not int"),
+        ("- free", "plan.yaml: must hold names and values, not list"),
+    ],
+)
+def test_a_wrong_plan_is_named(tmp_path, text, message):
     path = tmp_path / "plan.yaml"
     with pytest.raises(FileNotFoundError, match="plan.yaml: no such file"):
         read_plan(path)
-    path.write_text("license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}\n")
-    with pytest.raises(ValueError, match="1 runs, 2 shares"):
-        read_plan(path)
-    path.write_text("license: free\npresets: {a: {runs: [{}, {}], records: x, shares: [1, 0]}}\n")
-    with pytest.raises(ValueError, match="the last above 0"):
-        read_plan(path)
-    path.write_text("license: free\n")
-    with pytest.raises(ValueError, match="plan.yaml: the key 'presets' is missing"):
-        read_plan(path)
-    path.write_text("lisense: free\npresets: {}\n")
-    with pytest.raises(ValueError, match=r"unknown key 'lisense' \(did you mean 'license'\?\)"):
-        read_plan(path)
-    path.write_text("license: free\npresets: {a: {records: x}}\n")
-    with pytest.raises(ValueError, match="plan.yaml: presets: a: the key 'runs' is missing"):
-        read_plan(path)
-    path.write_text("license: free\npresets: 3\n")
-    with pytest.raises(ValueError, match="plan.yaml: presets: must hold names and values, not int"):
-        read_plan(path)
-    path.write_text("- free\n")
-    with pytest.raises(ValueError, match="plan.yaml: must hold names and values, not list"):
+    path.write_text(f"{text}\n")
+    with pytest.raises(ValueError, match=message):
         read_plan(path)
 
 
