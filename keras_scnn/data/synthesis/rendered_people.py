@@ -109,11 +109,12 @@ class SyntheticConfig:
 
 
 def _of_type_of(default: T, name: str, value: Any) -> T:
-    """The value as the default's type; whole numbers stand for others too: 60 is 60.0."""
-    known: dict[type, tuple[type, ...]] = {int: (int, np.integer), float: (int, float, np.number)}
+    """The value as the default's type, for which NumPy's numbers and, for 60.0, 60 may stand."""
+    whole, flags = (int, np.integer), (bool, np.bool_)
+    known = {bool: flags, int: whole, float: (*whole, float, np.floating)}
     kind = type(default)
-    is_bool = isinstance(value, (bool, np.bool_))
-    if is_bool != (kind is bool) or not isinstance(value, known.get(kind, (kind, np.bool_))):
+    is_flag = isinstance(value, flags)  # which Python takes for a number
+    if is_flag != (kind is bool) or not isinstance(value, known.get(kind, (kind,))):
         raise ValueError(f"{name} is {value!r}; it must be of {kind.__name__}")
     return kind(value)  # type: ignore[call-arg]
 
