@@ -111,8 +111,7 @@ def test_settings_out_of_range_are_refused_before_anything_is_read(capsys, optio
     ],
 )
 def test_options_of_other_sources_are_refused(capsys, source, option, message):
-    with pytest.raises(SystemExit):
-        main([source, "nowhere", "--out", "nowhere", *option])
+    assert main([source, "nowhere", "--out", "nowhere", *option]) == 2
     assert message in capsys.readouterr().err
 
 

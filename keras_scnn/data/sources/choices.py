@@ -160,12 +160,14 @@ ONLY_FOR = {
 
 
 def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End with an error where an option was given that has no effect for the source."""
+    """Raise a ValueError where options were given that have no effect for the source."""
+    wrong: dict[tuple[str, ...], list[str]] = {}
     for name, sources in ONLY_FOR.items():
-        given = getattr(args, name) != parser.get_default(name)
-        if given and args.source not in sources:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} is for {', '.join(sources)}, not for {args.source}")
+        if args.source not in sources and getattr(args, name) != parser.get_default(name):
+            wrong.setdefault(sources, []).append(f"--{name.replace('_', '-')}")
+    for sources, options in wrong.items():
+        those = f"{' and '.join(options)} {'is' if len(options) == 1 else 'are'}"
+        raise ValueError(f"{those} for {', '.join(sources)}, not for {args.source}")
 
 
 DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
