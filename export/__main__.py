@@ -88,9 +88,10 @@ def run(args: argparse.Namespace) -> None:
         OSError, ValueError, ImportError: with one clear reason.
     """
     jobs = wanted_jobs(args)
-    for folder in (args.crops, args.verify):
-        if folder is not None and not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of crops")
+    from keras_scnn.export.crops import check_folder
+
+    for crops in (args.crops, args.verify):
+        check_folder(crops)  # find_crops does it too, once the network is loaded
     from keras_scnn.models.presets import preset_folder
 
     folder = preset_folder(args.preset)

@@ -63,6 +63,12 @@ def calibration_and_held_out(
     return split_crops(crops) if held_out is None else (crops, find_crops(held_out, size))
 
 
+def check_folder(folder: Path | None) -> None:
+    """Raise a FileNotFoundError where a folder of crops is given and is none."""
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of crops")
+
+
 def find_crops(folder: Path | None, size: int, max_crops: int = MAX_CROPS) -> Crops:
     """Crops of ``size`` px: of face records, of a folder of square images, or synthetic ones.
 
@@ -78,8 +84,7 @@ def find_crops(folder: Path | None, size: int, max_crops: int = MAX_CROPS) -> Cr
     """
     if folder is None:
         return _synthetic(size, max_crops)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of crops")
+    check_folder(folder)
     if is_records(folder):
         crops = _of_records(folder, max_crops)
     else:

@@ -1,4 +1,4 @@
-"""What all commands share: how they parse, run and fail, and settings as one frozen dataclass."""
+"""What all commands share: how they parse, run and fail; settings, their types and ranges."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import io
+import math
 import os
 import re
 import signal
@@ -44,6 +45,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' (did you mean 'x'?)' with the most similar known word; '' where none is similar."""
     similar = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{similar[0]}'?)" if similar else ""
+
+
+def check_at_least(name: str, value: float, low: float = 0.0) -> None:
+    """Raise a ValueError for a number that is below ``low``, or not finite."""
+    if not low <= value < math.inf:
+        raise ValueError(f"{name} is {value}; it must be {low:g} or more, and finite")
+
+
+def check_above(name: str, value: float, low: float = 0.0) -> None:
+    """Raise a ValueError for a number that is not above ``low``, or not finite."""
+    if not low < value < math.inf:
+        raise ValueError(f"{name} is {value}; it must be above {low:g}, and finite")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise a ValueError for a number that does not lie in 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; it must lie in 0 to 1")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -178,21 +197,24 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
             raise ValueError(
                 f"{source}: unknown key '{name}'{similar}; known are {', '.join(known)}"
             )
-    typed = {name: _typed(value, types[name], name, source) for name, value in values.items()}
     try:
-        return cls(**typed)
+        return cls(**{name: typed(value, types[name], name) for name, value in values.items()})
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
 
-def _typed(value: Any, kind: type, name: str, source: str) -> Any:
+def typed(value: Any, kind: type, name: str) -> Any:
+    """A setting as str, int, float or bool; an int, or text such as '1e-3', may stand for a float.
+
+    Raises:
+        ValueError: it is of another type.
+    """
     if kind is float and (type(value) is int or _is_exponential(value)):
         with contextlib.suppress(OverflowError, ValueError):
             return float(value)
     if type(value) is not kind:  # bool is an int to isinstance, but never meant as one here
         raise ValueError(
-            f"{source}: {name} is {repr(value)[:80]} ({type(value).__name__}); it must be "
-            f"{kind.__name__}"
+            f"{name} is {repr(value)[:80]} ({type(value).__name__}); it must be {kind.__name__}"
         )
     return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import check_above
 
 MIN_VARIANCE_SHARE = 0.003  # least variance of a direction, as a share of the largest
 VISIBLE_MM = 0.1  # root mean square over the vertices: finer differences no mesh shows
@@ -96,7 +97,6 @@ def visible_coordinates(
     Raises:
         ValueError: the floor is not above 0.
     """
-    if not floor_mm > 0:
-        raise ValueError(f"floor_mm is {floor_mm}; it must be above 0")
+    check_above("floor_mm", floor_mm)
     variance, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
     return np.asarray(coordinates) @ (axes / np.sqrt(np.maximum(variance, 0) + floor_mm**2))

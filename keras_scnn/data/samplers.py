@@ -40,10 +40,9 @@ WHOLE = Shard()
 def _whole_numbers(name: str, values, count: int | None = None) -> np.ndarray:
     """(n,) int, n above 0 and ``count`` where that is given; else a ValueError names them."""
     array = np.asarray(values)
-    if array.ndim != 1 or not len(array) or len(array) != (count or len(array)):
-        wanted = "one number a photo, of one photo at least"
-        wanted = wanted if count is None else f"{count}, one number a photo"
-        raise ValueError(f"{name} has the shape {array.shape}; it must be {wanted}")
+    if array.ndim != 1 or not len(array) or count not in (None, len(array)):
+        wanted = "one number at least" if count is None else f"{count} numbers, one a photo"
+        raise ValueError(f"{name} has the shape {array.shape}; it must be a list of {wanted}")
     if array.dtype.kind == "f" and (np.rint(array) == array).all() and np.isfinite(array).all():
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":

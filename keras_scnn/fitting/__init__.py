@@ -17,6 +17,7 @@ from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.landmarks68 import on_one_line
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
+from keras_scnn.settings import check_above, check_at_least
 
 CHUNK = 256
 PARTS = ("pose", "identity", "expression")
@@ -48,12 +49,9 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         for name in ("noise_mm", "depth_noise", "identity_sd", "expression_sd"):
-            if not 0 < (value := getattr(self, name)) < np.inf:
-                raise ValueError(f"{name} is {value}; it must be above 0, and finite")
-        if not self.iterations >= 1:
-            raise ValueError(f"iterations is {self.iterations}; it must be 1 or more")
-        if not 0 <= self.tolerance < np.inf:
-            raise ValueError(f"tolerance is {self.tolerance}; it must be 0 or more, and finite")
+            check_above(name, getattr(self, name))
+        check_at_least("iterations", self.iterations, 1)
+        check_at_least("tolerance", self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)

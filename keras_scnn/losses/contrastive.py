@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_scnn.losses.ranges import check_above, check_at_least, check_share
+from keras_scnn.settings import check_above, check_at_least, check_share
 
 
 def contrastive_loss(same, distance, margin=1.0):

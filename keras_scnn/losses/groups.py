@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from keras_scnn.losses.contrastive import batch_mean, different_quantile
-from keras_scnn.losses.ranges import check_above, check_at_least, check_share
+from keras_scnn.settings import check_above, check_at_least, check_share
 
 EXCLUDED_LOGIT = -1e9  # its share of a softmax is exactly 0
 

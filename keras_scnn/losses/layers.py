@@ -19,7 +19,7 @@ from keras import ops
 
 from keras_scnn.losses.contrastive import ContrastiveLoss
 from keras_scnn.losses.identity import IdentityLoss
-from keras_scnn.losses.ranges import check_at_least
+from keras_scnn.settings import check_at_least
 
 PAIR_OUTPUTS = ("parameter_distance", "feature_similarity")  # their label is "same"
 

@@ -17,10 +17,10 @@ from keras import ops
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.landmarks68 import OPENINGS
-from keras_scnn.losses.ranges import check_above, check_at_least
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
+from keras_scnn.settings import check_above, check_at_least
 
 
 def wpdc(target, predicted, effect):

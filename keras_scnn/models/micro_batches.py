@@ -11,6 +11,8 @@ from __future__ import annotations
 import keras
 from keras import ops, tree
 
+from keras_scnn.settings import check_at_least
+
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class InParts(keras.layers.Layer):
@@ -31,8 +33,7 @@ class InParts(keras.layers.Layer):
         # Without a type of its own to cast to: it hands on all variables, and what is cast here
         # (bfloat16 under a mixed policy) would be assigned to them. The network's layers cast.
         super().__init__(**{**kwargs, "dtype": "float32"})
-        if parts < 1:
-            raise ValueError(f"parts is {parts}; it must be 1 or more")
+        check_at_least("parts", parts, 1)
         self.network, self.parts = network, parts
 
     def call(self, images, training=None):

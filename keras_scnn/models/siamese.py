@@ -11,6 +11,7 @@ from keras_scnn.models.augmentation import MoveParameters, RandomMove, photometr
 from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
 from keras_scnn.models.micro_batches import InParts
 from keras_scnn.parameters import ParameterSpace
+from keras_scnn.settings import check_at_least
 
 PARTS = ("identity", "all")
 
@@ -96,8 +97,7 @@ def augmented_branch(
     Raises:
         ValueError: the strength is negative, or not finite.
     """
-    if not 0 <= augmentation < np.inf:
-        raise ValueError(f"augmentation is {augmentation}; it must be 0 or more, and finite")
+    check_at_least("augmentation", augmentation)
     if not augmentation:
         return [dict(branch(image)) for image in images]
     moved, matrices = RandomMove(

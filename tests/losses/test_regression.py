@@ -5,6 +5,7 @@ from keras_scnn.geometry.camera import project
 from keras_scnn.losses import (
     WPDC,
     LandmarkDistance,
+    ParameterLoss,
     VertexDistance,
     landmark_distance,
     vertex_distance,
@@ -157,3 +158,13 @@ def test_openings_are_compared_not_positions():
 def test_numbers_of_the_landmark_distance_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         LandmarkDistance(**options)
+
+
+@pytest.mark.parametrize("name", ["wpdc_weight", "shape_weight"])
+def test_weights_of_the_parameter_loss_out_of_range_are_refused(
+    tiny_face_model, tiny_whitening, name
+):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    weights = {"wpdc_weight": 1.0, "shape_weight": 1.0, name: -1.0}
+    with pytest.raises(ValueError, match=f"{name} is -1.0; it must be 0 or more"):
+        ParameterLoss(space, **weights)

@@ -115,6 +115,21 @@ def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
     assert np.abs(np.asarray(result)[:, 0]).std() > 1e-3, "size and turn show that it was moved"
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augmentation": float("nan")}, "augmentation is nan; it must be 0 or more"),
+        ({"augmentation": -1.0}, "augmentation is -1.0; it must be 0 or more"),
+        ({"parts": 0}, "parts is 0; it must be 1 or more"),
+    ],
+)
+def test_strengths_and_parts_out_of_range_are_refused(
+    tiny_face_model, tiny_whitening, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        make(tiny_face_model, tiny_whitening, **options)
+
+
 @pytest.mark.integration
 def test_an_augmented_network_trains_and_is_the_same_branch(open_face):
     size = ParameterLayout(open_face.n_identity, open_face.n_expression).size

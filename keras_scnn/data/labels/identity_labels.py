@@ -20,6 +20,7 @@ from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.settings import check_share
 
 MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
 RIDGE = 1.0  # penalty, as a share of the embeddings' mean variance
@@ -129,8 +130,7 @@ def regress_identity(
     Raises:
         ValueError: share is out of range, or fewer photos than E + 1 have an embedding.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; it must lie in 0 to 1")
+    check_share("share", share)
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     known = ~np.isnan(embeddings).any(axis=1)
     learned = among[known[among]]

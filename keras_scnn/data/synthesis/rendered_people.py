@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -42,8 +41,8 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.settings import typed
 
-T = TypeVar("T")
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
 RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
 PEOPLE_PER_SHARD = 100
@@ -91,8 +90,9 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value = _of_type_of(one.default, one.name, getattr(self, one.name))
-            object.__setattr__(self, one.name, value)
+            value = getattr(self, one.name)
+            value = value.item() if isinstance(value, np.generic) else value
+            object.__setattr__(self, one.name, typed(value, type(one.default), one.name))
         for name, (low, high) in LIMITS.items():
             if not low <= (value := getattr(self, name)) <= high:
                 limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
@@ -106,17 +106,6 @@ class SyntheticConfig:
         shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
         text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _of_type_of(default: T, name: str, value: Any) -> T:
-    """The value as the default's type, for which NumPy's numbers and, for 60.0, 60 may stand."""
-    whole, flags = (int, np.integer), (bool, np.bool_)
-    known = {bool: flags, int: whole, float: (*whole, float, np.floating)}
-    kind = type(default)
-    is_flag = isinstance(value, flags)  # which Python takes for a number
-    if is_flag != (kind is bool) or not isinstance(value, known.get(kind, (kind,))):
-        raise ValueError(f"{name} is {value!r}; it must be of {kind.__name__}")
-    return kind(value)  # type: ignore[call-arg]
 
 
 def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:

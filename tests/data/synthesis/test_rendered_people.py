@@ -178,7 +178,8 @@ def test_every_number_of_the_settings_has_limits():
     + [("portraits", "no", "bool"), ("portraits", 1, "bool"), ("face_model", 3, "str")],
 )
 def test_values_of_another_type_are_refused(name, value, kind):
-    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be of {kind}$"):
+    message = f"^{name} is {value!r} .{type(value).__name__}.; it must be {kind}$"
+    with pytest.raises(ValueError, match=message):
         SyntheticConfig(**{name: value})
 
 
