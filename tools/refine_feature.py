@@ -1,18 +1,20 @@
 """Refine a preset's feature, so that it shows the person and not the data set.
 
     python tools/refine_feature.py PRESET OUT --data CFP,CELEBA,PINS
-        [--teacher identity] [--ridge 0.1] [--held-out 10]
+        [--teacher identity] [--ridge 0.1] [--people 160 | --no-contrast] [--held-out 10] [--seed 0]
 
 A network's features also show what a data set's photos have in common (size, sharpness,
 compression): their means lie apart, and far from zero, so that two strangers are alike by it. The
 feature, as it is before it gets its unit length, is made to predict the embeddings of the teacher's
 recognizers by ridge regression, each data set's mean taken off both. The metric of that regression
-is folded into the feature layer as its symmetric root: the feature keeps its number of components,
-and nothing is slower. Shapes, pose and expression stay bit by bit as they are.
+is then trained with the supervised contrastive loss, staying near
+(``keras_scnn.training.feature_metric``), and folded into the feature layer: the feature keeps its
+number of components, and nothing is slower. Shapes, pose and expression stay bit by bit as they
+are.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
 no part. The teacher's recognizers need the extra 'teacher'; their
-embeddings are kept in OUT-(digest).npz. Six minutes on two cores.
+embeddings are kept in OUT-(digest).npz. Seven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import open_mixture
-from keras_scnn.data.records import split_people
+from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import recognizer_layers
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import digest
+from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
 from map_identity import BATCH, both_views, photo_weights, ridge_kernel
 
@@ -98,8 +101,38 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folders of face records of people")
     parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
     parser.add_argument("--ridge", type=float, default=RIDGE)
+    parser.add_argument("--people", type=int, default=MetricOptions.people, help="of a batch")
+    parser.add_argument("--no-contrast", action="store_true", help="the regression's metric alone")
     parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
+    parser.add_argument("--seed", type=int, default=0, help="of the batches of people")
     return parser
+
+
+def learned_metric(
+    views: np.ndarray,
+    targets: np.ndarray,
+    source: np.ndarray,
+    records: FaceRecords,
+    chosen: np.ndarray,
+    args: argparse.Namespace,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``solve_metric``, then trained with the contrastive loss unless that is left out.
+
+    Args:
+        views: (V, n, F) features of the chosen photos, in V views of each.
+        targets: (n, E). source: (n,) int, the data set.
+        records, chosen: the photos, (n,) positions.
+        args: of the command.
+    """
+    count = len(views)
+    weight = np.tile(photo_weights(records, chosen), count)
+    rows = np.concatenate(views), np.tile(targets, (count, 1)), np.tile(source, count), weight
+    metric, mean = solve_metric(*rows, args.ridge)
+    if args.no_contrast:
+        return metric, mean
+    apart = np.stack([centered(view, source) for view in views])
+    options = MetricOptions(people=args.people, seed=args.seed)
+    return learn_feature_metric(apart, records.identity[chosen], metric, options), mean
 
 
 def main() -> None:
@@ -114,20 +147,24 @@ def main() -> None:
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
+    _, photos = np.unique(records.identity[chosen], return_counts=True)
+    several = int(np.sum(photos > 1))
+    if not args.no_contrast and not 1 < args.people <= several:
+        parser.error(
+            f"--people is {args.people}; 2 to {several} (with two photos) can be in a batch"
+        )
     images, source = np.ascontiguousarray(records.images[chosen]), mixture.source[chosen]
     unit = keras.utils.normalize
     parts = embeddings(args, teacher, images)
     targets = np.concatenate([unit(centered(unit(part), source)) for part in parts], axis=1)
     views = both_views(preset, LAYER, images)
-    weight = photo_weights(records, chosen)
-    of_both = np.tile(targets, (2, 1)), np.tile(source, 2), np.tile(weight, 2)
-    metric, mean = solve_metric(np.concatenate(views), *of_both, args.ridge)
-    fold_into_feature(preset, metric, mean)
+    fold_into_feature(preset, *learned_metric(views, targets, source, records, chosen, args))
     note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
-    note |= {"ridge": args.ridge, "held_out": args.held_out}
-    note |= {"photos": len(chosen), "people": len(np.unique(records.identity[chosen]))}
+    note |= {"ridge": args.ridge, "contrast": not args.no_contrast, "held_out": args.held_out}
+    note |= {"photos": len(chosen), "people": len(photos), "seed": args.seed}
     metadata = preset.metadata | {"feature_refined": note}
-    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
+    base = "mobile" if preset.recognizers else ""  # whose pose and expression it has
+    save_preset(args.out, dataclasses.replace(preset, metadata=metadata), base=base)
     print(json.dumps(note))
 
 

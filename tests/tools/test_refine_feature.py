@@ -68,8 +68,9 @@ def test_the_metric_is_folded_into_the_feature_and_all_else_stays(tool, name):
     np.testing.assert_allclose(after["features"], expected, atol=1e-4)
 
 
-def test_the_command(tool, tmp_path, monkeypatch):
-    """Two data sets, the teacher's embeddings known: the note says of what, the feature differs."""
+@pytest.fixture
+def people(tool, monkeypatch):
+    """12 people of two data sets, two photos each, in the place of what the tool would open."""
     rng = np.random.default_rng(0)
     records = SimpleNamespace(
         images=rng.integers(0, 255, (24, 120, 120, 3)).astype(np.uint8),
@@ -79,7 +80,12 @@ def test_the_command(tool, tmp_path, monkeypatch):
     mixture = SimpleNamespace(records=records, source=np.arange(24) // 12)
     monkeypatch.setattr(tool, "open_mixture", lambda folders: mixture)
     monkeypatch.setattr(tool, "photo_weights", lambda records, chosen: np.ones(len(chosen)))
-    taught, seen = rng.normal(size=(2, 22, 8)), []
+
+
+@pytest.fixture
+def known_teacher(tool, monkeypatch):
+    """Embeddings of the first 11 of these people's photos, in the place of the recognizers'."""
+    taught, seen = np.random.default_rng(0).normal(size=(2, 22, 8)), []
 
     def embeddings(args, teacher, images):
         seen.append((teacher.recognizers, len(images), args.out.name))
@@ -91,16 +97,41 @@ def test_the_command(tool, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tool, "embeddings", embeddings)
     monkeypatch.setattr(tool, "load_preset", known_preset)
-    out = tmp_path / "out"
-    words = ["tool", "mobile", str(out), "--data", "A,B", "--held-out", "1"]
-    monkeypatch.setattr(sys, "argv", words)
+    return seen
+
+
+def kernel(tool, name):
+    return np.asarray(load_preset(name).core.get_layer(tool.LAYER).kernel)
+
+
+def run(tool, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["tool", *map(str, words)])
     tool.main()
-    assert seen == [("dlib+sface", 22, "out")]
-    made = load_preset(out)
-    note = made.metadata["feature_refined"]
-    assert (note["photos"], note["people"], note["held_out"]) == (22, 11, 1)
-    layers = [p.core.get_layer(tool.LAYER) for p in (load_preset("mobile"), made)]
-    assert np.abs(np.asarray(layers[0].kernel) - np.asarray(layers[1].kernel)).max() > 0.01
+
+
+def test_the_command(tool, people, known_teacher, tmp_path, monkeypatch):
+    """The note says how; the feature differs, and by the contrastive loss once more."""
+    words = ["--data", "A,B", "--held-out", "1"]
+    run(tool, monkeypatch, "mobile", tmp_path / "out", *words, "--no-contrast")
+    run(tool, monkeypatch, "mobile", tmp_path / "more", *words, "--people", "8", "--seed", "2")
+    assert known_teacher == [("dlib+sface", 22, "out"), ("dlib+sface", 22, "more")]
+    notes = [load_preset(tmp_path / name).metadata["feature_refined"] for name in ("out", "more")]
+    assert [(n["photos"], n["people"], n["held_out"]) for n in notes] == [(22, 11, 1)] * 2
+    assert [(n["contrast"], n["seed"]) for n in notes] == [(False, 0), (True, 2)]
+    before, out, more = (kernel(tool, p) for p in ("mobile", tmp_path / "out", tmp_path / "more"))
+    assert np.abs(before - out).max() > 0.01 and np.abs(out - more).max() > 1e-4
+
+
+@pytest.mark.parametrize("people_of_a_batch", [1, 12])
+def test_batches_of_too_many_people_are_refused_at_once(
+    tool, people, known_teacher, tmp_path, monkeypatch, capsys, people_of_a_batch
+):
+    words = ["--data", "A,B", "--held-out", "1", "--people", people_of_a_batch]
+    with pytest.raises(SystemExit) as stop:
+        run(tool, monkeypatch, "mobile", tmp_path / "out", *words)
+    message = f"--people is {people_of_a_batch}; 2 to 11"
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert not known_teacher and not list(tmp_path.iterdir())
 
 
 def test_embeddings_are_kept(tool, tmp_path, monkeypatch):
@@ -126,8 +157,7 @@ def test_embeddings_are_kept(tool, tmp_path, monkeypatch):
 def test_what_has_no_feature_or_no_recognizers_is_refused(
     tool, tmp_path, monkeypatch, capsys, preset, teacher, message
 ):
-    words = ["tool", preset, str(tmp_path / "out"), "--data", "A", "--teacher", teacher]
-    monkeypatch.setattr(sys, "argv", words)
+    words = [preset, tmp_path / "out", "--data", "A", "--teacher", teacher]
     with pytest.raises(SystemExit) as stop:
-        tool.main()
+        run(tool, monkeypatch, *words)
     assert stop.value.code == 2 and message in capsys.readouterr().err
