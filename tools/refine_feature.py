@@ -1,7 +1,8 @@
 """Refine a preset's feature, so that it shows the person and not the data set.
 
     python tools/refine_feature.py PRESET OUT --data CFP,CELEBA,PINS
-        [--teacher identity] [--ridge 0.1] [--people 160 | --no-contrast] [--held-out 10] [--seed 0]
+        [--teacher identity] [--ridge 0.1] [--people 160] [--penalty 3] [--no-contrast]
+        [--held-out 10] [--seed 0]
 
 A network's features also show what a data set's photos have in common (size, sharpness,
 compression): their means lie apart, and far from zero, so that two strangers are alike by it. The
@@ -102,6 +103,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
     parser.add_argument("--ridge", type=float, default=RIDGE)
     parser.add_argument("--people", type=int, default=MetricOptions.people, help="of a batch")
+    parser.add_argument(
+        "--penalty", type=float, default=MetricOptions.penalty, help="of the metric's change"
+    )
     parser.add_argument("--no-contrast", action="store_true", help="the regression's metric alone")
     parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
     parser.add_argument("--seed", type=int, default=0, help="of the batches of people")
@@ -131,7 +135,7 @@ def learned_metric(
     if args.no_contrast:
         return metric, mean
     apart = np.stack([centered(view, source) for view in views])
-    options = MetricOptions(people=args.people, seed=args.seed)
+    options = MetricOptions(people=args.people, penalty=args.penalty, seed=args.seed)
     return learn_feature_metric(apart, records.identity[chosen], metric, options), mean
 
 
@@ -160,7 +164,8 @@ def main() -> None:
     views = both_views(preset, LAYER, images)
     fold_into_feature(preset, *learned_metric(views, targets, source, records, chosen, args))
     note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
-    note |= {"ridge": args.ridge, "contrast": not args.no_contrast, "held_out": args.held_out}
+    penalty = None if args.no_contrast else args.penalty
+    note |= {"ridge": args.ridge, "penalty": penalty, "held_out": args.held_out}
     note |= {"photos": len(chosen), "people": len(photos), "seed": args.seed}
     metadata = preset.metadata | {"feature_refined": note}
     base = "mobile" if preset.recognizers else ""  # whose pose and expression it has

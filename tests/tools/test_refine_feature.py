@@ -113,11 +113,23 @@ def test_the_command(tool, people, known_teacher, tmp_path, monkeypatch):
     """The note says how; the feature differs, and by the contrastive loss once more."""
     words = ["--data", "A,B", "--held-out", "1"]
     run(tool, monkeypatch, "mobile", tmp_path / "out", *words, "--no-contrast")
-    run(tool, monkeypatch, "mobile", tmp_path / "more", *words, "--people", "8", "--seed", "2")
+    run(
+        tool,
+        monkeypatch,
+        "mobile",
+        tmp_path / "more",
+        *words,
+        "--people",
+        "8",
+        "--seed",
+        "2",
+        "--penalty",
+        "4",
+    )
     assert known_teacher == [("dlib+sface", 22, "out"), ("dlib+sface", 22, "more")]
     notes = [load_preset(tmp_path / name).metadata["feature_refined"] for name in ("out", "more")]
     assert [(n["photos"], n["people"], n["held_out"]) for n in notes] == [(22, 11, 1)] * 2
-    assert [(n["contrast"], n["seed"]) for n in notes] == [(False, 0), (True, 2)]
+    assert [(n["penalty"], n["seed"]) for n in notes] == [(None, 0), (4, 2)]
     before, out, more = (kernel(tool, p) for p in ("mobile", tmp_path / "out", tmp_path / "more"))
     assert np.abs(before - out).max() > 0.01 and np.abs(out - more).max() > 1e-4
 
