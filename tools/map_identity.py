@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -31,7 +32,7 @@ from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 from keras_scnn.training.matching.pack import Pack
 from keras_scnn.training.release_weights import with_covariance
 from keras_scnn.training.warm_start import MIN_PENALTY
-from solve_identity import add_arguments, open_labels
+from solve_identity import add_arguments, not_negative, open_labels, share, whole
 
 BATCH = 64
 # Labels: this share of the fit to all of the person's photos, the rest of what recognizers teach.
@@ -72,9 +73,9 @@ def add_map_arguments(parser: argparse.ArgumentParser) -> None:
         default="taught",
         help="single: fits of single photos, for comparison",
     )
-    parser.add_argument("--contrast-weight", type=float, default=MapOptions.contrast_weight)
-    parser.add_argument("--fit-share", type=float, default=FIT_SHARE, help="0 to 1")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--contrast-weight", type=not_negative, default=MapOptions.contrast_weight)
+    parser.add_argument("--fit-share", type=share, default=FIT_SHARE, help="0 to 1")
+    parser.add_argument("--seed", type=whole, default=0)
 
 
 def learn_map(
@@ -143,6 +144,17 @@ def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
     layer.set_weights([weights, bias])
 
 
+def save_refined(out: Path, preset: Preset, name: str, note: dict) -> None:
+    """Write a preset with a further note in its metadata, and print the note.
+
+    One with recognizers is based on `mobile`, whose pose and expression it has.
+    """
+    base = "mobile" if preset.recognizers else ""
+    metadata = preset.metadata | {name: note}
+    save_preset(out, dataclasses.replace(preset, metadata=metadata), base=base)
+    print(json.dumps(note))
+
+
 def ridge_kernel(
     x: np.ndarray,
     y: np.ndarray,
@@ -209,9 +221,7 @@ def main() -> None:
         solve_feature(preset, pack, taught, chosen)
     preset = with_covariance(preset, pack.mixture, chosen)
     note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
-    metadata = preset.metadata | {"identity_map": note | {"photos": len(chosen)}}
-    save_preset(args.out, dataclasses.replace(preset, metadata=metadata))
-    print(json.dumps(note))
+    save_refined(args.out, preset, "identity_map", note | {"photos": len(chosen)})
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ embeddings are kept in OUT-(digest).npz. Seven minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import zlib
 from pathlib import Path
 
@@ -30,15 +28,16 @@ import keras
 import numpy as np
 
 from keras_scnn.data.mixture import open_mixture
-from keras_scnn.data.records import FaceRecords, split_people
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.data.records import split_people
+from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import recognizer_layers
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
-from map_identity import BATCH, both_views, photo_weights, ridge_kernel
+from map_identity import BATCH, both_views, photo_weights, ridge_kernel, save_refined
+from solve_identity import not_negative, whole
 
 LAYER = "features_linear"
 RIDGE = 0.1
@@ -101,14 +100,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", required=True, help="folders of face records of people")
     parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
-    parser.add_argument("--ridge", type=float, default=RIDGE)
-    parser.add_argument("--people", type=int, default=MetricOptions.people, help="of a batch")
+    parser.add_argument("--ridge", type=not_negative, default=RIDGE)
+    parser.add_argument("--people", type=whole, default=MetricOptions.people, help="of a batch")
     parser.add_argument(
-        "--penalty", type=float, default=MetricOptions.penalty, help="of the metric's change"
+        "--penalty", type=not_negative, default=MetricOptions.penalty, help="of changing the metric"
     )
     parser.add_argument("--no-contrast", action="store_true", help="the regression's metric alone")
-    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
-    parser.add_argument("--seed", type=int, default=0, help="of the batches of people")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
+    parser.add_argument("--seed", type=whole, default=0, help="of the batches of people")
     return parser
 
 
@@ -116,27 +115,25 @@ def learned_metric(
     views: np.ndarray,
     targets: np.ndarray,
     source: np.ndarray,
-    records: FaceRecords,
-    chosen: np.ndarray,
+    weight: np.ndarray,
+    person: np.ndarray,
     args: argparse.Namespace,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As ``solve_metric``, then trained with the contrastive loss unless that is left out.
 
     Args:
-        views: (V, n, F) features of the chosen photos, in V views of each.
-        targets: (n, E). source: (n,) int, the data set.
-        records, chosen: the photos, (n,) positions.
+        views: (V, n, F) features of n photos, in V views of each.
+        targets, source, weight: (n, ...) of the photos, see ``solve_metric``.
+        person: (n,) int.
         args: of the command.
     """
-    count = len(views)
-    weight = np.tile(photo_weights(records, chosen), count)
-    rows = np.concatenate(views), np.tile(targets, (count, 1)), np.tile(source, count), weight
-    metric, mean = solve_metric(*rows, args.ridge)
+    of_all_views = (np.concatenate([rows] * len(views)) for rows in (targets, source, weight))
+    metric, mean = solve_metric(np.concatenate(views), *of_all_views, args.ridge)
     if args.no_contrast:
         return metric, mean
     apart = np.stack([centered(view, source) for view in views])
     options = MetricOptions(people=args.people, penalty=args.penalty, seed=args.seed)
-    return learn_feature_metric(apart, records.identity[chosen], metric, options), mean
+    return learn_feature_metric(apart, person, metric, options), mean
 
 
 def main() -> None:
@@ -151,7 +148,8 @@ def main() -> None:
     mixture = open_mixture(args.data)
     records = mixture.records
     chosen, _ = split_people(records.identity, args.held_out, records.mirror)
-    _, photos = np.unique(records.identity[chosen], return_counts=True)
+    person = records.identity[chosen]
+    _, photos = np.unique(person, return_counts=True)
     several = int(np.sum(photos > 1))
     if not args.no_contrast and not 1 < args.people <= several:
         parser.error(
@@ -162,15 +160,13 @@ def main() -> None:
     parts = embeddings(args, teacher, images)
     targets = np.concatenate([unit(centered(unit(part), source)) for part in parts], axis=1)
     views = both_views(preset, LAYER, images)
-    fold_into_feature(preset, *learned_metric(views, targets, source, records, chosen, args))
+    weight = photo_weights(records, chosen)
+    fold_into_feature(preset, *learned_metric(views, targets, source, weight, person, args))
     note = {"preset": preset_digest(args.preset), "teacher": preset_digest(args.teacher)}
     penalty = None if args.no_contrast else args.penalty
     note |= {"ridge": args.ridge, "penalty": penalty, "held_out": args.held_out}
     note |= {"photos": len(chosen), "people": len(photos), "seed": args.seed}
-    metadata = preset.metadata | {"feature_refined": note}
-    base = "mobile" if preset.recognizers else ""  # whose pose and expression it has
-    save_preset(args.out, dataclasses.replace(preset, metadata=metadata), base=base)
-    print(json.dumps(note))
+    save_refined(args.out, preset, "feature_refined", note)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import zlib
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from keras_scnn.data.labels.point_labels import OPTIONS, fit_to_points
 from keras_scnn.data.mixture import Mixture, open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.data.sources.cfp import is_profile, points_by_name
-from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel
@@ -41,7 +40,8 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
-from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to
+from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
+from solve_identity import not_negative, share, whole
 
 MIN_POINTS = 20  # of a photo; CFP gives 30
 PENALTY = 0.02  # by cross-validation over people: labels of others are predicted best at 0.01-0.03
@@ -135,11 +135,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folders of face records of people")
     parser.add_argument("--points", type=Path, help="folder of CFP, with labels.npz")
     parser.add_argument("--teacher", default="identity", help="a preset")
-    parser.add_argument("--fit-share", type=float, default=FIT_SHARE, help="0 to 1")
-    parser.add_argument("--prior-mm", type=float, default=OPTIONS.identity_sd)
-    parser.add_argument("--penalty", type=float, default=PENALTY, help="of changing the map")
-    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fit-share", type=share, default=FIT_SHARE, help="0 to 1")
+    parser.add_argument("--prior-mm", type=not_negative, default=OPTIONS.identity_sd)
+    parser.add_argument("--penalty", type=not_negative, default=PENALTY, help="of changing the map")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
+    parser.add_argument("--seed", type=whole, default=0)
     return parser
 
 
@@ -174,10 +174,7 @@ def main() -> None:
         "held_out": args.held_out,
         "seed": args.seed,
     }
-    metadata = preset.metadata | {"identity_refined": note}
-    base = "mobile" if preset.recognizers else ""  # whose pose and expression it has
-    save_preset(args.out, dataclasses.replace(preset, metadata=metadata), base=base)
-    print(json.dumps(note))
+    save_refined(args.out, preset, "identity_refined", note)
 
 
 if __name__ == "__main__":

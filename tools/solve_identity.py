@@ -137,6 +137,25 @@ def wider(preset: Preset, feature_size: int) -> Preset:
     return dataclasses.replace(preset, branch=branch)
 
 
+def not_negative(text: str) -> float:
+    """A number of the command line, 0 or more."""
+    if not 0 <= (value := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more, and finite")
+    return value
+
+
+def share(text: str) -> float:
+    """A number of the command line, 0 to 1."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must lie in 0 to 1")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line, 0 or more."""
+    return int(not_negative(str(int(text))))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the labels come from."""
     parser.add_argument("pack", type=Path)
@@ -145,7 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows take no part")
     parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
     parser.add_argument("--sface", default="", help="file of SFace")
-    parser.add_argument("--held-out", type=int, default=10, help="last people, who take no part")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
 
 
 def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
@@ -166,7 +185,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--feature-size", type=int, default=0, help="0: as it is")
+    parser.add_argument("--feature-size", type=whole, default=0, help="0: as it is")
     args = parser.parse_args()
     pack, taught = open_labels(args)
     preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)

@@ -11,33 +11,37 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from keras_scnn.data.samplers import GroupSampler
 from keras_scnn.losses.groups import SupervisedContrastiveLoss
+from keras_scnn.settings import check_above
+from keras_scnn.training.linear_map import LinearMapOptions, dense_near
 
 
 @dataclass(frozen=True)
-class MetricOptions:
+class MetricOptions(LinearMapOptions):
     """How a metric is trained.
 
     Attributes:
-        people, photos: P and K, of a batch.
-        steps: batches.
-        learning_rate: at first, by unit of the kernel's mean size; it falls to 0 along a cosine.
-        temperature: see ``supervised_contrastive_loss``.
-        penalty: of the squared change of the kernel from the one to start with, over that one's
-            square.
-        seed: of the batches.
+        learning_rate: at first, in units of the mean absolute weight of the kernel to start with.
+        temperature: above 0, see ``supervised_contrastive_loss``.
+        penalty: of the squared change of that kernel, relative to its squared norm.
+        people, photos, steps, seed: see ``LinearMapOptions``.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     people: int = 160
     photos: int = 4
     steps: int = 800
     learning_rate: float = 0.01
-    temperature: float = 0.1
     penalty: float = 3.0
     seed: int = 0
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above("temperature", self.temperature)
 
 
 def learn_feature_metric(
@@ -46,13 +50,13 @@ def learn_feature_metric(
     start: np.ndarray,
     options: MetricOptions | None = None,
 ) -> np.ndarray:
-    """(F, E) float64 kernel whose outputs, brought to unit length, are to be compared by cosines.
+    """(F, E) float64 kernel; cosines of its outputs say whether two photos show one person.
 
     People count alike, however many photos they have.
 
     Args:
-        features: (V, n, F) of n photos in V views of each (as it is, mirrored), the mean of each
-            data set taken off, which would be taken for people otherwise.
+        features: (V, n, F) of n photos in V views of each (as it is, mirrored), without the mean of
+            their data set: a difference of data sets would be learned as one of people.
         person: (n,) int.
         start: (F, E) kernel to begin with, and to stay near.
         options: of the training; None: the defaults.
@@ -61,32 +65,18 @@ def learn_feature_metric(
         ValueError: there are fewer people than a batch has.
     """
     options = options or MetricOptions()
-    sampler = GroupSampler(person, options.people, options.photos, seed=options.seed)
-    views = np.random.default_rng(options.seed).integers(len(features), size=options.steps)
     size = np.abs(start).mean()
     network = _network(np.float32(start / size), options)
-    for step in tqdm(range(options.steps), desc="learning the metric", leave=False, disable=None):
-        batch = sampler.batch(step)
-        rows = np.float32(features[views[step], batch.photo])
-        network.train_on_batch(rows, batch.person)
+    for view, photo in options.batches(person, len(features)):
+        network.train_on_batch(np.float32(features[view, photo]), person[photo])
     return np.asarray(network.get_layer("metric").kernel, np.float64) * size
 
 
 def _network(start: np.ndarray, options: MetricOptions) -> keras.Model:
-    def change(kernel):
-        square = keras.ops.sum(keras.ops.square(kernel - start))
-        return options.penalty * square / float(np.square(start).sum())
-
-    given, (_, n_outputs) = keras.Input((len(start),)), start.shape
-    metric = keras.layers.Dense(
-        n_outputs,
-        use_bias=False,
-        kernel_initializer=keras.initializers.Constant(start),
-        kernel_regularizer=change,
-        name="metric",
-    )(given)
+    given = keras.Input((len(start),))
+    penalty = options.penalty / float(np.square(start).sum())
+    metric = dense_near(start, penalty, use_bias=False, name="metric")(given)
     network = keras.Model(given, keras.layers.UnitNormalization()(metric))
-    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.steps)
     loss = SupervisedContrastiveLoss(options.temperature)
-    network.compile(keras.optimizers.Adam(rate), loss=loss)
+    network.compile(options.optimizer(), loss=loss)
     return network

@@ -13,36 +13,42 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from keras_scnn.data.labels.identity_labels import align_means
-from keras_scnn.data.samplers import GroupSampler
 from keras_scnn.losses.groups import GroupContrastiveLoss
+from keras_scnn.settings import check_at_least, check_share
+from keras_scnn.training.linear_map import LinearMapOptions, dense_near
 
 
 @dataclass(frozen=True)
-class MapOptions:
+class MapOptions(LinearMapOptions):
     """How a map is trained.
 
     Attributes:
-        people, photos: P and K, of a batch.
-        steps: batches. learning_rate: at first; it falls to 0 along a cosine.
         contrast_weight: of the contrastive loss on shapes, beside the regression's 1; 0 for none.
         margin_quantile: 0 to 1, see ``group_contrastive_loss``. The higher, the further apart.
         penalty: of the squared change of the kernel from the one that is given to start with, where
             inputs have unit variance and shapes, over all coordinates, too. With K coordinates it
             is a ridge regression whose penalty is K times this, with that kernel as its prior.
-        seed: of the batches.
+        people, photos, steps, learning_rate, seed: see ``LinearMapOptions``.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     people: int = 48
     photos: int = 4
     steps: int = 1200
     learning_rate: float = 3e-3
-    contrast_weight: float = 1.0
-    margin_quantile: float = 0.75
     penalty: float = 0.0
     seed: int = 0
+    contrast_weight: float = 1.0
+    margin_quantile: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("contrast_weight", self.contrast_weight)
+        check_share("margin_quantile", self.margin_quantile)
 
 
 def learn_identity_map(
@@ -76,15 +82,10 @@ def learn_identity_map(
     x, y = (np.stack([centered(view, source) for view in part]) for part in (inputs, shapes))
     deviation = x.std(axis=(0, 1)) + 1e-9
     size = np.sqrt(np.mean(y**2))  # of a coordinate
-    drawn = np.arange(len(person)) if weight is None else np.repeat(np.arange(len(person)), weight)
-    sampler = GroupSampler(person[drawn], options.people, options.photos, seed=options.seed)
-    views = np.random.default_rng(options.seed).integers(len(x), size=options.steps)
     start = np.zeros((x.shape[-1], y.shape[-1])) if start is None else start
     network = _network(np.float32(start * deviation[:, None] / size), options)
-    for step in tqdm(range(options.steps), desc="learning the map", leave=False, disable=None):
-        batch = sampler.batch(step)
-        view, photo = views[step], drawn[batch.photo]
-        targets = {"shape": np.float32(y[view, photo] / size), "pairs": batch.person}
+    for view, photo in options.batches(person, len(x), weight):
+        targets = {"shape": np.float32(y[view, photo] / size), "pairs": person[photo]}
         network.train_on_batch(np.float32(x[view, photo] / deviation), targets)
     kernel = np.asarray(network.get_layer("shape").kernel, np.float64)
     return kernel * size / deviation[:, None]
@@ -99,22 +100,12 @@ def centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 def _network(start: np.ndarray, options: MapOptions) -> keras.Model:
     """The map, and the same for the pairs, in which a typical shape has the length 1."""
-
-    def change(kernel):
-        return options.penalty * keras.ops.sum(keras.ops.square(kernel - start))
-
     given, (_, n_outputs) = keras.Input((len(start),)), start.shape
-    shape = keras.layers.Dense(
-        n_outputs,
-        kernel_initializer=keras.initializers.Constant(start),
-        kernel_regularizer=change,
-        name="shape",
-    )(given)
+    shape = dense_near(start, options.penalty, name="shape")(given)
     pairs = keras.layers.Rescaling(n_outputs**-0.5, name="pairs")(shape)
     network = keras.Model(given, {"shape": shape, "pairs": pairs})
-    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.steps)
     network.compile(
-        keras.optimizers.Adam(rate),
+        options.optimizer(),
         loss={
             "shape": keras.losses.MeanSquaredError(),
             "pairs": GroupContrastiveLoss(margin_quantile=options.margin_quantile),

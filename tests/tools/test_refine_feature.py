@@ -113,19 +113,8 @@ def test_the_command(tool, people, known_teacher, tmp_path, monkeypatch):
     """The note says how; the feature differs, and by the contrastive loss once more."""
     words = ["--data", "A,B", "--held-out", "1"]
     run(tool, monkeypatch, "mobile", tmp_path / "out", *words, "--no-contrast")
-    run(
-        tool,
-        monkeypatch,
-        "mobile",
-        tmp_path / "more",
-        *words,
-        "--people",
-        "8",
-        "--seed",
-        "2",
-        "--penalty",
-        "4",
-    )
+    contrast = ["--people", "8", "--penalty", "4", "--seed", "2"]
+    run(tool, monkeypatch, "mobile", tmp_path / "more", *words, *contrast)
     assert known_teacher == [("dlib+sface", 22, "out"), ("dlib+sface", 22, "more")]
     notes = [load_preset(tmp_path / name).metadata["feature_refined"] for name in ("out", "more")]
     assert [(n["photos"], n["people"], n["held_out"]) for n in notes] == [(22, 11, 1)] * 2
@@ -173,3 +162,21 @@ def test_what_has_no_feature_or_no_recognizers_is_refused(
     with pytest.raises(SystemExit) as stop:
         run(tool, monkeypatch, *words)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--penalty", "-1", "must be 0 or more"),
+        ("--ridge", "nan", "must be 0 or more"),
+        ("--held-out", "-1", "must be 0 or more"),
+        ("--seed", "0.5", "invalid"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_read(
+    tool, tmp_path, monkeypatch, capsys, option, value, message
+):
+    with pytest.raises(SystemExit) as stop:
+        run(tool, monkeypatch, "no preset", tmp_path / "out", "--data", "A", f"{option}={value}")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and f"argument {option}" in error and message in error

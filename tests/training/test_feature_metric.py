@@ -1,9 +1,10 @@
-"""People's features, disturbed most in a few directions that have nothing to do with the person."""
+"""Features of people, with the most noise in directions that do not depend on the person."""
 
 import numpy as np
 import pytest
 
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
+from keras_scnn.training.identity_map import MapOptions
 
 PEOPLE, PHOTOS, SIZE, DISTURBED = 60, 6, 8, 2
 FAST = MetricOptions(people=20, photos=3, steps=150, learning_rate=0.05, penalty=0.0)
@@ -11,7 +12,7 @@ FAST = MetricOptions(people=20, photos=3, steps=150, learning_rate=0.05, penalty
 
 @pytest.fixture(scope="module")
 def photos():
-    """(n, 8) features, of which the last two say nothing of the person, and (n,) the people."""
+    """(n, 8) features, the last two of which do not depend on the person, and (n,) the people."""
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(PEOPLE), PHOTOS)
     features = rng.normal(size=(PEOPLE, SIZE))[person]
@@ -26,6 +27,12 @@ def learn(photos, options=FAST, start=None):
     return learn_feature_metric(features[None], person, start, options)
 
 
+@pytest.fixture(scope="module")
+def metric(photos):
+    """What is learned with the options FAST."""
+    return learn(photos)
+
+
 def cosines(rows):
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return rows @ rows.T
@@ -37,8 +44,7 @@ def separation(features, person):
     return similar[same & ~np.eye(len(person), dtype=bool)].mean() - similar[~same].mean()
 
 
-def test_directions_that_vary_within_people_are_shrunk(photos):
-    metric = learn(photos)
+def test_directions_that_vary_within_people_are_shrunk(metric):
     size = np.linalg.norm(metric, axis=1)
     assert size[-DISTURBED:].max() < 0.4 * size[:-DISTURBED].min()
 
@@ -67,21 +73,43 @@ def test_only_the_ratio_of_the_start_s_numbers_counts(photos):
     np.testing.assert_allclose(large, 50 * once, atol=0.05)
 
 
-def test_each_view_takes_part(photos):
-    """The second view shows nothing of what the first shows, and nothing of the person."""
+def test_each_view_takes_part(photos, metric):
+    """The second view is noise alone, which only a batch of it can bring into the metric."""
     features, person = photos
     other = np.random.default_rng(2).normal(size=features.shape)
     both = learn_feature_metric(np.stack([features, other]), person, np.eye(SIZE), FAST)
-    assert np.abs(both - learn(photos)).max() > 0.05
+    assert np.abs(both - metric).max() > 0.05
 
 
-def test_a_seed_repeats_itself(photos):
-    once, again = learn(photos), learn(photos)
-    np.testing.assert_allclose(once, again, atol=1e-5)
+def test_a_seed_repeats_itself(photos, metric):
+    np.testing.assert_allclose(learn(photos), metric, atol=1e-5)
     other = learn(photos, MetricOptions(**{**vars(FAST), "seed": 1}))
-    assert np.abs(once - other).max() > 1e-3
+    assert np.abs(other - metric).max() > 1e-3
 
 
 def test_too_few_people_are_named(photos):
     with pytest.raises(ValueError, match="60 people"):
         learn(photos, MetricOptions(people=61))
+
+
+@pytest.mark.parametrize("options", [MetricOptions, MapOptions])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"people": 1}, {"photos": 1}, {"steps": 0}, {"learning_rate": np.inf}, {"penalty": -1.0}],
+)
+def test_options_out_of_range_are_named(options, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+        options(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (MetricOptions, {"temperature": 0.0}),
+        (MapOptions, {"contrast_weight": -1.0}),
+        (MapOptions, {"margin_quantile": 1.1}),
+    ],
+)
+def test_so_are_those_of_one_loss(options, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+        options(**wrong)

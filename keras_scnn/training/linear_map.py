@@ -1,0 +1,84 @@
+"""What is shared by linear maps that are learned from photos of known people: batches and layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_scnn.data.samplers import GroupSampler
+from keras_scnn.settings import check_at_least
+
+
+@dataclass(frozen=True)
+class LinearMapOptions:
+    """How a linear map is trained on batches of people.
+
+    Attributes:
+        people, photos: P and K, of a batch.
+        steps: batches.
+        learning_rate: at first; it falls to 0 along a cosine.
+        penalty: of the kernel's change from the one to start with.
+        seed: of the batches.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    people: int
+    photos: int
+    steps: int
+    learning_rate: float
+    penalty: float
+    seed: int
+
+    LOWEST: ClassVar[dict[str, int]] = {
+        "people": 2, "photos": 2, "steps": 1, "learning_rate": 0, "penalty": 0, "seed": 0
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, low in self.LOWEST.items():
+            check_at_least(name, getattr(self, name), low)
+
+    def batches(
+        self, person: np.ndarray, views: int, weight: np.ndarray | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """For each step the number of a view, and the positions (P K,) of photos.
+
+        Args:
+            person: (n,) int, of the photos.
+            views: how many there are of each photo; those of a batch are of one view.
+            weight: (n,) int, how often a photo is drawn beside others of its person; None: 1.
+
+        Raises:
+            ValueError: there are fewer people than a batch has.
+        """
+        count = np.ones(len(person), int) if weight is None else weight
+        drawn = np.repeat(np.arange(len(person)), count)
+        sampler = GroupSampler(person[drawn], self.people, self.photos, seed=self.seed)
+        view = np.random.default_rng(self.seed).integers(views, size=self.steps)
+        for step in tqdm(range(self.steps), desc="learning the map", leave=False, disable=None):
+            yield int(view[step]), drawn[sampler.batch(step).photo]
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Adam, its rate falling."""
+        schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps)
+        return keras.optimizers.Adam(schedule)
+
+
+def dense_near(start: np.ndarray, penalty: float, **options) -> keras.layers.Dense:
+    """A Dense layer (D, K) that begins at a kernel, and whose loss is its squared change."""
+
+    def change(kernel):
+        return penalty * keras.ops.sum(keras.ops.square(kernel - start))
+
+    return keras.layers.Dense(
+        start.shape[1],
+        kernel_initializer=keras.initializers.Constant(start),
+        kernel_regularizer=change,
+        **options,
+    )
