@@ -48,12 +48,14 @@ class TrainConfig:
 
     A field's metadata has its ``help``, its range (``low``, ``high``; ``above``, which it must
     exceed; or the ``known`` words), the ``modes`` of ``batches`` in which it has an effect, and the
-    setting that must be given for that (``needs``) or must not be (``instead_of``).
+    setting that must be on for that (``needs``) or must not be (``instead_of``). A setting is off
+    where it is 0 or empty, or the ``off`` of its metadata.
 
     Raises:
         ValueError: a value is out of range or unknown, or a setting that has no effect beside the
             others differs from its default. (Settings of a loss may stay where its weight is 0, so
-            that an ablation differs in the weights alone.)
+            that an ablation differs in the weights alone; and those of how hosts meet where there
+            is one, so that a launcher serves any number of them.)
     """
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
@@ -177,13 +179,18 @@ class TrainConfig:
     )
     profile_emphasis: float = _option(
         1.0,
-        "groups: how often profiles are drawn among singles",
+        "groups: how often profiles are drawn among singles, where frontal photos count 1",
         above=0.0,
+        off=1.0,
         modes=GROUPS,
         needs="single_photos",
     )
     profile_degrees: float = _option(
-        45.0, "groups: yaw from which a photo counts as a profile", above=0.0, modes=GROUPS
+        45.0,
+        "groups: yaw from which that is so; up to it, it grows linearly",
+        above=0.0,
+        modes=GROUPS,
+        needs="profile_emphasis",
     )
     blend_groups: float = _share(
         0.6, "matching: share of the groups that are blended", modes=("matching",)
@@ -319,7 +326,8 @@ class TrainConfig:
 
     def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:
         """Raise a ValueError where a setting has no effect by what another one is."""
-        if needs and not getattr(self, needs):
+        off = self.__dataclass_fields__[needs].metadata.get("off", 0) if needs else 0
+        if needs and getattr(self, needs) in (off, ""):
             raise ValueError(f"{name} has no effect without {needs}; give it, or leave {name} out")
         if instead_of and (other := getattr(self, instead_of)):
             raise ValueError(

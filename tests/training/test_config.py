@@ -45,6 +45,10 @@ def test_values_out_of_range_are_refused(values, message):
         ({"batches": "groups", "group_share": 0.5}, "group_share is for batches of 'matching'"),
         ({"data_weights": "1,2"}, "data_weights has no effect without data"),
         ({"start": "", "start_with": "network"}, "start_with has no effect without start"),
+        (
+            {"batches": "groups", "profile_degrees": 60.0},
+            "profile_degrees has no effect without profile_emphasis",
+        ),
         ({"landmark_weight": 0.0, "opening_weight": 0.2}, "opening_weight has no effect without"),
         ({"batches": "groups", "feature_size": 0, "feature_channels": 8}, "without feature_size"),
         ({"batches": "groups", "single_photos": 0, "profile_emphasis": 2.0}, "without single_ph"),
