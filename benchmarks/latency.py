@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.onnx import OPSET, write_onnx
-from keras_scnn.export.runtimes import open_artefact
+from keras_scnn.export.runtimes import open_artifact
 from keras_scnn.export.tflite import write_tflite
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import list_presets
@@ -71,7 +71,7 @@ def exported(name: str, preset: Preset, crop: np.ndarray, folder: Path, threads:
     files["ONNX"] = folder / f"{name}.onnx"
     write_onnx(files["ONNX"], preset, name=name)
     for label, path in files.items():
-        run = open_artefact(path, threads)
+        run = open_artifact(path, threads)
         yield f"{name} {label}", lambda run=run: run(crop)
 
 

@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
     folder = preset_folder(args.preset)
     if jobs:
         check_out(args.out)
+    if args.attach:
+        check_out(folder, "--attach writes into the preset:")
     start_keras()
     if args.attach:
         attach(folder)
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from tqdm import tqdm
 
-    from keras_scnn.export.artefacts import check_kind, export_file, read_subject
+    from keras_scnn.export.artifacts import check_kind, export_file, read_subject
 
     for kind, precision in jobs:
         check_kind(kind, precision)

@@ -21,7 +21,7 @@ from keras_scnn.photos.blazeface import model_path
 from keras_scnn.photos.facemesh import MODEL_FILE
 
 if TYPE_CHECKING:
-    from keras_scnn.export.artefacts import Subject
+    from keras_scnn.export.artifacts import Subject
 
 FORMAT, VERSION = "keras_scnn.bundle", 1
 DESCRIPTION = "bundle.json"

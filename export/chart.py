@@ -1,7 +1,7 @@
-"""The texture map for the browser page: what ``keras_scnn.texturing`` knows of a face model.
+"""The texture map of a face model for the browser page: a table of constants, a file of maps.
 
-The page makes textures as this package does. It computes with the constants of the package's own
-modules and with their maps, so that neither is written down twice.
+The page makes textures as ``keras_scnn.texturing`` does. The constants and maps of those modules
+are exported, so that they are defined in one place only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras_scnn.texturing import atlas, blending, eyes, light, mouth, painting, 
 from keras_scnn.texturing.texture import LEAST_SIZE
 
 MODULES = (atlas, blending, eyes, light, mouth, painting, shading, skin, views)
-MM, SHARE = 8, 64  # what the maps hold: eighths of a millimeter, and of a share of 1 so much
+MM, SHARE = 8, 64  # integers per unit in the maps: lengths in 1/8 mm, shares of 1 in 1/64
 SHARES = ("brow_strokes", "mouth_light")
 LIPS = {
     "all": atlas.MOUTH_MARKS,

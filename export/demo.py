@@ -30,7 +30,7 @@ from keras_scnn.export.website import (
     make_server,
     write_site,
 )
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command, url_host
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.outputs import check_out
 
@@ -137,9 +137,8 @@ def serve(site: Path, host: str, port: int, is_local: bool, opens: bool) -> None
     with staged_folder() as folder:
         certificate = None if is_local else make_certificate(folder, host)
         with make_server(site, port, host, certificate) as server:
-            name = f"[{host}]" if ":" in host else host
             scheme = "http" if is_local else "https"
-            address = f"{scheme}://{name}:{server.server_address[1]}/"
+            address = f"{scheme}://{url_host(host)}:{server.server_address[1]}/"
             print(f"serving {address} (Ctrl-C ends it)", flush=True)
             if not is_local:
                 print("to everybody who reaches it; browsers warn of the certificate", flush=True)

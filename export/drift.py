@@ -100,11 +100,11 @@ def output_drift(outputs: Outputs, expected: Outputs, preset: Preset) -> Drift:
         vertex_mm=float(deep.mean(axis=(1, 2)).max()),
         vertex_p99_mm=float(np.percentile(deep, 99, axis=(1, 2)).max()),
         rotation_degrees=_between(outputs["rotation"], expected["rotation"]),
-        depth_px=_mean(outputs["landmarks"][..., 2] - expected["landmarks"][..., 2]),
+        depth_px=_mean_abs(outputs["landmarks"][..., 2] - expected["landmarks"][..., 2]),
         euler_degrees=_between(
             rotation_from_euler(np.radians(outputs["euler_degrees"])), expected["rotation"]
         ),
-        scale_percent=100 * _mean(outputs["scale"] / expected["scale"] - 1),
+        scale_percent=100 * _mean_abs(outputs["scale"] / expected["scale"] - 1),
         translation_px=float(_lengths(outputs["translation"] - expected["translation"]).mean()),
         camera_px=float(_lengths(cameras).mean()),
         coefficient=float(np.abs(_coefficients(ours) - _coefficients(theirs)).max()),
@@ -124,13 +124,13 @@ def _feature_degrees(outputs: Outputs, expected: Outputs) -> float | None:
     if "features" not in expected:
         return None
     chords = _lengths(outputs["features"] - expected["features"])
-    return _mean(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1))))
+    return _mean_abs(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1))))
 
 
 def _between(matrices: np.ndarray, rotations: np.ndarray) -> float:
     """Mean angle, degrees, from the Frobenius norm, which sees what is no rotation too."""
     chords = np.linalg.norm(matrices - rotations, axis=(-2, -1))
-    return _mean(np.degrees(2 * np.arcsin(np.clip(chords / np.sqrt(8), 0, 1))))
+    return _mean_abs(np.degrees(2 * np.arcsin(np.clip(chords / np.sqrt(8), 0, 1))))
 
 
 def _coefficients(parameters: FaceParameters) -> np.ndarray:
@@ -141,5 +141,5 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vectors, axis=-1)
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean_abs(values: np.ndarray) -> float:
     return float(np.abs(values).mean())

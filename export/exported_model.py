@@ -1,4 +1,4 @@
-"""The network that leaves the house: one branch with its whole decoding inside the graph.
+"""The exported network: one branch with its decoding inside the graph.
 
 Every operation is one that TFLite, ONNX and TensorFlow know. Decoding is float32.
 """

@@ -1,6 +1,7 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
-Needs ai-edge-litert and NumPy, and nothing else: no TensorFlow, no Keras, no OpenCV.
+Needs ai-edge-litert, NumPy, lazy_loader and wrapt, and nothing else: no TensorFlow, no Keras, no
+OpenCV.
 ``LiteNetwork``, handed on from ``keras_scnn.models.litert`` with the package's own needs, runs a
 preset's network alone.
 """

@@ -19,7 +19,7 @@ Runner = Callable[[np.ndarray], Outputs]
 WARM_UP = 5
 
 
-def open_artefact(path: str | os.PathLike, threads: int = 1) -> Runner:
+def open_artifact(path: str | os.PathLike, threads: int = 1) -> Runner:
     """A function from one crop (1, S, S, 3) uint8 to named outputs, in the file's own runtime.
 
     Args:

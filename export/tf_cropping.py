@@ -6,7 +6,7 @@ the box is much larger than the crop, then sampling is linear, pixel centers exa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_scnn.geometry.crops import MAX_PATCH_PIXELS, MAX_RELATIVE_WIDTH, SQUARE_TOLERANCE
 
@@ -63,9 +63,12 @@ def _patch_fits(patch, image, block):
     return tf.debugging.Assert(fits, ["the photo is too long for this box of blocks of px", side])
 
 
-class _Axis:
-    def __init__(self, low, high, places):
-        self.low, self.high, self.places = low, high, places
+class _Axis(NamedTuple):
+    """Along one axis: the photo's slice (px), and where to sample its blocks, (size,) float64."""
+
+    low: tf.Tensor
+    high: tf.Tensor
+    places: tf.Tensor
 
 
 def _axis(first, last, limit, block, size: int) -> _Axis:
@@ -93,7 +96,8 @@ def _averaged(patch, block):
         patch = tf.gather(patch, index, axis=axis)
     shape = tf.stack([counts[0], block, counts[1], block, 3])
     blocks = tf.cast(tf.reshape(patch, shape), tf.float32)
-    return tf.floor(tf.reduce_mean(blocks, axis=(1, 3)) + 0.5)
+    means = tf.reduce_mean(blocks, axis=(1, 3))
+    return tf.where(block == 2, tf.floor(means + 0.5), tf.round(means))  # halves as OpenCV rounds
 
 
 def _sampled(array, places, axis: int):

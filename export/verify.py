@@ -6,7 +6,6 @@ The reference shares nothing with the exported graph but the branch: it decodes 
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from keras_scnn.evaluation.nme import normalized_mean_error
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.drift import Drift, Outputs, misfits, output_drift, reference_outputs
 from keras_scnn.export.formats import QUANTIZE
-from keras_scnn.export.runtimes import is_bundle, median_milliseconds, open_artefact, run_all
+from keras_scnn.export.runtimes import is_bundle, median_milliseconds, open_artifact, run_all
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import json_text
 
 THREADS = (1, 2)
 
@@ -64,7 +64,7 @@ class ExportCheck(Drift):
     """What was measured of one file, besides ``Drift``.
 
     Attributes:
-        file: name. precision: see ``tflite.QUANTIZE``. crops: what it ran on. bytes: size.
+        file: name. precision: see ``formats.QUANTIZE``. crops: what it ran on. bytes: size.
         milliseconds: median of one crop by number of threads; None: the runtime's own choice.
         nme_percent, keras_nme_percent, nme_loss_points: landmark error against annotated
             landmarks of the file and of Keras, and the difference; None without annotation.
@@ -108,11 +108,11 @@ def verify(
         the numbers; ``broken`` is empty where the file agrees.
 
     Raises:
-        FileNotFoundError, ValueError: see ``open_artefact``.
+        FileNotFoundError, ValueError: see ``open_artifact``.
         VerificationError: an output is missing or has another shape.
     """
     path, limits = Path(path), limits or LIMITS[precision]
-    outputs = run_all(open_artefact(path), crops.images)
+    outputs = run_all(open_artifact(path), crops.images)
     if wrong := misfits(outputs, preset, vertices):
         raise VerificationError(f"{path.name}: disagrees with Keras: {'; '.join(wrong)}")
     expected = reference_outputs(preset, crops.images)
@@ -159,8 +159,8 @@ def broken_limits(numbers: dict[str, float | None], limits: Limits) -> tuple[str
 def _milliseconds(path: Path, crop: np.ndarray, repeats: int) -> dict[str, float]:
     # TensorFlow, which runs the folder of a SavedModel, takes its number of threads once a process.
     if path.is_dir() and not is_bundle(path):
-        return {"default": median_milliseconds(open_artefact(path), crop, repeats)}
-    return {str(n): median_milliseconds(open_artefact(path, n), crop, repeats) for n in THREADS}
+        return {"default": median_milliseconds(open_artifact(path), crop, repeats)}
+    return {str(n): median_milliseconds(open_artifact(path, n), crop, repeats) for n in THREADS}
 
 
 def _size(path: Path) -> int:
@@ -171,7 +171,7 @@ def _size(path: Path) -> int:
 def write_report(folder: Path, name: str, result: ExportCheck, metadata: dict) -> list[Path]:
     """Write ``name.json`` and the model card ``name.md`` into a folder; return their paths."""
     report = {"verification": asdict(result), "metadata": metadata}
-    texts = {".json": json.dumps(report, indent=2) + "\n", ".md": model_card(result, metadata)}
+    texts = {".json": json_text(report), ".md": model_card(result, metadata)}
     for suffix, text in texts.items():
         with atomic_path(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text)

@@ -9,7 +9,7 @@ from .data.stream import group_dataset as group_dataset
 from .data.stream import pair_dataset as pair_dataset
 from .data.synthesis.rendered_people import SyntheticConfig as SyntheticConfig
 from .data.synthesis.rendered_people import cached_records as cached_records
-from .export.artefacts import export_preset as export_preset
+from .export.artifacts import export_preset as export_preset
 from .face_models import load_face_model as load_face_model
 from .face_models.correspondence import Correspondence as Correspondence
 from .face_models.correspondence import make_correspondence as make_correspondence

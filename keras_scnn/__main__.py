@@ -66,6 +66,7 @@ def list_presets(arguments: list[str] | None = None) -> None:
             print(textwrap.fill(row, WIDTH, initial_indent="  ", subsequent_indent="    "))
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; ``arguments`` as on the command line, the command's name first."""
     name, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

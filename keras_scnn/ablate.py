@@ -1,9 +1,10 @@
 """What do the identity losses do? ``keras-scnn ablate`` trains with and without them.
 
 Four networks a seed, with the same data, start and budget: regression only, with the contrastive
-loss, with the identity losses, and with both. The recognizer's targets, of features and of
-shapes, belongs to the identity losses. Every option of ``keras_scnn.train`` is taken. Runs
-that are there go on or are only measured again, so an interrupted ablation goes on where it was.
+losses, with the identity losses, and with both. The contrastive losses include the one that matches
+the recognizer's similarities by shape; the identity losses include the recognizer's other targets.
+All options of ``keras-scnn train`` except --resume are accepted. Interrupted runs are continued;
+finished ones are only measured again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, add_options, command, did_you_mean, from_options
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.ablation import VARIANTS, ablate, table
-from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
 
 
 def parse(
@@ -32,7 +33,8 @@ def parse(
     parser.add_argument("--seeds", default="0,1", help="with commas between them (0,1)")
     names = ",".join(VARIANTS)
     parser.add_argument("--variants", default=names, help=f"with commas between them ({names})")
-    parser.add_argument("--recipe", metavar="NAME", help="settings of the package: paper, robust")
+    recipes = f"settings that come with the package: {', '.join(recipe_names())}"
+    parser.add_argument("--recipe", metavar="NAME", help=recipes)
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
     if options.recipe:

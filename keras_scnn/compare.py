@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     """Compare two photos."""
     args = parse(argv)
     from keras_scnn.export.first_use import ensure_network
-    from keras_scnn.io import read_image
+    from keras_scnn.io import read_reduced
     from keras_scnn.reconstruction.comparison import (
         compare_photos,
         pair_name,
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     results.remove_earlier([name])
     for suffix in (".json", ".png"):
         results.check_free(name + suffix)
-    names, photos = (str(first), str(second)), (read_image(first), read_image(second))
+    names, photos = (str(first), str(second)), (read_reduced(first), read_reduced(second))
     ensure_network(args.preset)
     reconstructor = Reconstructor.from_preset(args.preset)
-    comparison = compare_photos(reconstructor, photos, names=names)
+    comparison = compare_photos(reconstructor, (photos[0].image, photos[1].image), names=names)
     calibration = reconstructor.preset.metadata.get("verification")
     print("\n".join(report(comparison, names, calibration)))
     stem = write_comparison(comparison, photos, results)

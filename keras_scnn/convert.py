@@ -11,9 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from keras_scnn.meshes.options import MESH_FORMATS
 from keras_scnn.settings import CommandParser, command, list_failures
-
-FORMATS = ("obj", "ply", "glb")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -39,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="file of Correspondence.save; without one it is made from 68 landmarks",
     )  # fmt: skip
     parser.add_argument("--keep-size", action="store_true", help="do not let pose take the scale")
-    parser.add_argument("--format", choices=FORMATS, help="write the target's mesh too")
+    parser.add_argument("--format", choices=MESH_FORMATS, help="write the target's mesh too")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
     return parser.parse_args(argv)
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_scnn.protocols.options import add_aflw2000_options, add_yardstick_options
-from keras_scnn.settings import CommandParser, command
+from keras_scnn.settings import CommandParser, check_at_least, command
 from keras_scnn.storage.outputs import check_out, real_path
 
 RESAMPLES = 1000
@@ -45,14 +45,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--people", action="store_true", help="take --data as a people folder in any case")
     add("--photos", type=Path, metavar="DIR", help="photos of a pairs file: NAME/NAME_0001.jpg")
     add_aflw2000_options(parser)
-    store = (
-        "fit probabilities of one person, and store them in RUN_OR_PRESET, which must be a folder"
-    )
+    store = "fit probabilities of one person, and store them in RUN_OR_PRESET, a folder"
     add("--calibrate", action="store_true", help=store)
     add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
     add_yardstick_options(parser)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    parser.check(args, check_at_least, "resamples", "seed", "annotation_first_pixel")
+    parser.check(args, check_at_least, "last", low=1)
+    return args
 
 
 @command

@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.photos.cropping import check_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.images import decode_image, image_size, reduction
+from keras_scnn.storage.images import ReducedImage, decode_image, decode_reduced
 from keras_scnn.storage.remote import RemotePath, place
 
 
@@ -20,7 +20,7 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
 
     The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
     composited over white. A photo of more than 89 million pixels is read at 1/2, and a JPEG of more
-    than 357 million at 1/4 or 1/8, of its width and height (``photo_reduction``): coordinates are
+    than 357 million at 1/4 or 1/8, of its width and height (``read_reduced``): coordinates are
     those of the array that is returned.
 
     Args:
@@ -29,7 +29,7 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
             of fsspec (extra 'remote').
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB, writable and contiguous.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,13 +37,23 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
         ValueError: the file is not a readable image.
         ImportError, OSError: of a URL, as ``storage.remote.RemotePath``.
     """
-    path = place(path)
-    content = path.read_bytes() if isinstance(path, RemotePath) else _read_photo(path)
+    content = _content(path)
     with reading(str(path), "a readable image"):
         return decode_image(content)
 
 
-def _read_photo(path: Path) -> bytes:
+def read_reduced(path: str | os.PathLike | RemotePath) -> ReducedImage:
+    """``read_image``, and by how much it reduces the photo; arguments and errors are the same."""
+    content = _content(path)
+    with reading(str(path), "a readable image"):
+        return decode_reduced(content)
+
+
+def _content(path: str | os.PathLike | RemotePath) -> bytes:
+    """The bytes of a photo's file."""
+    path = place(path)
+    if isinstance(path, RemotePath):
+        return path.read_bytes()
     if path.is_dir():
         raise IsADirectoryError(f"{path}: a folder; expected a photo")
     if not path.is_file():
@@ -52,16 +62,6 @@ def _read_photo(path: Path) -> bytes:
         raise FileNotFoundError(f"{path}: no such photo")
     with reading(path, "a readable image"):
         return path.read_bytes()
-
-
-def photo_reduction(path: str | os.PathLike) -> int:
-    """By how much ``read_image`` reduces width and height of a photo: 1, or 2, 4, 8 for large ones.
-
-    Raises:
-        OSError, ValueError: as ``read_image``.
-    """
-    with reading(path, "a readable image"):
-        return reduction(image_size(Path(path).read_bytes()))
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:

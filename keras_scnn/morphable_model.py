@@ -32,6 +32,7 @@ _SHAPES = dict(
 )  # fmt: skip
 _INDEX_FIELDS = ("triangles", "landmark_indices", "mediapipe_indices", "mirror")
 _DTYPES = {**dict.fromkeys(_INDEX_FIELDS, np.int32), "regions": np.uint8}
+_MOST_REGION = 4
 _GEOMETRY = (
     "mean", "identity_basis", "expression_basis", "triangles", "landmark_indices",
     "expression_bounds",
@@ -58,11 +59,14 @@ class MorphableModel:
         mediapipe_indices: (468,) int32, vertices nearest to MediaPipe's FaceMesh points; or None.
         regions: (N,) uint8, 0 skin, 1 mouth interior, 2 teeth, 3 left eye, 4 right eye
             (the subject's left, x > 0); or None.
-        mirror: (N,) int32, the vertex that each vertex becomes in a mirror image; or None.
+        mirror: (N,) int32, the vertex that each vertex becomes in a mirror image, and that becomes
+            it; or None.
         license: terms of the model's data.
 
     Raises:
-        ValueError: an array's shape does not fit the others, or an index is out of range.
+        ValueError: an array's shape does not fit the others, an index or region is no whole number
+            or out of range, two expressions have one name, an expression has no weight within its
+            bounds, or ``mirror`` does not lead back to where it came from.
     """
 
     name: str
@@ -88,24 +92,50 @@ class MorphableModel:
         for field, shape in _SHAPES.items():
             if (value := getattr(self, field)) is None and field in _OPTIONAL:
                 continue
-            array = np.array(value, _DTYPES.get(field, np.float32))
-            _check_shape(field, array, shape, sizes)
+            given = _numbers(field, value)
+            _check_shape(field, given, shape, sizes)
+            if field in _DTYPES:
+                self._check_whole(field, given, sizes["N"] - 1)
+            array = given.astype(_DTYPES.get(field, np.float32))
+            _check_finite(field, array)
             array.setflags(write=False)
             object.__setattr__(self, field, array)
-        self._check_indices()
-
-    def _check_indices(self) -> None:
-        for field in _INDEX_FIELDS:
-            array = getattr(self, field)
-            if array is not None and not np.isin(array, range(len(self.mean))).all():
-                raise ValueError(
-                    f"{field} of face model '{self.name}' goes out of range: indices must lie in "
-                    f"0 to {len(self.mean) - 1}"
-                )
-        if len(self.expression_names) != self.n_expression:
+        self._check_expressions()
+        mirror = np.arange(self.n_vertices) if self.mirror is None else self.mirror
+        if (mirror[mirror] != np.arange(self.n_vertices)).any():
             raise ValueError(
-                f"expression_names of face model '{self.name}' has {len(self.expression_names)} "
+                f"mirror of face model '{self.name}' does not lead back: the partner of a vertex's "
+                "partner must be the vertex itself"
+            )
+
+    def _check_whole(self, field: str, given: np.ndarray, most: int) -> None:
+        """Before the cast, which drops fractions and wraps what is too large."""
+        most = _MOST_REGION if field == "regions" else most
+        with np.errstate(invalid="ignore"):
+            is_whole = given % 1 == 0
+        if not is_whole.all():
+            raise ValueError(f"{field} of face model '{self.name}' must be whole numbers")
+        if not ((given >= 0) & (given <= most)).all():
+            raise ValueError(
+                f"{field} of face model '{self.name}' goes out of range: it must lie in 0 to {most}"
+            )
+
+    def _check_expressions(self) -> None:
+        names = self.expression_names
+        if len(names) != self.n_expression:
+            raise ValueError(
+                f"expression_names of face model '{self.name}' has {len(names)} "
                 f"names for {self.n_expression} expression components"
+            )
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"expression_names of face model '{self.name}' has '{twice[0]}' more than once"
+            )
+        low, high = self.expression_bounds.T
+        for i in np.flatnonzero(~((low <= high) & (low < np.inf) & (high > -np.inf)))[:1]:
+            raise ValueError(
+                f"expression_bounds of face model '{self.name}' has no weight for '{names[i]}': "
+                f"{low[i]:g} to {high[i]:g}; the least must not exceed the greatest"
             )
 
     @property
@@ -235,7 +265,14 @@ class MorphableModel:
         )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to an .npz file, whole or not at all."""
+        """Write the model to an .npz file, whole or not at all.
+
+        Raises:
+            ValueError: the name does not end in .npz, by which ``load_face_model`` knows it.
+        """
+        if Path(path).suffix.lower() != ".npz":
+            name = f"{Path(path).name}.npz"
+            raise ValueError(f"{path}: a face model's name ends in .npz; give '{name}'")
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         arrays = {key: np.asarray(value) for key, value in arrays.items() if value is not None}
         write_npz(path, FILE_FORMAT, FILE_VERSION, **arrays)
@@ -265,6 +302,16 @@ class MorphableModel:
         return cls.load(ASSET)
 
 
+def _numbers(field: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{field} is no array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{field} is of the type {array.dtype}; it must be numbers")
+    return array
+
+
 def _check_shape(field: str, array: np.ndarray, shape: tuple, sizes: dict[str, int]) -> None:
     expected = tuple(
         sizes.setdefault(n, array.shape[i] if i < array.ndim else -1) if isinstance(n, str) else n
@@ -272,6 +319,9 @@ def _check_shape(field: str, array: np.ndarray, shape: tuple, sizes: dict[str, i
     )
     if array.shape != expected:
         raise ValueError(f"{field} has the shape {array.shape}; it must be {expected}")
+
+
+def _check_finite(field: str, array: np.ndarray) -> None:
     if field != "expression_bounds" and not np.isfinite(array).all():
         raise ValueError(f"{field} has values that are not finite")
 

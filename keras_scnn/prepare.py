@@ -22,7 +22,7 @@ from keras_scnn.data.sources.choices import (
     chosen_face_model,
     deciding_settings,
 )
-from keras_scnn.settings import CommandParser, command
+from keras_scnn.settings import CommandParser, check_at_least, command
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
 
@@ -40,12 +40,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_source_options(parser)
     parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
     args = parser.parse_args(arguments)
-    if args.crop_size < 16:
-        parser.error(f"--crop-size is {args.crop_size}; it must be 16 or more")
-    if args.turned < 0:
-        parser.error(f"--turned is {args.turned}; it must be 0 or more")
-    if args.workers is not None and args.workers < 1:
-        parser.error(f"--workers is {args.workers}; it must be 1 or more")
+    parser.check(args, check_at_least, "crop_size", low=16)
+    parser.check(args, check_at_least, "turned")
+    parser.check(args, check_at_least, "workers", low=1)
     check_source_options(args, parser)
     return args
 

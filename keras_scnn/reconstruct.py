@@ -74,7 +74,8 @@ def _photos(args: argparse.Namespace) -> int:
     from keras_scnn.reconstruction.reconstructor import Reconstructor
 
     ensure_network(args.preset)
-    detector = args.min_score and FaceDetector(args.min_score, args.min_score)
+    score = args.min_score
+    detector = None if score is None else FaceDetector(score, score)
     reconstructor = Reconstructor.from_preset(args.preset, detector)
     check_parts(reconstructor.preset.face_model, args.mesh_options.parts)
     failed, faces = [], 0

@@ -7,7 +7,6 @@ TensorFlow Serving's REST API (``POST /v1/models/scnn:predict``) and the v2 prot
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import socket
 import sys
 from functools import partial
 
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_above, command, url_host
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,10 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2))
     args = parser.parse_args(argv)
-    if args.threads < 1:
-        parser.error(f"--threads is {args.threads}; it must be above 0")
-    if not 0 < args.max_body_mb < math.inf:
-        parser.error(f"--max-body-mb is {args.max_body_mb:g}; it must be above 0, and finite")
+    parser.check(args, check_above, "threads", "max_body_mb")
     if not 0 <= args.port < 65536:
         parser.error(f"--port is {args.port}; it must be from 0 to 65535")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
@@ -70,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         # The server has its own handlers while it runs; these are for before and after.
         signal.signal(one, lambda *_: server.stop())
-    port = listening.getsockname()[1]
-    print(f"serving {args.preset} at http://{args.host}:{port}/v1/models/{args.name}", flush=True)
+    home = f"http://{url_host(args.host)}:{listening.getsockname()[1]}"
+    print(f"serving {args.preset} at {home}/v1/models/{args.name}", flush=True)
     server.run(sockets=[listening])
     predictor.close()
 

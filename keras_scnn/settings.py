@@ -9,8 +9,10 @@ import difflib
 import functools
 import io
 import math
+import numbers
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 import yaml
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import check_local
 from keras_scnn.storage.text import read_plain_yaml
 
@@ -37,6 +40,7 @@ SETTINGS = "config.yaml"
 DEFAULT_PRESET = "mobile"  # of reconstruct, compare, serve and demo
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 FAILURE = 2  # exit status of a command that could not do its work, as argparse's
+UNREAD = 141  # of one whose output nobody reads any more, as shells have it for SIGPIPE
 # Errors that a user's input or machine causes; anything else is a bug and keeps its traceback.
 EXPECTED = (ImportError, OSError, RuntimeError, ValueError)
 
@@ -45,6 +49,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' (did you mean 'x'?)' with the most similar known word; '' where none is similar."""
     similar = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{similar[0]}'?)" if similar else ""
+
+
+def flag(name: str) -> str:
+    """The option of a parsed name: ``--bfm-info`` of ``bfm_info``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def url_host(host: str) -> str:
+    """A host as addresses have it, an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def check_at_least(name: str, value: float, low: float = 0.0) -> None:
@@ -63,6 +77,29 @@ def check_share(name: str, value: float) -> None:
     """Raise a ValueError for a number that does not lie in 0 to 1."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}; it must lie in 0 to 1")
+
+
+def whole(name: str, value: int, low: int = 1) -> int:
+    """A whole number, which may be NumPy's, as int.
+
+    Raises:
+        ValueError: it is none, or below ``low``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, {low} or more")
+    check_at_least(name, value, low)
+    return int(value)
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise a ValueError for a number of processes below 1; None stands for one a core."""
+    if workers is not None:
+        whole("workers", workers)
+
+
+def folders_of(text: str) -> list[str]:
+    """The folders of a setting that has several with commas between them: paths, or URLs."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -90,6 +127,27 @@ class CommandParser(argparse.ArgumentParser):
             if re.match("--[a-z]", name) and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
         return super().parse_args(given, namespace)
+
+    def check(self, args: argparse.Namespace, check: Callable, *names: str, **limits: Any) -> None:
+        """End with a usage error where an option that was given is not what ``check`` lets pass.
+
+        Args:
+            args: the parsed options.
+            check: ``check_at_least``, or another of the checks above.
+            names: of the options, as in ``args``.
+            limits: for ``check``.
+        """
+        try:
+            for name in names:
+                if (value := getattr(args, name)) is not None:
+                    check(flag(name), value, **limits)
+        except ValueError as error:
+            self.error(str(error))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """As argparse's; that nobody reads the help is noticed here rather than at the exit."""
+        print(end="", flush=True)
+        super().exit(status, message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -135,8 +193,9 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     """Make a function of the words of a command line (None: this process's) a command.
 
     Expected errors become one line on stderr and status 2. Ctrl-C and SIGTERM end it in an orderly
-    way, with the status that shells give them (130, 143): nothing half-written stays. TensorFlow,
-    LiteRT and XLA keep their notices to themselves: what fails in them is raised in Python as well.
+    way, with the status that shells give them (130, 143): nothing half-written stays. So does, in
+    silence (141), that its output is no longer read, as by ``head``. TensorFlow, LiteRT and XLA
+    keep their notices to themselves: what fails in them is raised in Python as well.
     """
 
     @functools.wraps(main)
@@ -149,12 +208,15 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         try:
             with _stops_raised(came):
                 status = main(arguments) or 0
+                print(end="", flush=True)  # what nobody reads is noticed here, not at the exit
         except KeyboardInterrupt as stop:
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             return _stopped(number, str(stop))
         except Exception as error:
             if came:
                 return _stopped(came[0])
+            if isinstance(error, BrokenPipeError) and _drop_unread():
+                return UNREAD
             if not isinstance(error, EXPECTED):
                 raise
             print(f"error: {error}", file=sys.stderr)
@@ -162,6 +224,23 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         return _stopped(came[0]) if came else status
 
     return run
+
+
+def _drop_unread() -> bool:
+    """Send output that nobody reads any more to nowhere; whether there is such.
+
+    What is left of it would else fail at the exit (Python's documentation, "Note on SIGPIPE").
+    """
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        # No file (None, or in tests), or no such function (Windows).
+        with contextlib.suppress(AttributeError, OSError):
+            looked = select.poll()
+            looked.register(stream.fileno(), 0)  # for errors alone
+            if looked.poll(0):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                found = True
+    return found
 
 
 def list_failures(reasons: list[str]) -> int:
@@ -303,11 +382,13 @@ def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
         may_change: settings that a resumed run may have changed.
 
     Raises:
+        OSError: the folder cannot be written.
         ValueError: the folder holds a run with other settings, or is a file.
     """
     check_local(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
+    check_out(folder, "--run")
     path = folder / SETTINGS
     if path.is_file():
         there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))

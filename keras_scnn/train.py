@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import SETTINGS, CommandParser, add_options, command, from_options
-from keras_scnn.training.config import TrainConfig, recipe_path
+from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
 
 
 def parse(arguments: list[str] | None) -> TrainConfig:
@@ -24,7 +24,8 @@ def parse(arguments: list[str] | None) -> TrainConfig:
     """
     parser = CommandParser("train", __doc__)
     parser.add_argument("--resume", metavar="RUN", help="go on with the settings of a run folder")
-    parser.add_argument("--recipe", metavar="NAME", help="settings of the package: paper, robust")
+    recipes = f"settings that come with the package: {', '.join(recipe_names())}"
+    parser.add_argument("--recipe", metavar="NAME", help=recipes)
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
     if sum(map(bool, (options.resume, options.config, options.recipe))) > 1:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from keras_scnn.training.ablation import (
     IDENTITY,
     MEASURES,
     VARIANTS,
+    ablate,
     settings_of,
     summary,
     table,
@@ -71,6 +73,26 @@ def test_a_summary_is_the_mean_over_seeds_with_their_spread():
     lines = table({"both": summary(results)}).splitlines()
     (row,) = [line for line in lines if line.startswith("distance within")]
     assert row.endswith("0.70 [0.55, 0.85] ±0.10")
+
+
+@dataclasses.dataclass
+class Found:
+    shape_ratio: float
+    intervals: dict
+
+
+def test_numbers_of_an_ablation_are_json_that_any_reader_takes(tmp_path, monkeypatch):
+    found = Found(0.5, {})  # no interval was measured
+    monkeypatch.setattr("keras_scnn.training.run.train", lambda config: found)
+    monkeypatch.setattr(
+        "keras_scnn.evaluation.plots.plot_variants", lambda variants, titles, path: path.touch()
+    )
+    ablate(TrainConfig(), tmp_path, (0,), ("both",))
+    odd = []
+    written = json.loads((tmp_path / "ablation.json").read_text(), parse_constant=odd.append)
+    assert odd == []
+    measure = {"mean": 0.5, "low": None, "high": None, "spread": 0}
+    assert written["found"] == {"both": {"shape_ratio": measure}}
 
 
 @pytest.mark.parametrize(

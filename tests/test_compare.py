@@ -299,6 +299,22 @@ def test_another_pair_of_the_same_names_does_not_take_its_place(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_pixels_of_a_reduced_photo_are_said_to_be_so(preset, tmp_path, monkeypatch, in_keras):
+    save_preset(tmp_path / "preset", preset)
+    for name, size in (("a", 512), ("b", 500)):
+        write_image(tmp_path / f"{name}.png", np.ascontiguousarray(data.astronaut()[:size]))
+    for name in ("MAX_WHOLE_PIXELS", "MAX_PIXELS"):
+        monkeypatch.setattr(f"keras_scnn.storage.images.{name}", 512 * 500)
+    photos = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    options = ["--preset", str(tmp_path / "preset"), "--out", str(tmp_path / "out")]
+    assert main([*photos, *options]) == 0
+    result = json.loads((tmp_path / "out" / "a-b.json").read_text())
+    assert result["photo_sizes"] == [[256, 256], [512, 500]]
+    assert result["photos_reduced_by"] == [2, 1]
+    halved, whole = np.array(result["boxes"])
+    np.testing.assert_allclose(2 * halved, whole, atol=8)
+
+
 def test_a_photo_called_as_the_result_is_not_written_over(astronaut, tmp_path, capsys):
     photos = [tmp_path / name for name in ("one.png", "two.png", "one-two.png")]
     for photo in photos:

@@ -274,3 +274,16 @@ def test_a_model_with_landmarks_takes_no_others(open_face, target, tmp_path, cap
     options = ["--landmarks", str(points), "--out", str(tmp_path / "out")]
     assert main([str(result), "--to", str(target[1]), *options]) == 2
     assert "has landmarks of its own; leave out --landmarks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_file_that_fails_leaves_no_earlier_result_of_it(open_face, target, tmp_path, kind):
+    bad, _ = write_result(tmp_path / "results", open_face, name="bad")
+    write_result(tmp_path / "results", open_face, name="good")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "results"), "--to", str(target[1]), "--out", str(out)]
+    assert main([*arguments, "--format", "ply"]) == 0
+    (out / "bad.txt").write_text("of the user")
+    bad.write_text(TEXTS[kind][0])
+    assert main([*arguments, "--format", "ply"]) == 1
+    assert {path.name for path in out.iterdir()} == {"good.json", "good.ply", "bad.txt"}

@@ -435,3 +435,47 @@ def test_a_file_that_is_missing_is_named_before_the_work(tmp_path, capsys, monke
     words = ["mobile", "--data", str(tmp_path), option, str(missing), "--out", str(tmp_path / "o")]
     assert main(words) == 2
     assert f"{option}: {missing}: no such file or folder" in capsys.readouterr().err
+
+
+def made_data(folder: Path, kind: str) -> Path:
+    """A path that is taken for data of a kind, as long as nobody reads it."""
+    if kind == "pairs":
+        (folder / "pairs.txt").touch()
+        return folder / "pairs.txt"
+    files = {"people": ("a/1.jpg", "b/1.jpg"), "records": ("manifest.json",), "aflw": ("a.mat",)}
+    for name in files[kind]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+OF_AFLW2000 = "{} is for a folder of AFLW2000-3D; "
+UNFIT = [
+    ("people", "--convention field", OF_AFLW2000.format("--convention")),
+    ("people", "--annotation-first-pixel 0", OF_AFLW2000.format("--annotation-first-pixel")),
+    ("people", "--last 1", "--last is for --shape-truth or --points"),
+    ("records", "--convention field", OF_AFLW2000.format("--convention")),
+    ("records", "--annotation-first-pixel 1", OF_AFLW2000.format("--annotation-first-pixel")),
+    ("pairs", "--convention exact", OF_AFLW2000.format("--convention")),
+    ("pairs", "--people", "--people is for a folder; "),
+    ("aflw", "--annotation-first-pixel 0", "has no effect without --annotation"),
+    ("aflw", "--bfm-expression x", "--bfm-expression has no effect without --bfm"),
+    ("aflw", "--bfm-info x", "--bfm-info has no effect without --bfm"),
+    ("people", "--openings x --convention field", "--openings and --convention do not go together"),
+    (
+        "people",
+        "--points x --annotation-first-pixel 0",
+        "--points and --annotation-first-pixel do not go together",
+    ),
+    ("people", "--shape-truth x --last 2", "--last has no effect on a file of --shape-truth"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), UNFIT)
+def test_an_option_that_would_have_no_effect_is_refused_before_the_work(
+    tmp_path, capsys, kind, options, message
+):
+    words = ["mobile", "--data", str(made_data(tmp_path, kind)), *options.split()]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ import pytest
 from test_golden_crops import OPENCV
 
 from keras_scnn import load_preset, read_image
-from keras_scnn.export.artefacts import Subject
+from keras_scnn.export.artifacts import Subject
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.website import make_server

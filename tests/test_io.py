@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from keras_scnn.io import photo_reduction, read_image, write_image
+from keras_scnn.io import read_image, read_reduced, write_image
 from keras_scnn.storage.images import PILLOWS_LIMIT, image_size
 
 EXIF_ORIENTATION = 0x0112
@@ -181,7 +181,7 @@ def test_very_large_jpegs_are_read_reduced(tmp_path, monkeypatch, factor, size):
     exif[0x0112] = 6  # a quarter turn
     for path, options in ((tmp_path / "a.jpg", {}), (tmp_path / "b.jpg", {"exif": exif})):
         PIL.Image.fromarray(picture).save(path, quality=95, **options)
-        assert photo_reduction(path) == factor
+        assert read_reduced(path).reduced_by == factor
         found = read_image(path)
         expected = np.rot90(picture, -1) if options else picture
         assert found.shape[:2] == tuple(-(-n // factor) for n in expected.shape[:2])
@@ -306,10 +306,10 @@ def test_large_photos_of_any_format_are_read_reduced(tmp_path, monkeypatch, suff
         options["exif"][0x0112] = 6
     PIL.Image.fromarray(noise(121, 91)).save(path, **options)
     whole = read_image(path)
-    assert photo_reduction(path) == 1
+    assert read_reduced(path).reduced_by == 1
     lower_limits(monkeypatch, 80 * 60)
     limit = PIL.Image.MAX_IMAGE_PIXELS
-    assert photo_reduction(path) == 2
+    assert read_reduced(path).reduced_by == 2
     found = read_image(path)
     assert found.shape == ((61, 46, 3) if is_turned else (46, 61, 3)) and found.dtype == np.uint8
     turns = int(is_turned and suffix not in TURNED_FIRST)
@@ -366,3 +366,35 @@ def test_pillows_limit_is_back_once_the_last_thread_is_done():
             pass
         assert PIL.Image.MAX_IMAGE_PIXELS is None
     assert before == PIL.Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".jpg", {}),
+        (".jpg", {"exif": True}),
+        (".png", {}),
+        (".webp", {"lossless": True}),
+        (".tif", {}),
+        (".tif", {"exif": True}),
+        (".gif", {}),
+        (".bmp", {}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_photos_of_any_format_are_to_write_on(tmp_path, picture, suffix, options, mode):
+    if options.pop("exif", False):
+        options = {"exif": PIL.Image.Exif()}
+        options["exif"][EXIF_ORIENTATION] = 6
+    PIL.Image.fromarray(picture).convert(mode).save(tmp_path / f"a{suffix}", **options)
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.flags.writeable and image.flags.c_contiguous
+    image[:] = 0
+    assert read_image(tmp_path / f"a{suffix}").any()
+
+
+def test_pixels_that_are_writable_are_not_copied(monkeypatch, tmp_path, picture):
+    PIL.Image.fromarray(picture).save(tmp_path / "a.jpg")
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    monkeypatch.setattr("keras_scnn.storage.images.decode_plain_jpeg", lambda _: pixels)
+    assert read_image(tmp_path / "a.jpg") is pixels

@@ -1,15 +1,19 @@
+import ast
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from keras_scnn import __version__
 from keras_scnn.__main__ import COMMANDS, main
+from keras_scnn.distributed import ray
 from keras_scnn.models.presets import FOLDER, list_presets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +34,7 @@ TYPING_ERRORS = {
     "evaluate": (["mobile", "--data", "x", "--convention", "feild"], "did you mean 'field'?"),
     "prepare": (["people_", "x", "--out", "x"], "did you mean 'people'?"),
     "ablate": (["--seed-s", "1"], "did you mean '--seeds'?"),
+    "release": (["plan.yaml", "--wrok", "x"], "unknown option --wrok (did you mean '--work'?)"),
     "export": (["mobile", "--to", "tflit", "--out", "x"], "did you mean 'tflite'?"),
     "serve": (["--prot", "1"], "did you mean '--port'?"),
     "demo": (["--quantize", "float61"], "did you mean 'float16'?"),
@@ -78,8 +83,7 @@ print(repr(answers))
 
 @pytest.fixture(scope="module")
 def asked_for_help() -> dict[str, tuple]:
-    own = [name for name in COMMANDS if name != "release"]
-    return answers({name: ["--help"] for name in own}, HEAVY)
+    return answers({name: ["--help"] for name in COMMANDS}, HEAVY)
 
 
 def test_help_of_every_command_imports_nothing_heavy(asked_for_help):
@@ -90,7 +94,7 @@ def test_help_of_every_command_imports_nothing_heavy(asked_for_help):
 
 def test_typing_errors_are_understood_before_anything_heavy_is_imported():
     given = answers({name: words for name, (words, _) in TYPING_ERRORS.items()}, HEAVY)
-    assert set(given) == set(COMMANDS) - {"release"}
+    assert set(given) == set(COMMANDS)
     for name, (status, out, error, imported) in given.items():
         assert (status, out, imported) == (2, "", []), name
         assert TYPING_ERRORS[name][1] in error
@@ -148,8 +152,10 @@ def test_the_numbers_of_a_preset_are_those_of_its_card():
     for name in list_presets():
         card = (FOLDER / name / "CARD.md").read_text()
         metadata = json.loads((FOLDER / name / "preset.json").read_text())["metadata"]
+        assert metadata["results"], name
         for measure, result in metadata["results"].items():
-            assert f"| {result['value']}" in card, f"{name}: {measure}"
+            cell = rf"\| {re.escape(str(result['value']))}(?![\d.])"  # no beginning of a number
+            assert re.search(cell, card), f"{name}: {measure}"
 
 
 def test_the_script_is_installed_under_its_name():
@@ -166,3 +172,101 @@ def test_choices_that_commands_repeat_are_those_of_the_rooms():
 
     assert (options.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
     assert choices.PARTS == aflw.PARTS
+
+
+# The words of a command, and the wrong value of each option that is a number.
+NUMBERS = {
+    "reconstruct": (["a.jpg", "--out", "x"], {"--min-score": "1", "--workers": "0"}),
+    "evaluate": (
+        ["mobile", "--data", "x"],
+        {"--resamples": "-1", "--seed": "-1", "--last": "0", "--annotation-first-pixel": "nan"},
+    ),
+    "prepare": (
+        ["pts", "x", "--out", "x"],
+        {"--crop-size": "4", "--turned": "-1", "--count": "0", "--held-out": "-1"}
+        | {"--components": "40 -1", "--workers": "0"},
+    ),
+    "serve": ([], {"--port": "-1", "--threads": "0", "--max-body-mb": "inf"}),
+    "demo": ([], {"--port": "-1"}),
+    "ray": ([], {"--cpus": "inf", "--gpus": "nan", "--restarts": "-1"}),
+}
+CASES = [(name, option) for name, (_, wrong) in NUMBERS.items() for option in wrong]
+
+
+def numeric_options(path: Path) -> set[str]:
+    """The options of a source that are declared with ``type=int`` or ``type=float``."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    types = {f"type={kind}" for kind in ("int", "float")}
+    numeric = [call for call in calls if types & {ast.unparse(word) for word in call.keywords}]
+    return {ast.literal_eval(call.args[0]) for call in numeric}
+
+
+def test_every_option_that_is_a_number_is_tried():
+    paths = [*(ROOT / "keras_scnn").rglob("*.py"), *(ROOT / "export").glob("*.py")]
+    found = set().union(*map(numeric_options, paths))
+    assert found == {option for _, option in CASES}
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_a_number_out_of_range_is_named_before_the_work(name, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, wrong = NUMBERS[name]
+    given = [*words, option, *wrong[option].split()]
+    command = ray.main if name == "ray" else partial(main_of, name)
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        try:
+            status = command(given)
+        except SystemExit as stop:
+            status = stop.code
+    assert status == 2
+    assert error.getvalue().startswith(f"error: {option} is {wrong[option].split()[-1]}; it must")
+    assert len(error.getvalue().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def main_of(name: str, words: list[str]) -> int:
+    return main([name, *words])
+
+
+# What is asked for where 'locked' cannot be written, and how the message begins.
+UNWRITABLE = {
+    "evaluate --calibrate": (
+        "evaluate locked --data people --calibrate", "--calibrate writes into the preset: locked"
+    ),
+    "evaluate --fit-truth": (
+        "evaluate mobile --data people --shape-truth locked/t.npz --fit-truth",
+        "--shape-truth locked",
+    ),
+    "export --attach": ("export locked --attach", "--attach writes into the preset: locked"),
+    "train --run": ("train --start= --run locked/a", "--run locked/a"),
+    "train --cache": ("train --start= --run run --cache locked/a", "--cache locked/a"),
+    "release --work": ("release plan.yaml --work locked/a", "--work locked/a"),
+    "release --out": ("release plan.yaml --work work --out locked/a", "--out locked/a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNWRITABLE)
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for photo in ("people/a/1.jpg", "people/b/1.jpg"):
+        Path(photo).parent.mkdir(parents=True)
+        Path(photo).touch()
+    Path("locked").mkdir()
+    before = set(tmp_path.rglob("*"))
+    monkeypatch.setattr("os.access", lambda path, mode: "locked" not in str(path))  # root may all
+    words, place = UNWRITABLE[what]
+    status, _, error = run(*words.split())
+    assert status == 2 and len(error.splitlines()) == 1
+    assert error.startswith(f"error: {place}: cannot be written, for ")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["presets"], ["presets", "--help"], ["--help"], ["--version"]])
+def test_a_command_whose_output_is_no_longer_read_ends_in_silence(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "keras_scnn", *words]
+    environment = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with os.fdopen(writing, "wb") as nowhere:
+        streams = {"stdout": nowhere, "stderr": subprocess.PIPE}
+        done = subprocess.run(command, cwd=ROOT, env=environment, **streams)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from keras_scnn.face_models import load_face_model
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import read_npz, write_npz
 
@@ -162,6 +163,26 @@ def test_the_callers_arrays_stay_writable_and_apart(tiny_face_model):
         (dict(mediapipe_indices=np.zeros(467)), "mediapipe_indices has the shape"),
         (dict(regions=np.zeros(3)), "regions has the shape"),
         (dict(mirror=np.full(70, 70)), "mirror .* out of range"),
+        (dict(landmark_indices=np.arange(68) + 0.7), "landmark_indices .* must be whole numbers"),
+        (dict(triangles=[[0, 1, 2.9]]), "triangles .* must be whole numbers"),
+        (dict(triangles=[[0, 1, np.nan]]), "triangles .* must be whole numbers"),
+        (dict(triangles=[[0, 1, 2**32 + 2]]), "triangles .* out of range.* 0 to 69"),
+        (dict(triangles=[["a", "b", "c"]]), "triangles is of the type <U1; it must be numbers"),
+        (dict(triangles=[[0, 1, 2], [0, 1]]), "triangles is no array"),
+        (dict(mean=None), "mean is of the type object; it must be numbers"),
+        (dict(mediapipe_indices=np.full(468, -0.5)), "mediapipe_indices .* must be whole numbers"),
+        (dict(regions=np.full(70, 300)), "regions .* out of range.* 0 to 4"),
+        (dict(regions=np.full(70, 5)), "regions .* out of range.* 0 to 4"),
+        (dict(regions=np.full(70, 0.5)), "regions .* must be whole numbers"),
+        (dict(mirror=np.zeros(70, int)), "mirror .* does not lead back"),
+        (dict(mirror=np.roll(np.arange(70), 1)), "mirror .* does not lead back"),
+        (
+            dict(expression_bounds=[[0, 1]] * 4 + [[1, 0]]),
+            "no weight for 'unit4': 1 to 0",
+        ),
+        (dict(expression_bounds=[[0, np.nan]] * 5), "bounds .* no weight for 'unit0': 0 to nan"),
+        (dict(expression_bounds=[[np.inf, np.inf]] * 5), "bounds .* no weight for 'unit0'"),
+        (dict(expression_names=["a", "b", "c", "b", "d"]), "expression_names .* has 'b' more than"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tiny_face_model, changes, message):
@@ -273,3 +294,12 @@ def test_fewer_components_and_renamed_expressions_have_another_digest(tiny_face_
     renamed = model.replace(expression_names=[f"other{i}" for i in range(model.n_expression)])
     digests = {m.digest for m in (model, model.truncated(3, 5), model.truncated(6, 3), renamed)}
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize("name", ["flame", "flame.v2", "flame.npy"])
+def test_a_model_is_not_saved_where_it_would_not_be_found(tmp_path, tiny_face_model, name):
+    with pytest.raises(ValueError, match=f"{name}: .* name ends in .npz; give '{name}.npz'"):
+        tiny_face_model.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    tiny_face_model.save(tmp_path / f"{name}.NPZ")
+    assert load_face_model(tmp_path / f"{name}.NPZ").digest == tiny_face_model.digest

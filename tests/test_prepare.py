@@ -6,12 +6,13 @@ import pytest
 from skimage import data
 
 from keras_scnn.data.records import load_records
+from keras_scnn.data.sources.choices import deciding_settings
 from keras_scnn.data.sources.pts import write_pts
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import ParameterLayout
-from keras_scnn.prepare import main
+from keras_scnn.prepare import main, parse
 from keras_scnn.protocols.records import evaluate_records
 
 
@@ -113,6 +114,15 @@ def test_settings_out_of_range_are_refused_before_anything_is_read(capsys, optio
 def test_options_of_other_sources_are_refused(capsys, source, option, message):
     assert main([source, "nowhere", "--out", "nowhere", *option]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_records_that_blends_are_made_of_count_with_spaces_about_the_commas(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+    folders = f"{tmp_path / 'one'}, {tmp_path / 'two'}"
+    settings = deciding_settings(parse(["blends", folders, "--out", "x"]))
+    assert len(set(settings["of_manifests"])) == 2
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):

@@ -6,13 +6,16 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -359,3 +362,15 @@ def test_wrong_options_are_named(capsys, options, message):
     with contextlib.suppress(SystemExit):  # of the parser
         assert main([*options, *([] if "--port" in options else ["--port", "0"])]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_the_address_that_is_printed_is_one(monkeypatch, capsys, host, shown):
+    pytest.importorskip("kserve", reason="extra 'serve' is not installed")
+    ends_at_once = SimpleNamespace(run=lambda sockets: sockets[0].close())
+    monkeypatch.setattr("keras_scnn.serving.server.build_server", lambda *_: ends_at_once)
+    assert main(["--host", host, "--port", "0"]) == 0
+    (address,) = re.findall(r"at (http://\S+)/v1/models/scnn", capsys.readouterr().out)
+    place = urllib.parse.urlsplit(address)
+    assert place.netloc == f"{shown}:{place.port}" and place.hostname == host and place.port > 0

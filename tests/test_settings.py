@@ -4,9 +4,19 @@ import signal
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
-from keras_scnn.settings import add_options, command, configuration, from_options, read_yaml
+from keras_scnn.settings import (
+    add_options,
+    check_workers,
+    command,
+    configuration,
+    folders_of,
+    from_options,
+    read_yaml,
+    whole,
+)
 from keras_scnn.storage import atomic_path
 
 
@@ -142,3 +152,36 @@ def test_a_stopped_command_cleans_up_and_says_so(tmp_path, capsys, number, statu
     assert capsys.readouterr().err == "stopped\n"
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
+def test_whole_numbers_may_be_numpys_and_become_int(value):
+    assert type(whole("count", value)) is int and whole("count", value, 3) == 3
+    check_workers(value)
+    check_workers(None)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, "2", None, float("nan")])
+def test_what_is_no_number_of_things_is_refused(value):
+    with pytest.raises(ValueError, match=f"count is '?{value}'?; it must be .*1 or more"):
+        whole("count", value)
+    if value is not None:
+        with pytest.raises(ValueError, match=f"workers is '?{value}'?; it must be .*1 or more"):
+            check_workers(value)
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error(capfd):
+    @command
+    def main(arguments):
+        raise BrokenPipeError("the store closed the connection")
+
+    assert main([]) == 2
+    assert capfd.readouterr().err == "error: the store closed the connection\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "folders"),
+    [("", []), (" , ", []), ("a", ["a"]), ("a b/c, s3://d/e ,", ["a b/c", "s3://d/e"])],
+)
+def test_folders_stand_with_commas_between_them(text, folders):
+    assert folders_of(text) == folders

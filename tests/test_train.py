@@ -210,6 +210,17 @@ def test_the_held_out_people_are_the_last_ones():
     np.testing.assert_array_equal(unseen, [2, 4])
 
 
+def test_what_cannot_start_is_refused_before_people_are_rendered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for options, words in (
+        (["--start", "nothing"], "no preset 'nothing'"),
+        (["--people", "9", "--held-out", "9"], "held_out is 9: nobody of 9 people is left"),
+    ):
+        assert main(["--run", "run", *options]) == 2
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
     options = ["--people", "4", "--photos", "2", "--crop-size", "48", "--held-out", "1"]
     words = [*options, "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]

@@ -104,8 +104,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=8, help="that make a head, at most (8)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if not 2 <= args.people <= 26 or args.photos < 1:
-        parser.error("--people must be 2 to 26, --photos 1 or more")
+    if not 2 <= args.people <= 26 or args.photos < 1 or min(args.last, args.seed) < 0:
+        parser.error("--people must be 2 to 26, --photos 1 or more, --last and --seed 0 or more")
     rng = np.random.default_rng(args.seed)
     people = choose(args.folder, args.people, args.last, args.photos, rng)
     reconstructor = Reconstructor.from_preset(args.preset)

@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--marks", action="store_true", help="draw the landmarks too")
     args = parser.parse_args()
+    if args.size < 1:
+        parser.error(f"--size is {args.size}; it must be 1 or more")
     cv2.setNumThreads(1)
     reconstructor = Reconstructor.from_preset()
     made = [pictures(reconstructor, p, args.size, args.marks) for p in tqdm(args.photos)]

@@ -26,8 +26,6 @@ from keras_scnn.models.recognizers.layers import (
     recognizer_layers,
 )
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.shards import digest
 from keras_scnn.training.digests import content_digest
 from map_identity import (
     add_map_arguments,
@@ -37,7 +35,7 @@ from map_identity import (
     solve_steady,
     taught_photos,
 )
-from solve_identity import open_labels
+from solve_identity import kept, keyed, open_labels
 
 RECOGNIZERS = "dlib+sface"
 
@@ -72,13 +70,11 @@ def main() -> None:
     pack, taught = open_labels(args)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
     preset = with_recognizers(load_preset(args.preset), taught.embedding.shape[1])
-    key = digest([content_digest(args.pack), preset_digest(args.preset), chosen.tolist()])[:12]
-    kept = args.out.with_name(f"{args.out.name}-{key}.npy")
-    if not kept.is_file():
-        seen = both_views(preset, SEEN, np.asarray(records.images[chosen]))
-        with atomic_path(kept) as path, path.open("wb") as file:
-            np.save(file, seen)
-    inputs, person = np.load(kept, allow_pickle=False), records.identity[chosen]
+    made_of = content_digest(args.pack), preset_digest(args.preset), chosen.tolist()
+    images, person = records.images, records.identity[chosen]
+    inputs = kept(
+        keyed(args.out, *made_of), lambda: both_views(preset, SEEN, np.asarray(images[chosen]))
+    )
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)
     identity = preset.layout.identity

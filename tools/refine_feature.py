@@ -15,7 +15,7 @@ are.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
 no part. The teacher's recognizers need the extra 'teacher'; their
-embeddings are kept in OUT-(digest).npz. Seven minutes on two cores.
+embeddings are kept in OUT-(digest).npy. Seven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ from keras_scnn.data.records import split_people
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import recognizer_layers
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.shards import digest
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
 from map_identity import BATCH, both_views, photo_weights, ridge_kernel, save_refined
-from solve_identity import not_negative, whole
+from solve_identity import kept, keyed, not_negative, whole
 
 LAYER = "features_linear"
 RIDGE = 0.1
@@ -45,16 +43,16 @@ RIDGE = 0.1
 
 def embeddings(args: argparse.Namespace, teacher: Preset, images: np.ndarray) -> list[np.ndarray]:
     """(n, E) of each of the teacher's recognizers; kept beside ``args.out``."""
-    key = digest([preset_digest(args.teacher), zlib.crc32(images)])[:12]
-    kept = args.out.with_name(f"{args.out.name}-{key}.npz")
     layers = recognizer_layers(teacher.core)
-    if not kept.is_file():
+
+    def predict() -> np.ndarray:
         network = keras.Model(teacher.core.input, {n: one.output for n, one in layers.items()})
         parts = network.predict(images, batch_size=BATCH)
-        with atomic_path(kept) as path:
-            np.savez(path, **parts)
-    with np.load(kept, allow_pickle=False) as file:
-        return [file[name] for name in layers]
+        return np.concatenate([parts[name] for name in layers], axis=1)
+
+    made_of = list(layers), preset_digest(args.teacher), zlib.crc32(images)
+    ends = np.cumsum([one.output.shape[-1] for one in layers.values()])[:-1]
+    return np.split(kept(keyed(args.out, *made_of), predict), ends, axis=1)
 
 
 def solve_metric(

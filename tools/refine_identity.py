@@ -36,12 +36,10 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.shards import digest
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
-from solve_identity import not_negative, share, whole
+from solve_identity import kept, keyed, not_negative, share, whole
 
 MIN_POINTS = 20  # of a photo; CFP gives 30
 PENALTY = 0.02  # by cross-validation over people: labels of others are predicted best at 0.01-0.03
@@ -61,13 +59,12 @@ def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace)
     teacher = load_preset(args.teacher)
     identity = teacher.layout.identity
     images = np.ascontiguousarray(records.images[chosen])
-    key = digest([preset_digest(args.teacher), zlib.crc32(images)])[:12]
-    kept = args.out.with_name(f"{args.out.name}-{key}.npy")
-    if not kept.is_file():
-        predicted = teacher.branch.predict(images, batch_size=BATCH)["parameters"][:, identity]
-        with atomic_path(kept) as path, path.open("wb") as file:
-            np.save(file, predicted)
-    taught = np.load(kept, allow_pickle=False) * teacher.space.whitening.scale[identity]
+
+    def predict() -> np.ndarray:
+        return teacher.branch.predict(images, batch_size=BATCH)["parameters"][:, identity]
+
+    predicted = kept(keyed(args.out, preset_digest(args.teacher), zlib.crc32(images)), predict)
+    taught = predicted * teacher.space.whitening.scale[identity]
     means = person_means(centered(taught, source), records.identity[chosen])
     fits = centered(records.parameters[chosen, identity], source)
     return (1 - args.fit_share) * means + args.fit_share * fits

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=float, default=4, help="to a standard deviation")
     args = parser.parse_args()
-    if not args.steps > 0:
-        parser.error(f"--steps is {args.steps:g}; it must be above 0")
+    if not 0 < args.steps < math.inf:
+        parser.error(f"--steps is {args.steps:g}; it must be above 0, and finite")
     preset = load_preset(args.preset)
     for weight in preset.core.weights:
         if weight.path.endswith("kernel") and np.prod(weight.shape) >= LEAST:

@@ -5,7 +5,7 @@
 The heads are linear, so a ridge regression of the labels on what goes into them takes minutes on a
 CPU, where training would take an accelerator (``keras-scnn train --recipe matching``). Pose and
 expression stay as they are. PACK is what ``keras_scnn.training.matching.pack.write_pack`` makes;
-the embeddings of its photos are computed once and kept beside it.
+the embeddings of its photos are computed once and kept beside it, in PACK.embeddings-(digest).npy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,11 +31,19 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import build_encoder
 from keras_scnn.models.heads import build_branch
-from keras_scnn.models.recognizers.chips import Chip
+from keras_scnn.models.recognizers.chips import Chip, weights_path
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
-from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
+from keras_scnn.models.recognizers.sface import (
+    SFACE_FILE,
+    SFACE_INSTALL,
+    SFACE_PACKAGE,
+    SFaceNetwork,
+    read_sface,
+)
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
+from keras_scnn.storage import atomic_path, packaged_file
+from keras_scnn.storage.shards import digest
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.matching.pack import Pack, read_pack
 from keras_scnn.training.release_weights import with_covariance
@@ -41,6 +51,20 @@ from keras_scnn.training.warm_start import solve_dense
 
 BATCH = 32
 IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
+
+
+def keyed(path: Path, *made_of: Any) -> Path:
+    """``path`` with a digest of what a file is made of in its name; must fit JSON."""
+    return path.with_name(f"{path.name}-{digest(made_of)[:12]}.npy")
+
+
+def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a .npy file, which is made where it is not there."""
+    if not path.is_file():
+        array = make()
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+    return np.load(path, allow_pickle=False)
 
 
 def chip_of(frame: np.ndarray, landmarks: np.ndarray, chip: Chip) -> np.ndarray:
@@ -169,15 +193,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
     """The photos, and what the recognizers teach about them; embeddings are kept."""
+    recognizer = str(args.recognizer or weights_path())
+    sface = str(args.sface or packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
     recognizers: list[Recognizer] = [
-        DlibNetwork(*read_recognizer(args.recognizer)),
-        SFaceNetwork(read_sface(args.sface)),
+        DlibNetwork(*read_recognizer(recognizer)),
+        SFaceNetwork(read_sface(sface)),
     ]
     pack = read_pack(args.pack)
-    path = args.embeddings or args.pack.with_suffix(".embeddings.npy")
-    if not path.is_file():
-        np.save(path, embed(pack, recognizers))
-    raw = np.load(path, allow_pickle=False)
+    made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
+    path = args.embeddings or keyed(args.pack.with_suffix(".embeddings"), *made_of)
+    raw = kept(path, lambda: embed(pack, recognizers))
     return pack, teach(pack, raw, [one.size for one in recognizers], args.held_out)
 
 

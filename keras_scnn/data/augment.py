@@ -126,14 +126,29 @@ class GroupAugmenter:
     def __init__(self, model: MorphableModel, upright: np.ndarray, seed: int = 0):
         self._mirrors, self._upright, self._seed = mirror_matrices(model), upright, seed
 
-    def __call__(self, step: int, first: int, photo, person, images, landmarks, vectors):
-        """Images (B, S, S, 3), landmarks (B, 68, 3 or 4) and unwhitened parameters (B, P), moved.
+    def __call__(
+        self,
+        step: int,
+        first: int,
+        photo: np.ndarray,
+        person: np.ndarray,
+        images: np.ndarray,
+        landmarks: np.ndarray,
+        vectors: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Augment photos of a batch, or a part of it.
 
         Args:
             step: of the batch.
             first: row of the batch that the first photo is.
-            photo: (B,) positions of the photos among the records.
-            person: (B,) their identities.
+            photo: (B,) int, positions of the photos among the records.
+            person: (B,) int, their identities.
+            images: (B, S, S, 3) uint8 RGB.
+            landmarks: (B, 68, 3 or 4) float: x, y in crop px, depth, and a weight if given.
+            vectors: (B, P) float, parameters, not whitened.
+
+        Returns:
+            images (B, S, S, 3) uint8, landmarks (B, 68, 3 or 4) and vectors (B, P) float32.
         """
         moved = []
         for i, record in enumerate(photo):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
+from keras_scnn.settings import folders_of
+from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.remote import place
 
 BLENDS = "blends"  # source of such records, by the name that ``prepare`` has for it
 REQUIRED = ("parameters", "landmarks")
@@ -88,18 +93,39 @@ def open_mixture(
 
     Raises:
         FileNotFoundError, ValueError: see ``open_face_records`` and ``join_records``; or the
-            weights are no numbers, or not one for each folder.
+            weights are no numbers, or not one for each folder; or no folder is given, or one twice.
         ImportError, OSError: of a URL, see ``open_face_records``.
     """
-    names = [name.strip() for name in folders.split(",")]
+    names = folders_of(folders)
     try:
         numbers = np.array([float(word) for word in weights.split(",")]) if weights else None
     except ValueError as error:
         raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
     if numbers is not None and len(numbers) != len(names):
         raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
+    _check_different(names)
     records, source = join_records([open_face_records(n, cache, cache_bytes) for n in names])
     return Mixture(records, source, numbers)
+
+
+def _check_different(folders: Sequence[str]) -> None:
+    """Raise a ValueError for a folder given twice: its people would count as different ones."""
+    if not folders:
+        raise ValueError("no folder of face records is given")
+    known: dict[str, str] = {}
+    for folder in folders:
+        real = _real(folder)
+        if real in known:
+            raise ValueError(f"{folder}: the same face records as {known[real]}; give them once")
+        known[real] = folder
+
+
+def _real(folder: str) -> str:
+    """Where a folder is: links are followed, and URLs written in one way."""
+    home = place(folder)
+    if isinstance(home, Path):
+        return str(real_path(home))
+    return f"{home.protocol}://{posixpath.normpath(home.url.partition('://')[2])}"
 
 
 def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
@@ -143,9 +169,9 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
         if any(getattr(r, name) is not None for r in several):
             arrays[name] = _filled(several, name)
     images = _join_images([r.images for r in several])
-    config = several[0].config if len(several) == 1 else {"joined": [r.config for r in several]}
+    config: dict = {"joined": [r.config for r in several]}
     if "landmark_offsets" in several[0].config:
-        config = {**config, "landmark_offsets": several[0].config["landmark_offsets"]}
+        config["landmark_offsets"] = several[0].config["landmark_offsets"]
     return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.io import read_image
-from keras_scnn.photos.files import find_photos
-
-LABEL_SUFFIXES, LABEL_TABLES = (".mat", ".pts"), ("labels.npz", "protocol.csv")
+from keras_scnn.photos.files import beside, either_case, find_photos
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +56,13 @@ class PhotoSource(abc.ABC):
     image_from_model; one that has a face recognizer's embedding gives ``extra["embedding"]``.
 
     Attributes:
+        folder: of the photos; None where they are no files of one folder.
         embedding_size: length of the embedding; 0 where there is none.
         labels: what labels are read from: suffixes of files beside a photo, and names of the
             folder's tables.
     """
 
+    folder: Path | None = None
     embedding_size: int = 0
     labels: tuple[str, ...] = ()
 
@@ -83,6 +83,12 @@ class PhotoSource(abc.ABC):
             ValueError: a file of the photo is damaged or of another kind.
         """
 
+    def get_ready(self) -> None:  # noqa: B027 (most need nothing)
+        """Compute what all photos need; called once, before the source goes to worker processes.
+
+        ``load`` does without it, but then each process computes for itself.
+        """
+
     def mirror_of(self, person: str) -> str | None:
         """The key that the mirror image of a person has; None where the data set has no mirrors.
 
@@ -101,26 +107,31 @@ class PhotoSource(abc.ABC):
         Args:
             without: files and folders that do not count, such as that of the records.
         """
-        folder: Path | None = getattr(self, "folder", None)
-        if folder is None:
+        if self.folder is None:
             return ()
-        beside = [suffix for suffix in self.labels if suffix.startswith(".")]
-        used = {*self.listed(), *self.labels}
-        used |= {Path(name).with_suffix(s).as_posix() for name in self.listed() for s in beside}
-        files = find_photos(folder, *without)
+        suffixes, tables = self._label_files()
+        cases = [case for suffix in suffixes for case in either_case(suffix)]
+        used = {*self.listed(), *tables}
+        used |= {Path(name).with_suffix(s).as_posix() for name in self.listed() for s in cases}
+        files = find_photos(self.folder, *without)
         return tuple(sorted({*files.photos, *files.passed_over} - used))
 
     def inputs(self, names: Sequence[str]) -> list[Path]:
         """Files that photos and their labels come from: records are made anew when they change.
 
-        Those of the folder that are called as the photos, and its tables; some may not be there.
+        Those of the folder, and the ``labels``; some may not be there.
         """
-        folder: Path | None = getattr(self, "folder", None)
-        if folder is None:
+        if self.folder is None:
             return []
-        photos = [folder / name for name in names]
-        beside = [photo.with_suffix(suffix) for photo in photos for suffix in LABEL_SUFFIXES]
-        return [*photos, *beside, *(folder / table for table in LABEL_TABLES)]
+        suffixes, tables = self._label_files()
+        photos = [self.folder / name for name in names]
+        labels = [beside(photo, suffix) for photo in photos for suffix in suffixes]
+        return [*photos, *labels, *(self.folder / table for table in tables)]
+
+    def _label_files(self) -> tuple[list[str], list[str]]:
+        """Suffixes of files beside a photo, and the folder's tables."""
+        suffixes = [one for one in self.labels if one.startswith(".")]
+        return suffixes, [one for one in self.labels if not one.startswith(".")]
 
     def __len__(self) -> int:
         return len(self.names())

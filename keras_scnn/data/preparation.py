@@ -14,6 +14,7 @@ from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.synthesis.turned_copies import with_turned_copies
+from keras_scnn.settings import check_workers
 from keras_scnn.storage.shards import claimed_folder, digest, fingerprint, run_shards
 
 SHARD_PHOTOS = 500
@@ -47,7 +48,7 @@ class Job:
             if self.labeling.turned:
                 model, turned = self.labeling.model, self.labeling.turned
                 records = with_turned_copies(records, self.source, model, turned)
-        write_shard(self.folder, number, records, left_out, self.keys[number])
+        write_shard(self.folder, number, records, left_out, left_out.key(self.keys[number]))
         return len(names)
 
 
@@ -62,7 +63,8 @@ def prepare(
     """Write all photos of a source into a folder of face records, with a progress bar.
 
     It may be stopped at any time: the same call then goes on after the last complete shard, and
-    makes those anew whose photos or labels have changed. The result does not depend on the number
+    makes those anew whose photos or labels have changed, or of which this machine could not read a
+    photo, for a package or a right that was missing. The result does not depend on the number
     of workers. More than one worker starts processes, so a script calls this under
     ``if __name__ == "__main__"``.
 
@@ -71,16 +73,18 @@ def prepare(
         folder: of the records.
         labeling: how they are cropped and fitted.
         config: settings that decide on the records, for the manifest; must fit JSON.
-        workers: processes; None for one a core.
+        workers: processes, 1 or more; None for one a core.
         command: noted in the manifest too.
 
     Returns:
         the manifest: ``count``, ``left_out`` (reasons by photo), and more.
 
     Raises:
-        ValueError: the folder holds records of something else, or no photo is left.
+        ValueError: the folder holds records of something else, no photo is left, or there is no
+            such number of workers.
         OSError: another run writes to it.
     """
+    check_workers(workers)
     folder = Path(folder)
     names = source.names()
     shards = plan_shards(names, [source.person(name) for name in names])
@@ -104,6 +108,7 @@ def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None
     there = [read_shard(job.folder, n, key) is not None for n, key in enumerate(job.keys)]
     missing = {n: names for n, names in enumerate(shards) if not there[n]}
     if missing:
+        job.source.get_ready()
         (job.folder / MANIFEST).unlink(missing_ok=True)
         photos, left = sum(map(len, shards)), sum(map(len, missing.values()))
         with tqdm(total=photos, initial=photos - left, desc="photos", smoothing=0.1) as progress:

@@ -57,7 +57,7 @@ class CachedFile:
 
     def __init__(self, url: RemotePath, path: Path, crc32: int, bound: Bound | None = None):
         self._url, self.path, self._crc32, self.bound = url, path, crc32, bound
-        self._lock, self._is_sound = threading.Lock(), False
+        self._lock, self._is_sound = threading.RLock(), False
 
     def __str__(self) -> str:
         return str(self._url)
@@ -72,10 +72,11 @@ class CachedFile:
             ValueError: the content of the store is not that of the manifest.
             OSError: the store is out of reach, or this machine's disk is full.
         """
-        if not self.is_there():
-            content = self.content()
-            with atomic_path(self.path) as temporary:
-                temporary.write_bytes(content)
+        with self._lock:  # threads may ask for one shard: it is fetched once
+            if not self.is_there():
+                content = self.content()
+                with atomic_path(self.path) as temporary:
+                    temporary.write_bytes(content)
         return self.path
 
     def is_there(self) -> bool:

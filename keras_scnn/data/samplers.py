@@ -148,14 +148,13 @@ class PeopleIndex:
 
     def draw_others(self, rng: np.random.Generator, people: np.ndarray) -> np.ndarray:
         """Another person, of the same data set, for each of (k,) people; never its twin."""
-        home = self._home[people]
+        home, twin = self._home[people], self.twin[people]
         low, size = self.first[home], (self.last - self.first)[home]
-        # A step of 1 to size - 1 around the circle of people: every other one is equally likely.
-        other = low + (people - low + rng.integers(1, size)) % size
-        for _ in range(2):  # past the twin, and past the person itself where that comes next
-            wrong = (other == self.twin[people]) | (other == people)
-            other = np.where(wrong, low + (other - low + 1) % size, other)
-        return other
+        has_twin = (low <= twin) & (twin < low + size) & (twin != people)
+        # A step around the circle of people, past the twin: every other one is equally likely.
+        step = rng.integers(1, size - has_twin)
+        step += has_twin & (step >= (twin - people) % size)
+        return low + (people - low + step) % size
 
     def photos(self, people: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Positions of each person's photo of some number."""

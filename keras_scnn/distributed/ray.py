@@ -1,6 +1,6 @@
 """Training on a Ray cluster: ``python -m keras_scnn.distributed.ray --hosts 4 --minutes 0 ...``.
 
-The options are those of ``keras-scnn train``, but for rank and coordinator. One actor a host runs
+The options are those of ``keras-scnn train``, except rank and coordinator. One actor a host runs
 one rank; where one is lost, all are ended and started again, and go on from the last checkpoint.
 The run folder, an absolute path, must be one that all hosts see: rank 0 may come to another one.
 """
@@ -15,7 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_scnn.folders.ray_engine import require_ray
-from keras_scnn.settings import CommandParser, add_options, command, from_options
+from keras_scnn.settings import (
+    CommandParser,
+    add_options,
+    check_at_least,
+    command,
+    from_options,
+    url_host,
+)
 from keras_scnn.training.config import TrainConfig
 
 START = 300.0  # seconds for all ranks to be started
@@ -70,7 +77,7 @@ class _Rank:
 
         with socket.socket() as one:
             one.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{one.getsockname()[1]}"
+            return f"{url_host(ray.util.get_node_ip_address())}:{one.getsockname()[1]}"
 
     def train(self, config: TrainConfig, work: Callable[[TrainConfig], Any]) -> None:
         """Do one rank's work; its result stays here."""
@@ -151,6 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--restarts", type=int, default=3, help="of a group that lost a rank (3)")
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
+    parser.check(options, check_at_least, "cpus", "gpus", "restarts")
     if {"rank", "coordinator"} & set(vars(options)):
         raise ValueError("rank and coordinator are set by Ray; leave them out")
     options.coordinator = "ray:1"  # of rank 0, once it has a host

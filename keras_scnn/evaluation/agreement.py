@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-YAW_BINS_DEGREES = ((0, 15), (15, 30), (30, 90))
+AGREEMENT_YAW_BINS_DEGREES = ((0, 15), (15, 30), (30, 90))
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Agreement:
         spread: root mean square deviation of the predicted shapes over that of the true ones.
         error_mm: root mean square distance of the deviations.
         true_spread_mm: root mean square deviation of the true shapes.
-        bins_r2, bins_spread: within each bin of ``YAW_BINS_DEGREES``, the means those of all
-            photos, so that a shape that moves with the pose is an error; NaN where there is none.
+        bins_r2, bins_spread: within each bin of ``AGREEMENT_YAW_BINS_DEGREES``, the means those of
+            all photos, so that a shape that moves with the pose is an error; NaN where there is
+            none.
         bins_count: photos in each bin.
     """
 
@@ -66,8 +67,8 @@ class AgreementEvaluator:
             raise ValueError("the shapes must be finite numbers")
         self._true, self._predicted = true @ true.T, predicted @ predicted.T
         self._error = (predicted - true) @ (predicted - true).T
-        place = np.digitize(yaw, [high for _, high in YAW_BINS_DEGREES[:-1]])
-        self._bins = [place == i for i in range(len(YAW_BINS_DEGREES))]
+        place = np.digitize(yaw, [high for _, high in AGREEMENT_YAW_BINS_DEGREES[:-1]])
+        self._bins = [place == i for i in range(len(AGREEMENT_YAW_BINS_DEGREES))]
 
     def summary(self, weights: np.ndarray) -> Agreement:
         """All numbers; ``weights`` (M,) is how often each photo counts."""

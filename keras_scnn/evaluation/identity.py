@@ -30,7 +30,7 @@ class Retrieval:
         rank1_percent, rank5_percent: photos whose person is the nearest, or among the nearest 5.
         mean_reciprocal_rank: mean of 1 over the rank of the person's nearest photo, 0 to 1.
         n_probes: probes: photos whose person has another one.
-        n_gallery: number of photos.
+        n_gallery: number of photos, mirror images included, who are never asked for each other.
     """
 
     rank1_percent: float
@@ -63,26 +63,30 @@ def distance_ratio(
     return intra / inter if inter else float("inf")
 
 
-def retrieval_ranks(vectors: np.ndarray, identity: np.ndarray) -> np.ndarray:
+def retrieval_ranks(
+    vectors: np.ndarray, identity: np.ndarray, either_side: np.ndarray | None = None
+) -> np.ndarray:
     """Rank of the nearest other photo of the same person among all other photos.
 
     Args:
         vectors: (n, D) points whose Euclidean distance counts.
         identity: (n,) the person of each photo.
+        either_side: (n,) one number for a person and its mirror image, who is neither the person
+            nor a stranger and so not asked; None: nobody has one.
 
     Returns:
         (n,) float64 from 1; NaN where the person has no other photo. A photo of somebody else
         that is exactly as near counts as nearer.
     """
     vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
+    known = identity if either_side is None else np.asarray(either_side)
     ranks = []
     for start in range(0, len(vectors), CHUNK):
         index = np.arange(start, min(start + CHUNK, len(vectors)))
         distance = cdist(vectors[index], vectors)
-        same = identity[index, None] == identity
-        own = same & (index[:, None] != np.arange(len(vectors)))
+        own = (identity[index, None] == identity) & (index[:, None] != np.arange(len(vectors)))
         nearest = np.where(own, distance, np.inf).min(axis=1, keepdims=True)
-        before = (~same & (distance <= nearest)).sum(axis=1)
+        before = ((known[index, None] != known) & (distance <= nearest)).sum(axis=1)
         ranks.append(np.where(own.any(axis=1), 1.0 + before, np.nan))
     return np.concatenate(ranks)
 
@@ -112,6 +116,7 @@ class IdentityEvaluator:
         vectors: (n, D) whose Euclidean distance decides.
         pairs: of the n photos.
         identity: (n,) the person of each photo, for retrieval; None leaves that out.
+        either_side: see ``retrieval_ranks``.
 
     Attributes:
         distance: (P,) float64, of the pairs.
@@ -120,11 +125,17 @@ class IdentityEvaluator:
         ValueError: see ``verification``.
     """
 
-    def __init__(self, vectors: np.ndarray, pairs: Pairs, identity: np.ndarray | None = None):
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        pairs: Pairs,
+        identity: np.ndarray | None = None,
+        either_side: np.ndarray | None = None,
+    ):
         self._pairs = pairs
         self.distance = np.linalg.norm(vectors[pairs.first] - vectors[pairs.second], axis=-1)
         self._ranked: RankedPairs = rank_pairs(self.distance, pairs.same, fold=pairs.fold)
-        self._ranks = None if identity is None else retrieval_ranks(vectors, identity)
+        self._ranks = None if identity is None else retrieval_ranks(vectors, identity, either_side)
 
     def summary(self, weights: np.ndarray) -> tuple[float, Verification, Retrieval | None]:
         """Distance ratio, verification and retrieval from the photos' weights (n,)."""

@@ -202,7 +202,7 @@ def _draw_reliability(axis, curves: dict) -> None:
     for kind, curve in curves["reliability"].items():
         sizes = 4 + 200 * np.array(curve["share"])
         points = curve["predicted"], curve["observed"]
-        axis.plot(*points, color=PROBABILITIES[kind], label=f"by {kind}")
+        axis.plot(*points, color=PROBABILITIES[kind], label=f"by {_label(kind)}")
         axis.scatter(*points, sizes, PROBABILITIES[kind], linewidths=0)
     axis.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="perfect")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="pairs of one person")

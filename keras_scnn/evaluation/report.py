@@ -121,7 +121,7 @@ def summary_table(columns: dict[str, dict[str, float]]) -> str:
     """
     rows = [["", *columns]]
     for path, label, unit in SUMMARY:
-        cells = [_short(numbers.get(path, math.nan), unit) for numbers in columns.values()]
+        cells = [_short(column.get(path, math.nan), unit) for column in columns.values()]
         if any(cells):
             rows.append([label, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

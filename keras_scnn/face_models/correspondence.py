@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ class Correspondence:
             raise ValueError("source_weights must be finite and sum to 1 for each point")
 
     def _check_shapes(self) -> None:
-        shapes = tuple(np.shape(getattr(self, field)) for field in self.__dataclass_fields__)
+        shapes = tuple(np.shape(getattr(self, field)) for field in _field_names())
         count = shapes[0][0] if len(shapes[0]) == 1 else -1
         if shapes != ((count,), (count, 3), (count, 3)):
             raise ValueError(
@@ -85,7 +85,7 @@ class Correspondence:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an .npz file, whole or not at all."""
-        arrays = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        arrays = {field: getattr(self, field) for field in _field_names()}
         write_npz(path, FILE_FORMAT, FILE_VERSION, **arrays)
 
     @classmethod
@@ -98,9 +98,12 @@ class Correspondence:
         """
         arrays = read_npz(path, FILE_FORMAT, FILE_VERSION)
         with reading(path, "a correspondence of two face models"):
-            fields = tuple(cls.__dataclass_fields__)
-            check_keys(Path(path), arrays, fields, "a correspondence of two face models")
-            return cls(**{field: arrays[field] for field in fields})
+            check_keys(Path(path), arrays, _field_names(), "a correspondence of two face models")
+            return cls(**{field: arrays[field] for field in _field_names()})
+
+
+def _field_names() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Correspondence))
 
 
 def make_correspondence(

@@ -17,7 +17,7 @@ from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.landmarks68 import on_one_line
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.settings import check_above, check_at_least
+from keras_scnn.settings import check_above, check_at_least, whole
 
 CHUNK = 256
 PARTS = ("pose", "identity", "expression")
@@ -36,8 +36,8 @@ class FitOptions:
         tolerance: stop when no photo's cost falls by more than this share of it.
 
     Raises:
-        ValueError: a standard deviation is not above 0, there is no step, or the tolerance is
-            negative; or a number is not finite.
+        ValueError: a standard deviation is not above 0, ``iterations`` is no whole number above
+            0, or the tolerance is negative; or a number is not finite.
     """
 
     noise_mm: float = 2.0
@@ -50,7 +50,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("noise_mm", "depth_noise", "identity_sd", "expression_sd"):
             check_above(name, getattr(self, name))
-        check_at_least("iterations", self.iterations, 1)
+        whole("iterations", self.iterations)
         check_at_least("tolerance", self.tolerance)
 
 
@@ -180,8 +180,8 @@ def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
     if landmarks.ndim != 3 or landmarks.shape[1:] not in ((68, 2), (68, 3)) or not len(landmarks):
         raise ValueError(f"landmarks have the shape {landmarks.shape}; expected (B, 68, 2 or 3)")
     weights = np.ones(landmarks.shape[:2]) if visibility is None else np.float64(visibility)
-    if weights.shape != landmarks.shape[:2] or not (weights >= 0).all():
-        raise ValueError(f"visibility must be {landmarks.shape[:2]} weights, none below 0")
+    if weights.shape != landmarks.shape[:2] or not ((weights >= 0) & (weights < np.inf)).all():
+        raise ValueError(f"visibility must be {landmarks.shape[:2]} finite weights, none below 0")
     if ((weights > 0).sum(axis=1) < 4).any():
         raise ValueError("visibility leaves fewer than 4 landmarks of a photo; a pose needs 4")
     if not np.isfinite(landmarks[weights > 0]).all():

@@ -12,17 +12,18 @@ import numpy as np
 
 from keras_scnn.folders.table import as_arrow, columns, joined, require_pyarrow, vector_sizes
 from keras_scnn.geometry.crops import SQUARE_TOLERANCE
-from keras_scnn.io import read_image
-from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.io import read_reduced
+from keras_scnn.meshes.options import MeshOptions, check_mesh_format
 from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
-from keras_scnn.photos.detection import FaceDetector
+from keras_scnn.photos.detection import FaceDetector, no_face
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor, provenance
-from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.settings import DEFAULT_PRESET, whole
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.images import decode_image
+from keras_scnn.storage.images import ReducedImage, decode_reduced
 from keras_scnn.storage.remote import StoreError
+from keras_scnn.storage.shards import Failures
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,7 +44,10 @@ class BatchSettings:
         tiles: look for small faces too, see ``FaceDetector``.
         meshes: 'obj', 'ply', 'glb', or None for no meshes.
         mesh_options: what is written of each face.
-        shard_photos: in one Parquet file.
+        shard_photos: in one Parquet file, 1 or more.
+
+    Raises:
+        ValueError: ``meshes`` is no format of a mesh, or ``shard_photos`` no number of photos.
     """
 
     preset: str = DEFAULT_PRESET
@@ -53,18 +57,24 @@ class BatchSettings:
     mesh_options: MeshOptions = MeshOptions()
     shard_photos: int = SHARD_PHOTOS
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shard_photos", whole("shard_photos", self.shard_photos))
+        if self.meshes is not None:
+            check_mesh_format("meshes", self.meshes)
 
-Read = Callable[[], np.ndarray]
-"""Reads a photo, (H, W, 3) uint8 RGB; raises what is wrong with it."""
+
+Read = Callable[[], ReducedImage]
+"""Reads a photo; raises what is wrong with it."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundFaces:
-    """A photo, (H, W, 3) uint8 RGB, and its boxes; ``row`` is its number in the batch."""
+    """A photo (``ReducedImage``) and its boxes; ``row`` is its number in the batch."""
 
     row: int
     name: str
     image: np.ndarray
+    reduced_by: int
     boxes: list[FaceBox]
 
 
@@ -81,7 +91,7 @@ class BatchFaces:
 
     table: dict[str, np.ndarray | list]
     rows: np.ndarray
-    failures: dict[int, str]
+    failures: Failures[int]
     sizes: dict[str, int]
 
 
@@ -112,16 +122,16 @@ class BatchReconstructor:
         preset = self.reconstructor.preset
         layout = preset.layout
         sizes = vector_sizes(layout.n_identity, layout.n_expression, preset.feature_size)
-        failures: dict[int, str] = {}
+        failures: Failures[int] = Failures()
         parts = [
             p for group in self._groups(photos, failures) for p in self._parts(group, failures)
         ]
         rows = [row for part_rows, _ in parts for row in part_rows]
         table = joined([table for _, table in parts], sizes)
-        return BatchFaces(table, np.array(rows, int), dict(sorted(failures.items())), sizes)
+        return BatchFaces(table, np.array(rows, int), failures, sizes)
 
     def _groups(
-        self, photos: Iterable[tuple[str, Read]], failures: dict[int, str]
+        self, photos: Iterable[tuple[str, Read]], failures: Failures[int]
     ) -> Iterator[list[FoundFaces]]:
         """Photos that together have some batches of faces, or are as large as may be."""
         group, faces, pixels = [], 0, 0
@@ -131,7 +141,7 @@ class BatchReconstructor:
             except StoreError:
                 raise
             except Exception as error:
-                failures[row] = _reason(error, name)
+                failures.note(row, error, _reason(error, name))
                 continue
             group.append(photo)
             faces, pixels = faces + len(photo.boxes), pixels + photo.image.size // 3
@@ -143,18 +153,18 @@ class BatchReconstructor:
 
     def _find(self, row: int, name: str, read: Read) -> FoundFaces:
         _check_name(name)
-        image = read()
+        image, factor = read()
         if self.settings.crops:
             height, width = image.shape[:2]
             if abs(width / height - 1) > SQUARE_TOLERANCE:
                 raise ValueError(f"{width} x {height} px; a face crop is square")
-            return FoundFaces(row, name, image, [FaceBox(0, 0, width, height)])
+            return FoundFaces(row, name, image, factor, [FaceBox(0, 0, width, height)])
         boxes = self.reconstructor.detect(image)
         if not boxes:
-            raise ValueError("no face found; it should show one at least 40 px wide")
-        return FoundFaces(row, name, image, boxes)
+            raise ValueError(no_face(image.shape, self.settings.tiles))
+        return FoundFaces(row, name, image, factor, boxes)
 
-    def _parts(self, group: list[FoundFaces], failures: dict[int, str]) -> list[tuple[list, dict]]:
+    def _parts(self, group: list[FoundFaces], failures: Failures[int]) -> list[tuple[list, dict]]:
         """Rows and table of a group; of its photos one by one where they fail together.
 
         Where each of several fails alone too, or memory is short, the fault is not the photos'.
@@ -171,7 +181,7 @@ class BatchReconstructor:
                 if not parts:
                     raise
                 return parts
-            failures[group[0].row] = _reason(error, group[0].name)
+            failures.note(group[0].row, error, _reason(error, group[0].name))
             return []
         if self.with_faces is not None:
             self.with_faces(faces, homes)
@@ -181,6 +191,7 @@ class BatchReconstructor:
             "face": np.array([i for _, i in homes], np.int32),
             "width": np.array([shape[1] for shape in shapes], np.int32),
             "height": np.array([shape[0] for shape in shapes], np.int32),
+            "photo_reduced_by": np.array([photo.reduced_by for photo, _ in homes], np.int32),
             **numbers,
         }
         return [([photo.row for photo, _ in homes], table)]
@@ -260,11 +271,11 @@ def _inputs(table: pyarrow.Table) -> tuple[list[str], list[bytes | None]]:
     return names, [b"" if content is None else content for content in table[BYTES].to_pylist()]
 
 
-def _read(name: str, content: bytes | None) -> np.ndarray:
+def _read(name: str, content: bytes | None) -> ReducedImage:
     if content is None:
-        return read_image(name)
+        return read_reduced(name)
     with reading(name, "a readable image"):
-        return decode_image(content)
+        return decode_reduced(content)
 
 
 def _with_failures(batch: BatchFaces, names: list[str], about: dict[str, Any]) -> pyarrow.Table:

@@ -35,10 +35,12 @@ from keras_scnn.photos.files import (
     find_remote_photos,
 )
 from keras_scnn.reconstruction.reconstructor import provenance
+from keras_scnn.settings import check_workers
 from keras_scnn.storage.claims import Check
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import THREADS, Place, RemotePath, place, published
 from keras_scnn.storage.shards import (
+    AGAIN,
     claimed_folder,
     digest,
     fingerprint,
@@ -68,9 +70,14 @@ def list_photos(folder: Place, out: Place) -> PhotoFiles:
     What lies in ``out`` does not count.
 
     Raises:
-        ValueError: there is no photo.
+        FileNotFoundError, NotADirectoryError: there is no such folder.
+        ValueError: there is no photo in it.
         OSError: of a store, as ``RemotePath``.
     """
+    if isinstance(folder, Path) and not folder.is_dir():
+        if folder.exists():
+            raise NotADirectoryError(f"{folder}: a file; expected a folder of photos")
+        raise FileNotFoundError(f"{folder}: no such folder of photos")
     if isinstance(folder, RemotePath):
         files = find_remote_photos(folder, *([out] if isinstance(out, RemotePath) else []))
     else:
@@ -94,21 +101,23 @@ def reconstruct_folder(
     """Reconstruct all faces of all photos of a folder, with a progress bar.
 
     It may be stopped at any time: the same call then goes on after the last complete part, and
-    makes those again that are damaged or whose photos have changed. More than one worker starts
+    makes those again that are damaged, whose photos have changed, or of which this machine could
+    not read one, for a package or a right that was missing. More than one worker starts
     processes, so a script calls this under ``if __name__ == "__main__"``.
 
     Args:
         folder: of photos, searched with its sub-folders; or a URL of fsspec (extra 'remote').
         out: for the results; or a URL.
         settings: what decides on them.
-        workers: processes; None for one a core.
+        workers: processes, 1 or more; None for one a core.
         command: noted in the metadata.
         engine: 'local' for processes of this machine, 'ray' for actors of a Ray cluster.
 
     Raises:
         ImportError: pyarrow is missing, or a package that the URL or the engine needs.
         FileNotFoundError: there is no such preset, or no such bucket.
-        ValueError: there is no photo, ``out`` holds something else, or the meshes cannot be so.
+        ValueError: there is no photo, ``out`` holds something else, the meshes cannot be so, or
+            there is no such engine or number of workers.
         OSError: ``out`` cannot be written, another run writes to it, or a store is out of reach.
         RuntimeError: a process died, or too many did.
     """
@@ -140,6 +149,7 @@ def _engine(
     """What runs shards, and in how many processes; errors before anything is read."""
     if name not in ENGINES:
         raise ValueError(f"engine is '{name}'; known are {', '.join(ENGINES)}")
+    check_workers(workers)
     if any(isinstance(one, RemotePath) and one.protocol == "memory" for one in places):
         if name != "local" or workers not in (None, 1):
             raise ValueError("memory:// is of one process; use --workers 1 and the local engine")
@@ -204,7 +214,9 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
             tqdm.write(f"{path}: damaged; it is made again")
             path.unlink()
         elif number is not None and part is not None and _is_outdated(part[0], job.keys[number]):
-            tqdm.write(f"{path}: photos of it have changed; it is made again")
+            again = str(part[0]["key"]).endswith(AGAIN)
+            why = "could not be read" if again else "have changed"
+            tqdm.write(f"{path}: photos of it {why}; it is made again")
             path.unlink()
         elif number is None or part is None or part[0].get("key") != job.keys[number]:
             raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
@@ -230,7 +242,7 @@ def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
 
 
 def _is_outdated(about: dict, key: str) -> bool:
-    """Whether a part is of this run's photos, as their files were before."""
+    """Whether a part is of this run's photos, as their files, or this machine, were before."""
     there = str(about.get("key"))
     return there != key and there.split("/")[0] == key.split("/")[0]
 

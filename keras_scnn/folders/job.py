@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
-
 from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, FoundFaces, Read
 from keras_scnn.folders.table import write_part
-from keras_scnn.io import read_image
+from keras_scnn.io import read_reduced
 from keras_scnn.meshes.files import mesh_files
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import provenance
 from keras_scnn.storage import short_name
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.images import decode_image
+from keras_scnn.storage.images import ReducedImage, decode_reduced
 from keras_scnn.storage.remote import THREADS, Place, RemotePath, StoreError
 from keras_scnn.storage.shards import PLAN
 from keras_scnn.storage.text import read_json
@@ -60,8 +58,9 @@ class FolderJob:
             for name in names:
                 self._remove_meshes(name)
         batch = self._reconstruct(self._photos(names))
-        failures = [(names[row], reason) for row, reason in batch.failures.items()]
-        about = {**self.about, "part": number, "photos": len(names), "key": self.keys[number]}
+        failures = [(names[row], reason) for row, reason in sorted(batch.failures.items())]
+        key = batch.failures.key(self.keys[number])
+        about = {**self.about, "part": number, "photos": len(names), "key": key}
         write_part(part_path(self.out, number), batch.table, batch.sizes, about, failures)
         return failures, len(batch.rows)
 
@@ -109,9 +108,9 @@ class FolderJob:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read(self, name: str) -> ReducedImage:
         try:
-            return read_image(self.folder / name)
+            return read_reduced(self.folder / name)
         except FileNotFoundError:
             if isinstance(self.folder, Path) and not self.folder.is_dir():
                 raise StoreError(f"{self.folder}: no such folder any more") from None
@@ -143,7 +142,7 @@ class FolderJob:
                 file.unlink()
 
 
-def _decode(folder: RemotePath, name: str, content: Future) -> np.ndarray:
+def _decode(folder: RemotePath, name: str, content: Future) -> ReducedImage:
     try:
         data = content.result()
     except (FileNotFoundError, PermissionError) as error:
@@ -153,7 +152,7 @@ def _decode(folder: RemotePath, name: str, content: Future) -> np.ndarray:
             raise StoreError(str(of_all)) from error
         raise
     with reading(name, "a readable image"):
-        return decode_image(data)
+        return decode_reduced(data)
 
 
 def part_path(out: Place, number: int) -> Place:

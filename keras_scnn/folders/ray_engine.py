@@ -48,7 +48,7 @@ def require_ray() -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal() and not ray.is_initialized():
         try:
-            socket.create_connection((host, int(port)), CONNECT).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
         except (OSError, OverflowError) as error:
             raise OSError(f"RAY_ADDRESS is {address}: no Ray cluster answers ({error})") from error
 

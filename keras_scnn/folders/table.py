@@ -29,8 +29,9 @@ ABOUT, FAILURES = b"keras_scnn", b"keras_scnn.failures"
 PHOTO_KEYS = {
     "photo": "path of the photo, relative to the folder, '/' between its parts",
     "face": "number of the face in its photo, from 0, highest score first",
-    "width": "of the photo, px",
-    "height": "of the photo, px",
+    "width": "of the photo as it was used, px, in which all other px are",
+    "height": "likewise",
+    "photo_reduced_by": "how many times as wide and high it is in its file: 1, 2, 4 or 8",
 }
 """Which row is which; tables of other things than photos have other such columns."""
 TEXT = {
@@ -50,8 +51,8 @@ TEXT = {
     "features": "identity feature of unit length",
 }
 KINDS = {
+    **dict.fromkeys((*PHOTO_KEYS, "frame", "track", "tracklet"), "int32"),
     "photo": "string",
-    **dict.fromkeys(("face", "width", "height", "frame", "track", "tracklet"), "int32"),
     "seconds": "float64",
     "seen": "bool",
 }

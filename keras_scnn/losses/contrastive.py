@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_scnn.settings import check_above, check_at_least, check_share
 
+FLOAT32_STEP = 2.0**-23
+
 
 def contrastive_loss(same, distance, margin=1.0):
     """Squared hinge: ``same d^2 / 2 + (1 - same) max(margin - d, 0)^2 / 2``.
@@ -77,9 +79,24 @@ def different_quantile(same, distance, quantile: float):
     different = same < 0.5
     count = ops.sum(ops.cast(different, "int32"))
     ordered = ops.sort(ops.where(different, distance, float("inf")))
-    rank = ops.cast(ops.floor(quantile * ops.cast(count - 1, "float32")), "int32")
+    # Raised by float32's rounding, so that no exact rank falls to the one below.
+    place = quantile * (1 + FLOAT32_STEP) * ops.cast(count - 1, "float32")
+    rank = ops.minimum(ops.cast(ops.floor(place), "int32"), count - 1)
     value = ops.take(ordered, ops.maximum(rank, 0))
     return ops.where(count > 0, value, 0.0)
+
+
+def check_margin(margin, margin_quantile, margin_factor) -> None:
+    """Raise a ValueError unless one of margin and quantile is given, and all are in range."""
+    if (margin is None) == (margin_quantile is None):
+        raise ValueError("give either margin or margin_quantile")
+    if margin is not None:
+        check_at_least("margin", margin)
+        if margin_factor != 1:
+            raise ValueError("margin_factor is for margin_quantile; multiply margin instead")
+    else:
+        check_share("margin_quantile", margin_quantile)
+    check_above("margin_factor", margin_factor)
 
 
 def batch_mean(loss):
@@ -122,15 +139,7 @@ class ContrastiveLoss(keras.losses.Loss):
         self, margin=None, margin_quantile=None, margin_factor=1.0, name="contrastive_loss"
     ):
         super().__init__(name=name)
-        if (margin is None) == (margin_quantile is None):
-            raise ValueError("give either margin or margin_quantile")
-        if margin is not None:
-            check_at_least("margin", margin)
-            if margin_factor != 1:
-                raise ValueError("margin_factor is for margin_quantile; multiply margin instead")
-        else:
-            check_share("margin_quantile", margin_quantile)
-        check_above("margin_factor", margin_factor)
+        check_margin(margin, margin_quantile, margin_factor)
         self.margin, self.margin_quantile = margin, margin_quantile
         self.margin_factor = margin_factor
 

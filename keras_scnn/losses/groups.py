@@ -14,8 +14,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_scnn.losses.contrastive import batch_mean, different_quantile
-from keras_scnn.settings import check_above, check_at_least, check_share
+from keras_scnn.losses.contrastive import batch_mean, check_margin, different_quantile
+from keras_scnn.settings import check_above
 
 EXCLUDED_LOGIT = -1e9  # its share of a softmax is exactly 0
 
@@ -165,25 +165,24 @@ class GroupContrastiveLoss(_PairsLoss):
 
     Args:
         margin: in the output's unit; None takes it from each batch.
-        margin_quantile: 0 to 1, see ``group_contrastive_loss``.
+        margin_quantile: 0 to 1, see ``group_contrastive_loss``; None is 0.5 without a margin.
         margin_factor: above 0.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or there is a quantile or factor beside a margin.
     """
 
     def __init__(
         self,
         margin=None,
-        margin_quantile: float = 0.5,
+        margin_quantile: float | None = None,
         margin_factor: float = 1.0,
         name="group_contrastive_loss",
     ):
         super().__init__(name=name)
-        if margin is not None:
-            check_at_least("margin", margin)
-        check_share("margin_quantile", margin_quantile)
-        check_above("margin_factor", margin_factor)
+        if margin is None and margin_quantile is None:
+            margin_quantile = 0.5
+        check_margin(margin, margin_quantile, margin_factor)
         self._options = {
             "margin": margin,
             "margin_quantile": margin_quantile,
@@ -195,6 +194,12 @@ class GroupContrastiveLoss(_PairsLoss):
 
     def get_config(self):
         return {**self._options, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        if config.get("margin") is not None:  # older files have an idle quantile beside it
+            config = {name: config[name] for name in ("margin", "name")}
+        return cls(**config)
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

@@ -83,8 +83,9 @@ class ContrastiveLossLayer(_FixedLossLayer):
     """``LossLayer`` of a ``ContrastiveLoss``: adds the loss of ``(distance, same)``.
 
     Args:
+        margin, margin_quantile, margin_factor: of ``ContrastiveLoss``.
         weight: of the loss in the network's total.
-        options: of ``ContrastiveLoss``, such as ``margin=1.0``; and of a layer, such as ``name``.
+        **kwargs: of a Keras layer, such as ``name``.
 
     Raises:
         ValueError: as ``ContrastiveLoss``.

@@ -288,7 +288,9 @@ class ParameterLoss(keras.losses.Loss):
 
     The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
     with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose
-    is right. ``y_true`` and ``y_pred`` are (B, P), whitened.
+    is right. It is the squared RMS distance of the vertices only as far as the identity components
+    are orthogonal; evaluation uses the exact ``shape_distance.shape_coordinates``. ``y_true`` and
+    ``y_pred`` are (B, P), whitened.
 
     Args:
         space: of the parameters.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.geometry.mesh import smooth_normals
 from keras_scnn.io import encode_image
+from keras_scnn.meshes.checks import checked_surface
 from keras_scnn.meshes.glb import AXES, glb_bytes
 from keras_scnn.meshes.options import MESH_FORMATS, UNITS, check_unit
 from keras_scnn.meshes.surface import Material, Surface
@@ -37,35 +37,28 @@ def write_mesh(
     viewer where it is imported with default settings: GLB and OBJ have y up, PLY has z up
     (``keras_scnn.meshes``). The file says so itself.
 
+    Lists count as arrays, and nothing is written where something does not fit.
+
     Args:
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
         vertices: (N, 3), mm, model frame.
         triangles: (T, 3); or several such by the name of their part, over the same vertices.
-        uv: (N, 2) in [0, 1], v up, with a texture.
+        uv: (N, 2) in [0, 1], v up; a texture needs it.
         texture: (H, W, 3) uint8 RGB, first row at v = 1.
         colors: (N, 3) uint8 RGB for .ply, which has no texture.
         unit: of .obj and .ply: 'm', 'cm' or 'mm'.
 
     Raises:
-        ValueError: unknown suffix or unit, vertices that are not finite, no triangle, or an index
-            that is no whole number or out of range.
+        ValueError: unknown suffix or unit, or arrays that are no mesh; see
+            ``checks.checked_surface``.
     """
     path = Path(path)
     check_format(path, unit)
-    parts = triangles if isinstance(triangles, Mapping) else {"face": np.asarray(triangles)}
-    every = np.concatenate(list(parts.values()))
-    if not len(every) or every.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: triangles are {len(every)} of {every.dtype}; they must be 1 or "
-            "more, of whole numbers"
-        )
-    if not np.isfinite(vertices).all():
-        raise ValueError(f"{path}: the vertices must be finite numbers")
-    if not 0 <= np.min(every) <= np.max(every) < len(vertices):
-        raise ValueError(f"{path}: the triangles must index the {len(vertices)} vertices")
-    materials = {name: Material(name) for name in parts}
-    normals = smooth_normals(vertices, every)
-    write_surface(path, Surface(vertices, normals, parts, materials, uv, texture, colors), unit)
+    try:
+        surface = checked_surface(vertices, triangles, uv, texture, colors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_surface(path, surface, unit)
 
 
 def check_format(path: str | os.PathLike, unit: str) -> None:

@@ -47,6 +47,12 @@ def check_unit(unit: str, suffix: str = "") -> None:
         raise ValueError(f"GLB is in meters always, not in '{unit}'; OBJ and PLY may be")
 
 
+def check_mesh_format(name: str, value: str) -> None:
+    """Raise a ValueError for a setting ``name`` that is no format of MESH_FORMATS."""
+    if value not in MESH_FORMATS:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(MESH_FORMATS)}")
+
+
 def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
     """Raise a ValueError for a part that is not known, or for none."""
     known = tuple(known)

@@ -153,7 +153,7 @@ def cosine_transform() -> np.ndarray:
 
 
 def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[layers.Layer]:
-    """Color, blur, noise, blocks, gray, and erasing, in the order in which a camera has them.
+    """Brightness, contrast, saturation, white balance, blur, erasing, noise, gray, JPEG's blocks.
 
     Args:
         strength: 0 changes nothing, 1 is for training on photos.
@@ -164,9 +164,9 @@ def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[l
     """
     if strength < 0:
         raise ValueError(f"strength is {strength}; it must be 0 or more")
-    share, seeds = min(strength, 2.0), _independent_seeds(seed)
-    saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * share
-    blur, erasing = min(0.3 * share, 1.0), min(0.2 * share, 1.0)
+    capped, seeds = min(strength, 2.0), _independent_seeds(seed)
+    saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * capped
+    blur, erasing = min(0.3 * capped, 1.0), min(0.2 * capped, 1.0)
     return [
         layers.RandomBrightness(min(0.12 * strength, 1.0), RANGE, seed=next(seeds)),
         layers.RandomContrast(min(0.3 * strength, 0.9), RANGE, seed=next(seeds)),
@@ -175,8 +175,8 @@ def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[l
         layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), RANGE, seed=next(seeds)),
         layers.RandomErasing(erasing, scale=(0.02, 0.15), value_range=RANGE, seed=next(seeds)),
         RandomNoise(8.0 * strength, seed=next(seeds)),
-        layers.RandomGrayscale(min(0.1 * share, 1.0), seed=next(seeds)),
-        RandomBlocks(min(0.2 * share, 1.0), seed=next(seeds)),
+        layers.RandomGrayscale(min(0.1 * capped, 1.0), seed=next(seeds)),
+        RandomBlocks(min(0.2 * capped, 1.0), seed=next(seeds)),
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.models.crops import check_crops
 from keras_scnn.models.litert import LiteNetwork, lite_file
 from keras_scnn.models.presets import Preset, PresetData, load_preset, read_preset
 from keras_scnn.morphable_model import MorphableModel
@@ -40,7 +41,12 @@ class BatchedNetwork:
         self._branch, self._batch = branch, batch
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0."""
+        """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0.
+
+        Raises:
+            ValueError: the crops are something else.
+        """
+        check_crops(crops, self._branch.input_shape[1])
         starts = range(0, len(crops), self._batch)
         parts = [self._run(crops[start : start + self._batch]) for start in starts]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -116,8 +122,9 @@ def predict(
         network: what runs the branch; None for a ``BatchedNetwork`` of a ``Preset``.
 
     Raises:
-        ValueError: there is no network.
+        ValueError: there is no network, or the crops are something else.
     """
+    check_crops(crops, preset.input_size)
     outputs = (network or keras_network(preset))(crops)
     raw = preset.space.parameters(outputs["parameters"])
     expression = preset.face_model.clip_expression(raw.expression)

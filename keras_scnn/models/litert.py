@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.models.crops import check_crops
 from keras_scnn.models.presets import FOLDER, LITE_FILE, preset_digest, preset_folder
 from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.guard import reading
@@ -46,10 +47,15 @@ class LiteNetwork:
             kind = self.metadata.get("format"), self.metadata.get("version")
             if kind != (FORMAT, VERSION):
                 raise ValueError(f"{kind[0]} version {kind[1]}")
-            self._runner()
+            self._size = int(self._runner().get_input_details()["image"]["shape"][1])
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0."""
+        """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0.
+
+        Raises:
+            ValueError: the crops are something else.
+        """
+        check_crops(crops, self._size)
         run, crops = self._runner(), np.ascontiguousarray(crops)
         rows = [run(image=crop[None]) for crop in crops]  # the runner copies its outputs
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -350,11 +350,12 @@ def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) ->
     home = place(name)
     if isinstance(home, RemotePath):
         return fetch_folder(home, FILES, (LITE_FILE,), _check_files, wanted)
-    for folder in (home, FOLDER / name):
-        if folder.is_dir():
-            if wanted and wanted != files_digest(folder, FILES):  # the other may be made here
-                checked_digest(folder, (*FILES, LITE_FILE), wanted)
-            return folder
+    folders = [folder for folder in (home, FOLDER / name) if name and folder.is_dir()]
+    if folders:  # another folder of that name here does not hide a preset of the package
+        folder = next((one for one in folders if (one / SETTINGS).is_file()), folders[0])
+        if wanted and wanted != files_digest(folder, FILES):  # the other may be made here
+            checked_digest(folder, (*FILES, LITE_FILE), wanted)
+        return folder
     known = ", ".join(list_presets()) or "none"
     raise FileNotFoundError(
         f"no preset '{name_or_path}'{did_you_mean(str(name_or_path), list_presets())}: "

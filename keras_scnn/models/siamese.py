@@ -37,7 +37,9 @@ def build_siamese(
         encoder: from ``build_encoder``, or any Keras model of such images to (B, F).
         space: of the parameters; its face model decodes them to landmarks.
         feature_size: length of the identity feature, above 0.
-        contrast: 'identity': the distance is that of the two neutral shapes, in mm;
+        contrast: 'identity': the distance is that of the two neutral shapes, in mm, exact only as
+            far as the identity components are orthogonal (evaluation uses the exact
+            ``shape_distance.shape_coordinates``);
             'all': that of all whitened parameters, pose and expression too, as in the paper.
         augmentation: strength of the random changes of photos inside of the network, in training
             only: 0 for none, 1 for training on photos. Both photos of a pair are mirrored, or

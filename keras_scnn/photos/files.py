@@ -48,6 +48,17 @@ def is_video(name: str | os.PathLike) -> bool:
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
+def either_case(suffix: str) -> tuple[str, str]:
+    """A suffix in small and in capital letters, as other systems write it."""
+    return suffix.lower(), suffix.upper()
+
+
+def beside(file: Path, suffix: str) -> Path:
+    """The file of the same name with another suffix, in either case; the small one if none is."""
+    small, capital = (file.with_suffix(one) for one in either_case(suffix))
+    return capital if capital.is_file() and not small.is_file() else small
+
+
 def check_single_photos(paths: Sequence[Path]) -> None:
     """Raise a ValueError for what is clearly no photo: a folder, or a video by its name."""
     for path in paths:

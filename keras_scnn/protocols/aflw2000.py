@@ -60,7 +60,7 @@ class PhotoResults:
         model_mean_mm: as ``shape68.vertex_mm``, for the face model's own mean face.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
             root of the landmark box's area, where the full Basel Face Model was given.
-        intervals: (low, high) by the path of a number, see ``evaluation.with_intervals``.
+        intervals: (low, high) by the path of a number, see ``evaluation.bootstrap.with_intervals``.
         curves: (M,) lists: 'name', 'yaw_degrees', 'error_2d', 'error_3d' of each face.
         notes: what was measured, and how.
         left_out: photos that could not be read, and why.
@@ -101,7 +101,7 @@ def evaluate_aflw2000(
         preset: a preset, or its name or folder.
         folder: .jpg and .mat pairs; the crops are those of its protocol.csv, else the standard
             crop about the annotated landmarks.
-        convention: 'exact' or 'field', see ``evaluation.place_in_photo``.
+        convention: 'exact' or 'field', see ``evaluation.nme.place_in_photo``.
         annotation: landmarks of a further annotation, see ``data.sources.reannotation``.
         first_pixel: of that annotation: its coordinate of the first pixel's center.
         basis: .npz of the Basel Face Model at its 68 landmarks, see

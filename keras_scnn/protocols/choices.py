@@ -14,6 +14,8 @@ from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.shape_agreement import evaluate_shapes
 from keras_scnn.protocols.shape_truth import fit_truth, load_truth, save_truth
 from keras_scnn.protocols.yardsticks import Yardstick
+from keras_scnn.settings import flag
+from keras_scnn.storage.outputs import check_out
 
 
 def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
@@ -25,6 +27,7 @@ def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
 
 def _shapes(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
     if args.fit_truth and not args.shape_truth.exists():
+        check_out(args.shape_truth.parent, "--shape-truth")
         save_truth(args.shape_truth, fit_truth(args.data, args.last))
     truth = load_truth(args.shape_truth)
     return evaluate_shapes(predictor, args.data, truth, args.resamples, args.seed)
@@ -61,22 +64,29 @@ def chosen_yardstick(args: argparse.Namespace) -> str | None:
     Raises:
         ValueError: several were given, or one with options that it does not have.
     """
-    given = [name for name in CHOICES if getattr(args, name) is not None]
+    given = [name for name in CHOICES if _is_given(args, name)]
     _check_homes(args)
     if not given:
         return None
-    others = [name for name in (*OPTION_HOMES, "people", "calibrate") if getattr(args, name)]
+    others = [name for name in (*OPTION_HOMES, "people", "calibrate") if _is_given(args, name)]
     if len(given) > 1 or others:
-        wrong = " and ".join(f"--{name.replace('_', '-')}" for name in (given + others)[:2])
+        wrong = " and ".join(flag(name) for name in (given + others)[:2])
         raise ValueError(f"{wrong} do not go together: each measures something else")
     return given[0]
 
 
 def _check_homes(args: argparse.Namespace) -> None:
     for option, homes in OPTION_OWNERS.items():
-        if getattr(args, option) and not any(getattr(args, home) for home in homes):
-            names = " or ".join(f"--{home.replace('_', '-')}" for home in homes)
-            raise ValueError(f"--{option.replace('_', '-')} is for {names}")
+        if _is_given(args, option) and not any(_is_given(args, home) for home in homes):
+            raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, homes))}")
+    if _is_given(args, "last") and args.points is None and not args.fit_truth:
+        raise ValueError("--last has no effect on a file of --shape-truth; it is for --fit-truth")
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    """Whether an option is on the command line; its value may be 0, which is no False."""
+    value = getattr(args, name)
+    return value is not None and value is not False
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> Yardstick:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from keras_scnn.data.records import is_records, load_records
 from keras_scnn.data.sources.aflw2000 import PROTOCOL
@@ -21,7 +20,10 @@ from keras_scnn.protocols.people import PeopleResults, evaluate_pairs, evaluate_
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.settings import flag
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.text import json_text
 
 AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
     "a folder of AFLW2000-3D",
@@ -29,9 +31,18 @@ AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
     "a people folder",
     "a pairs file",
 )
-OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(
-    ("annotation", "shape_basis", "bfm", "bfm_expression", "bfm_info", "benchmark_crops"), AFLW2000
+OF_AFLW2000 = (
+    *("convention", "annotation", "annotation_first_pixel", "shape_basis"),
+    *("bfm", "bfm_expression", "bfm_info", "benchmark_crops"),
 )
+OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(OF_AFLW2000, AFLW2000)
+"""The kind of data that an option is for."""
+OPTION_NEEDS = {
+    "annotation_first_pixel": "annotation",
+    "bfm_expression": "bfm",
+    "bfm_info": "bfm",
+}
+"""The option without which another one has no effect."""
 Results = PhotoResults | RecordResults | PeopleResults
 
 
@@ -53,7 +64,7 @@ def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
         (folder / f"{stem}{ending}").unlink(missing_ok=True)
     named = asdict(results)
     with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json.dumps(_without_nan(named), indent=2) + "\n")
+        temporary.write_text(json_text(named))
     for name, plot in ((stem, plot_results), (f"{stem}-curves", plot_details)):
         with atomic_path(folder / f"{name}.png") as temporary:
             plot(named, temporary, title)
@@ -61,15 +72,6 @@ def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
     with atomic_path(folder / f"{stem}.txt") as temporary:
         temporary.write_text(table + "\n")
     return table
-
-
-def _without_nan(value):
-    """NaN, which JSON does not have, as None, in nested dictionaries and sequences."""
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(part) for part in value]
-    return None if value != value else value
 
 
 def kind_of_data(data: Path, people: bool = False) -> str:
@@ -81,9 +83,11 @@ def kind_of_data(data: Path, people: bool = False) -> str:
 
     Raises:
         FileNotFoundError: there is neither a file nor a folder.
-        ValueError: the folder is of no known kind.
+        ValueError: the folder is of no known kind, or a file is to be taken as one.
     """
     if data.is_file():
+        if people:
+            raise ValueError(f"--people is for a folder; {data} is a file")
         return PAIRS_FILE
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder or file")
@@ -107,9 +111,9 @@ def evaluate_preset(
     *,
     people: bool = False,
     photos: Path | None = None,
-    convention: str = "exact",
+    convention: str | None = None,
     annotation: Path | None = None,
-    annotation_first_pixel: float = 1.0,
+    annotation_first_pixel: float | None = None,
     shape_basis: Path | None = None,
     bfm: Path | None = None,
     bfm_expression: Path | None = None,
@@ -127,7 +131,7 @@ def evaluate_preset(
         people: take ``data`` as a people folder in any case.
         photos: folder of a pairs file's photos, which it needs: NAME/NAME_0001.jpg.
         convention, annotation, annotation_first_pixel, shape_basis: of AFLW2000-3D; see
-            ``aflw2000.evaluate_aflw2000``.
+            ``aflw2000.evaluate_aflw2000``. None: 'exact', none, 1, none.
         bfm, bfm_expression, bfm_info: files of the Basel Face Model, for the dense error of a
             preset of it on AFLW2000-3D; see ``data.sources.bfm_full``.
         benchmark_crops: folder of AFLW2000-3D's own crops, see ``aflw2000.read_photos``.
@@ -141,9 +145,11 @@ def evaluate_preset(
             option is given that its protocol does not have.
     """
     data, bootstrap = Path(data), Bootstrap(resamples=resamples, seed=seed)
-    files = {
+    options = {
         "photos": photos,
+        "convention": convention,
         "annotation": annotation,
+        "annotation_first_pixel": annotation_first_pixel,
         "shape_basis": shape_basis,
         "bfm": bfm,
         "bfm_expression": bfm_expression,
@@ -151,7 +157,7 @@ def evaluate_preset(
         "benchmark_crops": benchmark_crops,
     }
     kind = kind_of_data(data, people)
-    _check_options(data, kind, files)
+    _check_options(data, kind, {k: value for k, value in options.items() if value is not None})
     if kind == PAIRS_FILE:
         assert photos is not None  # see ``_check_options``
         return evaluate_pairs(_predictor(preset, keep), data, photos, **bootstrap)
@@ -160,10 +166,9 @@ def evaluate_preset(
     if kind == RECORDS:
         return evaluate_records(preset, load_records(data), **bootstrap)
     full = None if bfm is None else FullBfm.read(bfm, bfm_expression, bfm_info)
-    labels = annotation, annotation_first_pixel
-    return evaluate_aflw2000(
-        preset, data, convention, *labels, shape_basis, full, benchmark_crops, **bootstrap
-    )
+    first_pixel = 1.0 if annotation_first_pixel is None else annotation_first_pixel
+    labels = convention or "exact", annotation, first_pixel, shape_basis
+    return evaluate_aflw2000(preset, data, *labels, full, benchmark_crops, **bootstrap)
 
 
 def _predictor(preset: Preset | str | os.PathLike, keep: Path | None) -> PhotoPredictor:
@@ -172,15 +177,16 @@ def _predictor(preset: Preset | str | os.PathLike, keep: Path | None) -> PhotoPr
     return PhotoPredictor.from_preset(preset, keep)
 
 
-def _check_options(data: Path, kind: str, files: dict[str, Path | None]) -> None:
-    for option, home in OPTION_HOMES.items():
-        if files[option] is not None and kind != home:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} is for {home}; {data} is {kind}")
-    for option, path in files.items():
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"--{option.replace('_', '-')}: {path}: no such file or folder")
-    if kind == PAIRS_FILE and files["photos"] is None:
+def _check_options(data: Path, kind: str, given: dict[str, Any]) -> None:
+    for option in given:
+        if kind != OPTION_HOMES[option]:
+            raise ValueError(f"{flag(option)} is for {OPTION_HOMES[option]}; {data} is {kind}")
+        if (other := OPTION_NEEDS.get(option, option)) not in given:
+            raise ValueError(f"{flag(option)} has no effect without {flag(other)}")
+    for option, path in given.items():
+        if isinstance(path, Path) and not path.exists():
+            raise FileNotFoundError(f"{flag(option)}: {path}: no such file or folder")
+    if kind == PAIRS_FILE and "photos" not in given:
         raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")
 
 
@@ -197,12 +203,13 @@ def calibration_of(results: Results) -> dict:
 
 
 def check_calibrate(preset: str, kind: str) -> None:
-    """Raise a ValueError where probabilities cannot be found, or have no place to be stored."""
+    """Raise where probabilities cannot be found (ValueError), or cannot be stored (or OSError)."""
     if not Path(preset).is_dir():
         raise ValueError(
             f"--calibrate writes into the preset, so '{preset}' must be the path of its folder; "
             "copy a preset of the package first"
         )
+    check_out(preset, "--calibrate writes into the preset:")
     if kind == AFLW2000:
         raise ValueError(
             f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "

@@ -37,7 +37,7 @@ class IdentityResults:
         shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
             its person; None where no retrieval was measured.
         calibration: see ``evaluation.calibration.calibrate``.
-        intervals: (low, high) by the path of a number, see ``evaluation.with_intervals``.
+        intervals: (low, high) by the path of a number, see ``evaluation.bootstrap.with_intervals``.
         curves: what is drawn: 'roc' and 'reliability' by kind, and what a subclass adds.
         notes: what was measured, and how.
 
@@ -65,6 +65,7 @@ def identity_evaluators(
     features: np.ndarray | None,
     pairs: Pairs,
     person: np.ndarray | None,
+    either_side: np.ndarray | None = None,
 ) -> dict[str, IdentityEvaluator]:
     """An evaluator of the shapes and, where known, of the scaled shapes and the features.
 
@@ -74,13 +75,14 @@ def identity_evaluators(
         features: (n, F) or None.
         pairs: of the n photos.
         person: (n,) for retrieval, or None to leave that out.
+        either_side: (n,) see ``evaluation.identity.retrieval_ranks``.
     """
     vectors = {"shape": shape_coordinates(preset.face_model, identity)}
     if features is not None:
         vectors["feature"] = features
     if (covariance := preset.within_person_covariance) is not None:
         vectors["scaled_shape"] = mahalanobis_coordinates(vectors["shape"], covariance)
-    return {kind: IdentityEvaluator(v, pairs, person) for kind, v in vectors.items()}
+    return {kind: IdentityEvaluator(v, pairs, person, either_side) for kind, v in vectors.items()}
 
 
 def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) -> np.ndarray | None:
@@ -108,7 +110,7 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
 def calibrate_evaluators(
     evaluators: dict[str, IdentityEvaluator], pairs: Pairs, person: np.ndarray
 ) -> tuple[dict, dict]:
-    """``calibrate`` on the evaluators' pairs; ``person`` (n,) of each photo."""
+    """``calibrate`` on the evaluators' pairs; ``person`` (n,) of each photo, or either side."""
     feature = evaluators.get("feature")
     cosine = None if feature is None else 1 - feature.distance**2 / 2  # of vectors of length 1
     people = person[pairs.first], person[pairs.second]

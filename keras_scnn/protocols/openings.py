@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.sources.pts import PtsFolder, read_pts
+from keras_scnn.data.photo_source import LabeledPhoto
+from keras_scnn.data.sources.pts import PtsFolder
 from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.openings import EYES, openings
 from keras_scnn.evaluation.report import Row
 from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.photos.files import is_photo
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.guard import reading
@@ -41,19 +43,16 @@ def evaluate_openings(
 
     Raises:
         FileNotFoundError: the folder, the file or a photo of it is missing.
-        ValueError: the file has no column 'photo' or no rows, or every photo is in it.
+        ValueError: the file has no column 'photo' or no rows, every photo is in it, or no .pts file
+            can be read.
     """
     source = PtsFolder(folder)
-    names = [name for name in source.names() if not name.endswith(".pts")]
-    listed = read_shut_photos(shut_file)
-    stems = [Path(name).with_suffix("").as_posix() for name in names]
-    if missing := sorted(listed - set(stems)):
-        raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
-    shut = np.isin(stems, sorted(listed))
-    if shut.all():
-        raise ValueError(f"{shut_file} names all {len(shut)} photos; open eyes are needed too")
-    paths = [Path(folder) / name for name in names]
-    annotated = np.stack([read_pts(path.with_suffix(".pts")) for path in paths])
+    photos = [name for name in source.names() if is_photo(name)]
+    is_listed = _find_listed(folder, photos, shut_file)
+    labeled, damaged = _read_labels(source, photos)
+    shut = np.array([is_listed[photo.name] for photo in labeled])
+    paths = [Path(folder) / photo.name for photo in labeled]
+    annotated = np.stack([photo.landmarks[:, :2] for photo in labeled])
     predictions = predictor(paths)
     rows = _own_face(predictions, annotated)
     hand, predicted = openings(annotated), openings(predictions.landmarks[rows])
@@ -70,17 +69,45 @@ def evaluate_openings(
             | _detected(hand, predicted, weights, ("mouth",), OPEN_MOUTH),
         }
 
-    values, intervals = with_intervals(summary, np.arange(len(names)), resamples, seed)
+    values, intervals = with_intervals(summary, np.arange(len(paths)), resamples, seed)
     values["coverage_percent"] = 100 * float(there.mean())
     lost = [
         f"{paths[i]}: the face found is not the annotated one"
         for i in _strangers(predictions, rows)
     ]
-    left_out = (*predictions.left_out, *lost)
-    alone = set(source.names()) - set(names)
+    left_out = (*damaged, *predictions.left_out, *lost)
+    alone = set(source.names()) - set(photos)
     passed_over = tuple(sorted({*source.passed_over(shut_file), *alone}))
     notes = _notes(shut, there, resamples)
     return Yardstick(values, ROWS, intervals, notes, left_out, passed_over)
+
+
+def _find_listed(
+    folder: str | os.PathLike, photos: list[str], shut_file: str | os.PathLike
+) -> dict[str, bool]:
+    """Whether the file names a photo, for each; errors as ``evaluate_openings``."""
+    listed = read_shut_photos(shut_file)
+    stems = {name: Path(name).with_suffix("").as_posix() for name in photos}
+    if missing := sorted(listed - set(stems.values())):
+        raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
+    if listed == set(stems.values()):
+        raise ValueError(f"{shut_file} names all {len(photos)} photos; open eyes are needed too")
+    return {name: stem in listed for name, stem in stems.items()}
+
+
+def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhoto], list[str]]:
+    """The photos whose .pts file can be read, and why the others' cannot."""
+    labeled, damaged = [], []
+    for name in photos:
+        try:
+            labeled.append(source.load(name))
+        except (OSError, ValueError) as error:
+            damaged.append(str(error))
+    if not labeled:
+        raise ValueError(
+            f"none of {len(photos)} photos has readable landmarks; the first: {damaged[0]}"
+        )
+    return labeled, damaged
 
 
 def read_shut_photos(file: str | os.PathLike) -> set[str]:

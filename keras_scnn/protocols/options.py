@@ -28,15 +28,17 @@ def add_yardstick_options(parser: argparse.ArgumentParser) -> None:
 def add_aflw2000_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``protocols.aflw2000``."""
     add = parser.add_argument
-    convention = "how crop pixels are brought into photos: exactly, or as the field's script does"
-    add("--convention", choices=CONVENTIONS, default="exact", help=convention)
+    convention = (
+        "how crop pixels are brought into photos: exactly, or as the field's script does (exact)"
+    )
+    add("--convention", choices=CONVENTIONS, help=convention)
     annotation = (
         "AFLW2000-3D annotated anew: a .npy file (M, 68, 2) in the order of protocol.csv, else of "
         "the names, or a folder with NAME.pts or NAME.mat of each photo"
     )
     add("--annotation", type=Path, metavar="FILE_OR_DIR", help=annotation)
-    first = "where --annotation has the first pixel's center: 1 (as published) or 0"
-    add("--annotation-first-pixel", type=float, default=1.0, metavar="X", help=first)
+    first = "where --annotation has the first pixel's center: 1 (as published) or 0 (1)"
+    add("--annotation-first-pixel", type=float, metavar="X", help=first)
     basis = (
         ".npz with the Basel Face Model at its 68 landmarks, micrometers: mean (68, 3) and "
         "identity_basis (68, 3, 199); measures the neutral shape on AFLW2000-3D"

@@ -3,7 +3,7 @@
 The largest face of a photo is found by the product's own detector and reconstructed by
 ``Reconstructor``, in two passes. Predictions are kept in a file beside the results, by the preset's
 digest and the photo's content: the next measurement with the same weights takes them up, also
-after one that was stopped.
+after one that was stopped. So are failures, unless it is this machine that lacks something.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor, provenance
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.guard import is_of_content
 from keras_scnn.storage.shards import digest, file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
@@ -139,32 +140,41 @@ class PhotoPredictor:
             ValueError: no photo shows a face.
         """
         keys = [_key(path, missing_ok) for path in paths]
-        todo = {k: p for k, p in zip(keys, paths, strict=True) if k and k not in self._known}
-        if todo:
-            self._measure(list(todo.items()))
-        rows = [self._known[key] if key else "no such photo" for key in keys]
+        todo = {k: p for (k, _), p in zip(keys, paths, strict=True) if k and k not in self._known}
+        passing = self._measure(list(todo.items())) if todo else {}
+        known = self._known | passing
+        rows = [known[key] if key else why for key, why in keys]
         return self._assembled(rows, paths)
 
-    def _measure(self, todo: list[tuple[str, Path]]) -> None:
-        """Make the rows of photos, and keep them, also where that is interrupted."""
+    def _measure(self, todo: list[tuple[str, Path]]) -> dict[str, Row]:
+        """Make the rows of photos, and keep them, also where that is interrupted.
+
+        Returns:
+            rows that are not kept, see ``_reconstruct``.
+        """
         self.find_face = self.find_face or LargestFaceDetector()
+        passing: dict[str, Row] = {}
         bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1, disable=None)
         try:
             with bar:
                 for number, start in enumerate(range(0, len(todo), BATCH), 1):
-                    self._known |= self._reconstruct(todo[start : start + BATCH], self.find_face)
-                    bar.update(len(todo[start : start + BATCH]))
+                    part = todo[start : start + BATCH]
+                    self._known |= self._reconstruct(part, self.find_face, passing)
+                    bar.update(len(part))
                     if number % KEPT_EVERY == 0:
                         self._keep()
         finally:
             self._keep()
+        return passing
 
     def _keep(self) -> None:
         if self.cache is not None and self._known:
             _write_cache(self.cache, self.digest, self._known, self._width)
 
-    def _reconstruct(self, batch: list[tuple[str, Path]], find_face: Callable) -> dict[str, Row]:
-        """The row of each photo."""
+    def _reconstruct(
+        self, batch: list[tuple[str, Path]], find_face: Callable, passing: dict[str, Row]
+    ) -> dict[str, Row]:
+        """The row of each photo; failures of this machine, not of the photo, go to ``passing``."""
         rows: dict[str, Row] = {}
         faces: list[tuple[str, np.ndarray, FaceBox]] = []
         for key, path in batch:
@@ -172,7 +182,8 @@ class PhotoPredictor:
                 image = read_image(path)
                 faces.append((key, image, find_face(image)))
             except (OSError, ValueError) as error:  # no photo, or no face
-                rows[key] = str(error).removeprefix(f"{path}: ")
+                failures = rows if is_of_content(error) else passing
+                failures[key] = str(error).removeprefix(f"{path}: ")
         if faces:
             keys, images, boxes = zip(*faces, strict=True)
             outputs = self.reconstructor.reconstruct_many(images, boxes)
@@ -194,17 +205,21 @@ class PhotoPredictor:
         return PhotoPredictions(model, np.array(kept), parameters, features, len(paths), left_out)
 
 
-def _key(path: Path, missing_ok: bool) -> str:
+def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
     """SHA-256 of a photo's content: a moved photo is the same, a changed one is another.
 
     Returns:
-        64 hexadecimal digits; "" of a missing photo, where that may be.
+        64 hexadecimal digits and "". Or "", and why there are none: the photo cannot be opened, or
+        is missing, where that may be.
     """
-    if path.is_file():
-        return file_digest(path)
-    if not missing_ok:
-        raise FileNotFoundError(f"{path}: no such photo")
-    return ""
+    if not path.is_file():
+        if not missing_ok:
+            raise FileNotFoundError(f"{path}: no such photo")
+        return "", "no such photo"
+    try:
+        return file_digest(path), ""
+    except OSError as error:
+        return "", f"cannot be opened ({error.strerror})"
 
 
 def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:

@@ -103,7 +103,7 @@ def evaluate_records(
             **identity_results(evaluators, weights),
         }
 
-    summarized, intervals = with_intervals(summary, records.identity, resamples, seed)
+    summarized, intervals = with_intervals(summary, records.either_side(), resamples, seed)
     curves = {name: part.round(4).tolist() for name, part in errors.items()}
     curves |= {"yaw_degrees": yaw.tolist(), "roc": {k: j.roc() for k, j in evaluators.items()}}
     return RecordResults(
@@ -123,9 +123,11 @@ def _identity(
     if np.bincount(person).max() < 2:
         return {}, None, {}
     pairs = without_mirror_pairs(draw_pairs(person, VERIFICATION_PAIRS), records)
-    coefficients = predicted.parameters.identity
-    evaluators = identity_evaluators(preset, coefficients, predicted.features, pairs, person)
-    return evaluators, *calibrate_evaluators(evaluators, pairs, person)
+    either = records.either_side()
+    evaluators = identity_evaluators(
+        preset, predicted.parameters.identity, predicted.features, pairs, person, either
+    )
+    return evaluators, *calibrate_evaluators(evaluators, pairs, either)
 
 
 def without_mirror_pairs(pairs: Pairs, records: FaceRecords) -> Pairs:

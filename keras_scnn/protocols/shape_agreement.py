@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.evaluation import with_intervals
-from keras_scnn.evaluation.agreement import YAW_BINS_DEGREES, AgreementEvaluator
+from keras_scnn.evaluation.agreement import AGREEMENT_YAW_BINS_DEGREES, AgreementEvaluator
 from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.report import Row
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
@@ -85,9 +85,9 @@ def _misfits(truth: ShapeTruth, predictions: PhotoPredictions, constant: np.ndar
     """Sums of squared misfits: (n,) of each photo's shapes over photos that they did not see.
 
     'network' and 'mean_face' over the person's other photos; 'network_centered' and 'constant'
-    the same with both means taken off, the best constant in the place of the mean face; 'halves',
-    'halves_mean_face' and 'halves_constant' the fit to the other half of the photos, the mean
-    face and the constant over the own half; NaN without a prediction.
+    the same with both means taken off, the best constant in the place of the mean face; these are
+    NaN without a prediction. 'halves', 'halves_mean_face' and 'halves_constant' of every photo
+    itself: the fit to the other half of the person's photos, the mean face and the constant.
     """
     predicted = (
         predictions.face_model.landmarks(predictions.parameters.identity)
@@ -97,25 +97,32 @@ def _misfits(truth: ShapeTruth, predictions: PhotoPredictions, constant: np.ndar
     shapes = np.full((len(truth.photo), 68, 3), np.nan)
     shapes[predictions.kept] = predicted
     centered = shapes - np.nanmean(shapes, axis=0) + best
-    others = truth.deviations68(truth.of_other_half)
     every = np.arange(len(truth.photo))
     fixed = {
         name: truth.misfit(truth.mean68 + shape, every)
         for name, shape in (("mean_face", 0), ("constant", best))
     }
-    names = ("network", "network_centered", *fixed, "halves", "halves_mean_face")
-    sums = {name: np.full(len(every), np.nan) for name in (*names, "halves_constant")}
+    names = ("network", "network_centered", *fixed)
+    sums = {name: np.full(len(every), np.nan) for name in names}
     for i in tqdm(predictions.kept, desc="fitting photos", leave=False, delay=1, disable=None):
         rest = every[(truth.person == truth.person[i]) & (every != i)]
-        half = every[(truth.person == truth.person[i]) & (truth.half == truth.half[i])]
         sums["network"][i] = truth.misfit(truth.mean68 + shapes[i], rest).sum()
         sums["network_centered"][i] = truth.misfit(truth.mean68 + centered[i], rest).sum()
         for name in fixed:
             sums[name][i] = fixed[name][rest].sum()
-            sums[f"halves_{name}"][half] = fixed[name][half]
-        if half[0] == i:  # one shape for the whole half
-            sums["halves"][half] = truth.misfit(truth.mean68 + others[i], half)
-    return sums
+    bounds = {f"halves_{name}": misfit for name, misfit in fixed.items()}
+    return sums | bounds | {"halves": _misfit_of_halves(truth)}
+
+
+def _misfit_of_halves(truth: ShapeTruth) -> np.ndarray:
+    """(n,) squared misfit of each photo to the fit to the person's other half of photos."""
+    misfit = np.empty(len(truth.photo))
+    for person, part in sorted(set(zip(truth.person, truth.half, strict=True))):
+        half = np.flatnonzero((truth.person == person) & (truth.half == part))
+        # One shape for the whole half; no prediction of it, so no found face, is needed.
+        shape = truth.deviations68(truth.of_other_half[half[:1]])[0]
+        misfit[half] = truth.misfit(truth.mean68 + shape, half)
+    return misfit
 
 
 def _explained(misfits: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
@@ -143,7 +150,7 @@ def _size(deviations: np.ndarray, weights: np.ndarray) -> float:
 
 def _agreement_rows(name: str) -> list[Row]:
     label = NAMES[name]
-    bins = list(enumerate(YAW_BINS_DEGREES))
+    bins = list(enumerate(AGREEMENT_YAW_BINS_DEGREES))
     return [
         (f"{name}.r2", f"R2, both means off: {label}", ""),
         *((f"{name}.bins_r2.{i}", f"  the same, |yaw| {a}-{b}", "") for i, (a, b) in bins),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.report import Row, results_table
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import json_text
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Yardstick:
     Attributes:
         values: nested dictionaries, dataclasses and sequences of numbers.
         rows: path, label and unit of the numbers of the table, in its order.
-        intervals: (low, high) by path, see ``evaluation.with_intervals``.
+        intervals: (low, high) by path, see ``evaluation.bootstrap.with_intervals``.
         notes: what was measured, and how; with the trivial baseline where it is one number.
         left_out: photos that could not be measured, each with its reason.
         passed_over: files of a folder that are neither a photo of it nor its labels.
@@ -47,16 +47,15 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for ending in (".json", ".txt"):  # never one of them of an earlier run
         (folder / f"{stem}{ending}").unlink(missing_ok=True)
-    flat = numbers(result.values)
     named = {
-        "values": {path: None if value != value else value for path, value in flat.items()},
+        "values": numbers(result.values),
         "intervals": result.intervals,
         "notes": result.notes,
         "left_out": result.left_out,
         "passed_over": result.passed_over,
     }
     with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json.dumps(named, indent=2).replace("NaN", "null") + "\n")
+        temporary.write_text(json_text(named))
     shown = {key: named[key] for key in ("intervals", "notes", "left_out")}
     table = results_table(result.values | shown, result.rows)
     with atomic_path(folder / f"{stem}.txt") as temporary:

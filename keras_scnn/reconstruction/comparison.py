@@ -17,6 +17,7 @@ from keras_scnn.reconstruction.quality import certainty as certainty_of
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.shape_distance import mahalanobis_coordinates, shape_coordinates
 from keras_scnn.storage import short_name
+from keras_scnn.storage.images import ReducedImage
 from keras_scnn.storage.outputs import Results
 
 KINDS = {
@@ -110,12 +111,18 @@ def compare_faces(
     cosine = None if first.features is None else float(first.features @ second.features)
     calibration = preset.metadata.get("verification")
     certainty = certainty_of(first.quality, second.quality)
-    same = probabilities(calibration, distance, cosine, scaled, certainty)
-    kind = answering_kind(same)
-    by = basis(calibration, kind) if calibration and kind else None
-    aligned = _aligned_mm(shapes)
+    by_kind = probabilities(calibration, distance, cosine, scaled, certainty)
+    kind = answering_kind(by_kind)
     return Comparison(
-        (first, second), distance, aligned, cosine, same, n_faces, scaled, by, certainty
+        faces=(first, second),
+        distance_mm=distance,
+        aligned_mm=_aligned_mm(shapes),
+        cosine=cosine,
+        probabilities=by_kind,
+        n_faces=n_faces,
+        scaled_distance=scaled,
+        probability_by=basis(calibration, kind) if calibration and kind else None,
+        certainty=certainty,
     )
 
 
@@ -240,14 +247,14 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
 
 def write_comparison(
     comparison: Comparison,
-    photos: tuple[np.ndarray, np.ndarray],
+    photos: tuple[ReducedImage, ReducedImage],
     results: Results,
 ) -> Path:
     """Write FIRST-SECOND.json and .png, and return their path without suffix.
 
     Args:
         comparison: of the photos.
-        photos: (H, W, 3) uint8 RGB.
+        photos: as they were read.
         results: where to, and the files of the photos.
 
     Raises:
@@ -263,9 +270,14 @@ def write_comparison(
 
     def write(stem: Path) -> None:
         path = stem.with_name(f"{stem.name}.png")
-        draw_comparison(path, model, photos, boxes, shapes, labels, title)
+        images = photos[0].image, photos[1].image
+        draw_comparison(path, model, images, boxes, shapes, labels, title)
 
-    return results.publish(pair_name(first, second), comparison.to_json(), write)
+    read = {
+        "photo_sizes": [[photo.image.shape[1], photo.image.shape[0]] for photo in photos],
+        "photos_reduced_by": [photo.reduced_by for photo in photos],
+    }
+    return results.publish(pair_name(first, second), comparison.to_json() | read, write)
 
 
 def pair_name(first: Path, second: Path) -> str:

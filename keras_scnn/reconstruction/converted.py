@@ -191,14 +191,15 @@ class Converter:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: see ``read_parameters`` and ``convert_parameters``; or ``out`` has another
-                file of that name.
+            ValueError: see ``read_parameters`` and ``convert_parameters``: no earlier result of
+                the file is left then; or ``out`` has another file of that name.
         """
-        parameters = read_parameters(path, self.source)
-        with reading(path, RESULT):
-            converted, residual = convert_parameters(
-                self.source, self.target, parameters, self.correspondence, self.with_scale
-            )
+        results = Results(out, (path, self.target_path), frozenset([real_path(path)]))
+        try:
+            converted, residual = self._convert(path)
+        except (OSError, ValueError):
+            results.remove_earlier([path.stem])  # it is of what the file was before
+            raise
 
         def write(stem: Path) -> None:
             if mesh_format is not None:
@@ -208,9 +209,16 @@ class Converter:
                 write_mesh(file, vertices, model.triangles, model.uv)
 
         numbers = self._numbers(converted, float(residual))
-        results = Results(out, (path, self.target_path), frozenset([real_path(path)]))
         results.publish(path.stem, numbers, write)
         return float(residual)
+
+    def _convert(self, path: Path) -> tuple[FaceParameters, np.ndarray]:
+        """A result's face as the target's parameters, and the distance that remains, mm."""
+        parameters = read_parameters(path, self.source)
+        with reading(path, RESULT):
+            return convert_parameters(
+                self.source, self.target, parameters, self.correspondence, self.with_scale
+            )
 
     def _numbers(self, converted: FaceParameters, residual: float) -> dict:
         names, weights = self.target.expression_names, converted.expression.tolist()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.io import photo_reduction, read_image, write_image
+from keras_scnn.io import read_reduced, write_image
 from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.photos.detection import no_face
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -55,15 +56,14 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
     inputs = frozenset(map(real_path, args.photos))
     results = Results(args.out, (photo,), inputs)
     results.remove_earlier(results.earlier_names(photo.stem))
-    image = read_image(photo)
+    image, factor = read_reduced(photo)
     try:
         faces = [reconstructor.largest(image)] if args.largest else reconstructor(image)
     except ValueError as error:
         raise ValueError(f"{photo}: {error}") from error
     if not faces:
-        raise ValueError(f"{photo}: no face found; it should show one at least 40 px wide")
-    size, factor = [image.shape[1], image.shape[0]], photo_reduction(photo)
-    seen = {"photo_size": size, "photo_reduced_by": factor}
+        raise ValueError(f"{photo}: {no_face(image.shape)}")
+    seen = {"photo_size": [image.shape[1], image.shape[0]], "photo_reduced_by": factor}
     names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
     try:
         for name, face in zip(names, faces, strict=True):

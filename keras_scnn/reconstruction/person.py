@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,7 @@ class Person:
         """(N, 3) float32, mm, model frame: the person without expression."""
         return self.model.vertices(self.identity)
 
-    def texture(self, photos: Sequence[Photo], baked: bool = False) -> np.ndarray:
+    def texture(self, photos: Iterable[Photo], baked: bool = False) -> np.ndarray:
         """One texture from all photos that count: at each texel those that show it best.
 
         Args:
@@ -160,7 +160,7 @@ class Person:
             ValueError: another number of photos, a photo that is none or of another size than the
                 one that was reconstructed, or a model without uv.
         """
-        check_photos(photos)
+        photos = check_photos(photos)
         if len(photos) != len(self.faces):
             raise ValueError(
                 f"{len(photos)} photos for a person of {len(self.faces)}; give the same ones again"
@@ -174,7 +174,7 @@ class Person:
     def write_mesh(
         self,
         path: str | os.PathLike,
-        photos: Sequence[Photo] | None = None,
+        photos: Iterable[Photo] | None = None,
         options: MeshOptions = MeshOptions(),
     ) -> None:
         """Write the person without expression; GLB has a morph target for each expression.
@@ -198,7 +198,7 @@ class Person:
 
 
 def reconstruct_person(
-    photos: Sequence[Photo], reconstruct: Callable[[np.ndarray], Reconstruction]
+    photos: Iterable[Photo], reconstruct: Callable[[np.ndarray], Reconstruction]
 ) -> Person:
     """Fuse all photos of one person into one identity.
 
@@ -207,13 +207,14 @@ def reconstruct_person(
         reconstruct: from a photo to its face; raises a ValueError where there is none.
 
     Raises:
-        ValueError: ``photos`` is no list, there is no photo, or none shows a face.
+        ValueError: ``photos`` is a single photo, empty, or has something else than photos; or none
+            shows a face.
     """
-    check_photos(photos)
+    photos = check_photos(photos)
     by_position, left_out = _reconstructed(photos, reconstruct)
     if not by_position:
-        first = f"; the first: {left_out[0]}" if left_out else ""
-        raise ValueError(f"none of {len(photos)} photos shows a face{first}")
+        first = f"the first: {left_out[0]}" if left_out else "no photo was given"
+        raise ValueError(f"none of {len(photos)} photos shows a face; {first}")
     faces = list(by_position.values())
     weights, reasons = person_weights(faces)
     identity = weights @ np.stack([face.parameters.identity for face in faces])
@@ -251,10 +252,23 @@ def _posed(face: Reconstruction, photo: Photo) -> PosedPhoto:
     return PosedPhoto(image, face.posed_vertices)
 
 
-def check_photos(photos: Sequence[Photo]) -> None:
-    """Raise a ValueError for what is one photo, where a list of photos is wanted."""
+def check_photos(photos: Iterable[Photo]) -> list[Photo]:
+    """The photos as a list; a generator's are all held at once.
+
+    Raises:
+        ValueError: it is a single photo, no list, or has something that is neither an array nor a
+            path.
+    """
     if isinstance(photos, (str, bytes, os.PathLike)) or getattr(photos, "ndim", 4) != 4:
         raise ValueError("photos is a single photo; give a list of photos or paths")
+    if not isinstance(photos, Iterable):
+        raise ValueError(f"photos is {type(photos).__name__}; give a list of photos or paths")
+    photos = list(photos)
+    for i, photo in enumerate(photos):
+        if not isinstance(photo, Photo):
+            kind = type(photo).__name__
+            raise ValueError(f"photo {i} is {kind}; expected a path or an (H, W, 3) uint8 array")
+    return photos
 
 
 def _image(photo: Photo) -> np.ndarray:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 import keras_scnn
 from keras_scnn.geometry.camera import angle_in_image, transform_camera
 from keras_scnn.geometry.crops import invert_affine
-from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.models.inference import Network, keras_network, open_network, predict
 from keras_scnn.models.presets import Preset, PresetData, preset_digest
 from keras_scnn.photos.cropping import (
@@ -113,8 +112,16 @@ class Reconstructor:
             self._largest = LargestFaceDetector()
         return self.reconstruct_boxes(image, [self._largest(image)])[0]
 
-    def fit_person(self, photos: Sequence[Photo]) -> Person:
-        """One face of all photos of one person, the largest face of each; see ``person``."""
+    def fit_person(self, photos: Iterable[Photo]) -> Person:
+        """One face of all photos of one person, the largest face of each; see ``person``.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB each, or paths, of which one photo is held at a time.
+
+        Raises:
+            ValueError: ``photos`` is a single photo, empty, or has something else than photos; or
+                none shows a face.
+        """
         return reconstruct_person(photos, self.largest)
 
     def reconstruct_boxes(
@@ -168,26 +175,6 @@ class Reconstructor:
         pose = transform_camera(image_from_crop, predictions.parameters.pose)
         parameters = dataclasses.replace(predictions.parameters, pose=pose)
         return Faces(predictions.face_model, parameters, tuple(boxes), predictions.features)
-
-
-def write_textured_mesh(
-    face: Reconstruction,
-    image: np.ndarray,
-    path: os.PathLike,
-    options: MeshOptions = MeshOptions(),
-) -> np.ndarray | None:
-    """Write a face's mesh with the photo's texture, as ``Reconstruction.write_mesh`` does.
-
-    Args:
-        face: found in the photo.
-        image: the photo, (H, W, 3) uint8 RGB.
-        path: its suffix chooses the format.
-        options: unit, neutral, parts, and whether the photo's light is in the texture.
-
-    Returns:
-        (N, 3) uint8 RGB of the vertices; None where the face model has no texture coordinates.
-    """
-    return face.write_mesh(path, image, options)
 
 
 def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:

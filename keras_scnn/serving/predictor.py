@@ -84,7 +84,7 @@ class PresetPredictor:
         for count in () if network else WARM_UP:
             runner(black[:count])
         self._on_batch: Callable[[int], object] | None = None
-        runner = self._told(runner)
+        runner = self._counted(runner)
         if network is None:
             runner = self._batches = SharedBatches(runner)
         self._reconstructor = Reconstructor(preset, FaceDetector(), runner)
@@ -127,7 +127,7 @@ class PresetPredictor:
         if self._batches is not None:
             self._batches.close()
 
-    def _told(self, network: Network) -> Network:
+    def _counted(self, network: Network) -> Network:
         """The network; ``on_batch`` is called for each of its runs."""
 
         def run(crops: np.ndarray) -> Outputs:

@@ -20,6 +20,12 @@ from keras_scnn.serving.predictor import MAX_FACES, Outputs, Predictor
 from keras_scnn.storage.images import decode_image, image_size
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
+# What a body must be, of TensorFlow Serving's API and of the v2 protocol.
+BODY = (
+    "the body must be a JSON object, with Content-Type: application/json, or a photo, with one "
+    "such as image/jpeg"
+)
+V2_BODY = "inputs are 'image', of numbers, or 'photo' and 'box'; a photo is base64 text"
 # The budget of one request, held before anything is decoded.
 MAX_INSTANCES, MAX_PIXELS, MAX_SIDE = 256, 50_000_000, 32_766
 GROUP_PIXELS = 8_000_000  # photos with boxes are decoded and answered so many at a time
@@ -241,10 +247,7 @@ def _encoded(name: str, data: bytes, box: Any) -> Photo:
 
 def _instances(payload: Any) -> list:
     if not isinstance(payload, dict):
-        raise ValueError(
-            "the body must be a JSON object, with Content-Type: application/json, or a photo, with "
-            "one such as image/jpeg"
-        )
+        raise ValueError(BODY)
     unknown = set(payload) - {"instances", "signature_name"}
     if unknown or "instances" not in payload:
         keys = [str(key)[:40] for key in sorted(payload)[:10]]

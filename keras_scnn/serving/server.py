@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,8 @@ from keras_scnn.serving.journal import Journal, Metrics, Record, current_record
 from keras_scnn.serving.openapi import ABOUT, describe_bodies
 from keras_scnn.serving.predictor import Outputs, Predictor
 from keras_scnn.serving.requests import (
+    BODY,
+    V2_BODY,
     Request,
     outputs,
     predictions,
@@ -34,6 +36,8 @@ DATATYPES = {"float32": "FP32", "int32": "INT32"}
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
+# As Python shows them, also where that was cut off.
+BYTES = re.compile(r"""\bb'(?:[^'\\]|\\.)*\\?'?|\bb"(?:[^"\\]|\\.)*\\?"?""")
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ def _answer(payload: Any, asked: Request, predictor: Predictor, version: str) ->
 
 
 def shown(text: str) -> str:
-    """A message for a client: one line, without names of places on this machine."""
-    text = PATHS.sub("...", " ".join(text.split()))
+    """A message for a client: one line, without names of places on this machine, or raw bytes."""
+    text = PATHS.sub("...", BYTES.sub("...", " ".join(text.split())))
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
@@ -221,10 +225,12 @@ def _plane(models: Any, version: str) -> Any:
             is_v1 = not args and not options  # as v1's addresses call it
             if is_v1 and headers.get("content-type", "").lower().startswith("image/"):
                 return RawPhoto(body), {}
-            return _as_invalid(super().decode, body, headers, *args, **options)
+            with _as_invalid(BODY if is_v1 else V2_BODY):
+                return super().decode(body, headers, *args, **options)
 
         def encode(self, *args, **options):
-            return _as_invalid(super().encode, *args, **options)
+            with _as_invalid():
+                return super().encode(*args, **options)
 
         async def model_metadata(self, model_name):
             known = {"platform": "keras_scnn"} | ({"versions": [version]} if version else {})
@@ -263,17 +269,25 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
     return Server
 
 
-def _as_invalid(translate: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """KServe's translation of bodies raises nearly any type for a wrong one."""
+@contextlib.contextmanager
+def _as_invalid(hint: str = "") -> Iterator[None]:
+    """KServe's translation of bodies raises nearly any type for a wrong one.
+
+    Args:
+        hint: what would be right, which KServe does not know.
+    """
     from kserve.errors import InvalidInput
 
+    end = f"; {hint}" if hint else ""
     try:
-        return translate(*args, **options)
+        yield
     except InvalidInput as error:
-        raise InvalidInput(shown(error.reason)) from error
+        raise InvalidInput(f"{shown(error.reason)}{end}") from error
     except Exception as error:
-        why = shown(f"{type(error).__name__}: {error}")
-        raise InvalidInput(f"Unrecognized request format: {why}") from error
+        # KServe's words for this one have the bytes in them, and advise the contrary.
+        is_no_text = isinstance(error.__context__, UnicodeDecodeError)
+        why = "BYTES that are no text" if is_no_text else f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"Unrecognized request format: {shown(why)}{end}") from error
 
 
 async def _failed(_request: Any, _error: Exception) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 
 import numpy as np
 
-Network = Callable[[np.ndarray], dict[str, np.ndarray]]
+from keras_scnn.models.inference import Network
+
 Request = tuple[np.ndarray, Future]
 
 
@@ -26,7 +26,7 @@ class SharedBatches:
     def __init__(self, network: Network, max_crops: int = 64, wait_s: float = 0.002):
         self._network, self._max_crops, self._wait_s = network, max_crops, wait_s
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._open = True
+        self._lock, self._is_open = threading.Lock(), True  # so that nothing comes after the None
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
@@ -37,16 +37,18 @@ class SharedBatches:
             RuntimeError: ``close`` was called before.
             Exception: whatever the network raises.
         """
-        if not self._open:
-            raise RuntimeError("the network was closed")
         answer: Future = Future()
-        self._requests.put((crops, answer))
+        with self._lock:
+            if not self._is_open:
+                raise RuntimeError("the network was closed")
+            self._requests.put((crops, answer))
         return answer.result()
 
     def close(self) -> None:
         """End the thread once all requests are answered."""
-        self._open = False
-        self._requests.put(None)
+        with self._lock:
+            self._is_open = False
+            self._requests.put(None)
         self._thread.join()
 
     def _work(self) -> None:

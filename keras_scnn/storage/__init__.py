@@ -76,4 +76,5 @@ def packaged_file(package: str, name: str, advice: str) -> Path:
     for file in files:
         if file.name == name and Path(str(file.locate())).is_file():
             return Path(str(file.locate()))
-    raise FileNotFoundError(f"{name} of the package {package} is not installed; {advice}")
+    what = f"{name} of the package {package} is not installed; {advice}"
+    raise FileNotFoundError(what) from ImportError(package)  # see ``shards.is_of_package``

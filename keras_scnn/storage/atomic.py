@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL, LOCK = ".partial-*", "lock"
-# The machine and the process stand in the name, so that what belongs to a live one is kept.
+# The machine, the process and the thread stand in the name: what belongs to a live process is kept,
+# and two threads may write one file.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _HERE, _TEMPORARY = f".partial-{_HOST}-", f"keras_scnn-partial-{_HOST}-"
 _cleaned: set[str] = set()  # folders, once a process
 
 
 def partial_name(rest: str) -> str:
-    """The name of a file that this process has not finished."""
-    return f"{_HERE}{os.getpid()}-{rest}"
+    """The name of a file that this thread has not finished."""
+    return f"{_HERE}{os.getpid()}-{threading.get_ident()}-{rest}"
 
 
 @contextlib.contextmanager

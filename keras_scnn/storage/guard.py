@@ -45,6 +45,23 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
         raise FileError(f"{os.fspath(path)}: not {what}, or damaged: {_reason(error)}") from error
 
 
+def is_of_content(error: BaseException) -> bool:
+    """Whether a file fails for what is in it, and so everywhere and always.
+
+    A package, memory or rights that are missing, and a disk that fails, are of the machine: the
+    file may be read another time. Parsers' own ``OSError``, which have no number, are of the file.
+    """
+    if isinstance(error, OSError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        has_number = isinstance(cause, OSError) and cause.errno is not None
+        if has_number or isinstance(cause, ImportError | MemoryError):
+            return False
+        cause = cause.__cause__
+    return True
+
+
 def _reason(error: Exception) -> str:
     """Its text in one line, after its type where the text alone is not enough."""
     text = " ".join(str(error).split())

@@ -9,6 +9,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -104,12 +105,24 @@ def _jpeg_frame(data: bytes) -> tuple[int, tuple[int, int]] | None:
     return next(frames, None)
 
 
+class ReducedImage(NamedTuple):
+    """A photo as it was read.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright.
+        reduced_by: how many times as wide and high it is in its file: 1, or 2, 4, 8 of large ones.
+    """
+
+    image: np.ndarray
+    reduced_by: int
+
+
 def reduction(size: tuple[int, int]) -> int:
     """By how much width and height of a photo of so many pixels are reduced: 1, 2, 4 or 8."""
     return next((n for n in (1, *REDUCED) if math.prod(size) <= n * n * MAX_WHOLE_PIXELS), 8)
 
 
-def _decode_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray:
+def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray:
     """A JPEG at 1/2, 1/4 or 1/8 of its size, upright."""
     factor, pixels = reduction(size), math.prod(size)
     if pixels > min(MAX_PIXELS_PER_BYTE * len(data), factor**2 * MAX_WHOLE_PIXELS):
@@ -136,17 +149,22 @@ def decode_image(data: bytes) -> np.ndarray:
         data: the file.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB, writable and contiguous.
 
     Raises:
         ValueError: they are not those of a readable image, or it has too many pixels.
     """
+    return np.require(_decoded(data), requirements=("C_CONTIGUOUS", "WRITEABLE"))
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    """The pixels; read-only where they are those of a picture of Pillow's."""
     plain = decode_plain_jpeg(data)
     if plain is not None:
         return plain
     frame = _jpeg_frame(data)
     if frame is not None and reduction(frame[1]) > 1:
-        return _decode_reduced(data, *frame)
+        return _jpeg_reduced(data, *frame)
     with _opened(data) as file:
         if reduction(file.size) > 1:
             return _reduced(file, data)
@@ -165,6 +183,11 @@ def image_size(data: bytes) -> tuple[int, int]:
         return frame[1]
     with _opened(data) as file:
         return file.size
+
+
+def decode_reduced(data: bytes) -> ReducedImage:
+    """``decode_image``, and by how much it reduces the photo."""
+    return ReducedImage(decode_image(data), reduction(image_size(data)))
 
 
 @contextlib.contextmanager

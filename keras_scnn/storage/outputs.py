@@ -19,22 +19,27 @@ def real_path(path: str | os.PathLike) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_out(path: str | os.PathLike | RemotePath) -> None:
+def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
     """Raise an OSError that names a folder for results which cannot be made or written.
 
     Nothing is made: a command asks before its work, and makes the folder when there is a result.
     A bucket has to be there. A URL that can only be read is a ValueError.
+
+    Args:
+        path: the folder.
+        option: that gives it, for the message, where that is not the command's ``--out``.
     """
     path = place(path)
     if isinstance(path, RemotePath):
         path.check_out()
         return
     check_local(path)
+    named = f"{option} {path}".lstrip()
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path}: is a file; the results need a folder")
+        raise NotADirectoryError(f"{named}: is a file; the results need a folder")
     home = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        raise OSError(f"{path}: cannot be written, for {home} is no folder that can be written in")
+        raise OSError(f"{named}: cannot be written, for {home} is no folder that can be written in")
 
 
 @dataclass(frozen=True)

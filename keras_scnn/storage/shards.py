@@ -13,18 +13,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Protocol
-
-import cv2
+from typing import Any, Protocol, TypeVar
 
 from keras_scnn.storage.atomic import PARTIAL
 from keras_scnn.storage.claims import NOTE, Check, sole_run
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import is_of_content, reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import Place, RemotePath, published
 from keras_scnn.storage.text import read_json
 
+K = TypeVar("K")
 PLAN = "plan.json"
+AGAIN = "/again"  # ends the key of a part that is to be made again
 # A worker is a process with one thread of its own.
 WORKER_ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -42,6 +42,37 @@ class ShardJob(Protocol):
 
     def make(self, number: int, names: list[str]) -> Any:
         """Write a shard, whole or not at all, and return a summary of it."""
+
+
+class Failures(dict[K, str]):
+    """Why photos failed, by their names or numbers.
+
+    Attributes:
+        passing: those that may do once their machine has what it lacked, though their files stay as
+            they are: see ``is_of_content``. A file that is missing is noticed when it comes.
+    """
+
+    def __init__(self) -> None:
+        self.passing: set[K] = set()
+
+    def note(self, photo: K, error: BaseException, reason: str = "") -> None:
+        """Add a failure, with a reason where that is not the error's text."""
+        self[photo] = reason or str(error)
+        is_missing = isinstance(error, FileNotFoundError) and not is_of_package(error)
+        if not is_missing and not is_of_content(error):
+            self.passing.add(photo)
+
+    def key(self, key: str) -> str:
+        """The key to write a part under: one that no run looks for where a failure may pass.
+
+        So the next run makes the part again.
+        """
+        return f"{key}{AGAIN}" if self.passing else key
+
+
+def is_of_package(error: FileNotFoundError) -> bool:
+    """Whether it is a file of a package that is missing."""
+    return isinstance(error.__cause__, ImportError)
 
 
 def digest(value: Any) -> str:
@@ -181,6 +212,8 @@ def run_shards(
 
 
 def _start_worker(job: ShardJob) -> None:
+    import cv2  # here, so that commands answer without it
+
     global _job
     _job = job
     cv2.setNumThreads(1)

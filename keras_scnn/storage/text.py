@@ -1,8 +1,9 @@
-"""JSON and YAML files, read under the guard that all readers share."""
+"""JSON and YAML files, read under the guard that all readers share; JSON that any reader takes."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
         except json.JSONDecodeError as error:
             start = f"line {error.lineno}, column {error.colno}"
             raise ValueError(f"it is not valid JSON from {start} on") from error
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON, with a line's end, in which numbers that are not finite are null."""
+    return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
+
+
+def finite_or_none(value: Any) -> Any:
+    """NaN and the infinities, which JSON does not have, as None; in dictionaries and sequences."""
+    if isinstance(value, dict):
+        return {name: finite_or_none(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_none(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:

@@ -12,6 +12,7 @@ from keras_scnn.geometry.rasterizer import RasterBuffers, interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 
 SKIN, MOUTH, TEETH, EYES = 0, 1, 2, (3, 4)  # of MorphableModel.regions
+OUTSIDE = 255  # the region of texels where no triangle lies
 BROWS = (range(17, 22), range(22, 27))  # landmarks
 LIDS = (range(36, 42), range(42, 48))
 OUTER_LIPS, INNER_LIPS, NOSTRILS = range(48, 60), range(60, 68), range(31, 36)
@@ -26,7 +27,8 @@ class Atlas:
         model: with uv.
         size: S, texels of a side.
         texels: which triangle lies at each texel.
-        region: (S, S) uint8, as in ``MorphableModel.regions``; skin is what touches skin.
+        region: (S, S) uint8, as in ``MorphableModel.regions``; skin is what touches skin;
+            ``OUTSIDE`` where the face is not.
         nearest: (S, S) int32, flat index of the nearest texel of the face: itself, or another one
             for the gutter between the charts.
     """
@@ -44,7 +46,8 @@ class Atlas:
         flat = np.column_stack([texel_of(model, size), np.zeros(model.n_vertices)])
         texels = rasterize(flat, model.triangles, size, size, cull_back_faces=False)
         regions = np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
-        region = regions[model.triangles].min(axis=1)[texels.triangle]
+        of_triangle = regions[model.triangles].min(axis=1)
+        region = np.where(texels.mask, of_triangle[texels.triangle], OUTSIDE).astype(np.uint8)
         outside = np.uint8(~texels.mask)
         _, label = cv2.distanceTransformWithLabels(
             outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import json_text
 from keras_scnn.training.config import TrainConfig
 
 CONTRAST = ("contrast_weight", "shape_likeness_weight")
@@ -90,7 +90,7 @@ def ablate(
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
     with atomic_path(folder / NUMBERS) as temporary:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json_text(content))
     with atomic_path(folder / PICTURE) as temporary:
         plot_variants(written, MEASURES, temporary)
     return measures

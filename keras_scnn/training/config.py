@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -261,11 +262,11 @@ class TrainConfig:
         0.0, "groups: of the recognizer's embedding, regressed from the features", modes=GROUPS
     )
     likeness_weight: float = _weight(
-        0.0, "groups: of matching the embeddings' cosine similarities by the features'",
-        modes=GROUPS,
+        0.0, "groups: weight of relational distillation: cosines of feature pairs match those of "
+        "the recognizer's embeddings (Park et al., 2019)", modes=GROUPS,
     )  # fmt: skip
     shape_likeness_weight: float = _weight(
-        0.0, "groups: of matching the same by the shapes'", modes=GROUPS
+        0.0, "groups: the same for pairs of shapes", modes=GROUPS
     )
     teacher_share: float = _share(
         0.0, "groups: of identity labels, regressed from the embeddings", modes=("groups",)
@@ -398,6 +399,8 @@ def _check_range(one: dataclasses.Field, value) -> None:
     if "above" in rules and not rules["above"] < value <= rules.get("high", float("inf")):
         top = f" and at most {rules['high']:g}" if "high" in rules else ""
         raise ValueError(f"{name} is {value}; it must be above {rules['above']:g}{top}")
+    if value == math.inf:
+        raise ValueError(f"{name} is {value}; it must be finite")
 
 
 def _shown(word: str) -> str:

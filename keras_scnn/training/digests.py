@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
 from keras_scnn.data.remote_records import manifest_of
+from keras_scnn.settings import folders_of
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.remote import Place, RemotePath, place
@@ -34,14 +36,37 @@ def content_digest(path: Place) -> str:
     return digest([[str(p.relative_to(path)), p.stat().st_size] for p in files])
 
 
+def data_digests(folders: str) -> dict[str, str]:
+    """Digests of face records, or a pack of them, with commas between several, by ``short_ends``.
+
+    So they say nothing of where a machine has them.
+    """
+    places = [place(folder) for folder in folders_of(folders)]
+    return dict(zip(short_ends(places), map(content_digest, places), strict=True))
+
+
+def short_ends(places: list[Place]) -> list[str]:
+    """The last parts of paths, as many as tell them apart.
+
+    >>> short_ends([Path("/disk/a/records"), Path("b/records")])
+    ['a/records', 'b/records']
+    """
+    parts = [str(one).replace(os.sep, "/").split("/") for one in places]
+    ends: list[str] = []
+    for count in range(1, 1 + max(map(len, parts), default=0)):
+        ends = ["/".join(one[-count:]) for one in parts]
+        if len(set(ends)) == len(ends):
+            break
+    return ends
+
+
 def run_digests(config: TrainConfig) -> dict:
-    """Digests of a run's inputs: 'start', '' for none, and 'data' by the folders' names."""
+    """Digests of a run's inputs: 'start', '' for none, and 'data', see ``data_digests``."""
     from keras_scnn.models.presets import preset_folder
 
-    parts = [place(part.strip()) for part in config.data.split(",") if part.strip()]
     return {
         "start": content_digest(preset_folder(config.start)) if config.start else "",
-        "data": {part.name: content_digest(part) for part in parts},
+        "data": data_digests(config.data),
     }
 
 

@@ -64,7 +64,9 @@ def _pair_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.L
 
 
 def _group_contrast(config: TrainConfig, space: ParameterSpace) -> keras.losses.Loss:
-    return GroupContrastiveLoss(config.margin or None, config.margin_quantile)
+    if config.margin:
+        return GroupContrastiveLoss(config.margin)
+    return GroupContrastiveLoss(margin_quantile=config.margin_quantile)
 
 
 def _plain(kind: Callable[[], keras.losses.Loss]) -> Callable:

@@ -8,8 +8,16 @@ from contextlib import contextmanager
 import numpy as np
 
 from keras_scnn.data.mixture import Mixture, open_mixture
+from keras_scnn.data.records import is_records
 from keras_scnn.data.sharded_images import ShardedImages
-from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
+from keras_scnn.data.synthesis.rendered_people import (
+    SyntheticConfig,
+    cached_folder,
+    cached_records,
+)
+from keras_scnn.settings import folders_of
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import is_url
 from keras_scnn.training.config import TrainConfig
 
 
@@ -18,13 +26,21 @@ def open_records(config: TrainConfig) -> Mixture:
 
     Raises:
         FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``; or the bound of
-            the cache is smaller than what a batch may need.
+            the cache is smaller than what a batch may need, or all synthetic people are held out.
+        OSError: the cache cannot be written, and does not have them.
     """
     if config.data:
+        if any(map(is_url, folders_of(config.data))):
+            check_out(config.cache, "--cache")
         most = round(1e9 * config.cache_gigabytes) or None
         mixture = open_mixture(config.data, config.data_weights, config.cache, most)
         _check_bound(config, mixture)
         return mixture
+    if config.held_out >= config.people:
+        raise ValueError(
+            f"held_out is {config.held_out}: nobody of {config.people} people is left to train on; "
+            "give fewer, or more people"
+        )
     options = SyntheticConfig(
         people=config.people,
         photos=config.photos,
@@ -37,6 +53,8 @@ def open_records(config: TrainConfig) -> Mixture:
         spread=config.spread,
         portraits=config.portraits,
     )
+    if not is_records(cached_folder(options, config.cache)):
+        check_out(config.cache, "--cache")
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
 

@@ -23,6 +23,7 @@ made of them, where records are ``{work}/records/NAME`` and runs ``{work}/runs/P
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,14 +36,25 @@ from pathlib import Path
 
 import yaml
 
-from keras_scnn.settings import configuration, did_you_mean, read_yaml
+from keras_scnn.settings import (
+    CommandParser,
+    Terminated,
+    command,
+    configuration,
+    did_you_mean,
+    folders_of,
+    read_yaml,
+)
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
 from keras_scnn.storage.text import read_json, read_plain_yaml
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
+PATIENCE = 120.0  # seconds for a command that was stopped: a step of training, and a checkpoint
 Run = Callable[[str, list[str], dict[str, str]], int]
 """Runs a command: the module, its words, further environment variables; the exit status."""
 
@@ -118,9 +130,22 @@ def _names_and_values(content, where) -> dict:
 
 
 def run_command(module: str, words: list[str], environment: dict[str, str]) -> int:
-    """Run a command of the package in a process of its own, which may have another backend."""
-    command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    """Run a command of the package in a process of its own, which may have another backend.
+
+    It ends with this one, in an orderly way: training writes a checkpoint.
+    """
+    line = [sys.executable, "-m", module, *words]
+    with subprocess.Popen(line, env={**os.environ, **environment}) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Terminated):  # Ctrl-C reaches all processes of a terminal
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            raise
+        finally:
+            process.kill()  # where it still runs
 
 
 class Steps:
@@ -211,7 +236,7 @@ class Release:
 
     def _prepare(self, name: str, words: list[str]) -> None:
         result = self._work / "records" / name
-        sources = [Path(part) for part in words[1].split(",")]
+        sources = map(Path, folders_of(words[1]))
         digests = [content_digest(source) if source.exists() else "" for source in sources]
         inputs = {"words": words, "source": digests}
         command = [*words, "--out", str(result)]
@@ -259,7 +284,7 @@ class Release:
         records = self._value(plan.records)
         inputs = {
             "runs": [content_digest(run) for run in runs],
-            "data": [content_digest(Path(part)) for part in records.split(",")],
+            "data": [content_digest(place(folder)) for folder in folders_of(records)],
             "plan": [plan.shares, plan.held_out, plan.solve_features, self._plan.license],
         }
         options = plan.shares, records, plan.held_out, plan.solve_features, self._plan.license
@@ -296,7 +321,7 @@ class Release:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser("keras-scnn release", description=__doc__.split("\n")[0])
+    parser = CommandParser("release", __doc__.split("\n")[0])
     add = parser.add_argument
     add("plan", type=Path, metavar="FILE.yaml", help="what the presets are made of")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data sets")
@@ -305,15 +330,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     args = parse(arguments)
-    try:
-        Release(read_plan(args.plan), args.data, args.work, args.out).make()
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    check_out(args.work, "--work")
+    check_out(args.out, "--out")
+    Release(read_plan(args.plan), args.data, args.work, args.out).make()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from keras_scnn.models.presets import (
 )
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.storage import read_npz
-from keras_scnn.training.digests import content_digest
+from keras_scnn.training.digests import content_digest, data_digests
 from keras_scnn.training.warm_start import copy_network, solve_dense
 
 OF_THE_MACHINE = (
@@ -73,7 +73,7 @@ def assemble(
     preset = with_covariance(preset, mixture, seen)
     digests = {
         "start": runs[0].metadata.get("digests", {}).get("start", ""),
-        "data": {Path(part).name: content_digest(Path(part)) for part in data.split(",")},
+        "data": data_digests(data),
     }
     save_preset(out, preset)
     write_metadata(out, "digests", digests | {"result": content_digest(out)})

@@ -30,8 +30,10 @@ def rendezvous(
         seconds: to wait for the others.
 
     Raises:
-        ValueError: two processes have one rank, or facts differ; in any of the connected ranks.
-        OSError: a rank did not connect in time, or the port is in use.
+        ValueError: two processes have one rank, or facts differ, in any of the connected ranks; or
+            the coordinator's name or port is that of nobody, or of another program.
+        TimeoutError: a rank did not connect in time.
+        OSError: the port is in use.
     """
     deadline = time.monotonic() + seconds
     if rank:
@@ -39,29 +41,36 @@ def rendezvous(
     else:
         problem = _listen(hosts, coordinator, facts, deadline, seconds)
     if problem:
-        kind = TimeoutError if problem.startswith("no ") else ValueError
-        raise kind(problem)
+        raise ValueError(problem)
 
 
 def parse_address(coordinator: str) -> tuple[str, int]:
-    """('host', port) of 'HOST:PORT'.
+    """('host', port) of 'HOST:PORT'; an IPv6 address stands in brackets there.
 
     Raises:
         ValueError: it is something else.
     """
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"coordinator is '{coordinator}'; it must be HOST:PORT of rank 0")
+    is_ipv6 = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_ipv6 else host
+    is_host = bool(host) and (":" in host) == is_ipv6
+    if not is_host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"coordinator is '{coordinator}'; it must be HOST:PORT of rank 0, an IPv6 address in "
+            "brackets"
+        )
     return host, int(port)
 
 
 def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
-    """The fault, '' for none; it is sent to all connected ranks."""
-    port, connected = parse_address(coordinator)[1], {0: {"hosts": hosts, "facts": facts}}
-    problem = ""
+    """The fault, '' for none, which is sent to all connected ranks; or a TimeoutError."""
+    (host, port), problem, is_late = parse_address(coordinator), "", False
+    connected = {0: {"hosts": hosts, "facts": facts}}
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(socket.create_server(("", port), backlog=hosts))
+            listening = socket.create_server(("", port), family=family, backlog=hosts)
+            server = stack.enter_context(listening)
         except OSError as error:
             raise OSError(
                 f"coordinator: port {port} cannot be opened ({error.strerror}): "
@@ -72,6 +81,7 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
             if (left := deadline - time.monotonic()) <= 0:
                 absent = ", ".join(str(r) for r in range(hosts) if r not in connected)
                 problem = f"no rank {absent} of {hosts} within {seconds:g} s: start all of them"
+                is_late = True
                 break
             server.settimeout(left)
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # another program
@@ -80,9 +90,11 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
                 connections.append(connection)
                 problem = _add_rank(one, connected, hosts)
         if "problem" in facts:
-            problem = f"rank 0: {facts['problem']}"
+            problem, is_late = f"rank 0: {facts['problem']}", False
         for connection in connections:
-            _send(connection, {"problem": problem})
+            _send(connection, {"problem": problem, "late": is_late})
+    if is_late:
+        raise TimeoutError(problem)
     return problem
 
 
@@ -106,13 +118,14 @@ def _add_rank(one: dict, connected: dict[int, dict], hosts: int) -> str:
 
 
 def _answer(rank, hosts, coordinator, facts, deadline) -> str:
-    """The fault that rank 0 reports, '' for none."""
+    """The fault that rank 0 reports, '' for none; or a TimeoutError."""
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(parse_address(coordinator), timeout=PATIENCE) as one:
                 _send(one, {"rank": rank, "hosts": hosts, "facts": facts})
                 one.settimeout(max(deadline - time.monotonic(), 0) + PATIENCE)
-                return str(_receive(one)["problem"])
+                heard = _receive(one)
+                problem, is_late = str(heard["problem"]), bool(heard.get("late"))
         except ConnectionError:
             pass  # not yet there
         except (OSError, ValueError, KeyError) as error:
@@ -120,8 +133,13 @@ def _answer(rank, hosts, coordinator, facts, deadline) -> str:
                 return f"no machine has the name of the coordinator '{coordinator}' ({error})"
             if isinstance(error, ValueError):
                 return f"no rank 0 waits at {coordinator}: another program uses this port"
+        else:
+            if is_late:
+                raise TimeoutError(problem)
+            return problem
         time.sleep(RETRY)
-    return f"no rank 0 at {coordinator}: start it there with --rank 0, or look at the network"
+    what = "start it there with --rank 0, or look at the network"
+    raise TimeoutError(f"no rank 0 at {coordinator}: {what}")
 
 
 def _send(connection: socket.socket, what: dict) -> None:

@@ -21,13 +21,14 @@ from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
-from keras_scnn.models.presets import read_preset
+from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.settings import check_run_folder, claim_run_folder
+from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.checkpoints import (
     RunState,
     check_kept,
@@ -148,6 +149,8 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
     if group.is_first:
         check_run_folder(folder, config.kept(), MAY_CHANGE)
         state = check_kept(folder)
+        if config.start and not state.checkpoint:
+            preset_digest(config.start)  # a preset that is missing is named before the data is made
     keras.utils.set_random_seed(config.seed)
     with group.in_turn("data"):  # what is rendered or packed is so once
         mixture, extra = open_data(config)
@@ -233,6 +236,7 @@ def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
 
     Raises:
         FileNotFoundError, ValueError: see ``open_mixture``, ``write_pack`` and ``read_pack``.
+        OSError: the cache cannot be written.
     """
     if config.batches != "matching":
         return open_records(config), {}
@@ -241,6 +245,7 @@ def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
 
     path = packed_photos(config)
     if not path.is_file() and not config.data.endswith(".npz"):
+        check_out(path.parent, "--cache")
         mixture = open_records(config)
         path.parent.mkdir(parents=True, exist_ok=True)
         model = mixture.annotated(load_face_model(config.face_model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from keras_scnn.data.records import FaceRecords
@@ -21,7 +22,7 @@ def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
     """Keep the numbers of a network that is yet to be trained, for ``run_table``."""
     measured = numbers(evaluate_records(preset, records, resamples=0))
     with atomic_path(folder / BEFORE) as temporary:
-        known = {path: value for path, value in measured.items() if value == value}  # no NaN
+        known = {path: value for path, value in measured.items() if math.isfinite(value)}
         temporary.write_text(json.dumps(known, indent=2) + "\n")
 
 

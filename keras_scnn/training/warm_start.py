@@ -43,7 +43,8 @@ def init_from_preset(
     branch = network.get_layer("branch")
     if config.trained == "others" and not source.expression_channels:
         raise ValueError(
-            f"trained 'others' keeps the expression head, which start '{config.start}' has not"
+            f"trained is 'others', which needs an expression head; the preset '{config.start}' "
+            "(start) has none"
         )
     chosen = head_samples(config, seen)
     images, labels = records.images[chosen], space.whiten(records.parameters[chosen])

@@ -26,7 +26,7 @@ from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.settings import DEFAULT_PRESET, whole
 from keras_scnn.video.clip import Clip, Frame
 from keras_scnn.video.shots import change, may_be_cut, thumbnail
 
@@ -50,7 +50,10 @@ class ClipSettings:
         tiles: look for small faces too, see ``FaceDetector``.
         min_score: least score of a face, 0 to 1; None for the detector's own.
         mesh_options: what is written of each face.
-        part_frames: in one Parquet file.
+        part_frames: in one Parquet file, 1 or more.
+
+    Raises:
+        ValueError: ``part_frames`` is no number of frames.
     """
 
     preset: str = DEFAULT_PRESET
@@ -58,6 +61,9 @@ class ClipSettings:
     min_score: float | None = None
     mesh_options: MeshOptions = MeshOptions()
     part_frames: int = PART_FRAMES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "part_frames", whole("part_frames", self.part_frames))
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ from keras_scnn.folders.table import read_about, read_part, require_pyarrow
 from keras_scnn.meshes.parts import check_parts
 from keras_scnn.models.presets import PresetData, read_preset
 from keras_scnn.reconstruction.reconstructor import provenance
+from keras_scnn.settings import check_workers
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import (
@@ -93,17 +94,18 @@ def reconstruct_clip(
         clip: the video, or its path.
         out: folder for the results.
         settings: what decides on them.
-        workers: processes; None for one a core.
+        workers: processes, 1 or more; None for one a core.
         command: noted in the metadata.
 
     Raises:
         ImportError: PyAV or pyarrow is missing.
         FileNotFoundError: there is no such file, or no such preset.
-        ValueError: it is no video, it shows no face, ``out`` holds something else, or the face
-            model does not have a part.
+        ValueError: it is no video, it shows no face, ``out`` holds something else, the face model
+            does not have a part, or there is no such number of workers.
         RuntimeError: a process died.
     """
     require_pyarrow()
+    check_workers(workers)
     clip, out = clip if isinstance(clip, Clip) else open_clip(Path(clip)), Path(out)
     preset = read_preset(settings.preset)
     check_parts(preset.face_model, settings.mesh_options.parts)

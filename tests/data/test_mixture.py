@@ -101,6 +101,24 @@ def test_wrong_weights_are_named(tmp_path, one, weights, message):
         open_mixture(f"{tmp_path / 'one'},{tmp_path / 'one'}", weights)
 
 
+@pytest.mark.parametrize("again", ["one", "./one", "../{home}/one/", "linked", "file://{path}/one"])
+def test_a_folder_given_twice_is_refused(tmp_path, one, two, monkeypatch, again):
+    for name, records in (("one", one), ("two", two)):
+        save_records(tmp_path / name, records)
+    (tmp_path / "linked").symlink_to("one")
+    monkeypatch.chdir(tmp_path)
+    again = again.format(home=tmp_path.name, path=tmp_path)
+    with pytest.raises(ValueError, match=f"{again}: the same face records as one; give them once"):
+        open_mixture(f"one, two, {again}")
+
+
+def test_a_url_given_twice_is_refused_before_anything_is_fetched(tmp_path):
+    with pytest.raises(ValueError, match="S3://b/./rec/: the same face records as s3://b/rec"):
+        open_mixture("s3://b/rec,S3://b/./rec/", cache=tmp_path)
+    with pytest.raises(ValueError, match="no folder of face records is given"):
+        open_mixture(" ,")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -122,13 +140,14 @@ def test_the_authors_pair_a_person_with_the_mirror_image_but_hold_both_out(tmp_p
     records = dataclasses.replace(
         make(160, 0), identity=person.astype(np.int32), mirror=((person + 20) % 40).astype(np.int32)
     )
-    save_records(tmp_path / "plain", records)
+    for name in ("plain", "other"):
+        save_records(tmp_path / name, records)
     save_records(
         tmp_path / "authors", dataclasses.replace(records, config={"authors_identity": True})
     )
     met = {}
     for name in ("plain", "authors"):
-        mixture = open_mixture(f"{tmp_path}/{name},{tmp_path}/plain")
+        mixture = open_mixture(f"{tmp_path}/{name},{tmp_path}/other")
         identity, mirror = mixture.records.identity, mixture.records.mirror
         seen, unseen = split_people(identity, 20, mirror)
         assert not set(mirror[unseen]) & set(identity[seen])

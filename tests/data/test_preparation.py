@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -29,6 +30,8 @@ class DrawnFaces(PhotoSource):
 
     The last photo's file is damaged, and p3's first one has landmarks of no face.
     """
+
+    labels = (".mat", ".pts", ".json", "labels.npz")
 
     def __init__(self, folder: Path, flat: bool = False, slow: float = 0.0):
         self.folder, self.flat, self.slow = folder, flat, slow
@@ -65,6 +68,20 @@ class DrawnFaces(PhotoSource):
         if i == 1:
             points[5], weight[5] = np.nan, 0
         return LabeledPhoto(name, self.person(name), points, weight, self.folder / name)
+
+
+class ReadyFaces(DrawnFaces):
+    """Faces that cannot be loaded before they are ready, which they may be once."""
+
+    times = 0
+
+    def get_ready(self) -> None:
+        self.times += 1
+
+    def load(self, name: str) -> LabeledPhoto:
+        if self.times != 1:
+            raise ValueError(f"{name}: ready {self.times} times")
+        return super().load(name)
 
 
 @pytest.fixture
@@ -255,6 +272,61 @@ def test_only_shards_whose_photos_changed_are_made_again(tmp_path, source, label
     assert [i for i in range(len(first)) if (first.images[i] != second.images[i]).any()] == [4]
 
 
+def test_only_shards_whose_labels_changed_are_made_again(tmp_path, source, labeling, monkeypatch):
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    load, loaded = source.load, set()
+    source.load = lambda name: (loaded.add(name), load(name))[1]
+    for changed, people in (("", "0123"), ("", ""), ("p1/3.json", "1"), ("labels.npz", "0123")):
+        if changed:
+            (source.folder / changed).write_text("{}")
+        loaded.clear()
+        prepare(source, tmp_path / "records", labeling, {}, workers=1)
+        assert {name[1] for name in loaded} == set(people), changed
+
+
+def test_a_photo_that_this_machine_could_not_read_is_tried_again(
+    tmp_path, source, labeling, monkeypatch
+):
+    """Neither is one that is damaged, nor one that is missing until it comes."""
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    folder, read = tmp_path / "records", Path.read_bytes
+    (source.folder / "p2" / "7.png").unlink()
+
+    def read_bytes(self):
+        if self.name == "1.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return read(self)
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "read_bytes", read_bytes)
+        manifest = prepare(source, folder, labeling, {}, workers=1)
+    assert set(manifest["left_out"]) == {"p0/1.png", "p2/7.png", "p3/9.png", "p3/11.png"}
+    load, loaded = source.load, []
+    source.load = lambda name: (loaded.append(name), load(name))[1]
+    for names in (["p0/0.png", "p0/1.png", "p0/2.png"], []):
+        loaded.clear()
+        manifest = prepare(source, folder, labeling, {}, workers=1)
+        assert loaded == names and set(manifest["left_out"]) == {
+            *("p2/7.png", "p3/9.png", "p3/11.png")
+        }
+
+
+def test_what_all_photos_need_is_computed_before_the_work_is_handed_out(
+    tmp_path, source, labeling, monkeypatch
+):
+    monkeypatch.setattr(plan_shards, "__defaults__", (3,))
+    ready = ReadyFaces(source.folder)
+    for _ in range(2):  # the second time nothing is left to do
+        assert prepare(ready, tmp_path / "out", labeling, {}, workers=2)["count"] == 10
+        assert ready.times == 1
+
+
 def test_labels_and_tables_beside_the_photos_count_as_inputs(source):
     inputs = {str(path.relative_to(source.folder)) for path in source.inputs(["p0/0.png"])}
     assert {"p0/0.png", "p0/0.mat", "p0/0.pts", "labels.npz"} <= inputs
+
+
+def test_a_number_of_workers_that_is_none_is_refused(tmp_path, source, labeling):
+    with pytest.raises(ValueError, match="workers is -1; it must be 1 or more"):
+        prepare(source, tmp_path / "out", labeling, {}, workers=-1)
+    assert not (tmp_path / "out").exists()

@@ -1,10 +1,13 @@
+import contextlib
 import dataclasses
 import errno
 import multiprocessing
 import resource
 import shutil
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +22,7 @@ from keras_scnn.data.records import (
     load_records,
     write_shard,
 )
-from keras_scnn.data.remote_records import open_face_records
+from keras_scnn.data.remote_records import CachedFile, open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.storage import bounded
 from keras_scnn.train import main
@@ -106,6 +109,24 @@ def test_what_is_damaged_or_half_there_is_fetched_again(tmp_path, folder, name, 
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))] if kept >= 0 else content[:-1] + b"~")
     same(open_face_records(home, tmp_path), load_records(folder))
+
+
+def test_threads_that_ask_for_one_shard_fetch_it_once(tmp_path, folder, monkeypatch):
+    home = memory_url()
+    put(home, folder)
+    file = open_face_records(home, tmp_path).images._files[2]
+    content, asked, both = CachedFile.content, [], threading.Barrier(2)
+
+    def slow(self):
+        asked.append(self)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # for the other thread, which should not come
+        return content(self)
+
+    monkeypatch.setattr(CachedFile, "content", slow)
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: file.local(), range(2)))
+    assert paths == [file.path] * 2 and len(asked) == 1
 
 
 def test_a_store_whose_files_are_not_those_of_the_manifest_is_named(tmp_path, folder):

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, PairSampler, Shard
+from keras_scnn.data.samplers import (
+    WHOLE,
+    GroupSampler,
+    JoinedSampler,
+    PairSampler,
+    PeopleIndex,
+    Shard,
+)
 
 IDENTITY = np.repeat([4, 8, 2, 6, 5], [1, 2, 30, 5, 12])
 
@@ -87,6 +94,31 @@ def test_a_person_and_its_mirror_image_make_no_pair():
     np.add.at(seen, (TWINS[first[~same]], TWINS[second[~same]]), 1)
     allowed = seen[~np.kron(np.eye(5, dtype=bool), np.ones((2, 2), bool))]
     assert allowed.min() > 0.4 * allowed.mean()
+
+
+@pytest.mark.parametrize("person", [0, 2, 5, 9])
+def test_all_but_the_mirror_image_are_equally_likely(person):
+    """Also who comes next to the mirror image; 4 to 9 are of a second data set, 9 has no twin."""
+    mirror = np.array([1, 0, 3, 2, 6, 8, 4, -1, 5, -1])
+    index = PeopleIndex(np.arange(10), mirror=mirror, source=np.repeat([0, 1], [4, 6]))
+    drawn = index.draw_others(np.random.default_rng(0), np.full(60000, person))
+    home = range(4) if person < 4 else range(4, 10)
+    others = [p for p in home if p not in (person, mirror[person])]
+    share = np.bincount(drawn, minlength=10) / 60000
+    expected = [1 / len(others) if p in others else 0 for p in range(10)]
+    np.testing.assert_allclose(share, expected, atol=0.01)
+
+
+def test_who_has_no_mirror_image_is_paired_as_without_any():
+    mirror = np.array([1, 0, *[-1] * 8])
+    people = np.random.default_rng(1).integers(0, 10, 1000)
+    one, other = (
+        PeopleIndex(np.arange(10), mirror=m).draw_others(np.random.default_rng(0), people)
+        for m in (mirror, None)
+    )
+    np.testing.assert_array_equal(one[people > 1], other[people > 1])
+    steps = np.random.default_rng(0).integers(1, np.full(1000, 10))
+    np.testing.assert_array_equal(other, (people + steps) % 10)
 
 
 def test_a_mirror_image_that_is_not_there_changes_nothing():

@@ -123,6 +123,7 @@ def test_the_curve_never_sees_the_people_it_is_judged_by(rng, monkeypatch):
     names = first * 1000 + second
     monkeypatch.setattr("keras_scnn.evaluation.calibration.fit_logistic", spy)
     held_out(distance, first == second, (first, second), (-1,))
+    assert len(seen) == 5
     for pairs in seen:
         people = {p // 1000 for p in pairs} | {p % 1000 for p in pairs}
         assert len(people) == 16  # of 20, in 5 folds

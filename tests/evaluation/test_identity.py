@@ -52,6 +52,18 @@ def test_ranks_are_those_of_a_slow_loop(rng):
         np.testing.assert_equal(result[i], expected)
 
 
+def test_a_mirror_image_is_left_out_of_the_gallery(rng):
+    """Person p + 50 is the mirror image of p: neither the same person nor a stranger."""
+    identity = rng.integers(0, 100, 300)
+    vectors = rng.integers(0, 4, (300, 2)) + identity[:, None] % 50 / 10
+    result = retrieval_ranks(vectors, identity, identity % 50)
+    for i in range(300):
+        rest = [j for j in range(300) if abs(identity[j] - identity[i]) != 50]
+        left = retrieval_ranks(vectors[rest], identity[rest])
+        np.testing.assert_equal(result[i], left[rest.index(i)])
+    assert (result < retrieval_ranks(vectors, identity)).any()
+
+
 def test_one_answer_for_everybody_finds_nobody(rng):
     outputs = summarize_ranks(retrieval_ranks(np.zeros((40, 3)), np.arange(40) // 4))
     assert outputs.rank5_percent == 0

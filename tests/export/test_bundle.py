@@ -11,7 +11,7 @@ import pytest
 import keras_scnn
 from keras_scnn.export import bundle, pipeline
 from keras_scnn.export.__main__ import main
-from keras_scnn.export.artefacts import Subject
+from keras_scnn.export.artifacts import Subject
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.tflite import metadata_of

@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("ai_edge_quantizer")
 
 import keras_scnn
-from keras_scnn.export import artefacts, verify
+from keras_scnn.export import artifacts, verify
 from keras_scnn.export.__main__ import main
-from keras_scnn.export.artefacts import Subject, export_file
+from keras_scnn.export.artifacts import Subject, export_file
 from keras_scnn.export.crops import Crops, find_crops, split_crops
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.runtimes import median_milliseconds
@@ -103,7 +103,7 @@ def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artefacts, "verify", interrupted)
+    monkeypatch.setattr(artifacts, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_file(subject, tmp_path / "out", "tflite")
     assert not list((tmp_path / "out").iterdir())

@@ -15,6 +15,14 @@ from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("ai-edge-litert", "numpy", "lazy_loader", "wrapt")
+# Prints the modules that an import loads, without what the interpreter loads before.
+LOADED = """
+import sys
+before = set(sys.modules)
+import keras_scnn.export.lite
+print(*{name.split(".")[0] for name in sys.modules.keys() - before} - sys.stdlib_module_names)
+"""
 # Forbids what a device does not have, then uses the file and prints the landmarks.
 ON_THE_EDGE = """
 import sys
@@ -120,11 +128,20 @@ def test_no_framework_is_needed(lite, small, photo, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "told.npy", allow_pickle=False), expected)
 
 
+def test_an_import_loads_what_is_said_to_be_needed():
+    done = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    needed = {name.replace("-", "_") for name in NEEDED} | {"packaging"}  # lazy_loader's own
+    assert set(done.stdout.split()) <= needed | {"keras_scnn"}
+    said = (ROOT / "docs" / "on_device.md").read_text()
+    assert f"pip install {' '.join(NEEDED)} && pip install --no-deps ." in said
+
+
 @pytest.mark.slow
 def test_an_environment_with_nothing_but_the_runtime_is_enough(lite, small, photo, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "numpy", "ai-edge-litert"]
+    pip = [python, "-m", "pip", "install", "--quiet", *NEEDED]
     if subprocess.run(pip).returncode:
         pytest.skip("no package index can be reached from here")
     np.save(tmp_path / "photo.npy", photo)

@@ -12,7 +12,7 @@ import onnxruntime
 from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.onnx import write_onnx
-from keras_scnn.export.runtimes import open_artefact
+from keras_scnn.export.runtimes import open_artifact
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def test_a_missing_converter_is_named(small, tmp_path, monkeypatch):
 def test_a_missing_runtime_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install '..onnx.'"):
-        open_artefact(path)
+        open_artifact(path)
 
 
 def test_a_damaged_file_is_named(path, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match="bad.onnx: ONNX Runtime cannot open it"):
-        open_artefact(tmp_path / "bad.onnx")
+        open_artifact(tmp_path / "bad.onnx")

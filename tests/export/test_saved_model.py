@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_scnn.export.drift import reference_outputs
-from keras_scnn.export.lite import LiteReconstructor
+from keras_scnn.export.lite import LiteReconstructor, crop_photo
 from keras_scnn.export.saved_model import METADATA, write_saved_model
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.photos.cropping import FaceBox, crop_face
@@ -77,6 +77,17 @@ def test_a_large_box_in_a_large_photo_is_averaged_as_the_library_does():
     expected = crop_face(photo, FaceBox(*box), 64).image
     assert np.abs(crop.numpy().astype(int) - expected).max() <= 3
     assert expected.std() < 20  # and that is what keeps noise from aliasing
+
+
+@pytest.mark.parametrize("block", [2, 3, 4, 6])
+def test_means_of_blocks_are_rounded_as_numpys(block):
+    """Halves, of which the noise has many, up for blocks of 2, else to the even."""
+    size = 16
+    side = (size + 4) * block
+    photo = np.random.default_rng(block).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    box = np.array([2, 2, 2 + size, 2 + size], np.float32) * block  # samples lie on whole blocks
+    crop = crop_bytes(tf.constant(encoded(photo, "PNG")), tf.constant(box), size).numpy()
+    np.testing.assert_array_equal(crop, crop_photo(photo, box, size)[0])
 
 
 def test_photos_in_different_formats_go_in_one_batch(loaded, small, photo):

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import QUANTIZE
-from keras_scnn.export.runtimes import open_artefact, run_all
+from keras_scnn.export.runtimes import open_artifact, run_all
 from keras_scnn.export.tflite import metadata_of, write_tflite
 from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
 from keras_scnn.storage.tflite import read_metadata, with_metadata
@@ -98,7 +98,7 @@ def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_fl
     assert len(convolutions) == 14 + 28  # MobileNet's, and the identity encoder's
     assert convolutions.count(np.float32) == 2 * 3
     expected = reference_outputs(two, small.crops[1::2])
-    predicted = run_all(open_artefact(tmp_path / "two.tflite"), small.crops[1::2])
+    predicted = run_all(open_artifact(tmp_path / "two.tflite"), small.crops[1::2])
     error = np.linalg.norm(predicted["landmarks"] - expected["landmarks"], axis=-1)
     assert error.mean() < TOLERANCE_PX["int8"]
 
@@ -112,7 +112,7 @@ def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits
     assert twice < 1.1 * once  # the weights are there once
     convolutions = [k for name, k in operations(tmp_path / "twice.tflite") if name == "CONV_2D"]
     assert (convolutions.count(np.int8), convolutions.count(np.float32)) == (2 * 11, 2 * (3 + 3))
-    predicted = run_all(open_artefact(tmp_path / "twice.tflite"), small.crops[1::2])
+    predicted = run_all(open_artifact(tmp_path / "twice.tflite"), small.crops[1::2])
     expected = reference_outputs(mirrored, small.crops[1::2])
     error = np.linalg.norm((predicted["landmarks"] - expected["landmarks"])[..., :2], axis=-1)
     assert error.mean() < TOLERANCE_PX["int8"]

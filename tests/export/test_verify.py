@@ -4,13 +4,13 @@ import json
 import numpy as np
 import pytest
 
-from keras_scnn.export.artefacts import _WRITERS
+from keras_scnn.export.artifacts import _WRITERS
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.drift import Drift, output_drift, reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import FORMATS, file_name
 from keras_scnn.export.metadata import build_metadata
-from keras_scnn.export.runtimes import _RUNTIMES, median_milliseconds, open_artefact
+from keras_scnn.export.runtimes import _RUNTIMES, median_milliseconds, open_artifact
 from keras_scnn.export.verify import (
     LIMITS,
     Limits,
@@ -70,10 +70,10 @@ def test_a_file_of_another_network_breaks_them(small, crops):
 
 def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
     def broken(crop):
-        outputs = open_artefact(small.files["float32"])(crop)
+        outputs = open_artifact(small.files["float32"])(crop)
         return {name: np.full_like(value, np.nan) for name, value in outputs.items()}
 
-    monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_: broken)
+    monkeypatch.setattr("keras_scnn.export.verify.open_artifact", lambda *_: broken)
     check = verify(small.files["float32"], small.preset, crops, repeats=3)
     assert "landmark_px is nan, the limit is 0.01" in check.broken
     assert len(check.broken) == len(dataclasses.fields(Drift)) + 1  # and the landmark error
@@ -144,7 +144,7 @@ def test_drift_is_in_the_units_that_it_names(small, expected):
 
 @pytest.mark.parametrize("name", ["features", "scale", "vertices"])
 def test_an_output_that_is_missing_or_of_another_shape_is_refused(small, crops, monkeypatch, name):
-    whole = open_artefact(small.files["float32"])
+    whole = open_artifact(small.files["float32"])
     changes = {
         f"{name} is missing": lambda outputs: {k: v for k, v in outputs.items() if k != name},
         f"{name} has the shape .*; expected": lambda outputs: (
@@ -153,7 +153,7 @@ def test_an_output_that_is_missing_or_of_another_shape_is_refused(small, crops, 
     }
     for words, change in changes.items():
         runner = lambda crop, change=change: change(whole(crop))  # noqa: E731
-        monkeypatch.setattr("keras_scnn.export.verify.open_artefact", lambda *_, r=runner: r)
+        monkeypatch.setattr("keras_scnn.export.verify.open_artifact", lambda *_, r=runner: r)
         with pytest.raises(VerificationError, match=f"float32.tflite: .*: {words}"):
             verify(small.files["float32"], small.preset, crops, repeats=3, vertices=True)
 
@@ -196,6 +196,17 @@ def test_the_report_is_json_and_a_card(small, crops, tmp_path):
         assert text in card
 
 
+def test_a_report_on_a_broken_file_is_json_that_any_reader_takes(small, crops, tmp_path):
+    result = verify(small.files["float32"], small.preset, crops, repeats=3)
+    result = dataclasses.replace(result, landmark_px=float("nan"))
+    metadata = build_metadata(small.preset, "small")
+    path = write_report(tmp_path, "small.tflite", result, metadata)[0]
+    odd = []
+    report = json.loads(path.read_text(), parse_constant=odd.append)
+    assert odd == []
+    assert report["verification"]["landmark_px"] is None
+
+
 def test_each_format_has_a_writer_and_each_kind_of_file_a_runtime():
     assert _WRITERS.keys() == FORMATS.keys()
     endings = {file_name("preset", kind, "float32").removeprefix("preset") for kind in FORMATS}
@@ -208,9 +219,9 @@ def test_files_that_are_none_of_ours_are_named(tmp_path, small):
     (tmp_path / "folder").mkdir()
     for name, message in (("notes.txt", "not an exported file"), ("folder", "no SavedModel")):
         with pytest.raises(ValueError, match=f"{name}: {message}"):
-            open_artefact(tmp_path / name)
+            open_artifact(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="gone.tflite: no such exported file"):
-        open_artefact(tmp_path / "gone.tflite")
+        open_artifact(tmp_path / "gone.tflite")
 
 
 def test_the_median_time_is_that_of_the_runs(monkeypatch):

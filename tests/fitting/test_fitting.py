@@ -164,13 +164,16 @@ def test_the_result_describes_itself(tiny_face_model):
         (np.zeros((1, 68, 4)), None, "landmarks have the shape"),
         (np.zeros((1, 68, 2)), np.ones((1, 67)), r"visibility must be \(1, 68\)"),
         (np.zeros((1, 68, 2)), -np.ones((1, 68)), "none below 0"),
+        (np.zeros((1, 68, 2)), np.full((1, 68), np.inf), r"visibility must be \(1, 68\) finite"),
+        (np.zeros((1, 68, 2)), np.full((1, 68), np.nan), r"visibility must be \(1, 68\) finite"),
         (np.zeros((1, 68, 2)), np.eye(68)[:1], "a pose needs 4"),
         (np.full((1, 68, 2), np.nan), None, "must be finite"),
     ],
 )
 def test_wrong_landmarks_are_refused(tiny_face_model, landmarks, visibility, message):
-    with pytest.raises(ValueError, match=message):
-        fit_landmarks(tiny_face_model, landmarks, visibility)
+    for fit in (fit_landmarks, fit_person_landmarks):
+        with pytest.raises(ValueError, match=message):
+            fit(tiny_face_model, landmarks, visibility)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -210,6 +213,7 @@ def test_a_matrix_that_cannot_be_solved_is_one_photos_failure(open_face, monkeyp
         ({"identity_sd": np.nan}, "identity_sd is nan; it must be above 0"),
         ({"expression_sd": np.inf}, "expression_sd is inf; it must be above 0"),
         ({"iterations": 0}, "iterations is 0; it must be 1 or more"),
+        ({"iterations": 2.5}, "iterations is 2.5; it must be a whole number, 1 or more"),
         ({"tolerance": -1.0}, "tolerance is -1.0; it must be 0 or more"),
     ],
 )

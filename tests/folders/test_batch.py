@@ -51,6 +51,16 @@ def test_photos_are_read_by_their_paths_too(crop_folder):
     ]
 
 
+def test_a_photo_that_is_read_reduced_is_marked(crop_folder, monkeypatch):
+    whole = reconstruct_batch(photos_of(crop_folder), CROPS)
+    assert set(whole["photo_reduced_by"].to_pylist()) == {1, None}  # null beside a failure
+    for name in ("MAX_WHOLE_PIXELS", "MAX_PIXELS"):
+        monkeypatch.setattr(f"keras_scnn.storage.images.{name}", 120 * 120)
+    rows = reconstruct_batch(photos_of(crop_folder), CROPS).to_pylist()
+    (row,) = [row for row in rows if row["photo"] == "10.png"]  # of 200 x 200 px
+    assert (row["photo_reduced_by"], row["width"], row["height"]) == (2, 100, 100)
+
+
 def test_one_bad_photo_is_one_row_and_the_order_stays(crop_folder):
     good = (crop_folder / "00.png").read_bytes()
     table = pa.table({"path": ["b", "a", "b", "c"], "bytes": [good, b"no photo", None, good]})
@@ -109,6 +119,29 @@ def test_a_wrong_table_is_refused(table, settings, message):
 def test_an_unknown_preset_is_no_photos_failure():
     with pytest.raises(FileNotFoundError, match="nonsense"):
         reconstruct_batch(pa.table({"path": ["a"]}), BatchSettings(preset="nonsense"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"shard_photos": 0}, "shard_photos is 0; it must be 1 or more"),
+        ({"shard_photos": -3}, "shard_photos is -3; it must be 1 or more"),
+        ({"shard_photos": 2.5}, "shard_photos is 2.5; it must be a whole number"),
+        ({"meshes": "stl"}, "meshes is 'stl'; it must be one of obj, ply, glb"),
+        ({"meshes": ".obj"}, "meshes is '.obj'; it must be one of obj, ply, glb"),
+        ({"meshes": "OBJ"}, "meshes is 'OBJ'; it must be one of obj, ply, glb"),
+        ({"meshes": True}, "meshes is True; it must be one of obj, ply, glb"),
+        ({"meshes": ""}, "meshes is ''; it must be one of obj, ply, glb"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        BatchSettings(**values)
+
+
+def test_numbers_of_numpy_are_settings_that_fit_json():
+    settings = BatchSettings(shard_photos=np.int64(4))
+    assert json.loads(json.dumps(dataclasses.asdict(settings)))["shard_photos"] == 4
 
 
 def test_vectors_have_the_size_of_the_preset(crop_folder):

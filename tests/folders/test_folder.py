@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_pe
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
 from keras_scnn.folders.job import part_path
-from keras_scnn.io import read_image, write_image
+from keras_scnn.io import read_image, read_reduced, write_image
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import load_preset, save_preset
 from keras_scnn.models.inference import open_network, predict
@@ -220,6 +221,52 @@ def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
     assert meshes == {"0.png_0.obj", "2.png_0.obj"} and len(list((out / "meshes").iterdir())) == 6
 
 
+def denied(monkeypatch, name: str) -> None:
+    """Let this process have no right to read files of a name."""
+    read = Path.read_bytes
+
+    def read_bytes(self):
+        if self.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
+def test_a_photo_that_this_machine_could_not_read_is_tried_again(
+    tmp_path, crop_folder, monkeypatch, capsys
+):
+    """And one that is damaged or too wide is not."""
+    denied(monkeypatch, "01.png")
+    done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    assert (done.failed, done.faces) == (3, 10)
+    assert "01.png,[Errno 13] Permission denied" in (tmp_path / "failed.csv").read_text()
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "faces").iterdir()}
+    monkeypatch.undo()
+    capsys.readouterr()
+    done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    assert (done.failed, done.faces) == (2, 11)
+    assert "part-00000.parquet: photos of it could not be read; it" in capsys.readouterr().out
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "faces").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["part-00000.parquet"]
+    reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
+    assert "again" not in capsys.readouterr().out
+
+
+def test_a_photo_that_needs_a_package_is_read_once_it_is_there(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif", reason="extra 'heif' is not installed")
+    (tmp_path / "photos").mkdir()
+    crop = render_person(SyntheticConfig(photos=1), 0)[0][0]
+    heif.from_bytes("RGB", crop.shape[1::-1], crop.tobytes()).save(tmp_path / "photos" / "a.heic")
+    place = tmp_path / "photos", tmp_path / "out", CROPS, 1
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert reconstruct_folder(*place).failed == 1
+    assert "takes pillow-heif" in (tmp_path / "out" / "failed.csv").read_text()
+    monkeypatch.undo()
+    done = reconstruct_folder(*place)
+    assert (done.failed, done.faces) == (0, 1)
+
+
 def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)
@@ -251,6 +298,17 @@ def test_a_folder_without_photos_is_an_error(tmp_path, capsys):
     (tmp_path / "empty" / "notes.txt").touch()
     assert main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
     assert "no photo in it (looked for .jpg" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_folder_is_not_called_an_empty_one(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((9, 9, 3), np.uint8))
+    for name, error, words in (
+        ("nope", FileNotFoundError, "no such folder of photos"),
+        ("a.png", NotADirectoryError, "a file; expected a folder of photos"),
+    ):
+        with pytest.raises(error, match=f"{name}: {words}"):
+            reconstruct_folder(tmp_path / name, tmp_path / "out", CROPS, workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -299,14 +357,14 @@ def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypa
     for name in ("good.png", f"{'x' * 240}.png", "caf\udce9.png", "a b.png"):
         write_image(folder / name, crop)
     (folder / "broken.webp").write_bytes(b"broken")
-    read = read_image
+    read = read_reduced
 
     def decode(path):
         if path.name == "broken.webp":
             raise NotImplementedError("a decoder's own error")
         return read(path)
 
-    monkeypatch.setattr("keras_scnn.folders.job.read_image", decode)
+    monkeypatch.setattr("keras_scnn.folders.job.read_reduced", decode)
     arguments = [str(folder), "--out", str(out), "--workers", "1", "--crops", "--meshes"]
     assert main([*arguments, "--format", "obj"]) == 1
     assert "3 faces of 3 photos" in capfd.readouterr().out
@@ -322,3 +380,10 @@ def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypa
         "caf\udce9.png": failed["caf\udce9.png"],
     }
     assert "not UTF-8" in failed["caf\udce9.png"]
+
+
+@pytest.mark.parametrize("workers", [0, -1, 2.5])
+def test_a_number_of_workers_that_is_none_is_refused(tmp_path, crop_folder, workers):
+    with pytest.raises(ValueError, match=f"workers is {workers}; it must be .*1 or more"):
+        reconstruct_folder(crop_folder, tmp_path / "out", CROPS, workers)
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from stores import FailingStore, fsspec, get, http_server, memory_url, put, s3_s
 
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import reconstruct_folder
-from keras_scnn.io import read_image
+from keras_scnn.io import read_reduced
 from keras_scnn.photos.files import find_remote_photos
 from keras_scnn.reconstruct import main
 from keras_scnn.storage import claims
@@ -154,9 +154,9 @@ def test_a_local_folder_that_vanishes_ends_the_run(tmp_path, crop_folder, monkey
 
     def read(path):
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
-        return read_image(path)
+        return read_reduced(path)
 
-    monkeypatch.setattr("keras_scnn.folders.job.read_image", read)
+    monkeypatch.setattr("keras_scnn.folders.job.read_reduced", read)
     with pytest.raises(OSError, match="photos: no such folder any more"):
         reconstruct_folder(tmp_path / "photos", tmp_path / "out", CROPS, workers=1)
     assert not list((tmp_path / "out" / "faces").iterdir())

@@ -97,6 +97,14 @@ def test_the_margin_is_a_quantile_of_the_different_pairs_only(quantile):
     assert float(different_quantile(SAME, DISTANCE, quantile)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("count", [1, 2, 11, 101, 201, 1001])
+def test_an_exact_rank_is_not_lost_to_rounding(count):
+    """By whole numbers: the quantile k / 100 of n distances 0, 1 ... is k (n - 1) // 100."""
+    same, distance = np.zeros(count, np.float32), np.arange(count, dtype=np.float32)
+    outputs = [int(different_quantile(same, distance, k / 100)) for k in range(101)]
+    assert outputs == [k * (count - 1) // 100 for k in range(101)]
+
+
 def test_no_gradient_flows_through_the_margin():
     # With all different pairs at the margin or beyond, the push is 0 and has no slope.
     same, distances = np.zeros(3, np.float32), np.array([1.0, 2.0, 3.0], np.float32)

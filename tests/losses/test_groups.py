@@ -147,12 +147,20 @@ def test_settings_survive_saving(loss):
     assert type(again) is type(loss)
 
 
+def test_a_saved_margin_with_an_idle_quantile_is_still_read():
+    config = GroupContrastiveLoss(margin=3.0).get_config()
+    again = GroupContrastiveLoss.from_config(config | {"margin_quantile": 0.5})
+    assert again.get_config() == config
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: GroupContrastiveLoss(margin_quantile=2), "margin_quantile is 2"),
         (lambda: GroupContrastiveLoss(-1.0), "margin is -1.0; it must be 0 or more"),
         (lambda: GroupContrastiveLoss(margin_factor=np.nan), "margin_factor is nan"),
+        (lambda: GroupContrastiveLoss(1.0, margin_quantile=0.3), "give either margin or"),
+        (lambda: GroupContrastiveLoss(1.0, margin_factor=2.0), "margin_factor is for"),
         (lambda: SupervisedContrastiveLoss(0), "temperature is 0"),
         (lambda: SupervisedContrastiveLoss(np.inf), "temperature is inf; it must be above 0"),
     ],

@@ -130,7 +130,7 @@ def test_columns_of_labels_are_declared():
     assert float(again(depths, predicted)) == pytest.approx(3.5, rel=1e-5)
 
 
-def test_without_a_labelled_landmark_the_loss_is_exactly_zero():
+def test_without_a_labeled_landmark_the_loss_is_exactly_zero():
     target = np.zeros((2, 68, 3), np.float32)
     assert float(landmark_distance(target, np.ones((2, 68, 3), np.float32))) == 0
 

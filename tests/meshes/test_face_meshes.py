@@ -17,7 +17,7 @@ from keras_scnn.io import read_image
 from keras_scnn.meshes.options import PARTS, MeshOptions
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.reconstruction.faces import Reconstruction
-from keras_scnn.reconstruction.reconstructor import Reconstructor, write_textured_mesh
+from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 EYE_UNITS = ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint")
@@ -164,7 +164,7 @@ def test_neutral_has_zero_weights_in_glb_and_the_neutral_shape_elsewhere(face, g
         expected = glb.posed(name, part, weights=zeros)
         np.testing.assert_array_equal(other.posed(name, part), expected)
     for options, expected in ((neutral, face.neutral_vertices), (MeshOptions(), face.vertices)):
-        write_textured_mesh(face, PHOTO, tmp_path / "a.obj", options)
+        face.write_mesh(tmp_path / "a.obj", PHOTO, options)
         found = obj_vertices(tmp_path / "a.obj")[: len(expected)]
         np.testing.assert_allclose(found * 1000, expected, atol=1e-3)
 

@@ -206,9 +206,62 @@ def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, te
         (VERTICES * np.nan, TRIANGLES, "finite"),
         (VERTICES, np.float32(TRIANGLES), "of float32; they must be 1 or more, of whole numbers"),
         (VERTICES[:0], TRIANGLES[:0], "triangles are 0 of"),
+        (VERTICES[:, :2], TRIANGLES, r"vertices of shape \(4, 2\) and dtype float64; expected \(N"),
+        (np.full((4, 3), "x"), TRIANGLES, r"vertices of .*dtype <U1; expected \(N, 3\) numbers"),
+        (VERTICES, TRIANGLES[:, [0, 1, 2, 2]], r"triangles have the shape \(2, 4\); expected \(T"),
+        (VERTICES, TRIANGLES.ravel(), r"triangles have the shape \(6,\); expected \(T, 3\)"),
+        (VERTICES, {}, r"triangles have no part; give one at least, \(T, 3\)"),
+        (
+            VERTICES,
+            {"a": TRIANGLES, "b": TRIANGLES[:0]},
+            "of part 'b' are 0 of .*must be 1",
+        ),
+        (VERTICES, {"a": [[0, 1]]}, r"of part 'a' have the shape \(1, 2\); expected \(T, 3\)"),
+        (VERTICES, {"a\nv 0 0 0": TRIANGLES}, r"part 'a\\nv 0 0 0' is no name; .* of one line"),
+        (VERTICES, {"a\u2028": TRIANGLES}, "is no name; it must be text of one line"),
+        (VERTICES, {"a\x07": TRIANGLES}, "is no name; it must be text of one line"),
+        (VERTICES, {"\udce9": TRIANGLES}, "is no name; it must be text of one line"),
+        (VERTICES, {" ": TRIANGLES}, "part ' ' is no name; it must be text of one line"),
+        (VERTICES, {3: TRIANGLES}, "part 3 is no name; it must be text of one line"),
     ],
 )
 def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
-    with pytest.raises(ValueError, match=f"face.ply: .*{message}"):
-        write_mesh(tmp_path / "face.ply", vertices, triangles)
+    for suffix in (".ply", ".obj", ".glb"):
+        with pytest.raises(ValueError, match=f"face{suffix}: .*{message}"):
+            write_mesh(tmp_path / f"face{suffix}", vertices, triangles)
     assert list(tmp_path.iterdir()) == []
+
+
+PICTURE, COLORS = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        ({"uv": UV[:3]}, r"uv of shape \(3, 2\) .*; expected \(4, 2\) numbers"),
+        ({"uv": UV[:3], "texture": PICTURE}, r"uv of shape \(3, 2\) .*; expected \(4, 2\) numbers"),
+        ({"uv": np.zeros((4, 3))}, r"uv of shape \(4, 3\) .*; expected \(4, 2\) numbers"),
+        ({"uv": UV * np.nan, "texture": PICTURE}, "uv must be finite numbers"),
+        ({"texture": PICTURE}, r"texture of shape \(8, 8, 3\) needs uv, \(4, 2\); it is None"),
+        ({"uv": UV, "texture": PICTURE / 255}, r"dtype float64; expected \(H, W, 3\) uint8"),
+        ({"uv": UV, "texture": PICTURE[..., 0]}, r"texture of shape \(8, 8\) .*expected \(H, W, 3"),
+        ({"uv": UV, "texture": PICTURE[:0]}, r"texture of shape \(0, 8, 3\) .*expected \(H, W, 3"),
+        ({"colors": COLORS[:3]}, r"colors of shape \(3, 3\) .*; expected \(4, 3\) uint8"),
+        ({"colors": COLORS[:, [0, 1, 2, 2]]}, r"colors of shape \(4, 4\) .*; expected \(4, 3\)"),
+        ({"colors": COLORS / 255}, r"colors .* dtype float64; expected \(4, 3\) uint8"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_a_look_that_does_not_fit_is_refused(tmp_path, suffix, look, message):
+    with pytest.raises(ValueError, match=f"face{suffix}: .*{message}"):
+        write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, **look)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_lists_and_any_whole_numbers_write_what_arrays_do(tmp_path, texture, suffix):
+    one, other = tmp_path / f"one{suffix}", tmp_path / f"other{suffix}"
+    mixed = {"a": TRIANGLES[:1].astype(np.uint64), "b": TRIANGLES[1:].tolist()}
+    write_mesh(one, VERTICES, {"a": TRIANGLES[:1], "b": TRIANGLES[1:]}, UV, texture)
+    write_mesh(other, VERTICES.tolist(), mixed, UV.tolist(), texture)
+    assert other.read_bytes() == one.read_bytes().replace(b"one.mtl", b"other.mtl")

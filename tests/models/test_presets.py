@@ -18,12 +18,14 @@ from keras_scnn.models import (
     write_metadata,
 )
 from keras_scnn.models.presets import (
+    FOLDER,
     FORMAT,
     NETWORK,
     SETTINGS,
     VERSION,
     WEIGHTS,
     list_presets,
+    preset_folder,
 )
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.storage import read_npz, write_npz
@@ -213,6 +215,21 @@ def test_an_unknown_preset_lists_what_there_is():
         FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(list_presets())
     ):
         load_preset("nothing")
+
+
+def test_another_folder_of_its_name_does_not_hide_a_preset(tmp_path, monkeypatch, folder):
+    """As one that ``export mobile --out mobile`` makes; a preset in it comes first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mobile").mkdir()
+    assert preset_folder("mobile") == FOLDER / "mobile"
+    shutil.copy(folder / SETTINGS, tmp_path / "mobile" / SETTINGS)
+    assert preset_folder("mobile").resolve() == tmp_path / "mobile"
+
+
+@pytest.mark.parametrize("name", ["", "nothing"])
+def test_no_name_is_no_preset(name):
+    with pytest.raises(FileNotFoundError, match=f"no preset '{name}'.*or one of: accurate"):
+        preset_folder(name)
 
 
 @pytest.mark.parametrize("name", [SETTINGS, WEIGHTS])

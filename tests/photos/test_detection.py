@@ -22,7 +22,7 @@ from keras_scnn.photos.blazeface import (
     without_nested,
 )
 from keras_scnn.photos.cropping import box_from_detector, box_from_landmarks, crop_rotated, turn_of
-from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector, tiles
+from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector, no_face, tiles
 
 # Read off the enlarged photo by eye: pupils, nose tip and the middle of the mouth, px.
 ASTRONAUT_POINTS = np.array([[202.5, 101], [246.5, 103.5], [224, 128], [224, 146]])
@@ -184,6 +184,35 @@ def test_a_face_of_a_quarter_tile_is_whole_in_some_tile_wherever_it_is(height, w
 
 def test_a_small_photo_has_no_tiles():
     assert tiles(200, 250) == []
+
+
+def test_a_small_face_of_a_panorama_is_found(detector, astronaut):
+    """40 px wide: a photo as high as this one shows it, however wide."""
+    size = 200
+    photo = np.full((size, 30 * size, 3), 128, np.uint8)
+    start = 11 * size
+    photo[:, start : start + size] = cv2.resize(
+        astronaut, (size, size), interpolation=cv2.INTER_AREA
+    )
+    (box,) = detector.detect(photo)
+    (alone,) = detector.detect(np.ascontiguousarray(photo[:, start : start + size]))
+    moved = box.as_array() - np.tile([start, 0], 2)
+    np.testing.assert_allclose(moved, alone.as_array(), atol=4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "looks_in_tiles", "least"),
+    [
+        ((200, 250), True, 40),
+        ((1000, 1500), True, 40),
+        ((4000, 6000, 3), True, 90),  # tiles of 750 px; faces of 80 px are found, of 60 px not
+        ((4000, 16000, 3), True, 120),
+        ((1000, 1500), False, 180),
+    ],
+)
+def test_the_least_width_of_a_face_is_that_of_the_photo(shape, looks_in_tiles, least):
+    reason = f"no face found; it should show one at least {least} px wide"
+    assert no_face(shape, looks_in_tiles) == reason
 
 
 def test_keypoints_stand_on_the_eyes_nose_and_mouth(detector, astronaut):

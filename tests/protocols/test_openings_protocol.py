@@ -115,3 +115,42 @@ def test_the_command_measures_openings(folder, tmp_path, capsys, monkeypatch):
     assert "shut eyes: opening predicted, mean" in capsys.readouterr().out
     assert main([*command, "--last", "3"]) == 2
     assert "--last is for --shape-truth or --points" in capsys.readouterr().err
+
+
+DAMAGES = {
+    "of other points": (lambda path: write_pts(path, np.zeros((67, 2))), "67 points; expected 68"),
+    "no layout": (lambda path: path.write_text("nothing"), "not a .pts file"),
+    "missing": (lambda path: path.unlink(), "no such file"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_photo_without_good_landmarks_is_left_out_and_listed(folder, kind):
+    path, faces = folder
+    damage, reason = DAMAGES[kind]
+    damage(path / "3.pts")
+    good, asked = np.delete(faces, 3, axis=0), []
+
+    def predictor(paths):
+        asked.extend(one.name for one in paths)
+        return Found(good, 5)
+
+    result = evaluate_openings(predictor, path, path / "shut.csv", resamples=0)
+    assert asked == ["0.png", "1.png", "2.png", "4.png", "5.png"]
+    assert result.left_out[0].startswith(f"{path / '3.pts'}: ") and reason in result.left_out[0]
+    assert result.values["eyes"]["error"] == pytest.approx(0, abs=1e-5)
+    assert "2 photos with shut eyes of 2, 3 others of 3" in result.notes[0]
+    for i in range(6):
+        (path / f"{i}.pts").write_text("nothing")
+    with pytest.raises(ValueError, match=r"none of 6 photos has readable landmarks; .*0\.pts"):
+        evaluate_openings(predictor, path, path / "shut.csv")
+
+
+def test_landmark_files_in_capitals_are_found(folder):
+    path, faces = folder
+    for i in range(6):
+        (path / f"{i}.pts").rename(path / f"{i}.PTS")
+    (path / "alone.PTS").touch()
+    result = evaluate_openings(lambda paths: Found(faces, 6), path, path / "shut.csv", resamples=0)
+    assert result.left_out == () and result.passed_over == ("alone.PTS",)
+    assert result.values["eyes"]["error"] == pytest.approx(0, abs=1e-5)

@@ -192,6 +192,20 @@ def test_the_largest_face_is_the_one_that_a_photo_is_of():
         LargestFaceDetector(Finds(), Finds())(image)
 
 
+def test_a_detector_that_is_given_twice_is_asked_once():
+    class Counts:
+        asked = 0
+
+        def detect(self, image):
+            self.asked += 1
+            return []
+
+    detector = Counts()
+    with pytest.raises(ValueError, match="no face found"):
+        LargestFaceDetector(detector, detector)(np.zeros((9, 9, 3), np.uint8))
+    assert detector.asked == 1
+
+
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch
 ):

@@ -5,7 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from keras_scnn.io import read_image
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
+from keras_scnn.storage.shards import file_digest
 
 
 @pytest.fixture
@@ -74,6 +76,18 @@ def test_an_interrupted_measurement_keeps_what_it_saw(predictor, paths, monkeypa
     assert len(seen) == 5 + 2  # the two photos of the interrupted batch
 
 
+def test_a_photo_that_cannot_be_opened_does_not_stop_the_others(predictor, paths, monkeypatch):
+    def locked(path):
+        if path == paths[2]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return file_digest(path)
+
+    monkeypatch.setattr("keras_scnn.protocols.photo_predictions.file_digest", locked)
+    result = predictor(paths)
+    assert result.left_out == (f"{paths[2]}: cannot be opened (Permission denied)",)
+    assert result.kept.tolist() == [0, 1, 3, 4, 5]
+
+
 def test_the_reason_is_kept_with_the_photo(predictor, paths):
     paths[4].write_text("no photo")
     reason = predictor(paths).left_out
@@ -114,3 +128,37 @@ def test_a_damaged_file_of_predictions_is_named(predictor, paths):
     predictor.cache.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"predictions.npz: not a readable .npz file"):
         dataclasses.replace(predictor, _known={})
+
+
+def lacking(error: Exception, cause: Exception | None = None) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lacking(ValueError("a HEIC photo; it takes pillow-heif"), ImportError("no pillow_heif")),
+        PermissionError(13, "Permission denied"),
+        OSError(5, "Input/output error"),
+        lacking(ValueError("not a readable image"), MemoryError()),
+    ],
+    ids=["package", "rights", "disk", "memory"],
+)
+def test_what_this_machine_lacks_is_tried_again(predictor, paths, monkeypatch, error):
+    place = "keras_scnn.protocols.photo_predictions.read_image"
+    look = predictor.reconstructor  # the same weights
+
+    def lacks(path):
+        if path == paths[2]:
+            raise error
+        return read_image(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, lacks)
+        first = predictor(paths)
+        assert predictor(paths).left_out == first.left_out
+    assert first.kept.tolist() == [0, 1, 3, 4, 5] and str(paths[2]) in first.left_out[0]
+    again = PhotoPredictor(look, predictor.digest, predictor.cache, predictor.find_face)
+    for one in (predictor, again):
+        assert one(paths).kept.tolist() == list(range(6))

@@ -1,11 +1,15 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.evaluation import draw_pairs
-from keras_scnn.protocols.records import without_mirror_pairs
+from keras_scnn.geometry.camera import project
+from keras_scnn.models.inference import predict
+from keras_scnn.protocols.evaluation import write_results
+from keras_scnn.protocols.records import evaluate_records, without_mirror_pairs
 from keras_scnn.training.run import check_held_out
 
 
@@ -37,3 +41,67 @@ def test_two_held_out_people_must_not_be_each_others_mirror_image(mirrored):
         check_held_out(pair, 2)
     with pytest.raises(ValueError, match="all pairs of two people are of mirror images"):
         without_mirror_pairs(draw_pairs(pair.identity, 6), pair)
+
+
+PEOPLE, PHOTOS = 8, 3
+
+
+@pytest.fixture
+def symmetric(color_preset) -> FaceRecords:
+    """Photos of people of one color each; person p + 8 is the mirror image, of the same color."""
+    rng, model = np.random.default_rng(0), color_preset.face_model
+    person = np.repeat(np.arange(2 * PEOPLE, dtype=np.int32), PHOTOS)
+    color = rng.integers(60, 196, (PEOPLE, 3))[person % PEOPLE] + rng.normal(0, 9, (48, 3))
+    images = np.broadcast_to(color[:, None, None].astype(np.uint8), (48, 32, 32, 3))
+    outputs = 0.3 * rng.normal(size=(48, color_preset.layout.size))
+    true = color_preset.space.parameters(outputs.astype(np.float32))
+    landmarks = project(true.pose, model.landmarks(true.identity, true.expression))
+    mirror = (person + PEOPLE) % (2 * PEOPLE)
+    return FaceRecords(images, true.to_vector(), landmarks, person, model.name, mirror=mirror)
+
+
+def test_retrieval_takes_a_mirror_image_for_no_stranger(color_preset, symmetric):
+    result = evaluate_records(color_preset, symmetric, resamples=0)
+    identity = predict(color_preset, symmetric.images).parameters.identity
+    shapes = color_preset.face_model.vertices(identity).reshape(48, -1)
+    person, found = symmetric.identity, []
+    for i in range(48):
+        distance = {
+            j: np.linalg.norm(shapes[i] - shapes[j])
+            for j in range(48)
+            if j != i and person[j] != symmetric.mirror[i]
+        }
+        found.append(person[min(distance, key=distance.get)] == person[i])
+    assert result.shape_retrieval.rank1_percent == pytest.approx(100 * np.mean(found))
+    assert result.shape_retrieval.n_probes == 48
+
+
+def test_a_person_and_the_mirror_image_are_drawn_and_held_out_together(color_preset, symmetric):
+    result = evaluate_records(color_preset, symmetric, resamples=200)
+    rng, errors = np.random.default_rng(0), np.array(result.curves["dense_2d"])
+    means = []
+    for _ in range(200):
+        times = rng.multinomial(PEOPLE, np.full(PEOPLE, 1 / PEOPLE))
+        rows = [i for i, p in enumerate(symmetric.identity) for _ in range(times[p % PEOPLE])]
+        means.append(errors[rows].mean())
+    expected = np.percentile(means, [2.5, 97.5])
+    np.testing.assert_allclose(result.intervals["dense_percent"], expected, rtol=1e-4)
+    assert result.calibration["people"] == PEOPLE  # the folds are of these
+
+
+def test_results_are_written_as_json_that_any_reader_takes(
+    color_preset, symmetric, tmp_path, monkeypatch
+):
+    for name in ("plot_results", "plot_details"):
+        monkeypatch.setattr(
+            f"keras_scnn.protocols.evaluation.{name}", lambda _, path, title: path.touch()
+        )
+    results = evaluate_records(color_preset, symmetric, resamples=0)
+    changes = {"shape_ratio": np.inf, "intervals": {"shape_ratio": (-np.inf, np.nan)}}
+    write_results(dataclasses.replace(results, **changes), tmp_path, "results", "")
+    odd = []
+    written = json.loads((tmp_path / "results.json").read_text(), parse_constant=odd.append)
+    assert odd == []
+    assert written["shape_ratio"] is None
+    assert written["intervals"] == {"shape_ratio": [None, None]}
+    assert written["dense_percent"] == results.dense_percent

@@ -75,7 +75,7 @@ class KnowingPredictor:
 
     def __call__(self, paths):
         outputs = self._predictor(paths)
-        rows = [int(path.parent.name[1:]) for path in paths]
+        rows = [int(paths[i].parent.name[1:]) for i in outputs.kept]
         identity = np.float32(self._scale * self._identity[rows])
         parameters = dataclasses.replace(outputs.parameters, identity=identity)
         return dataclasses.replace(outputs, parameters=parameters)
@@ -123,6 +123,25 @@ def test_the_truth_is_explained_by_itself_and_not_by_a_constant(predictor, sourc
     assert nothing.values["explained"]["network_centered"] == pytest.approx(0, abs=1e-6)
     explained = nothing.values["explained"]
     assert explained["network_at_constant"] == pytest.approx(explained["constant"], abs=1e-6)
+
+
+@pytest.mark.parametrize("lost", [[0], [1, 2], [0, 1, 2, 3, 4, 5]])
+def test_the_bound_of_halves_does_not_hang_on_found_faces(predictor, source, truth, tmp_path, lost):
+    """Of all photos, whichever are without a prediction: photos 0 and 1 are the first of halves."""
+    for i in lost:
+        cv2.imwrite(str(tmp_path / "people" / truth.photo[i]), np.zeros((48, 48, 3), np.uint8))
+    truth = dataclasses.replace(truth, of_other_half=0.5 * truth.of_other_half)  # so it is not 1
+    result = evaluate_shapes(
+        KnowingPredictor(predictor, source, 0.7), tmp_path / "people", truth, resamples=0
+    )
+    assert result.values["coverage_percent"] == pytest.approx(100 * (1 - len(lost) / 24))
+    sums = np.zeros(3)
+    best = truth.deviations68(truth.of_others.mean(axis=0)[None])[0]
+    for i, shape in enumerate(truth.deviations68(truth.of_other_half)):
+        sums += [truth.misfit(truth.mean68 + one, [i])[0] for one in (shape, 0, best)]
+    explained = result.values["explained"]
+    assert explained["halves"] == pytest.approx(1 - sums[0] / sums[1], rel=1e-4)
+    assert explained["halves_centered"] == pytest.approx(1 - sums[0] / sums[2], rel=1e-4)
 
 
 def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):

@@ -287,6 +287,53 @@ def test_photos_of_another_size_are_refused(open_face, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+PHOTO = np.zeros((160, 180, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ([], "none of 0 photos shows a face; no photo was given"),
+        (iter(()), "no photo was given"),
+        (None, "photos is NoneType; give a list of photos or paths"),
+        ([None], r"photo 0 is NoneType; expected a path or an \(H, W, 3\) uint8 array"),
+        ([PHOTO, "a.png", 1], "photo 2 is int; expected a path"),
+        ([PHOTO, b"a.png"], "photo 1 is bytes; expected a path"),
+        (iter([PHOTO, [PHOTO]]), "photo 1 is list; expected a path"),
+    ],
+)
+def test_what_is_no_list_of_photos_is_refused_before_any_work(open_face, photos, message):
+    with pytest.raises(ValueError, match=message):
+        reconstruct_person(photos, lambda _: pytest.fail("a photo was reconstructed"))
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ([PHOTO, 1, PHOTO], "photo 1 is int"),
+        (5, "photos is int; give a list"),
+        ([], "0 photos for a person of 3; give the same ones again"),
+    ],
+)
+def test_a_persons_look_is_made_of_photos_alone(open_face, tmp_path, photos, message):
+    person = two_photos(open_face)[0]
+    with pytest.raises(ValueError, match=message):
+        person.texture(photos)
+    with pytest.raises(ValueError, match=message):
+        person.write_mesh(tmp_path / "a.glb", photos)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_may_come_from_a_generator(open_face, tmp_path):
+    person, photos = two_photos(open_face)
+    seen = iter(person.faces[:2])
+    found = reconstruct_person((photo for photo in photos[:2]), lambda _: next(seen))
+    assert len(found.faces) == len(found.weights) == 2 and not found.left_out
+    np.testing.assert_array_equal(person.texture(iter(photos)), person.texture(photos))
+    person.write_mesh(tmp_path / "a.ply", iter(photos))
+    assert (tmp_path / "a.ply").is_file()
+
+
 @pytest.mark.parametrize("photos", ["photo.jpg", Path("photo.jpg"), np.zeros((8, 8, 3), np.uint8)])
 def test_a_single_photo_in_the_place_of_a_list_is_refused(open_face, photos):
     with pytest.raises(ValueError, match="photos is a single photo; give a list"):

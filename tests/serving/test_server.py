@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import socket
+import struct
 import threading
 
 import numpy as np
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:ORJSONResponse is deprecated"  # KServe 0.21 answers with FastAPI's old class
 )
 pytest.importorskip("kserve", reason="extra 'serve' is not installed")
-from keras_scnn.serving.server import build_server, require_kserve  # noqa: E402
+from keras_scnn.serving.server import build_server, require_kserve, shown  # noqa: E402
 
 require_kserve()
 import httpx  # noqa: E402
@@ -226,3 +227,49 @@ def test_two_servers_in_one_process_share_nothing(served):
     other = Served()
     other.post(photo(200), "image/png")
     assert served.metric("scnn_faces_total") == 0 and other.metric("scnn_faces_total") == 1
+
+
+def sent_as_tensor(data: bytes, told: int | None = None) -> tuple[bytes, dict[str, str]]:
+    """A photo as the bytes of the v2 protocol's binary data, and the headers of that."""
+    told = len(data) if told is None else told
+    sent = struct.pack("<I", told) + data
+    parameters = {"binary_data_size": len(sent)}
+    tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "parameters": parameters}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    kind = {"Content-Type": "application/octet-stream"}
+    return head + sent, kind | {"Inference-Header-Content-Length": str(len(head))}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "hint"),
+    [
+        (PREDICT, photo(200, "JPEG"), {"Content-Type": kind}, "or a photo, with one such as image/")
+        for kind in ("application/octet-stream", "application/json", "text/plain", "")
+    ]
+    + [
+        (INFER, *sent_as_tensor(photo(200, "JPEG")), "a photo is base64 text"),
+        (INFER, *sent_as_tensor(photo(200, "JPEG"), 1 << 30), "a photo is base64 text"),
+        (INFER, *sent_as_tensor(b"no base64"), "photo[0]: not base64"),
+        (
+            INFER,
+            photo(200, "JPEG"),
+            {"Content-Type": "application/octet-stream"},
+            "a photo is base64 text",
+        ),
+    ],
+)
+def test_a_photo_sent_in_another_way_is_told_the_right_one(served, path, body, headers, hint):
+    answer = served.ask("POST", path, content=body, headers=headers)
+    assert answer.status_code == 400 and hint in answer.json()["error"]
+    assert "\\x" not in answer.text and "JFIF" not in answer.text
+
+
+def test_base64_as_raw_bytes_is_a_photo(served):
+    body, headers = sent_as_tensor(base64.b64encode(photo(200)))
+    assert served.ask("POST", INFER, content=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xe0 '", b'\xff"', b"'\"\xff", bytes(200)])
+def test_raw_bytes_are_never_shown(data):
+    assert shown(f"Failed to encode {data!r} by UTF-8") == "Failed to encode ... by UTF-8"
+    assert shown(f"Failed to encode {data!r}"[:24]) == "Failed to encode ..."

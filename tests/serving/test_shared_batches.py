@@ -1,6 +1,6 @@
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -49,6 +49,40 @@ def test_an_error_reaches_the_caller_and_the_thread_goes_on():
     shared.close()
     with pytest.raises(RuntimeError, match="closed"):
         shared(np.ones((2, 3)))
+
+
+def in_thread(call, *arguments) -> Future:
+    """The outcome of a call in a thread that may hang."""
+    outcome = Future()
+
+    def work():
+        outcome.set_result(call(*arguments))
+
+    threading.Thread(target=work, daemon=True).start()
+    return outcome
+
+
+class LateRequests:
+    """A queue to which a request comes once another thread has closed the batches, if it can."""
+
+    def __init__(self, shared):
+        self._requests, self._shared = shared._requests, shared
+        self.get = self._requests.get
+
+    def put(self, request):
+        if request is not None:
+            self.closed = in_thread(self._shared.close)
+            wait([self.closed], timeout=0.2)
+        self._requests.put(request)
+
+
+def test_a_request_at_the_time_of_close_is_answered():
+    network = Doubling()
+    network.go.set()
+    shared = SharedBatches(network)
+    shared._requests = LateRequests(shared)
+    assert in_thread(shared, np.ones((2, 3))).result(10)["twice"].shape == (2, 3)
+    shared._requests.closed.result(10)
 
 
 def test_close_answers_what_was_asked():

@@ -15,13 +15,14 @@ import scipy.io
 import scipy.sparse
 
 from keras_scnn.face_models.restricted_pickle import load_pickle
+from keras_scnn.io import read_image
 from keras_scnn.settings import read_yaml
 from keras_scnn.storage import atomic_path, short_name
 from keras_scnn.storage.arrays import read_arrays, read_npy
-from keras_scnn.storage.guard import FREE_BYTES, FileError, reading
+from keras_scnn.storage.guard import FREE_BYTES, FileError, is_of_content, reading
 from keras_scnn.storage.hdf5 import read_datasets
 from keras_scnn.storage.matlab import read_mat_arrays
-from keras_scnn.storage.text import read_json, read_plain_yaml
+from keras_scnn.storage.text import json_text, read_json, read_plain_yaml
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,19 @@ def test_yaml_and_json_come_back(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+def refused(name: str):
+    raise ValueError(f"{name} is no JSON")
+
+
+def test_json_is_written_without_numbers_that_it_does_not_have():
+    """As a reader sees it that knows no NaN; the words stay in names and texts."""
+    nan, inf = float("nan"), np.float64("inf")
+    content = {"NaN": [1.5, nan, (inf, -inf)], "b": {"Infinity": -inf}, "c": "NaN", "d": [True, 3]}
+    result = json.loads(json_text(content), parse_constant=refused)
+    expected = {"NaN": [1.5, None, [None, None]], "b": {"Infinity": None}, "c": "NaN"}
+    assert result == expected | {"d": [True, 3]}
+
+
 # --- names
 
 
@@ -321,3 +335,40 @@ def test_an_image_of_a_name_that_is_no_text_is_written_and_read(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "(2, 3, 3)\n"), done.stderr
+
+
+def raised(error: Exception, cause: Exception | None) -> Exception:
+    """The error as a reader of a photo hands it on."""
+    with pytest.raises((ValueError, OSError)) as caught, reading("a.heic", "a photo"):
+        raise error from cause
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "of_content"),
+    [
+        (ValueError("no photo"), None, True),
+        (KeyError("x"), None, True),
+        (ValueError("cut off"), OSError("image file is truncated"), True),  # a parser's
+        (ValueError("HEIC"), ImportError("no pillow_heif"), False),
+        (ValueError("large"), MemoryError(), False),
+        (ValueError("read"), OSError(errno.EIO, "Input/output error"), False),
+        (PermissionError(errno.EACCES, "Permission denied", "a.heic"), None, False),
+        (FileNotFoundError("a.heic: no such photo"), None, False),
+    ],
+)
+def test_a_failure_is_of_the_file_or_of_the_machine(error, cause, of_content):
+    assert is_of_content(raised(error, cause)) == of_content
+
+
+def test_a_missing_package_is_of_the_machine_and_a_cut_photo_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    file = tmp_path / "a.heic"
+    for content, of_content in (
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", False),
+        (b"\xff\xd8 no photo", True),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.heic: ") as caught:
+            read_image(file)
+        assert is_of_content(caught.value) == of_content

@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,6 +27,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_may_write_one_file_at_once(tmp_path):
+    path, both = tmp_path / "file.txt", threading.Barrier(2)
+
+    def write(text):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+            both.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ["one", "two"]))
+    assert path.read_text() in ("one", "two") and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_is_named(tmp_path):

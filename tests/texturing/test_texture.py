@@ -6,7 +6,7 @@ from skimage import data
 
 from keras_scnn.geometry.colors import lab_from_linear, linear_from_srgb
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.texturing.atlas import EYES, Atlas
+from keras_scnn.texturing.atlas import EYES, OUTSIDE, Atlas
 from keras_scnn.texturing.texture import (
     MOST_SIZE,
     PosedPhoto,
@@ -181,6 +181,15 @@ def test_no_skin_is_on_the_eyeballs(open_face, atlas):
         assert (np.linalg.norm(lab[ball] - skin, axis=-1) > 8).all()
         row, column = np.argwhere(ball).mean(axis=0).round().astype(int)
         assert lab[row, column, 0] < 10  # the pupil
+
+
+def test_texels_outside_of_the_face_have_no_region(open_face):
+    """Whatever the last triangle is: here one of an eye."""
+    of_eyes = np.isin(open_face.regions[open_face.triangles].min(axis=1), EYES)
+    triangles = open_face.triangles[np.argsort(of_eyes, kind="stable")]
+    atlas = Atlas.of(open_face.replace(triangles=triangles), SIZE)
+    assert atlas.region.dtype == np.uint8
+    np.testing.assert_array_equal(atlas.region == OUTSIDE, ~atlas.mask)
 
 
 def eyes_painted(model, iris) -> np.ndarray:

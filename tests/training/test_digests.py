@@ -1,7 +1,15 @@
+from pathlib import Path
+
 import pytest
 
 from keras_scnn.training.config import TrainConfig
-from keras_scnn.training.digests import INPUTS, check_inputs, group_facts
+from keras_scnn.training.digests import (
+    INPUTS,
+    check_inputs,
+    data_digests,
+    group_facts,
+    short_ends,
+)
 
 
 def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
@@ -31,6 +39,41 @@ def test_processes_with_the_same_data_elsewhere_are_alike(tmp_path):
     assert [name for name in facts[0] if facts[0][name] != facts[2][name]] == ["data"]
     other = group_facts(TrainConfig(data=str(data), seed=1))
     assert [name for name in other if other[name] != facts[2][name]] == ["settings"]
+
+
+def write_manifests(home, *names, content="{}") -> str:
+    """Folders that stand for face records, with commas between them."""
+    for name in names:
+        (home / name).mkdir(parents=True, exist_ok=True)
+        (home / name / "manifest.json").write_text(content)
+    return ", ".join(str(home / name) for name in names)
+
+
+def test_each_of_several_folders_of_one_name_is_noticed(tmp_path):
+    data = write_manifests(tmp_path, "a/records", "b/records")
+    config = TrainConfig(data=data, run=str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    check_inputs(tmp_path / "run", config)
+    assert list(data_digests(data)) == ["a/records", "b/records"]
+    elsewhere = write_manifests(tmp_path / "disk", "a/records", "b/records")
+    assert group_facts(config) == group_facts(TrainConfig(data=elsewhere))
+    write_manifests(tmp_path, "a/records", content='{"count": 2}')
+    with pytest.raises(ValueError, match="whose data had other contents"):
+        check_inputs(tmp_path / "run", config)
+
+
+@pytest.mark.parametrize(
+    ("paths", "ends"),
+    [
+        ([], []),
+        (["a/b"], ["b"]),
+        (["b", "a/b"], ["b", "a/b"]),
+        (["x/a/b", "y/a/b", "c"], ["x/a/b", "y/a/b", "c"]),
+        (["a", "a"], ["a", "a"]),
+    ],
+)
+def test_paths_are_told_apart_by_their_ends(paths, ends):
+    assert short_ends([Path(path) for path in paths]) == ends
 
 
 def test_a_start_that_is_missing_is_a_problem_that_all_are_told(tmp_path):

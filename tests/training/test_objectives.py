@@ -88,6 +88,15 @@ def scalar(loss) -> float:
     return float(np.mean(loss))
 
 
+@pytest.mark.parametrize("given", [{"margin": 2.0}, {"margin_quantile": 0.7}])
+def test_groups_are_pushed_by_a_margin_or_a_quantile(space, given):
+    config = TrainConfig(batches="groups", **given)
+    person, shapes = np.repeat([0, 1, 2], 2), RNG.normal(size=(6, 6)).astype(np.float32)
+    loss = OBJECTIVES["shape"].loss(config, space)
+    expected = losses.group_contrastive_loss(person, shapes, **given)
+    assert float(loss(person, shapes)) == pytest.approx(float(expected))
+
+
 def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
     """The sum, written out by hand with the numbers of the released run."""
     values = read_yaml(recipe_path("matching")) | {"group_people": 2, "group_photos": 2}

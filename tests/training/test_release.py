@@ -3,7 +3,12 @@
 import dataclasses
 import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import cv2
 import keras
@@ -22,6 +27,7 @@ from keras_scnn.training import run
 from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest
 from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, Steps, read_plan
+from keras_scnn.training.release import main as release_main
 from keras_scnn.training.release_weights import averaged, solve_features, with_covariance
 
 
@@ -192,6 +198,58 @@ def test_a_wrong_plan_is_named(tmp_path, text, message):
     path.write_text(f"{text}\n")
     with pytest.raises(ValueError, match=message):
         read_plan(path)
+
+
+RELEASE = """
+import sys
+from keras_scnn.settings import command
+from keras_scnn.training.release import run_command
+sys.exit(command(lambda words: run_command("slow_command", [], {}))([]))
+"""
+# A command that takes its time to end, and notes how often it was told to.
+SLOW = """
+import signal, sys, time
+from pathlib import Path
+told = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: told.append(1))
+print("ready", flush=True)
+while not told:
+    time.sleep(0.01)
+time.sleep(0.6)
+Path("told").write_text(str(len(told)))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number, send", [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_a_command_that_runs_ends_in_an_orderly_way_with_the_release(tmp_path, number, send):
+    """SIGTERM comes to the release alone, Ctrl-C to both processes."""
+    (tmp_path / "slow_command.py").write_text(SLOW)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
+    with subprocess.Popen(
+        [sys.executable, "-c", RELEASE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as release:
+        assert release.stdout.readline() == b"ready\n"
+        send(release.pid, number)
+        assert release.wait(60) == 128 + number
+    assert (tmp_path / "told").read_text() == "1"
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "plan.yaml").write_text("license: free\npresets: {}\n")
+
+    def missing(self):
+        raise ImportError("this needs PyAV")
+
+    monkeypatch.setattr(Release, "make", missing)
+    words = [f"--{name}={tmp_path / name}" for name in ("work", "out")]
+    assert release_main([str(tmp_path / "plan.yaml"), *words]) == 2
+    assert capsys.readouterr().err == "error: this needs PyAV\n"
 
 
 def in_process(called: list):

@@ -76,6 +76,17 @@ def test_a_coordinator_that_does_not_come_is_named_in_time(coordinator):
     assert "no machine has the name" in heard or "no rank 0" in heard
 
 
+def test_a_name_of_no_machine_is_a_fault_of_settings(monkeypatch):
+    """Which is not tried again, as what came too late is."""
+
+    def unknown(*arguments, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    (heard,) = come("nobody:5000", (1, 2, FACTS))
+    assert heard.startswith("ValueError: no machine has the name of the coordinator 'nobody:5000'")
+
+
 def test_the_problem_of_one_is_told_to_all(coordinator):
     heard = come(coordinator, (0, 2, FACTS), (1, 2, {"problem": "records: damaged"}))
     assert set(heard) == {"ValueError: rank 1: records: damaged"}
@@ -117,10 +128,31 @@ def test_something_else_at_the_port_is_named(coordinator):
     ):
         pool.submit(lambda: server.accept()[0].sendall(b"SSH-2.0\n"))
         (heard,) = come(coordinator, (1, 2, FACTS))
-    assert f"no rank 0 waits at {coordinator}" in heard
+    assert heard.startswith(f"ValueError: no rank 0 waits at {coordinator}")
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:", ":80", "host:0", "host:70000", "host:x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "host", "host:", ":80", "host:0", "host:70000", "host:x"),
+        *("::1:80", "[]:80", "[host]:80", "[::1]"),
+    ],
+)
 def test_an_address_is_host_and_port(text):
     with pytest.raises(ValueError, match="must be HOST:PORT"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("node0:80", ("node0", 80)), ("[::1]:29500", ("::1", 29500))]
+)
+def test_an_ipv6_address_stands_in_brackets(text, place):
+    assert parse_address(text) == place
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_ranks_meet_at_an_ipv6_address():
+    with socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        port = one.getsockname()[1]
+    assert come(f"[::1]:{port}", *((rank, 2, FACTS) for rank in range(2))) == ["", ""]

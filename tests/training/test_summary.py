@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from keras_scnn.training.checkpoints import RunState
-from keras_scnn.training.summary import ending
+from keras_scnn.training.summary import ending, measure_before
 
 
 def test_a_run_says_that_the_time_limit_ended_it_and_how_far_it_came():
@@ -14,3 +16,12 @@ def test_a_run_says_that_the_time_limit_ended_it_and_how_far_it_came():
 def test_a_run_that_had_its_steps_does_not_blame_the_limit(minutes):
     line = ending(RunState(step=1400, seconds=240.0, done=True), steps=1400, minutes=minutes)
     assert line == "training ended: 1400 of 1400 batches in 4.0 minutes"
+
+
+def test_only_finite_numbers_are_kept_from_before_training(tmp_path, monkeypatch):
+    measured = {"shape_ratio": float("inf"), "feature_ratio": float("nan"), "dense_percent": 3.5}
+    monkeypatch.setattr(
+        "keras_scnn.training.summary.evaluate_records", lambda *_, resamples: measured
+    )
+    measure_before(tmp_path, None, None)
+    assert json.loads((tmp_path / "before.json").read_text()) == {"dense_percent": 3.5}

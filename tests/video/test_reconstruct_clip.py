@@ -1,6 +1,7 @@
 """The command on whole clips, with the product's own detector and network."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -101,6 +102,20 @@ def test_the_files_of_a_clip(done, clip_file):
     drawn, plain = (next(open_clip(p).frames(6)).image for p in (overlay.path, clip_file))
     changed = np.abs(drawn.astype(int) - plain).max(axis=-1) > 25
     assert changed[60:100, 85:120].mean() > 0.3 and changed[:, :20].mean() < 0.02
+
+
+def test_a_clip_that_this_machine_cannot_read_gives_no_part(clip_file, monkeypatch, tmp_path):
+    """Frames are noted as damaged only where they cannot be decoded: the next run looks again."""
+    av = pytest.importorskip("av", reason="extra 'video' is not installed")
+    job = FramesJob(open_clip(clip_file), tmp_path, ClipSettings("mobile"), {})
+
+    def denied(*arguments, **options):
+        raise av.error.PermissionError(errno.EACCES, "Permission denied", str(clip_file))
+
+    monkeypatch.setattr(av, "open", denied)
+    with pytest.raises(ValueError, match=r"a\.mp4: not a video that can be read.*denied"):
+        job.make(0, [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_done_is_not_done_again_and_what_is_lost_is(done, clip_file, monkeypatch, tmp_path):
@@ -279,3 +294,12 @@ def test_a_killed_run_goes_on_and_more_workers_give_the_same_files(tmp_path):
     for name in ("faces.parquet", *(f"frames/part-0000{i}.parquet" for i in range(3))):
         a, b = (read_columns(tmp_path / home / name) for home in ("out", "killed"))
         assert all(np.array_equal(a[key], b[key], equal_nan=True) for key in a)
+
+
+def test_parts_and_workers_out_of_range_are_refused(tmp_path):
+    for frames in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"part_frames is {frames}; it must be .*1 or more"):
+            ClipSettings(part_frames=frames)
+    with pytest.raises(ValueError, match="workers is -1; it must be 1 or more"):
+        reconstruct_clip(tmp_path / "a.mp4", tmp_path / "out", workers=-1)
+    assert list(tmp_path.iterdir()) == []

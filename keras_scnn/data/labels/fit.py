@@ -16,6 +16,7 @@ from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, FaceCrop, box_from_landmarks, crop_face
+from keras_scnn.storage.shards import Failures
 
 # Real people vary less than the open face model's random ones: fitted to 68 landmarks of 200 people
 # with 20 photos each, its largest components have standard deviations of 0.2 to 0.5.
@@ -50,20 +51,21 @@ class Labeling:
 
     def records(
         self, source: PhotoSource, names: list[str]
-    ) -> tuple[list[str], FaceRecords | None, dict[str, str]]:
+    ) -> tuple[list[str], FaceRecords | None, Failures[str]]:
         """Read, crop and fit photos; all photos of a person must be among the names, or none.
 
         Returns:
             the person of each record, the records in the order of the names (None where nothing
             is left), numbered by person from 0, and the reasons why others were left out, by name.
         """
-        labeled, left_out = {}, {}
+        labeled: dict[str, Labeled] = {}
+        left_out: Failures[str] = Failures()
         for name in names:
             try:
                 photo = source.load(name)
                 labeled[name] = self._crop(photo)
             except (OSError, ValueError) as error:
-                left_out[name] = str(error)
+                left_out.note(name, error)
         landmarks = {n: _in_crop(photo, crop) for n, (photo, crop) in labeled.items()}
         fits = self._fits(labeled, landmarks)
         for name, (_, _, residual) in fits.items():

@@ -28,7 +28,7 @@ from keras_scnn.photos.cropping import (
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
 
-DEFAULT_PRESET = "aflw-mobilenet-0.5"
+LANDMARK_PRESET = "aflw-mobilenet-0.5"
 # FaceMesh's weight in the mean up to MESH_YAW degrees; it falls to 0 at MESH_YAW_END.
 MESH_SHARE, MESH_YAW, MESH_YAW_END = 0.5, 40.0, 55.0
 
@@ -67,7 +67,7 @@ class Landmarker:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
     """
 
-    def __init__(self, preset: str = DEFAULT_PRESET, tiles: bool = False):
+    def __init__(self, preset: str = LANDMARK_PRESET, tiles: bool = False):
         # Keras is imported here so that the readers of other data sets start without it.
         from keras_scnn.models.presets import load_preset
 

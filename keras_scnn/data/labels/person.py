@@ -10,6 +10,7 @@ from keras_scnn.data.labels.landmarker import FoundFace
 from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
+from keras_scnn.photos.detection import no_face
 
 # Where FaceMesh sees no face, or it and the preset differ by more than so many percent of the
 # crop's side, one of them is wrong: 2 % of CelebA's photos, most of them turned by 40 degrees or
@@ -40,7 +41,7 @@ def plausible_faces(faces: list[FoundFace], shape: tuple[int, ...]) -> list[Foun
         ValueError: there is none; the message names the flaw of the one with the highest score.
     """
     if not faces:
-        raise ValueError("no face found; it should be at least 40 px wide")
+        raise ValueError(no_face(shape, tiles=False))
     good = [face for face in faces if _flaw(face) is None]
     if not good:
         raise ValueError(_flaw(faces[0]))

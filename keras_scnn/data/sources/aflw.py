@@ -174,6 +174,7 @@ class AflwCrops(PhotoSource):
         ValueError: the labels are damaged, or ``part`` is unknown.
     """
 
+    folder: Path
     labels = ("labels.npz",)
 
     def __init__(self, folder: str | os.PathLike, part: str = "all"):

@@ -129,6 +129,7 @@ class Aflw2000(PhotoSource):
         ValueError: the folder has no .mat file, or its protocol.csv is damaged.
     """
 
+    folder: Path
     labels = (".mat", PROTOCOL)
 
     def __init__(self, folder: str | os.PathLike):

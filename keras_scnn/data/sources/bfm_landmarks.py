@@ -33,7 +33,6 @@ from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import existing_file, reading
 
 MIN_ANNOTATIONS = 400
-PAPER_IDENTITY, PAPER_EXPRESSION = 40, 10
 ARRAYS = ("mean", "identity_basis", "expression_basis")
 
 

@@ -28,6 +28,7 @@ from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
+from keras_scnn.storage.guard import is_of_content
 
 PRESET = "accurate"
 PROFILE_HAND_WEIGHT = 0.85  # in the place of HAND_WEIGHT: predicted profiles are turned too little
@@ -41,8 +42,8 @@ MIDLINE = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 class CfpPhotos(PhotoSource):
     """CFP's photos.
 
-    All photos are predicted when the first is loaded, with a progress bar. One that is missing or
-    damaged is among the names, and is reported when it is loaded.
+    All photos are predicted when the first is loaded, or by ``get_ready``, with a progress bar. One
+    that is missing or damaged is among the names, and is reported when it is loaded.
 
     Args:
         folder: holds the people's folders and labels.npz.
@@ -53,12 +54,14 @@ class CfpPhotos(PhotoSource):
         ValueError: the labels are damaged.
     """
 
+    folder: Path
     labels = ("labels.npz",)
 
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
         self.folder, self._preset = Path(folder), str(preset)
         self._hand = points_by_name(self.folder)
-        self._labels: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+        self._labels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._is_ready = False
         self._unreadable: dict[str, OSError | ValueError] = {}
 
     def names(self) -> list[str]:
@@ -66,6 +69,11 @@ class CfpPhotos(PhotoSource):
 
     def person(self, name: str) -> str:
         return name.split("/")[0]
+
+    def get_ready(self) -> None:
+        """Predict the landmarks of all photos."""
+        if not self._is_ready:
+            self._labels, self._is_ready = self._predicted(), True
 
     def load(self, name: str) -> LabeledPhoto:
         """Labels of one photo.
@@ -76,8 +84,7 @@ class CfpPhotos(PhotoSource):
         """
         if name not in self._hand:
             raise FileNotFoundError(f"{self.folder / name}: labels.npz has no photo of this name")
-        if self._labels is None:
-            self._labels = self._predicted()
+        self.get_ready()
         if name in self._unreadable:
             raise self._unreadable[name]
         landmarks, weight = self._labels[name]
@@ -107,7 +114,9 @@ class CfpPhotos(PhotoSource):
             try:
                 images[name] = read_image(self.folder / name)
             except (OSError, ValueError) as error:
-                self._unreadable[name] = error
+                # To other processes an error goes without its cause: the type has to tell.
+                tells = isinstance(error, OSError) or is_of_content(error)
+                self._unreadable[name] = error if tells else OSError(str(error))
         return images
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.photos.files import describe_passed_over
+from keras_scnn.settings import check_at_least, folders_of
 
 # Readers are imported by the functions that need them, so that the options are known at once.
 if TYPE_CHECKING:
@@ -160,7 +161,11 @@ ONLY_FOR = {
 
 
 def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise a ValueError where options were given that have no effect for the source."""
+    """Raise a ValueError where options are out of range, or have no effect for the source."""
+    check_at_least("--count", args.count, 1)
+    check_at_least("--held-out", args.held_out)
+    for count in args.components:
+        check_at_least("--components", count)
     wrong: dict[tuple[str, ...], list[str]] = {}
     for name, sources in ONLY_FOR.items():
         if args.source not in sources and getattr(args, name) != parser.get_default(name):
@@ -191,7 +196,7 @@ def deciding_settings(args: argparse.Namespace) -> dict:
         return config
     config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS}
     # The names do not show which records the photos are made of.
-    manifests = (Path(part) / MANIFEST for part in str(args.folder).split(","))
+    manifests = (Path(folder) / MANIFEST for folder in folders_of(str(args.folder)))
     digests = [file_digest(path) for path in manifests if path.is_file()]
     return config | {"of": str(args.folder), "of_manifests": digests}
 

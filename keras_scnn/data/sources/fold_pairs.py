@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
 from keras_scnn.storage.guard import reading
@@ -81,11 +83,9 @@ def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
 def _people(names: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n,) numbers of the people: photos of one folder, or joined by pairs of one person."""
     folders, person = np.unique([str(Path(name).parent) for name in names], return_inverse=True)
-    leader = np.arange(len(folders))
-    for one, other in zip(person[first], person[second], strict=True):
-        if leader[one] != leader[other]:
-            leader[leader == leader[other]] = leader[one]
-    return np.unique(leader[person], return_inverse=True)[1]
+    edges = np.ones(len(first)), (person[first], person[second])
+    joined = coo_array(edges, shape=(len(folders), len(folders)))
+    return connected_components(joined, directed=False)[1][person]
 
 
 def _check(file: Path, names, person, first, second, same) -> None:

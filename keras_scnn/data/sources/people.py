@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.labels.fit import FIT
-from keras_scnn.data.labels.landmarker import DEFAULT_PRESET, FoundFace, Landmarker
+from keras_scnn.data.labels.landmarker import LANDMARK_PRESET, FoundFace, Landmarker
 from keras_scnn.data.labels.person import (
     Candidate,
     PersonFit,
@@ -29,6 +29,7 @@ from keras_scnn.io import read_image
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
+from keras_scnn.storage.shards import Failures
 
 CHUNK = 8  # photos held in memory at once
 # Strangers are detected by fits under a wide prior: under a narrow one everybody's residual is too
@@ -46,7 +47,7 @@ class PersonLabels:
     """
 
     photos: list[LabeledPhoto]
-    left_out: dict[str, str]
+    left_out: Failures[str]
 
 
 class PeopleFolder(PhotoSource):
@@ -66,8 +67,10 @@ class PeopleFolder(PhotoSource):
         FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
     """
 
+    folder: Path
+
     def __init__(
-        self, folder: str | os.PathLike, preset: str = DEFAULT_PRESET, teacher: bool = False
+        self, folder: str | os.PathLike, preset: str = LANDMARK_PRESET, teacher: bool = False
     ):
         self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
@@ -99,11 +102,13 @@ class PeopleFolder(PhotoSource):
         Raises:
             FileNotFoundError: no photo of this name.
             ValueError: the photo was left out, and why.
+            OSError: likewise, and the machine is at fault.
         """
         labels = self.label(self.person(name))
         if name in labels.left_out:
             path, reason = str(self.folder / name), labels.left_out[name]
-            raise ValueError(reason if reason.startswith(path) else f"{path}: {reason}")
+            kind = OSError if name in labels.left_out.passing else ValueError
+            raise kind(reason if reason.startswith(path) else f"{path}: {reason}")
         for photo in labels.photos:
             if photo.name == name:
                 return photo
@@ -163,16 +168,17 @@ class PeopleFolder(PhotoSource):
             self._networks = Landmarker(self._preset), teacher
         return self._networks
 
-    def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
+    def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], Failures[str]]:
         """Plausible faces of each photo, likeliest first; and why other photos have none."""
-        candidates, left_out = {}, {}
+        candidates: dict[str, list[Candidate]] = {}
+        left_out: Failures[str] = Failures()
         for start in range(0, len(names), CHUNK):
             images = {}
             for name in names[start : start + CHUNK]:
                 try:
                     images[name] = read_image(self.folder / name)
                 except (OSError, ValueError) as error:
-                    left_out[name] = str(error)
+                    left_out.note(name, error)
             faces = self._loaded()[0](list(images.values()))
             for (name, image), rows in zip(images.items(), faces, strict=True):
                 try:

@@ -9,6 +9,7 @@ are name/name_0001.jpg and so on.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
 
     Args:
         file: see the module.
-        folder: of the photos, name/name_0001.jpg; .png and the other suffixes do as well. A photo
-            that is not there keeps its .jpg name: reading it will say so.
+        folder: of the photos, name/name_0001.jpg; .png and the other suffixes do as well, in
+            capitals too. A photo that is not there keeps its .jpg name: reading it will say so.
 
     Raises:
         FileNotFoundError: the file or the folder is missing.
@@ -96,10 +97,11 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
     keys = sorted({key for pair in pairs for key in pair})
     position = {key: i for i, key in enumerate(keys)}
     names = {name: i for i, name in enumerate(sorted({name for name, _ in keys}))}
+    found = find_photos(folder, file)
     photos = PhotoList(
-        tuple(_photo_path(folder, *key) for key in keys),
+        _photo_paths(folder, found.photos, keys),
         np.array([names[name] for name, _ in keys]),
-        people_of(find_photos(folder, file))[1],
+        people_of(found)[1],
     )
     first, second = np.array([[position[key] for key in pair] for pair in pairs]).T
     fold = np.arange(len(pairs)) * folds // len(pairs)
@@ -136,7 +138,12 @@ def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], t
         ) from error
 
 
-def _photo_path(folder: Path, name: str, number: int) -> Path:
-    stem = folder / name / f"{name}_{number:04d}"
-    candidates = [stem.with_name(stem.name + suffix) for suffix in PHOTO_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+def _photo_paths(
+    folder: Path, found: Sequence[str], keys: Sequence[tuple[str, int]]
+) -> tuple[Path, ...]:
+    """The files of names and numbers; of several with one stem, the suffix that comes first."""
+    order = {suffix: i for i, suffix in enumerate(PHOTO_SUFFIXES)}
+    best_last = sorted(found, key=lambda name: -order[Path(name).suffix.lower()])
+    files = {Path(name).with_suffix("").as_posix(): name for name in best_last}
+    stems = [f"{name}/{name}_{number:04d}" for name, number in keys]
+    return tuple(folder / files.get(stem, f"{stem}{PHOTO_SUFFIXES[0]}") for stem in stems)

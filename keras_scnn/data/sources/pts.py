@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.geometry.landmarks68 import JAW
-from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, is_photo
+from keras_scnn.photos.files import PHOTO_SUFFIXES, beside, either_case, find_photos, is_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
 
@@ -79,6 +79,7 @@ class PtsFolder(PhotoSource):
         ValueError: ``jaw_weight`` is out of range.
     """
 
+    folder: Path
     labels = (".pts",)
 
     def __init__(self, folder: str | os.PathLike, jaw_weight: float = JAW_WEIGHT):
@@ -98,9 +99,10 @@ class PtsFolder(PhotoSource):
         image = self.folder / name
         if not is_photo(image) or not image.is_file():
             raise FileNotFoundError(f"{image}: no photo ({', '.join(PHOTO_SUFFIXES)}) of this name")
-        points = read_pts(image.with_suffix(".pts"))
+        file = beside(image, ".pts")
+        points = read_pts(file)
         if len(points) != 68:
-            raise ValueError(f"{image.with_suffix('.pts')}: {len(points)} points; expected 68")
+            raise ValueError(f"{file}: {len(points)} points; expected 68")
         weight = np.ones(68)
         weight[JAW] = self.jaw_weight
         landmarks = np.column_stack([points, np.full(68, np.nan)])
@@ -112,8 +114,9 @@ def _scan(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected photos and .pts files")
     result = find_photos(folder)
-    points = {name for name in result.passed_over if name.endswith(".pts")}
+    points = [name for name in result.passed_over if name.endswith(either_case(".pts"))]
     if not points:
         raise FileNotFoundError(f"{folder}: no .pts files; expected one beside each photo")
-    alone = points - {Path(name).with_suffix(".pts").as_posix() for name in result.photos}
-    return sorted({*result.photos, *alone})
+    stems = {Path(name).with_suffix("") for name in result.photos}
+    alone = [name for name in points if Path(name).with_suffix("") not in stems]
+    return sorted([*result.photos, *alone])

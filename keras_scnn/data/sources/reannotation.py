@@ -10,6 +10,7 @@ import numpy as np
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import read_bfm_annotation
 from keras_scnn.data.sources.pts import read_pts
+from keras_scnn.photos.files import beside
 from keras_scnn.storage.arrays import read_npy
 from keras_scnn.storage.matlab import read_mat_arrays
 
@@ -62,7 +63,7 @@ def _read_npy(path: Path, count: int) -> np.ndarray:
 
 
 def _read_face(folder: Path, name: str) -> np.ndarray:
-    pts, mat = folder / f"{name}.pts", folder / f"{name}.mat"
+    pts, mat = (beside(folder / f"{name}{suffix}", suffix) for suffix in (".pts", ".mat"))
     if pts.is_file():
         points = read_pts(pts) + 1  # as the file has them
         if len(points) != 68:

@@ -113,7 +113,7 @@ class Tfds300WLP(_TfdsSource):
             landmarks = _with_depth(example["landmarks_3d"], np.full(68, np.nan))
         else:
             landmarks = self.basis.decode(**extra)
-        image = functools.partial(_decode, example["image"])
+        image = functools.partial(decode_image, example["image"])
         weight, euler = np.ones(68), extra["pose"][:3]
         return LabeledPhoto(
             name, self.person(name), landmarks, weight, image, euler=euler, extra=extra
@@ -132,7 +132,7 @@ class TfdsAflw2000(_TfdsSource):
         example = self._example(name)
         depth = np.asarray(example["landmarks_68_3d_z"]).reshape(68)
         landmarks = _with_depth(example["landmarks_68_3d_xy_normalized"], depth)
-        image = functools.partial(_decode, example["image"])
+        image = functools.partial(decode_image, example["image"])
         return LabeledPhoto(name, name, landmarks, np.ones(68), image)
 
 
@@ -145,18 +145,13 @@ def _with_depth(normalized: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return np.column_stack([np.asarray(normalized, np.float64) * IMAGE_SIZE - 1, depth])
 
 
-def _decode(encoded: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG file's content."""
-    return decode_image(encoded)
-
-
 def _tfds():
     """The package, which is not one of this library's requirements."""
     try:
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise ImportError(
-            f"TensorFlow Datasets cannot be imported ({error}): pip install tensorflow-datasets"
+            f"TensorFlow Datasets cannot be imported ({error}): pip install '.[tfds]'"
         ) from error
 
 

@@ -47,6 +47,7 @@ class W300LP(PhotoSource):
         ValueError: without a basis, the files have no landmarks.
     """
 
+    folder: Path
     labels = (".mat",)
 
     def __init__(

@@ -49,7 +49,8 @@ class EachPhotoOnce:
 
     A photo that was rendered for one step should be used in it. A pair shows one person with
     probability ``p_same``; the other people are paired in a ring: the first photo of each with
-    the second photo of the next.
+    the second photo of the next. One alone makes no ring: such a draw becomes a ring of two or,
+    as often, of none, so that the expected share stays; a batch of one pair shows one person.
 
     Args:
         p_same: probability that a pair shows one person.
@@ -68,8 +69,17 @@ class EachPhotoOnce:
         """The ``size`` pairs of a step: positions of photos that stand person by person."""
         rng = np.random.default_rng([self._seed, step])
         same = rng.random(size) < self._p_same
-        if size - same.sum() == 1:  # a ring of one
-            same[:] = True
+        if size - same.sum() == 1:
+            same = self._without_lone(rng, same)
         partner = np.arange(size)
         partner[~same] = np.roll(partner[~same], -1)
         return PairBatch(2 * np.arange(size), 2 * partner + 1, same)
+
+    @staticmethod
+    def _without_lone(rng: np.random.Generator, same: np.ndarray) -> np.ndarray:
+        """Two different pairs or none, instead of one."""
+        if len(same) == 1 or rng.random() < 0.5:
+            return np.ones_like(same)
+        lone = np.argmin(same)
+        second = (lone + rng.integers(1, len(same))) % len(same)
+        return ~np.isin(np.arange(len(same)), [lone, second])

@@ -41,7 +41,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
-from keras_scnn.settings import typed
+from keras_scnn.settings import check_workers, typed
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
 RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
@@ -109,15 +109,20 @@ class SyntheticConfig:
 
 
 def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:
-    """The records of a configuration, rendered once and kept in ``cache / config.key``.
+    """The records of a configuration, rendered once and kept in ``cached_folder``.
 
     Raises:
         ValueError: what is in the cache is damaged.
     """
-    folder = Path(cache) / f"synthetic-{config.key}"
+    folder = cached_folder(config, cache)
     if not is_records(folder):
         render_records(config, folder)
     return load_records(folder)
+
+
+def cached_folder(config: SyntheticConfig, cache: str | os.PathLike) -> Path:
+    """Where ``cached_records`` keeps them."""
+    return Path(cache) / f"synthetic-{config.key}"
 
 
 def render_records(
@@ -126,7 +131,17 @@ def render_records(
     """Render all people into a folder of records, on all cores, with a progress bar.
 
     The same configuration gives the same photos on any number of workers.
+
+    Args:
+        config: of the people.
+        folder: for the records.
+        workers: threads, 1 or more; None for one a core.
+
+    Raises:
+        NotADirectoryError: a file is in the folder's place.
+        ValueError: there is no such number of workers.
     """
+    check_workers(workers)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -312,10 +327,10 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = _occlude(image, rng)
     gain = np.exp(rng.normal(0, 0.12, 3)) * rng.uniform(0.7, 1.1)
     offset = 128 * (1 - gain) + rng.normal(0, 10)
-    noise = rng.standard_normal(image.shape, np.float32)
-    noise *= np.float32(rng.uniform(0, 8))
-    noise += image * np.float32(gain) + np.float32(offset)
-    return np.clip(noise, 0, 255, out=noise).astype(np.uint8)
+    degraded = rng.standard_normal(image.shape, np.float32)
+    degraded *= np.float32(rng.uniform(0, 8))
+    degraded += image * np.float32(gain) + np.float32(offset)
+    return np.clip(degraded, 0, 255, out=degraded).astype(np.uint8)
 
 
 def _occlude(image: np.ndarray, rng) -> np.ndarray:

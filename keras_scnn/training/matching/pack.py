@@ -25,6 +25,7 @@ from keras_scnn.io import read_image
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.settings import folders_of
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_plain_jpeg
@@ -74,7 +75,7 @@ def write_pack(
         ValueError: there is not one folder of photos for each folder of records, or a photo cannot
             be read.
     """
-    records, names = mixture.records, folders.split(",") if folders else []
+    records, names = mixture.records, folders_of(folders)
     if names and len(names) != mixture.source.max() + 1:
         raise ValueError(
             f"photo_folders: {len(names)} folders for {mixture.source.max() + 1} of records; give "

@@ -1,8 +1,11 @@
 """CFP: half a face is annotated, a preset supplies the other."""
 
+import pickle
+
 import numpy as np
 import pytest
 
+from keras_scnn.data.sources import cfp
 from keras_scnn.data.sources.aflw import HAND_WEIGHT
 from keras_scnn.data.sources.cfp import (
     HIDDEN_TRUST,
@@ -12,6 +15,9 @@ from keras_scnn.data.sources.cfp import (
     box_of_half,
     merge,
 )
+from keras_scnn.io import write_image
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.shards import Failures
 
 
 def half(points):
@@ -57,3 +63,48 @@ def test_bad_labels_are_named(tmp_path):
     np.savez(tmp_path / "labels.npz", name=np.array(["1/a.jpg"]), landmarks68=np.zeros((1, 5, 2)))
     with pytest.raises(ValueError, match=r"labels\.npz: landmarks68 is \(1, 5, 2\)"):
         CfpPhotos(tmp_path)
+
+
+def test_photos_are_predicted_once_though_the_source_goes_to_other_processes(tmp_path, monkeypatch):
+    points = np.tile(half(np.random.default_rng(0).uniform(20, 100, (68, 2))), (2, 1, 1))
+    names = ["1/frontal_01.jpg", "1/frontal_02.jpg"]
+    np.savez(tmp_path / "labels.npz", name=np.array(names), landmarks68=points)
+    (tmp_path / "1").mkdir()
+    write_image(tmp_path / names[0], np.zeros((120, 120, 3), np.uint8))
+    (tmp_path / names[1]).write_bytes(b"no photo")
+    predicted = []
+
+    def predict(images, boxes, preset):
+        predicted.append(len(images))
+        return np.full((len(images), 68, 3), 50.0), np.tile(np.eye(2, 3), (len(images), 1, 1))
+
+    monkeypatch.setattr(cfp, "predict_landmarks", predict)
+    source = CfpPhotos(tmp_path)
+    source.get_ready()
+    for _ in range(2):
+        other = pickle.loads(pickle.dumps(source))  # noqa: S301
+        assert other.load(names[0]).landmarks.shape == (68, 3)
+        with pytest.raises(ValueError, match="frontal_02.jpg: not a readable image"):
+            other.load(names[1])
+    assert predicted == [1]
+
+
+def test_what_the_machine_lacks_is_told_from_a_damaged_photo_in_other_processes_too(
+    tmp_path, monkeypatch
+):
+    points = half(np.random.default_rng(0).uniform(20, 100, (68, 2)))[None]
+    np.savez(tmp_path / "labels.npz", name=np.array(["1/frontal_01.jpg"]), landmarks68=points)
+
+    def lacking(path):
+        with reading(path, "a readable image"):
+            raise ValueError("a HEIC photo") from ImportError("pillow_heif")
+
+    monkeypatch.setattr(cfp, "read_image", lacking)
+    source = CfpPhotos(tmp_path)
+    source.get_ready()
+    failures = Failures()
+    for one in (source, pickle.loads(pickle.dumps(source))):  # noqa: S301
+        with pytest.raises((OSError, ValueError), match="a HEIC photo") as caught:
+            one.load("1/frontal_01.jpg")
+        failures.note(len(failures), caught.value)
+    assert failures.passing == {0, 1}

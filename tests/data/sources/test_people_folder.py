@@ -1,5 +1,7 @@
 import copy
+import errno
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +243,24 @@ def test_people_are_the_subfolders(people, folder):
     ]
     assert people.person("ann/trip/2.png") == "ann"
     assert scan_people(folder)["bob"] == ["bob/blank.jpg", "bob/broken.png"]
+
+
+def test_what_the_machine_cannot_read_is_told_from_what_is_no_photo(folder, monkeypatch):
+    """Without a face nothing is fitted, and no network is asked."""
+    source = PeopleFolder(folder)
+    monkeypatch.setattr(source, "_networks", (lambda images: [[] for _ in images], None))
+    read = Path.read_bytes
+
+    def read_bytes(self):
+        if self.name == "blank.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(OSError, match=r"blank\.jpg: .*Permission denied"):
+        source.load("bob/blank.jpg")
+    with pytest.raises(ValueError, match=r"broken\.png: not a readable image"):
+        source.load("bob/broken.png")
 
 
 def test_photos_of_a_person_share_an_identity(people):

@@ -84,3 +84,13 @@ def test_what_is_missing_is_named(folder):
         people_photos(folder / "nowhere")
     with pytest.raises(ValueError, match="0 sub-folders with photos"):
         people_photos(folder / "Ann")
+
+
+def test_photos_of_pairs_may_have_suffixes_in_capitals(folder):
+    (folder / "Ann" / "Ann_0001.jpg").rename(folder / "Ann" / "Ann_0001.JPG")
+    (folder / "Ann" / "Ann_0002.png").rename(folder / "Ann" / "Ann_0002.Png")
+    (folder / "Bob" / "Bob_0001.TIF").touch()  # .jpg comes before it
+    (folder / "pairs.txt").write_text(GOOD)
+    paths = read_pairs(folder / "pairs.txt", folder).photos.paths
+    names = ["Ann_0001.JPG", "Ann_0002.Png", "Bob_0001.jpg", "Bob_0003.jpg", "Cy_D_0012.jpg"]
+    assert [path.name for path in paths] == names

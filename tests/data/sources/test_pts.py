@@ -115,3 +115,17 @@ def test_the_real_folder_is_read(shared_data):
         height, width = photo.read_image().shape[:2]
         inside = (photo.landmarks[:, :2] > -0.5) & (photo.landmarks[:, :2] < [width, height])
         assert inside.mean() > 0.95
+
+
+def test_suffixes_may_be_in_capitals(folder):
+    (folder / "a.1.png").rename(folder / "a.1.PNG")
+    (folder / "helen" / "b.pts").rename(folder / "helen" / "b.PTS")
+    (folder / "alone.PTS").write_text(PUBLISHED)
+    source = PtsFolder(folder)
+    assert source.names() == ["a.1.PNG", "alone.PTS", "helen/b.png"]
+    for name, file in (("a.1.PNG", "a.1.pts"), ("helen/b.png", "helen/b.PTS")):
+        np.testing.assert_array_equal(source.load(name).landmarks[:, :2], read_pts(folder / file))
+        assert folder / file in source.inputs([name])
+    with pytest.raises(FileNotFoundError, match=r"alone\.PTS: no photo"):
+        source.load("alone.PTS")
+    assert source.passed_over() == ()

@@ -30,10 +30,13 @@ def test_depth_is_left_away(tmp_path, points):
     np.testing.assert_array_equal(read_reannotation(tmp_path / "all.npy", NAMES), points - 1)
 
 
-def test_a_folder_may_hold_pts_and_mat_files(tmp_path, points):
+@pytest.mark.parametrize("suffixes", [(".pts", ".mat"), (".PTS", ".MAT")])
+def test_a_folder_may_hold_pts_and_mat_files(tmp_path, points, suffixes):
     lines = "\n".join(f"{x!r} {y!r}" for x, y in points[0].tolist())
-    (tmp_path / "one.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
-    scipy.io.savemat(tmp_path / "two.mat", {"pt2d": points[1].T, "roi": np.zeros((1, 4))})
+    first, second = tmp_path / f"one{suffixes[0]}", tmp_path / f"two{suffixes[1]}"
+    first.write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+    arrays = {"pt2d": points[1].T, "roi": np.zeros((1, 4))}
+    scipy.io.savemat(second, arrays, appendmat=False)
     np.testing.assert_array_equal(read_reannotation(tmp_path, NAMES), points - 1)
 
 

@@ -178,7 +178,9 @@ def test_real_mirrored_labels_are_the_labels_of_the_mirrored_photo(shared_data):
     """x = 449 - x of pixels that count from 0, so the shift of MATLAB's pixels is taken off."""
     folder = shared_data / "300w-lp-fixture"
     source = W300LP(folder, BfmLandmarks.load(folder / "bfm_landmarks68.npz"))
-    for name in (name for name in source.names() if "_Flip" in name):
+    names = [name for name in source.names() if "_Flip" in name]
+    assert names
+    for name in names:
         mirrored, original = source.load(name), source.load(name.replace("_Flip", ""))
         image = original.read_image()[:, ::-1].astype(int)
         assert np.abs(mirrored.read_image() - image).mean() < 3  # JPEG

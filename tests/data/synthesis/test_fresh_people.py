@@ -40,6 +40,27 @@ def test_the_share_of_pairs_of_one_person_is_p_same():
     assert abs(same.mean() - 0.4) < 4 * np.sqrt(0.4 * 0.6 / len(same))  # four standard errors
 
 
+@pytest.mark.parametrize("p_same", [0.0, 0.4, 0.8, 1.0])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_small_batches_keep_the_share_for_every_pair(p_same, size):
+    same = np.stack([EachPhotoOnce(p_same).batch(step, size).same for step in range(4000)])
+    margin = 4 * np.sqrt(p_same * (1 - p_same) / len(same))  # four standard errors
+    np.testing.assert_allclose(same.mean(axis=0), p_same, atol=margin)
+
+
+def test_only_draws_of_a_single_different_pair_are_changed():
+    lone = 0
+    for step in range(200):
+        drawn = np.random.default_rng([0, step]).random(4) < 0.6
+        pairs = EachPhotoOnce(0.6).batch(step, 4)
+        if drawn.sum() == 3:
+            lone += 1
+            assert pairs.same.sum() in (2, 4)
+        else:
+            np.testing.assert_array_equal(pairs.same, drawn)
+    assert lone > 20
+
+
 def test_a_single_person_makes_a_pair_with_itself():
     assert EachPhotoOnce(0.0).batch(0, 1).same.all()
 

@@ -193,3 +193,9 @@ def test_a_file_in_the_place_of_the_cache_is_named(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(NotADirectoryError, match="cache.*a file is in its place"):
         cached_records(CONFIG, tmp_path / "cache")
+
+
+def test_a_number_of_workers_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers is 0; it must be 1 or more"):
+        render_records(CONFIG, tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import part_of
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.geometry.crops import crop_from_image
+from keras_scnn.training.matching import pack as packing
 from keras_scnn.training.matching.pack import frame, read_pack, write_pack
 
 SIZE, MARGIN = 120, 20
@@ -48,6 +49,18 @@ def test_a_pack_has_the_records_and_nothing_around_bare_crops(mixture, open_face
     # Photos of one person are fitted one by one: their shapes differ, those of the records do not.
     assert (np.ptp(records.parameters[:3, 12:92], axis=0) == 0).all()
     assert (np.ptp(pack.single_identity[:3], axis=0) > 0).all()
+
+
+def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_path, monkeypatch):
+    """There may be spaces about the commas."""
+    matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
+    names = np.array([f"{i}.jpg" for i in range(6)])
+    records = dataclasses.replace(mixture.records, name=names, crop_from_image=matrix)
+    several, read = Mixture(records, np.repeat([0, 1], 3)), set()
+    photo = np.zeros((48, 48, 3), np.uint8)
+    monkeypatch.setattr(packing, "read_image", lambda path: (read.add(str(path)), photo)[1])
+    write_pack(tmp_path / "pack.npz", several, open_face, "one, two ")
+    assert read == {f"{'one' if i < 3 else 'two'}/{i}.jpg" for i in range(6)}
 
 
 def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
