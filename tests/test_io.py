@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from keras_scnn.io import read_image, read_reduced, write_image
-from keras_scnn.storage.images import PILLOWS_LIMIT, image_size
+from keras_scnn.storage.images import PILLOWS_LIMIT_LIFTED, image_size
 
 EXIF_ORIENTATION = 0x0112
 WRONG_IMAGES = {
@@ -361,8 +361,8 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
 
 def test_pillows_limit_is_back_once_the_last_thread_is_done():
     before = PIL.Image.MAX_IMAGE_PIXELS
-    with PILLOWS_LIMIT.lifted():
-        with PILLOWS_LIMIT.lifted():
+    with PILLOWS_LIMIT_LIFTED.held():
+        with PILLOWS_LIMIT_LIFTED.held():
             pass
         assert PIL.Image.MAX_IMAGE_PIXELS is None
     assert before == PIL.Image.MAX_IMAGE_PIXELS

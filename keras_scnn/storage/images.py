@@ -7,7 +7,6 @@ import importlib
 import io
 import math
 import re
-import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -15,6 +14,8 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+
+from keras_scnn.storage.shared_state import SharedState
 
 # What photos come as (MPO, which some cameras write, is opened as JPEG). Pillow would open some 45
 # formats, and start other programs for some of them, whatever a file's name ends in.
@@ -198,7 +199,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
     """
     formats = (*FORMATS, "HEIF") if is_heif(data) and _start_heif() else FORMATS
     try:
-        with PILLOWS_LIMIT.lifted():
+        with PILLOWS_LIMIT_LIFTED.held():
             file = PIL.Image.open(io.BytesIO(data), formats=formats)
         with file:
             _check_pixels(file.size, data)
@@ -212,29 +213,13 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-class _Limit:
-    """Pillow's own limit of pixels, which knows the pixels alone; one for the whole process."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._pixels = threading.Lock(), 0, PIL.Image.MAX_IMAGE_PIXELS
-
-    @contextlib.contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Without it while any thread is in the block, which has to look at the size itself."""
-        with self._lock:
-            if not self._users:
-                self._pixels, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    PIL.Image.MAX_IMAGE_PIXELS = self._pixels
+def _lift_limit() -> Callable[[], None]:
+    pixels, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+    return lambda: setattr(PIL.Image, "MAX_IMAGE_PIXELS", pixels)
 
 
-PILLOWS_LIMIT = _Limit()
+# Pillow's own limit knows the pixels alone; whoever lifts it has to look at the file's size itself.
+PILLOWS_LIMIT_LIFTED = SharedState(_lift_limit)
 
 
 def is_heif(data: bytes) -> bool:
@@ -290,7 +275,7 @@ def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
         whole = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         small = _reduced_in_strips(image.size, lambda top, stop: whole[top:stop])
     else:
-        with PILLOWS_LIMIT.lifted():
+        with PILLOWS_LIMIT_LIFTED.held():
             image.load()
         width = image.size[0]
         small = _reduced_in_strips(

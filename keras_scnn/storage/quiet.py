@@ -4,47 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+
+from keras_scnn.storage.shared_state import SharedState
 
 
-class _Stderr:
-    """The process's stderr, which its threads share: the first redirects it, the last restores."""
+def _drop_stderr() -> Callable[[], None]:
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr
+        return lambda: None
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
-    def __init__(self) -> None:
-        self._lock, self._users = threading.Lock(), 0
-        self._kept: int | None = None  # of the process's stderr, while it is redirected
+    def restore() -> None:
+        os.dup2(kept, 2)
+        os.close(kept)
 
-    @contextlib.contextmanager
-    def dropped(self) -> Iterator[None]:
-        """Lost while any thread is in the block."""
-        with self._lock:
-            if not self._users:
-                self._redirect()
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._restore()
-
-    def _redirect(self) -> None:
-        with contextlib.suppress(OSError):  # a process without stderr
-            os.fstat(2)
-            with open(os.devnull, "wb") as nowhere:
-                self._kept = os.dup(2)
-                os.dup2(nowhere.fileno(), 2)
-
-    def _restore(self) -> None:
-        if self._kept is not None:
-            os.dup2(self._kept, 2)
-            os.close(self._kept)
-            self._kept = None
+    return restore
 
 
-STDERR = _Stderr()
+_STDERR_DROPPED = SharedState(_drop_stderr)
 
 
 def without_native_lines() -> contextlib.AbstractContextManager[None]:
@@ -53,4 +33,4 @@ def without_native_lines() -> contextlib.AbstractContextManager[None]:
     They raise what goes wrong as Python exceptions. Python's warnings are dropped too, and so is
     what other threads write meanwhile.
     """
-    return STDERR.dropped()
+    return _STDERR_DROPPED.held()
