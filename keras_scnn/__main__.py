@@ -67,23 +67,29 @@ def list_presets(arguments: list[str] | None = None) -> None:
 
 
 @command
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; ``arguments`` as on the command line, the command's name first."""
-    name, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+def _answer(words: list[str] | None) -> int:
+    """What there is without a command: the help, the version, or an error."""
+    (name,) = words or ["--help"]
     if name in ("--help", "-h"):
         print(usage())
     elif name == "--version":
         print(__version__)
-    elif name == "presets":
-        return list_presets(others)
-    elif name in COMMANDS:
-        return importlib.import_module(COMMANDS[name][0]).main(others)
     else:
         known = ", ".join(COMMANDS)
         similar = did_you_mean(name, COMMANDS)
         print(f"error: no command '{name}'{similar}; known are {known}", file=sys.stderr)
         return FAILURE
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; ``arguments`` as on the command line, the command's name first."""
+    name, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name == "presets":
+        return list_presets(others)
+    if name in COMMANDS:
+        return importlib.import_module(COMMANDS[name][0]).main(others)
+    return _answer([name])
 
 
 if __name__ == "__main__":

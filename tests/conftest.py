@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here; set KERAS_SCNN_SHARED_DATA to run on real photos")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ipv6() -> None:
+    """Skips where nothing can listen at ::1, as in many containers."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6: {error}")
 
 
 @pytest.fixture(scope="session")

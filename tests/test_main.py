@@ -1,13 +1,16 @@
 import ast
 import contextlib
+import importlib
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +18,7 @@ from keras_scnn import __version__
 from keras_scnn.__main__ import COMMANDS, main
 from keras_scnn.distributed import ray
 from keras_scnn.models.presets import FOLDER, list_presets
+from keras_scnn.settings import command
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -251,6 +255,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(what, tmp_path
         Path(photo).parent.mkdir(parents=True)
         Path(photo).touch()
     Path("locked").mkdir()
+    Path("locked/preset.json").touch()
     before = set(tmp_path.rglob("*"))
     monkeypatch.setattr("os.access", lambda path, mode: "locked" not in str(path))  # root may all
     words, place = UNWRITABLE[what]
@@ -270,3 +275,14 @@ def test_a_command_whose_output_is_no_longer_read_ends_in_silence(words):
         streams = {"stdout": nowhere, "stderr": subprocess.PIPE}
         done = subprocess.run(command, cwd=ROOT, env=environment, **streams)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_in_a_command_is_said_once(monkeypatch, capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # not in the background
+    asks = SimpleNamespace(main=command(lambda words: signal.raise_signal(signal.SIGINT)))
+    monkeypatch.setattr(importlib, "import_module", lambda name: asks)
+    try:
+        assert main(["train"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "stopped\n"

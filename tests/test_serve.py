@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -364,9 +363,10 @@ def test_wrong_options_are_named(capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
-def test_the_address_that_is_printed_is_one(monkeypatch, capsys, host, shown):
+def test_the_address_that_is_printed_is_one(monkeypatch, capsys, request, host, shown):
+    if host == "::1":
+        request.getfixturevalue("ipv6")
     pytest.importorskip("kserve", reason="extra 'serve' is not installed")
     ends_at_once = SimpleNamespace(run=lambda sockets: sockets[0].close())
     monkeypatch.setattr("keras_scnn.serving.server.build_server", lambda *_: ends_at_once)

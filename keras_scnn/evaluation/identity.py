@@ -30,7 +30,7 @@ class Retrieval:
         rank1_percent, rank5_percent: photos whose person is the nearest, or among the nearest 5.
         mean_reciprocal_rank: mean of 1 over the rank of the person's nearest photo, 0 to 1.
         n_probes: probes: photos whose person has another one.
-        n_gallery: number of photos, mirror images included, who are never asked for each other.
+        n_gallery: number of photos; a probe is not compared with its person's mirror image.
     """
 
     rank1_percent: float

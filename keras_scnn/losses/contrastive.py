@@ -86,7 +86,7 @@ def different_quantile(same, distance, quantile: float):
     return ops.where(count > 0, value, 0.0)
 
 
-def check_margin(margin, margin_quantile, margin_factor) -> None:
+def check_margin(margin: float | None, margin_quantile: float | None, margin_factor: float) -> None:
     """Raise a ValueError unless one of margin and quantile is given, and all are in range."""
     if (margin is None) == (margin_quantile is None):
         raise ValueError("give either margin or margin_quantile")
@@ -94,7 +94,7 @@ def check_margin(margin, margin_quantile, margin_factor) -> None:
         check_at_least("margin", margin)
         if margin_factor != 1:
             raise ValueError("margin_factor is for margin_quantile; multiply margin instead")
-    else:
+    if margin_quantile is not None:
         check_share("margin_quantile", margin_quantile)
     check_above("margin_factor", margin_factor)
 

@@ -198,7 +198,8 @@ class GroupContrastiveLoss(_PairsLoss):
     @classmethod
     def from_config(cls, config):
         if config.get("margin") is not None:  # older files have an idle quantile beside it
-            config = {name: config[name] for name in ("margin", "name")}
+            idle = ("margin_quantile", "margin_factor")
+            config = {name: value for name, value in config.items() if name not in idle}
         return cls(**config)
 
 

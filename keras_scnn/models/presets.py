@@ -350,8 +350,10 @@ def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) ->
     home = place(name)
     if isinstance(home, RemotePath):
         return fetch_folder(home, FILES, (LITE_FILE,), _check_files, wanted)
-    folders = [folder for folder in (home, FOLDER / name) if name and folder.is_dir()]
-    if folders:  # another folder of that name here does not hide a preset of the package
+    # Another folder of that name here does not hide a preset of the package; a path names itself.
+    homes = (home, FOLDER / name) if name == os.path.basename(name) else (home,)
+    folders = [folder for folder in homes if name and folder.is_dir()]
+    if folders:
         folder = next((one for one in folders if (one / SETTINGS).is_file()), folders[0])
         if wanted and wanted != files_digest(folder, FILES):  # the other may be made here
             checked_digest(folder, (*FILES, LITE_FILE), wanted)

@@ -13,7 +13,7 @@ from keras_scnn.models.micro_batches import InParts
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import check_at_least
 
-PARTS = ("identity", "all")
+CONTRASTS = ("identity", "all")
 
 
 def build_siamese(
@@ -115,8 +115,8 @@ def augmented_branch(
 
 def parameter_distance_layer(space: ParameterSpace, contrast: str) -> WeightedDistance:
     """The distance that ``build_siamese`` describes under ``contrast``."""
-    if contrast not in PARTS:
-        raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(PARTS)}")
+    if contrast not in CONTRASTS:
+        raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(CONTRASTS)}")
     weights = np.ones(space.layout.size)
     if contrast == "identity":
         weights = np.zeros(space.layout.size)

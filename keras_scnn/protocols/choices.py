@@ -79,8 +79,12 @@ def _check_homes(args: argparse.Namespace) -> None:
     for option, homes in OPTION_OWNERS.items():
         if _is_given(args, option) and not any(_is_given(args, home) for home in homes):
             raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, homes))}")
-    if _is_given(args, "last") and args.points is None and not args.fit_truth:
-        raise ValueError("--last has no effect on a file of --shape-truth; it is for --fit-truth")
+    is_there = args.shape_truth is not None and (not args.fit_truth or args.shape_truth.exists())
+    if _is_given(args, "last") and args.points is None and is_there:
+        raise ValueError(
+            "--last has no effect on a file of --shape-truth that is there; it is for --fit-truth, "
+            "which makes one"
+        )
 
 
 def _is_given(args: argparse.Namespace, name: str) -> bool:

@@ -15,6 +15,7 @@ from keras_scnn.evaluation.bootstrap import RESAMPLES
 from keras_scnn.evaluation.plots import plot_details, plot_results
 from keras_scnn.evaluation.report import results_table
 from keras_scnn.models import Preset
+from keras_scnn.models.presets import SETTINGS
 from keras_scnn.protocols.aflw2000 import PhotoResults, evaluate_aflw2000
 from keras_scnn.protocols.people import PeopleResults, evaluate_pairs, evaluate_people
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
@@ -204,7 +205,7 @@ def calibration_of(results: Results) -> dict:
 
 def check_calibrate(preset: str, kind: str) -> None:
     """Raise where probabilities cannot be found (ValueError), or cannot be stored (or OSError)."""
-    if not Path(preset).is_dir():
+    if not (Path(preset) / SETTINGS).is_file():
         raise ValueError(
             f"--calibrate writes into the preset, so '{preset}' must be the path of its folder; "
             "copy a preset of the package first"

@@ -43,14 +43,14 @@ def evaluate_openings(
 
     Raises:
         FileNotFoundError: the folder, the file or a photo of it is missing.
-        ValueError: the file has no column 'photo' or no rows, every photo is in it, or no .pts file
-            can be read.
+        ValueError: the file has no column 'photo' or no rows, every photo or none is in it, or no
+            .pts file can be read.
     """
     source = PtsFolder(folder)
     photos = [name for name in source.names() if is_photo(name)]
     is_listed = _find_listed(folder, photos, shut_file)
     labeled, damaged = _read_labels(source, photos)
-    shut = np.array([is_listed[photo.name] for photo in labeled])
+    shut = _shut(labeled, is_listed, shut_file)
     paths = [Path(folder) / photo.name for photo in labeled]
     annotated = np.stack([photo.landmarks[:, :2] for photo in labeled])
     predictions = predictor(paths)
@@ -90,9 +90,21 @@ def _find_listed(
     stems = {name: Path(name).with_suffix("").as_posix() for name in photos}
     if missing := sorted(listed - set(stems.values())):
         raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
-    if listed == set(stems.values()):
-        raise ValueError(f"{shut_file} names all {len(photos)} photos; open eyes are needed too")
     return {name: stem in listed for name, stem in stems.items()}
+
+
+def _shut(
+    labeled: list[LabeledPhoto], is_listed: dict[str, bool], shut_file: str | os.PathLike
+) -> np.ndarray:
+    """(n,) bool; a ValueError unless there are both shut and open eyes."""
+    shut = np.array([is_listed[photo.name] for photo in labeled])
+    if shut.all():
+        raise ValueError(
+            f"{shut_file} names all {len(shut)} photos that can be read; open eyes count too"
+        )
+    if not shut.any():
+        raise ValueError(f"{shut_file} names none of the {len(shut)} photos that can be read")
+    return shut
 
 
 def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhoto], list[str]]:

@@ -212,14 +212,14 @@ def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
         64 hexadecimal digits and "". Or "", and why there are none: the photo cannot be opened, or
         is missing, where that may be.
     """
-    if not path.is_file():
-        if not missing_ok:
-            raise FileNotFoundError(f"{path}: no such photo")
-        return "", "no such photo"
     try:
-        return file_digest(path), ""
+        if path.is_file():
+            return file_digest(path), ""
     except OSError as error:
         return "", f"cannot be opened ({error.strerror})"
+    if not missing_ok:
+        raise FileNotFoundError(f"{path}: no such photo")
+    return "", "no such photo"
 
 
 def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:

@@ -37,7 +37,7 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
 # As Python shows them, also where that was cut off.
-BYTES = re.compile(r"""\bb'(?:[^'\\]|\\.)*\\?'?|\bb"(?:[^"\\]|\\.)*\\?"?""")
+BYTES = re.compile(r"""(?<!['"\w])b(?:'(?:[^'\\]|\\.)*\\?'?|"(?:[^"\\]|\\.)*\\?"?)""")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def is_of_content(error: BaseException) -> bool:
     """Whether a file fails for what is in it, and so everywhere and always.
 
     A package, memory or rights that are missing, and a disk that fails, are of the machine: the
-    file may be read another time. Parsers' own ``OSError``, which have no number, are of the file.
+    file may be read another time. So is every ``OSError``; as the cause of another error only one
+    with a number, since parsers raise those without for damaged files.
     """
     if isinstance(error, OSError):
         return False

@@ -12,9 +12,9 @@ from keras_scnn.storage.shared_state import SharedState
 def _drop_stderr() -> Callable[[], None]:
     try:
         kept = os.dup(2)
-    except OSError:  # a process without stderr
+    except OSError:  # a process without stderr, or with too many files
         return lambda: None
-    with open(os.devnull, "wb") as nowhere:
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
 
     def restore() -> None:

@@ -188,7 +188,7 @@ class TrainConfig:
     )
     profile_degrees: float = _option(
         45.0,
-        "groups: yaw from which that is so; up to it, it grows linearly",
+        "groups: yaw from which photos are drawn profile_emphasis times as often; linear up to it",
         above=0.0,
         modes=GROUPS,
         needs="profile_emphasis",
@@ -262,11 +262,11 @@ class TrainConfig:
         0.0, "groups: of the recognizer's embedding, regressed from the features", modes=GROUPS
     )
     likeness_weight: float = _weight(
-        0.0, "groups: weight of relational distillation: cosines of feature pairs match those of "
+        0.0, "groups: of relational distillation: cosines of feature pairs match those of "
         "the recognizer's embeddings (Park et al., 2019)", modes=GROUPS,
     )  # fmt: skip
     shape_likeness_weight: float = _weight(
-        0.0, "groups: the same for pairs of shapes", modes=GROUPS
+        0.0, "groups: of the same for pairs of shapes in place of features", modes=GROUPS
     )
     teacher_share: float = _share(
         0.0, "groups: of identity labels, regressed from the embeddings", modes=("groups",)

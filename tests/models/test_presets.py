@@ -28,6 +28,7 @@ from keras_scnn.models.presets import (
     preset_folder,
 )
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
+from keras_scnn.protocols.evaluation import PEOPLE, check_calibrate
 from keras_scnn.storage import read_npz, write_npz
 
 IMAGE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -222,6 +223,9 @@ def test_another_folder_of_its_name_does_not_hide_a_preset(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mobile").mkdir()
     assert preset_folder("mobile") == FOLDER / "mobile"
+    assert preset_folder("./mobile").resolve() == tmp_path / "mobile"  # a path names itself
+    with pytest.raises(ValueError, match="'mobile' must be the path of its folder"):
+        check_calibrate("mobile", PEOPLE)
     shutil.copy(folder / SETTINGS, tmp_path / "mobile" / SETTINGS)
     assert preset_folder("mobile").resolve() == tmp_path / "mobile"
 

@@ -146,6 +146,17 @@ def test_a_photo_without_good_landmarks_is_left_out_and_listed(folder, kind):
         evaluate_openings(predictor, path, path / "shut.csv")
 
 
+@pytest.mark.parametrize(
+    ("damaged", "message"), [("2345", "names all 2 photos"), ("01", "names none of the 4 photos")]
+)
+def test_damaged_landmarks_must_leave_shut_and_open_eyes(folder, damaged, message):
+    path, faces = folder
+    for name in damaged:
+        (path / f"{name}.pts").write_text("damaged")
+    with pytest.raises(ValueError, match=message):
+        evaluate_openings(lambda paths: Found(faces, 6), path, path / "shut.csv")
+
+
 def test_landmark_files_in_capitals_are_found(folder):
     path, faces = folder
     for i in range(6):

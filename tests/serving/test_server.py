@@ -271,5 +271,6 @@ def test_base64_as_raw_bytes_is_a_photo(served):
 
 @pytest.mark.parametrize("data", [b"\xff\xd8\xff\xe0 '", b'\xff"', b"'\"\xff", bytes(200)])
 def test_raw_bytes_are_never_shown(data):
+    assert shown("the body has ['a', 'b', 'c']") == "the body has ['a', 'b', 'c']"
     assert shown(f"Failed to encode {data!r} by UTF-8") == "Failed to encode ... by UTF-8"
     assert shown(f"Failed to encode {data!r}"[:24]) == "Failed to encode ..."

@@ -201,7 +201,8 @@ def test_a_wrong_plan_is_named(tmp_path, text, message):
 
 
 RELEASE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs lack
 from keras_scnn.settings import command
 from keras_scnn.training.release import run_command
 sys.exit(command(lambda words: run_command("slow_command", [], {}))([]))

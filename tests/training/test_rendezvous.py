@@ -150,8 +150,7 @@ def test_an_ipv6_address_stands_in_brackets(text, place):
     assert parse_address(text) == place
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
-def test_ranks_meet_at_an_ipv6_address():
+def test_ranks_meet_at_an_ipv6_address(ipv6):
     with socket.socket(socket.AF_INET6) as one:
         one.bind(("::1", 0))
         port = one.getsockname()[1]

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.mat_files import FACE, LANDMARKS, POSE, image_landmarks, read_mat
+from keras_scnn.photos.files import beside, either_case
 from keras_scnn.storage.guard import reading
 
 PROTOCOL = "protocol.csv"
@@ -84,8 +85,8 @@ def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarra
         raise FileNotFoundError(f"{folder}: no such folder; expected .jpg and .mat pairs")
     if (folder / PROTOCOL).is_file():
         rows = _read_protocol(folder / PROTOCOL)
-        return [(folder / f"{name}.mat", yaw, box) for name, yaw, box in rows]
-    files = sorted(folder.glob("*.mat"))
+        return [(beside(folder / f"{name}.mat", ".mat"), yaw, box) for name, yaw, box in rows]
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(either_case(".mat")))
     if not files:
         raise ValueError(f"{folder}: no .mat files; expected AFLW2000-3D's .jpg and .mat pairs")
     return [(path, None, None) for path in files]

@@ -18,6 +18,7 @@ from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import BfmAnnotation, read_bfm_annotation
+from keras_scnn.photos.files import beside, either_case
 
 DATA_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 MIRRORED = "_Flip"
@@ -86,7 +87,7 @@ class W300LP(PhotoSource):
         image = self.folder / name
         if not image.is_file():
             raise FileNotFoundError(f"{image}: no such photo; photos and .mat files come in pairs")
-        annotation = read_bfm_annotation(image.with_suffix(".mat"))
+        annotation = read_bfm_annotation(beside(image, ".mat"))
         return LabeledPhoto(
             name=name,
             person=self.person(name),
@@ -108,7 +109,7 @@ class W300LP(PhotoSource):
             return annotation.landmarks
         if self.basis is None:
             raise ValueError(
-                f"{image.with_suffix('.mat')}: no pt3d_68; give the landmark basis that decodes "
+                f"{beside(image, '.mat')}: no pt3d_68; give the landmark basis that decodes "
                 "Shape_Para, Exp_Para and Pose_Para (bfm_landmarks68.npz)"
             )
         return self.basis.decode(annotation.shape, annotation.expression, annotation.pose)
@@ -118,7 +119,7 @@ class W300LP(PhotoSource):
         for name in self._names:
             path = self.folder / name
             try:
-                annotation = read_bfm_annotation(path.with_suffix(".mat"))
+                annotation = read_bfm_annotation(beside(path, ".mat"))
             except (FileNotFoundError, ValueError):
                 continue  # reported when it is loaded
             self._landmarks(path, annotation)
@@ -140,7 +141,7 @@ def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
     names = []
     for name in folders:
         files = (os.path.splitext(entry.name) for entry in os.scandir(folder / name))
-        stems = sorted({stem for stem, suffix in files if suffix in (".jpg", ".mat")})
+        stems = sorted({stem for stem, suffix in files if suffix in (".jpg", *either_case(".mat"))})
         names += [f"{name}/{stem}.jpg" for stem in stems]
     if not names:
         raise FileNotFoundError(f"{folder}: no .jpg and .mat pairs in {', '.join(folders)}")
