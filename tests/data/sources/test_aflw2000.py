@@ -33,6 +33,14 @@ def test_angles_are_pitch_yaw_roll_and_the_yaw_sorts_the_face(folder):
     assert face.image_path == folder / "image00004.jpg"
 
 
+def test_annotations_in_capitals_are_read(folder):
+    expected = Aflw2000(folder).names()
+    for path in folder.glob("*.mat"):
+        path.rename(path.with_suffix(".MAT"))
+    source = Aflw2000(folder)
+    assert source.names() == expected and source.load(expected[0]).landmarks.shape == (68, 3)
+
+
 def test_the_protocol_chooses_order_yaw_and_boxes(folder):
     (folder / "protocol.csv").write_text(
         "name,yaw_degrees,crop_x0,crop_y0,crop_x1,crop_y1\nimage00004,-66.5,10,20,130,140\n"

@@ -69,6 +69,16 @@ def test_the_mirror_of_a_person_is_known_both_ways(source):
     assert source.mirror_of("AFW/111_1") == "AFW_Flip/111_1"
 
 
+def test_annotations_in_capitals_are_read(folder):
+    whole = W300LP(folder, random_basis())
+    expected = [whole.load(name).landmarks for name in NAMES]
+    for path in folder.rglob("*.mat"):
+        path.rename(path.with_suffix(".MAT"))
+    source = W300LP(folder, random_basis())
+    assert source.names() == NAMES
+    np.testing.assert_array_equal([source.load(name).landmarks for name in NAMES], expected)
+
+
 def test_labels_are_decoded_to_pixels_from_0(folder, source):
     photo = source.load(NAMES[1])
     arrays = scipy.io.loadmat(folder / "AFW" / "AFW_111_1_12.mat")
