@@ -205,14 +205,14 @@ def calibration_of(results: Results) -> dict:
 
 def check_calibrate(preset: str, kind: str) -> None:
     """Raise where probabilities cannot be found (ValueError), or cannot be stored (or OSError)."""
+    if kind == AFLW2000:
+        raise ValueError(
+            f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "
+            f"{PAIRS_FILE}"
+        )
     if not (Path(preset) / SETTINGS).is_file():
         raise ValueError(
             f"--calibrate writes into the preset, so '{preset}' must be the path of its folder; "
             "copy a preset of the package first"
         )
     check_out(preset, "--calibrate writes into the preset:")
-    if kind == AFLW2000:
-        raise ValueError(
-            f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "
-            f"{PAIRS_FILE}"
-        )
