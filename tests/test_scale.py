@@ -27,7 +27,7 @@ def test_the_example_for_ray_gives_the_faces(tmp_path, monkeypatch):
     assert code.count("s3:/") == 2
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=1, log_to_driver=False, include_dashboard=False)
+    ray.init("local", num_cpus=1, log_to_driver=False, include_dashboard=False)
     try:
         exec(compile(code.replace("s3:/", str(tmp_path)), "scale.md", "exec"), {})
     finally:

@@ -38,7 +38,7 @@ def cluster():
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no such module
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
