@@ -16,6 +16,7 @@ from keras_scnn.evaluation.plots import plot_details, plot_results
 from keras_scnn.evaluation.report import results_table
 from keras_scnn.models import Preset
 from keras_scnn.models.presets import SETTINGS
+from keras_scnn.photos.files import either_case
 from keras_scnn.protocols.aflw2000 import PhotoResults, evaluate_aflw2000
 from keras_scnn.protocols.people import PeopleResults, evaluate_pairs, evaluate_people
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
@@ -96,7 +97,9 @@ def kind_of_data(data: Path, people: bool = False) -> str:
         return PEOPLE
     if is_records(data):
         return RECORDS
-    if (data / PROTOCOL).is_file() or any(data.glob("*.mat")):
+    if (data / PROTOCOL).is_file() or any(
+        path.name.endswith(either_case(".mat")) for path in data.iterdir()
+    ):
         return AFLW2000
     if is_people_folder(data):
         return PEOPLE

@@ -229,10 +229,10 @@ def test_two_servers_in_one_process_share_nothing(served):
     assert served.metric("scnn_faces_total") == 0 and other.metric("scnn_faces_total") == 1
 
 
-def sent_as_tensor(data: bytes, told: int | None = None) -> tuple[bytes, dict[str, str]]:
+def sent_as_tensor(data: bytes, length: int | None = None) -> tuple[bytes, dict[str, str]]:
     """A photo as the bytes of the v2 protocol's binary data, and the headers of that."""
-    told = len(data) if told is None else told
-    sent = struct.pack("<I", told) + data
+    length = len(data) if length is None else length
+    sent = struct.pack("<I", length) + data
     parameters = {"binary_data_size": len(sent)}
     tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "parameters": parameters}
     head = json.dumps({"inputs": [tensor]}).encode()
@@ -258,7 +258,9 @@ def sent_as_tensor(data: bytes, told: int | None = None) -> tuple[bytes, dict[st
         ),
     ],
 )
-def test_a_photo_sent_in_another_way_is_told_the_right_one(served, path, body, headers, hint):
+def test_a_photo_sent_in_another_way_gets_a_message_with_the_right_one(
+    served, path, body, headers, hint
+):
     answer = served.ask("POST", path, content=body, headers=headers)
     assert answer.status_code == 400 and hint in answer.json()["error"]
     assert "\\x" not in answer.text and "JFIF" not in answer.text

@@ -53,7 +53,7 @@ def test_a_part_with_a_failure_that_may_pass_gets_a_key_that_no_run_looks_for(er
     assert (failures.key("abc") != "abc") == may_pass == bool(failures.passing)
 
 
-def test_a_file_of_a_package_that_is_missing_is_told_from_one_of_the_user():
+def test_a_missing_file_of_a_package_is_no_missing_photo():
     with pytest.raises(FileNotFoundError, match="not installed; pip install it") as caught:
         packaged_file("no-such-package", "weights.onnx", "pip install it")
     assert is_of_package(caught.value)

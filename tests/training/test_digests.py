@@ -72,7 +72,7 @@ def test_each_of_several_folders_of_one_name_is_noticed(tmp_path):
         (["a", "a"], ["a", "a"]),
     ],
 )
-def test_paths_are_told_apart_by_their_ends(paths, ends):
+def test_paths_are_distinguished_by_their_ends(paths, ends):
     assert short_ends([Path(path) for path in paths]) == ends
 
 

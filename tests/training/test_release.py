@@ -207,18 +207,18 @@ from keras_scnn.settings import command
 from keras_scnn.training.release import run_command
 sys.exit(command(lambda words: run_command("slow_command", [], {}))([]))
 """
-# A command that takes its time to end, and notes how often it was told to.
+# A command that takes its time to end, and notes how many signals came.
 SLOW = """
 import signal, sys, time
 from pathlib import Path
-told = []
+signals = []
 for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda *_: told.append(1))
+    signal.signal(number, lambda *_: signals.append(1))
 print("ready", flush=True)
-while not told:
+while not signals:
     time.sleep(0.01)
 time.sleep(0.6)
-Path("told").write_text(str(len(told)))
+Path("signals").write_text(str(len(signals)))
 """
 
 
@@ -238,7 +238,7 @@ def test_a_command_that_runs_ends_in_an_orderly_way_with_the_release(tmp_path, n
         assert release.stdout.readline() == b"ready\n"
         send(release.pid, number)
         assert release.wait(60) == 128 + number
-    assert (tmp_path / "told").read_text() == "1"
+    assert (tmp_path / "signals").read_text() == "1"
 
 
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import scipy.io
 from annotated_faces import random_parameters, sent_through_a_pipe
 
 from keras_scnn.data.sources.aflw2000 import Aflw2000, read_aflw2000
+from keras_scnn.protocols.evaluation import AFLW2000, kind_of_data
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def test_annotations_in_capitals_are_read(folder):
     for path in folder.glob("*.mat"):
         path.rename(path.with_suffix(".MAT"))
     source = Aflw2000(folder)
+    assert kind_of_data(folder) == AFLW2000
     assert source.names() == expected and source.load(expected[0]).landmarks.shape == (68, 3)
 
 

@@ -89,9 +89,7 @@ def test_photos_are_predicted_once_though_the_source_goes_to_other_processes(tmp
     assert predicted == [1]
 
 
-def test_what_the_machine_lacks_is_told_from_a_damaged_photo_in_other_processes_too(
-    tmp_path, monkeypatch
-):
+def test_a_missing_package_is_no_damaged_photo_in_other_processes_either(tmp_path, monkeypatch):
     points = half(np.random.default_rng(0).uniform(20, 100, (68, 2)))[None]
     np.savez(tmp_path / "labels.npz", name=np.array(["1/frontal_01.jpg"]), landmarks68=points)
 

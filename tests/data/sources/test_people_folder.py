@@ -245,7 +245,7 @@ def test_people_are_the_subfolders(people, folder):
     assert scan_people(folder)["bob"] == ["bob/blank.jpg", "bob/broken.png"]
 
 
-def test_what_the_machine_cannot_read_is_told_from_what_is_no_photo(folder, monkeypatch):
+def test_failures_of_the_machine_and_of_the_photo_are_of_different_types(folder, monkeypatch):
     """Without a face nothing is fitted, and no network is asked."""
     source = PeopleFolder(folder)
     monkeypatch.setattr(source, "_networks", (lambda images: [[] for _ in images], None))
