@@ -7,10 +7,12 @@ as in 3DDFA (Zhu et al., "Face Alignment in Full Pose Range", 2019), with this l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.shape_distance import shape_basis
 
 POSE_SIZE = 12
 
@@ -179,11 +181,11 @@ class ParameterSpace:
     def layout(self) -> ParameterLayout:
         return ParameterLayout(self.face_model.n_identity, self.face_model.n_expression)
 
-    @property
-    def identity_mm(self) -> np.ndarray:
-        """(K,) float32, mm: root mean square vertex displacement of a whitened identity unit."""
-        scale = self.whitening.scale[self.layout.identity]
-        return scale * self.face_model.identity_weights_mm
+    @cached_property
+    def shape_basis(self) -> np.ndarray:
+        """(K, K) float64, mm: ``shape_distance.shape_basis`` of whitened identity coefficients."""
+        scale = np.float64(self.whitening.scale[self.layout.identity])
+        return scale[:, None] * shape_basis(self.face_model)
 
     def whiten(self, vectors: np.ndarray) -> np.ndarray:
         """(..., P) parameters to (..., P) network outputs."""

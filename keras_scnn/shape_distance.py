@@ -29,9 +29,18 @@ def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray
     >>> bool(np.isclose(np.linalg.norm(one - other), model.identity_weights_mm[0]))
     True
     """
+    return np.asarray(identity, np.float64) @ shape_basis(model)
+
+
+def shape_basis(model: MorphableModel) -> np.ndarray:
+    """(K, K) float64, mm: row k is what one standard deviation of coefficient k adds.
+
+    A factor of the components' Gram matrix, for they are not orthogonal: the square of the length
+    of ``identity @ shape_basis(model)`` is the mean squared displacement of the vertices.
+    """
     basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
     triangle = np.asarray(np.linalg.qr(basis, mode="r"))  # |Q R x| = |R x|
-    return np.asarray(identity, np.float64) @ triangle.T / np.sqrt(model.n_vertices)
+    return triangle.T / np.sqrt(model.n_vertices)
 
 
 def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.ndarray:

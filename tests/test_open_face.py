@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 
 import cv2
 import numpy as np
@@ -188,6 +189,7 @@ def test_random_people_keep_their_surface_unfolded(model):
     assert (turned < 0).mean() < 0.005
 
 
+@cache
 def lid_edges(model) -> tuple[np.ndarray, np.ndarray]:
     """Vertices of the left eye's upper and lower lid edge, the corners left out.
 

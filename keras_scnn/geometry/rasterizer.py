@@ -129,9 +129,21 @@ def interpolate(
     buffers: RasterBuffers, triangles: np.ndarray, attributes: np.ndarray
 ) -> np.ndarray:
     """Vertex attributes (N, C) at every pixel: (H, W, C) float32, 0 where nothing is seen."""
-    attributes = np.asarray(attributes, np.float32)
+    triangles, attributes = np.asarray(triangles, np.int32), np.asarray(attributes, np.float32)
     result = np.zeros((*buffers.triangle.shape, attributes.shape[1]), np.float32)
-    mask = buffers.mask
-    corners = attributes[np.asarray(triangles)[buffers.triangle[mask]]]
-    result[mask] = np.einsum("pk,pkc->pc", buffers.barycentric[mask], corners)
+    _weigh(buffers.triangle, buffers.barycentric, triangles, attributes, result)
     return result
+
+
+@njit(cache=True, nogil=True)
+def _weigh(nearest, barycentric, triangles, attributes, result):
+    height, width, channels = result.shape
+    for y in range(height):
+        for x in range(width):
+            t = nearest[y, x]
+            if t < 0:
+                continue
+            for corner in range(3):
+                vertex, weight = triangles[t, corner], barycentric[y, x, corner]
+                for c in range(channels):
+                    result[y, x, c] += weight * attributes[vertex, c]

@@ -204,10 +204,15 @@ class VertexEffect:
         return slice(POSE_SIZE, POSE_SIZE + self._n_identity)
 
     @property
-    def identity_mm(self) -> np.ndarray:
-        """(K,) float32, mm, as ``ParameterSpace.identity_mm``."""
-        square = np.trace(self._moments[: self._n_identity], axis1=1, axis2=2)
-        return self._whitening.scale[self.identity] * np.sqrt(square / self._n_vertices)
+    def identity_gram(self) -> np.ndarray:
+        """(K, K) float32, mm²: ``d @ gram @ d`` is the squared RMS distance of two neutral shapes.
+
+        d (K,) is the difference of their whitened identity coefficients.
+        """
+        rows = slice(1, 1 + self._n_identity)  # row 0 is the mean face
+        scale = self._whitening.scale[self.identity]
+        gram = self._squares[:, rows, rows].sum(axis=0, dtype=np.float64) / self._n_vertices
+        return np.float32(scale[:, None] * gram * scale)
 
     def __call__(self, target):
         """(B, P) whitened targets to (B, P) displacements, px (root of the sum of squares)."""
@@ -284,18 +289,15 @@ class WPDC(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class ParameterLoss(keras.losses.Loss):
-    """WPDC plus the squared error of the neutral shape.
+    """WPDC plus the squared RMS distance of the two neutral shapes' vertices, mm².
 
-    The latter is ``sum_k (effect_k (target_k - predicted_k))^2`` over the identity coefficients,
-    with the effect of each in mm: WPDC alone gives the identity hardly any weight until the pose
-    is right. It is the squared RMS distance of the vertices only as far as the identity components
-    are orthogonal; evaluation uses the exact ``shape_distance.shape_coordinates``. ``y_true`` and
+    WPDC alone gives the identity hardly any weight until the pose is right. ``y_true`` and
     ``y_pred`` are (B, P), whitened.
 
     Args:
         space: of the parameters.
         wpdc_weight: of the weighted parameter distance cost.
-        shape_weight: of the squared error, per mm².
+        shape_weight: of the squared distance, per mm².
 
     Raises:
         ValueError: a weight is negative, or not finite.
@@ -313,12 +315,12 @@ class ParameterLoss(keras.losses.Loss):
         check_at_least("shape_weight", shape_weight)
         self._effect = VertexEffect.of(space)
         self.wpdc_weight, self.shape_weight = wpdc_weight, shape_weight
-        self._square = np.float32(shape_weight * self._effect.identity_mm**2)
+        self._gram = shape_weight * self._effect.identity_gram
 
     def call(self, y_true, y_pred):
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         difference = (y_true - y_pred)[:, self._effect.identity]
-        shape = ops.sum(self._square * ops.square(difference), axis=-1)
+        shape = ops.sum(ops.matmul(difference, self._gram) * difference, axis=-1)
         return self.wpdc_weight * wpdc_rows(y_true, y_pred, self._effect(y_true)) + shape
 
     def get_config(self):

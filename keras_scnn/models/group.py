@@ -7,10 +7,8 @@ that has several photos of each person; one input is enough for that.
 from __future__ import annotations
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_scnn.models.heads import FaceDecoder
+from keras_scnn.models.heads import FaceDecoder, ShapeCode
 from keras_scnn.models.micro_batches import InParts
 from keras_scnn.models.siamese import augmented_branch
 from keras_scnn.parameters import ParameterSpace
@@ -66,34 +64,3 @@ def build_group(
         for name, output in (("feature_likeness", features), ("shape_likeness", shape)):
             outputs[name] = keras.layers.Identity(dtype="float32", name=name)(output)
     return keras.Model(image, outputs, name="group")
-
-
-@keras.saving.register_keras_serializable("keras_scnn")
-class ShapeCode(keras.layers.Layer):
-    """The identity coefficients of whitened parameters (B, P), each in mm: (B, K).
-
-    A coefficient counts by the root mean square displacement of the vertices per unit, so that the
-    Euclidean distance of two codes is about that of the two neutral shapes' vertices (exactly, as
-    far as the components are orthogonal). The origin is the whitening's mean.
-    """
-
-    def __init__(self, first: int, weights_mm: list[float], **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.first, self.weights_mm = first, list(weights_mm)
-
-    @classmethod
-    def of(cls, space: ParameterSpace, **kwargs) -> ShapeCode:
-        """For the parameters of a space."""
-        weights = np.float64(space.identity_mm).tolist()
-        return cls(space.layout.identity.start, weights, **kwargs)
-
-    def call(self, parameters):
-        weights = ops.convert_to_tensor(self.weights_mm, "float32")
-        last = self.first + len(self.weights_mm)
-        return ops.cast(parameters[:, self.first : last], "float32") * weights
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], len(self.weights_mm))
-
-    def get_config(self):
-        return {**super().get_config(), "first": self.first, "weights_mm": self.weights_mm}

@@ -251,3 +251,44 @@ def posed(points, pose):
     camera = ops.reshape(pose, (-1, 3, 4))
     linear = ops.transpose(camera[:, :, :3], (0, 2, 1))
     return ops.matmul(points, linear) + camera[:, None, :, 3]
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class ShapeCode(keras.layers.Layer):
+    """Whitened parameters (B, P) to coordinates of the neutral shape (B, K), mm, in float32.
+
+    Their Euclidean distances are the root mean square distances of the shapes' vertices, as those
+    of ``shape_distance.shape_coordinates``; here the origin is the whitening's mean. Use
+    ``ShapeCode.of`` to make one.
+
+    Args:
+        first: place of the first identity coefficient among the parameters.
+        basis_mm: (K, K) nested lists, of ``ParameterSpace.shape_basis``.
+    """
+
+    def __init__(self, first: int, basis_mm: list[list[float]], **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.first, self.basis_mm = first, [list(row) for row in basis_mm]
+
+    @classmethod
+    def of(cls, space: ParameterSpace, **kwargs) -> ShapeCode:
+        """For the parameters of a space."""
+        return cls(space.layout.identity.start, space.shape_basis.tolist(), **kwargs)
+
+    def call(self, parameters):
+        basis = ops.convert_to_tensor(self.basis_mm, "float32")
+        last = self.first + len(self.basis_mm)
+        return ops.matmul(ops.cast(parameters[:, self.first : last], "float32"), basis)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], len(self.basis_mm))
+
+    def get_config(self):
+        return {**super().get_config(), "first": self.first, "basis_mm": self.basis_mm}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if "weights_mm" in config:  # older files take the components for orthogonal
+            config["basis_mm"] = np.diag(config.pop("weights_mm")).tolist()
+        return cls(**config)

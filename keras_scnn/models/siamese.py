@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_scnn.geometry.similarities import invert
 from keras_scnn.models.augmentation import MoveParameters, RandomMove, photometric_layers
-from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, build_branch
+from keras_scnn.models.heads import FEATURE_SIZE, FaceDecoder, ShapeCode, build_branch
 from keras_scnn.models.micro_batches import InParts
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import check_at_least
@@ -37,9 +36,8 @@ def build_siamese(
         encoder: from ``build_encoder``, or any Keras model of such images to (B, F).
         space: of the parameters; its face model decodes them to landmarks.
         feature_size: length of the identity feature, above 0.
-        contrast: 'identity': the distance is that of the two neutral shapes, in mm, exact only as
-            far as the identity components are orthogonal (evaluation uses the exact
-            ``shape_distance.shape_coordinates``);
+        contrast: 'identity': the distance is that of the two neutral shapes, in mm, as
+            ``shape_distance.shape_coordinates`` has it;
             'all': that of all whitened parameters, pose and expression too, as in the paper.
         augmentation: strength of the random changes of photos inside of the network, in training
             only: 0 for none, 1 for training on photos. Both photos of a pair are mirrored, or
@@ -69,10 +67,13 @@ def build_siamese(
     encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)
     pair = augmented_branch(encode, list(inputs.values()), space, augmentation)
     sides = dict(zip("ab", pair, strict=True))
-    distance = parameter_distance_layer(space, contrast)
+    compared = vectors_to_compare(space, contrast)
+    distance = WeightedDistance(name="parameter_distance")
     outputs = {f"parameters_{side}": sides[side]["parameters"] for side in "ab"}
     outputs |= {f"landmarks_{side}": decode(sides[side]["parameters"]) for side in "ab"}
-    outputs["parameter_distance"] = distance([sides[side]["parameters"] for side in "ab"])
+    outputs["parameter_distance"] = distance(
+        [compared(sides[side]["parameters"]) for side in "ab"]
+    )
     similarity = keras.layers.Dot(axes=1, dtype="float32", name="feature_similarity")
     cosine = similarity([sides[side]["features"] for side in "ab"])
     outputs["feature_similarity"] = ops.squeeze(cosine, axis=-1)
@@ -113,31 +114,31 @@ def augmented_branch(
     return results
 
 
-def parameter_distance_layer(space: ParameterSpace, contrast: str) -> WeightedDistance:
-    """The distance that ``build_siamese`` describes under ``contrast``."""
+def vectors_to_compare(space: ParameterSpace, contrast: str) -> keras.layers.Layer:
+    """From parameters to the vectors whose distance ``build_siamese`` describes at ``contrast``."""
     if contrast not in CONTRASTS:
         raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(CONTRASTS)}")
-    weights = np.ones(space.layout.size)
     if contrast == "identity":
-        weights = np.zeros(space.layout.size)
-        weights[space.layout.identity] = space.identity_mm
-    return WeightedDistance(weights.tolist(), name="parameter_distance")
+        return ShapeCode.of(space, name="shape")
+    return keras.layers.Identity(dtype="float32", name="all_parameters")
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class WeightedDistance(keras.layers.Layer):
-    """``norm(weights * (a - b))`` of two (B, P) inputs: (B,) float32.
+    """``norm(weights * (a - b))`` of two (B, D) inputs: (B,) float32.
 
-    With the identity components' effects in mm as weights this is the RMS distance of the two
-    neutral shapes' vertices, as far as the components are orthogonal.
+    Args:
+        weights: (D,); None: all 1.
     """
 
-    def __init__(self, weights: list[float], **kwargs):
+    def __init__(self, weights: list[float] | None = None, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.component_weights = list(weights)
+        self.component_weights = None if weights is None else list(weights)
 
     def call(self, pair):
-        difference = ops.convert_to_tensor(self.component_weights, "float32") * (pair[0] - pair[1])
+        difference = pair[0] - pair[1]
+        if self.component_weights is not None:
+            difference *= ops.convert_to_tensor(self.component_weights, "float32")
         square = ops.sum(ops.square(difference), axis=-1)
         return ops.sqrt(square + 1e-12)  # the slope stays finite where the two are equal
 

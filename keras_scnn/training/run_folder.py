@@ -207,7 +207,7 @@ class ShapeMonitor(keras.callbacks.Callback):
     mean face, while the losses still fall. Logged, of photos of people not trained on:
     ``shape_explained``, the share of the labels' squared deviation from the mean that is explained;
     ``shape_size``, the deviation's size over the labels'; ``shape_relative``, the error over that
-    of the mean face. All by the coefficients' effects in mm.
+    of the mean face. All by RMS distances of vertices.
 
     Args:
         records: with labels.
@@ -228,15 +228,15 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._kept, self._group = kept, group
         chosen = index[:: max(1, len(index) // MAX_MONITORED)]
         self._images = np.asarray(records.images[chosen])
-        self._identity, self._mm = space.layout.identity, space.identity_mm
+        self._identity, self._basis = space.layout.identity, space.shape_basis
         labels = space.whiten(records.parameters[chosen])[:, self._identity]
-        self._labels, self._largest, self.collapsed = labels * self._mm, 0.0, False
+        self._labels, self._largest, self.collapsed = labels @ self._basis, 0.0, False
 
     def on_epoch_end(self, epoch, logs=None):
         branch = (self._kept() if self._kept else self.model).get_layer("branch")
         with self._group.local():
             outputs = branch.predict_on_batch(self._images)["parameters"]
-        health = shape_health(np.asarray(outputs)[:, self._identity] * self._mm, self._labels)
+        health = shape_health(np.asarray(outputs)[:, self._identity] @ self._basis, self._labels)
         if logs is not None:
             logs |= {f"shape_{name}": value for name, value in health.items()}
         self._largest = max(self._largest, health["size"])

@@ -91,7 +91,13 @@ def test_anchors_by_its_rule_are_the_detectors(content):
 def test_the_detectors_input_is_what_the_detector_gives_it(content, monkeypatch):
     seen, detector = [], FaceDetector(tiles=False)
     interpreter = detector._interpreter()
-    monkeypatch.setattr(interpreter, "set_tensor", lambda _, value: seen.append(value.copy()))
+    set_tensor = interpreter.set_tensor
+
+    def seeing(index, value):
+        seen.append(value.copy())
+        set_tensor(index, value)
+
+    monkeypatch.setattr(interpreter, "set_tensor", seeing)
     photo = np.arange(128 * 128 * 3, dtype=np.uint8).reshape(128, 128, 3)
     detector.detect(photo)
     about = content["detector"]["input"]

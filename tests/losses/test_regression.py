@@ -168,3 +168,15 @@ def test_weights_of_the_parameter_loss_out_of_range_are_refused(
     weights = {"wpdc_weight": 1.0, "shape_weight": 1.0, name: -1.0}
     with pytest.raises(ValueError, match=f"{name} is -1.0; it must be 0 or more"):
         ParameterLoss(space, **weights)
+
+
+def test_the_shape_term_is_the_squared_distance_of_the_vertices(tiny_face_model, tiny_whitening):
+    """mm², the mean over the vertices; the components of this model are not orthogonal."""
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    true, ours = np.random.default_rng(0).normal(size=(2, 4, space.layout.size))
+    loss = ParameterLoss(space, wpdc_weight=0.0, shape_weight=0.5)
+    a, b = (tiny_face_model.vertices(space.parameters(x).identity) for x in (true, ours))
+    expected = 0.5 * np.square(a - b).sum(axis=-1).mean()
+    assert float(loss(true, ours)) == pytest.approx(expected, rel=1e-4)
+    again = ParameterLoss.from_config(loss.get_config())
+    assert float(again(true, ours)) == pytest.approx(expected, rel=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_scnn.models import build_branch, build_encoder, build_group
-from keras_scnn.models.group import ShapeCode
+from keras_scnn.models.heads import ShapeCode
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
@@ -35,16 +35,19 @@ def test_the_outputs_are_the_branchs_and_what_follows_from_them(
 
 
 def test_the_distance_of_shape_codes_is_that_of_the_vertices(tiny_face_model, tiny_whitening):
-    """Exactly so for faces that differ in one component; mm, root mean square."""
+    """For faces that differ in all components, which are not orthogonal; mm, root mean square."""
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
-    vectors = np.zeros((2, layout.size), np.float32)
-    vectors[1, layout.identity.start + 2] = 1.5
+    vectors = np.random.default_rng(0).normal(size=(5, layout.size)).astype(np.float32)
     code = np.asarray(ShapeCode.of(ParameterSpace(tiny_face_model, tiny_whitening))(vectors))
     faces = FaceParameters.from_vector(tiny_whitening.unwhiten(vectors), layout)
     vertices = tiny_face_model.vertices(faces.identity)
-    expected = np.sqrt(np.square(vertices[1] - vertices[0]).sum(axis=-1).mean())
-    assert np.linalg.norm(code[1] - code[0]) == pytest.approx(expected, rel=1e-4)
-    np.testing.assert_array_equal(code[0], 0)
+    expected = np.sqrt(np.square(vertices[1:] - vertices[0]).sum(axis=-1).mean(axis=-1))
+    np.testing.assert_allclose(np.linalg.norm(code[1:] - code[0], axis=-1), expected, rtol=1e-4)
+
+
+def test_the_origin_of_shape_codes_is_the_whitenings_mean(tiny_face_model, tiny_whitening):
+    layer = ShapeCode.of(ParameterSpace(tiny_face_model, tiny_whitening))
+    np.testing.assert_array_equal(layer(np.zeros((1, tiny_whitening.mean.size))), 0)
 
 
 def test_a_shape_code_survives_saving(tiny_face_model, tiny_whitening):
@@ -52,6 +55,13 @@ def test_a_shape_code_survives_saving(tiny_face_model, tiny_whitening):
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     vectors = np.random.default_rng(0).normal(size=(2, tiny_whitening.mean.size))
     np.testing.assert_array_equal(np.asarray(again(vectors)), np.asarray(layer(vectors)))
+
+
+def test_a_shape_code_of_an_older_file_computes_what_it_did():
+    """Older files have one weight a component instead of a basis."""
+    config = {"name": "shape", "dtype": "float32", "first": 1, "weights_mm": [2.0, 3.0]}
+    code = ShapeCode.from_config(config)(np.array([[9.0, 1.0, -1.0, 9.0]]))
+    np.testing.assert_array_equal(code, [[2.0, -3.0]])
 
 
 def test_landmarks_may_leave_identity_alone(tiny_face_model, tiny_whitening):

@@ -78,10 +78,11 @@ def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, ti
     photos, _ = batch(tiny_face_model)
     predicted = {name: np.asarray(value) for name, value in network(photos).items()}
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
-    a, b = (tiny_whitening.unwhiten(predicted[f"parameters_{s}"])[:, layout.identity] for s in "ab")
-    basis = tiny_face_model.identity_basis
-    effect = np.sqrt((basis**2).sum(axis=(0, 1)) / tiny_face_model.n_vertices)  # mm, RMS
-    expected = np.sqrt((((a - b) * effect) ** 2).sum(axis=1))
+    a, b = (
+        tiny_face_model.vertices(tiny_whitening.unwhiten(vector)[:, layout.identity])
+        for vector in (predicted["parameters_a"], predicted["parameters_b"])
+    )
+    expected = np.sqrt(np.square(a - b).sum(axis=-1).mean(axis=-1))  # mm, RMS over the vertices
     np.testing.assert_allclose(predicted["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
 
 

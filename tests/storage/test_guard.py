@@ -61,7 +61,7 @@ def npy_header(shape, dtype="<f8") -> bytes:
 
 
 def large_npz(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("a.npy", npy_header((150_000_000,)) + bytes(1_200_000_000))
 
 
