@@ -71,9 +71,7 @@ def build_siamese(
     distance = WeightedDistance(name="parameter_distance")
     outputs = {f"parameters_{side}": sides[side]["parameters"] for side in "ab"}
     outputs |= {f"landmarks_{side}": decode(sides[side]["parameters"]) for side in "ab"}
-    outputs["parameter_distance"] = distance(
-        [compared(sides[side]["parameters"]) for side in "ab"]
-    )
+    outputs["parameter_distance"] = distance([compared(sides[side]["parameters"]) for side in "ab"])
     similarity = keras.layers.Dot(axes=1, dtype="float32", name="feature_similarity")
     cosine = similarity([sides[side]["features"] for side in "ab"])
     outputs["feature_similarity"] = ops.squeeze(cosine, axis=-1)

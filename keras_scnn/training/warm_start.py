@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_scnn.data.labels.identity_labels import ridge_regression
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.models.heads import FINE, GDC
@@ -15,7 +16,6 @@ from keras_scnn.training.config import TrainConfig
 HEADS = ("parameters/", GDC, FINE)
 KERNEL = "parameters/kernel"
 BATCH = 128
-MIN_PENALTY = 1e-12  # features that do not vary give the mean label
 HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
 
 
@@ -232,11 +232,6 @@ def solve_dense(
     """
     features = keras.Model(model.input, layer.input)
     x = features.predict(images, batch_size=BATCH, verbose=0).astype(np.float64)
-    center, mean = x.mean(axis=0), targets.mean(axis=0, dtype=np.float64)
-    gram = (x - center).T @ (x - center) / len(x)
-    penalty = ridge * np.trace(gram) / len(gram)
-    gram += max(penalty, MIN_PENALTY) * np.eye(len(gram))
-    solved = np.linalg.solve(gram, (x - center).T @ (targets - mean) / len(x))
     kernel, bias = (np.array(weight) for weight in layer.get_weights())
-    kernel[:, columns], bias[columns] = solved, mean - center @ solved
+    kernel[:, columns], bias[columns] = ridge_regression(x, targets, ridge)
     layer.set_weights([kernel, bias])

@@ -24,6 +24,7 @@ from keras_scnn.settings import check_share
 
 MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
 RIDGE = 1.0  # penalty, as a share of the embeddings' mean variance
+LEAST_PENALTY = 1e-12  # inputs that do not vary give the mean output
 MIN_FRONTAL = 4  # photos of a person of which the mean embedding is that of turned ones
 FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
 # How many times the noise of single fits counts: it is alike in all photos of a kind.
@@ -141,7 +142,7 @@ def regress_identity(
         )
     weights = model.identity_weights_mm
     shapes = records.parameters[learned, identity] * weights
-    kernel, offset = _ridge(embeddings[learned], shapes)
+    kernel, offset = ridge_regression(embeddings[learned], shapes, RIDGE)
     predicted = (embeddings[known] @ kernel + offset) / weights
     parameters = np.array(records.parameters)
     parameters[known, identity] = (1 - share) * parameters[known, identity] + share * predicted
@@ -292,7 +293,7 @@ def learn_posterior(
     for fold in range(FOLDS):  # the map of people that it has not seen
         new = number % FOLDS == fold
         seen = np.delete(np.arange(len(joint)), known[new])
-        kernel, offset = _ridge(embeddings[seen], joint[seen])
+        kernel, offset = ridge_regression(embeddings[seen], joint[seen], RIDGE)
         mapped[new] = embeddings[known[new]] @ kernel + offset
     mean, center = true.mean(axis=0), mapped.mean(axis=0)
     wider = _spread(true, mapped, number)
@@ -300,7 +301,7 @@ def learn_posterior(
     noise = own[known] - true
     noise = NOISE_FACTOR * noise.T @ noise / len(noise)
     wrong, spread = np.cov((true - mapped).T), np.cov(true.T)
-    kernel, offset = _ridge(embeddings, joint)
+    kernel, offset = ridge_regression(embeddings, joint, RIDGE)
     return ShapePosterior(
         kernel @ wider,
         mean + (offset - center) @ wider,
@@ -343,11 +344,19 @@ def _capped(sizes: np.ndarray, limits: np.ndarray, total: float) -> np.ndarray:
     return np.minimum(scaled, limits)
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray):
-    """Ridge regression: kernel (E, K) and offset (K,)."""
-    center, mean = inputs.mean(axis=0), outputs.mean(axis=0)
+def ridge_regression(
+    inputs: np.ndarray, outputs: np.ndarray, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (E, K) and offset (K,) of the linear map from inputs to outputs.
+
+    Args:
+        inputs: (n, E). Where none varies, the map gives the mean output.
+        outputs: (n, K).
+        penalty: as a share of the inputs' mean variance.
+    """
+    center, mean = inputs.mean(axis=0), outputs.mean(axis=0, dtype=np.float64)
     x = inputs - center
     gram = x.T @ x / len(x)
-    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    gram += max(penalty * np.trace(gram) / len(gram), LEAST_PENALTY) * np.eye(len(gram))
     kernel = np.linalg.solve(gram, x.T @ (outputs - mean) / len(x))
     return kernel, mean - center @ kernel

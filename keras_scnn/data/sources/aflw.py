@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.sources.choices import AFLW_PARTS
 from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS
 from keras_scnn.storage.arrays import read_arrays
@@ -47,7 +48,6 @@ LABELS = {
     "teacher_landmarks68": (68, 3),
     "teacher_bfm62": (62,),
 }
-PARTS = ("all", "train", "held_out")
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class AflwCrops(PhotoSource):
     labels = ("labels.npz",)
 
     def __init__(self, folder: str | os.PathLike, part: str = "all"):
-        if part not in PARTS:
-            raise ValueError(f"part is '{part}'; it must be one of {', '.join(PARTS)}")
+        if part not in AFLW_PARTS:
+            raise ValueError(f"part is '{part}'; it must be one of {', '.join(AFLW_PARTS)}")
         self.folder = Path(folder)
         self._targets = load_targets(folder)
         held_out = self._targets.held_out

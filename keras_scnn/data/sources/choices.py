@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
     from keras_scnn.morphable_model import MorphableModel
 
-PARTS = ("all", "train", "held_out")  # of AFLW
+AFLW_PARTS = ("all", "train", "held_out")
 
 
 def _w300lp(args: argparse.Namespace) -> PhotoSource:
@@ -224,7 +224,10 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
     )
     parser.add_argument(
-        "--part", choices=PARTS, default="all", help="aflw: 'held_out' is one photo in 20 (all)"
+        "--part",
+        choices=AFLW_PARTS,
+        default="all",
+        help="aflw: 'held_out' is one photo in 20 (all)",
     )
     parser.add_argument(
         "--authors-identity",
