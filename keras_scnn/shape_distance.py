@@ -8,6 +8,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import check_above
 
 MIN_VARIANCE_SHARE = 0.003  # least variance of a direction, as a share of the largest
+LEAST_VARIANCE = 1e-12  # mm²; where one shape is predicted for all photos nothing varies
 VISIBLE_MM = 0.1  # root mean square over the vertices: finer differences no mesh shows
 
 
@@ -38,8 +39,8 @@ def shape_basis(model: MorphableModel) -> np.ndarray:
     A factor of the components' Gram matrix, for they are not orthogonal: the square of the length
     of ``identity @ shape_basis(model)`` is the mean squared displacement of the vertices.
     """
-    basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
-    triangle = np.asarray(np.linalg.qr(basis, mode="r"))  # |Q R x| = |R x|
+    basis = model.identity_basis.reshape(3 * model.n_vertices, model.n_identity)
+    triangle = np.asarray(np.linalg.qr(basis.astype(np.float64), mode="r"))  # |Q R x| = |R x|
     return triangle.T / np.sqrt(model.n_vertices)
 
 
@@ -76,13 +77,14 @@ def mahalanobis_coordinates(coordinates: np.ndarray, covariance: np.ndarray) -> 
     Args:
         coordinates: (n, K) mm, of ``shape_coordinates``.
         covariance: (K, K) mm², of ``within_person_covariance``; ``MIN_VARIANCE_SHARE`` of its
-            largest eigenvalue is added to all.
+            largest eigenvalue is added to all, and none is below ``LEAST_VARIANCE``.
 
     Returns:
         (n, K) float64, standard deviations.
     """
     variance, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
-    return np.asarray(coordinates) @ (axes / np.sqrt(variance + MIN_VARIANCE_SHARE * variance[-1]))
+    variance = np.maximum(variance + MIN_VARIANCE_SHARE * variance[-1], LEAST_VARIANCE)
+    return np.asarray(coordinates) @ (axes / np.sqrt(variance))
 
 
 def visible_coordinates(

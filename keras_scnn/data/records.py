@@ -56,7 +56,8 @@ class FaceRecords:
         embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN where unknown.
 
     Raises:
-        ValueError: the arrays' lengths differ.
+        ValueError: the arrays' lengths differ, a weight is negative, or a person's number is no
+            whole number or does not fit into int32.
     """
 
     images: np.ndarray | ShardedImages
@@ -80,6 +81,9 @@ class FaceRecords:
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
             )
 
+        for name in ("identity", "mirror"):
+            _check_person_numbers(name, getattr(self, name))
+
     def __len__(self) -> int:
         return len(self.identity)
 
@@ -91,6 +95,18 @@ class FaceRecords:
         """(n,) int: the person of each photo, a person and the mirror image being one."""
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
+
+
+def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
+    if numbers is None or not len(numbers):
+        return
+    limits = np.iinfo(np.int32)
+    is_whole = np.issubdtype(np.asarray(numbers).dtype, np.integer)
+    if not is_whole or not limits.min <= np.min(numbers) <= np.max(numbers) <= limits.max:
+        raise ValueError(
+            f"{name}: people's numbers must be whole and fit into int32; "
+            "np.unique(numbers, return_inverse=True)[1] counts people from 0"
+        )
 
 
 def split_people(

@@ -146,6 +146,16 @@ def _rows(weight, values):
     return weight * values / ops.maximum(ops.mean(weight), 1e-12)
 
 
+def first_photos(person):
+    """(B,) int32: for each photo the place of the first one in the batch of the same person.
+
+    Keras casts labels to float32, in which large person numbers are equal that are not; places in a
+    batch are exact.
+    """
+    person = ops.reshape(ops.convert_to_tensor(person), (-1,))
+    return ops.argmax(ops.cast(person[:, None] == person[None], "int32"), axis=-1)
+
+
 class _PairsLoss(keras.losses.Loss):
     """A loss of pairs of photos, to which ``sample_weight`` of photos does not apply.
 
@@ -189,6 +199,9 @@ class GroupContrastiveLoss(_PairsLoss):
             "margin_factor": margin_factor,
         }
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(first_photos(y_true), y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
         return batch_mean(group_contrastive_loss(y_true, y_pred, **self._options))
 
@@ -218,6 +231,9 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
         super().__init__(name=name)
         check_above("temperature", temperature)
         self.temperature = temperature
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(first_photos(y_true), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         return supervised_rows(y_true, y_pred, self.temperature)

@@ -33,16 +33,18 @@ class LossLayer(keras.layers.Layer):
     it is that over the global batch, since Keras divides added losses by the number of replicas.
 
     Args:
-        loss: any ``keras.losses.Loss``, e.g. ``LandmarkDistance()``.
+        loss: any ``keras.losses.Loss`` that is a mean, e.g. ``LandmarkDistance()``.
         weight: of the loss in the network's total, 0 or more.
 
     Raises:
-        ValueError: the weight is negative, or not finite.
+        ValueError: the weight is negative, or not finite, or the loss is a sum over the batch.
     """
 
     def __init__(self, loss: keras.losses.Loss, weight: float = 1.0, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         check_at_least("weight", weight)
+        if loss.reduction == "sum":
+            raise ValueError(f"loss '{loss.name}' has reduction 'sum'; a loss layer adds a mean")
         self.loss, self.weight = loss, weight
 
     def call(self, output, label):
@@ -144,11 +146,17 @@ def add_loss_layers(
         weights, so that ``network`` goes on to answer without labels.
 
     Raises:
-        ValueError: a loss is of an output that the network does not have or that has a loss layer
+        ValueError: the network has no dictionaries of inputs and outputs, a loss is a sum over the
+            batch or of an output that the network does not have or that has a loss layer
             already, a weight or a label of one without a loss, or a weight is negative or not
             finite.
     """
     weights, labels = weights or {}, labels or {}
+    if not isinstance(network.input, dict) or not isinstance(network.output, dict):
+        raise ValueError(
+            f"network '{network.name}' has no dictionaries of inputs and outputs, as the networks "
+            "of build_siamese have; losses of another network are for compile"
+        )
     _check_names(network, losses, {"weights": weights, "labels": labels})
     inputs, outputs = dict(network.input), dict(network.output)
     labels = _label_inputs(inputs, outputs, losses) | labels

@@ -8,7 +8,6 @@ face models that ``load_face_model`` knows by name.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 
 import keras
@@ -17,9 +16,10 @@ from keras import ops
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.geometry.landmarks68 import OPENINGS
+from keras_scnn.losses.vertex_effect import VertexEffect, whitening_config, whitening_of
 from keras_scnn.models.heads import FaceDecoder
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.parameters import POSE_SIZE, ParameterSpace, Whitening
+from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import check_above, check_at_least
 
 
@@ -44,6 +44,7 @@ def wpdc(target, predicted, effect):
 
 def wpdc_rows(target, predicted, effect):
     """(B,) what each face adds to the mean of ``wpdc``."""
+    target, predicted = _single(target, predicted)
     difference = target - predicted
     weight = ops.stop_gradient(ops.abs(difference) * effect)
     weight = weight / ops.maximum(ops.max(weight, axis=-1, keepdims=True), 1e-12)
@@ -60,6 +61,7 @@ def vertex_distance(target, predicted):
     Returns:
         Scalar, in that unit.
     """
+    target, predicted = _single(target, predicted)
     return ops.mean(_length(target - predicted))
 
 
@@ -87,6 +89,7 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
 
 def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
     """(B,) what each face adds to the mean of ``landmark_distance``."""
+    target, predicted = _single(target, predicted)
     names = _column_names(target, columns)
     weight = _label_weight(target, names)
     # The landmarks' weights are shares of the whole batch's.
@@ -142,6 +145,7 @@ def opening_distance(target, predicted, unit=1.0, columns=None):
 
 def opening_rows(target, predicted, unit=1.0, columns=None):
     """(B,) what each face adds to the mean of ``opening_distance``."""
+    target, predicted = _single(target, predicted)
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
 
     def rows(points, which):
@@ -159,108 +163,14 @@ def opening_rows(target, predicted, unit=1.0, columns=None):
     return ops.sum(weight * distance, axis=-1) / mean_weight
 
 
+def _single(*arrays):
+    """float32, in which losses compute; labels may be of any numeric type."""
+    return [ops.cast(array, "float32") for array in arrays]
+
+
 def _length(vectors):
     """Euclidean norm over the last axis, with a finite slope at 0."""
     return ops.sqrt(ops.sum(ops.square(vectors), axis=-1) + 1e-12)
-
-
-class VertexEffect:
-    """How far each whitened parameter moves the vertices, for any parameter space.
-
-    All follow in closed form from 3x3 moments of the bases: coefficient i moves the vertices by
-    the norm of ``A B_i`` for the camera's linear part A; entry (r, c) of the camera by the norm
-    of coordinate c of the face.
-
-    Args:
-        moments: (K + L, 3, 3), ``B_i^T B_i`` of each component, summed over the vertices, mm².
-        squares: (3, 1 + K + L, 1 + K + L), products of the mean and the components, summed over
-            the vertices, coordinate by coordinate, mm².
-        whitening: of the P = 12 + K + L parameters.
-        n_vertices: N.
-        n_identity: K.
-    """
-
-    def __init__(self, moments, squares, whitening: Whitening, n_vertices: int, n_identity: int):
-        self._moments, self._squares = np.float32(moments), np.float32(squares)
-        self._whitening = whitening
-        self._n_vertices, self._n_identity = n_vertices, n_identity
-
-    @classmethod
-    def of(cls, space: ParameterSpace | VertexEffect) -> VertexEffect:
-        """That of a parameter space; one that is there already as it is."""
-        if isinstance(space, VertexEffect):
-            return space
-        model = space.face_model
-        bases = np.concatenate([model.identity_basis, model.expression_basis], axis=-1)
-        bases = bases.astype(np.float64)
-        full = np.concatenate([model.mean[..., None], bases], axis=-1)
-        moments = np.einsum("njk,nlk->kjl", bases, bases)
-        squares = np.einsum("nck,ncl->ckl", full, full)
-        return cls(moments, squares, space.whitening, model.n_vertices, model.n_identity)
-
-    @property
-    def identity(self) -> slice:
-        """Slice of the identity in the parameters."""
-        return slice(POSE_SIZE, POSE_SIZE + self._n_identity)
-
-    @property
-    def identity_gram(self) -> np.ndarray:
-        """(K, K) float32, mm²: ``d @ gram @ d`` is the squared RMS distance of two neutral shapes.
-
-        d (K,) is the difference of their whitened identity coefficients.
-        """
-        rows = slice(1, 1 + self._n_identity)  # row 0 is the mean face
-        scale = self._whitening.scale[self.identity]
-        gram = self._squares[:, rows, rows].sum(axis=0, dtype=np.float64) / self._n_vertices
-        return np.float32(scale[:, None] * gram * scale)
-
-    def __call__(self, target):
-        """(B, P) whitened targets to (B, P) displacements, px (root of the sum of squares)."""
-        scale = self._whitening.scale
-        vector = ops.cast(target, "float32") * scale + self._whitening.mean
-        camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))[:, :, :3]
-        gram = ops.matmul(ops.transpose(camera, (0, 2, 1)), camera)
-        shape = ops.sqrt(ops.maximum(ops.einsum("bjl,kjl->bk", gram, self._moments), 0.0))
-        one = ops.ones_like(vector[:, :1])
-        weights = ops.concatenate([one, vector[:, POSE_SIZE:]], axis=-1)
-        square = ops.einsum("bk,ckl,bl->bc", weights, self._squares, weights)
-        row = ops.concatenate([square, one * float(self._n_vertices)], axis=-1)
-        pose = ops.tile(ops.sqrt(ops.maximum(row, 0.0)), (1, 3))
-        return ops.concatenate([pose, shape], axis=-1) * scale
-
-    def get_config(self) -> dict:
-        """For a saved model: the arrays as text, base64 of little-endian float32."""
-        return {
-            "moments": _to_text(self._moments),
-            "squares": _to_text(self._squares),
-            **_whitening_config(self._whitening),
-            "n_vertices": self._n_vertices,
-            "n_identity": self._n_identity,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> VertexEffect:
-        whitening = _whitening(config)
-        k = len(whitening.mean) - POSE_SIZE
-        moments = _from_text(config["moments"]).reshape(k, 3, 3)
-        squares = _from_text(config["squares"]).reshape(3, 1 + k, 1 + k)
-        return cls(moments, squares, whitening, config["n_vertices"], config["n_identity"])
-
-
-def _to_text(array: np.ndarray) -> str:
-    return base64.b64encode(np.asarray(array, "<f4").tobytes()).decode()
-
-
-def _from_text(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), "<f4")
-
-
-def _whitening_config(whitening: Whitening) -> dict[str, str]:
-    return {"mean": _to_text(whitening.mean), "scale": _to_text(whitening.scale)}
-
-
-def _whitening(config: dict) -> Whitening:
-    return Whitening(_from_text(config["mean"]), _from_text(config["scale"]))
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
@@ -276,8 +186,7 @@ class WPDC(keras.losses.Loss):
         self._effect = VertexEffect.of(space)
 
     def call(self, y_true, y_pred):
-        y_true = ops.cast(y_true, "float32")
-        return wpdc_rows(y_true, ops.cast(y_pred, "float32"), self._effect(y_true))
+        return wpdc_rows(y_true, y_pred, self._effect(y_true))
 
     def get_config(self):
         return {"space": self._effect.get_config(), "name": self.name}
@@ -318,7 +227,7 @@ class ParameterLoss(keras.losses.Loss):
         self._gram = shape_weight * self._effect.identity_gram
 
     def call(self, y_true, y_pred):
-        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        y_true, y_pred = _single(y_true, y_pred)
         difference = (y_true - y_pred)[:, self._effect.identity]
         shape = ops.sum(ops.matmul(difference, self._gram) * difference, axis=-1)
         return self.wpdc_weight * wpdc_rows(y_true, y_pred, self._effect(y_true)) + shape
@@ -361,14 +270,14 @@ class VertexDistance(keras.losses.Loss):
             "n_identity": space.face_model.n_identity,
             "n_expression": space.face_model.n_expression,
             "digest": _vertex_digest(space.face_model),
-            **_whitening_config(space.whitening),
+            **whitening_config(space.whitening),
         }
         _named_face_model(config)  # an error now, while the network is still there
         return {"space": config, "name": self.name}
 
     @classmethod
     def from_config(cls, config):
-        space = ParameterSpace(_named_face_model(config["space"]), _whitening(config["space"]))
+        space = ParameterSpace(_named_face_model(config["space"]), whitening_of(config["space"]))
         return cls(**{**config, "space": space})
 
 
@@ -437,10 +346,9 @@ class LandmarkDistance(keras.losses.Loss):
         self.opening_weight, self.columns = opening_weight, columns
 
     def call(self, y_true, y_pred):
-        true, predicted = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        loss = landmark_rows(true, predicted, self.unit, self.depth_weight, self.columns)
+        loss = landmark_rows(y_true, y_pred, self.unit, self.depth_weight, self.columns)
         if self.opening_weight:
-            loss += self.opening_weight * opening_rows(true, predicted, self.unit, self.columns)
+            loss += self.opening_weight * opening_rows(y_true, y_pred, self.unit, self.columns)
         return loss
 
     def get_config(self):

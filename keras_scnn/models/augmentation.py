@@ -1,7 +1,9 @@
 """Photometric augmentation of face crops, as layers that run on the accelerator inside of a step.
 
 Images are (B, S, S, 3) RGB, 0 to 255; every image of a batch gets random values of its own. Outside
-of training nothing is changed. What Keras has is Keras's; this module adds what it has not.
+of training nothing is changed. What Keras has is Keras's; this module adds what it has not. All
+compute in float32, whatever the global policy is: 16 bits are too few for colors from 0 to 255, and
+Keras's blur does not run in them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 
 RANGE = (0, 255)
+UNSET = keras.initializers.Constant(np.nan)
+"""Of constants that a layer is filled with: a copy that was not filled gives no numbers."""
 BLOCK = 8
 # Quantization steps of luminance at quality 50: ITU-T T.81 (1992), annex K, table K.1.
 LUMINANCE_STEPS = np.array(
@@ -40,7 +44,7 @@ class _RandomLayer(layers.Layer):
     """A layer with a source of randomness that is the identity outside of training."""
 
     def __init__(self, seed=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.seed = seed
         self.generator = random.SeedGenerator(seed)
 
@@ -167,15 +171,16 @@ def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[l
     capped, seeds = min(strength, 2.0), _independent_seeds(seed)
     saturation = max(0.5 - 0.3 * strength, 0.0), 0.5 + 0.2 * capped
     blur, erasing = min(0.3 * capped, 1.0), min(0.2 * capped, 1.0)
+    single = {"value_range": RANGE, "dtype": "float32"}
     return [
-        layers.RandomBrightness(min(0.12 * strength, 1.0), RANGE, seed=next(seeds)),
-        layers.RandomContrast(min(0.3 * strength, 0.9), RANGE, seed=next(seeds)),
-        layers.RandomSaturation(saturation, RANGE, seed=next(seeds)),
+        layers.RandomBrightness(min(0.12 * strength, 1.0), seed=next(seeds), **single),
+        layers.RandomContrast(min(0.3 * strength, 0.9), seed=next(seeds), **single),
+        layers.RandomSaturation(saturation, seed=next(seeds), **single),
         RandomChannelGain(0.08 * strength, seed=next(seeds)),
-        layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), RANGE, seed=next(seeds)),
-        layers.RandomErasing(erasing, scale=(0.02, 0.15), value_range=RANGE, seed=next(seeds)),
+        layers.RandomGaussianBlur(blur, 5, (0.3, 1.0), seed=next(seeds), **single),
+        layers.RandomErasing(erasing, scale=(0.02, 0.15), seed=next(seeds), **single),
         RandomNoise(8.0 * strength, seed=next(seeds)),
-        layers.RandomGrayscale(min(0.1 * capped, 1.0), seed=next(seeds)),
+        layers.RandomGrayscale(min(0.1 * capped, 1.0), seed=next(seeds), dtype="float32"),
         RandomBlocks(min(0.2 * capped, 1.0), seed=next(seeds)),
     ]
 
@@ -206,6 +211,8 @@ class RandomMove(layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.options = {"shift": shift, "scale": scale, "degrees": degrees, "flip": flip}
         self.seed, self.generator = seed, random.SeedGenerator(seed)
+        # XLA has no kernel of TensorFlow's image transform; Keras asks for this before it compiles.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, images, training=False):
         """Move a list of batches of images; row i of all of them is mirrored or none.
@@ -274,7 +281,7 @@ class MoveParameters(layers.Layer):
             "expression_mirror": (n_expression, n_expression),
         }
         for name, shape in shapes.items():
-            weight = self.add_weight(shape=shape, initializer="zeros", name=name, trainable=False)
+            weight = self.add_weight(shape=shape, initializer=UNSET, name=name, trainable=False)
             setattr(self, name, weight)
 
     @classmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_scnn.models.augmentation import UNSET
 from keras_scnn.models.encoders import (
     PREFIX,
     feature_map,
@@ -17,6 +19,7 @@ from keras_scnn.models.encoders import (
 )
 from keras_scnn.models.recognizers.layers import AlignedChip, embedding_layer
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout, ParameterSpace
+from keras_scnn.settings import whole
 
 FEATURE_SIZE = 512
 GDC = "features_"
@@ -65,9 +68,16 @@ def build_branch(
         whitened; ``features`` (B, feature_size) float32 of unit length.
 
     Raises:
-        ValueError: ``joint_head`` without a GDC head, two identity encoders, or an encoder that
-            is no graph from one image to one vector, or lacks the feature map that a head needs.
+        ValueError: a size is out of range, ``joint_head`` without a GDC head, two identity
+            encoders, an expression head for a model without expressions, or an encoder that is no
+            graph from one image to one vector, lacks the feature map that a head needs, or has a
+            layer with the name of one of the branch.
     """
+    sizes = {"feature_size": feature_size, "feature_channels": feature_channels}
+    for name, size in (sizes | {"expression_channels": expression_channels}).items():
+        whole(name, size, 0)
+    if expression_channels and not layout.n_expression:
+        raise ValueError("expression_channels is for face models with expression components")
     image, hidden = graph_ends(encoder)
     inputs = hidden
     has_gdc = bool(feature_size and feature_channels and not identity_encoder)
@@ -93,7 +103,20 @@ def build_branch(
     if feature_size:
         raw = keras.layers.Dense(feature_size, dtype="float32", name="features_linear")(hidden)
         outputs["features"] = keras.layers.UnitNormalization(dtype="float32", name="features")(raw)
-    return keras.Model(image, outputs, name="branch")
+    return _branch(encoder, image, outputs)
+
+
+def _branch(encoder: keras.Model, image, outputs: dict) -> keras.Model:
+    try:
+        return keras.Model(image, outputs, name="branch")
+    except ValueError as error:
+        taken = re.search(r'name "(.+?)" is used', str(error))
+        if not taken:
+            raise
+        raise ValueError(
+            f"encoder '{encoder.name}' has a layer named '{taken[1]}', which is the name of a "
+            "layer of the branch; give it another one"
+        ) from None
 
 
 def _global_depthwise_convolution(feature_map, channels: int, prefix: str):
@@ -184,7 +207,7 @@ class FaceDecoder(keras.layers.Layer):
             "bounds": (2, n_expression),
         }
         for name, shape in shapes.items():
-            weight = self.add_weight(shape=shape, initializer="zeros", name=name, trainable=False)
+            weight = self.add_weight(shape=shape, initializer=UNSET, name=name, trainable=False)
             setattr(self, name, weight)
 
     @classmethod
@@ -276,8 +299,9 @@ class ShapeCode(keras.layers.Layer):
         return cls(space.layout.identity.start, space.shape_basis.tolist(), **kwargs)
 
     def call(self, parameters):
-        basis = ops.convert_to_tensor(self.basis_mm, "float32")
-        last = self.first + len(self.basis_mm)
+        size = len(self.basis_mm)
+        basis = ops.reshape(ops.convert_to_tensor(self.basis_mm, "float32"), (size, size))
+        last = self.first + size
         return ops.matmul(ops.cast(parameters[:, self.first : last], "float32"), basis)
 
     def compute_output_shape(self, input_shape):

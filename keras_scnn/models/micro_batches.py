@@ -11,7 +11,7 @@ from __future__ import annotations
 import keras
 from keras import ops, tree
 
-from keras_scnn.settings import check_at_least
+from keras_scnn.settings import whole
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
@@ -26,15 +26,14 @@ class InParts(keras.layers.Layer):
         parts: 1 or more; the batch's size must be a multiple of it.
 
     Raises:
-        ValueError: parts is below 1.
+        ValueError: parts is no whole number, or below 1.
     """
 
     def __init__(self, network: keras.Model, parts: int, **kwargs):
         # Without a type of its own to cast to: it hands on all variables, and what is cast here
         # (bfloat16 under a mixed policy) would be assigned to them. The network's layers cast.
         super().__init__(**{**kwargs, "dtype": "float32"})
-        check_at_least("parts", parts, 1)
-        self.network, self.parts = network, parts
+        self.network, self.parts = network, whole("parts", parts)
 
     def call(self, images, training=None):
         if not training or self.parts == 1:

@@ -200,3 +200,16 @@ def test_without_mirror_images_the_last_people_are_held_out():
     identity, none = np.arange(6), np.full(6, -1)
     for mirror in (None, none):
         np.testing.assert_array_equal(split_people(identity, 2, mirror)[1], [4, 5])
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("identity", np.arange(6) << 32),
+        ("identity", np.arange(6) * 0.5),
+        ("mirror", np.full(6, 2**31)),
+    ],
+)
+def test_people_numbers_that_do_not_fit_are_refused(records, name, numbers):
+    with pytest.raises(ValueError, match=f"{name}: people's numbers must be whole and fit into"):
+        dataclasses.replace(records, **{name: numbers})

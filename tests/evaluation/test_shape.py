@@ -14,6 +14,7 @@ from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.shape_distance import (
     MIN_VARIANCE_SHARE,
     mahalanobis_coordinates,
+    visible_coordinates,
     within_person_covariance,
 )
 
@@ -143,3 +144,12 @@ def test_what_photos_of_one_person_differ_in_counts_less(rng):
     scaled = mahalanobis_coordinates(shapes, within_person_covariance(shapes, person))
     result = IdentityEvaluator(scaled, pairs).summary(np.ones(200))[1]
     assert plain.accuracy_percent < 75 < 85 < result.accuracy_percent
+
+
+def test_one_shape_for_all_photos_has_finite_distances_of_zero(rng):
+    """As a network of random weights predicts, whose within-person covariance is zero."""
+    shapes = np.tile(rng.normal(size=4), (6, 1))
+    covariance = within_person_covariance(shapes, np.repeat(np.arange(3), 2))
+    for coordinates in (mahalanobis_coordinates, visible_coordinates):
+        scaled = coordinates(shapes, covariance)
+        np.testing.assert_array_equal(scaled - scaled[0], 0)

@@ -168,3 +168,15 @@ def test_a_saved_margin_with_an_idle_quantile_is_still_read():
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [GroupContrastiveLoss, SupervisedContrastiveLoss])
+def test_large_person_numbers_stay_different(kind):
+    """2^24 and 2^24 + 1 are one number in float32, to which Keras casts labels."""
+    person = np.array([0, 0, 1, 1, 2, 3, 3])
+    loss = kind()
+    expected = float(loss(person, UNIT))
+    for start in (2**24, 2**31 - 4):
+        large = np.int32(start + person)
+        assert float(loss(large, UNIT)) == expected
+        assert float(loss(large[:, None], UNIT)) == expected

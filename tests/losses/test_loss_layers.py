@@ -146,6 +146,19 @@ def test_losses_may_be_added_one_after_the_other(space):
         add_loss_layers(both, {"parameter_distance": ContrastiveLoss(1.0)})
 
 
+def test_a_sum_over_the_batch_is_refused(space):
+    loss = keras.losses.MeanSquaredError(reduction="sum", name="squares")
+    with pytest.raises(ValueError, match="loss 'squares' has reduction 'sum'; a loss layer adds"):
+        add_loss_layers(siamese(space), {"parameters_a": loss})
+
+
+def test_a_network_without_named_inputs_is_refused():
+    image = keras.Input((4,))
+    network = keras.Model(image, {"y": keras.layers.Dense(2)(image)}, name="plain")
+    with pytest.raises(ValueError, match="network 'plain' has no dictionaries of inputs"):
+        add_loss_layers(network, {"y": keras.losses.MeanSquaredError()})
+
+
 REPLICAS = """
 import json, sys
 import keras, numpy as np, tensorflow as tf

@@ -1,3 +1,6 @@
+from functools import partial
+
+import keras
 import numpy as np
 import pytest
 
@@ -10,7 +13,8 @@ from keras_scnn.losses import (
     landmark_distance,
     vertex_distance,
 )
-from keras_scnn.losses.regression import VertexEffect, opening_distance
+from keras_scnn.losses.regression import opening_distance, wpdc
+from keras_scnn.losses.vertex_effect import VertexEffect
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
@@ -180,3 +184,18 @@ def test_the_shape_term_is_the_squared_distance_of_the_vertices(tiny_face_model,
     assert float(loss(true, ours)) == pytest.approx(expected, rel=1e-4)
     again = ParameterLoss.from_config(loss.get_config())
     assert float(again(true, ours)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss", [vertex_distance, landmark_distance, opening_distance, partial(wpdc, effect=1.0)]
+)
+@pytest.mark.parametrize("kind", ["int32", "float16", "float64"])
+def test_labels_of_any_numeric_type_are_compared_in_float32(loss, kind):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 9, (2, 68, 3)).astype(kind)
+    predicted = keras.ops.convert_to_tensor(rng.normal(size=(2, 68, 3)), "float32")
+    expected = float(loss(keras.ops.convert_to_tensor(labels, "float32"), predicted))
+    for given in (labels, keras.ops.convert_to_tensor(labels)):
+        value = loss(given, predicted)
+        assert keras.backend.standardize_dtype(value.dtype) == "float32"
+        assert float(value) == expected

@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from scipy.fft import dctn
 from skimage import data
 
 from keras_scnn.models.augmentation import (
     RandomBlocks,
     RandomChannelGain,
+    RandomMove,
     RandomNoise,
     cosine_transform,
     photometric_layers,
@@ -112,3 +114,24 @@ def test_blocks_are_those_of_jpeg():
 def test_blocks_need_whole_blocks():
     with pytest.raises(ValueError, match="multiples of 8"):
         RandomBlocks(1.0)(BATCH[:, :20, :20])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_colors_are_changed_in_float32_in_graphs_too(policy):
+    """Keras's blur does not run in a graph of half precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = keras.Sequential([keras.Input(FACE.shape), *photometric_layers(seed=1)])
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+    changed = tf.function(lambda images: network(images, training=True))(BATCH)
+    plain = keras.Sequential([keras.Input(FACE.shape), *photometric_layers(seed=1)])
+    expected = tf.function(lambda images: plain(images, training=True))(BATCH)
+    np.testing.assert_allclose(changed, expected, atol=0.1)
+
+
+def test_moving_photos_is_not_compiled_by_xla_on_tensorflow():
+    """Keras compiles on a GPU where all layers allow it; XLA lacks the image transform."""
+    assert not RandomMove().supports_jit

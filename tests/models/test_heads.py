@@ -133,3 +133,42 @@ def test_the_expression_head_changes_nothing_at_first_and_expressions_alone_then
     assert (change[:, layout.expression] != 0).all()
     assert (change[:, : layout.expression.start] == 0).all()
     np.testing.assert_array_equal(after["features"], before["features"])
+
+
+@pytest.mark.parametrize("name", ["features", "parameters"])
+def test_an_encoders_layer_of_a_branchs_name_is_named(name):
+    image = keras.Input((16, 16, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(name=name)(image)
+    encoder = keras.Model(image, pooled, name="mine")
+    with pytest.raises(ValueError, match=f"encoder 'mine' has a layer named '{name}', which"):
+        build_branch(encoder, ParameterLayout(4, 3), feature_size=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feature_size": 1.5}, "feature_size is 1.5; it must be a whole number, 0 or more"),
+        ({"feature_channels": -1}, "feature_channels is -1; it must be 0 or more"),
+        ({"expression_channels": 0.5}, "expression_channels is 0.5; it must be a whole number"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_branch(build_encoder("mobilenet_0.5", 32), ParameterLayout(4, 3), **options)
+
+
+def test_an_expression_head_needs_expressions():
+    encoder = build_encoder("mobilenet_0.5", 32)
+    with pytest.raises(ValueError, match="face models with expression components"):
+        build_branch(encoder, ParameterLayout(4, 0), 8, expression_channels=8)
+
+
+def test_a_copy_without_its_constants_gives_no_numbers(tiny_face_model, tiny_whitening):
+    """``keras.models.clone_model`` leaves weights out: zeros would look like landmarks."""
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    layer = FaceDecoder.landmarks(space)
+    vectors = np.zeros((1, space.layout.size), np.float32)
+    copy = FaceDecoder.from_config(layer.get_config())
+    assert np.isnan(copy(vectors)).all()
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(copy(vectors), layer(vectors))

@@ -106,3 +106,8 @@ def test_a_mixed_precision_rounds_no_weights():
 def test_no_part_at_all_is_refused(parts):
     with pytest.raises(ValueError, match=f"parts is {parts}; it must be 1 or more"):
         build(parts)
+
+
+def test_half_a_part_is_refused():
+    with pytest.raises(ValueError, match="parts is 1.5; it must be a whole number, 1 or more"):
+        build(1.5)

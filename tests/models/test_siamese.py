@@ -243,3 +243,14 @@ def test_the_same_network_has_the_same_loss_on_other_backends(
     compile_all(network, tiny_face_model, tiny_whitening)
     expected = float(network.train_on_batch(*batch(tiny_face_model))[0])
     assert float(done.stdout.split()[-1]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (4, 0), (0, 0)])
+def test_face_models_without_identity_or_expression_have_networks_too(open_face, counts):
+    model = open_face.truncated(*counts)
+    size = ParameterLayout(*counts).size
+    network = make(model, Whitening(np.zeros(size), np.ones(size)))
+    predicted = network(batch(model)[0])
+    if not counts[0]:
+        np.testing.assert_allclose(predicted["parameter_distance"], 0, atol=1e-5)
+    assert predicted["landmarks_a"].shape[1:] == (68, 3)
