@@ -80,7 +80,6 @@ class FaceRecords:
             raise ValueError(
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
             )
-
         for name in ("identity", "mirror"):
             _check_person_numbers(name, getattr(self, name))
 

@@ -128,8 +128,22 @@ def _edge(xa, ya, xb, yb, sign):
 def interpolate(
     buffers: RasterBuffers, triangles: np.ndarray, attributes: np.ndarray
 ) -> np.ndarray:
-    """Vertex attributes (N, C) at every pixel: (H, W, C) float32, 0 where nothing is seen."""
+    """Vertex attributes (N, C) at every pixel: (H, W, C) float32, 0 where nothing is seen.
+
+    Args:
+        buffers: of ``rasterize``. triangles: (T, 3), as given to it.
+        attributes: (N, C), a row for each vertex.
+
+    Raises:
+        ValueError: the buffers name triangles, or the triangles vertices, that there are not.
+    """
     triangles, attributes = np.asarray(triangles, np.int32), np.asarray(attributes, np.float32)
+    for name, index, rows in (
+        ("buffers", buffers.triangle, triangles),
+        ("triangles", triangles, attributes),
+    ):
+        if index.max(initial=-1) >= len(rows):
+            raise ValueError(f"{name}: the largest index is {index.max()}, of {len(rows)} rows")
     result = np.zeros((*buffers.triangle.shape, attributes.shape[1]), np.float32)
     _weigh(buffers.triangle, buffers.barycentric, triangles, attributes, result)
     return result

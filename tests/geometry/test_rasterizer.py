@@ -58,6 +58,16 @@ def test_barycentrics_reproduce_the_pixel(seed):
     np.testing.assert_allclose(place[:, :2], np.column_stack([x, y]), atol=2e-2)
 
 
+def test_attributes_of_another_face_are_refused():
+    """The compiled loop would read memory that is not theirs."""
+    vertices = np.array([[0.0, 0, 0], [0, 9, 0], [9, 9, 0], [9, 0, 0]])
+    buffers = rasterize(vertices, SQUARE, 8, 8, cull_back_faces=False)
+    with pytest.raises(ValueError, match="triangles: the largest index is 3, of 3 rows"):
+        interpolate(buffers, SQUARE, vertices[:3])
+    with pytest.raises(ValueError, match="buffers: the largest index is 1, of 1 rows"):
+        interpolate(buffers, SQUARE[:1], vertices)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_two_halves_cover_a_quad_exactly_once(seed, on_pixels):
