@@ -169,13 +169,11 @@ def test_the_script_is_installed_under_its_name():
 
 def test_choices_that_commands_repeat_are_those_of_the_rooms():
     from keras_scnn import evaluate
-    from keras_scnn.data.sources import aflw, choices
     from keras_scnn.evaluation import CONVENTIONS
     from keras_scnn.evaluation.bootstrap import RESAMPLES
     from keras_scnn.protocols import options
 
     assert (options.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
-    assert choices.PARTS == aflw.PARTS
 
 
 # The words of a command, and the wrong value of each option that is a number.

@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_scnn.data.labels.identity_labels import TaughtIdentity, yaw_degrees
+from keras_scnn.data.labels.identity_labels import LEAST_PENALTY, TaughtIdentity, yaw_degrees
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -31,7 +31,6 @@ from keras_scnn.training.digests import content_digest
 from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 from keras_scnn.training.matching.pack import Pack
 from keras_scnn.training.release_weights import with_covariance
-from keras_scnn.training.warm_start import MIN_PENALTY
 from solve_identity import add_arguments, not_negative, open_labels, share, whole
 
 BATCH = 64
@@ -171,7 +170,7 @@ def ridge_kernel(
         penalty: (E, E) besides.
     """
     gram = (x * weight[:, None]).T @ x / len(x)
-    least = max(ridge * np.trace(gram) / len(gram), MIN_PENALTY) * np.eye(len(gram))
+    least = max(ridge * np.trace(gram) / len(gram), LEAST_PENALTY) * np.eye(len(gram))
     return np.linalg.solve(gram + penalty + least, (x * weight[:, None]).T @ y / len(x))
 
 

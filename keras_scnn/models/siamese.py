@@ -26,6 +26,7 @@ def build_siamese(
 ) -> keras.Model:
     """A functional model of two image inputs with one shared branch.
 
+    >>> import numpy as np
     >>> from keras_scnn import MorphableModel, Whitening, build_encoder
     >>> space = ParameterSpace(MorphableModel.open_face(), Whitening(np.zeros(144), np.ones(144)))
     >>> network = build_siamese(build_encoder("mobilenet_0.5", 64), space)

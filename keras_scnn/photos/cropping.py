@@ -259,12 +259,11 @@ def _resampled(
 
 def check_photo(image: np.ndarray) -> None:
     """Raise a ValueError where ``image`` is no (H, W, 3) uint8 array with at least one pixel."""
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"image is a {type(image).__name__}; expected a NumPy array, (H, W, 3) uint8 RGB"
-        )
     shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+    is_array = isinstance(image, np.ndarray)
+    if not is_array or len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+        kind = "" if is_array else f", and is a {type(image).__name__}"
         raise ValueError(
-            f"image has the shape {shape} and dtype {dtype}; expected (H, W, 3) uint8 RGB"
+            f"image has the shape {shape} and dtype {dtype}{kind}; expected (H, W, 3) uint8 RGB, "
+            "a NumPy array"
         )
