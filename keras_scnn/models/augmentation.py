@@ -22,8 +22,10 @@ from keras_scnn.parameters import ParameterLayout, ParameterSpace
 
 RANGE = (0, 255)
 UNSET = keras.initializers.Constant(np.inf)
-"""Of constants that a layer is filled with: a copy that was not filled gives no numbers. Not NaN: the
-hosts of a JAX run compare what they begin with, and NaN differs from itself."""
+"""Of constants that a layer is filled with: a copy that was not filled gives no numbers.
+
+Not NaN: the hosts of a JAX run compare what they begin with, and NaN differs from itself.
+"""
 BLOCK = 8
 # Quantization steps of luminance at quality 50: ITU-T T.81 (1992), annex K, table K.1.
 LUMINANCE_STEPS = np.array(
