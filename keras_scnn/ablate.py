@@ -29,7 +29,13 @@ def parse(
             different whole numbers from 0, or a variant is not known or given twice.
     """
     parser = CommandParser("ablate", __doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="DIR")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/ablation"),
+        metavar="DIR",
+        help="for runs and results (runs/ablation)",
+    )
     parser.add_argument("--seeds", default="0,1", help="with commas between them (0,1)")
     names = ",".join(VARIANTS)
     parser.add_argument("--variants", default=names, help=f"with commas between them ({names})")

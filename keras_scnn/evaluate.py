@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("preset", metavar="RUN_OR_PRESET", help="a folder, or a preset's name")
     add("--data", required=True, type=Path, metavar="DIR_OR_FILE", help="see above")
-    add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="for results")
+    add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="results (evaluation)")
     add("--people", action="store_true", help="take --data as a people folder in any case")
     add("--photos", type=Path, metavar="DIR", help="photos of a pairs file: NAME/NAME_0001.jpg")
     add_aflw2000_options(parser)

@@ -27,7 +27,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vertices", action="store_true", help="answer with all vertices too")
     parser.add_argument("--max-body-mb", type=float, default=32, help="largest request (32)")
     parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
-    parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2))
+    words = "small requests worked on at the same time (one a core, at least 2)"
+    parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2), help=words)
     args = parser.parse_args(argv)
     parser.check(args, check_above, "threads", "max_body_mb")
     if not 0 <= args.port < 65536:

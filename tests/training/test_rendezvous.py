@@ -114,11 +114,13 @@ def test_strangers_at_the_port_disturb_nobody(coordinator, noise, monkeypatch):
                     return
             except OSError:
                 time.sleep(0.02)
+        raise AssertionError("nobody listened")
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(stranger, None)
-        time.sleep(0.05)
-        assert come(coordinator, (0, 2, FACTS), (1, 2, FACTS)) == ["", ""]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(come, coordinator, (0, 2, FACTS))
+        pool.submit(stranger, None).result(5)  # rank 0 alone listens
+        assert come(coordinator, (1, 2, FACTS)) == [""]
+        assert first.result(5) == [""]
 
 
 def test_something_else_at_the_port_is_named(coordinator):
