@@ -146,14 +146,21 @@ def _rows(weight, values):
     return weight * values / ops.maximum(ops.mean(weight), 1e-12)
 
 
-def first_photos(person):
-    """(B,) int32: for each photo the place of the first one in the batch of the same person.
-
-    Keras casts labels to float32, in which large person numbers are equal that are not; places in a
-    batch are exact.
-    """
+def _first_photos(person):
+    """(B,) int32: for each photo the place of the first one in the batch of the same person."""
     person = ops.reshape(ops.convert_to_tensor(person), (-1,))
     return ops.argmax(ops.cast(person[:, None] == person[None], "int32"), axis=-1)
+
+
+class _PersonLoss(keras.losses.Loss):
+    """A loss whose labels are people's numbers, of any integer type.
+
+    Keras casts labels to float32, in which large numbers are equal that are not; places in a batch
+    are exact.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(_first_photos(y_true), y_pred, sample_weight)
 
 
 class _PairsLoss(keras.losses.Loss):
@@ -170,7 +177,7 @@ class _PairsLoss(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
-class GroupContrastiveLoss(_PairsLoss):
+class GroupContrastiveLoss(_PersonLoss, _PairsLoss):
     """``group_contrastive_loss`` of an output (B, D), such as ``shape``; ``y_true`` is ``person``.
 
     Args:
@@ -199,9 +206,6 @@ class GroupContrastiveLoss(_PairsLoss):
             "margin_factor": margin_factor,
         }
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        return super().__call__(first_photos(y_true), y_pred, sample_weight)
-
     def call(self, y_true, y_pred):
         return batch_mean(group_contrastive_loss(y_true, y_pred, **self._options))
 
@@ -217,7 +221,7 @@ class GroupContrastiveLoss(_PairsLoss):
 
 
 @keras.saving.register_keras_serializable("keras_scnn")
-class SupervisedContrastiveLoss(keras.losses.Loss):
+class SupervisedContrastiveLoss(_PersonLoss):
     """``supervised_contrastive_loss`` of unit vectors (B, F); ``y_true`` is ``person`` (B,).
 
     Args:
@@ -231,9 +235,6 @@ class SupervisedContrastiveLoss(keras.losses.Loss):
         super().__init__(name=name)
         check_above("temperature", temperature)
         self.temperature = temperature
-
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        return super().__call__(first_photos(y_true), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         return supervised_rows(y_true, y_pred, self.temperature)

@@ -17,15 +17,11 @@ import numpy as np
 from keras import layers, ops, random
 
 from keras_scnn.geometry.similarities import invert, move_parameters
+from keras_scnn.models.constants import UNSET
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 
 RANGE = (0, 255)
-UNSET = keras.initializers.Constant(np.inf)
-"""Of constants that a layer is filled with: a copy that was not filled gives no numbers.
-
-Not NaN: the hosts of a JAX run compare what they begin with, and NaN differs from itself.
-"""
 BLOCK = 8
 # Quantization steps of luminance at quality 50: ITU-T T.81 (1992), annex K, table K.1.
 LUMINANCE_STEPS = np.array(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_scnn.models.augmentation import UNSET
+from keras_scnn.models.constants import UNSET
 from keras_scnn.models.encoders import (
     PREFIX,
     feature_map,

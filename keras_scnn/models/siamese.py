@@ -127,7 +127,7 @@ class WeightedDistance(keras.layers.Layer):
     """``norm(weights * (a - b))`` of two (B, D) inputs: (B,) float32.
 
     Args:
-        weights: (D,); None: all 1.
+        weights: (D,), which networks of older files have; None: all 1.
     """
 
     def __init__(self, weights: list[float] | None = None, **kwargs):
