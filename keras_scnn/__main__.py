@@ -57,6 +57,8 @@ def list_presets(arguments: list[str] | None = None) -> None:
     for preset in preset_summaries():
         print(f"{preset.name}: {preset.encoder}, {preset.input_size} px")
         rows = [f"{preset.parameters / 1e6:.2f} million parameters, {preset.bytes / 1e6:.1f} MB"]
+        if preset.shared:
+            rows[0] += f", beside the weights of {', '.join(preset.shared)}"
         for measure, result in preset.results.items():
             rows.append(f"{measure}: {result['value']} {result['unit']} ({result['protocol']})")
         rows.append(f"license: {preset.license}")

@@ -17,7 +17,7 @@ import pytest
 from keras_scnn import __version__
 from keras_scnn.__main__ import COMMANDS, main
 from keras_scnn.distributed import ray
-from keras_scnn.models.presets import FOLDER, list_presets
+from keras_scnn.models.presets import FOLDER, list_presets, load_preset
 from keras_scnn.settings import command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,8 +147,14 @@ def test_presets_are_listed_with_size_accuracy_and_license():
         size = sum(path.stat().st_size for path in (FOLDER / name).iterdir()) / 1e6
         assert f"{size:.1f} MB" in block
         assert "landmarks: " in block
-        assert "million parameters" in block
         settings = json.loads((FOLDER / name / "preset.json").read_text())
+        (count,) = re.findall(r"([\d.]+) million parameters", block)
+        if "base" in settings:
+            others = [settings["base"]["preset"], *settings["packaged_recognizers"]]
+            assert f"beside the weights of {', '.join(others)}" in block
+        else:
+            assert float(count) == round(load_preset(name).branch.count_params() / 1e6, 2)
+            assert "beside" not in block
         assert f"license: {settings['metadata']['license']}" in block
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keras_scnn.models.presets import SETTINGS, list_presets, preset_folder, read_settings
-from keras_scnn.models.shared_weights import FORMAT, NETWORK, VERSION, WEIGHTS
+from keras_scnn.models.shared_weights import (
+    BASE,
+    FORMAT,
+    NETWORK,
+    RECOGNIZERS,
+    VERSION,
+    WEIGHTS,
+)
 from keras_scnn.storage import read_npz
 from keras_scnn.storage.guard import reading
 
@@ -16,7 +23,8 @@ class PresetSummary:
 
     Attributes:
         name, encoder, input_size: as ``Preset`` has them.
-        parameters: numbers in the network.
+        parameters: numbers in the folder's weights.
+        shared: whose weights the network has besides: a preset, recognizers of other packages.
         bytes: of the files in the folder.
         results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
         license: terms of use, in words.
@@ -27,6 +35,7 @@ class PresetSummary:
     encoder: str
     input_size: int
     parameters: int
+    shared: tuple[str, ...]
     bytes: int
     results: dict[str, dict]
     license: str
@@ -49,6 +58,8 @@ def _summary(name: str) -> PresetSummary:
             encoder=settings["encoder"],
             input_size=settings["input_size"],
             parameters=sum(array.size for key, array in arrays.items() if key.startswith(NETWORK)),
+            shared=tuple([settings[BASE]["preset"]] if BASE in settings else [])
+            + tuple(settings.get(RECOGNIZERS, ())),
             bytes=sum(path.stat().st_size for path in folder.iterdir()),
             results=metadata.get("results", {}),
             license=metadata.get("license", "not stated"),
