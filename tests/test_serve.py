@@ -27,6 +27,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serve import main
 from keras_scnn.serving.gate import Gate
+from keras_scnn.serving.predictor import PresetPredictor
 from keras_scnn.storage.images import decode_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,7 +315,24 @@ def test_the_documented_json_is_json():
     assert len(blocks) >= 5 and all(isinstance(json.loads(block), dict) for block in blocks)
 
 
-def test_a_body_whose_length_is_not_told_is_limited_too():
+def test_the_documented_answer_is_that_of_mobile():
+    """To the digits given there; the photo is that of the page."""
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    (block,) = [b for b in blocks if "12 + K + L numbers" in b]
+    (documented,) = json.loads(block)["predictions"][0]["faces"]
+    predictor = PresetPredictor.from_preset("mobile")
+    outputs, (box,) = predictor.faces(data.astronaut())
+    found = {name: np.ravel(array) for name, array in outputs.items()}
+    found |= {"box": box.as_array(), "score": np.array([box.score])}
+    assert set(documented) == set(found)
+    for name, values in documented.items():
+        numbers = [float(number) for number in re.findall(r"-?\d+\.\d+", json.dumps(values))]
+        assert numbers
+        tolerance = 1e-3 if name != "landmarks" else 1e-2
+        np.testing.assert_allclose(found[name][: len(numbers)], numbers, rtol=5e-3, atol=tolerance)
+
+
+def test_a_body_of_unknown_length_is_limited_too():
     sent, predicted = [], [b"a" * 60, b"b" * 60, b"c" * 10]
     parts = [{"type": "http.request", "body": p, "more_body": p[:1] != b"c"} for p in predicted]
 
