@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_scnn.data.labels.identity_labels import LEAST_PENALTY, TaughtIdentity, yaw_degrees
+from keras_scnn.data.labels.identity_labels import TaughtIdentity, ridge_regression, yaw_degrees
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
@@ -154,26 +154,6 @@ def save_refined(out: Path, preset: Preset, name: str, note: dict) -> None:
     print(json.dumps(note))
 
 
-def ridge_kernel(
-    x: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray,
-    ridge: float,
-    penalty: np.ndarray | float = 0.0,
-) -> np.ndarray:
-    """(E, C) of a weighted ridge regression.
-
-    Args:
-        x, y: (n, E) and (n, C) float64, without their means.
-        weight: (n,) of mean 1.
-        ridge: penalty of all directions, as a share of the mean variance of ``x``.
-        penalty: (E, E) besides.
-    """
-    gram = (x * weight[:, None]).T @ x / len(x)
-    least = max(ridge * np.trace(gram) / len(gram), LEAST_PENALTY) * np.eye(len(gram))
-    return np.linalg.solve(gram + penalty + least, (x * weight[:, None]).T @ y / len(x))
-
-
 def solve_steady(
     inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, person: np.ndarray
 ) -> list[np.ndarray]:
@@ -183,14 +163,12 @@ def solve_steady(
         inputs: (n, E). targets: (n, C). weight: (n,). person: (n,) int.
     """
     x, weight = inputs.astype(np.float64), weight / weight.mean()
-    center, mean = (np.average(part, axis=0, weights=weight) for part in (x, targets))
     own, number = np.unique(person, return_inverse=True)
     sums = np.zeros((len(own), x.shape[1]))
     np.add.at(sums, number, x * weight[:, None])
     apart = x - (sums / np.bincount(number, weight)[:, None])[number]
     steady = WITHIN * (apart * weight[:, None]).T @ apart / len(x)
-    kernel = ridge_kernel(x - center, targets - mean, weight, RIDGE, steady)
-    return [kernel, mean - center @ kernel]
+    return list(ridge_regression(x, targets, RIDGE, weight, steady))
 
 
 def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_scnn.data.labels.identity_labels import ridge_regression
 from keras_scnn.data.mixture import open_mixture
 from keras_scnn.data.records import split_people
 from keras_scnn.models import Preset, load_preset
@@ -34,7 +35,7 @@ from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.layers import recognizer_layers
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
-from map_identity import BATCH, both_views, photo_weights, ridge_kernel, save_refined
+from map_identity import BATCH, both_views, photo_weights, save_refined
 from solve_identity import kept, keyed, not_negative, whole
 
 LAYER = "features_linear"
@@ -79,7 +80,7 @@ def solve_metric(
     for own, mean in zip(sets, means, strict=True):
         x[own] -= mean
         y[own] -= np.average(y[own], axis=0, weights=weight[own])
-    kernel = ridge_kernel(x, y, weight, ridge)
+    kernel, _ = ridge_regression(x, y, ridge, weight)
     left, size, _ = np.linalg.svd(kernel, full_matrices=False)
     return (left * size) @ left.T, means.mean(axis=0)
 

@@ -345,7 +345,11 @@ def _capped(sizes: np.ndarray, limits: np.ndarray, total: float) -> np.ndarray:
 
 
 def ridge_regression(
-    inputs: np.ndarray, outputs: np.ndarray, penalty: float
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    penalty: float,
+    weights: np.ndarray | None = None,
+    covariance_penalty: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Kernel (E, K) and offset (K,) of the linear map from inputs to outputs.
 
@@ -353,10 +357,16 @@ def ridge_regression(
         inputs: (n, E). Where none varies, the map gives the mean output.
         outputs: (n, K).
         penalty: as a share of the inputs' mean variance.
+        weights: (n,) above 0, how much each row counts; all count alike without.
+        covariance_penalty: (E, E), added to the inputs' covariance besides.
     """
-    center, mean = inputs.mean(axis=0), outputs.mean(axis=0, dtype=np.float64)
+    center = np.average(inputs, axis=0, weights=weights)
+    mean = np.average(np.asarray(outputs, np.float64), axis=0, weights=weights)
     x = inputs - center
-    gram = x.T @ x / len(x)
-    gram += max(penalty * np.trace(gram) / len(gram), LEAST_PENALTY) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram, x.T @ (outputs - mean) / len(x))
+    weighted = x if weights is None else x * (weights / weights.mean())[:, None]
+    gram = weighted.T @ x / len(x)
+    least = max(penalty * np.trace(gram) / len(gram), LEAST_PENALTY) * np.eye(len(gram))
+    kernel = np.linalg.solve(
+        gram + least + covariance_penalty, weighted.T @ (outputs - mean) / len(x)
+    )
     return kernel, mean - center @ kernel
