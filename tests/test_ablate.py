@@ -51,7 +51,7 @@ def test_variants_are_trained_and_compared(
     assert (out / "ablation.png").stat().st_size > 1000
 
 
-def test_each_variant_lacks_what_it_says_and_nothing_else():
+def test_each_variant_switches_off_its_losses_and_nothing_else():
     weights = dict.fromkeys(CONTRAST + IDENTITY, 0.5)
     config = TrainConfig(batches="groups", steps=7, **weights)
     assert list(VARIANTS) == ["regression", "contrast", "identity", "both"]

@@ -200,7 +200,7 @@ def test_poor_photos_move_the_probability_to_one_half(preset):
     assert "certainty of the faces" in "\n".join(report(answers[1], ("a", "b"), CALIBRATION))
 
 
-def test_without_calibration_no_probability_is_told(preset):
+def test_without_calibration_there_is_no_probability(preset):
     result = compare_faces(preset, face_of(preset.face_model, 1), face_of(preset.face_model, 2))
     if "verification" not in preset.metadata:
         assert result.probability is None

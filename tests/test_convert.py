@@ -182,7 +182,7 @@ def test_a_damaged_npz_file_is_one_clear_line_and_never_unpickled(
     assert not (tmp_path / "out").exists() and not (tmp_path / "unpickled").exists()
 
 
-def test_landmarks_of_a_file_bring_a_model_that_does_not_say_them(open_face, tmp_path):
+def test_a_landmark_file_serves_a_model_without_landmarks(open_face, tmp_path):
     """The open face model in FLAME's file: meters; 300 shapes, of which it has 80; expressions."""
     others = np.zeros((open_face.n_vertices, 3, 300 - open_face.n_identity))
     bases = [open_face.identity_basis, others, open_face.expression_basis]

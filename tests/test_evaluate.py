@@ -110,7 +110,7 @@ def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
     assert result.pose.mean_degrees == pytest.approx(0, abs=1e-3)
 
 
-def test_predictions_have_the_frames_that_they_promise(preset, truth, tiny_face_model):
+def test_predictions_have_the_documented_frames(preset, truth, tiny_face_model):
     outputs = predict(preset, np.full((3, SIZE, SIZE, 3), 90, np.uint8))
     np.testing.assert_allclose(outputs.euler, [[0.1, YAW, -0.2]] * 3, atol=1e-5)
     np.testing.assert_allclose(outputs.parameters.identity[1], truth.identity, atol=1e-5)

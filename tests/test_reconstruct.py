@@ -510,7 +510,7 @@ def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
-def test_pixels_of_a_reduced_photo_are_told_and_right(tmp_path, monkeypatch, suffix):
+def test_pixels_of_a_reduced_photo_are_reported_and_right(tmp_path, monkeypatch, suffix):
     """Those of the JSON, brought to the photo's by ``photo_reduced_by``, are the whole photo's."""
     photo = tmp_path / f"a.{suffix}"
     write_image(photo, data.astronaut())

@@ -186,7 +186,7 @@ def tensors(predicted: dict) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.integration
-def test_the_v2_protocol_says_the_same(server, crops):
+def test_the_v2_protocol_gives_the_same_predictions(server, crops):
     image = {"name": "image", "shape": [2, 120, 120, 3], "datatype": "UINT8"}
     flat = crops[:2].ravel()
     status, predicted = infer(server, {"id": "7", "inputs": [{**image, "data": flat.tolist()}]})
@@ -261,7 +261,7 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.integration
-def test_a_wrong_request_is_told_what_is_wrong(server, what):
+def test_a_wrong_request_gets_an_error_that_names_the_fault(server, what):
     body, reason = WRONG[what]
     status, predicted = call(f"{server}/v1/models/scnn:predict", body)
     assert status == 400

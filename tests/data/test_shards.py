@@ -30,7 +30,7 @@ def test_it_indexes_as_an_array_does(sharded, whole, index):
     np.testing.assert_array_equal(sharded[index], whole[index])
 
 
-def test_it_tells_what_an_array_tells(sharded, whole):
+def test_it_has_the_attributes_of_an_array(sharded, whole):
     assert (sharded.shape, sharded.ndim, sharded.dtype) == (whole.shape, 4, np.uint8)
     assert len(sharded) == 11
     np.testing.assert_array_equal(np.asarray(sharded), whole)
@@ -53,7 +53,7 @@ def test_photos_of_another_size_are_refused(sharded, tmp_path):
 
 
 @pytest.mark.parametrize("maps", [0, 1, 9])
-def test_files_that_do_not_stay_open_are_read_alike(sharded, whole, monkeypatch, maps):
+def test_files_that_do_not_stay_open_are_read_the_same_way(sharded, whole, monkeypatch, maps):
     monkeypatch.setattr("keras_scnn.data.sharded_images.MAPS", maps)
     again = ShardedImages(sharded._files)
     np.testing.assert_array_equal(again[[10, 0, 5, 5]], whole[[10, 0, 5, 5]])

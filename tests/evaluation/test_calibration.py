@@ -47,7 +47,7 @@ def test_units_do_not_matter(rng):
     assert in_meters["b"] == pytest.approx(in_mm["b"], rel=1e-4)
 
 
-def test_a_distance_that_says_nothing_or_lies_gives_one_half(rng):
+def test_a_constant_or_inverted_distance_gives_one_half(rng):
     same = np.arange(400) < 200
     lies = np.where(same, 3.0, 1.0) + rng.normal(size=400)
     for distance in (np.ones(400), lies):

@@ -69,7 +69,7 @@ def test_one_answer_for_everybody_finds_nobody(rng):
     assert outputs.rank5_percent == 0
 
 
-def test_a_judge_says_what_its_parts_say(rng):
+def test_an_evaluator_combines_distances_pairs_and_ranks(rng):
     identity = np.repeat(np.arange(60), 8)
     vectors = rng.normal(size=(60, 3))[identity] + rng.normal(size=(480, 3))
     pairs = draw_pairs(identity, 2400)  # enough for a false accept rate of 0.1 %

@@ -203,7 +203,7 @@ def test_the_module_is_a_command():
     assert "--quantize" in done.stdout
 
 
-def test_the_released_preset_keeps_the_promises(tmp_path):
+def test_the_released_preset_meets_the_limits(tmp_path):
     """int8 loses at most 0.2 mm, and all but the vertices' basis takes at most 1.2 MB."""
     name = "aflw-mobilenet-0.5"
     calibration, held_out = split_crops(find_crops(None, 120, max_crops=160))
@@ -227,7 +227,9 @@ def test_the_default_preset_keeps_them_on_real_photos(tmp_path, shared_data):
     assert outputs.vertex_mm <= 0.2
 
 
-def test_a_missing_package_is_told_before_anything_is_written(small, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_an_error_before_anything_is_written(
+    small, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     out = tmp_path / "out"
     assert main([str(small.folder), "--to", "tflite,onnx", "--out", str(out)]) == 2

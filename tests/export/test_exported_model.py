@@ -55,7 +55,7 @@ def test_euler_angles_are_those_that_make_the_rotation():
     np.testing.assert_allclose(np.asarray(euler_degrees(rotation)), angles, atol=2e-3)
 
 
-def test_every_output_is_what_the_python_path_says(small):
+def test_every_output_is_that_of_keras(small):
     outputs = build_exported_model(small.preset, vertices=True)(small.crops)
     expected = reference_outputs(small.preset, small.crops)
     assert outputs.keys() == expected.keys() == output_table(small.preset, True).keys()
@@ -89,7 +89,7 @@ def test_shapes_and_types_are_those_of_the_table(small, vertices):
         assert model.output[name].dtype == "float32"
 
 
-def test_another_backend_is_told_what_to_do(monkeypatch):
+def test_another_backend_gets_an_error_with_its_remedy(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="Keras runs on jax.*KERAS_BACKEND=tensorflow"):
         check_backend()

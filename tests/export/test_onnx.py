@@ -28,7 +28,7 @@ def session(path):
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_any_batch_says_what_python_says(session, small, count):
+def test_any_batch_gives_the_predictions_of_keras(session, small, count):
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, {"image": small.crops[:count]}), strict=True))
     expected = reference_outputs(small.preset, small.crops[:count])

@@ -42,7 +42,7 @@ def encoded(photo: np.ndarray, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def test_one_crop_and_a_batch_say_what_python_says(loaded, small):
+def test_one_crop_and_a_batch_give_the_predictions_of_keras(loaded, small):
     expected = reference_outputs(small.preset, small.crops)
     batch = loaded.signatures["reconstruct_batch"](image=small.crops)
     one = loaded.signatures["reconstruct"](image=small.crops[:1])

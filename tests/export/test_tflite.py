@@ -45,7 +45,7 @@ def test_the_signature_names_every_tensor(small, precision):
 
 
 @each_precision
-def test_the_file_says_what_keras_says(small, precision):
+def test_the_file_gives_the_predictions_of_keras(small, precision):
     runner = Interpreter(str(small.files[precision])).get_signature_runner("reconstruct")
     landmarks = np.concatenate([runner(image=crop[None])["landmarks"] for crop in small.crops])
     expected = reference_outputs(small.preset, small.crops)["landmarks"]

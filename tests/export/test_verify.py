@@ -177,7 +177,7 @@ def test_without_annotation_there_is_no_landmark_error(small, crops):
     assert result.broken == ()
 
 
-def test_each_precision_has_limits_and_8_bits_keep_the_promise():
+def test_each_precision_has_limits_and_8_bits_meet_them():
     assert LIMITS.keys() == {"float32", "float16", "dynamic", "int8"}
     assert LIMITS["int8"].nme_loss_points <= 0.05  # the numbers
     assert LIMITS["int8"].vertex_mm <= 0.2

@@ -77,7 +77,7 @@ def write_ict(path, face):
         ("FaceXModel", write_ict, {}, "ict_facekit"),
     ],
 )
-def test_each_format_is_told_by_its_suffix_or_content(
+def test_each_format_is_recognized_by_its_suffix_or_content(
     tmp_path, small_face, name, write, options, model_name
 ):
     write(tmp_path / name, small_face)

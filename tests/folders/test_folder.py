@@ -46,7 +46,7 @@ def same(one: list[dict], two: list[dict], atol: float = 1e-3) -> None:
                 np.testing.assert_allclose(a[key], b[key], atol=atol, rtol=1e-4, err_msg=key)
 
 
-def test_crops_become_what_the_network_says_of_them(tmp_path, crop_folder):
+def test_rows_of_crops_are_what_the_network_predicts(tmp_path, crop_folder):
     done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1, command="the command")
     assert (done.photos, done.failed, done.faces) == (13, 2, 11)
     result = rows(tmp_path)
@@ -78,7 +78,7 @@ def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
 
-def test_photos_become_what_the_reconstructor_says_of_them(tmp_path, photo_folder, capsys):
+def test_rows_of_photos_are_what_the_reconstructor_returns(tmp_path, photo_folder, capsys):
     out = tmp_path / "out"
     arguments = [str(photo_folder), "--out", str(out), "--workers", "1", "--meshes"]
     assert main([*arguments, "--format", "ply"]) == 1

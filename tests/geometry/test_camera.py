@@ -61,7 +61,7 @@ def test_cameras_broadcast_over_one_face():
 
 
 @given(eulers(), st.floats(0.1, 10), st.floats(0, 10))
-def test_the_depth_row_has_no_say_in_scale_and_rotation(euler, scale, factor):
+def test_the_depth_row_does_not_change_scale_and_rotation(euler, scale, factor):
     rotation = rotation_from_euler(euler)
     camera = compose(rotation, scale, np.zeros(3))
     camera[2] *= factor  # its length alone is wrong, down to no depth at all

@@ -260,7 +260,7 @@ for (const file of process.argv.slice(2)) {
 
 @pytest.mark.integration
 @pytest.mark.skipif(not shutil.which("npm"), reason="needs Node.js with npm")
-def test_khronos_validator_has_nothing_to_say(face, path, tiny_face_model, tmp_path):
+def test_khronos_validator_reports_nothing(face, path, tiny_face_model, tmp_path):
     """No error, no warning, no information, no hint; of all kinds of files."""
     words = ["npm", "install", "--no-audit", "--no-fund", "gltf-validator@2.0.0-dev.3.10"]
     asked = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=120)

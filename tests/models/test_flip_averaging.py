@@ -40,7 +40,7 @@ def mirror(preset, vectors):
     return move_parameters(vectors, matrices, mirror_matrices(preset.face_model))
 
 
-def test_it_says_the_mean_of_the_photo_and_of_the_mirror_image_taken_back(preset):
+def test_it_predicts_the_mean_over_the_photo_and_its_mirror_image(preset):
     straight = parameters(preset, preset.core, IMAGES)
     mirrored = parameters(preset, preset.core, IMAGES[:, :, ::-1])
     expected = (straight + mirror(preset, mirrored)) / 2

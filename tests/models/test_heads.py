@@ -60,7 +60,7 @@ def test_geometry_stays_in_single_precision(tiny_face_model, tiny_whitening, whi
         keras.config.set_dtype_policy(policy)
 
 
-def test_the_branch_tells_parameters_and_unit_features(tiny_face_model):
+def test_the_branch_predicts_parameters_and_unit_features(tiny_face_model):
     layout = layout_of(tiny_face_model)
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=16)
     photos = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3))
@@ -90,7 +90,7 @@ def test_without_features_there_is_no_feature_head(tiny_face_model):
     assert set(branch.output) == {"parameters"}
 
 
-def test_the_regressor_decodes_what_its_branch_says(tiny_face_model, tiny_whitening):
+def test_the_regressor_decodes_what_its_branch_predicts(tiny_face_model, tiny_whitening):
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout_of(tiny_face_model), 0)
     regressor = build_regressor(branch, ParameterSpace(tiny_face_model, tiny_whitening))
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)

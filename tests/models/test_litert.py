@@ -123,7 +123,7 @@ def test_a_photo_gets_the_same_face_as_from_keras():
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "compare"])
-def test_the_commands_import_neither_keras_nor_tensorflow_and_say_one_thing(tmp_path, command):
+def test_the_commands_import_neither_keras_nor_tensorflow_and_print_the_same(tmp_path, command):
     cv2.imwrite(str(tmp_path / "a.png"), data.astronaut()[:300, ..., ::-1])
     photos = ["a.png"] if command == "reconstruct" else ["a.png", "a.png"]
     code = (

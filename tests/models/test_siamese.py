@@ -86,9 +86,7 @@ def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, ti
     np.testing.assert_allclose(predicted["parameter_distance"], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_augmented_networks_say_where_the_face_is_in_the_photo_that_was_given(
-    open_face, monkeypatch
-):
+def test_augmented_networks_predict_the_face_in_the_photo_that_was_given(open_face, monkeypatch):
     """A branch that finds the center of light: however photos are moved, it is taken back."""
     monkeypatch.setattr(siamese, "photometric_layers", lambda _: [keras.layers.Identity()])
     size = ParameterLayout(open_face.n_identity, open_face.n_expression).size

@@ -29,7 +29,7 @@ def test_the_standard_crop_is_the_diagonal_of_the_landmark_box():
     assert box.score == 0.5
 
 
-def test_depth_has_no_say_in_the_box():
+def test_depth_does_not_change_the_box():
     landmarks = np.random.default_rng(0).normal(60, 20, (68, 3))
     assert box_from_landmarks(landmarks) == box_from_landmarks(landmarks[:, :2])
 

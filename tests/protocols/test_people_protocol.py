@@ -110,7 +110,7 @@ def test_a_preset_with_a_scatter_verifies_by_scaled_shapes_too(preset, folder):
     assert set(result.curves["roc"]) == {"shape", "scaled_shape", "feature"}
 
 
-def test_people_who_are_easily_told_apart_are_told_apart(preset, folder):
+def test_people_who_differ_clearly_are_distinguished(preset, folder):
     result = evaluate_people(measuring(preset), folder, resamples=20)
     for kind in ("shape", "feature"):
         outputs = getattr(result, f"{kind}_verification")

@@ -112,7 +112,7 @@ def test_a_stranger_is_found_by_shape_or_by_features(tiny_face_model, rng):
     assert "feature" in reasons[5]
 
 
-def test_of_two_photos_nobody_knows_which_is_the_strangers(tiny_face_model):
+def test_of_two_photos_neither_is_taken_for_the_strangers(tiny_face_model):
     faces = [face_of(tiny_face_model, np.full(6, value)) for value in (0.0, 5.0)]
     weights, reasons = person_weights(faces)
     assert reasons == {}

@@ -116,7 +116,7 @@ def test_a_photo_as_body_gets_what_it_gets_in_json(served, kind):
         (bytes(MAX_BODY + 1), "image/jpeg", 413, "larger than 200,000 bytes"),
     ],
 )
-def test_a_body_that_is_no_photo_is_told_so(served, body, kind, status, reason):
+def test_a_body_that_is_no_photo_gets_its_error(served, body, kind, status, reason):
     answer = served.post(body, kind)
     assert answer.status_code == status and reason in answer.json()["error"]
 
@@ -193,7 +193,7 @@ def test_runs_of_the_network_tell_their_size():
     assert sizes == [3, 1]
 
 
-def test_the_version_is_told(served):
+def test_the_version_is_served(served):
     metadata = served.get("/v2/models/scnn").json()
     assert metadata["versions"] == ["1.2+abc"] and metadata["platform"] == "keras_scnn"
     crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}

@@ -271,7 +271,7 @@ BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
         ("- 1", "must hold lines"),
     ],
 )
-def test_yaml_that_costs_or_says_nothing_is_refused_by_name(tmp_path, text, message):
+def test_yaml_that_is_costly_or_empty_is_refused_by_name(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ValueError, match=f"a.yaml: .*{message}"):
         read_yaml(tmp_path / "a.yaml")

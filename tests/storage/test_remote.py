@@ -26,7 +26,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("keras_scnn.storage.remote.WAITS", (0.01,))
 
 
-def test_paths_and_urls_are_told_apart():
+def test_paths_and_urls_are_distinguished():
     assert place("photos/a") == Path("photos/a") and place(Path("x")) == Path("x")
     assert place("s3://photos/") == RemotePath("s3://photos") and is_url("s3://photos")
     assert place("file:///data/a%20b") == Path("/data/a b") and not is_url("C://photos")

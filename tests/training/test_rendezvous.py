@@ -33,7 +33,7 @@ def come(coordinator, *ranks, seconds=4.0):
         return list(pool.map(one, ranks))
 
 
-def test_all_that_are_alike_are_let_in(coordinator):
+def test_processes_with_equal_settings_are_accepted(coordinator):
     assert come(coordinator, *((rank, 4, FACTS) for rank in range(4))) == [""] * 4
 
 
@@ -41,7 +41,7 @@ def test_all_that_are_alike_are_let_in(coordinator):
     ("name", "said"),
     [("versions", "other versions"), ("code", "other code"), ("data", "other data")],
 )
-def test_all_hear_what_differs(coordinator, name, said):
+def test_all_processes_get_the_difference(coordinator, name, said):
     other = {**FACTS, name: "x"}
     heard = come(coordinator, (0, 2, FACTS), (1, 2, other))
     assert heard[0] == heard[1]
@@ -50,7 +50,7 @@ def test_all_hear_what_differs(coordinator, name, said):
     )
 
 
-def test_two_of_one_rank_and_all_others_hear_of_it(coordinator):
+def test_two_processes_of_one_rank_are_an_error_of_all(coordinator):
     heard = come(coordinator, (0, 3, FACTS), (1, 3, FACTS), (1, 3, FACTS))
     assert set(heard) == {
         "ValueError: two processes have rank 1: give each of the 3 one of its own"
@@ -87,7 +87,7 @@ def test_a_name_of_no_machine_is_a_fault_of_settings(monkeypatch):
     assert heard.startswith("ValueError: no machine has the name of the coordinator 'nobody:5000'")
 
 
-def test_the_problem_of_one_is_told_to_all(coordinator):
+def test_the_error_of_one_reaches_all(coordinator):
     heard = come(coordinator, (0, 2, FACTS), (1, 2, {"problem": "records: damaged"}))
     assert set(heard) == {"ValueError: rank 1: records: damaged"}
     heard = come(coordinator, (0, 2, {"problem": "no data"}), (1, 2, FACTS), seconds=1.0)

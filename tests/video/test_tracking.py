@@ -48,7 +48,7 @@ def test_all_tracks_end_with_a_cut():
     assert tracked([[box(100)]] * 4, cuts=(2,)) == [[0], [0], [1], [1]]
 
 
-def test_two_people_who_cross_are_told_apart_by_their_features():
+def test_two_people_who_cross_are_distinguished_by_their_features():
     """They stop where they meet, one behind the other, and go on, or turn back."""
     a, b = directions([1, 0.2, 0], [0.1, 1, 0.3])
     for turns_back in (False, True):

@@ -99,7 +99,7 @@ def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
     np.testing.assert_allclose(identities(half, tiny_face_model), middle, atol=1e-4)
 
 
-def test_every_photo_teaches_alike(people, tiny_face_model):
+def test_every_photo_counts_the_same(people, tiny_face_model):
     """A hundred people with a photo each say the opposite of ten people with 30 photos each."""
     rng = np.random.default_rng(1)
     person = np.r_[np.arange(100), 100 + np.repeat(np.arange(10), 30)].astype(np.int32)

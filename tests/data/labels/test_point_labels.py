@@ -47,7 +47,7 @@ def test_points_of_profiles_bring_a_shape_nearer_to_the_truth_in_depth(person):
     assert depth_error(model, every, truth) < 0.8 * depth_error(model, frontal, truth)
 
 
-def test_the_shape_that_is_known_stays_where_points_say_nothing(person):
+def test_the_given_shape_stays_where_points_carry_no_information(person):
     model, truth, points = person
     nothing = fit_to_points(model, truth, points[:0], PROFILE[:0])
     np.testing.assert_array_equal(nothing, truth)

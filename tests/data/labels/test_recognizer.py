@@ -61,7 +61,7 @@ def test_a_darker_turned_photo_shows_the_same_person(network):
     assert np.linalg.norm(embedding - network(turned, landmarks68(points))) > SAME_PERSON
 
 
-def test_people_of_celeba_are_told_apart(shared_data, network, tmp_path):
+def test_people_of_celeba_are_distinguished(shared_data, network, tmp_path):
     for person in sorted((shared_data / "celeba-people").iterdir())[:3]:
         (tmp_path / person.name).mkdir()
         for photo in sorted(person.iterdir())[:5]:

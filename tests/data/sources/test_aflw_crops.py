@@ -66,7 +66,7 @@ def test_a_hand_made_point_moves_the_merged_one_by_its_share(tmp_path):
     assert moved[10, 5, 0] == pytest.approx(HAND_WEIGHT / 2, abs=0.1)
 
 
-def test_weights_say_whose_word_a_landmark_is(tmp_path):
+def test_weights_depend_on_the_source_of_each_landmark(tmp_path):
     weight = load_targets(write(tmp_path)).weight
     half = (1 - TEACHER_TRUST) / 2
     np.testing.assert_allclose(weight[0, 17:], 1)

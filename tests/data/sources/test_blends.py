@@ -134,7 +134,7 @@ def test_the_command_makes_records_to_train_on(tmp_path, records, open_face, cap
     assert "count is 0" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
-def test_a_teacher_says_whom_a_blend_shows(tmp_path, records, open_face):
+def test_a_teacher_embeds_the_blend(tmp_path, records, open_face):
     pytest.importorskip("dlib", reason="needs the extra 'teacher'")
     config = {"landmark_offsets": open_face.landmark_offsets.tolist()}
     save_records(tmp_path / "cache", dataclasses.replace(records, config=config))

@@ -76,7 +76,7 @@ def test_a_mesh_of_another_kind_is_refused(open_face):
 # Two networks together.
 
 
-def test_facemesh_has_no_say_in_profiles():
+def test_facemesh_does_not_change_profiles():
     assert mesh_share(0) == mesh_share(-40) == 0.5
     assert mesh_share(47.5) == pytest.approx(0.25)
     assert mesh_share(-55) == mesh_share(90) == 0

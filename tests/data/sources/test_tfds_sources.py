@@ -183,7 +183,7 @@ def test_wrong_names_and_damaged_files_are_refused(tfds):
         source.load("train/000000")
 
 
-def test_without_the_package_its_name_is_told(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[tfds\]'"):
         TfdsAflw2000()
