@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops, calibration_and_held_out
+from keras_scnn.export.drift import Outputs, reference_outputs
 from keras_scnn.export.formats import check_names, file_name, jobs_of
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
 from keras_scnn.export.saved_model import write_saved_model
-from keras_scnn.export.tflite import check_quantizer, write_tflite
+from keras_scnn.export.tflite import check_quantizer, convert_preset, write_tflite
 from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, verify, write_report
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
@@ -30,6 +32,7 @@ class Subject:
         preset: the trained network. name: of the files. card: the preset's own.
         calibration: crops for 'int8'. held_out: others, to verify with.
         vertices: also put out all vertices. digest: of the preset, see ``preset_digest``.
+        conversions: what ``converted`` has made, by whether all vertices are put out.
     """
 
     preset: Preset
@@ -39,6 +42,18 @@ class Subject:
     card: str = ""
     vertices: bool = False
     digest: str = ""
+    conversions: dict[bool, bytes] = field(default_factory=dict, repr=False)
+
+    def converted(self, vertices: bool) -> bytes:
+        """``convert_preset``, run once: files of all precisions are made of it."""
+        if vertices not in self.conversions:
+            self.conversions[vertices] = convert_preset(self.preset, vertices)
+        return self.conversions[vertices]
+
+    @functools.cached_property
+    def expected(self) -> Outputs:
+        """What Keras predicts from the held out crops, which all files are compared with."""
+        return reference_outputs(self.preset, self.held_out.images)
 
 
 def read_subject(
@@ -99,6 +114,7 @@ def export_file(
             precision,
             limits,
             vertices=vertices,
+            expected=subject.expected,
         )
         if result.broken:
             earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
@@ -169,6 +185,7 @@ def _tflite(path: Path, subject: Subject, precision: str) -> None:
         subject.calibration.images,
         subject.name,
         subject.card,
+        subject.converted(subject.vertices),
     )
 
 

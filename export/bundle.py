@@ -41,7 +41,8 @@ def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
     """
     folder.mkdir()
     preset, crops = subject.preset, subject.calibration.images
-    write_tflite(folder / NETWORK, preset, precision, True, crops, subject.name, subject.card)
+    name, card, converted = subject.name, subject.card, subject.converted(True)
+    write_tflite(folder / NETWORK, preset, precision, True, crops, name, card, converted)
     shutil.copyfile(model_path(), folder / DETECTOR)
     shutil.copyfile(model_path(MODEL_FILE), folder / CHECK)
     model = preset.face_model

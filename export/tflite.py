@@ -42,6 +42,7 @@ def write_tflite(
     calibration: np.ndarray | None = None,
     name: str = "preset",
     card: str = "",
+    converted: bytes | None = None,
 ) -> None:
     """Write a preset's network as a .tflite file, whole or not at all.
 
@@ -54,6 +55,7 @@ def write_tflite(
         vertices: also put out all vertices, which adds the face model's basis to the file.
         calibration: (M, S, S, 3) uint8 RGB crops such as the network will see; for 'int8' only.
         name, card: of the preset, for the metadata.
+        converted: ``convert_preset`` of these arguments, where it was called already.
 
     Raises:
         ValueError: unknown precision, or no or unfit calibration crops.
@@ -63,10 +65,21 @@ def write_tflite(
     crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
     if quantize != "float32":
         check_quantizer()
-    content = convert(build_exported_model(preset, vertices, batch_size=1), quantize, crops=crops)
+    content = converted or convert_preset(preset, vertices)
+    if quantize != "float32":
+        content = _quantized(content, quantize, crops)
     metadata = build_metadata(preset, name, quantize, vertices, card)
     with atomic_path(path) as temporary:
         temporary.write_bytes(with_metadata(content, metadata))
+
+
+def convert_preset(preset: Preset, vertices: bool = False) -> bytes:
+    """What files of all precisions are made of: the network in float32, without metadata.
+
+    Args:
+        preset: the trained network. vertices: also put out all vertices.
+    """
+    return convert(build_exported_model(preset, vertices, batch_size=1))
 
 
 def constant_function(model: keras.Model) -> Callable:

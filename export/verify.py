@@ -16,7 +16,13 @@ from keras_scnn.evaluation.nme import normalized_mean_error
 from keras_scnn.export.crops import Crops
 from keras_scnn.export.drift import Drift, Outputs, misfits, output_drift, reference_outputs
 from keras_scnn.export.formats import QUANTIZE
-from keras_scnn.export.runtimes import is_bundle, median_milliseconds, open_artifact, run_all
+from keras_scnn.export.runtimes import (
+    Runner,
+    is_bundle,
+    median_milliseconds,
+    open_artifact,
+    run_all,
+)
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.text import json_text
@@ -95,6 +101,7 @@ def verify(
     limits: Limits | None = None,
     repeats: int = 100,
     vertices: bool = False,
+    expected: Outputs | None = None,
 ) -> ExportCheck:
     """Measure an exported file against Keras.
 
@@ -103,6 +110,7 @@ def verify(
         precision: whose limits hold, where ``limits`` are not given.
         repeats: runs that are timed.
         vertices: all vertices have to be among the outputs.
+        expected: ``reference_outputs`` of the preset and the crops, where they are known already.
 
     Returns:
         the numbers; ``broken`` is empty where the file agrees.
@@ -112,10 +120,11 @@ def verify(
         VerificationError: an output is missing or has another shape.
     """
     path, limits = Path(path), limits or LIMITS[precision]
-    outputs = run_all(open_artifact(path), crops.images)
+    run = open_artifact(path)
+    outputs = run_all(run, crops.images)
     if wrong := misfits(outputs, preset, vertices):
         raise VerificationError(f"{path.name}: disagrees with Keras: {'; '.join(wrong)}")
-    expected = reference_outputs(preset, crops.images)
+    expected = expected or reference_outputs(preset, crops.images)
     drift = asdict(output_drift(outputs, expected, preset))
     nme, keras_nme, loss = _landmark_errors(outputs, expected, crops)
     return ExportCheck(
@@ -123,7 +132,7 @@ def verify(
         precision=precision,
         crops=crops.source,
         bytes=_size(path),
-        milliseconds=_milliseconds(path, crops.images[:1], repeats),
+        milliseconds=_milliseconds(path, run, crops.images[:1], repeats),
         limits=limits,
         nme_percent=nme,
         keras_nme_percent=keras_nme,
@@ -156,11 +165,13 @@ def broken_limits(numbers: dict[str, float | None], limits: Limits) -> tuple[str
     )
 
 
-def _milliseconds(path: Path, crop: np.ndarray, repeats: int) -> dict[str, float]:
+def _milliseconds(path: Path, run: Runner, crop: np.ndarray, repeats: int) -> dict[str, float]:
+    """Of the file as it was opened, and where its runtime has a choice, by number of threads."""
     # TensorFlow, which runs the folder of a SavedModel, takes its number of threads once a process.
     if path.is_dir() and not is_bundle(path):
-        return {"default": median_milliseconds(open_artifact(path), crop, repeats)}
-    return {str(n): median_milliseconds(open_artifact(path, n), crop, repeats) for n in THREADS}
+        return {"default": median_milliseconds(run, crop, repeats)}
+    runners = {n: run if n == 1 else open_artifact(path, n) for n in THREADS}
+    return {str(n): median_milliseconds(one, crop, repeats) for n, one in runners.items()}
 
 
 def _size(path: Path) -> int:

@@ -1,5 +1,6 @@
 """A small preset, and files exported from it once, when they are first asked for."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
-from keras_scnn.export.tflite import write_tflite
+from keras_scnn.export.drift import Outputs, reference_outputs
+from keras_scnn.export.tflite import convert_preset, write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.training.warm_start import copy_encoder
@@ -36,6 +38,12 @@ class Small:
     folder: Path
     crops: np.ndarray
     files: Files
+    converted: Callable[[], bytes]
+
+    @functools.cached_property
+    def expected(self) -> Outputs:
+        """What Keras predicts from the crops."""
+        return reference_outputs(self.preset, self.crops)
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +84,14 @@ def small(small_preset, tmp_path_factory) -> Small:
     save_preset(folder / "small", small_preset)
     crops = synthetic_crops()
 
+    converted = functools.cache(lambda: convert_preset(small_preset, True))
+
     def write(precision: str) -> Path:
         if precision != "float32":
             pytest.importorskip("ai_edge_quantizer")
         path = folder / f"{precision}.tflite"
-        write_tflite(path, small_preset, precision, True, crops[::2], "small", "the card")
+        notes = "small", "the card"
+        write_tflite(path, small_preset, precision, True, crops[::2], *notes, converted())
         return path
 
-    return Small(small_preset, folder / "small", crops, Files(write))
+    return Small(small_preset, folder / "small", crops, Files(write), converted)

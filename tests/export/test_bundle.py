@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import keras_scnn
-from keras_scnn.export import bundle, pipeline
+from keras_scnn.export import pipeline
 from keras_scnn.export.__main__ import main
 from keras_scnn.export.artifacts import Subject
 from keras_scnn.export.bundle import write_bundle
@@ -26,11 +25,9 @@ def written(small, tmp_path_factory) -> Path:
     """A small preset's bundle; its network is converted once for all tests of exports."""
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
     crops = Crops(small.crops, None, "crops")
-    subject = Subject(small.preset, "small", crops, crops, digest="123")
-    with pytest.MonkeyPatch.context() as patch:
-        copy = lambda path, *_: shutil.copyfile(small.files["float32"], path)  # noqa: E731
-        patch.setattr(bundle, "write_tflite", copy)
-        write_bundle(folder, subject, "float32")
+    conversions = {True: small.converted()}
+    subject = Subject(small.preset, "small", crops, crops, digest="123", conversions=conversions)
+    write_bundle(folder, subject, "float32")
     return folder
 
 
@@ -143,10 +140,10 @@ def test_every_rule_of_the_detector_is_one_of_the_package(monkeypatch):
 
 
 def test_a_model_without_texture_coordinates_has_no_file_of_them(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, "write_tflite", lambda path, *_: path.write_bytes(b"network"))
     monkeypatch.setitem(small.preset.face_model.__dict__, "uv", None)
     crops = Crops(small.crops, None, "crops")
-    write_bundle(tmp_path / "bundle", Subject(small.preset, "small", crops, crops), "float32")
+    subject = Subject(small.preset, "small", crops, crops, conversions={True: small.converted()})
+    write_bundle(tmp_path / "bundle", subject, "float32")
     assert not (tmp_path / "bundle" / "uv.bin").exists()
     content = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
     assert content["mesh"]["uv"] is None and "uv.bin" not in content["files"]

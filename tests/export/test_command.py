@@ -55,8 +55,27 @@ def loose(monkeypatch):
     monkeypatch.setitem(verify.LIMITS, "int8", uniform_limits(99))
 
 
-def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, loose, capsys):
-    """And replaces what is there: the older SavedModel is gone with all its files."""
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """Names of the slow parts of an export in the order in which they were called."""
+    names: list[str] = []
+
+    def count(name: str):
+        function = getattr(artifacts, name)
+        monkeypatch.setattr(artifacts, name, lambda *a: names.append(name) or function(*a))
+
+    count("convert_preset")
+    count("reference_outputs")
+    return names
+
+
+def test_the_command_writes_verified_files_with_reports(
+    small, crops, calls, tmp_path, loose, capsys
+):
+    """And replaces what is there: the older SavedModel is gone with all its files.
+
+    The network is converted to TFLite once, and run in Keras once, for all files.
+    """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     out = tmp_path / "out"
@@ -67,6 +86,7 @@ def test_the_command_writes_verified_files_with_reports(small, crops, tmp_path, 
     assert main([*arguments, "--out", str(out), "--crops", str(crops), "--vertices"]) == 0
     names = ["small-float32.tflite", "small-int8.tflite", "small-savedmodel", "small.onnx"]
     expected = {n + suffix for n in names for suffix in ("", ".json", ".md")}
+    assert calls == ["convert_preset", "reference_outputs"]
     assert {p.name for p in out.iterdir()} == expected
     assert (old / "variables.index").is_file() and not (old / "old").exists()
     report = json.loads((out / "small-int8.tflite.json").read_text())

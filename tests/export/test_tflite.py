@@ -48,7 +48,7 @@ def test_the_signature_names_every_tensor(small, precision):
 def test_the_file_gives_the_predictions_of_keras(small, precision):
     runner = Interpreter(str(small.files[precision])).get_signature_runner("reconstruct")
     landmarks = np.concatenate([runner(image=crop[None])["landmarks"] for crop in small.crops])
-    expected = reference_outputs(small.preset, small.crops)["landmarks"]
+    expected = small.expected["landmarks"]
     drift = np.linalg.norm(landmarks - expected, axis=-1).mean()
     spread = np.linalg.norm(expected - expected.mean(axis=0), axis=-1).mean()
     assert drift < TOLERANCE_PX[precision] < spread

@@ -6,7 +6,7 @@ import pytest
 
 from keras_scnn.export.artifacts import _WRITERS
 from keras_scnn.export.crops import Crops
-from keras_scnn.export.drift import Drift, output_drift, reference_outputs
+from keras_scnn.export.drift import Drift, output_drift
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import FORMATS, file_name
 from keras_scnn.export.metadata import build_metadata
@@ -34,13 +34,19 @@ def noisy(outputs, name, random):
 
 @pytest.fixture(scope="module")
 def crops(small) -> Crops:
-    landmarks = reference_outputs(small.preset, small.crops)["landmarks"] + 1.0
+    landmarks = small.expected["landmarks"] + 1.0
     return Crops(small.crops[:6], landmarks[:6].astype(np.float32), "six crops")
 
 
 @pytest.fixture(scope="module")
 def expected(small) -> dict[str, np.ndarray]:
-    return reference_outputs(small.preset, small.crops)
+    return small.expected
+
+
+@pytest.fixture(scope="module")
+def known(expected) -> dict:
+    """For ``verify``: a few runs to time, and what Keras predicts from the six crops."""
+    return {"repeats": 3, "expected": {name: value[:6] for name, value in expected.items()}}
 
 
 def test_a_faithful_file_breaks_no_limit(small, crops):
@@ -49,6 +55,13 @@ def test_a_faithful_file_breaks_no_limit(small, crops):
     assert result.landmark_px < 1e-4
     assert result.bytes == small.files["float32"].stat().st_size
     assert result.milliseconds.keys() == {"1", "2"}
+
+
+def test_predictions_that_are_known_are_compared_with_instead(small, crops, known):
+    moved = {**known["expected"], "landmarks": known["expected"]["landmarks"] + 2.0}
+    result = verify(small.files["float32"], small.preset, crops, repeats=3, expected=moved)
+    assert result.landmark_px == pytest.approx(np.sqrt(8), abs=1e-3)  # moved in x and y
+    assert result.vertex_mm < 1e-3
 
 
 def test_a_file_of_another_network_breaks_them(small, crops):
@@ -68,13 +81,13 @@ def test_a_file_of_another_network_breaks_them(small, crops):
     assert "landmark_px is 1, the limit is 0.01" in result.broken[0]
 
 
-def test_values_that_are_no_numbers_break_the_limits(small, crops, monkeypatch):
+def test_values_that_are_no_numbers_break_the_limits(small, crops, known, monkeypatch):
     def broken(crop):
         outputs = open_artifact(small.files["float32"])(crop)
         return {name: np.full_like(value, np.nan) for name, value in outputs.items()}
 
     monkeypatch.setattr("keras_scnn.export.verify.open_artifact", lambda *_: broken)
-    check = verify(small.files["float32"], small.preset, crops, repeats=3)
+    check = verify(small.files["float32"], small.preset, crops, **known)
     assert "landmark_px is nan, the limit is 0.01" in check.broken
     assert len(check.broken) == len(dataclasses.fields(Drift)) + 1  # and the landmark error
 
@@ -158,8 +171,8 @@ def test_an_output_that_is_missing_or_of_another_shape_is_refused(small, crops, 
             verify(small.files["float32"], small.preset, crops, repeats=3, vertices=True)
 
 
-def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops):
-    result = verify(small.files["float16"], small.preset, crops, "float16", LOOSE, repeats=3)
+def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops, known):
+    result = verify(small.files["float16"], small.preset, crops, "float16", LOOSE, **known)
     # Annotated one pixel off in x and y: sqrt(2) px over the root of the box's area, by a loop.
     errors = []
     for points in crops.landmarks:
@@ -170,9 +183,9 @@ def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops)
     assert abs(result.nme_loss_points) < 0.05
 
 
-def test_without_annotation_there_is_no_landmark_error(small, crops):
+def test_without_annotation_there_is_no_landmark_error(small, crops, known):
     blind = dataclasses.replace(crops, landmarks=None)
-    result = verify(small.files["float32"], small.preset, blind, repeats=3)
+    result = verify(small.files["float32"], small.preset, blind, **known)
     assert (result.nme_percent, result.keras_nme_percent, result.nme_loss_points) == (None,) * 3
     assert result.broken == ()
 
@@ -183,8 +196,8 @@ def test_each_precision_has_limits_and_8_bits_meet_them():
     assert LIMITS["int8"].vertex_mm <= 0.2
 
 
-def test_the_report_is_json_and_a_card(small, crops, tmp_path):
-    result = verify(small.files["int8"], small.preset, crops, "int8", LOOSE, repeats=3)
+def test_the_report_is_json_and_a_card(small, crops, known, tmp_path):
+    result = verify(small.files["int8"], small.preset, crops, "int8", LOOSE, **known)
     metadata = build_metadata(small.preset, "small", "int8", True, "# The preset's own card")
     paths = write_report(tmp_path, "small.tflite", result, metadata)
     assert [p.name for p in paths] == ["small.tflite.json", "small.tflite.md"]
@@ -196,8 +209,8 @@ def test_the_report_is_json_and_a_card(small, crops, tmp_path):
         assert text in card
 
 
-def test_a_report_on_a_broken_file_is_json_that_any_reader_takes(small, crops, tmp_path):
-    result = verify(small.files["float32"], small.preset, crops, repeats=3)
+def test_a_report_on_a_broken_file_is_json_that_any_reader_takes(small, crops, known, tmp_path):
+    result = verify(small.files["float32"], small.preset, crops, **known)
     result = dataclasses.replace(result, landmark_px=float("nan"))
     metadata = build_metadata(small.preset, "small")
     path = write_report(tmp_path, "small.tflite", result, metadata)[0]
