@@ -21,7 +21,7 @@ from keras_scnn.face_models.checks import (
     scaled_basis,
 )
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.matlab import read_mat_arrays
 
 MICROMETER = 1e-3  # in millimeters
@@ -105,16 +105,19 @@ def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarra
     """3DDFA's kept vertices (n,), its triangles (T, 3) and landmarks (68,) among those, 0-based."""
     what = "model_info.mat of 3DDFA"
     info = _load_mat(path, ("trimIndex", "tri", "keypoints"), what)
-    trim, keypoints = (np.int64(info[key]).reshape(-1) - 1 for key in ("trimIndex", "keypoints"))
-    triangles = np.int64(info["tri"]).T - 1
-    if trim.size and not 0 <= trim.min() <= trim.max() < n_vertices:
-        raise ValueError(f"{path}: trimIndex lies outside of the model's {n_vertices} vertices")
-    for name, indices in (("keypoints", keypoints), ("tri", triangles)):
-        if indices.size and not 0 <= indices.min() <= indices.max() < trim.size:
-            raise ValueError(f"{path}: {name} lies outside of the {trim.size} kept vertices")
-    if triangles.shape[1] != 3 or keypoints.shape != (68,):
-        raise ValueError(f"{path}: tri must be (3, T) and keypoints 68, as 3DDFA has them")
-    return trim, triangles, keypoints
+    with reading(path, what):
+        trim, keypoints = (
+            np.int64(info[key]).reshape(-1) - 1 for key in ("trimIndex", "keypoints")
+        )
+        triangles = np.int64(info["tri"]).T - 1
+        if trim.size and not 0 <= trim.min() <= trim.max() < n_vertices:
+            raise FileError(f"{path}: trimIndex lies outside of the model's {n_vertices} vertices")
+        for name, indices in (("keypoints", keypoints), ("tri", triangles)):
+            if indices.size and not 0 <= indices.min() <= indices.max() < trim.size:
+                raise FileError(f"{path}: {name} lies outside of the {trim.size} kept vertices")
+        if triangles.shape[1] != 3 or keypoints.shape != (68,):
+            raise FileError(f"{path}: tri must be (3, T) and keypoints 68, as 3DDFA has them")
+        return trim, triangles, keypoints
 
 
 def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +129,7 @@ def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray
     keys = ("mu_exp", "w_exp", "sigma_exp")
     file = _load_mat(path, keys, what)
     if file["mu_exp"].size != 3 * n:
-        raise ValueError(
+        raise FileError(
             f"{path}: mu_exp has {file['mu_exp'].size} numbers, the trimmed mesh needs {3 * n}"
         )
     with reading(path, what):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
-from keras_scnn.storage.guard import existing_file
+from keras_scnn.storage.guard import FileError, existing_file
 
 BFM_LICENSE = (
     "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
@@ -26,26 +26,26 @@ def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) ->
     """
     path = existing_file(path, what)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path}: expected {what}, whose name ends in {' or '.join(suffixes)}")
+        raise FileError(f"{path}: expected {what}, whose name ends in {' or '.join(suffixes)}")
     with path.open("rb") as file:
         head = file.read(len(LFS_POINTER))
     if head == LFS_POINTER:
-        raise ValueError(f"{path}: a Git LFS pointer, not the file; fetch it with 'git lfs pull'")
+        raise FileError(f"{path}: a Git LFS pointer, not the file; fetch it with 'git lfs pull'")
     if not head:
-        raise ValueError(f"{path}: the file is empty; expected {what}")
+        raise FileError(f"{path}: the file is empty; expected {what}")
     return path
 
 
 def check_keys(path: Path, there: Container[str], keys: tuple[str, ...], what: str) -> None:
     """Raise a ValueError that names the keys that a file lacks."""
     if missing := [key for key in keys if key not in there]:
-        raise ValueError(f"{path}: {', '.join(missing)} missing; {what} has {', '.join(keys)}")
+        raise FileError(f"{path}: {', '.join(missing)} missing; {what} has {', '.join(keys)}")
 
 
 def check_landmarks(path: Path, indices: np.ndarray | None, hint: str) -> np.ndarray:
     """(68,) vertex indices of the iBUG landmarks; None raises a ValueError with the hint."""
     if indices is None:
-        raise ValueError(
+        raise FileError(
             f"{path}: the file does not name the vertices of the 68 iBUG landmarks; {hint} to "
             "load_face_model; model.save(FILE) then keeps them for every command"
         )
@@ -130,10 +130,10 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
     """
     mean, triangles = fields["mean"], np.asarray(triangles).astype(np.int64)
     if triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise ValueError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
+        raise FileError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(mean):
-        raise ValueError(f"{path}: a triangle's index lies outside of the {len(mean)} vertices")
+        raise FileError(f"{path}: a triangle's index lies outside of the {len(mean)} vertices")
     try:
         return MorphableModel(triangles=outward(mean, triangles), **fields)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error

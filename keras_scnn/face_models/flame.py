@@ -25,7 +25,7 @@ from keras_scnn.face_models.checks import (
 from keras_scnn.face_models.restricted_pickle import load_pickle
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import read_arrays
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 
 METER = 1000.0  # in millimeters
 WHAT, KEYS = "a FLAME model (.pkl or .npz)", ("v_template", "shapedirs", "f")
@@ -90,12 +90,12 @@ def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.
     """v_template (N, 3), shapedirs (N, 3, K + L) and f (T, 3), whose shapes fit."""
     template, shapes, triangles = (_plain(path, file, k) for k in ("v_template", "shapedirs", "f"))
     if template.ndim != 2 or template.shape[1] != 3 or shapes.shape[:2] != template.shape:
-        raise ValueError(
+        raise FileError(
             f"{path}: v_template {template.shape} and shapedirs {shapes.shape} must be (N, 3) "
             "and (N, 3, K + L)"
         )
     if shapes.ndim != 3 or shapes.shape[2] < n_identity:
-        raise ValueError(
+        raise FileError(
             f"{path}: shapedirs of shape {shapes.shape} has fewer than n_identity={n_identity} "
             "components; give n_identity"
         )
@@ -109,7 +109,7 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(content, np.ndarray) and content.shape == ():
         content = content[()]
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not the table of {WHAT}")
+        raise FileError(f"{path}: holds a {type(content).__name__}, not the table of {WHAT}")
     return content
 
 
@@ -117,7 +117,7 @@ def _plain(path: Path, file: dict[str, Any], key: str) -> np.ndarray:
     with reading(path, f"a file whose {key} is a plain array"):
         array = np.asarray(file[key])
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {key} has the dtype {array.dtype}; it must be numbers")
+        raise FileError(f"{path}: {key} has the dtype {array.dtype}; it must be numbers")
     return array
 
 
@@ -134,12 +134,12 @@ def _embedded_landmarks(
         faces = np.concatenate([contour_faces, faces])
         weights = np.concatenate([contour_weights, weights])
     if len(faces) != 68:
-        raise ValueError(
+        raise FileError(
             f"{path}: {len(faces)} points; the 68 iBUG landmarks are needed"
             + ("; give contour_embedding for the jaw" if len(faces) == 68 - CONTOUR else "")
         )
     if not 0 <= faces.min() <= faces.max() < len(triangles):
-        raise ValueError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
+        raise FileError(f"{path}: a point lies on none of the model's {len(triangles)} triangles")
     with reading(path, "a landmark embedding of FLAME"):
         return embedded_vertices(mean, np.int64(triangles)[faces], weights)
 

@@ -23,7 +23,7 @@ from keras_scnn.face_models.checks import (
 )
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import read_arrays
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 
 METER = 1000.0  # in millimeters
 WHAT = "the GNM head model (.npz)"
@@ -92,7 +92,7 @@ def _check_shapes(path: Path, file: dict[str, np.ndarray]) -> None:
     template, *bases = (file[key] for key in KEYS[:3])
     if template.ndim != 2 or any(b.ndim != 3 or b.shape[1:] != template.shape for b in bases):
         shapes = ", ".join(f"{key} {file[key].shape}" for key in KEYS[:3])
-        raise ValueError(f"{path}: {shapes}; they must be (N, 3), (K, N, 3) and (L, N, 3)")
+        raise FileError(f"{path}: {shapes}; they must be (N, 3), (K, N, 3) and (L, N, 3)")
 
 
 def _landmarks(

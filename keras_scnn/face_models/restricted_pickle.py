@@ -256,7 +256,7 @@ def load_pickle(path: str | os.PathLike) -> Any:
     with reading(path, "a pickle of plain arrays"):
         content = path.read_bytes()
         data = io.BytesIO(content)
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             _skip_npy_header(data)
         start = data.tell()
         _check_steps(data, allowed_bytes(len(content)))

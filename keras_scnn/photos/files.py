@@ -71,22 +71,26 @@ def check_single_photos(paths: Sequence[Path]) -> None:
 def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:
     """Look through a folder and its sub-folders, linked ones too, each once.
 
+    A link to a folder within the folder is passed over, whatever their names' order: what it leads
+    to is found at its own place. Of several links to one folder elsewhere, the first one counts.
+
     Args:
         folder: the folder.
         without: files and folders that do not count, such as one for results.
     """
     folder, seen = Path(folder), set()
+    root = real_path(folder)
     skipped = {real_path(place) for place in without if place is not None}
     files: list[str] = []
     for home, inner, names in os.walk(folder, followlinks=True):
-        real = real_path(home)
+        real, inside = real_path(home), Path(home).relative_to(folder)
+        if real in seen or (os.path.islink(home) and real.is_relative_to(root) and real != root):
+            inner.clear()
+            files.append(f"{inside.as_posix()}/")
+            continue
         seen.add(real)
-        places = {name: real_path(Path(home) / name) for name in sorted(inner)}
-        again = [name for name, place in places.items() if place in seen - skipped]
-        inner[:] = [name for name in places if name not in again and places[name] not in skipped]
-        inside = Path(home).relative_to(folder)
+        inner[:] = [name for name in sorted(inner) if real_path(Path(home) / name) not in skipped]
         files += [(inside / name).as_posix() for name in names if real / name not in skipped]
-        files += [f"{(inside / name).as_posix()}/" for name in again]
     photos = sorted(name for name in files if is_photo(name) and not name.endswith("/"))
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
 

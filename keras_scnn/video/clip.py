@@ -170,7 +170,7 @@ def open_clip(path: Path) -> Clip:
     require_av()
     existing_file(path, "a video")
     with reading(path, WHAT), _opened(path) as (container, stream):
-        stored = _stamps(container, stream)
+        stored, end = _stamps(container, stream)
         stamps = np.unique(stored)
         if not len(stamps):
             raise ValueError(f"{path}: no frame in it; was it cut off, or is the recording empty?")
@@ -179,7 +179,8 @@ def open_clip(path: Path) -> Clip:
         rate = Fraction(stream.average_rate or rate).limit_denominator(1001)
         in_order, reorders = bool((np.diff(stored) > 0).all()), stream.codec_context.has_b_frames
         aspect = _aspect(stream)
-        missing = _declared(container, stream) - float(length * base + 1 / rate)
+        lasting = max(length * base + 1 / rate, (end - int(stamps[0])) * base)
+        missing = _declared(container, stream) - float(lasting)
     least = 0.5 + 0.01 * float(length * base)  # sound may be a little longer
     missing = missing if missing > least else 0.0
     size, is_counted = _size(path, aspect), in_order and reorders
@@ -252,19 +253,23 @@ def _readable(path: Path) -> Any:
     return container
 
 
-def _stamps(container, stream) -> np.ndarray:
-    """(n,) time stamps of all frames that the file still has, in the order in which they lie."""
+def _stamps(container, stream) -> tuple[np.ndarray, int]:
+    """(n,) time stamps of all frames that the file still has, in the order in which they lie.
+
+    And the stamp at which the last one ends, as far as the file has frames' durations.
+    """
     import av
 
-    stamps = []
+    stamps, ends = [], []
     try:
         for packet in container.demux(stream):
             stamp = packet.dts if packet.pts is None else packet.pts
             if packet.size and stamp is not None and not packet.is_discard:
                 stamps.append(stamp)
+                ends.append(stamp + (packet.duration or 0))
     except av.FFmpegError:
         pass  # the file is cut off here
-    return np.array(stamps, np.int64)
+    return np.array(stamps, np.int64), max(ends, default=0)
 
 
 def _decode(container, stream) -> Iterator[av.VideoFrame]:

@@ -91,12 +91,33 @@ def test_expressions_of_another_mesh_are_refused(files_of_3ddfa):
     scipy.io.savemat(
         path, dict(mu_exp=np.zeros((30, 1)), w_exp=np.zeros((30, 2)), sigma_exp=np.ones((2, 1)))
     )
-    with pytest.raises(ValueError, match="mu_exp has 30 numbers, the trimmed mesh needs 216"):
+    message = f"^{path}: mu_exp has 30 numbers, the trimmed mesh needs 216"
+    with pytest.raises(ValueError, match=message):
         read_bfm2009(
             files_of_3ddfa / "01_MorphableModel.mat",
             expression=path,
             model_info=files_of_3ddfa / "model_info.mat",
         )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"trimIndex": np.full((72, 1), 83.0)}, "trimIndex lies outside"),
+        ({"keypoints": np.full((1, 68), 73.0)}, "keypoints lies outside"),
+        ({"keypoints": np.ones((1, 9))}, "tri must be .* and keypoints 68"),
+        ({"tri": "text"}, "not a readable MATLAB file; .* tri is a text"),
+        ({"tri": np.ones((1, 1))}, "tri must be .3, T"),
+        (None, "trimIndex, tri, keypoints missing"),
+    ],
+)
+def test_a_damaged_model_info_is_blamed_and_not_the_model(files_of_3ddfa, changes, message):
+    path = files_of_3ddfa / "model_info.mat"
+    info = scipy.io.loadmat(path)
+    kept = {key: info[key] for key in ("trimIndex", "tri", "keypoints")}
+    scipy.io.savemat(path, {"other": 1.0} if changes is None else kept | changes)
+    with pytest.raises(ValueError, match=f"^{path}: ({message})"):
+        read_bfm2009(files_of_3ddfa / "01_MorphableModel.mat", model_info=path)
 
 
 def test_a_whole_published_mesh_has_the_published_landmarks(tmp_path):

@@ -121,8 +121,11 @@ def test_landmarks_can_be_given(tmp_path, small_face):
 )
 def test_a_landmark_file_that_does_not_fit_is_refused(tmp_path, checkout, text, message):
     (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(ValueError, match=f"a.txt: .*{message}"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}/a.txt: .*{message}"):
         read_gnm(checkout, landmark_file=tmp_path / "a.txt")
+    (tmp_path / "a.dat").write_text(text)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/a.dat: expected the landmarks of GNM"):
+        read_gnm(checkout, landmark_file=tmp_path / "a.dat")
     with pytest.raises(FileNotFoundError, match="gone.txt"):
         read_gnm(checkout, landmark_file=tmp_path / "gone.txt")
 

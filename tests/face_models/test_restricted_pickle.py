@@ -90,14 +90,20 @@ def test_a_name_reached_through_an_admitted_one_is_refused(tmp_path):
         load_pickle(tmp_path / "a.pkl")
 
 
-def test_an_npy_file_of_one_object_is_read_as_carefully(tmp_path):
-    path = tmp_path / "a.npy"
-    np.save(path, {"lmk_face_idx": np.arange(3)})
+@pytest.mark.parametrize("name", ["a.npy", "a.NPY"])
+def test_an_npy_file_of_one_object_is_read_as_carefully(tmp_path, name):
+    path = tmp_path / name
+
+    def save(content):
+        with path.open("wb") as file:
+            np.save(file, content)
+
+    save({"lmk_face_idx": np.arange(3)})
     np.testing.assert_array_equal(load_pickle(path)[()]["lmk_face_idx"], np.arange(3))
-    np.save(path, np.array([Call(os.system, "true")]))
+    save(np.array([Call(os.system, "true")]))
     with pytest.raises(ValueError, match="asks for (posix|nt).system"):
         load_pickle(path)
-    np.save(path, np.zeros(3))
+    save(np.zeros(3))
     with pytest.raises(ValueError, match="not of objects"):
         load_pickle(path)
 

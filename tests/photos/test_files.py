@@ -57,6 +57,22 @@ def test_photos_at_any_depth_and_behind_links_are_found_once(tmp_path):
     assert find_photos(folder, folder / "in").photos == (expected[0], *expected[3:])
 
 
+@pytest.mark.parametrize("link", ["aft", "zoe"])  # before and after its target in the alphabet
+def test_a_linked_folder_beside_its_target_is_not_another_person(tmp_path, link):
+    folder, elsewhere = tmp_path / "people", tmp_path / "elsewhere"
+    touch(folder, "mia/1.jpg", "mia/in/2.jpg", "ned/1.jpg")
+    touch(elsewhere, "3.jpg")
+    (folder / link).symlink_to(folder / "mia")
+    (folder / "ned" / link).symlink_to("../mia/in")
+    for name in ("otto", "pia"):
+        (folder / name).symlink_to(elsewhere)
+    listed = people_photos(folder)
+    found = [path.relative_to(folder).as_posix() for path in listed.paths]
+    assert found == ["mia/1.jpg", "mia/in/2.jpg", "ned/1.jpg", "otto/3.jpg"]
+    assert listed.person.tolist() == [0, 0, 1, 2]
+    assert listed.passed_over == tuple(sorted([f"{link}/", f"ned/{link}/", "pia/"]))
+
+
 def test_what_was_passed_over_is_named_with_its_kinds():
     assert describe_passed_over([]) == ""
     assert describe_passed_over(["a.txt"]) == "1 file passed over: a.txt (1 .txt)"

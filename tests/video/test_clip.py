@@ -84,6 +84,24 @@ def test_a_clip_whose_sound_is_longer_is_whole(tmp_path):
     assert open_clip(path).missing_seconds == 0
 
 
+def test_a_clip_whose_last_frame_is_held_is_whole(tmp_path):
+    """As in recordings of a screen: the last of ten frames lasts three seconds."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        packets = []
+        for image in pictures(10):
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        packets += stream.encode()
+        packets[-1].duration = int(3 / packets[-1].time_base)
+        container.mux(packets)
+    with av.open(str(path)) as container:
+        assert container.duration / 1e6 == pytest.approx(9 / 25 + 3, abs=0.01)
+    clip = open_clip(path)
+    assert (len(clip), clip.missing_seconds) == (10, 0)
+
+
 def test_a_variable_frame_rate_keeps_its_times(tmp_path):
     seconds = [0.0, 0.04, 0.08, 0.5, 0.52, 0.56, 2.0, 2.04]
     clip = open_clip(write_clip(tmp_path / "a.mp4", pictures(8), seconds))
