@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.outputs import real_path
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
@@ -153,14 +154,14 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     from keras_scnn.photos import facemesh
     from keras_scnn.photos.blazeface import model_path
 
-    network = folder / "scnn.tflite"
-    write_tflite(network, preset, precision, True, None, name, read_card(name))
+    network, title = folder / "scnn.tflite", real_path(name).name  # no path of this machine
+    write_tflite(network, preset, precision, True, None, title, read_card(name))
     network.write_bytes(rounded(network.read_bytes()))
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     chart, maps = describe_chart(preset.face_model)
     (folder / "maps.bin").write_bytes(maps)
-    (folder / "model.json").write_text(json.dumps(describe(preset, name) | chart))
+    (folder / "model.json").write_text(json.dumps(describe(preset, title) | chart))
 
 
 def rounded(content: bytes, bits: int = DROPPED_BITS) -> bytes:

@@ -294,7 +294,10 @@ def test_the_dense_error_is_measured_with_the_full_face_model(preset, photos, tr
         evaluate_aflw2000(preset, photos, bfm=other)
 
 
-def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, truth, tmp_path):
+@pytest.mark.parametrize("suffix", [".mat", ".MAT"])
+def test_the_neutral_shape_is_compared_with_the_annotated_one(
+    preset, photos, truth, tmp_path, suffix
+):
     model = preset.face_model
     true = model.landmarks(truth.identity).astype(np.float64)
     rng = np.random.default_rng(3)
@@ -308,7 +311,9 @@ def test_the_neutral_shape_is_compared_with_the_annotated_one(preset, photos, tr
         arrays = {key: arrays[key] for key in ("pt3d_68", "Pose_Para")}
         arrays["Shape_Para"] = 2.0 * np.eye(199, 1)
         arrays["Exp_Para"] = np.zeros((29, 1))
-        scipy.io.savemat(photos / f"{name}.mat", arrays)
+        (photos / f"{name}.mat").unlink()
+        with (photos / f"{name}{suffix}").open("wb") as file:
+            scipy.io.savemat(file, arrays)
     result = evaluate_aflw2000(preset, photos, basis=tmp_path / "basis.npz", resamples=10)
     assert result.shape68.vertex_mm == pytest.approx(0, abs=1e-3)
     assert result.shape68.raw_vertex_mm == pytest.approx(0, abs=1e-3)

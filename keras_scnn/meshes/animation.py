@@ -73,7 +73,9 @@ def motion_of(
     columns = np.float64(seconds), weights, turn_to(rays) @ rotation, places
     times, weights, turns, places = (np.insert(c, ends, c[ends - 1], axis=0) for c in columns)
     held = ends + np.arange(len(ends))
-    times[held] = times[held + 1] - HOLD_SECONDS
+    # Times are float32 in the file, where they have to rise: after hours they are wider apart.
+    step = 2 * np.float64(np.spacing(np.float32(times[held + 1])))
+    times[held] = times[held + 1] - np.maximum(HOLD_SECONDS, step)
     return Motion(times, weights, turns, places, middle, focal, size)
 
 

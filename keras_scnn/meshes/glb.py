@@ -15,11 +15,12 @@ from keras_scnn.geometry.rotations import nearest_rotation
 from keras_scnn.io import encode_image
 from keras_scnn.meshes.animation import METER, Motion, add_animation, add_clip_camera
 from keras_scnn.meshes.gltf import INDICES, Gltf, index_type
-from keras_scnn.meshes.parts import EYES
+from keras_scnn.meshes.parts import EYES, open_rims
 from keras_scnn.meshes.surface import Surface
 
 AXES = "x to the viewer's right, y up, z towards the viewer: the face looks to +z"
 HEAD, FACE, CAMERA = "head", "face", "photo_camera"
+OUTER = ("skin", FACE)  # the part that is seen from outside; FACE is a mesh without parts
 NEAR_MM, FAR_MM = 1.0, 2000.0  # what the photo's camera sees, the face's middle half-way
 
 
@@ -111,7 +112,8 @@ def _add_materials(file: Gltf, surface: Surface) -> dict[str, int]:
         else:
             look["baseColorFactor"] = [*material.linear_color, 1.0]
         item: dict[str, Any] = {"name": material.name, "pbrMetallicRoughness": look}
-        item["doubleSided"] = True if part == "skin" and "back" not in surface.parts else None
+        is_open = part in OUTER and "back" not in surface.parts and open_rims(surface.parts[part])
+        item["doubleSided"] = True if is_open else None
         known = file.json.get("materials", [])
         same = [i for i, other in enumerate(known) if other["name"] == material.name]
         numbers[part] = same[0] if same else file.add("materials", item)

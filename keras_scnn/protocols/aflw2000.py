@@ -36,6 +36,7 @@ from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.inference import Predictions, predict
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
+from keras_scnn.photos.files import beside
 from keras_scnn.protocols.yardsticks import bootstrap_note
 
 CONVENTION_NOTES = {
@@ -200,7 +201,7 @@ def _dense_parts(
 
 def _shape_parts(preset: Preset, predictions: Predictions, faces, basis) -> dict:
     """Distances of neutral 68-point shapes, centroids in one place."""
-    files = [face.image_path.with_suffix(".mat") for face in faces]
+    files = [beside(face.image_path, ".mat") for face in faces]
     true, mean = (_centered(points) for points in read_neutral_landmarks(files, basis))
     ours = _centered(
         preset.face_model.landmarks(predictions.parameters.identity).astype(np.float64)

@@ -32,6 +32,7 @@ from keras_scnn.storage.shards import digest, file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
+GROUP_PIXELS = 50_000_000  # 150 MB of photos wait for the network at most, but for a larger one
 KEPT_EVERY = 16  # batches
 Row = np.ndarray | str
 """(width,) float32 parameters and features of a photo, or why it has none."""
@@ -177,20 +178,29 @@ class PhotoPredictor:
         """The row of each photo; failures of this machine, not of the photo, go to ``passing``."""
         rows: dict[str, Row] = {}
         faces: list[tuple[str, np.ndarray, FaceBox]] = []
+        pixels = 0
         for key, path in batch:
             try:
                 image = read_image(path)
                 faces.append((key, image, find_face(image)))
+                pixels += image.size // 3
             except (OSError, ValueError) as error:  # no photo, or no face
                 failures = rows if is_of_content(error) else passing
                 failures[key] = str(error).removeprefix(f"{path}: ")
-        if faces:
-            keys, images, boxes = zip(*faces, strict=True)
-            outputs = self.reconstructor.reconstruct_many(images, boxes)
-            parts = [outputs.parameters.to_vector()]
-            parts += [] if outputs.features is None else [outputs.features]
-            rows |= dict(zip(keys, np.float32(np.concatenate(parts, axis=1)), strict=True))
-        return rows
+            if pixels >= GROUP_PIXELS:
+                rows |= self._rows_of(faces)
+                faces, pixels = [], 0
+        return rows | self._rows_of(faces)
+
+    def _rows_of(self, faces: list[tuple[str, np.ndarray, FaceBox]]) -> dict[str, Row]:
+        """Parameters and features of faces: a photo's key, the photo, and the face's box."""
+        if not faces:
+            return {}
+        keys, images, boxes = zip(*faces, strict=True)
+        outputs = self.reconstructor.reconstruct_many(images, boxes)
+        parts = [outputs.parameters.to_vector()]
+        parts += [] if outputs.features is None else [outputs.features]
+        return dict(zip(keys, np.float32(np.concatenate(parts, axis=1)), strict=True))
 
     def _assembled(self, rows: list[Row], paths: Sequence[Path]) -> PhotoPredictions:
         named = list(zip(paths, rows, strict=True))

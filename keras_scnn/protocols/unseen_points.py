@@ -80,7 +80,9 @@ def measure_misfits(
         return Misfits(own, constant, common)
     mean = residuals(model, identity[np.unique(person[used])].mean(axis=0), points[used])
     size = np.sqrt((mean**2).sum(axis=(1, 2)) / known[used].sum(axis=1))
-    used, mean = used[size < MAX_RESIDUAL_MM], mean[size < MAX_RESIDUAL_MM]
+    fits = size < MAX_RESIDUAL_MM
+    fits[fits] = _of_several_people(person[used[fits]], view[used[fits]])
+    used, mean = used[fits], mean[fits]
     with_own = np.zeros_like(mean)
     for one in np.unique(person[used]):
         rows = person[used] == one

@@ -102,7 +102,9 @@ def working_copy(image: np.ndarray, posed: np.ndarray, side: int) -> tuple[np.nd
     moved = posed - np.array([*low, 0.0])
     scale = min(1.0, side / max(part.shape[:2]))
     if scale < 1:
-        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = tuple(max(1, round(n * scale)) for n in part.shape[1::-1])
+        least = None if min(part.shape[:2]) * scale > 1 else size  # a strip keeps a pixel
+        part = cv2.resize(part, least, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         moved = (moved + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0]
     return np.ascontiguousarray(part), moved
 

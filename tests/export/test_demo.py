@@ -92,6 +92,13 @@ def served(tmp_path):
         yield f"http://{address}"
 
 
+def test_the_site_of_a_preset_folder_has_its_name_and_no_path(small, tmp_path):
+    website.write_model(tmp_path, small.preset, str(small.folder), "float32")
+    written = LiteReconstructor(tmp_path / "scnn.tflite").metadata
+    assert written["preset"] == small.folder.name
+    assert str(small.folder.parent) not in (tmp_path / "model.json").read_text()
+
+
 def test_what_the_page_loads_fits_together(networks):
     outputs = json.loads((networks / "model.json").read_text())
     lite = LiteReconstructor(networks / "scnn.tflite")

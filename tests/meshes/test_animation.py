@@ -116,6 +116,34 @@ def test_the_clips_camera_sees_the_face_where_the_clip_does(moving, written):
         np.testing.assert_allclose(seen - seen[0], expected - expected[0], atol=0.06 * 80)
 
 
+def test_turns_take_the_shorter_way_all_around(open_face_of_module, tmp_path):
+    model, n = open_face_of_module, 13
+    angles = np.zeros((n, 3))
+    angles[:, 2] = np.radians(30 * np.arange(n))  # roll, a whole turn
+    pose = compose(rotation_from_euler(angles), np.ones(n), np.tile([320.0, 180, 0], (n, 1)))
+    weights = np.zeros((n, model.n_expression))
+    motion = motion_of(np.arange(n) / 25, pose, weights, np.zeros(n), SIZE)
+    quaternions = Rotation.from_matrix(motion.rotations).as_quat()
+    assert ((quaternions[1:] * quaternions[:-1]).sum(axis=1) < 0).any()  # as SciPy gives them
+    write_face_animation(tmp_path / "a.glb", model, np.zeros(model.n_identity), motion)
+    document, binary = read(tmp_path / "a.glb")
+    (animation,) = document["animations"]
+    (channel,) = (c for c in animation["channels"] if c["target"]["path"] == "rotation")
+    turns = rows(document, binary, animation["samplers"][channel["sampler"]]["output"])
+    steps = (turns[1:] * turns[:-1]).sum(axis=1)
+    np.testing.assert_allclose(steps, np.cos(np.radians(15)), atol=1e-6)
+
+
+@pytest.mark.parametrize("hours", [0, 4.6, 9, 200])
+def test_times_rise_in_the_file_however_long_the_clip_is(hours):
+    n = 400
+    seconds = hours * 3600 + np.arange(n) * 0.2
+    pose = compose(np.tile(np.eye(3), (n, 1, 1)), np.ones(n), np.zeros((n, 3)))
+    motion = motion_of(seconds, pose, np.zeros((n, 1)), np.arange(n) // 2, SIZE)
+    assert len(motion.seconds) == n + n // 2 - 1
+    assert (np.diff(np.float32(motion.seconds)) > 0).all()
+
+
 def test_between_shots_the_face_stays(written):
     motion = written[1]
     assert motion.seconds[4] == pytest.approx(1.0 - HOLD_SECONDS)

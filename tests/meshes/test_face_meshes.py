@@ -13,6 +13,7 @@ from made_faces import face_of
 from scipy.spatial.transform import Rotation
 from skimage import data
 
+from keras_scnn import write_mesh
 from keras_scnn.io import read_image
 from keras_scnn.meshes.options import PARTS, MeshOptions
 from keras_scnn.meshes.parts import face_parts
@@ -233,6 +234,15 @@ def test_a_model_of_other_expressions_has_them_by_its_own_names(tiny_face_model,
     (material,) = glb.json["materials"]
     assert material["doubleSided"] and material["name"] == "skin"
     assert [node["name"] for node in glb.json["nodes"]] == ["head", "face", "photo_camera"]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_arrays_with_open_rims_are_seen_from_both_sides(tmp_path, is_closed):
+    ball = trimesh.creation.icosphere(subdivisions=1, radius=80)
+    faces = ball.faces if is_closed else ball.faces[ball.triangles_center[:, 2] > 0]
+    write_mesh(tmp_path / "a.glb", np.array(ball.vertices), np.array(faces))
+    (material,) = read_glb(tmp_path / "a.glb").json["materials"]
+    assert material.get("doubleSided", False) is not is_closed
 
 
 def test_a_part_that_the_model_has_not_is_refused(tiny_face_model, open_face, tmp_path):

@@ -26,6 +26,25 @@ def test_predictions_are_those_of_the_reconstructor(predictor, paths):
     assert result.coverage_percent == 100
 
 
+def test_no_more_photos_wait_for_the_network_than_are_allowed(predictor, paths, monkeypatch):
+    whole = predictor(paths)
+    sizes = [read_image(path).size // 3 for path in paths]
+    assert len(set(sizes)) == 1
+    monkeypatch.setattr("keras_scnn.protocols.photo_predictions.GROUP_PIXELS", 2 * sizes[0])
+    groups, many = [], predictor.reconstructor.reconstruct_many
+
+    def counted(images, boxes, *more):
+        groups.append(len(images))
+        return many(images, boxes, *more)
+
+    monkeypatch.setattr(
+        type(predictor.reconstructor), "reconstruct_many", lambda _, *a: counted(*a)
+    )
+    parts = dataclasses.replace(predictor, _known={}, cache=None)(paths)
+    assert groups == [2, 2, 2]
+    np.testing.assert_allclose(parts.parameters.pose, whole.parameters.pose, atol=1e-4)
+
+
 def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, paths):
     cv2.imwrite(str(paths[1]), np.zeros((48, 48, 3), np.uint8))
     paths[4].write_text("no photo")

@@ -125,6 +125,24 @@ def test_the_truth_is_explained_by_itself_and_not_by_a_constant(predictor, sourc
     assert explained["network_at_constant"] == pytest.approx(explained["constant"], abs=1e-6)
 
 
+def test_a_shape_is_measured_on_the_persons_other_photos_alone(
+    predictor, source, truth, tmp_path, monkeypatch
+):
+    asked, misfit = [], shape_truth.ShapeTruth.misfit
+
+    def recorded(self, shape, photos):
+        asked.append(photos.tolist())
+        return misfit(self, shape, photos)
+
+    monkeypatch.setattr(shape_truth.ShapeTruth, "misfit", recorded)
+    knowing = KnowingPredictor(predictor, source, 1.0)
+    evaluate_shapes(knowing, tmp_path / "people", truth, resamples=0)
+    everybody = np.arange(PEOPLE * PHOTOS).reshape(PEOPLE, PHOTOS).tolist()
+    others = [[p for p in person if p != i] for person in everybody for i in person]
+    for expected in others:
+        assert asked.count(expected) == 2  # the prediction, and without the means
+
+
 @pytest.mark.parametrize("lost", [[0], [1, 2], [0, 1, 2, 3, 4, 5]])
 def test_the_bound_of_halves_does_not_hang_on_found_faces(predictor, source, truth, tmp_path, lost):
     """Of all photos, whichever are without a prediction: photos 0 and 1 are the first of halves."""

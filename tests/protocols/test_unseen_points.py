@@ -87,3 +87,18 @@ def test_a_view_of_one_person_is_not_measured(world):
     found = measure_misfits(model, identity, person, alone, points)
     assert np.isnan(found.own[person == 2]).all()
     assert np.isfinite(found.own[person == 1]).all()
+
+
+def test_a_view_with_one_person_whose_points_are_right_is_not_measured(world):
+    model, identity, person, view, points = world
+    pair, wrong = person < 2, points.copy()
+    wrong[person == 1] = wrong[person == 1, ::-1]
+    found = measure_misfits(model, identity, person[pair], view[pair], wrong[pair])
+    assert np.isnan([found.own, found.constant, found.common]).all()
+
+
+def test_a_photo_does_not_count_among_the_others_of_its_person(world):
+    model, identity, person, view, points = world
+    single = np.arange(len(person)) % len(YAWS) == 0  # one photo of each person
+    found = measure_misfits(model, identity, person[single], view[single], points[single])
+    assert np.isfinite(found.own).all() and np.isnan(found.common).all()

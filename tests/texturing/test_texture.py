@@ -307,6 +307,20 @@ def test_a_face_outside_of_the_photo_has_a_plain_skin(open_face, atlas, shift):
     assert texture[atlas.zones.cheeks].std(axis=0).max() < 1
 
 
+@pytest.mark.parametrize("axis, shown", [(0, 0), (1, 1)])
+def test_a_face_of_which_a_rim_is_in_the_photo_has_a_plain_skin(open_face, atlas, axis, shown):
+    """The rim of a large photo, shrunk to the texture's size, is less than a pixel wide."""
+    image, posed = photo_of(open_face, skin_albedo())
+    place = np.float64(posed) * [20, 20, 20]
+    place[:, axis] -= place[:, axis].max() - shown
+    photo = np.full((20 * len(image), 40, 3), 90, np.uint8)
+    photo = photo if axis == 0 else photo.transpose(1, 0, 2)
+    texture = photo_texture(open_face, photo, place)
+    assert len(texture) > SIZE
+    step = len(texture) // SIZE
+    assert texture[::step, ::step][atlas.zones.cheeks].std(axis=0).max() < 1
+
+
 def test_no_photo_at_all_is_a_plain_skin_too(open_face, atlas):
     texture = person_texture(open_face, [])
     assert texture.shape == (SIZE, SIZE, 3)

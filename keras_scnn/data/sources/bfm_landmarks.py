@@ -28,6 +28,7 @@ from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.photos.files import either_case
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import existing_file, reading
@@ -212,7 +213,8 @@ def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
         ValueError: see ``recover_bfm_landmarks``.
     """
     annotations, passed_over = [], []
-    for path in tqdm(sorted(Path(folder).glob("*.mat")), desc="annotations", leave=False, delay=1):
+    files = sorted(p for p in Path(folder).iterdir() if p.name.endswith(either_case(".mat")))
+    for path in tqdm(files, desc="annotations", leave=False, delay=1):
         try:
             annotations.append(read_bfm_annotation(path))
         except ValueError:
