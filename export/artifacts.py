@@ -152,6 +152,7 @@ def export_preset(
 
     Raises:
         FileNotFoundError: there is no such preset, or no such folder of crops.
+        TypeError: ``kinds`` or ``precisions`` is a text.
         ValueError: unknown format or precision, a damaged preset, or unfit crops.
         VerificationError: a file disagrees with Keras; those before it stay.
         OSError: the folder cannot be written.

@@ -74,7 +74,7 @@ def reference_outputs(preset: Preset, crops: np.ndarray, network: Network | None
     return outputs if result.features is None else outputs | {"features": result.features}
 
 
-def misfits(outputs: Outputs, preset: Preset, vertices: bool) -> list[str]:
+def output_mismatches(outputs: Outputs, preset: Preset, vertices: bool) -> list[str]:
     """What outputs lack, or have in another shape than ``output_table`` says, in words."""
     expected = output_table(preset, vertices or "vertices" in outputs)
     words = [f"{name} is missing" for name in expected.keys() - outputs.keys()]

@@ -39,7 +39,14 @@ def check_names(kind: str, precision: str = "float32") -> None:
 
 
 def jobs_of(kinds: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
-    """(format, precision) of each file to write, once; errors as ``check_names``."""
+    """(format, precision) of each file to write, once; errors as ``check_names``.
+
+    Raises:
+        TypeError: a text in the place of a sequence of texts.
+    """
+    for name, value in (("kinds", kinds), ("precisions", precisions)):
+        if isinstance(value, str):
+            raise TypeError(f"{name} is '{value}'; it must be a sequence, such as ['{value}']")
     jobs = [(k, p) for k in kinds for p in (precisions if k in QUANTIZED else ["float32"])]
     for kind, precision in jobs:
         check_names(kind, precision)

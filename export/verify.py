@@ -14,7 +14,13 @@ import numpy as np
 
 from keras_scnn.evaluation.nme import normalized_mean_error
 from keras_scnn.export.crops import Crops
-from keras_scnn.export.drift import Drift, Outputs, misfits, output_drift, reference_outputs
+from keras_scnn.export.drift import (
+    Drift,
+    Outputs,
+    output_drift,
+    output_mismatches,
+    reference_outputs,
+)
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.runtimes import (
     Runner,
@@ -122,7 +128,7 @@ def verify(
     path, limits = Path(path), limits or LIMITS[precision]
     run = open_artifact(path)
     outputs = run_all(run, crops.images)
-    if wrong := misfits(outputs, preset, vertices):
+    if wrong := output_mismatches(outputs, preset, vertices):
         raise VerificationError(f"{path.name}: disagrees with Keras: {'; '.join(wrong)}")
     expected = expected or reference_outputs(preset, crops.images)
     drift = asdict(output_drift(outputs, expected, preset))

@@ -105,7 +105,7 @@ def write_site(
         (site / "model").mkdir()
         write_model(site / "model", preset, name, precision)
         network = site / "model" / "scnn.tflite"
-        network.with_suffix(".bin").write_bytes(planes(network.read_bytes()))
+        network.with_suffix(".bin").write_bytes(split_byte_planes(network.read_bytes()))
         network.unlink()
         if quality is not None:
             compress(site, quality)
@@ -137,10 +137,10 @@ def list_files(site: Path) -> dict:
     return {"version": digest.hexdigest()[:12], "runtime": runtime, "files": files}
 
 
-def planes(content: bytes) -> bytes:
+def split_byte_planes(content: bytes) -> bytes:
     """The bytes at even places, then those at odd ones: half-precision numbers compress better so.
 
-    >>> planes(bytes([1, 2, 3, 4, 5]))
+    >>> split_byte_planes(bytes([1, 2, 3, 4, 5]))
     b'\\x01\\x03\\x05\\x02\\x04'
     """
     return content[::2] + content[1::2]
@@ -156,7 +156,7 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
 
     network, title = folder / "scnn.tflite", real_path(name).name  # no path of this machine
     write_tflite(network, preset, precision, True, None, title, read_card(name))
-    network.write_bytes(rounded(network.read_bytes()))
+    network.write_bytes(round_float16_weights(network.read_bytes()))
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     chart, maps = describe_chart(preset.face_model)
@@ -164,7 +164,7 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     (folder / "model.json").write_text(json.dumps(describe(preset, title) | chart))
 
 
-def rounded(content: bytes, bits: int = DROPPED_BITS) -> bytes:
+def round_float16_weights(content: bytes, bits: int = DROPPED_BITS) -> bytes:
     """A .tflite file whose half-precision weights have so many bits of their mantissas less.
 
     Halves go to the even neighbor. The file has its length, and compresses better.

@@ -75,7 +75,11 @@ def percentile_intervals(rows: list[dict[str, float]]) -> dict[str, tuple[float,
     for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         values = values[~np.isnan(values)]
-        ends = np.percentile(values, [tail, 100 - tail]) if len(values) else [np.nan] * 2
+        ends = [np.nan] * 2
+        if np.isinf(values).any():  # between it and another value nothing can be interpolated
+            ends = np.percentile(values, [tail, 100 - tail], method="nearest")
+        elif len(values):
+            ends = np.percentile(values, [tail, 100 - tail])
         intervals[name] = (float(ends[0]), float(ends[1]))
     return intervals
 

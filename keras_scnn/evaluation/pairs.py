@@ -10,6 +10,7 @@ import numpy as np
 
 MAX_PER_PERSON = 100
 MAX_PER_KIND = 10000
+MOST_DRAWS = 20  # for each pair, with people chosen uniformly
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,9 @@ def verification_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random pairs, half of one person and half of two, people chosen uniformly; no pair twice.
 
+    Where most people have too few photos for that, the last pairs of one person are drawn
+    uniformly from all such pairs.
+
     Args:
         identity: (n,) int, the person of each photo.
         n_pairs: how many, even.
@@ -118,11 +122,14 @@ def verification_pairs(
     of_one = int((sizes * (sizes - 1) // 2).sum())
     of_two = int(sizes.sum() ** 2 - (sizes**2).sum()) // 2
     half = min(n_pairs // 2, of_one, of_two)
+    shares = np.array([len(part) * (len(part) - 1) / 2 for part in several]) / of_one
 
-    def one_person() -> np.ndarray:
-        return rng.choice(several[rng.integers(len(several))], 2, replace=False)
+    def one_person(is_stuck: bool) -> np.ndarray:
+        # Where all pairs of most people are drawn, people by their number of pairs.
+        chosen = rng.choice(len(several), p=shares) if is_stuck else rng.integers(len(several))
+        return rng.choice(several[chosen], 2, replace=False)
 
-    def two_people() -> tuple:
+    def two_people(_: bool) -> tuple:
         one, two = rng.choice(len(photos), 2, replace=False)
         return rng.choice(photos[one]), rng.choice(photos[two])
 
@@ -137,8 +144,10 @@ def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator)
     if there_are <= 2 * count:
         return list(_some(every(), count, rng))
     distinct: dict[tuple, Any] = {}
-    while len(distinct) < count:
-        pair = draw()
+    for tried in itertools.count():
+        if len(distinct) == count:
+            break
+        pair = draw(tried > MOST_DRAWS * count)
         # The order of the two photos makes no other pair.
         distinct.setdefault(tuple(sorted(pair)), pair)
     return list(distinct.values())

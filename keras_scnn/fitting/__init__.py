@@ -128,6 +128,20 @@ def fit_person_landmarks(
     """
     landmarks, weights = _checked(landmarks, visibility)
     sound = ~on_one_line(landmarks, weights)
+    try:
+        return _fit_together(model, landmarks, weights, sound, options)
+    except np.linalg.LinAlgError:  # of a photo that cannot be fitted alone either
+        alone = _fit_rows(model, landmarks, weights, options)
+    try:
+        return _fit_together(
+            model, landmarks, weights, sound & np.isfinite(alone.residual_px), options
+        )
+    except np.linalg.LinAlgError:
+        return _joined([_no_fit(model)] * len(landmarks))
+
+
+def _fit_together(model, landmarks, weights, sound, options: FitOptions) -> FitResult:
+    """One person's fit to the photos that are ``sound`` (B,); the others have none."""
     if sound.all():
         return _fit(model, landmarks, weights, True, options)
     if not sound.any():

@@ -125,7 +125,7 @@ class FaceDetector:
             score first.
 
         Raises:
-            ValueError: the image is no uint8 color image.
+            ValueError: the image is no uint8 color image, or too long and narrow to be cut square.
         """
         raw = self.detect_raw(image, near)
         rows = zip(raw.boxes, raw.scores.tolist(), raw.keypoints, strict=True)

@@ -40,7 +40,7 @@ def evaluate_given_points(
 
     The points of half a face span no box that is comparable between poses, so errors are percent
     of the root of the area of the 68 predicted landmarks' box: of the landmarks as they are, and at
-    the annotated sites (``at_annotated_sites``). The kind is the start of a file's name:
+    the annotated sites (``shifted_to_annotated_sites``). The kind is the start of a file's name:
     'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the photos
     of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
 
@@ -84,7 +84,7 @@ def _errors_twice(
     """(N, 2) errors, %, as predicted and at the annotated sites, and (N, 2) offsets; NaN: none."""
     kept, landmarks = predictions.kept, predictions.landmarks
     given = points[kept]
-    moved = at_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
+    moved = shifted_to_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
     errors, offsets = np.full((2, len(points), 2), np.nan)
     errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
     sited = np.isfinite(moved - given).any(axis=(1, 2))  # not where there is one person alone
@@ -173,7 +173,7 @@ def point_errors(
     return 100 * distance / side, np.nanmean(away, axis=1)
 
 
-def at_annotated_sites(
+def shifted_to_annotated_sites(
     landmarks: np.ndarray, pose: np.ndarray, given: np.ndarray, person: np.ndarray
 ) -> np.ndarray:
     """Predicted landmarks moved to the sites that an annotation marks.

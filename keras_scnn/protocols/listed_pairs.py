@@ -122,7 +122,7 @@ def _verified(
     pairs = Pairs(first, second, person[first] == person[second], listed.fold)
     distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
     ranked = {
-        kind: rank_pairs(lost_pairs_wrong(distance, pairs.same), pairs.same, fold=pairs.fold)
+        kind: rank_pairs(missing_pairs_as_errors(distance, pairs.same), pairs.same, fold=pairs.fold)
         for kind, distance in distances.items()
     }
     there = ~np.isnan(distances["mm"])
@@ -150,8 +150,10 @@ def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.nd
     return np.where((first >= 0) & (second >= 0), distance, np.nan)
 
 
-def lost_pairs_wrong(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Distances (P,) in which NaN is the wrong answer: far for one person, near for two.
+def missing_pairs_as_errors(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Distances (P,) with NaN replaced so that the pair counts as an error at any threshold.
+
+    That is farther than all others for one person, nearer than all others for two.
 
     Raises:
         ValueError: no pair has a distance.

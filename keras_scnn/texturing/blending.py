@@ -23,10 +23,10 @@ def decode(code: np.ndarray) -> np.ndarray:
     return np.maximum(code, 0) ** np.float32(GAMMA)
 
 
-def lay_over(
+def blend_seamlessly(
     bottom: np.ndarray, top: np.ndarray, share: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-    """``top`` where its share is 1, elsewhere ``bottom`` brought to its colors at the border.
+    """Blend ``top`` over ``bottom``, which is brought to its colors at the border.
 
     The difference of both is spread from where ``top`` is known by the screened Poisson equation
     (after Perez et al., "Poisson Image Editing", 2003; screened, so that it fades with the distance

@@ -16,7 +16,7 @@ import numpy as np
 from keras_scnn.geometry.colors import lab_from_linear, light_from_lab
 from keras_scnn.texturing.atlas import INNER_LIPS, MOUTH_MARKS, Atlas
 from keras_scnn.texturing.skin import LEAST_RED, LEAST_TEXELS, ColorModel
-from keras_scnn.texturing.views import SRGB_LIGHT, View, working_copy
+from keras_scnn.texturing.views import SRGB_LIGHT, View, crop_around_face
 
 UPPER_LIP, LOWER_LIP = [61, 62, 63], [67, 66, 65]  # landmarks, one below the other
 LEAST_GAP_PX, LEAST_GAP = 6.0, 0.12  # between the lips: px, and of the mouth's width
@@ -121,7 +121,7 @@ def _between_lips(
     marks, nothing = atlas.model.landmark_indices, np.zeros((0, 3), np.uint8)
     if not _is_free(posed[marks[INNER_LIPS], :2], blocked):
         return nothing
-    image, posed = working_copy(image, posed, atlas.size)
+    image, posed = crop_around_face(image, posed, atlas.size)
     points = posed[marks, :2]
     gap = np.linalg.norm(points[UPPER_LIP] - points[LOWER_LIP], axis=1).mean()
     width = np.linalg.norm(points[INNER_LIPS[4]] - points[INNER_LIPS[0]])

@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
-from keras_scnn.texturing.blending import decode, encode, lay_over
+from keras_scnn.texturing.blending import blend_seamlessly, decode, encode
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
 from keras_scnn.texturing.mouth import MouthColors, find_mouth, teeth_share
@@ -142,11 +142,13 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
         return plain
     if atlas.model.mirror is not None:
         mirrored = code[:, ::-1], np.ascontiguousarray(share[:, ::-1] * skin)
-        picture = lay_over(picture, *mirrored, skin)
+        picture = blend_seamlessly(picture, *mirrored, skin)
     eyes, teeth = np.isin(atlas.region, EYES)[..., None], atlas.teeth
     if (share * teeth).any():
-        plain = np.where(teeth[..., None], lay_over(plain, code, share * teeth, teeth), plain)
-    picture = np.where(skin[..., None], lay_over(picture, code, share * skin, skin), plain)
+        plain = np.where(
+            teeth[..., None], blend_seamlessly(plain, code, share * teeth, teeth), plain
+        )
+    picture = np.where(skin[..., None], blend_seamlessly(picture, code, share * skin, skin), plain)
     return np.where(eyes, plain + share[..., None] * (code - plain), picture)
 
 

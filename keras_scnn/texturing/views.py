@@ -71,7 +71,7 @@ def view_of(
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-9
     x, y, inside = _pixels(place, image.shape)
     inside &= ~blocked[y, x]
-    small, moved = working_copy(image, posed, atlas.size)
+    small, moved = crop_around_face(image, posed, atlas.size)
     fade = np.clip((normals[..., 2] - GRAZING) / (FACING - GRAZING), 0, 1)
     seen = np.float32(fade * inside * _in_front(atlas, small, moved))
     seen[~atlas.mask] = 1  # the rims of eyes and mouth have no neighbors there, which is no fault
@@ -82,7 +82,7 @@ def view_of(
 
 def photo_colors(atlas: Atlas, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
     """(S, S, 3) float32 light: a photo at each texel, seen or not."""
-    image, posed = working_copy(image, posed, atlas.size)
+    image, posed = crop_around_face(image, posed, atlas.size)
     return _sample(image, atlas.at_texels(posed))
 
 
@@ -92,7 +92,9 @@ def _sample(image: np.ndarray, place: np.ndarray) -> np.ndarray:
     return cv2.remap(SRGB_LIGHT[image], x, y, cv2.INTER_LINEAR, borderMode=border)
 
 
-def working_copy(image: np.ndarray, posed: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+def crop_around_face(
+    image: np.ndarray, posed: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The photo about the face, shrunk to at most ``side`` px, and the vertices there."""
     low = np.maximum(np.floor(posed[:, :2].min(axis=0)).astype(int) - 2, 0)
     high = np.ceil(posed[:, :2].max(axis=0)).astype(int) + 3

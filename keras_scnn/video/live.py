@@ -11,6 +11,7 @@ from keras_scnn.geometry.camera import compose, decompose
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.person import person_weights
+from keras_scnn.settings import whole
 from keras_scnn.video.smoothing import OneEuro
 from keras_scnn.video.tracks import with_shape
 
@@ -24,7 +25,7 @@ class LiveFace:
     there are ``freeze_frames`` of them: from then on the shape does not change at all.
 
     Args:
-        freeze_frames: how many frames make the identity.
+        freeze_frames: how many frames make the identity, 1 or more.
         pose_cutoff, pose_beta, expression_cutoff, expression_beta: of the filters, see ``OneEuro``.
             Units are degrees, mm, and percent of the scale.
     """
@@ -37,7 +38,7 @@ class LiveFace:
         expression_cutoff: float = 2.0,
         expression_beta: float = 15.0,
     ):
-        self._freeze = freeze_frames
+        self._freeze = whole("freeze_frames", freeze_frames)
         self._pose = OneEuro(pose_cutoff, pose_beta)
         self._expression = OneEuro(expression_cutoff, expression_beta)
         self._faces: list[Reconstruction] = []
@@ -69,15 +70,15 @@ class LiveFace:
     def _smooth_pose(self, pose: np.ndarray, seconds: float) -> np.ndarray:
         rotation, scale, shift = decompose(pose)
         turn = np.degrees(Rotation.from_matrix(rotation).as_rotvec())
-        self._turn = turn = nearest_turn(turn, self._turn)
+        self._turn = turn = closest_rotation_vector(turn, self._turn)
         now = np.r_[turn, 100 * np.log(scale), shift / scale]
         *turn, size, x, y, z = self._pose.filter(now, seconds)
         rotation, scale = Rotation.from_rotvec(np.radians(turn)).as_matrix(), np.exp(size / 100)
         return compose(rotation, scale, np.array([x, y, z]) * scale)
 
 
-def nearest_turn(turn: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Of the two rotation vectors (3,), degrees, of one rotation, that near to another one's.
+def closest_rotation_vector(turn: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Of the two rotation vectors (3,), degrees, of a rotation, the one closer to ``before``.
 
     A head that is upside down turns by nearly 180 degrees, one way or the other.
     """

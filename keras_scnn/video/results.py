@@ -72,7 +72,7 @@ def _rows(number: int, track: Track, part: slice) -> dict[str, np.ndarray]:
     }
 
 
-def look_of(clip: Clip, number: int, face: Reconstruction, baked: bool = False) -> FaceLook:
+def frame_look(clip: Clip, number: int, face: Reconstruction, baked: bool = False) -> FaceLook:
     """The colors of a face in one of a clip's frames; none where the face model has no uv.
 
     ``baked`` keeps the frame's light in them.
@@ -122,6 +122,6 @@ def track_summary(track: Track, person: ClipPerson) -> dict[str, Any]:
     }
 
 
-def model_without_shapes(model: MorphableModel) -> str:
-    """Why there is no CSV."""
+def no_csv_message(model: MorphableModel) -> str:
+    """The message for a face model whose expressions a Live Link Face CSV cannot hold."""
     return f"no Live Link Face CSV: face model '{model.name}' has none of ARKit's expressions"

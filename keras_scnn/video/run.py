@@ -40,8 +40,8 @@ from keras_scnn.video.overlay import OVERLAY, OverlayJob, join
 from keras_scnn.video.results import (
     TABLE,
     face_stem,
-    look_of,
-    model_without_shapes,
+    frame_look,
+    no_csv_message,
     track_summary,
     write_face_files,
     write_tracks,
@@ -157,7 +157,7 @@ class _Run:
             raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were looked at)")
         files = self._write(people, tracks, {**self.about, "cuts": cuts})
         if not any(name.endswith(".csv") for name in files):
-            notes += (model_without_shapes(self.preset.face_model),)
+            notes += (no_csv_message(self.preset.face_model),)
         self._draw()
         content = {
             "clip": self.clip.path.name,
@@ -227,7 +227,7 @@ class _Run:
         files = [self.out / TABLE]
         for i, (person, track) in enumerate(zip(people, tracks, strict=True)):
             options = self.settings.mesh_options
-            look = look_of(self.clip, *person.best, options.baked)
+            look = frame_look(self.clip, *person.best, options.baked)
             files += write_face_files(face_stem(self.out, i), track, self.clip, look, options)
         return [file.name for file in files]
 

@@ -50,12 +50,12 @@ class OneEuro:
         step, self._seconds = seconds - self._seconds, seconds
         if self._values.shape != values.shape or step <= 0:
             self._values, self._speeds = values.copy(), np.zeros_like(values)
-            return values
+            return values.copy()
         speed = (values - self._values) / step
         self._speeds += _share(self.speed_cutoff, step) * (speed - self._speeds)
         cutoff = self.min_cutoff + self.beta * np.abs(self._speeds)
         self._values = self._values + _share(cutoff, step) * (values - self._values)
-        return self._values
+        return self._values.copy()
 
 
 def _share(cutoff, step: float):

@@ -75,6 +75,13 @@ def test_resamples_without_a_value_do_not_count():
     assert np.isnan(result["b"]).all()
 
 
+@pytest.mark.parametrize("infinite, high", [(2, np.inf), (1, 1.0)])
+def test_an_infinite_value_is_an_end_and_no_error(infinite, high):
+    """As of a ratio whose denominator is 0 in some resamples; 2.5 % of 40 is one value."""
+    rows = [{"a": 1.0}] * (40 - infinite) + [{"a": np.inf}] * infinite
+    assert percentile_intervals(rows)["a"] == (1.0, high)
+
+
 def test_no_resamples_give_no_intervals():
     assert with_intervals(lambda w: {"a": 1.0}, np.arange(3), 0) == ({"a": 1.0}, {})
 

@@ -6,7 +6,16 @@ from keras_scnn.evaluation import distinct_pairs, verification_pairs
 IDENTITY = np.repeat([7, 3, 9, 4], [5, 1, 4, 6])
 
 
-def test_verification_pairs_are_what_they_say():
+def test_one_person_with_nearly_all_photos_gives_the_pairs_that_others_lack():
+    identity = np.concatenate([np.repeat(np.arange(300), 2), np.full(300, 300)])
+    first, second, same = verification_pairs(identity, 3000)
+    pairs = np.sort(np.stack([first[same], second[same]], axis=1), axis=1)
+    assert len(np.unique(pairs, axis=0)) == len(pairs) == 1500
+    assert (identity[pairs[:, 0]] == identity[pairs[:, 1]]).all()
+    assert len(np.unique(identity[pairs[:, 0]])) == 301  # all people, since they are drawn first
+
+
+def test_verification_pairs_are_drawn_without_repetition():
     first, second, same = verification_pairs(IDENTITY, 20)
     assert len(first) == 20
     assert same.sum() == 10

@@ -257,6 +257,13 @@ def test_a_missing_package_is_an_error_before_anything_is_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("kinds, precisions", [("tflite", ["int8"]), (["tflite"], "int8")])
+def test_a_text_in_the_place_of_several_is_refused(small, tmp_path, kinds, precisions):
+    with pytest.raises(TypeError, match="it must be a sequence, such as"):
+        keras_scnn.export_preset(small.folder, tmp_path / "out", kinds, precisions)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refusal_is_a_value_error():
     assert issubclass(VerificationError, ValueError)
 

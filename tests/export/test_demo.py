@@ -126,8 +126,8 @@ def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
 
 def test_half_precision_weights_lose_bits_and_nothing_else(networks):
     content = (networks / "scnn.tflite").read_bytes()
-    assert website.rounded(content) == content  # they are rounded already
-    fewer = website.rounded(content, 8)
+    assert website.round_float16_weights(content) == content  # they are rounded already
+    fewer = website.round_float16_weights(content, 8)
     changed = np.flatnonzero(np.frombuffer(content, np.uint8) != np.frombuffer(fewer, np.uint8))
     assert len(fewer) == len(content) and len(changed) > 1e6
     values = np.frombuffer(content, np.uint8), np.frombuffer(fewer, np.uint8)

@@ -201,8 +201,12 @@ def test_a_matrix_that_cannot_be_solved_is_one_photos_failure(open_face, monkeyp
         return solve(self, *arguments)
 
     monkeypatch.setattr(fitting.LandmarkSolver, "solve", solver)
-    residual = fit_landmarks(open_face, landmarks).residual_px
-    assert np.isfinite(residual).tolist() == [True, False, True]
+    for fit in (fit_landmarks, fit_person_landmarks):
+        residual = fit(open_face, landmarks).residual_px
+        assert np.isfinite(residual).tolist() == [True, False, True]
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.LandmarkSolver, "solve", lambda *_: np.linalg.inv(np.zeros((1, 1))))
+        assert np.isinf(fit_person_landmarks(open_face, landmarks).residual_px).all()
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 from keras_scnn.evaluate import main
 from keras_scnn.protocols import unseen_points
 from keras_scnn.protocols.given_points import (
-    at_annotated_sites,
     evaluate_given_points,
     point_errors,
     read_points,
+    shifted_to_annotated_sites,
 )
 
 
@@ -92,7 +92,7 @@ def test_an_annotations_own_sites_are_found_from_other_people():
     given[person == 3] += 20  # a person of whom all points are elsewhere
     given[7, 0, 1] = np.nan  # a point of which only x is given is none
     before = landmarks.copy()
-    moved = at_annotated_sites(landmarks, pose, given, person)
+    moved = shifted_to_annotated_sites(landmarks, pose, given, person)
     np.testing.assert_array_equal(landmarks, before)
     errors = point_errors(np.concatenate([moved, landmarks[..., 2:]], axis=2), given)[0]
     assert errors[~np.isin(person, [3])].max() < 0.2 * errors[person == 3].min()
@@ -103,11 +103,11 @@ def test_one_persons_own_points_do_not_move_the_landmarks_towards_them():
     landmarks, pose, given, person = sites_of(np.random.default_rng(0), people=2)
     other = given.copy()
     other[person == 0] += 30
-    moved, same = (at_annotated_sites(landmarks, pose, g, person) for g in (given, other))
+    moved, same = (shifted_to_annotated_sites(landmarks, pose, g, person) for g in (given, other))
     np.testing.assert_array_equal(moved[person == 0], same[person == 0])
     assert np.abs(moved - same)[person == 1, :34].min() > 0
     alone = person == 0
-    moved = at_annotated_sites(landmarks[alone], pose[alone], given[alone], person[alone])
+    moved = shifted_to_annotated_sites(landmarks[alone], pose[alone], given[alone], person[alone])
     assert np.isnan(moved[:, :34]).all()
 
 

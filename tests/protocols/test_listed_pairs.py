@@ -9,7 +9,7 @@ from keras_scnn.evaluation import Pairs
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.protocols.listed_pairs import (
     evaluate_listed_pairs,
-    lost_pairs_wrong,
+    missing_pairs_as_errors,
     pair_distances,
 )
 from keras_scnn.shape_distance import visible_coordinates
@@ -55,9 +55,9 @@ def test_lost_pairs_are_far_for_one_person_and_near_for_two():
     pairs = Pairs(np.array([0, 0, 1]), np.array([1, 2, 2]), np.array([True, True, False]))
     distance = pair_distances(np.array([[0.0], [3.0]]), np.array([0, 1, -1]), pairs)
     np.testing.assert_array_equal(distance, [3, np.nan, np.nan])
-    np.testing.assert_array_equal(lost_pairs_wrong(distance, pairs.same), [3, 4, 2])
+    np.testing.assert_array_equal(missing_pairs_as_errors(distance, pairs.same), [3, 4, 2])
     with pytest.raises(ValueError, match="in none of 2 pairs"):
-        lost_pairs_wrong(np.full(2, np.nan), np.array([True, False]))
+        missing_pairs_as_errors(np.full(2, np.nan), np.array([True, False]))
 
 
 def test_no_invisible_difference_decides():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.texturing.blending import decode, encode, lay_over
+from keras_scnn.texturing.blending import blend_seamlessly, decode, encode
 
 S = 128
 
@@ -17,7 +17,7 @@ def flat(value: float) -> np.ndarray:
 
 
 def test_what_is_known_stays_and_the_rest_takes_its_color_at_the_border(left):
-    result = lay_over(flat(0.4), flat(0.7), left, np.ones((S, S), bool))
+    result = blend_seamlessly(flat(0.4), flat(0.7), left, np.ones((S, S), bool))
     row = result[S // 2, :, 0]
     np.testing.assert_allclose(row[: S // 2], 0.7, atol=1e-5)
     assert np.abs(np.diff(row)).max() < 0.05  # the colors are 0.3 apart
@@ -28,21 +28,21 @@ def test_what_is_known_stays_and_the_rest_takes_its_color_at_the_border(left):
 def test_details_of_the_plain_part_stay(left):
     bottom = flat(0.4)
     bottom[60:64, 70:74] += 0.1
-    result = lay_over(bottom, flat(0.7), left, np.ones((S, S), bool))
-    plain = lay_over(flat(0.4), flat(0.7), left, np.ones((S, S), bool))
+    result = blend_seamlessly(bottom, flat(0.7), left, np.ones((S, S), bool))
+    plain = blend_seamlessly(flat(0.4), flat(0.7), left, np.ones((S, S), bool))
     np.testing.assert_allclose((result - plain)[62, 72], 0.1, atol=0.01)
 
 
 def test_a_difference_does_not_cross_a_gap(left):
     inside = np.ones((S, S), bool)
     inside[:, S // 2 : S // 2 + 6] = False
-    result = lay_over(flat(0.4), flat(0.7), left, inside)
+    result = blend_seamlessly(flat(0.4), flat(0.7), left, inside)
     np.testing.assert_allclose(result[:, S // 2 + 8 :], 0.4, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nothing_or_all_is_known(share):
-    result = lay_over(
+    result = blend_seamlessly(
         flat(0.4), flat(0.7), np.full((S, S), share, np.float32), np.ones((S, S), bool)
     )
     np.testing.assert_allclose(result, 0.7 if share else 0.4, atol=1e-5)

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from keras_scnn.geometry.camera import compose, decompose
 from keras_scnn.geometry.rotations import rotation_angle, rotation_from_euler
@@ -41,6 +42,28 @@ def test_the_shape_freezes_and_pose_and_expression_calm_down(tiny_face_model):
     ):
         before, after = (np.stack([pick(f) for f in part[20:]]).std() for part in (seen, found))
         assert after < 0.6 * before
+
+
+def test_a_face_is_smoothed_alike_however_large_it_is(tiny_face_model):
+    """Motion is filtered in mm on the face, not in px."""
+    seen = faces(tiny_face_model, 30, np.random.default_rng(3), 0.2)
+    lives, rng = (LiveFace(), LiveFace()), np.random.default_rng(4)
+    for i, face in enumerate(seen):
+        face.parameters.pose[:2, 3] += rng.normal(0, 2, 2)
+        large = FaceParameters(
+            3 * face.parameters.pose, face.parameters.identity, face.parameters.expression
+        )
+        found = [
+            live.update(dataclasses.replace(face, parameters=given), i / 30).parameters.pose
+            for live, given in zip(lives, (face.parameters, large), strict=True)
+        ]
+        np.testing.assert_allclose(found[1], 3 * found[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_a_number_of_frames_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match=f"freeze_frames is {count}; it must be"):
+        LiveFace(freeze_frames=count)
 
 
 def test_a_head_upside_down_does_not_spin(tiny_face_model):

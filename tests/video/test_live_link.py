@@ -32,7 +32,7 @@ RECORDED = (
 
 
 def test_columns_and_values(tmp_path, open_face):
-    expression = np.random.default_rng(0).uniform(0, 1, (3, open_face.n_expression))
+    expression = np.random.default_rng(0).uniform(-0.3, 1.3, (3, open_face.n_expression))
     pose = compose(np.stack([np.eye(3)] * 3), np.ones(3), np.zeros((3, 3)))
     path = tmp_path / "a.csv"
     write_live_link(path, open_face, np.array([0, 0.04, 1.0]), pose, expression, 25.0)
@@ -45,7 +45,8 @@ def test_columns_and_values(tmp_path, open_face):
     for name in ("eyeBlinkLeft", "jawLeft", "jawRight", "mouthRight", "tongueOut"):
         column = [float(row[name[0].upper() + name[1:]]) for row in rows]
         expected = expression[:, open_face.expression_names.index(name)]
-        np.testing.assert_allclose(column, expected, atol=1e-7)
+        np.testing.assert_allclose(column, np.clip(expected, 0, 1), atol=1e-7)
+    assert (expression < 0).any() and (expression > 1).any()
 
 
 @pytest.mark.parametrize(

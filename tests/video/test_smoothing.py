@@ -39,7 +39,15 @@ def test_one_euro_is_the_papers_filter():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_one_euro_starts_anew_where_time_or_length_say_so():
+def test_what_one_euro_returns_may_be_changed():
+    euro, other = OneEuro(), OneEuro()
+    for i in range(4):
+        found, expected = (one.filter(np.full(2, float(i)), i / 30) for one in (euro, other))
+        np.testing.assert_array_equal(found, expected)
+        found[:] = 1e6
+
+
+def test_one_euro_starts_anew_where_time_or_length_changes():
     euro = OneEuro()
     euro.filter(np.zeros(2), 1.0)
     assert euro.filter(np.ones(2), 1.0).tolist() == [1, 1]  # time did not rise
