@@ -12,6 +12,7 @@ from pathlib import Path
 from keras_scnn.export.bundle import write_bundle
 from keras_scnn.export.crops import Crops, calibration_and_held_out
 from keras_scnn.export.drift import Outputs, reference_outputs
+from keras_scnn.export.exported_model import check_backend
 from keras_scnn.export.formats import check_names, file_name, jobs_of
 from keras_scnn.export.metadata import build_metadata, read_card
 from keras_scnn.export.onnx import check_converter, write_onnx
@@ -171,6 +172,7 @@ def check_kind(kind: str, precision: str) -> None:
     Where a package that it needs is missing, raise an ImportError that names it.
     """
     check_names(kind, precision)
+    check_backend()
     if kind == "onnx":
         check_converter()
     if precision != "float32":

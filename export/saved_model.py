@@ -43,6 +43,7 @@ def write_saved_model(
 
     Raises:
         ValueError: the folder exists.
+        OSError: it cannot be written.
     """
     check_backend()
     import tensorflow as tf
@@ -56,7 +57,10 @@ def write_saved_model(
     signatures = _signatures(model, preset.input_size)
     with staged_folder(folder.parent) as aside:
         temporary = aside / folder.name
-        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        try:
+            tf.saved_model.save(module, str(temporary), signatures=signatures)
+        except tf.errors.OpError as error:  # as of a full disk
+            raise OSError(str(error).splitlines()[0]) from error
         extra = temporary / "assets.extra"
         extra.mkdir()
         metadata = build_metadata(preset, name, "float32", vertices, card)

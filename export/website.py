@@ -19,6 +19,7 @@ import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.outputs import real_path
@@ -249,6 +250,8 @@ class PageHandler(SimpleHTTPRequestHandler):
     def send_head(self):
         # By time a build may be older than what a browser keeps of another one at this address.
         del self.headers["If-Modified-Since"]
+        if "\0" in unquote(self.path):  # no file has such a name, and none can be asked for
+            return self.send_error(404)
         return super().send_head()
 
     def list_directory(self, path: str | os.PathLike[str]) -> None:

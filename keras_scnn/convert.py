@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     check_out(args.out)
     files = result_files(args.results)
     models = load_face_model(args.source), load_target(args.to, args.landmarks)
-    converter = Converter.of(*models, Path(args.to), args.correspondence, not args.keep_size)
+    target = None if args.to == "open_face" else Path(args.to)
+    converter = Converter.of(*models, target, args.correspondence, not args.keep_size)
     failed = []
     for file in files:
         try:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import runpy
 from pathlib import Path
 
@@ -263,6 +264,21 @@ def test_the_command(preset, astronaut, tmp_path, capsys, in_keras):
     outputs = json.loads((out / "one-two.json").read_text())
     expected = probability(CALIBRATION["shape"], outputs["distance_mm"])
     assert outputs["probability"] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(
+    "name", [b"a$b$c.png", b"x$\\frac{$.png", b"bad\xff.png", "顔.png".encode()]
+)
+def test_a_comparison_is_drawn_whatever_the_photos_are_called(astronaut, tmp_path, capfd, name):
+    photo = tmp_path / os.fsdecode(name)
+    try:
+        write_image(photo, astronaut)
+    except OSError:
+        pytest.skip("the file system does not take this name")
+    assert main([str(photo), str(photo), "--preset", "mobile", "--out", str(tmp_path / "o")]) == 0
+    assert len(list((tmp_path / "o").glob("*.png"))) == 1
+    errors = capfd.readouterr().err
+    assert "findfont" not in errors and "Glyph" not in errors
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, capsys):

@@ -55,6 +55,16 @@ def test_a_result_becomes_the_same_face_in_another_models_parameters(open_face, 
     np.testing.assert_allclose(written.extents[0], np.ptp(mesh[:, 0]) / 1000, rtol=1e-4)  # m
 
 
+def test_the_embedded_model_is_a_name_wherever_the_command_runs(open_face, tmp_path, monkeypatch):
+    result, _ = write_result(tmp_path / "results", open_face)
+    for place in (tmp_path, tmp_path / "results"):
+        monkeypatch.chdir(place)
+        words = [str(result), "--to", "open_face", "--out", str(tmp_path / "out")]
+        assert main(words) == 0
+        numbers = json.loads((tmp_path / "out" / "face.json").read_text())
+        assert numbers["photos"] == [str(result)]
+
+
 def test_a_correspondence_of_a_file_is_used(open_face, target, tmp_path, capsys):
     model, path = target
     make_correspondence(open_face, model, dense=False).save(tmp_path / "points.npz")

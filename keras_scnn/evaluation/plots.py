@@ -277,7 +277,7 @@ def _figure(panels: int, title: str, width: float = 3.0):
 
     figure = Figure(figsize=(max(6.0, width * panels), 3.2), layout="constrained")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)  # may have a folder's name in it
     axes = figure.subplots(1, panels, squeeze=False)[0] if panels else []
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

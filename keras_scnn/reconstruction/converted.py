@@ -145,14 +145,15 @@ class Converter:
 
     Attributes:
         source, target: the face models.
-        target_path: where the target was read from: a result is of its file and of this.
+        target_path: where the target was read from: a result is of its file and of this. None for
+            the embedded model.
         correspondence: of their points.
         with_scale: see ``convert_parameters``.
     """
 
     source: MorphableModel
     target: MorphableModel
-    target_path: Path
+    target_path: Path | None
     correspondence: Correspondence
     with_scale: bool = True
 
@@ -161,7 +162,7 @@ class Converter:
         cls,
         source: MorphableModel,
         target: MorphableModel,
-        target_path: Path,
+        target_path: Path | None,
         correspondence: str | os.PathLike | None = None,
         with_scale: bool = True,
     ) -> Converter:
@@ -194,7 +195,8 @@ class Converter:
             ValueError: see ``read_parameters`` and ``convert_parameters``: no earlier result of
                 the file is left then; or ``out`` has another file of that name.
         """
-        results = Results(out, (path, self.target_path), frozenset([real_path(path)]))
+        made_of = (path,) if self.target_path is None else (path, self.target_path)
+        results = Results(out, made_of, frozenset([real_path(path)]))
         try:
             converted, residual = self._convert(path)
         except (OSError, ValueError):

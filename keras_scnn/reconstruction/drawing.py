@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -123,14 +124,14 @@ def draw_comparison(
     from matplotlib.figure import Figure  # slow to import; no display is needed
 
     figure = Figure(figsize=(11.5, 6.2), layout="constrained")
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(title, fontsize=13, parse_math=False)
     axes = figure.subplots(2, 2 + len(VIEWS_DEGREES))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for row, photo, box, shape, label in zip(axes, photos, boxes, shapes, labels, strict=True):
         row[0].imshow(_face_of(photo, box))
-        row[0].set_ylabel(label, fontsize=10)
+        row[0].set_ylabel(printable(label), fontsize=10, parse_math=False)
         for axis, yaw in zip(row[1:-1], VIEWS_DEGREES, strict=True):
             axis.imshow(_view(model, shape, yaw))
     for axis, text in zip(axes[0], _titles(), strict=True):
@@ -138,7 +139,18 @@ def draw_comparison(
     top = _draw_difference(axes[:, -1], model, np.linalg.norm(shapes[0] - shapes[1], axis=-1))
     bar = figure.colorbar(_scale(top), ax=axes[:, -1], shrink=0.7, aspect=25)
     bar.set_label("distance of corresponding points, mm", fontsize=9)
-    figure.savefig(Path(path), dpi=120)
+    with warnings.catch_warnings():  # names in scripts that the font lacks are shown as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(Path(path), dpi=120)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be drawn: bytes that are no UTF-8 become question marks.
+
+    >>> printable("a\\udcff.jpg")
+    'a?.jpg'
+    """
+    return name.encode("utf-8", "replace").decode()
 
 
 def _titles() -> list[str]:

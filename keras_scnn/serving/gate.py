@@ -18,7 +18,8 @@ HELD_BODIES = 8  # times the largest body: what all requests together may hold
 # Seconds: for a request's head, from when its connection opens or the request before is answered;
 # between two parts of a body; for all of it.
 HEAD_S, PART_S, BODY_S = 10.0, 10.0, 60.0
-REASONS = {403: "closed", 408: "slow", 413: "large", 503: "busy"}  # in the metrics
+# In the metrics.
+REASONS = {403: "closed", 408: "slow", 413: "large", 415: "encoded", 503: "busy"}
 
 
 class Refused(Exception):
@@ -30,7 +31,7 @@ class Refused(Exception):
 
 
 class Gate:
-    """ASGI middleware: 403 for what is closed, 408, 413 and 503 for bodies beyond the bounds.
+    """ASGI middleware: 403 for what is closed, 408, 413, 415 and 503 for bodies beyond the bounds.
 
     Args:
         app: what it stands before.
@@ -55,6 +56,9 @@ class Gate:
                 raise Refused(403, "models cannot be loaded or unloaded here")
             if self._requests > MAX_REQUESTS:
                 raise Refused(503, "too many requests at once; try again")
+            encoding = dict(scope["headers"]).get(b"content-encoding", b"").strip().lower()
+            if encoding not in (b"", b"identity"):
+                raise Refused(415, "send the body without Content-Encoding: it is not decompressed")
             await self._read(scope, receive, body)
             await self._app(scope, _replay(body, receive), send)
         except Refused as error:

@@ -121,6 +121,9 @@ def _read(payload: Any, size: int) -> Request:
         return read_instances(payload, size)
     if len(payload.inputs) > MAX_INPUTS:
         raise ValueError(f"{len(payload.inputs)} inputs; give 'image', or 'photo' and 'box'")
+    names = [one.name for one in payload.inputs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"inputs {twice} are given more than once")
     return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
 
 
@@ -223,8 +226,11 @@ def _plane(models: Any, version: str) -> Any:
     class Plane(DataPlane):
         def decode(self, body, headers, *args, **options):
             is_v1 = not args and not options  # as v1's addresses call it
-            if is_v1 and headers.get("content-type", "").lower().startswith("image/"):
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if is_v1 and kind.startswith("image/"):
                 return RawPhoto(body), {}
+            if is_v1 and kind:  # KServe compares the type to the letter, its parameters included
+                headers = {**headers, "content-type": kind}
             with _as_invalid(BODY if is_v1 else V2_BODY):
                 return super().decode(body, headers, *args, **options)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WHAT = "a video that can be read"
 # Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
 FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
+CONSTANT, LEAST_GAP = 0.9, 0.5  # share of frames at the usual distance; s beyond it without one
 SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
 
 
@@ -94,6 +95,22 @@ class Clip:
     def seconds(self) -> np.ndarray:
         """(n,) float64 times of the frames since the first one."""
         return (self.stamps - self.stamps[0]) * float(self.time_base)
+
+    @cached_property
+    def gaps(self) -> list[tuple[float, float]]:
+        """Where frames are missing and how many seconds of them, (start, length) s.
+
+        Known of clips alone whose other frames come at a constant rate; in those of a variable one
+        a long time without a frame is a still picture.
+        """
+        steps = np.diff(self.seconds)
+        if len(steps) < 2:
+            return []
+        usual = float(np.median(steps))
+        if (np.abs(steps - usual) < 0.1 * usual).mean() < CONSTANT:
+            return []
+        places = np.flatnonzero(steps - usual > LEAST_GAP)
+        return [(float(self.seconds[i]) + usual, float(steps[i]) - usual) for i in places]
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames from ``start`` up to ``stop``; those that cannot be decoded are left out.

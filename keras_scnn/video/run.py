@@ -217,6 +217,10 @@ class _Run:
             lines.append(
                 f"{clip.path}: cut off: {clip.missing_seconds:.1f} s of its length are missing"
             )
+        lines += [
+            f"{clip.path}: {length:.1f} s from {start:.1f} s on are missing"
+            for start, length in clip.gaps
+        ]
         if damaged := len(clip) - decoded:
             lines.append(f"{clip.path}: {damaged} of {len(clip)} frames cannot be decoded")
         return tuple(lines)

@@ -264,6 +264,13 @@ def test_a_text_in_the_place_of_several_is_refused(small, tmp_path, kinds, preci
     assert not (tmp_path / "out").exists()
 
 
+def test_another_backend_is_refused_before_the_preset_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    monkeypatch.setattr(artifacts, "read_subject", lambda *_: pytest.fail("it was read"))
+    assert main(["mobile", "--to", "tflite", "--out", str(tmp_path / "out")]) == 2
+    assert "error: Keras runs on jax" in capsys.readouterr().err
+
+
 def test_a_refusal_is_a_value_error():
     assert issubclass(VerificationError, ValueError)
 

@@ -92,6 +92,12 @@ def served(tmp_path):
         yield f"http://{address}"
 
 
+@pytest.mark.parametrize("path", ["/%00", "/model/a%00.json"])
+def test_a_name_that_no_file_has_is_not_found(served, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{served}{path}", timeout=10)
+
+
 def test_the_site_of_a_preset_folder_has_its_name_and_no_path(small, tmp_path):
     website.write_model(tmp_path, small.preset, str(small.folder), "float32")
     written = LiteReconstructor(tmp_path / "scnn.tflite").metadata

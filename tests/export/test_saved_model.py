@@ -52,6 +52,18 @@ def test_one_crop_and_a_batch_give_the_predictions_of_keras(loaded, small):
         np.testing.assert_allclose(one[name], value[:1], atol=atol, err_msg=name)
 
 
+def test_a_folder_that_cannot_be_filled_is_an_error_of_the_file_system(
+    small, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device\nmore")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(OSError, match="could not be written .*No space left on device.$"):
+        write_saved_model(tmp_path / "small", small.preset)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_default_signature_is_the_batch(loaded):
     names = {"serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg"}
     assert set(loaded.signatures) == names

@@ -266,6 +266,37 @@ def test_a_photo_sent_in_another_way_gets_a_message_with_the_right_one(
     assert "\\x" not in answer.text and "JFIF" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"],
+)
+@pytest.mark.parametrize("path", [PREDICT, INFER])
+def test_json_may_have_a_charset_and_its_type_capitals(served, kind, path):
+    text = base64.b64encode(photo(200)).decode()
+    tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
+    body = {"instances": [{"b64": text}]} if path == PREDICT else {"inputs": [tensor]}
+    answer = served.post(json.dumps(body).encode(), kind, path)
+    assert answer.status_code == 200
+    assert answer.json().keys() & {"predictions", "outputs"}
+
+
+def test_two_inputs_of_one_name_are_refused(served):
+    text = base64.b64encode(photo(200)).decode()
+    tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
+    answer = served.post_json({"inputs": [tensor, tensor]}, INFER)
+    assert answer.status_code == 400 and "['photo'] are given more than once" in answer.text
+
+
+def test_a_compressed_body_is_refused_with_the_reason(served):
+    headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    answer = served.ask("POST", PREDICT, content=photo(200), headers=headers)
+    assert answer.status_code == 415 and "without Content-Encoding" in answer.json()["error"]
+    assert served.metric("scnn_refusals_total", reason="encoded") == 1
+    headers["Content-Encoding"] = "identity"
+    answer = served.ask("POST", PREDICT, content=photo(200), headers=headers)
+    assert answer.status_code == 200
+
+
 def test_base64_as_raw_bytes_is_a_photo(served):
     body, headers = sent_as_tensor(base64.b64encode(photo(200)))
     assert served.ask("POST", INFER, content=body, headers=headers).status_code == 200

@@ -1,6 +1,7 @@
 """Video files to frames: formats, times, turned pictures, and what is wrong with files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from clip_files import turn, write_clip, write_sound
 
 from keras_scnn.storage.guard import FileError
 from keras_scnn.video.clip import open_clip
+from keras_scnn.video.run import _Run
 
 FRAMES = 30
 
@@ -100,6 +102,30 @@ def test_a_clip_whose_last_frame_is_held_is_whole(tmp_path):
         assert container.duration / 1e6 == pytest.approx(9 / 25 + 3, abs=0.01)
     clip = open_clip(path)
     assert (len(clip), clip.missing_seconds) == (10, 0)
+
+
+def test_a_hole_in_a_clip_of_constant_rate_is_a_failure(tmp_path):
+    """As where a download has a hole: 24 frames of 1/25 s are missing after the tenth."""
+    seconds = [i / 25 for i in [*range(10), *range(34, 54)]]
+    clip = open_clip(write_clip(tmp_path / "a.mkv", pictures(30), seconds))
+    ((start, length),) = clip.gaps
+    assert (start, length) == pytest.approx((10 / 25, 24 / 25), abs=1e-3)
+    lines = _Run._failures(SimpleNamespace(clip=clip), len(clip))
+    assert lines == (f"{clip.path}: 1.0 s from 0.4 s on are missing",)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        [i / 25 for i in range(30) if i not in (7, 19)],  # frames that a camera left out
+        np.cumsum([0, 2, 0.04, 0.04, 3, 0.1, 1, 0.04, 2.5, 0.6]).tolist(),  # a screen at rest
+        [0.0],
+        [0.0, 2.0],
+    ],
+)
+def test_other_clips_have_no_hole(tmp_path, seconds):
+    clip = open_clip(write_clip(tmp_path / "a.mkv", pictures(len(seconds)), seconds))
+    assert clip.gaps == []
 
 
 def test_a_variable_frame_rate_keeps_its_times(tmp_path):
