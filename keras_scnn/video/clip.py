@@ -98,10 +98,10 @@ class Clip:
 
     @cached_property
     def gaps(self) -> list[tuple[float, float]]:
-        """Where frames are missing and how many seconds of them, (start, length) s.
+        """Stretches without frames, (start, length) in seconds since the first frame.
 
-        Known of clips alone whose other frames come at a constant rate; in those of a variable one
-        a long time without a frame is a still picture.
+        Only for clips whose other frames come at a constant rate; at a variable rate a long time
+        without a frame is a still picture. Stretches of half a second or less are left out.
         """
         steps = np.diff(self.seconds)
         if len(steps) < 2:

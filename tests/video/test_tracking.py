@@ -44,6 +44,13 @@ def test_a_face_keeps_its_number_at_less_than_a_frame_a_second():
     assert tracked([[box(100)], [], [box(100)]], rate=0.5)[-1] == [1]
 
 
+def test_a_hidden_face_may_be_farther_away_the_longer_it_was_hidden():
+    """A side and a fifth: too far from one frame to the next, not after 0.8 s."""
+    assert tracked([[box(100)], [box(172)]])[-1] == [1]
+    assert tracked([[box(100)], *[[]] * 19, [box(172)]])[-1] == [0]
+    assert tracked([[box(100)], *[[]] * 19, [box(220)]])[-1] == [1]
+
+
 def test_all_tracks_end_with_a_cut():
     assert tracked([[box(100)]] * 4, cuts=(2,)) == [[0], [0], [1], [1]]
 

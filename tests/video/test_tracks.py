@@ -123,6 +123,19 @@ def test_shots_of_one_person_are_one_track_where_features_are_calibrated(model):
     assert len(people) == 2 and len(separate) == 6
 
 
+@pytest.mark.parametrize("cosine, people", [(0.58, 2), (0.70, 1)])
+def test_shots_are_joined_from_a_probability_of_95_percent_on(model, cosine, people):
+    """By the calibration 0.83 and 0.98: people who are only more likely one than two stay two."""
+    rng, first = np.random.default_rng(0), np.eye(FEATURES)[0]
+    second = cosine * first + np.sqrt(1 - cosine**2) * np.eye(FEATURES)[1]
+    shots = [
+        [dataclasses.replace(face(model, 200, 1, rng), features=features)]
+        for features in (first, second)
+        for _ in range(10)
+    ]
+    assert len(tracked(model, shots, cuts=(10,))[1]) == people
+
+
 def test_people_who_are_seen_together_are_never_one(model):
     rng = np.random.default_rng(0)
     frames = [[face(model, 200, 1, rng), face(model, 400, 1, rng)] for _ in range(10)]
