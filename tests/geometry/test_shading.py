@@ -54,3 +54,17 @@ def test_a_rendered_plane_shows_its_texture_under_its_light():
     np.testing.assert_allclose(image[inner, inner], texture[inner, inner], atol=1.01)
     assert mask[inner, inner].all() and not mask[16:].any()
     assert (image[~mask] == 7).all()
+
+
+def test_between_texels_a_rendered_plane_shows_their_blend():
+    corners = np.array([[0.0, 0], [0, 45], [45, 45], [45, 0]])
+    vertices = np.column_stack([corners, np.zeros(4)])
+    uv = np.array([[0, 1.0], [0, 0], [1, 0], [1, 1]])
+    texture = np.random.default_rng(1).uniform(50, 200, (16, 16, 3))
+    light = np.zeros((9, 3))
+    light[0] = 1 / 0.282095
+    background = np.zeros((50, 50, 3))
+    image, _ = render(vertices, [[0, 1, 2], [0, 2, 3]], uv, texture, light, background)
+    y, x = np.mgrid[1:45, 1:45]  # three pixels a texel
+    place = np.stack([x / 45, 1 - y / 45], axis=-1)
+    np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), atol=1.01)
