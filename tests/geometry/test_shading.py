@@ -39,15 +39,19 @@ def test_texture_coordinates_run_right_and_up(uv, expected):
     assert sample_texture(texture, np.array(uv))[0] == pytest.approx(expected)
 
 
-def test_a_rendered_plane_shows_its_texture_under_its_light():
-    corners = np.array([[0.0, 0], [0, 15], [15, 15], [15, 0]])
+def rendered_plane(side: int, texture: np.ndarray, background: np.ndarray):
+    """Image and mask of a square of ``side`` px with all of a texture, in even light of 1."""
+    corners = side * np.array([[0.0, 0], [0, 1], [1, 1], [1, 0]])
     vertices = np.column_stack([corners, np.zeros(4)])
     uv = np.array([[0, 1.0], [0, 0], [1, 0], [1, 1]])
-    texture = np.random.default_rng(0).uniform(50, 200, (16, 16, 3))
     light = np.zeros((9, 3))
     light[0] = 1 / 0.282095
-    background = np.full((20, 20, 3), 7.0)
-    image, mask = render(vertices, [[0, 1, 2], [0, 2, 3]], uv, texture, light, background)
+    return render(vertices, [[0, 1, 2], [0, 2, 3]], uv, texture, light, background)
+
+
+def test_a_rendered_plane_shows_its_texture_under_its_light():
+    texture = np.random.default_rng(0).uniform(50, 200, (16, 16, 3))
+    image, mask = rendered_plane(15, texture, np.full((20, 20, 3), 7.0))
     # A texel for every pixel: the image is the texture, but for rounding down. (The outermost
     # pixel centers lie on the plane's edges, and an edge may belong to the outside.)
     inner = slice(1, 15)
@@ -57,14 +61,8 @@ def test_a_rendered_plane_shows_its_texture_under_its_light():
 
 
 def test_between_texels_a_rendered_plane_shows_their_blend():
-    corners = np.array([[0.0, 0], [0, 45], [45, 45], [45, 0]])
-    vertices = np.column_stack([corners, np.zeros(4)])
-    uv = np.array([[0, 1.0], [0, 0], [1, 0], [1, 1]])
     texture = np.random.default_rng(1).uniform(50, 200, (16, 16, 3))
-    light = np.zeros((9, 3))
-    light[0] = 1 / 0.282095
-    background = np.zeros((50, 50, 3))
-    image, _ = render(vertices, [[0, 1, 2], [0, 2, 3]], uv, texture, light, background)
+    image, _ = rendered_plane(45, texture, np.zeros((50, 50, 3)))
     y, x = np.mgrid[1:45, 1:45]  # three pixels a texel
     place = np.stack([x / 45, 1 - y / 45], axis=-1)
     np.testing.assert_allclose(image[1:45, 1:45], sample_texture(texture, place), atol=1.01)
