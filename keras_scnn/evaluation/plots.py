@@ -10,6 +10,7 @@ from scipy.stats import bootstrap
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
+from keras_scnn.storage.text import printable
 
 YAW_STEP_DEGREES = 10.0
 MIN_FACES = 3
@@ -277,7 +278,7 @@ def _figure(panels: int, title: str, width: float = 3.0):
 
     figure = Figure(figsize=(max(6.0, width * panels), 3.2), layout="constrained")
     if title:
-        figure.suptitle(title, parse_math=False)  # may have a folder's name in it
+        figure.suptitle(printable(title), parse_math=False)  # may have a folder's name in it
     axes = figure.subplots(1, panels, squeeze=False)[0] if panels else []
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

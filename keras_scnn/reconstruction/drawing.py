@@ -15,6 +15,7 @@ from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import FaceBox, crop_face
+from keras_scnn.storage.text import printable
 
 # The lines of the iBUG 68 landmarks: first, last, closed.
 CURVES = (
@@ -142,15 +143,6 @@ def draw_comparison(
     with warnings.catch_warnings():  # names in scripts that the font lacks are shown as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(Path(path), dpi=120)
-
-
-def printable(name: str) -> str:
-    """A file's name as text that can be drawn: bytes that are no UTF-8 become question marks.
-
-    >>> printable("a\\udcff.jpg")
-    'a?.jpg'
-    """
-    return name.encode("utf-8", "replace").decode()
 
 
 def _titles() -> list[str]:

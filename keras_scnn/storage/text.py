@@ -95,3 +95,12 @@ def _check_events(text: str) -> None:
             raise ValueError(
                 f"nested more than {MAX_YAML_DEPTH} deep, or more than {MAX_YAML_VALUES:,} values"
             )
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be drawn: bytes that are no UTF-8 become question marks.
+
+    >>> printable("a\\udcff.jpg")
+    'a?.jpg'
+    """
+    return name.encode("utf-8", "replace").decode()

@@ -107,7 +107,8 @@ class Clip:
         if len(steps) < 2:
             return []
         usual = float(np.median(steps))
-        if (np.abs(steps - usual) < 0.1 * usual).mean() < CONSTANT:
+        slack = max(0.1 * usual, 1.5 * float(self.time_base))  # stamps are rounded
+        if (np.abs(steps - usual) < slack).mean() < CONSTANT:
             return []
         places = np.flatnonzero(steps - usual > LEAST_GAP)
         return [(float(self.seconds[i]) + usual, float(steps[i]) - usual) for i in places]

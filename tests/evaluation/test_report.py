@@ -48,7 +48,8 @@ def test_photos_have_no_identity_rows():
 def test_the_plots_are_pictures_with_something_in_them(records_results, tmp_path):
     names = ("loss", "landmarks_a_loss", "parameter_distance_loss", "feature_similarity_loss")
     curves = {name: np.array([3.0, 2.0]) for name in ("step", *names)}
-    plot_results(records_results, tmp_path / "results.png", "a run")
+    # The title has the run folder's name in it, which may be no text, or look like a formula.
+    plot_results(records_results, tmp_path / "results.png", "a $\\frac{$ \udcff run")
     plot_details(records_results | {"curves": CURVES}, tmp_path / "details.png", "a run")
     plot_curves(curves | {f"val_{name}": np.ones(2) for name in names}, tmp_path / "curves.png")
     for name in ("results.png", "details.png", "curves.png"):
