@@ -5,7 +5,9 @@ Every operation is one that TFLite, ONNX and TensorFlow know. Decoding is float3
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,6 +77,16 @@ def build_exported_model(
     if preset.feature_size:
         outputs["features"] = raw["features"]
     return keras.Model(image, outputs, name="reconstruct")
+
+
+def save_module(module: Any, folder: str | os.PathLike, signatures: dict) -> None:
+    """``tf.saved_model.save``, whose errors of the disk are an OSError of one line."""
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    except tf.errors.OpError as error:  # as of a full disk
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def check_backend() -> None:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_scnn.export.exported_model import build_exported_model, check_backend
+from keras_scnn.export.exported_model import build_exported_model, check_backend, save_module
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
@@ -57,10 +57,7 @@ def write_saved_model(
     signatures = _signatures(model, preset.input_size)
     with staged_folder(folder.parent) as aside:
         temporary = aside / folder.name
-        try:
-            tf.saved_model.save(module, str(temporary), signatures=signatures)
-        except tf.errors.OpError as error:  # as of a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+        save_module(module, temporary, signatures)
         extra = temporary / "assets.extra"
         extra.mkdir()
         metadata = build_metadata(preset, name, "float32", vertices, card)

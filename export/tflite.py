@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_scnn.export.exported_model import build_exported_model, check_backend
+from keras_scnn.export.exported_model import build_exported_model, check_backend, save_module
 from keras_scnn.export.formats import check_names
 from keras_scnn.export.metadata import build_metadata
 from keras_scnn.models import Preset
@@ -126,7 +126,7 @@ def _converted(model: keras.Model, signature: str) -> bytes:
     with staged_folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signatures = {signature: constant_function(model)}
-        tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+        save_module(tf.Module(), folder, signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(folder), signature_keys=[signature]
         )

@@ -126,6 +126,7 @@ class RandomBlocks(_RandomLayer):
         self.built = True
 
     def change(self, images):
+        """Images (B, H, W, 3), of which a share has the blocks."""
         height, width = images.shape[1:3]
         transform = cosine_transform().astype(self.compute_dtype)
         blocks = ops.reshape(

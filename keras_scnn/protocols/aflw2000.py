@@ -133,6 +133,7 @@ def evaluate_aflw2000(
     yaw = np.array([face.yaw_degrees for face in faces])
 
     def summary(weights: np.ndarray) -> dict:
+        """All numbers, for faces that count so often (n,)."""
         results: dict[str, Any] = {
             name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()
         }

@@ -130,6 +130,7 @@ def _verified(
     by_group = group_summary(ranked, pairs, groups)
 
     def summary(weights: np.ndarray) -> dict:
+        """All numbers, for photos that count so often (n,)."""
         of_pairs = pairs.weights(weights)
         mm = distances["mm"][there], pairs.same[there], of_pairs[there]
         return {

@@ -71,6 +71,7 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
 
     class ScnnModel(kserve.Model):
         async def predict(self, payload, headers=None, response_headers=None):
+            """The answer in the request's protocol; InvalidInput says what is wrong with it."""
             record = current_record()
             try:
                 asked = await _in(small, record, _read, payload, predictor.input_size)

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("ai_edge_quantizer")
 
@@ -182,4 +183,14 @@ def test_a_missing_quantizer_is_named(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer.quantizer", None)
     with pytest.raises(ImportError, match="pip install '..quantize.'"):
         write_tflite(tmp_path / "x.tflite", small.preset, "float16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_an_error_of_the_file_system(small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device\nmore")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_tflite(tmp_path / "a.tflite", small.preset)
     assert not list(tmp_path.iterdir())

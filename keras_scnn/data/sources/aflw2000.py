@@ -102,7 +102,7 @@ def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
 
 
 def _read_face(path: Path, yaw_degrees: float | None, box: np.ndarray | None) -> AnnotatedFace:
-    image = path.with_suffix(".jpg")
+    image = beside(path, ".jpg")
     for file in (path, image):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; photos and .mat files come in pairs")
@@ -135,7 +135,7 @@ class Aflw2000(PhotoSource):
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self._rows = {f"{path.stem}.jpg": (path, yaw, box) for path, yaw, box in _scan(folder)}
+        self._rows = {beside(row[0], ".jpg").name: row for row in _scan(folder)}
 
     def names(self) -> list[str]:
         return list(self._rows)

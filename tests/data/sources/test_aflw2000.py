@@ -43,6 +43,15 @@ def test_annotations_in_capitals_are_read(folder):
     assert source.names() == expected and source.load(expected[0]).landmarks.shape == (68, 3)
 
 
+def test_photos_in_capitals_are_those_of_their_annotations(folder):
+    expected = [face.landmarks for face in read_aflw2000(folder)]
+    for path in folder.glob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    faces = read_aflw2000(folder)
+    assert [face.image_path.suffix for face in faces] == [".JPG"] * len(expected)
+    np.testing.assert_array_equal([face.landmarks for face in faces], expected)
+
+
 def test_the_protocol_chooses_order_yaw_and_boxes(folder):
     (folder / "protocol.csv").write_text(
         "name,yaw_degrees,crop_x0,crop_y0,crop_x1,crop_y1\nimage00004,-66.5,10,20,130,140\n"
