@@ -32,9 +32,9 @@ from keras_scnn.export.website import (
 )
 from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command, url_host
 from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.outputs import check_out
 
-CACHE = Path.home() / ".cache" / "keras_scnn"
 LOCAL, PORT = "127.0.0.1", 8000
 
 
@@ -90,7 +90,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--build", type=Path, metavar="DIR", help="write the page into DIR and do not serve it")
     add("--host", metavar="ADDRESS", help="of this machine, to serve others too")
     add("--port", type=int, help=f"0 takes a free one ({PORT})")
-    add("--cache", type=Path, default=CACHE, help="where the built page is kept")
+    add("--cache", type=Path, default=user_cache(), help="where the built page is kept")
     add("--no-open", action="store_true", help="do not open the browser")
     return parser.parse_args(arguments)
 

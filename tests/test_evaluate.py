@@ -200,7 +200,9 @@ def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path
     result = evaluate_aflw2000(preset, photos, benchmark_crops=crops)
     assert result.landmarks.mean_percent == pytest.approx(0, abs=1e-3)
     assert any("the benchmark's own crops" in note for note in result.notes)
+    (crops / "two.jpg").rename(crops / "two.JPG")
     images = read_photos(photos, SIZE, crops).crops
+    (crops / "two.JPG").rename(crops / "two.jpg")
     assert (np.abs(images.astype(int) - 200) < 3).all()  # not the photos, which are of 90
     (crops / "one.jpg").unlink()
     cv2.imwrite(str(crops / "two.jpg"), np.zeros((40, 40, 3), np.uint8))

@@ -316,7 +316,7 @@ def _crop(face: AnnotatedFace, size: int) -> np.ndarray:
 def _ready_crop(face: AnnotatedFace, size: int, folder: str | os.PathLike) -> np.ndarray:
     if face.box is None:
         raise ValueError("the benchmark's crops need protocol.csv, which has their boxes")
-    path = Path(folder) / f"{face.name}.jpg"
+    path = beside(Path(folder) / f"{face.name}.jpg", ".jpg")
     image = read_image(path)
     if image.shape[:2] != (size, size):
         raise ValueError(f"{path} is {image.shape[1]} x {image.shape[0]} px; {size} px are needed")

@@ -60,6 +60,8 @@ class Gate:
             if encoding not in (b"", b"identity"):
                 raise Refused(415, "send the body without Content-Encoding: it is not decompressed")
             await self._read(scope, receive, body)
+            if scope["method"] == "HEAD":  # answered like GET; uvicorn leaves out the body
+                scope = {**scope, "method": "GET"}
             await self._app(scope, _replay(body, receive), send)
         except Refused as error:
             current_record().refused = REASONS[error.status]

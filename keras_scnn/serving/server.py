@@ -25,6 +25,7 @@ from keras_scnn.serving.requests import (
     BODY,
     V2_BODY,
     Request,
+    output_names,
     outputs,
     predictions,
     read_inputs,
@@ -128,6 +129,19 @@ def _read(payload: Any, size: int) -> Request:
     return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
 
 
+def _wanted(payload: Any, asked: Request, predictor: Predictor) -> list[str]:
+    """Names of the outputs that a v2 request asks for: all where it names none.
+
+    Raises:
+        ValueError: there are no such outputs.
+    """
+    known = output_names(asked, predictor)
+    wanted = list(dict.fromkeys(one.name for one in payload.request_outputs or [])) or list(known)
+    if unknown := set(wanted) - set(known):
+        raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(known)}")
+    return wanted
+
+
 def _answer(payload: Any, asked: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
     """The answer of the request's protocol, and how many faces it has."""
     if not hasattr(payload, "inputs"):
@@ -137,10 +151,8 @@ def _answer(payload: Any, asked: Request, predictor: Predictor, version: str) ->
 
     from kserve import InferOutput, InferResponse
 
+    wanted = _wanted(payload, asked, predictor)
     given = outputs(asked, predictor)
-    wanted = list(dict.fromkeys(one.name for one in payload.request_outputs or [])) or list(given)
-    if unknown := set(wanted) - set(given):
-        raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(given)}")
     tensors = [_infer_output(InferOutput, name, given) for name in wanted]
     name, number = payload.model_name, payload.id or str(uuid.uuid4())
     return InferResponse(number, name, tensors, version or None), len(given["parameters"])
@@ -265,6 +277,8 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
             self._add_exception_handlers(app)
             app.add_exception_handler(Exception, _failed)
             app.add_exception_handler(RequestValidationError, _not_valid)
+            for status in (404, 405):
+                app.add_exception_handler(status, _no_such_address)
 
         def create_application(self):
             """All is done when a server is made."""
@@ -302,6 +316,13 @@ async def _failed(_request: Any, _error: Exception) -> Any:
     from fastapi.responses import JSONResponse
 
     return JSONResponse({"error": "the server could not answer; its log says why"}, 503)
+
+
+async def _no_such_address(_request: Any, error: Any) -> Any:
+    """404 or 405 in the form of all other errors; FastAPI's own one differs."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _not_valid(_request: Any, error: Any) -> Any:

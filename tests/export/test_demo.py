@@ -251,6 +251,11 @@ def test_without_the_quantizer_the_network_is_float32(monkeypatch, capsys):
     assert demo.choose_precision("dynamic") == "dynamic"
 
 
+def test_the_page_is_kept_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert demo.parse([]).cache == tmp_path / "keras_scnn"
+
+
 def test_without_openssl_it_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="openssl is not installed"):

@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import lsq_linear
 
+from keras_scnn.fitting import bounded_steps
 from keras_scnn.fitting.bounded_steps import NormalEquations
 
 
@@ -67,3 +68,13 @@ def test_at_the_minimum_nothing_pulls_inwards():
     assert (slope[own <= low] >= -1e-9).all()
     assert (slope[own >= high] <= 1e-9).all()
     assert np.abs(slope[(own > low) & (own < high)]).max() < 1e-9
+
+
+def test_exchanges_of_one_unknown_at_a_time_lead_to_the_same_minimum(monkeypatch):
+    """The second phase, which ends where the first one would cycle."""
+    equations, _ = _random(20, 12, 4, list(range(20)), seed=3)
+    low, high = np.full((20, 12), -0.03), np.full((20, 12), 0.05)
+    expected = equations.solve(low, high)
+    monkeypatch.setattr(bounded_steps, "MAX_BLOCK_PIVOTS", 0)
+    for found, at_once in zip(equations.solve(low, high), expected, strict=True):
+        assert_allclose(found, at_once, atol=1e-12)

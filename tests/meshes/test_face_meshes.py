@@ -15,6 +15,7 @@ from skimage import data
 
 from keras_scnn import write_mesh
 from keras_scnn.io import read_image
+from keras_scnn.meshes.face import LEAST_TURN
 from keras_scnn.meshes.options import PARTS, MeshOptions
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.reconstruction.faces import Reconstruction
@@ -99,6 +100,14 @@ def test_normals_have_unit_length_and_follow_the_morph_targets(glb, face, open_f
 
     # Smaller turns are left out (``LEAST_TURN``); without any, shading would not follow the jaw.
     assert degrees(is_jaw).max() < 6.1 and degrees(0 * is_jaw).max() > 30
+
+
+def test_turns_of_normals_too_small_to_see_take_no_space(glb):
+    targets = glb.primitives("head")["skin"]["targets"]
+    turns = np.stack([glb.array(target["NORMAL"]) for target in targets])
+    lengths = np.linalg.norm(turns, axis=-1)
+    assert lengths[lengths > 0].min() >= LEAST_TURN - 1e-6
+    assert 0.01 < (lengths > 0).mean() < 0.3
 
 
 def test_normals_are_one_where_skin_and_mouth_meet(glb, open_face):

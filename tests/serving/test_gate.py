@@ -12,7 +12,7 @@ class Client:
 
     def __init__(self, *parts, path: str = "/", headers=()):
         self.parts, self.sent = list(parts), []
-        self.scope = {"type": "http", "path": path, "headers": list(headers)}
+        self.scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
 
     async def receive(self):
         part = self.parts.pop(0)

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -224,6 +225,17 @@ def test_a_small_request_does_not_wait_for_large_ones(server):
         assert not all(one.done() for one in running), "the large requests were too small"
         assert [one.result()[0] for one in running] == [200] * 3
     assert np.median(times) < 2
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/models/scnn", "/v2/health/ready", "/metrics"])
+def test_head_is_answered_like_get_without_a_body(server, path):
+    connection = http.client.HTTPConnection(*server.place, timeout=60)
+    for method in ("HEAD", "GET"):  # one connection: bytes of a body would be taken for an answer
+        connection.request(method, path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert bool(answer.read()) == (method == "GET")
+    connection.close()
 
 
 def test_idle_and_half_sent_connections_shut_nobody_out_and_are_closed(server):

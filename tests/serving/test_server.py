@@ -287,6 +287,35 @@ def test_two_inputs_of_one_name_are_refused(served):
     assert answer.status_code == 400 and "['photo'] are given more than once" in answer.text
 
 
+def test_an_unknown_output_is_refused_before_a_face_is_computed(served, monkeypatch):
+    monkeypatch.delattr(Fake, "crops")
+    monkeypatch.delattr(Fake, "faces")
+    text = base64.b64encode(photo(200)).decode()
+    tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
+    answer = served.post_json({"inputs": [tensor], "outputs": [{"name": "depth"}]}, INFER)
+    assert answer.status_code == 400
+    assert "['depth'] are not known; known: photo_index, box, score, parameters" in answer.text
+
+
+def test_outputs_that_are_asked_for_come_alone_and_in_order(served):
+    text = base64.b64encode(photo(200)).decode()
+    tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
+    for names in (["score", "photo_index"], []):
+        asked = {"inputs": [tensor], "outputs": [{"name": name} for name in names]}
+        outputs = served.post_json(asked, INFER).json()["outputs"]
+        every = ["photo_index", "box", "score", "parameters"]
+        assert [one["name"] for one in outputs] == (names or every)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v3/models", 404), ("GET", INFER, 405), ("DELETE", "/v2/health/live", 405)],
+)
+def test_a_wrong_address_or_method_gets_an_error_like_all_others(served, method, path, status):
+    answer = served.ask(method, path)
+    assert answer.status_code == status and answer.json().keys() == {"error"}
+
+
 def test_a_compressed_body_is_refused_with_the_reason(served):
     headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
     answer = served.ask("POST", PREDICT, content=photo(200), headers=headers)

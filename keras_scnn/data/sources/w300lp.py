@@ -70,7 +70,7 @@ class W300LP(PhotoSource):
     def person(self, name: str) -> str:
         """The data set's folder, the photo and the face: ``HELEN_Flip/232194_1``."""
         folder, file = name.split("/")
-        photo = COPY.sub("", file.removesuffix(".jpg"))
+        photo = COPY.sub("", Path(file).stem)
         return f"{folder}/{photo.removeprefix(folder.removesuffix(MIRRORED) + '_')}"
 
     def mirror_of(self, person: str) -> str | None:
@@ -140,9 +140,15 @@ def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
         )
     names = []
     for name in folders:
-        files = (os.path.splitext(entry.name) for entry in os.scandir(folder / name))
-        stems = sorted({stem for stem, suffix in files if suffix in (".jpg", *either_case(".mat"))})
-        names += [f"{name}/{stem}.jpg" for stem in stems]
+        photos: dict[str, str] = {}  # suffixes by the rest of the name; .JPG and .MAT come first
+        for stem, suffix in sorted(
+            os.path.splitext(entry.name) for entry in os.scandir(folder / name)
+        ):
+            if suffix in either_case(".jpg"):
+                photos[stem] = suffix
+            elif suffix in either_case(".mat"):
+                photos.setdefault(stem, ".jpg")
+        names += [f"{name}/{stem}{suffix}" for stem, suffix in photos.items()]
     if not names:
         raise FileNotFoundError(f"{folder}: no .jpg and .mat pairs in {', '.join(folders)}")
     return names

@@ -79,6 +79,18 @@ def test_annotations_in_capitals_are_read(folder):
     np.testing.assert_array_equal([source.load(name).landmarks for name in NAMES], expected)
 
 
+def test_photos_in_capitals_are_read(folder):
+    whole = W300LP(folder, random_basis())
+    expected = [whole.load(name).read_image() for name in NAMES]
+    for path in folder.rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    source = W300LP(folder, random_basis())
+    assert source.names() == [name.replace(".jpg", ".JPG") for name in NAMES]
+    photos = [source.load(name) for name in source.names()]
+    np.testing.assert_array_equal([photo.read_image() for photo in photos], expected)
+    assert [photo.person for photo in photos] == [whole.person(name) for name in NAMES]
+
+
 def test_labels_are_decoded_to_pixels_from_0(folder, source):
     photo = source.load(NAMES[1])
     arrays = scipy.io.loadmat(folder / "AFW" / "AFW_111_1_12.mat")
