@@ -23,6 +23,8 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, Whitening
 
 ROOT = Path(__file__).resolve().parents[1]
+# Off until all tests are collected: imports make millions of objects, and hardly any garbage.
+gc.disable()
 # Property tests: the same examples on every run, and time for numba to compile and a busy machine.
 settings.register_profile("keras_scnn", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("keras_scnn")
@@ -56,6 +58,7 @@ def pytest_collection_finish() -> None:
     """Keep the millions of objects of imported modules out of later garbage collections."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import importlib.metadata
 import re
 import statistics
@@ -36,7 +37,12 @@ OTHER_CODE = sorted(
     for folder in ("tests", "tools", "benchmarks", "notebooks")
     for path in (ROOT / folder).rglob("*.py")
 )
-TREES = {path: ast.parse(path.read_text(), str(path)) for path in SOURCES + OTHER_CODE}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A source, parsed."""
+    return ast.parse(path.read_text(), str(path))
 
 
 def room(path: Path) -> str:
@@ -126,10 +132,10 @@ def test_no_two_rooms_import_each_other():
     inner: dict[str, set[str]] = {}
     for path in SOURCES:
         if room(path):
-            graph.setdefault(room(path), set()).update(rooms_imported(TREES[path]) - {room(path)})
+            graph.setdefault(room(path), set()).update(rooms_imported(parsed(path)) - {room(path)})
         if room(path) == "data":
             own = path.relative_to(PACKAGE / "data").parts[0].removesuffix(".py")
-            dotted = [name.split(".") for name, _ in imports(TREES[path])]
+            dotted = [name.split(".") for name, _ in imports(parsed(path))]
             inner.setdefault(own, set()).update(
                 d[2] for d in dotted if d[:2] == ["keras_scnn", "data"] and d[2] != own
             )
@@ -141,14 +147,14 @@ def test_export_is_imported_by_commands_only_and_lazily():
     for path in SOURCES:
         if room(path) == "export":
             continue
-        assert "export" not in rooms_imported(TREES[path], at_import=True), path
+        assert "export" not in rooms_imported(parsed(path), at_import=True), path
         may = COMMANDS | {"__main__"}
-        assert room(path) in may or "export" not in rooms_imported(TREES[path]), path
+        assert room(path) in may or "export" not in rooms_imported(parsed(path)), path
 
 
 def test_frameworks_stay_at_home():
     for path in SOURCES:
-        everywhere = {name.split(".")[0] for name, _ in imports(TREES[path])}
+        everywhere = {name.split(".")[0] for name, _ in imports(parsed(path))}
         allowed = {"tensorflow"} if room(path) in TENSORFLOW_HOMES else set()
         if path.is_relative_to(PACKAGE / "training" / "matching"):
             allowed = {"jax"}  # the accelerator's loop
@@ -157,7 +163,7 @@ def test_frameworks_stay_at_home():
         assert not everywhere & FRAMEWORKS - allowed, f"{path}: use keras.ops"
         is_matching = path.is_relative_to(PACKAGE / "training" / "matching")
         allowed = {"jax"} if is_matching else set()  # a run imports it when it asks for matching
-        names = [name for name, _ in imports(TREES[path], at_import=True)]
+        names = [name for name, _ in imports(parsed(path), at_import=True)]
         at_import = {name.split(".")[0] for name in names}
         assert not at_import & FRAMEWORKS - allowed, f"{path}: import it in the function"
         matching = "keras_scnn.training.matching"
@@ -167,15 +173,15 @@ def test_frameworks_stay_at_home():
 
 
 def test_nobody_makes_a_second_copy_of_the_export_package():
-    for path, tree in TREES.items():
-        tops = {name.split(".")[0] for name, _ in imports(tree)}
+    for path in SOURCES + OTHER_CODE:
+        tops = {name.split(".")[0] for name, _ in imports(parsed(path))}
         assert "export" not in tops, f"{path}: write 'from keras_scnn.export import ...'"
 
 
 def test_nothing_unpickles_what_it_reads():
     """Beside ruff's S301: NumPy's files may hold pickles too, unless it is told otherwise."""
-    for path, tree in TREES.items():
-        for node in ast.walk(tree):
+    for path in SOURCES + OTHER_CODE:
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call):
                 options = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert options.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
@@ -186,12 +192,12 @@ def test_nothing_unpickles_what_it_reads():
 def test_files_and_functions_are_short():
     for path in SOURCES:
         assert len(path.read_text().splitlines()) <= MAX_FILE_LINES, path
-        long = {f.name: body_lines(f) for f in functions(TREES[path])}
+        long = {f.name: body_lines(f) for f in functions(parsed(path))}
         assert not {k: n for k, n in long.items() if n > MAX_FUNCTION_LINES}, path
 
 
 def test_the_median_function_fits_on_ten_lines():
-    lengths = [body_lines(f) for path in SOURCES for f in functions(TREES[path])]
+    lengths = [body_lines(f) for path in SOURCES for f in functions(parsed(path))]
     assert statistics.median(lengths) <= MEDIAN_FUNCTION_LINES
 
 
@@ -208,7 +214,7 @@ def test_public_functions_have_type_hints():
     for path in SOURCES:
         if room(path) in ("losses", "models"):
             continue  # a tensor's type is the backend's
-        for node in public_definitions(TREES[path]):
+        for node in public_definitions(parsed(path)):
             if isinstance(node, ast.FunctionDef) and not _typed_elsewhere(node):
                 given = [*node.args.args, *node.args.kwonlyargs]
                 typed = {a.arg for a in given if a.annotation} | _defaulted(node) | {"self", "cls"}
@@ -231,7 +237,7 @@ def _defaulted(node: ast.FunctionDef) -> set[str]:
 def test_each_name_of_the_root_can_be_imported():
     import keras_scnn
 
-    assert not rooms_imported(TREES[PACKAGE / "__init__.py"])
+    assert not rooms_imported(parsed(PACKAGE / "__init__.py"))
     missing = [name for name in keras_scnn.__all__ if not hasattr(keras_scnn, name)]
     assert not missing
     with pytest.raises(AttributeError, match="nonsense"):
@@ -261,7 +267,7 @@ def test_the_doorway_leads_to_the_top_level_folder_and_is_three_lines_of_code():
 
 
 def test_the_export_package_has_a_docstring_and_nothing_else():
-    tree = TREES[ROOT / "export" / "__init__.py"]
+    tree = parsed(ROOT / "export" / "__init__.py")
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1
 
@@ -289,7 +295,7 @@ def test_setup_cfg_lists_every_package_that_is_imported():
     homes = importlib.metadata.packages_distributions()
     for path in SOURCES:
         always, ever = (
-            {name.split(".")[0] for name, _ in imports(TREES[path], at_import)}
+            {name.split(".")[0] for name, _ in imports(parsed(path), at_import)}
             - sys.stdlib_module_names - {"keras_scnn"}
             for at_import in (True, False)
         )  # fmt: skip

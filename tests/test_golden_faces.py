@@ -200,7 +200,7 @@ def in_browser(javascript, bundle) -> dict[str, dict]:
     page = GOLDEN.with_name("browser.html").read_text().replace("  SCRIPT\n", script)
     (site / "index.html").write_text(page)
     with make_server(site, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         words = ["node", GOLDEN.with_name("browse.mjs"), *(f"{address}?{name}" for name in NAMES)]
         environment = {**os.environ, "CHROMIUM": CHROMIUM}

@@ -69,6 +69,7 @@ def calls(monkeypatch) -> list[str]:
     return names
 
 
+@pytest.mark.integration
 def test_the_command_writes_verified_files_with_reports(
     small, crops, calls, tmp_path, loose, capsys
 ):

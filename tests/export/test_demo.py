@@ -75,7 +75,7 @@ def site(page, tmp_path_factory):
 def serving(site: Path, **options):
     """Address of a server of a site."""
     with website.make_server(site, 0, **options) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 
@@ -98,6 +98,7 @@ def test_a_name_that_no_file_has_is_not_found(served, path):
         urllib.request.urlopen(f"{served}{path}", timeout=10)
 
 
+@pytest.mark.integration
 def test_the_site_of_a_preset_folder_has_its_name_and_no_path(small, tmp_path):
     website.write_model(tmp_path, small.preset, str(small.folder), "float32")
     written = LiteReconstructor(tmp_path / "scnn.tflite").metadata
@@ -105,6 +106,7 @@ def test_the_site_of_a_preset_folder_has_its_name_and_no_path(small, tmp_path):
     assert str(small.folder.parent) not in (tmp_path / "model.json").read_text()
 
 
+@pytest.mark.integration
 def test_what_the_page_loads_fits_together(networks):
     outputs = json.loads((networks / "model.json").read_text())
     lite = LiteReconstructor(networks / "scnn.tflite")
@@ -120,6 +122,7 @@ def test_what_the_page_loads_fits_together(networks):
         assert (networks / name).read_bytes()[4:8] == b"TFL3"
 
 
+@pytest.mark.integration
 def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
     outputs = json.loads((networks / "model.json").read_text())
     model = load_preset(DEFAULT_PRESET).face_model
@@ -130,6 +133,7 @@ def test_distances_of_the_page_are_those_of_the_neutral_meshes(networks):
     assert page == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.integration
 def test_half_precision_weights_lose_bits_and_nothing_else(networks):
     content = (networks / "scnn.tflite").read_bytes()
     assert website.round_float16_weights(content) == content  # they are rounded already

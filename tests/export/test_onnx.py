@@ -26,6 +26,7 @@ def session(path):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [1, 5])
 def test_any_batch_gives_the_predictions_of_keras(session, small, count):
     names = [output.name for output in session.get_outputs()]
@@ -37,6 +38,7 @@ def test_any_batch_gives_the_predictions_of_keras(session, small, count):
         np.testing.assert_allclose(outputs[name], value, atol=atol, err_msg=name)
 
 
+@pytest.mark.integration
 def test_tensors_are_named_and_shaped(session, small):
     (image,) = session.get_inputs()
     assert (image.name, image.type) == ("image", "tensor(uint8)")
@@ -45,6 +47,7 @@ def test_tensors_are_named_and_shaped(session, small):
     assert result == {k: o.shape for k, o in output_table(small.preset, True).items()}
 
 
+@pytest.mark.integration
 def test_the_metadata_travels_with_the_file(session):
     metadata = json.loads(session.get_modelmeta().custom_metadata_map["keras_scnn"])
     assert metadata["preset"] == "small"
@@ -58,12 +61,14 @@ def test_a_missing_converter_is_named(small, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_a_missing_runtime_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install '..onnx.'"):
         open_artifact(path)
 
 
+@pytest.mark.integration
 def test_a_damaged_file_is_named(path, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match="bad.onnx: ONNX Runtime cannot open it"):

@@ -41,6 +41,7 @@ def encoded(photo: np.ndarray, kind: str) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.integration
 def test_one_crop_and_a_batch_give_the_predictions_of_keras(loaded, small):
     expected = small.expected
     batch = loaded.signatures["reconstruct_batch"](image=small.crops)
@@ -64,6 +65,7 @@ def test_a_folder_that_cannot_be_filled_is_an_error_of_the_file_system(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_the_default_signature_is_the_batch(loaded):
     names = {"serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg"}
     assert set(loaded.signatures) == names
@@ -101,6 +103,7 @@ def test_means_of_blocks_are_rounded_as_numpys(block):
     np.testing.assert_array_equal(crop, crop_photo(photo, box, size)[0])
 
 
+@pytest.mark.integration
 def test_photos_in_different_formats_go_in_one_batch(loaded, small, photo):
     photos = [encoded(photo, "PNG"), encoded(photo, "JPEG"), encoded(photo[:200], "PNG")]
     boxes = np.array(BOXES, np.float32)
@@ -117,6 +120,7 @@ def test_photos_in_different_formats_go_in_one_batch(loaded, small, photo):
             np.testing.assert_allclose(result, value, rtol=0.01, atol=atol.get(name, 0.5))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("data", [b"", b"no photo at all", b"\xff\xd8\xff\xe0 broken"])
 def test_bytes_that_are_no_photo_are_refused(loaded, data):
     run = loaded.signatures["reconstruct_jpeg"]
@@ -124,6 +128,7 @@ def test_bytes_that_are_no_photo_are_refused(loaded, data):
         run(photo=tf.constant([data]), box=tf.constant([BOXES[0]], tf.float32))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "box",
     [
@@ -147,12 +152,14 @@ def test_a_box_far_outside_is_a_black_crop(photo):
     assert not crop.numpy().any()
 
 
+@pytest.mark.integration
 def test_the_metadata_lies_in_the_folder(folder):
     metadata = json.loads((folder / "assets.extra" / METADATA).read_text())
     assert metadata["preset"] == "small"
     assert metadata["card"] == "the card"
 
 
+@pytest.mark.integration
 def test_a_folder_that_is_there_is_not_touched(folder, small):
     before = sorted(folder.rglob("*"))
     with pytest.raises(ValueError, match="already exists"):

@@ -7,6 +7,7 @@ from fuzz.mutations import damaged
 from fuzz.run import Counts, fuzz
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(180)
 def test_damaged_files_are_read_or_refused_and_nothing_else():
     cases = 400

@@ -122,6 +122,7 @@ def test_a_photo_gets_the_same_face_as_from_keras():
     assert np.abs(face.vertices - expected.vertices).max() < LIMITS["float16"].vertex_p99_mm
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("command", ["reconstruct", "compare"])
 def test_the_commands_import_neither_keras_nor_tensorflow_and_print_the_same(tmp_path, command):
     cv2.imwrite(str(tmp_path / "a.png"), data.astronaut()[:300, ..., ::-1])

@@ -109,6 +109,7 @@ def run(tool, monkeypatch, *words):
     tool.main()
 
 
+@pytest.mark.integration
 def test_the_command(tool, people, known_teacher, tmp_path, monkeypatch):
     """The note says how; the feature differs, and by the contrastive loss once more."""
     words = ["--data", "A,B", "--held-out", "1"]
