@@ -39,7 +39,7 @@ from keras_scnn.video.frames import ClipSettings, FramesJob, seen_frames
 from keras_scnn.video.live import LiveFace
 from keras_scnn.video.overlay import OverlayJob, write_video
 from keras_scnn.video.results import write_tracks
-from keras_scnn.video.tracks import Track, faces_of, find_people, find_tracklets, follow
+from keras_scnn.video.tracks import Track, faces_of, find_people, find_tracklets, smooth_tracks
 
 RATE, MOVING, RESTING = 30, 240, 90  # frames a second; frames
 SIZE = 480
@@ -143,7 +143,7 @@ def tracks_of(job: FramesJob, preset, parts: int) -> list[Track]:
     model, seconds = preset.face_model, job.clip.seconds
     found, rows = find_tracklets(model, seen_frames(job.out, parts), seconds, set())
     people = find_people(found, preset.metadata.get("verification"))
-    return follow(model, people, seen_frames(job.out, parts), rows, seconds)
+    return smooth_tracks(model, people, seen_frames(job.out, parts), rows, seconds)
 
 
 def three_ways(job: FramesJob, track: Track) -> dict[str, dict[str, np.ndarray]]:

@@ -35,7 +35,7 @@ from map_identity import (
     solve_steady,
     taught_photos,
 )
-from solve_identity import kept, keyed, open_labels
+from solve_identity import cache_path, cached, open_labels
 
 RECOGNIZERS = "dlib+sface"
 
@@ -72,8 +72,8 @@ def main() -> None:
     preset = with_recognizers(load_preset(args.preset), taught.embedding.shape[1])
     made_of = content_digest(args.pack), preset_digest(args.preset), chosen.tolist()
     images, person = records.images, records.identity[chosen]
-    inputs = kept(
-        keyed(args.out, *made_of), lambda: both_views(preset, SEEN, np.asarray(images[chosen]))
+    inputs = cached(
+        cache_path(args.out, *made_of), lambda: both_views(preset, SEEN, np.asarray(images[chosen]))
     )
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)

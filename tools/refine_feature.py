@@ -36,7 +36,7 @@ from keras_scnn.models.recognizers.layers import recognizer_layers
 from keras_scnn.training.feature_metric import MetricOptions, learn_feature_metric
 from keras_scnn.training.identity_map import centered
 from map_identity import BATCH, both_views, photo_weights, save_refined
-from solve_identity import kept, keyed, not_negative, whole
+from solve_identity import cache_path, cached, not_negative, whole
 
 LAYER = "features_linear"
 RIDGE = 0.1
@@ -53,7 +53,7 @@ def embeddings(args: argparse.Namespace, teacher: Preset, images: np.ndarray) ->
 
     made_of = list(layers), preset_digest(args.teacher), zlib.crc32(images)
     ends = np.cumsum([one.output.shape[-1] for one in layers.values()])[:-1]
-    return np.split(kept(keyed(args.out, *made_of), predict), ends, axis=1)
+    return np.split(cached(cache_path(args.out, *made_of), predict), ends, axis=1)
 
 
 def solve_metric(

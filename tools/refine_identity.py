@@ -39,7 +39,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.training.identity_map import MapOptions, centered
 from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
-from solve_identity import kept, keyed, not_negative, share, whole
+from solve_identity import cache_path, cached, not_negative, share, whole
 
 MIN_POINTS = 20  # of a photo; CFP gives 30
 PENALTY = 0.02  # by cross-validation over people: labels of others are predicted best at 0.01-0.03
@@ -63,7 +63,9 @@ def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace)
     def predict() -> np.ndarray:
         return teacher.branch.predict(images, batch_size=BATCH)["parameters"][:, identity]
 
-    predicted = kept(keyed(args.out, preset_digest(args.teacher), zlib.crc32(images)), predict)
+    predicted = cached(
+        cache_path(args.out, preset_digest(args.teacher), zlib.crc32(images)), predict
+    )
     taught = predicted * teacher.space.whitening.scale[identity]
     means = person_means(centered(taught, source), records.identity[chosen])
     fits = centered(records.parameters[chosen, identity], source)

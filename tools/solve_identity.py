@@ -53,12 +53,12 @@ BATCH = 32
 IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
 
 
-def keyed(path: Path, *made_of: Any) -> Path:
+def cache_path(path: Path, *made_of: Any) -> Path:
     """``path`` with a digest of what a file is made of in its name; must fit JSON."""
     return path.with_name(f"{path.name}-{digest(made_of)[:12]}.npy")
 
 
-def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of a .npy file, which is made where it is not there."""
     if not path.is_file():
         array = make()
@@ -201,8 +201,8 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
     ]
     pack = read_pack(args.pack)
     made_of = [content_digest(Path(file)) for file in (args.pack, recognizer, sface)]
-    path = args.embeddings or keyed(args.pack.with_suffix(".embeddings"), *made_of)
-    raw = kept(path, lambda: embed(pack, recognizers))
+    path = args.embeddings or cache_path(args.pack.with_suffix(".embeddings"), *made_of)
+    raw = cached(path, lambda: embed(pack, recognizers))
     return pack, teach(pack, raw, [one.size for one in recognizers], args.held_out)
 
 

@@ -41,7 +41,7 @@ def bend(places: Array, before: Array, after: Array, reach: float, xp: ModuleTyp
     return xp.matmul(places - center, linear) + middle + xp.matmul(weight, rest)
 
 
-def refine(coarse: Array, size: int, xp: ModuleType = np) -> Array:
+def interpolate_grid(coarse: Array, size: int, xp: ModuleType = np) -> Array:
     """(B, n * n, 2) places on a grid over an image, row by row, to (B, size, size, 2) in between.
 
     The grid's first and last points are the image's first and last pixels; between them the places

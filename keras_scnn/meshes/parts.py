@@ -65,10 +65,10 @@ def _tongue(model: MorphableModel) -> np.ndarray:
 def _back(model: MorphableModel, regions: np.ndarray) -> np.ndarray:
     """(T, 3) triangles that close the longest open rim of the skin; none where it has no rim."""
     rims = [rim for rim in open_rims(model.triangles) if not regions[rim].any()]
-    return closing(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
+    return cap_rim(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
 
 
-def closing(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
+def cap_rim(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Triangles across a rim: straight from one side to the other, from its top to its bottom.
 
     Args:

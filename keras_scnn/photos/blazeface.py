@@ -130,7 +130,7 @@ def without_nested(raw: RawDetections) -> RawDetections:
     return raw[kept]
 
 
-def turned(raw: RawDetections, center: np.ndarray, angle: float) -> RawDetections:
+def rotate_detections(raw: RawDetections, center: np.ndarray, angle: float) -> RawDetections:
     """Detections of a square that was turned back by ``angle``, as the photo shows them.
 
     Args:

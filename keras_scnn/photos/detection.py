@@ -19,8 +19,8 @@ from keras_scnn.photos.blazeface import (
     decode_boxes,
     intersection_over_union,
     model_path,
+    rotate_detections,
     suppress,
-    turned,
     without_nested,
 )
 from keras_scnn.photos.cropping import (
@@ -240,7 +240,9 @@ class FaceDetector:
         side, origin = square.width * factor, np.array([square.x0, square.y0]) * factor
         boxes, keypoints = raw.boxes * side + np.tile(origin, 2), raw.keypoints * side + origin
         placed = RawDetections(boxes, keypoints, raw.scores)
-        return turned(placed, origin + side / 2, square.angle) if square.angle else placed
+        return (
+            rotate_detections(placed, origin + side / 2, square.angle) if square.angle else placed
+        )
 
 
 class Detector(Protocol):

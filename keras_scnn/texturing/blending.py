@@ -13,13 +13,13 @@ TRUST = 20.0  # how closely the spread difference follows the known one
 GAMMA = 2.2  # colors are blended as an eye sees them
 
 
-def encode(light: np.ndarray) -> np.ndarray:
+def gamma_encode(light: np.ndarray) -> np.ndarray:
     """Light at least 0, without an upper limit, about as even to the eye as sRGB."""
     return np.maximum(light, 0) ** np.float32(1 / GAMMA)
 
 
-def decode(code: np.ndarray) -> np.ndarray:
-    """The light of ``encode``."""
+def gamma_decode(code: np.ndarray) -> np.ndarray:
+    """The light of ``gamma_encode``."""
     return np.maximum(code, 0) ** np.float32(GAMMA)
 
 

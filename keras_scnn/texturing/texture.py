@@ -11,7 +11,7 @@ import numpy as np
 from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
-from keras_scnn.texturing.blending import blend_seamlessly, decode, encode
+from keras_scnn.texturing.blending import blend_seamlessly, gamma_decode, gamma_encode
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
 from keras_scnn.texturing.light import estimate_light, shading
 from keras_scnn.texturing.mouth import MouthColors, find_mouth, teeth_share
@@ -97,7 +97,9 @@ def person_texture(
     colors = UNKNOWN, default_eyes(UNKNOWN.skin), MouthColors()
     if first is not None:
         colors = first.person, first.eyes, first.mouth
-    light = decode(_over_plain(atlas, encode(paint_plain(atlas, *colors)), code, share, baked))
+    light = gamma_decode(
+        _over_plain(atlas, gamma_encode(paint_plain(atlas, *colors)), code, share, baked)
+    )
     if baked and first is not None:
         light *= _at_size(first.shade, size)
     texture = (255 * srgb_from_linear(light) + 0.5).astype(np.uint8)
@@ -122,13 +124,15 @@ def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) ->
     check_posed(model, image, posed)
     atlas = Atlas.of(model, LEAST_SIZE)
     view = view_of(atlas, image, posed)
-    code, skin = encode(view.color), atlas.skin
+    code, skin = gamma_encode(view.color), atlas.skin
     known = code[skin & (view.seen > 0.5)]
     plain = np.broadcast_to(np.median(known, axis=0) if len(known) else 0.5, code.shape)
     share = np.where(skin, view.seen, 1)
     picture = _over_plain(atlas, np.float32(plain), code, share, baked=True)
     picture = np.where(skin[..., None], picture, code)
-    return atlas.gutter_filled((255 * srgb_from_linear(decode(picture)) + 0.5).astype(np.uint8))
+    return atlas.gutter_filled(
+        (255 * srgb_from_linear(gamma_decode(picture)) + 0.5).astype(np.uint8)
+    )
 
 
 def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
@@ -212,7 +216,7 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
     mm = np.linalg.norm(np.diff(atlas.model.mean[corners], axis=0))
     size = atlas.size
     return _Layer(
-        encode(color / _at_size(shade, size)),
+        gamma_encode(color / _at_size(shade, size)),
         _at_size(share, size) * atlas.mask,
         _at_size(np.maximum(view.normals[..., 2], 0) * np.float32(px / mm), size),
         shade,
@@ -251,7 +255,7 @@ def _best_views(
         skins = [light_from_lab(each.person.skin.center) for each in (first, layer)]
         gain = np.maximum(skins[0], 1e-3) / np.maximum(skins[1], 1e-3)
         first = replace(first, mouth=first.mouth.filled(layer.mouth, gain))
-        code = layer.code * encode(gain)
+        code = layer.code * gamma_encode(gain)
         away = np.abs(code - first.code).max(axis=-1) / UNLIKE
         doubt = 1 - first.share * (1 - np.exp(-(away**2)))
         weight = doubt * (layer.share * layer.sharpness) ** BEST

@@ -54,7 +54,7 @@ from keras_scnn.video.tracks import (
     Tracklet,
     find_people,
     find_tracklets,
-    follow,
+    smooth_tracks,
 )
 
 DONE, OVERLAY_PARTS = "clip.json", "overlay"
@@ -204,7 +204,7 @@ class _Run:
         calibration = self.preset.metadata.get("verification")
         people = find_people(tracklets, calibration, min(LEAST_FRAMES, decoded))
         frames = self._frames("smoothing")
-        return people, tracklets, follow(model, people, frames, numbers, seconds)
+        return people, tracklets, smooth_tracks(model, people, frames, numbers, seconds)
 
     def _frames(self, what: str) -> Iterator[tuple[int, float, dict[str, np.ndarray]]]:
         """All frames, with a progress bar."""

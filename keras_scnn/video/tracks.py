@@ -275,7 +275,7 @@ def pose_of(
     return compose(rotation, scale, shift * flip)
 
 
-def follow(
+def smooth_tracks(
     model: MorphableModel,
     people: Sequence[ClipPerson],
     frames: Iterable[tuple[int, float, dict[str, np.ndarray]]],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.geometry.bending import bend, grid_points, refine
+from keras_scnn.geometry.bending import bend, grid_points, interpolate_grid
 
 RNG = np.random.default_rng(1)
 LINEAR, SHIFT = np.array([[1.1, 0.2], [-0.1, 0.9]]), np.array([5, -3])
@@ -45,4 +45,4 @@ def test_jax_gives_the_same(points):
 def test_a_refined_grid_is_linear_between_its_points():
     grid = grid_points(41, 5)[None]  # the places themselves: pixel coordinates
     x, y = np.meshgrid(np.arange(41), np.arange(41))
-    np.testing.assert_allclose(refine(grid, 41)[0], np.stack([x, y], -1), atol=1e-4)
+    np.testing.assert_allclose(interpolate_grid(grid, 41)[0], np.stack([x, y], -1), atol=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from keras_scnn.meshes.parts import closing, face_parts, open_rims
+from keras_scnn.meshes.parts import cap_rim, face_parts, open_rims
 
 
 def test_the_parts_are_all_triangles_once_and_a_back(open_face):
@@ -45,7 +45,7 @@ def test_rims_of_a_closed_and_of_a_cut_sphere():
     assert open_rims(sphere.faces) == []
     cut = sphere.faces[(sphere.vertices[sphere.faces, 2] > -0.5).all(axis=1)]
     (rim,) = open_rims(cut)
-    back = closing(rim, sphere.vertices[:, 1])
+    back = cap_rim(rim, sphere.vertices[:, 1])
     assert len(rim) == len(set(rim)) and len(back) == len(rim) - 2
     closed = trimesh.Trimesh(sphere.vertices, np.concatenate([cut, back]), process=False)
     assert closed.is_watertight and closed.is_winding_consistent
@@ -54,7 +54,7 @@ def test_rims_of_a_closed_and_of_a_cut_sphere():
 
 @pytest.mark.parametrize("count", [3, 4, 7])
 def test_a_level_rim_is_closed_too(count):
-    triangles = closing(np.arange(count), np.zeros(count))
+    triangles = cap_rim(np.arange(count), np.zeros(count))
     assert len(triangles) == count - 2
     assert open_rims(triangles)[0].tolist() in ([0, *range(count - 1, 0, -1)],)
 

@@ -17,8 +17,8 @@ from keras_scnn.photos.blazeface import (
     decode_boxes,
     intersection_over_union,
     model_path,
+    rotate_detections,
     suppress,
-    turned,
     without_nested,
 )
 from keras_scnn.photos.cropping import box_from_detector, box_from_landmarks, crop_rotated, turn_of
@@ -103,7 +103,7 @@ def test_of_faces_in_each_other_the_one_with_the_highest_score_stays():
 
 def test_detections_of_a_turned_square_by_hand():
     """A quarter clockwise (y down) takes what is right of the center to below it."""
-    raw = turned(raw_boxes([[14, 9, 18, 11]], [0.5]), np.array([10, 10]), np.pi / 2)
+    raw = rotate_detections(raw_boxes([[14, 9, 18, 11]], [0.5]), np.array([10, 10]), np.pi / 2)
     np.testing.assert_allclose(raw.boxes, [[8, 15, 12, 17]], atol=1e-12)
     np.testing.assert_allclose(raw.keypoints[0, 0], [11, 14], atol=1e-12)
 

@@ -16,9 +16,9 @@ from keras_scnn.video.tracks import (
     face_box,
     find_people,
     find_tracklets,
-    follow,
     pose_of,
     smooth_pose,
+    smooth_tracks,
     with_shape,
 )
 
@@ -65,7 +65,7 @@ def tracked(model, frames: list[list[Reconstruction]], cuts=(), calibration=CALI
     seconds = np.arange(len(frames)) / RATE
     tracklets, numbers = find_tracklets(model, rows, seconds, set(cuts))
     people = find_people(tracklets, calibration)
-    return people, follow(model, people, rows, numbers, seconds)
+    return people, smooth_tracks(model, people, rows, numbers, seconds)
 
 
 def test_one_shape_holds_for_all_frames_and_is_nearer_to_the_truth(model):

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.records import FaceRecords
-from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
+from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.geometry.similarities import Array
@@ -137,7 +137,7 @@ def _bend(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarra
     size = len(image)
     grid = grid_points(size, GRID)[None]
     coarse = bend(grid, np.float32(after)[None], np.float32(before)[None], REACH * size)
-    place = refine(coarse, size)[0].astype(np.float32)
+    place = interpolate_grid(coarse, size)[0].astype(np.float32)
     return cv2.remap(
         image, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

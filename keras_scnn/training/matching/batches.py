@@ -20,7 +20,7 @@ from jax import lax
 
 from keras_scnn.data.augment import SMALL_BOX, UPRIGHT, Jitter
 from keras_scnn.data.sources.blends import GRID, pose_distance
-from keras_scnn.geometry.bending import REACH, bend, grid_points, refine
+from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_grid
 from keras_scnn.geometry.similarities import invert
 from keras_scnn.models.recognizers.chips import Chip
 
@@ -195,8 +195,8 @@ def render_blends(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan,
     points = photos["landmarks"][..., :2]
     before, after = points[drawn["host"]], points[drawn["guest"]]
     bent = bend(coarse, before, after, REACH * plan.size, jnp)
-    own, inside = sample(photos, drawn["host"], refine(coarse, size, jnp), plan)
-    other, _ = sample(photos, drawn["guest"], refine(bent, size, jnp), plan)
+    own, inside = sample(photos, drawn["host"], interpolate_grid(coarse, size, jnp), plan)
+    other, _ = sample(photos, drawn["guest"], interpolate_grid(bent, size, jnp), plan)
     share = drawn["share"][:, None, None, None]
     return (1 - share) * own + share * other, inside
 
