@@ -66,7 +66,7 @@ class Clip:
         path: of the file.
         stamps: (n,) int64 time stamps of the frames, in ``time_base``, rising; n above 0.
         time_base: s.
-        rate: frames a second, on average.
+        rate: frames a second: the file's, or of most frames where these contradict it.
         size: width and height, px, of the upright frames.
         pixel_aspect: width over height of a stored pixel.
         is_counted: whether frames are numbered by counting decoded frames, because the file has
@@ -193,8 +193,7 @@ def open_clip(path: Path) -> Clip:
         if not len(stamps):
             raise ValueError(f"{path}: no frame in it; was it cut off, or is the recording empty?")
         base, length = Fraction(stream.time_base), int(stamps[-1] - stamps[0])
-        rate = Fraction(len(stamps) - 1) / (length * base) if length else Fraction(25)
-        rate = Fraction(stream.average_rate or rate).limit_denominator(1001)
+        rate = _rate(stamps, base, stream.average_rate)
         in_order, reorders = bool((np.diff(stored) > 0).all()), stream.codec_context.has_b_frames
         aspect = _aspect(stream)
         lasting = max(length * base + 1 / rate, (end - int(stamps[0])) * base)
@@ -203,6 +202,19 @@ def open_clip(path: Path) -> Clip:
     missing = missing if missing > least else 0.0
     size, is_counted = _size(path, aspect), in_order and reorders
     return Clip(path, stamps, base, rate, size, aspect, is_counted, missing)
+
+
+def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction | None) -> Fraction:
+    """Frames a second: the file's, unless the usual interval of its frames contradicts that."""
+    if len(stamps) < 2:
+        return Fraction(declared or 25).limit_denominator(1001)
+    intervals = np.diff(stamps)
+    middle = np.quantile(intervals, 0.5, method="lower")
+    usual = intervals[np.abs(intervals - middle) <= 1]  # stamps are rounded
+    interval = Fraction(int(usual.sum()), len(usual)) * base
+    if declared is None or abs(1 / declared - interval) > base:
+        return (1 / interval).limit_denominator(1001)
+    return declared.limit_denominator(1001)
 
 
 def _aspect(stream) -> float:

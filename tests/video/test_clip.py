@@ -135,6 +135,18 @@ def test_a_variable_frame_rate_keeps_its_times(tmp_path):
     assert [level(frame.image) for frame in clip.frames(5)] == [5, 6, 7]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    ("intervals", "rate"),
+    [([1 / 30] * 9, 30), ([1 / 30] * 8 + [2.0], 30), ([0.1, 0.1, 0.02, 0.3], 10), ([0.1, 2.0], 10)],
+)
+def test_the_rate_is_that_of_most_frames(tmp_path, suffix, intervals, rate):
+    """A container's header may hold the rate that its writer was set to, 25 here."""
+    seconds = np.cumsum([0.0, *intervals])
+    clip = open_clip(write_clip(tmp_path / f"a{suffix}", pictures(len(seconds)), seconds))
+    assert float(clip.rate) == pytest.approx(rate, rel=0.002)
+
+
 def test_a_picture_is_turned_as_the_file_says(tmp_path):
     clip = open_clip(turn(write_clip(tmp_path / "a.mp4", pictures(2))))
     assert clip.size == (48, 80)
