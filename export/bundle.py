@@ -9,7 +9,6 @@ photo to the crop needs. ``examples/`` has programs that read it.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from keras_scnn.export.pipeline import describe_check, describe_detector
 from keras_scnn.export.tflite import SIGNATURE, write_tflite
 from keras_scnn.photos.blazeface import model_path
 from keras_scnn.photos.facemesh import MODEL_FILE
+from keras_scnn.storage.text import json_text
 
 if TYPE_CHECKING:
     from keras_scnn.export.artifacts import Subject
@@ -50,7 +50,7 @@ def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
     if model.uv is not None:
         (folder / UV).write_bytes(model.uv.astype("<f4").tobytes())
     content = describe_bundle(subject, precision) | {"files": _files(folder)}
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
+    (folder / DESCRIPTION).write_text(json_text(content))
 
 
 def describe_bundle(subject: Subject, precision: str) -> dict:

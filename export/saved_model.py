@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
 from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.text import json_text
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,7 +61,7 @@ def write_saved_model(
         extra = temporary / "assets.extra"
         extra.mkdir()
         metadata = build_metadata(preset, name, "float32", vertices, card)
-        (extra / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        (extra / METADATA).write_text(json_text(metadata))
         temporary.rename(folder)
 
 

@@ -8,10 +8,11 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, part_of
 from keras_scnn.data.remote_records import open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.morphable_model import MorphableModel
@@ -54,6 +55,13 @@ class Mixture:
     def photographed(self) -> np.ndarray:
         """(n,) bool: false for blends of two people; see ``data.sources.blends``."""
         return self._noted("source") != BLENDS
+
+    def without_mirror_images(self) -> Mixture:
+        """The photos without those of mirror images of people who are there themselves."""
+        keep = self.records.either_side() == self.records.identity
+        if keep.all():
+            return self
+        return Mixture(part_of(self.records, np.flatnonzero(keep)), self.source[keep], self.weights)
 
     def _noted(self, key: str) -> np.ndarray:
         """(n,) what the settings of each photo's folder have under a key; None for nothing."""
@@ -152,19 +160,11 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
             shown = sorted(str(one)[:80] for one in values)
             raise ValueError(f"records of different {what} cannot be joined: {shown}")
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
-    first = np.cumsum([0, *(int(r.identity.max()) + 1 for r in several)])[:-1]
     if len(several) == 1:  # nothing is copied: labels may be larger than the memory
         return several[0], source
     arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
-    arrays["identity"] = np.concatenate(
-        [r.identity + offset for r, offset in zip(several, first, strict=True)]
-    ).astype(np.int32)
-    several = [
-        r
-        if r.mirror is None
-        else dataclasses.replace(r, mirror=np.where(r.mirror >= 0, r.mirror + offset, -1))
-        for r, offset in zip(several, first, strict=True)
-    ]
+    several = _numbered_apart(several)
+    arrays["identity"] = np.concatenate([r.identity for r in several])
     for name in FILL:
         if any(getattr(r, name) is not None for r in several):
             arrays[name] = _filled(several, name)
@@ -173,6 +173,21 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
     if "landmark_offsets" in several[0].config:
         config["landmark_offsets"] = several[0].config["landmark_offsets"]
     return FaceRecords(images, face_model=several[0].face_model, config=config, **arrays), source
+
+
+def _numbered_apart(several: Sequence[FaceRecords]) -> list[FaceRecords]:
+    """The records with the numbers of people from 0 on, and from one to the next."""
+    numbered, first = [], 0
+    for records in several:
+        people, identity = np.unique(records.identity, return_inverse=True)
+        changes: dict[str, Any] = {"identity": np.int32(first + identity)}
+        if records.mirror is not None:
+            at = np.minimum(np.searchsorted(people, records.mirror), len(people) - 1)
+            is_there = (records.mirror >= 0) & (people[at] == records.mirror)
+            changes["mirror"] = np.int32(np.where(is_there, first + at, -1))
+        numbered.append(dataclasses.replace(records, **changes))
+        first += len(people)
+    return numbered
 
 
 def _filled(several: Sequence[FaceRecords], name: str) -> np.ndarray:

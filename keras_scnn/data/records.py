@@ -14,7 +14,6 @@ So a folder larger than the memory streams from disk, and is written in constant
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import zlib
@@ -28,7 +27,7 @@ from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
 IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
@@ -240,12 +239,20 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
 
 
 def save_records(folder: str | os.PathLike, records: FaceRecords) -> None:
-    """Write a folder of one shard; it counts as complete only once everything is there."""
+    """Write a folder of one shard; it counts as complete only once everything is there.
+
+    Records that were in the folder are replaced.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     write_shard(folder, 0, records)
     finish_records(folder, 1, records.face_model, records.config)
+    for path in folder.iterdir():  # of records of more shards that were there before
+        stem, _, kind = path.name.partition(".")
+        is_shards = stem.isdecimal() and kind in ("json", IMAGES, LABELS)
+        if is_shards and stem != SHARD.format(0):
+            path.unlink()
 
 
 def load_records(folder: str | os.PathLike) -> FaceRecords:
@@ -333,7 +340,7 @@ def read_manifest(path: Path | RemotePath) -> dict:
 
 def _write_json(path: Path, content: dict) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json_text(content))
 
 
 def checksum(path: Path) -> int:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_scnn.settings import whole
+
 NO_PHOTOS = np.empty(0, np.int64)
 
 
@@ -138,6 +140,12 @@ class PeopleIndex:
         """(S,) how many of some people, (k,) ascending numbers, each data set has."""
         return np.bincount(self._home[people], minlength=len(self.first))
 
+    def has_twins(self) -> np.ndarray:
+        """(S,) bool: whether somebody's mirror image is in the same data set."""
+        people = np.flatnonzero(self.twin >= 0)
+        people = people[self._home[people] == self._home[self.twin[people]]]
+        return self.has(people) > 0
+
     def draw_people(
         self, rng: np.random.Generator, sources: np.ndarray, among: np.ndarray
     ) -> np.ndarray:
@@ -215,15 +223,15 @@ class PairSampler:
         self._people = PeopleIndex(identity, **people)
         self._all = np.arange(len(self._people.counts))
         self._several = np.flatnonzero(self._people.counts > 1)
-        least = 3 if (self._people.twin >= 0).any() else 2
+        least = np.where(self._people.has_twins(), 3, 2)
         self._has_pairs = self._people.has(self._several) > 0
         self._has_others = self._people.has(self._all) >= least
         if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need that")
         if p_same < 1 and not self._has_others.any():
             there = f"{len(self._all)} {'person' if len(self._all) == 1 else 'people'}"
-            raise ValueError(f"identity: {there}; pairs of two people need {least}")
-        self._p_same, self._seed = p_same, seed
+            raise ValueError(f"identity: {there}; pairs of two people need {least.min()}")
+        self._p_same, self._seed = p_same, whole("seed", seed, 0)
 
     def batch(self, step: int, size: int) -> PairBatch:
         """The ``size`` pairs of a step, from 0."""
@@ -283,16 +291,17 @@ class GroupSampler:
         seed=0,
         **options,
     ):
-        if photos < 1 or people < 1:
-            raise ValueError(f"people is {people}, photos {photos}; they must be at least 1")
+        people, photos = whole("people", people), whole("photos", photos)
+        seed = whole("seed", seed, 0)
         self._identity, self._index = np.asarray(identity), PeopleIndex(identity, **options)
-        several = np.flatnonzero(self._index.counts >= min(photos, 2))
+        self._least = min(photos, 2)
+        several = np.flatnonzero(self._index.counts >= self._least)
         # A person and its mirror image are one choice, so that never both are drawn.
         twin = self._index.twin[several]
         self._choices = several[~(np.isin(twin, several) & (twin < several))]
         if len(self._choices) < people:
             raise ValueError(
-                f"identity: {len(self._choices)} people have {min(photos, 2)} photos or more "
+                f"identity: {len(self._choices)} people have {self._least} photos or more "
                 f"(mirrored ones not counted); a batch takes {people}"
             )
         self._people, self._photos, self._seed = people, photos, seed
@@ -320,7 +329,7 @@ class GroupSampler:
         rng, count = np.random.default_rng([self._seed, step]), self._people
         person = rng.choice(self._choices, count, replace=False, p=self._chance)
         twin = self._index.twin[person]
-        swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] > 1)
+        swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] >= self._least)
         person = np.where(swap, twin, person)
         # The K first of a shuffled run through the photos, as often as it takes.
         counts = self._index.counts[person]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
+_failures: list[Exception] = []  # of making batches, since ``original_errors`` was opened
 Batch = tuple[np.ndarray | dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -242,7 +244,27 @@ def as_dataset(make: Callable[..., Batch], first_step: int = 0) -> tf.data.Datas
 def _flat_batch(make: Callable[..., Batch], step) -> list[np.ndarray]:
     import tensorflow as tf
 
-    return tf.nest.flatten(make(step=int(step)))
+    try:
+        return tf.nest.flatten(make(step=int(step)))
+    except Exception as error:
+        _failures.append(error)
+        raise
+
+
+@contextmanager
+def original_errors() -> Iterator[None]:
+    """While this is open, an error of making a batch is raised as it was.
+
+    Of what a Python function of a data set raises, TensorFlow keeps nothing but the text, in an
+    error of its own.
+    """
+    _failures.clear()
+    try:
+        yield
+    except Exception as error:
+        if _failures and type(error).__module__.startswith("tensorflow"):
+            raise _failures[0] from error
+        raise
 
 
 def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Batch]:

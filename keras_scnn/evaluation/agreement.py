@@ -63,8 +63,8 @@ class AgreementEvaluator:
                 f"predicted, true and yaw_degrees have the shapes {predicted.shape}, {true.shape} "
                 f"and {yaw.shape}; they must be (M, D), (M, D) and (M,), M above 1"
             )
-        if not (np.isfinite(predicted).all() and np.isfinite(true).all()):
-            raise ValueError("the shapes must be finite numbers")
+        if not all(np.isfinite(array).all() for array in (predicted, true, yaw)):
+            raise ValueError("the shapes and yaw_degrees must be finite numbers")
         self._true, self._predicted = true @ true.T, predicted @ predicted.T
         self._error = (predicted - true) @ (predicted - true).T
         place = np.digitize(yaw, [high for _, high in AGREEMENT_YAW_BINS_DEGREES[:-1]])

@@ -77,8 +77,13 @@ def retrieval_ranks(
     Returns:
         (n,) float64 from 1; NaN where the person has no other photo. A photo of somebody else
         that is exactly as near counts as nearer.
+
+    Raises:
+        ValueError: a number of the vectors is not finite.
     """
     vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
+    if not np.isfinite(vectors).all():
+        raise ValueError("the vectors must be finite numbers: others have no distance")
     known = identity if either_side is None else np.asarray(either_side)
     ranks = []
     for start in range(0, len(vectors), CHUNK):

@@ -91,11 +91,13 @@ def normalized_mean_error(
         (Zhu et al., 2016).
 
     Raises:
-        ValueError: the shapes differ, or the points of an annotation span no area.
+        ValueError: the shapes differ, the boxes are not as many as the faces, or the points of
+            one span no area.
     """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
-    fits = predicted.ndim == 3 and predicted.shape[:2] == annotated.shape[:2]
-    if not fits or dimensions not in (2, 3) or predicted.shape[2] < dimensions:
+    fits = predicted.ndim == annotated.ndim == 3 and predicted.shape[:2] == annotated.shape[:2]
+    least = min(predicted.shape[-1:] + annotated.shape[-1:], default=0)
+    if not fits or dimensions not in (2, 3) or least < dimensions:
         raise ValueError(
             f"predicted and annotated have the shapes {predicted.shape} and {annotated.shape}; "
             f"both must be (M, N, {dimensions} or more), in 2 or 3 dimensions"
@@ -103,16 +105,22 @@ def normalized_mean_error(
     difference = predicted[..., :dimensions] - annotated[..., :dimensions]
     difference[..., 2:] -= difference[..., 2:].mean(axis=1, keepdims=True)
     distance = np.linalg.norm(difference, axis=-1).mean(axis=1)
-    return 100 * distance / box_side(annotated if box_points is None else box_points)
+    side = box_side(annotated if box_points is None else box_points)
+    if side.shape != distance.shape:
+        raise ValueError(f"box_points are of {len(side)} faces; there are {len(distance)}")
+    return 100 * distance / side
 
 
 def box_side(points: np.ndarray) -> np.ndarray:
     """(M,) px: square root of the area of the box of (M, N, 2 or more) points.
 
     Raises:
-        ValueError: there are not as many boxes as faces, or one has no area.
+        ValueError: there are no such points, or those of a face span no area.
     """
-    points = np.asarray(points, np.float64)[..., :2]
+    points = np.asarray(points, np.float64)
+    if points.ndim != 3 or not points.shape[1] or points.shape[2] < 2:
+        raise ValueError(f"points have the shape {points.shape}; it must be (M, N, 2 or more)")
+    points = points[..., :2]
     extent = points.max(axis=1) - points.min(axis=1)
     if not (extent > 0).all():
         raise ValueError("the points of an annotated face span no area")
@@ -145,11 +153,13 @@ def summarize_by_yaw(
     ``weights`` (M,) is how often each face counts; None for once each.
 
     Raises:
-        ValueError: there is no face, or the shapes do not fit.
+        ValueError: there is no face, the shapes do not fit, or a yaw is not finite.
     """
     yaw = np.abs(np.asarray(yaw_degrees, np.float64))
     if yaw.shape != errors.shape or not len(errors):
         raise ValueError(f"yaw_degrees has the shape {yaw.shape}; it must be (M,), M above 0")
+    if not np.isfinite(yaw).all():
+        raise ValueError("yaw_degrees must be finite numbers: they decide on the bins")
     weights = np.ones(len(errors)) if weights is None else weights
     means = bin_means(errors, yaw, weights)
     return LandmarkError(

@@ -85,7 +85,9 @@ def _of_two(photos: list[np.ndarray], count: int, rng: np.random.Generator) -> n
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
     """Positions of each person's photos."""
     identity = np.asarray(identity)
-    photos = [np.flatnonzero(identity == person) for person in np.unique(identity)]
+    order = np.argsort(identity, kind="stable")
+    starts = np.unique(identity[order], return_index=True)[1]
+    photos = np.split(order, starts[1:])
     several = sum(len(part) > 1 for part in photos)
     if len(photos) < 2 or not several:
         raise ValueError(

@@ -232,8 +232,13 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
         curves: ``step`` and the losses by Keras's names, (epochs,) each; those that are in
             ``CURVES`` are drawn.
         path: the picture.
+
+    Raises:
+        ValueError: there is none of these losses.
     """
     drawn = {name: title for name, title in CURVES.items() if name in curves}
+    if not drawn:
+        raise ValueError(f"curves has {sorted(curves)}; expected one of {', '.join(CURVES)}")
     figure, axes = _figure(len(drawn), "")
     for axis, (name, title) in zip(axes, drawn.items(), strict=True):
         parts = {name: (DARK, "training"), f"val_{name}": (SECOND, "unseen people")}

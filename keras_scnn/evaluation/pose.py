@@ -76,6 +76,8 @@ def angle_errors(
             f"predicted and annotated have the shapes {predicted.shape} and {annotated.shape}; "
             "both must be (M, 3): pitch, yaw, roll in radians"
         )
+    if not (np.isfinite(predicted).all() and np.isfinite(annotated).all()):
+        raise ValueError("the predicted and the annotated angles must be finite numbers")
     kept = (np.abs(np.rad2deg(annotated)) < limit_degrees).all(axis=1)
     if not kept.any():
         raise ValueError(f"no annotated face has all angles below {limit_degrees} degrees")

@@ -38,7 +38,7 @@ from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.remote import RemotePath, place
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 
 if TYPE_CHECKING:
     import keras
@@ -179,13 +179,13 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
 
     Raises:
         FileNotFoundError: the package has no preset ``base``.
-        ValueError: the network is another than its settings describe, or has a weight that is not
-            finite, or too large for half precision.
+        ValueError: the network is another than its settings describe, has a weight that is not
+            finite or too large for half precision, or its metadata does not fit JSON.
     """
     folder, settings = Path(folder), _settings_of(preset)
-    sources = sources_of(preset.core, preset.recognizers, FOLDER / base if base else None)
-    settings = {**settings, **sources}
+    settings |= sources_of(preset.core, preset.recognizers, FOLDER / base if base else None)
     _check_describes(settings, preset)
+    text = json_text(settings)
     shared = base_arrays(settings, FOLDER) | packaged_arrays(preset.core, settings)
     arrays = {NETWORK + w.path: compact(w) for w in preset.core.weights if is_own(w, shared)}
     arrays["whitening_mean"] = preset.space.whitening.mean
@@ -196,7 +196,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     folder.mkdir(parents=True, exist_ok=True)
     write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
     with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        temporary.write_text(text)
 
 
 def _settings_of(preset: Preset) -> dict:
@@ -246,7 +246,7 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
     settings = read_settings(folder / SETTINGS)
     settings["metadata"] = dict(settings.get("metadata", {})) | {name: value}
     with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        temporary.write_text(json_text(settings))
 
 
 def load_preset(

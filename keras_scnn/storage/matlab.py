@@ -129,8 +129,10 @@ def _read_matrix(
             return None
         raise ValueError(f"{matrix.name} is a {matrix.kind}; expected plain numbers")
     check_size(matrix.name, size, allowed)
-    if unpack is not None and size > len(element):
-        rest = unpack.decompress(unpack.unconsumed_tail, size - len(element))
+    if unpack is not None:
+        rest = unpack.decompress(unpack.unconsumed_tail, max(size - len(element), 0) + 1)
+        if not unpack.eof or len(element) + len(rest) != size:  # zlib compares the checksum there
+            raise ValueError(f"{matrix.name}: its compressed data is damaged, or of another length")
         element = memoryview(bytes(element) + rest)
     return matrix.name, _numbers(element, matrix, order)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.remote import RemotePath, check_local, place
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 
 
 def real_path(path: str | os.PathLike) -> Path:
@@ -116,7 +115,7 @@ class Results:
             self.remove_earlier([name])  # now that there is a new one
             note = aside / f"{name}.json"
             content = {"photos": self._of, **numbers, "files": files}
-            note.write_text(json.dumps(content, indent=2) + "\n")
+            note.write_text(json_text(content))
             for file in (note.name, *files):  # the list first: a killed run's files are known by it
                 os.replace(aside / file, self.out / file)
         return self.out / name

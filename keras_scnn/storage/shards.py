@@ -20,7 +20,7 @@ from keras_scnn.storage.claims import NOTE, Check, sole_run
 from keras_scnn.storage.guard import is_of_content, reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import Place, RemotePath, published
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 
 K = TypeVar("K")
 PLAN = "plan.json"
@@ -125,7 +125,7 @@ def claimed_folder(folder: Place, plan: dict, what: str) -> Iterator[Check]:
         _check_claim(folder, plan, what)  # again: it may have been another's until now
         _remove_partial(folder)
         with published(path) as temporary:
-            temporary.write_text(json.dumps(plan, indent=2) + "\n")
+            temporary.write_text(json_text(plan))
         yield check
         _remove_partial(folder)  # what a killed worker left, whose part another has made
 
@@ -192,7 +192,7 @@ def run_shards(
     if workers <= 1:
         yield from ((number, job.make(number, names)) for number, names in shards.items())
         return
-    spawn = multiprocessing.get_context("spawn")
+    spawn, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, spawn, _start_worker, (job,)) as pool:
         running = {pool.submit(_make, number, part): number for number, part in shards.items()}
         try:
@@ -204,7 +204,7 @@ def run_shards(
                 "after the last complete shard"
             ) from error
         except (KeyboardInterrupt, SystemExit):
-            for worker in multiprocessing.active_children():  # what they have not done is not there
+            for worker in set(multiprocessing.active_children()) - others:  # not the caller's own
                 worker.terminate()
             raise
         finally:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from keras_scnn.storage.guard import reading
@@ -39,12 +40,23 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
 
 
 def json_text(content: Any) -> str:
-    """Indented JSON, with a line's end, in which numbers that are not finite are null."""
-    return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
+    """Indented JSON, with a line's end, in which numbers that are not finite are null.
+
+    NumPy's numbers are written as Python's.
+
+    Raises:
+        ValueError: something in it does not fit JSON.
+    """
+    try:
+        return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise ValueError(f"what is to be written does not fit JSON: {error}") from error
 
 
 def finite_or_none(value: Any) -> Any:
     """NaN and the infinities, which JSON does not have, as None; in dictionaries and sequences."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {name: finite_or_none(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):

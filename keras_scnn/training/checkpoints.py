@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.shards import file_digest
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
 
@@ -105,7 +104,7 @@ def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunS
             previous=dataclasses.replace(before, previous=None) if before.checkpoint else None,
         )
         with atomic_path(folder / STATE, durable=True) as temporary:
-            temporary.write_text(json.dumps(asdict(state), indent=2) + "\n")
+            temporary.write_text(json_text(asdict(state)))
     except OSError as error:
         kept = f"; the checkpoint of step {before.step} is kept" if before.checkpoint else ""
         raise OSError(f"{path}: cannot be written ({error}){kept}") from error
@@ -188,11 +187,17 @@ def trim_curves(folder: Path, step: int) -> None:
             _write_rows(path, kept)
 
 
+def has_curves(folder: Path) -> bool:
+    """Whether a run has come to the first row of its CSV file."""
+    return (folder / CURVES).is_file()
+
+
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
     """The columns of a run's CSV file: (epochs,) float64 each.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
     """
     rows = _rows(folder / CURVES)
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}

@@ -169,7 +169,11 @@ class TrainConfig:
     group_people: int = _count(6, "groups: people in a batch", low=0, modes=GROUPS)
     group_photos: int = _count(4, "groups: photos of each", low=2, modes=GROUPS)
     single_photos: int = _count(
-        60, "groups: photos of anybody else in a batch, for the geometry", low=0, modes=GROUPS
+        60,
+        "groups: photos of anybody else in a batch, for the geometry; none where people are "
+        "rendered for each batch",
+        low=0,
+        modes=GROUPS,
     )
     single_data: int = _count(
         0,
@@ -322,7 +326,8 @@ class TrainConfig:
         if self.batches == "pairs":
             return [(self.batch_size, self.accumulate), (self.batch_size, 1)]
         in_groups = self.group_people * self.group_photos
-        every = in_groups + self.single_photos
+        is_fresh = self.batches == "groups" and self.fresh and not self.data
+        every = in_groups + (0 if is_fresh else self.single_photos)
         return [(every, self.accumulate), (in_groups or self.single_photos, 1)]
 
     def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:

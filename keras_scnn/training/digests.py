@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.remote import Place, RemotePath, place
 from keras_scnn.storage.shards import digest, file_digest
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
 
 INPUTS = "inputs.json"
@@ -104,4 +103,4 @@ def check_inputs(folder: Path, config: TrainConfig) -> None:
                 "another folder, or delete it"
             )
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(now, indent=2) + "\n")
+        temporary.write_text(json_text(now))

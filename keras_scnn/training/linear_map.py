@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_scnn.data.samplers import GroupSampler
-from keras_scnn.settings import check_at_least
+from keras_scnn.settings import check_at_least, whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LinearMapOptions:
         seed: of the batches.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or not whole where it must be.
     """
 
     people: int
@@ -36,13 +36,14 @@ class LinearMapOptions:
     penalty: float
     seed: int
 
-    LOWEST: ClassVar[dict[str, int]] = {
-        "people": 2, "photos": 2, "steps": 1, "learning_rate": 0, "penalty": 0, "seed": 0
+    LOWEST: ClassVar[dict[str, float]] = {  # whole numbers where these are
+        "people": 2, "photos": 2, "steps": 1, "learning_rate": 0.0, "penalty": 0.0, "seed": 0
     }  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, low in self.LOWEST.items():
-            check_at_least(name, getattr(self, name), low)
+            value = getattr(self, name)
+            whole(name, value, low) if isinstance(low, int) else check_at_least(name, value, low)
 
     def batches(
         self, person: np.ndarray, views: int, weight: np.ndarray | None = None

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_scnn.losses import LandmarkDistance
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.guard import reading
 from keras_scnn.training.checkpoints import RunState
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import LANDMARK_UNIT, create_variables
@@ -29,12 +30,16 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
         network: of ``build_group``, whose branch has the encoder.
         mode: of the run, see ``training.run.Mode``.
         seen: positions of the photos to train on.
+
+    Raises:
+        ValueError: the weights in the run folder are damaged.
     """
     mean = mode.mixture.records.landmarks[seen].mean(axis=0)
     model = landmark_regressor(network.get_layer("branch"), mean)
     path = Path(config.run) / WEIGHTS
     if path.is_file():
-        model.load_weights(path)
+        with reading(path, "pretrained weights; delete it, and the encoder is pretrained again"):
+            model.load_weights(path)
         return
     loss = LandmarkDistance(LANDMARK_UNIT, config.depth_weight)
     model.compile(make_optimizer(config), {"landmarks": loss})

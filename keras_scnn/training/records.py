@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,16 @@ def open_records(config: TrainConfig) -> Mixture:
             f"held_out is {config.held_out}: nobody of {config.people} people is left to train on; "
             "give fewer, or more people"
         )
-    options = SyntheticConfig(
+    options = synthetic_people(config)
+    if not is_records(cached_folder(options, config.cache)):
+        check_out(config.cache, "--cache")
+    records = cached_records(options, config.cache)
+    return Mixture(records, np.zeros(len(records), int))
+
+
+def synthetic_people(config: TrainConfig) -> SyntheticConfig:
+    """The people that are rendered once where the settings have no ``data``."""
+    return SyntheticConfig(
         people=config.people,
         photos=config.photos,
         seed=config.seed,
@@ -53,10 +63,6 @@ def open_records(config: TrainConfig) -> Mixture:
         spread=config.spread,
         portraits=config.portraits,
     )
-    if not is_records(cached_folder(options, config.cache)):
-        check_out(config.cache, "--cache")
-    records = cached_records(options, config.cache)
-    return Mixture(records, np.zeros(len(records), int))
 
 
 def _check_bound(config: TrainConfig, mixture: Mixture) -> None:
@@ -77,22 +83,23 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
     """The people of each training batch where they are rendered for it alone; else None.
 
     They are none of those of ``open_records``.
+
+    Raises:
+        ValueError: groups of nobody.
     """
     if config.data or not config.fresh:
         return None
     groups = config.batches == "groups"
-    return SyntheticConfig(
+    if groups and not config.group_people:
+        raise ValueError(
+            "group_people is 0; it must be 1 or more where people are rendered for each batch; "
+            "else give data, or fresh false"
+        )
+    return dataclasses.replace(
+        synthetic_people(config),
         people=config.group_people if groups else config.batch_size,
         photos=config.group_photos if groups else 2,
-        seed=config.seed,
         first_person=config.people,
-        face_model=config.face_model,
-        size=config.crop_size,
-        yaw_degrees=config.yaw,
-        pitch_degrees=config.pitch,
-        roll_degrees=config.roll,
-        spread=config.spread,
-        portraits=config.portraits,
     )
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import shlex
 import subprocess
@@ -50,7 +49,7 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
-from keras_scnn.storage.text import read_json, read_plain_yaml
+from keras_scnn.storage.text import json_text, read_json, read_plain_yaml
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
@@ -187,7 +186,7 @@ class Steps:
             raise RuntimeError(f"{name} ended without {result}")
         with atomic_path(note) as temporary:
             content = {"inputs": wanted, "result": content_digest(result)}
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json_text(content))
 
 
 class Release:

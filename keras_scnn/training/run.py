@@ -17,6 +17,7 @@ import numpy as np
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, part_of, split_people
 from keras_scnn.data.samplers import WHOLE, Shard
+from keras_scnn.data.stream import original_errors
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
 from keras_scnn.face_models import load_face_model
@@ -32,6 +33,7 @@ from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.checkpoints import (
     RunState,
     check_kept,
+    has_curves,
     load_checkpoint,
     read_curves,
     read_state,
@@ -121,11 +123,13 @@ def train(config: TrainConfig) -> RecordResults | None:
         FileNotFoundError: data, preset or recognizer are missing.
         ValueError: the run folder holds a run with other settings, or a damaged one, data does not
             fit the settings, the backend cannot do it, or several processes do not fit together.
-        OSError: the run folder cannot be written, or a process of several did not come.
+        OSError: the run folder cannot be written, photos cannot be read any more, or a process of
+            several did not come.
     """
     policy = keras.config.dtype_policy()
     try:
-        return _train(config)
+        with original_errors():
+            return _train(config)
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -195,10 +199,13 @@ def measure(run: Run, state: RunState) -> RecordResults:
     results = evaluate_records(preset, run.measured)
     title = f"{folder.name}: {len(run.unseen)} photos of people never trained on"
     write_results(results, folder, "results", title)
-    plot_curves(read_curves(folder), folder / "curves.png")
+    drawn = "results.png"
+    if has_curves(folder):  # not where it was stopped before the first row
+        plot_curves(read_curves(folder), folder / "curves.png")
+        drawn += ", curves.png"
     print(ending(state, config.steps, config.minutes), title, sep="\n")
     print(run_table(folder, preset, run.measured, results))
-    print(f"all numbers: {folder}/results.txt, results.json; drawn: results.png, curves.png")
+    print(f"all numbers: {folder}/results.txt, results.json; drawn: {drawn}")
     print("the folder is a preset")
     return results
 

@@ -211,7 +211,7 @@ class ShapeMonitor(keras.callbacks.Callback):
 
     Args:
         records: with labels.
-        index: positions of photos not trained on, of which ``MAX_MONITORED`` are used.
+        index: positions of photos not trained on, of which at most ``MAX_MONITORED`` are used.
         space: of the network's parameters; its mean identity is the mean face.
         kept: as for ``Checkpoints``. group: that trains.
     """
@@ -226,7 +226,8 @@ class ShapeMonitor(keras.callbacks.Callback):
     ):
         super().__init__()
         self._kept, self._group = kept, group
-        chosen = index[:: max(1, len(index) // MAX_MONITORED)]
+        count = min(len(index), MAX_MONITORED)
+        chosen = index[np.linspace(0, len(index) - 1, count, dtype=int)]
         self._images = np.asarray(records.images[chosen])
         self._identity, self._basis = space.layout.identity, space.shape_basis
         labels = space.whiten(records.parameters[chosen])[:, self._identity]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from keras_scnn.evaluation.report import summary_table
 from keras_scnn.models import Preset
 from keras_scnn.protocols.records import RecordResults, baseline, evaluate_records
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.checkpoints import RunState
 
 BEFORE = "before.json"
@@ -23,7 +22,7 @@ def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
     measured = numbers(evaluate_records(preset, records, resamples=0))
     with atomic_path(folder / BEFORE) as temporary:
         known = {path: value for path, value in measured.items() if math.isfinite(value)}
-        temporary.write_text(json.dumps(known, indent=2) + "\n")
+        temporary.write_text(json_text(known))
 
 
 def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:

@@ -33,7 +33,7 @@ from keras_scnn.storage.shards import (
     run_shards,
     worker_environment,
 )
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.video.clip import Clip, open_clip
 from keras_scnn.video.frames import FRAMES, ClipSettings, FramesJob, frames_path, seen_frames
 from keras_scnn.video.overlay import OVERLAY, OverlayJob, join
@@ -171,7 +171,7 @@ class _Run:
             "files": [*files, OVERLAY],
         }
         with atomic_path(self.out / DONE) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json_text(content))
         return ClipResult(len(self.clip), len(tracks), failures, notes)
 
     @property

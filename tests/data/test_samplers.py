@@ -207,7 +207,7 @@ def test_twins_are_never_in_one_group_batch_and_both_are_drawn():
     [
         (dict(identity=MIXED, people=30), "25 people have 2 photos"),
         (dict(identity=TWINS, people=6, mirror=TWINS ^ 1), "5 people have 2 photos"),
-        (dict(identity=MIXED, photos=0), "photos 0"),
+        (dict(identity=MIXED, photos=0), "photos is 0; it must be 1 or more"),
     ],
 )
 def test_wrong_arguments_of_groups_are_named(arguments, message):

@@ -89,7 +89,7 @@ HOSTS = {"hosts": 2, "coordinator": "node0:29500", "minutes": 0.0}
         ({"accumulate": 3}, "accumulate is 3: a batch has 32 rows"),
         (
             {"batches": "groups", "accumulate": 2, "pretrain_steps": 9},
-            "accumulate is 2: a batch has 84 rows, which it must divide, and pretrain_steps",
+            "accumulate is 2: a batch has 24 rows, which it must divide, and pretrain_steps",
         ),
     ],
 )

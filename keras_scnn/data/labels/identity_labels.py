@@ -104,10 +104,17 @@ def align_means(shapes: np.ndarray, source: np.ndarray, among: np.ndarray) -> np
     Args:
         shapes: (n, K).
         source: (n,) the number of each photo's data set; the first is 0.
-        among: (n,) bool, the photos of which the means are; some of each data set.
+        among: (n,) bool, the photos of which the means are. A data set that has none of them
+            stays as it is; the mean of all others is that of the first one that has some.
     """
-    means = np.stack([shapes[among & (source == s)].mean(axis=0) for s in range(source.max() + 1)])
-    return shapes + (means[0] - means)[source]
+    counts = np.bincount(source, among, source.max() + 1)
+    sums = np.zeros((len(counts), shapes.shape[1]))
+    np.add.at(sums, source[among], shapes[among])
+    known = np.flatnonzero(counts)
+    means = sums[known] / counts[known, None]
+    shift = np.zeros_like(sums)
+    shift[known] = means[:1] - means
+    return shapes + shift[source]
 
 
 def regress_identity(
@@ -261,10 +268,12 @@ def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.n
         used = photos.seen & photos.frontal
         kernel = np.linalg.lstsq(x[used], y[used], rcond=None)[0]
         embedding[turned] = np.concatenate([x[turned] @ kernel, x[turned]], axis=1)
-    for person in np.unique(photos.person[turned]):
-        own = photos.person == person
-        if (own & photos.frontal).sum() >= MIN_FRONTAL:
-            embedding[own & turned] = centered[own & photos.frontal].mean(axis=0)
+    order = np.argsort(photos.person, kind="stable")
+    starts = np.unique(photos.person[order], return_index=True)[1]
+    for own in np.split(order, starts[1:]):
+        frontal = own[photos.frontal[own]]
+        if len(frontal) >= MIN_FRONTAL:
+            embedding[own[turned[own]]] = centered[frontal].mean(axis=0)
     return embedding
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import open_network, predict
 from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
-from keras_scnn.storage.guard import is_of_content
+from keras_scnn.storage.guard import FileError, is_of_content
 
 PRESET = "accurate"
 PROFILE_HAND_WEIGHT = 0.85  # in the place of HAND_WEIGHT: predicted profiles are turned too little
@@ -95,10 +96,10 @@ class CfpPhotos(PhotoSource):
         names, parts = self.names(), []
         kept: list[str] = []
         for start in tqdm(range(0, len(names), CHUNK), desc="landmarks of CFP"):
-            if images := self._read(names[start : start + CHUNK]):
-                boxes = [box_of_half(self._hand[name], is_profile(name)) for name in images]
-                kept += images
-                parts.append(predict_landmarks(list(images.values()), boxes, self._preset))
+            if photos := self._read(names[start : start + CHUNK]):
+                images, boxes = zip(*photos.values(), strict=True)
+                kept += photos
+                parts.append(predict_landmarks(images, boxes, self._preset))
         if not parts:
             return {}
         predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -107,17 +108,24 @@ class CfpPhotos(PhotoSource):
         labels = zip(*merge(predicted, camera, hand, profile), strict=True)
         return dict(zip(kept, labels, strict=True))
 
-    def _read(self, names: list[str]) -> dict[str, np.ndarray]:
-        """The photos by name, without those that cannot be read, whose errors are kept."""
-        images = {}
+    def _read(self, names: list[str]) -> dict[str, tuple[np.ndarray, FaceBox]]:
+        """Photos and boxes by name, without those that have none, whose errors are kept."""
+        photos = {}
         for name in names:
             try:
-                images[name] = read_image(self.folder / name)
+                box = self._box(name)
+                photos[name] = read_image(self.folder / name), box
             except (OSError, ValueError) as error:
                 # To other processes an error goes without its cause: the type has to tell.
                 tells = isinstance(error, OSError) or is_of_content(error)
                 self._unreadable[name] = error if tells else OSError(str(error))
-        return images
+        return photos
+
+    def _box(self, name: str) -> FaceBox:
+        try:
+            return box_of_half(self._hand[name], is_profile(name))
+        except ValueError as error:
+            raise FileError(f"{self.folder / name}: of labels.npz, {error}") from error
 
 
 def points_by_name(folder: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -143,10 +151,18 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
     Args:
         points: (68, 2) px, NaN where not given.
         is_profile: then the other half is not seen; else it is as wide as the given one.
+
+    Raises:
+        ValueError: there are too few landmarks for a box.
     """
-    known = points[np.isfinite(points).all(axis=1)]
+    is_given = np.isfinite(points).all(axis=1)
+    known = points[is_given]
+    if len(known) < 2 or not np.ptp(known, axis=0).any():
+        raise ValueError(f"{len(known)} of its landmarks are given; a face's box needs more")
     low, high = known.min(axis=0), known.max(axis=0)
     if not is_profile:
+        if not is_given[MIDLINE].any():
+            raise ValueError("no landmark of its midline is given, which a frontal face needs")
         middle = np.nanmean(points[MIDLINE, 0])
         reach = np.abs(known[:, 0] - middle).max()
         low[0], high[0] = middle - reach, middle + reach
@@ -154,7 +170,7 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
 
 
 def predict_landmarks(
-    images: list[np.ndarray], boxes: list[FaceBox], preset: str
+    images: Sequence[np.ndarray], boxes: Sequence[FaceBox], preset: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a preset predicts in a few passes, each at the standard crop of the one before.
 

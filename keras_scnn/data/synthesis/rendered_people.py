@@ -49,7 +49,7 @@ PEOPLE_PER_SHARD = 100
 TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue comes out of an open mouth
 ACTIVE_UNITS = 5  # mean number of expression units that are not 0
 BLINKING, LEAST_BLINK = 0.5, 0.3  # share of portraits whose eyes both close, by at least so much
-LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (1, math.inf)}
+LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (8, math.inf)}
 LIMITS |= {"seed": (0, math.inf), "first_person": (0, math.inf), "yaw_degrees": (0, 90)}
 LIMITS |= {"pitch_degrees": (0, 60), "roll_degrees": (0, 60), "jitter": (0, 0.5), "spread": (0, 2)}
 """Least and greatest value of each number of a ``SyntheticConfig``."""
@@ -102,9 +102,9 @@ class SyntheticConfig:
     def key(self) -> str:
         """Short hash of all that decides on the photos: the name of the cache folder."""
         model = load_face_model(self.face_model)
-        arrays = model.mean, model.identity_basis, model.expression_basis
-        shapes = [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]
-        text = json.dumps([RENDERING, shapes, asdict(self)], sort_keys=True)
+        arrays = (model.landmark_offsets, model.uv, model.regions)  # what the digest leaves out
+        others = [None if a is None else zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
+        text = json.dumps([RENDERING, model.digest, others, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -130,7 +130,8 @@ def render_records(
 ) -> None:
     """Render all people into a folder of records, on all cores, with a progress bar.
 
-    The same configuration gives the same photos on any number of workers.
+    The same configuration gives the same photos on any number of workers. A run that was stopped
+    goes on; what is in the folder of another configuration is made anew.
 
     Args:
         config: of the people.
@@ -148,13 +149,14 @@ def render_records(
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"{folder}: cannot be made, a file is in its place") from error
     end = config.first_person + config.people
-    firsts = range(config.first_person, end, PEOPLE_PER_SHARD)
+    firsts, key = range(config.first_person, end, PEOPLE_PER_SHARD), config.key
     with tqdm(desc="rendering people", total=config.people) as progress:
         for number, first in enumerate(firsts):
             people = range(first, min(first + PEOPLE_PER_SHARD, end))
-            if read_shard(folder, number) is None:
+            if read_shard(folder, number, key) is None:
                 rendered = _map(config, people, workers or os.cpu_count() or 1)
-                write_shard(folder, number, _records(config, people, rendered, progress))
+                records = _records(config, people, rendered, progress)
+                write_shard(folder, number, records, key=key)
             else:
                 progress.update(len(people))
     finish_records(folder, len(firsts), load_face_model(config.face_model).name, asdict(config))

@@ -66,6 +66,8 @@ def with_turned_copies(
     )
     arrays["weight"] = np.ones((len(origin), 68), np.float32)
     arrays["crop_from_image"] = np.full((len(origin), 2, 3), np.nan, np.float32)
+    if records.weight is None:  # which stands for the same
+        del arrays["weight"]
     both: dict[str, Any] = {
         name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays
     }

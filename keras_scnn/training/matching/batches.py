@@ -93,9 +93,10 @@ def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
     others = (chosen + jax.random.randint(keys[2], (plan.people,), 1, len(table))) % len(table)
     pool = table[others]
     turned = _pose_distance(photos, hosts[..., None], pool[:, None])
-    known = places < photos["count"][others][:, None]
-    nearest = jnp.where(known[:, None], turned, jnp.inf).argmin(-1)
+    usable = (places < photos["count"][others][:, None]) & photos["is_frontal"][pool]
+    nearest = jnp.where(usable[:, None], turned, jnp.inf).argmin(-1)
     guests = jnp.take_along_axis(pool, nearest, axis=1)
+    shares *= usable.any(axis=1)
     return hosts.ravel(), guests.ravel(), jnp.repeat(shares, plan.photos)
 
 

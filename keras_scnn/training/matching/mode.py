@@ -12,15 +12,18 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.samplers import WHOLE, Shard
+from keras_scnn.face_models import load_face_model
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.shards import digest
 from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.digests import data_digests
 from keras_scnn.training.groups import group_network
 from keras_scnn.training.matching.labels import Supply
-from keras_scnn.training.matching.pack import Pack
+from keras_scnn.training.matching.pack import VERSION, Pack
 from keras_scnn.training.objectives import targets_of
+from keras_scnn.training.records import synthetic_people
 
 
 class MatchingMode:
@@ -89,10 +92,16 @@ class MatchingMode:
 
 
 def packed_photos(config: TrainConfig) -> Path:
-    """Where the settings have the packed photos: ``data``, or a file in the cache."""
+    """Where the settings have the packed photos: ``data``, or a file in the cache.
+
+    Other photos, labels or another face model have another file there.
+
+    Raises:
+        FileNotFoundError, ValueError: there are no face records, or no such face model.
+    """
     if config.data.endswith(".npz"):
         return Path(config.data)
-    known = {n: getattr(config, n) for n in ("data", "photo_folders", "face_model")}
-    if not config.data:
-        known |= {n: getattr(config, n) for n in ("people", "photos", "crop_size", "seed")}
-    return Path(config.cache) / f"pack-{digest(known)[:16]}.npz"
+    model = load_face_model(config.face_model)
+    photos = data_digests(config.data) if config.data else synthetic_people(config).key
+    made_of = [VERSION, photos, config.photo_folders, model.digest]
+    return Path(config.cache) / f"pack-{digest(made_of)[:16]}.npz"

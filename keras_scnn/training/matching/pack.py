@@ -6,6 +6,7 @@ turned without loss.
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_plain_jpeg
 
-FORMAT, VERSION = "keras_scnn.photo_pack", 2
+FORMAT, VERSION = "keras_scnn.photo_pack", 3
 PER_PHOTO, OF_RECORDS = (
     ("limits", "single_identity", "source"),
     ("parameters", "landmarks", "identity", "weight"),
@@ -61,7 +62,7 @@ class Pack:
 def write_pack(
     path: str | os.PathLike, mixture: Mixture, model: MorphableModel, folders: str = ""
 ) -> None:
-    """Pack face records.
+    """Pack face records; without mirror images of people, since batches mirror photos themselves.
 
     Args:
         path: of the file, ``.npz``.
@@ -75,6 +76,7 @@ def write_pack(
         ValueError: there is not one folder of photos for each folder of records, or a photo cannot
             be read.
     """
+    mixture = mixture.without_mirror_images()
     records, names = mixture.records, folders_of(folders)
     if names and len(names) != mixture.source.max() + 1:
         raise ValueError(
@@ -107,6 +109,7 @@ def write_pack(
         source=mixture.source,
         landmark_offsets=model.landmark_offsets,
         face_model=np.array(model.name),
+        config=np.array(json.dumps(records.config)),
     )
 
 
@@ -127,6 +130,9 @@ def _pack(arrays: dict[str, np.ndarray]) -> Pack:
     count, side = frames.shape[:2]
     if frames.shape != (count, side, side, 3) or not 0 < 2 * margin < side:
         raise ValueError(f"frames of the shape {frames.shape} with a margin of {margin} px")
+    config = json.loads(str(arrays["config"]))
+    if not isinstance(config, dict):
+        raise ValueError("the settings of the records are no table")
     lengths = {name: len(arrays[name]) for name in (*PER_PHOTO, *OF_RECORDS)}
     if set(lengths.values()) != {count}:
         raise ValueError(f"{count} photos, but {lengths}")
@@ -136,7 +142,7 @@ def _pack(arrays: dict[str, np.ndarray]) -> Pack:
         arrays["landmarks"],
         arrays["identity"],
         str(arrays["face_model"]),
-        {"landmark_offsets": arrays["landmark_offsets"].tolist()},
+        {**config, "landmark_offsets": arrays["landmark_offsets"].tolist()},
         weight=arrays["weight"],
     )
     mixture = Mixture(records, arrays["source"])

@@ -143,7 +143,7 @@ def test_a_damaged_cache_is_refused(tmp_path):
     [
         ("people", 0, "1 or more"),
         ("photos", 0, "1 or more"),
-        ("size", 0, "1 or more"),
+        ("size", 7, "8 or more"),
         ("seed", -1, "0 or more"),
         ("first_person", -1, "0 or more"),
         ("yaw_degrees", 120.0, "0 to 90"),
