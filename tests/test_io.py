@@ -74,6 +74,12 @@ def test_16_bits_become_8(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], expected)
 
 
+def test_16_bits_that_repeat_8_become_those(tmp_path):
+    eight = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    PIL.Image.fromarray(eight << 8 | eight).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], eight)
+
+
 def test_what_is_transparent_becomes_white(tmp_path, picture):
     alpha = np.full((8, 12, 1), 255, np.uint8)
     alpha[:, 6:] = 0

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.augment import UPRIGHT, GroupAugmenter, augment
+from keras_scnn.data.augment import UPRIGHT, GroupAugmenter, Jitter, augment
 from keras_scnn.geometry.similarities import move_landmarks
+from keras_scnn.models.augmentation import RandomChannelGain, photometric_layers
 from keras_scnn.morphable_model import MorphableModel
 
 
@@ -36,6 +37,20 @@ def test_a_crop_and_its_landmarks_move_together():
     # A patch of noise may hide or outshine a dot, no more than now and then.
     assert np.median(errors) < 0.5
     assert np.mean(np.array(errors) < 1) > 0.7
+
+
+def test_white_balance_changes_about_as_much_as_by_the_layers():
+    """Two grays, 80 apart: their distance in a channel is its gain, whatever is added to both."""
+    image = np.full((120, 120, 3), 60, np.uint8)
+    image[60:] = 140
+    landmarks, rng = np.array([[50.0, 50, 0], [69, 69, 0]]), np.random.default_rng(0)
+    still = Jitter(0, 0, 0, wide=0, any_angle=0)
+    seen = np.stack([augment(rng, image, landmarks, still, mirror=False)[0] for _ in range(200)])
+    halves = np.float64(seen[:, ::4, ::4]).reshape(200, 2, -1, 3)
+    gain = np.diff(np.median(halves, axis=2), axis=1)[:, 0] / 80
+    (layer,) = (one for one in photometric_layers() if isinstance(one, RandomChannelGain))
+    between = np.log(gain[:, 0] / gain[:, 2]).std()  # of two independent channels
+    assert between == pytest.approx(np.sqrt(2) * layer.deviation, rel=0.5)
 
 
 def test_a_sampler_of_the_same_seed_draws_other_numbers():

@@ -121,6 +121,14 @@ def test_crops_carry_the_faces_labels(tmp_path, source, labeling, open_face, fla
         assert np.linalg.norm(again - expected, axis=1).mean() < 2.5
 
 
+def test_depth_is_in_pixels_of_the_crop_with_mean_0(source, labeling):
+    _, records, _ = labeling.records(source, source.names()[3:6])
+    depth = source.landmarks[3:6, :, 2] - source.landmarks[3:6, :, 2].mean(axis=1, keepdims=True)
+    scale = records.crop_from_image[:, 0, 0]  # crops are not rotated
+    assert scale.min() < 0.6
+    np.testing.assert_allclose(records.landmarks[..., 2], scale[:, None] * depth, atol=1e-3)
+
+
 def test_people_are_numbered_and_know_their_mirror_images(tmp_path, source, labeling):
     prepare(source, tmp_path / "out", labeling, {}, workers=1)
     records = load_records(tmp_path / "out")

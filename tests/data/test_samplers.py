@@ -202,6 +202,13 @@ def test_twins_are_never_in_one_group_batch_and_both_are_drawn():
     assert seen == set(range(10))
 
 
+def test_a_person_and_its_mirror_image_are_drawn_equally_often():
+    batches = groups(GroupSampler(TWINS, 5, 2, mirror=TWINS ^ 1), 600)
+    share = np.bincount(np.concatenate([b.person[::2] for b in batches])) / 600
+    # 600 tosses for each of five choices: one standard deviation is 0.02.
+    np.testing.assert_allclose(share, 0.5, atol=0.08)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

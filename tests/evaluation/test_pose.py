@@ -38,6 +38,13 @@ def test_faces_with_an_annotated_angle_of_99_degrees_or_more_are_left_out():
     assert result.mean_degrees == pytest.approx(2)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_face_with_an_angle_at_the_limit_is_left_out(sign):
+    annotated = radians([0, 0, 0], [0, sign * 99, 0], [0, sign * 98.9, 0])
+    result = pose_error(annotated + radians([0, 0, 3]), annotated)
+    assert (result.n_faces, result.n_left_out) == (2, 1)
+
+
 def test_the_rotation_between_two_yaws_is_their_difference():
     result = pose_error(radians([0, 40, 0]), radians([0, -5, 0]))
     assert result.rotation_degrees == pytest.approx(45)

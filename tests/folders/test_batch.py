@@ -4,9 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from keras_scnn.folders.batch import BatchSettings, reconstruct_batch
+from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, reconstruct_batch
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
+from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.storage.images import ReducedImage
+from keras_scnn.storage.shards import Failures
 
 pa = pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -91,6 +94,15 @@ def test_what_fails_with_others_is_tried_alone(crop_folder, monkeypatch):
     failed = dict(zip(result["photo"].to_pylist(), result["failed"].to_pylist(), strict=True))
     assert failed.pop("10.png") == "this face"
     assert sum(reason is None for reason in failed.values()) == 10
+
+
+def test_small_photos_go_through_the_network_in_some_whole_batches_at_once():
+    photo, count = ReducedImage(np.zeros((4, 4, 3), np.uint8), 1), 20 * MAX_BATCH + 1
+    photos = [(str(i), lambda: photo) for i in range(count)]
+    groups = list(BatchReconstructor(CROPS)._groups(photos, Failures()))
+    assert [face.row for group in groups for face in group] == list(range(count))
+    sizes = [len(group) for group in groups]
+    assert all(size % MAX_BATCH == 0 for size in sizes[:-1]) and max(sizes) <= 10 * MAX_BATCH
 
 
 def test_no_photo_gives_the_same_columns(crop_folder):

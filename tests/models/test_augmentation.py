@@ -93,6 +93,17 @@ def test_gains_are_a_factor_of_each_channel():
     assert np.corrcoef(logs[:, 0], logs[:, 1])[0, 1] == pytest.approx(0, abs=0.15)
 
 
+def test_colors_become_paler_and_stronger():
+    """Saturation of HSV: (highest - lowest) / highest channel."""
+    (layer,) = (
+        x for x in photometric_layers(seed=1) if isinstance(x, keras.layers.RandomSaturation)
+    )
+    color = np.tile(np.float32([120, 100, 90]), (200, 4, 4, 1))
+    changed = np.asarray(layer(color, training=True))[:, 0, 0]
+    saturation = np.ptp(changed, axis=1) / changed.max(axis=1) / (30 / 120)
+    assert saturation.min() < 0.5 and saturation.max() > 1.5
+
+
 def test_the_cosine_transform_is_scipys():
     block = np.random.default_rng(0).normal(size=(8, 8))
     d = cosine_transform().astype(float)

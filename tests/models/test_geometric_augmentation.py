@@ -104,6 +104,12 @@ def test_both_photos_of_a_pair_are_mirrored_or_none():
     assert np.abs(np.asarray(one) - np.asarray(two)).max(axis=(1, 2)).min() > 0
 
 
+def test_half_of_all_photos_are_mirrored_by_default():
+    _, (matrix,) = RandomMove(seed=1)([np.zeros((1000, 8, 8, 3), np.uint8)], training=True)
+    mirrored = np.linalg.det(np.asarray(matrix)[:, :, :2]) < 0
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.06)  # four standard deviations
+
+
 def test_moves_are_as_large_as_asked():
     images = np.zeros((3000, 8, 8, 3), np.uint8)
     layer = RandomMove(shift=0.1, scale=0.2, degrees=10, flip=0, seed=1)

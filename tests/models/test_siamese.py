@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from tiny_encoder import STAND_IN
 
@@ -252,3 +253,12 @@ def test_face_models_without_identity_or_expression_have_networks_too(open_face,
     if not counts[0]:
         np.testing.assert_allclose(predicted["parameter_distance"], 0, atol=1e-5)
     assert predicted["landmarks_a"].shape[1:] == (68, 3)
+
+
+def test_the_slope_of_a_distance_is_finite_where_both_are_equal():
+    one = tf.ones((3, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(one)
+        distance = siamese.WeightedDistance()([one, tf.ones((3, 4))])
+    np.testing.assert_allclose(distance, 0, atol=1e-5)
+    assert np.isfinite(tape.gradient(distance, one)).all()

@@ -16,7 +16,7 @@ from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
 from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
-from keras_scnn.training.groups import GroupMode, freeze
+from keras_scnn.training.groups import GroupMode, emphasis, freeze
 from keras_scnn.training.run import initialize, open_records, train
 
 pytest.importorskip("tensorflow")
@@ -232,6 +232,13 @@ def test_others_trains_all_but_the_expression_head_and_what_it_sees():
     freeze(everything, "expression")
     names = {weight.path.split("/")[0] for weight in everything.trainable_weights}
     assert names and all(name.startswith("expression_") for name in names)
+
+
+def test_profiles_are_drawn_more_often_and_frontal_photos_count_1():
+    """Linear up to profile_degrees, from which it is profile_emphasis."""
+    options = {"profile_emphasis": 3.0, "profile_degrees": 60.0}
+    often = emphasis(TrainConfig(batches="groups", **options), np.array([0.0, -30, 45, 60, -90]))
+    np.testing.assert_allclose(often, [1, 2, 2.5, 3, 3])
 
 
 def test_an_identity_encoder_is_for_groups():

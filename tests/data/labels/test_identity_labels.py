@@ -166,6 +166,15 @@ def test_without_an_embedding_a_fit_is_drawn_to_the_mean(gaussian_people):
     assert np.square(result(own, unknown) - expected).mean() < 0.1
 
 
+def test_the_noise_of_fits_counts_as_often_as_it_is_set_to(gaussian_people, monkeypatch):
+    """Gains of independent components, by the formula of the posterior."""
+    embedding, shape, own, person, _, rest, noise = gaussian_people
+    for factor in (1.0, 10.0):
+        monkeypatch.setattr(identity_labels, "NOISE_FACTOR", factor)
+        gain = learn_posterior(shape, own, embedding, person).gain
+        np.testing.assert_allclose(gain, np.diag(rest / (rest + factor * noise)), atol=0.08)
+
+
 def test_what_is_steady_within_people_grows_and_the_size_stays():
     """Two principal shapes; the map's noise within people is 4 and 1: factors as 1 to 2."""
     rng = np.random.default_rng(5)
@@ -206,6 +215,18 @@ def test_turned_faces_are_taught_by_their_person_or_by_the_last_recognizer():
     np.testing.assert_allclose(taught.shapes[0], taught.posterior.mapped(own[None])[0], atol=1e-4)
     alone = teach_identity(shape, shape, raw[:, :3], [3], photos)
     assert np.isnan(alone.embedding[210]).all() and np.isfinite(alone.shapes).all()
+
+
+def test_four_frontal_photos_make_the_embedding_of_a_turned_one():
+    """With three there is none, where no recognizer knows turned faces."""
+    embedding = np.random.default_rng(0).normal(size=(9, 2))
+    person, frontal = np.repeat([0, 1], [4, 5]), np.ones(9, bool)
+    frontal[[0, 4]] = False
+    photos = Photos(person, np.zeros(9, int), frontal, np.ones(9, bool))
+    result = identity_labels._turned_embeddings(embedding, 0, photos)
+    assert np.isnan(result[0]).all()
+    np.testing.assert_allclose(result[4], embedding[5:].mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(result[frontal], embedding[frontal], rtol=1e-6)
 
 
 def test_a_posterior_needs_people_with_many_photos(gaussian_people):

@@ -79,6 +79,24 @@ def test_weights_depend_on_the_source_of_each_landmark(tmp_path):
     np.testing.assert_allclose(weight[2:4, lids], LID_TRUST)  # the teacher hardly closes eyes
 
 
+def test_landmarks_of_the_teacher_alone_count_half(tmp_path):
+    weight = load_targets(write(tmp_path)).weight
+    rest = np.setdiff1d(np.arange(17, 68), OPENINGS)
+    np.testing.assert_allclose(weight[2:4, rest], weight[:1, rest].repeat(2, axis=0) / 2)
+
+
+def test_the_teachers_pixels_become_those_with_centers_at_integers(tmp_path):
+    """3DDFA's (x + 1 - x0) * 120 / side, whose 1 is off already, of a usual crop of 270 px."""
+    x, x0, scale = np.random.default_rng(1).uniform(50, 250, (COUNT, 68, 2)), 20, 120 / 270
+    teacher = np.zeros((COUNT, 68, 3))
+    teacher[..., :2] = (x + 1 - x0) * scale - 1
+    unlabeled = np.zeros((COUNT, 68), np.uint8)
+    write(tmp_path, teacher_landmarks68=teacher, visibility68=unlabeled)
+    expected = (x - x0 + 0.5) * scale - 0.5
+    landmarks = load_targets(tmp_path).landmarks[..., :2]
+    np.testing.assert_allclose(landmarks, expected, atol=0.04)  # 0.28 px, taken as a quarter
+
+
 def test_parts_share_no_photo_and_are_all_crops_together(tmp_path):
     write(tmp_path)
     train, held_out, everything = (

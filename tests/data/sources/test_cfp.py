@@ -57,6 +57,18 @@ def test_hand_made_points_move_the_prediction_and_sites_are_taken_off():
     assert (weight[0, 30], weight[0, 16], weight[-1, 16]) == (1, PREDICTED_TRUST, HIDDEN_TRUST)
 
 
+def test_hand_made_points_of_the_jaw_count_half():
+    """As with AFLW: they slide along the outline."""
+    rng = np.random.default_rng(1)
+    predicted, camera = rng.uniform(20, 100, (60, 68, 3)), rng.normal(0, 1, (60, 2, 3))
+    hand = predicted[..., :2].copy()
+    hand[7, [5, 30], 0] += 3
+    merged, _ = merge(predicted, camera, hand, np.zeros(60, bool))
+    moved = (merged - predicted)[7, :, 0]
+    assert moved[30] == pytest.approx(HAND_WEIGHT * 3, abs=0.15)
+    assert moved[5] == pytest.approx(HAND_WEIGHT * 3 / 2, abs=0.15)
+
+
 def test_bad_labels_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"labels\.npz"):
         CfpPhotos(tmp_path)

@@ -61,6 +61,15 @@ def test_a_lid_that_does_not_move_changes_nothing(face):
     np.testing.assert_allclose(moved, landmarks, atol=1e-9)
 
 
+@pytest.mark.parametrize("side", LIDS)
+def test_the_upper_lid_comes_down_and_the_lower_one_up_a_little(face, side):
+    image, landmarks = face
+    _, moved = close_lid(image, landmarks, side, 0.0)
+    upper, lower = (list(line[1:3]) for line in LIDS[side][:2])
+    down, up = moved[upper, 1] - landmarks[upper, 1], landmarks[lower, 1] - moved[lower, 1]
+    assert (up > 0).all() and (up < down / 4).all()
+
+
 def test_the_eyeball_stays_where_it_is(face):
     """What is still seen between the lids has the colors that it had."""
     image, landmarks = face

@@ -1,5 +1,6 @@
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -41,6 +42,17 @@ def test_the_face_is_where_the_labels_say(person):
     assert (abs(diagonal / 120 - 1) < 0.2).all()  # the standard crop, with jitter
     assert (abs((low + high) / 2 - 59.5) < 20).all()
     assert landmarks[..., :2].min() > -20 and landmarks[..., :2].max() < 140
+
+
+def test_shrinking_puts_what_was_rendered_large_where_the_labels_say():
+    """A picture of its own columns' numbers, shrunk as photos are, tells where each comes from."""
+    columns = np.tile(np.arange(40, dtype=np.float32), (40, 1))
+    from_large = cv2.resize(columns, (20, 20), interpolation=cv2.INTER_AREA)[0]
+    x = np.arange(20)
+    places = np.stack([x, x[::-1], np.zeros(20)], axis=-1)  # of the crop, px
+    large = project(rendered_people._enlarged(np.eye(3, 4), 2), places)
+    np.testing.assert_allclose(large[:, 0], from_large)
+    np.testing.assert_allclose(large[:, 1], from_large[::-1])
 
 
 def test_one_person_has_one_identity_in_many_poses(person):

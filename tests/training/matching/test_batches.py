@@ -1,5 +1,7 @@
 """Batches made on an accelerator, against OpenCV, SciPy and the code that makes them on the CPU."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 
 from keras_scnn.models.recognizers.dlib import DlibNetwork, read_recognizer  # noqa: E402
+from keras_scnn.training.matching import batches  # noqa: E402
 from keras_scnn.training.matching.batches import (  # noqa: E402
     BatchPlan,
     chips,
@@ -26,7 +29,7 @@ from keras_scnn.training.matching.batches import (  # noqa: E402
     recolor,
     render_blends,
 )
-from keras_scnn.training.matching.labels import SHAPE_LABELS  # noqa: E402
+from keras_scnn.training.matching.labels import SHAPE_LABELS, Supply  # noqa: E402
 
 CROP, MARGIN = 120, 20
 FRAME = CROP + 2 * MARGIN
@@ -110,6 +113,29 @@ def test_a_batch_has_groups_of_one_person_and_guests_who_are_others(photos):
     assert drawn["host"][6:].max() < 6 and len(np.unique(drawn["person"])) == 43
 
 
+@pytest.fixture
+def in_numpy(monkeypatch):
+    """What draws batches calls NumPy in the place of JAX, which compiles for seconds."""
+    rng = np.random.default_rng(0)
+    random = SimpleNamespace(
+        split=lambda key, count=2: [key] * count,
+        uniform=lambda key, shape, minval=0.0, maxval=1.0: rng.uniform(minval, maxval, shape),
+        randint=lambda key, shape, low, high: rng.integers(low, high, shape),
+    )
+    monkeypatch.setattr(batches, "jax", SimpleNamespace(random=random))
+    monkeypatch.setattr(batches, "jnp", np)
+
+
+@pytest.mark.usefixtures("in_numpy")
+def test_a_single_photo_is_blended_with_somebody_else_however_alike_the_poses_are():
+    """All photos of a person have one pose; the nearest other is 15 degrees away."""
+    identity = np.repeat(np.arange(4), 3)
+    photos = {"identity": identity, "euler": np.outer(identity, [0.0, 15, 0])}
+    photos |= {"single": np.arange(12), "single_cdf": np.linspace(1 / 12, 1, 12)}
+    hosts, guests, _ = batches._draw_singles(0, photos | {"frontal": np.arange(12)}, plan())
+    np.testing.assert_array_equal(np.abs(identity[hosts] - identity[guests]), 1)
+
+
 @pytest.mark.integration
 def test_moves_put_the_standard_crop_near_the_image(photos):
     _, arrays = photos
@@ -180,3 +206,16 @@ def test_shape_labels_are_taught_or_the_photos_own_fits():
     np.testing.assert_allclose(taught[2], shapes[1], rtol=1e-5)  # turned: as it was labeled
     prior = embedding[0] @ kernel + offset
     np.testing.assert_allclose(taught[0], prior + gain @ (own[2] - prior), rtol=1e-4)
+
+
+def test_a_blends_embedding_loses_the_means_of_both_its_sources():
+    """So it is the blend of what each face is without the mean of its data set."""
+    rng = np.random.default_rng(6)
+    means, host, guest = (rng.normal(size=size) for size in ((2, 3), (4, 3), (4, 3)))
+    source, length, share = np.array([0, 1]), np.array([2.0, 2, 5]), np.array([0.0, 0.3, 0.6, 1])
+    drawn = {"host": np.array([0, 0, 1, 1]), "guest": np.array([1, 0, 0, 1]), "share": share}
+    own = 1 - share[:, None], share[:, None]
+    raw = own[0] * (means[drawn["host"]] + host) + own[1] * (means[drawn["guest"]] + guest)
+    photos = {"means": means, "source": source, "length": length}
+    centered = Supply._centered(None, photos, drawn, raw)
+    np.testing.assert_allclose(centered, (own[0] * host + own[1] * guest) / length, rtol=1e-5)

@@ -11,7 +11,7 @@ from keras_scnn.data.records import part_of
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, cached_records
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.training.matching import pack as packing
-from keras_scnn.training.matching.pack import frame, read_pack, write_pack
+from keras_scnn.training.matching.pack import frame, read_pack, single_fits, write_pack
 
 SIZE, MARGIN = 120, 20
 
@@ -49,6 +49,14 @@ def test_a_pack_has_the_records_and_nothing_around_bare_crops(mixture, open_face
     # Photos of one person are fitted one by one: their shapes differ, those of the records do not.
     assert (np.ptp(records.parameters[:3, 12:92], axis=0) == 0).all()
     assert (np.ptp(pack.single_identity[:3], axis=0) > 0).all()
+
+
+def test_who_has_two_photos_is_fitted_photo_by_photo(mixture, open_face):
+    """And who has one keeps the identity of the records."""
+    three = Mixture(part_of(mixture.records, np.array([0, 1, 3])), np.zeros(3, int))
+    fits = single_fits(three, open_face)
+    assert (fits[0] != fits[1]).all()
+    np.testing.assert_array_equal(fits[2], three.records.parameters[2, 12:92])
 
 
 def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_path, monkeypatch):
