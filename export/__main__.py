@@ -98,6 +98,11 @@ def run(args: argparse.Namespace) -> None:
     if jobs:
         check_out(args.out)
     if args.attach:
+        if not Path(args.preset).is_dir():
+            raise ValueError(
+                f"--attach writes into the preset, so '{args.preset}' must be the path of its "
+                "folder; copy a preset of the package first"
+            )
         check_out(folder, "--attach writes into the preset:")
     start_keras()
     if args.attach:

@@ -126,7 +126,22 @@ class CommandParser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             if re.match("--[a-z]", name) and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
+            if re.match("-[A-Za-z_]", word) and word not in known:
+                self.error(f"unknown option {word}; a file of that name is written ./{word}")
+        self._check_empty(given)
         return super().parse_args(given, namespace)
+
+    def _check_empty(self, given: list[str]) -> None:
+        """Refuse '', as of a shell's variable that is not set, which a path takes for '.'."""
+        for before, word in zip(["", *given], given, strict=False):
+            name, equals, value = word.partition("=")
+            if word and not (name.startswith("--") and equals and not value):
+                continue
+            option = self._option_string_actions.get(name if word else before)
+            if option is None or option.nargs == 0:
+                self.error("an argument is empty; give a file or a folder")
+            if option.type is Path or option.dest in ("out", "run", "resume"):
+                self.error(f"{option.option_strings[-1]} is empty; give a file or a folder")
 
     def check(self, args: argparse.Namespace, check: Callable, *names: str, **limits: Any) -> None:
         """End with a usage error where an option that was given is not what ``check`` lets pass.
@@ -383,7 +398,7 @@ def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: the folder holds a run with other settings, or is a file.
+        ValueError: the folder holds a run with other settings, or other files; or it is a file.
     """
     check_local(folder)
     if folder.exists() and not folder.is_dir():
@@ -395,10 +410,13 @@ def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
         wanted = dataclasses.asdict(config)
         differ = [n for n in wanted if wanted[n] != there[n] and n not in may_change]
         if differ:
+            began = ", ".join(f"{n} {there[n]!r}, not {wanted[n]!r}" for n in differ)
             raise ValueError(
-                f"{folder} holds a run with another {', '.join(differ)}; choose another --run, or "
-                f"go on with that one's settings by --resume {folder}"
+                f"{folder} holds a run that was begun with {began}; choose another --run, or go on "
+                f"by --resume {folder} without these"
             )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no run; choose another --run")
 
 
 def claim_run_folder(folder: Path, config: Any) -> None:

@@ -33,6 +33,12 @@ def parse(arguments: list[str] | None) -> TrainConfig:
     if options.recipe:
         options.config = str(recipe_path(options.recipe))
     if options.resume:
+        if Path(getattr(options, "run", options.resume)) != Path(options.resume):
+            raise ValueError(f"--resume goes on in {options.resume}; leave --run out")
+        if not (Path(options.resume) / SETTINGS).is_file():
+            raise FileNotFoundError(
+                f"{options.resume}: no run there (no {SETTINGS}); --resume takes a run folder"
+            )
         options.config, options.run = str(Path(options.resume) / SETTINGS), options.resume
     return from_options(TrainConfig, options)
 

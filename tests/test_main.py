@@ -231,6 +231,37 @@ def test_a_number_out_of_range_is_named_before_the_work(name, option, tmp_path, 
     assert len(error.getvalue().splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["reconstruct", ""], "an argument is empty"),
+        (["reconstruct", "a.jpg", "--out", ""], "--out is empty"),
+        (["reconstruct", "a.jpg", "--out="], "--out is empty"),
+        (["convert", "a.json", "--to", "open_face", "--out", ""], "--out is empty"),
+        (["prepare", "people", "photos", "--out", ""], "--out is empty"),
+        (["prepare", "people", "", "--out", "records"], "an argument is empty"),
+        (["train", "--run", ""], "--run is empty"),
+        (["train", "--resume="], "--resume is empty"),
+        (["export", "mobile", "--to", "tflite", "--out", ""], "--out is empty"),
+        (["evaluate", "mobile", "--data", ""], "--data is empty"),
+    ],
+)
+def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
+    words, what, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err.startswith(f"error: {what}; give a file or a folder")
+
+
+def test_a_file_whose_name_begins_with_a_dash_gets_the_way_to_write_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "-dash.png", "--out", "x"])
+    assert "unknown option -dash.png; a file of that name is written" in capsys.readouterr().err
+
+
 def main_of(name: str, words: list[str]) -> int:
     return main([name, *words])
 

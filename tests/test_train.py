@@ -172,12 +172,34 @@ def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
     assert again.landmarks.faces_percent == pytest.approx(results.landmarks.faces_percent, rel=0.05)
 
 
+def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):
+    (tmp_path / "photo.jpg").touch()
+    assert main(["--run", str(tmp_path), "--steps", "1"]) == 2
+    assert "is not empty, and holds no run; choose another --run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_resume_takes_one_run_that_is_there(run, tmp_path, capsys):
+    assert main(["--resume", str(run[0]), "--run", str(tmp_path / "new")]) == 2
+    assert "leave --run out" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no run there (no config.yaml)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_photo_of_a_person_makes_no_pairs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--photos", "1"]) == 2
+    assert "photos is 1; pairs of one person need 2 or more" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_run_in_the_folder_is_not_overwritten(run, capsys):
     folder, _ = run
     assert main(["--run", str(folder), "--encoder", "mobilenet_v2"]) == 2
     message = capsys.readouterr().err
-    assert "holds a run with another" in message
-    assert "encoder" in message
+    assert "holds a run that was begun with" in message
+    assert "encoder '" in message and "', not 'mobilenet_v2'" in message
 
 
 def test_an_unknown_key_is_an_error_that_lists_the_known_ones(tmp_path, capsys):

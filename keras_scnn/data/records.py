@@ -264,7 +264,10 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     """
     folder = Path(folder)
     if not is_records(folder):
-        raise FileNotFoundError(f"{folder}: no complete face records; they end with {MANIFEST}")
+        raise FileNotFoundError(
+            f"{folder}: no complete face records; they end with {MANIFEST}; keras-scnn prepare "
+            "makes them"
+        )
     manifest = read_manifest(folder / MANIFEST)
     with reading(folder / MANIFEST, "a manifest of face records"):
         for name, expected in manifest["crc32"].items():

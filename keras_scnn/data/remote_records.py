@@ -127,7 +127,7 @@ def manifest_of(folder: Place) -> dict:
     try:
         return read_manifest(folder / MANIFEST)
     except FileNotFoundError as error:
-        why = f"no complete face records; they end with {MANIFEST}"
+        why = f"no complete face records; they end with {MANIFEST}; keras-scnn prepare makes them"
         raise FileNotFoundError(f"{folder}: {why}") from error
 
 

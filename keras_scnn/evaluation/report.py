@@ -51,7 +51,7 @@ def _shape_rows(name: str, label: str) -> list[Row]:
 def _identity_rows(name: str, label: str) -> list[Row]:
     verify, retrieval = f"{name}_verification", f"{name}_retrieval"
     return [
-        (f"{name}_ratio", f"intra / inter distance by {label}", ""),
+        (f"{name}_ratio", f"within / between distance by {label}", ""),
         (f"{verify}.d_prime", f"d-prime by {label}", ""),
         (f"{verify}.accuracy_percent", f"verification by {label}, accuracy", "%"),
         (f"{verify}.auc", f"verification by {label}, AUC", ""),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import RemotePath
+from keras_scnn.storage.shards import PLAN
 
 # Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
 PHOTO_SUFFIXES = (
@@ -71,8 +72,10 @@ def check_single_photos(paths: Sequence[Path]) -> None:
 def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:
     """Look through a folder and its sub-folders, linked ones too, each once.
 
-    A link to a folder within the folder is passed over, whatever their names' order: what it leads
-    to is found at its own place. Of several links to one folder elsewhere, the first one counts.
+    Photos in sub-folders of results (with a ``plan.json``) are passed over: they are pictures of
+    meshes and textures. A link to a folder within the folder is passed over, whatever their names'
+    order: what it leads to is found at its own place. Of several links to one folder elsewhere, the
+    first one counts.
 
     Args:
         folder: the folder.
@@ -91,8 +94,15 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
         seen.add(real)
         inner[:] = [name for name in sorted(inner) if real_path(Path(home) / name) not in skipped]
         files += [(inside / name).as_posix() for name in names if real / name not in skipped]
-    photos = sorted(name for name in files if is_photo(name) and not name.endswith("/"))
+    results = _results(files)
+    photos = sorted(n for n in files if is_photo(n) and not n.endswith("/") and not results(n))
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
+
+
+def _results(names: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a file lies in a sub-folder of results, such as those of ``reconstruct``."""
+    homes = tuple(n.removesuffix(PLAN) for n in names if n.endswith(f"/{PLAN}"))
+    return lambda name: name.startswith(homes)
 
 
 def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
@@ -102,7 +112,8 @@ def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
     """
     skipped = tuple(f"{place.url.removeprefix(f'{folder.url}/')}/" for place in without)
     marks = {name: m for name, m in folder.files().items() if not name.startswith(skipped)}
-    photos = tuple(name for name in marks if is_photo(name) and _is_inside(name))
+    results = _results(marks)
+    photos = tuple(n for n in marks if is_photo(n) and _is_inside(n) and not results(n))
     passed_over = tuple(sorted(set(marks) - set(photos)))
     return PhotoFiles(photos, passed_over, {name: marks[name] for name in photos})
 

@@ -228,7 +228,7 @@ def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
     except OSError as error:
         return "", f"cannot be opened ({error.strerror})"
     if not missing_ok:
-        raise FileNotFoundError(f"{path}: no such photo")
+        raise FileNotFoundError(f"{path}: no such photo, but the list of photos names it")
     return "", "no such photo"
 
 

@@ -169,11 +169,7 @@ class TrainConfig:
     group_people: int = _count(6, "groups: people in a batch", low=0, modes=GROUPS)
     group_photos: int = _count(4, "groups: photos of each", low=2, modes=GROUPS)
     single_photos: int = _count(
-        60,
-        "groups: photos of anybody else in a batch, for the geometry; none where people are "
-        "rendered for each batch",
-        low=0,
-        modes=GROUPS,
+        60, "groups: photos of anybody else in a batch (none with fresh)", low=0, modes=GROUPS
     )
     single_data: int = _count(
         0,
@@ -257,7 +253,9 @@ class TrainConfig:
         "hinge", "pairs: 'hinge' (Hadsell), or 'exponential' (Chopra)", "hinge", "exponential",
         modes=("pairs",),
     )  # fmt: skip
-    margin: float = _weight(0.0, "of the push (hinge), or Q (exponential); 0: from the data")
+    margin: float = _weight(
+        0.0, "of the contrastive loss (hinge), or Q (exponential); 0: from the data"
+    )
     margin_quantile: float = _share(
         0.5, "of the different pairs' distances: the push's margin", instead_of="margin"
     )
@@ -276,7 +274,9 @@ class TrainConfig:
         0.0, "groups: of identity labels, regressed from the embeddings", modes=("groups",)
     )
     augmentation: float = _weight(
-        0.0, "strength of the photos' random changes; 1 for real ones", modes=("pairs", "groups")
+        0.0,
+        "strength of the photos' random changes; 1 is recommended for real photos",
+        modes=("pairs", "groups"),
     )
     augment_on: str = _choice(
         "device", "'device': inside of the network; 'host': by OpenCV", "device", "host",
@@ -321,13 +321,19 @@ class TrainConfig:
         own |= {"cache", "cache_gigabytes"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in own}
 
+    @property
+    def renders_batches(self) -> bool:
+        """Whether people are rendered for each batch alone; single photos never are."""
+        if self.data or not self.fresh or self.batches == "matching":
+            return False
+        return self.batches == "pairs" or self.group_people > 0
+
     def batch_rows(self) -> list[tuple[int, int]]:
         """Rows of a batch of training and in how many parts it is trained on; of validation, 1."""
         if self.batches == "pairs":
             return [(self.batch_size, self.accumulate), (self.batch_size, 1)]
         in_groups = self.group_people * self.group_photos
-        is_fresh = self.batches == "groups" and self.fresh and not self.data
-        every = in_groups + (0 if is_fresh else self.single_photos)
+        every = in_groups + (0 if self.renders_batches else self.single_photos)
         return [(every, self.accumulate), (in_groups or self.single_photos, 1)]
 
     def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:
@@ -384,6 +390,8 @@ class TrainConfig:
         ENCODERS[self.encoder].check_weights(self.encoder_weights, self.encoder)
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
+        if not self.data and self.photos < 2:
+            raise ValueError(f"photos is {self.photos}; pairs of one person need 2 or more of each")
         if self.batches in GROUPS and not self.group_people + self.single_photos:
             raise ValueError("group_people and single_photos are 0; a batch needs some photos")
         self._check_launch()

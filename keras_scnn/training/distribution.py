@@ -268,7 +268,7 @@ def choose_devices(config: TrainConfig) -> list[str]:
     least = min(map(len, every))
     wanted = least if config.devices == "all" else int(config.devices)
     if wanted > least:
-        raise ValueError(f"devices is {wanted}; there {'is' if least == 1 else 'are'} {least}")
+        raise ValueError(f"devices is {wanted}; Keras's backend has {least} here")
     if config.devices == "all" and max(map(len, every)) > least:
         counts = ", ".join(str(len(one)) for one in every)
         raise ValueError(f"the hosts have {counts} devices: give --devices {least}, or 1")

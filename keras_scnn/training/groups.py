@@ -26,18 +26,22 @@ from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.objectives import targets_of
 from keras_scnn.training.records import fresh_people, naming_people
 
+OF_EMBEDDINGS = ("embedding_weight", "likeness_weight", "shape_likeness_weight", "teacher_share")
+
 
 class GroupMode:
     """What a run with batches of groups needs; see ``PairMode``.
 
     The labels are made comparable over data sets, and the identity labels are regressed in part
-    from the recognizer's embeddings. Losses that need embeddings are there where the data has some.
+    from the recognizer's embeddings. Losses that need embeddings are left out, with a note, where
+    the data has none.
     """
 
     def __init__(
         self, config: TrainConfig, mixture: Mixture, model: MorphableModel, seen: np.ndarray
     ):
         self._config = config
+        note_left_out(config, mixture)
         self.mixture = comparable_labels(config, mixture, model, seen)
         if config.trained == "expression":
             self.space = read_preset(config.start, model).space  # as all else of that network
@@ -149,6 +153,16 @@ def emphasis(config: TrainConfig, yaw: np.ndarray) -> np.ndarray:
     """(n,) how often single photos are drawn, 1 for frontal ones, from their yaw in degrees."""
     turned = np.minimum(np.abs(yaw) / config.profile_degrees, 1)
     return 1 + (config.profile_emphasis - 1) * turned
+
+
+def note_left_out(config: TrainConfig, mixture: Mixture) -> None:
+    """Print which settings have no effect since the data has no recognizer's embeddings."""
+    wanted = [name for name in OF_EMBEDDINGS if getattr(config, name)]
+    if wanted and mixture.records.embedding is None:
+        print(
+            f"without effect: {', '.join(wanted)}; the photos have no embeddings of a face "
+            "recognizer (keras-scnn prepare --teacher-embeddings)"
+        )
 
 
 def comparable_labels(

@@ -83,18 +83,10 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
     """The people of each training batch where they are rendered for it alone; else None.
 
     They are none of those of ``open_records``.
-
-    Raises:
-        ValueError: groups of nobody.
     """
-    if config.data or not config.fresh:
+    if not config.renders_batches:
         return None
     groups = config.batches == "groups"
-    if groups and not config.group_people:
-        raise ValueError(
-            "group_people is 0; it must be 1 or more where people are rendered for each batch; "
-            "else give data, or fresh false"
-        )
     return dataclasses.replace(
         synthetic_people(config),
         people=config.group_people if groups else config.batch_size,

@@ -117,6 +117,11 @@ def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch
     }
 
 
+def test_the_packages_own_files_are_not_written_over(capsys):
+    assert main(["mobile", "--attach"]) == 2
+    assert "copy a preset of the package first" in capsys.readouterr().err
+
+
 def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
     crops = Crops(small.crops, None, "crops")
     subject = Subject(small.preset, "small", crops, crops)

@@ -100,6 +100,16 @@ def make_dangling(path):
     path.symlink_to("nowhere")
 
 
+def test_pictures_among_results_are_no_photos(tmp_path):
+    for name in ("a.jpg", "earlier/plan.json", "earlier/meshes/a_texture.png", "earlier.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_photos(tmp_path)
+    assert found.photos == ("a.jpg", "earlier.png")
+    assert found.passed_over == ("earlier/meshes/a_texture.png", "earlier/plan.json")
+    assert find_photos(tmp_path / "earlier").photos == ("meshes/a_texture.png",)  # if asked for
+
+
 def make_circle(path):
     path.symlink_to(path.name)
 

@@ -254,11 +254,13 @@ def test_a_network_can_augment_inside(tmp_path, data):
 
 
 @pytest.mark.integration
-def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data):
+def test_without_a_teacher_the_losses_that_need_one_are_left_out(tmp_path, data, capsys):
     records = dataclasses.replace(load_records(data), embedding=None)
     save_records(tmp_path / "plain", records)
     config = TrainConfig(run=str(tmp_path / "run"), data=str(tmp_path / "plain"), steps=1, **TINY)
     train(config)
+    of_embeddings = "embedding_weight, likeness_weight, shape_likeness_weight, teacher_share"
+    assert f"without effect: {of_embeddings}; the photos have no" in capsys.readouterr().out
     with (tmp_path / "run" / "curves.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert "embedding_loss" not in row and "shape_loss" in row

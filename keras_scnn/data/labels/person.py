@@ -88,7 +88,7 @@ def _flaw(face: FoundFace) -> str | None:
         )
     if face.disagreement > MAX_DISAGREEMENT:
         return (
-            f"FaceMesh and the preset see it differently by {face.disagreement:.1f} % of the "
+            f"landmarks of FaceMesh and of the preset differ by {face.disagreement:.1f} % of the "
             f"crop's side (yaw {face.yaw_degrees:.0f} degrees); at most {MAX_DISAGREEMENT:g} %"
         )
     return None

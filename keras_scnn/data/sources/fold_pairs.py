@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.outputs import real_path
 
 COLUMNS = ("first", "second", "same", "fold")
@@ -38,9 +38,9 @@ def read_fold_pairs(file: str | os.PathLike, root: str | os.PathLike) -> ListedP
 
     Raises:
         FileNotFoundError: the file, the root or a photo is missing.
-        ValueError: a column is missing or damaged; all pairs are of one person, or none is; there
-            is only one fold, or one fold has only one person, or a person stands in two folds; or
-            ``same`` contradicts the folders.
+        ValueError: a column is missing or damaged; all pairs are of one person, or none is; a
+            photo is paired with itself; there is only one fold, or one fold has only one person,
+            or a person stands in two folds; or ``same`` contradicts the folders.
     """
     file, root = Path(file), Path(root)
     rows = _rows(file, root)
@@ -61,13 +61,24 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; the photos of {file.name} are in it")
     with reading(file, "a text file"):
-        reader = csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
+        lines = _text(file).splitlines()
+        reader = csv.DictReader(lines)
         if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-            raise ValueError(f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}")
+            raise ValueError(
+                f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}; its first line is "
+                f"'{lines[0][:80] if lines else ''}'"
+            )
         rows = [_row(file, number, row) for number, row in enumerate(reader, 2)]
     if not rows:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
     return rows
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{file}: not a text file in UTF-8; save it as such") from error
 
 
 def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
@@ -77,6 +88,10 @@ def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
             f"{file}, line {number}: {first},{second},{same},{fold}; expected two photos, "
             "same 0 or 1, and a fold's number from 0"
         )
+    if "\\" in first + second:
+        raise ValueError(f"{file}, line {number}: {first},{second}; write / between folders")
+    if first == second:
+        raise ValueError(f"{file}, line {number}: {first} is paired with itself")
     return first, second, int(same), int(fold)
 
 

@@ -115,7 +115,10 @@ def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]
     lines = [(number, words) for number, words in rows if words]
     header = lines[0][1] if lines else []
     if len(header) not in (1, 2) or not all(word.isdecimal() for word in header):
-        raise ValueError(f"{file}: the first line of a pairs file is a header such as '10 300'")
+        raise ValueError(
+            f"{file}: the first line of a pairs file is a header such as '10 300'; a file "
+            "with the columns first,second,same,fold is for --pairs"
+        )
     folds, each = (int(word) for word in (["1"] * (2 - len(header)) + header))
     pairs = [_pair(file, number, words) for number, words in lines[1:]]
     if folds < 1 or not pairs or len(pairs) != 2 * folds * each:

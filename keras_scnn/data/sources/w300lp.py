@@ -109,8 +109,8 @@ class W300LP(PhotoSource):
             return annotation.landmarks
         if self.basis is None:
             raise ValueError(
-                f"{beside(image, '.mat')}: no pt3d_68; give the landmark basis that decodes "
-                "Shape_Para, Exp_Para and Pose_Para (bfm_landmarks68.npz)"
+                f"{beside(image, '.mat')}: no pt3d_68; give the landmark basis (--basis) "
+                "that decodes Shape_Para, Exp_Para and Pose_Para (bfm_landmarks68.npz)"
             )
         return self.basis.decode(annotation.shape, annotation.expression, annotation.pose)
 

@@ -65,6 +65,9 @@ def test_folders_that_a_pair_joins_are_one_person(root):
         ("\n".join(GOOD.splitlines()[i] for i in (0, 1, 3)), "all 2 pairs are of one person"),
         ("\n".join(GOOD.splitlines()[i] for i in (0, 2, 4)), "all 2 pairs are of two people"),
         (GOOD.replace(",3", ",0"), "one fold only"),
+        (GOOD.replace("first", "First"), "no column first; .*its first line is 'First,second"),
+        (GOOD.replace("/", "\\"), "line 2: .*write / between folders"),
+        (GOOD + "set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
         (GOOD.rsplit("\n", 2)[0], "fold 3 has the pairs of one person"),
     ],
 )

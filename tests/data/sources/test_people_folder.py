@@ -135,7 +135,7 @@ def test_landmarks_near_hand_made_ones(shared_data, landmarker):
 def test_faces_that_the_networks_see_differently_are_not_taken():
     with pytest.raises(ValueError, match="no face found"):
         plausible_faces([], (200, 200, 3))
-    with pytest.raises(ValueError, match="differently by 9.0 %.*yaw 50"):
+    with pytest.raises(ValueError, match="preset differ by 9.0 %.*yaw 50"):
         plausible_faces([found_face(disagreement=9.0, yaw_degrees=50.0)], (200, 200, 3))
     with pytest.raises(ValueError, match=r"score 0.10"):
         plausible_faces([found_face(mesh_score=0.1)], (200, 200, 3))
