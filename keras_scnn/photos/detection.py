@@ -218,7 +218,7 @@ class FaceDetector:
         return best
 
     def _is_face(self, image: np.ndarray, face: RawDetections) -> bool:
-        """Whether it scores enough, FaceMesh sees a face too, or BlazeFace does from afar."""
+        """Whether it scores enough, FaceMesh sees a face too, or BlazeFace does in a wider crop."""
         if not self._is_checked or face.scores[0] >= SURE_SCORE:
             return True
         if self._mesh(image, face[0]).score >= MIN_MESH_SCORE:

@@ -241,8 +241,12 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
             f"certainty of the faces          {comparison.certainty:.2f}; small, turned or "
             "half-hidden faces move probabilities towards 50 %"
         ]
-    pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
-    return [*lines, f"calibrated on {pairs} pairs of {data}; equal priors"]
+    pairs, people, data = (calibration.get(n, "unknown") for n in ("pairs", "people", "data"))
+    return [
+        *lines,
+        f"calibrated on {pairs} pairs of photos of {people} people ({data}); both cases equally "
+        "likely before",
+    ]
 
 
 def write_comparison(
