@@ -180,7 +180,9 @@ def test_features_and_both_are_reported(preset):
     assert "b.jpg: 3 faces found; the largest was taken" in text
     assert "a.jpg" not in text
     assert f"{100 * result.probability:.1f} % by shape and features" in text
-    assert "120 pairs of somebody's photos" in text
+    assert "calibrated on 120 pairs (somebody's photos)" in text
+    of_people = "\n".join(report(result, ("a.jpg", "b.jpg"), {**CALIBRATION, "people": 9}))
+    assert "calibrated on 120 pairs of photos of 9 people (somebody's photos)" in of_people
     assert json.loads(json.dumps(result.to_json()))["faces_found"] == [1, 3]
 
 

@@ -241,12 +241,10 @@ def report(comparison: Comparison, names: tuple[str, str], calibration: dict | N
             f"certainty of the faces          {comparison.certainty:.2f}; small, turned or "
             "half-hidden faces move probabilities towards 50 %"
         ]
-    pairs, people, data = (calibration.get(n, "unknown") for n in ("pairs", "people", "data"))
-    return [
-        *lines,
-        f"calibrated on {pairs} pairs of photos of {people} people ({data}); both cases equally "
-        "likely before",
-    ]
+    pairs, data = (calibration.get(name, "unknown") for name in ("pairs", "data"))
+    people = f" of photos of {calibration['people']} people" if "people" in calibration else ""
+    likely = "one person and two are equally likely beforehand"
+    return [*lines, f"calibrated on {pairs} pairs{people} ({data}); {likely}"]
 
 
 def write_comparison(
