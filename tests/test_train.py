@@ -17,7 +17,8 @@ from keras_scnn.models import load_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.protocols.records import baseline
 from keras_scnn.train import main, parse
-from keras_scnn.training.checkpoints import read_state
+from keras_scnn.training import run as running
+from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.pairs import PairMode
@@ -274,3 +275,20 @@ def test_too_few_people_are_called_who_they_are(kind, options, why, part, is_val
     mode.mixture = SimpleNamespace(records=records, sampling=dict)
     with pytest.raises(ValueError, match=f"{who}: identity: {why}"):
         mode.stream(np.array(part), 0, is_validation)
+
+
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_a_run_stopped_before_its_first_row_is_measured_without_curves(
+    tmp_path, monkeypatch, capsys, has_rows
+):
+    for name in ("finished_preset", "evaluate_records", "write_results"):
+        monkeypatch.setattr(running, name, lambda *_: "numbers")
+    monkeypatch.setattr(running, "run_table", lambda *_: "a table")
+    config = TrainConfig(run=str(tmp_path), steps=4)
+    if has_rows:
+        add_to_curves(tmp_path, {"step": 2, "loss": 1.5})
+    stopped = running.Run(config, None, None, np.arange(5), np.arange(3), None)
+    assert running.measure(stopped, RunState(step=2)) == "numbers"
+    drawn = "results.png, curves.png" if has_rows else "results.png"
+    assert f"drawn: {drawn}\nthe folder is a preset" in capsys.readouterr().out
+    assert (tmp_path / "curves.png").exists() == has_rows

@@ -107,6 +107,12 @@ def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
         )
 
 
+def photos_of_each(identity: np.ndarray) -> np.ndarray:
+    """(n,) int: how many photos the person of each photo has, whatever the people's numbers."""
+    _, place, counts = np.unique(identity, return_inverse=True, return_counts=True)
+    return counts[place]
+
+
 def split_people(
     identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -265,6 +265,8 @@ def original_errors() -> Iterator[None]:
         if _failures and type(error).__module__.startswith("tensorflow"):
             raise _failures[0] from error
         raise
+    finally:
+        _failures.clear()
 
 
 def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Batch]:

@@ -240,7 +240,7 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no settings.
-        ValueError: the settings are damaged, or of another version.
+        ValueError: the settings are damaged, or of another version, or the value does not fit.
     """
     folder = Path(folder)
     settings = read_settings(folder / SETTINGS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation import IdentityEvaluator, Pairs, Retrieval, Verification
 from keras_scnn.evaluation.calibration import calibrate
 from keras_scnn.models.inference import predict
@@ -97,7 +97,7 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
     Returns:
         (K, K) mm², for ``Preset.within_person_covariance``; None where nobody has a second photo.
     """
-    count = np.bincount(records.identity[among])[records.identity[among]]
+    count = photos_of_each(records.identity[among])
     chosen = among[count > 1][:COVARIANCE_PHOTOS]
     if not len(chosen):
         return None

@@ -15,6 +15,7 @@ from keras_scnn.data.labels.identity_labels import (
     yaw_degrees,
 )
 from keras_scnn.data.mixture import Mixture
+from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.samplers import WHOLE, GroupSampler, JoinedSampler, Shard
 from keras_scnn.data.stream import fresh_group_dataset, group_dataset
 from keras_scnn.models import build_branch, build_encoder, build_group
@@ -76,7 +77,7 @@ class GroupMode:
         with naming_people(config, is_validation):
             sampler = JoinedSampler(self._samplers(part, seed, is_validation))
         if config.augmentation and config.augment_on == "host" and not is_validation:
-            in_group = np.bincount(records.identity)[records.identity] > 1
+            in_group = photos_of_each(records.identity) > 1
             augmenter = GroupAugmenter(self.space.face_model, in_group, seed)
         source = records, self.space.whitening, sampler
         return self._with_targets(group_dataset(*source, first_step, augmenter, shard))

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_scnn.data.mixture import join_records, open_mixture
+from keras_scnn.data.mixture import Mixture, join_records, open_mixture
 from keras_scnn.data.records import (
     FaceRecords,
     load_records,
@@ -166,3 +166,48 @@ def test_blends_are_no_photos(tmp_path, one, two):
     np.testing.assert_array_equal(mixture.photographed(), [True] * 4 + [False] * 6)
     assert not open_mixture(str(tmp_path / "two")).photographed().any()
     assert open_mixture(str(tmp_path / "one")).photographed().all()
+
+
+def test_mirror_images_of_people_who_are_there_are_left_out(one, two):
+    mixture = Mixture(*join_records([one, two]), np.array([2.0, 1.0]))
+    kept, rows = mixture.without_mirror_images(), [0, 1, 4, 5, 6, 7]
+    np.testing.assert_array_equal(kept.records.identity, [0, 0, 2, 2, 3, 3])
+    for name in ("images", "landmarks", "weight"):
+        expected = getattr(mixture.records, name)[rows]
+        np.testing.assert_array_equal(getattr(kept.records, name), expected)
+    np.testing.assert_array_equal(kept.source, [0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(kept.weights, mixture.weights)
+    assert kept.records.config == mixture.records.config
+    assert kept.without_mirror_images() is kept, "all that is left are themselves"
+
+
+def test_a_mirror_image_of_somebody_who_is_not_there_stays(two):
+    alone = dataclasses.replace(two, mirror=np.array([5, 5, 6, 6, 7, 7], np.int32))
+    mixture = Mixture(alone, np.zeros(6, int))
+    assert mixture.without_mirror_images() is mixture
+
+
+LAST = np.iinfo(np.int32).max
+
+
+@pytest.mark.parametrize(
+    "people", [[LAST, LAST, 0, 0], [-7, -7, 3, 3], [LAST, -LAST - 1, -1, 0], [0, 0, 1, 1]]
+)
+def test_any_numbers_of_people_stay_different_people_when_joined(one, two, people):
+    people = np.array(people, np.int32)
+    parts = [dataclasses.replace(one, identity=people, mirror=None)] * 2
+    joined, source = join_records([*parts, two])
+    assert joined.identity.dtype == np.int32 and joined.identity.min() >= 0
+    owners = list(zip(source, np.concatenate([people, people, two.identity]), strict=True))
+    for i, owner in enumerate(owners):
+        expected = [other == owner for other in owners]
+        np.testing.assert_array_equal(joined.identity == joined.identity[i], expected)
+
+
+def test_mirror_images_of_any_numbers_are_numbered_along(one, two):
+    """The mirrored person of the last photo, 12, is not there."""
+    numbers = {"identity": [LAST, LAST, 9, 11], "mirror": [9, 9, LAST, 12]}
+    first = {name: np.array(row, np.int32) for name, row in numbers.items()}
+    joined, _ = join_records([dataclasses.replace(one, **first), two])
+    np.testing.assert_array_equal(joined.mirror, [0, 0, 2, -1, -1, -1, 5, 5, 4, 4])
+    np.testing.assert_array_equal(joined.identity, [2, 2, 0, 1, 3, 3, 4, 4, 5, 5])

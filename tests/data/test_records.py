@@ -91,6 +91,20 @@ def test_shards_are_read_as_one(tmp_path, records):
         np.testing.assert_array_equal(np.asarray(getattr(again, name)), getattr(records, name))
 
 
+def test_records_of_one_shard_replace_those_of_several(tmp_path, records):
+    """What is no shard's stays."""
+    for number in range(3):
+        write_shard(tmp_path, number, records)
+    finish_records(tmp_path, 3, "open_face", {})
+    (tmp_path / "face_model.npz").write_bytes(b"kept")
+    save_records(tmp_path, part_of(records, np.array([4, 2])))
+    names = {path.name for path in tmp_path.iterdir()}
+    own = {f"00000.{kind}" for kind in (IMAGES, LABELS, "json")}
+    assert names == own | {MANIFEST, "face_model.npz"}
+    again = load_records(tmp_path)
+    np.testing.assert_array_equal(np.asarray(again.images), records.images[[4, 2]])
+
+
 def test_an_unfinished_shard_does_not_count(tmp_path, records):
     write_shard(tmp_path, 0, records)
     write_shard(tmp_path, 1, records)

@@ -272,3 +272,47 @@ def test_a_mask_of_photos_is_the_same_as_their_positions():
     by_position = PairSampler(IDENTITY, among=np.flatnonzero(mask)).batch(0, 50)
     for one, other in zip(by_mask, by_position, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_of_twins_with_a_photo_each_both_are_drawn_about_equally_often():
+    """One of three people a batch, of whom two are twins and one choice: a quarter each."""
+    sampler = GroupSampler([0, 1, 2], people=1, photos=1, mirror=[1, 0, -1])
+    drawn = np.concatenate([b.photo for b in groups(sampler, 2000)])
+    share = np.bincount(drawn, minlength=3) / 2000
+    # Four standard errors of a share of a half are 0.045.
+    np.testing.assert_allclose(share, [0.25, 0.25, 0.5], atol=0.045)
+
+
+def test_a_twin_with_too_few_photos_is_not_drawn_for_the_other():
+    identity = np.array([0, 0, 1])
+    sampler = GroupSampler(identity, people=1, photos=2, mirror=np.array([1, 1, 0]))
+    assert {int(p) for b in groups(sampler, 50) for p in b.photo} == {0, 1}
+
+
+def test_two_people_are_paired_though_another_data_set_has_twins():
+    """The second data set is of one person, the mirror image, and somebody else."""
+    identity, mirror = np.array([0, 1, 2, 3, 4]), np.array([-1, -1, 3, 2, -1])
+    source = np.array([0, 0, 1, 1, 1])
+    pairs = PairSampler(identity, 0.0, mirror=mirror, source=source).batch(0, 1000)
+    np.testing.assert_array_equal(source[pairs.first], source[pairs.second])
+    assert set(source[pairs.first]) == {0, 1}
+    assert (identity[pairs.first] != identity[pairs.second]).all()
+    assert (mirror[pairs.first] != identity[pairs.second]).all()
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, "2", True, None, np.float64(2)])
+@pytest.mark.parametrize("name", ["people", "photos", "seed"])
+def test_numbers_of_samplers_that_are_not_whole_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        GroupSampler(IDENTITY, **{"people": 2, "photos": 2, "seed": 0, name: value})
+    if name == "seed":
+        with pytest.raises(ValueError, match="^seed is "):
+            PairSampler(IDENTITY, seed=value)
+
+
+def test_whole_numbers_of_numpy_are_the_same_batches():
+    ours, theirs = (
+        GroupSampler(IDENTITY, kind(2), kind(2), seed=kind(3)).batch(5).photo
+        for kind in (int, np.int32)
+    )
+    np.testing.assert_array_equal(ours, theirs)

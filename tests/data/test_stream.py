@@ -10,11 +10,13 @@ from keras_scnn.data.augment import GroupAugmenter
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import GroupSampler, JoinedSampler, PairSampler, Shard
 from keras_scnn.data.stream import (
+    as_dataset,
     as_iterator,
     fresh_group_dataset,
     fresh_pair_dataset,
     group_batch,
     group_dataset,
+    original_errors,
     pair_batch,
     pair_dataset,
 )
@@ -22,7 +24,7 @@ from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_pe
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 
-pytest.importorskip("tensorflow")
+tf = pytest.importorskip("tensorflow")
 
 
 @pytest.fixture
@@ -254,3 +256,46 @@ def test_any_number_of_processes_makes_the_same_batch(records, kind):
     whole, *others = (shards_of(kind, records, model, whitening, n) for n in (1, 2, 4))
     for other in others:
         keras.tree.map_structure(np.testing.assert_array_equal, whole, other)
+
+
+class Vanishing:
+    """Batches whose photos are gone from the fourth on."""
+
+    error = FileNotFoundError(2, "No such file or directory", "00000.images.npy")
+
+    def __call__(self, step):
+        if step > 2:
+            raise self.error
+        return np.full((2, 3), step, np.float32), {"label": np.zeros(2, np.float32)}
+
+
+def test_an_error_of_a_batch_is_raised_as_it_was():
+    steps = []
+    with pytest.raises(FileNotFoundError) as caught, original_errors():
+        steps.extend(int(inputs[0, 0]) for inputs, _ in as_dataset(Vanishing()))
+    assert caught.value is Vanishing.error and steps == [0, 1, 2]
+
+
+def test_an_error_of_a_batch_ends_training_as_it_was():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="label")])
+    model.compile("sgd", "mse", run_eagerly=True)
+    batches = as_dataset(Vanishing()).map(lambda inputs, labels: (inputs, labels["label"]))
+    with pytest.raises(FileNotFoundError) as caught, original_errors():
+        model.fit(batches, steps_per_epoch=9, shuffle=False, verbose=0)
+    assert caught.value is Vanishing.error
+
+
+def test_without_that_the_error_is_tensorflows():
+    with pytest.raises(tf.errors.OpError, match=r"00000\.images\.npy"):
+        list(as_dataset(Vanishing()))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("the disk is full"), tf.errors.InternalError(None, None, "of TensorFlow's")]
+)
+def test_errors_that_are_of_no_batch_stay_as_they_are(error):
+    with pytest.raises(FileNotFoundError), original_errors():
+        list(as_dataset(Vanishing()))  # of which the next one has nothing
+    with pytest.raises(type(error)) as caught, original_errors():
+        raise error
+    assert caught.value is error

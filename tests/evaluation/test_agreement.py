@@ -47,3 +47,12 @@ def test_wrong_shapes_are_refused():
         summary(TRUE[:1], TRUE[:1])
     with pytest.raises(ValueError, match="finite"):
         summary(np.full_like(TRUE, np.nan))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("which", range(3))
+def test_numbers_that_are_not_finite_are_refused(which, bad):
+    arrays = [TRUE.copy(), TRUE.copy(), YAW.copy()]
+    arrays[which][7] = bad
+    with pytest.raises(ValueError, match="shapes and yaw_degrees must be finite numbers"):
+        AgreementEvaluator(*arrays)

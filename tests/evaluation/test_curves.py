@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.evaluation.plots import cumulative_error, error_against_yaw
+from keras_scnn.evaluation.plots import cumulative_error, error_against_yaw, plot_curves
 
 
 def test_the_cumulative_curve_counts_faces():
@@ -25,3 +25,10 @@ def test_error_against_yaw_is_the_mean_of_each_step():
 
 def test_too_few_faces_make_no_curve():
     assert error_against_yaw(np.ones(2), np.zeros(2)).shape == (0, 4)
+
+
+def test_curves_without_a_loss_that_is_drawn_are_refused(tmp_path):
+    curves = {"step": np.arange(3), "other_loss": np.ones(3)}
+    with pytest.raises(ValueError, match=r"curves has \['other_loss', 'step'\]; expected one of"):
+        plot_curves(curves, tmp_path / "curves.png")
+    assert not list(tmp_path.iterdir())

@@ -101,3 +101,11 @@ def test_the_roc_curve_rises_from_corner_to_corner(rng):
 def test_a_ratio_needs_both_kinds():
     with pytest.raises(ValueError, match="two people are needed"):
         distance_ratio([1, 2], [1, 1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_have_no_ranks(rng, bad):
+    vectors = rng.normal(size=(8, 3))
+    vectors[5, 1] = bad
+    with pytest.raises(ValueError, match="vectors must be finite numbers"):
+        retrieval_ranks(vectors, np.arange(8) // 2)

@@ -7,6 +7,7 @@ from keras_scnn.evaluation import (
     place_in_photo,
     summarize_by_yaw,
 )
+from keras_scnn.evaluation.nme import box_side
 from keras_scnn.geometry.alignment import apply_affine
 from keras_scnn.geometry.crops import crop_from_image, invert_affine
 
@@ -118,6 +119,11 @@ def test_weights_count_faces():
     assert result.faces_percent == pytest.approx(13 / 6)
 
 
+def deep(points: np.ndarray) -> np.ndarray:
+    """With a depth of 0."""
+    return np.concatenate([points, np.zeros((*points.shape[:-1], 1))], axis=-1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -128,6 +134,17 @@ def test_weights_count_faces():
         (lambda p: normalized_mean_error(p, p, dimensions=3), "3 or more"),
         (lambda p: landmark_error(p, p, [0.0]), "yaw_degrees"),
         (lambda p: landmark_error(p[:0], p[:0], np.zeros(0)), "M above 0"),
+        (lambda p: landmark_error(p, p, [np.nan, *range(5)]), "yaw_degrees must be finite"),
+        (lambda p: summarize_by_yaw(np.ones(2), [np.inf, 0]), "yaw_degrees must be finite"),
+        (lambda p: normalized_mean_error(p, p[..., :1]), r"\(6, 68, 1\); both must be"),
+        (lambda p: normalized_mean_error(deep(p), p, 3), r"\(6, 68, 2\); both must be .*3 or more"),
+        (lambda p: normalized_mean_error(p, p[..., 0]), r"\(6, 68\); both must be"),
+        (lambda p: normalized_mean_error(p[0], p[0]), r"\(68, 2\); both must be"),
+        (lambda p: normalized_mean_error(p, p, 2, p[:5]), "box_points are of 5 faces; there are 6"),
+        (lambda p: normalized_mean_error(p, p, 2, p[:1]), "box_points are of 1 faces; there are 6"),
+        (lambda p: box_side(p[0]), r"points have the shape \(68, 2\); it must be \(M, N, 2 or"),
+        (lambda p: box_side(p[..., :1]), r"points have the shape \(6, 68, 1\)"),
+        (lambda p: box_side(p[:, :0]), r"points have the shape \(6, 0, 2\)"),
     ],
 )
 def test_wrong_arguments_are_named(annotated, call, message):

@@ -63,6 +63,16 @@ def test_wrong_arguments_are_named():
         pose_error(np.zeros((1, 3)), radians([0, 120, 0]))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_angles_that_are_not_finite_are_refused(which, bad):
+    pair = np.zeros((2, 4, 3))
+    pair[which, 2, 1] = bad
+    for measure in (angle_errors, pose_error):
+        with pytest.raises(ValueError, match="angles must be finite numbers"):
+            measure(*pair)
+
+
 @pytest.mark.parametrize("turns", [-2, 0, 1])
 def test_angles_on_both_sides_of_a_half_turn_are_near_each_other(turns):
     predicted = np.deg2rad([[0.0, 0.0, 170.0 + 360 * turns], [0, -178, 10], [-95, 0, 0]])

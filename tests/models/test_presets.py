@@ -318,7 +318,7 @@ def test_one_entry_of_the_metadata_changes_and_nothing_else(folder):
 
 def test_metadata_that_does_not_fit_json_leaves_the_file_alone(folder):
     before = (folder / SETTINGS).read_text()
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="does not fit JSON"):
         write_metadata(folder, "verification", {"a": np.ones(2)})
     assert (folder / SETTINGS).read_text() == before
     assert sorted(path.name for path in folder.iterdir()) == [SETTINGS, WEIGHTS]
@@ -339,3 +339,23 @@ def test_channels_first_is_what_is_blamed(make):
             make()
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"names": {"a", "b"}}, {"array": np.zeros(2)}, {(1, 2): 3}, {"deep": [object()]}]
+)
+def test_metadata_that_does_not_fit_json_is_refused_before_anything_is_written(
+    tmp_path, preset, metadata
+):
+    with pytest.raises(ValueError, match="does not fit JSON"):
+        save_preset(tmp_path / "new", dataclasses.replace(preset, metadata=metadata))
+    assert not (tmp_path / "new").exists()
+
+
+def test_metadata_of_numpy_and_without_a_value_come_back_as_json_has_them(tmp_path, preset):
+    metadata = {"steps": np.int64(7), "error": np.float32(0.5), "done": np.bool_(True)}
+    metadata |= {"best": np.nan, "all": (np.float64("inf"), 2), "none": None}
+    save_preset(tmp_path, dataclasses.replace(preset, metadata=metadata))
+    expected = {"steps": 7, "error": 0.5, "done": True, "best": None, "all": [None, 2]}
+    assert load_preset(tmp_path).metadata == expected | {"none": None}
+    assert "NaN" not in (tmp_path / SETTINGS).read_text()

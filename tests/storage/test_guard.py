@@ -232,6 +232,28 @@ def test_a_mat_file_is_read_as_scipy_reads_it(tmp_path, compressed, order):
         read_mat_arrays(tmp_path / "a.mat", ["sparse"])
 
 
+def test_a_flipped_bit_in_compressed_numbers_never_gives_other_numbers(tmp_path):
+    """All bits of every seventh byte; zlib's checksum is the judge."""
+    numbers = np.random.default_rng(0).normal(size=(5, 4))
+    scipy.io.savemat(tmp_path / "a.mat", {"a": numbers}, do_compression=True)
+    content, outcomes = (tmp_path / "a.mat").read_bytes(), []
+    start = 128 + 8  # the header, and the tag of the compressed element
+    for place in range(8 * start, 8 * len(content), 7 * 8):
+        for bit in range(place, place + 8):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            (tmp_path / "a.mat").write_bytes(damaged)
+            try:
+                back = read_mat_arrays(tmp_path / "a.mat")
+            except FileError:
+                outcomes.append("refused")
+                continue
+            assert back.keys() == {"a"}, f"bit {bit}"
+            np.testing.assert_array_equal(back["a"], numbers, err_msg=f"bit {bit}")
+            outcomes.append("the same")
+    assert outcomes.count("refused") > 0.9 * len(outcomes) > 100
+
+
 def test_a_mat_file_of_another_byte_order_is_read(tmp_path):
     head = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, 1, 2)
     body = head + struct.pack(">HHcxxx", 1, 1, b"a") + struct.pack(">IIdd", 9, 16, 1.5, -2)
@@ -308,6 +330,29 @@ def test_json_is_written_without_numbers_that_it_does_not_have():
     result = json.loads(json_text(content), parse_constant=refused)
     expected = {"NaN": [1.5, None, [None, None]], "b": {"Infinity": None}, "c": "NaN"}
     assert result == expected | {"d": [True, 3]}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (np.int64(-3), "-3"),
+        (np.uint8(200), "200"),
+        (np.float32(0.25), "0.25"),
+        (np.float32("nan"), "null"),
+        (np.float16("-inf"), "null"),
+        (np.bool_(False), "false"),
+        (np.str_("a"), '"a"'),
+    ],
+)
+def test_numbers_of_numpy_are_written_as_pythons(value, written):
+    assert json_text(value) == written + "\n"
+    assert json_text({"a": (value,)}) == f'{{\n  "a": [\n    {written}\n  ]\n}}\n'
+
+
+@pytest.mark.parametrize("value", [{1}, np.zeros(2), b"a", object(), {(1, 2): 3}, [{"a": {2}}]])
+def test_what_json_does_not_have_is_refused(value):
+    with pytest.raises(ValueError, match="what is to be written does not fit JSON"):
+        json_text(value)
 
 
 # --- names

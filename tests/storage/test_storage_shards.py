@@ -1,5 +1,7 @@
 import errno
 import json
+import multiprocessing
+import time
 
 import pytest
 
@@ -19,6 +21,13 @@ class Failing:
         if number == 2:
             raise ValueError(f"shard {number} of {names}")
         return len(names)
+
+
+class Endless:
+    """Only the first shard is ever done."""
+
+    def make(self, number, names):
+        time.sleep(600 if number else 0)
 
 
 def claim(*arguments):
@@ -117,3 +126,21 @@ def test_what_a_killed_worker_left_is_gone_when_the_run_ends(tmp_path):
         (tmp_path / "out" / "parts" / ".partial-abc-1-part-0.parquet").write_bytes(b"PAR1")
         (tmp_path / "out" / "parts" / "part-0.parquet").write_bytes(b"PAR1 and the rest")
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["part-0.parquet"]
+
+
+def test_an_interrupted_run_ends_its_own_processes_and_no_others():
+    """The caller's other child is asleep, and stays so."""
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    child.start()
+    try:
+        shards = run_shards(Endless(), {0: [], 1: [], 2: []}, workers=2)
+        assert next(shards) == (0, None)
+        others = set(multiprocessing.active_children()) - {child}
+        with pytest.raises(KeyboardInterrupt):
+            shards.throw(KeyboardInterrupt())
+        child.join(0.1)
+        assert child.is_alive() and len(others) == 2
+        assert not any(worker.is_alive() for worker in others)
+    finally:
+        child.kill()
+        child.join()

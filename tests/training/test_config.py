@@ -134,3 +134,17 @@ def test_settings_need_no_framework():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ({"batches": "groups"}, 3 * 4),
+        ({"batches": "groups", "fresh": False}, 3 * 4 + 5),
+        ({"batches": "groups", "data": "records"}, 3 * 4 + 5),
+        ({"batches": "matching"}, 3 * 4 + 5),
+    ],
+)
+def test_a_batch_of_people_rendered_for_it_has_groups_alone(values, rows):
+    config = TrainConfig(group_people=3, group_photos=4, single_photos=5, **values)
+    assert config.batch_rows() == [(rows, 1), (3 * 4, 1)]

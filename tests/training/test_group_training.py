@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -15,8 +16,10 @@ from keras_scnn.models import build_branch, build_encoder, encoders, load_preset
 from keras_scnn.parameters import ParameterLayout
 from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.train import main, parse
+from keras_scnn.training import run as running
 from keras_scnn.training.config import CHOICES, TrainConfig, recipe_names, recipe_path
 from keras_scnn.training.groups import GroupMode, emphasis, freeze
+from keras_scnn.training.records import fresh_people
 from keras_scnn.training.run import initialize, open_records, train
 
 pytest.importorskip("tensorflow")
@@ -324,3 +327,33 @@ def test_settings_that_do_not_go_together_are_refused():
         TrainConfig(augment_on="host")
     with pytest.raises(ValueError, match="needs expression_channels, and a preset to start"):
         TrainConfig(batches="groups", trained="expression")
+
+
+def test_photos_that_vanish_while_a_run_trains_end_it_with_their_name(tmp_path, data, monkeypatch):
+    """No file stays open here, as is so with data in more than ``MAPS`` files."""
+    folder = tmp_path / "records"
+    shutil.copytree(data, folder)
+    create_variables = running.create_variables
+
+    def vanish(*arguments):
+        create_variables(*arguments)
+        (folder / "00000.images.npy").unlink()
+
+    monkeypatch.setattr("keras_scnn.data.sharded_images.MAPS", 0)
+    monkeypatch.setattr(running, "measure_before", lambda *_: None)
+    monkeypatch.setattr(running, "create_variables", vanish)
+    config = TrainConfig(run=str(tmp_path / "run"), data=str(folder), steps=2, **TINY)
+    with pytest.raises(FileNotFoundError) as caught:
+        train(config)
+    assert caught.value.filename == str(folder / "00000.images.npy")
+
+
+@pytest.mark.parametrize("people", [3, 0])
+def test_only_groups_are_rendered_for_each_batch(people):
+    config = TrainConfig(batches="groups", group_people=people, group_photos=2)
+    fresh = fresh_people(config)
+    if people:
+        assert (fresh.people, fresh.photos, fresh.first_person) == (3, 2, config.people)
+    else:  # single photos are of people who are rendered once
+        assert fresh is None and config.batch_rows()[0] == (config.single_photos, 1)
+    assert fresh_people(dataclasses.replace(config, data="records")) is None

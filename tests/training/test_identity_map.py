@@ -1,5 +1,7 @@
 """People whose shapes are known, seen through poses that disturb what is predicted of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from keras_scnn.training.identity_map import MapOptions, learn_identity_map
 
 PEOPLE, PHOTOS, K = 60, 6, 4
 FAST = MapOptions(people=16, photos=4, steps=150, learning_rate=0.05, contrast_weight=0)
+NUMBERS = ("people", "photos", "steps", "seed")
 
 
 @pytest.fixture
@@ -101,3 +104,16 @@ def test_photos_count_by_their_weight(photos):
 def test_too_few_people_are_named(photos):
     with pytest.raises(ValueError, match="60"):
         learn(photos, MapOptions(people=61))
+
+
+@pytest.mark.parametrize("value", [4.5, 4.0, "4", True, None])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_batches_that_are_not_whole_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; it must be a whole number"):
+        dataclasses.replace(FAST, **{name: value})
+
+
+def test_numbers_of_batches_may_be_of_numpy_and_rates_need_not_be_whole():
+    dataclasses.replace(FAST, learning_rate=1, penalty=0, **dict.fromkeys(NUMBERS, np.int64(4)))
+    with pytest.raises(ValueError, match="^penalty is -0.5"):
+        dataclasses.replace(FAST, penalty=-0.5)

@@ -15,6 +15,7 @@ from keras_scnn.training.checkpoints import (
     RunState,
     add_to_curves,
     check_kept,
+    has_curves,
     load_checkpoint,
     read_curves,
     read_state,
@@ -357,3 +358,42 @@ def test_a_signal_during_the_exchange_between_processes_is_kept():
     with pytest.raises(Terminated, match="stopped after step 4"):
         stop.on_epoch_end(1)
     assert asked == [0, signal.SIGTERM]
+
+
+def test_a_run_has_curves_from_its_first_row_on(tmp_path):
+    assert not has_curves(tmp_path)
+    with pytest.raises(FileNotFoundError, match=CURVES):
+        read_curves(tmp_path)
+    add_to_curves(tmp_path, {"step": 50, "loss": 1.5})
+    assert has_curves(tmp_path)
+    trim_curves(tmp_path, 0)
+    assert not has_curves(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 100, 128, 129, 200, 300])
+def test_at_most_128_photos_are_monitored_and_they_are_of_all(
+    tiny_face_model, tiny_whitening, count
+):
+    """Each photo's first pixel is its number."""
+    images = np.zeros((count + 5, 2, 2, 3), np.int64)
+    images[:, 0, 0, 0] = np.arange(count + 5)
+    records = FaceRecords(
+        images,
+        np.random.default_rng(0).normal(size=(count + 5, tiny_whitening.mean.size)),
+        np.zeros((count + 5, 68, 3), np.float32),
+        np.arange(count + 5, dtype=np.int32),
+        "tiny",
+    )
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    seen = []
+
+    def predict_on_batch(images):
+        seen.extend(images[:, 0, 0, 0].tolist())
+        return {"parameters": np.zeros((len(images), tiny_whitening.mean.size))}
+
+    monitor = ShapeMonitor(records, np.arange(5, count + 5), space)
+    monitor.set_model(Holder(SimpleNamespace(predict_on_batch=predict_on_batch)))
+    monitor.on_epoch_end(0, {})
+    assert len(seen) == len(set(seen)) == min(count, 128)
+    assert (min(seen), max(seen)) == (5, count + 4)
+    assert np.diff(seen).max(initial=1) <= np.ceil(count / 128) + 1

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from keras_scnn.data.records import (
+    MANIFEST,
     FaceRecords,
     finish_records,
     is_records,
@@ -39,6 +40,7 @@ from keras_scnn.geometry.camera import compose, project, transform_camera
 from keras_scnn.geometry.crops import crop_from_image
 from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_workers, typed
@@ -101,11 +103,16 @@ class SyntheticConfig:
     @property
     def key(self) -> str:
         """Short hash of all that decides on the photos: the name of the cache folder."""
-        model = load_face_model(self.face_model)
-        arrays = (model.landmark_offsets, model.uv, model.regions)  # what the digest leaves out
-        others = [None if a is None else zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
-        text = json.dumps([RENDERING, model.digest, others, asdict(self)], sort_keys=True)
+        content = model_content(load_face_model(self.face_model))
+        text = json.dumps([RENDERING, content, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def model_content(model: MorphableModel) -> list:
+    """What of a face model decides on photos and labels: name, digest, and what that leaves out."""
+    arrays = (model.landmark_offsets, model.uv, model.regions)
+    sums = [None if a is None else zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
+    return [model.name, model.digest, *sums]
 
 
 def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:
@@ -148,6 +155,7 @@ def render_records(
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"{folder}: cannot be made, a file is in its place") from error
+    (folder / MANIFEST).unlink(missing_ok=True)  # until all are there
     end = config.first_person + config.people
     firsts, key = range(config.first_person, end, PEOPLE_PER_SHARD), config.key
     with tqdm(desc="rendering people", total=config.people) as progress:

@@ -15,6 +15,7 @@ from keras_scnn.data.labels.identity_labels import (
     align_means,
     teach_identity,
 )
+from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.sources.blends import MAX_DEGREES
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -104,7 +105,7 @@ class Supply:
         """(n,) bool: photos of the folders that follow the singles', or of people with enough."""
         if self._config.single_data:
             return self._source >= self._config.single_data
-        return np.bincount(identity)[identity] >= self.plan.photos
+        return photos_of_each(identity) >= self.plan.photos
 
     def _groups(self, identity: np.ndarray) -> dict:
         """The photos of each person who has enough for a group, filled up with zeros."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.samplers import WHOLE, Shard
+from keras_scnn.data.synthesis.rendered_people import model_content
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.recognizers.dlib import DlibNetwork, Recognizer, read_recognizer
 from keras_scnn.models.recognizers.sface import SFaceNetwork, read_sface
@@ -103,5 +104,5 @@ def packed_photos(config: TrainConfig) -> Path:
         return Path(config.data)
     model = load_face_model(config.face_model)
     photos = data_digests(config.data) if config.data else synthetic_people(config).key
-    made_of = [VERSION, photos, config.photo_folders, model.digest]
+    made_of = [VERSION, photos, config.photo_folders, model_content(model)]
     return Path(config.cache) / f"pack-{digest(made_of)[:16]}.npz"

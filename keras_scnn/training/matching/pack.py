@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from keras_scnn.data.labels.fit import FIT
 from keras_scnn.data.mixture import Mixture
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.io import read_image
@@ -213,7 +213,7 @@ def single_fits(mixture: Mixture, model: MorphableModel) -> np.ndarray:
     """
     records = mixture.records
     identity = records.parameters[:, ParameterLayout(model.n_identity, 0).identity].copy()
-    joint = np.flatnonzero(np.bincount(records.identity)[records.identity] >= MIN_PHOTOS)
+    joint = np.flatnonzero(photos_of_each(records.identity) >= MIN_PHOTOS)
     if len(joint):
         points = records.landmarks[joint].astype(np.float64)[..., :2]
         weight = None if records.weight is None else records.weight[joint]

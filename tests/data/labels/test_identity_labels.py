@@ -6,6 +6,7 @@ import pytest
 from keras_scnn.data.labels import identity_labels
 from keras_scnn.data.labels.identity_labels import (
     Photos,
+    align_means,
     align_sources,
     comparable_embeddings,
     learn_posterior,
@@ -233,3 +234,27 @@ def test_a_posterior_needs_people_with_many_photos(gaussian_people):
     embedding, shape, own, person, *_ = gaussian_people
     with pytest.raises(ValueError, match="9 people have 10 photos; 10 are needed"):
         learn_posterior(shape[:90], own[:90], embedding[:90], person[:90])
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_a_data_set_without_photos_to_average_stays_as_it_is(missing):
+    """All others get the mean of the first of them, by a loop over the data sets."""
+    rng = np.random.default_rng(4)
+    source = np.repeat(np.arange(4), [30, 20, 40, 25])
+    shapes = rng.normal(size=(115, 3)) + 10 * source[:, None]
+    among = (rng.random(115) < 0.5) & (source != missing)
+    aligned = align_means(shapes, source, among)
+    assert np.isfinite(aligned).all()
+    np.testing.assert_array_equal(aligned[source == missing], shapes[source == missing])
+    first = min({0, 1, 2, 3} - {missing})
+    mean = shapes[among & (source == first)].mean(axis=0)
+    for number in {0, 1, 2, 3} - {missing}:
+        moved = aligned[source == number] - shapes[source == number]
+        shift = mean - shapes[among & (source == number)].mean(axis=0)
+        np.testing.assert_allclose(moved, np.tile(shift, (len(moved), 1)), atol=1e-9)
+
+
+def test_without_any_photo_to_average_all_data_sets_stay_as_they_are():
+    shapes = np.random.default_rng(0).normal(size=(6, 3))
+    aligned = align_means(shapes, np.repeat([0, 1], 3), np.zeros(6, bool))
+    np.testing.assert_array_equal(aligned, shapes)

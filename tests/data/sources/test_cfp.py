@@ -16,7 +16,7 @@ from keras_scnn.data.sources.cfp import (
     merge,
 )
 from keras_scnn.io import write_image
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.shards import Failures
 
 
@@ -118,3 +118,49 @@ def test_a_missing_package_is_no_damaged_photo_in_other_processes_either(tmp_pat
             one.load("1/frontal_01.jpg")
         failures.note(len(failures), caught.value)
     assert failures.passing == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_profile", "message"),
+    [
+        ([], False, "0 of its landmarks are given; a face's box needs more"),
+        ([], True, "0 of its landmarks are given"),
+        ([30], True, "1 of its landmarks are given"),
+        ([30, 31], True, "2 of its landmarks are given"),  # in one place
+        ([36, 39], False, "no landmark of its midline is given, which a frontal face needs"),
+    ],
+)
+def test_too_few_landmarks_for_a_box_are_said_to_be_so(rows, is_profile, message):
+    points, places = np.full((68, 2), np.nan), np.arange(68.0)[:, None] + [0, 50]
+    places[31] = places[30]
+    points[rows] = places[rows]
+    with pytest.raises(ValueError, match=message):
+        box_of_half(points, is_profile)
+
+
+def test_a_profile_needs_no_landmark_of_the_midline():
+    points = np.full((68, 2), np.nan)
+    points[[36, 39]] = [[10, 20], [40, 60]]
+    assert box_of_half(points, is_profile=True).width == pytest.approx(50)  # 30 by 40
+
+
+def test_photos_without_landmarks_for_a_box_are_left_out_by_name(tmp_path, monkeypatch):
+    names = [f"1/{name}.jpg" for name in ("frontal_01", "frontal_02", "frontal_03", "profile_01")]
+    points = np.tile(half(np.random.default_rng(0).uniform(20, 100, (68, 2))), (4, 1, 1))
+    points[1], points[2:, MIDLINE] = np.nan, np.nan
+    np.savez(tmp_path / "labels.npz", name=np.array(names), landmarks68=points)
+    (tmp_path / "1").mkdir()
+    for name in names:
+        write_image(tmp_path / name, np.zeros((120, 120, 3), np.uint8))
+
+    def predict(images, boxes, preset):
+        assert len(images) == len(boxes) == 2
+        return np.full((2, 68, 3), 50.0), np.tile(np.eye(2, 3), (2, 1, 1))
+
+    monkeypatch.setattr(cfp, "predict_landmarks", predict)
+    source = CfpPhotos(tmp_path)
+    for name in (names[0], names[3]):
+        assert np.isfinite(source.load(name).landmarks[:, :2]).all()
+    for name, message in ((names[1], "0 of its landmarks"), (names[2], "of its midline")):
+        with pytest.raises(FileError, match=f"^{tmp_path / name}: of labels.npz, .*{message}"):
+            source.load(name)

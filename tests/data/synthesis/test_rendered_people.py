@@ -211,3 +211,41 @@ def test_a_number_of_workers_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="workers is 0; it must be 1 or more"):
         render_records(CONFIG, tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("landmark_offsets", lambda model: model.landmark_offsets + 1),
+        ("landmark_indices", lambda model: model.landmark_indices[::-1]),
+        ("expression_bounds", lambda model: model.expression_bounds / 2),
+        ("uv", lambda model: np.full((70, 2), 0.5)),
+        ("regions", lambda model: np.arange(70, dtype=np.uint8) % 2),
+    ],
+)
+def test_all_of_a_face_model_that_photos_show_decides_on_the_folder(
+    tmp_path, tiny_face_model, name, change
+):
+    keys = []
+    for model in (tiny_face_model, tiny_face_model.replace(**{name: change(tiny_face_model)})):
+        for _ in range(2):
+            model.save(tmp_path / "face.npz")
+            keys.append(SyntheticConfig(face_model=str(tmp_path / "face.npz")).key)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_a_folder_of_another_seed_is_made_anew(tmp_path):
+    config = dataclasses.replace(CONFIG, people=1, photos=1, size=16)
+    other = dataclasses.replace(config, seed=1)
+    for one in (config, other):
+        render_records(one, tmp_path, workers=1)
+    records = load_records(tmp_path)
+    np.testing.assert_array_equal(records.images, render_person(other, 0)[0])
+    assert records.config["seed"] == 1
+
+
+@pytest.mark.parametrize("portraits", [False, True])
+def test_the_smallest_photos_can_be_rendered(portraits):
+    config = SyntheticConfig(people=1, photos=20, size=8, portraits=portraits)
+    images, _, landmarks = render_person(config, 0)
+    assert images.shape == (20, 8, 8, 3) and np.isfinite(landmarks).all()

@@ -6,6 +6,7 @@ from skimage import data
 
 from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
+from keras_scnn.data.records import part_of
 from keras_scnn.data.synthesis.turned_copies import turn_limits, with_turned_copies
 from keras_scnn.geometry.camera import decompose, project
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -117,3 +118,17 @@ def test_the_turns_depend_on_name_and_seed_alone(turned, model):
 )
 def test_what_the_photo_hides_is_not_turned_to_the_front(yaw, limits):
     np.testing.assert_allclose(turn_limits(yaw), limits, atol=1e-9)
+
+
+def test_copies_of_records_without_weights_have_none(turned, model):
+    """None stands for 1, which is what copies have."""
+    one = part_of(turned[0], np.array([1]))
+    source = Astronauts()
+    weighted, plain = (
+        with_turned_copies(dataclasses.replace(one, weight=weight), source, model, count=1)
+        for weight in (one.weight, None)
+    )
+    assert plain.weight is None
+    np.testing.assert_array_equal(weighted.weight[1:], np.ones((1, 68)))
+    for name in ("images", "parameters", "landmarks", "identity", "name"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(weighted, name))

@@ -219,3 +219,29 @@ def test_a_blends_embedding_loses_the_means_of_both_its_sources():
     photos = {"means": means, "source": source, "length": length}
     centered = Supply._centered(None, photos, drawn, raw)
     np.testing.assert_allclose(centered, (own[0] * host + own[1] * guest) / length, rtol=1e-5)
+
+
+@pytest.mark.integration
+def test_guests_of_groups_are_never_turned_faces():
+    """Of 300 people of three photos each, every third has turned faces alone."""
+    rng = np.random.default_rng(0)
+    table = np.arange(900).reshape(300, 3)
+    is_frontal = (rng.random((300, 3)) < 0.6) & (np.arange(300) % 3 != 0)[:, None]
+    arrays = {
+        "of_person": table,
+        "count": np.full(300, 3),
+        "identity": np.repeat(np.arange(300), 3),
+        "euler": rng.normal(0, 20, (900, 3)).astype(np.float32),
+        "is_frontal": is_frontal.ravel(),
+        "frontal": np.flatnonzero(is_frontal),
+        "single": np.arange(6),
+        "single_cdf": np.linspace(1 / 6, 1, 6, dtype=np.float32),
+    }
+    arrays = {name: jnp.asarray(value) for name, value in arrays.items()}
+    drawn = jax.jit(lambda key: draw(key, arrays, plan(300, singles=1)))(jax.random.key(4))
+    hosts, guests, shares = (np.asarray(drawn[name])[:600] for name in ("host", "guest", "share"))
+    assert is_frontal.ravel()[guests[shares > 0]].all()
+    has_guest = is_frontal.any(axis=1)[guests // 3]
+    assert 100 < has_guest.sum() < 500
+    # Whoever has a guest is blended, but for the turned faces.
+    np.testing.assert_array_equal(shares > 0, has_guest & is_frontal.ravel()[hosts])

@@ -1,6 +1,7 @@
 """The mode 'matching', on the CPU: small networks and a small random recognizer."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 from dlib_files import write_recognizer
 
+from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.run import check_mode_backend
 
 pytest.importorskip("jax")
+
+from keras_scnn.training.matching.mode import packed_photos  # noqa: E402
+
 pytestmark = pytest.mark.timeout(900)  # the first compiles three programs
 SCRIPT = Path(__file__).with_name("two_steps.py")
 CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -61,3 +66,41 @@ def test_it_leaves_state_curves_and_a_preset(runs):
 def test_another_backend_is_refused_before_anything_is_rendered():
     with pytest.raises(ValueError, match=r"needs Keras on JAX.*\.\[matching\]"):
         check_mode_backend(TrainConfig(batches="matching"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"yaw": 30.0}, {"portraits": True}, {"spread": 0.5}, {"pitch": 3.0}, {"seed": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_synthetic_people_have_another_pack_in_the_cache(tmp_path, change):
+    config = TrainConfig(batches="matching", cache=str(tmp_path))
+    path = packed_photos(config)
+    assert path.parent == tmp_path and path == packed_photos(dataclasses.replace(config))
+    assert packed_photos(dataclasses.replace(config, **change)) != path
+
+
+def test_records_made_anew_have_another_pack_in_the_cache(tmp_path):
+    images, landmarks = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 68, 3), np.float32)
+    records = FaceRecords(images, np.zeros((2, 144), np.float32), landmarks, np.arange(2), "face")
+    config = TrainConfig(batches="matching", cache=str(tmp_path), data=str(tmp_path / "records"))
+    paths = []
+    for one in (records, records, dataclasses.replace(records, images=images + 1)):
+        save_records(config.data, one)
+        paths.append(packed_photos(config))
+    assert paths[0] == paths[1] != paths[2]
+    assert packed_photos(dataclasses.replace(config, photo_folders="photos")) != paths[2]
+
+
+def test_another_face_model_in_the_same_file_has_another_pack(tmp_path, tiny_face_model):
+    file = tmp_path / "face.npz"
+    config = TrainConfig(batches="matching", cache=str(tmp_path), face_model=str(file))
+    paths = []
+    for basis in (tiny_face_model.identity_basis, 2 * tiny_face_model.identity_basis):
+        tiny_face_model.replace(identity_basis=basis).save(file)
+        paths.append(packed_photos(config))
+    assert paths[0] != paths[1]
+
+
+def test_a_pack_given_as_data_is_read_where_it_is():
+    assert packed_photos(TrainConfig(batches="matching", data="a/b.npz")) == Path("a/b.npz")

@@ -90,6 +90,7 @@ def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
         ("margin", lambda a: np.array(32), "margin of 32 px"),
         ("landmarks", lambda a: a[:4], "6 photos, but"),
         ("source", None, "source"),
+        ("config", lambda a: np.array("[]"), "settings of the records are no table"),
     ],
 )
 def test_a_damaged_pack_is_named(mixture, open_face, tmp_path, name, change, reason):
@@ -100,3 +101,27 @@ def test_a_damaged_pack_is_named(mixture, open_face, tmp_path, name, change, rea
     np.savez(path, **arrays, **({} if change is None else {name: change(old)}))
     with pytest.raises(ValueError, match=f"pack.npz: not a pack of photos.*{reason}"):
         read_pack(path)
+
+
+def test_a_pack_has_no_mirror_images_of_people_who_are_there(mixture, open_face, tmp_path):
+    """Of three people of two photos each, the first is the mirror image of the last."""
+    person = np.repeat([0, 1, 2], 2)
+    numbers = {"identity": person.astype(np.int32), "mirror": np.int32([2, -1, 0])[person]}
+    several = dataclasses.replace(mixture, records=dataclasses.replace(mixture.records, **numbers))
+    write_pack(tmp_path / "pack.npz", several, open_face)
+    pack = read_pack(tmp_path / "pack.npz")
+    np.testing.assert_array_equal(pack.mixture.records.identity, [0, 0, 1, 1])
+    np.testing.assert_array_equal(pack.mixture.records.landmarks, mixture.records.landmarks[:4])
+    assert len(pack.frames) == len(pack.mixture.source) == len(pack.single_identity) == 4
+
+
+def test_a_pack_keeps_the_settings_of_the_records(mixture, open_face, tmp_path):
+    """So blends are known as such, which show nobody's face."""
+    config = {"joined": [{"source": "folder"}, {"source": "blends", "share": 0.5}]}
+    records = dataclasses.replace(mixture.records, config=config)
+    write_pack(tmp_path / "pack.npz", Mixture(records, np.repeat([0, 1], 3)), open_face)
+    packed = read_pack(tmp_path / "pack.npz").mixture
+    offsets = packed.records.config.pop("landmark_offsets")
+    assert packed.records.config == config
+    np.testing.assert_allclose(offsets, open_face.landmark_offsets)
+    np.testing.assert_array_equal(packed.photographed(), [True] * 3 + [False] * 3)

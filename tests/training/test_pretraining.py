@@ -1,0 +1,53 @@
+"""The weights that a run pretrained, once they are in its folder."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from keras_scnn.models import build_branch, build_encoder
+from keras_scnn.parameters import ParameterLayout
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.training.pretraining import WEIGHTS, landmark_regressor, pretrain
+
+MEAN = np.random.default_rng(0).uniform(0, 32, (68, 3)).astype(np.float32)
+MODE = SimpleNamespace(mixture=SimpleNamespace(records=SimpleNamespace(landmarks=MEAN[None])))
+
+
+def make_branch(name: str, seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return build_branch(build_encoder(name, 32, None), ParameterLayout(3, 2), 8)
+
+
+def holder(branch: keras.Model) -> SimpleNamespace:
+    """What ``pretrain`` needs of a group network."""
+    return SimpleNamespace(get_layer={"branch": branch}.get)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_encoder):
+    """A run folder with pretrained weights."""
+    landmark_regressor(make_branch(tiny_encoder, 0), MEAN).save_weights(tmp_path / WEIGHTS)
+    return tmp_path
+
+
+def test_weights_in_the_run_folder_are_taken_without_training(folder, tiny_encoder):
+    branch = make_branch(tiny_encoder, 1)
+    pretrain(TrainConfig(run=str(folder)), holder(branch), MODE, np.array([0]))
+    expected = make_branch(tiny_encoder, 0).get_layer("first").kernel
+    np.testing.assert_array_equal(branch.get_layer("first").kernel, expected)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [lambda content: b"broken", lambda content: content[:-200], lambda content: b""],
+    ids=["other", "cut", "empty"],
+)
+def test_damaged_weights_are_one_line_that_names_the_file(folder, tiny_encoder, harm):
+    path = folder / WEIGHTS
+    path.write_bytes(harm(path.read_bytes()))
+    network = holder(make_branch(tiny_encoder, 1))
+    with pytest.raises(ValueError, match=f"^{path}: not pretrained weights; delete it, .*") as one:
+        pretrain(TrainConfig(run=str(folder)), network, MODE, np.array([0]))
+    assert "\n" not in str(one.value)
