@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from keras_scnn.export.formats import FORMATS, QUANTIZE, QUANTIZED, jobs_of
 from keras_scnn.models.backend import start_keras
 from keras_scnn.settings import CommandParser, command
-from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.outputs import check_out, real_path
 
 if TYPE_CHECKING:
     from keras_scnn.export.verify import ExportCheck
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     if jobs:
         check_out(args.out)
     if args.attach:
-        if not Path(args.preset).is_dir():
+        if real_path(args.preset) != real_path(folder):
             raise ValueError(
                 f"--attach writes into the preset, so '{args.preset}' must be the path of its "
                 "folder; copy a preset of the package first"

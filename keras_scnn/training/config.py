@@ -390,7 +390,8 @@ class TrainConfig:
         ENCODERS[self.encoder].check_weights(self.encoder_weights, self.encoder)
         if self.weight_average == 1:
             raise ValueError("weight_average is 1; it must be below 1, or the mean never moves")
-        if not self.data and self.photos < 2:
+        in_pairs = self.p_same > 0 if self.batches == "pairs" else self.group_people > 0
+        if not self.data and self.photos < 2 and in_pairs:
             raise ValueError(f"photos is {self.photos}; pairs of one person need 2 or more of each")
         if self.batches in GROUPS and not self.group_people + self.single_photos:
             raise ValueError("group_people and single_photos are 0; a batch needs some photos")

@@ -117,7 +117,9 @@ def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch
     }
 
 
-def test_the_packages_own_files_are_not_written_over(capsys):
+def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mobile").mkdir()  # no preset: the name means the package's
+    monkeypatch.chdir(tmp_path)
     assert main(["mobile", "--attach"]) == 2
     assert "copy a preset of the package first" in capsys.readouterr().err
 
