@@ -345,7 +345,7 @@ def test_a_body_of_unknown_length_is_limited_too():
     async def send(message):
         sent.append(message.get("status", message.get("body")))
 
-    scope = {"type": "http", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     asyncio.run(Gate(app, max_bytes=100)(scope, receive, send))
     assert sent == [413, b'{"error": "the body is larger than 100 bytes"}']
     parts[:] = [{"type": "http.request", "body": b"x" * 100}]
