@@ -147,6 +147,7 @@ def test_half_precision_weights_lose_bits_and_nothing_else(networks):
     assert after == pytest.approx(step * np.round(before / step), rel=1e-9)
 
 
+@pytest.mark.integration
 def test_rounded_weights_move_landmarks_by_hundredths_of_a_pixel(networks, tmp_path):
     preset = load_preset(DEFAULT_PRESET)
     write_tflite(tmp_path / "exact.tflite", preset, "float32", vertices=True)
