@@ -116,6 +116,7 @@ class FaceReadout(keras.layers.Layer):
             decoder.build(input_shape)
 
     def call(self, whitened):
+        """The outputs by name, of whitened parameters (B, P)."""
         pose, coefficients = self.decoder.pose_and_coefficients(whitened)
         camera = ops.reshape(pose, (-1, 3, 4))
         linear, translation = camera[:, :, :3], camera[:, :, 3]

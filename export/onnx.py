@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from keras_scnn.export.exported_model import build_exported_model
@@ -10,6 +9,7 @@ from keras_scnn.export.metadata import build_metadata
 from keras_scnn.export.tflite import constant_function
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.text import json_text
 
 OPSET = 17
 ENTRY = "keras_scnn"
@@ -35,7 +35,7 @@ def write_onnx(
     proto = _converted(model)
     entry = proto.metadata_props.add()
     entry.key = ENTRY
-    entry.value = json.dumps(build_metadata(preset, name, "float32", vertices, card))
+    entry.value = json_text(build_metadata(preset, name, "float32", vertices, card))
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 

@@ -82,12 +82,16 @@ def _of_two(photos: list[np.ndarray], count: int, rng: np.random.Generator) -> n
     return np.array(pairs)
 
 
-def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
-    """Positions of each person's photos."""
-    identity = np.asarray(identity)
+def rows_of_people(identity: np.ndarray) -> list[np.ndarray]:
+    """Ascending positions of each person's photos, of (n,) numbers of people; people ascending."""
     order = np.argsort(identity, kind="stable")
     starts = np.unique(identity[order], return_index=True)[1]
-    photos = np.split(order, starts[1:])
+    return np.split(order, starts[1:])
+
+
+def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
+    """Positions of each person's photos."""
+    photos = rows_of_people(np.asarray(identity))
     several = sum(len(part) > 1 for part in photos)
     if len(photos) < 2 or not several:
         raise ValueError(

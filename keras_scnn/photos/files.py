@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,15 +94,15 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
         seen.add(real)
         inner[:] = [name for name in sorted(inner) if real_path(Path(home) / name) not in skipped]
         files += [(inside / name).as_posix() for name in names if real / name not in skipped]
-    results = _results(files)
-    photos = sorted(n for n in files if is_photo(n) and not n.endswith("/") and not results(n))
+    results = _result_folders(files)
+    found = (name for name in files if is_photo(name) and not name.endswith("/"))
+    photos = sorted(name for name in found if not name.startswith(results))
     return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
 
 
-def _results(names: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a file lies in a sub-folder of results, such as those of ``reconstruct``."""
-    homes = tuple(n.removesuffix(PLAN) for n in names if n.endswith(f"/{PLAN}"))
-    return lambda name: name.startswith(homes)
+def _result_folders(names: Iterable[str]) -> tuple[str, ...]:
+    """Sub-folders of results, such as those of ``reconstruct``, each ending in '/'."""
+    return tuple(name.removesuffix(PLAN) for name in names if name.endswith(f"/{PLAN}"))
 
 
 def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
@@ -112,8 +112,9 @@ def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
     """
     skipped = tuple(f"{place.url.removeprefix(f'{folder.url}/')}/" for place in without)
     marks = {name: m for name, m in folder.files().items() if not name.startswith(skipped)}
-    results = _results(marks)
-    photos = tuple(n for n in marks if is_photo(n) and _is_inside(n) and not results(n))
+    results = _result_folders(marks)
+    found = (name for name in marks if is_photo(name) and _is_inside(name))
+    photos = tuple(name for name in found if not name.startswith(results))
     passed_over = tuple(sorted(set(marks) - set(photos)))
     return PhotoFiles(photos, passed_over, {name: marks[name] for name in photos})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from keras_scnn.photos.files import is_photo
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import utf8_text
 
 SHUT = 0.08  # opening up to which an eye counts as shut
 OPEN_MOUTH = 0.3  # opening of the inner lips from which a mouth counts as open
@@ -132,8 +134,8 @@ def read_shut_photos(file: str | os.PathLike) -> set[str]:
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file}: no such file; expected CSV with a column 'photo'")
     what = "CSV with a column 'photo'"
-    with reading(file, what), Path(file).open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
+    with reading(file, what):
+        reader = csv.DictReader(io.StringIO(utf8_text(file), newline=""))
         if "photo" not in (reader.fieldnames or ()):
             raise ValueError(f"{file}: no column 'photo', the names without suffix")
         names = {row["photo"].strip() for row in reader if row["photo"]}

@@ -29,7 +29,7 @@ V2_BODY = "inputs are 'image', of numbers, or 'photo' and 'box'; a photo is base
 # The budget of one request, held before anything is decoded.
 MAX_INSTANCES, MAX_PIXELS, MAX_SIDE = 256, 50_000_000, 32_766
 GROUP_PIXELS = 8_000_000  # photos with boxes are decoded and answered so many at a time
-PLACES = ("photo_index", "box", "score")  # outputs for photos whose faces are to be found
+FOUND_FACE = ("photo_index", "box", "score")  # outputs for photos whose faces are to be found
 # A request of more is a large one; the server works on few of those at the same time.
 LARGE_PIXELS = 4_000_000
 
@@ -203,7 +203,7 @@ def read_inputs(tensors: dict[str, np.ndarray], size: int) -> Request:
 
 def output_names(request: Request, predictor: Predictor) -> tuple[str, ...]:
     """Names of the arrays that ``outputs`` returns, without computing them."""
-    return (*(PLACES if _has_faces_to_find(request) else ()), *predictor.shapes)
+    return (*(FOUND_FACE if _has_faces_to_find(request) else ()), *predictor.shapes)
 
 
 def _has_faces_to_find(request: Request) -> bool:
@@ -376,7 +376,7 @@ def _all_faces(photos: Iterable[Photo], predictor: Predictor) -> Outputs:
         edges = np.array([box.as_array() for box in boxes], np.float32).reshape(-1, 4)
         scores = np.array([box.score for box in boxes], np.float32)
         index = np.full(len(boxes), i, np.int32)
-        parts.append({**dict(zip(PLACES, (index, edges, scores), strict=True)), **outputs})
+        parts.append({**dict(zip(FOUND_FACE, (index, edges, scores), strict=True)), **outputs})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, place
 
 MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_VALUES = 1 << 16, 16, 100_000
@@ -82,6 +82,19 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
         text = path.read_text(encoding="utf-8")
         _check_events(text)
         return yaml.safe_load(text)
+
+
+def utf8_text(path: str | os.PathLike) -> str:
+    """A text file in UTF-8, without its byte order mark, lines ended as they are.
+
+    Raises:
+        FileError: it is in another encoding, such as UTF-16.
+        OSError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path}: not a text file in UTF-8; save it as such") from error
 
 
 def _check_events(text: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.quiet import without_native_lines
+from keras_scnn.storage.text import finite_or_none
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -83,7 +84,7 @@ def with_metadata(content: bytes, metadata: dict) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    text = np.frombuffer(json.dumps(finite_or_none(metadata)).encode(), np.uint8)
     entries = [entry for entry in model.metadata or [] if entry.name != ENTRY.encode()]
     model.metadata = [*entries, schema.MetadataT(ENTRY, len(model.buffers))]
     model.buffers = [*model.buffers, schema.BufferT(text)]

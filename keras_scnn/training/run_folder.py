@@ -234,6 +234,7 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._labels, self._largest, self.collapsed = labels @ self._basis, 0.0, False
 
     def on_epoch_end(self, epoch, logs=None):
+        """Add the size and error of the shapes to the log; stop where they have collapsed."""
         branch = (self._kept() if self._kept else self.model).get_layer("branch")
         with self._group.local():
             outputs = branch.predict_on_batch(self._images)["parameters"]

@@ -22,7 +22,7 @@ from keras_scnn.storage.arrays import read_arrays, read_npy
 from keras_scnn.storage.guard import FREE_BYTES, FileError, is_of_content, reading
 from keras_scnn.storage.hdf5 import read_datasets
 from keras_scnn.storage.matlab import read_mat_arrays
-from keras_scnn.storage.text import json_text, read_json, read_plain_yaml
+from keras_scnn.storage.text import json_text, read_json, read_plain_yaml, utf8_text
 
 
 @pytest.mark.parametrize(
@@ -417,3 +417,12 @@ def test_a_missing_package_is_of_the_machine_and_a_cut_photo_is_not(tmp_path, mo
         with pytest.raises(ValueError, match=r"a\.heic: ") as caught:
             read_image(file)
         assert is_of_content(caught.value) == of_content
+
+
+def test_text_in_another_encoding_is_named_with_the_right_one(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes("first,second\r\nä\n".encode("utf-8-sig"))
+    assert utf8_text(path) == "first,second\r\nä\n"
+    path.write_text("first,second", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"pairs\.csv: not a text file in UTF-8; save it as such"):
+        utf8_text(path)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_scnn.data.records import FaceRecords
+from keras_scnn.evaluation.pairs import rows_of_people
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
@@ -268,9 +269,7 @@ def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.n
         used = photos.seen & photos.frontal
         kernel = np.linalg.lstsq(x[used], y[used], rcond=None)[0]
         embedding[turned] = np.concatenate([x[turned] @ kernel, x[turned]], axis=1)
-    order = np.argsort(photos.person, kind="stable")
-    starts = np.unique(photos.person[order], return_index=True)[1]
-    for own in np.split(order, starts[1:]):
+    for own in rows_of_people(photos.person):
         frontal = own[photos.frontal[own]]
         if len(frontal) >= MIN_FRONTAL:
             embedding[own[turned[own]]] = centered[frontal].mean(axis=0)

@@ -7,6 +7,7 @@ Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016. The files 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.mat_files import FACE, LANDMARKS, POSE, image_landmarks, read_mat
 from keras_scnn.photos.files import beside, either_case
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import utf8_text
 
 PROTOCOL = "protocol.csv"
 COLUMNS = ("name", "yaw_degrees", "crop_x0", "crop_y0", "crop_x1", "crop_y1")
@@ -94,10 +96,10 @@ def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarra
 
 def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
     what = f"a table whose columns are {', '.join(COLUMNS)}"
-    with reading(path, what), path.open(newline="", encoding="utf-8") as file:
+    with reading(path, what):
         return [
             (row["name"], float(row["yaw_degrees"]), np.array([float(row[c]) for c in COLUMNS[2:]]))
-            for row in csv.DictReader(file)
+            for row in csv.DictReader(io.StringIO(utf8_text(path), newline=""))
         ]
 
 

@@ -18,8 +18,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_scnn.data.sources.photo_lists import ListedPairs, PhotoList
-from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.text import utf8_text
 
 COLUMNS = ("first", "second", "same", "fold")
 EXPECTED = "expected a CSV file with the columns first,second,same,fold"
@@ -61,7 +62,7 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; the photos of {file.name} are in it")
     with reading(file, "a text file"):
-        lines = _text(file).splitlines()
+        lines = utf8_text(file).splitlines()
         reader = csv.DictReader(lines)
         if missing := set(COLUMNS) - set(reader.fieldnames or ()):
             raise ValueError(
@@ -72,13 +73,6 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
     if not rows:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
     return rows
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileError(f"{file}: not a text file in UTF-8; save it as such") from error
 
 
 def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import utf8_text
 
 PERSON = "person"
 EXPECTED = "expected a CSV file with the column person and a column for each attribute"
@@ -36,7 +37,7 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file of groups; {EXPECTED}")
     with reading(file, "a text file"):
-        lines = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""))
+        lines = csv.reader(io.StringIO(utf8_text(file), newline=""))
         table = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
     (_, columns), *rows = table or [(0, [])]
     if PERSON not in columns or len(set(columns)) < len(columns) or len(columns) < 2:

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import utf8_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
 
 def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]]]]:
     with reading(file, "a text file"):
-        text = file.read_text(encoding="utf-8")
+        text = utf8_text(file)
     rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in rows if words]
     header = lines[0][1] if lines else []

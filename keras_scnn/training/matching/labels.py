@@ -17,6 +17,7 @@ from keras_scnn.data.labels.identity_labels import (
 )
 from keras_scnn.data.records import photos_of_each
 from keras_scnn.data.sources.blends import MAX_DEGREES
+from keras_scnn.evaluation.pairs import rows_of_people
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.geometry.similarities import move_landmarks, move_parameters
@@ -109,8 +110,8 @@ class Supply:
 
     def _groups(self, identity: np.ndarray) -> dict:
         """The photos of each person who has enough for a group, filled up with zeros."""
-        rows = [np.flatnonzero(identity == p) for p in np.unique(identity[self._seen])]
-        rows = [own for own in rows if len(own) >= self.plan.photos]
+        rows = [own for own in rows_of_people(identity) if len(own) >= self.plan.photos]
+        rows = [own for own in rows if self._seen[own].any()]
         if len(rows) < max(self.plan.people, 2):
             raise ValueError(
                 f"group_people is {self.plan.people}; {len(rows)} people have group_photos, "

@@ -30,6 +30,7 @@ from keras_scnn.settings import folders_of
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import decode_plain_jpeg
+from keras_scnn.storage.text import json_text
 
 FORMAT, VERSION = "keras_scnn.photo_pack", 3
 PER_PHOTO, OF_RECORDS = (
@@ -109,7 +110,7 @@ def write_pack(
         source=mixture.source,
         landmark_offsets=model.landmark_offsets,
         face_model=np.array(model.name),
-        config=np.array(json.dumps(records.config)),
+        config=np.array(json_text(records.config)),
     )
 
 
