@@ -16,7 +16,6 @@ import numpy as np
 
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.quiet import without_native_lines
-from keras_scnn.storage.text import finite_or_none
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -82,6 +81,8 @@ def with_metadata(content: bytes, metadata: dict) -> bytes:
     """A .tflite file's bytes with a JSON dictionary added, or replaced."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
+
+    from keras_scnn.storage.text import finite_or_none  # which needs YAML; readers do without
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     text = np.frombuffer(json.dumps(finite_or_none(metadata)).encode(), np.uint8)
