@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
@@ -45,6 +44,8 @@ def error_against_yaw(
         (B, 4) float64: middle of the step in degrees, mean, low and high end of the 95 %
         interval; steps with fewer than 3 faces are left out.
     """
+    from scipy.stats import bootstrap  # slow to import
+
     errors, place = np.asarray(errors, np.float64), np.round(np.asarray(yaw_degrees) / step)
     rows = []
     for middle in np.unique(place):
