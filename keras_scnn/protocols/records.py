@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation import (
     IdentityEvaluator,
     LandmarkError,
@@ -120,7 +120,7 @@ def _identity(
 ) -> tuple[dict[str, IdentityEvaluator], dict | None, dict]:
     """Evaluators, calibration and reliability; nothing where nobody has two photos."""
     person = records.identity
-    if np.bincount(person).max() < 2:
+    if photos_of_each(person).max() < 2:
         return {}, None, {}
     pairs = without_mirror_pairs(draw_pairs(person, VERIFICATION_PAIRS), records)
     either = records.either_side()

@@ -60,6 +60,15 @@ def symmetric(color_preset) -> FaceRecords:
     return FaceRecords(images, true.to_vector(), landmarks, person, model.name, mirror=mirror)
 
 
+@pytest.mark.parametrize("shift", [-7, np.iinfo(np.int32).max - 2 * PEOPLE])
+def test_any_whole_numbers_number_people(color_preset, symmetric, shift):
+    alone = dataclasses.replace(symmetric, mirror=None)
+    moved = dataclasses.replace(alone, identity=alone.identity + np.int32(shift))
+    expected, result = (evaluate_records(color_preset, one, resamples=0) for one in (alone, moved))
+    assert result.shape_ratio == expected.shape_ratio
+    assert result.shape_retrieval == expected.shape_retrieval
+
+
 def test_retrieval_takes_a_mirror_image_for_no_stranger(color_preset, symmetric):
     result = evaluate_records(color_preset, symmetric, resamples=0)
     identity = predict(color_preset, symmetric.images).parameters.identity

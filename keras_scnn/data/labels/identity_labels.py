@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_scnn.data.records import FaceRecords
+from keras_scnn.data.records import FaceRecords, photos_of_each
 from keras_scnn.evaluation.pairs import rows_of_people
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
@@ -293,7 +293,7 @@ def learn_posterior(
     Raises:
         ValueError: fewer than ``FOLDS`` people have so many photos.
     """
-    known = np.flatnonzero(np.bincount(person)[person] >= MANY)
+    known = np.flatnonzero(photos_of_each(person) >= MANY)
     people, number = np.unique(person[known], return_inverse=True)
     if len(people) < FOLDS:
         raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")

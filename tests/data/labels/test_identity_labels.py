@@ -157,6 +157,14 @@ def test_the_posterior_is_that_of_the_gaussians_that_made_the_data(gaussian_peop
         assert np.square(label - shape).mean() < 0.8 * np.square(worse - shape).mean()
 
 
+def test_any_whole_numbers_number_the_people_of_a_posterior(gaussian_people):
+    embedding, shape, own, person, *_ = gaussian_people
+    expected = learn_posterior(shape, own, embedding, person)
+    result = learn_posterior(shape, own, embedding, person - 50)
+    np.testing.assert_array_equal(result.kernel, expected.kernel)
+    np.testing.assert_array_equal(result.gain, expected.gain)
+
+
 def test_without_an_embedding_a_fit_is_drawn_to_the_mean(gaussian_people):
     embedding, shape, own, person, kernel, rest, noise = gaussian_people
     result = learn_posterior(shape, own, embedding, person)
