@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """(format, precision) of each file that is asked for.
+    """(format, precision) of each file to write.
 
     Raises:
         ValueError: unknown format or precision, or precisions for formats that have one.

@@ -1,4 +1,4 @@
-"""How far a network's outputs are from another's: numbers for each output of ``output_table``."""
+"""Distances of a network's outputs from another's, for each output of ``output_table``."""
 
 from __future__ import annotations
 

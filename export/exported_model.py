@@ -1,6 +1,6 @@
 """The exported network: one branch with its decoding inside the graph.
 
-Every operation is one that TFLite, ONNX and TensorFlow know. Decoding is float32.
+Every operation is one that TFLite, ONNX and TensorFlow support. Decoding is float32.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def output_table(preset: Preset, vertices: bool) -> dict[str, Output]:
 def build_exported_model(
     preset: Preset, vertices: bool = False, batch_size: int | None = None
 ) -> keras.Model:
-    """A network from a crop to everything that ``Reconstruction`` knows of one face.
+    """A network from a crop to the numbers of ``Reconstruction``, of one face.
 
     Args:
         preset: trained network and its parameter space.

@@ -1,9 +1,8 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
 Needs ai-edge-litert, NumPy, lazy_loader and wrapt, and nothing else: no TensorFlow, no Keras, no
-OpenCV.
-``LiteNetwork``, handed on from ``keras_scnn.models.litert`` with the package's own needs, runs a
-preset's network alone.
+OpenCV. ``LiteNetwork``, of ``keras_scnn.models.litert``, runs a preset's network alone; it needs
+the whole package.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ class LiteReconstructor:
 
         Args:
             image: without a box, the crop (S, S, 3); with one, the photo (H, W, 3); uint8 RGB.
-            box: (4,) x0, y0, x1, y1, px of the photo: the square about the face, half
-                open; ``FaceBox.as_array()``.
+            box: (4,) x0, y0, x1, y1, px of the photo, half-open: the square about the face;
+                ``FaceBox.as_array()``.
 
         Returns:
             float32 arrays by name, see ``metadata['outputs']`` for shapes and units: parameters

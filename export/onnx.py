@@ -29,6 +29,7 @@ def write_onnx(
 
     Raises:
         ImportError: tf2onnx or onnxruntime is not installed.
+        ValueError: Keras does not run on TensorFlow.
     """
     check_converter()
     model = build_exported_model(preset, vertices)

@@ -42,7 +42,7 @@ def write_saved_model(
         name, card: of the preset, for the metadata in ``assets.extra/keras_scnn.json``.
 
     Raises:
-        ValueError: the folder exists.
+        ValueError: the folder exists, or Keras does not run on TensorFlow.
         OSError: it cannot be written.
     """
     check_backend()

@@ -58,7 +58,8 @@ def write_tflite(
         converted: ``convert_preset`` of these arguments, where it was called already.
 
     Raises:
-        ValueError: unknown precision, or no or unfit calibration crops.
+        ValueError: unknown precision, no or unfit calibration crops, or Keras does not run on
+            TensorFlow.
         ImportError: ai-edge-quantizer is needed and not installed.
     """
     check_names("tflite", quantize)
@@ -86,7 +87,7 @@ def constant_function(model: keras.Model) -> Callable:
     """A tf.function of ``image`` with the model's weights inside as constants.
 
     A converter can then fold them, batch normalization and whitening included; it leaves Keras
-    variables unfrozen.
+    variables unfrozen. Raises a ValueError where Keras does not run on TensorFlow.
     """
     check_backend()
     import tensorflow as tf

@@ -77,10 +77,12 @@ class ExportCheck(Drift):
 
     Attributes:
         file: name. precision: see ``formats.QUANTIZE``. crops: what it ran on. bytes: size.
-        milliseconds: median of one crop by number of threads; None: the runtime's own choice.
+        milliseconds: median of one crop by number of threads, '1' and '2'; of a SavedModel by
+            'default', TensorFlow's own choice.
         nme_percent, keras_nme_percent, nme_loss_points: landmark error against annotated
             landmarks of the file and of Keras, and the difference; None without annotation.
-        broken: what went past the limits, in words.
+        limits: that ``precision`` has, or that were given.
+        broken: the numbers that are above their limits, in words.
     """
 
     file: str

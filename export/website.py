@@ -123,7 +123,7 @@ def check_new(folder: Path) -> None:
 def list_files(site: Path) -> dict:
     """The contents of ``files.json``: a version, the runtime's folder, and bytes of each file.
 
-    ``sent`` are the bytes of the smallest copy, which a server sends that knows of them.
+    ``sent`` are the bytes of the smallest copy, for servers that send compressed copies.
     """
     files, digest = {}, hashlib.sha256()
     for path in sorted(site.rglob("*")):
@@ -188,7 +188,7 @@ def round_float16_weights(content: bytes, bits: int = DROPPED_BITS) -> bytes:
 
 
 def describe(preset: Preset, name: str) -> dict:
-    """What the page has to know besides the networks: see ``Model`` in web/src/face.ts.
+    """What the page needs besides the networks: see ``Model`` in web/src/face.ts.
 
     Raises:
         ValueError: the preset's calibration is damaged.
@@ -202,8 +202,8 @@ def describe(preset: Preset, name: str) -> dict:
 
     model = preset.face_model
     coordinates = shape_coordinates(model, np.eye(model.n_identity))
-    scatter = preset.within_person_covariance
-    scaled = None if scatter is None else mahalanobis_coordinates(coordinates, scatter)
+    covariance = preset.within_person_covariance
+    scaled = None if covariance is None else mahalanobis_coordinates(coordinates, covariance)
     calibration = preset.metadata.get("verification")
     probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
     metadata = build_metadata(preset, name)

@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _moved_name(module: str, name: str, stacklevel: int = 2) -> Any:
-    """What an old name of a module stands for, with a warning."""
+    """The object that an old name of a module stood for, with a warning."""
     if name not in _MOVED_NAMES[module]:
         raise AttributeError(f"module '{__name__}.{module}' has no attribute '{name}'")
     home, _, attribute = _MOVED_NAMES[module][name].rpartition(".")
@@ -113,7 +113,7 @@ class _MovedModules(MetaPathFinder, Loader):
 
 
 class _LazyKerasObject:
-    """Stands for a layer or loss until a saved model asks for it; its module then registers it."""
+    """Stands for a layer or loss until a saved model needs it; its module then registers it."""
 
     def __init__(self, module: str, name: str):
         self._module, self.__name__ = module, name

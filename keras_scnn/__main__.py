@@ -1,7 +1,7 @@
 """All commands behind one name: ``keras-scnn COMMAND``, or ``python -m keras_scnn COMMAND``.
 
-A command's module is imported when it is asked for, and what is heavy in it once its arguments are
-known to be right.
+A command's module is imported when the command is run, and heavy packages once its arguments are
+checked.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def list_presets(arguments: list[str] | None = None) -> None:
 
 @command
 def _answer(words: list[str] | None) -> int:
-    """What there is without a command: the help, the version, or an error."""
+    """Print the help or the version, or an error for an unknown command."""
     (name,) = words or ["--help"]
     if name in ("--help", "-h"):
         print(usage())

@@ -1,6 +1,6 @@
 """Measure a trained network: ``keras-scnn evaluate RUN_OR_PRESET --data DIR_OR_FILE``.
 
-What the data is decides what is measured:
+The kind of data decides what is measured:
 
 - a folder of AFLW2000-3D (.jpg and .mat pairs, with the benchmark's boxes in protocol.csv where
   there are any): landmark errors by yaw, pose, and neutral shape with --shape-basis;
@@ -8,7 +8,7 @@ What the data is decides what is measured:
 - a people folder, one sub-folder a person: verification and retrieval;
 - a pairs file in LFW's format, with its photos in --photos: verification.
 
-Some measures need more than the photos, and are asked for by an option (docs/yardsticks.md):
+Some measures need more than the photos, and are selected by an option (docs/yardsticks.md):
 
 - --pairs FILE.csv[,FILE.csv ...]: same person or not, by geometry and by feature, on the pairs
   first,second,same,fold of photos in --data, with folds by person;
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure_data(args: argparse.Namespace) -> None:
-    """Measure what fits the data, and print and write it."""
+    """Measure by the protocol that fits the data, and print and write the results."""
     from keras_scnn.models.presets import write_metadata
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
@@ -94,7 +94,7 @@ def measure_data(args: argparse.Namespace) -> None:
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:
-    """Measure what one of the options asks for, and print and write it."""
+    """Measure by the protocol of one of the options, and print and write the results."""
     from keras_scnn.protocols.choices import measure_yardstick
     from keras_scnn.protocols.yardsticks import write_yardstick
 

@@ -268,7 +268,7 @@ class MorphableModel:
         """Write the model to an .npz file, whole or not at all.
 
         Raises:
-            ValueError: the name does not end in .npz, by which ``load_face_model`` knows it.
+            ValueError: the name does not end in .npz, by which ``load_face_model`` recognizes it.
         """
         if Path(path).suffix.lower() != ".npz":
             name = f"{Path(path).name}.npz"

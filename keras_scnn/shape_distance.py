@@ -92,9 +92,9 @@ def visible_coordinates(
 ) -> np.ndarray:
     """``mahalanobis_coordinates`` in which no difference counts that a mesh does not show.
 
-    Mahalanobis distances enlarge directions in which predictions hardly vary: two shapes may then
-    differ by micrometers that decide. Here every direction has ``floor_mm`` of
-    noise beside the within-person scatter, so that what is far below it cannot decide.
+    Mahalanobis distances enlarge directions in which predictions hardly vary, so that differences
+    of micrometers may decide. Here ``floor_mm``² is added to the within-person variance in every
+    direction, so that differences far below ``floor_mm`` count for nothing.
 
     Args:
         coordinates: (n, K) mm, of ``shape_coordinates``.

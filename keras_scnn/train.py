@@ -2,7 +2,7 @@
 
 Without an argument it renders synthetic identity pairs from the embedded face model, trains on
 them for a few minutes, and measures the network on people that it never saw. The run folder holds
-all there is to know: settings, checkpoints, TensorBoard logs, results, plots; it can be resumed,
+settings, checkpoints, TensorBoard logs, results, plots; it can be resumed,
 and it is a preset for ``keras_scnn.evaluate`` and ``keras_scnn.reconstruct``.
 """
 

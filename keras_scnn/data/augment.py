@@ -113,7 +113,8 @@ def _occlude(rng, image) -> None:
 class GroupAugmenter:
     """Augments a batch of some photos each of some people, with its labels.
 
-    All photos of a person in a batch are mirrored or none, for in a mirror one is somebody else.
+    All photos of a person in a batch are mirrored, or none is, since a mirror image shows another
+    person.
 
     Args:
         model: the face model of the parameters, with mirror partners.

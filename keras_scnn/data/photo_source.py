@@ -98,7 +98,7 @@ class PhotoSource(abc.ABC):
         return None
 
     def listed(self) -> list[str]:
-        """All photos that the labels know of; more than ``names`` where those are a part."""
+        """All photos that the labels list; more than ``names`` where those are a part of them."""
         return self.names()
 
     def passed_over(self, *without: str | os.PathLike | None) -> tuple[str, ...]:

@@ -25,9 +25,9 @@ class Job:
     """All that a worker needs to make any shard.
 
     Attributes:
-        source, labeling, folder: what, how, and to where.
+        source, labeling, folder: of the photos, of their labels, of the records.
         people: the number of each person.
-        keys: of each shard: what it is made of.
+        keys: by shard: digest of the files that it is made of.
     """
 
     source: PhotoSource

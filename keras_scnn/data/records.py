@@ -6,7 +6,7 @@ last, records how they were made, and checksums:
     00000.images.npy   (m, S, S, 3) uint8 RGB, memory-mapped when read
     00000.labels.npz   the other arrays of ``FaceRecords``, read whole
     00000.json         number of photos, checksums, and what was left out and why; written when
-                       the shard is complete, so that an interrupted run knows where to go on
+                       the shard is complete, so that an interrupted run goes on after it
 
 So a folder larger than the memory streams from disk, and is written in constant memory.
 """
@@ -90,7 +90,7 @@ class FaceRecords:
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
     def either_side(self) -> np.ndarray:
-        """(n,) int: the person of each photo, a person and the mirror image being one."""
+        """(n,) int: the person of each photo, with one number for a person and the mirror image."""
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
 
@@ -118,9 +118,9 @@ def split_people(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the photos to train on, and of those of held-out people.
 
-    A person and the mirror image of that person are held out together: who was trained on one of
-    them has seen the other. Such pairs are drawn at random, for their numbers go by data set;
-    without any, the last people are held out.
+    A person and the mirror image of that person are held out together: a network that was trained
+    on one of them has seen the other. Where there are mirror images, people are drawn at random,
+    since their numbers follow the data sets; otherwise the last people are held out.
 
     Args:
         identity: (n,) int, the person of each photo.

@@ -79,7 +79,7 @@ class PeopleIndex:
         source_weights: (S,) how often each data set is drawn from; None: by its number of people.
 
     Attributes:
-        order: (m,) positions of photos, person by person.
+        order: (k,) positions of the photos to draw from, person by person.
         starts, counts: (n,) where each person's photos begin in ``order``, and how many there are.
         twin: (n,) the number of the mirrored person, -1 for none.
         first, last: (S,) the people of data set s are first[s] to last[s] - 1; only those data
@@ -136,15 +136,15 @@ class PeopleIndex:
         weights = self.weights * fit
         return rng.choice(len(weights), count, p=weights / weights.sum())
 
-    def has(self, people: np.ndarray) -> np.ndarray:
+    def count_by_source(self, people: np.ndarray) -> np.ndarray:
         """(S,) how many of some people, (k,) ascending numbers, each data set has."""
         return np.bincount(self._home[people], minlength=len(self.first))
 
     def has_twins(self) -> np.ndarray:
-        """(S,) bool: whether somebody's mirror image is in the same data set."""
+        """(S,) bool: whether a data set has a person and that person's mirror image."""
         people = np.flatnonzero(self.twin >= 0)
         people = people[self._home[people] == self._home[self.twin[people]]]
-        return self.has(people) > 0
+        return self.count_by_source(people) > 0
 
     def draw_people(
         self, rng: np.random.Generator, sources: np.ndarray, among: np.ndarray
@@ -187,8 +187,8 @@ class GroupBatch(NamedTuple):
     """A batch of some photos each of some people.
 
     Attributes:
-        photo: (B,) int64 positions of photos, person by person.
-        person: (B,) int64 identity of each.
+        photo: (B,) int positions of photos, person by person.
+        person: (B,) identity of each, in the dtype of the sampler's ``identity``.
     """
 
     photo: np.ndarray
@@ -199,8 +199,8 @@ class PairSampler:
     """Random pairs, a pure function of seed and step.
 
     People are drawn uniformly, however many photos they have, and then photos among theirs: two
-    different photos of one person, or one of each of two people. Any step's batch can be asked
-    for at any time, so a resumed run goes on with the stream that it left; and the processes of
+    different photos of one person, or one of each of two people. The batch of any step can be
+    drawn at any time, so a resumed run goes on with the stream that it left; and the processes of
     a distributed run take their ``Shard`` of one and the same batch.
 
     Args:
@@ -224,8 +224,8 @@ class PairSampler:
         self._all = np.arange(len(self._people.counts))
         self._several = np.flatnonzero(self._people.counts > 1)
         least = np.where(self._people.has_twins(), 3, 2)
-        self._has_pairs = self._people.has(self._several) > 0
-        self._has_others = self._people.has(self._all) >= least
+        self._has_pairs = self._people.count_by_source(self._several) > 0
+        self._has_others = self._people.count_by_source(self._all) >= least
         if p_same > 0 and not self._has_pairs.any():
             raise ValueError("identity: nobody has two photos; pairs of one person need that")
         if p_same < 1 and not self._has_others.any():
@@ -318,7 +318,7 @@ class GroupSampler:
                 )
             total = np.add.reduceat(emphasis[index.order], index.starts)
             wanted = (total / index.counts)[self._choices]
-        counts = index.has(self._choices)
+        counts = index.count_by_source(self._choices)
         home = np.repeat(np.arange(len(counts)), counts)
         met = np.bincount(home, wanted, minlength=len(counts))
         chance = wanted * (index.weights / np.maximum(met, 1e-12))[home]

@@ -1,4 +1,4 @@
-"""Photos in several .npy files, as one array of which only what is asked for is read."""
+"""Photos in several .npy files, as one array of which only the indexed photos are read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LocalFile(FetchedFile, Protocol):
 
 
 class ShardedImages:
-    """Photos (n, S, S, 3) in several .npy files, of which only what is asked for is read.
+    """Photos (n, S, S, 3) in several .npy files, of which only the indexed ones are read.
 
     Indexing gives arrays, as NumPy's own does, by a number, a slice or an array of numbers or
     booleans along the first axis. It can be pickled, and used from several threads. Some files stay

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
-_failures: list[Exception] = []  # of making batches, since ``original_errors`` was opened
+_failures: list[Exception] = []  # of making batches, since ``original_errors`` was entered
 Batch = tuple[np.ndarray | dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -68,7 +68,7 @@ def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
     Args:
         inputs: of ``pair_batch``.
         targets: of ``pair_batch``.
-        names: what is asked for: images; ``same``; and other targets as ``<name>_label``.
+        names: of the arrays: images; ``same``; and other targets as ``<name>_label``.
 
     Returns:
         the arrays of these names.
@@ -85,7 +85,7 @@ def fresh_pair_dataset(
     first_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """The same of pairs of people who are rendered for one batch alone, each photo in one pair.
+    """As ``pair_dataset``, of people who are rendered for one batch alone, each photo in one pair.
 
     Args:
         people: of one step, with two photos each.
@@ -112,7 +112,7 @@ def group_dataset(
     augmenter: GroupAugmenter | None = None,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """The same of ``group_batch``."""
+    """An endless, ordered stream of the batches of ``group_batch``, from ``first_step`` on."""
     make = partial(group_batch, records, whitening, sampler, augmenter=augmenter, shard=shard)
     return as_dataset(make, first_step)
 
@@ -120,7 +120,7 @@ def group_dataset(
 def fresh_group_dataset(
     people: SyntheticConfig, whitening: Whitening, first_step: int = 0, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
-    """Groups of people who are rendered for one batch alone, all photos of each."""
+    """As ``group_dataset``, of people who are rendered for one batch alone, all photos of each."""
     rows = shard.rows(people.people * people.photos)
 
     def make(step: int) -> Batch:
@@ -255,7 +255,7 @@ def _flat_batch(make: Callable[..., Batch], step) -> list[np.ndarray]:
 def original_errors() -> Iterator[None]:
     """While this is open, an error of making a batch is raised as it was.
 
-    Of what a Python function of a data set raises, TensorFlow keeps nothing but the text, in an
+    TensorFlow keeps only the text of an error that a Python function of a data set raises, in an
     error of its own.
     """
     _failures.clear()

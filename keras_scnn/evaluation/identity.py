@@ -45,7 +45,7 @@ def distance_ratio(
 ) -> float:
     """Mean distance of one person's pairs over that of two people's: small is good, 1 is chance.
 
-    One answer for everybody, all distances 0, counts as chance.
+    Where one shape is predicted for everybody, all distances are 0, which counts as chance.
 
     Args:
         distance: (P,), at least 0, any unit.
@@ -72,7 +72,7 @@ def retrieval_ranks(
         vectors: (n, D) points whose Euclidean distance counts.
         identity: (n,) the person of each photo.
         either_side: (n,) one number for a person and its mirror image, who is neither the person
-            nor a stranger and so not asked; None: nobody has one.
+            nor a stranger, so that these photos do not count; None: nobody has one.
 
     Returns:
         (n,) float64 from 1; NaN where the person has no other photo. A photo of somebody else
@@ -84,14 +84,14 @@ def retrieval_ranks(
     vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
     if not np.isfinite(vectors).all():
         raise ValueError("the vectors must be finite numbers: others have no distance")
-    known = identity if either_side is None else np.asarray(either_side)
+    person = identity if either_side is None else np.asarray(either_side)
     ranks = []
     for start in range(0, len(vectors), CHUNK):
         index = np.arange(start, min(start + CHUNK, len(vectors)))
         distance = cdist(vectors[index], vectors)
         own = (identity[index, None] == identity) & (index[:, None] != np.arange(len(vectors)))
         nearest = np.where(own, distance, np.inf).min(axis=1, keepdims=True)
-        before = ((known[index, None] != known) & (distance <= nearest)).sum(axis=1)
+        before = ((person[index, None] != person) & (distance <= nearest)).sum(axis=1)
         ranks.append(np.where(own.any(axis=1), 1.0 + before, np.nan))
     return np.concatenate(ranks)
 
@@ -101,13 +101,13 @@ def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Ret
 
     The gallery is not resampled with it.
     """
-    asks = ~np.isnan(ranks)
-    rank, weight = ranks[asks], None if weights is None else weights[asks]
+    is_probe = ~np.isnan(ranks)
+    rank, weight = ranks[is_probe], None if weights is None else weights[is_probe]
     return Retrieval(
         rank1_percent=100 * weighted_mean(rank <= 1, weight),
         rank5_percent=100 * weighted_mean(rank <= 5, weight),
         mean_reciprocal_rank=weighted_mean(1 / rank, weight),
-        n_probes=int(asks.sum()),
+        n_probes=int(is_probe.sum()),
         n_gallery=len(ranks),
     )
 

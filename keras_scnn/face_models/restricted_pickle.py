@@ -174,7 +174,7 @@ class _Rebuild(StandIn):
 
 
 class _Encode(StandIn):
-    """``_codecs.encode(text, 'latin1')``: bytes, as Python 2 knows them."""
+    """``_codecs.encode(text, 'latin1')``: bytes, in pickles of Python 2."""
 
     def __new__(cls, text: Any = "", *_args: Any) -> Any:
         if not isinstance(text, str):

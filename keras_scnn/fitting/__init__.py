@@ -90,7 +90,7 @@ def fit_landmarks(
         model: any face model; its landmark offsets are included.
         landmarks: (B, 68, 2) or (B, 68, 3) px, image frame; the third coordinate is depth in px,
             larger nearer to the viewer, from any origin.
-        visibility: (B, 68) weights from 0 (ignored) to 1; None for 1 everywhere.
+        visibility: (B, 68) weights, 0 (ignored) or more; None for 1 everywhere.
         options: noise and priors.
 
     Returns:
@@ -98,7 +98,8 @@ def fit_landmarks(
         place) the parameters and landmarks are NaN and the residual is infinite.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or fewer than 4 visible landmarks.
+        ValueError: wrong shapes, no photo, values that are not finite, a negative weight, or a
+            photo with fewer than 4 visible landmarks.
     """
     landmarks, weights = _checked(landmarks, visibility)
     chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]

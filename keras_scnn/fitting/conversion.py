@@ -45,7 +45,8 @@ def convert_parameters(
         parameters: pose (..., 3, 4), identity (..., K), expression (..., L) of the source.
         correspondence: or the file of one; None makes one by ``make_correspondence``, which for
             many faces is better done once.
-        with_scale: False keeps the size in mm; True lets pose take it, as a photo does not tell it.
+        with_scale: False keeps the size in mm; True moves differences in size into the pose's
+            scale, since a photo does not show the size.
 
     Returns:
         the target's parameters, float32, its expression within its bounds and its pose such that

@@ -117,7 +117,7 @@ class BatchReconstructor:
         """The faces of named photos. One photo's failure is noted, whatever its decoder raises.
 
         Raises:
-            StoreError: a photo's reader did.
+            StoreError: raised by a photo's reader.
         """
         preset = self.reconstructor.preset
         layout = preset.layout

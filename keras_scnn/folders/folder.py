@@ -2,7 +2,7 @@
 
 In ``out`` there are ``faces/part-00000.parquet`` and so on, each of some hundred photos and
 written whole or not at all; ``failed.csv`` with each photo that gave no face, and why;
-``plan.json``, which says what the folder is for; and ``meshes/``, where they are asked for.
+``plan.json``, the settings and photos of the run; and ``meshes/``, where these are written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from keras_scnn.storage.shards import (
 FAILED = "failed.csv"
 ENGINES = ("local", "ray")
 RunShards = Callable[[FolderJob, dict[int, list[str]], int | None], Iterator[tuple[int, Any]]]
-FILES = "{}/{}"  # a part's key: of the plan and the photos' names, and of the files as they are
+FILES = "{}/{}"  # a part's key: digests of the plan and the photos' names, and of the files' state
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class FolderJob:
 
     Attributes:
         folder, out: photos and results.
-        settings: how.
+        settings: on which the results depend.
         about: for the metadata of each part.
-        keys: by part: what it must be of.
+        keys: by part: digest of the settings and photos that it must be made of.
     """
 
     folder: Place

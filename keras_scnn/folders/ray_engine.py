@@ -1,7 +1,7 @@
 """Shards on a Ray cluster (extra 'ray'): one actor a core, each a worker of the local pool's kind.
 
-Ray starts actors and says which died; which shards are done is known from their files, as without
-it. A shard whose actor or node died is made again by another, under the same name.
+Ray starts actors and reports which died; the files show which shards are done, as without Ray. A
+shard whose actor or node died is made again by another actor, under the same name.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Pool:
-    """Actors, by what they are asked for: a shard each, or None while they start."""
+    """Actors, each with the shard that it makes, or None while it starts."""
 
     job: Any
     waiting: deque[Shard]

@@ -33,7 +33,7 @@ PHOTO_KEYS = {
     "height": "likewise",
     "photo_reduced_by": "how many times as wide and high it is in its file: 1, 2, 4 or 8",
 }
-"""Which row is which; tables of other things than photos have other such columns."""
+"""The columns that identify a row, with descriptions; the tables of videos have others."""
 TEXT = {
     "score": "of the detector, 0 to 1; null where none ran",
     "quality": "inverse variance expected of the shape; 1: frontal, large; null without a detector",
@@ -103,7 +103,7 @@ def schema(sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS) -> pyarrow.
 
     Args:
         sizes: how many numbers a vector column has, 0 for none.
-        keys: the columns that say which row is which, and their descriptions.
+        keys: the columns that identify a row, and their descriptions.
     """
     import pyarrow as pa
 

@@ -26,10 +26,11 @@ def similarity_alignment(
         with_scale: False keeps the scale at 1 (rigid motion).
 
     Returns:
-        scale (...), rotation (..., D, D) of determinant +1, translation (..., D), float64.
+        scale (...), rotation (..., D, D) of determinant +1, translation (..., D), float64. The
+        scale is NaN where all source points are in one place.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, a weight is negative, or the weights of a set sum to 0.
     """
     source, target = np.broadcast_arrays(np.float64(source), np.float64(target))
     weights = _normalized(weights, source)
@@ -79,7 +80,7 @@ def affine_alignment(
         dimensions (all points in a plane), the map of least norm.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, a weight is negative, or the weights of a set sum to 0.
     """
     source, target = np.float64(source), np.float64(target)
     lead = np.broadcast_shapes(source.shape[:-2], target.shape[:-2])

@@ -62,5 +62,5 @@ def grid_points(size: int, count: int) -> np.ndarray:
 
 
 def _exact(xp) -> dict:
-    """Accelerators multiply matrices in low precision unless asked; places need all of it."""
+    """Options of ``einsum``: accelerators multiply in low precision by default; places need all."""
     return {} if xp is np else {"precision": "highest"}

@@ -70,6 +70,9 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
     Returns:
         rotation (..., 3, 3), scale (...) in px per mm, translation (..., 3) in px.
+
+    Raises:
+        ValueError: the cameras are not (..., 3, 4).
     """
     camera = _checked(image_from_model)
     linear = camera[..., :3]
@@ -116,6 +119,9 @@ def angle_in_image(image_from_model: np.ndarray) -> np.ndarray:
     Returns:
         (...) radians, -pi to pi: the angle from the image's up direction to the projected up
         direction of the model, clockwise.
+
+    Raises:
+        ValueError: the cameras are not (..., 3, 4).
     """
     up = _checked(image_from_model)[..., :2, 1]
     return np.arctan2(up[..., 0], -up[..., 1])

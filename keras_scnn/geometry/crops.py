@@ -32,7 +32,7 @@ def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
         similarity if the box is square).
 
     Raises:
-        ValueError: a box is empty, or the size is not positive.
+        ValueError: the boxes are not (..., 4), one is empty, or the size is not positive.
 
     >>> crop_from_image(np.array([10.0, 20.0, 14.0, 24.0]), 8).tolist()
     [[2.0, 0.0, -19.5], [0.0, 2.0, -39.5]]

@@ -63,7 +63,7 @@ class FaceSurface:
 
     @classmethod
     def of(cls, model: MorphableModel, options: MeshOptions) -> FaceSurface:
-        """The parts that are wanted; ValueError where the model has one of them not."""
+        """The parts of the options; ValueError where the model lacks one of them."""
         parts, source = face_parts(model, options.parts), np.arange(model.n_vertices)
         if "back" in parts:
             rim, number = np.unique(parts["back"], return_inverse=True)

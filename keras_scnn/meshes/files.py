@@ -62,7 +62,7 @@ def write_mesh(
 
 
 def check_format(path: str | os.PathLike, unit: str) -> None:
-    """Raise a ValueError for a suffix that no mesh has, or a unit that the format has not."""
+    """Raise a ValueError for a suffix of no mesh format, or a unit that the format lacks."""
     suffix = Path(path).suffix.lower()
     if suffix[1:] not in MESH_FORMATS:
         known = ", ".join(f".{name}" for name in MESH_FORMATS)

@@ -50,7 +50,7 @@ def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dic
 
 
 def check_parts(model: MorphableModel, names: Iterable[str] | None) -> None:
-    """Raise a ValueError where a face model has a part not, before anything is written."""
+    """Raise a ValueError where a face model lacks one of the parts, before anything is written."""
     face_parts(model, names)
 
 

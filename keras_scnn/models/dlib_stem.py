@@ -1,8 +1,8 @@
 """An encoder whose lower layers are those of dlib's face recognizer.
 
-They saw millions of photos of faces, and their weights are free for any use (CC0), so what is
-trained on top of them on renderings alone knows photos too (frozen features: Yosinski et al., "How
-Transferable Are Features in Deep Neural Networks?", 2014).
+They were trained on millions of photos of faces, and their weights are free for any use (CC0), so
+layers on top of them that are trained on renderings alone work on photos too (frozen features:
+Yosinski et al., "How Transferable Are Features in Deep Neural Networks?", 2014).
 """
 
 from __future__ import annotations

@@ -23,10 +23,11 @@ from keras_scnn.settings import whole
 
 FEATURE_SIZE = 512
 GDC = "features_"
+"""Names of the layers of the feature head's global depthwise convolution begin with this."""
 FINE = "expression_"
 """Names of the expression head's layers begin with this."""
 SEEN = f"{PREFIX}seen"
-"""Of recognizers: the layer with the parameters so far and the embeddings, in this order."""
+"""Name of the layer that concatenates the parameters so far and the recognizers' embeddings."""
 
 
 def build_branch(
@@ -256,7 +257,7 @@ class FaceDecoder(keras.layers.Layer):
 
     def model_points(self, coefficients):
         """Coefficients (B, K + L) to points (B, M, 3) in mm, model frame."""
-        # A product of two matrices is the one form that every quantizer knows.
+        # A product of two matrices is the one form that every quantizer supports.
         points = self.point_mean + ops.matmul(coefficients, self.point_basis)
         return ops.reshape(points, (-1, self.n_points, 3))
 

@@ -1,4 +1,4 @@
-"""What one chooses a preset of the package by; Keras is not imported."""
+"""Summaries of the package's presets, by which to choose one; Keras is not imported."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from keras_scnn.storage.guard import reading
 
 @dataclass(frozen=True)
 class PresetSummary:
-    """What one chooses a preset by.
+    """Size, accuracy and terms of a preset.
 
     Attributes:
         name, encoder, input_size: as ``Preset`` has them.
         parameters: numbers in the folder's weights.
-        shared: whose weights the network has besides: a preset, recognizers of other packages.
+        shared: names of the preset and the recognizers whose weights the network uses besides.
         bytes: of the files in the folder.
         results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
         license: terms of use, in words.

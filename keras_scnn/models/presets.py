@@ -290,7 +290,7 @@ def load_preset(
 def read_preset(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
 ) -> PresetData:
-    """Read all of a preset but the network, without Keras; as ``load_preset``."""
+    """All of a preset but the network, without Keras; arguments and errors as ``load_preset``."""
     return _read(name_or_path, face_model)[-1]
 
 
@@ -441,7 +441,7 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
 
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
     """Set a branch's weights, also those that are kept elsewhere."""
-    arrays = arrays | packaged_arrays(branch, settings)  # what is not there is named as it is
+    arrays = arrays | packaged_arrays(branch, settings)  # outside of reading: its errors are clear
     with reading(folder, FITTING):
         for weight in branch.weights:
             value = arrays[NETWORK + weight.path].astype(np.float32)

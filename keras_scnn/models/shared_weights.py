@@ -1,6 +1,6 @@
-"""Weights that a preset need not keep: those of a preset of the package, or of a recognizer's.
+"""Weights that a preset need not store: those of a preset of the package, or of a recognizer.
 
-The settings name where they come from and a digest, so that no other weights are taken for them.
+The settings have their source and a digest, so that no other weights are taken for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = "weights.npz"
 
 
 def sources_of(core: keras.Model, recognizers: str, base: Path | None) -> dict:
-    """Settings that say where weights of a network are besides.
+    """Settings with the sources of weights that are not stored in the preset's folder.
 
     Args:
         core: of a preset.
@@ -44,7 +44,7 @@ def sources_of(core: keras.Model, recognizers: str, base: Path | None) -> dict:
 
 
 def check_sources(settings: dict) -> None:
-    """Raise a ValueError where settings do not say where weights are as ``sources_of`` does."""
+    """Raise a ValueError where settings have sources of another form than ``sources_of`` gives."""
     base, packaged = settings.get(BASE, {}), settings.get(RECOGNIZERS, {})
     for name, table in ((BASE, base), (RECOGNIZERS, packaged)):
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
@@ -65,7 +65,7 @@ def base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: the package has no such preset.
-        ValueError: it has other weights than it had.
+        ValueError: that preset has other weights than when this one was saved.
     """
     if not (base := settings.get(BASE)):
         return {}
@@ -87,7 +87,7 @@ def packaged_arrays(core: keras.Model, settings: dict) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: a package is not installed.
-        ValueError: it has other weights than it had.
+        ValueError: a package has other weights than when the preset was saved.
     """
     arrays: dict[str, np.ndarray] = {}
     if digests := settings.get(RECOGNIZERS):
@@ -101,7 +101,7 @@ def packaged_arrays(core: keras.Model, settings: dict) -> dict[str, np.ndarray]:
 
 
 def is_own(weight: keras.Variable, shared: dict[str, np.ndarray]) -> bool:
-    """Whether a weight differs from the one that is kept elsewhere."""
+    """Whether a weight differs from the shared one of its name, and has to be stored."""
     there, own = shared.get(NETWORK + weight.path), np.asarray(weight)
     if there is None or there.shape != own.shape:
         return True
@@ -109,7 +109,11 @@ def is_own(weight: keras.Variable, shared: dict[str, np.ndarray]) -> bool:
 
 
 def compact(weight: keras.Variable) -> np.ndarray:
-    """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single."""
+    """Kernels in half precision; biases and moving statistics, small and wide-ranged, in single.
+
+    Raises:
+        ValueError: a value is not finite in that precision.
+    """
     array = np.asarray(weight, np.float32)
     with np.errstate(over="ignore"):
         small = array.astype(np.float16 if array.ndim > 1 else np.float32)

@@ -104,8 +104,9 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
     percent: each toolbox adds a margin of its own, and training jitters the crop by more.)
 
     Args:
-        landmarks: (68, 2) or (68, 3) px, image frame; further coordinates are not used.
-        score: handed on to the box.
+        landmarks: (68, 2) or (68, 3) px, image frame; only x and y are used. Two or more of the 68
+            will do: the box is then that of the known ones.
+        score: of the box.
 
     Raises:
         ValueError: wrong shape, points that are not finite, or all in one place.
@@ -118,11 +119,13 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
 
 
 def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
-    """The standard crop of the landmarks found in a first one, which stays if they make no sense.
+    """The standard crop of the landmarks found in a first crop; the first one where that fails.
+
+    It fails where the landmarks have no box, or the sides differ by a factor of ``MAX_RESIZE``.
 
     Args:
         landmarks: as ``box_from_landmarks``.
-        first: the box that they were found in; its score is handed on.
+        first: the box that they were found in; the new box has its score.
     """
     try:
         box = box_from_landmarks(landmarks, first.score)
@@ -138,7 +141,7 @@ def box_from_detector(
 
     Args:
         box: (4,) px, box coordinates: x0, y0, x1, y1.
-        score: handed on to the box.
+        score: of the box.
         keypoints: (6, 2) px, box coordinates, of ``RawDetections``: where they say that the head
             lies on its side or upside down, the box has that ``angle``. None for an upright head.
     """
@@ -199,8 +202,9 @@ def crop_rotated(
         size: side of the crop, px.
 
     Raises:
-        ValueError: the image is no uint8 color image, or the square is empty, not finite, or far
-            larger than the photo (``geometry.crops.check_crop_box``).
+        ValueError: the image is no uint8 color image; the square is empty, not finite, or far
+            larger than the photo (``geometry.crops.check_crop_box``); or the photo is so narrow
+            that the crop would take far more memory than the photo.
     """
     check_photo(image)
     check_crop_box(FaceBox.square(center, side).as_array(), image.shape)
@@ -218,7 +222,7 @@ def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: i
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (68, 2) or (68, 3) px, image frame; further coordinates are not used.
+        landmarks: (68, 2) or (68, 3) px, image frame; only x and y are used.
         angle: radians by which the head is turned in the photo, clockwise as seen.
         size: side of the crop, px.
 

@@ -55,9 +55,10 @@ LEAST_WIDTH, LEAST_SHARE = 40, 0.12
 # keypoints are turned, is turned.
 SURE_SCORE, TURN_MARGIN = 0.85, 0.05
 QUARTERS = (np.pi, np.pi / 2, -np.pi / 2)
-# What scores below SURE_SCORE has to be a face by FaceMesh too, or, since that knows few profiles,
-# to keep a score in a square of AFAR times its size. Fitted to photos of CFP, PINS and 300-W and to
-# false faces on photos of scikit-image: 96 and 6 % pass FaceMesh, of the rest 85 and 19 %.
+# What scores below SURE_SCORE has to be a face by FaceMesh too, or, since that confirms few
+# profiles, to keep a score in a square of AFAR times its size. Fitted to photos of CFP, PINS and
+# 300-W and to false faces on photos of scikit-image: 96 and 6 % pass FaceMesh, of the rest 85 and
+# 19 %.
 MIN_MESH_SCORE, MIN_AFAR_SCORE, AFAR = 0.5, 0.64, 4.0
 
 
@@ -132,7 +133,7 @@ class FaceDetector:
         return [box_from_detector(*row) for row in rows]
 
     def detect_raw(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> RawDetections:
-        """The same with BlazeFace's own boxes and keypoints, highest score first, px."""
+        """As ``detect``, but BlazeFace's own boxes and keypoints, highest score first, px."""
         check_photo(image)
         small, factor = _halved(image)
         whole = self._run(small, _around(small), factor)
@@ -260,7 +261,7 @@ class LargestFaceDetector:
         thorough: a detector for those in which that finds nothing; None makes one with tiles.
 
     Where ``quick`` is None, a large face that is not confirmed (see ``FaceDetector``) goes before
-    small ones: the photo should show somebody, and some profiles are not.
+    small ones: the photo should show somebody, and some profiles are not confirmed.
     """
 
     def __init__(self, quick: Detector | None = None, thorough: Detector | None = None):
@@ -269,7 +270,7 @@ class LargestFaceDetector:
             quicks = [FaceDetector(tiles=False, stop_early=True)]
             quicks += [FaceDetector(tiles=False, checked=False)]
         last = thorough or FaceDetector()
-        self._detectors = [*(one for one in quicks if one is not last), last]  # each asked once
+        self._detectors = [*(one for one in quicks if one is not last), last]  # each runs once
 
     def __call__(self, image: np.ndarray) -> FaceBox:
         """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
@@ -288,7 +289,7 @@ class LargestFaceDetector:
 
 
 def no_face(shape: Sequence[int], tiles: bool = True) -> str:
-    """Why a photo of this (H, W, ...), in which a detector found nothing, gives no face."""
+    """The message for a photo of some shape, (H, W, ...), in which no face was found."""
     height, width = shape[:2]
     looked = _tile_sides(height, width) if tiles else []
     least = max(LEAST_WIDTH, LEAST_SHARE * min(looked, default=max(height, width)))

@@ -26,8 +26,8 @@ RANGE = 255  # of the input: value / RANGE
 CROP_SCALE = 1.5
 PASSES = 2
 # From the network's coordinates to pixel centers of its input: with this shift the points of a
-# photo and of its mirror image meet (measured on 1,537 photos of 300-W). In y, where no mirror can
-# tell, the same is assumed: the hand-made points differ from the raw ones by as much in y as in x.
+# photo and of its mirror image meet (measured on 1,537 photos of 300-W). In y, where mirroring
+# shows nothing, the same is assumed: hand-made points differ from the raw ones as much as in x.
 RAW_SHIFT = 0.23
 OUTER_EYE_CORNERS = (33, 263)  # of the mesh; the image's left, the image's right
 
@@ -38,7 +38,7 @@ class FaceMeshPoints(NamedTuple):
     Attributes:
         points: (468, 3) float64: x, y in px of the photo, pixel centers at integers from 0, y
             down; depth in px, larger nearer to the viewer, from the head's middle.
-        score: from 0 to 1: how sure it is that the crop shows a face.
+        score: probability that the crop shows a face, 0 to 1.
     """
 
     points: np.ndarray

@@ -1,4 +1,4 @@
-"""Which files are photos, and where they lie: one definition for every command."""
+"""Which files of a folder are photos: one definition for every command."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _result_folders(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
-    """The same of a store; errors as ``RemotePath.files``.
+    """``find_photos`` in a folder of a store; errors as ``RemotePath.files``.
 
     Keys such as 'a/../b.jpg', which lead elsewhere as paths, are passed over.
     """

@@ -1,4 +1,4 @@
-"""Which protocol on real photos an option of ``evaluate`` asks for."""
+"""The protocols on real photos, by the options of ``evaluate`` that select them."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ OPTION_OWNERS = {
     "fit_truth": ("shape_truth",),
     "last": ("shape_truth", "points"),
 }
+"""The options beside which each of these has an effect."""
 OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)
 """Options of these protocols alone."""
 
@@ -65,7 +66,7 @@ def chosen_yardstick(args: argparse.Namespace) -> str | None:
         ValueError: several were given, or one with options that it does not have.
     """
     given = [name for name in CHOICES if _is_given(args, name)]
-    _check_homes(args)
+    _check_owners(args)
     if not given:
         return None
     others = [name for name in (*OPTION_HOMES, "people", "calibrate") if _is_given(args, name)]
@@ -75,10 +76,10 @@ def chosen_yardstick(args: argparse.Namespace) -> str | None:
     return given[0]
 
 
-def _check_homes(args: argparse.Namespace) -> None:
-    for option, homes in OPTION_OWNERS.items():
-        if _is_given(args, option) and not any(_is_given(args, home) for home in homes):
-            raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, homes))}")
+def _check_owners(args: argparse.Namespace) -> None:
+    for option, owners in OPTION_OWNERS.items():
+        if _is_given(args, option) and not any(_is_given(args, owner) for owner in owners):
+            raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, owners))}")
     is_there = args.shape_truth is not None and (not args.fit_truth or args.shape_truth.exists())
     if _is_given(args, "last") and args.points is None and is_there:
         raise ValueError(

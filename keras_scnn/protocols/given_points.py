@@ -23,7 +23,7 @@ from keras_scnn.storage.guard import reading
 MIN_POINTS = 4
 FOLDS = 10  # of people, for the annotation's own sites
 SHAPES_FROM = "frontal"  # the kind of photos
-OUTERMOST = [0, 16]  # the jaw's ends: the one that is given tells the half
+OUTERMOST = [0, 16]  # the jaw's ends: which one is given shows which half
 FILE = "an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
 EXPECTED = f"expected {FILE}"
 
@@ -53,7 +53,7 @@ def evaluate_given_points(
 
     Raises:
         FileNotFoundError: a photo or the file is missing.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, ``last`` is out of range, or no photo shows a face.
     """
     names, points = read_points(file)
     people = np.array([str(Path(name).parent) for name in names])

@@ -34,8 +34,8 @@ class IdentityResults:
             None where the preset has no within-person covariance.
         feature_ratio, feature_verification: by the Euclidean distance of the features; None
             where the network has none.
-        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo asks all others for
-            its person; None where no retrieval was measured.
+        shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo as a probe against
+            all others; None where no retrieval was measured.
         calibration: see ``evaluation.calibration.calibrate``.
         intervals: (low, high) by the path of a number, see ``evaluation.bootstrap.with_intervals``.
         curves: what is drawn: 'roc' and 'reliability' by kind, and what a subclass adds.

@@ -95,9 +95,9 @@ def _distinct_stems(files: Sequence[str | os.PathLike]) -> list[str]:
 def identity_vectors(
     predictor: PhotoPredictor, predictions: PhotoPredictions
 ) -> dict[str, np.ndarray]:
-    """(n, D) vectors of each kind that the preset knows; their Euclidean distances decide.
+    """(n, D) vectors of each kind that the preset has, to be compared by Euclidean distance.
 
-    That of features of unit length rises as their cosine falls.
+    The distance of features, of unit length, rises as their cosine falls.
     """
     coordinates = shape_coordinates(predictions.face_model, predictions.parameters.identity)
     vectors = {"mm": coordinates}
@@ -176,7 +176,7 @@ def _numbers(ranked: RankedPairs, weights: np.ndarray) -> dict[str, float]:
 
 
 def _apart(distance: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Does one person's shape stay? Mean distances in mm within and between people."""
+    """Mean distances of shapes in mm within and between people, and their ratio."""
     return {
         "within_mm": weighted_mean(distance[same], weights[same]),
         "between_mm": weighted_mean(distance[~same], weights[~same]),

@@ -47,12 +47,14 @@ class Comparison:
         aligned_mm: the same after the second face's best similarity onto the first one (Umeyama
             1991), which takes a difference in size away too.
         cosine: of the features, -1 to 1; None where the preset has none.
-        probabilities: of one person, 0 to 1, with equal priors; by
-            'shape', 'scaled_shape', 'feature' and 'both', as far as the preset's calibration knows.
+        probabilities: of one person, 0 to 1, with equal priors; by kind ('shape', 'scaled_shape',
+            'feature', 'both'), for the kinds that the preset's calibration has.
         n_faces: how many each photo shows; the largest was taken.
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
-            (``shape_distance.mahalanobis_coordinates``); None where the preset has no scatter.
-        probability_by: what ``probability`` rests on, in words, see ``basis``; None like that.
+            (``shape_distance.mahalanobis_coordinates``); None where the preset has no within-person
+            covariance.
+        probability_by: what ``probability`` is based on, in words, see ``basis``; None where that
+            is None.
         certainty: 0 to 1: how much of the evidence small, turned and half-hidden faces leave. It is
             in the probabilities; see ``quality.certainty``.
     """

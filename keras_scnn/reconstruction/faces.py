@@ -68,7 +68,7 @@ class Reconstruction:
 
     @property
     def quality(self) -> float:
-        """What the photo is worth for the person's shape; see ``quality.photo_quality``."""
+        """Inverse variance expected of the shape; see ``quality.photo_quality``."""
         yaw = float(self.euler_degrees[1])
         return photo_quality(yaw, self.box.score, self.box.width)
 
@@ -114,7 +114,7 @@ class Reconstruction:
             (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
 
         Raises:
-            ValueError: unknown suffix, a unit that the format has not, an unknown part, or a photo
+            ValueError: unknown suffix, a unit that the format lacks, an unknown part, or a photo
                 as for ``texture``.
         """
         if image is not None:
@@ -131,7 +131,7 @@ class Reconstruction:
         return colors
 
     def check_photo(self, image: np.ndarray) -> None:
-        """Raise a ValueError for an image that has not the size of this face's photo."""
+        """Raise a ValueError for an image of another size than this face's photo."""
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             raise ValueError("image is no photo; it must be an array (H, W, 3) of uint8")
         size = image.shape[1], image.shape[0]
@@ -140,7 +140,7 @@ class Reconstruction:
             raise ValueError(f"image is {here} px; this face was found in a photo of {there} px")
 
     def to_json(self) -> dict:
-        """Everything but the mesh, as numbers that JSON knows."""
+        """Everything but the mesh, as values that JSON can hold."""
         rotation, scale, translation = decompose(self.parameters.pose)
         return {
             "face_model": self.model.name,

@@ -24,7 +24,7 @@ def write_face(
     draw: bool,
     options: MeshOptions = MeshOptions(),
 ) -> None:
-    """Write ``stem`` + .obj/.ply/.glb, _overlay.png and, to look at, _views.png."""
+    """Write ``stem`` + .obj/.ply/.glb and _overlay.png, and with ``draw`` _views.png."""
     colors = face.write_mesh(stem.with_name(f"{stem.name}.{mesh_format}"), image, options)
     overlay = draw_landmarks(
         draw_mesh(image, face.model, face.posed_vertices, opacity=0.6), face.landmarks

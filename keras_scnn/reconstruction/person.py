@@ -109,8 +109,8 @@ def robust_limit(distance: np.ndarray, deviations: float) -> float:
 Photo = np.ndarray | str | os.PathLike
 # A photo shows another person when it is so many times as far from the person's others as the
 # median photo is. With one stranger among 5 photos, or 10, the identity network finds 38 and 44 %
-# of them, and calls 0.5 and 0.7 % of the own photos strange (1.5 and 1.2 % where there is none);
-# the other network, which hardly knows people, finds 5 %.
+# of them, and rejects 0.5 and 0.7 % of the person's own photos (1.5 and 1.2 % without a stranger);
+# the other network, which hardly distinguishes people, finds 5 %.
 FAR_SHAPE, FAR_FEATURE = 3.0, 2.0
 MIN_PHOTOS = 3  # of two that disagree either may be the stranger's
 # Pose and expression are found again from the landmarks that the network saw, with the shared
@@ -185,7 +185,7 @@ class Person:
             options: unit, parts, and whether a photo's light is in the texture.
 
         Raises:
-            ValueError: as for ``texture``; unknown suffix, a unit that the format has not, or an
+            ValueError: as for ``texture``; unknown suffix, a unit that the format lacks, or an
                 unknown part.
         """
         check_format(path, options.unit)

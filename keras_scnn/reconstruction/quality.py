@@ -1,4 +1,4 @@
-"""How far a photo can be trusted: small, turned and half-hidden faces say less about a person.
+"""How far a photo can be trusted: small, turned and half-hidden faces show a person less well.
 
 Measured on 4,291 photos of 200 people of CelebA, by two networks: the preset 'aflw-mobilenet-0.5',
 and one trained for identity, which had seen 170 of the people. The squared distance of a photo's
@@ -29,7 +29,7 @@ DOUBT_POWER = 0.4
 
 
 def photo_quality(yaw_degrees: float, score: float, width: float) -> float:
-    """What a photo's shape is worth: the inverse of its expected variance.
+    """The inverse of the expected variance of a photo's shape.
 
     Args:
         yaw_degrees: of the head, to either side.

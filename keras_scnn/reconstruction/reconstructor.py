@@ -33,9 +33,9 @@ PROCEDURE = "first pass mirrored"
 
 
 def provenance(preset: str | os.PathLike) -> dict[str, str]:
-    """What decides, besides settings, on what ``Reconstructor`` predicts from a photo.
+    """The versions on which, besides settings, the predictions of ``Reconstructor`` depend.
 
-    It is kept with stored results, so that a run is not continued by one that predicts otherwise.
+    Stored results contain them, so that no run is continued by one with other predictions.
 
     Args:
         preset: name, folder or URL.
@@ -127,7 +127,7 @@ class Reconstructor:
     def reconstruct_boxes(
         self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
     ) -> list[Reconstruction]:
-        """Faces in given boxes, one for each; ``passes=1`` keeps the boxes as they are."""
+        """Faces in given boxes, one for each; ``passes`` and errors as ``reconstruct_many``."""
         return list(self.reconstruct_many([image] * len(boxes), boxes, passes))
 
     def reconstruct_many(
@@ -143,8 +143,8 @@ class Reconstructor:
                 upright. Features are the mean of both, all else is of the second pass.
 
         Raises:
-            ValueError: no box, one that is no ``FaceBox`` or not square, or an image that is no
-                photo.
+            ValueError: no box, one that is no ``FaceBox`` or not square, an image that is no photo,
+                unlike numbers of images and boxes, or ``passes`` is neither 1 nor 2.
         """
         if not boxes:
             raise ValueError("there is no box; give one at least")

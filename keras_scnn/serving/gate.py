@@ -1,4 +1,4 @@
-"""What stands before the application: bounds on bodies, connections and waiting."""
+"""Middleware before the application: bounds on bodies, connections and waiting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gate:
     """ASGI middleware: 403 for what is closed, 408, 413, 415 and 503 for bodies beyond the bounds.
 
     Args:
-        app: what it stands before.
+        app: the application behind it.
         max_bytes: of a body, whether its length is announced or not.
         part_s: seconds between two parts of a body. body_s: for all of it.
     """
@@ -75,8 +75,8 @@ class Gate:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         fits = announced.isdigit() and len(announced) < 16 and int(announced) <= self._max_bytes
         size, more, end = 0, True, time.monotonic() + self._body_s
-        # What is too large is read for a while, and dropped: a client hears the answer only once
-        # it has sent its body.
+        # A body that is too large is read for a while, and dropped: a client reads the answer only
+        # after it has sent its body.
         while more and size <= DRAINED * self._max_bytes:
             message = await self._next(receive, end)
             if message["type"] == "http.disconnect":

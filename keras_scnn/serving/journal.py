@@ -22,8 +22,8 @@ class Record:
     Attributes:
         status: 503 until an answer begins: what a client gets where there is none.
         received: bytes of the body that came.
-        faces: that were answered; None where nothing was asked about faces, or nothing answered.
-        queue_s: until threads took up its parts, seconds.
+        faces: in the answer; None where the request was not for faces, or had an error.
+        queue_s: seconds that its parts waited for a thread.
         refused: why the gate did not let it in; None where it did.
     """
 
@@ -93,8 +93,8 @@ class Journal:
     """ASGI middleware, the outermost: each request is counted and has its line.
 
     Args:
-        app: what it stands around.
-        metrics: that count.
+        app: the application inside of it.
+        metrics: to count into.
         write: takes each line, without its end; None: there is no access log.
     """
 

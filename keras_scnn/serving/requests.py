@@ -67,13 +67,13 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a request asks for: (S, S, 3) uint8 RGB crops and photos, in its order."""
+    """The content of a request: (S, S, 3) uint8 RGB crops and photos, in its order."""
 
     instances: tuple[np.ndarray | Photo, ...]
 
     @property
     def pixels(self) -> int:
-        """Of all of it, which is what it costs."""
+        """Of all crops and photos, on which the time depends."""
         return sum(
             one.pixels if isinstance(one, Photo) else one.shape[0] * one.shape[1]
             for one in self.instances

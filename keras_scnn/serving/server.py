@@ -75,9 +75,10 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
             """The answer in the request's protocol; InvalidInput says what is wrong with it."""
             record = current_record()
             try:
-                asked = await _in(small, record, _read, payload, predictor.input_size)
-                pool = large if asked.is_large else small
-                answer, count = await _in(pool, record, _answer, payload, asked, predictor, version)
+                request = await _in(small, record, _read, payload, predictor.input_size)
+                pool = large if request.is_large else small
+                work = payload, request, predictor, version
+                answer, count = await _in(pool, record, _answer, *work)
             except ValueError as error:
                 raise InvalidInput(shown(str(error))) from error
             record.faces = count
@@ -101,11 +102,11 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
 
 
 async def _in(pool: ThreadPoolExecutor, record: Record, work: Callable, *arguments: Any) -> Any:
-    """What ``work`` returns in a thread of a pool; the record learns how long it waited for one."""
-    asked = time.perf_counter()
+    """The result of ``work`` in a thread of a pool; the wait for one is added to ``queue_s``."""
+    start = time.perf_counter()
 
     def begin() -> Any:
-        record.queue_s += time.perf_counter() - asked
+        record.queue_s += time.perf_counter() - start
         return work(*arguments)
 
     return await asyncio.get_running_loop().run_in_executor(pool, begin)
@@ -129,30 +130,30 @@ def _read(payload: Any, size: int) -> Request:
     return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
 
 
-def _wanted(payload: Any, asked: Request, predictor: Predictor) -> list[str]:
-    """Names of the outputs that a v2 request asks for: all where it names none.
+def _wanted(payload: Any, request: Request, predictor: Predictor) -> list[str]:
+    """Names of the outputs that a v2 request names; all where it names none.
 
     Raises:
         ValueError: there are no such outputs.
     """
-    known = output_names(asked, predictor)
+    known = output_names(request, predictor)
     wanted = list(dict.fromkeys(one.name for one in payload.request_outputs or [])) or list(known)
     if unknown := set(wanted) - set(known):
         raise ValueError(f"outputs {sorted(unknown)} are not known; known: {', '.join(known)}")
     return wanted
 
 
-def _answer(payload: Any, asked: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
+def _answer(payload: Any, request: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
     """The answer of the request's protocol, and how many faces it has."""
     if not hasattr(payload, "inputs"):
-        answer = predictions(asked, predictor)
+        answer = predictions(request, predictor)
         return answer, sum(len(row.get("faces", [row])) for row in answer["predictions"])
     import uuid
 
     from kserve import InferOutput, InferResponse
 
-    wanted = _wanted(payload, asked, predictor)
-    given = outputs(asked, predictor)
+    wanted = _wanted(payload, request, predictor)
+    given = outputs(request, predictor)
     tensors = [_infer_output(InferOutput, name, given) for name in wanted]
     name, number = payload.model_name, payload.id or str(uuid.uuid4())
     return InferResponse(number, name, tensors, version or None), len(given["parameters"])
@@ -295,7 +296,7 @@ def _as_invalid(hint: str = "") -> Iterator[None]:
     """KServe's translation of bodies raises nearly any type for a wrong one.
 
     Args:
-        hint: what would be right, which KServe does not know.
+        hint: the right form, which KServe's errors do not mention.
     """
     from kserve.errors import InvalidInput
 

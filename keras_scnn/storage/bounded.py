@@ -64,7 +64,8 @@ class Bound:
 
         Raises:
             ValueError: they are more than the bound.
-            OSError: others use so much of it, for a minute, that there is no room; or as ``fetch``.
+            OSError: others use so much of it, for a minute, that there is no room; or as
+                ``FetchedFile.content``.
         """
         if fcntl is None:
             raise OSError(f"{self.folder}: a bound of its size needs Linux or macOS")

@@ -1,4 +1,4 @@
-"""The one guard of all readers: whatever a file makes go wrong is an error that names the file."""
+"""The one guard of all readers: any error while a file is read names the file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def is_of_content(error: BaseException) -> bool:
-    """Whether a file fails for what is in it, and so everywhere and always.
+    """Whether the file's content causes the error, on every machine and at any time.
 
     A package, memory or rights that are missing, and a disk that fails, are of the machine: the
     file may be read another time. So is every ``OSError``; as the cause of another error only one

@@ -218,7 +218,7 @@ def _lift_limit() -> Callable[[], None]:
     return lambda: setattr(PIL.Image, "MAX_IMAGE_PIXELS", pixels)
 
 
-# Pillow's own limit knows the pixels alone; whoever lifts it has to look at the file's size itself.
+# Pillow's own limit is on pixels alone; without it the pixels are compared with the file's size.
 PILLOWS_LIMIT_LIFTED = SharedState(_lift_limit)
 
 

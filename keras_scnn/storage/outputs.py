@@ -21,7 +21,7 @@ def real_path(path: str | os.PathLike) -> Path:
 def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
     """Raise an OSError that names a folder for results which cannot be made or written.
 
-    Nothing is made: a command asks before its work, and makes the folder when there is a result.
+    Nothing is made: a command checks before its work, and makes the folder when it has a result.
     A bucket has to be there. A URL that can only be read is a ValueError.
 
     Args:
@@ -45,9 +45,9 @@ def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
 class Results:
     """The results of some photos in a folder.
 
-    A result is a JSON file, ``NAME.json``, and the files beside it. The JSON says of which photos
-    it is and lists the files, so a later run knows what it may delete: its own photos' results and
-    nothing else.
+    A result is a JSON file, ``NAME.json``, and the files beside it. The JSON names the photos and
+    the files of the result, so that a later run deletes the results of its own photos and nothing
+    else.
 
     Attributes:
         out: the folder.

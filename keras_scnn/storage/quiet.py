@@ -1,4 +1,4 @@
-"""TensorFlow's and LiteRT's notices on stderr, which have no option against them."""
+"""Drops the notices of TensorFlow and LiteRT on stderr, which no option turns off."""
 
 from __future__ import annotations
 

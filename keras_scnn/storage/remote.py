@@ -99,7 +99,7 @@ class RemotePath:
         self._ask(_list)
 
     def check_out(self) -> None:
-        """The same of a folder for results, which may be new in a bucket that is there.
+        """As ``check``, of a folder for results, which may be new in a bucket that exists.
 
         Raises:
             ValueError: the store can only be read.

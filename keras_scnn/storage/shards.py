@@ -48,8 +48,8 @@ class Failures(dict[K, str]):
     """Why photos failed, by their names or numbers.
 
     Attributes:
-        passing: those that may do once their machine has what it lacked, though their files stay as
-            they are: see ``is_of_content``. A file that is missing is noticed when it comes.
+        passing: those that may succeed later, with the same files, on a machine that lacked
+            something: see ``is_of_content``. Missing files are none: they change when they come.
     """
 
     def __init__(self) -> None:

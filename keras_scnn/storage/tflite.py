@@ -25,12 +25,12 @@ T = TypeVar("T")
 
 
 class PerThread(Generic[T]):
-    """A value of each thread's own, made when the thread first asks for it.
+    """A value for each thread, made at the thread's first call.
 
     An interpreter holds the input and the answer of one call: shared by threads, it mixes them.
 
     Args:
-        make: makes the value; errors go to who asks.
+        make: makes the value; its errors are raised in the thread that calls.
     """
 
     def __init__(self, make: Callable[[], T]):

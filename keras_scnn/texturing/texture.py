@@ -107,7 +107,7 @@ def person_texture(
 
 
 def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
-    """All that a photo shows on the face, hair and hands too, for pictures with hair about it.
+    """A texture of all that a photo shows on the face, hair and hands included.
 
     Args:
         model: with uv.

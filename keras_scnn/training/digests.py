@@ -38,14 +38,14 @@ def content_digest(path: Place) -> str:
 def data_digests(folders: str) -> dict[str, str]:
     """Digests of face records, or a pack of them, with commas between several, by ``short_ends``.
 
-    So they say nothing of where a machine has them.
+    The paths of a machine are not part of it.
     """
     places = [place(folder) for folder in folders_of(folders)]
     return dict(zip(short_ends(places), map(content_digest, places), strict=True))
 
 
 def short_ends(places: list[Place]) -> list[str]:
-    """The last parts of paths, as many as tell them apart.
+    """The last parts of paths, as many as make them different.
 
     >>> short_ends([Path("/disk/a/records"), Path("b/records")])
     ['a/records', 'b/records']

@@ -374,7 +374,7 @@ class CoordinatorClient:
         """Tell the others why; or end here, where it is one of them that failed."""
         text = " ".join(str(error).split()) or type(error).__name__
         if STATUS.match(text):
-            time.sleep(GRACE)  # the watch may know more
+            time.sleep(GRACE)  # the watch may find a better reason
             self._end(f"{LOST} ({text[:120]})")
         self._is_over.set()
         if self._client is not None:

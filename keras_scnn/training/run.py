@@ -193,7 +193,7 @@ def start(run: Run, state: RunState) -> None:
 
 
 def measure(run: Run, state: RunState) -> RecordResults:
-    """Write the preset, measure it on people never trained on, and say and draw how good it is."""
+    """Write the preset, measure it on people never trained on, and print and draw the results."""
     folder, config = run.folder, run.config
     preset = finished_preset(run, state)
     results = evaluate_records(preset, run.measured)

@@ -162,7 +162,7 @@ class Clip:
             yield from _decode(container, stream)
 
     def _sought(self, container, stream, start: int) -> Iterator[av.VideoFrame]:
-        """Frames after seeking; none where the file does not let itself be sought in."""
+        """Frames after seeking; none where seeking in the file fails."""
         import av
 
         target = int(self.stamps[start] - SEEK_MARGIN / self.time_base)

@@ -67,8 +67,13 @@ class ClipSettings:
 
 
 @dataclass(eq=False)
-class _Looked:
-    """Frames that were looked at: their boxes, and how much each changed; see ``shots``."""
+class _DetectionState:
+    """What detection keeps of the frames so far.
+
+    Attributes:
+        numbers, changes: of the frames of the part; see ``shots.change``.
+        boxes: of the faces in the last frame. before: its thumbnail.
+    """
 
     numbers: list[int] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
@@ -99,8 +104,8 @@ class FramesJob:
     def make(self, number: int, names: list[str]) -> int:
         """Write one part; its number of frames that were decoded. ``names`` do not count."""
         start, stop = self.stretch(number)
-        state, tables = _Looked(), []
-        for group in self._groups(self._looked_at(start, stop, state)):
+        state, tables = _DetectionState(), []
+        for group in self._groups(self._detected(start, stop, state)):
             tables.append(self._table(group))
         preset = self.reconstructor.preset
         layout = preset.layout
@@ -128,8 +133,8 @@ class FramesJob:
         score = self.settings.min_score
         return FaceDetector(tiles=tiles) if score is None else FaceDetector(score, score, tiles)
 
-    def _looked_at(
-        self, start: int, stop: int, state: _Looked
+    def _detected(
+        self, start: int, stop: int, state: _DetectionState
     ) -> Iterator[tuple[Frame, list[FaceBox]]]:
         """The frames of a part with the boxes of their faces."""
         for frame in self.clip.frames(max(start - 1, 0), stop):

@@ -1,4 +1,4 @@
-"""One face, frame by frame as a camera sees it: for use from Python, without the future."""
+"""One face, smoothed frame by frame as they come from a camera: from past frames only."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 In ``out`` there are ``overlay.mp4``; for each face ``face_0.glb`` and ``face_0.csv`` and so on;
 ``faces.parquet`` with a row for each face of each frame; ``clip.json``, written last, which lists
-the files; ``frames/``, what the network saw in each frame, in parts; and ``plan.json``, which says
-what the folder is for.
+the files; ``frames/``, the faces of each frame as the network predicts them, in parts; and
+``plan.json``, the settings and the video of the run.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def change(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def may_be_cut(changes: Sequence[float]) -> bool:
-    """Whether a shot may begin with a frame, by the changes up to its own: without the future."""
+    """Whether a shot may begin with a frame, by the changes up to and with its own."""
     *before, own = changes[-NEIGHBORS - 1 :]
     usual = float(np.median(before)) if before else 0.0
     return own >= LEAST_CHANGE and own > TIMES_NEIGHBORS * usual

@@ -4,8 +4,8 @@
 future ones alike (Savitzky and Golay, "Smoothing and Differentiation of Data by Simplified Least
 Squares Procedures", 1964; here with Gaussian weights and for uneven times), so nothing is late.
 Where a signal moves by more than its noise the neighborhood is short, elsewhere long: still things
-are smoothed much, blinks and nods keep their height. ``OneEuro`` knows the past alone, and lags a
-little; it is that of the browser page.
+are smoothed much, blinks and nods keep their height. ``OneEuro`` uses past values only, and lags a
+little; the browser page has the same filter.
 """
 
 from __future__ import annotations

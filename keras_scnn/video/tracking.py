@@ -1,4 +1,4 @@
-"""Which face of a frame is which face of the frame before."""
+"""Matches the faces of a frame to those of the frames before."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Tracker:
     """Gives the faces of each frame the numbers of their tracks.
 
     A frame's faces are assigned to the tracks at the least sum of costs (Kuhn 1955): distance from
-    where the track would be, change in size, and difference of the features, which tells people
-    apart who cross. A track that is not seen for ``max_gap`` ends, and all end with a cut.
+    where the track would be, change in size, and difference of the features, which distinguishes
+    people who cross. A track that is not seen for ``max_gap`` ends, and all end with a cut.
 
     Args:
         max_gap: s.

@@ -72,7 +72,7 @@ def center_sources(
     Args:
         embedding: (n, E).
         source: (n,) the number of each photo's data set.
-        among: (n,) bool, the photos of which mean and length are.
+        among: (n,) bool, the photos over which mean and length are taken.
 
     Returns:
         (n, E) of the embeddings' dtype; the (S, E) means that were taken off, 0 for a data set
@@ -105,8 +105,8 @@ def align_means(shapes: np.ndarray, source: np.ndarray, among: np.ndarray) -> np
     Args:
         shapes: (n, K).
         source: (n,) the number of each photo's data set; the first is 0.
-        among: (n,) bool, the photos of which the means are. A data set that has none of them
-            stays as it is; the mean of all others is that of the first one that has some.
+        among: (n,) bool, the photos over which the means are taken. A data set without any of them
+            stays as it is; all others get the mean of the first one that has some.
     """
     counts = np.bincount(source, among, source.max() + 1)
     sums = np.zeros((len(counts), shapes.shape[1]))
@@ -130,8 +130,8 @@ def regress_identity(
     Args:
         records: fitted to the face model.
         embeddings: (n, E) of ``comparable_embeddings``.
-        among: positions of the photos from which is learned; those of people to be measured on
-            must not be among them.
+        among: positions of the photos to learn from; people to be measured on must not be among
+            them.
         model: the face model.
         share: of the identity that comes from the embedding, 0 to 1; where there is no embedding
             the fit is left as it is.
@@ -193,7 +193,7 @@ class ShapePosterior:
 
 @dataclass(frozen=True, eq=False)
 class Photos:
-    """What is known of n photos.
+    """Person, data set and view of n photos.
 
     Attributes:
         person: (n,) int. source: (n,) int, the number of each photo's data set.
@@ -209,12 +209,12 @@ class Photos:
 
 @dataclass(frozen=True, eq=False)
 class TaughtIdentity:
-    """What recognizers teach about n photos; see ``teach_identity``.
+    """Identity labels of n photos from recognizers; see ``teach_identity``.
 
     Attributes:
         embedding: (n, E) float32, centered by data set, each recognizer's of length 1 on average.
         shapes: (n, K) mm, the identity labels.
-        posterior: which the labels are of.
+        posterior: that gives the labels.
         means: (S, E) of the data sets, and length (E,): centered = (raw - mean) / length.
     """
 
@@ -232,18 +232,18 @@ def teach_identity(
     sizes: Sequence[int],
     photos: Photos,
 ) -> TaughtIdentity:
-    """Labels of photos from what recognizers see in them.
+    """Identity labels of photos, from recognizers' embeddings and from fits to landmarks.
 
     A frontal photo gets the posterior mean of its own fit and its embedding. A turned face has the
-    mean embedding of its person's frontal photos, where there are some; else what the last
-    recognizer sees, and what the others would by regression on it. Its shape is the one that
-    follows from this embedding.
+    mean embedding of its person's frontal photos, where there are enough (``MIN_FRONTAL``); else
+    the last recognizer's embedding, and those of the others by regression on it. Its shape follows
+    from this embedding.
 
     Args:
         joint, own: (n, K) mm, fits to all photos of a person and to each alone.
         raw: (n, E) embeddings, one recognizer's after the other's.
         sizes: length of each recognizer's; with more than one, the last recognizes turned faces.
-        photos: what is known of them.
+        photos: person, data set and view of each.
 
     Raises:
         ValueError: see ``learn_posterior``.

@@ -60,7 +60,7 @@ class Landmarker:
     """Detector, FaceMesh and a preset of this library, one after the other.
 
     Args:
-        preset: name or folder of a preset whose face model knows FaceMesh's points.
+        preset: name or folder of a preset whose face model has ``mediapipe_indices``.
         tiles: detect small faces too, in tiles of the photo; takes up to 40 times as long.
 
     Raises:

@@ -54,7 +54,7 @@ def landmarks_from_mesh(mesh: np.ndarray, model: MorphableModel) -> np.ndarray:
         (..., 68, 3) float64 px and depth, image frame. Good to about 45 degrees of yaw.
 
     Raises:
-        ValueError: wrong shape, or the model does not know FaceMesh's points.
+        ValueError: wrong shape, or the model has no ``mediapipe_indices``.
     """
     mesh = np.asarray(mesh, np.float64)
     if mesh.shape[-2:] != (468, 3):

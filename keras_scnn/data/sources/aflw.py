@@ -104,7 +104,7 @@ def _targets(labels: dict[str, np.ndarray]) -> AflwTargets:
 
 
 def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Arrays of a labels.npz that go on in step.
+    """Arrays of a labels.npz, all with one row a photo.
 
     Args:
         path: of the file.
@@ -200,7 +200,7 @@ class AflwCrops(PhotoSource):
         """Labels of one crop, whose box is the whole of it."""
         image, row = self.folder / name, self._rows.get(name)
         if row is None or not image.is_file():
-            raise FileNotFoundError(f"{image}: no such crop, or labels.npz does not know it")
+            raise FileNotFoundError(f"{image}: no such crop, or labels.npz has no row of it")
         return LabeledPhoto(
             name=name,
             person=name,

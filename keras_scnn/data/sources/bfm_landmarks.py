@@ -65,7 +65,11 @@ class BfmLandmarks:
             object.__setattr__(self, name, array)
 
     def points(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """(..., 68, 3) micrometers in the face's own frame, of (..., K) and (..., L)."""
+        """(..., 68, 3) micrometers in the face's own frame, of (..., K) and (..., L).
+
+        Raises:
+            ValueError: the last axis is not K, or not L.
+        """
         for name, given, basis in (
             ("shape", shape, self.identity_basis),
             ("expression", expression, self.expression_basis),
@@ -89,6 +93,9 @@ class BfmLandmarks:
 
         Returns:
             (..., 68, 3) float64 px, image frame of the 450 px photo: x, y and depth.
+
+        Raises:
+            ValueError: an array's last axis does not fit.
         """
         return project(image_from_bfm(pose), self.points(shape, expression))
 
@@ -137,6 +144,9 @@ def image_from_bfm(pose: np.ndarray) -> np.ndarray:
     Returns:
         (..., 3, 4) float64 cameras of ``geometry.camera``, but px per micrometer: image frame of
         the 450 px photo.
+
+    Raises:
+        ValueError: the last axis is not 7.
     """
     pose = np.asarray(pose, np.float64)
     if pose.shape[-1:] != (7,):

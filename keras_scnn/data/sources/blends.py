@@ -4,7 +4,7 @@ A network memorizes the embeddings of few people. Two faces in similar poses, th
 other's landmarks and blended with it, are a new person to the recognizer, which embeds the blend as
 it would embed a photo: as many people as there are pairs of photos. After Beyer et al., "Knowledge
 Distillation: A Good Teacher Is Patient and Consistent", 2022, who mix images; bent first, because a
-recognizer knows faces only. ``training.matching.batches`` blends on an accelerator, by the same
+recognizer expects faces. ``training.matching.batches`` blends on an accelerator, by the same
 ``geometry.bending``.
 """
 

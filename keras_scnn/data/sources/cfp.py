@@ -116,9 +116,9 @@ class CfpPhotos(PhotoSource):
                 box = self._box(name)
                 photos[name] = read_image(self.folder / name), box
             except (OSError, ValueError) as error:
-                # To other processes an error goes without its cause: the type has to tell.
-                tells = isinstance(error, OSError) or is_of_content(error)
-                self._unreadable[name] = error if tells else OSError(str(error))
+                # Errors lose their cause between processes: the type shows whose fault it is.
+                has_right_type = isinstance(error, OSError) or is_of_content(error)
+                self._unreadable[name] = error if has_right_type else OSError(str(error))
         return photos
 
     def _box(self, name: str) -> FaceBox:
@@ -172,7 +172,7 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
 def predict_landmarks(
     images: Sequence[np.ndarray], boxes: Sequence[FaceBox], preset: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a preset predicts in a few passes, each at the standard crop of the one before.
+    """Landmarks that a preset predicts in a few passes, each in the standard crop of the last.
 
     Args:
         images: (H, W, 3) uint8 RGB each.

@@ -190,7 +190,7 @@ def deciding_settings(args: argparse.Namespace) -> dict:
     from keras_scnn.storage.shards import file_digest
 
     config = {name: getattr(args, name) for name in DECIDING}
-    if args.authors_identity:  # in 0.2 these records did not know their mirror images
+    if args.authors_identity:  # in 0.2 these records had no mirror images
         config["mirror_images"] = "known"
     if args.source not in OF_RECORDS:
         return config

@@ -195,7 +195,7 @@ def random_light(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_tone(rng: np.random.Generator, tones: np.ndarray) -> np.ndarray:
-    """A color (3,), 0 to 1, between two neighbors of ``tones`` (n, 3)."""
+    """A color (3,), 0.02 to 1, about one between two neighbors of ``tones`` (n, 3)."""
     i, share = rng.integers(len(tones) - 1), rng.random()
     return np.clip((1 - share) * tones[i] + share * tones[i + 1] + rng.normal(0, 0.015, 3), 0.02, 1)
 

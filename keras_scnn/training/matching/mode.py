@@ -31,8 +31,8 @@ class MatchingMode:
     """What a run with batches of matching needs; see ``PairMode``.
 
     Args:
+        config, mixture, model, seen: see ``PairMode``.
         pack: the photos that ``mixture`` is of.
-        others: see ``PairMode``.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_recognizer`` and ``Supply``.
