@@ -103,22 +103,17 @@ def constant_function(model: keras.Model) -> Callable:
     return tf.function(call, input_signature=[specification], autograph=False)
 
 
-def convert(
-    model: keras.Model,
-    quantize: str = "float32",
-    signature: str = SIGNATURE,
-    crops: np.ndarray | None = None,
-) -> bytes:
+def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGNATURE) -> bytes:
     """A .tflite file's bytes; errors as ``write_tflite``.
 
     Args:
         model: from ``image``, uint8 of a fixed shape, to a dictionary.
-        quantize: one of ``formats.QUANTIZE``; it goes by the names of the branch's layers.
+        quantize: 'float32', 'float16' or 'dynamic'; ops are chosen by the names of the branch's
+            layers.
         signature: name of the file's one function.
-        crops: (M, S, S, 3) uint8 RGB, for 'int8'.
     """
     content = _converted(model, signature)
-    return content if quantize == "float32" else _quantized(content, quantize, crops)
+    return content if quantize == "float32" else _quantized(content, quantize, None)
 
 
 def _converted(model: keras.Model, signature: str) -> bytes:

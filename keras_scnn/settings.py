@@ -67,10 +67,10 @@ def check_at_least(name: str, value: float, low: float = 0.0) -> None:
         raise ValueError(f"{name} is {value}; it must be {low:g} or more, and finite")
 
 
-def check_above(name: str, value: float, low: float = 0.0) -> None:
-    """Raise a ValueError for a number that is not above ``low``, or not finite."""
-    if not low < value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be above {low:g}, and finite")
+def check_above(name: str, value: float) -> None:
+    """Raise a ValueError for a number that is not above 0, or not finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}; it must be above 0, and finite")
 
 
 def check_share(name: str, value: float) -> None:

@@ -152,28 +152,25 @@ def held_out(
     same: np.ndarray,
     people: tuple[np.ndarray, np.ndarray],
     signs: tuple[float, ...],
-    folds: int = FOLDS,
-    seed: int = 0,
 ) -> Reliability | None:
     """Reliability on people whom the curve was not fitted on.
 
-    The people are split into folds. Pairs whose people are both in a fold are tested on a curve
-    fitted to the pairs without anybody of it; pairs of people of two folds are left out.
+    The people are split into ``FOLDS`` folds at random. Pairs of people of one fold are tested on a
+    curve fitted to the pairs without anybody of it; pairs of people of two folds are left out.
 
     Args:
         values, same, signs: see ``fit_logistic``.
         people: (P,) and (P,), whom the first and the second photo of each pair show.
-        folds, seed: of the split.
 
     Returns:
         None where there are too few people for every curve to have both kinds of pairs.
     """
     columns, same = _checked(values, same)
     names, members = np.unique(np.stack(people), return_inverse=True)
-    fold_of = np.random.default_rng(seed).permutation(len(names)) % folds
+    fold_of = np.random.default_rng(0).permutation(len(names)) % FOLDS
     first, second = fold_of[members.reshape(2, -1)]
     predicted = np.full(len(same), np.nan)
-    for fold in range(folds):
+    for fold in range(FOLDS):
         train, test = (first != fold) & (second != fold), (first == fold) & (second == fold)
         if len(np.unique(same[train])) < 2:
             return None

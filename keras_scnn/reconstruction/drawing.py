@@ -26,16 +26,17 @@ CLAY = np.array([214.0, 190.0, 176.0])
 KEY_LIGHT, FILL_LIGHT = np.array([-0.3, 0.25, 0.92]), np.array([0.75, 0.1, 0.65])
 VIEW_MM = 265.0  # what a view of a whole face shows, from edge to edge
 SUBPIXEL_BITS = 4
+LINE_COLOR = (40, 230, 80)  # of landmarks
 
 
-def draw_landmarks(image: np.ndarray, landmarks: np.ndarray, color=(40, 230, 80)) -> np.ndarray:
+def draw_landmarks(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """A copy of an (H, W, 3) uint8 RGB image with (68, 2 or 3) px landmarks as lines."""
     image = np.ascontiguousarray(image).copy()
     size = max(1, round(np.ptp(landmarks[:, 0]) / 120))
     points = np.round(landmarks[:, :2] * 2**SUBPIXEL_BITS).astype(np.int32)
     for first, last, closed in CURVES:
         line = points[first : last + 1].reshape(-1, 1, 2)
-        cv2.polylines(image, [line], closed, color, size, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(image, [line], closed, LINE_COLOR, size, cv2.LINE_AA, SUBPIXEL_BITS)
     return image
 
 

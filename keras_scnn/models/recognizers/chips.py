@@ -77,10 +77,10 @@ SFACE_CHIP = Chip(  # the template of ArcFace, as OpenCV's FaceRecognizerSF has 
 )
 
 
-def weights_path(name: str = MODEL_FILE) -> Path:
-    """Where the installed package has a file of weights; the package itself is not imported.
+def weights_path() -> Path:
+    """Path of the weights of dlib's recognizer in their package, which is not imported.
 
     Raises:
         FileNotFoundError: the package, or the file in it, is not there.
     """
-    return packaged_file(PACKAGE, name, INSTALL)
+    return packaged_file(PACKAGE, MODEL_FILE, INSTALL)
