@@ -1,12 +1,14 @@
 """Rewrite presets of an older face model for the embedded one, in closed form.
 
     git show 766df82:keras_scnn/assets/open_face/open_face.npz > old.npz
-    python tools/retarget_presets.py old.npz keras_scnn/assets/presets/*
+    python tools/retarget_presets.py old.npz PRESET_FOLDER...
 
-A network's parameters are linear in its last layer, so a linear map of parameters is a change of
-that layer: pose goes through the similarity between the two mean faces, identity through the
-least-squares map of the neutral shapes, and each expression weight through the ratio of the two
-units. Afterwards write network.tflite anew: python -m keras_scnn.export PRESET --attach.
+The layer `parameters`, and the one by which an expression head adds to it, are linear, so a linear
+map of parameters is a change of their weights: pose goes through the similarity between the two
+mean faces, identity through the least-squares map of the neutral shapes, and each expression weight
+through the ratio of the two units. Presets with recognizers are refused: their identity has layers
+of its own (make them again from the rewritten preset, with make_identity_preset.py). Afterwards
+write network.tflite anew: python -m keras_scnn.export PRESET --attach.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
+from keras_scnn.models.heads import FINE
 from keras_scnn.models.presets import FORMAT, NETWORK, SETTINGS, VERSION, WEIGHTS
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 
 KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
+FINE_KERNEL, FINE_BIAS = f"{NETWORK}{FINE}linear/kernel", f"{NETWORK}{FINE}linear/bias"
 LANDMARK_WEIGHT = 5.0  # of a landmark, where any other vertex of the skin counts 1
 RIDGE_MM = 0.05  # what a coefficient of 1 costs, as a displacement of each vertex
 LEAST_SCALE = 1e-3  # of the whitening, as Whitening.from_samples has it
@@ -95,23 +99,33 @@ def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) ->
 
 
 def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
-    """Rewrite one preset's two files."""
+    """Rewrite one preset's two files.
+
+    Raises:
+        SystemExit: the preset is one for the new model already, or has recognizers.
+    """
     settings = json.loads((folder / SETTINGS).read_text())
     if settings.get("face_model_digest") == new.digest:
         raise SystemExit(f"{folder}: is one for the face model {new.digest[:12]} already")
+    if settings.get("recognizers"):
+        raise SystemExit(f"{folder}: has recognizers; only presets without can be rewritten")
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     mapping = find_retargeting(old, new)
     matrix, offset = mapping.matrix()
     scale, mean = np.float64(arrays["whitening_scale"]), np.float64(arrays["whitening_mean"])
     fresh_mean = matrix @ mean + offset
     fresh_scale = np.maximum(np.sqrt((matrix * scale) ** 2 @ np.ones(len(scale))), LEAST_SCALE)
+    before, after = (ParameterLayout(m.n_identity, m.n_expression) for m in (old, new))
     whitened = matrix * scale / fresh_scale[:, None]  # of the network's outputs
     arrays[KERNEL] = (np.float64(arrays[KERNEL]) @ whitened.T).astype(np.float16)
     arrays[BIAS] = (whitened @ arrays[BIAS]).astype(np.float32)
+    if FINE_KERNEL in arrays:
+        units = whitened[after.expression, before.expression]
+        arrays[FINE_KERNEL] = (np.float64(arrays[FINE_KERNEL]) @ units.T).astype(np.float16)
+        arrays[FINE_BIAS] = (units @ arrays[FINE_BIAS]).astype(np.float32)
     arrays["whitening_mean"] = fresh_mean.astype(np.float32)
     arrays["whitening_scale"] = fresh_scale.astype(np.float32)
-    identity = ParameterLayout(old.n_identity, old.n_expression).identity
-    arrays["landmark_offsets"] = _offsets(arrays, mean[identity], mapping, old, new)
+    arrays["landmark_offsets"] = _offsets(arrays, mean[before.identity], mapping, old, new)
     if "shape_scatter" in arrays:
         arrays["shape_scatter"] = _covariance(arrays["shape_scatter"], mapping, old, new)
     settings |= {"n_identity": new.n_identity, "n_expression": new.n_expression}

@@ -1,6 +1,7 @@
 """The tools that build and draw the embedded face model."""
 
 import importlib.metadata
+import json
 import re
 import sys
 
@@ -95,7 +96,10 @@ def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path
     basis = open_face.identity_basis.reshape(-1, 80)
     np.testing.assert_allclose(basis @ mapping.identity, basis @ mix, atol=0.1)  # mm; the ridge's
     layout = ParameterSpace(old, Whitening(np.zeros(20), np.ones(20))).layout
-    branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=0)
+    encoder = build_encoder("mobilenet_0.5", 32)
+    branch = build_branch(encoder, layout, feature_size=0, expression_channels=8)
+    fine = branch.get_layer("expression_linear")
+    fine.set_weights([rng.normal(size=weight.shape) for weight in fine.get_weights()])
     mean = np.concatenate([np.eye(3, 4).ravel(), 0.4 * rng.normal(size=6), [0.3, 0.4]])
     space = ParameterSpace(old, Whitening(mean, np.full(20, 0.1)))
     save_preset(tmp_path, Preset(branch, space, "mobilenet_0.5"))
@@ -111,6 +115,11 @@ def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path
             expected = posed
     np.testing.assert_allclose(posed, expected, atol=0.3)  # px, one a mm
     with pytest.raises(SystemExit, match="already"):
+        retarget(tmp_path, old, open_face)
+    settings = json.loads((tmp_path / "preset.json").read_text())
+    settings |= {"face_model_digest": old.digest, "recognizers": "dlib+sface"}
+    (tmp_path / "preset.json").write_text(json.dumps(settings))
+    with pytest.raises(SystemExit, match="recognizers"):
         retarget(tmp_path, old, open_face)
 
 
