@@ -33,7 +33,7 @@ OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
 # MakeHuman's head looks a little higher than the Basel Face Model's, whose pose angles the field
 # reports: by the mean rotation between the two models' fits to the AFLW training photos. Turning
 # the model makes the angles comparable. (The model of version 0.1 was turned by 2.519; fits of both
-# models to 200 photos of 300-W say by how much less this one has to be.)
+# models to 200 photos of 300-W gave the difference.)
 PITCH_DEGREES = 2.306
 NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
 # MakeHuman's smile draws the corners of the mouth 18.6 mm; 14 mm is a broad one.
@@ -120,7 +120,7 @@ def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np
 
 
 def _within_reach(units: dict[str, np.ndarray], mean: np.ndarray, mesh: FaceMesh) -> dict:
-    """The units, none of which at weight 1 goes farther than a face does."""
+    """The units; those that go farther than a face does at weight 1 are scaled or corrected."""
     lids = find_lids(mesh, mean, LEFT_EYE)
     changed = {name: share * units[name] for name, share in SHARES.items()}
     changed["eyeBlinkLeft"] = closing_blink(units["eyeBlinkLeft"], mean, lids)
@@ -134,7 +134,7 @@ def _within_reach(units: dict[str, np.ndarray], mean: np.ndarray, mesh: FaceMesh
 
 
 def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
-    """Vertices between brows and chin on the front of the face; alignment looks at these."""
+    """Vertices between brows and chin on the front of the face: those that alignment uses."""
     eye = mean[np.isin(mesh.region, [LEFT_EYE, RIGHT_EYE]), 1].mean()
     core = (mesh.region == SKIN) & (mean[:, 2] > 70)
     core &= ~mesh.hidden
@@ -142,13 +142,13 @@ def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
 
 
 def _quantized(key: str, basis: np.ndarray) -> dict[str, np.ndarray]:
-    """16-bit steps, each component with a scale of its own."""
+    """int16 array (n, 3, C) and its float32 scale (C,): ``array * scale`` is the basis."""
     scale = (abs(basis).max(axis=(0, 1)) / 32767).astype(np.float32)
     return {key: np.round(basis / scale).astype(np.int16), f"{key}_scale": scale}
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """An .npz whose bytes depend on the arrays alone (numpy's carry the time of writing)."""
+    """Write an .npz whose bytes depend on the arrays alone (NumPy's contain the current time)."""
     header = {"format": np.array(FILE_FORMAT), "version": np.array(FILE_VERSION)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:

@@ -6,9 +6,9 @@ A network that is trained to be right on average shrinks what it is unsure of: w
 narrow and shut ones ajar, and units that the face model bounds at 0 lose what is predicted below.
 Here blink, squint and wide of an eye become a linear map of those of both eyes (one map for both
 sides, mirrored). It is fitted to the openings of eyes in photos of AFLW that turn less than 35
-degrees, with openings of all sizes weighing alike, and folded into the weights of the last layers,
-so that nothing is slower; all else of the preset stays as it is. AFLW is the folder with crops/ and
-labels.npz.
+degrees, with openings of all sizes weighted equally, and folded into the weights of the last
+layers, so that nothing is slower; all else of the preset stays as it is. AFLW is the folder with
+crops/ and labels.npz.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class Eyes:
     """n eyes of one side, and how the units of both eyes move them in the crop.
 
     Attributes:
-        opening: (n,) by hand, in widths of the eye.
-        base: (n, 6, 2) crop px, its landmarks without these units.
-        moves: (n, 6, 2, 6) px: of this eye's three units, then of the other's.
-        units: (n, 7) as predicted, before they are bounded, in that order, and 1.
+        opening: (n,) hand-made, in widths of the eye.
+        base: (n, 6, 2) crop px, the eye's landmarks with these units at 0.
+        moves: (n, 6, 2, 6) crop px: displacements at weight 1 of this eye's three units, then of
+            the other eye's.
+        units: (n, 7) predicted weights before they are clipped, in that order, and a column of 1.
     """
 
     opening: np.ndarray
@@ -56,7 +57,7 @@ class Eyes:
     units: np.ndarray
 
     def part(self, chosen: np.ndarray) -> Eyes:
-        """Some of them."""
+        """The chosen eyes; ``chosen`` is a mask (n,) or positions."""
         return Eyes(*(getattr(self, f.name)[chosen] for f in dataclasses.fields(self)))
 
 
@@ -67,7 +68,7 @@ def opening(points: np.ndarray) -> np.ndarray:
 
 
 def eye_units(model: MorphableModel) -> np.ndarray:
-    """(2, 6) numbers of the units: for each side its own three, then the other side's.
+    """(2, 6) indices of the units: for each side its own three, then the other side's.
 
     Raises:
         ValueError: the face model has not all of them.
@@ -83,10 +84,10 @@ def predicted_eyes(preset: Preset, folder: Path) -> tuple[Eyes, Eyes]:
     """Right and left eyes of AFLW's crops, as a preset predicts them."""
     labels = read_labels(folder / "labels.npz", AFLW_LABELS)
     hand, eyes = np.float64(labels["landmarks68"]), np.r_[RIGHT_EYE, MIRROR68[RIGHT_EYE]]
-    known = np.isfinite(hand[:, eyes]).all(axis=(1, 2)) & (
+    has_points = np.isfinite(hand[:, eyes]).all(axis=(1, 2)) & (
         labels["visibility68"][:, eyes] == SEEN
     ).all(1)
-    chosen = np.flatnonzero(known & (np.abs(labels["yaw_degrees"]) < MAX_DEGREES))
+    chosen = np.flatnonzero(has_points & (np.abs(labels["yaw_degrees"]) < MAX_DEGREES))
     network, vectors = keras_network(preset), []
     for start in tqdm(range(0, len(chosen), BATCH), desc="photos"):
         names = labels["name"][chosen[start : start + BATCH]]
@@ -122,7 +123,7 @@ def calibrated_openings(weights: np.ndarray, eyes: tuple[Eyes, Eyes]) -> tuple[n
 
 
 def fit(eyes: tuple[Eyes, Eyes]) -> np.ndarray:
-    """The map (7, 3): least squares, and no bias at openings of any size, near to no change."""
+    """The map (7, 3) by least squares; bias in each bin of openings, and change, are penalized."""
     wanted = np.concatenate([side.opening for side in eyes])
     bins = np.digitize(wanted, BINS)
     count = np.bincount(bins, minlength=len(BINS) + 1)

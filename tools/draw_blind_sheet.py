@@ -4,7 +4,7 @@
 
 Each head is fused from the person's other photos, aligned to the mean face (size removed), and
 drawn from the front and from 40 degrees, beside the mean face. OUT-key.csv has the solution:
-whoever matches them must not have seen it. Random guessing gets one right on average, whatever the
+those who match them must not have seen it. Random guessing gets one right on average, whatever the
 number of people. The sheet shows photos of the folder, and may be passed on only where they may.
 """
 
@@ -39,11 +39,11 @@ def choose(
         folder: see ``people_photos``.
         people: how many are drawn, of those with two photos or more.
         last: draw among the last so many people; 0 for all.
-        photos: that make a head, at most.
-        rng: of the choice.
+        photos: at most so many make a head.
+        rng: random generator of the choice.
 
     Raises:
-        ValueError: there are fewer people.
+        ValueError: fewer people have two photos.
     """
     found = people_photos(folder)
     of_person = [np.flatnonzero(found.person == one) for one in np.unique(found.person)][-last:]

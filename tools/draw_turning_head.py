@@ -57,7 +57,7 @@ def skin_view(
 
 
 def expression_of(model: MorphableModel, weights: dict[str, float]) -> np.ndarray:
-    """(L,) float32 coefficients, those of both sides by one name."""
+    """(L,) float32 coefficients; a name of ``BOTH_SIDES`` stands for its left and right units."""
     sides = {
         f"{name}{side}": weight
         for name, weight in weights.items()

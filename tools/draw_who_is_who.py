@@ -46,10 +46,10 @@ def portraits(folder: Path) -> list[tuple[str, np.ndarray]]:
     """
     from skimage.data import astronaut
 
-    known = [
+    rows = [
         (person, read_image(folder / name)) for person in PORTRAITS for name in PORTRAITS[person]
     ]
-    return [*known, ("C", astronaut())]
+    return [*rows, ("C", astronaut())]
 
 
 def view(model: MorphableModel, vertices: np.ndarray, yaw: float, **colors) -> np.ndarray:

@@ -43,7 +43,7 @@ def head_offset(camera: np.ndarray, difference: np.ndarray, size: np.ndarray) ->
 
 
 def face_size(landmarks: np.ndarray) -> np.ndarray:
-    """(M,) px: square root of the area of the landmarks' box."""
+    """(M,) px: square root of the area of the landmarks' bounding box."""
     return np.sqrt(np.ptp(landmarks[..., :2], axis=1).prod(axis=-1))
 
 
@@ -70,7 +70,7 @@ def aflw_meshes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
                 rows.append((result.points, targets.landmarks[i]))
     meshes, labels = (np.stack(part).astype(np.float64) for part in zip(*rows, strict=True))
     middle = labels[..., 2] - meshes[:, POINTS, 2]
-    labels[..., 2] -= middle[:, 17:].mean(axis=1, keepdims=True)  # depth has any origin
+    labels[..., 2] -= middle[:, 17:].mean(axis=1, keepdims=True)  # the origin of depth is arbitrary
     return meshes, labels
 
 

@@ -1,4 +1,4 @@
-"""Make the preset whose identity is what two face recognizers see.
+"""Make the preset whose identity comes from the embeddings of two face recognizers.
 
     python tools/make_identity_preset.py PACK.npz mobile OUT [--embeddings FILE.npy] [--held-out 10]
 
@@ -52,10 +52,10 @@ def with_recognizers(preset: Preset, feature_size: int) -> Preset:
         expression_channels=preset.expression_channels,
         recognizers=RECOGNIZERS,
     )
-    known = {w.path: w for w in preset.core.weights}
+    trained = {w.path: w for w in preset.core.weights}
     for weight in branch.weights:
         if not weight.path.startswith((PREFIX, "features_linear")):
-            weight.assign(known[weight.path])
+            weight.assign(trained[weight.path])
     for name, layer in recognizer_layers(branch).items():
         layer.set_weights(packaged_weights(name))
     fill_chip_points(branch, preset.space)

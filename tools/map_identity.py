@@ -44,14 +44,14 @@ RIDGE, WITHIN = 1e-3, 0.3
 
 
 def taught_photos(pack: Pack, taught: TaughtIdentity, held_out: int) -> np.ndarray:
-    """Positions of the photos to learn from: of people not held out, with known embeddings."""
+    """Positions of the photos to learn from: of people not held out, with finite embeddings."""
     records = pack.mixture.records
     seen, _ = split_people(records.identity, held_out, records.mirror)
     return seen[np.isfinite(taught.embedding[seen]).all(axis=1)]
 
 
 def photo_weights(records: FaceRecords, chosen: np.ndarray) -> np.ndarray:
-    """(M,) int, how often each of the chosen photos counts."""
+    """(M,) int weights of the chosen photos: turned faces count ``TURNED_WEIGHT`` times."""
     turned = np.abs(yaw_degrees(records))[chosen] > TURNED_DEGREES
     return np.where(turned, TURNED_WEIGHT, 1)
 
@@ -64,7 +64,7 @@ def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
 
 
 def add_map_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the map is learned."""
+    """Add the options of the map."""
     add_arguments(parser)
     parser.add_argument(
         "--labels",
@@ -88,7 +88,7 @@ def learn_map(
     """Kernel (D, K) of whitened identity coefficients, and the mean of the inputs (D,).
 
     Args:
-        preset: whose face model and whitening count.
+        preset: gives the face model and the whitening.
         pack, taught, chosen: the photos.
         inputs: (2, M, D) of the chosen photos, as they are and mirrored.
         args: of ``add_map_arguments``.
@@ -146,7 +146,8 @@ def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
 def save_refined(out: Path, preset: Preset, name: str, note: dict) -> None:
     """Write a preset with a further note in its metadata, and print the note.
 
-    One with recognizers is based on `mobile`, whose pose and expression it has.
+    A preset with recognizers shares `mobile`'s weights, which predict its pose and expression, and
+    is written without them.
     """
     base = "mobile" if preset.recognizers else ""
     metadata = preset.metadata | {name: note}
@@ -157,7 +158,8 @@ def save_refined(out: Path, preset: Preset, name: str, note: dict) -> None:
 def solve_steady(
     inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, person: np.ndarray
 ) -> list[np.ndarray]:
-    """Kernel (E, C) and bias (C,) of a weighted ridge regression that is steady within people.
+    """Kernel (E, C) and bias (C,) of a weighted ridge regression with a penalty of the inputs'
+    variance within people.
 
     Args:
         inputs: (n, E). targets: (n, C). weight: (n,). person: (n,) int.
@@ -172,7 +174,7 @@ def solve_steady(
 
 
 def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray) -> None:
-    """Make the embedding, as far as it is linear in the feature as it is, the feature."""
+    """Replace the feature by the embedding's regression on it, folded into the feature layer."""
     layer, records = preset.core.get_layer("features_linear"), pack.mixture.records
     network = keras.Model(preset.core.input, layer.output)
     images = np.asarray(records.images[chosen])

@@ -35,7 +35,7 @@ class FaceMesh:
         mirror: (n,).
         uv: (n, 2) in [0, 1], v up.
         rim: sparse (n, n) matrix that moves the crop's outer rim onto a smooth curve; applied to
-            positions and displacements alike, so every shape gets the same smooth edge.
+            both positions and displacements, so every shape gets the same smooth edge.
         throat: sparse (n, n) matrix that closes the mouth's interior behind the teeth; applied to
             the finished mean and bases.
         hidden: (n,) bool, deep in the mouth or behind the lids: no part of a person's identity.
@@ -84,7 +84,7 @@ def build_mesh(base: BaseMesh) -> FaceMesh:
 
 
 def find(source: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Where each base vertex stands in ``source``; somewhere, if it is not there."""
+    """Position of each base vertex in ``source``; an arbitrary one for those it lacks."""
     order = source.argsort()
     place = np.searchsorted(source, numbers, sorter=order)
     return order[np.minimum(place, len(source) - 1)]

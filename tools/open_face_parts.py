@@ -1,6 +1,6 @@
 """Eyeballs and teeth of human size, and lids that just close: what MakeHuman's head needs changed.
 
-Sizes are changed by sparse linear maps, so that the mean and all of its variation change alike.
+Sizes are changed by sparse linear maps, so that the mean and its variation change together.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class People(NamedTuple):
     """Sex and age of each of P people.
 
     Attributes:
-        male: (P,) 0 is a woman, 1 a man; somewhat beyond both, and between them.
+        male: (P,) 0 is a woman, 1 a man; values lie between them and somewhat beyond.
         years: (P,) age.
     """
 
@@ -112,7 +112,8 @@ def _three_levels(x: np.ndarray, what: str) -> dict[str, np.ndarray]:
 
 
 def _local_weights(names: list[str], spread: float, feminine, rng) -> dict[str, np.ndarray]:
-    """Two-ended sliders, the two sides of a face nearly alike, and one-ended ones, mostly at 0."""
+    """Columns of two-ended sliders, nearly equal on both sides of a face, and of one-ended ones,
+    half of them at 0."""
     columns, shared, left, count = {}, {}, list(names), len(feminine)
     for name in names:
         other = _opposite(name, names)

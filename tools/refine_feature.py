@@ -5,17 +5,16 @@
         [--held-out 10] [--seed 0]
 
 A network's features also show what a data set's photos have in common (size, sharpness,
-compression): their means lie apart, and far from zero, so that two strangers are alike by it. The
-feature, as it is before it gets its unit length, is made to predict the embeddings of the teacher's
-recognizers by ridge regression, each data set's mean taken off both. The metric of that regression
-is then trained with the supervised contrastive loss, staying near
+compression): their means lie apart, and far from zero, so that the cosine of two strangers is high.
+The feature before its normalization to unit length is made to predict the embeddings of the
+teacher's recognizers by ridge regression, each data set's mean subtracted from both. The metric of
+that regression is then trained with the supervised contrastive loss, with a penalty of its change
 (``keras_scnn.training.feature_metric``), and folded into the feature layer: the feature keeps its
-number of components, and nothing is slower. Shapes, pose and expression stay bit by bit as they
-are.
+number of components, and nothing is slower. Shapes, pose and expression stay the same to the bit.
 
 ``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
-no part. The teacher's recognizers need the extra 'teacher'; their
-embeddings are kept in OUT-(digest).npy. Seven minutes on two cores.
+no part. The teacher's recognizers need the extra 'teacher'; their embeddings are kept in
+OUT-(digest).npy. Seven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ RIDGE = 0.1
 
 
 def embeddings(args: argparse.Namespace, teacher: Preset, images: np.ndarray) -> list[np.ndarray]:
-    """(n, E) of each of the teacher's recognizers; kept beside ``args.out``."""
+    """Embeddings (n, E) of each of the teacher's recognizers; kept beside ``args.out``."""
     layers = recognizer_layers(teacher.core)
 
     def predict() -> np.ndarray:
@@ -63,7 +62,7 @@ def solve_metric(
     weight: np.ndarray,
     ridge: float = RIDGE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What features are to be multiplied with once their mean is taken off.
+    """The matrix to multiply features with, once their mean is subtracted.
 
     Args:
         features: (n, F). targets: (n, E). source: (n,) int, the data set. weight: (n,) above 0.
@@ -71,7 +70,7 @@ def solve_metric(
 
     Returns:
         (F, F), the symmetric root of K K^T, K being the kernel of the regression: cosines after it
-        are those of the predicted targets; and the mean (F,), all data sets counted alike.
+        are those of the predicted targets; and the mean (F,), all data sets weighted equally.
     """
     x, y = np.array(features, np.float64), np.array(targets, np.float64)
     weight = weight / weight.mean()
@@ -93,7 +92,7 @@ def fold_into_feature(preset: Preset, metric: np.ndarray, mean: np.ndarray) -> N
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Of the command."""
+    """The command's parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)

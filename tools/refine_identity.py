@@ -87,16 +87,17 @@ def with_points(
     """(M, K) shapes, those of people with hand-made points fitted to them.
 
     Args:
-        model: of the shapes. shapes: (M, K) of the photos' people.
+        model: the face model.
+        shapes: (M, K) identity coefficients of the photos' people: the prior's means.
         names, person: (M,) of the photos.
-        points: (68, 2) px by the photo's name.
-        prior_mm: how far shapes may be from those that are known.
+        points: hand-made points (68, 2) px by the photo's name.
+        prior_mm: the prior's standard deviation.
     """
     options, labels = dataclasses.replace(OPTIONS, identity_sd=prior_mm), np.array(shapes)
-    known = np.array([_has_points(points, name) for name in names.tolist()])
-    for one in tqdm(np.unique(person[known]), desc="fits to points", disable=None):
+    has_points = np.array([_has_points(points, name) for name in names.tolist()])
+    for one in tqdm(np.unique(person[has_points]), desc="fits to points", disable=None):
         own = person == one
-        photos = names[own & known].tolist()
+        photos = names[own & has_points].tolist()
         given = np.stack([points[name] for name in photos])
         profiles = np.array([is_profile(name) for name in photos])
         labels[own] = fit_to_points(model, shapes[own].mean(axis=0), given, profiles, options)
@@ -104,7 +105,7 @@ def with_points(
 
 
 def whole_parameters(preset: Preset) -> str:
-    """The layer whose output are all parameters, as they are before the map."""
+    """Name of the layer whose output (B, P) is all whitened parameters: the inputs of the map."""
     return "parameters_with_identity" if preset.recognizers else "parameters"
 
 
@@ -127,7 +128,7 @@ def fold_into(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Of the command."""
+    """The command's parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)

@@ -86,7 +86,7 @@ def _skin(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) -> np.ndarray:
-    """(L', L) the share of the new unit, turned by ``frame``, in the old one of its name."""
+    """(L', L) how much of the new unit, mapped by ``frame``, the old unit of its name contains."""
     ratios = np.zeros((new.n_expression, old.n_expression))
     rows, weight = _skin(old)
     for column, name in enumerate(old.expression_names):
@@ -158,7 +158,7 @@ def _coordinates(model: MorphableModel) -> np.ndarray:
 
 
 def report(old: MorphableModel, new: MorphableModel) -> str:
-    """What 500 random people lose, in mm, after similarity alignment."""
+    """Lines for the user: the error in mm of 500 random people's shapes, and the units' ratios."""
     mapping = find_retargeting(old, new)
     identity = REAL_SD * np.random.default_rng(0).standard_normal((500, old.n_identity))
     before = old.vertices(identity)

@@ -40,14 +40,14 @@ def on_files(files: Files, config) -> Files:
 
 
 def cards() -> dict[str, str]:
-    """Pages of the site to the files in the project that they show."""
+    """Model cards: the site's page to the file in the project."""
     assets = ROOT / "keras_scnn" / "assets"
     found = sorted(assets.rglob("CARD.md"))
     return {f"cards/{path.parent.name}.md": path.relative_to(ROOT).as_posix() for path in found}
 
 
 def tutorials() -> dict[str, str]:
-    """Pages of the site to the notebooks that they show."""
+    """Tutorials: the site's page to the notebook in the project."""
     found = sorted((ROOT / "notebooks").glob("*.ipynb"))
     return {f"tutorials/{path.stem}.md": path.relative_to(ROOT).as_posix() for path in found}
 

@@ -54,12 +54,12 @@ IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
 
 
 def cache_path(path: Path, *made_of: Any) -> Path:
-    """``path`` with a digest of what a file is made of in its name; must fit JSON."""
+    """``path`` with a digest of ``made_of``, which must fit JSON, in its name."""
     return path.with_name(f"{path.name}-{digest(made_of)[:12]}.npy")
 
 
 def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a .npy file, which is made where it is not there."""
+    """The array of a .npy file, which is made and written if it is missing."""
     if not path.is_file():
         array = make()
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -117,8 +117,8 @@ def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> Taugh
 def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> Preset:
     """The preset with identity coefficients, and a feature, solved for the labels.
 
-    A photo counts where its embedding is known. The feature becomes the embedding where it is as
-    long; else it stays. The within-person covariance is measured anew.
+    Photos without a finite embedding are left out. The feature becomes the embedding if both have
+    one length; else it stays. The within-person covariance is measured anew.
     """
     records = pack.mixture.records
     seen, _ = split_people(records.identity, held_out, records.mirror)
@@ -140,7 +140,7 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
 
 
 def wider(preset: Preset, feature_size: int) -> Preset:
-    """The preset with a joint head, or a feature of another length, whose weights are zeros."""
+    """The preset with a joint head, or a feature of another length, whose new weights are 0."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     branch = build_branch(
@@ -181,7 +181,7 @@ def whole(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the labels come from."""
+    """Add the options of the labels' sources."""
     parser.add_argument("pack", type=Path)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
@@ -192,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
-    """The photos, and what the recognizers teach about them; embeddings are kept."""
+    """The photos, and their labels from the recognizers' embeddings, which are kept in a file."""
     recognizer = str(args.recognizer or weights_path())
     sface = str(args.sface or packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
     recognizers: list[Recognizer] = [
