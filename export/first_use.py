@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 from keras_scnn.models.backend import start_keras
 from keras_scnn.models.litert import lite_file, place_for_lite_file
 from keras_scnn.models.presets import preset_folder
+from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import read_json
 
 
 def ensure_network(name_or_path: str | os.PathLike) -> None:
@@ -21,7 +22,8 @@ def ensure_network(name_or_path: str | os.PathLike) -> None:
         name_or_path: as of ``load_preset``.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such preset, or its settings are damaged.
+        FileNotFoundError, ValueError: there is no such preset, or its settings, or the state of
+            the run, are damaged.
     """
     if lite_file(name_or_path) or _is_in_training(name_or_path):
         return
@@ -42,4 +44,7 @@ def ensure_network(name_or_path: str | os.PathLike) -> None:
 def _is_in_training(name_or_path: str | os.PathLike) -> bool:
     """Whether it is a run that goes on, whose weights will be others soon."""
     path = preset_folder(name_or_path) / "state.json"
-    return path.is_file() and not json.loads(path.read_text()).get("done", True)
+    if not path.is_file():
+        return False
+    with reading(path, "the state of a run"):
+        return not read_json(path, "the state of a run").get("done", True)

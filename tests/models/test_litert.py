@@ -195,3 +195,10 @@ def test_a_run_that_goes_on_is_not_converted(flip_averaged, capsys):
     (flip_averaged / "state.json").write_text('{"done": false}')
     ensure_network(flip_averaged)
     assert capsys.readouterr().err == "" and lite_file(flip_averaged) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7"])
+def test_a_damaged_state_of_a_run_is_named(text, flip_averaged):
+    (flip_averaged / "state.json").write_text(text)
+    with pytest.raises(ValueError, match="state.json: not the state of a run"):
+        ensure_network(flip_averaged)

@@ -54,14 +54,14 @@ def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarra
 
     Returns:
         (n, E) float32 of length 1 on average, NaN where there is none or the face is turned by
-        more than 60 degrees; None without embeddings.
+        more than 60 degrees; None where all would be NaN.
     """
-    if records.embedding is None or np.isnan(records.embedding).all():
+    if records.embedding is None:
         return None
     embedding = np.array(records.embedding, np.float32)
     embedding[np.abs(yaw_degrees(records)) > MAX_YAW_DEGREES] = np.nan
-    known = np.asarray(np.isfinite(embedding).all(axis=1))
-    return center_sources(embedding, source, known)[0]
+    is_finite = np.asarray(np.isfinite(embedding).all(axis=1))
+    return center_sources(embedding, source, is_finite)[0] if is_finite.any() else None
 
 
 def center_sources(

@@ -52,7 +52,7 @@ def test_yaw_is_that_of_the_poses(people):
     np.testing.assert_allclose(yaw_degrees(people[1]), people[2], atol=1e-3)
 
 
-def test_embeddings_lose_their_mean_and_what_is_said_of_profiles(people):
+def test_embeddings_lose_their_mean_and_those_of_profiles_are_left_out(people):
     _, records, yaw = people
     source = np.repeat([0, 1], PHOTOS // 2)
     records.embedding[source == 1] += 3
@@ -64,9 +64,12 @@ def test_embeddings_lose_their_mean_and_what_is_said_of_profiles(people):
 
 
 def test_without_embeddings_there_is_nothing_to_compare(people):
-    records = people[1]
+    _, records, yaw = people
+    source = np.zeros(PHOTOS, int)
+    records.embedding[np.abs(yaw) < 61] = np.nan
+    assert comparable_embeddings(records, source) is None  # of profiles only
     records.embedding[:] = np.nan
-    assert comparable_embeddings(records, np.zeros(PHOTOS, int)) is None
+    assert comparable_embeddings(records, source) is None
 
 
 def test_data_sets_get_the_mean_of_the_first(people, tiny_face_model):
