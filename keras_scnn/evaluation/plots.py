@@ -29,32 +29,29 @@ def cumulative_error(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0], errors]), np.arange(len(errors) + 1) / len(errors)
 
 
-def error_against_yaw(
-    errors: np.ndarray, yaw_degrees: np.ndarray, step: float = YAW_STEP_DEGREES, seed: int = 0
-) -> np.ndarray:
+def error_against_yaw(errors: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
     """Mean error in steps of signed yaw, with the bootstrap's percentile interval of each.
 
     Args:
         errors: (M,) of the faces.
         yaw_degrees: (M,).
-        step: width of the steps, degrees; one has its middle at 0.
-        seed: of the bootstrap.
 
     Returns:
-        (B, 4) float64: middle of the step in degrees, mean, low and high end of the 95 %
-        interval; steps with fewer than 3 faces are left out.
+        (B, 4) float64: middle of the step in degrees, a multiple of ``YAW_STEP_DEGREES``; mean;
+        low and high end of the 95 % interval. Steps with fewer than 3 faces are left out.
     """
     from scipy.stats import bootstrap  # slow to import
 
-    errors, place = np.asarray(errors, np.float64), np.round(np.asarray(yaw_degrees) / step)
+    errors = np.asarray(errors, np.float64)
+    place = np.round(np.asarray(yaw_degrees) / YAW_STEP_DEGREES)
     rows = []
     for middle in np.unique(place):
         part = errors[place == middle]
         if len(part) < MIN_FACES:
             continue
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         ends = bootstrap((part,), np.mean, n_resamples=999, method="percentile", rng=rng)
-        rows.append((middle * step, part.mean(), *ends.confidence_interval))
+        rows.append((middle * YAW_STEP_DEGREES, part.mean(), *ends.confidence_interval))
     return np.array(rows).reshape(-1, 4)
 
 
