@@ -55,15 +55,19 @@ def room(path: Path) -> str:
 
 def walk(node: ast.AST, at_import: bool) -> Iterator[ast.AST]:
     """All nodes; ``at_import`` leaves out functions, and imports for type checkers."""
+    if not at_import:
+        yield from ast.walk(node)
+        return
     yield node
     for child in ast.iter_child_nodes(node):
         is_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
             isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
         )
-        if not (at_import and is_later):
+        if not is_later:
             yield from walk(child, at_import)
 
 
+@functools.cache
 def imports(tree: ast.AST, at_import: bool = False) -> list[tuple[str, int]]:
     """(dotted name, line) of all that is imported, ``from a import b`` counting as ``a.b``."""
     result = []
