@@ -295,6 +295,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_another_pair_of_the_same_names_does_not_take_its_place(
     preset, astronaut, tmp_path, capsys, in_keras
 ):
@@ -317,6 +318,7 @@ def test_another_pair_of_the_same_names_does_not_take_its_place(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.integration
 def test_pixels_of_a_reduced_photo_are_said_to_be_so(preset, tmp_path, monkeypatch, in_keras):
     save_preset(tmp_path / "preset", preset)
     for name, size in (("a", 512), ("b", 500)):

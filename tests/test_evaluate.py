@@ -119,6 +119,7 @@ def test_predictions_have_the_documented_frames(preset, truth, tiny_face_model):
     np.testing.assert_allclose(np.linalg.norm(outputs.features, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_one_answer_for_everybody_is_no_identity(preset, records):
     result = evaluate_records(preset, records)
     assert result.shape.relative > 1  # a random other person's shape is worse than the mean face

@@ -49,6 +49,7 @@ def test_they_are_of_the_preset():
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 1e6
 
 
+@pytest.mark.integration
 def test_they_are_what_their_script_makes():
     pytest.importorskip("skimage")
     path = GOLDEN.with_name("make_faces.py")

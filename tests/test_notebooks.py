@@ -108,7 +108,7 @@ def test_04_trains_an_own_encoder_with_an_own_loss(tmp_path, monkeypatch):
     assert n_pictures(notebook) == 2
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_05_compares_four_runs(tmp_path, monkeypatch):
     more = "import json; print('curves:', json.dumps(curves))"
     notebook = execute("05_what_the_losses_do.ipynb", tmp_path, monkeypatch, more, EAGER)

@@ -132,6 +132,7 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path, capsys):
         assert str(folder) in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_people_folder_becomes_records(tmp_path, capsys):
     photo = data.astronaut()
     for person in ("ann", "eve"):

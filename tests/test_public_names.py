@@ -102,6 +102,7 @@ keras_scnn.no_such_name
 """
 
 
+@pytest.mark.integration
 def test_type_checkers_see_the_real_types(tmp_path):
     api = pytest.importorskip("mypy.api", reason="pip install keras_scnn[test]")
     (tmp_path / "snippet.py").write_text(TYPES)

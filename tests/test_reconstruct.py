@@ -328,6 +328,7 @@ def test_mesh_options_that_do_not_fit_are_named_before_the_work(tmp_path, capsys
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_baked_is_the_photo_with_its_light(tmp_path, preset_folder):
     write_image(tmp_path / "anna.png", data.astronaut())
     arguments = [str(tmp_path / "anna.png"), "--largest", "--preset", str(preset_folder)]
@@ -353,6 +354,7 @@ def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):
     write_image(tmp_path / "pair.png", np.hstack([data.astronaut(), data.astronaut()[:, ::-1]]))
     arguments = [str(tmp_path / "pair.png"), "--out", str(tmp_path), "--format", "ply"]
@@ -371,6 +373,7 @@ def test_the_largest_face_alone(tmp_path):
     assert 180 < (x0 + x1) / 2 < 270
 
 
+@pytest.mark.integration
 def test_the_least_score_of_a_face(tmp_path, capsys):
     write_image(tmp_path / "a.png", data.astronaut())
     arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path)]
@@ -467,6 +470,7 @@ def test_a_model_without_uv_gives_a_plain_mesh(tmp_path, spot_preset, open_face,
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.obj", "a.json", "a_overlay.png"}
 
 
+@pytest.mark.integration
 def test_what_an_earlier_run_left_is_not_this_runs_result(tmp_path, preset_folder, capsys):
     photo, out = tmp_path / "anna.png", tmp_path / "out"
     arguments = [str(photo), "--out", str(out), "--preset", str(preset_folder), "--format", "ply"]
@@ -482,6 +486,7 @@ def test_what_an_earlier_run_left_is_not_this_runs_result(tmp_path, preset_folde
     assert "no face found" in capsys.readouterr().err and not list(out.iterdir())
 
 
+@pytest.mark.integration
 def test_an_input_photo_is_not_written_over(tmp_path, preset_folder, capsys):
     photos = [tmp_path / "anna.png", tmp_path / "anna_overlay.png"]
     for photo in photos:
@@ -509,6 +514,7 @@ def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 def test_pixels_of_a_reduced_photo_are_reported_and_right(tmp_path, monkeypatch, suffix):
     """Those of the JSON, brought to the photo's by ``photo_reduced_by``, are the whole photo's."""

@@ -133,6 +133,7 @@ def test_the_run_folder_is_a_preset(run):
     assert preset.metadata["state"]["done"]
 
 
+@pytest.mark.integration
 def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
     folder = shutil.copytree(run[0], tmp_path / "resumed")
     assert main(["--resume", str(folder), "--steps", "4"]) == 0
@@ -165,6 +166,7 @@ def test_the_dtype_policy_is_put_back(tmp_path, monkeypatch):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.integration
 def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
     folder, results = run
     before = read_state(folder)

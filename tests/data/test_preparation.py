@@ -178,6 +178,7 @@ def test_parameters_of_the_source_are_taken_over(tmp_path, source, labeling):
     np.testing.assert_allclose(parameters.pose, moved, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.integration
 def test_any_number_of_workers_writes_the_same(tmp_path, source, labeling, monkeypatch):
     monkeypatch.setattr(preparation, "SHARD_PHOTOS", 3)
     monkeypatch.setattr(plan_shards, "__defaults__", (3,))
@@ -319,6 +320,7 @@ def test_a_photo_that_this_machine_could_not_read_is_tried_again(
         }
 
 
+@pytest.mark.integration
 def test_what_all_photos_need_is_computed_before_the_work_is_handed_out(
     tmp_path, source, labeling, monkeypatch
 ):

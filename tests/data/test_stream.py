@@ -138,6 +138,7 @@ def test_grain_gives_the_same_stream(records, sampler, tiny_whitening):
                 np.testing.assert_array_equal(result[name], expected[name])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["pairs", "groups"])
 def test_fit_takes_the_stream_of_grain(records, sampler, tiny_whitening, kind):
     pytest.importorskip("grain")

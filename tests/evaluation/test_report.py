@@ -45,6 +45,7 @@ def test_photos_have_no_identity_rows():
     assert "mm" not in table
 
 
+@pytest.mark.integration
 def test_the_plots_are_pictures_with_something_in_them(records_results, tmp_path):
     names = ("loss", "landmarks_a_loss", "parameter_distance_loss", "feature_similarity_loss")
     curves = {name: np.array([3.0, 2.0]) for name in ("step", *names)}

@@ -149,6 +149,7 @@ def test_a_model_without_texture_coordinates_has_no_file_of_them(small, tmp_path
     assert content["mesh"]["uv"] is None and "uv.bin" not in content["files"]
 
 
+@pytest.mark.integration
 def test_a_bundle_is_exported_verified_and_from_python(small, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_scnn.export.crops.PEOPLE", 1)
     monkeypatch.setattr("keras_scnn.export.crops.PHOTOS", 4)

@@ -98,6 +98,7 @@ def test_the_command_writes_verified_files_with_reports(
     assert LiteReconstructor(out / names[0])(small.crops[0])["landmarks"].shape == (68, 3)
 
 
+@pytest.mark.integration
 def test_other_crops_can_verify(small, crops, tmp_path):
     out = tmp_path / "new" / "out"
     command = [str(small.folder), "--to", "tflite", "--crops", str(crops), "--verify", str(crops)]
@@ -106,6 +107,7 @@ def test_other_crops_can_verify(small, crops, tmp_path):
     assert report["verification"]["crops"] == "24 images of crops"
 
 
+@pytest.mark.integration
 def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(verify.LIMITS, "float16", uniform_limits(0))
     out = tmp_path / "out"
@@ -124,6 +126,7 @@ def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, caps
     assert "copy a preset of the package first" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
     crops = Crops(small.crops, None, "crops")
     subject = Subject(small.preset, "small", crops, crops)
@@ -231,6 +234,7 @@ def test_the_module_is_a_command():
     assert "--quantize" in done.stdout
 
 
+@pytest.mark.integration
 def test_the_released_preset_meets_the_limits(tmp_path):
     """int8 loses at most 0.2 mm, and all but the vertices' basis takes at most 1.2 MB."""
     name = "aflw-mobilenet-0.5"
@@ -283,6 +287,7 @@ def test_a_refusal_is_a_value_error():
     assert issubclass(VerificationError, ValueError)
 
 
+@pytest.mark.integration
 def test_a_preset_is_exported_from_python(small, crops, tmp_path):
     checks = keras_scnn.export_preset(small.folder, tmp_path, ["tflite"], crops=crops)
     (path,) = checks

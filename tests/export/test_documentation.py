@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.lite import LiteReconstructor
@@ -27,6 +28,7 @@ def test_the_crop_is_the_librarys():
     assert f"square of {DETECTOR_SCALE} side" in PAGE
 
 
+@pytest.mark.integration
 def test_a_vertex_appears_where_the_page_says(small):
     outputs = LiteReconstructor(small.files["float32"])(small.crops[0])
     pose = outputs["parameters"][:12].reshape(3, 4)

@@ -30,6 +30,7 @@ def operations(path) -> list[tuple[str, type]]:
     return [(o["op_name"], types.get(o["outputs"][0])) for o in interpreter._get_ops_details()]
 
 
+@pytest.mark.integration
 @each_precision
 def test_the_signature_names_every_tensor(small, precision):
     runner = Interpreter(str(small.files[precision])).get_signature_runner("reconstruct")
@@ -104,6 +105,7 @@ def test_int8_computes_both_encoders_in_8_bits_and_the_last_layers_of_each_in_fl
     assert error.mean() < TOLERANCE_PX["int8"]
 
 
+@pytest.mark.integration
 def test_a_mirrored_network_has_its_weights_once_and_keeps_its_answers_in_8_bits(small, tmp_path):
     preset = small.preset
     branch = build_flip_averaged(preset.branch, preset.space)

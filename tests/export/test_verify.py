@@ -171,6 +171,7 @@ def test_an_output_that_is_missing_or_of_another_shape_is_refused(small, crops, 
             verify(small.files["float32"], small.preset, crops, repeats=3, vertices=True)
 
 
+@pytest.mark.integration
 def test_the_loss_of_landmark_error_is_measured_against_annotation(small, crops, known):
     result = verify(small.files["float16"], small.preset, crops, "float16", LOOSE, **known)
     # Annotated one pixel off in x and y: sqrt(2) px over the root of the box's area, by a loop.

@@ -78,6 +78,7 @@ def test_metadata_says_what_made_the_rows(tmp_path, crop_folder):
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
 
+@pytest.mark.integration
 def test_rows_of_photos_are_what_the_reconstructor_returns(tmp_path, photo_folder, capsys):
     out = tmp_path / "out"
     arguments = [str(photo_folder), "--out", str(out), "--workers", "1", "--meshes"]
@@ -200,6 +201,7 @@ def test_a_foreign_part_is_refused(tmp_path, crop_folder):
         reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
 
 
+@pytest.mark.integration
 def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
@@ -349,6 +351,7 @@ def test_options_of_the_other_kind_are_refused(tmp_path, capsys, options, messag
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux alone")
 def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypatch, capfd):
     folder, out = tmp_path / "photos", tmp_path / "out"

@@ -8,7 +8,7 @@ import pytest
 KILLS = Path(__file__).resolve().parent / "kills.py"
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(660)  # on a busy machine
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 def test_a_run_that_is_killed_ends_as_one_that_was_not():

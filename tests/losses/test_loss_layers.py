@@ -66,6 +66,7 @@ def losses(space) -> dict[str, keras.losses.Loss]:
     return named
 
 
+@pytest.mark.integration
 def test_loss_and_gradients_are_those_of_the_named_outputs(space, records):
     """One step of SGD at rate 1 changes the weights by the gradient."""
     inputs, targets = pair_batch(
@@ -84,6 +85,7 @@ def test_loss_and_gradients_are_those_of_the_named_outputs(space, records):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_stream_and_an_optimizer_are_enough_to_train(space, records):
     named = losses(space)
     del named["landmarks_b"]  # its label is left out of the stream

@@ -164,6 +164,7 @@ def test_a_regressed_camera_without_right_angles_is_met_within_half_a_pixel(tmp_
     assert np.abs(seen - face.landmarks[:, :2]).max() < 0.5
 
 
+@pytest.mark.integration
 def test_neutral_has_zero_weights_in_glb_and_the_neutral_shape_elsewhere(face, glb, tmp_path):
     neutral = MeshOptions(neutral=True)
     face.write_mesh(tmp_path / "a.glb", PHOTO, neutral)
@@ -220,6 +221,7 @@ def test_without_a_photo_there_is_neither_texture_nor_camera(face, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"a.glb", "b.obj"}
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_trimesh_reads_all_of_them(face, tmp_path):
     for suffix in ("obj", "ply", "glb"):

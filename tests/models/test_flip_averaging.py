@@ -61,6 +61,7 @@ def test_its_feature_is_one_for_both_and_of_unit_length(preset):
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset, tmp_path):
     save_preset(tmp_path / "mirrored", preset)
     again = load_preset(tmp_path / "mirrored")

@@ -82,6 +82,7 @@ def test_features_and_parameters_listen_to_it(branch):
     stem.set_weights(kept)
 
 
+@pytest.mark.integration
 def test_a_preset_brings_it_back(branch, open_face, tmp_path):
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
     whitening = Whitening(np.zeros(LAYOUT.size), np.ones(LAYOUT.size))

@@ -41,6 +41,7 @@ def crops() -> np.ndarray:
     return np.concatenate([*rendered, [crop_face(photo, one).image for one in moved]])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", list_presets())
 def test_the_packages_presets_give_the_same_faces_in_litert_and_in_keras(name, crops):
     if not (FOLDER / name / FILE).is_file():
@@ -112,6 +113,7 @@ def test_a_damaged_or_foreign_file_is_not_used(tmp_path):
         LiteNetwork(tmp_path / "nothing.tflite")
 
 
+@pytest.mark.integration
 def test_a_photo_gets_the_same_face_as_from_keras():
     photo = data.astronaut()
     face = Reconstructor.from_preset("mobile").largest(photo)

@@ -73,6 +73,7 @@ def test_a_preset_comes_back_within_half_precision(saved):
     assert (again.face_model.n_identity, again.face_model.n_expression) == (8, 4)
 
 
+@pytest.mark.integration
 def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
     layout = preset.layout
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 16, feature_channels=24)
@@ -84,6 +85,7 @@ def test_a_feature_head_that_weighs_places_comes_back(tmp_path, preset):
     np.testing.assert_allclose(np.asarray(outputs), expected, atol=2e-3)
 
 
+@pytest.mark.integration
 def test_an_expression_head_comes_back(tmp_path, preset):
     encoder = build_encoder("mobilenet_0.5", 32)
     branch = build_branch(encoder, preset.layout, 16, expression_channels=6)
@@ -96,6 +98,7 @@ def test_an_expression_head_comes_back(tmp_path, preset):
     np.testing.assert_allclose(np.asarray(outputs), expected, atol=5e-3)
 
 
+@pytest.mark.integration
 def test_a_preset_writes_only_what_its_base_has_not(tmp_path, monkeypatch, preset):
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     wide = build_branch(build_encoder("mobilenet_0.5", 32), preset.layout, 16, 600)
@@ -125,6 +128,7 @@ def _moved(space):
     return ParameterSpace(space.face_model, whitening)
 
 
+@pytest.mark.integration
 def test_the_scatter_of_shapes_comes_back_and_must_fit(tmp_path, preset):
     assert load_preset("aflw-mobilenet-0.5").within_person_covariance is None
     scatter = np.diag(np.arange(1.0, 9))

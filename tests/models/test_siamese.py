@@ -164,6 +164,7 @@ def test_similarity_is_the_cosine_of_the_features(tiny_face_model, tiny_whitenin
     np.testing.assert_allclose(predicted, (a * b).sum(axis=1), atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_every_precision_trains_without_nan(tiny_face_model, tiny_whitening, policy):
     before = keras.config.dtype_policy()
@@ -189,6 +190,7 @@ def test_every_precision_trains_without_nan(tiny_face_model, tiny_whitening, pol
     assert all(np.isfinite(np.asarray(value)).all() for value in predicted.values())
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of the other losses' heads
 def test_every_loss_reaches_the_encoder(tiny_face_model, tiny_whitening):
     photos, labels = batch(tiny_face_model)

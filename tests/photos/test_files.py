@@ -114,6 +114,7 @@ def make_circle(path):
     path.symlink_to(path.name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -206,6 +206,7 @@ def test_a_detector_that_is_given_twice_is_asked_once():
     assert detector.asked == 1
 
 
+@pytest.mark.integration
 def test_the_command_knows_people_and_pairs(
     preset, folder, pairs_file, tmp_path, capsys, monkeypatch
 ):
@@ -264,6 +265,7 @@ def test_a_preset_of_the_package_is_not_written_into(folder, tmp_path, capsys):
     assert "several photos of each person" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_second_command_looks_at_no_photo_again(preset, folder, tmp_path, monkeypatch):
     seen = []
 

@@ -273,6 +273,7 @@ def test_other_photos_than_the_persons_are_refused(open_face, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_photos_of_another_size_are_refused(open_face, tmp_path):
     person, photos = two_photos(open_face)
     seen = dataclasses.replace(person.faces[0], photo_size=(180, 160))
@@ -324,6 +325,7 @@ def test_a_persons_look_is_made_of_photos_alone(open_face, tmp_path, photos, mes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_photos_may_come_from_a_generator(open_face, tmp_path):
     person, photos = two_photos(open_face)
     seen = iter(person.faces[:2])

@@ -150,6 +150,7 @@ LARGE = {
 }  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", LARGE)
 def test_a_small_file_that_declares_gigabytes_is_refused_before_they_are_taken(tmp_path, case):
     write, read, message = LARGE[case]

@@ -66,6 +66,7 @@ def test_teeth_that_are_seen_are_taken_texel_by_texel(atlas, albedo):
     assert np.std(found) > 0.5 * np.std(wanted)
 
 
+@pytest.mark.integration
 def test_no_lip_lands_on_the_teeth_where_the_fit_is_off(atlas, opened):
     image, posed = opened
     for shift in (-6.0, -3.0, 3.0, 6.0):
@@ -176,6 +177,7 @@ def test_what_a_photo_lacks_comes_from_another_in_its_light():
     assert MouthColors().filled(MouthColors(), np.ones(3)).teeth is None
 
 
+@pytest.mark.integration
 def test_of_several_photos_the_one_that_shows_the_mouth_gives_it(atlas, albedo, opened):
     """The open one has less light, which must not make the teeth dark."""
     closed = PosedPhoto(*mouth_photo(atlas.model, albedo, {}))
@@ -187,6 +189,7 @@ def test_of_several_photos_the_one_that_shows_the_mouth_gives_it(atlas, albedo, 
     assert is_models(atlas, person_texture(atlas.model, [closed, closed]))
 
 
+@pytest.mark.integration
 def test_a_large_texture_has_the_photos_teeth_too(open_face, opened):
     large = Atlas.of(open_face, 1024)
     teeth = np.median(

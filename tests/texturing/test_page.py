@@ -52,7 +52,7 @@ def painted(page, open_face, photos, tmp_path_factory) -> dict:
         (folder / f"{name}.posed").write_bytes(np.float32(posed).tobytes())
     shutil.copy(Path(__file__).with_name("paint.test.ts"), page / "src")
     done = subprocess.run(
-        ["npx", "vitest", "run", "src/paint.test.ts"],
+        ["npm", "test", "--", "src/paint.test.ts"],
         cwd=page, env={**os.environ, "PHOTOS": str(folder)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip

@@ -313,6 +313,7 @@ def test_a_face_outside_of_the_photo_has_a_plain_skin(open_face, atlas, shift):
     assert texture[atlas.zones.cheeks].std(axis=0).max() < 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("axis, shown", [(0, 0), (1, 1)])
 def test_a_face_of_which_a_rim_is_in_the_photo_has_a_plain_skin(open_face, atlas, axis, shown):
     """The rim of a large photo, shrunk to the texture's size, is less than a pixel wide."""

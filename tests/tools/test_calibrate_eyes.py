@@ -46,6 +46,7 @@ def test_units_that_were_shrunk_come_back_to_size(tool, rng):
         assert np.mean(after[chosen] - wanted[chosen]) == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["mobile", "aflw-mobilenet-0.5"])
 def test_the_map_is_folded_into_the_weights_and_all_else_stays(tool, name, rng):
     preset = load_preset(name)

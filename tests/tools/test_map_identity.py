@@ -48,6 +48,7 @@ def test_shapes_of_one_person_are_nearer_than_without_the_penalty(tool, data, mo
     assert steady < 0.9 * within(tool.solve_steady(*data)[0])
 
 
+@pytest.mark.integration
 def test_the_map_is_folded_into_the_network_and_all_else_stays(tool):
     rng = np.random.default_rng(0)
     preset = load_preset("mobile")

@@ -72,6 +72,7 @@ def test_the_drawing_tool_refuses_an_expression_the_model_lacks(tools, open_face
         expression_weights(open_face, {"earWiggle": 1})
 
 
+@pytest.mark.integration
 def test_presets_are_rewritten_for_the_embedded_model(tools, open_face, tmp_path):
     """A model in another frame, with a shorter basis and a weaker unit, is the older one."""
     from keras_scnn.geometry.rotations import rotation_from_euler

@@ -52,6 +52,7 @@ def test_cosines_are_those_of_the_targets_by_least_squares(tool, data):
     np.testing.assert_allclose(cosines(new @ metric), cosines(new @ kernel), atol=1e-9)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["mobile", "accurate"])
 def test_the_metric_is_folded_into_the_feature_and_all_else_stays(tool, name):
     rng, preset = np.random.default_rng(0), load_preset(name)

@@ -93,6 +93,7 @@ def test_the_map_is_folded_into_the_network(tool, name):
         np.testing.assert_allclose(after["parameters"][:, rest], same, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_map_that_learns_nothing_is_the_identity_as_it_is(tool, monkeypatch):
     import map_identity
 

@@ -19,6 +19,7 @@ def test_each_channel_lies_on_a_grid_of_its_own(tool):
     assert all(len(np.unique(rounded[..., i])) < 100 for i in range(3))
 
 
+@pytest.mark.integration
 def test_the_command_makes_a_smaller_file_of_nearly_the_same_network(tool, tmp_path, monkeypatch):
     name, out = "aflw-mobilenet-0.5", tmp_path / "rounded"
     monkeypatch.setattr(sys, "argv", ["round_weights.py", name, str(out), "--steps", "16"])

@@ -57,6 +57,7 @@ def test_people_who_took_no_part_are_separated_too(photos):
     assert separation(new @ metric, others) > separation(new, others) + 0.15
 
 
+@pytest.mark.integration
 def test_a_large_penalty_keeps_the_metric_as_it_was(photos):
     start = np.random.default_rng(1).normal(size=(SIZE, 5))
     far = [
@@ -67,6 +68,7 @@ def test_a_large_penalty_keeps_the_metric_as_it_was(photos):
     assert far[2] < 0.05 * np.linalg.norm(start)
 
 
+@pytest.mark.integration
 def test_only_the_ratio_of_the_start_s_numbers_counts(photos):
     options = MetricOptions(**{**vars(FAST), "penalty": 1.0})
     once, large = learn(photos, options), learn(photos, options, 50 * np.eye(SIZE))
@@ -81,6 +83,7 @@ def test_each_view_takes_part(photos, metric):
     assert np.abs(both - metric).max() > 0.05
 
 
+@pytest.mark.integration
 def test_a_seed_repeats_itself(photos, metric):
     np.testing.assert_allclose(learn(photos), metric, atol=1e-5)
     other = learn(photos, MetricOptions(**{**vars(FAST), "seed": 1}))

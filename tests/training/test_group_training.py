@@ -283,6 +283,7 @@ def test_every_recipe_of_the_package_is_a_configuration():
         recipe_path("best")
 
 
+@pytest.mark.integration
 def test_the_papers_recipe_trains(tmp_path):
     options = ["--people", "4", "--photos", "3", "--held-out", "2", "--crop-size", "32"]
     options += ["--steps", "1", "--warmup", "1", "--batch-size", "2", "--feature-size", "8"]

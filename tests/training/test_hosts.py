@@ -117,6 +117,7 @@ def test_a_full_disk_of_one_ends_all_and_leaves_nothing_half_written(whole):
     assert names == {"config.yaml", "inputs.json", "curves.csv"}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_processes_after_kills(whole):
     """Rank 0, with the coordinator, of two; then one of four; one process ends it."""
     folder = whole.with_name("killed")

@@ -35,6 +35,7 @@ def test_without_contrast_it_is_the_regression(photos):
     np.testing.assert_allclose(learn(photos), expected, atol=0.1)
 
 
+@pytest.mark.integration
 def test_a_penalty_is_ridge_regression_around_the_start(photos):
     inputs, shapes, person = photos
     x, y = inputs - inputs.mean(axis=0), shapes - shapes.mean(axis=0)
@@ -50,12 +51,14 @@ def test_a_penalty_is_ridge_regression_around_the_start(photos):
     assert np.abs(kernel - start).max() > 0.2
 
 
+@pytest.mark.integration
 def test_what_the_pose_adds_is_taken_out(photos):
     inputs, shapes, _ = (part - part.mean(axis=0) for part in photos)
     before = np.mean((inputs[:, :K] - shapes) ** 2)
     assert np.mean((inputs @ learn(photos) - shapes) ** 2) < 0.1 * before
 
 
+@pytest.mark.integration
 def test_data_sets_may_differ_by_a_constant(photos):
     inputs, shapes, person = photos
     source = person % 2
@@ -72,6 +75,7 @@ def ratio(photos, kernel):
     return distance[same & ~np.eye(len(person), dtype=bool)].mean() / distance[~same].mean()
 
 
+@pytest.mark.integration
 def test_contrast_brings_one_person_s_shapes_together(photos):
     """Labels that are fits of single photos: each has an error of its own, of the pose."""
     inputs, shapes, person = photos
@@ -90,6 +94,7 @@ def test_a_higher_quantile_pushes_people_further_apart(photos):
     assert spread(0.95) > 1.05 * spread(0.3)
 
 
+@pytest.mark.integration
 def test_photos_count_by_their_weight(photos):
     """Photos of weight 9 have labels of twice the size."""
     inputs, shapes, person = photos

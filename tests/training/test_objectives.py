@@ -97,6 +97,7 @@ def test_groups_are_pushed_by_a_margin_or_a_quantile(space, given):
     assert float(loss(person, shapes)) == pytest.approx(float(expected))
 
 
+@pytest.mark.integration
 def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
     """The sum, written out by hand with the numbers of the released run."""
     values = read_yaml(recipe_path("matching")) | {"group_people": 2, "group_photos": 2}

@@ -27,6 +27,7 @@ def variables():
     return made
 
 
+@pytest.mark.integration
 def test_adamw_is_that_of_the_released_loop():
     """optax is the reference: clipped by the global norm, kernels decayed, a rate of its own."""
     optax = pytest.importorskip("optax")

@@ -56,6 +56,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
     preset = averaged([load_preset(runs / name) for name in "ab"], [1, 3], "free")
     first, second = (load_preset(runs / name) for name in "ab")
@@ -78,6 +79,7 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
     ]
 
 
+@pytest.mark.integration
 def test_a_run_that_only_leads_to_the_next_may_be_another_network(runs):
     last, metadata = load_preset(runs / "b"), load_preset(runs / "a").metadata
     other = dataclasses.replace(load_preset("aflw-mobilenet-0.5"), metadata=metadata)
@@ -105,6 +107,7 @@ def test_a_release_of_one_run_is_that_run_with_a_covariance(runs):
     assert scatter.shape == (80, 80) and np.linalg.matrix_rank(scatter) == 2  # 4 photos, 2 people
 
 
+@pytest.mark.integration
 def test_features_are_solved_from_the_embeddings_of_people_trained_on():
     preset, rng = load_preset("accurate"), np.random.default_rng(0)
     images = np.stack(

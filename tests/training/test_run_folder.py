@@ -285,6 +285,7 @@ def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
         assert (model.stop_training, monitor.collapsed) == (stops, stops)
 
 
+@pytest.mark.integration
 def test_the_progress_bar_knows_the_time_limit(capsys):
     state = RunState(step=3, seconds=57.0)
     budget = Budget(state, steps=10**6, minutes=1, peak=0.1, warmup=1)

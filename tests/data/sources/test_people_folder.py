@@ -263,6 +263,7 @@ def test_failures_of_the_machine_and_of_the_photo_are_of_different_types(folder,
         source.load("bob/broken.png")
 
 
+@pytest.mark.integration
 def test_photos_of_a_person_share_an_identity(people):
     photos = [people.load(name) for name in people.names()[:3]]
     assert {photo.person for photo in photos} == {"ann"}

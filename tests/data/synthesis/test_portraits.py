@@ -53,6 +53,7 @@ def test_people_lie_as_near_to_the_mean_face_as_asked():
     assert spread(0.5) == pytest.approx(0.5 * spread(1.0), rel=1e-5)
 
 
+@pytest.mark.integration
 def test_both_eyes_of_half_of_the_photos_close(open_face):
     blinks = [open_face.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
     columns = ParameterLayout(80, 52).expression.start + np.array(blinks)

@@ -49,6 +49,7 @@ def face_mask(model, face: FaceParameters, margin: float = 0.0) -> np.ndarray:
     return rasterize(project(face.pose, shape), model.triangles[keep], SIZE, SIZE).mask
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("yaw", "pitch"), [(30, 0), (-45, 0), (0, 20), (20, -15)])
 def test_the_new_camera_is_the_old_one_turned(open_face, texture, yaw, pitch):
     face = parameters(open_face, roll=10)

@@ -59,6 +59,7 @@ def test_chips_are_aligned_as_opencv_does(name):
         np.testing.assert_allclose(made, expected, atol=1.0)
 
 
+@pytest.mark.integration
 def test_layers_embed_as_the_plain_networks_do():
     rng = np.random.default_rng(3)
     chips = {
@@ -134,6 +135,7 @@ def test_chips_are_aligned_by_the_landmarks_that_the_network_predicts(preset):
     )
 
 
+@pytest.mark.integration
 def test_a_preset_keeps_weights_that_no_package_has(preset, tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "packaged_weights", _missing)
     save_preset(tmp_path / "p", preset)
@@ -143,6 +145,7 @@ def test_a_preset_keeps_weights_that_no_package_has(preset, tmp_path, monkeypatc
     np.testing.assert_allclose(outputs, preset.branch(CROPS)["features"], atol=0.02)
 
 
+@pytest.mark.integration
 def test_a_preset_leaves_out_weights_that_a_package_has(preset, tmp_path, monkeypatch):
     arrays = preset.branch.get_layer("identity_sface").get_weights()
     monkeypatch.setattr(layers, "packaged_weights", lambda name: arrays)
@@ -164,6 +167,7 @@ def _missing(name):
     raise FileNotFoundError("install it")
 
 
+@pytest.mark.integration
 def test_a_changed_recognizer_is_kept(preset, tmp_path, monkeypatch):
     arrays = preset.branch.get_layer("identity_sface").get_weights()
     monkeypatch.setattr(layers, "packaged_weights", lambda name: [a + 1 for a in arrays])

@@ -89,6 +89,7 @@ def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
     assert 0.5 < inside[0].mean() < 1
 
 
+@pytest.mark.integration
 def test_outside_of_the_photo_its_rim_goes_on(photos):
     _, arrays = photos
     whole = jnp.asarray([[[1.0, 0, 10], [0, 1, 0]]])
