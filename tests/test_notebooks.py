@@ -69,7 +69,7 @@ def test_02_trains_on_pairs(tmp_path, monkeypatch):
         "moved = np.abs(np.asarray(branch.trainable_weights[0]) - np.asarray(start)).max()\n"
         "print('moved:', moved, 'epochs:', len(history['loss']))"
     )
-    notebook = execute("02_train.ipynb", tmp_path, monkeypatch, more)
+    notebook = execute("02_train.ipynb", tmp_path, monkeypatch, more, EAGER)
     moved, epochs = re.search(r"moved: (\S+) epochs: (\d+)", printed(notebook)).groups()
     # Ten steps of Adam move a weight by at most 10 times the rate, 1e-3, and some by about that.
     assert 1e-3 < float(moved) < 1.5e-2 and epochs == "10"

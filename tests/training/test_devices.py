@@ -90,14 +90,14 @@ PARTS = ON_DEVICE | {"accumulate": 2, "optimizer": "adamw", "weight_average": 0.
 HALF = GROUPS | {"precision": "mixed_float16"}  # Keras's blur of the network has no float16
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # on a busy machine
 @pytest.mark.parametrize(
     ("count", "settings"),
     [
         pytest.param(2, PARTS, id="2-groups-in-parts"),
-        pytest.param(2, HALF, id="2-groups-float16", marks=pytest.mark.slow),
-        pytest.param(4, PAIRS, id="4-pairs", marks=pytest.mark.slow),
+        pytest.param(2, HALF, id="2-groups-float16"),
+        pytest.param(4, PAIRS, id="4-pairs"),
     ],
 )
 def test_replicas_of_tensorflow_train_as_one_device(tmp_path, count, settings):
