@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import keras_scnn
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.pipeline import describe_crop
 from keras_scnn.models import Preset
-from keras_scnn.models.presets import FOLDER
+from keras_scnn.models.presets import preset_folder
 from keras_scnn.parameters import POSE_SIZE
+from keras_scnn.storage.text import utf8_text
 
 FORMAT, VERSION = "keras_scnn.export", 1
 CARD = "CARD.md"
@@ -65,8 +65,6 @@ def _ends(part: slice) -> list[int]:
 
 
 def read_card(name_or_path: str | os.PathLike) -> str:
-    """The text of a preset's card, '' where it has none."""
-    for folder in (Path(name_or_path), FOLDER / name_or_path):
-        if (folder / CARD).is_file():
-            return (folder / CARD).read_text()
-    return ""
+    """The text of a preset's card, '' where it has none; errors as ``preset_folder``."""
+    path = preset_folder(name_or_path) / CARD
+    return utf8_text(path) if path.is_file() else ""

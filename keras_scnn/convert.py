@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keras_scnn.meshes.options import MESH_FORMATS
 from keras_scnn.settings import CommandParser, command, list_failures
+from keras_scnn.storage.text import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             failed.append(str(error))
         else:
             print(f"{file}: {residual:.2f} mm remain")
-    print(f"{len(files) - len(failed)} faces written to {args.out}")
+    print(f"{counted(len(files) - len(failed), 'face')} written to {args.out}")
     return list_failures(failed)
 
 

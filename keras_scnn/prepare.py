@@ -25,6 +25,7 @@ from keras_scnn.data.sources.choices import (
 from keras_scnn.settings import CommandParser, check_at_least, command
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.text import counted
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
 SHOWN = 5
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_out(args.out)
     manifest, passed_over = _prepare(args, arguments)
     left_out = manifest["left_out"]
-    print(f"{manifest['count']} photos in {args.out}")
+    print(f"{counted(manifest['count'], 'photo')} in {args.out}")
     (args.out / LEFT_OUT).unlink(missing_ok=True)  # of an earlier run
     if left_out:
         _list(args.out / LEFT_OUT, left_out)
@@ -99,7 +100,7 @@ def _list(path: Path, left_out: dict[str, str]) -> None:
     for name, reason in list(left_out.items())[:SHOWN]:
         why = reason.partition(f"{name}: ")[2] or reason  # which may begin with the file
         print(f"left out: {name}: {why}", file=sys.stderr)
-    print(f"{len(left_out)} photos were left out; all reasons are in {path}", file=sys.stderr)
+    print(f"{counted(len(left_out), 'photo')} left out; all reasons: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

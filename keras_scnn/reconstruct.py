@@ -15,6 +15,7 @@ import sys
 from keras_scnn.photos.files import describe_passed_over
 from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.settings import command, list_failures
+from keras_scnn.storage.text import counted
 
 
 @command
@@ -41,9 +42,12 @@ def _folder(args: argparse.Namespace) -> int:
     done = reconstruct_folder(
         args.photos[0], args.out, settings, args.workers, args.command, engine
     )
-    print(f"{done.faces} faces of {done.photos - done.failed} photos written to {args.out}")
+    photos = counted(done.photos - done.failed, "photo")
+    print(f"{counted(done.faces, 'face')} of {photos} written to {args.out}")
     if done.failed:
-        print(f"{done.failed} photos failed; reasons: {args.out / FAILED}", file=sys.stderr)
+        print(
+            f"{counted(done.failed, 'photo')} failed; reasons: {args.out / FAILED}", file=sys.stderr
+        )
     if done.passed_over:
         print(describe_passed_over(done.passed_over), file=sys.stderr)
     return 1 if done.failed else 0
@@ -58,7 +62,8 @@ def _video(args: argparse.Namespace) -> int:
     ensure_network(args.preset)
     settings = ClipSettings(args.preset, not args.no_tiles, args.min_score, args.mesh_options)
     done = reconstruct_clip(clip, args.out, settings, args.workers, args.command)
-    print(f"{done.tracks} faces of {done.frames} frames written to {args.out}")
+    frames = counted(done.frames, "frame")
+    print(f"{counted(done.tracks, 'face')} of {frames} written to {args.out}")
     for line in done.failures + done.notes:
         print(line, file=sys.stderr)
     return 1 if done.failures else 0
@@ -84,7 +89,8 @@ def _photos(args: argparse.Namespace) -> int:
             faces += reconstruct_file(reconstructor, photo, args)
         except (OSError, ValueError) as error:
             failed.append(str(error))
-    print(f"{faces} faces of {len(args.photos) - len(failed)} photos written to {args.out}")
+    photos = counted(len(args.photos) - len(failed), "photo")
+    print(f"{counted(faces, 'face')} of {photos} written to {args.out}")
     return list_failures(failed)
 
 

@@ -297,3 +297,11 @@ def test_a_file_that_fails_leaves_no_earlier_result_of_it(open_face, target, tmp
     bad.write_text(TEXTS[kind][0])
     assert main([*arguments, "--format", "ply"]) == 1
     assert {path.name for path in out.iterdir()} == {"good.json", "good.ply", "bad.txt"}
+
+
+def test_results_of_a_folder_of_photos_are_named(tmp_path, capsys):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "plan.json").write_text("{}")
+    assert main([str(tmp_path), "--to", "open_face", "--out", str(tmp_path / "out")]) == 2
+    assert "results of a folder of photos or of a video, in Parquet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

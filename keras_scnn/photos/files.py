@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.outputs import listed_files, real_path
 from keras_scnn.storage.remote import RemotePath
 from keras_scnn.storage.shards import PLAN
+from keras_scnn.storage.text import counted
 
 # Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
 PHOTO_SUFFIXES = (
@@ -72,10 +73,10 @@ def check_single_photos(paths: Sequence[Path]) -> None:
 def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:
     """Look through a folder and its sub-folders, linked ones too, each once.
 
-    Photos in sub-folders of results (with a ``plan.json``) are passed over: they are pictures of
-    meshes and textures. A link to a folder within the folder is passed over, whatever their names'
-    order: what it leads to is found at its own place. Of several links to one folder elsewhere, the
-    first one counts.
+    Photos in sub-folders of results (with a ``plan.json``) are passed over, and those that the JSON
+    file of a result beside them lists: they are pictures of meshes and textures. A link to a folder
+    within the folder is passed over, whatever their names' order: what it leads to is found at its
+    own place. Of several links to one folder elsewhere, the first one counts.
 
     Args:
         folder: the folder.
@@ -96,8 +97,23 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
         files += [(inside / name).as_posix() for name in names if real / name not in skipped]
     results = _result_folders(files)
     found = (name for name in files if is_photo(name) and not name.endswith("/"))
-    photos = sorted(name for name in found if not name.startswith(results))
-    return PhotoFiles(tuple(photos), tuple(sorted(set(files) - set(photos))))
+    photos = {name for name in found if not name.startswith(results)}
+    photos -= _listed_by_results(folder, photos, set(files))
+    return PhotoFiles(tuple(sorted(photos)), tuple(sorted(set(files) - photos)))
+
+
+def _listed_by_results(folder: Path, pictures: set[str], files: set[str]) -> set[str]:
+    """Pictures that ``NAME.json`` lists as files of a result: ``NAME.png``, ``NAME_overlay.png``.
+
+    Args:
+        folder: of all.
+        pictures: their paths in it.
+        files: paths of all files in it.
+    """
+    stems = {name.rpartition(".")[0] for name in pictures}
+    stems |= {stem.rpartition("_")[0] for stem in stems}
+    notes = [PurePosixPath(note) for stem in stems if (note := f"{stem}.json") in files]
+    return {(n.parent / file).as_posix() for n in notes for file in listed_files(folder / n)}
 
 
 def _result_folders(names: Iterable[str]) -> tuple[str, ...]:
@@ -146,8 +162,7 @@ def describe_passed_over(names: Sequence[str]) -> str:
     kinds = Counter(_kind(name) for name in names)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    files = "file" if len(names) == 1 else "files"
-    return f"{len(names)} {files} passed over: {listed} ({counts})"
+    return f"{counted(len(names), 'file')} passed over: {listed} ({counts})"
 
 
 def _kind(name: str) -> str:

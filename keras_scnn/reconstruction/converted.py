@@ -18,6 +18,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import Results, real_path
+from keras_scnn.storage.shards import PLAN
 from keras_scnn.storage.text import read_json
 
 RESULT = "a result of keras-scnn reconstruct"
@@ -29,11 +30,17 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
 
     Raises:
         FileNotFoundError: a path is not there, or a folder has none.
+        ValueError: a folder has the results of a folder of photos, or of a video.
     """
     files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
+        if (path / PLAN).is_file():
+            raise ValueError(
+                f"{path}: results of a folder of photos or of a video, in Parquet; convert reads "
+                "the JSON files of single photos (keras-scnn reconstruct PHOTO ...)"
+            )
         found = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not found:
             raise FileNotFoundError(f"{path}: has no .json file; give a folder of reconstruct")

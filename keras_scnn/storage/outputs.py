@@ -133,12 +133,20 @@ class Results:
         return [one for one in names if real_path(self.out / one) not in self.inputs]
 
 
+def listed_files(note: Path) -> frozenset[str]:
+    """Names of the files that a result's JSON file lists; none where it is no such file."""
+    content = _note(note)
+    return frozenset() if content is None else frozenset(content["files"])
+
+
 def _note(path: Path) -> dict | None:
     """The content of a result's JSON file; None where it is not one."""
     try:
         with reading(path, "the numbers of a result"):
             content = read_json(path)
             lists = content["photos"], content["files"]
-            return content if all(isinstance(part, list) for part in lists) else None
+            are_lists = all(isinstance(part, list) for part in lists)
+            is_result = are_lists and all(isinstance(name, str) for part in lists for name in part)
+            return content if is_result else None
     except (OSError, ValueError):
         return None

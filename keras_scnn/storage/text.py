@@ -84,6 +84,11 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
         return yaml.safe_load(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 photo' or '3 photos': a number of things whose plural ends in -s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def utf8_text(path: str | os.PathLike) -> str:
     """A text file in UTF-8, without its byte order mark, lines ended as they are.
 

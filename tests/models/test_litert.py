@@ -140,7 +140,7 @@ def test_the_commands_import_neither_keras_nor_tensorflow_and_print_the_same(tmp
         cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith(("1 faces of 1 photos", "written: "))
+    assert done.stdout.splitlines()[-1].startswith(("1 face of 1 photo", "written: "))
 
 
 @pytest.fixture

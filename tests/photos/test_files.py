@@ -18,7 +18,7 @@ from keras_scnn.photos.files import (
 )
 from keras_scnn.reconstruct import main
 from keras_scnn.storage.images import FORMATS
-from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.outputs import Results, check_out
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = np.zeros((16, 24, 3), np.uint8)
@@ -110,6 +110,32 @@ def test_pictures_among_results_are_no_photos(tmp_path):
     assert find_photos(tmp_path / "earlier").photos == ("meshes/a_texture.png",)  # if asked for
 
 
+def test_pictures_of_results_beside_photos_are_no_photos(tmp_path):
+    photo, other = tmp_path / "in" / "a_b.png", tmp_path / "in" / "c.jpg"
+    photo.parent.mkdir()
+    photo.touch()
+    other.touch()
+
+    def write(stem):
+        for name in (".png", "_overlay.png", "_views.png"):
+            stem.with_name(stem.name + name).touch()
+
+    Results(photo.parent, (photo,), frozenset([photo])).publish("a_b_0", {}, write)
+    # Files of other programs: a sidecar of a photo, and lists that are none of this package.
+    for name, text in {
+        "c.json": '{"files": ["c.jpg"]}',
+        "a.json": '{"photos": [1], "files": ["a_b.png"]}',
+        "d_0.json": "[]",
+        "d_0.png": "",
+    }.items():
+        (photo.parent / name).write_text(text)
+    found = find_photos(tmp_path)
+    assert found.photos == ("in/a_b.png", "in/c.jpg", "in/d_0.png")
+    assert {"in/a_b_0.png", "in/a_b_0_overlay.png", "in/a_b_0_views.png"} <= set(found.passed_over)
+    (photo.parent / "a_b_0.json").unlink()
+    assert len(find_photos(tmp_path).photos) == 6
+
+
 def make_circle(path):
     path.symlink_to(path.name)
 
@@ -131,7 +157,7 @@ def test_what_is_no_file_of_a_photo_does_not_stop_the_others(tmp_path, capsys, m
     photos = [str(tmp_path / "photos" / name) for name in ("b.jpg", "a.png")]
     assert main([*photos, "--preset", "mobile", "--out", str(tmp_path / "one")]) == 1
     said = capsys.readouterr()
-    assert f"b.jpg: {reason}" in said.err and "1 faces of 1 photos" in said.out
+    assert f"b.jpg: {reason}" in said.err and "1 face of 1 photo" in said.out
     pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
     options = ["--preset", "mobile", "--workers", "1", "--out", str(tmp_path / "folder")]
     assert main([str(tmp_path / "photos"), *options]) == 1

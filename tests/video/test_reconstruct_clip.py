@@ -200,7 +200,7 @@ def test_a_clip_that_is_turned_and_cut_off(tmp_path, capsys):
     assert main(words) == 1
     captured = capsys.readouterr()
     assert "cut off: 0." in captured.err and "of its length are missing" in captured.err
-    assert "1 faces of" in captured.out
+    assert "1 face of" in captured.out
     table = read_columns(tmp_path / "out" / "faces.parquet")
     assert open_clip(tmp_path / "out" / "overlay.mp4").size == (WIDTH, HEIGHT)
     assert np.abs(table["roll"]).max() < 15  # upright
