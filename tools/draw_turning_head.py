@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
+from draw_face_model import expression_weights
 from keras_scnn import Reconstructor
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.colors import linear_from_srgb, srgb_from_linear
@@ -30,7 +31,6 @@ from keras_scnn.settings import DEFAULT_PRESET
 OUT = Path(__file__).parents[1] / "docs" / "turning_head.gif"
 SIZE, FRAMES, DEGREES, MILLISECONDS = 200, 40, 50.0, 90
 CUT = 4  # px of white that a view has at its left and right
-BOTH_SIDES = "eyeBlink", "mouthSmile", "cheekSquint", "eyeWide"
 EXPRESSIONS = (
     {"eyeBlink": 1.0},
     {"mouthSmile": 0.9, "cheekSquint": 0.5},
@@ -56,16 +56,6 @@ def skin_view(
     return cv2.resize(np.uint8(colors), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
-def expression_of(model: MorphableModel, weights: dict[str, float]) -> np.ndarray:
-    """(L,) float32 coefficients; a name of ``BOTH_SIDES`` stands for its left and right units."""
-    sides = {
-        f"{name}{side}": weight
-        for name, weight in weights.items()
-        for side in (("Left", "Right") if name in BOTH_SIDES else ("",))
-    }
-    return np.float32([sides.get(name, 0.0) for name in model.expression_names])
-
-
 def frames(reconstructor: Reconstructor, photo: np.ndarray) -> list[Image.Image]:
     """The pictures of the animation: one turn to both sides, then the expressions."""
     face = reconstructor.largest(photo)
@@ -78,7 +68,7 @@ def frames(reconstructor: Reconstructor, photo: np.ndarray) -> list[Image.Image]
         steps += [(0.0, {name: share * top for name, top in weights.items()}) for share in shares]
     pictures = []
     for yaw, weights in steps:
-        vertices = model.vertices(identity, expression_of(model, weights))
+        vertices = model.vertices(identity, expression_weights(model, weights))
         clay = draw_view(model, vertices, yaw, SIZE)
         skin = skin_view(model, vertices, yaw, texture)
         parts = [crop, *(view[:, CUT:-CUT] for view in (clay, skin))]
