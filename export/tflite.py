@@ -104,7 +104,7 @@ def constant_function(model: keras.Model) -> Callable:
 
 
 def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGNATURE) -> bytes:
-    """A .tflite file's bytes; errors as ``write_tflite``.
+    """A .tflite file's bytes; errors as ``write_tflite``, and a ValueError for 'int8'.
 
     Args:
         model: from ``image``, uint8 of a fixed shape, to a dictionary.
@@ -112,6 +112,9 @@ def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGN
             layers.
         signature: name of the file's one function.
     """
+    check_names("tflite", quantize)
+    if quantize == "int8":
+        raise ValueError("int8 needs calibration crops, which write_tflite takes")
     content = _converted(model, signature)
     return content if quantize == "float32" else _quantized(content, quantize, None)
 

@@ -13,7 +13,7 @@ from keras_scnn.export.drift import reference_outputs
 from keras_scnn.export.exported_model import output_table
 from keras_scnn.export.formats import QUANTIZE
 from keras_scnn.export.runtimes import open_artifact, run_all
-from keras_scnn.export.tflite import metadata_of, write_tflite
+from keras_scnn.export.tflite import convert, metadata_of, write_tflite
 from keras_scnn.models import build_branch, build_encoder, build_flip_averaged
 from keras_scnn.storage.tflite import read_metadata, with_metadata
 
@@ -179,6 +179,12 @@ def test_unfit_options_leave_nothing_behind(small, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         write_tflite(tmp_path / "x.tflite", small.preset, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision, message", [("int8", "int8 needs calib"), ("int4", "unknown")])
+def test_a_model_is_converted_without_calibration(precision, message):
+    with pytest.raises(ValueError, match=message):
+        convert(None, precision)  # before anything of the model is used
 
 
 def test_a_missing_quantizer_is_named(small, tmp_path, monkeypatch):
