@@ -1,11 +1,11 @@
-"""Face crops a second of the batch command, files to Parquet, against the bare network's.
+"""Measure the batch command, from files to Parquet, against the network alone: crops per second.
 
     python benchmarks/batch_throughput.py
 
-Both run in the same worker processes, one a core and one thread each, in turns: one shard of JPEG
-crops to a Parquet file, then as many crops, already decoded, through the network alone. So the
-ratio does not depend on what else the machine does. The whole command, with the start of Python
-and TensorFlow in every worker, is timed as well, and the memory of its processes.
+Both run in the same worker processes, one for each core with one thread each, in turns: one shard
+of JPEG crops to a Parquet file, then as many crops, already decoded, through the network alone. So
+the ratio does not depend on other work of the machine. The whole command, with the start of Python
+and TensorFlow in every worker, is timed as well, and the memory of its processes is measured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZE, SHARD = 120, 256
 
 
 def write_crops(folder: Path, count: int, quality: int = 90) -> list[str]:
-    """JPEG files of synthetic faces, the same hundred again and again."""
+    """Write JPEG files of synthetic faces; the same hundred faces repeat."""
     crops = [c for person in range(20) for c in render_person(SyntheticConfig(photos=5), person)[0]]
     names = [f"{i:06d}.jpg" for i in range(count)]
     for i, name in enumerate(names):
@@ -46,7 +46,7 @@ def write_crops(folder: Path, count: int, quality: int = 90) -> list[str]:
 
 
 def clocks() -> np.ndarray:
-    """Seconds by the clock, and of this process's CPU time."""
+    """Wall-clock seconds, and the CPU seconds of this process."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
@@ -60,7 +60,7 @@ class Contest:
     def make(self, number: int, names: list[str]) -> list[np.ndarray]:
         """Seconds a crop, (2, 2), for each round after a warm-up.
 
-        Rows: the command's and the network's. Columns: by the clock, and CPU time.
+        Rows: the command's and the network's. Columns: wall-clock time and CPU time.
         """
         self._both(number, names)
         return [self._both(number, names) for _ in range(self.rounds)]
@@ -95,7 +95,7 @@ def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) 
 
 
 def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
-    """The command as a user runs it, and the memory of its processes, once a second."""
+    """Run the whole command, and measure the memory of its processes once a second."""
     words = ["-m", "keras_scnn.reconstruct", str(folder), "--out", str(out), "--crops"]
     start = time.perf_counter()
     run = subprocess.Popen([sys.executable, *words, "--workers", str(workers)])
@@ -110,7 +110,7 @@ def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children hold, shared pages counted once (Linux)."""
+    """Memory of a process and its children in bytes, shared pages counted once (Linux)."""
     listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
     total = 0
     for one in (pid, *map(int, listing.stdout.split())):

@@ -1,12 +1,12 @@
-"""How well faces are found: turned ones, many in one picture, and photos that packages ship.
+"""Measure face detection: turned faces, many faces in one picture, and photos in packages.
 
     python benchmarks/finding_faces.py FOLDER [--every 32] [--pictures OUT]
 
-FOLDER has photos beside their 68 landmarks (.jpg and .pts, as 300-W has). ``turned``: each photo
-is turned clockwise about its face; a face is right where its landmarks are off by less than 10 % of
-the root of their box's area. ``montages``: 12 faces, as cut by 1.15 times their standard crops,
-among 12 pieces of photos of things. ``photos``: scikit-image's and Matplotlib's, with the number of
-faces that a person sees in them, and the astronaut at JPEG qualities from 30 to 100.
+FOLDER has photos beside their 68 landmarks (.jpg and .pts, as in 300-W). ``turned``: each photo is
+rotated clockwise about its face; a face is correct if its landmarks are off by less than 10 % of
+the square root of their box's area. ``montages``: 12 faces, cut out by 1.15 times their standard
+crops, among 12 pieces of photos of things. ``photos``: photos of scikit-image and Matplotlib, with
+the number of faces that a person sees in them, and the astronaut at JPEG qualities from 30 to 100.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ QUALITIES = range(30, 101, 5)
 
 
 def read_faces(folder: Path, every: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(photo, (68, 2) landmarks in px from 0) of every so-manieth .pts file."""
+    """(photo, (68, 2) landmarks in px from 0) of every n-th .pts file."""
     points = sorted(folder.glob("*.pts"))[::every]
     return [
         (read_image(path.with_suffix(".jpg")), np.loadtxt(path, skiprows=3, max_rows=68) - 1)
@@ -79,7 +79,7 @@ def things() -> list[np.ndarray]:
 
 
 def piece(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square part of a photo, half of it to all, at any place and turned by quarters."""
+    """A square part of a photo, half to all of it, at a random place, rotated by quarter turns."""
     extent = int(min(image.shape[:2]) * rng.uniform(0.5, 1))
     y, x = (rng.integers(0, n - extent + 1) for n in image.shape[:2])
     part = cv2.resize(
@@ -137,7 +137,7 @@ def drawn(picture: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> np.ndarr
 
 
 def shipped_photos():
-    """(name, photo, number of faces) of what packages ship."""
+    """(name, photo, number of faces) of the photos in installed packages."""
     for name in (*THINGS, "retina", "horse", "grass", "colorwheel", "text"):
         image = np.uint8(getattr(skimage.data, name)())
         yield name, np.dstack([image] * 3) if image.ndim == 2 else image[..., :3], 0

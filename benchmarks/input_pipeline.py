@@ -1,8 +1,8 @@
-"""How fast crops come from a warm cache, and how long a network in training waits for them.
+"""Measure how fast crops are read from a warm cache, and how long training waits for them.
 
     python benchmarks/input_pipeline.py
 
-Both numbers are of this machine; what counts is the ratio between them within one run.
+Both numbers depend on the machine; compare their ratio within one run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARD, SIZE, BATCH = 1000, 120, 64
 
 
 def make_cache(folder: Path, photos: int) -> FaceRecords:
-    """A cache of noise, four photos a person: what is in the photos costs nothing to read."""
+    """A cache of noise, four photos of each person: contents do not change the reading time."""
     rng = np.random.default_rng(0)
     model = load_face_model("open_face")
     size = 12 + model.n_identity + model.n_expression
@@ -43,7 +43,7 @@ def make_cache(folder: Path, photos: int) -> FaceRecords:
 
 
 def crops_per_second(dataset, crops: int, batches: int) -> float:
-    """Speed of a stream after five batches; ``crops`` of each batch."""
+    """Speed of a stream after five batches; ``crops`` is the number in a batch."""
     stream = iter(dataset)
     for _ in range(5):
         next(stream)
@@ -54,9 +54,9 @@ def crops_per_second(dataset, crops: int, batches: int) -> float:
 
 
 def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
-    """Seconds a training step takes with the stream, and with one batch in memory again and again.
+    """Seconds of a training step with the stream, and with one repeated batch in memory.
 
-    The difference is what the network waits for data.
+    The difference is the time that the network waits for data.
     """
     space = ParameterSpace.from_samples(load_face_model("open_face"), records.parameters)
     network = build_siamese(build_encoder("mobilenet_0.5", SIZE), space)

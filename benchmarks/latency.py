@@ -1,11 +1,11 @@
-"""How long one face takes: exported files, yardsticks, and a whole photo with its parts.
+"""Measure the time of one face: exported files, reference networks, and the steps of a photo.
 
     python benchmarks/latency.py [PRESET ...] [--threads 1] [--rounds 40]
 
-All are run in turn, round by round, so that whatever else the machine does meets them alike; read
-the ratios. The yardsticks are a MobileNet-0.5 and a MobileNet-1.0 with 62 outputs in ONNX Runtime,
-the shape of 3DDFA_V2's networks (untrained: time does not depend on the weights). Needs the extras
-``onnx`` and ``quantize``.
+All are run in turn, round by round, so that other work of the machine affects all of them equally;
+use the ratios. The reference networks are a MobileNet-0.5 and a MobileNet-1.0 with 62 outputs in
+ONNX Runtime, the shape of 3DDFA_V2's networks (untrained: the time does not depend on the weights).
+Needs the extras ``onnx`` and ``quantize``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def photo_to_mesh(preset: Preset, folder: Path, threads: int) -> dict[str, Work]
 
 
 def median_ms(works: dict[str, Work], rounds: int) -> dict[str, float]:
-    """Median ms of each, taken in bursts in turn."""
+    """Median ms of each; all run in turn, in bursts."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         for _ in range(BURST):

@@ -1,8 +1,8 @@
-"""A preset's network on crops one by one and in batches: LiteRT, compiled Keras, eager Keras.
+"""Measure a network on single crops and on batches: LiteRT, compiled Keras, eager Keras.
 
     python benchmarks/one_by_one.py [PRESET] [--crops 64] [--rounds 3]
 
-CPU time of the process a crop, the smallest of some rounds in turn; read the ratios.
+CPU time of the process per crop, the minimum over some rounds in turn; use the ratios.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Faces drawn per second on one thread: the rasterizer alone, and the whole rendering of people.
+"""Measure faces drawn per second on one thread: the rasterizer, and the rendering of people.
 
-The first line is the yardstick, in faces per second; the others are shares of it, since machines
-differ: with the shapes computed, whole photos of people (texture, shape, cameras, background,
-light, noise) with two and with eight photos of each, and on two threads.
+    python benchmarks/rasterizer.py
 
-python benchmarks/rasterizer.py
+The first line is the reference, in faces per second. Since machines differ, the others are shares
+of it: with the shapes computed, whole photos of people (texture, shape, cameras, background, light,
+noise) with two and with eight photos of each person, and on two threads.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""Faces a second on Ray beside the local pool, and what killed workers cost and lose.
+"""Measure faces per second on Ray and in the local pool, and the effect of killed workers.
 
     python benchmarks/ray_engine.py --crops 100000 --kills 10
 
-Generated crops are worked through by the local pool and by ``--engine ray`` on a cluster of this
+Generated crops are processed by the local pool and by ``--engine ray`` on a cluster of this
 machine, in which some actors are killed (SIGKILL) at random moments. Every photo must then have one
 row, and the parts must be those of the local pool, bit for bit.
 """
@@ -29,13 +29,13 @@ from keras_scnn.folders.job import FACES
 
 
 def actors() -> list[int]:
-    """Processes of Ray's that work on shards."""
+    """Ray's processes that work on shards."""
     listing = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True).stdout
     return [int(row.split()[0]) for row in listing.splitlines() if "ray::_Worker" in row]
 
 
 def kill_some(out: Path, parts: int, kills: int, killed: list[float], end: threading.Event) -> None:
-    """Kill an actor after each (kills + 1)th of the parts, a random moment later."""
+    """Kill an actor at a random moment after each (kills + 1)-th of the parts."""
     rng, start = random.Random(0), time.perf_counter()
     while len(killed) < kills and not end.wait(0.05):
         done = len(list((out / FACES).glob("part-*"))) if (out / FACES).is_dir() else 0
@@ -49,7 +49,7 @@ def kill_some(out: Path, parts: int, kills: int, killed: list[float], end: threa
 
 
 def checked(out: Path, names: list[str]) -> str:
-    """A digest of all parts; an error where a photo has not one row."""
+    """A digest of all parts; an error if a photo does not have exactly one row."""
     photos = pq.read_table(out / FACES, columns=["photo"])["photo"].to_pylist()
     if sorted(photos) != sorted(names):
         raise SystemExit(f"{out}: {len(photos)} rows of {len(set(photos))} of {len(names)} photos")
@@ -60,7 +60,7 @@ def checked(out: Path, names: list[str]) -> str:
 
 
 def timed(crops: Path, out: Path, engine: str, workers: int) -> float:
-    """Seconds of a run."""
+    """Wall-clock seconds of a run."""
     start = time.perf_counter()
     done = reconstruct_folder(crops, out, BatchSettings(crops=True), workers, engine=engine)
     seconds = time.perf_counter() - start

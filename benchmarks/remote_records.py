@@ -1,4 +1,4 @@
-"""Face records behind HTTP against a local folder: memory, start-up, records a second.
+"""Measure face records over HTTP and in a local folder: memory, start-up, records per second.
 
     python benchmarks/remote_records.py --records 1000000
 
@@ -30,7 +30,7 @@ SHARD, PHOTOS_A_PERSON, SIZE, PARAMETERS, PAIRS = 500, 10, 16, 140, 64
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write records of random numbers; few different labels, for speed of writing."""
+    """Write records of random numbers; few different labels, so that writing is fast."""
     rng = np.random.default_rng(0)
     parameters = rng.normal(size=(8, PARAMETERS)).astype(np.float32)
     landmarks = rng.normal(size=(8, 68, 3)).astype(np.float32)
@@ -49,7 +49,7 @@ def generate(folder: Path, count: int) -> None:
 
 
 def memory() -> str:
-    """Of this process (Linux): its own, and all with pages of files that the system may drop."""
+    """Memory of this process (Linux): its own, and with the pages of files that may be dropped."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
     peak, own = kib["VmHWM"] / 1024, kib["RssAnon"] / 1024
@@ -76,7 +76,7 @@ def draw(name: str, source: str, cache: str, seconds: float) -> None:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server of files that keeps connections and says nothing."""
+    """A file server that keeps connections open and writes no log."""
 
     protocol_version = "HTTP/1.1"
 

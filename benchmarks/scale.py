@@ -1,9 +1,9 @@
-"""What a photo costs, by its parts, and how that grows with processes (docs/scale.md).
+"""Measure the CPU time of a photo, step by step, and the scaling with processes (docs/scale.md).
 
     python benchmarks/scale.py [FOLDER]
 
-FOLDER has photos; without it only generated crops are measured. CPU time does not depend on what
-else the machine does; rates do, so 1, 2 and 4 processes take turns, and their ratio is the median.
+FOLDER has photos; without it only generated crops are measured. CPU time does not depend on other
+work of the machine, but rates do: so 1, 2 and 4 processes take turns, and the median ratio counts.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def resized(folder: Path, home: Path, count: int, side: int) -> list[str]:
 
 
 def fetching(folder: Path, names: list[str]) -> None:
-    """Print CPU milliseconds, in this process alone, of fetching a file of a store, 16 at once."""
+    """Print CPU milliseconds of this process for fetching a file of a store, 16 at once."""
     words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     log = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(words, cwd=folder, **log) as server:
@@ -110,7 +110,7 @@ def fetching(folder: Path, names: list[str]) -> None:
 
 
 def one_shard(folder: str, home: str, names: list[str], wait_until: float) -> tuple[float, float]:
-    """Seconds, by the clock and of CPU, of a shard in this process."""
+    """Wall-clock and CPU seconds of a shard in this process."""
     global _job
     if "_job" not in globals():
         out = Path(home) / str(os.getpid())
@@ -148,7 +148,7 @@ def growth(folder: Path, names: list[str]) -> None:
 
 
 def planning(count: int) -> None:
-    """Print what the process that plans holds and does for some number of photos of a store."""
+    """Print memory and time of the planning process for some number of photos of a store."""
     tracemalloc.start()
     names = [f"year/month/day/camera/{i:012d}.jpg" for i in range(count)]
     marks = {name: [123456, f'"{digest(i)[:32]}"'] for i, name in enumerate(names)}
@@ -164,7 +164,7 @@ def planning(count: int) -> None:
 
 
 def whole_run(folder: Path, names: list[str]) -> None:
-    """Print the time of a whole run of one process and of two, and of one with nothing to do."""
+    """Print the time of a whole run with one and two processes, and of a run with nothing to do."""
     with tempfile.TemporaryDirectory() as home:
         for workers in (1, 2):
             start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""A server against the bare network: start-up, memory, requests a second and core, p50 and p99.
+"""Measure a server against the network alone: start-up, memory, requests per CPU second, latency.
 
     python benchmarks/server_load.py [PRESET] [--seconds 10] [--clients 1 8]
 
 Requests are a JPEG of one face (300 px), as body or as JSON with the face's box. This process sends
-them; the server's CPU time alone is counted, and compared with that of one run of the network on a
-crop, in one thread, of the same minute. In Keras a preset runs as a run in training does.
+them. Only the server's CPU time is counted, and compared with that of one run of the network on a
+crop, in one thread, in the same minute. In Keras, the preset runs as an unfinished run does.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def jpeg() -> bytes:
 
 
 class Client(threading.local):
-    """A kept connection of each thread."""
+    """One open connection for each thread."""
 
     def __init__(self, place: tuple[str, int]):
         self._connection = http.client.HTTPConnection(*place)
 
     def seconds(self, body: bytes, kind: str) -> float:
-        """Until the whole answer to a request."""
+        """Seconds until the complete answer to a request."""
         begin = time.perf_counter()
         self._connection.request("POST", PATH, body, {"Content-Type": kind})
         answer = self._connection.getresponse()
@@ -90,7 +90,7 @@ class Client(threading.local):
 
 
 def load(server: Server, clients: int, body: bytes, kind: str, seconds: float) -> dict:
-    """Requests of so many clients, each with one at a time: CPU s a request, latencies."""
+    """Requests of some clients, each with one at a time: CPU seconds per request, latencies."""
     client, end = Client(server.place), time.perf_counter() + seconds
 
     def one_client(_: int) -> list[float]:
@@ -117,7 +117,7 @@ def cpu_seconds(work: Callable[[], object], seconds: float) -> float:
 
 
 def start_up(preset: str, folder: Path) -> None:
-    """Print what a server costs before its first request, in LiteRT and in Keras."""
+    """Print time and memory of a server before its first request, in LiteRT and in Keras."""
     in_keras = folder / "in_training"
     shutil.copytree(preset_folder(preset), in_keras)
     (in_keras / "network.tflite").unlink(missing_ok=True)
@@ -133,7 +133,7 @@ def start_up(preset: str, folder: Path) -> None:
 
 
 def contest(preset: str, clients: list[int], seconds: float) -> None:
-    """Print each kind of request as a multiple of the bare network, of the same minute."""
+    """Print each kind of request as a multiple of the network alone, of the same minute."""
     photo = jpeg()
     image = np.asarray(PIL.Image.open(io.BytesIO(photo)))
     data, network = open_network(preset)

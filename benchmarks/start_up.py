@@ -1,9 +1,9 @@
-"""What a command costs before it works: CPU seconds of --help, an error, and one photo.
+"""Measure the start-up of commands: CPU seconds of --help, an error, and one photo.
 
     python benchmarks/start_up.py [PHOTO] [--repeats 3]
 
-User and system time of a process of its own, the smallest of some runs, also as a multiple of what
-starting Python with NumPy costs. PHOTO stands for scikit-image's astronaut where it is not given.
+User and system time of a separate process, the minimum over some runs, also as a multiple of the
+time that Python with NumPy takes to start. PHOTO is scikit-image's astronaut by default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CPU time of a face's texture, and how often the face is found and reconstructed in that time.
+"""Measure the CPU time of a texture, and that of finding and reconstructing the face.
 
 python benchmarks/texture.py [PRESET]
 """

@@ -1,14 +1,14 @@
-"""What becomes of a clip's motion: jitter at rest, lag, drift of the identity, and speed.
+"""Measure the motion of a reconstructed clip: jitter at rest, lag, drift of the identity, speed.
 
     python benchmarks/video.py [--preset mobile] [--clip CLIP.mp4]
 
-Truth is known in a clip that is rendered from the face model: a head that turns, nods, blinks and
-speaks, and then rests, with the noise of a camera. A second clip moves a photo of a real face
-(scikit-image's astronaut) and rests. Each is encoded as H.264 and goes through the command's own
-steps. Three ways to take the same frames are compared: as the network sees each frame alone; One
-Euro, for live use; and smoothed with all frames at hand, as the command writes them.
+The first clip is rendered from the face model, so its true motion is known: a head that turns,
+nods, blinks and speaks, and then rests, with the noise of a camera. A second clip moves a photo of
+a real face (scikit-image's astronaut) and rests. Each is encoded as H.264 and processed by the
+steps of the command. Three results of the same frames are compared: the network on each frame
+alone; One Euro, for live use; and smoothed over all frames, as the command writes them.
 
-``--clip`` takes a clip of your own, whose truth is not known: how much landmarks shake, and speed.
+``--clip`` measures a clip of your own, whose true motion is not known: shake of landmarks, speed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def known_motion(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rendered_clip(path: Path, model: MorphableModel, seed: int) -> tuple[Clip, dict]:
-    """A clip of one rendered person, and what is true of it."""
+    """A clip of one rendered person, and its true motion."""
     rng = np.random.default_rng(seed)
     angles, weights = known_motion(model)
     identity = rng.standard_normal(model.n_identity).astype(np.float32)
@@ -89,7 +89,7 @@ def rendered_clip(path: Path, model: MorphableModel, seed: int) -> tuple[Clip, d
 
 
 def photo_clip(path: Path, seed: int) -> Clip:
-    """A photo that moves before the camera, and then rests."""
+    """A photo that moves in front of the camera, and then rests."""
     rng, photo, images = np.random.default_rng(seed), data.astronaut(), []
     for i in range(MOVING + RESTING):
         t = min(i, MOVING) / RATE
@@ -147,7 +147,7 @@ def tracks_of(job: FramesJob, preset, parts: int) -> list[Track]:
 
 
 def three_ways(job: FramesJob, track: Track) -> dict[str, dict[str, np.ndarray]]:
-    """Landmarks (n, 68, 2), angles (n, 3), weights (n, L) and identities (n, K), by way."""
+    """Landmarks (n, 68, 2), angles (n, 3), weights (n, L), identities (n, K) of each way."""
     ways: dict[str, list] = {"frame by frame": [], "One Euro": [], "smoothed": []}
     live, parts = LiveFace(), -(-len(job.clip) // job.settings.part_frames)
     for number, _, rows in seen_frames(job.out, parts):
@@ -178,13 +178,13 @@ def jitter(landmarks: np.ndarray) -> float:
 
 
 def shake(landmarks: np.ndarray) -> float:
-    """px: root mean square of what landmarks miss the middle of the frames before and after by."""
+    """px: RMS distance of landmarks from the midpoint of the frames before and after."""
     miss = landmarks[1:-1] - (landmarks[:-2] + landmarks[2:]) / 2
     return float(np.sqrt((miss**2).sum(axis=-1).mean()))
 
 
 def lag(signal: np.ndarray, truth: np.ndarray, most: int = 10) -> float:
-    """Frames by which a signal is late: the peak of the cross-correlation, between frames too."""
+    """Lag of a signal in frames: the peak of the cross-correlation, interpolated between frames."""
     signal, truth = (x[:MOVING] - x[:MOVING].mean() for x in (signal, truth))
     shifts = np.arange(-most, most + 1)
     inside = slice(most, MOVING - most)

@@ -1,6 +1,6 @@
 // A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
-// Every number comes from bundle.json. Kotlin with org.json, which Android has; FaceAndroid.kt runs
-// the networks there. This file is compiled and run by the tests.
+// All numbers are read from bundle.json. Kotlin with org.json, which Android includes; FaceAndroid.kt
+// runs the networks there. This file is compiled and run by the tests.
 package keras.scnn
 
 import kotlin.math.abs
@@ -17,7 +17,7 @@ import kotlin.math.sin
 import org.json.JSONArray
 import org.json.JSONObject
 
-/** A .tflite file of one input: its values, 0 to 255 or as its `input` says, to outputs by name. */
+/** A .tflite file with one input: from its values, 0 to 255 or in the range of `input`, to outputs by name. */
 fun interface Network { fun run(input: FloatArray): Map<String, FloatArray> }
 
 /** Three bytes a pixel, row by row from the top. */

@@ -1,7 +1,7 @@
-// NOT COMPILED by the tests: there is no Swift here. It is written after Face.kt, which is run.
+// NOT COMPILED by the tests: there is no Swift there. It was written to match Face.kt, which is run.
 //
 // A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`
-// in the app's resources. Every number comes from bundle.json. Pod TensorFlowLiteSwift (signatures
+// in the app's resources. All numbers are read from bundle.json. Pod TensorFlowLiteSwift (signatures
 // and named outputs); photos are RGB bytes, row by row from the top, upright.
 import Foundation
 import TensorFlowLite

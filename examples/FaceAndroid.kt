@@ -1,4 +1,4 @@
-// NOT COMPILED by the tests: there is no Android SDK. What it calls in Face.kt is compiled and run.
+// NOT COMPILED by the tests: there is no Android SDK. The code of Face.kt that it calls is compiled and run.
 //
 // Android, LiteRT 2's CompiledModel: implementation("com.google.ai.edge.litert:litert:2.1.0"), the
 // bundle's files in assets/face/, and androidResources { noCompress += "tflite" }.
@@ -12,7 +12,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import org.json.JSONObject
 
-/** Finds a photo's largest face; not for several threads at once. Close it when done. */
+/** Finds a photo's largest face; use it from one thread at a time, and close it at the end. */
 class FaceFinder(private val context: Context, private val folder: String = "face") : AutoCloseable {
     private val bundle = JSONObject(read("bundle.json").decodeToString())
     private val models = mutableListOf<CompiledModel>()
@@ -43,7 +43,7 @@ class FaceFinder(private val context: Context, private val folder: String = "fac
         val isBytes = about.getJSONObject("input").getString("dtype") == "uint8"
         val names = about.optJSONObject("outputs")?.keys()?.asSequence()?.toList() ?: listOf(about.getString("score"))
         val input = mapOf(about.getJSONObject("input").getString("name").let { it to model.createInputBuffer(it, signature) })
-        // All outputs of a signature need a buffer; the confirming network's other ones come by place.
+        // All outputs of a signature need a buffer; the other outputs of the confirming network are taken by position.
         if ("outputs" !in about) return byPlace(model, names.single())
         val outputs = names.associateWith { model.createOutputBuffer(it, signature) }
         return Network { values ->
@@ -54,7 +54,7 @@ class FaceFinder(private val context: Context, private val folder: String = "fac
         }
     }
 
-    /** A network of which one number is wanted: the output of that length. */
+    /** A network of which only one output is used: the one of length 1. */
     private fun byPlace(model: CompiledModel, name: String): Network {
         val (inputs, outputs) = Pair(model.createInputBuffers(), model.createOutputBuffers())
         return Network { values ->

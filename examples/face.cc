@@ -1,6 +1,6 @@
 // A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
-// Every number comes from bundle.json. C++17, LiteRT 2 and nlohmann/json 3; photos are binary PPM
-// (P6), for there is no image decoder here: decode with what your app has.
+// All numbers are read from bundle.json. C++17, LiteRT 2 and nlohmann/json 3; photos are binary PPM
+// (P6), since there is no image decoder here: use the decoder of your app.
 //
 //     g++ -std=c++17 -O2 face.cc libLiteRt.so -o face
 //     ./face BUNDLE photo.ppm face.obj > face.json
@@ -227,7 +227,7 @@ std::vector<Found> suppress(std::vector<Found> left, double same_face) {
   return faces;
 }
 
-// Of faces that lie in each other, the one with the highest score; sorted by score.
+// Of nested faces, the one with the highest score; sorted by score.
 std::vector<Found> without_nested(std::vector<Found> faces, double share) {
   by_score(faces);
   std::vector<Found> kept;
@@ -289,7 +289,7 @@ class Detector {
     }
     return {};
   }
-  // What the photo shows on its head or on a side, whichever has the highest score.
+  // Of a head upside down or on a side, the direction with the highest score.
   std::vector<Found> turned(bool is_sure) {
     std::vector<Found> best;
     for (double angle : search_["quarters"]) {

@@ -1,11 +1,11 @@
 // A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
-// Browser and Node.js alike; every number comes from bundle.json. Node.js 20, @litertjs/core:
+// For browser and Node.js; all numbers are read from bundle.json. Node.js 20, @litertjs/core:
 //
 //     node face.mjs BUNDLE photo.ppm face.obj > face.json
 //
 // In a browser: reconstruct(bundle, await openNetworks(bundle, ...), imageData); see README.md.
 
-/** {width, height, data} of RGBA, as ImageData, to a face, or null where none is found. */
+/** From {width, height, data} of RGBA, as ImageData, to a face, or null if none is found. */
 export async function reconstruct(bundle, networks, photo) {
   const box = await findFace(bundle, networks, photo);
   if (!box) return null;
@@ -171,7 +171,7 @@ export function suppress(found, sameFace) {
   return faces;
 }
 
-/** Of faces that lie in each other, the one with the highest score; sorted by score. */
+/** Of nested faces, the one with the highest score; sorted by score. */
 function withoutNested(faces, nestedShare) {
   const kept = [];
   for (const face of faces.sort((a, b) => b.score - a.score)) {
@@ -296,7 +296,7 @@ export async function openNetworks(bundle, litert, read) {
   return { detector: await open(bundle.detector), check: await open(bundle.check), network: await open(bundle.network) };
 }
 
-/** Node.js: LiteRT's script asks for a browser's names; its log, of no error, goes to standard error. */
+/** Node.js: LiteRT's script needs global names of a browser; its log is written to standard error. */
 async function startNode(wasm) {
   const [vm, { readFileSync }, { createRequire }] = await Promise.all(["node:vm", "node:fs", "node:module"].map((name) => import(name)));
   console.log = console.error;

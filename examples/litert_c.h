@@ -1,6 +1,6 @@
 // The few functions of LiteRT 2's C API that face.cc calls, as libLiteRt.so of LiteRT 2.3 exports
 // them (it is in the wheel ai-edge-litert, which ships no header). Where you have LiteRT's own
-// headers, take those. All but the Destroy functions return 0 where they succeed.
+// headers, use those. All but the Destroy functions return 0 where they succeed.
 #pragma once
 #include <cstddef>
 #include <cstdint>
