@@ -25,6 +25,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib
+import io
 import os
 import shlex
 import subprocess
@@ -147,6 +149,17 @@ def run_command(module: str, words: list[str], environment: dict[str, str]) -> i
             process.kill()  # where it still runs
 
 
+def _check_words(module: str, words: list[str], where: str) -> None:
+    """Raise a ValueError where a command of the package does not accept these words."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            importlib.import_module(f"keras_scnn.{module}").parse(words)
+    except (SystemExit, ValueError) as error:
+        reason = said.getvalue().strip().rpartition("error: ")[2] or error
+        raise ValueError(f"{where}: keras-scnn {module} {shlex.join(words)}: {reason}") from None
+
+
 class Steps:
     """Steps that are skipped where they are done: their inputs and their result are unchanged.
 
@@ -156,7 +169,6 @@ class Steps:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def forget(self, name: str) -> None:
         """Let a step be done again."""
@@ -184,6 +196,7 @@ class Steps:
         make()
         if not result.exists():
             raise RuntimeError(f"{name} ended without {result}")
+        self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(note) as temporary:
             content = {"inputs": wanted, "result": content_digest(result)}
             temporary.write_text(json_text(content))
@@ -206,6 +219,18 @@ class Release:
         self._places = {"data": str(data), "work": str(work)}
         self._work, self._steps = work, Steps(work / "steps")
 
+    def check(self) -> None:
+        """Raise a ValueError for a wrong command or run of the plan, before the first is begun."""
+        for name, words in self._plan.prepare.items():
+            _check_words("prepare", [*self._filled(words), "--out", name], f"prepare: {name}")
+        for name, plan in self._plan.presets.items():
+            where = f"presets: {name}"
+            for number, settings in enumerate(plan.runs, start=1):
+                configuration(TrainConfig, self._settings(settings, {}), f"{where}: run {number}")
+            for what, words in ({"calibrate": plan.calibrate} | plan.measure).items():
+                if words:
+                    _check_words("evaluate", [name, *self._filled(words)], f"{where}: {what}")
+
     def make(self) -> None:
         """All steps of all presets.
 
@@ -226,7 +251,7 @@ class Release:
             self._write_card(name, plan, results)
 
     def _filled(self, words: str) -> list[str]:
-        return [word.format(**self._places) for word in shlex.split(words)]
+        return [self._value(word) for word in shlex.split(words)]
 
     def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
         status = self._run(f"keras_scnn.{module}", words, environment or {})
@@ -249,24 +274,31 @@ class Release:
         folders: list[Path] = []
         for number, settings in enumerate(plan.runs, start=1):
             folder = self._work / "runs" / f"{name}-{number}"
-            settings = {k: self._value(v) for k, v in settings.items()}
-            if folders:
-                settings = {"start": str(folders[-1]), "start_with": "network"} | settings
-            self._train_one(f"train-{name}-{number}", folder, settings)
+            start = {"start": str(folders[-1]), "start_with": "network"} if folders else {}
+            self._train_one(f"train-{name}-{number}", folder, self._settings(settings, start))
             folders.append(folder)
         return folders
 
     def _value(self, value):
-        return value.format(**self._places) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return value.format(**self._places)
+        except (LookupError, ValueError):
+            raise ValueError(f"'{value}': only {{data}} and {{work}} can stand in braces") from None
+
+    def _settings(self, settings: dict, start: dict) -> dict:
+        """Those of a run; they count before where it starts, and that before its recipe."""
+        own = {name: self._value(value) for name, value in settings.items()}
+        recipe = own.pop("recipe", "")
+        return (read_yaml(recipe_path(recipe)) if recipe else {}) | start | own
 
     def _train_one(self, step: str, folder: Path, settings: dict) -> None:
         path = self._work / "runs" / f"{folder.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        recipe = settings.pop("recipe", "")
-        values = (read_yaml(recipe_path(recipe)) if recipe else {}) | settings
-        config = configuration(TrainConfig, values, step)
-        path.write_text(yaml.safe_dump(values, sort_keys=False))
-        inputs = {"settings": values} | run_digests(config)
+        config = configuration(TrainConfig, settings, step)
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        inputs = {"settings": settings} | run_digests(config)
         backend = {"KERAS_BACKEND": "jax"} if config.batches == "matching" else {}
         words = ["--config", str(path), "--run", str(folder)]
         self._steps.do(
@@ -335,7 +367,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     check_out(args.work, "--work")
     check_out(args.out, "--out")
-    Release(read_plan(args.plan), args.data, args.work, args.out).make()
+    release = Release(read_plan(args.plan), args.data, args.work, args.out)
+    release.check()
+    release.make()
 
 
 if __name__ == "__main__":

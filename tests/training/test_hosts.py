@@ -105,6 +105,7 @@ def test_a_signal_to_one_ends_all_after_the_epoch_with_a_checkpoint(whole):
     assert [one.returncode for one in processes.all] == [143, 143], said
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_one_ends_all_and_leaves_nothing_half_written(whole):
     folder = whole.with_name("full")
     first, other = Processes(folder, 2, {"disk": "full"}).all

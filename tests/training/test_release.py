@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,6 +177,49 @@ def test_the_packages_release_is_a_plan_of_known_settings():
         network = "joint_head", "identity_encoder", "feature_size", "expression_channels"
         first, second = ({name: getattr(one, name) for name in network} for one in configs)
         assert first == second, "the second run goes on with the network of the first"
+
+
+def test_the_commands_of_the_packages_release_accept_their_words(tmp_path):
+    plan = read_plan(RECIPES / "release.yaml")
+    Release(plan, tmp_path / "data", tmp_path / "work", tmp_path / "out").check()
+    for preset in plan.presets.values():
+        folders = [folder for settings in preset.runs for folder in settings["data"].split(",")]
+        assert {Path(folder).name for folder in folders} <= set(plan.prepare)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prepare": {"x": "pts d --ofsets b"}}, r"prepare: x: .*unknown option --ofsets .did you"),
+        ({"prepare": {"x": "blinks d --offsets b"}}, "prepare: x: .*--offsets is for .* blinks"),
+        ({"prepare": {"x": "pts {dat}/a"}}, r"'{dat}/a': only {data} and {work} can stand"),
+        ({"prepare": {"x": "pts {/a"}}, "'{/a': only {data} and {work} can stand"),
+        ({"runs": [{}, {"step": 3}]}, "presets: a: run 2: unknown.* 'step'"),
+        ({"runs": [{"recipe": "papier"}, {}]}, "no recipe 'papier' .did you mean 'paper'"),
+        ({"measure": {"people": "--people"}}, "presets: a: people: .*required: --data"),
+        ({"calibrate": "--data d --last x"}, "presets: a: calibrate: .*invalid int value: 'x'"),
+    ],
+)
+def test_a_wrong_command_of_a_plan_is_named_before_the_first_is_run(
+    tmp_path, capsys, change, message
+):
+    preset = {"runs": [{}, {}], "shares": [0, 1], "records": "x"}
+    top = {key: change.pop(key) for key in ("prepare",) if key in change}
+    plan = {"license": "free", "presets": {"a": preset | change}, **top}
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    words = [
+        "--data",
+        str(tmp_path),
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert release_main([str(tmp_path / "plan.yaml"), *words]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("error:") == 1, error
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
 
 
 RUNS = "license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}"

@@ -9,7 +9,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import jax
 import keras
 
 from keras_scnn.models.encoder_table import ENCODERS, Encoder
@@ -60,7 +59,6 @@ def small(input_tensor, **_) -> keras.Model:
 
 def main(folder: Path) -> None:
     assert keras.backend.backend() == "jax"
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))  # the runs share it
     run.STEPS_PER_EPOCH = 2
     run.evaluate_records = partial(run.evaluate_records, resamples=0)
     ENCODERS["mobilenet_0.5"] = Encoder(small)
