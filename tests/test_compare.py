@@ -268,6 +268,7 @@ def test_the_command(preset, astronaut, tmp_path, capsys, in_keras):
     assert outputs["probability"] == pytest.approx(float(expected))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", [b"a$b$c.png", b"x$\\frac{$.png", b"bad\xff.png", "顔.png".encode()]
 )

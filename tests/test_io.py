@@ -209,6 +209,7 @@ print(*image.shape, image.min(), image.max(), grown // 1024)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units elsewhere")
 def test_a_photo_of_200_million_pixels_is_read_in_bounded_memory(tmp_path):
     path = tmp_path / "large.jpg"

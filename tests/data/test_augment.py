@@ -9,6 +9,7 @@ from keras_scnn.models.augmentation import RandomChannelGain, photometric_layers
 from keras_scnn.morphable_model import MorphableModel
 
 
+@pytest.mark.integration
 def test_some_faces_lie_down_or_stand_on_their_heads():
     """By default 8 % are turned by any angle: two thirds of those by more than 60 degrees."""
     landmarks = np.random.default_rng(0).uniform(30, 90, (68, 3))

@@ -46,6 +46,7 @@ def test_the_signature_names_every_tensor(small, precision):
     }
 
 
+@pytest.mark.integration
 @each_precision
 def test_the_file_gives_the_predictions_of_keras(small, precision):
     runner = Interpreter(str(small.files[precision])).get_signature_runner("reconstruct")

@@ -197,6 +197,7 @@ def test_each_precision_has_limits_and_8_bits_meet_them():
     assert LIMITS["int8"].vertex_mm <= 0.2
 
 
+@pytest.mark.integration
 def test_the_report_is_json_and_a_card(small, crops, known, tmp_path):
     result = verify(small.files["int8"], small.preset, crops, "int8", LOOSE, **known)
     metadata = build_metadata(small.preset, "small", "int8", True, "# The preset's own card")

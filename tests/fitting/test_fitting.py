@@ -11,6 +11,7 @@ from keras_scnn.geometry.camera import project, transform_camera
 EXACT = FitOptions(noise_mm=1e-4, depth_noise=1.0, iterations=100, tolerance=1e-8)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("dimensions", "identity", "expression"), [(3, 80, 51), (2, 40, 30)])
 def test_noise_free_landmarks_give_back_pose_and_every_vertex(
     open_face, dimensions, identity, expression

@@ -269,6 +269,7 @@ def test_a_photo_that_needs_a_package_is_read_once_it_is_there(tmp_path, monkeyp
     assert (done.failed, done.faces) == (0, 1)
 
 
+@pytest.mark.integration
 def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)

@@ -48,6 +48,7 @@ def test_weighted_rigid_alignment_is_scipys(source, target, weights):
     assert_allclose(rotation, expected.as_matrix(), atol=1e-6)
 
 
+@pytest.mark.integration
 @given(scattered_points(2), scattered_points(2), floats(12, 0.1, 2))
 def test_no_other_weighted_similarity_is_better(source, target, weights):
     def cost(unknowns):

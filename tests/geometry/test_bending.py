@@ -35,6 +35,7 @@ def test_far_from_all_landmarks_the_bend_is_finite(points):
     np.testing.assert_allclose(moved, 1e4 + 2, rtol=1e-9)
 
 
+@pytest.mark.integration
 def test_jax_gives_the_same(points):
     jnp = pytest.importorskip("jax.numpy")
     arrays = [jnp.asarray(x, jnp.float32) for x in (points[:, :20], points, points @ LINEAR)]

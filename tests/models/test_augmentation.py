@@ -127,6 +127,7 @@ def test_blocks_need_whole_blocks():
         RandomBlocks(1.0)(BATCH[:, :20, :20])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_colors_are_changed_in_float32_in_graphs_too(policy):
     """Keras's blur does not run in a graph of half precision."""

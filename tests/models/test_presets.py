@@ -205,6 +205,7 @@ def test_a_layer_put_behind_is_refused(preset, tmp_path):
         save_preset(tmp_path / "longer", dataclasses.replace(preset, branch=longer))
 
 
+@pytest.mark.integration
 def test_another_precision_comes_back_in_single(preset, tmp_path):
     before = np.asarray(preset.branch(IMAGE)["parameters"], np.float32)
     for layer in preset.branch.layers:

@@ -227,6 +227,7 @@ def test_the_command_knows_people_and_pairs(
     assert "needs --photos" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_calibrated_probabilities_are_stored_in_the_preset(
     preset, folder, tmp_path, capsys, monkeypatch
 ):

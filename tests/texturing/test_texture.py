@@ -250,6 +250,7 @@ def test_of_several_photos_each_side_comes_from_the_one_that_shows_it(open_face,
     assert both < 0.6 * one
 
 
+@pytest.mark.integration
 def test_of_several_photos_the_larger_one_counts_where_both_show_a_texel(open_face, atlas):
     albedo = skin_albedo(stripes=0.25)
     large, small = (PosedPhoto(*photo_of(open_face, albedo, px=px)) for px in (400, 60))
@@ -277,6 +278,7 @@ def test_the_size_follows_the_photo(open_face, px, size):
     assert texture_size(open_face, posed) == size
 
 
+@pytest.mark.integration
 def test_a_large_texture_shows_more_of_a_large_photo(open_face):
     albedo = skin_albedo(stripes=0.25, size=1024, width=1 / 220)
     photo = PosedPhoto(*photo_of(open_face, albedo, px=700))

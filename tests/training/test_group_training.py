@@ -168,6 +168,7 @@ def test_a_network_may_start_with_its_shape_solved_anew(data, run):
     assert errors[0] < errors[1]
 
 
+@pytest.mark.integration
 def test_a_feature_of_the_embeddings_size_starts_as_the_embedding(data, run):
     keras.utils.set_random_seed(0)
     config = TrainConfig(data=data, **TINY | {"start": str(run[0]), "feature_size": TEACHER})
@@ -330,6 +331,7 @@ def test_settings_that_do_not_go_together_are_refused():
         TrainConfig(batches="groups", trained="expression")
 
 
+@pytest.mark.integration
 def test_photos_that_vanish_while_a_run_trains_end_it_with_their_name(tmp_path, data, monkeypatch):
     """No file stays open here, as is so with data in more than ``MAPS`` files."""
     folder = tmp_path / "records"

@@ -29,6 +29,7 @@ def learn(photos, options=FAST, source=None, weight=None):
     return learn_identity_map(inputs[None], shapes[None], person, source, weight, options)
 
 
+@pytest.mark.integration
 def test_without_contrast_it_is_the_regression(photos):
     inputs, shapes, _ = (part - part.mean(axis=0) for part in photos)
     expected = np.linalg.lstsq(inputs, shapes, rcond=None)[0]

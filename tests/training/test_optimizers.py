@@ -67,6 +67,7 @@ def test_the_running_mean_grows_slower_from_step_to_step(name):
     assert np.abs(mean - now).max() > 1e-3
 
 
+@pytest.mark.integration
 def test_batch_norm_statistics_are_those_of_the_averaged_weights():
     keras.utils.set_random_seed(0)
     image = keras.Input((4,))

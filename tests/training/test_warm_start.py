@@ -42,6 +42,7 @@ def preset(branch):
     return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5", {})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("channels", [0, 4])
 def test_a_whole_network_predicts_the_same_by_another_whitening(channels):
     branch, theirs = (make(expression_channels=channels) for _ in range(2))

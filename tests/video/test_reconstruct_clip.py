@@ -127,6 +127,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(done, clip_file, mon
     assert_same(contents(done), before, tmp_path)
 
 
+@pytest.mark.integration
 def test_a_run_that_was_stopped_goes_on_and_gives_the_same_files(
     done, clip_file, tmp_path, monkeypatch
 ):
@@ -147,6 +148,7 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same_files(
     assert_same(contents(tmp_path / "out"), contents(done), tmp_path)
 
 
+@pytest.mark.integration
 def test_a_damaged_part_is_made_again(done, clip_file, capsys, tmp_path):
     before, part = contents(done), done / "frames" / "part-00001.parquet"
     part.write_bytes(part.read_bytes()[:-100])
@@ -180,6 +182,7 @@ def test_a_clip_without_a_face_says_so(tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"plan.json", "frames"}
 
 
+@pytest.mark.integration
 def test_shots_are_cut_and_one_person_in_two_of_them_is_one_track(tmp_path):
     empty = cv2.resize(data.coffee(), (WIDTH, HEIGHT))
     images = [seen()] * 6 + [empty] * 9 + [seen(60, 90, 0.9)] * 6
@@ -189,6 +192,7 @@ def test_shots_are_cut_and_one_person_in_two_of_them_is_one_track(tmp_path):
     assert content["tracks"][0]["tracklets"] == 2 and content["tracks"][0]["frames"] == 12
 
 
+@pytest.mark.integration
 def test_a_clip_that_is_turned_and_cut_off(tmp_path, capsys):
     """The picture is stored on its side; of 40 frames about half are there."""
     rng = np.random.default_rng(0)

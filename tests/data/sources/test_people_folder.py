@@ -294,6 +294,7 @@ def test_what_has_no_label_says_why(people, folder):
         people.label("carl")
 
 
+@pytest.mark.integration
 def test_a_source_travels_to_another_process(people):
     people.load("ann/1.jpg")
     assert len(pickle.dumps(people)) < 10_000  # networks cannot be pickled: they stay behind

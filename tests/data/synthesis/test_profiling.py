@@ -66,6 +66,7 @@ def test_the_new_camera_is_the_old_one_turned(open_face, texture, yaw, pitch):
     np.testing.assert_array_equal(turned.identity, face.identity)
 
 
+@pytest.mark.integration
 def test_a_frontal_face_turned_by_yaw_has_that_yaw(open_face, texture):
     face = parameters(open_face)
     _, turned = turn_face(photo(open_face, face, texture), open_face, face, 25)

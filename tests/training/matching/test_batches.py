@@ -153,6 +153,7 @@ def test_moves_put_the_standard_crop_near_the_image(photos):
     assert len(set(mirrored[:3])) == len(set(mirrored[3:6])) == 1  # all of a group or none
 
 
+@pytest.mark.integration
 def test_chips_are_those_of_the_recognizer(photos):
     landmarks = np.array(photos[1]["landmarks"])
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
