@@ -2,7 +2,7 @@
 
 Landmarks of frontal photos say little about depth, and a fit that is drawn towards the mean face
 hides it: joint fits to frontal photos explain nothing of the points of the same people's profiles
-(docs/identity_notes.md, "Points that no fit has seen"). A label is the maximum a posteriori shape,
+(docs/identity_notes.md, "Depth from hand-made points"). A label is the maximum a posteriori shape,
 given the points of all photos of a person. The prior's mean is what is known of the shape
 otherwise; its standard deviation is the same in every direction, in mm.
 """
