@@ -54,6 +54,7 @@ def turned(photo: np.ndarray, landmarks: np.ndarray, degrees: float, times: floa
 
 
 def measure_turned(reconstructor: Reconstructor, faces) -> None:
+    """Print how many faces are found where photos are turned by each of ``DEGREES``."""
     print("degrees  photos  found  right  score of right and wrong ones (median, largest)")
     for degrees in DEGREES:
         right, wrong = [], []
@@ -163,6 +164,7 @@ def measure_photos(reconstructor: Reconstructor) -> None:
 
 
 def main() -> None:
+    """Count found and missed faces, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=32, help="of the photos one is taken")

@@ -77,6 +77,7 @@ def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure both on synthetic crops, and print the rates."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=int, default=10_000, help="in the cache")
     parser.add_argument("--batches", type=int, default=1000, help="to read")

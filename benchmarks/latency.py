@@ -130,6 +130,7 @@ def median_ms(works: dict[str, Work], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Time all presets, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("presets", nargs="*", default=list_presets())
     parser.add_argument("--threads", type=int, default=1)

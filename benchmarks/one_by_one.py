@@ -31,6 +31,7 @@ def cpu_milliseconds(work: Callable[[], object], count: int) -> float:
 
 
 def main() -> None:
+    """Time single crops and batches, and print the least of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET)
     parser.add_argument("--crops", type=int, default=64)

@@ -27,6 +27,7 @@ SIZE, FACES, ROUNDS = 80, 64, 7
 
 
 def main() -> None:
+    """Time the rasterizer, and print the medians."""
     model, rng = MorphableModel.open_face(), np.random.default_rng(0)
     identity = rng.normal(size=(FACES, model.n_identity))
     expression = rng.uniform(0, 0.3, (FACES, model.n_expression))

@@ -41,6 +41,7 @@ def astronaut(folder: Path) -> Path:
 
 
 def main() -> None:
+    """Time the commands in new processes, and print the least of the repeats."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photo", nargs="?", type=Path)
     parser.add_argument("--repeats", type=int, default=3)

@@ -116,7 +116,7 @@ def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGN
     if quantize == "int8":
         raise ValueError("int8 needs calibration crops, which write_tflite takes")
     content = _converted(model, signature)
-    return content if quantize == "float32" else _quantized(content, quantize, None)
+    return content if quantize == "float32" else _quantized(content, quantize)
 
 
 def _converted(model: keras.Model, signature: str) -> bytes:
@@ -153,7 +153,7 @@ def check_quantizer() -> None:
         ) from error
 
 
-def _quantized(content: bytes, quantize: str, crops: np.ndarray | None) -> bytes:
+def _quantized(content: bytes, quantize: str, crops: np.ndarray | None = None) -> bytes:
     from ai_edge_quantizer.quantizer import Quantizer
 
     quantizer, statistics = Quantizer(bytearray(content), _recipe(content, quantize)), None

@@ -103,6 +103,7 @@ def check(folder: Path) -> None:
 
 
 def main() -> None:
+    """Learn the sites and write them, or compare them with 300-W."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("aflw", type=Path)
     parser.add_argument("--check", type=Path, metavar="300W", help="compare, learn nothing")

@@ -176,6 +176,7 @@ def report(old: MorphableModel, new: MorphableModel) -> str:
 
 
 def main() -> None:
+    """Rewrite the given presets, and print how well the models agree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("old_model", type=Path, help="the face model .npz of the presets")
     parser.add_argument("presets", type=Path, nargs="*", help="folders, rewritten in place")

@@ -106,8 +106,8 @@ def _listed_by_results(folder: Path, pictures: set[str], files: set[str]) -> set
     """Pictures that ``NAME.json`` lists as files of a result: ``NAME.png``, ``NAME_overlay.png``.
 
     Args:
-        folder: of all.
-        pictures: their paths in it.
+        folder: to which the paths are relative.
+        pictures: paths of the pictures in it.
         files: paths of all files in it.
     """
     stems = {name.rpartition(".")[0] for name in pictures}

@@ -225,8 +225,8 @@ class Release:
             _check_words("prepare", [*self._filled(words), "--out", name], f"prepare: {name}")
         for name, plan in self._plan.presets.items():
             where = f"presets: {name}"
-            for number, settings in enumerate(plan.runs, start=1):
-                configuration(TrainConfig, self._settings(settings, {}), f"{where}: run {number}")
+            for number, (_, settings) in enumerate(self._runs(name, plan), start=1):
+                configuration(TrainConfig, settings, f"{where}: run {number}")
             for what, words in ({"calibrate": plan.calibrate} | plan.measure).items():
                 if words:
                     _check_words("evaluate", [name, *self._filled(words)], f"{where}: {what}")
@@ -271,13 +271,24 @@ class Release:
 
     def _train(self, name: str, plan: PresetPlan) -> list[Path]:
         """The folders of the preset's runs."""
-        folders: list[Path] = []
+        runs = self._runs(name, plan)
+        for number, (folder, settings) in enumerate(runs, start=1):
+            self._train_one(f"train-{name}-{number}", folder, settings)
+        return [folder for folder, _ in runs]
+
+    def _runs(self, name: str, plan: PresetPlan) -> list[tuple[Path, dict]]:
+        """Folder and settings of each run; each goes on with the network of the one before.
+
+        A run's own settings override that start, which overrides those of its recipe.
+        """
+        runs: list[tuple[Path, dict]] = []
         for number, settings in enumerate(plan.runs, start=1):
-            folder = self._work / "runs" / f"{name}-{number}"
-            start = {"start": str(folders[-1]), "start_with": "network"} if folders else {}
-            self._train_one(f"train-{name}-{number}", folder, self._settings(settings, start))
-            folders.append(folder)
-        return folders
+            own = {key: self._value(value) for key, value in settings.items()}
+            recipe = own.pop("recipe", "")
+            start = {"start": str(runs[-1][0]), "start_with": "network"} if runs else {}
+            values = (read_yaml(recipe_path(recipe)) if recipe else {}) | start | own
+            runs.append((self._work / "runs" / f"{name}-{number}", values))
+        return runs
 
     def _value(self, value):
         if not isinstance(value, str):
@@ -286,12 +297,6 @@ class Release:
             return value.format(**self._places)
         except (LookupError, ValueError):
             raise ValueError(f"'{value}': only {{data}} and {{work}} can stand in braces") from None
-
-    def _settings(self, settings: dict, start: dict) -> dict:
-        """Those of a run; they count before where it starts, and that before its recipe."""
-        own = {name: self._value(value) for name, value in settings.items()}
-        recipe = own.pop("recipe", "")
-        return (read_yaml(recipe_path(recipe)) if recipe else {}) | start | own
 
     def _train_one(self, step: str, folder: Path, settings: dict) -> None:
         path = self._work / "runs" / f"{folder.name}.yaml"

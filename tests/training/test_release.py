@@ -205,8 +205,8 @@ def test_a_wrong_command_of_a_plan_is_named_before_the_first_is_run(
     tmp_path, capsys, change, message
 ):
     preset = {"runs": [{}, {}], "shares": [0, 1], "records": "x"}
-    top = {key: change.pop(key) for key in ("prepare",) if key in change}
-    plan = {"license": "free", "presets": {"a": preset | change}, **top}
+    plan = {"license": "free", "presets": {"a": preset}}
+    (plan if "prepare" in change else preset).update(change)
     (tmp_path / "plan.yaml").write_text(json.dumps(plan))
     words = [
         "--data",
