@@ -40,7 +40,7 @@ from solve_identity import cache_path, cached, open_labels
 RECOGNIZERS = "dlib+sface"
 
 
-def with_recognizers(preset: Preset, feature_size: int) -> Preset:
+def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOGNIZERS) -> Preset:
     """The preset with recognizers, whose identity and feature heads are still random."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     branch = build_branch(
@@ -50,7 +50,7 @@ def with_recognizers(preset: Preset, feature_size: int) -> Preset:
         preset.feature_channels,
         joint_head=preset.has_joint_head,
         expression_channels=preset.expression_channels,
-        recognizers=RECOGNIZERS,
+        recognizers=recognizers,
     )
     trained = {w.path: w for w in preset.core.weights}
     for weight in branch.weights:
