@@ -157,7 +157,7 @@ ON_CARDS = {
 }
 
 
-COLUMNS = "mobile 0.1", "mobile", "accurate", "identity", "open"
+COLUMNS = "mobile 0.1", "mobile", "accurate", "identity", "open", "open-identity"
 
 
 def cells_of(row: str) -> list[str]:
