@@ -35,10 +35,11 @@ from solve_identity import cache_path, cached, whole
 RECOGNIZER = "dlib"
 # As the recipe 'open' renders, but nobody beyond 60 degrees, where the geometry is weak.
 LOOK = {"yaw_degrees": 60, "pitch_degrees": 14, "roll_degrees": 12, "spread": 0.6}
-# Embeddings of photos vary more than those of renderings, in other directions too: a high penalty
-# keeps the directions that matter most for renderings. 3 and 30 give about the same.
+# As a share of the embeddings' mean variance. Embeddings of photos vary more than those of
+# renderings, in other directions too: a high penalty keeps the directions that matter most for
+# renderings. 3 and 30 give about the same.
 RIDGE = 10.0
-LEAST_SHARE = 1e-6
+LEAST_SHARE = 1e-6  # of the largest variance within people; embeddings have some 60 dimensions
 SIZE_MM = 0.35  # RMS distance from the mean shape, of renderings; of photos it is a quarter larger
 
 
@@ -56,7 +57,7 @@ def steady_map(embeddings: np.ndarray, shapes: np.ndarray, person: np.ndarray) -
     predicted = embeddings @ kernel + offset
     axes = np.linalg.eigh(np.cov(predicted.T))[1]
     within = np.diag(axes.T @ within_person_covariance(predicted, person) @ axes)
-    within = np.maximum(within, LEAST_SHARE * within.max())  # of few photos, some are 0
+    within = np.maximum(within, LEAST_SHARE * within.max())
     kernel = kernel @ (axes * within ** (STEADINESS / 2)) @ axes.T
     deviations = (embeddings - embeddings.mean(axis=0)) @ kernel
     return kernel * SIZE_MM / np.sqrt((deviations**2).sum(axis=1).mean())
@@ -69,9 +70,13 @@ def seen_by(preset: Preset, images: np.ndarray) -> np.ndarray:
 
 
 def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Set the identity head by a map to coordinates, mm, the mean embedding's the mean shape.
+    """Set the identity head by a map, such that the mean embedding has the mean face.
 
     The feature becomes the embedding.
+
+    Args:
+        preset: with a recognizer; it is changed.
+        embeddings: (n, E). kernel: (E, K), from deviations of embeddings to shapes, mm.
 
     Returns:
         (n, K) coordinates, mm, of the shapes that are predicted for the embeddings.
