@@ -1,5 +1,6 @@
 """The browser page, in a real browser where there is one."""
 
+import base64
 import contextlib
 import csv
 import json
@@ -385,7 +386,7 @@ def check_mesh(outputs: dict, face, photo: np.ndarray) -> None:
     # Depth has no origin in the photo and follows the camera's third row, of which the page's own
     # resampling of the crop changes 0.5 %.
     assert apart[2] < 0.4
-    mesh = trimesh.load(BytesIO(bytes(outputs["glb"])), file_type="glb", force="mesh")
+    mesh = trimesh.load(BytesIO(base64.b64decode(outputs["glb"])), file_type="glb", force="mesh")
     assert len(mesh.faces) == len(face.model.triangles)
     np.testing.assert_allclose(mesh.extents, np.ptp(vertices, axis=0) / 1000, rtol=1e-3)  # m
     # three.js keeps v upwards in glTF, whose v points down: the picture stands on its head.
