@@ -65,10 +65,17 @@ def networks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(page, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home") / "site"
-    preset = load_preset(DEFAULT_PRESET)
-    website.write_site(folder, page, preset, DEFAULT_PRESET, "float16", website.QUICK)
+def site(page, networks, tmp_path_factory):
+    """A site of ``networks``, which are not converted again: that takes twelve seconds."""
+    folder, preset = tmp_path_factory.mktemp("home") / "site", load_preset(DEFAULT_PRESET)
+
+    def copied(model: Path, *subject):
+        assert subject == (preset, DEFAULT_PRESET, "float16")
+        shutil.copytree(networks, model, dirs_exist_ok=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(website, "write_model", copied)
+        website.write_site(folder, page, preset, DEFAULT_PRESET, "float16", website.QUICK)
     return folder
 
 
