@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -82,13 +83,27 @@ def ipv6() -> None:
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory) -> Path:
-    """The browser page's folder, built."""
+    """The browser page's folder, built once for all workers: nothing may be written into it."""
     from keras_scnn.export import website
+    from keras_scnn.storage.claims import in_turn
 
     asked = subprocess.run(["npm", "view", "vite", "version"], capture_output=True, timeout=60)
     if asked.returncode:
         pytest.skip("npm's registry cannot be reached")
-    return website.build_page(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()  # of a worker: in the folder of its run
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
+    cache.mkdir(exist_ok=True)
+    with in_turn(cache):
+        return website.build_page(cache)
+
+
+@pytest.fixture
+def page_sources(page, tmp_path) -> Path:
+    """A copy of the page's sources, for tests beside them: ``npm test`` runs there."""
+    folder = tmp_path / "sources"
+    shutil.copytree(page, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    (folder / "node_modules").symlink_to(page / "node_modules")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -524,9 +524,11 @@ def answers_of_both(
 
 @pytest.mark.integration
 @needs_browser
-def test_the_units_of_the_page_pass_and_golden_crops_and_comparisons(page):
+def test_the_units_of_the_page_pass_and_golden_crops_and_comparisons(page_sources):
     golden = Path(__file__).parents[1] / "golden"
     for name in ("crops.test.ts", "crops.json", "comparisons.test.ts", "comparisons.json"):
-        shutil.copy(golden / name, page / "src" / name)
-    done = subprocess.run(["npm", "test"], cwd=page, capture_output=True, text=True, timeout=120)
+        shutil.copy(golden / name, page_sources / "src" / name)
+    done = subprocess.run(
+        ["npm", "test"], cwd=page_sources, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -39,10 +39,11 @@ def photos(open_face) -> dict:
     }
 
 
-@pytest.fixture(scope="module")
-def painted(page, open_face, photos, tmp_path_factory) -> dict:
+@pytest.fixture
+def painted(page_sources, open_face, photos, tmp_path) -> dict:
     """By name: the page's texture (S, S, 3) uint8."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path / "photos"
+    folder.mkdir()
     chart, maps = describe_chart(open_face)
     (folder / "maps.bin").write_bytes(maps)
     table = {"names": list(photos), "width": PX, "height": PX, "chart": chart}
@@ -50,13 +51,12 @@ def painted(page, open_face, photos, tmp_path_factory) -> dict:
     for name, (image, posed) in photos.items():
         (folder / f"{name}.rgba").write_bytes(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).tobytes())
         (folder / f"{name}.posed").write_bytes(np.float32(posed).tobytes())
-    shutil.copy(Path(__file__).with_name("paint.test.ts"), page / "src")
+    shutil.copy(Path(__file__).with_name("paint.test.ts"), page_sources / "src")
     done = subprocess.run(
         ["npm", "test", "--", "src/paint.test.ts"],
-        cwd=page, env={**os.environ, "PHOTOS": str(folder)},
+        cwd=page_sources, env={**os.environ, "PHOTOS": str(folder)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    (page / "src" / "paint.test.ts").unlink()
     assert done.returncode == 0, done.stdout + done.stderr
     return {
         name: np.frombuffer((folder / f"{name}.texture").read_bytes(), np.uint8).reshape(
