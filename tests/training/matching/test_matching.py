@@ -32,6 +32,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matching")
     write_recognizer(folder / "recognizer.dat")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": FAST}
+    # The three calls of train compile the same programs: each is compiled once.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")
     command = [sys.executable, str(SCRIPT), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
