@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from xla_flags import FAST
 
 from keras_scnn.losses import SupervisedContrastiveLoss
 from keras_scnn.models.micro_batches import InParts
@@ -59,7 +60,7 @@ def test_loss_and_gradients_of_all_pairs_are_those_of_the_whole_batch():
 def test_the_same_on_jax():
     code = "from models.test_micro_batches import *; check_parts_are_the_whole()"
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    own = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path}
+    own = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path, "XLA_FLAGS": FAST}
     subprocess.run([sys.executable, "-c", code], env=own, check=True)
 
 

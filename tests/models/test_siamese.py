@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 from tiny_encoder import STAND_IN
+from xla_flags import FAST
 
 from keras_scnn.losses import WPDC, ContrastiveLoss, IdentityLoss, LandmarkDistance
 from keras_scnn.models import build_encoder, build_siamese, siamese
@@ -235,7 +236,7 @@ def test_the_same_network_has_the_same_loss_on_other_backends(
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; .ci/full installs it")
     script = Path(__file__).with_name("backend_step.py")
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": FAST}
     command = [sys.executable, script, backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

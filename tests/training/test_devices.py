@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from training.group_run import GROUPS, PAIRS
+from xla_flags import FAST
 
 from keras_scnn.training.checkpoints import read_curves
 from keras_scnn.training.config import TrainConfig
@@ -30,13 +31,12 @@ COMPILED_ONCE = {
     "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
-COMPILED_FAST = "--xla_backend_optimization_level=1"  # 0 is faster still, and runs far slower
 
 
 def environment(devices: int, backend: str = "jax") -> dict[str, str]:
     """Of a process with so many CPU devices."""
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
-    flags = f"--xla_force_host_platform_device_count={devices} {COMPILED_FAST}"
+    flags = f"--xla_force_host_platform_device_count={devices} {FAST}"
     own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": backend}
     return os.environ | own | COMPILED_ONCE
 

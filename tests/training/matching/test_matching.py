@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from dlib_files import write_recognizer
+from xla_flags import FAST
 
 from keras_scnn.data.records import FaceRecords, save_records
 from keras_scnn.training.config import TrainConfig
@@ -23,7 +24,6 @@ from keras_scnn.training.matching.mode import packed_photos  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)  # the first compiles three programs
 SCRIPT = Path(__file__).with_name("two_steps.py")
-FAST = "--xla_backend_optimization_level=1"  # 0 compiles faster, and runs far slower
 
 
 @pytest.fixture(scope="module")
