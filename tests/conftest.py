@@ -34,17 +34,24 @@ settings.load_profile("keras_scnn")
 # Of more than half a minute, the longest first: with --no-loadscope-reorder (setup.cfg) the workers
 # take files in this order, so that none of these is left for one worker at the end.
 LONG = (
-    "training/test_hosts.py",
     "test_notebooks.py",
-    "fuzz/test_killed_runs.py",
     "export/test_demo.py",
-    "test_golden_faces.py",
-    "training/matching/test_matching.py",
-    "training/test_group_training.py",
-    "models/test_siamese.py",
+    "folders/test_ray_engine.py",
     "export/test_command.py",
+    "training/test_group_training.py",
+    "training/matching/test_matching.py",
+    "training/test_hosts.py",
+    "distributed/test_ray.py",
+    "test_golden_faces.py",
     "test_train.py",
+    "fuzz/test_killed_runs.py",
+    "test_saved_models.py",
+    "texturing/test_page.py",
+    "training/test_release.py",
+    "video/test_reconstruct_clip.py",
+    "test_scale.py",
     "models/test_litert.py",
+    "models/test_siamese.py",
     "training/matching/test_batches.py",
 )
 
