@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# Ray gives its workers a niceness of 15: they would wait for all other tests of a busy machine.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import shutil
 import socket
