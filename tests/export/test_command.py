@@ -20,6 +20,7 @@ from keras_scnn.export.artifacts import Subject, export_file
 from keras_scnn.export.crops import Crops, find_crops, split_crops
 from keras_scnn.export.lite import LiteReconstructor
 from keras_scnn.export.runtimes import median_milliseconds
+from keras_scnn.export.tflite import convert_preset
 from keras_scnn.export.verify import Limits, VerificationError
 from keras_scnn.io import write_image
 from keras_scnn.models import load_preset
@@ -35,6 +36,19 @@ def crops(small, tmp_path) -> Path:
     for i, crop in enumerate(small.crops):
         write_image(folder / f"{i:02d}.png", crop)
     return folder
+
+
+@pytest.fixture(scope="module")
+def conversion(small) -> bytes:
+    return convert_preset(load_preset(small.folder), False)
+
+
+@pytest.fixture
+def converted(monkeypatch, conversion):
+    """The small preset is converted once for several tests, of what is made of it."""
+    monkeypatch.setattr(
+        artifacts, "convert_preset", lambda _, vertices: {False: conversion}[vertices]
+    )
 
 
 def uniform_limits(value: float) -> Limits:
@@ -99,7 +113,7 @@ def test_the_command_writes_verified_files_with_reports(
 
 
 @pytest.mark.integration
-def test_other_crops_can_verify(small, crops, tmp_path):
+def test_other_crops_can_verify(small, crops, converted, tmp_path):
     out = tmp_path / "new" / "out"
     command = [str(small.folder), "--to", "tflite", "--crops", str(crops), "--verify", str(crops)]
     assert main([*command, "--out", str(out)]) == 0
@@ -108,7 +122,9 @@ def test_other_crops_can_verify(small, crops, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_file_that_disagrees_does_not_ship(small, crops, tmp_path, monkeypatch, capsys):
+def test_a_file_that_disagrees_does_not_ship(
+    small, crops, converted, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(verify.LIMITS, "float16", uniform_limits(0))
     out = tmp_path / "out"
     command = [str(small.folder), "--to", "tflite", "--quantize", "float32,float16"]
@@ -127,7 +143,7 @@ def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.integration
-def test_an_interrupted_export_leaves_nothing(small, tmp_path, monkeypatch):
+def test_an_interrupted_export_leaves_nothing(small, converted, tmp_path, monkeypatch):
     crops = Crops(small.crops, None, "crops")
     subject = Subject(small.preset, "small", crops, crops)
 
@@ -288,7 +304,7 @@ def test_a_refusal_is_a_value_error():
 
 
 @pytest.mark.integration
-def test_a_preset_is_exported_from_python(small, crops, tmp_path):
+def test_a_preset_is_exported_from_python(small, crops, converted, tmp_path):
     checks = keras_scnn.export_preset(small.folder, tmp_path, ["tflite"], crops=crops)
     (path,) = checks
     assert path == tmp_path / "small-float32.tflite" and path.is_file()
