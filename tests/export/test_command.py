@@ -315,16 +315,16 @@ def test_a_preset_is_exported_from_python(small, crops, converted, tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_export_leaves_nothing(small, tmp_path, number):
+def test_a_stopped_export_leaves_nothing(small, crops, tmp_path, number):
     """A killed one cannot clean up; the next export into the folder does."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from keras_scnn.export.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )  # a background job lacks the handler
-    words = [sys.executable, "-c", code, str(small.folder), "--to", "savedmodel"]
-    out = ["--out", str(tmp_path / "out")]
+    words = [str(small.folder), "--to", "savedmodel", "--crops", str(crops)]
+    words += ["--out", str(tmp_path / "out")]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*words, *out], **streams)
+    process = subprocess.Popen([sys.executable, "-c", code, *words], **streams)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob(".partial-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -333,5 +333,5 @@ def test_a_stopped_export_leaves_nothing(small, tmp_path, number):
     assert process.returncode in (number + 128, -number)
     if number == signal.SIGKILL:
         assert list((tmp_path / "out").iterdir())
-        assert subprocess.run([*words, *out], capture_output=True).returncode == 0
+        assert main(words) == 0
     assert not list((tmp_path / "out").glob(".partial-*"))
