@@ -73,6 +73,7 @@ def test_the_command(tool, random_recognizer, tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.integration
 def test_the_mean_embedding_has_the_mean_face(tool, random_recognizer):
     preset = tool.with_recognizers(load_preset("open"), 128, "dlib")
     rng, identity = np.random.default_rng(2), preset.layout.identity
