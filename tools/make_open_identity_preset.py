@@ -27,6 +27,7 @@ from keras_scnn.models.flip_averaging import build_flip_averaged
 from keras_scnn.models.heads import SEEN
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
+from keras_scnn.models.recognizers.layers import unchanged_recognizers
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
 from make_identity_preset import with_recognizers
 from map_identity import BATCH
@@ -121,7 +122,8 @@ def main() -> None:
         raise SystemExit(f"--geometry: '{args.geometry}' has recognizers; give a preset without")
     preset = with_recognizers(geometry, EMBEDDING_SIZE, RECOGNIZER)
     records = cached_records(config, args.cache)
-    path = cache_path(args.out, config.key, preset_digest(args.geometry))
+    made_of = config.key, preset_digest(args.geometry), unchanged_recognizers(preset.core)
+    path = cache_path(args.out, *made_of)
     seen = cached(path, lambda: seen_by(preset, np.asarray(records.images)))
     embeddings = np.float64(seen[:, preset.layout.size :])
     shapes = shape_coordinates(preset.face_model, records.parameters[:, preset.layout.identity])
