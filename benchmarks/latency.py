@@ -93,6 +93,7 @@ def photo_to_mesh(preset: Preset, folder: Path, threads: int) -> dict[str, Work]
         return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
 
     def whole():
+        """From JPEG bytes to vertices (N, 3)."""
         image = decode()
         box = find(image)
         for look in looks:

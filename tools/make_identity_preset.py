@@ -19,7 +19,7 @@ import numpy as np
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.encoders import PREFIX, build_encoder
 from keras_scnn.models.heads import SEEN, build_branch
-from keras_scnn.models.presets import preset_digest
+from keras_scnn.models.presets import list_presets, preset_digest
 from keras_scnn.models.recognizers.layers import (
     fill_chip_points,
     packaged_weights,
@@ -62,11 +62,18 @@ def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOG
     return dataclasses.replace(preset, branch=branch)
 
 
+def check_of_package(parser: argparse.ArgumentParser, name: str) -> None:
+    """Refuse a preset that the new one cannot share weights with: it must be the package's."""
+    if name not in list_presets():
+        parser.error(f"{name} is no preset of the package; they are {', '.join(list_presets())}")
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_map_arguments(parser)
     args = parser.parse_args()
+    check_of_package(parser, args.preset)
     pack, taught = open_labels(args)
     records, chosen = pack.mixture.records, taught_photos(pack, taught, args.held_out)
     preset = with_recognizers(load_preset(args.preset), taught.embedding.shape[1])

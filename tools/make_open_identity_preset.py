@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_scnn.data.labels.identity_labels import STEADINESS, ridge_regression
@@ -29,8 +28,8 @@ from keras_scnn.models.presets import preset_digest
 from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.models.recognizers.layers import unchanged_recognizers
 from keras_scnn.shape_distance import shape_coordinates, within_person_covariance
-from make_identity_preset import with_recognizers
-from map_identity import BATCH
+from make_identity_preset import check_of_package, with_recognizers
+from map_identity import in_mm, output_of
 from solve_identity import cache_path, cached, whole
 
 RECOGNIZER = "dlib"
@@ -48,8 +47,9 @@ def steady_map(embeddings: np.ndarray, shapes: np.ndarray, person: np.ndarray) -
     """Kernel (E, K) from deviations of embeddings to those of shapes, mm.
 
     Of a ridge regression, whose principal shapes are multiplied by the power ``STEADINESS`` of
-    their standard deviation within people, as in ``identity_labels.learn_posterior``; then all are
-    scaled to ``SIZE_MM``.
+    their standard deviation within people; then all are scaled to ``SIZE_MM``. As in
+    ``identity_labels.learn_posterior``, but the principal shapes are those of the predictions:
+    random people vary alike in every coefficient.
 
     Args:
         embeddings: (n, E). shapes: (n, K) coordinates, mm. person: (n,) int.
@@ -62,12 +62,6 @@ def steady_map(embeddings: np.ndarray, shapes: np.ndarray, person: np.ndarray) -
     kernel = kernel @ (axes * within ** (STEADINESS / 2)) @ axes.T
     deviations = (embeddings - embeddings.mean(axis=0)) @ kernel
     return kernel * SIZE_MM / np.sqrt((deviations**2).sum(axis=1).mean())
-
-
-def seen_by(preset: Preset, images: np.ndarray) -> np.ndarray:
-    """(n, D) float32 parameters and embeddings of crops (n, S, S, 3)."""
-    network = keras.Model(preset.core.input, preset.core.get_layer(SEEN).output)
-    return np.asarray(network.predict(images, batch_size=BATCH), np.float32)
 
 
 def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -84,13 +78,12 @@ def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.
     """
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     identity, space = preset.layout.identity, preset.space
-    model, scale = space.face_model, space.whitening.scale[identity]
-    in_mm = shape_coordinates(model, np.eye(model.n_identity))
-    whitened = kernel @ np.linalg.inv(in_mm) / scale
+    whitened = kernel @ np.linalg.inv(in_mm(preset))
     weights = np.zeros(head.kernel.shape)
     weights[-len(whitened) :] = whitened  # the parameters before it do not count
     mean = embeddings.mean(axis=0)
-    head.set_weights([weights, -space.whitening.mean[identity] / scale - mean @ whitened])
+    face = space.whitening.whiten(np.zeros(preset.layout.size))[identity]  # the mean face
+    head.set_weights([weights, face - mean @ whitened])
     feature.set_weights([np.eye(len(whitened)), np.zeros(len(whitened))])
     return (embeddings - mean) @ kernel
 
@@ -99,7 +92,7 @@ def parsed() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the new preset")
-    parser.add_argument("--geometry", default="open", help="a preset")
+    parser.add_argument("--geometry", default="open", help="a preset of the package")
     parser.add_argument("--people", type=whole, default=2000)
     parser.add_argument("--photos", type=whole, default=6, help="of each")
     parser.add_argument("--seed", type=whole, default=11)
@@ -108,6 +101,7 @@ def parsed() -> argparse.Namespace:
     for name in ("people", "photos"):
         if (count := getattr(args, name)) < 2:
             parser.error(f"--{name} is {count}; it must be 2 or more")
+    check_of_package(parser, args.geometry)
     return args
 
 
@@ -124,13 +118,13 @@ def main() -> None:
     records = cached_records(config, args.cache)
     made_of = config.key, preset_digest(args.geometry), unchanged_recognizers(preset.core)
     path = cache_path(args.out, *made_of)
-    seen = cached(path, lambda: seen_by(preset, np.asarray(records.images)))
+    seen = cached(path, lambda: output_of(preset, SEEN, np.asarray(records.images)))
     embeddings = np.float64(seen[:, preset.layout.size :])
     shapes = shape_coordinates(preset.face_model, records.parameters[:, preset.layout.identity])
     kernel = steady_map(embeddings, shapes, records.identity)
     predicted = set_heads(preset, embeddings, kernel)
     metadata = {
-        "license": preset.metadata["license"],
+        "license": f"{preset.metadata['license']}; identity by dlib's whole recognizer (CC0)",
         "needs": "pip install '.[teacher]' (the recognizer's weights)",
         "made": {"renderings": dataclasses.asdict(config), "geometry": args.geometry},
     }

@@ -25,6 +25,8 @@ from keras_scnn.data.labels.identity_labels import TaughtIdentity, ridge_regress
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, split_people
 from keras_scnn.models import Preset, load_preset, save_preset
+from keras_scnn.models.presets import SETTINGS, preset_folder, read_settings
+from keras_scnn.models.shared_weights import BASE
 from keras_scnn.morphable_model import mirror_matrices
 from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.training.digests import content_digest
@@ -56,11 +58,15 @@ def photo_weights(records: FaceRecords, chosen: np.ndarray) -> np.ndarray:
     return np.where(turned, TURNED_WEIGHT, 1)
 
 
-def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
-    """(2, n, D) output of a layer for crops (n, S, S, 3) and for their mirror images."""
+def output_of(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
+    """(n, D) float32 output of a layer for crops (n, S, S, 3)."""
     network = keras.Model(preset.core.input, preset.core.get_layer(layer).output)
-    views = (images, images[:, :, ::-1])
-    return np.stack([np.asarray(network.predict(v, batch_size=BATCH), np.float32) for v in views])
+    return np.asarray(network.predict(images, batch_size=BATCH), np.float32)
+
+
+def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
+    """(2, n, D) ``output_of`` crops and of their mirror images."""
+    return np.stack([output_of(preset, layer, view) for view in (images, images[:, :, ::-1])])
 
 
 def add_map_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,8 +125,6 @@ def map_to(
     penalty; None for zeros.
     """
     model, records = preset.face_model, mixture.records
-    in_mm = shape_coordinates(model, np.eye(model.n_identity))
-    scale = preset.space.whitening.scale[preset.layout.identity]
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
     kernel = learn_identity_map(
         inputs,
@@ -129,9 +133,15 @@ def map_to(
         mixture.source[chosen],
         photo_weights(records, chosen),
         options,
-        None if start is None else start * scale @ in_mm,
+        None if start is None else start @ in_mm(preset),
     )
-    return kernel @ np.linalg.inv(in_mm) / scale, np.float64(inputs).mean(axis=(0, 1))
+    return kernel @ np.linalg.inv(in_mm(preset)), np.float64(inputs).mean(axis=(0, 1))
+
+
+def in_mm(preset: Preset) -> np.ndarray:
+    """(K, K) from whitened identity coefficients to coordinates of shapes, mm; means left out."""
+    scale = preset.space.whitening.scale[preset.layout.identity]
+    return shape_coordinates(preset.face_model, np.diag(scale))
 
 
 def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
@@ -143,13 +153,14 @@ def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
     layer.set_weights([weights, bias])
 
 
-def save_refined(out: Path, preset: Preset, name: str, note: dict) -> None:
+def save_refined(out: Path, preset: Preset, before: str, name: str, note: dict) -> None:
     """Write a preset with a further note in its metadata, and print the note.
 
-    A preset with recognizers shares `mobile`'s weights, which predict its pose and expression, and
-    is written without them.
+    Weights that it shares with another preset of the package are not written: those of the base
+    of the preset ``before``, a name or folder, from which it was made.
     """
-    base = "mobile" if preset.recognizers else ""
+    settings = read_settings(preset_folder(before) / SETTINGS)
+    base = settings[BASE]["preset"] if BASE in settings else ""
     metadata = preset.metadata | {name: note}
     save_preset(out, dataclasses.replace(preset, metadata=metadata), base=base)
     print(json.dumps(note))
@@ -200,7 +211,7 @@ def main() -> None:
         solve_feature(preset, pack, taught, chosen)
     preset = with_covariance(preset, pack.mixture, chosen)
     note = {"pack": content_digest(args.pack), "preset": args.preset, "held_out": args.held_out}
-    save_refined(args.out, preset, "identity_map", note | {"photos": len(chosen)})
+    save_refined(args.out, preset, args.preset, "identity_map", note | {"photos": len(chosen)})
 
 
 if __name__ == "__main__":

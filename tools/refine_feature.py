@@ -164,7 +164,7 @@ def main() -> None:
     penalty = None if args.no_contrast else args.penalty
     note |= {"ridge": args.ridge, "penalty": penalty, "held_out": args.held_out}
     note |= {"photos": len(chosen), "people": len(photos), "seed": args.seed}
-    save_refined(args.out, preset, "feature_refined", note)
+    save_refined(args.out, preset, args.preset, "feature_refined", note)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def main() -> None:
         "held_out": args.held_out,
         "seed": args.seed,
     }
-    save_refined(args.out, preset, "identity_refined", note)
+    save_refined(args.out, preset, args.preset, "identity_refined", note)
 
 
 if __name__ == "__main__":

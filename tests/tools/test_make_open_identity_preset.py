@@ -62,7 +62,7 @@ def test_the_command(tool, random_recognizer, tmp_path, monkeypatch):
     assert preset.metadata["license"].startswith("CC0")
     assert not [path for path in out.iterdir() if path.stat().st_size > 200_000]
     crops = np.random.default_rng(0).integers(0, 255, (2, 120, 120, 3)).astype(np.uint8)
-    seen = tool.seen_by(preset, crops)
+    seen = tool.output_of(preset, tool.SEEN, crops)
     embeddings = seen[:, preset.layout.size :]
     ours, theirs = (BatchedNetwork(one.core)(crops) for one in (preset, geometry))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -94,6 +94,7 @@ def test_the_mean_embedding_has_the_mean_face(tool, random_recognizer):
     [
         (["--photos", "1"], "--photos is 1; it must be 2 or more"),
         (["--people", "0"], "--people is 0; it must be 2 or more"),
+        (["--geometry", "runs/mine"], "runs/mine is no preset of the package; they are accurate,"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_rendered(
@@ -108,7 +109,7 @@ def test_bad_options_are_refused_before_anything_is_rendered(
 
 def test_a_geometry_with_recognizers_is_refused(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "load_preset", lambda name: SimpleNamespace(recognizers="dlib"))
-    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "out"), "--geometry", "mine"])
-    with pytest.raises(SystemExit, match="'mine' has recognizers; give a preset without"):
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "out"), "--geometry", "open"])
+    with pytest.raises(SystemExit, match="'open' has recognizers; give a preset without"):
         tool.main()
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import pytest
 
 from keras_scnn.models import load_preset
 from keras_scnn.models.inference import keras_network
+from keras_scnn.models.presets import read_preset
 
 N, SIZE, TARGETS, PEOPLE = 60, 5, 3, 12
 
@@ -67,3 +68,15 @@ def test_the_map_is_folded_into_the_network_and_all_else_stays(tool):
         same = before["parameters"][:, rest]
         np.testing.assert_allclose(after["parameters"][:, rest], same, atol=1e-5)
     np.testing.assert_array_equal(after["features"], before["features"])
+
+
+@pytest.mark.parametrize(
+    ("before", "base"), [("identity", "mobile"), ("open-identity", "open"), ("accurate", "")]
+)
+def test_what_is_made_of_a_preset_shares_weights_with_the_same_base(
+    tool, tmp_path, monkeypatch, before, base
+):
+    given = {}
+    monkeypatch.setattr(tool, "save_preset", lambda *_, **options: given.update(options))
+    tool.save_refined(tmp_path, read_preset("mobile"), before, "note", {"a": 1})
+    assert given == {"base": base}
