@@ -310,22 +310,18 @@ def in_process(called: list):
     return command
 
 
-@pytest.mark.integration
-@pytest.mark.timeout(900)
-@pytest.mark.usefixtures("eager_steps")
-def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
-    """Rendered people, two runs of one step; the second time nothing is left to do."""
-    pytest.importorskip("tensorflow")
-    monkeypatch.setattr(run, "evaluate_records", partial(run.evaluate_records, resamples=0))
-    config = SyntheticConfig(people=5, photos=4, size=32)
-    records = cached_records(config, tmp_path / "cache")
+def save_rendered_people(folder: Path, cache: Path) -> None:
+    """Records of five people, with the landmark offsets of `mobile`."""
+    records = cached_records(SyntheticConfig(people=5, photos=4, size=32), cache)
     arrays = {name: np.asarray(getattr(records, name)) for name in records.arrays()}
-    (tmp_path / "data").mkdir()
     offsets = load_preset("mobile").face_model.landmark_offsets
     config = {"landmark_offsets": np.round(offsets.astype(float), 4).tolist()}
-    save_records(
-        tmp_path / "data" / "people", dataclasses.replace(records, config=config, **arrays)
-    )
+    folder.parent.mkdir()
+    save_records(folder, dataclasses.replace(records, config=config, **arrays))
+
+
+def release_of_two_runs(start: str) -> ReleasePlan:
+    """Blends are prepared, and two runs of one step are trained, the first from ``start``."""
     settings = {
         "data": "{work}/records/blends,{data}/people",
         "feature_size": 8,
@@ -336,11 +332,9 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
         "steps": 1,
         "minutes": 0.0,
         "held_out": 2,
-        "start": "aflw-mobilenet-0.5",
     }
-    second = {k: v for k, v in settings.items() if k != "start"}
     plan = PresetPlan(
-        runs=[settings, second],
+        runs=[settings | {"start": start}, settings],
         shares=[1.0, 3.0],
         records="{data}/people",
         held_out=2,
@@ -349,7 +343,19 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
         about="A test.",
     )
     prepare = {"blends": "blends {data}/people --count 3 --held-out 2 --workers 1 --crop-size 32"}
-    release = ReleasePlan("free", {"tiny": plan}, prepare)
+    return ReleasePlan("free", {"tiny": plan}, prepare)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("eager_steps")
+def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatch):
+    """Rendered people, two runs of one step; the second time nothing is left to do."""
+    pytest.importorskip("tensorflow")
+    monkeypatch.setattr(run, "evaluate_records", partial(run.evaluate_records, resamples=0))
+    save_rendered_people(tmp_path / "data" / "people", tmp_path / "cache")
+    start = "aflw-mobilenet-0.5"
+    release = release_of_two_runs(start)
     called = []
     places = tmp_path / "data", tmp_path / "work", tmp_path / "presets"
     Release(release, *places, in_process(called)).make()
@@ -357,8 +363,7 @@ def test_a_release_from_data_to_card_and_again_without_work(tmp_path, monkeypatc
     folder = tmp_path / "presets" / "tiny"
     metadata = json.loads((folder / "preset.json").read_text())["metadata"]
     assert metadata["shares"] == [0.25, 0.75] and metadata["verification"]["pairs"] > 10
-    start = content_digest(preset_folder(settings["start"]))
-    assert metadata["digests"]["start"] == start
+    assert metadata["digests"]["start"] == content_digest(preset_folder(start))
     assert set(metadata["digests"]["data"]) == {"people"}
     assert metadata["digests"]["result"] == content_digest(folder)
     runs = [json.loads((places[1] / f"runs/tiny-{i}/preset.json").read_text()) for i in (1, 2)]
