@@ -89,6 +89,9 @@ def with_metadata(content: bytes, metadata: dict) -> bytes:
     entries = [entry for entry in model.metadata or [] if entry.name != ENTRY.encode()]
     model.metadata = [*entries, schema.MetadataT(ENTRY, len(model.buffers))]
     model.buffers = [*model.buffers, schema.BufferT(text)]
+    for buffer in model.buffers:
+        if buffer.data is not None:  # anything but an array is packed byte by byte, in Python
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

@@ -44,6 +44,12 @@ await page.addInitScript(() => {
       reader.onload = () => done(reader.result.split(",")[1]);
       reader.readAsDataURL(new Blob([bytes]));
     });
+  window.drawn = 0;
+  const { drawElements } = WebGL2RenderingContext.prototype;
+  WebGL2RenderingContext.prototype.drawElements = function (...shape) {
+    window.drawn++;
+    drawElements.apply(this, shape);
+  };
   window.said = []; // what is read out
   addEventListener("DOMContentLoaded", () => {
     const found = document.getElementById("found");
@@ -143,7 +149,7 @@ async function looks() {
   return seen;
 }
 
-/** What the tab key reaches, in its order, and whether arrow keys turn the face. */
+/** What the tab key reaches, in its order, whether arrow keys turn the face, and when it is drawn. */
 async function keys() {
   const reached = [];
   await page.evaluate(() => document.activeElement.blur());
@@ -152,11 +158,23 @@ async function keys() {
     reached.push(await page.evaluate(() => document.activeElement.id || document.activeElement.parentElement.id));
     if (reached.at(-1) === "view") break;
   }
+  const drawn = await page.evaluate(() => window.drawn);
+  await page.waitForFunction((first) => window.drawn > first + 2, drawn); // it swings
+  await page.keyboard.press("ArrowRight"); // and stands still
+  await drawings();
   const before = await page.locator("#view canvas").screenshot();
+  const still = await drawings();
   for (let i = 0; i < 4; i++) await page.keyboard.press("ArrowRight");
-  await page.waitForTimeout(300);
+  await drawings();
   const after = await page.locator("#view canvas").screenshot();
-  return { reached, turned: !before.equals(after) };
+  return { reached, turned: !before.equals(after), still };
+}
+
+/** How often the view is drawn in 300 ms. */
+async function drawings() {
+  const before = await page.evaluate(() => window.drawn);
+  await page.waitForTimeout(300);
+  return (await page.evaluate(() => window.drawn)) - before;
 }
 
 async function chooseFaces(two) {

@@ -411,6 +411,7 @@ def check_looks(outputs: dict, folder: Path) -> None:
     assert max(look["comparisonEnds"] for look in outputs["looks"]) < 1  # seen without scrolling
     assert [look["nameless"] for look in outputs["looks"]] == 4 * [0]
     assert outputs["keys"]["turned"]
+    assert outputs["keys"]["still"] == 0  # nothing is drawn while nothing moves
     assert outputs["keys"]["reached"] == ["photo", "camera", "other", "download", "view"]
     for name in ("desktop", "phone"):
         light, dark = (read_image(folder / f"{name}-{look}.png") for look in ("light", "dark"))

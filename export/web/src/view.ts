@@ -32,6 +32,8 @@ export class View {
   private turning = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   private readonly turned = new three.Euler(); // by the keys
   private shown = 0; // counts what was to be shown
+  private changed = true; // since it was drawn last
+  private inSight = false;
   private painted?: Promise<unknown>;
 
   constructor(
@@ -63,8 +65,11 @@ export class View {
     this.home.append(screen);
     this.controls = new OrbitControls(this.camera, screen);
     this.controls.addEventListener("start", () => (this.turning = false));
+    this.controls.addEventListener("change", () => (this.changed = true));
     this.controls.enablePan = false;
+    screen.addEventListener("webglcontextrestored", () => (this.changed = true));
     new ResizeObserver(() => this.resize()).observe(this.home);
+    new IntersectionObserver((seen) => (this.inSight = seen.at(-1)!.isIntersecting)).observe(this.home);
     this.renderer.setAnimationLoop((ms) => this.draw(ms / 1000));
   }
 
@@ -96,6 +101,7 @@ export class View {
     const { size } = this.chart.texture;
     this.canvas.getContext("2d")!.putImageData(new ImageData(pixels, size, size), 0, 0);
     this.texture.needsUpdate = true;
+    this.changed = true;
   }
 
   private place(vertices: Float32Array): void {
@@ -106,6 +112,7 @@ export class View {
     geometry.computeBoundingSphere();
     if (!this.mesh.visible) this.aim(geometry.boundingSphere!);
     this.mesh.visible = true;
+    this.changed = true;
   }
 
   async glb(): Promise<ArrayBuffer> {
@@ -126,6 +133,7 @@ export class View {
   clear(): void {
     this.shown++;
     this.mesh.visible = false;
+    this.changed = true;
   }
 
   private press(event: KeyboardEvent): void {
@@ -137,9 +145,14 @@ export class View {
     this.turned.x += KEY_TURN * x;
     this.turned.y += KEY_TURN * y;
     this.camera.position.multiplyScalar(zoom);
+    this.changed = true;
   }
 
+  /** Draw only what has changed or moves: a picture that stands still costs a phone no power. */
   private draw(seconds: number): void {
+    const moves = this.turning && this.mesh.visible;
+    if (!this.inSight || !(moves || this.changed)) return;
+    this.changed = false;
     const swing = this.turning ? SWING * Math.sin((2 * Math.PI * seconds) / SWING_SECONDS) : 0;
     this.pivot.rotation.set(this.turned.x, this.turned.y + swing, 0);
     this.controls!.update();
@@ -153,5 +166,6 @@ export class View {
     this.renderer!.setSize(clientWidth, clientHeight);
     this.camera.aspect = clientWidth / clientHeight;
     this.camera.updateProjectionMatrix();
+    this.changed = true;
   }
 }
