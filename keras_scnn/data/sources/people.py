@@ -21,6 +21,7 @@ from keras_scnn.data.labels.person import (
     choose_faces,
     fit_photos,
     plausible_faces,
+    residual_percent,
 )
 from keras_scnn.data.labels.recognizer import FaceTeacher
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
@@ -137,7 +138,8 @@ class PeopleFolder(PhotoSource):
         fitted = fit_photos(self.face_model, landmarks, SEARCH)
         if len(fitted.kept):
             joint = fit_person_landmarks(self.face_model, landmarks[fitted.kept], options=FIT)
-            fitted = dataclasses.replace(fitted, fit=joint)
+            residual = residual_percent(joint, landmarks[fitted.kept])
+            fitted = dataclasses.replace(fitted, fit=joint, residual=residual)
         left_out |= {names[i]: reason for i, reason in fitted.reasons.items()}
         photos = [
             self._photo(names[i], person, chosen[names[i]], fitted, row)

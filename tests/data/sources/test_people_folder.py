@@ -275,6 +275,9 @@ def test_photos_of_a_person_share_an_identity(people):
         assert_allclose(project(extra["pose"], points), extra["fitted_landmarks"], atol=1e-2)
         apart = np.linalg.norm((extra["fitted_landmarks"] - photo.landmarks)[:, :2], axis=1)
         assert apart.mean() < 3  # px of a face of 100 px
+        diagonal = np.linalg.norm(np.ptp(photo.landmarks[:, :2], axis=0))
+        residual = 100 * np.sqrt(np.mean(apart**2)) / diagonal  # of the fit that is stored
+        assert extra["residual_percent"][0] == pytest.approx(residual, rel=1e-6)
         assert extra["mesh"].shape == (468, 3)
         assert photo.read_image().dtype == np.uint8
     moved = photos[0].landmarks - photos[2].landmarks  # the second one was cut by 10 px
