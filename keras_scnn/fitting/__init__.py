@@ -69,6 +69,11 @@ class FitResult:
     landmarks: np.ndarray
     residual_px: np.ndarray
 
+    @property
+    def shared_identity(self) -> np.ndarray:
+        """(K,) of the photos of one person: the first that has a fit; NaN where none has."""
+        return self.parameters.identity[np.isfinite(self.residual_px).argmax()]
+
 
 def fit_landmarks(
     model: MorphableModel,

@@ -173,7 +173,7 @@ def _person(model: MorphableModel, person: str, names, points, poses) -> dict[st
 
 def _identity(model: MorphableModel, points: np.ndarray) -> np.ndarray:
     """(K,) of the joint fit to some photos' landmarks."""
-    return fit_person_landmarks(model, points, options=TRUTH_FIT).parameters.identity[0]
+    return fit_person_landmarks(model, points, options=TRUTH_FIT).shared_identity
 
 
 def _model_arrays(model: MorphableModel) -> dict[str, np.ndarray]:

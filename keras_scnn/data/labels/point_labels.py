@@ -44,7 +44,7 @@ def fit_to_points(
         options: of the fit; ``identity_sd`` in mm.
 
     Returns:
-        (K,) float64; ``identity`` where there is no photo.
+        (K,) float64; ``identity`` where there is no photo, or none whose points make a face.
 
     Raises:
         ValueError: wrong shapes, or a photo with fewer than 4 points.
@@ -59,4 +59,4 @@ def fit_to_points(
         mean=model.vertices(identity), identity_basis=model.identity_basis @ np.float32(in_mm.T)
     )
     fit = fit_person_landmarks(around, np.nan_to_num(points), weight, options)
-    return identity + fit.parameters.identity[0].astype(np.float64) @ in_mm
+    return identity + np.nan_to_num(fit.shared_identity.astype(np.float64)) @ in_mm

@@ -75,3 +75,16 @@ def test_many_photos_of_one_view_count_as_four(person, monkeypatch):
     four, many = fitted(4), fitted(24)
     monkeypatch.setattr("keras_scnn.data.labels.point_labels.PHOTOS_OF_A_VIEW", 1000)
     assert apart(model, four, many) < 0.5 * apart(model, four, fitted(24))
+
+
+def test_a_photo_whose_points_lie_on_one_line_does_not_spoil_the_label(person):
+    """Wherever in the list it is: the others have a fit."""
+    model, _, points = person
+    start = np.full(model.n_identity, 0.1)
+    line = np.full((68, 2), np.nan)
+    line[27:31] = [[50, 10], [50, 20], [50, 30], [50, 40]]  # the bridge of a nose alone
+    one, none = fit_to_points(model, start, points[:1], PROFILE[:1]), np.zeros(2, bool)
+    for photos in ([line, points[0]], [points[0], line]):
+        label = fit_to_points(model, start, np.stack(photos), none)
+        np.testing.assert_allclose(label, one, atol=1e-6)
+    np.testing.assert_array_equal(fit_to_points(model, start, line[None], none[:1]), start)
