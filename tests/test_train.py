@@ -145,6 +145,15 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
 
 
+@pytest.mark.integration
+def test_a_resumed_run_knows_how_large_its_shapes_were(tmp_path, run, monkeypatch, capsys):
+    folder = shutil.copytree(run[0], tmp_path / "resumed")
+    add_to_curves(folder, {"step": 2, "shape_size": 1e6})
+    monkeypatch.setattr("keras_scnn.training.run_folder.COLLAPSED_SIZE", 1e6)
+    assert main(["--resume", str(folder), "--steps", "4"]) == 0
+    assert "stopped: all shapes have become the mean face" in capsys.readouterr().out
+
+
 def test_a_start_that_fails_claims_no_folder(tmp_path, capsys):
     folder, missing = tmp_path / "run", tmp_path / "no-data"
     assert main(["--run", str(folder), "--data", str(missing)]) == 2

@@ -55,6 +55,7 @@ from keras_scnn.training.run_folder import (
     Progress,
     ShapeMonitor,
     StopRequest,
+    largest_shape,
 )
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
@@ -309,7 +310,8 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
         trainee = Trainee.of(run.network, group, again)
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
     kept = trainee.synced
-    monitor = ShapeMonitor(mode.mixture.records, run.unseen, mode.space, kept, group)
+    photos = mode.mixture.records, run.unseen, mode.space
+    monitor = ShapeMonitor(*photos, kept, group, largest_shape(run.folder))
     checkpoints = Checkpoints(run.folder, budget, kept, group)
     stop = StopRequest(checkpoints, budget, group)
     validation = mode.stream(run.unseen, 0, True, group.shard)

@@ -16,7 +16,14 @@ from tqdm import tqdm
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.parameters import ParameterSpace
 from keras_scnn.settings import Terminated
-from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state, save_checkpoint
+from keras_scnn.training.checkpoints import (
+    RunState,
+    add_to_curves,
+    has_curves,
+    read_curves,
+    read_state,
+    save_checkpoint,
+)
 from keras_scnn.training.distribution import ALONE, Group
 
 MAX_MONITORED, COLLAPSED_SIZE = 128, 0.05
@@ -214,6 +221,7 @@ class ShapeMonitor(keras.callbacks.Callback):
         index: positions of photos not trained on, of which at most ``MAX_MONITORED`` are used.
         space: of the network's parameters; its mean identity is the mean face.
         kept: as for ``Checkpoints``. group: that trains.
+        largest: the largest ``shape_size`` of the sessions before.
     """
 
     def __init__(
@@ -223,6 +231,7 @@ class ShapeMonitor(keras.callbacks.Callback):
         space: ParameterSpace,
         kept: Kept = None,
         group: Group = ALONE,
+        largest: float = 0.0,
     ):
         super().__init__()
         self._kept, self._group = kept, group
@@ -231,7 +240,7 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._images = np.asarray(records.images[chosen])
         self._identity, self._basis = space.layout.identity, space.shape_basis
         labels = space.whiten(records.parameters[chosen])[:, self._identity]
-        self._labels, self._largest, self.collapsed = labels @ self._basis, 0.0, False
+        self._labels, self._largest, self.collapsed = labels @ self._basis, largest, False
 
     def on_epoch_end(self, epoch, logs=None):
         """Add the size and error of the shapes to the log; stop where they have collapsed."""
@@ -244,6 +253,16 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._largest = max(self._largest, health["size"])
         if health["size"] < min(COLLAPSED_SIZE, self._largest / 4):
             self.collapsed = self.model.stop_training = True
+
+
+def largest_shape(folder: Path) -> float:
+    """The largest ``shape_size`` of a run's sessions so far; 0 before the first row.
+
+    Raises:
+        ValueError: the curves are damaged.
+    """
+    columns = read_curves(folder) if has_curves(folder) else {}
+    return float(np.fmax.reduce(columns.get("shape_size", np.zeros(0)), initial=0.0))
 
 
 def shape_health(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:

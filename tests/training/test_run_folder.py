@@ -29,6 +29,7 @@ from keras_scnn.training.run_folder import (
     Progress,
     ShapeMonitor,
     StopRequest,
+    largest_shape,
     shape_health,
 )
 
@@ -261,7 +262,8 @@ class Holder(keras.Model):
         return self.branch
 
 
-def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening, tmp_path, is_resumed):
     rng = np.random.default_rng(0)
     size = tiny_whitening.mean.size
     records = FaceRecords(
@@ -271,18 +273,20 @@ def test_a_collapse_of_shapes_ends_the_run(tiny_face_model, tiny_whitening):
         np.arange(20, dtype=np.int32),
         "tiny",
     )
-    monitor = ShapeMonitor(
-        records, np.arange(5, 20), ParameterSpace(tiny_face_model, tiny_whitening)
-    )
+    arguments = records, np.arange(5, 20), ParameterSpace(tiny_face_model, tiny_whitening)
+    monitor = ShapeMonitor(*arguments)
     model = Holder(Branch(tiny_whitening.whiten(records.parameters[5:])))
-    monitor.set_model(model)
     for size, stops in ((0.02, False), (1.0, False), (0.3, False), (0.04, True)):
+        if is_resumed:  # before each epoch
+            monitor = ShapeMonitor(*arguments, largest=largest_shape(tmp_path))
+        monitor.set_model(model)
         # A head that starts at the mean face has not collapsed: it never was anywhere else.
         model.branch.size, logs = size, {}
         monitor.on_epoch_end(0, logs)
         assert logs["shape_size"] == pytest.approx(size, rel=1e-4)
         assert logs["shape_relative"] == pytest.approx(1 - size, rel=1e-4)
         assert (model.stop_training, monitor.collapsed) == (stops, stops)
+        add_to_curves(tmp_path, {"step": 50, **logs})
 
 
 @pytest.mark.integration
