@@ -288,6 +288,16 @@ def test_too_few_people_are_called_who_they_are(kind, options, why, part, is_val
         mode.stream(np.array(part), 0, is_validation)
 
 
+def test_a_row_whose_checkpoint_was_never_written_is_trained_again(tmp_path, monkeypatch):
+    """A run that was killed in its first epoch's checkpoint starts anew, and so do its curves."""
+    add_to_curves(tmp_path, {"step": 2, "loss": 1.5})
+    monkeypatch.setattr(running, "_fit", lambda run, group, state: state)
+    config = TrainConfig(run=str(tmp_path), steps=4)
+    killed = running.Run(config, None, None, np.arange(5), np.arange(3), None)
+    assert running.fit(killed) == RunState()
+    assert not (tmp_path / "curves.csv").exists()
+
+
 @pytest.mark.parametrize("has_rows", [False, True])
 def test_a_run_stopped_before_its_first_row_is_measured_without_curves(
     tmp_path, monkeypatch, capsys, has_rows

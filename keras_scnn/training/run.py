@@ -294,7 +294,7 @@ def fit(run: Run, group: Group = ALONE) -> RunState:
         state = read_state(run.folder)
         if state.checkpoint:
             state = load_checkpoint(run.folder, run.network, state)
-            trim_curves(run.folder, state.step)
+        trim_curves(run.folder, state.step)
     (now,) = group.broadcast([np.array([state.step, 10 * state.seconds], np.int32)])
     step, seconds = int(now[0]), float(now[1] / 10)
     if step >= config.steps or 0 < 60 * config.minutes <= seconds:
