@@ -40,6 +40,16 @@ def test_a_crop_and_its_landmarks_move_together():
     assert np.mean(np.array(errors) < 1) > 0.7
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_without_jitter_the_box_of_the_landmarks_is_about_the_crops_middle(mirror):
+    """A mirror image's, too: the pixel centers of 120 px are 0 to 119."""
+    landmarks = np.column_stack([np.random.default_rng(3).uniform(20, 80, (68, 2)), np.zeros(68)])
+    image, still = np.zeros((120, 120, 3), np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
+    matrix = augment(np.random.default_rng(0), image, landmarks, still, mirror)[1]
+    moved = move_landmarks(landmarks[None], matrix[None])[0, :, :2]
+    np.testing.assert_allclose((moved.min(axis=0) + moved.max(axis=0)) / 2, 59.5, atol=1e-4)
+
+
 def test_white_balance_changes_about_as_much_as_by_the_layers():
     """Two grays, 80 apart: their distance in a channel is its gain, whatever is added to both."""
     image = np.full((120, 120, 3), 60, np.uint8)

@@ -129,6 +129,17 @@ def test_the_curve_never_sees_the_people_it_is_judged_by(rng, monkeypatch):
         assert len(people) == 16  # of 20, in 5 folds
 
 
+def test_only_pairs_of_people_of_one_fold_are_judged(rng, monkeypatch):
+    """20 people in 5 folds: the pairs of 4 people's 24 photos, 5 times."""
+    distance, first, second = people_pairs(rng, 20)
+    monkeypatch.setattr(
+        "keras_scnn.evaluation.calibration.reliability", lambda predicted, same: (predicted, same)
+    )
+    predicted, same = held_out(distance, first == second, (first, second), (-1,))
+    assert len(predicted) == 5 * (24 * 23 // 2)
+    assert same.sum() == 20 * (6 * 5 // 2)
+
+
 def test_two_people_are_too_few_to_judge_by(rng):
     distance, first, second = people_pairs(rng, 2)
     assert held_out(distance, first == second, (first, second), (-1,)) is None

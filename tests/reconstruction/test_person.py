@@ -15,7 +15,9 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.person import (
+    Fusion,
     Person,
+    _far,
     fuse,
     others_center,
     person_weights,
@@ -128,6 +130,14 @@ def test_a_bad_photo_is_not_taken_for_a_stranger(tiny_face_model, rng):
     weights, reasons = person_weights(small)
     assert reasons == {}
     assert weights[0] < 0.5 / 9
+
+
+@pytest.mark.parametrize(("distance", "is_far"), [(5.9, False), (6.1, True)])
+def test_how_far_is_too_far_grows_with_the_standard_deviation(distance, is_far):
+    """Worth is an inverse variance: a quarter of it is twice the standard deviation."""
+    fused = Fusion(np.full(5, 0.2), np.zeros(1), np.array([1.0, 1, 1, 1, distance]))
+    reasons = _far(fused, np.array([1.0, 1, 1, 1, 0.25]), 3.0, "shape", "mm")
+    assert list(reasons) == ([4] if is_far else [])
 
 
 def test_the_same_identity_changes_nothing(open_face, rng):

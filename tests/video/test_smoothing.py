@@ -83,6 +83,12 @@ def test_a_blink_keeps_its_height_and_its_frame():
     assert result[:60].max() > 0.7
 
 
+def test_a_straight_motion_has_no_noise_at_uneven_times():
+    seconds = np.cumsum([0.0, 0.01, 0.05, 0.02, 0.02, 0.09, 0.03])
+    noise = noise_of(seconds, np.stack([3 * seconds - 1, -40 * seconds], axis=1))
+    np.testing.assert_allclose(noise, 0, atol=1e-12)
+
+
 def test_time_read_backwards_gives_the_same():
     values = np.random.default_rng(3).normal(0, 1, (80, 2)).cumsum(axis=0)
     times = np.cumsum(np.random.default_rng(4).uniform(0.02, 0.06, 80))

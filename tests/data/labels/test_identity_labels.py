@@ -187,6 +187,31 @@ def test_the_noise_of_fits_counts_as_often_as_it_is_set_to(gaussian_people, monk
         np.testing.assert_allclose(gain, np.diag(rest / (rest + factor * noise)), atol=0.08)
 
 
+def test_a_map_is_judged_by_people_whom_it_has_not_seen():
+    """Embeddings that say nothing, and are long enough to tell those people apart."""
+    rng = np.random.default_rng(2)
+    person = np.repeat(np.arange(40), 10)
+    shape, embedding = (rng.normal(size=(40, size))[person] for size in (3, 60))
+    result = learn_posterior(shape, shape + rng.normal(size=shape.shape), embedding, person)
+    # Who trusts such a map less than the mean shape takes more of the fit than without it.
+    assert np.trace(result.gain) > np.trace(result.gain_alone)
+
+
+def test_a_label_weighs_by_the_inverse_covariances():
+    """Where shapes and noise lie along different axes, by the formula of the precisions."""
+    rng = np.random.default_rng(2)
+    person = np.repeat(np.arange(300), 10)
+    shape = (rng.normal(0, [5, 1], (300, 2)) @ [[0.8, 0.6], [-0.6, 0.8]])[person]
+    own = shape + rng.normal(0, [1, 0.2], shape.shape)
+    result = learn_posterior(shape, own, rng.normal(size=(3000, 3)), person)
+    noise = identity_labels.NOISE_FACTOR * (own - shape).T @ (own - shape) / len(own)
+    precisions = np.linalg.inv(np.cov(shape.T)), np.linalg.inv(noise)
+    expected = np.linalg.solve(sum(precisions), precisions[1])
+    np.testing.assert_allclose(result.gain_alone, expected, atol=1e-9)
+    # The map knows as little as the mean: of an error as large as people differ.
+    np.testing.assert_allclose(result.gain, expected, atol=0.05)
+
+
 def test_what_is_steady_within_people_grows_and_the_size_stays():
     """Two principal shapes; the map's noise within people is 4 and 1: factors as 1 to 2."""
     rng = np.random.default_rng(5)

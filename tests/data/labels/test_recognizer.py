@@ -49,6 +49,14 @@ def test_the_chip_is_dlibs_own(angle):
     assert_allclose(turn, details.angle, atol=1e-9)
 
 
+def test_landmarks_as_in_a_chip_give_that_chip():
+    """150 px about dlib's (75, 75), a pixel center; so 75.5 in box coordinates."""
+    points = (CHIP_POINTS + 0.25) / 1.5 * 150
+    center, side, turn = chip_from_landmarks(landmarks68(points))
+    assert_allclose(center, 75.5, rtol=1e-9)
+    assert_allclose((side, turn), (150, 0), atol=1e-9)
+
+
 def test_a_darker_turned_photo_shows_the_same_person(network):
     photo, points = data.astronaut(), np.array(list(ASTRONAUT.values()), float)
     embedding = network(photo, landmarks68(points))
