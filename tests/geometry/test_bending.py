@@ -29,6 +29,19 @@ def test_a_smooth_motion_is_met_at_the_landmarks_to_a_part_of_a_pixel(points):
     assert error.mean() < 0.3 < np.abs(smooth - affine).mean()
 
 
+def test_a_bend_is_the_mean_of_what_landmarks_move_by_gaussian_weights(points):
+    """Beyond the affine map of least squares, by a loop; ``reach`` is the standard deviation."""
+    after = points + RNG.normal(0, 4, points.shape)
+    places = RNG.uniform(20, 100, (1, 6, 2))
+    rows = np.c_[points[0], np.ones(68)]
+    affine = np.linalg.lstsq(rows, after[0], rcond=None)[0]
+    rest = after[0] - rows @ affine
+    for place, moved in zip(places[0], bend(places, points, after, reach=7.0)[0], strict=True):
+        weight = [np.exp(-0.5 * (np.linalg.norm(place - point) / 7) ** 2) for point in points[0]]
+        expected = np.r_[place, 1] @ affine + np.average(rest, axis=0, weights=weight)
+        np.testing.assert_allclose(moved, expected, atol=1e-9)
+
+
 def test_far_from_all_landmarks_the_bend_is_finite(points):
     """The nearest landmark counts, where all weights would round to 0."""
     moved = bend(np.full((1, 1, 2), 1e4), points, points + 2.0, reach=1.0)

@@ -1,6 +1,7 @@
 """From the rows of frames to tracks, with made-up rows whose truth is known."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.video.tracks import (
     BestFrames,
+    _people,
     face_box,
     find_people,
     find_tracklets,
@@ -134,6 +136,24 @@ def test_shots_are_joined_from_a_probability_of_95_percent_on(model, cosine, peo
         for _ in range(10)
     ]
     assert len(tracked(model, shots, cuts=(10,))[1]) == people
+
+
+@pytest.mark.parametrize(("first", "people"), [(5, [0, 1]), (6, [0, 0])])
+def test_who_is_seen_in_the_same_frame_is_another_person(first, people):
+    features = np.eye(FEATURES)[0]
+    shots = [SimpleNamespace(features=features, frames=f) for f in (range(6), range(first, 12))]
+    assert _people(shots, CALIBRATION["feature"]).tolist() == people
+
+
+def test_a_person_seen_in_many_shots_is_no_likelier_for_that():
+    """A third shot whose probability is 60 % by each of the first two, not 120 %."""
+    cosine = (np.log(0.6 / 0.4) + 10) / 20
+    vectors = [[1.0, 0.0], [1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]]
+    shots = [
+        SimpleNamespace(features=np.array(vector), frames=range(10 * i, 10 * i + 8))
+        for i, vector in enumerate(vectors)
+    ]
+    assert _people(shots, CALIBRATION["feature"]).tolist() == [0, 0, 1]
 
 
 def test_people_who_are_seen_together_are_never_one(model):
