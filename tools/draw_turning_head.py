@@ -47,7 +47,7 @@ def skin_view(
     """(SIZE, SIZE, 3) uint8 RGB: textured vertices (N, 3) mm, as ``draw_view`` sees them."""
     large = 2 * SIZE
     rotation = rotation_from_euler(np.array([0.0, -np.deg2rad(yaw_degrees), 0.0]))
-    camera = compose(rotation, large / VIEW_MM, np.array([large / 2, large / 2, 0.0]))
+    camera = compose(rotation, large / VIEW_MM, np.array([(large - 1) / 2, (large - 1) / 2, 0.0]))
     posed = project(camera, vertices - np.array([0.0, 18.0, -60.0]))
     white = np.full((large, large, 3), 255, np.uint8)
     linear = linear_from_srgb(texture / 255)

@@ -81,7 +81,7 @@ def draw_view(
     large = 2 * size  # drawn at twice the size, for smooth edges
     rotation = rotation_from_euler(np.array([0.0, -np.deg2rad(yaw_degrees), 0.0]))
     scale, center = large / VIEW_MM, np.array([0.0, 18.0, -60.0])  # mm
-    camera = compose(rotation, scale, np.array([large / 2, large / 2, 0.0]))
+    camera = compose(rotation, scale, np.array([(large - 1) / 2, (large - 1) / 2, 0.0]))
     posed = project(camera, vertices - center)
     picture = draw_mesh(np.full((large, large, 3), 255, np.uint8), model, posed, albedo)
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)

@@ -36,6 +36,13 @@ def test_eyes_and_lips_are_closed_and_the_jaw_is_open():
     assert (drawn[20, 20:181] != 100).any(axis=-1).all()
 
 
+def test_a_symmetric_face_is_seen_in_the_middle_of_its_view(open_face):
+    """By the center of a black one on white: 64 px have their middle at 31.5."""
+    vertices = (open_face.mean + open_face.mean[open_face.mirror] * [-1, 1, 1]) / 2
+    covered = 255.0 - draw_view(open_face, vertices, size=64, albedo=np.zeros(3))[..., 0]
+    assert abs(np.average(np.arange(64), weights=covered.sum(axis=0)) - 31.5) < 0.02
+
+
 def test_a_mesh_covers_its_silhouette_and_nothing_else(open_face):
     vertices = posed(open_face)
     changed = (draw_mesh(GRAY, open_face, vertices) != GRAY).any(axis=-1)
