@@ -225,3 +225,25 @@ def test_a_matrix_that_cannot_be_solved_is_one_photos_failure(open_face, monkeyp
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         FitOptions(**options)
+
+
+@pytest.mark.parametrize("one_person", [False, True])
+def test_a_fit_is_the_most_probable_identity(open_face, one_person):
+    """The slopes of the squares and of the prior, with unlike noise in depth, cancel out."""
+    options = FitOptions(depth_noise=3.0, identity_sd=0.8, iterations=100, tolerance=0)
+    faces = Faces(open_face, 3, one_person=one_person)
+    landmarks = faces.landmarks + np.random.default_rng(0).normal(0, 1, faces.landmarks.shape)
+    fit = (fit_person_landmarks if one_person else fit_landmarks)(
+        open_face, landmarks, options=options
+    )
+    moves = np.einsum("bij,mjk->bmik", fit.parameters.pose[..., :3], open_face.landmark_basis()[1])
+    misses = (fit.landmarks - landmarks) * [1, 1, 1 / 9]
+    slope = np.einsum("bmi,bmik->bk", misses, moves)  # px^2
+    scale = np.linalg.norm(fit.parameters.pose[:, 0, :3], axis=1, keepdims=True)
+    slope = slope / (options.noise_mm * scale) ** 2
+    prior = fit.parameters.identity / options.identity_sd**2
+    for rows in [[0, 1, 2]] if one_person else [[0], [1], [2]]:
+        # The noise is in px of each photo's scale at the start, which is nearly the last one.
+        share = np.linalg.lstsq(slope[rows].T, -prior[rows[0]], rcond=None)[0]
+        assert_allclose(share, 1, atol=0.2)
+        assert_allclose(share @ slope[rows], -prior[rows[0]], atol=1e-4)

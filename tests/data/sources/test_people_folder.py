@@ -203,6 +203,17 @@ def test_photos_of_one_person_are_kept_and_spoiled_ones_are_not(open_face):
     assert_array_equal(identity, np.tile(identity[0], (7, 1)))
 
 
+def test_a_photo_whose_landmarks_are_noisy_is_no_strangers(open_face):
+    """No face fits it well, its own neither: what counts is by how much the person's is worse."""
+    faces, rng = Faces(open_face, 9, one_person=True), np.random.default_rng(0)
+    size = np.linalg.norm(np.ptp(faces.landmarks[..., :2], axis=1), axis=1)
+    noise = np.where(np.arange(9) == 4, 0.007, 0.001) * size
+    landmarks = faces.landmarks + rng.normal(size=(9, 68, 3)) * noise[:, None, None]
+    person = fit_photos(open_face, landmarks)
+    assert_array_equal(person.kept, np.arange(9))
+    assert person.residual[4] > 0.3 + np.median(person.residual)
+
+
 def test_nothing_is_kept_where_nothing_fits(open_face):
     noise = np.random.default_rng(0).normal(0, 50, (3, 68, 3))
     person = fit_photos(open_face, noise)
