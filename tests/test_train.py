@@ -69,14 +69,15 @@ def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
 
 
 @pytest.mark.integration
-def test_the_default_network_goes_on_from_the_default_start(tmp_path, cache):
+def test_the_default_network_goes_on_from_the_default_start(tmp_path):
     """One step of next to nothing leaves the released encoder as it is."""
     settings = {k: v for k, v in TINY.items() if k not in ("encoder", "start", "crop_size")}
-    config = TrainConfig(run=str(tmp_path), cache=str(cache), steps=1, **settings)
+    run, cache = str(tmp_path / "run"), str(tmp_path / "cache")
+    config = TrainConfig(run=run, cache=cache, steps=1, **settings)
     train(dataclasses.replace(config, learning_rate=1e-9))
     kernels = [
         np.asarray(load_preset(one).core.get_layer("conv_pw_13").kernel)
-        for one in (tmp_path, config.start)
+        for one in (run, config.start)
     ]
     np.testing.assert_allclose(*kernels, atol=1e-3)  # half precision
 
