@@ -64,6 +64,9 @@ def _positions(among, count: int) -> np.ndarray:
     among = _whole_numbers("among", among)
     if among.min() < 0 or among.max() >= count:
         raise ValueError(f"among has {among.min()} to {among.max()}; photos are 0 to {count - 1}")
+    given, times = np.unique(among, return_counts=True)
+    if len(given) < len(among):
+        raise ValueError(f"among has photo {given[times.argmax()]} more than once")
     return among
 
 
@@ -275,7 +278,9 @@ class GroupSampler:
         people: P.
         photos: K.
         emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
-            data set, by the mean over the person's photos; None: all equally often.
+            data set, by the mean over the person's photos; None: all equally often. Nobody is in a
+            batch twice, so where P is a large share of the people, this and ``source_weights`` act
+            less.
         seed, options: as for ``PairSampler``.
 
     Raises:

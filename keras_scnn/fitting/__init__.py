@@ -81,7 +81,10 @@ def fit_landmarks(
     visibility: np.ndarray | None = None,
     options: FitOptions = FitOptions(),
 ) -> FitResult:
-    """Fit each photo independently, whatever the other photos' landmarks are.
+    """Fit each photo by itself.
+
+    Photos that are fitted at once take equally many steps, so a fit depends a little, within
+    ``options.tolerance``, on the others.
 
     >>> from keras_scnn import MorphableModel
     >>> from keras_scnn.geometry.camera import compose, project

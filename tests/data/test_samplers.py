@@ -248,6 +248,7 @@ def test_wrong_arguments_are_named(arguments, message):
         (dict(identity=IDENTITY, among=[]), r"among has the shape \(0,\)"),
         (dict(identity=IDENTITY, among=[0, 1000]), "among has 0 to 1000; photos are 0 to"),
         (dict(identity=IDENTITY, among=[-1, 1]), "among has -1 to 1"),
+        (dict(identity=IDENTITY, among=[3, 4, 3, 5]), "among has photo 3 more than once"),
         (dict(identity=IDENTITY, among=[True, False]), "among is of bool"),
         (dict(identity=IDENTITY, mirror=[1]), r"mirror has the shape \(1,\)"),
         (dict(identity=IDENTITY, source=[1]), r"source has the shape \(1,\)"),
