@@ -9,9 +9,10 @@ in the Wild; Huang et al., 2007). The folder of a photo names its person.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -62,14 +63,15 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; the photos of {file.name} are in it")
     with reading(file, "a text file"):
-        lines = utf8_text(file).splitlines()
-        reader = csv.DictReader(lines)
+        text = utf8_text(file)
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        first_line = next(iter(text.splitlines()), "")
         if missing := set(COLUMNS) - set(reader.fieldnames or ()):
             raise ValueError(
                 f"{file}: no column {', '.join(sorted(missing))}; {EXPECTED}; its first line is "
-                f"'{lines[0][:80] if lines else ''}'"
+                f"'{first_line[:80]}'"
             )
-        rows = [_row(file, number, row) for number, row in enumerate(reader, 2)]
+        rows = [_row(file, reader.reader.line_num, row) for row in reader]
     if not rows:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
     return rows
@@ -84,6 +86,7 @@ def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
         )
     if "\\" in first + second:
         raise ValueError(f"{file}, line {number}: {first},{second}; write / between folders")
+    first, second = (PurePosixPath(name).as_posix() for name in (first, second))  # "./a" is "a"
     if first == second:
         raise ValueError(f"{file}, line {number}: {first} is paired with itself")
     return first, second, int(same), int(fold)

@@ -37,6 +37,11 @@ def test_a_file_is_read_in_its_folds(root):
     assert len(np.unique(person)) == 4
 
 
+def test_a_photo_has_one_name_however_its_path_is_written(root):
+    pairs = read_fold_pairs(write(root, GOOD + "./set/ann/1.jpg,set//bob/1.jpg,0,0\n"), root)
+    assert len(pairs.photos.paths) == 6 and pairs.first[4] == pairs.first[1]
+
+
 def test_photos_are_looked_for_beside_the_folder_of_the_file_too(root, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     pairs = read_fold_pairs(write(root, GOOD), elsewhere)
@@ -68,6 +73,8 @@ def test_folders_that_a_pair_joins_are_one_person(root):
         (GOOD.replace("first", "First"), "no column first; .*its first line is 'First,second"),
         (GOOD.replace("/", "\\"), "line 2: .*write / between folders"),
         (GOOD + "set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
+        (GOOD + "./set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
+        (GOOD.replace("\n", "\n\n") + "set/ann/1.jpg,,1,0\n", "line 11: "),
         (GOOD.rsplit("\n", 2)[0], "fold 3 has the pairs of one person"),
     ],
 )
