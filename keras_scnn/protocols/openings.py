@@ -91,6 +91,8 @@ def _find_listed(
     listed = read_shut_photos(shut_file)
     stems = {name: Path(name).with_suffix("").as_posix() for name in photos}
     if missing := sorted(listed - set(stems.values())):
+        if missing[0] in stems:
+            raise ValueError(f"{shut_file}: '{missing[0]}' has a suffix; give names without")
         raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
     return {name: stem in listed for name, stem in stems.items()}
 
@@ -138,7 +140,7 @@ def read_shut_photos(file: str | os.PathLike) -> set[str]:
         reader = csv.DictReader(io.StringIO(utf8_text(file), newline=""))
         if "photo" not in (reader.fieldnames or ()):
             raise ValueError(f"{file}: no column 'photo', the names without suffix")
-        names = {row["photo"].strip() for row in reader if row["photo"]}
+        names = {(row["photo"] or "").strip() for row in reader} - {""}
     if not names:
         raise ValueError(f"{file}: no photos below the header")
     return names
