@@ -139,7 +139,8 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or of another kind, or a photo has fewer than four points.
+        ValueError: it is damaged or of another kind, or a photo has fewer than four points, or one
+            that is infinite or given by half.
     """
     path = Path(file)
     if not path.is_file():
@@ -149,7 +150,13 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         names, points = arrays["name"].astype(str), np.float64(arrays["landmarks68"])
     if names.ndim != 1 or points.shape != (len(names), 68, 2) or not len(names):
         raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
-    given = np.isfinite(points).all(axis=-1).sum(axis=1)
+    is_given = np.isfinite(points).all(axis=-1)
+    is_none = np.isnan(points).all(axis=-1)
+    if (odd := np.flatnonzero(~(is_given | is_none).all(axis=1))).size:
+        raise ValueError(
+            f"{path}: {names[odd[0]]} has a point that is neither two finite numbers nor NaN"
+        )
+    given = is_given.sum(axis=1)
     if (few := np.flatnonzero(given < MIN_POINTS)).size:
         raise ValueError(f"{path}: {names[few[0]]} has {given[few[0]]} points; {MIN_POINTS} needed")
     return names, points

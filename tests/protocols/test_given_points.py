@@ -137,6 +137,12 @@ def test_damaged_labels_are_refused(people, labels):
     np.savez(labels, name=arrays["name"], landmarks68=arrays["landmarks68"][:, :67])
     with pytest.raises(ValueError, match=r"landmarks68 \(32, 67, 2\)"):
         read_points(labels)
+    for odd in (np.inf, np.nan):
+        changed = arrays["landmarks68"].copy()
+        changed[5, 8, 1] = odd
+        np.savez(labels, name=arrays["name"], landmarks68=changed)
+        with pytest.raises(ValueError, match=r"_1.png has a point that is neither two finite num"):
+            read_points(labels)
     arrays["landmarks68"][3, 2:] = np.nan
     np.savez(labels, **arrays)
     with pytest.raises(ValueError, match="has 2 points; 4 needed"):
