@@ -97,10 +97,13 @@ def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarra
 def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
     what = f"a table whose columns are {', '.join(COLUMNS)}"
     with reading(path, what):
-        return [
-            (row["name"], float(row["yaw_degrees"]), np.array([float(row[c]) for c in COLUMNS[2:]]))
-            for row in csv.DictReader(io.StringIO(utf8_text(path), newline=""))
-        ]
+        rows = list(csv.DictReader(io.StringIO(utf8_text(path), newline="")))
+        if not rows:
+            raise ValueError("no face below the header")
+        numbers = np.array([[float(row[column]) for column in COLUMNS[1:]] for row in rows])
+        if not np.isfinite(numbers).all():
+            raise ValueError("numbers must be finite")
+        return [(row["name"], float(n[0]), n[1:]) for row, n in zip(rows, numbers, strict=True)]
 
 
 def _read_face(path: Path, yaw_degrees: float | None, box: np.ndarray | None) -> AnnotatedFace:

@@ -5,6 +5,7 @@ import scipy.io
 from annotated_faces import random_parameters, sent_through_a_pipe
 
 from keras_scnn.data.sources.aflw2000 import Aflw2000, read_aflw2000
+from keras_scnn.protocols.aflw2000 import read_photos
 from keras_scnn.protocols.evaluation import AFLW2000, kind_of_data
 
 
@@ -122,6 +123,19 @@ def test_a_protocol_without_its_columns_is_refused(folder):
     (folder / "protocol.csv").write_text("name,yaw\nimage00002,3\n")
     with pytest.raises(ValueError, match=r"protocol\.csv: not a table whose columns are name"):
         read_aflw2000(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [("", "no face below the header"), ("image00002,nan,10,20,130,140\n", "must be finite")],
+)
+def test_a_protocol_without_faces_or_numbers_is_refused(folder, rows, message):
+    header = "name,yaw_degrees,crop_x0,crop_y0,crop_x1,crop_y1\n"
+    (folder / "protocol.csv").write_text(header + rows)
+    with pytest.raises(ValueError, match=rf"protocol.csv: not a table .*{message}"):
+        Aflw2000(folder)
+    with pytest.raises(ValueError, match=message):
+        read_photos(folder, 120)
 
 
 def test_the_real_files_are_read_with_landmarks_inside_of_the_boxes(shared_data):
