@@ -190,7 +190,7 @@ def write_shard(
     entry = {"count": 0, "crc32": {}, "left_out": left_out or {}, "key": key}
     if records is not None:
         with atomic_path(folder / f"{stem}.{IMAGES}") as temporary, temporary.open("wb") as file:
-            np.save(file, np.asarray(records.images), allow_pickle=False)
+            np.save(file, np.ascontiguousarray(records.images), allow_pickle=False)
         labels = {name: getattr(records, name) for name in records.arrays() if name != "images"}
         write_npz(folder / f"{stem}.{LABELS}", FORMAT, VERSION, **labels)
         names = [f"{stem}.{kind}" for kind in (IMAGES, LABELS)]

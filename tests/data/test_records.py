@@ -52,6 +52,11 @@ def test_records_come_back_as_they_were(folder, records):
     assert sorted(p.name for p in folder.iterdir()) == sorted(files)
 
 
+def test_photos_in_fortrans_order_come_back_too(tmp_path, records):
+    save_records(tmp_path, dataclasses.replace(records, images=np.asfortranarray(records.images)))
+    np.testing.assert_array_equal(load_records(tmp_path).images, records.images)
+
+
 def test_a_folder_without_a_manifest_is_not_complete(folder):
     (folder / MANIFEST).unlink()
     assert not is_records(folder)
