@@ -31,7 +31,7 @@ from keras_scnn.export.runtimes import (
 )
 from keras_scnn.models import Preset
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.text import json_text
+from keras_scnn.storage.text import json_text, open_utf8
 
 THREADS = (1, 2)
 
@@ -192,8 +192,8 @@ def write_report(folder: Path, name: str, result: ExportCheck, metadata: dict) -
     report = {"verification": asdict(result), "metadata": metadata}
     texts = {".json": json_text(report), ".md": model_card(result, metadata)}
     for suffix, text in texts.items():
-        with atomic_path(folder / f"{name}{suffix}") as temporary:
-            temporary.write_text(text)
+        with atomic_path(folder / f"{name}{suffix}") as temporary, open_utf8(temporary) as file:
+            file.write(text)
     return [folder / f"{name}{suffix}" for suffix in texts]
 
 

@@ -25,7 +25,7 @@ from keras_scnn.data.sources.choices import (
 from keras_scnn.settings import CommandParser, check_at_least, command
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.text import counted
+from keras_scnn.storage.text import counted, open_utf8
 
 LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
 SHOWN = 5
@@ -95,7 +95,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
 
 def _list(path: Path, left_out: dict[str, str]) -> None:
     """Write who was left out and why, and show the first of them."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, open_utf8(temporary) as file:
         csv.writer(file).writerows([("name", "reason"), *left_out.items()])
     for name, reason in list(left_out.items())[:SHOWN]:
         why = reason.partition(f"{name}: ")[2] or reason  # which may begin with the file

@@ -1,5 +1,7 @@
 import csv
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -46,6 +48,18 @@ def test_a_folder_of_photos_becomes_records(tmp_path, photos, capsys):
     # The records are what evaluate and train take.
     results = evaluate_records(load_preset("aflw-mobilenet-0.5"), _two_people(records))
     assert 0 < results.landmarks.faces_percent < 30
+
+
+def test_a_photo_whose_name_is_no_utf8_is_listed(tmp_path, photos, capfd):
+    name = b"na\xefve.png"
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+        file.write(b"no photo")
+    for path in photos.glob("0_*"):
+        shutil.copy(path, tmp_path)
+    out = tmp_path / "records"
+    assert main(["pts", str(tmp_path), "--out", str(out), "--offsets", "", "--workers", "1"]) == 1
+    assert f"3 photos in {out}" in capfd.readouterr().out
+    assert (out / "left_out.csv").read_bytes().splitlines()[1].startswith(name + b",")
 
 
 def _two_people(records):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -47,6 +47,7 @@ from keras_scnn.storage.shards import (
     run_shards,
     worker_environment,
 )
+from keras_scnn.storage.text import open_utf8
 
 FAILED = "failed.csv"
 ENGINES = ("local", "ray")
@@ -249,10 +250,5 @@ def _is_outdated(about: dict, key: str) -> bool:
 
 def _write_failures(path: Place, done: dict[int, tuple[list, int]]) -> None:
     failures = [failure for number in sorted(done) for failure in done[number][0]]
-    with published(path) as temporary, _opened(temporary) as file:
+    with published(path) as temporary, open_utf8(temporary) as file:
         csv.writer(file).writerows([("photo", "reason"), *failures])
-
-
-def _opened(path: Path) -> TextIO:
-    """For writing; bytes of a name that are not UTF-8 are written as they are."""
-    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")

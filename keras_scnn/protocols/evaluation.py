@@ -25,7 +25,7 @@ from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import flag
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.text import json_text
+from keras_scnn.storage.text import json_text, open_utf8
 
 AFLW2000, RECORDS, PEOPLE, PAIRS_FILE = (
     "a folder of AFLW2000-3D",
@@ -71,8 +71,8 @@ def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
         with atomic_path(folder / f"{name}.png") as temporary:
             plot(named, temporary, title)
     table = results_table(named)
-    with atomic_path(folder / f"{stem}.txt") as temporary:
-        temporary.write_text(table + "\n")
+    with atomic_path(folder / f"{stem}.txt") as temporary, open_utf8(temporary) as file:
+        file.write(table + "\n")
     return table
 
 

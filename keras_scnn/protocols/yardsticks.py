@@ -9,7 +9,7 @@ from typing import Any
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.report import Row, results_table
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.text import json_text
+from keras_scnn.storage.text import json_text, open_utf8
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,6 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
         temporary.write_text(json_text(named))
     shown = {key: named[key] for key in ("intervals", "notes", "left_out")}
     table = results_table(result.values | shown, result.rows)
-    with atomic_path(folder / f"{stem}.txt") as temporary:
-        temporary.write_text(table + "\n")
+    with atomic_path(folder / f"{stem}.txt") as temporary, open_utf8(temporary) as file:
+        file.write(table + "\n")
     return table

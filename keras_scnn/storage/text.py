@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import yaml
@@ -100,6 +100,14 @@ def utf8_text(path: str | os.PathLike) -> str:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not a text file in UTF-8; save it as such") from error
+
+
+def open_utf8(path: Path) -> TextIO:
+    """A text file to be written in UTF-8, lines ended as they are.
+
+    Bytes of a photo's or folder's name that are not UTF-8 are written as they are.
+    """
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def _check_events(text: str) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -213,9 +214,11 @@ def test_the_report_is_json_and_a_card(small, crops, known, tmp_path):
 
 def test_a_report_on_a_broken_file_is_json_that_any_reader_takes(small, crops, known, tmp_path):
     result = verify(small.files["float32"], small.preset, crops, **known)
-    result = dataclasses.replace(result, landmark_px=float("nan"))
+    folder = os.fsdecode(b"na\xefve")  # no UTF-8
+    result = dataclasses.replace(result, landmark_px=float("nan"), crops=f"6 images of {folder}")
     metadata = build_metadata(small.preset, "small")
-    path = write_report(tmp_path, "small.tflite", result, metadata)[0]
+    path, card = write_report(tmp_path, "small.tflite", result, metadata)
+    assert b"6 images of na\xefve" in card.read_bytes()
     odd = []
     report = json.loads(path.read_text(), parse_constant=odd.append)
     assert odd == []
