@@ -41,6 +41,7 @@ DEFAULT_PRESET = "mobile"  # of reconstruct, compare, serve and demo
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 FAILURE = 2  # exit status of a command that could not do its work, as argparse's
 UNREAD = 141  # of one whose output nobody reads any more, as shells have it for SIGPIPE
+NUMBER = re.compile(r"-\d*\.?\d*(?:e[-+]?\d+)?")  # below 0, on a command line
 # Errors that a user's input or machine causes; anything else is a bug and keeps its traceback.
 EXPECTED = (ImportError, OSError, RuntimeError, ValueError)
 
@@ -124,9 +125,9 @@ class CommandParser(argparse.ArgumentParser):
         known = list(self._option_string_actions)
         for word in given[: given.index("--")] if "--" in given else given:
             name = word.partition("=")[0]
-            if re.match("--[a-z]", name) and name not in known:
+            if re.match("--.", name) and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
-            if re.match("-[A-Za-z_]", word) and word not in known:
+            if re.match("-[^-]", word) and not NUMBER.fullmatch(word) and word not in known:
                 self.error(f"unknown option {word}; a file of that name is written ./{word}")
         self._check_empty(given)
         return super().parse_args(given, namespace)

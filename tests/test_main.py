@@ -256,10 +256,17 @@ def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
     assert capsys.readouterr().err.startswith(f"error: {what}; give a file or a folder")
 
 
-def test_a_file_whose_name_begins_with_a_dash_gets_the_way_to_write_it(capsys):
+@pytest.mark.parametrize("name", ["-dash.png", "-1.png", "-2024-05-01.png", "-(1).png", "-é.png"])
+def test_a_file_whose_name_begins_with_a_dash_gets_the_way_to_write_it(capsys, name):
     with pytest.raises(SystemExit):
-        main(["reconstruct", "-dash.png", "--out", "x"])
-    assert "unknown option -dash.png; a file of that name is written" in capsys.readouterr().err
+        main(["reconstruct", name, "--out", "x"])
+    assert f"unknown option {name}; a file of that name is written" in capsys.readouterr().err
+
+
+def test_an_option_in_capitals_is_unknown_rather_than_missing(capsys):
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "a.png", "--Out", "x"])
+    assert "unknown option --Out (did you mean '--out'?)" in capsys.readouterr().err
 
 
 def main_of(name: str, words: list[str]) -> int:
