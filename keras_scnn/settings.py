@@ -141,8 +141,10 @@ class CommandParser(argparse.ArgumentParser):
             option = self._option_string_actions.get(name if word else before)
             if option is None or option.nargs == 0:
                 self.error("an argument is empty; give a file or a folder")
-            if option.type is Path or option.dest in ("out", "run", "resume"):
+            if option.type is Path or option.dest in ("out", "run", "resume", "cache"):
                 self.error(f"{option.option_strings[-1]} is empty; give a file or a folder")
+            if option.dest in ("host", "recipe"):  # '' is all addresses, and no recipe
+                self.error(f"{option.option_strings[-1]} is empty; give it, or leave it out")
 
     def check(self, args: argparse.Namespace, check: Callable, *names: str, **limits: Any) -> None:
         """End with a usage error where an option that was given is not what ``check`` lets pass.

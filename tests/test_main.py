@@ -244,6 +244,7 @@ def test_a_number_out_of_range_is_named_before_the_work(name, option, tmp_path, 
         (["train", "--resume="], "--resume is empty"),
         (["export", "mobile", "--to", "tflite", "--out", ""], "--out is empty"),
         (["evaluate", "mobile", "--data", ""], "--data is empty"),
+        (["train", "--cache", ""], "--cache is empty"),
     ],
 )
 def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
@@ -254,6 +255,18 @@ def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
         main(words)
     assert stop.value.code == 2 and not list(tmp_path.iterdir())
     assert capsys.readouterr().err.startswith(f"error: {what}; give a file or a folder")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("serve", "--host"), ("train", "--recipe"), ("ablate", "--recipe")]
+)
+def test_a_name_from_an_unset_variable_is_not_taken_for_the_default_or_for_all(
+    command, option, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        main([command, option, ""])
+    assert stop.value.code == 2
+    assert f"error: {option} is empty; give it, or leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["-dash.png", "-1.png", "-2024-05-01.png", "-(1).png", "-é.png"])
