@@ -55,6 +55,20 @@ def test_a_result_becomes_the_same_face_in_another_models_parameters(open_face, 
     np.testing.assert_allclose(written.extents[0], np.ptp(mesh[:, 0]) / 1000, rtol=1e-4)  # m
 
 
+def test_weights_are_taken_by_their_names(open_face, target, tmp_path):
+    """The keys of a JSON object have no order."""
+    result, _ = write_result(tmp_path / "results", open_face)
+    found = []
+    for name in ("as written", "reversed"):
+        out = tmp_path / name
+        assert main([str(result), "--to", str(target[1]), "--out", str(out)]) == 0
+        found.append(json.loads((out / "face.json").read_text())["expression"])
+        content = json.loads(result.read_text())
+        content["expression"] = dict(reversed(content["expression"].items()))
+        result.write_text(json.dumps(content))
+    assert found[0] == found[1]
+
+
 def test_the_embedded_model_is_a_name_wherever_the_command_runs(open_face, tmp_path, monkeypatch):
     result, _ = write_result(tmp_path / "results", open_face)
     for place in (tmp_path, tmp_path / "results"):

@@ -117,13 +117,17 @@ def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParam
                 f"it is of the face model '{name}', not '{model.name}'; give that model with --from"
             )
         weights = _part(content, "expression")
-        if not isinstance(weights, dict) or list(weights) != list(model.expression_names):
+        if not isinstance(weights, dict) or weights.keys() != set(model.expression_names):
             raise ValueError(f"its expressions are not those of '{model.name}'")
         pose = _part(content, "pose", "image_from_model")
         return FaceParameters(
             _numbers("pose.image_from_model", pose, (3, 4)),
             _numbers("identity", _part(content, "identity"), (model.n_identity,)),
-            _numbers("expression", list(weights.values()), (model.n_expression,)),
+            _numbers(
+                "expression",
+                [weights[name] for name in model.expression_names],
+                (model.n_expression,),
+            ),
         )
 
 
