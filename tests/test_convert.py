@@ -214,7 +214,7 @@ def test_a_landmark_file_serves_a_model_without_landmarks(open_face, tmp_path):
     arrays = {"v_template": open_face.mean / 1000, "shapedirs": bases / 1000}
     np.savez(tmp_path / "flame.npz", **arrays, f=open_face.triangles)
     points = tmp_path / "points.txt"
-    points.write_text("\n".join(map(str, open_face.landmark_indices)))
+    points.write_text("\n".join(map(str, open_face.landmark_indices)), encoding="utf-8-sig")
     result, face = write_result(tmp_path / "results", open_face)
     options = ["--to", str(tmp_path / "flame.npz"), "--landmarks", str(points)]
     assert main([str(result), *options, "--out", str(tmp_path / "out")]) == 0
@@ -232,7 +232,8 @@ def test_landmarks_are_read_from_the_models_own_file(open_face, tmp_path, capsys
     arrays |= {key: np.moveaxis(getattr(open_face, of), -1, 0) / 1000 for key, of in names.items()}
     np.savez(tmp_path / "gnm.npz", **arrays)
     points = tmp_path / "head_sparse_68.txt"
-    points.write_text("\n".join(f"{v} 1.000 {v} 0.000 0 0.000" for v in open_face.landmark_indices))
+    rows = [f"{v} 1.000 {v} 0.000 0 0.000" for v in open_face.landmark_indices]
+    points.write_text("\n".join(rows), encoding="utf-8-sig")
     result, _ = write_result(tmp_path / "results", open_face)
     arguments = [str(result), "--to", str(tmp_path / "gnm.npz"), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--landmarks", str(points)]) == 0

@@ -24,6 +24,7 @@ from keras_scnn.face_models.checks import (
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import FileError, reading
+from keras_scnn.storage.text import utf8_text
 
 METER = 1000.0  # in millimeters
 WHAT = "the GNM head model (.npz)"
@@ -106,7 +107,7 @@ def _landmarks(
     what = f"the landmarks of GNM ({LANDMARKS.name})"
     landmark_file = check_file(landmark_file, (".txt",), what)
     with reading(landmark_file, what):
-        rows = np.array([line.split() for line in landmark_file.read_text().splitlines()], float)
+        rows = np.array([line.split() for line in utf8_text(landmark_file).splitlines()], float)
         if rows.shape != (68, 6):
             raise ValueError(f"numbers of shape {rows.shape}; they must be 68 rows of 6")
         corners, weights = rows[:, ::2].astype(np.int64), rows[:, 1::2]

@@ -19,7 +19,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import Results, real_path
 from keras_scnn.storage.shards import PLAN
-from keras_scnn.storage.text import read_json
+from keras_scnn.storage.text import read_json, utf8_text
 
 RESULT = "a result of keras-scnn reconstruct"
 EMBEDDINGS = (".npy", ".npz", ".pkl")  # of FLAME's landmarks
@@ -65,7 +65,7 @@ def landmark_option(path: Path) -> dict[str, Path | np.ndarray]:
     if path.suffix.lower() in EMBEDDINGS:
         return {"landmark_embedding": path}
     with reading(path, "a text file of 68 vertex numbers"):
-        words = path.read_text(encoding="utf-8").replace(",", " ").split()
+        words = utf8_text(path).replace(",", " ").split()
         if len(words) == 68 * 6:  # three vertices of a triangle, each with its weight
             return {"landmark_file": path}
         if len(words) != 68:

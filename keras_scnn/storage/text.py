@@ -33,7 +33,7 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
     content = home.read_bytes()
     with reading(str(home), what):
         try:
-            return json.loads(content.decode("utf-8"))
+            return json.loads(content.decode("utf-8-sig"))
         except json.JSONDecodeError as error:
             start = f"line {error.lineno}, column {error.colno}"
             raise ValueError(f"it is not valid JSON from {start} on") from error

@@ -315,6 +315,8 @@ def test_yaml_and_json_come_back(tmp_path):
     assert read_plain_yaml(tmp_path / "a.yaml") == {"a": a, "d": {**a, "b": 4}, "e": [a, a]}
     (tmp_path / "a.json").write_text(json.dumps([1, {"a": None}]))
     assert read_json(tmp_path / "a.json") == [1, {"a": None}]
+    (tmp_path / "a.json").write_text("[1]", encoding="utf-8-sig")  # as some editors save it
+    assert read_json(tmp_path / "a.json") == [1]
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(FileError, match="a.json: not a readable JSON file"):
         read_json(tmp_path / "a.json")
