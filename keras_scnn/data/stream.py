@@ -207,7 +207,7 @@ def _group(
         "person": person.astype(np.int32),
     }
     if records.embedding is not None:
-        labels["embedding"] = records.embedding[photo]
+        labels["embedding"] = records.embedding[photo].astype(np.float32)
     return images, labels
 
 

@@ -117,6 +117,17 @@ def test_a_group_batch_carries_the_labels_of_its_photos(records, tiny_whitening)
     np.testing.assert_array_equal(one_person, owner[:, None] == owner)
 
 
+@pytest.mark.parametrize("dtype", [">f4", "<f8"])
+def test_embeddings_are_float32_however_they_were_stored(records, tiny_whitening, dtype):
+    """TensorFlow takes the bytes of a foreign order for its own."""
+    embedding = np.random.default_rng(0).normal(size=(12, 5))
+    records = dataclasses.replace(records, embedding=embedding.astype(dtype))
+    sampler = GroupSampler(records.identity, people=3, photos=2)
+    _, labels = next(iter(group_dataset(records, tiny_whitening, sampler)))
+    assert labels["embedding"].dtype == "float32"
+    np.testing.assert_allclose(labels["embedding"], embedding[sampler.batch(0).photo], rtol=1e-6)
+
+
 def test_group_batches_come_in_order(records, tiny_whitening):
     sampler = GroupSampler(records.identity, people=2, photos=3)
     stream = group_dataset(records, tiny_whitening, sampler, first_step=3).take(3)
