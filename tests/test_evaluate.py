@@ -135,7 +135,7 @@ def test_records_of_another_face_model_or_size_are_refused(preset, records):
     with pytest.raises(ValueError, match="face model 'other'"):
         evaluate_records(preset, other)
     small = FaceRecords(
-        records.images[:, 1:], records.parameters, records.landmarks, records.identity, "tiny"
+        records.images[:, 1:, 1:], records.parameters, records.landmarks, records.identity, "tiny"
     )
     with pytest.raises(ValueError, match="takes 32 px crops"):
         evaluate_records(preset, small)

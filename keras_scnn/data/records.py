@@ -55,8 +55,9 @@ class FaceRecords:
         embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN where unknown.
 
     Raises:
-        ValueError: the arrays' lengths differ, a weight is negative, or a person's number is no
-            whole number or does not fit into int32.
+        ValueError: the arrays' lengths differ, one has another shape or the images another dtype,
+            a weight is negative, or a person's number is no whole number or does not fit into
+            int32.
     """
 
     images: np.ndarray | ShardedImages
@@ -75,6 +76,13 @@ class FaceRecords:
         sizes = {name: len(getattr(self, name)) for name in self.arrays()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"the arrays differ in length: {sizes}")
+        shape, dtype = np.shape(self.images), getattr(self.images, "dtype", "no array")
+        if len(shape) != 4 or shape[2:] != (shape[1], 3) or dtype != np.uint8:
+            raise ValueError(
+                f"images are {shape} of {dtype}; they must be (n, S, S, 3) of uint8, RGB, 0 to 255"
+            )
+        if (shape := np.shape(self.landmarks))[1:] != (68, 3):
+            raise ValueError(f"landmarks are {shape}; they must be (n, 68, 3): x, y and depth")
         if self.weight is not None and not (self.weight >= 0).all():
             raise ValueError(
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"

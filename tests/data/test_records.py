@@ -52,6 +52,20 @@ def test_records_come_back_as_they_were(folder, records):
     assert sorted(p.name for p in folder.iterdir()) == sorted(files)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((6, 8, 8, 3), np.float32)}, r"\(6, 8, 8, 3\) of float32; .* uint8"),
+        ({"images": np.zeros((6, 3, 8, 8), np.uint8)}, r"images are \(6, 3, 8, 8\) of uint8; they"),
+        ({"images": np.zeros((6, 8, 8), np.uint8)}, r"images are \(6, 8, 8\) of uint8; they must"),
+        ({"landmarks": np.zeros((6, 68, 2))}, r"landmarks are \(6, 68, 2\); .*x, y and depth"),
+    ],
+)
+def test_what_no_network_is_trained_on_is_refused(records, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(records, **changes)
+
+
 def test_photos_in_fortrans_order_come_back_too(tmp_path, records):
     save_records(tmp_path, dataclasses.replace(records, images=np.asfortranarray(records.images)))
     np.testing.assert_array_equal(load_records(tmp_path).images, records.images)

@@ -17,8 +17,9 @@ from keras_scnn.training.run import check_held_out
 def mirrored() -> FaceRecords:
     """Three photos each of two people, 0 and 1, and of their mirror images, 2 and 3."""
     person = np.repeat(np.arange(4, dtype=np.int32), 3)
-    zeros = (np.zeros((12, *shape), np.float32) for shape in ((8, 8, 3), (14,), (68, 3)))
-    return FaceRecords(*zeros, person, "open_face", mirror=(person + 2) % 4)
+    zeros = (np.zeros((12, *shape), np.float32) for shape in ((14,), (68, 3)))
+    images = np.zeros((12, 8, 8, 3), np.uint8)
+    return FaceRecords(images, *zeros, person, "open_face", mirror=(person + 2) % 4)
 
 
 def test_a_person_and_the_mirror_image_make_no_measured_pair(mirrored):

@@ -380,8 +380,8 @@ def test_at_most_128_photos_are_monitored_and_they_are_of_all(
     tiny_face_model, tiny_whitening, count
 ):
     """Each photo's first pixel is its number."""
-    images = np.zeros((count + 5, 2, 2, 3), np.int64)
-    images[:, 0, 0, 0] = np.arange(count + 5)
+    images = np.zeros((count + 5, 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count + 5), 256)[::-1]
     records = FaceRecords(
         images,
         np.random.default_rng(0).normal(size=(count + 5, tiny_whitening.mean.size)),
@@ -393,7 +393,7 @@ def test_at_most_128_photos_are_monitored_and_they_are_of_all(
     seen = []
 
     def predict_on_batch(images):
-        seen.extend(images[:, 0, 0, 0].tolist())
+        seen.extend((images[:, 0, 0, :2] @ [1, 256]).tolist())
         return {"parameters": np.zeros((len(images), tiny_whitening.mean.size))}
 
     monitor = ShapeMonitor(records, np.arange(5, count + 5), space)
