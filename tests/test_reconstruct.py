@@ -28,6 +28,7 @@ from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serving.predictor import PresetPredictor
+from keras_scnn.storage import short_name
 
 pytestmark = pytest.mark.usefixtures("in_keras")
 
@@ -450,6 +451,18 @@ def test_photos_of_one_name_do_not_overwrite_each_other(tmp_path, preset_folder,
     refused = f"{photos[1]}: its results would overwrite those of {photos[0]}"
     assert refused in capsys.readouterr().err
     assert (tmp_path / "out" / "anna.obj").is_file()
+
+
+def test_a_photo_with_as_long_a_name_as_there_may_be_has_results_too(tmp_path, preset_folder):
+    photo = tmp_path / f"{'顔' * 83}.png"  # 253 bytes, of 255
+    write_image(photo, data.astronaut())
+    for draw in ([], ["--draw"]):  # the second run replaces the first one's results
+        options = ["--out", str(tmp_path / "out"), "--preset", str(preset_folder), *draw]
+        assert main([str(photo), *options]) == 0
+    (note,) = (tmp_path / "out").glob("*.json")
+    assert note.stem == short_name(photo.stem)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {note.name, *json.loads(note.read_text())["files"]} and len(written) == 6
 
 
 def test_a_preset_that_is_not_there_is_named(tmp_path, capsys):

@@ -13,6 +13,7 @@ from keras_scnn.photos.detection import no_face
 from keras_scnn.reconstruction.drawing import CLAY, draw_landmarks, draw_mesh, draw_view
 from keras_scnn.reconstruction.faces import Reconstruction
 from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.storage import short_name
 from keras_scnn.storage.outputs import Results, real_path
 
 
@@ -54,8 +55,8 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
             would overwrite those of another photo, or another file; no result of it is left.
     """
     inputs = frozenset(map(real_path, args.photos))
-    results = Results(args.out, (photo,), inputs)
-    results.remove_earlier(results.earlier_names(photo.stem))
+    results, stem = Results(args.out, (photo,), inputs), short_name(photo.stem)
+    results.remove_earlier(results.earlier_names(stem))
     image, factor = read_reduced(photo)
     try:
         faces = [reconstructor.largest(image)] if args.largest else reconstructor(image)
@@ -64,7 +65,7 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
     if not faces:
         raise ValueError(f"{photo}: {no_face(image.shape)}")
     seen = {"photo_size": [image.shape[1], image.shape[0]], "photo_reduced_by": factor}
-    names = [f"{photo.stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [photo.stem]
+    names = [f"{stem}_{i}" for i in range(len(faces))] if len(faces) > 1 else [stem]
     try:
         for name, face in zip(names, faces, strict=True):
 
