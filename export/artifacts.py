@@ -133,7 +133,7 @@ def export_preset(
     out: str | os.PathLike,
     kinds: Sequence[str] = ("tflite",),
     precisions: Sequence[str] = ("float32",),
-    crops: Path | None = None,
+    crops: str | os.PathLike | None = None,
     vertices: bool = False,
 ) -> dict[Path, ExportCheck]:
     """Write verified files of a preset, each with its report beside it.
@@ -162,7 +162,8 @@ def export_preset(
     jobs = jobs_of(kinds, precisions)
     for kind, precision in jobs:
         check_kind(kind, precision)
-    subject = read_subject(name_or_path, crops, None, vertices)
+    folder = None if crops is None else Path(crops)
+    subject = read_subject(name_or_path, folder, None, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)
 
 

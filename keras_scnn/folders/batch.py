@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -39,7 +40,7 @@ class BatchSettings:
     """Settings on which the results depend.
 
     Attributes:
-        preset: name or folder.
+        preset: name or folder; a ``Path`` becomes text.
         crops: the photos are standard crops of one face; nothing is detected.
         tiles: look for small faces too, see ``FaceDetector``.
         meshes: 'obj', 'ply', 'glb', or None for no meshes.
@@ -58,6 +59,7 @@ class BatchSettings:
     shard_photos: int = SHARD_PHOTOS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "preset", os.fspath(self.preset))  # must fit JSON
         object.__setattr__(self, "shard_photos", whole("shard_photos", self.shard_photos))
         if self.meshes is not None:
             check_mesh_format("meshes", self.meshes)

@@ -39,6 +39,8 @@ OF_AFLW2000 = (
 )
 OPTION_HOMES = {"photos": PAIRS_FILE} | dict.fromkeys(OF_AFLW2000, AFLW2000)
 """The kind of data that an option is for."""
+OF_FILES = {*OPTION_HOMES} - {"convention", "annotation_first_pixel"}
+"""Options that name a file or a folder."""
 OPTION_NEEDS = {
     "annotation_first_pixel": "annotation",
     "bfm_expression": "bfm",
@@ -114,16 +116,16 @@ def evaluate_preset(
     data: str | os.PathLike,
     *,
     people: bool = False,
-    photos: Path | None = None,
+    photos: str | os.PathLike | None = None,
     convention: str | None = None,
-    annotation: Path | None = None,
+    annotation: str | os.PathLike | None = None,
     annotation_first_pixel: float | None = None,
-    shape_basis: Path | None = None,
-    bfm: Path | None = None,
-    bfm_expression: Path | None = None,
-    bfm_info: Path | None = None,
-    benchmark_crops: Path | None = None,
-    keep: Path | None = None,
+    shape_basis: str | os.PathLike | None = None,
+    bfm: str | os.PathLike | None = None,
+    bfm_expression: str | os.PathLike | None = None,
+    bfm_info: str | os.PathLike | None = None,
+    benchmark_crops: str | os.PathLike | None = None,
+    keep: str | os.PathLike | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Results:
@@ -175,10 +177,12 @@ def evaluate_preset(
     return evaluate_aflw2000(preset, data, *labels, full, benchmark_crops, **bootstrap)
 
 
-def _predictor(preset: Preset | str | os.PathLike, keep: Path | None) -> PhotoPredictor:
+def _predictor(
+    preset: Preset | str | os.PathLike, keep: str | os.PathLike | None
+) -> PhotoPredictor:
     if isinstance(preset, Preset):
         return PhotoPredictor(Reconstructor(preset))
-    return PhotoPredictor.from_preset(preset, keep)
+    return PhotoPredictor.from_preset(preset, None if keep is None else Path(keep))
 
 
 def _check_options(data: Path, kind: str, given: dict[str, Any]) -> None:
@@ -188,7 +192,7 @@ def _check_options(data: Path, kind: str, given: dict[str, Any]) -> None:
         if (other := OPTION_NEEDS.get(option, option)) not in given:
             raise ValueError(f"{flag(option)} has no effect without {flag(other)}")
     for option, path in given.items():
-        if isinstance(path, Path) and not path.exists():
+        if option in OF_FILES and not Path(path).exists():
             raise FileNotFoundError(f"{flag(option)}: {path}: no such file or folder")
     if kind == PAIRS_FILE and "photos" not in given:
         raise ValueError(f"{data}: a pairs file needs --photos, the folder of its photos")

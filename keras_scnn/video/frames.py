@@ -6,6 +6,7 @@ nothing else: so parts are made in several processes, and a killed run goes on a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,7 +47,7 @@ class ClipSettings:
     """Settings on which the results depend.
 
     Attributes:
-        preset: name or folder.
+        preset: name or folder; a ``Path`` becomes text.
         tiles: look for small faces too, see ``FaceDetector``.
         min_score: least score of a face, 0 to 1; None for the detector's own.
         mesh_options: what is written of each face.
@@ -63,6 +64,7 @@ class ClipSettings:
     part_frames: int = PART_FRAMES
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "preset", os.fspath(self.preset))  # must fit JSON
         object.__setattr__(self, "part_frames", whole("part_frames", self.part_frames))
 
 

@@ -292,6 +292,11 @@ def test_a_text_in_the_place_of_several_is_refused(small, tmp_path, kinds, preci
     assert not (tmp_path / "out").exists()
 
 
+def test_folders_of_crops_may_be_text(small, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder of crops"):
+        keras_scnn.export_preset(small.folder, tmp_path, crops=str(tmp_path / "nowhere"))
+
+
 def test_another_backend_is_refused_before_the_preset_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     monkeypatch.setattr(artifacts, "read_subject", lambda *_: pytest.fail("it was read"))

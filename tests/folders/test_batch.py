@@ -7,6 +7,7 @@ import pytest
 from keras_scnn.folders.batch import BatchReconstructor, BatchSettings, reconstruct_batch
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
 from keras_scnn.models.inference import MAX_BATCH
+from keras_scnn.models.presets import FOLDER
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage.images import ReducedImage
 from keras_scnn.storage.shards import Failures
@@ -160,3 +161,10 @@ def test_vectors_have_the_size_of_the_preset(crop_folder):
     result = reconstruct_batch(photos_of(crop_folder)[:2], CROPS)
     landmarks = np.array(result["landmarks"].to_pylist())
     assert landmarks.shape == (2, 204) and np.isfinite(landmarks).all()
+
+
+def test_a_preset_may_be_a_path():
+    """Settings are noted in the results as JSON."""
+    settings = BatchSettings(preset=FOLDER / "mobile")
+    assert settings == BatchSettings(preset=str(FOLDER / "mobile"))
+    assert json.dumps(dataclasses.asdict(settings))

@@ -15,6 +15,7 @@ from keras_scnn.models.encoders import ENCODERS
 from keras_scnn.parameters import ParameterLayout, ParameterSpace
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import LargestFaceDetector
+from keras_scnn.protocols.evaluation import evaluate_preset
 from keras_scnn.protocols.people import evaluate_pairs, evaluate_people
 from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.reconstruction.reconstructor import Reconstructor
@@ -293,3 +294,16 @@ def test_faces_of_real_people_are_found_and_measured(shared_data):
     assert len(faces.kept) >= len(paths) - 1
     assert faces.parameters.identity.shape == (len(faces.kept), predictor.preset.layout.n_identity)
     assert np.isfinite(faces.parameters.identity).all()
+
+
+def test_paths_may_be_text(predictor, people, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "keras_scnn.protocols.evaluation.PhotoPredictor.from_preset",
+        lambda name, folder: made.append(folder) or predictor,
+    )
+    evaluate_preset("mobile", people / "people", keep=str(tmp_path), resamples=0)
+    assert made == [tmp_path]
+    (tmp_path / "pairs.txt").write_text("1\na 1 2\na 1 b 1\n")
+    with pytest.raises(FileNotFoundError, match="--photos: nowhere: no such file or folder"):
+        evaluate_preset("mobile", tmp_path / "pairs.txt", photos="nowhere")

@@ -300,6 +300,11 @@ def test_a_killed_run_goes_on_and_more_workers_give_the_same_files(tmp_path):
         assert all(np.array_equal(a[key], b[key], equal_nan=True) for key in a)
 
 
+def test_a_preset_may_be_a_path():
+    """Settings are noted in the results as JSON."""
+    assert ClipSettings(preset=Path("runs") / "mine") == ClipSettings(preset="runs/mine")
+
+
 def test_parts_and_workers_out_of_range_are_refused(tmp_path):
     for frames in (0, -1, 2.5):
         with pytest.raises(ValueError, match=f"part_frames is {frames}; it must be .*1 or more"):
