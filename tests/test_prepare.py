@@ -130,6 +130,18 @@ def test_options_of_other_sources_are_refused(capsys, source, option, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--face-model", "mine.npz", "--offsets", "mobile"], "--offsets is 'mobile', but a"),
+        (["--components", "20", "5"], "--components has no effect without --bfm-expression and"),
+    ],
+)
+def test_options_without_effect_beside_the_others_are_refused(capsys, options, message):
+    assert main(["300w-lp", "nowhere", "--out", "nowhere", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_records_that_blends_are_made_of_count_with_spaces_about_the_commas(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

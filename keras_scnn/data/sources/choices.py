@@ -173,6 +173,22 @@ def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentPars
     for sources, options in wrong.items():
         those = f"{' and '.join(options)} {'is' if len(options) == 1 else 'are'}"
         raise ValueError(f"{those} for {', '.join(sources)}, not for {args.source}")
+    _check_together(args, parser)
+
+
+def _check_together(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise a ValueError where an option has no effect beside the others."""
+    is_preset = args.offsets not in ("", parser.get_default("offsets")) and (
+        Path(args.offsets).suffix != ".npz"
+    )
+    if is_preset and args.face_model != "open_face":
+        raise ValueError(
+            f"--offsets is '{args.offsets}', but a preset's are for 'open_face'; of another "
+            "--face-model give bfm_landmarks68.npz, or leave --offsets out"
+        )
+    has_bfm = args.bfm_info is not None or args.bfm_expression is not None
+    if tuple(args.components) != parser.get_default("components") and not has_bfm:
+        raise ValueError("--components has no effect without --bfm-expression and --bfm-info")
 
 
 DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors_identity") + (
