@@ -116,7 +116,9 @@ def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhot
     labeled, damaged = [], []
     for name in photos:
         try:
-            labeled.append(source.load(name))
+            photo = source.load(name)
+            _check_corners(source.folder / name, photo.landmarks)
+            labeled.append(photo)
         except (OSError, ValueError) as error:
             damaged.append(str(error))
     if not labeled:
@@ -124,6 +126,15 @@ def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhot
             f"none of {len(photos)} photos has readable landmarks; the first: {damaged[0]}"
         )
     return labeled, damaged
+
+
+def _check_corners(path: Path, landmarks: np.ndarray) -> None:
+    """Raise a ValueError where an eye or the mouth is 0 wide, and has no opening."""
+    with np.errstate(all="ignore"):
+        opened = openings(landmarks)
+    if odd := [name for name, opening in opened.items() if not np.isfinite(opening)]:
+        what = "mouth" if odd[0] == "mouth" else f"{odd[0]} eye"
+        raise ValueError(f"{path}: both corners of its {what} are in one place in the .pts file")
 
 
 def read_shut_photos(file: str | os.PathLike) -> set[str]:

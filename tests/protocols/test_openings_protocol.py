@@ -82,6 +82,22 @@ def test_detection_counts_pairs_in_the_right_order():
     assert outputs["auc"] == pytest.approx(3.5 / 6)
 
 
+@pytest.mark.parametrize(
+    ("points", "what"), [(range(68), "right eye"), ([45], "left eye"), ([64], "mouth")]
+)
+def test_a_photo_whose_labels_have_no_opening_is_left_out(folder, points, what):
+    path, faces = folder
+    odd = faces[4, :, :2].copy()
+    odd[points] = odd[{"right eye": 0, "left eye": 42, "mouth": 60}[what]]
+    write_pts(path / "4.pts", odd)
+    kept = faces[[0, 1, 2, 3, 5]]
+    result = evaluate_openings(lambda paths: Found(kept, 5), path, path / "shut.csv", resamples=0)
+    assert result.left_out == (
+        f"{path / '4.png'}: both corners of its {what} are in one place in the .pts file",
+    )
+    assert result.values["eyes"]["error"] == pytest.approx(0, abs=1e-5)
+
+
 def test_files_that_do_not_fit_are_refused(folder, tmp_path):
     path, faces = folder
 
