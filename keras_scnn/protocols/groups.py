@@ -21,7 +21,8 @@ from keras_scnn.evaluation.verification import RankedPairs, right_answers
 MIN_PAIRS = 30
 NOTE = (
     "by group: one threshold for all people; mean of the share of pairs of one person of the group "
-    "that are accepted, and of pairs of two people of it that are refused"
+    "that are accepted, and of pairs of two people of it that are refused; without groups of fewer "
+    f"than {MIN_PAIRS} pairs of a kind"
 )
 
 
