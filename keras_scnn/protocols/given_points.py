@@ -139,8 +139,8 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or of another kind, or a photo has fewer than four points, or one
-            that is infinite or given by half.
+        ValueError: it is damaged or of another kind, a photo stands there twice, or has fewer than
+            four points, or one that is infinite or given by half.
     """
     path = Path(file)
     if not path.is_file():
@@ -150,6 +150,9 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         names, points = arrays["name"].astype(str), np.float64(arrays["landmarks68"])
     if names.ndim != 1 or points.shape != (len(names), 68, 2) or not len(names):
         raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
+    given_names, times = np.unique(names, return_counts=True)
+    if times.max() > 1:
+        raise ValueError(f"{path}: {given_names[times.argmax()]} stands in 'name' more than once")
     is_given = np.isfinite(points).all(axis=-1)
     is_none = np.isnan(points).all(axis=-1)
     if (odd := np.flatnonzero(~(is_given | is_none).all(axis=1))).size:

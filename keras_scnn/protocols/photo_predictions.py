@@ -234,7 +234,10 @@ def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
 
 def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:
     """Rows by key; none where the file is of other weights or another procedure."""
-    arrays = read_npz(path, FORMAT, VERSION)
+    try:
+        arrays = read_npz(path, FORMAT, VERSION)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it to measure anew") from error
     try:
         if str(arrays["digest"]) != digest:
             return {}

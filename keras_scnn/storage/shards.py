@@ -165,6 +165,11 @@ def _check_same(folder: Place, plan: dict, what: str) -> None:
 
 
 def _difference(key: str, there: Any, now: Any) -> str:
+    if isinstance(there, dict) and isinstance(now, dict):
+        keys = [each for each in {**there, **now} if there.get(each) != now.get(each)]
+        return "; ".join(
+            _difference(f"{key}.{each}", there.get(each), now.get(each)) for each in keys
+        )
     short = all(len(str(value)) <= 60 for value in (there, now))
     return f"{key}: {there!r} there, {now!r} now" if short else f"{key} differs"
 

@@ -143,6 +143,9 @@ def test_damaged_labels_are_refused(people, labels):
         np.savez(labels, name=arrays["name"], landmarks68=changed)
         with pytest.raises(ValueError, match=r"_1.png has a point that is neither two finite num"):
             read_points(labels)
+    np.savez(labels, **arrays | {"name": arrays["name"][[0, 1, 2, 1, *range(4, 32)]]})
+    with pytest.raises(ValueError, match=r"_1.png stands in 'name' more than once"):
+        read_points(labels)
     arrays["landmarks68"][3, 2:] = np.nan
     np.savez(labels, **arrays)
     with pytest.raises(ValueError, match="has 2 points; 4 needed"):

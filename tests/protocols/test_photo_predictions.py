@@ -144,9 +144,12 @@ def test_the_folder_is_made_with_the_first_predictions(predictor, paths, tmp_pat
 
 def test_a_damaged_file_of_predictions_is_named(predictor, paths):
     predictor(paths)
-    predictor.cache.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"predictions.npz: not a readable .npz file"):
-        dataclasses.replace(predictor, _known={})
+    half = predictor.cache.read_bytes()[: predictor.cache.stat().st_size // 2]
+    for content in (b"nothing", half):
+        predictor.cache.write_bytes(content)
+        message = r"predictions.npz: not a readable .npz file.*; delete it to measure anew"
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(predictor, _known={})
 
 
 def lacking(error: Exception, cause: Exception | None = None) -> Exception:

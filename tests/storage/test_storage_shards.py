@@ -76,6 +76,13 @@ def test_a_folder_is_claimed_once_for_one_plan(tmp_path):
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["preset"] == "one"
 
 
+def test_what_differs_in_long_settings_is_named(tmp_path):
+    kept = {f"option {i}": 1.0 for i in range(20)}
+    claim(tmp_path / "a", {"config": {**kept, "of": "records"}}, "things")
+    with pytest.raises(ValueError, match=r"\(config.of: 'records' there, '/b/records' now\)"):
+        claim(tmp_path / "a", {"config": {**kept, "of": "/b/records"}}, "things")
+
+
 def test_a_run_that_was_killed_before_it_had_a_plan_starts_again(tmp_path):
     (tmp_path / ".partial-17-plan.json").write_text("{")
     claim(tmp_path, {"x": 1}, "things")

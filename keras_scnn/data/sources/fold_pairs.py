@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -41,8 +42,9 @@ def read_fold_pairs(file: str | os.PathLike, root: str | os.PathLike) -> ListedP
     Raises:
         FileNotFoundError: the file, the root or a photo is missing.
         ValueError: a column is missing or damaged; all pairs are of one person, or none is; a
-            photo is paired with itself; there is only one fold, or one fold has only one person,
-            or a person stands in two folds; or ``same`` contradicts the folders.
+            photo is paired with itself, or with another one twice; there is only one fold, or one
+            fold has only one person, or a person stands in two folds; or ``same`` contradicts the
+            folders.
     """
     file, root = Path(file), Path(root)
     rows = _rows(file, root)
@@ -74,6 +76,9 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
         rows = [_row(file, reader.reader.line_num, row) for row in reader]
     if not rows:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
+    (pair, times), *_ = Counter(tuple(sorted(row[:2])) for row in rows).most_common(1)
+    if times > 1:
+        raise ValueError(f"{file}: {pair[0]} and {pair[1]} are paired {times} times; once counts")
     return rows
 
 

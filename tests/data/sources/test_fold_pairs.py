@@ -38,8 +38,10 @@ def test_a_file_is_read_in_its_folds(root):
 
 
 def test_a_photo_has_one_name_however_its_path_is_written(root):
-    pairs = read_fold_pairs(write(root, GOOD + "./set/ann/1.jpg,set//bob/1.jpg,0,0\n"), root)
-    assert len(pairs.photos.paths) == 6 and pairs.first[4] == pairs.first[1]
+    other = GOOD.replace("set/ann/1.jpg,set/bob/1.jpg", "./set/ann/1.jpg,set//bob/1.jpg")
+    pairs, as_before = (read_fold_pairs(write(root, text), root) for text in (other, GOOD))
+    assert other != GOOD and pairs.photos.paths == as_before.photos.paths
+    assert pairs.first.tolist() == as_before.first.tolist()
 
 
 def test_photos_are_looked_for_beside_the_folder_of_the_file_too(root, tmp_path_factory):
@@ -74,6 +76,8 @@ def test_folders_that_a_pair_joins_are_one_person(root):
         (GOOD.replace("/", "\\"), "line 2: .*write / between folders"),
         (GOOD + "set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
         (GOOD + "./set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
+        (GOOD + GOOD.splitlines()[1], "are paired 2 times"),
+        (GOOD + "{1},{0},{2},{3}".format(*GOOD.splitlines()[2].split(",")), "are paired 2 times"),
         (GOOD.replace("\n", "\n\n") + "set/ann/1.jpg,,1,0\n", "line 11: "),
         (GOOD.rsplit("\n", 2)[0], "fold 3 has the pairs of one person"),
     ],
