@@ -31,6 +31,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2), help=words)
     args = parser.parse_args(argv)
     parser.check(args, check_above, "threads", "max_body_mb")
+    if not args.host:
+        parser.error("--host is empty, which is all addresses; those are 0.0.0.0")
     if not 0 <= args.port < 65536:
         parser.error(f"--port is {args.port}; it must be from 0 to 65535")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):

@@ -143,7 +143,7 @@ class CommandParser(argparse.ArgumentParser):
                 self.error("an argument is empty; give a file or a folder")
             if option.type is Path or option.dest in ("out", "run", "resume", "cache"):
                 self.error(f"{option.option_strings[-1]} is empty; give a file or a folder")
-            if option.dest in ("host", "recipe"):  # '' is all addresses, and no recipe
+            if option.dest == "recipe":  # '' is none
                 self.error(f"{option.option_strings[-1]} is empty; give it, or leave it out")
 
     def check(self, args: argparse.Namespace, check: Callable, *names: str, **limits: Any) -> None:

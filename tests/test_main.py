@@ -258,15 +258,20 @@ def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), [("serve", "--host"), ("train", "--recipe"), ("ablate", "--recipe")]
+    ("command", "option", "message"),
+    [
+        ("serve", "--host", ", which is all addresses; those are 0.0.0.0"),
+        ("train", "--recipe", "; give it, or leave it out"),
+        ("ablate", "--recipe", "; give it, or leave it out"),
+    ],
 )
 def test_a_name_from_an_unset_variable_is_not_taken_for_the_default_or_for_all(
-    command, option, capsys
+    command, option, message, capsys
 ):
     with pytest.raises(SystemExit) as stop:
         main([command, option, ""])
     assert stop.value.code == 2
-    assert f"error: {option} is empty; give it, or leave it out" in capsys.readouterr().err
+    assert f"error: {option} is empty{message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["-dash.png", "-1.png", "-2024-05-01.png", "-(1).png", "-é.png"])
