@@ -238,7 +238,15 @@ async function withoutNetwork() {
   return landmarks;
 }
 
+/** In a new tab. Chromium's imitated graphics card may crash, and the tab with it: so once more then. */
 async function onGraphicsCard(photo) {
+  return inNewTab(photo).catch((error) => {
+    if (!/crashed/.test(error.message)) throw error;
+    return inNewTab(photo);
+  });
+}
+
+async function inNewTab(photo) {
   const tab = await browser.newPage();
   watch(tab);
   await tab.goto(`${address}?accelerator=webgpu`);
