@@ -8,10 +8,8 @@ the model's bounds, which constrain each step. Photos of one person share their 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from keras_scnn.fitting.solver import LandmarkSolver
 from keras_scnn.geometry.camera import compose, project
@@ -19,6 +17,7 @@ from keras_scnn.geometry.landmarks68 import on_one_line
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.settings import check_above, check_at_least, whole
+from keras_scnn.storage.one_thread import one_blas_thread
 
 CHUNK = 256
 PARTS = ("pose", "identity", "expression")
@@ -213,19 +212,13 @@ def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
     return np.where(weights[..., None] > 0, landmarks, 0), weights
 
 
-@cache
-def _blas() -> ThreadpoolController:
-    """Found once: to look for the loaded libraries takes longer than a small fit."""
-    return ThreadpoolController().select(user_api="blas")
-
-
 def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> FitResult:
     group = np.zeros(len(landmarks), int) if one_person else np.arange(len(landmarks))
     noise = np.array([1, 1, options.depth_noise])[: landmarks.shape[-1]] * options.noise_mm
     roots = np.sqrt(weights)[..., None] / noise
     prior_sd = options.identity_sd, options.expression_sd
     solver = LandmarkSolver(model, landmarks, roots, group, prior_sd)
-    with _blas().limit(limits=1):  # the matrices are small: threads would only wait
+    with one_blas_thread():
         state = solver.solve(options.iterations, options.tolerance)
     shift = np.zeros((len(landmarks), 3))
     shift[:, : landmarks.shape[-1]] = state.shift

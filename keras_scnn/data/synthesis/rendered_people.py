@@ -7,7 +7,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -44,6 +44,8 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_workers, typed
+from keras_scnn.storage.one_thread import one_blas_thread
+from keras_scnn.storage.shared_state import SharedState
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
 RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
@@ -197,13 +199,17 @@ def one_thread_each():
 
     Rendering runs in a thread for each core: threads within them would only wait for one another.
     """
+    with one_blas_thread(), threadpool_limits(1, "openmp"), _ONE_CV_THREAD.held():
+        yield
+
+
+def _limit_cv() -> Callable[[], None]:
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        cv2.setNumThreads(before)
+    return lambda: cv2.setNumThreads(before)
+
+
+_ONE_CV_THREAD = SharedState(_limit_cv)
 
 
 def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:

@@ -1,0 +1,39 @@
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from keras_scnn.storage import one_thread
+
+
+class Controller:
+    """As threadpoolctl's: a limit puts back what it found."""
+
+    threads = 8
+
+    @contextlib.contextmanager
+    def limit(self, limits):
+        before, self.threads = self.threads, limits
+        yield
+        self.threads = before
+
+
+def test_limits_that_overlap_do_not_stay(monkeypatch):
+    """As of two threads that fit at once, of which the first one ends first."""
+    blas, begun, ended = Controller(), threading.Event(), threading.Event()
+    monkeypatch.setattr(one_thread, "_blas", lambda: blas)
+
+    def second():
+        with one_thread.one_blas_thread():
+            begun.set()
+            assert ended.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread.one_blas_thread():
+            assert blas.threads == 1
+            other = pool.submit(second)
+            assert begun.wait(10)
+        ended.set()
+        other.result()
+    assert blas.threads == 8
+    with one_thread.one_blas_thread():
+        assert blas.threads == 1
