@@ -45,6 +45,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_workers, typed
 from keras_scnn.storage.one_thread import one_blas_thread
+from keras_scnn.storage.shards import fingerprint
 from keras_scnn.storage.shared_state import SharedState
 
 SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
@@ -225,11 +226,13 @@ def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) 
 
 def _model_and_painter(config: SyntheticConfig):
     """The face model, and a painter of textures that are as fine as the photos are rendered."""
-    return _painter(config.face_model, config.size, config.portraits)
+    state = tuple(fingerprint(Path(config.face_model)))
+    return _painter(config.face_model, state, config.size, config.portraits)
 
 
 @lru_cache(maxsize=2)
-def _painter(name: str, size: int, portraits: bool):
+def _painter(name: str, state: tuple[int, ...], size: int, portraits: bool):
+    """Of a face model whose file is in some state: another one may take its name."""
     model = load_face_model(name)
     return model, (PortraitPainter if portraits else FacePainter)(model, SUPERSAMPLE * size)
 

@@ -110,6 +110,19 @@ def test_other_people_follow_from_another_first_number(tmp_path):
     np.testing.assert_array_equal(records.images, render_person(CONFIG, 1)[0])
 
 
+def test_a_face_model_that_takes_anothers_place_is_rendered(tmp_path, open_face):
+    paths = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    wide = open_face.replace(mean=open_face.mean * [1.5, 1, 1])
+    open_face.save(paths[0])
+    wide.save(paths[1])
+    first, other = (render_person(dataclasses.replace(CONFIG, face_model=p), 0) for p in paths)
+    wide.save(paths[0])
+    again = render_person(dataclasses.replace(CONFIG, face_model=paths[0]), 0)
+    assert not np.array_equal(first[2], other[2])
+    for now, wanted in zip(again, other, strict=True):
+        np.testing.assert_array_equal(now, wanted)
+
+
 def test_two_workers_render_what_one_does(tmp_path):
     config = dataclasses.replace(CONFIG, people=4, photos=2)
     for count in (1, 2):
