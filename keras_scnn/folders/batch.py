@@ -210,7 +210,8 @@ def reconstruct_batch(
 ) -> pyarrow.Table:
     """The faces of a table of photos, for engines that map a function over Arrow tables.
 
-    The network is loaded once a process. See docs/scale.md for Ray, Dask and Spark.
+    The network is loaded once a process, and again where the preset has changed. See
+    docs/scale.md for Ray, Dask and Spark.
 
     Args:
         table: one row a photo. ``path``, text: its name in the result, and where it is read from,
@@ -234,21 +235,23 @@ def reconstruct_batch(
     if settings.meshes:
         raise ValueError("settings.meshes: a table holds no meshes; reconstruct_folder writes them")
     names, contents = _inputs(table)
-    worker = _worker(settings)
+    versions = provenance(settings.preset)
+    worker = _worker(settings, versions["preset_digest"])
     batch = worker(
         (name, functools.partial(_read, name, content))
         for name, content in zip(names, contents, strict=True)
     )
     about = {
         **{key: asdict(settings)[key] for key in ("preset", "crops", "tiles")},
-        **provenance(settings.preset),
+        **versions,
         "face_model": worker.reconstructor.preset.face_model.name,
     }
     return _with_failures(batch, names, about)
 
 
 @functools.lru_cache(maxsize=1)
-def _worker(settings: BatchSettings) -> BatchReconstructor:
+def _worker(settings: BatchSettings, digest: str) -> BatchReconstructor:
+    """One for a process, of the preset with this digest: a name may stand for others later."""
     return BatchReconstructor(settings)
 
 

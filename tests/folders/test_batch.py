@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,6 +81,17 @@ def test_a_path_that_is_not_there_is_one_row(tmp_path, crop_folder):
     paths = [str(tmp_path / "gone.jpg"), str(crop_folder / "00.png")]
     result = reconstruct_batch(pa.table({"path": paths}), CROPS)
     assert result["failed"].to_pylist() == ["no such photo", None]
+
+
+def test_a_preset_that_takes_anothers_place_is_used(tmp_path, crop_folder):
+    table, home = photos_of(crop_folder), tmp_path / "preset"
+    results = []
+    for name in ("mobile", "open"):
+        shutil.copytree(FOLDER / name, home, dirs_exist_ok=True)
+        results.append(reconstruct_batch(table, BatchSettings(str(home), crops=True)))
+    known = BatchSettings("open", crops=True)
+    assert results[1]["identity"].equals(reconstruct_batch(table, known)["identity"])
+    assert not results[0]["identity"].equals(results[1]["identity"])
 
 
 def test_what_fails_with_others_is_tried_alone(crop_folder, monkeypatch):
