@@ -31,6 +31,17 @@ from keras_scnn.storage.text import json_text, read_json
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
 IMAGES, LABELS, SHARD, MANIFEST = "images.npy", "labels.npz", "{:05d}", "manifest.json"
+LABEL_SHAPES: dict[str, tuple[tuple[int | None, ...], str]] = {
+    "parameters": ((None,), "(n, P)"),
+    "landmarks": ((68, 3), "(n, 68, 3): x, y and depth"),
+    "identity": ((), "(n,)"),
+    "weight": ((68,), "(n, 68)"),
+    "mirror": ((), "(n,)"),
+    "name": ((), "(n,)"),
+    "crop_from_image": ((2, 3), "(n, 2, 3)"),
+    "embedding": ((None,), "(n, E)"),
+}
+"""Of a photo's part of each array, None for any size; and of all of it, in words."""
 REQUIRED = ("images", "parameters", "landmarks", "identity")
 OPTIONAL = ("weight", "mirror", "name", "crop_from_image", "embedding")
 CHECK_BLOCK = 1 << 24
@@ -55,9 +66,9 @@ class FaceRecords:
         embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN where unknown.
 
     Raises:
-        ValueError: the arrays' lengths differ, one has another shape or the images another dtype,
-            a weight is negative, or a person's number is no whole number or does not fit into
-            int32.
+        ValueError: the arrays' lengths differ, one is no array or has another shape, or the images
+            another dtype, a weight is negative, or a person's number is no whole number or does
+            not fit into int32.
     """
 
     images: np.ndarray | ShardedImages
@@ -81,8 +92,8 @@ class FaceRecords:
             raise ValueError(
                 f"images are {shape} of {dtype}; they must be (n, S, S, 3) of uint8, RGB, 0 to 255"
             )
-        if (shape := np.shape(self.landmarks))[1:] != (68, 3):
-            raise ValueError(f"landmarks are {shape}; they must be (n, 68, 3): x, y and depth")
+        for name in self.arrays()[1:]:
+            _check_label_shape(name, getattr(self, name))
         if self.weight is not None and not (self.weight >= 0).all():
             raise ValueError(
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
@@ -101,6 +112,17 @@ class FaceRecords:
         """(n,) int: the person of each photo, with one number for a person and the mirror image."""
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
+
+
+def _check_label_shape(name: str, array: np.ndarray) -> None:
+    is_array, shape = isinstance(array, np.ndarray), np.shape(array)
+    wanted, words = LABEL_SHAPES[name]
+    fits = len(shape) == 1 + len(wanted) and all(
+        size in (None, found) for size, found in zip(wanted, shape[1:], strict=True)
+    )
+    if not (is_array and fits):
+        what = shape if is_array else f"of the type {type(array).__name__}"
+        raise ValueError(f"{name} are {what}; they must be an array {words}")
 
 
 def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:

@@ -59,6 +59,14 @@ def test_records_come_back_as_they_were(folder, records):
         ({"images": np.zeros((6, 3, 8, 8), np.uint8)}, r"images are \(6, 3, 8, 8\) of uint8; they"),
         ({"images": np.zeros((6, 8, 8), np.uint8)}, r"images are \(6, 8, 8\) of uint8; they must"),
         ({"landmarks": np.zeros((6, 68, 2))}, r"landmarks are \(6, 68, 2\); .*x, y and depth"),
+        ({"parameters": np.zeros(6)}, r"parameters are \(6,\); they must be an array \(n, P\)"),
+        ({"parameters": [[0.0]] * 6}, "parameters are of the type list; they must be an array"),
+        ({"identity": np.zeros((6, 1), int)}, r"identity are \(6, 1\); .* array \(n,\)"),
+        ({"weight": np.ones(6)}, r"weight are \(6,\); they must be an array \(n, 68\)"),
+        ({"mirror": np.zeros((6, 1), int)}, r"mirror are \(6, 1\); .* array \(n,\)"),
+        ({"name": np.full((6, 2), "a")}, r"name are \(6, 2\); .* array \(n,\)"),
+        ({"crop_from_image": np.zeros((6, 6))}, r"crop_from_image are \(6, 6\); .* \(n, 2, 3\)"),
+        ({"embedding": np.zeros(6)}, r"embedding are \(6,\); they must be an array \(n, E\)"),
     ],
 )
 def test_what_no_network_is_trained_on_is_refused(records, changes, message):
