@@ -70,7 +70,7 @@ def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=Non
 
     Args:
         target: (B, M, 3 or 4) labels, see ``columns``: x, y and depth in px, and the weight, of
-            which one below 0 counts as 0 (no label).
+            which one below 0 counts as 0: no label, whose x, y and depth may be NaN.
         predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
         depth_weight: of the depth error; each face's weighted mean depth error is taken off first,
@@ -91,7 +91,7 @@ def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
     """(B,) what each face adds to the mean of ``landmark_distance``."""
     target, predicted = _single(target, predicted)
     names = _column_names(target, columns)
-    weight = _label_weight(target, names)
+    target, weight = _known_labels(target, names)
     # The landmarks' weights are shares of the whole batch's.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
     distance = _length((target[..., :2] - predicted[..., :2]) / unit)
@@ -118,11 +118,13 @@ def _column_names(target, columns: str | None) -> str:
     return names
 
 
-def _label_weight(target, names: str):
-    """(B, M), 0 or more; a negative weight would make the loss fall without end."""
+def _known_labels(target, names: str):
+    """The labels with zeros where there is none, which may be NaN; and their weights (B, M), 0 or
+    more: a negative one would make the loss fall without end."""
     if "w" not in names:
-        return ops.ones_like(target[..., 0])
-    return ops.maximum(target[..., -1], 0.0)
+        return target, ops.ones_like(target[..., 0])
+    weight = ops.maximum(target[..., -1], 0.0)
+    return ops.where(weight[..., None] > 0, target, 0.0), weight
 
 
 def opening_distance(target, predicted, unit=1.0, columns=None):
@@ -151,11 +153,11 @@ def opening_rows(target, predicted, unit=1.0, columns=None):
     def rows(points, which):
         return ops.take(points, which, axis=1)
 
+    target, every = _known_labels(target, _column_names(target, columns))
     true, ours = (
         rows(points, upper)[..., :2] - rows(points, lower)[..., :2]
         for points in (target, predicted)
     )
-    every = _label_weight(target, _column_names(target, columns))
     weight = ops.minimum(*(ops.take(every, which, axis=1) for which in (upper, lower)))
     distance = _length((true - ours) / unit)
     # The weights are shares of the whole batch's, as in ``landmark_rows``.

@@ -116,6 +116,25 @@ def test_a_negative_weight_is_no_label():
     assert float(landmark_distance(target, predicted)) == pytest.approx(5, rel=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_what_has_no_label_may_be_nan(weight):
+    """As are points of CFP that are not given: they change neither the loss nor its slope."""
+    rng = np.random.default_rng(0)
+    target, points = rng.normal(size=(1, 68, 4)).astype(np.float32), rng.normal(size=(68, 3))
+    target[..., 3] = np.where(np.arange(68) < 40, weight, 1)
+    unknown = np.where(target[..., 3:] > 0, target, np.float32([np.nan] * 3 + [weight]))
+    found = []
+    for labels in (target, unknown):
+        network = keras.Sequential([keras.Input((68,)), keras.layers.Embedding(68, 3)])
+        network.set_weights([points])
+        network.compile("sgd", LandmarkDistance(depth_weight=0.5, opening_weight=1.0))
+        (loss,) = network.fit(np.arange(68)[None], labels, verbose=0).history["loss"]
+        found.append((loss, network.get_weights()[0]))
+    assert found[0][0] == found[1][0] > 0
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert not np.allclose(found[1][1], points)
+
+
 def test_columns_of_labels_are_declared():
     depths = np.float32([[[0, 0, -40], [0, 0, 10]]])
     predicted = np.float32([[[3, 4, -40], [0, 2, 10]]])
