@@ -31,6 +31,7 @@ import os
 import shlex
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ from keras_scnn.settings import (
     did_you_mean,
     folders_of,
     read_yaml,
+    typed,
 )
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
@@ -121,12 +123,31 @@ def _with_keys(cls, content, where):
         has_default = {one.default, one.default_factory} != {dataclasses.MISSING}
         if name not in content and not has_default:
             raise ValueError(f"{where}: the key '{name}' is missing")
+    kinds = typing.get_type_hints(cls)
+    for name, value in content.items():
+        _check_kind(value, kinds[name], f"{where}: {name}")
     return cls(**content)
+
+
+def _check_kind(value, kind, where) -> None:
+    """Raise a ValueError where a value of a YAML file is not of the type of its field."""
+    parts, base = typing.get_args(kind), typing.get_origin(kind) or kind
+    if base is dict:
+        for name, one in _names_and_values(value, where).items():
+            if parts:
+                _check_kind(one, parts[1], f"{where}: {name}")
+    elif base is list:
+        for number, one in enumerate(typed(value, list, where), start=1):
+            _check_kind(one, parts[0], f"{where}: {number}")
+    elif not dataclasses.is_dataclass(base):  # one is looked at by itself
+        typed(value, base, where)
 
 
 def _names_and_values(content, where) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{where}: must hold names and values, not {type(content).__name__}")
+    if odd := [name for name in content if not isinstance(name, str)]:
+        raise ValueError(f"{where}: the name {odd[0]!r} is no text; put it in quotes")
     return content
 
 
@@ -251,7 +272,10 @@ class Release:
             self._write_card(name, plan, results)
 
     def _filled(self, words: str) -> list[str]:
-        return [self._value(word) for word in shlex.split(words)]
+        try:
+            return [self._value(word) for word in shlex.split(words)]
+        except ValueError as error:
+            raise ValueError(f"'{words}': {error}") from None
 
     def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
         status = self._run(f"keras_scnn.{module}", words, environment or {})
@@ -284,7 +308,7 @@ class Release:
         runs: list[tuple[Path, dict]] = []
         for number, settings in enumerate(plan.runs, start=1):
             own = {key: self._value(value) for key, value in settings.items()}
-            recipe = own.pop("recipe", "")
+            recipe = typed(own.pop("recipe", ""), str, f"presets: {name}: run {number}: recipe")
             start = {"start": str(runs[-1][0]), "start_with": "network"} if runs else {}
             values = (read_yaml(recipe_path(recipe)) if recipe else {}) | start | own
             runs.append((self._work / "runs" / f"{name}-{number}", values))

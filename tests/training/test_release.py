@@ -223,6 +223,7 @@ def test_a_wrong_command_of_a_plan_is_named_before_the_first_is_run(
 
 
 RUNS = "license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}"
+PLAN = "license: free\npresets:\n  a:\n    runs: [{{}}]\n    records: x\n    {}"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,19 @@ RUNS = "license: free\npresets: {a: {runs: [{}], records: x, shares: [1, 2]}}"
         (RUNS.replace("runs: [{}], ", ""), "plan.yaml: presets: a: the key 'runs' is missing"),
         ("license: free\npresets: 3", "presets: must hold names and values, not int"),
         ("- free", "plan.yaml: must hold names and values, not list"),
+        ("license: free\npresets: {1: {}}", "presets: the name 1 is no text; put it in quotes"),
+        (PLAN.format("calibrate: 5"), r"plan.yaml: presets: a: calibrate is 5 \(int\); .* str"),
+        (PLAN.format("about:"), r"presets: a: about is None \(NoneType\); it must be str"),
+        (PLAN.format("held_out: a"), "presets: a: held_out is 'a'"),
+        (PLAN.format("measure: [a]"), "presets: a: measure: must hold names and values, not list"),
+        (PLAN.format("measure: {b: 5}"), "presets: a: measure: b is 5"),
+        (PLAN.format("shares: [a]"), "presets: a: shares: 1 is 'a'"),
+        (
+            PLAN.replace("[{{}}]", "[paper]").format(""),
+            "a: runs: 1: must hold names and values, not",
+        ),
+        (PLAN.replace("[{{}}]", "paper").format(""), "presets: a: runs is 'paper'"),
+        ("license: free\nprepare: {a: 5}\npresets: {}", "plan.yaml: prepare: a is 5"),
     ],
 )
 def test_a_wrong_plan_is_named(tmp_path, text, message):
@@ -245,6 +259,20 @@ def test_a_wrong_plan_is_named(tmp_path, text, message):
     path.write_text(f"{text}\n")
     with pytest.raises(ValueError, match=message):
         read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PLAN.format("calibrate: --data 'a"), "'--data 'a': No closing quotation"),
+        (PLAN.replace("[{{}}]", "[{{recipe: 5}}]").format(""), "presets: a: run 1: recipe is 5"),
+    ],
+)
+def test_a_plan_whose_words_are_none_is_named(tmp_path, text, message):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(ValueError, match=message):
+        Release(read_plan(path), tmp_path, tmp_path, tmp_path).check()
 
 
 RELEASE = """
