@@ -14,7 +14,16 @@ import socket
 import sys
 from functools import partial
 
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_above, command, url_host
+from keras_scnn.settings import (
+    DEFAULT_PRESET,
+    CommandParser,
+    check_above,
+    check_at_least,
+    command,
+    url_host,
+)
+
+LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has some hundred bytes
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -31,6 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2), help=words)
     args = parser.parse_args(argv)
     parser.check(args, check_above, "threads", "max_body_mb")
+    parser.check(args, check_at_least, "max_body_mb", low=LEAST_BODY_MB)
     if not args.host:
         parser.error("--host is empty, which is all addresses; those are 0.0.0.0")
     if not 0 <= args.port < 65536:

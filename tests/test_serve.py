@@ -369,6 +369,7 @@ def test_without_kserve_the_extra_is_named(monkeypatch, capsys):
         (["--threads", "0"], "--threads is 0; it must be above 0"),
         (["--max-body-mb", "nan"], "--max-body-mb is nan; it must be above 0, and finite"),
         (["--max-body-mb", "inf"], "--max-body-mb is inf"),
+        (["--max-body-mb", "1e-7"], "--max-body-mb is 1e-07; it must be 0.001 or more"),
         (["--host", "nowhere.invalid"], "--host nowhere.invalid --port 0: "),
         (["--name", "a/b"], "--name is 'a/b'"),
         (["--name", ".."], "--name is '..'"),
