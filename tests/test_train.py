@@ -16,6 +16,7 @@ from keras_scnn.geometry.camera import project
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.protocols.records import baseline
+from keras_scnn.storage.claims import sole_run
 from keras_scnn.train import main, parse
 from keras_scnn.training import run as running
 from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state
@@ -183,6 +184,23 @@ def test_a_finished_run_is_measured_again_but_not_trained(run, cache):
     again = train(TrainConfig(run=str(folder), cache=str(cache), steps=2, **TINY))
     assert read_state(folder) == before
     assert again.landmarks.faces_percent == pytest.approx(results.landmarks.faces_percent, rel=0.05)
+
+
+def test_one_run_at_a_time_is_in_a_folder(tmp_path, run, cache, monkeypatch):
+    """Two would delete each other's checkpoints."""
+    config = TrainConfig(run=str(run[0]), cache=str(cache), steps=4, **TINY)
+    with sole_run(run[0]), pytest.raises(OSError, match=f"{run[0]}: another run writes there"):
+        train(config)
+    assert read_state(run[0]).step == 2
+
+    def fit(one, group):
+        with pytest.raises(OSError, match="another run writes there"), sole_run(one.folder):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(config, run=str(tmp_path / "run")))
 
 
 def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -29,6 +30,7 @@ from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.settings import check_run_folder, claim_run_folder
+from keras_scnn.storage.claims import sole_run
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.checkpoints import (
     RunState,
@@ -124,8 +126,8 @@ def train(config: TrainConfig) -> RecordResults | None:
         FileNotFoundError: data, preset or recognizer are missing.
         ValueError: the run folder holds a run with other settings, or a damaged one, data does not
             fit the settings, the backend cannot do it, or several processes do not fit together.
-        OSError: the run folder cannot be written, photos cannot be read any more, or a process of
-            several did not come.
+        OSError: the run folder cannot be written, or another run writes to it, photos cannot be
+            read any more, or a process of several did not come.
     """
     policy = keras.config.dtype_policy()
     try:
@@ -137,15 +139,18 @@ def train(config: TrainConfig) -> RecordResults | None:
 
 def _train(config: TrainConfig) -> RecordResults | None:
     check_mode_backend(config)
-    with join_group(config) as group:
-        run = set_up(config, group)
-        state = fit(run, group)
-    if not group.is_first:
-        print(f"rank {config.rank}: training ended after step {state.step}; rank 0 measures")
-        return None
-    if config.weight_average:
-        finish(run.network, run.mode.stream(run.seen, state.step))
-    return measure(run, state)
+    with contextlib.ExitStack() as held:
+        with join_group(config) as group:
+            run = set_up(config, group)
+            if group.is_first:
+                held.enter_context(sole_run(run.folder))
+            state = fit(run, group)
+        if not group.is_first:
+            print(f"rank {config.rank}: training ended after step {state.step}; rank 0 measures")
+            return None
+        if config.weight_average:
+            finish(run.network, run.mode.stream(run.seen, state.step))
+        return measure(run, state)
 
 
 def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
@@ -153,7 +158,8 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
     folder, state = Path(config.run), RunState()
     if group.is_first:
         check_run_folder(folder, config.kept(), MAY_CHANGE)
-        state = check_kept(folder)
+        with sole_run(folder) if folder.is_dir() else contextlib.nullcontext():
+            state = check_kept(folder)
         if config.start and not state.checkpoint:
             preset_digest(config.start)  # a preset that is missing is named before the data is made
     keras.utils.set_random_seed(config.seed)
