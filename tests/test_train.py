@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_encoder import STAND_IN
 
-from keras_scnn.data.records import load_records, split_people
+from keras_scnn.data.records import FaceRecords, load_records, save_records, split_people
 from keras_scnn.geometry.camera import project
 from keras_scnn.models import load_preset
 from keras_scnn.parameters import FaceParameters, ParameterLayout
@@ -23,6 +23,7 @@ from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.pairs import PairMode
+from keras_scnn.training.records import open_records
 from keras_scnn.training.run import train
 
 pytest.importorskip("tensorflow")
@@ -268,10 +269,20 @@ def test_what_cannot_start_is_refused_before_people_are_rendered(tmp_path, monke
     for options, words in (
         (["--start", "nothing"], "no preset 'nothing'"),
         (["--people", "9", "--held-out", "9"], "held_out is 9: nobody of 9 people is left"),
+        (["--crop-size", "1056"], "crops of 1056 px; a network takes 1024 px at most"),
     ):
         assert main(["--run", "run", *options]) == 2
         assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_photos_that_no_preset_takes_are_refused(tmp_path):
+    """The run would end with a folder that nothing can load."""
+    images = np.zeros((2, 1056, 1056, 3), np.uint8)
+    arrays = np.zeros((2, 144), np.float32), np.zeros((2, 68, 3), np.float32), np.arange(2)
+    save_records(tmp_path, FaceRecords(images, *arrays, "open_face"))
+    with pytest.raises(ValueError, match="crops of 1056 px; a network takes 1024 px at most"):
+        open_records(TrainConfig(data=str(tmp_path)))
 
 
 def test_too_few_held_out_people_are_called_so(tmp_path, capsys):

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
+MAX_INPUT_SIZE = 1024
+"""Width and height of the largest crops that a preset takes, px."""
 # Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 # dlib's mean color, RGB, and its scale.
 MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
+
+
+def check_input_size(size: int) -> None:
+    """Raise a ValueError for crops, of ``size`` px, that are too large to be those of a preset."""
+    if size > MAX_INPUT_SIZE:
+        raise ValueError(f"crops of {size} px; a network takes {MAX_INPUT_SIZE} px at most")
 
 
 def to_unit(image):

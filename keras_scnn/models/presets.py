@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_scnn.face_models import load_face_model
 from keras_scnn.models.backend import check_data_format, start_keras
+from keras_scnn.models.encoder_table import MAX_INPUT_SIZE, check_input_size
 from keras_scnn.models.shared_weights import (
     FORMAT,
     NETWORK,
@@ -48,7 +49,6 @@ SETTINGS = "preset.json"
 LITE_FILE = "network.tflite"
 FILES = (SETTINGS, WEIGHTS)
 SIZES = ("feature_size", "feature_channels", "expression_channels", "n_identity", "n_expression")
-MAX_INPUT_SIZE = 1024  # px
 FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
 
 
@@ -224,6 +224,7 @@ def _check_describes(settings: dict, preset: Preset) -> None:
     from keras_scnn.models.same_network import check_same_network
 
     try:
+        check_input_size(preset.input_size)
         expected = _build(settings, preset.layout)
     except ValueError as error:
         raise ValueError(f"the preset cannot be saved: {error}") from error
@@ -283,8 +284,7 @@ def load_preset(
         from keras_scnn.models.flip_averaging import build_flip_averaged
 
         branch = build_flip_averaged(branch, data.space)
-    covariance = data.within_person_covariance
-    return Preset(branch, data.space, data.encoder, data.metadata, covariance)
+    return Preset(branch, data.space, data.encoder, data.metadata, data.within_person_covariance)
 
 
 def read_preset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from keras_scnn.data.synthesis.rendered_people import (
     cached_folder,
     cached_records,
 )
+from keras_scnn.models.encoder_table import check_input_size
 from keras_scnn.settings import folders_of
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import is_url
@@ -27,16 +29,19 @@ def open_records(config: TrainConfig) -> Mixture:
 
     Raises:
         FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``; or the bound of
-            the cache is smaller than what a batch may need, or all synthetic people are held out.
+            the cache is smaller than what a batch may need, the photos are larger than a network
+            takes, or all synthetic people are held out.
         OSError: the cache cannot be written, and does not have them.
     """
     if config.data:
         if any(map(is_url, folders_of(config.data))):
             check_out(config.cache, "--cache")
-        most = round(1e9 * config.cache_gigabytes) or None
+        most = math.ceil(1e9 * config.cache_gigabytes) or None
         mixture = open_mixture(config.data, config.data_weights, config.cache, most)
         _check_bound(config, mixture)
+        check_input_size(mixture.records.images.shape[1])
         return mixture
+    check_input_size(config.crop_size)
     if config.held_out >= config.people:
         raise ValueError(
             f"held_out is {config.held_out}: nobody of {config.people} people is left to train on; "

@@ -257,6 +257,8 @@ def test_a_bound_that_is_too_small_is_named(tmp_path, folder):
     with pytest.raises(ValueError, match="cache_gigabytes is 3e-06: the 4 photos .* 5.5e-06 GB"):
         open_records(config)
     assert open_records(dataclasses.replace(config, cache_gigabytes=6e-6)).records.images.bound
+    with pytest.raises(ValueError, match="cache_gigabytes is 1e-12: the 4 photos"):  # not unbounded
+        open_records(dataclasses.replace(config, cache_gigabytes=1e-12))
     hosts = {"hosts": 2, "coordinator": "host:1"}
     with pytest.raises(ValueError, match="the 2 photos of a batch"):  # of this one of two processes
         open_records(dataclasses.replace(config, minutes=0, **hosts))

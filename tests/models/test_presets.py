@@ -43,6 +43,15 @@ def make_preset(open_face) -> Preset:
     return Preset(branch, ParameterSpace(model, whitening), "mobilenet_0.5", {"seed": 3})
 
 
+def test_a_network_of_larger_crops_than_a_preset_takes_is_not_saved(tmp_path, preset):
+    space, image = preset.space, keras.Input((1056, 1056, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    branch = build_branch(keras.Model(image, pooled), space.layout, feature_size=16)
+    with pytest.raises(ValueError, match="cannot be saved: crops of 1056 px; .* 1024 px at most"):
+        save_preset(tmp_path / "large", dataclasses.replace(preset, branch=branch))
+    assert not (tmp_path / "large").exists()
+
+
 @pytest.fixture
 def preset(open_face) -> Preset:
     return make_preset(open_face)
