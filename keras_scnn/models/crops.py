@@ -12,7 +12,9 @@ def check_crops(crops: np.ndarray, size: int) -> None:
         crops: RGB; floats, which Keras would take and LiteRT not, are refused as well.
         size: S, px.
     """
-    shape, dtype = np.shape(crops), getattr(crops, "dtype", type(crops).__name__)
+    shape, dtype = np.shape(crops), getattr(crops, "dtype", None)
+    if not isinstance(dtype, np.dtype):  # TensorFlow's and PyTorch's cannot be compared with it
+        dtype = type(crops).__name__
     if shape[1:] != (size, size, 3) or not shape[0] or dtype != np.uint8:
         raise ValueError(
             f"crops are {shape} {dtype}; expected (M, {size}, {size}, 3) uint8, M at least 1"

@@ -10,6 +10,19 @@ from keras_scnn.models.litert import FILE, LiteNetwork
 from keras_scnn.models.presets import FOLDER
 
 CROPS = np.zeros((2, 120, 120, 3), np.uint8)
+
+
+class Kind:
+    """Like TensorFlow's dtypes, it cannot be compared with NumPy's."""
+
+    def __eq__(self, other):
+        raise TypeError(f"cannot interpret {other}")
+
+
+class Tensor:
+    shape, dtype = CROPS.shape, Kind()
+
+
 WRONG = {
     "shares": (CROPS / 255, r"\(2, 120, 120, 3\) float64"),
     "float32": (np.float32(CROPS), r"\(2, 120, 120, 3\) float32"),
@@ -20,6 +33,7 @@ WRONG = {
     "one": (CROPS[0], r"\(120, 120, 3\) uint8"),
     "none": (CROPS[:0], r"\(0, 120, 120, 3\) uint8"),
     "a list": (list(CROPS), r"\(2, 120, 120, 3\) list"),
+    "a tensor": (Tensor(), r"\(2, 120, 120, 3\) Tensor"),
     "nothing": (None, r"\(\) NoneType"),
 }
 
