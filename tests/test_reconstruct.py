@@ -97,6 +97,20 @@ def reconstruct(preset, image, *boxes, passes=1):
     return reconstructor.reconstruct_boxes(image, list(boxes), passes)
 
 
+@pytest.mark.parametrize(
+    ("images", "boxes", "message"),
+    [
+        (2, np.zeros((2, 4)), "boxes must be of FaceBox"),
+        (1, np.zeros((0, 4)), "there is no box"),
+        (1, [FaceBox(0, 0, 9, 9)] * 2, "1 images, 2 boxes; one is for each"),
+    ],
+)
+def test_boxes_of_another_kind_or_number_are_named(spot_preset, images, boxes, message):
+    reconstructor = Reconstructor(spot_preset, FixedDetector())
+    with pytest.raises(ValueError, match=message):
+        reconstructor.reconstruct_many([np.zeros((9, 9, 3), np.uint8)] * images, boxes)
+
+
 @pytest.mark.parametrize("side", [120.0, 60.0, 180.0])
 def test_the_mesh_lands_where_the_network_saw_the_face(spot_preset, open_face, outputs, side):
     image = photo_with_spots((210, 130))

@@ -146,12 +146,15 @@ class Reconstructor:
             ValueError: no box, one that is no ``FaceBox`` or not square, an image that is no photo,
                 unlike numbers of images and boxes, or ``passes`` is neither 1 nor 2.
         """
+        images, boxes = list(images), list(boxes)
         if not boxes:
             raise ValueError("there is no box; give one at least")
         if passes not in (1, 2):
             raise ValueError(f"passes is {passes}; it must be 1 or 2")
         if not all(isinstance(box, FaceBox) for box in boxes):
             raise ValueError("boxes must be of FaceBox, as a detector finds them")
+        if len(images) != len(boxes):
+            raise ValueError(f"{len(images)} images, {len(boxes)} boxes; one is for each")
         size = self.preset.input_size
         crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
         sizes = tuple((image.shape[1], image.shape[0]) for image in images)
