@@ -99,7 +99,9 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
     if not suffix.isascii() or not cv2.haveImageWriter(f"name{suffix}"):
         raise ValueError(f"unknown kind of image '{suffix}'; use .png or .jpg")
     try:
-        encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))[1]
+        is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
     except cv2.error as error:  # too large for the format
         raise ValueError(f"could not be written ({error.err})") from error
+    if not is_done:  # as OpenCV 5 says it
+        raise ValueError(f"could not be written as '{suffix}': too large, or it takes no colors")
     return encoded.tobytes()

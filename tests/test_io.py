@@ -366,6 +366,14 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
         read_image(tmp_path / "a.webp")
 
 
+@pytest.mark.parametrize("suffix", [".pgm", ".pbm"])
+def test_a_format_without_colors_is_refused(tmp_path, suffix):
+    path = tmp_path / f"picture{suffix}"
+    with pytest.raises(ValueError, match=f"picture{suffix}: could not be written"):
+        write_image(path, np.zeros((4, 4, 3), np.uint8))
+    assert not path.exists()
+
+
 def test_pillows_limit_is_back_once_the_last_thread_is_done():
     before = PIL.Image.MAX_IMAGE_PIXELS
     with PILLOWS_LIMIT_LIFTED.held():
