@@ -34,17 +34,19 @@ class Misfits:
         constant: (n,) with the mean of all people's shapes.
         common: (n,) the residual's product with the mean residual of the person's other photos of
             the view, both with the mean shape: what is the person's own.
+        shared: (n,) as ``constant``, of the points that those other photos have.
     """
 
     own: np.ndarray
     constant: np.ndarray
     common: np.ndarray
+    shared: np.ndarray
 
     def explained(self, weights: np.ndarray) -> dict[str, float]:
         """Shares of the squared residual, photos weighted (n,); NaN where nothing is measured."""
         return {
             "explained": 1 - _ratio(self.own, self.constant, weights),
-            "explained_bound": _ratio(self.common, self.constant, weights),
+            "explained_bound": _ratio(self.common, self.shared, weights),
         }
 
 
@@ -75,9 +77,9 @@ def measure_misfits(
     known = np.isfinite(points).all(axis=2)
     used = np.flatnonzero((known.sum(axis=1) >= MIN_POINTS) & (person >= 0))
     used = used[_of_several_people(person[used], view[used])]
-    own, constant, common = np.full((3, len(points)), np.nan)
+    own, constant, common, shared = np.full((4, len(points)), np.nan)
     if not len(used):
-        return Misfits(own, constant, common)
+        return Misfits(own, constant, common, shared)
     mean = residuals(model, identity[np.unique(person[used])].mean(axis=0), points[used])
     size = np.sqrt((mean**2).sum(axis=(1, 2)) / known[used].sum(axis=1))
     fits = size < MAX_RESIDUAL_MM
@@ -89,8 +91,8 @@ def measure_misfits(
         with_own[rows] = residuals(model, identity[one], points[used[rows]])
     mean, with_own = (_centered(part, view[used], known[used]) for part in (mean, with_own))
     own[used], constant[used] = ((part**2).sum(axis=(1, 2)) for part in (with_own, mean))
-    common[used] = _common(mean, person[used], view[used])
-    return Misfits(own, constant, common)
+    common[used], shared[used] = _common(mean, person[used], view[used], known[used])
+    return Misfits(own, constant, common, shared)
 
 
 def residuals(model: MorphableModel, identity: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -126,12 +128,20 @@ def _centered(rows: np.ndarray, view: np.ndarray, known: np.ndarray) -> np.ndarr
     return centered * known[..., None]
 
 
-def _common(rows: np.ndarray, person: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """(n,) product with the mean of the person's other photos of the view; NaN without any."""
-    common = np.full(len(rows), np.nan)
+def _common(
+    rows: np.ndarray, person: np.ndarray, view: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """(2, n) product with the mean of the person's other photos of the view, and squared residual.
+
+    Of each point the mean is over the photos that have it, and the square is of the points that any
+    of them has; NaN without any.
+    """
+    found = np.full((2, len(rows)), np.nan)
     for i in range(len(rows)):
         others = (person == person[i]) & (view == view[i])
         others[i] = False
         if others.any():
-            common[i] = (rows[i] * rows[others].mean(axis=0)).sum()
-    return common
+            count = known[others].sum(axis=0)[:, None]
+            mean = rows[others].sum(axis=0) / np.maximum(count, 1)
+            found[:, i] = (rows[i] * mean).sum(), (rows[i] ** 2 * (count > 0)).sum()
+    return found
