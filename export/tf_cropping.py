@@ -18,8 +18,9 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     """Decode a photo and cut a square out of it.
 
     Args:
-        photo: scalar string tensor: JPEG, PNG, GIF or BMP. EXIF orientation is not applied and
-            transparency is dropped: a client that needs them sends upright, opaque photos.
+        photo: scalar string tensor: JPEG, PNG, or GIF of one picture. EXIF orientation is not
+            applied and transparency is dropped: a client that needs them sends upright, opaque
+            photos.
         box: (4,) float32: x0, y0, x1, y1, px of the photo, a half-open slice.
         size: side of the crop, px.
 

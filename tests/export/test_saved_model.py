@@ -83,6 +83,16 @@ def test_a_crop_of_encoded_bytes_is_the_librarys(photo, box):
     assert difference.max() <= 1 + 256 / 32  # OpenCV 4 rounds sampling positions to 1/32 px
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+def test_formats_that_the_graph_decodes(photo, kind):
+    args = tf.constant(encoded(photo, kind)), tf.constant(BOXES[0], tf.float32), 64
+    if kind != "BMP":
+        assert crop_bytes(*args).shape == (64, 64, 3)
+        return
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP"):
+        crop_bytes(*args)
+
+
 def test_a_large_box_in_a_large_photo_is_averaged_as_the_library_does():
     photo = np.random.default_rng(0).integers(0, 256, (700, 801, 3), dtype=np.uint8)
     box = (130.5, 60.0, 770.5, 700.0)
