@@ -1,9 +1,10 @@
 """Photometric augmentation of face crops, as layers that run on the accelerator inside of a step.
 
-Images are (B, S, S, 3) RGB, 0 to 255; every image of a batch gets random values of its own. Outside
-of training nothing is changed. Layers that Keras has are used; this module adds the others. All
-compute in float32, whatever the global policy is: 16 bits are too few for colors from 0 to 255, and
-Keras's blur does not run in them.
+Images are (B, S, S, 3) RGB, 0 to 255; every image of a batch gets random values of its own, but for
+the width of Keras's blur, which is one for all that are blurred. Outside of training nothing is
+changed. Layers that Keras has are used; this module adds the others. All compute in float32,
+whatever the global policy is: 16 bits are too few for colors from 0 to 255, and Keras's blur does
+not run in them.
 """
 
 from __future__ import annotations
