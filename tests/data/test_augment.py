@@ -50,6 +50,31 @@ def test_without_jitter_the_box_of_the_landmarks_is_about_the_crops_middle(mirro
     np.testing.assert_allclose((moved.min(axis=0) + moved.max(axis=0)) / 2, 59.5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("spread", "zoom"), [(40, 1.0), (60, 120 / (60 * np.sqrt(2)))])
+def test_a_face_is_enlarged_to_the_crop_unless_it_is_small(spread, zoom):
+    """Small is one whose box's diagonal is at most half of the crop's side."""
+    landmarks = np.array([[20.0, 30, 0], [20 + spread, 30 + spread, 0]])
+    image, still = np.zeros((120, 120, 3), np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
+    matrix = augment(np.random.default_rng(0), image, landmarks, still, mirror=False)[1]
+    np.testing.assert_allclose(matrix[:, :2], zoom * np.eye(2), atol=1e-9)
+
+
+def test_records_for_recognizing_people_stay_upright():
+    """Those for landmarks turn by more than 30 degrees now and then: 12 % or so."""
+    model, count = MorphableModel.open_face(), 200
+    upright = np.arange(count) % 2 == 0
+    landmarks = np.random.default_rng(0).uniform(2, 6, (68, 3)).astype(np.float32)
+    landmarks[[0, 16], :2] = [[0, 4], [7, 4]]  # a line; partners of each other
+    vectors = np.ones((count, 12 + model.n_identity + model.n_expression), np.float32)
+    images, every = np.zeros((count, 8, 8, 3), np.uint8), np.arange(count)
+    stack = np.tile(landmarks, (count, 1, 1))
+    moved = GroupAugmenter(model, upright)(0, 0, every, every, images, stack, vectors)[1]
+    line = moved[:, 16] - moved[:, 0]
+    turned = np.abs(np.rad2deg(np.arctan2(line[:, 1], line[:, 0]))) > 30
+    assert not turned[upright].any()
+    assert turned[~upright].sum() >= 5
+
+
 def test_white_balance_changes_about_as_much_as_by_the_layers():
     """Two grays, 80 apart: their distance in a channel is its gain, whatever is added to both."""
     image = np.full((120, 120, 3), 60, np.uint8)

@@ -196,6 +196,15 @@ def test_parts_alone_have_their_triangles_and_no_other_vertex(face, open_face, t
     assert len(mesh.vertices) == len(np.unique(np.concatenate(list(parts.values()))))
 
 
+def test_the_back_of_a_ply_has_the_rims_median_color(face, tmp_path):
+    colors, count = face.write_mesh(tmp_path / "a.ply", PHOTO), face.model.n_vertices
+    rim = np.unique(face_parts(face.model)["back"])
+    found = trimesh.load(tmp_path / "a.ply", process=False).visual.vertex_colors[:, :3]
+    np.testing.assert_array_equal(found[:count], colors)
+    expected = np.median(colors[rim], axis=0).astype(np.uint8)
+    np.testing.assert_array_equal(found[count:], np.tile(expected, (len(rim), 1)))
+
+
 def test_colors_of_the_parts_are_the_same_kind_in_obj_and_glb(face, glb, tmp_path):
     face.write_mesh(tmp_path / "a.obj", PHOTO)
     blocks = (tmp_path / "a.mtl").read_text().split("newmtl ")[1:]

@@ -23,14 +23,15 @@ def test_an_answer_is_right_by_the_threshold_of_the_other_folds():
     assert verification(distance, same, fold=fold).accuracy_percent == pytest.approx(accuracy)
 
 
-def test_a_groups_accuracy_is_the_mean_of_accepted_and_refused(monkeypatch):
+@pytest.mark.parametrize("across", [9, 1])  # a pair of two groups, right or wrong, is of neither
+def test_a_groups_accuracy_is_the_mean_of_accepted_and_refused(monkeypatch, across):
     monkeypatch.setattr(module, "MIN_PAIRS", 2)
     # Groups: 0, 1 are a, 2, 3 are b, 4 is unknown; a photo has its person's number. The two folds
     # are alike, so the threshold of both lies between 1 and 9.
     first = np.tile([0, 1, 0, 2, 3, 2, 2, 4, 0], 2)
     second = np.tile([0, 1, 1, 2, 3, 3, 3, 4, 2], 2)
     same = np.tile([True, True, False, True, True, False, False, True, False], 2)
-    distance = np.tile([1.0, 1, 9, 1, 9, 9, 1, 1, 9], 2)
+    distance = np.tile([1.0, 1, 9, 1, 9, 9, 1, 1, across], 2)
     pairs = Pairs(first, second, same, np.repeat([0, 1], 9))
     ranked = {"mm": rank_pairs(distance, same, fold=pairs.fold)}
     of = {"set": np.array(["a", "a", "b", "b", ""])}

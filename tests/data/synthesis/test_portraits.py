@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis import portraits, rendered_people
+from keras_scnn.data.synthesis.appearance import random_light
 from keras_scnn.data.synthesis.portraits import (
     PortraitPainter,
     dead_leaves,
@@ -15,6 +16,7 @@ from keras_scnn.data.synthesis.portraits import (
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.geometry.camera import project
 from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.geometry.shading import shade
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
 CONFIG = SyntheticConfig(people=1, photos=8, size=64, portraits=True, spread=0.5)
@@ -91,6 +93,13 @@ def test_people_differ_in_hair_glasses_and_skin(open_face):
     assert np.std([one.skin.mean() for one in people]) > 0.1
     assert all(one.volume or not one.length for one in people), "who is bald has no long hair"
     assert all(one.texture.min() >= 0 and one.texture.max() <= 255 for one in people)
+
+
+def test_the_main_light_comes_from_the_front():
+    """The terms of the second degree are equal on opposite sides."""
+    lights = [random_light(np.random.default_rng(i)) for i in range(100)]
+    front, back = (np.array([shade([0.0, 0, z], one) for one in lights]) for z in (1, -1))
+    assert (front > back).all()
 
 
 def test_long_hair_covers_the_ears_and_never_the_nose(open_face):
