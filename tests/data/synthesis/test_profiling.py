@@ -83,7 +83,10 @@ def test_no_turn_leaves_the_photo_as_it_is(open_face, texture):
     assert np.median(np.abs(again.astype(int) - image)[mask]) <= 2
 
 
-@pytest.mark.parametrize(("start", "yaw", "share"), [(0, 20, 0.9), (0, -40, 0.8), (35, -40, 0.8)])
+@pytest.mark.parametrize(
+    ("start", "yaw", "share"),
+    [(0, 20, 0.9), (0, -40, 0.8), (35, -40, 0.8), (55, -55, 0.85), (-55, 55, 0.85)],
+)
 def test_a_turned_rendering_is_the_rendering_of_the_turned_face(
     open_face, texture, start, yaw, share
 ):
