@@ -8,7 +8,7 @@ from rendered_skin import SIZE, even_light, side_light
 
 from keras_scnn.geometry.colors import lab_from_linear, linear_from_srgb
 from keras_scnn.texturing.atlas import Atlas
-from keras_scnn.texturing.mouth import MouthColors, edge_width, is_tooth, teeth_share
+from keras_scnn.texturing.mouth import MouthColors, _teeth_color, edge_width, is_tooth, teeth_share
 from keras_scnn.texturing.painting import MOUTH_COLOR, TEETH_COLOR
 from keras_scnn.texturing.skin import ColorModel
 from keras_scnn.texturing.texture import PosedPhoto, person_texture, photo_texture
@@ -157,6 +157,13 @@ def test_teeth_that_are_brown_or_gray_are_the_models(atlas, albedo, color):
     texture = photo_texture(atlas.model, *mouth_photo(atlas.model, dark))
     plain = person_texture(atlas.model, [])
     assert (texture == plain)[atlas.teeth].all()
+
+
+def test_teeth_in_a_lips_shade_do_not_darken_the_others():
+    """Half of them lie in the shade; the lightest 40 % have the color."""
+    lab = np.repeat([[80.0, 2, 6], [64.0, 6, 12]], 50, axis=0)
+    found = lab_from_linear(_teeth_color(lab)[None])[0]
+    np.testing.assert_allclose(found, [80, 2, 6], atol=0.5)
 
 
 def test_gums_on_most_of_the_teeth_are_not_taken(atlas, albedo):
