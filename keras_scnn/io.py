@@ -102,6 +102,6 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
         is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
     except cv2.error as error:  # too large for the format
         raise ValueError(f"could not be written ({error.err})") from error
-    if not is_done:  # as OpenCV 5 says it
+    if not is_done:  # OpenCV 5 raises nothing
         raise ValueError(f"could not be written as '{suffix}': too large, or it takes no colors")
     return encoded.tobytes()

@@ -20,10 +20,10 @@ def _blas() -> ThreadpoolController:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """In the block, BLAS has one thread; where another thread is in such a block, as it leaves it.
+    """BLAS has one thread in the block, unless another thread's block sets and ends the limit.
 
-    The limit is the whole process's. Of two that overlap, each would put back what it found: the
-    last one the first one's limit, for good.
+    The limit is that of the process. If two blocks overlapped, each would restore what it found, and
+    the last one would restore the limit of the first one, for good.
     """
     if not _limiting.acquire(blocking=False):
         yield

@@ -139,7 +139,7 @@ def _check_kind(value, kind, where) -> None:
     elif base is list:
         for number, one in enumerate(typed(value, list, where), start=1):
             _check_kind(one, parts[0], f"{where}: {number}")
-    elif not dataclasses.is_dataclass(base):  # one is looked at by itself
+    elif not dataclasses.is_dataclass(base):  # those are checked when they are made
         typed(value, base, where)
 
 

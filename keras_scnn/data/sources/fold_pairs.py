@@ -78,7 +78,7 @@ def _rows(file: Path, root: Path) -> list[tuple[str, str, int, int]]:
         raise ValueError(f"{file}: no pairs below the header; {EXPECTED}")
     (pair, times), *_ = Counter(tuple(sorted(row[:2])) for row in rows).most_common(1)
     if times > 1:
-        raise ValueError(f"{file}: {pair[0]} and {pair[1]} are paired {times} times; once counts")
+        raise ValueError(f"{file}: {pair[0]} and {pair[1]} are paired {times} times; list it once")
     return rows
 
 
