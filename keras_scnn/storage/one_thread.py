@@ -22,8 +22,8 @@ def _blas() -> ThreadpoolController:
 def one_blas_thread() -> Iterator[None]:
     """BLAS has one thread in the block, unless another thread's block sets and ends the limit.
 
-    The limit is that of the process. If two blocks overlapped, each would restore what it found, and
-    the last one would restore the limit of the first one, for good.
+    The limit is that of the process. If two blocks overlapped, each would restore what it found,
+    and the last one would restore the limit of the first one, for good.
     """
     if not _limiting.acquire(blocking=False):
         yield
