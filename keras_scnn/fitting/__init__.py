@@ -17,7 +17,7 @@ from keras_scnn.geometry.landmarks68 import on_one_line
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.settings import check_above, check_at_least, whole
-from keras_scnn.storage.one_thread import one_blas_thread
+from keras_scnn.storage.one_thread import ONE_BLAS_THREAD
 
 CHUNK = 256
 PARTS = ("pose", "identity", "expression")
@@ -218,7 +218,7 @@ def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> Fi
     roots = np.sqrt(weights)[..., None] / noise
     prior_sd = options.identity_sd, options.expression_sd
     solver = LandmarkSolver(model, landmarks, roots, group, prior_sd)
-    with one_blas_thread():
+    with ONE_BLAS_THREAD.held():
         state = solver.solve(options.iterations, options.tolerance)
     shift = np.zeros((len(landmarks), 3))
     shift[:, : landmarks.shape[-1]] = state.shift

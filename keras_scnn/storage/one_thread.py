@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 
 from threadpoolctl import ThreadpoolController
 
-_limiting = threading.Lock()
+from keras_scnn.storage.shared_state import SharedState
 
 
 @cache
@@ -18,18 +17,11 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """BLAS has one thread in the block, unless another thread's block sets and ends the limit.
+def _limit() -> Callable[[], None]:
+    limits = contextlib.ExitStack()
+    limits.enter_context(_blas().limit(limits=1))
+    return limits.close
 
-    The limit is that of the process. If two blocks overlapped, each would restore what it found,
-    and the last one would restore the limit of the first one, for good.
-    """
-    if not _limiting.acquire(blocking=False):
-        yield
-        return
-    try:
-        with _blas().limit(limits=1):
-            yield
-    finally:
-        _limiting.release()
+
+ONE_BLAS_THREAD = SharedState(_limit)
+"""The limit is that of the process: it lasts while any thread needs it."""

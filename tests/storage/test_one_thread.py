@@ -23,17 +23,18 @@ def test_limits_that_overlap_do_not_stay(monkeypatch):
     monkeypatch.setattr(one_thread, "_blas", lambda: blas)
 
     def second():
-        with one_thread.one_blas_thread():
+        with one_thread.ONE_BLAS_THREAD.held():
             begun.set()
             assert ended.wait(10)
+            assert blas.threads == 1
 
     with ThreadPoolExecutor(1) as pool:
-        with one_thread.one_blas_thread():
+        with one_thread.ONE_BLAS_THREAD.held():
             assert blas.threads == 1
             other = pool.submit(second)
             assert begun.wait(10)
         ended.set()
         other.result()
     assert blas.threads == 8
-    with one_thread.one_blas_thread():
+    with one_thread.ONE_BLAS_THREAD.held():
         assert blas.threads == 1

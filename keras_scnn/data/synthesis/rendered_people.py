@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +44,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_workers, typed
-from keras_scnn.storage.one_thread import one_blas_thread
+from keras_scnn.storage.one_thread import ONE_BLAS_THREAD
 from keras_scnn.storage.shards import fingerprint
 from keras_scnn.storage.shared_state import SharedState
 
@@ -196,21 +196,24 @@ def _map(config: SyntheticConfig, people: range, workers: int):
 
 @contextmanager
 def one_thread_each():
-    """While this is open, OpenCV and BLAS use one thread for each that calls them.
+    """While this is open, OpenCV, BLAS and OpenMP use one thread for each that calls them.
 
     Rendering runs in a thread for each core: threads within them would only wait for one another.
     """
-    with one_blas_thread(), threadpool_limits(1, "openmp"), _ONE_CV_THREAD.held():
+    with ONE_BLAS_THREAD.held(), _ONE_THREAD.held():
         yield
 
 
-def _limit_cv() -> Callable[[], None]:
-    before = cv2.getNumThreads()
+def _limit_others() -> Callable[[], None]:
+    """One thread of OpenCV and OpenMP; returns what restores their numbers."""
+    limits = ExitStack()
+    limits.callback(cv2.setNumThreads, cv2.getNumThreads())
     cv2.setNumThreads(1)
-    return lambda: cv2.setNumThreads(before)
+    limits.enter_context(threadpool_limits(1, "openmp"))
+    return limits.close
 
 
-_ONE_CV_THREAD = SharedState(_limit_cv)
+_ONE_THREAD = SharedState(_limit_others)
 
 
 def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:
