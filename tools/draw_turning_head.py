@@ -19,13 +19,11 @@ from skimage import data
 
 from draw_face_model import expression_weights
 from keras_scnn import Reconstructor
-from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.colors import linear_from_srgb, srgb_from_linear
-from keras_scnn.geometry.rotations import rotation_from_euler
 from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import crop_face
-from keras_scnn.reconstruction.drawing import VIEW_MM, draw_view
+from keras_scnn.reconstruction.drawing import draw_view, posed_for_view
 from keras_scnn.settings import DEFAULT_PRESET
 
 OUT = Path(__file__).parents[1] / "docs" / "turning_head.gif"
@@ -46,9 +44,7 @@ def skin_view(
 ) -> np.ndarray:
     """(SIZE, SIZE, 3) uint8 RGB: textured vertices (N, 3) mm, as ``draw_view`` sees them."""
     large = 2 * SIZE
-    rotation = rotation_from_euler(np.array([0.0, -np.deg2rad(yaw_degrees), 0.0]))
-    camera = compose(rotation, large / VIEW_MM, np.array([(large - 1) / 2, (large - 1) / 2, 0.0]))
-    posed = project(camera, vertices - np.array([0.0, 18.0, -60.0]))
+    posed = posed_for_view(vertices, yaw_degrees, large)
     white = np.full((large, large, 3), 255, np.uint8)
     linear = linear_from_srgb(texture / 255)
     picture, mask = render(posed, model.triangles, model.uv, 255 * linear, LIGHT, white)

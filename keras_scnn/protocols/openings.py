@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import os
 from pathlib import Path
@@ -59,18 +60,7 @@ def evaluate_openings(
     rows = _own_face(predictions, annotated)
     hand, predicted = openings(annotated), openings(predictions.landmarks[rows])
     there = rows >= 0
-
-    def summary(weights: np.ndarray) -> dict:
-        weights = np.where(there, weights, 0.0)
-        return {
-            "shut": _eyes(hand, predicted, weights * shut),
-            "open": _eyes(hand, predicted, weights * ~shut),
-            "eyes": _eyes(hand, predicted, weights)
-            | _detected(hand, predicted, weights, tuple(EYES), SHUT),
-            "mouth": _agreement(hand["mouth"], predicted["mouth"], weights)
-            | _detected(hand, predicted, weights, ("mouth",), OPEN_MOUTH),
-        }
-
+    summary = functools.partial(_summary, hand, predicted, shut, there)
     values, intervals = with_intervals(summary, np.arange(len(paths)), resamples, seed)
     values["coverage_percent"] = 100 * float(there.mean())
     lost = [
@@ -82,6 +72,21 @@ def evaluate_openings(
     passed_over = tuple(sorted({*source.passed_over(shut_file), *alone}))
     notes = _notes(shut, there, resamples)
     return Yardstick(values, ROWS, intervals, notes, left_out, passed_over)
+
+
+def _summary(
+    hand: dict, predicted: dict, shut: np.ndarray, there: np.ndarray, weights: np.ndarray
+) -> dict:
+    """The measures of photos weighted (n,), of which those that are not ``there`` do not count."""
+    weights = np.where(there, weights, 0.0)
+    return {
+        "shut": _eyes(hand, predicted, weights * shut),
+        "open": _eyes(hand, predicted, weights * ~shut),
+        "eyes": _eyes(hand, predicted, weights)
+        | _detected(hand, predicted, weights, tuple(EYES), SHUT),
+        "mouth": _agreement(hand["mouth"], predicted["mouth"], weights)
+        | _detected(hand, predicted, weights, ("mouth",), OPEN_MOUTH),
+    }
 
 
 def _find_listed(

@@ -25,6 +25,7 @@ CURVES = (
 CLAY = np.array([214.0, 190.0, 176.0])
 KEY_LIGHT, FILL_LIGHT = np.array([-0.3, 0.25, 0.92]), np.array([0.75, 0.1, 0.65])
 VIEW_MM = 265.0  # what a view of a whole face shows, from edge to edge
+VIEW_CENTER_MM = np.array([0.0, 18.0, -60.0])  # model frame, in the middle of a view
 SUBPIXEL_BITS = 4
 LINE_COLOR = (40, 230, 80)  # of landmarks
 
@@ -70,6 +71,14 @@ def draw_mesh(
     return np.clip(image * (1 - alpha) + colors * alpha, 0, 255).astype(np.uint8)
 
 
+def posed_for_view(vertices: np.ndarray, yaw_degrees: float, size: int) -> np.ndarray:
+    """(N, 3) px and depth, image frame of ``size`` px: vertices (N, 3), mm, seen from one side."""
+    rotation = rotation_from_euler(np.array([0.0, -np.deg2rad(yaw_degrees), 0.0]))
+    middle = (size - 1) / 2
+    camera = compose(rotation, size / VIEW_MM, np.array([middle, middle, 0.0]))
+    return project(camera, vertices - VIEW_CENTER_MM)
+
+
 def draw_view(
     model: MorphableModel,
     vertices: np.ndarray,
@@ -79,10 +88,7 @@ def draw_view(
 ) -> np.ndarray:
     """A face (N, 3), mm, seen from one side on white: (size, size, 3) uint8 RGB."""
     large = 2 * size  # drawn at twice the size, for smooth edges
-    rotation = rotation_from_euler(np.array([0.0, -np.deg2rad(yaw_degrees), 0.0]))
-    scale, center = large / VIEW_MM, np.array([0.0, 18.0, -60.0])  # mm
-    camera = compose(rotation, scale, np.array([(large - 1) / 2, (large - 1) / 2, 0.0]))
-    posed = project(camera, vertices - center)
+    posed = posed_for_view(vertices, yaw_degrees, large)
     picture = draw_mesh(np.full((large, large, 3), 255, np.uint8), model, posed, albedo)
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
 

@@ -28,6 +28,7 @@ from keras_scnn.geometry.landmark_sites import site_offset
 from keras_scnn.geometry.landmarks68 import JAW, OPENINGS, with_lids_in_order
 from keras_scnn.io import read_image
 from keras_scnn.models.inference import open_network, predict
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
 from keras_scnn.storage.guard import FileError, is_of_content
 
@@ -183,7 +184,7 @@ def predict_landmarks(
         (n, 68, 3) landmarks, px of the photos and depth; (n, 2, 3) px per mm, the linear part of
         each photo's camera.
     """
-    settings, network = shared_network(preset)
+    settings, network = _network(preset, preset_digest(preset))
     for _ in range(PASSES):
         crops = [crop_face(*pair, settings.input_size) for pair in zip(images, boxes, strict=True)]
         result = predict(settings, np.stack([crop.image for crop in crops]), network)
@@ -195,9 +196,9 @@ def predict_landmarks(
     return landmarks, pose[:, :2, :3]
 
 
-@functools.cache
-def shared_network(preset: str):
-    """A preset and what runs it, once for a process."""
+@functools.lru_cache(maxsize=1)
+def _network(preset: str, digest: str):
+    """A preset with this digest and what runs it, once for a process; a folder may be replaced."""
     return open_network(preset)
 
 
