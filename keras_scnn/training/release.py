@@ -53,7 +53,7 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
-from keras_scnn.storage.text import json_text, read_json, read_plain_yaml
+from keras_scnn.storage.text import json_text, open_utf8, read_json, read_plain_yaml
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
@@ -374,8 +374,9 @@ class Release:
         from keras_scnn.training.release_weights import card
 
         text = card(name, self._out / name, dataclasses.asdict(plan), results)
-        with atomic_path(self._out / name / "CARD.md") as temporary:
-            temporary.write_text(text)
+        path = self._out / name / "CARD.md"
+        with atomic_path(path) as temporary, open_utf8(temporary) as file:
+            file.write(text)
         print(f"written: {self._out / name}")
 
 
