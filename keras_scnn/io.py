@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from keras_scnn.photos.cropping import check_photo
+from keras_scnn.photos.files import is_photo
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import ReducedImage, decode_image, decode_reduced
@@ -96,7 +97,7 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
     """
     check_photo(image)
     # OpenCV gets no file names: it ends the process at one that is not UTF-8.
-    if not suffix.isascii() or not cv2.haveImageWriter(f"name{suffix}"):
+    if not is_photo(f"name{suffix}") or not cv2.haveImageWriter(f"name{suffix}"):
         raise ValueError(f"unknown kind of image '{suffix}'; use .png or .jpg")
     try:
         is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_scnn.geometry.mesh import vertex_normals
+from keras_scnn.settings import whole
 from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.guard import reading
 
@@ -249,13 +250,13 @@ class MorphableModel:
             n_expression: expression components to keep, 0 to L.
 
         Raises:
-            ValueError: the model has fewer components.
+            ValueError: a number is not whole, or the model has fewer components.
         """
         for name, wanted, available in (
             ("n_identity", n_identity, self.n_identity),
             ("n_expression", n_expression, self.n_expression),
         ):
-            if not 0 <= wanted <= available:
+            if whole(name, wanted, low=0) > available:
                 raise ValueError(f"{name} is {wanted}; face model '{self.name}' has {available}")
         return self.replace(
             identity_basis=self.identity_basis[..., :n_identity],

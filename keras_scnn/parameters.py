@@ -136,12 +136,26 @@ class Whitening:
         return cls(np.asarray(np.mean(vectors, axis=0, dtype=np.float64)), scale)
 
     def whiten(self, vector: np.ndarray) -> np.ndarray:
-        """(..., P) parameters to (..., P) network outputs."""
-        return (np.asarray(vector) - self.mean) / self.scale
+        """(..., P) parameters to (..., P) network outputs.
+
+        Raises:
+            ValueError: the last axis is not P.
+        """
+        return (self._checked(vector) - self.mean) / self.scale
 
     def unwhiten(self, vector: np.ndarray) -> np.ndarray:
-        """(..., P) network outputs to (..., P) parameters."""
-        return np.asarray(vector) * self.scale + self.mean
+        """(..., P) network outputs to (..., P) parameters.
+
+        Raises:
+            ValueError: the last axis is not P.
+        """
+        return self._checked(vector) * self.scale + self.mean
+
+    def _checked(self, vector: np.ndarray) -> np.ndarray:
+        vector, size = np.asarray(vector), len(self.mean)
+        if vector.shape[-1:] != (size,):  # an axis of 1 would be broadcast
+            raise ValueError(f"vector has the shape {vector.shape}; its last axis must be {size}")
+        return vector
 
 
 @dataclass(frozen=True, eq=False)

@@ -366,10 +366,16 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
         read_image(tmp_path / "a.webp")
 
 
-@pytest.mark.parametrize("suffix", [".pgm", ".pbm"])
-def test_a_format_without_colors_is_refused(tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "reason"),
+    [
+        (".pgm", "could not be written"),  # gray alone
+        *((suffix, "unknown kind") for suffix in (".pbm", ".hdr", ".ras", ".pic", ".pfm", ".exr")),
+    ],
+)
+def test_what_could_not_be_read_as_a_photo_is_not_written(tmp_path, suffix, reason):
     path = tmp_path / f"picture{suffix}"
-    with pytest.raises(ValueError, match=f"picture{suffix}: could not be written"):
+    with pytest.raises(ValueError, match=f"picture{suffix}: {reason}"):
         write_image(path, np.zeros((4, 4, 3), np.uint8))
     assert not path.exists()
 

@@ -123,9 +123,18 @@ def test_truncation_keeps_the_leading_components(tiny_face_model, weights):
     )
 
 
-@pytest.mark.parametrize("counts", [(7, 2), (2, 6), (-1, 2)])
-def test_more_components_than_there_are_are_refused(tiny_face_model, counts):
-    with pytest.raises(ValueError, match="face model 'tiny' has"):
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((7, 2), "n_identity is 7; face model 'tiny' has"),
+        ((2, 6), "n_expression is 6; face model 'tiny' has"),
+        ((-1, 2), "n_identity is -1; it must be 0 or more"),
+        ((1.5, 2), "n_identity is 1.5; it must be a whole number"),
+        ((2, True), "n_expression is True; it must be a whole number"),
+    ],
+)
+def test_other_components_than_there_are_are_refused(tiny_face_model, counts, message):
+    with pytest.raises(ValueError, match=message):
         tiny_face_model.truncated(*counts)
 
 

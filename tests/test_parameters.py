@@ -43,6 +43,14 @@ def test_whitened_samples_have_mean_zero_and_deviation_one():
     np.testing.assert_allclose(whitening.unwhiten(whitened), samples, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(), (4, 1), (3,), (2, 5)])
+def test_only_vectors_of_all_parameters_are_whitened(shape):
+    whitening = Whitening(np.zeros(4), np.ones(4))
+    for change in (whitening.whiten, whitening.unwhiten):
+        with pytest.raises(ValueError, match="its last axis must be 4"):
+            change(np.zeros(shape))
+
+
 def test_a_parameter_that_never_varies_keeps_a_usable_scale():
     whitening = Whitening.from_samples(np.full((10, 2), 7.0))
     np.testing.assert_array_equal(whitening.whiten([7.0, 7.0]), [0, 0])

@@ -25,6 +25,7 @@ from keras_scnn.photos.cropping import (
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruct import main
 from keras_scnn.reconstruction.comparison import compare_photos
+from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.options import parse_options
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.serving.predictor import PresetPredictor
@@ -109,6 +110,24 @@ def test_boxes_of_another_kind_or_number_are_named(spot_preset, images, boxes, m
     reconstructor = Reconstructor(spot_preset, FixedDetector())
     with pytest.raises(ValueError, match=message):
         reconstructor.reconstruct_many([np.zeros((9, 9, 3), np.uint8)] * images, boxes)
+
+
+def test_faces_are_a_sequence(spot_preset):
+    """A number gives one face, a slice gives faces, and JSON takes any kind of score."""
+    box = FaceBox(0, 0, 40, 40)
+    boxes = [dataclasses.replace(box, score=np.float32(score)) for score in (0.25, 0.5, 0.75)]
+    images = [photo_with_spots((20, 15), size=(40, 40 + i)) for i in range(3)]
+    faces = Reconstructor(spot_preset, FixedDetector()).reconstruct_many(images, boxes)
+    part = faces[1:]
+    assert isinstance(part, Faces) and part.photo_sizes == ((41, 40), (42, 40))
+    for one, same in zip((*part, part[-1], part[np.int64(0)]), (1, 2, 2, 1), strict=True):
+        assert json.dumps(one.to_json()) == json.dumps(faces[same].to_json())
+        assert one.photo_size == faces[same].photo_size
+    assert [json.loads(json.dumps(face.to_json()))["score"] for face in faces] == [0.25, 0.5, 0.75]
+    with pytest.raises(IndexError):
+        faces[3]
+    with pytest.raises(TypeError):
+        faces[[0, 1]]
 
 
 @pytest.mark.parametrize("side", [120.0, 60.0, 180.0])

@@ -67,8 +67,8 @@ class FaceRecords:
 
     Raises:
         ValueError: the arrays' lengths differ, one is no array or has another shape, or the images
-            another dtype, a weight is negative, or a person's number is no whole number or does
-            not fit into int32.
+            another dtype, a weight is negative, a parameter or a landmark with a weight above 0 is
+            not finite, or a person's number is no whole number or does not fit into int32.
     """
 
     images: np.ndarray | ShardedImages
@@ -98,6 +98,9 @@ class FaceRecords:
             raise ValueError(
                 f"weight: the smallest is {np.min(self.weight)}; every landmark needs 0 or more"
             )
+        counts = True if self.weight is None else (self.weight > 0)[..., None]
+        _check_finite("parameters", np.isfinite(self.parameters))
+        _check_finite("landmarks", np.isfinite(self.landmarks) | ~np.asarray(counts))
         for name in ("identity", "mirror"):
             _check_person_numbers(name, getattr(self, name))
 
@@ -123,6 +126,15 @@ def _check_label_shape(name: str, array: np.ndarray) -> None:
     if not (is_array and fits):
         what = shape if is_array else f"of the type {type(array).__name__}"
         raise ValueError(f"{name} are {what}; they must be an array {words}")
+
+
+def _check_finite(name: str, is_usable: np.ndarray) -> None:
+    """Raise a ValueError that names the first photo with a value that is not usable."""
+    photos = np.flatnonzero(~is_usable.reshape(len(is_usable), -1).all(axis=1))
+    if len(photos):
+        raise ValueError(
+            f"{name} of {len(photos)} of {len(is_usable)} photos, first {photos[0]}, are not finite"
+        )
 
 
 def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Site = tuple[tuple[int, int], tuple[tuple[int, int], ...]]
-"""The two corners, and the pairs of an upper and a lower point; iBUG's numbers."""
-EYES: dict[str, Site] = {
-    "right": ((36, 39), ((37, 41), (38, 40))),
-    "left": ((42, 45), ((43, 47), (44, 46))),
-}
-MOUTH: Site = ((60, 64), ((61, 67), (62, 66), (63, 65)))
+from keras_scnn.geometry.landmarks68 import EYES, MOUTH
 
 
 def openings(landmarks: np.ndarray) -> dict[str, np.ndarray]:

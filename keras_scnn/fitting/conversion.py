@@ -64,30 +64,32 @@ def convert_parameters(
     >>> bool(residual_mm < 1e-3)
     True
     """
-    _check(source_model, parameters)
+    parameters = _checked(source_model, parameters)
     if correspondence is None:
         correspondence = make_correspondence(source_model, target_model)
     elif not isinstance(correspondence, Correspondence):
         correspondence = Correspondence.load(correspondence)
     correspondence.check_models(source_model, target_model)
     solver = _Solver.of(target_model, correspondence.target_vertices, with_scale)
-    lead = np.shape(parameters.identity)[:-1]
+    lead = parameters.identity.shape[:-1]
     layout = ParameterLayout(target_model.n_identity, target_model.n_expression)
     vectors, residuals = np.empty((*lead, layout.size), np.float32), np.empty(lead)
     for row in np.ndindex(lead):
         mesh = source_model.vertices(parameters.identity[row], parameters.expression[row])
         fit = solver.solve(correspondence.source_sites(mesh))
-        pose = _moved_pose(np.float64(parameters.pose)[row], fit.similarity)
+        pose = _moved_pose(parameters.pose[row], fit.similarity)
         vectors[row] = np.concatenate([pose.ravel(), fit.coefficients])
         residuals[row] = fit.residual
     return FaceParameters.from_vector(vectors, layout), residuals[()]
 
 
-def _check(model: MorphableModel, parameters: FaceParameters) -> None:
+def _checked(model: MorphableModel, parameters: FaceParameters) -> FaceParameters:
+    """The parameters as float64 arrays, which may be given as lists."""
     lead = np.shape(parameters.identity)[:-1]
     expected = dict(pose=(3, 4), identity=(model.n_identity,), expression=(model.n_expression,))
+    arrays = {name: np.asarray(getattr(parameters, name), np.float64) for name in expected}
     for name, shape in expected.items():
-        array = np.asarray(getattr(parameters, name))
+        array = arrays[name]
         if array.shape != lead + shape:
             raise ValueError(
                 f"{name} has the shape {array.shape}; face model '{model.name}' needs "
@@ -95,6 +97,7 @@ def _check(model: MorphableModel, parameters: FaceParameters) -> None:
             )
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite")
+    return FaceParameters(**arrays)
 
 
 def _moved_pose(pose: np.ndarray, similarity: Similarity) -> np.ndarray:

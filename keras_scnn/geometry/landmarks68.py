@@ -3,10 +3,14 @@
 import numpy as np
 
 JAW = slice(0, 17)
-# Upper and lower points of the eyes and of the inner lips, of which the distance is the opening.
-EYE_OPENINGS = np.array([[37, 41], [38, 40], [43, 47], [44, 46]])
-MOUTH_OPENINGS = np.array([[61, 67], [62, 66], [63, 65]])
-OPENINGS = np.concatenate([EYE_OPENINGS, MOUTH_OPENINGS])
+Site = tuple[tuple[int, int], tuple[tuple[int, int], ...]]
+"""The two corners, and the pairs of an upper and a lower point, whose distance is the opening."""
+EYES: dict[str, Site] = {
+    "right": ((36, 39), ((37, 41), (38, 40))),
+    "left": ((42, 45), ((43, 47), (44, 46))),
+}
+MOUTH: Site = ((60, 64), ((61, 67), (62, 66), (63, 65)))  # the inner lips
+OPENINGS = np.array([pair for _, pairs in (*EYES.values(), MOUTH) for pair in pairs])
 # Index of the landmark that each one becomes in a mirror image.
 MIRROR68 = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]

@@ -14,8 +14,9 @@ from keras_scnn.data.photo_source import LabeledPhoto
 from keras_scnn.data.sources.pts import PtsFolder
 from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
-from keras_scnn.evaluation.openings import EYES, openings
+from keras_scnn.evaluation.openings import openings
 from keras_scnn.evaluation.report import Row
+from keras_scnn.geometry.landmarks68 import EYES
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.photos.files import is_photo
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex, overload
 
 import numpy as np
 
@@ -145,7 +147,7 @@ class Reconstruction:
         return {
             "face_model": self.model.name,
             "box": self.box.as_array().tolist(),
-            "score": self.box.score,
+            "score": float(self.box.score),
             "quality": self.quality,
             "landmarks": self.landmarks.tolist(),
             "pose": {
@@ -166,7 +168,9 @@ class Reconstruction:
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """M faces as arrays, of one photo or of many; a number as index gives a ``Reconstruction``.
+    """M faces as arrays, of one photo or of many.
+
+    A number as index gives a ``Reconstruction``, a slice gives ``Faces``.
 
     Attributes:
         model: the face model.
@@ -195,12 +199,20 @@ class Faces:
     def __iter__(self) -> Iterator[Reconstruction]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, i: int) -> Reconstruction:
+    @overload
+    def __getitem__(self, i: SupportsIndex) -> Reconstruction: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Faces: ...
+
+    def __getitem__(self, i):
+        i = i if isinstance(i, slice) else operator.index(i)
         every = self.parameters
         parameters = FaceParameters(every.pose[i], every.identity[i], every.expression[i])
         features = None if self.features is None else self.features[i]
-        size = None if self.photo_sizes is None else self.photo_sizes[i]
-        return Reconstruction(self.model, parameters, self.boxes[i], features, size)
+        sizes = None if self.photo_sizes is None else self.photo_sizes[i]
+        kind = Faces if isinstance(i, slice) else Reconstruction
+        return kind(self.model, parameters, self.boxes[i], features, sizes)
 
 
 def features_of(faces: Sequence[Reconstruction]) -> np.ndarray | None:

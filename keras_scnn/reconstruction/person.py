@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 
 from keras_scnn.fitting import FitOptions, fit_landmarks
 from keras_scnn.io import read_image
@@ -31,7 +32,6 @@ from keras_scnn.reconstruction.faces import Reconstruction, features_of
 from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.texturing.texture import PosedPhoto, person_texture, texture_size, vertex_colors
 
-MAD_TO_SD = 1.4826
 ROUNDS = 20
 AGREEMENT_SD = 2.0
 
@@ -101,9 +101,8 @@ def fuse(vectors: np.ndarray, quality: np.ndarray) -> Fusion:
 
 def robust_limit(distance: np.ndarray, deviations: float) -> float:
     """``deviations`` robust standard deviations above the median of (n,) distances."""
-    middle = np.median(distance)
-    spread = MAD_TO_SD * np.median(np.abs(distance - middle))
-    return float(middle + deviations * spread)
+    spread = scipy.stats.median_abs_deviation(distance, scale="normal")
+    return float(np.median(distance) + deviations * spread)
 
 
 Photo = np.ndarray | str | os.PathLike

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import scipy
 
 from keras_scnn.texturing.atlas import Atlas, Zones
 
@@ -48,7 +49,7 @@ class ColorModel:
         if len(lab) < LEAST_TEXELS:
             return None
         center = np.median(lab, axis=0)
-        spread = 1.4826 * np.median(np.abs(lab - center), axis=0)
+        spread = scipy.stats.median_abs_deviation(lab, axis=0, scale="normal")
         return cls(center, np.clip(spread, LEAST_SPREAD, widest))
 
     def share(self, lab: np.ndarray, strictness: np.ndarray | float = 1.0) -> np.ndarray:

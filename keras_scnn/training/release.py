@@ -181,6 +181,12 @@ def _check_words(module: str, words: list[str], where: str) -> None:
         raise ValueError(f"{where}: keras-scnn {module} {shlex.join(words)}: {reason}") from None
 
 
+def _inputs(words: list[str]) -> dict:
+    """A command's words, and digests of the files and folders that they name."""
+    named = (Path(part) for word in words for part in folders_of(word.rpartition("=")[2]))
+    return {"words": words, "files": [content_digest(path) for path in named if path.exists()]}
+
+
 class Steps:
     """Steps that are skipped where they are done: their inputs and their result are unchanged.
 
@@ -284,9 +290,7 @@ class Release:
 
     def _prepare(self, name: str, words: list[str]) -> None:
         result = self._work / "records" / name
-        sources = map(Path, folders_of(words[1]))
-        digests = [content_digest(source) if source.exists() else "" for source in sources]
-        inputs = {"words": words, "source": digests}
+        inputs = _inputs(words)
         command = [*words, "--out", str(result)]
         # Status 1: some photos were left out, and listed.
         self._steps.do(
@@ -357,7 +361,7 @@ class Release:
 
     def _evaluation(self, name: str, what: str, words: list[str]) -> None:
         folder = self._work / "results" / f"{name}-{what}"
-        inputs = {"words": words, "preset": content_digest(self._out / name)}
+        inputs = _inputs(words) | {"preset": content_digest(self._out / name)}
         command = [str(self._out / name), *words, "--out", str(folder)]
         self._steps.do(f"{what}-{name}", inputs, folder, lambda: self._command("evaluate", command))
 

@@ -196,6 +196,23 @@ def test_a_landmark_weight_below_zero_is_refused(records, value):
         dataclasses.replace(records, weight=weight)
 
 
+@pytest.mark.parametrize("name", ["parameters", "landmarks"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_labels_that_would_make_the_loss_nan_are_refused(records, name, value):
+    """But for landmarks of weight 0, which no loss reads."""
+    array = getattr(records, name).copy()
+    array[2:4, 3] = value
+    with pytest.raises(ValueError, match=f"{name} of 2 of 6 photos, first 2, are not finite"):
+        dataclasses.replace(records, **{name: array})
+    weight = np.ones((len(records), 68), np.float32)
+    weight[2:4, 3] = 0
+    if name == "landmarks":
+        assert dataclasses.replace(records, landmarks=array, weight=weight).landmarks is array
+        weight[3, 3] = 0.5
+    with pytest.raises(ValueError, match=f"{name} of .* are not finite"):
+        dataclasses.replace(records, **{name: array}, weight=weight)
+
+
 def test_people_are_split_whole(records):
     seen, unseen = split_people(records.identity, held_out=1)
     np.testing.assert_array_equal(seen, [0, 1, 2, 3])

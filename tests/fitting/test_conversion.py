@@ -115,6 +115,10 @@ def test_faces_come_in_any_batch(open_face):
     converted, residuals = convert_parameters(source, source, faces, own)
     assert residuals.shape == (2, 3) and converted.pose.shape == (2, 3, 3, 4)
     np.testing.assert_allclose(converted.identity, faces.identity, atol=1e-3)
+    lists = FaceParameters(faces.pose.tolist(), faces.identity.tolist(), faces.expression.tolist())
+    np.testing.assert_array_equal(
+        convert_parameters(source, source, lists, own)[0].to_vector(), converted.to_vector()
+    )
     none = FaceParameters(*(array[:0] for array in (faces.pose, faces.identity, faces.expression)))
     assert convert_parameters(source, source, none, own)[1].shape == (0, 3)
 

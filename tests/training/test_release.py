@@ -161,6 +161,45 @@ def test_a_step_is_skipped_until_its_inputs_or_its_result_change(tmp_path):
         steps.do("two", {}, tmp_path / "missing", lambda: None)
 
 
+def test_preparing_and_measuring_are_repeated_where_a_file_they_read_changes(tmp_path):
+    """Also a file that an option names, with a space or '=' before it, anywhere in the words."""
+    data, called = tmp_path / "data", []
+    (data / "photos").mkdir(parents=True)
+    files = {name: data / name for name in ("photos/a.pts", "offsets.npz", "one.csv", "two.csv")}
+    for path in files.values():
+        path.write_text("first")
+    words = "pts --offsets={data}/offsets.npz --crop-size 64 {data}/photos"
+    measure = {"people": "--data {data} --pairs {data}/one.csv,{data}/two.csv"}
+    preset = PresetPlan([{}], "x", measure=measure)
+
+    def command(module, words, environment):
+        called.append(module.removeprefix("keras_scnn."))
+        out = Path(words[words.index("--out") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "results.json").write_text("{}")
+        return 0
+
+    def make():
+        called.clear()
+        release = Release(
+            ReleasePlan("free", {"a": preset}, {"x": words}),
+            *(data, tmp_path / "work", tmp_path / "out"),
+            command,
+        )
+        release._prepare("x", release._filled(words))
+        release._measure("a", "people", release._filled(measure["people"]))
+        return list(called)
+
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    assert make() == ["prepare", "evaluate"] and make() == []
+    for name in ("photos/a.pts", "offsets.npz"):
+        files[name].write_text("another length")
+        assert "prepare" in make() and make() == []
+    for name in ("one.csv", "two.csv"):
+        files[name].write_text("other")
+        assert make() == ["evaluate"] and make() == []
+
+
 def test_the_packages_release_is_a_plan_of_known_settings():
     plan = read_plan(RECIPES / "release.yaml")
     assert set(plan.presets) == {"mobile", "accurate"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 
 from keras_scnn.data.labels.landmarker import FoundFace
 from keras_scnn.fitting import FitOptions, FitResult, fit_landmarks, fit_person_landmarks
@@ -128,7 +129,6 @@ def _embedding(candidate: Candidate) -> np.ndarray:
 # 81 people of CelebA with two strangers' photos put among each one's own: 29 % of the strangers
 # are found, for 1.6 % of the own photos. Landmarks hardly separate people; ``recognizer`` does.
 OUTLIER_SD, MIN_EXCESS, MAX_RESIDUAL = 3.5, 0.3, 2.0
-MAD_TO_SD = 1.4826
 ROUNDS = 2
 
 
@@ -163,9 +163,8 @@ def excess_limit(excess: np.ndarray) -> float:
         excess: (M,) what each photo's residual in the joint fit is above that of a fit of its own,
             percent of the crop's side; M above 0.
     """
-    middle = np.median(excess)
-    spread = MAD_TO_SD * np.median(np.abs(excess - middle))
-    return float(max(middle + OUTLIER_SD * spread, MIN_EXCESS))
+    spread = scipy.stats.median_abs_deviation(excess, scale="normal")
+    return float(max(np.median(excess) + OUTLIER_SD * spread, MIN_EXCESS))
 
 
 def fit_photos(
