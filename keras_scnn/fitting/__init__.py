@@ -202,7 +202,9 @@ def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.ndim != 3 or landmarks.shape[1:] not in ((68, 2), (68, 3)) or not len(landmarks):
         raise ValueError(f"landmarks have the shape {landmarks.shape}; expected (B, 68, 2 or 3)")
-    weights = np.ones(landmarks.shape[:2]) if visibility is None else np.float64(visibility)
+    weights = (
+        np.ones(landmarks.shape[:2]) if visibility is None else np.asarray(visibility, np.float64)
+    )
     if weights.shape != landmarks.shape[:2] or not ((weights >= 0) & (weights < np.inf)).all():
         raise ValueError(f"visibility must be {landmarks.shape[:2]} finite weights, none below 0")
     if ((weights > 0).sum(axis=1) < 4).any():
