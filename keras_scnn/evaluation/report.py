@@ -157,7 +157,7 @@ def table_rows(results: dict, chosen: Sequence[Row] = ()) -> list[tuple[str, str
     """Name and value of each row of the table; what was not measured is not in it."""
     values, intervals = numbers(results), results.get("intervals", {})
     return [
-        (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path))}{count}")
+        (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path), unit)}{count}")
         for path, label, unit in chosen or ROWS
         if not math.isnan(values.get(path, math.nan))
         for count in [_count(results, path)]
@@ -168,10 +168,12 @@ def _with_unit(value: float, unit: str) -> str:
     return f"{value:7.2f} {unit:<7}" if unit else f"{value:8.3f}{'':<7}"
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
+def _interval(ends: tuple[float, float] | None, unit: str) -> str:
+    """With as many decimals as ``_with_unit`` gives the number, which it may else not contain."""
     if ends is None or math.isnan(ends[0]):
         return ""
-    return f"  [{ends[0]:.2f}, {ends[1]:.2f}]"
+    decimals = 2 if unit else 3
+    return f"  [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]"
 
 
 def _count(results: dict, path: str) -> str:

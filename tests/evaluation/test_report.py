@@ -77,6 +77,14 @@ def test_the_table_shows_intervals_and_leaves_out_what_is_unknown(records_result
     assert "landmark error 3D, mean of bins" not in rows
 
 
+def test_a_number_lies_within_its_interval_as_both_are_printed(records_results):
+    auc, bins = "shape_verification.auc", "landmarks.bins_percent.1"
+    records_results["intervals"] = {auc: (0.9652, 0.9738), bins: (2.495, 2.504)}
+    rows = dict(table_rows(records_results))
+    assert rows["verification by shape, AUC"].split() == ["0.970", "[0.965,", "0.974]"]
+    assert rows["landmark error 2D, |yaw| 30-60"].split()[2:4] == ["[2.50,", "2.50]"]
+
+
 def test_notes_come_first_and_what_was_left_out_last():
     results = asdict(
         PhotoResults(LANDMARKS, POSE, "field", notes=("the field's",), left_out=("x",))
