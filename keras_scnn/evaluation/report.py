@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.nme import YAW_BINS_DEGREES
+from keras_scnn.storage.text import counted
 
 LANDMARKS = {
     "landmarks": "landmark error 2D",
@@ -149,7 +150,7 @@ def results_table(results: dict, chosen: Sequence[Row] = ()) -> str:
     lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
     left_out = results.get("left_out", ())
     if left_out:
-        lines.append(f"left out: {len(left_out)} photos that could not be measured")
+        lines.append(f"left out: {counted(len(left_out), 'photo')} that could not be measured")
     return "\n".join([*results.get("notes", ()), *lines])
 
 
@@ -181,4 +182,4 @@ def _count(results: dict, path: str) -> str:
     name, _, rest = path.partition(".")
     if not rest.startswith("bins_percent."):
         return ""
-    return f"  ({results[name]['bins_count'][int(rest[-1])]} faces)"
+    return f"  ({counted(results[name]['bins_count'][int(rest[-1])], 'face')})"

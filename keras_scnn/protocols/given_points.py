@@ -19,6 +19,7 @@ from keras_scnn.protocols.unseen_points import Misfits, measure_misfits
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.text import counted
 
 MIN_POINTS = 4
 FOLDS = 10  # of people, for the annotation's own sites
@@ -130,7 +131,8 @@ def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
         "has 0; bound: the share that all photos of a person have in common",
     ]
     if reordered:
-        notes.append(f"lower lids numbered backwards in {reordered} photos: put in order")
+        photos = counted(reordered, "photo")
+        notes.append(f"lower lids numbered backwards in {photos}: put in order")
     return notes
 
 

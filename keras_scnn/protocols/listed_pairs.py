@@ -29,6 +29,7 @@ from keras_scnn.shape_distance import (
     shape_coordinates,
     visible_coordinates,
 )
+from keras_scnn.storage.text import counted
 
 KINDS = ("mm", "visible", "scaled", "feature")
 CHANCE_PERCENT = 50.0
@@ -224,7 +225,7 @@ def _note(stem: str, listed: ListedPairs, rows: np.ndarray) -> str:
     people, folds = len(np.unique(listed.photos.person)), len(np.unique(listed.fold))
     return (
         f"{stem}: {len(listed.first)} pairs, {len(rows)} photos of {people} people, {folds} folds "
-        f"by person; no face found in {(rows < 0).sum()} photos"
+        f"by person; no face found in {counted(int((rows < 0).sum()), 'photo')}"
     )
 
 

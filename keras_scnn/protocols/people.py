@@ -20,6 +20,7 @@ from keras_scnn.protocols.identity import (
 )
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import bootstrap_note
+from keras_scnn.storage.text import counted
 
 MIN_PAIRS = 10
 
@@ -87,7 +88,7 @@ def evaluate_pairs(
     pairs, lost = _measured_pairs(listed, faces)
     person = listed.photos.person[faces.kept]
     folds = "10 random folds" if pairs.fold is None else f"{pairs.fold.max() + 1} folds of the file"
-    how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {lost} pairs left out"
+    how = f"{len(pairs.same)} pairs of {Path(file).name}, {folds}; {counted(lost, 'pair')} left out"
     results = _results(predictor, faces, person, pairs, False, how, resamples, seed)
     return dataclasses.replace(results, passed_over=listed.photos.passed_over)
 

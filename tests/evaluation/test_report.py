@@ -85,13 +85,18 @@ def test_a_number_lies_within_its_interval_as_both_are_printed(records_results):
     assert rows["landmark error 2D, |yaw| 30-60"].split()[2:4] == ["[2.50,", "2.50]"]
 
 
+def test_one_face_is_in_the_singular(records_results):
+    records_results["landmarks"]["bins_count"] = (10, 1, 0)
+    assert dict(table_rows(records_results))["landmark error 2D, |yaw| 30-60"].endswith("(1 face)")
+
+
 def test_notes_come_first_and_what_was_left_out_last():
     results = asdict(
         PhotoResults(LANDMARKS, POSE, "field", notes=("the field's",), left_out=("x",))
     )
     lines = results_table(results).splitlines()
     assert lines[0] == "the field's"
-    assert "1 photos" in lines[-1]
+    assert lines[-1] == "left out: 1 photo that could not be measured"
 
 
 def test_the_summary_sets_networks_and_baselines_side_by_side(records_results):

@@ -70,6 +70,10 @@ def test_lower_lids_numbered_backwards_are_put_in_order(predictor, people, label
     np.savez(labels, **arrays)
     result = evaluate_given_points(predictor, people, labels, resamples=0)
     assert any("backwards in 3 photos: put in order" in note for note in result.notes)
+    arrays["landmarks68"][:2, [40, 41]] = arrays["landmarks68"][:2, [41, 40]]
+    np.savez(labels, **arrays)
+    result = evaluate_given_points(predictor, people, labels, resamples=0)
+    assert any("backwards in 1 photo: put in order" in note for note in result.notes)
 
 
 def test_only_the_last_people_are_measured(predictor, people, labels):

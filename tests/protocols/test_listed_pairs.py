@@ -51,6 +51,12 @@ def test_pairs_without_a_face_are_wrong(predictor, people, pairs_file):
     assert values["mm"]["auc"] == pytest.approx(42 / 48 * 36 / 48, abs=1e-6)
 
 
+def test_one_photo_without_a_face_is_in_the_singular(predictor, people, pairs_file):
+    cv2.imwrite(str(people / "people" / "p0" / "0.png"), np.zeros((48, 48, 3), np.uint8))
+    result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=0)
+    assert result.notes[0].endswith("no face found in 1 photo")
+
+
 def test_lost_pairs_are_far_for_one_person_and_near_for_two():
     pairs = Pairs(np.array([0, 0, 1]), np.array([1, 2, 2]), np.array([True, True, False]))
     distance = pair_distances(np.array([[0.0], [3.0]]), np.array([0, 1, -1]), pairs)
