@@ -63,7 +63,6 @@ def evaluate_openings(
     there = rows >= 0
     summary = functools.partial(_summary, hand, predicted, shut, there)
     values, intervals = with_intervals(summary, np.arange(len(paths)), resamples, seed)
-    values["coverage_percent"] = 100 * float(there.mean())
     lost = [
         f"{paths[i]}: the face found is not the annotated one"
         for i in _strangers(predictions, rows)
@@ -79,8 +78,10 @@ def _summary(
     hand: dict, predicted: dict, shut: np.ndarray, there: np.ndarray, weights: np.ndarray
 ) -> dict:
     """The measures of photos weighted (n,), of which those that are not ``there`` do not count."""
+    coverage = 100 * weighted_mean(there, weights)
     weights = np.where(there, weights, 0.0)
     return {
+        "coverage_percent": coverage,
         "shut": _eyes(hand, predicted, weights * shut),
         "open": _eyes(hand, predicted, weights * ~shut),
         "eyes": _eyes(hand, predicted, weights)

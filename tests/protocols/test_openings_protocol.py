@@ -7,7 +7,7 @@ import pytest
 from keras_scnn.data.sources.pts import write_pts
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation.openings import openings
-from keras_scnn.protocols.openings import _agreement, _detected, evaluate_openings
+from keras_scnn.protocols.openings import ROWS, _agreement, _detected, evaluate_openings
 
 
 @dataclasses.dataclass
@@ -60,6 +60,16 @@ def test_the_face_of_somebody_else_is_left_out(folder):
     assert result.values["coverage_percent"] == pytest.approx(100 * 5 / 6)
     assert "4.png: the face found is not the annotated one" in result.left_out[0]
     assert result.values["open"]["error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_every_number_of_the_table_has_an_interval(folder):
+    path, faces = folder
+    moved = faces.copy()
+    moved[4, :, :2] += 200
+    result = evaluate_openings(lambda paths: Found(moved, 6), path, path / "shut.csv", resamples=60)
+    assert {row[0] for row in ROWS} == set(result.intervals)
+    low, high = result.intervals["coverage_percent"]
+    assert low < 100 * 5 / 6 < high == 100
 
 
 def test_agreement_is_that_of_the_plain_formulas():
