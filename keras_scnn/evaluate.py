@@ -85,11 +85,12 @@ def measure_data(args: argparse.Namespace) -> None:
     results = evaluation.evaluate_preset(args.preset, args.data, keep=args.out, **options)
     name, place = real_path(args.preset).name, real_path(args.data)
     data = place.stem if place.is_file() else place.name
-    print(evaluation.write_results(results, args.out, f"{name}-{data}", f"{name} on {data}"))
+    stem, title = f"{name}-{data}", f"{name} on {data}"
+    print(evaluation.write_results(results, args.out, stem, title, args.data))
     if args.calibrate:
         calibration = evaluation.calibration_of(results)
         write_metadata(args.preset, "verification", calibration | {"data": data})
-    print(f"written: {args.out / name}-{data}.json, .png and -curves.png")
+    print(f"written: {args.out / stem}.json, .txt, .png and -curves.png")
     report_unmeasured(results)
 
 

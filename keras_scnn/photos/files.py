@@ -105,13 +105,15 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
 def _listed_by_results(folder: Path, pictures: set[str], files: set[str]) -> set[str]:
     """Pictures that ``NAME.json`` lists as files of a result: ``NAME.png``, ``NAME_overlay.png``.
 
+    Those of ``evaluate`` are ``NAME.png`` and ``NAME-curves.png``.
+
     Args:
         folder: to which the paths are relative.
         pictures: paths of the pictures in it.
         files: paths of all files in it.
     """
     stems = {name.rpartition(".")[0] for name in pictures}
-    stems |= {stem.rpartition("_")[0] for stem in stems}
+    stems |= {stem.rpartition(mark)[0] for stem in stems for mark in "_-"}
     notes = [PurePosixPath(note) for stem in stems if (note := f"{stem}.json") in files]
     return {(n.parent / file).as_posix() for n in notes for file in listed_files(folder / n)}
 

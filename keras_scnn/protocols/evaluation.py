@@ -57,18 +57,32 @@ class Bootstrap(TypedDict):
     seed: int
 
 
-def write_results(results: Results, folder: Path, stem: str, title: str) -> str:
+def write_results(
+    results: Results, folder: Path, stem: str, title: str, data: str | os.PathLike | None = None
+) -> str:
     """Write the results as ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``.
+
+    The JSON lists the other files, so that no command takes the pictures for photos, see
+    ``photos.files.find_photos``.
+
+    Args:
+        results: of a protocol.
+        folder: for the files.
+        stem: of their names.
+        title: over the pictures.
+        data: file or folder that was measured, for the JSON; None where it is neither.
 
     Returns:
         the table that the .txt file holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for ending in (".json", ".txt", ".png", "-curves.png"):  # never some of them of an earlier run
-        (folder / f"{stem}{ending}").unlink(missing_ok=True)
+    files = [f"{stem}{ending}" for ending in (".txt", ".png", "-curves.png")]
+    for earlier in (f"{stem}.json", *files):  # never some of them of an earlier run
+        (folder / earlier).unlink(missing_ok=True)
     named = asdict(results)
+    photos = [] if data is None else [os.path.abspath(data)]
     with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json_text(named))
+        temporary.write_text(json_text({"photos": photos, **named, "files": files}))
     for name, plot in ((stem, plot_results), (f"{stem}-curves", plot_details)):
         with atomic_path(folder / f"{name}.png") as temporary:
             plot(named, temporary, title)

@@ -224,6 +224,9 @@ def test_the_command_knows_people_and_pairs(
         assert "EER" in capsys.readouterr().out
     for name in ("run-people.json", "run-people-curves.png", "run-pairs.json"):
         assert (tmp_path / "out" / name).is_file()
+    for _ in range(2):  # the plots of the first time are photos of nobody
+        assert main([str(run), "--data", str(folder), "--out", str(folder / "evaluation")]) == 0
+        assert "48 photos of 12 people" in capsys.readouterr().out
     assert main([str(run), "--data", str(pairs_file), *out]) == 2
     assert "needs --photos" in capsys.readouterr().err
 

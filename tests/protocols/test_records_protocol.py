@@ -8,6 +8,7 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.evaluation import draw_pairs
 from keras_scnn.geometry.camera import project
 from keras_scnn.models.inference import predict
+from keras_scnn.photos.files import find_photos
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.records import evaluate_records, without_mirror_pairs
 from keras_scnn.training.run import check_held_out
@@ -108,10 +109,14 @@ def test_results_are_written_as_json_that_any_reader_takes(
         )
     results = evaluate_records(color_preset, symmetric, resamples=0)
     changes = {"shape_ratio": np.inf, "intervals": {"shape_ratio": (-np.inf, np.nan)}}
-    write_results(dataclasses.replace(results, **changes), tmp_path, "results", "")
+    write_results(dataclasses.replace(results, **changes), tmp_path, "results", "", tmp_path)
     odd = []
     written = json.loads((tmp_path / "results.json").read_text(), parse_constant=odd.append)
     assert odd == []
     assert written["shape_ratio"] is None
     assert written["intervals"] == {"shape_ratio": [None, None]}
     assert written["dense_percent"] == results.dense_percent
+    assert written["photos"] == [str(tmp_path)]
+    assert {*written["files"], "results.json"} == {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "photo-1.png").touch()
+    assert find_photos(tmp_path).photos == ("photo-1.png",)
