@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -152,7 +152,11 @@ def write_part(
     layout = _described(schema(sizes, keys), about, failures)
     words = ["photo"] if "photo" in keys else False
     options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
-    with published(path) as temporary, pq.ParquetWriter(temporary, layout, **options) as file:
+    with (
+        published(path) as temporary,
+        temporary.open("wb") as home,  # not by pyarrow, whose paths are UTF-8
+        pq.ParquetWriter(home, layout, **options) as file,
+    ):
         for part in [table] if isinstance(table, dict) else table:
             file.write_table(_filled(part, layout))
 
@@ -206,14 +210,15 @@ def read_part(path: Place) -> tuple[dict[str, Any], list[tuple[str, str]], int] 
 
     Raises:
         ValueError: it is a sound Parquet file, but not one of faces.
-        OSError: as ``RemotePath``.
+        OSError: it cannot be opened; or as ``RemotePath``.
     """
     import pyarrow.parquet as pq
 
-    source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+    source = _opened(path)
     try:
         with (
             reading(str(path), "a sound Parquet file"),
+            source,
             pq.ParquetFile(source, page_checksum_verification=True) as file,
         ):
             rows = sum(len(batch) for batch in file.iter_batches())
@@ -227,12 +232,17 @@ def read_part(path: Place) -> tuple[dict[str, Any], list[tuple[str, str]], int] 
         return about, [tuple(failure) for failure in failures], rows
 
 
+def _opened(path: Place) -> BinaryIO:
+    """A file to read; pyarrow would open none whose path is not UTF-8."""
+    return path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """The settings that a file of ``write_part`` was written with."""
     import pyarrow.parquet as pq
 
-    with reading(path, "a sound Parquet file of faces"):
-        return json.loads((pq.read_schema(path).metadata or {})[ABOUT])
+    with reading(path, "a sound Parquet file of faces"), _opened(path) as file:
+        return json.loads((pq.read_schema(file).metadata or {})[ABOUT])
 
 
 def read_columns(
@@ -250,8 +260,8 @@ def read_columns(
     if within is not None:
         name, low, high = within
         limits = [(name, ">=", low), (name, "<", high)]
-    with reading(path, "a sound Parquet file of faces"):
-        table = pq.read_table(path, filters=limits)
+    with reading(path, "a sound Parquet file of faces"), _opened(path) as file:
+        table = pq.read_table(file, filters=limits)
         return {name: _rows(table[name]) for name in table.column_names}
 
 
