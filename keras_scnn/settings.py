@@ -80,6 +80,12 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value}; it must lie in 0 to 1")
 
 
+def check_score(name: str, value: float) -> None:
+    """Raise a ValueError for what is no number between 0 and 1, both excluded."""
+    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+
+
 def whole(name: str, value: int, low: int = 1) -> int:
     """A whole number, which may be NumPy's, as int.
 

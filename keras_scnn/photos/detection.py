@@ -32,6 +32,7 @@ from keras_scnn.photos.cropping import (
     turn_of,
 )
 from keras_scnn.photos.facemesh import FaceMesh
+from keras_scnn.settings import check_score
 from keras_scnn.storage.tflite import PerThread, open_interpreter
 
 # Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
@@ -97,8 +98,7 @@ class FaceDetector:
         checked: bool = True,
     ):
         for name, value in (("min_score", min_score), ("tile_min_score", tile_min_score)):
-            if not 0 < value < 1:
-                raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+            check_score(name, value)
         self._min_score, self._tile_min_score = min_score, tile_min_score
         self._tiles, self._stop_early, self._is_checked = tiles, stop_early, checked
         content = model_path().read_bytes()

@@ -6,7 +6,7 @@ import argparse
 
 from keras_scnn.meshes.options import add_mesh_options, mesh_options
 from keras_scnn.photos.files import check_single_photos, is_video
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, check_score
 from keras_scnn.storage.remote import Place, RemotePath, is_url, place
 
 PLACES = {"photos": "single photos", "folder": "one folder", "video": "one video"}
@@ -69,8 +69,7 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
     args.mesh_options = mesh_options(args, parser, written)
     if args.workers is not None and args.workers < 1:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
-    if args.min_score is not None and not 0 < args.min_score < 1:
-        parser.error(f"--min-score is {args.min_score:g}; it must lie between 0 and 1")
+    parser.check(args, check_score, "min_score")
     if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
         parser.error(f"{urls[0]}: a URL is for one folder, and its results")
     if args.kind == "photos":

@@ -22,12 +22,12 @@ from keras_scnn.folders.table import (
     vector_sizes,
     write_part,
 )
-from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.meshes.options import MeshOptions, check_unit
 from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET, whole
+from keras_scnn.settings import DEFAULT_PRESET, check_score, whole
 from keras_scnn.video.clip import Clip, Frame
 from keras_scnn.video.shots import change, may_be_cut, thumbnail
 
@@ -50,11 +50,12 @@ class ClipSettings:
         preset: name or folder; a ``Path`` becomes text.
         tiles: look for small faces too, see ``FaceDetector``.
         min_score: least score of a face, 0 to 1; None for the detector's own.
-        mesh_options: what is written of each face.
+        mesh_options: what is written of each face, as GLB in meters, whose expression moves.
         part_frames: in one Parquet file, 1 or more.
 
     Raises:
-        ValueError: ``part_frames`` is no number of frames.
+        ValueError: ``part_frames`` is no number of frames, ``min_score`` no score, or
+            ``mesh_options`` have another unit or the neutral face.
     """
 
     preset: str = DEFAULT_PRESET
@@ -66,6 +67,12 @@ class ClipSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "preset", os.fspath(self.preset))  # must fit JSON
         object.__setattr__(self, "part_frames", whole("part_frames", self.part_frames))
+        if self.min_score is not None:
+            check_score("min_score", self.min_score)
+            object.__setattr__(self, "min_score", float(self.min_score))  # NumPy's fit no JSON
+        check_unit(self.mesh_options.unit, ".glb")
+        if self.mesh_options.neutral:
+            raise ValueError("mesh_options.neutral is for photos; a video moves the expression")
 
 
 @dataclass(eq=False)

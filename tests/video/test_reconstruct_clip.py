@@ -22,6 +22,7 @@ from keras_scnn.data.synthesis.appearance import FacePainter, random_light
 from keras_scnn.folders.table import read_columns
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.shading import render
+from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruct import main
 from keras_scnn.video.clip import open_clip
@@ -303,12 +304,19 @@ def test_a_killed_run_goes_on_and_more_workers_give_the_same_files(tmp_path):
 def test_a_preset_may_be_a_path():
     """Settings are noted in the results as JSON."""
     assert ClipSettings(preset=Path("runs") / "mine") == ClipSettings(preset="runs/mine")
+    assert json.dumps(ClipSettings(min_score=np.float32(0.5)).min_score) == "0.5"
 
 
 def test_parts_and_workers_out_of_range_are_refused(tmp_path):
     for frames in (0, -1, 2.5):
         with pytest.raises(ValueError, match=f"part_frames is {frames}; it must be .*1 or more"):
             ClipSettings(part_frames=frames)
+    for score in (0, 1, 2, float("nan"), "0.5"):  # before the folder is claimed for a run
+        with pytest.raises(ValueError, match=f"min_score is {score}; it must lie between 0 and 1"):
+            ClipSettings(min_score=score)
+    for options, message in (({"unit": "cm"}, "not in 'cm'"), ({"neutral": True}, "neutral is")):
+        with pytest.raises(ValueError, match=message):
+            ClipSettings(mesh_options=MeshOptions(**options))
     with pytest.raises(ValueError, match="workers is -1; it must be 1 or more"):
         reconstruct_clip(tmp_path / "a.mp4", tmp_path / "out", workers=-1)
     assert list(tmp_path.iterdir()) == []
