@@ -13,7 +13,14 @@ import sys
 from pathlib import Path
 
 from keras_scnn.models.backend import start_keras
-from keras_scnn.settings import CommandParser, add_options, command, did_you_mean, from_options
+from keras_scnn.settings import (
+    CommandParser,
+    add_options,
+    command,
+    did_you_mean,
+    from_options,
+    words_of,
+)
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.ablation import VARIANTS, ablate, table
 from keras_scnn.training.config import TrainConfig, recipe_names, recipe_path
@@ -47,11 +54,11 @@ def parse(
         if options.config:
             raise ValueError("give one of --config and --recipe")
         options.config = str(recipe_path(options.recipe))
-    words = [word.strip() for word in options.seeds.split(",")]
+    words = words_of(options.seeds)
     if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
         raise ValueError(f"--seeds is '{options.seeds}'; it must be different numbers, as 0,1")
     seeds = tuple(map(int, words))
-    variants = tuple(options.variants.split(","))
+    variants = tuple(words_of(options.variants))
     for name in set(variants) - set(VARIANTS):
         raise ValueError(
             f"--variants has '{name}'{did_you_mean(name, VARIANTS)}; known are {names}"

@@ -104,9 +104,14 @@ def check_workers(workers: int | None) -> None:
         whole("workers", workers)
 
 
+def words_of(text: str) -> list[str]:
+    """The words of an option that takes several with commas between them, and blanks or not."""
+    return [word.strip() for word in text.split(",")]
+
+
 def folders_of(text: str) -> list[str]:
-    """The folders of a setting that has several with commas between them: paths, or URLs."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """The files or folders of a setting that has several with commas between them, or URLs."""
+    return [word for word in words_of(text) if word]
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -103,6 +103,7 @@ def test_numbers_of_an_ablation_are_json_that_any_reader_takes(tmp_path, monkeyp
         (["--seeds", "0,0"], "--seeds is '0,0'"),
         (["--seeds", ""], "--seeds is ''"),
         (["--variants", "both,both"], "--variants is 'both,both'; it has one of them twice"),
+        (["--variants", "both, both"], "it has one of them twice"),
         (["--variants", "both,none"], "--variants has 'none'; known are regression,contrast"),
         (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
         (["--recipe", "none"], "no recipe 'none'"),

@@ -336,7 +336,7 @@ def test_the_command_writes_mesh_numbers_and_overlay(tmp_path, preset_folder, op
 def test_the_command_writes_the_parts_that_are_asked_for(tmp_path, preset_folder, open_face):
     write_image(tmp_path / "anna.png", data.astronaut())
     arguments = [str(tmp_path / "anna.png"), "--out", str(tmp_path), "--preset", str(preset_folder)]
-    options = ["--format", "ply", "--unit", "mm", "--parts", "skin,eyes", "--neutral"]
+    options = ["--format", "ply", "--unit", "mm", "--parts", "skin, eyes", "--neutral"]
     assert main([*arguments, *options]) == 0
     mesh = trimesh.load(tmp_path / "anna.ply", process=False)
     assert len(mesh.faces) == sum(map(len, face_parts(open_face, ("skin", "eyes")).values()))

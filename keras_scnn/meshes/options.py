@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keras_scnn.settings import did_you_mean
+from keras_scnn.settings import did_you_mean, words_of
 
 MESH_FORMATS = ("obj", "ply", "glb")
 UNITS = {"mm": 1.0, "cm": 0.1, "m": 0.001}  # of a file, in a millimeter
@@ -93,7 +93,7 @@ def mesh_options(
     given = [name for name in names if getattr(args, name)]
     if given and not written:
         parser.error(f"--{given[0]} is for meshes, which --meshes writes of a folder")
-    parts = None if args.parts is None else tuple(args.parts.split(","))
+    parts = None if args.parts is None else tuple(words_of(args.parts))
     try:
         check_unit(args.unit or "m", f".{args.format}")
         return MeshOptions(args.unit or "m", args.neutral, parts, args.baked)

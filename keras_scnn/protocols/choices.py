@@ -14,12 +14,12 @@ from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.shape_agreement import evaluate_shapes
 from keras_scnn.protocols.shape_truth import fit_truth, load_truth, save_truth
 from keras_scnn.protocols.yardsticks import Yardstick
-from keras_scnn.settings import flag
+from keras_scnn.settings import flag, folders_of
 from keras_scnn.storage.outputs import check_out
 
 
 def _pairs(predictor: PhotoPredictor, args: argparse.Namespace) -> Yardstick:
-    files = [part.strip() for part in args.pairs.split(",") if part.strip()]
+    files = folders_of(args.pairs)
     return evaluate_listed_pairs(
         predictor, files, args.data, args.resamples, args.seed, args.groups
     )
