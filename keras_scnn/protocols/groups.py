@@ -44,9 +44,8 @@ def group_summary(
     members = {
         attribute: {
             group: chosen
-            for group in np.unique(of[of != ""])
-            for chosen in [(of[pairs.first] == group) & (of[pairs.second] == group)]
-            if min((chosen & pairs.same).sum(), (chosen & ~pairs.same).sum()) >= MIN_PAIRS
+            for group, chosen in _members(pairs, of).items()
+            if _are_enough(pairs, chosen)
         }
         for attribute, of in groups.items()
     }
@@ -55,15 +54,33 @@ def group_summary(
         """The numbers, for pairs that count so often."""
         return {
             attribute: {
-                str(group): {
-                    kind: _shares(right[kind], chosen, pairs.same, weights) for kind in right
-                }
+                group: {kind: _shares(right[kind], chosen, pairs.same, weights) for kind in right}
                 for group, chosen in of.items()
             }
             for attribute, of in members.items()
         }
 
     return summary
+
+
+def _members(pairs: Pairs, of: np.ndarray) -> dict[str, np.ndarray]:
+    """(P,) bool by group: both people of a pair are of it; ``of`` (n,) is each photo's group."""
+    names = np.unique(of[of != ""])
+    return {str(one): (of[pairs.first] == one) & (of[pairs.second] == one) for one in names}
+
+
+def _are_enough(pairs: Pairs, chosen: np.ndarray) -> bool:
+    return min((chosen & pairs.same).sum(), (chosen & ~pairs.same).sum()) >= MIN_PAIRS
+
+
+def small_groups(pairs: Pairs, groups: dict[str, np.ndarray]) -> list[str]:
+    """The attribute and name of each group that ``group_summary`` leaves out."""
+    return [
+        f"{attribute} {group}"
+        for attribute, of in groups.items()
+        for group, chosen in _members(pairs, of).items()
+        if not _are_enough(pairs, chosen)
+    ]
 
 
 def _shares(right: np.ndarray, chosen: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict:

@@ -21,7 +21,7 @@ from keras_scnn.evaluation import Pairs, distance_ratio, with_intervals
 from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.report import Row
 from keras_scnn.evaluation.verification import RankedPairs, rank_pairs, summarize_pairs
-from keras_scnn.protocols.groups import NOTE, group_rows, group_summary
+from keras_scnn.protocols.groups import NOTE, group_rows, group_summary, small_groups
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.yardsticks import Yardstick, bootstrap_note
 from keras_scnn.shape_distance import (
@@ -73,6 +73,8 @@ def evaluate_listed_pairs(
             f"{stem}: {name} is known of {(of != '').sum()} of {len(of)} photos"
             for name, of in of_photos.items()
         ]
+        if small := small_groups(_pairs_of(each), of_photos):
+            notes.append(f"{stem}: without a row, for too few pairs: {', '.join(small)}")
         values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
         notes.append(_note(stem, each, rows))
@@ -119,8 +121,7 @@ def _verified(
     seed: int,
 ) -> tuple[dict, dict]:
     """Numbers of one file, and their intervals; ``rows`` (n,) of its photos, -1 without a face."""
-    person, first, second = listed.photos.person, listed.first, listed.second
-    pairs = Pairs(first, second, person[first] == person[second], listed.fold)
+    person, pairs = listed.photos.person, _pairs_of(listed)
     distances = {kind: pair_distances(v, rows, pairs) for kind, v in vectors.items()}
     ranked = {
         kind: rank_pairs(missing_pairs_as_errors(distance, pairs.same), pairs.same, fold=pairs.fold)
@@ -143,6 +144,11 @@ def _verified(
         }
 
     return with_intervals(summary, person, resamples, seed)
+
+
+def _pairs_of(listed: ListedPairs) -> Pairs:
+    person, first, second = listed.photos.person, listed.first, listed.second
+    return Pairs(first, second, person[first] == person[second], listed.fold)
 
 
 def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.ndarray:

@@ -50,13 +50,15 @@ def test_a_groups_accuracy_is_the_mean_of_accepted_and_refused(monkeypatch, acro
 def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, monkeypatch):
     monkeypatch.setattr(module, "MIN_PAIRS", 10)
     file = people / "groups.csv"
-    lines = [f"people/p{i},{'red' if i > 3 else 'dark'}" for i in range(8)]
-    file.write_text("\n".join(["person,tone", *lines]) + "\n")
+    lines = [f"people/p{i},{'red' if i > 3 else 'dark'},{'x' if i else 'y'}" for i in range(8)]
+    file.write_text("\n".join(["person,tone,kind", *lines]) + "\n")
     result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=5, groups=file)
     assert set(result.values["all"]["by"]["tone"]) == {"red", "dark"}
     assert result.values["all"]["by"]["tone"]["red"]["mm"]["accuracy_percent"] == 100
     assert "all.by.tone.red.mm.accuracy_percent" in result.intervals
     assert any("tone dark: same person? by mm" in label for _, label, _ in result.rows)
+    assert set(result.values["all"]["by"]["kind"]) == {"x"}  # y is one person, of no pair of two
+    assert "all: without a row, for too few pairs: kind y" in result.notes
     assert evaluate_listed_pairs(predictor, [pairs_file], people, 0).values["all"]["by"] == {}
     assert any("without groups of fewer than 30 pairs of a kind" in note for note in result.notes)
 
