@@ -234,13 +234,27 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 
 
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: turned as the file says, and with square pixels."""
+    """(H, W, 3) uint8 RGB: turned and mirrored as the file says, and with square pixels."""
     image: np.ndarray = frame.to_ndarray(format="rgb24")
     if pixel_aspect != 1:  # see ``_aspect``
         width = max(1, round(image.shape[1] * pixel_aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+    return np.ascontiguousarray(_as_shown(image, frame))
+
+
+def _as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """The stored picture as players show it, by the signs of the file's display matrix.
+
+    The matrix has rows (a, b, u), (c, d, v), (x, y, w); a stored point (x, y) is shown at (a x +
+    c y, b x + d y). ``frame.rotation`` would take a mirrored picture for a turned one.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 @contextlib.contextmanager

@@ -147,6 +147,24 @@ def test_the_rate_is_that_of_most_frames(tmp_path, suffix, intervals, rate):
     assert float(clip.rate) == pytest.approx(rate, rel=0.002)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_picture_is_turned_and_mirrored_as_players_show_it(tmp_path, quarters, mirrored):
+    matrix = np.linalg.matrix_power([[0, 1], [-1, 0]], quarters) @ np.diag(
+        [-1 if mirrored else 1, 1]
+    )
+    (a, b), (c, d) = matrix.tolist()
+    path = write_clip(tmp_path / "a.mp4", pictures(2))
+    clip = open_clip(turn(path, (a, b, 0, c, d, 0, 0, 0, 1)))
+    assert clip.size == ((48, 80) if quarters % 2 else (80, 48))
+    right, down = [-1, -1] @ matrix  # of the middle, where the stored top left corner is shown
+    image = next(clip.frames()).image.astype(int)
+    corner = image[-6 if down > 0 else 5, -6 if right > 0 else 5]
+    assert corner[1] > 150 > 100 > corner[0]
+    others = image[[5, 5, -6, -6], [5, -6, 5, -6]]
+    assert (others[:, 1] - others[:, 0] > 100).sum() == 1
+
+
 def test_a_picture_is_turned_as_the_file_says(tmp_path):
     clip = open_clip(turn(write_clip(tmp_path / "a.mp4", pictures(2))))
     assert clip.size == (48, 80)
