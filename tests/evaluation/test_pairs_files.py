@@ -62,6 +62,15 @@ def test_nobody_with_many_photos_outweighs_the_rest():
     np.testing.assert_array_equal(counts, [100, 100, 3])
 
 
+def test_few_photos_of_others_limit_both_kinds_of_pairs():
+    identity = np.repeat([4, 2], [20, 1])  # 190 pairs of one person, 20 of two
+    first, second, same = verification_pairs(identity, 100)
+    assert same.sum() == (~same).sum() == 20
+    two = np.sort(np.stack([first[~same], second[~same]], axis=1), axis=1)
+    np.testing.assert_array_equal(np.sort(two[:, 0]), np.arange(20))
+    np.testing.assert_array_equal(two[:, 1], 20)
+
+
 @pytest.mark.parametrize("identity", [np.arange(5), np.zeros(5, int)])
 def test_people_that_make_no_pairs_are_named(identity):
     with pytest.raises(ValueError, match="two photos"):

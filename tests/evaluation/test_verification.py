@@ -76,6 +76,21 @@ def test_rates_by_hand():
     assert np.isnan(result.tar_percent_at_far_1e2)  # 3 pairs of two people do not show 1 %
 
 
+@pytest.mark.parametrize(("of_one", "of_two"), [(20, 100), (200, 99)])
+def test_pairs_of_two_people_decide_which_rates_are_seen(rng, of_one, of_two):
+    result = verification(rng.uniform(size=of_one + of_two), np.arange(of_one + of_two) < of_one)
+    assert np.isfinite(result.tar_percent_at_far_1e2) == (of_two == 100)
+    assert np.isnan(result.tar_percent_at_far_1e3)
+
+
+def test_a_threshold_lies_in_the_middle_between_the_nearest_pairs_of_the_other_folds():
+    # Fold 0: one person at 1 and 2, two at 5 and 6; fold 1: at 1.5 and 2.5, and at 4.6 and 5.5.
+    distance = np.array([1, 2, 5, 6, 1.5, 2.5, 4.6, 5.5])
+    same, fold = np.tile([True, True, False, False], 2), np.repeat([0, 1], 4)
+    by_hand = [(2.5 + 4.6) / 2, (2 + 5) / 2]
+    assert verification(distance, same, fold=fold).threshold == pytest.approx(np.mean(by_hand))
+
+
 def test_d_prime_is_that_of_its_formula(rng):
     distance, same = rng.uniform(size=300), rng.random(300) < 0.3
     one, two = distance[same], distance[~same]

@@ -3,7 +3,7 @@ import pytest
 
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation import Pairs
-from keras_scnn.evaluation.verification import rank_pairs, right_answers
+from keras_scnn.evaluation.verification import rank_pairs, right_answers, summarize_pairs
 from keras_scnn.protocols import groups as module
 from keras_scnn.protocols.groups import group_summary
 from keras_scnn.protocols.listed_pairs import evaluate_listed_pairs
@@ -21,6 +21,15 @@ def test_an_answer_is_right_by_the_threshold_of_the_other_folds():
     from keras_scnn.evaluation.verification import verification
 
     assert verification(distance, same, fold=fold).accuracy_percent == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_right_answers_make_the_accuracy_also_where_distances_are_equal(seed):
+    rng, fold = np.random.default_rng(seed), np.arange(12) % 3
+    ranked = rank_pairs(rng.integers(0, 4, 12), rng.permutation(12) < 6, fold=fold)
+    right = right_answers(ranked)
+    by_fold = [right[fold == number].mean() for number in range(3)]
+    assert summarize_pairs(ranked).accuracy_percent == pytest.approx(100 * np.mean(by_fold))
 
 
 @pytest.mark.parametrize("across", [9, 1])  # a pair of two groups, right or wrong, is of neither
