@@ -90,7 +90,14 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
         model.save(args.out / FACE_MODEL)
     if basis is not None and args.basis is not None and args.basis.is_dir():
         basis.save(args.out / BASIS)
-    return manifest, describe_passed_over(source.passed_over(args.out))
+    return manifest, describe_passed_over(source.passed_over(args.out, *_files(args)))
+
+
+def _files(args: argparse.Namespace) -> list[Path | None]:
+    """Files of the command line, which are not passed over where they are in DIR."""
+    named = [Path(one) for one in (args.face_model, args.offsets)]  # or names of the package's
+    paths = args.basis, args.bfm_expression, args.bfm_info
+    return [*paths, *(path for path in named if path.is_file())]
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:

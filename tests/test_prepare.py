@@ -73,6 +73,16 @@ def test_a_source_without_a_landmark_basis_saves_none(tmp_path, photos):
     assert (out / "manifest.json").is_file() and not (out / "bfm_landmarks68.npz").exists()
 
 
+def test_a_face_model_among_the_photos_is_not_passed_over(tmp_path, photos, capsys):
+    shutil.copytree(photos, tmp_path / "photos")
+    model = tmp_path / "photos" / "model.npz"
+    load_preset("aflw-mobilenet-0.5").face_model.save(model)
+    (tmp_path / "photos" / "notes.txt").touch()
+    command = ["pts", str(model.parent), "--face-model", str(model), "--offsets", ""]
+    main([*command, "--out", str(tmp_path / "records"), "--workers", "1"])
+    assert "1 file passed over: notes.txt" in capsys.readouterr().err
+
+
 def test_crop_size_and_offsets_are_taken(tmp_path, photos):
     command = ["pts", str(photos), "--crop-size", "64", "--workers", "1", "--out"]
     for name, more in (("with", []), ("without", ["--offsets", ""])):
