@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from keras_scnn.evaluation import with_intervals
 from keras_scnn.evaluation.agreement import AGREEMENT_YAW_BINS_DEGREES, AgreementEvaluator
-from keras_scnn.evaluation.bootstrap import RESAMPLES
+from keras_scnn.evaluation.bootstrap import RESAMPLES, weighted_mean
 from keras_scnn.evaluation.report import Row
 from keras_scnn.protocols.photo_predictions import PhotoPredictions, PhotoPredictor
 from keras_scnn.protocols.shape_truth import ShapeTruth
@@ -54,11 +54,12 @@ def evaluate_shapes(
     )
     network = AgreementEvaluator(dense, of_others[kept], yaw[kept])
     halves = AgreementEvaluator(other, own, yaw)
-    misfits = _misfits(truth, predictions, constant)
+    misfits, is_found = _misfits(truth, predictions, constant), predictions.position >= 0
 
     def summary(weights: np.ndarray) -> dict:
         """All numbers, for photos that count so often."""
         return {
+            "coverage_percent": 100 * weighted_mean(is_found, weights),
             "network": network.summary(weights[kept]),
             "halves": halves.summary(weights),
             "explained": _explained(misfits, weights),
@@ -70,7 +71,6 @@ def evaluate_shapes(
         }
 
     values, intervals = with_intervals(summary, truth.person, resamples, seed)
-    values["coverage_percent"] = predictions.coverage_percent
     return Yardstick(values, ROWS, intervals, _notes(truth, resamples), predictions.left_out)
 
 
