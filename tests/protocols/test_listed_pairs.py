@@ -8,6 +8,7 @@ from keras_scnn.evaluate import main
 from keras_scnn.evaluation import Pairs
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.protocols.listed_pairs import (
+    _shift,
     evaluate_listed_pairs,
     missing_pairs_as_errors,
     pair_distances,
@@ -64,6 +65,17 @@ def test_lost_pairs_are_far_for_one_person_and_near_for_two():
     np.testing.assert_array_equal(missing_pairs_as_errors(distance, pairs.same), [3, 4, 2])
     with pytest.raises(ValueError, match="in none of 2 pairs"):
         missing_pairs_as_errors(np.full(2, np.nan), np.array([True, False]))
+
+
+def test_the_shift_is_that_of_the_mean_over_pairs_of_one_person_with_both_faces():
+    coordinates = np.array([[0.0, 0], [3, 4], [6, 0], [50, 50]])
+    rows = np.array([0, 1, 2, 3, -1])  # of photos; the last one shows no face
+    first, second = np.array([0, 0, 0, 4, 0]), np.array([1, 2, 4, 1, 3])
+    pairs = Pairs(first, second, np.array([True, True, True, True, False]))
+    shift = _shift(coordinates, rows, pairs)
+    assert shift(np.ones(5)) == pytest.approx(np.hypot(4.5, 2))  # of (3, 4) and (6, 0)
+    assert shift(np.array([3.0, 0, 9, 9, 9])) == pytest.approx(5)
+    assert np.isnan(shift(np.array([0.0, 0, 9, 9, 9])))
 
 
 def test_no_invisible_difference_decides():
