@@ -71,7 +71,9 @@ def evaluate_shapes(
         }
 
     values, intervals = with_intervals(summary, truth.person, resamples, seed)
-    return Yardstick(values, ROWS, intervals, _notes(truth, resamples), predictions.left_out)
+    no_truth = [os.path.join(folder, reason) for reason in truth.left_out.tolist()]
+    left_out = (*no_truth, *predictions.left_out)
+    return Yardstick(values, ROWS, intervals, _notes(truth, resamples), left_out)
 
 
 def _predicted_deviations(predictions: PhotoPredictions, count: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from keras_scnn.geometry.rotations import euler_from_rotation
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.storage import read_npz, write_npz
+from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.shape_truth", 1
 # Those of data/labels when the yardstick was made (commit 98020c8), written out so that they stay.
@@ -59,6 +60,7 @@ class ShapeTruth:
         indices68: (68,) int32 their vertices.
         expression68: (68, 3, L) float32 mm at weight 1.
         expression_bounds: (L, 2) float32.
+        left_out: (m,) text, the other photos of the people and why: 'PERSON/photo.jpg: reason'.
     """
 
     photo: np.ndarray
@@ -75,6 +77,7 @@ class ShapeTruth:
     indices68: np.ndarray
     expression68: np.ndarray
     expression_bounds: np.ndarray
+    left_out: np.ndarray
 
     def deviations(self, coefficients: np.ndarray) -> np.ndarray:
         """(M, 3N) float64: vertices less the mean face, mm / sqrt(N), from (M, K).
@@ -128,7 +131,7 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     """Label and fit the photos of a people folder; takes about a second a photo.
 
     Who does not belong is left out (``data.sources.people``), and so are people with fewer than
-    ``MIN_PHOTOS`` photos.
+    ``MIN_PHOTOS`` photos; ``ShapeTruth.left_out`` lists them.
 
     Args:
         folder: one sub-folder a person.
@@ -140,11 +143,16 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     """
     source = PeopleFolder(folder, teacher=True)
     rows: list[dict[str, np.ndarray]] = []
+    left_out: list[str] = []
     for person in tqdm(
         last_people(source.people(), last), desc="fitting people", leave=False, disable=None
     ):
-        photos = source.label(person).photos
-        if len(photos) >= MIN_PHOTOS:
+        labels = source.label(person)
+        photos, few = labels.photos, f"its person has {counted(len(labels.photos), 'good photo')}"
+        left_out += [_reason(folder, *item) for item in labels.left_out.items()]
+        if len(photos) < MIN_PHOTOS:
+            left_out += [f"{photo.name}: {few}; {MIN_PHOTOS} are needed" for photo in photos]
+        else:
             points = np.stack([photo.landmarks for photo in photos])
             poses = np.stack([photo.extra["pose"] for photo in photos])
             names = np.array([photo.name for photo in photos])
@@ -152,7 +160,13 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     if len(rows) < 2:
         raise ValueError(f"{folder}: {len(rows)} people with {MIN_PHOTOS} good photos; 2 needed")
     stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    return ShapeTruth(**stacked, **_model_arrays(source.face_model))
+    model = _model_arrays(source.face_model)
+    return ShapeTruth(**stacked, **model, left_out=np.array(left_out, np.str_))
+
+
+def _reason(folder: str | os.PathLike, name: str, reason: str) -> str:
+    """Why a photo is left out, after its name in the folder, which the folder's place is not in."""
+    return f"{name}: {reason.removeprefix(f'{Path(folder) / name}: ')}"
 
 
 def _person(model: MorphableModel, person: str, names, points, poses) -> dict[str, np.ndarray]:
@@ -214,4 +228,6 @@ def load_truth(path: str | os.PathLike) -> ShapeTruth:
         ]
         if tuple(wanted) != given or len(given) != len(shape):
             raise ValueError(f"{path}: damaged: '{name}' has the shape {given}, not {shape}")
-    return ShapeTruth(**{name: arrays[name] for name in SHAPES})
+    none = np.zeros(0, np.str_)  # in files of 0.2
+    left_out = arrays.get("left_out", none).astype(np.str_).ravel()
+    return ShapeTruth(**{name: arrays[name] for name in SHAPES}, left_out=left_out)

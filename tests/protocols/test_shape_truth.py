@@ -32,6 +32,7 @@ class Source:
 
     def __init__(self, model, folder):
         rng = np.random.default_rng(5)
+        self.folder = folder
         self.face_model, self.identity = model, 0.4 * rng.normal(size=(PEOPLE + 1, 6))
         self.photos: dict[str, list[Photo]] = {}
         for p in range(PEOPLE + 1):
@@ -51,7 +52,9 @@ class Source:
         return sorted(self.photos)
 
     def label(self, person):
-        return dataclasses.make_dataclass("Labels", ["photos"])(self.photos[person])
+        left_out = {"p0/wall.png": f"{self.folder / 'p0' / 'wall.png'}: no face found"}
+        labels = dataclasses.make_dataclass("Labels", ["photos", "left_out"])
+        return labels(self.photos[person], left_out if person == "p0" else {})
 
 
 @pytest.fixture
@@ -170,6 +173,23 @@ def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
     assert half.values["network"].spread == pytest.approx(0.5 * whole.values["network"].spread)
     one, other = (each.values["size"]["network_mm"] for each in (half, whole))
     assert one == pytest.approx(other / 2, rel=1e-4)
+
+
+def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
+    few = "its person has 2 good photos; 5 are needed"
+    assert truth.left_out.tolist() == [
+        "p0/wall.png: no face found", f"p4/0.png: {few}", f"p4/1.png: {few}"
+    ]  # fmt: skip
+    people = tmp_path / "people"
+    result = evaluate_shapes(KnowingPredictor(predictor, source, 1.0), people, truth, resamples=0)
+    assert result.left_out[:2] == (
+        f"{people}/p0/wall.png: no face found", f"{people}/p4/0.png: {few}"
+    )  # fmt: skip
+    save_truth(tmp_path / "truth.npz", truth)
+    arrays = dict(np.load(tmp_path / "truth.npz", allow_pickle=False))
+    del arrays["left_out"]
+    np.savez(tmp_path / "of_02.npz", **arrays)
+    assert load_truth(tmp_path / "of_02.npz").left_out.tolist() == []
 
 
 def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
