@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +16,8 @@ from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, place
 
 MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_VALUES = 1 << 16, 16, 100_000
+# Numbers of YAML 1.1 that nobody means: 010 is 8 there, and 10:30 is 630.
+OTHER_BASES = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
 
 def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON file") -> Any:
@@ -68,12 +71,12 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
     """The content of a YAML file of plain values.
 
     An alias repeats what stands elsewhere, so a few lines can mean billions of values: what they
-    mean is counted.
+    mean is counted. Numbers to the base 8 or 60 (``010``, ``10:30``) are text.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, is longer than 64 KiB, nested more than 16 deep, or means more
-            than 100,000 values.
+        ValueError: it is no YAML, is longer than 64 KiB, nested more than 16 deep, means more than
+            100,000 values, or gives a name twice.
     """
     path = Path(path)
     with reading(path, what):
@@ -81,7 +84,7 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
             raise ValueError(f"longer than {MAX_YAML_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
         _check_events(text)
-        return yaml.safe_load(text)
+        return yaml.load(text, _PlainLoader)  # a SafeLoader
 
 
 def counted(number: int, noun: str) -> str:
@@ -108,6 +111,31 @@ def open_utf8(path: Path) -> TextIO:
     Bytes of a photo's or folder's name that are not UTF-8 are written as they are.
     """
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, for values as they are meant."""
+
+    def compose_mapping_node(self, anchor):
+        """As PyYAML's, which takes the last value of a name that is given twice."""
+        node = super().compose_mapping_node(anchor)
+        given = set()
+        for key, _ in node.value:
+            name = key.tag, key.value
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                if name in given:
+                    line = key.start_mark.line + 1
+                    raise ValueError(f"line {line} gives '{key.value}' again; give it once")
+                given.add(name)
+        return node
+
+    def resolve(self, kind, value, implicit):
+        """The type of a value as PyYAML has it, but text where that is a number of another base."""
+        tag = super().resolve(kind, value, implicit)
+        is_number = kind is yaml.ScalarNode and tag.endswith((":int", ":float"))
+        if is_number and OTHER_BASES.fullmatch(value):
+            return self.DEFAULT_SCALAR_TAG
+        return tag
 
 
 def _check_events(text: str) -> None:

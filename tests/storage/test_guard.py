@@ -292,12 +292,23 @@ BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
         ("base: [1]", "base is"),
         ("base: ../a", "base is"),
         ("- 1", "must hold lines"),
+        ("steps: 5\nseed: 1\nsteps: 6", "line 3 gives 'steps' again; give it once"),
+        ("a: {b: 1, b: 1}", "line 1 gives 'b' again"),
     ],
 )
 def test_yaml_that_is_costly_or_empty_is_refused_by_name(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ValueError, match=f"a.yaml: .*{message}"):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_yaml_numbers_of_other_bases_are_text(tmp_path):
+    text = "a: [010, -07, 10:30, 1:30.5]\nb: [0, 10, -1.5, 0.5, 1_000, 0x10]\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_plain_yaml(tmp_path / "a.yaml") == {
+        "a": ["010", "-07", "10:30", "1:30.5"],  # YAML 1.1: 8, -7, 630 and 90.5
+        "b": [0, 10, -1.5, 0.5, 1000, 16],
+    }
 
 
 def test_bases_in_a_circle_are_refused(tmp_path):
