@@ -62,20 +62,32 @@ def url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def check_number(name: str, value: float) -> None:
+    """Raise a ValueError for what is no number: text, None, a list."""
+    is_number = hasattr(value, "__float__") and not isinstance(value, bool)
+    dimensions: int = getattr(value, "ndim", 0)  # NumPy's scalars have none
+    if not is_number or dimensions:
+        kind = type(value).__name__
+        raise ValueError(f"{name} is {repr(value)[:80]} ({kind}); it must be a number")
+
+
 def check_at_least(name: str, value: float, low: float = 0.0) -> None:
-    """Raise a ValueError for a number that is below ``low``, or not finite."""
+    """Raise a ValueError for what is no number, or one below ``low``, or not finite."""
+    check_number(name, value)
     if not low <= value < math.inf:
         raise ValueError(f"{name} is {value}; it must be {low:g} or more, and finite")
 
 
 def check_above(name: str, value: float) -> None:
-    """Raise a ValueError for a number that is not above 0, or not finite."""
+    """Raise a ValueError for what is no number, or one that is not above 0, or not finite."""
+    check_number(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is {value}; it must be above 0, and finite")
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise a ValueError for a number that does not lie in 0 to 1."""
+    """Raise a ValueError for what is no number, or one that does not lie in 0 to 1."""
+    check_number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}; it must lie in 0 to 1")
 

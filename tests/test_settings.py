@@ -9,6 +9,9 @@ import pytest
 
 from keras_scnn.settings import (
     add_options,
+    check_above,
+    check_at_least,
+    check_share,
     check_workers,
     command,
     configuration,
@@ -159,6 +162,20 @@ def test_whole_numbers_may_be_numpys_and_become_int(value):
     assert type(whole("count", value)) is int and whole("count", value, 3) == 3
     check_workers(value)
     check_workers(None)
+
+
+@pytest.mark.parametrize("check", [check_at_least, check_above, check_share])
+@pytest.mark.parametrize("value", ["1", None, [1.0], np.ones(2), np.ones(1), True, {}])
+def test_what_is_no_number_is_refused_by_name_and_type(check, value):
+    kind = type(value).__name__
+    with pytest.raises(ValueError, match=rf"unit is .* \({kind}\); it must be a number"):
+        check("unit", value)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int8(1), np.array(0.5)])
+def test_numbers_of_every_kind_are_numbers(value):
+    for check in (check_at_least, check_above, check_share):
+        check("unit", value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, "2", None, float("nan")])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_scnn.settings import whole
+from keras_scnn.settings import check_share, whole
 
 NO_PHOTOS = np.empty(0, np.int64)
 
@@ -221,8 +221,7 @@ class PairSampler:
     """
 
     def __init__(self, identity, p_same=0.4, seed=0, **people):
-        if not 0 <= p_same <= 1:
-            raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
+        check_share("p_same", p_same)
         self._people = PeopleIndex(identity, **people)
         self._all = np.arange(len(self._people.counts))
         self._several = np.flatnonzero(self._people.counts > 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_scnn.settings import check_number
+
 
 def identity_loss(same, similarity, margin=0.2):
     """Cosine embedding loss: ``same (1 - cos) + (1 - same) max(cos - margin, 0)``.
@@ -51,6 +53,7 @@ class IdentityLoss(keras.losses.Loss):
 
     def __init__(self, margin: float = 0.2, name="identity_loss"):
         super().__init__(name=name)
+        check_number("margin", margin)
         if not -1 <= margin <= 1:
             raise ValueError(f"margin is {margin}; a cosine lies in -1 to 1")
         self.margin = margin

@@ -230,6 +230,7 @@ def test_wrong_arguments_of_groups_are_named(arguments, message):
         (dict(identity=MIXED, source=SOURCE, source_weights=[1, 0, 1]), "3 numbers above 0"),
         (dict(identity=TWINS, source=np.arange(30) % 2), "in two data sets"),
         (dict(identity=IDENTITY, p_same=1.5), "p_same"),
+        (dict(identity=IDENTITY, p_same="0.4"), "p_same is '0.4' .str.; it must be a number"),
         (dict(identity=np.arange(5)), "two photos"),
         (dict(identity=np.zeros(5)), "two people"),
     ],

@@ -26,3 +26,8 @@ def test_it_is_the_cosine_embedding_loss_of_a_slow_loop():
 def test_a_margin_that_no_cosine_reaches_is_refused():
     with pytest.raises(ValueError, match="cosine"):
         IdentityLoss(margin=1.5)
+
+
+def test_a_margin_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"margin is '0.5' \(str\); it must be a number"):
+        IdentityLoss(margin="0.5")

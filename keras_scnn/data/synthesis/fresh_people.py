@@ -9,6 +9,7 @@ import numpy as np
 from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.samplers import PairBatch
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_people
+from keras_scnn.settings import check_share
 
 
 def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
@@ -61,8 +62,7 @@ class EachPhotoOnce:
     """
 
     def __init__(self, p_same: float = 0.4, seed: int = 0):
-        if not 0 <= p_same <= 1:
-            raise ValueError(f"p_same is {p_same}; a probability lies in 0 to 1")
+        check_share("p_same", p_same)
         self._p_same, self._seed = p_same, seed
 
     def batch(self, step: int, size: int) -> PairBatch:
