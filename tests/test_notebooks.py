@@ -162,6 +162,16 @@ def test_the_siamese_training_has_20_lines():
     assert len([line for line in cell.source.splitlines() if line.strip()]) <= 20
 
 
+def test_the_weights_of_the_losses_are_those_of_their_names():
+    # Keras gives weights in a list to the losses in the order of their names, not of the text.
+    notebook = nbformat.read(ROOT / "notebooks" / "04_own_encoder_and_loss.ipynb", as_version=4)
+    first = re.search(r"80/80 .*", printed(notebook))[0]
+    loss = {name: float(value) for name, value in re.findall(r"(\w+): (\d+\.\d+)", first)}
+    regression = 0.1 * (loss["parameters_a_loss"] + loss["parameters_b_loss"])
+    compared = 0.01 * loss["parameter_distance_loss"] + loss["feature_similarity_loss"]
+    assert loss["loss"] == pytest.approx(regression + compared, abs=1e-3)
+
+
 def imported_names(notebook) -> set[str]:
     """Modules of keras_scnn, and names of it, that the cells import or use."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
