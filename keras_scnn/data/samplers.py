@@ -77,7 +77,7 @@ class PeopleIndex:
         identity: (m,) int, the person of each photo.
         among: positions of the photos to draw from, or a mask (m,) of bool; None: all m.
         mirror: (m,) int, the identity of each photo's mirrored person, -1 for none; None: nobody
-            has one.
+            has one. One of the two people may leave it out.
         source: (m,) int, the number of each photo's data set; None: all are of one.
         source_weights: (S,) how often each data set is drawn from; None: by its number of people.
 
@@ -133,6 +133,9 @@ class PeopleIndex:
         place = np.searchsorted(person[by_identity], wanted)
         nearest = by_identity[np.minimum(place, len(person) - 1)]
         self.twin = np.where((wanted >= 0) & (person[nearest] == wanted), nearest, -1)
+        named = np.flatnonzero(self.twin >= 0)  # by one of the two at least; then both have a twin
+        alone = named[self.twin[self.twin[named]] < 0]
+        self.twin[self.twin[alone]] = alone
 
     def draw_sources(self, rng: np.random.Generator, count: int, fit: np.ndarray) -> np.ndarray:
         """(count,) numbers of data sets, by weight, of those that are ``fit``, (S,) bool."""

@@ -109,6 +109,17 @@ def test_all_but_the_mirror_image_are_equally_likely(person):
     np.testing.assert_allclose(share, expected, atol=0.01)
 
 
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_mirror_image_may_be_named_by_one_of_the_two_alone(silent):
+    both = TWINS ^ 1
+    mirror = np.where(silent == TWINS % 2, -1, both)
+    first, second, same = stream(PairSampler(TWINS, mirror=mirror))
+    assert (TWINS[second[~same]] != both[first[~same]]).all()
+    batches = groups(GroupSampler(TWINS, 5, 2, mirror=mirror), 50)
+    assert all(not np.isin(b.person ^ 1, b.person).any() for b in batches)
+    assert len(np.unique(np.concatenate([b.person for b in batches]))) == 10  # nobody is lost
+
+
 def test_who_has_no_mirror_image_is_paired_as_without_any():
     mirror = np.array([1, 0, *[-1] * 8])
     people = np.random.default_rng(1).integers(0, 10, 1000)
