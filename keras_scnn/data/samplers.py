@@ -82,6 +82,7 @@ class PeopleIndex:
         source_weights: (S,) how often each data set is drawn from; None: by its number of people.
 
     Attributes:
+        total: m.
         order: (k,) positions of the photos to draw from, person by person.
         starts, counts: (n,) where each person's photos begin in ``order``, and how many there are.
         twin: (n,) the number of the mirrored person, -1 for none.
@@ -97,7 +98,7 @@ class PeopleIndex:
 
     def __init__(self, identity, among=None, mirror=None, source=None, source_weights=None):
         identity = _whole_numbers("identity", identity)
-        count = len(identity)
+        self.total = count = len(identity)
         among = np.arange(count) if among is None else _positions(among, count)
         source = np.zeros(count, int) if source is None else _whole_numbers("source", source, count)
         self._arrange(identity[among], source[among], among)
@@ -238,6 +239,11 @@ class PairSampler:
             raise ValueError(f"identity: {there}; pairs of two people need {least.min()}")
         self._p_same, self._seed = p_same, whole("seed", seed, 0)
 
+    @property
+    def total(self) -> int:
+        """How many photos the identities are of."""
+        return self._people.total
+
     def batch(self, step: int, size: int) -> PairBatch:
         """The ``size`` pairs of a step, from 0."""
         rng = np.random.default_rng([self._seed, step])
@@ -331,6 +337,11 @@ class GroupSampler:
         chance = wanted * (index.weights / np.maximum(met, 1e-12))[home]
         return chance / chance.sum()
 
+    @property
+    def total(self) -> int:
+        """How many photos the identities are of."""
+        return self._index.total
+
     def batch(self, step: int) -> GroupBatch:
         """The batch of a step, from 0."""
         rng, count = np.random.default_rng([self._seed, step]), self._people
@@ -360,6 +371,11 @@ class JoinedSampler:
 
     def __init__(self, samplers: Sequence[GroupSampler]):
         self._samplers = list(samplers)
+
+    @property
+    def total(self) -> int:
+        """How many photos the identities are of."""
+        return self._samplers[0].total
 
     def batch(self, step: int) -> GroupBatch:
         """The batches of a step, one after the other."""

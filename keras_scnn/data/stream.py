@@ -56,6 +56,9 @@ def pair_dataset(
     Returns:
         a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``; or, with
         ``input_names``, of one dictionary, see ``join_labels``.
+
+    Raises:
+        ValueError: as ``pair_batch`` and ``join_labels``.
     """
     make = partial(pair_batch, records, whitening, sampler, batch_size=batch_size, shard=shard)
     pairs = as_dataset(make, first_step)
@@ -72,9 +75,17 @@ def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
 
     Returns:
         the arrays of these names.
+
+    Raises:
+        ValueError: there is no array of a name.
     """
     labels = {f"{name}_label": value for name, value in targets.items()}
     known = {**inputs, **labels, "same": targets["parameter_distance"]}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"no array of a batch is named '{unknown[0]}'; there are {', '.join(known)}: name the "
+            "inputs for labels like these, or map the stream"
+        )
     return {name: known[name] for name in names}
 
 
@@ -148,11 +159,31 @@ def pair_batch(
         targets, float32: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
         ``landmarks_b`` (B, 68, 3): x, y in crop px, and a weight; ``parameter_distance`` and
         ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
+
+    Raises:
+        ValueError: the sampler is of other photos than the records, the whitening of another number
+            of parameters, or the shard as ``Shard.rows``.
     """
+    _check_fit(records, whitening, sampler)
     rows = shard.rows(batch_size)
     return _pairs(
         records, whitening, PairBatch(*(x[rows] for x in sampler.batch(step, batch_size)))
     )
+
+
+def _check_fit(records: FaceRecords, whitening: Whitening, sampler) -> None:
+    """Raise a ValueError where a sampler or a whitening is not of these records."""
+    total = getattr(sampler, "total", len(records))  # one of a user's own need not say
+    if total != len(records):
+        raise ValueError(
+            f"the sampler is of {total} photos, the records have {len(records)}; make it of "
+            "all of records.identity, and give among= to draw from some"
+        )
+    if len(whitening.mean) != records.parameters.shape[1]:
+        raise ValueError(
+            f"the whitening is of {len(whitening.mean)} parameters, the records have "
+            f"{records.parameters.shape[1]}"
+        )
 
 
 def _pairs(records: FaceRecords, whitening: Whitening, pairs: PairBatch) -> Batch:
@@ -182,7 +213,11 @@ def group_batch(
         own: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y in crop
         px, depth, and a weight; ``person`` (B,) int32, equal for photos of one; and if the records
         have embeddings, ``embedding`` (B, E) float32, NaN where unknown.
+
+    Raises:
+        ValueError: as ``pair_batch``.
     """
+    _check_fit(records, whitening, sampler)
     batch = sampler.batch(step)
     rows = shard.rows(len(batch.photo))
     moved = None if augmenter is None else partial(augmenter, step, rows.start)

@@ -48,6 +48,33 @@ def sampler(records) -> PairSampler:
     return PairSampler(records.identity, seed=2)
 
 
+def test_a_sampler_of_other_photos_is_refused(records, tiny_whitening):
+    """Its positions would mean other photos, and so other people than those that it compares."""
+    message = "the sampler is of 9 photos, the records have 12; make it of all of records.identity"
+    some = records.identity[3:]
+    with pytest.raises(ValueError, match=message):
+        pair_dataset(records, tiny_whitening, PairSampler(some), 4)
+    groups = GroupSampler(some, 2, 2)
+    for sampler in (groups, JoinedSampler([groups, groups])):
+        with pytest.raises(ValueError, match=message):
+            group_dataset(records, tiny_whitening, sampler)
+    among = PairSampler(records.identity, among=np.arange(3, 12))
+    assert pair_batch(records, tiny_whitening, among, 0, 4)
+
+
+def test_a_whitening_of_other_parameters_is_refused(records, sampler):
+    size = records.parameters.shape[1]
+    message = f"the whitening is of 5 parameters, the records have {size}"
+    with pytest.raises(ValueError, match=message):
+        pair_dataset(records, Whitening(np.zeros(5), np.ones(5)), sampler, 4)
+
+
+def test_an_input_that_no_label_is_for_is_named(records, sampler, tiny_whitening):
+    names = ["image_a", "image_b", "points"]
+    with pytest.raises(ValueError, match="no array of a batch is named 'points'; there are im"):
+        pair_dataset(records, tiny_whitening, sampler, 4, input_names=names)
+
+
 def test_each_side_has_its_own_photo_with_that_photos_labels(records, sampler, tiny_whitening):
     inputs, targets = pair_batch(records, tiny_whitening, sampler, 0, 16)
     for side in "ab":
