@@ -68,9 +68,22 @@ class FaceParameters:
         return ParameterLayout(self.identity.shape[-1], self.expression.shape[-1])
 
     def to_vector(self) -> np.ndarray:
-        """(..., 12 + K + L), float32: pose row-major, then identity, then expression."""
-        pose = np.asarray(self.pose).reshape(*np.shape(self.pose)[:-2], POSE_SIZE)
-        parts = (pose, self.identity, self.expression)
+        """(..., 12 + K + L), float32: pose row-major, then identity, then expression.
+
+        Raises:
+            ValueError: the pose is not (..., 3, 4), or the leading axes differ.
+        """
+        pose, lead = np.asarray(self.pose), np.shape(self.pose)[:-2]
+        if pose.shape[-2:] != (3, 4):  # nor (..., 4, 3), which has as many numbers
+            raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 3, 4)")
+        for name in ("identity", "expression"):
+            shape = np.shape(getattr(self, name))
+            if shape[:-1] != lead or not shape:
+                raise ValueError(
+                    f"{name} has the shape {shape}; for a pose {pose.shape} it must be "
+                    f"({', '.join(map(str, (*lead, 'n')))})"
+                )
+        parts = (pose.reshape(*lead, POSE_SIZE), self.identity, self.expression)
         return np.concatenate(parts, axis=-1, dtype=np.float32)
 
     @classmethod

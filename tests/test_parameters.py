@@ -34,6 +34,22 @@ def test_a_vector_of_another_length_is_refused():
         FaceParameters.from_vector(np.zeros((2, 61)), ParameterLayout(40, 10))
 
 
+@pytest.mark.parametrize(
+    ("pose", "identity", "expression", "message"),
+    [
+        ((4, 3), (5,), (2,), r"pose has the shape \(4, 3\); it must be \(..., 3, 4\)"),
+        ((7, 12), (7, 5), (7, 2), r"pose has the shape \(7, 12\)"),
+        ((7, 3, 4), (5,), (7, 2), r"identity has the shape \(5,\); .* it must be \(7, n\)"),
+        ((3, 4), (5,), (7, 2), r"expression has the shape \(7, 2\); .* it must be \(n\)"),
+        ((3, 4), (), (2,), r"identity has the shape \(\)"),
+    ],
+)
+def test_parts_that_do_not_fit_make_no_vector(pose, identity, expression, message):
+    face = FaceParameters(np.zeros(pose), np.zeros(identity), np.zeros(expression))
+    with pytest.raises(ValueError, match=message):
+        face.to_vector()
+
+
 def test_whitened_samples_have_mean_zero_and_deviation_one():
     samples = np.random.default_rng(0).normal(5, 3, size=(500, 4))
     whitening = Whitening.from_samples(samples)
