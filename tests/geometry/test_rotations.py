@@ -96,3 +96,17 @@ def test_small_angles_keep_their_digits(axis, angle):
 def test_a_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"euler has the shape \(2,\)"):
         rotation_from_euler([0.1, 0.2])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_nearest_rotation_to_a_reflection_gives_up_its_shortest_axis(place):
+    """trace(R^T M) decides: 2 + 3 - 1 at the identity, and less at each half turn."""
+    matrix = np.diag(np.insert([2.0, 3.0], place, -1.0))
+    turn = rotation_from_euler([0.3, -0.5, 1.2])
+    assert_allclose(nearest_rotation(turn @ matrix), turn, atol=1e-12)
+
+
+def test_the_angles_of_a_batch_are_those_of_its_rows():
+    a, b = rotation_from_euler(np.random.default_rng(3).uniform(-1.5, 1.5, (2, 5, 3)))
+    rows = [rotation_angle(*pair) for pair in zip(a, b, strict=True)]
+    assert_allclose(rotation_angle(a, b), rows, rtol=1e-12)

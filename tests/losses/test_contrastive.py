@@ -97,6 +97,11 @@ def test_the_margin_is_a_quantile_of_the_different_pairs_only(quantile):
     assert float(different_quantile(SAME, DISTANCE, quantile)) == pytest.approx(expected)
 
 
+def test_one_different_pair_has_every_quantile():
+    same, distance = np.float32([1, 0, 1]), np.float32([9, 4, 1])
+    assert [float(different_quantile(same, distance, q)) for q in (0.0, 0.5, 1.0)] == [4, 4, 4]
+
+
 @pytest.mark.parametrize("count", [1, 2, 11, 101, 201, 1001])
 def test_an_exact_rank_is_not_lost_to_rounding(count):
     """By whole numbers: the quantile k / 100 of n distances 0, 1 ... is k (n - 1) // 100."""

@@ -180,3 +180,16 @@ def test_large_person_numbers_stay_different(kind):
         large = np.int32(start + person)
         assert float(loss(large, UNIT)) == expected
         assert float(loss(large[:, None], UNIT)) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "loss", "label"),
+    [
+        (group_contrastive_loss, GroupContrastiveLoss(), PERSON),
+        (supervised_contrastive_loss, SupervisedContrastiveLoss(), PERSON),
+        (relational_loss, RelationalLoss(), VECTORS[::-1].copy()),
+        (embedding_distance, EmbeddingDistance(), VECTORS[::-1].copy()),
+    ],
+)
+def test_a_class_has_the_defaults_of_its_function(function, loss, label):
+    assert float(loss(label, UNIT)) == pytest.approx(float(function(label, UNIT)), rel=1e-6) != 0

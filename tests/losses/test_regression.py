@@ -218,3 +218,21 @@ def test_labels_of_any_numeric_type_are_compared_in_float32(loss, kind):
         value = loss(given, predicted)
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         assert float(value) == expected
+
+
+def test_a_function_is_the_mean_over_faces_as_its_class_is(
+    tiny_face_model, tiny_whitening, vectors
+):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    target, predicted = vectors
+    expected = float(WPDC(space)(target, predicted))
+    assert float(wpdc(target, predicted, VertexEffect.of(space)(target))) == pytest.approx(expected)
+    rng = np.random.default_rng(3)
+    label, points = rng.normal(size=(3, 68, 4)), rng.normal(size=(3, 68, 3))
+    label[..., 3] = rng.uniform(0, 1, (3, 68))
+    options = {"unit": 2.0, "depth_weight": 0.5}
+    expected = float(LandmarkDistance(**options)(label, points))
+    assert float(landmark_distance(label, points, **options)) == pytest.approx(expected)
+    both = LandmarkDistance(**options, opening_weight=0.25)(label, points)
+    opening = 0.25 * float(opening_distance(label, points, unit=2.0))
+    assert float(both) == pytest.approx(expected + opening)
