@@ -69,7 +69,8 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
         image_from_model: (..., 3, 4) cameras.
 
     Returns:
-        rotation (..., 3, 3), scale (...) in px per mm, translation (..., 3) in px.
+        rotation (..., 3, 3), scale (...) in px per mm, translation (..., 3) in px; the rotation is
+        NaN where a camera is not finite, as that of landmarks without a fit.
 
     Raises:
         ValueError: the cameras are not (..., 3, 4).
@@ -77,7 +78,9 @@ def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     camera = _checked(image_from_model)
     linear = camera[..., :3]
     scale = np.linalg.norm(linear[..., :2, :], axis=-1).mean(axis=-1)
-    return nearest_rotation(FLIP @ linear), scale, camera[..., 3]
+    known = np.isfinite(linear).all(axis=(-2, -1))[..., None, None]
+    rotation = nearest_rotation(FLIP @ np.where(known, linear, 0))
+    return np.where(known, rotation, np.nan), scale, camera[..., 3]
 
 
 def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.ndarray:

@@ -49,13 +49,15 @@ def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
     Returns:
         (..., 3) float64 pitch, yaw, roll in radians: pitch and roll in [-pi, pi], yaw in
         [-pi/2, pi/2]. At yaw = +-pi/2 only a combination of pitch and roll is defined, and
-        roll is 0.
+        roll is 0. NaN where a matrix is not finite.
     """
     rotation = np.asarray(rotation, np.float64)
+    known = np.isfinite(rotation).all(axis=(-2, -1))[..., None]
+    rotation = np.where(known[..., None], rotation, np.eye(3))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Gimbal lock")
         angles = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_euler("XYZ")
-    return -angles.reshape(*rotation.shape[:-2], 3)
+    return np.where(known, -angles.reshape(*rotation.shape[:-2], 3), np.nan)
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:

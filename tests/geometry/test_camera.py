@@ -148,3 +148,14 @@ def test_the_head_turns_with_the_image(camera, angle):
     turned = transform_camera(np.array([[cos, -sin, 4], [sin, cos, 7]]), camera)
     apart = angle_in_image(turned) - angle_in_image(camera) - angle
     assert_allclose(np.cos(apart), 1, atol=1e-9)
+
+
+def test_a_camera_that_is_not_known_has_no_rotation_and_leaves_the_others_theirs():
+    turns = rotation_from_euler([[0.1, 0.2, 0.3], [0.0, 0.4, 0.0]])
+    cameras = compose(turns, [1.0, 2.0], np.full((2, 3), 9.0))
+    unknown = np.insert(cameras, 1, np.nan, axis=0)  # as a fit to points on one line has it
+    rotation, scale, translation = decompose(unknown)
+    for found, expected in zip((rotation, scale, translation), decompose(cameras), strict=True):
+        assert np.isnan(found[1]).all()
+        assert_allclose(found[[0, 2]], expected)
+    assert np.isnan(decompose(np.full((3, 4), np.inf))[0]).all()

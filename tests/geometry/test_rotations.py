@@ -110,3 +110,11 @@ def test_the_angles_of_a_batch_are_those_of_its_rows():
     a, b = rotation_from_euler(np.random.default_rng(3).uniform(-1.5, 1.5, (2, 5, 3)))
     rows = [rotation_angle(*pair) for pair in zip(a, b, strict=True)]
     assert_allclose(rotation_angle(a, b), rows, rtol=1e-12)
+
+
+def test_angles_of_a_rotation_that_is_not_known_are_not_known():
+    euler = np.array([[0.1, 0.2, 0.3], [0.0, 0.4, 0.0]])
+    matrices = np.insert(rotation_from_euler(euler), 1, np.nan, axis=0)
+    found = euler_from_rotation(matrices)
+    assert_allclose(found[[0, 2]], euler, atol=1e-12)
+    assert np.isnan(found[1]).all() and np.isnan(euler_from_rotation(matrices[1])).all()

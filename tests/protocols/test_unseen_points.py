@@ -70,6 +70,14 @@ def test_wrong_points_and_people_without_a_shape_are_left_out(world):
     assert np.isnan([nothing["explained"], nothing["explained_bound"]]).all()
 
 
+def test_a_photo_whose_points_lie_on_one_line_is_left_out_alone(world):
+    model, identity, person, view, points = world
+    flat = points.copy()
+    flat[2, :, 1] = 2 * flat[2, :, 0] + 1
+    found = measure_misfits(model, identity, person, view, flat)
+    assert np.flatnonzero(np.isnan(found.own)).tolist() == [2]
+
+
 def test_points_that_are_missing_here_and_there_count_neither_way(world):
     model, identity, person, view, points = world
     rng = np.random.default_rng(3)
