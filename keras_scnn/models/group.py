@@ -40,6 +40,10 @@ def build_group(
         ``features`` (B, F) of unit length. With a teacher also ``embedding`` (B, E), linear in the
         features; and ``feature_likeness`` and ``shape_likeness``, which are the features and the
         shape once more, for a second loss each.
+
+    Raises:
+        ValueError: the space has another number of parameters than the branch, or augmentation or
+            parts is out of range.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)

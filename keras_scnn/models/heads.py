@@ -176,6 +176,9 @@ def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
     Returns:
         A model from (B, S, S, 3) RGB, 0 to 255, to a dictionary: ``parameters`` (B, P) float32,
         whitened; ``landmarks`` (B, 68, 3) float32, crop px, depth towards the viewer.
+
+    Raises:
+        ValueError: the space has another number of parameters than the branch.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
@@ -239,6 +242,16 @@ class FaceDecoder(keras.layers.Layer):
         self.point_mean.assign(mean.ravel())
         self.point_basis.assign(basis)
         self.bounds.assign(space.face_model.expression_bounds.T)
+
+    def build(self, input_shape):
+        layout = self.layout
+        if input_shape[-1] != layout.size:
+            raise ValueError(
+                f"{input_shape[-1]} parameters; the face model has {layout.size} (12 pose, "
+                f"{layout.n_identity} identity, {layout.n_expression} expression): give the space "
+                "whose layout the branch was built for"
+            )
+        self.built = True
 
     def call(self, parameters):
         pose, coefficients = self.pose_and_coefficients(parameters)

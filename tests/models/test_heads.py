@@ -5,6 +5,7 @@ import pytest
 from keras_scnn.geometry.camera import project
 from keras_scnn.models import FaceDecoder, build_branch, build_encoder, build_regressor
 from keras_scnn.models.encoders import feature_map
+from keras_scnn.models.group import build_group
 from keras_scnn.parameters import FaceParameters, ParameterLayout, ParameterSpace
 
 
@@ -102,6 +103,17 @@ def test_the_regressor_decodes_what_its_branch_predicts(tiny_face_model, tiny_wh
         tiny_face_model.landmarks,
     )
     np.testing.assert_allclose(np.asarray(outputs["landmarks"]), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_branch_of_other_parameters_than_the_space_is_refused(tiny_face_model, tiny_whitening):
+    space = ParameterSpace(tiny_face_model, tiny_whitening)
+    other = ParameterLayout(space.layout.n_identity + 1, space.layout.n_expression)
+    branch = build_branch(build_encoder("mobilenet_0.5", 32), other, 4)
+    size = space.layout.size
+    with pytest.raises(ValueError, match=f"{size + 1} parameters; the face model has {size} .12 p"):
+        build_regressor(branch, space)
+    with pytest.raises(ValueError, match="give the space whose layout the branch was built for"):
+        build_group(branch, space)
 
 
 def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
