@@ -154,6 +154,13 @@ def test_data_sets_are_drawn_by_weight_and_never_mixed_in_a_pair():
     np.testing.assert_allclose(share, [0.5, 0.5, 0], atol=0.03)
 
 
+def test_without_weights_data_sets_are_drawn_by_their_numbers_of_people():
+    first, _, same = stream(PairSampler(MIXED, source=SOURCE))
+    share = np.bincount(SOURCE[first[~same]]) / (~same).sum()
+    # 5, 20 and 15 people; one standard deviation of 3,800 pairs is below 0.009.
+    np.testing.assert_allclose(share, [5 / 40, 20 / 40, 15 / 40], atol=0.04)
+
+
 def groups(sampler: GroupSampler, steps: int = 60):
     return [sampler.batch(step) for step in range(steps)]
 

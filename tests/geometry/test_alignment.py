@@ -122,3 +122,16 @@ def test_wrong_weights_are_named(weights, message):
     points = np.random.default_rng(0).normal(size=(5, 3))
     with pytest.raises(ValueError, match=message):
         similarity_alignment(points, points, weights)
+
+
+def test_affine_maps_of_a_batch_are_those_of_its_rows():
+    rng = np.random.default_rng(5)
+    source, target = rng.normal(size=(9, 3)), rng.normal(size=(4, 9, 2))
+    weights = rng.uniform(0.1, 1, (4, 9))
+    together = affine_alignment(source, target, weights)
+    alone = [affine_alignment(source, *row) for row in zip(target, weights, strict=True)]
+    assert_allclose(together, alone, atol=1e-12)
+    moved = apply_affine(together, source)
+    assert_allclose(moved, [apply_affine(one, source) for one in alone], atol=1e-12)
+    for one, points in zip(alone, moved, strict=True):  # x' = A x + t, point by point
+        assert_allclose(points, [one[:, :3] @ p + one[:, 3] for p in source], atol=1e-12)
