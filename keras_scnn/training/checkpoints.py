@@ -51,16 +51,24 @@ def read_state(folder: Path) -> RunState:
     """The state of a run folder; that of a new run where there is none.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or missing beside checkpoints (a new run removes them).
     """
     path = folder / STATE
     if not path.is_file():
+        # A run that was killed before its first state may leave one.
+        if len(kept := sorted(folder.glob(CHECKPOINT.format(step="*")))) > 1:
+            raise ValueError(
+                f"{path}: no such file beside {kept[0].name} and {kept[1].name}, which a new run "
+                "would remove: put it back, choose another --run, or delete these"
+            )
         return RunState()
     with reading(path, "the state of a run"):
         return _state(read_json(path, "the state of a run"))
 
 
 def _state(values: dict) -> RunState:
+    if missing := {"step", "checkpoint"} - values.keys():
+        raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
     previous = values.get("previous")
     random = tuple(tuple(map(int, one)) for one in values.get("random", ()))
     inner = {"previous": None if previous is None else _state(previous), "random": random}

@@ -193,6 +193,8 @@ def test_curves_end_where_the_run_goes_on(tmp_path):
     "name, text",
     [
         (STATE, '{"step": 1, "pace": 2}'),
+        (STATE, "{}"),
+        (STATE, '{"step": 1}'),
         (STATE, '{"step": "x", "checkpoint": "a"}'),
         (STATE, '{"step": 1, "checkpoint": "../../a"}'),
         (STATE, "{"),
@@ -210,6 +212,15 @@ def test_damaged_notes_of_a_run_are_named_before_training(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=f"{name}: not the (state|curves) of a run"):
         check_kept(tmp_path)
+
+
+def test_checkpoints_whose_state_is_lost_are_not_trained_over(two_checkpoints):
+    folder, _ = two_checkpoints
+    (folder / STATE).unlink()
+    with pytest.raises(ValueError, match="state.json: no such file beside checkpoint-16.*-8.we"):
+        check_kept(folder)
+    (folder / "checkpoint-16.weights.h5").unlink()  # as of a run killed before its first state
+    assert check_kept(folder) == RunState()
 
 
 def test_a_new_folder_starts_at_0(tmp_path):
