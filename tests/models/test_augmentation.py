@@ -9,6 +9,7 @@ from scipy.fft import dctn
 from skimage import data
 
 from keras_scnn.models.augmentation import (
+    LUMINANCE_STEPS,
     RandomBlocks,
     RandomChannelGain,
     RandomMove,
@@ -147,3 +148,10 @@ def test_colors_are_changed_in_float32_in_graphs_too(policy):
 def test_moving_photos_is_not_compiled_by_xla_on_tensorflow():
     """Keras compiles on a GPU where all layers allow it; XLA lacks the image transform."""
     assert not RandomMove().supports_jit
+
+
+def test_the_quantization_steps_are_those_of_libjpeg_at_quality_50():
+    file = io.BytesIO()
+    PIL.Image.new("L", (8, 8)).save(file, "JPEG", quality=50)
+    table = PIL.Image.open(file).quantization[0]
+    np.testing.assert_array_equal(LUMINANCE_STEPS, np.reshape(table, (8, 8)))
