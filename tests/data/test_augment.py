@@ -59,6 +59,41 @@ def test_a_face_is_enlarged_to_the_crop_unless_it_is_small(spread, zoom):
     np.testing.assert_allclose(matrix[:, :2], zoom * np.eye(2), atol=1e-9)
 
 
+def moves(jitter: Jitter, mirror: bool | None, count: int = 1500, size: int = 40) -> np.ndarray:
+    """(count, 2, 3) of a small face in the middle of the crop, which is not enlarged."""
+    middle = (size - 1) / 2
+    landmarks = np.array([[middle - 4, middle - 4, 0], [middle + 4, middle + 4, 0]])
+    image, rng = np.zeros((size, size, 3), np.uint8), np.random.default_rng(4)
+    return np.stack([augment(rng, image, landmarks, jitter, mirror)[1] for _ in range(count)])
+
+
+def test_moves_are_similarities_as_far_as_the_jitter_says():
+    jitter = Jitter(shift=0.1, scale=0.2, degrees=20.0, wide=0.0, any_angle=0.0)
+    matrices = moves(jitter, mirror=False)
+    linear = matrices[:, :, :2]
+    square = np.linalg.det(linear)
+    gram = np.swapaxes(linear, 1, 2) @ linear
+    np.testing.assert_allclose(gram, square[:, None, None] * np.eye(2), atol=1e-9)
+    measured = {
+        "scale": np.log(square) / 2,
+        "degrees": np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0])),
+        "shift": ((matrices @ [19.5, 19.5, 1]) - 19.5).ravel() / 40,
+    }
+    for name, values in measured.items():  # standard errors of 2 and 3 %
+        assert values.std() == pytest.approx(getattr(jitter, name), rel=0.08), name
+        assert abs(values.mean()) < 0.1 * getattr(jitter, name), name
+
+
+def test_a_share_of_the_moves_is_wide_and_half_are_mirrored():
+    matrices = moves(Jitter(degrees=0.0, wide=0.4, wide_degrees=30.0, any_angle=0.0), mirror=None)
+    mirrored = np.linalg.det(matrices[:, :, :2]) < 0
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.05)
+    degrees = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 1, 1]))
+    assert np.abs(degrees).max() < 30.001
+    # A uniform angle of 0 to 30 degrees is above 15 half of the time.
+    assert (np.abs(degrees) > 15).mean() == pytest.approx(0.4 / 2, abs=0.04)
+
+
 def test_records_for_recognizing_people_stay_upright():
     """Those for landmarks turn by more than 30 degrees now and then: 12 % or so."""
     model, count = MorphableModel.open_face(), 200
