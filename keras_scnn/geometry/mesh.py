@@ -18,12 +18,12 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         no triangle of positive area touches a vertex.
 
     Raises:
-        ValueError: the shapes do not fit, or an index is out of range.
+        ValueError: the shapes do not fit, or an index is no whole number or out of range.
     """
     vertices = np.asarray(vertices)
     if vertices.dtype not in (np.float32, np.float64):
         vertices = vertices.astype(np.float64)
-    triangles = np.ascontiguousarray(triangles)
+    triangles = np.ascontiguousarray(whole_indices("triangles", triangles))
     if vertices.ndim < 2 or vertices.shape[-1] != 3 or triangles.shape[1:] != (3,):
         raise ValueError(
             f"vertices and triangles have the shapes {vertices.shape} and {triangles.shape}; "
@@ -35,6 +35,20 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     normals = np.zeros(flat.shape, flat.dtype)
     _accumulate_normals(flat, triangles, normals)
     return normals.reshape(vertices.shape)
+
+
+def whole_indices(name: str, values: np.ndarray) -> np.ndarray:
+    """Indices as they are, of whatever integer type, or whole numbers in floating point as int64.
+
+    Raises:
+        ValueError: they are no whole numbers; a cast would drop fractions.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (np.rint(array) == array).all():
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} are of {array.dtype}; they must be whole numbers")
+    return array
 
 
 def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -52,7 +66,7 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """
     places, place = np.unique(np.float64(vertices), axis=0, return_inverse=True)
     place = place.reshape(-1)  # NumPy 2.0 has another shape
-    normals = vertex_normals(places, place[np.asarray(triangles)])[place]
+    normals = vertex_normals(places, place[whole_indices("triangles", triangles)])[place]
     normals[~normals.any(axis=1)] = [0, 0, 1]
     return normals
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from keras_scnn.geometry.mesh import whole_indices
+
 
 @dataclass(frozen=True, eq=False)
 class RasterBuffers:
@@ -50,9 +52,10 @@ def rasterize(
         cull_back_faces: leave out triangles that show their inside.
 
     Raises:
-        ValueError: wrong shapes, a vertex that is not finite, or an index out of range.
+        ValueError: wrong shapes, a vertex that is not finite, or an index that is no whole number
+            or out of range.
     """
-    vertices, triangles = np.asarray(vertices, np.float32), np.asarray(triangles, np.int32)
+    vertices, triangles = np.asarray(vertices, np.float32), whole_indices("triangles", triangles)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or triangles.shape[1:] != (3,):
         raise ValueError(
             f"vertices {vertices.shape} and triangles {triangles.shape} must be (N, 3) and (T, 3)"
@@ -61,6 +64,7 @@ def rasterize(
         raise ValueError("vertices must be finite")
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(vertices):
         raise ValueError(f"triangles must name vertices from 0 to {len(vertices) - 1}")
+    triangles = triangles.astype(np.int32, copy=False)
     buffers = RasterBuffers(
         np.full((height, width), -np.inf, np.float32),
         np.full((height, width), -1, np.int32),
@@ -135,17 +139,24 @@ def interpolate(
         attributes: (N, C), a row for each vertex.
 
     Raises:
-        ValueError: the buffers name triangles, or the triangles vertices, that there are not.
+        ValueError: the buffers name triangles, or the triangles vertices, that there are not; an
+            index is no whole number; or the attributes are not (N, C).
     """
-    triangles, attributes = np.asarray(triangles, np.int32), np.asarray(attributes, np.float32)
+    triangles = whole_indices("triangles", triangles)
+    attributes = np.asarray(attributes, np.float32)
+    if attributes.ndim != 2:
+        raise ValueError(f"attributes have the shape {attributes.shape}; they must be (N, C)")
     for name, index, rows in (
         ("buffers", buffers.triangle, triangles),
         ("triangles", triangles, attributes),
     ):
         if index.max(initial=-1) >= len(rows):
             raise ValueError(f"{name}: the largest index is {index.max()}, of {len(rows)} rows")
+    if triangles.min(initial=0) < 0:
+        raise ValueError(f"triangles: the smallest index is {triangles.min()}, below 0")
     result = np.zeros((*buffers.triangle.shape, attributes.shape[1]), np.float32)
-    _weigh(buffers.triangle, buffers.barycentric, triangles, attributes, result)
+    corners = triangles.astype(np.int32, copy=False)
+    _weigh(buffers.triangle, buffers.barycentric, corners, attributes, result)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from keras_scnn.geometry.mesh import vertex_normals
+from keras_scnn.geometry.mesh import vertex_normals, whole_indices
 from keras_scnn.geometry.rasterizer import fill
 
 # Lambertian reflectance keeps 9 coefficients (Ramamoorthi and Hanrahan, "An Efficient
@@ -74,7 +74,7 @@ def render(
         image (H, W, 3) uint8, and the face's mask (H, W) bool.
     """
     vertices = np.ascontiguousarray(vertices, np.float32)
-    triangles = np.ascontiguousarray(triangles, np.int32)
+    triangles = np.ascontiguousarray(whole_indices("triangles", triangles), np.int32)
     normals = vertex_normals(vertices * np.array([1, -1, 1], np.float32), triangles)
     irradiance = np.ascontiguousarray(shade(normals, np.float32(light)))
     image = np.array(background, np.float32)

@@ -69,11 +69,22 @@ def test_vertices_without_a_triangle_have_no_normal():
         (np.zeros((4, 3)), [[0, 1, 2, 3]], "have the shapes"),
         (np.zeros((4, 3)), [[0, 1, 4]], "must index the 4 vertices"),
         (np.zeros((4, 3)), [[0, 1, -1]], "must index the 4 vertices"),
+        (np.zeros((4, 3)), [[0, 1, 2.5]], "triangles are of float64; they must be whole numbers"),
+        (np.zeros((4, 3)), [[0, 1, np.nan]], "must be whole numbers"),
+        (np.zeros((4, 3)), [["0", "1", "2"]], "must be whole numbers"),
     ],
 )
 def test_wrong_meshes_are_refused(vertices, triangles, message):
     with pytest.raises(ValueError, match=message):
         vertex_normals(vertices, triangles)
+
+
+def test_whole_numbers_may_be_of_any_type():
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    for kind in (np.float64, np.float32, np.uint8, np.int64):
+        triangles = np.array([[0, 1, 2]], kind)
+        assert_allclose(vertex_normals(vertices, triangles), [[0, 0, 1]] * 3)
+        assert_allclose(smooth_normals(vertices, triangles), [[0, 0, 1]] * 3)
 
 
 def test_smooth_normals_of_a_split_mesh_are_those_of_the_whole_one():

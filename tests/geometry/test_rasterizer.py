@@ -66,6 +66,12 @@ def test_attributes_of_another_face_are_refused():
         interpolate(buffers, SQUARE, vertices[:3])
     with pytest.raises(ValueError, match="buffers: the largest index is 1, of 1 rows"):
         interpolate(buffers, SQUARE[:1], vertices)
+    with pytest.raises(ValueError, match="triangles: the smallest index is -1, below 0"):
+        interpolate(buffers, SQUARE - 1, vertices)
+    with pytest.raises(ValueError, match="triangles are of float64; they must be whole numbers"):
+        interpolate(buffers, SQUARE + 0.5, vertices)
+    with pytest.raises(ValueError, match=r"attributes have the shape \(4,\); they must be"):
+        interpolate(buffers, SQUARE, vertices[:, 0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,6 +141,8 @@ def test_nothing_in_sight_gives_empty_buffers(vertices):
         (np.zeros((3, 3)), np.array([[0, 1]]), "must be"),
         (np.full((3, 3), np.nan), np.array([[0, 1, 2]]), "finite"),
         (np.zeros((3, 3)), np.array([[0, 1, 3]]), "0 to 2"),
+        (np.zeros((3, 3)), np.array([[0, 1, 2**32]]), "0 to 2"),
+        (np.zeros((3, 3)), np.array([[0, 1, 1.7]]), "of float64; they must be whole numbers"),
     ],
 )
 def test_bad_meshes_are_refused(vertices, triangles, message):
