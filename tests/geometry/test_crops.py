@@ -7,7 +7,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from strategies import floats
 
 from keras_scnn.geometry.alignment import apply_affine
-from keras_scnn.geometry.crops import crop_from_image, invert_affine
+from keras_scnn.geometry.crops import (
+    check_crop_box,
+    check_patch,
+    crop_from_image,
+    invert_affine,
+)
 
 BOXES = st.builds(
     lambda corner, extent: np.r_[corner, corner + extent],
@@ -69,3 +74,57 @@ def test_an_empty_box_is_refused(box, size, message):
 def test_a_transform_without_inverse_is_refused():
     with pytest.raises(ValueError, match="singular"):
         invert_affine(np.zeros((2, 3)))
+
+
+def test_transforms_of_a_batch_are_those_of_its_boxes():
+    boxes = np.array([[[0.0, 0, 4, 4], [1, 2, 9, 10], [3, 1, 4, 2]]] * 2)
+    alone = [[crop_from_image(box, 8) for box in row] for row in boxes]
+    assert_array_equal(crop_from_image(boxes, 8), alone)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([0, 0, 10], "expected finite x0, y0, x1, y1"),
+        ([[0, 0, 10, 10]], "expected finite x0, y0, x1, y1"),
+        ([0, 0, np.inf, np.inf], "expected finite"),
+        ([0, 0, np.nan, 10], "expected finite"),
+        ([0, 10, 10, 10], "x1 > x0 and y1 > y0"),
+        ([10, 0, 0, 10], "x1 > x0 and y1 > y0"),
+        ([0, 0, 10.6, 10], "10.6 x 10 px; a crop needs a square"),
+        ([5, 5, 15, 14.4], "10 x 9.4 px; a crop needs a square"),
+        ([0, 0, 3201, 3201], "3201 px wide, the photo only 200"),
+    ],
+)
+def test_a_box_that_no_crop_can_be_cut_from_is_named(box, message):
+    with pytest.raises(ValueError, match=message):
+        check_crop_box(np.array(box, float), (100, 200, 3))
+
+
+@pytest.mark.parametrize("box", [[-500, -500, -400, -400], [0, 0, 10.4, 10], [0, 0, 3200, 3200]])
+def test_a_box_beside_the_photo_nearly_square_or_16_times_as_wide_is_right(box):
+    check_crop_box(np.array(box, float), (100, 200, 3))
+    check_crop_box(np.array(box, float), (200, 100, 3))
+
+
+@pytest.mark.parametrize(
+    ("photo", "columns", "rows", "block", "fits"),
+    [
+        ((100, 100, 3), 4000, 4000, 1, True),  # 16 million pixels for small photos
+        ((100, 100, 3), 4000, 4001, 1, False),
+        ((5000, 4000, 3), 8000, 5000, 1, True),  # twice those of a large one
+        ((5000, 4000, 3), 8000, 5001, 1, False),
+        ((100, 100, 3), 4, 40_000, 100, True),  # a row of 1 x 400 blocks of 100 x 100
+        ((100, 100, 3), 101, 160_001, 100, False),
+        ((9, 90_000, 3), 32_766, 9, 1, True),  # OpenCV's largest side
+        ((9, 90_000, 3), 32_767, 9, 1, False),
+        ((9, 90_000, 3), 9, 32_767, 1, False),
+    ],
+)
+def test_a_part_of_a_photo_has_bounded_pixels_and_sides(photo, columns, rows, block, fits):
+    size = np.array([columns, rows])
+    if fits:
+        check_patch(photo, size, block)
+        return
+    with pytest.raises(ValueError, match="is too long for this box"):
+        check_patch(photo, size, block)
