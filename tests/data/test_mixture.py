@@ -57,6 +57,8 @@ def test_what_only_some_have_is_filled_up(one, two):
     np.testing.assert_array_equal(joined.weight, np.repeat([1, 0.5], [4, 6])[:, None] * [[1] * 68])
     np.testing.assert_array_equal(np.isnan(joined.embedding).all(axis=1), [False] * 4 + [True] * 6)
     assert joined.name is None
+    alone, _ = join_records([one, dataclasses.replace(two, mirror=None)])
+    np.testing.assert_array_equal(alone.mirror, [1, 1, 0, 0, *[-1] * 6])
 
 
 def test_photos_on_disk_stay_there(tmp_path, one, two):
@@ -211,3 +213,9 @@ def test_mirror_images_of_any_numbers_are_numbered_along(one, two):
     joined, _ = join_records([dataclasses.replace(one, **first), two])
     np.testing.assert_array_equal(joined.mirror, [0, 0, 2, -1, -1, -1, 5, 5, 4, 4])
     np.testing.assert_array_equal(joined.identity, [2, 2, 0, 1, 3, 3, 4, 4, 5, 5])
+
+
+def test_a_mirror_image_beyond_all_numbers_is_nobody_in_joined_records(one, two):
+    far = dataclasses.replace(one, mirror=np.array([1, 1, 7, 7], np.int32))  # people are 0 and 1
+    joined, _ = join_records([far, two])
+    np.testing.assert_array_equal(joined.mirror[:4], [1, 1, -1, -1])

@@ -25,6 +25,9 @@ MIRROR = np.array([[-1.0, 0, SIZE - 1], [0, 1, 0]])
 def preset(open_face):
     branch = build_branch(build_encoder("mobilenet_0.5", SIZE), LAYOUT, 16, 24)
     rng = np.random.default_rng(1)
+    kernel, bias = branch.get_layer("parameters").get_weights()
+    # An untrained encoder's output is nearly 0: the parameters are made to be of the size of 1.
+    branch.get_layer("parameters").set_weights([kernel, rng.normal(size=bias.shape)])
     whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
     branch = build_flip_averaged(branch, ParameterSpace(model, whitening))
@@ -53,6 +56,11 @@ def test_the_mirrored_photo_has_the_mirrored_face(preset):
     mirrored = parameters(preset, preset.branch, IMAGES[:, :, ::-1])
     expected = mirror(preset, straight)
     np.testing.assert_allclose(mirrored, expected, atol=1e-4)
+
+
+def test_only_the_branch_is_trained(preset):
+    names = [weight.path for weight in preset.core.trainable_weights]
+    assert [weight.path for weight in preset.branch.trainable_weights] == names
 
 
 def test_its_feature_is_one_for_both_and_of_unit_length(preset):

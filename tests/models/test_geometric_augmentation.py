@@ -121,6 +121,8 @@ def test_moves_are_as_large_as_asked():
     assert angle.std() == pytest.approx(10, rel=0.05)
     center = matrix[:, :, :2] @ [3.5, 3.5] + matrix[:, :, 2] - 3.5
     assert center.std(axis=0) == pytest.approx(0.8, rel=0.05)
+    every = np.column_stack([np.log(scale), angle, center])
+    assert np.abs(np.corrcoef(every.T) - np.eye(4)).max() < 0.08  # four standard errors
 
 
 def test_a_seed_repeats_the_moves():
