@@ -45,7 +45,8 @@ def compose(rotation: np.ndarray, scale: np.ndarray | float, translation: np.nda
     Args:
         rotation: (..., 3, 3) rotations in the model frame.
         scale: (...) pixels per millimeter.
-        translation: (..., 3) pixels, image frame: where the model's origin appears.
+        translation: (..., 3) pixels, image frame: where the model's origin appears. Leading axes of
+            the three broadcast.
 
     Returns:
         (..., 3, 4) cameras image_from_model.
@@ -55,8 +56,10 @@ def compose(rotation: np.ndarray, scale: np.ndarray | float, translation: np.nda
     [[80.0, 40.0, 6.0]]
     """
     linear = np.asarray(scale)[..., None, None] * (FLIP @ rotation)
-    column = np.broadcast_to(np.asarray(translation)[..., None], (*linear.shape[:-1], 1))
-    return np.concatenate([linear, column], axis=-1)
+    column = np.asarray(translation)[..., None]
+    lead = np.broadcast_shapes(linear.shape[:-2], column.shape[:-2])
+    parts = (np.broadcast_to(part, (*lead, *part.shape[-2:])) for part in (linear, column))
+    return np.concatenate([*parts], axis=-1)
 
 
 def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -159,3 +159,12 @@ def test_a_camera_that_is_not_known_has_no_rotation_and_leaves_the_others_theirs
         assert np.isnan(found[1]).all()
         assert_allclose(found[[0, 2]], expected)
     assert np.isnan(decompose(np.full((3, 4), np.inf))[0]).all()
+
+
+def test_one_rotation_or_scale_serves_many_translations():
+    shifts = np.random.default_rng(0).normal(size=(4, 3))
+    turn = rotation_from_euler([0.1, 0.2, 0.3])
+    expected = [compose(turn, 2.0, shift) for shift in shifts]
+    assert_allclose(compose(turn, 2.0, shifts), expected)
+    assert_allclose(compose(turn, [[1.0], [2.0]], shifts)[1], expected)
+    assert_allclose(compose(np.stack([turn] * 4), 2.0, shifts[0]), [expected[0]] * 4)
