@@ -238,7 +238,7 @@ def _photo(name: str, text: Any, box: Any) -> Photo:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"not base64 ({error})") from error
+        raise ValueError(f"not base64 ({error}); a photo is base64 text") from error
     return _encoded(name, data, box)
 
 
@@ -321,7 +321,8 @@ def _flat(lists: list, length: int) -> list:
 def _crops(array: np.ndarray, size: int) -> np.ndarray:
     """(B, S, S, 3) whole numbers of any kind as uint8."""
     if array.shape[1:] != (size, size, 3) or not len(array):
-        raise ValueError(f"a crop has the shape {array.shape[1:]}; it must be ({size}, {size}, 3)")
+        shape = f"(B, {size}, {size}, 3), B above 0"
+        raise ValueError(f"image has the shape {array.shape}; it must be {shape}")
     _check_count(len(array))
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise ValueError("a crop's values must be whole numbers from 0 to 255")

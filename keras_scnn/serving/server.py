@@ -15,12 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from keras_scnn.serving.gate import HEAD_S, MAX_CONNECTIONS, Gate, with_deadline
 from keras_scnn.serving.journal import Journal, Metrics, Record, current_record
 from keras_scnn.serving.openapi import ABOUT, describe_bodies
-from keras_scnn.serving.predictor import Outputs, Predictor
+from keras_scnn.serving.predictor import Predictor
 from keras_scnn.serving.requests import (
     BODY,
     V2_BODY,
@@ -32,8 +30,14 @@ from keras_scnn.serving.requests import (
     read_instances,
     read_photo,
 )
+from keras_scnn.serving.tensors import (
+    LENGTH,
+    infer_response,
+    read_binary,
+    read_tensor,
+    wrong_form,
+)
 
-DATATYPES = {"float32": "FP32", "int32": "INT32"}
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
@@ -127,7 +131,7 @@ def _read(payload: Any, size: int) -> Request:
     names = [one.name for one in payload.inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"inputs {twice} are given more than once")
-    return read_inputs({one.name: _tensor(one) for one in payload.inputs}, size)
+    return read_inputs({one.name: read_tensor(one) for one in payload.inputs}, size)
 
 
 def _wanted(payload: Any, request: Request, predictor: Predictor) -> list[str]:
@@ -150,34 +154,17 @@ def _answer(payload: Any, request: Request, predictor: Predictor, version: str) 
         return answer, sum(len(row.get("faces", [row])) for row in answer["predictions"])
     import uuid
 
-    from kserve import InferOutput, InferResponse
-
     wanted = _wanted(payload, request, predictor)
     given = outputs(request, predictor)
-    tensors = [_infer_output(InferOutput, name, given) for name in wanted]
-    name, number = payload.model_name, payload.id or str(uuid.uuid4())
-    return InferResponse(number, name, tensors, version or None), len(given["parameters"])
+    asked = {name: given[name] for name in wanted}
+    answer = infer_response(payload, asked, payload.id or str(uuid.uuid4()), version or None)
+    return answer, len(given["parameters"])
 
 
 def shown(text: str) -> str:
     """A message for a client: one line, without names of places on this machine, or raw bytes."""
     text = PATHS.sub("...", BYTES.sub("...", " ".join(text.split())))
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
-
-
-def _infer_output(kind: Any, name: str, outputs: Outputs) -> Any:
-    value = outputs[name]
-    return kind(name, list(value.shape), DATATYPES[value.dtype.name], value.ravel().tolist())
-
-
-def _tensor(tensor: Any) -> np.ndarray:
-    """An input tensor; JSON may have its data flat or nested."""
-    if min(tensor.shape, default=0) < 0:
-        raise ValueError(f"input {tensor.name}: the shape is {tensor.shape}")
-    try:
-        return tensor.as_numpy()
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"input {tensor.name}: {error}") from error
 
 
 def give_freed_memory_back() -> None:
@@ -248,6 +235,11 @@ def _plane(models: Any, version: str) -> Any:
             with _as_invalid(BODY if is_v1 else V2_BODY):
                 return super().decode(body, headers, *args, **options)
 
+        def decode_inference_request(self, body, headers, model_name):
+            if isinstance(body, bytes):
+                return read_binary(body, headers.get(LENGTH), model_name)
+            return super().decode_inference_request(body, headers, model_name)
+
         def encode(self, *args, **options):
             with _as_invalid():
                 return super().encode(*args, **options)
@@ -306,9 +298,7 @@ def _as_invalid(hint: str = "") -> Iterator[None]:
     except InvalidInput as error:
         raise InvalidInput(f"{shown(error.reason)}{end}") from error
     except Exception as error:
-        # KServe's words for this one have the bytes in them, and advise the contrary.
-        is_no_text = isinstance(error.__context__, UnicodeDecodeError)
-        why = "BYTES that are no text" if is_no_text else f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
         raise InvalidInput(f"Unrecognized request format: {shown(why)}{end}") from error
 
 
@@ -326,13 +316,14 @@ async def _no_such_address(_request: Any, error: Any) -> Any:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _not_valid(_request: Any, error: Any) -> Any:
+async def _not_valid(request: Any, error: Any) -> Any:
     """422 for a v2 request of a wrong form; FastAPI's own answer repeats the request, or fails."""
     from fastapi.responses import JSONResponse
 
-    problems = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()[:3]]
-    why = shown("; ".join(f"{place}: {what}" for place, what in problems))
-    return JSONResponse({"error": why}, 422)
+    why = wrong_form(error.errors())
+    if LENGTH in request.headers:
+        why = f"{why}; raw bytes after JSON need Content-Type: application/octet-stream"
+    return JSONResponse({"error": shown(why)}, 422)
 
 
 def _is_no_client_error(record: logging.LogRecord) -> bool:

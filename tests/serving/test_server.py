@@ -336,3 +336,46 @@ def test_raw_bytes_are_never_shown(data):
     assert shown("the body has ['a', 'b', 'c']") == "the body has ['a', 'b', 'c']"
     assert shown(f"Failed to encode {data!r} by UTF-8") == "Failed to encode ... by UTF-8"
     assert shown(f"Failed to encode {data!r}"[:24]) == "Failed to encode ..."
+
+
+@pytest.mark.parametrize("data", [[0.7] * 48, ["9"] * 48, [True] * 48])
+def test_fractions_and_text_are_no_pixels_in_v2_either(served, data):
+    crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": data}
+    answer = served.post_json({"inputs": [crop]}, INFER)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "input image: UINT8 needs whole numbers"}
+
+
+@pytest.mark.parametrize("shape", [[0, 4, 4, 3], [4, 4, 3], [1, 4, 4, 1]])
+def test_the_shape_of_crops_is_named(served, shape):
+    data = [0] * int(np.prod(shape))
+    crop = {"name": "image", "shape": shape, "datatype": "UINT8", "data": data}
+    error = served.post_json({"inputs": [crop]}, INFER).json()["error"]
+    assert error == f"image has the shape {tuple(shape)}; it must be (B, 4, 4, 3), B above 0"
+
+
+def test_raw_bytes_are_answered_as_raw_bytes(served):
+    crop = {"name": "image", "shape": [2, 4, 4, 3], "datatype": "UINT8"}
+    crop["parameters"] = {"binary_data_size": 96}
+    wanted = [{"name": "parameters", "parameters": {"binary_data": True}}]
+    head = json.dumps({"inputs": [crop], "outputs": wanted}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = served.ask("POST", INFER, content=head + bytes(96), headers=headers)
+    assert answer.status_code == 200
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    (tensor,) = json.loads(answer.content[:length])["outputs"]
+    assert tensor["shape"] == [2, 12] and tensor["parameters"]["binary_data_size"] == 96
+    assert answer.content[length:] == bytes(96)
+    answer = served.ask("POST", INFER, content=head + bytes(99), headers=headers)
+    assert answer.status_code == 400 and "3 bytes come after" in answer.json()["error"]
+    headers["Content-Type"] = "application/json"
+    answer = served.ask("POST", INFER, content=head + bytes(96), headers=headers)
+    assert answer.status_code == 422
+    assert "need Content-Type: application/octet-stream" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_v2_json_of_another_type_gets_the_right_one(served, kind):
+    answer = served.post(b'{"inputs": []}', kind, INFER)
+    assert answer.status_code == 400
+    assert "must be JSON, with Content-Type: application/json" in answer.json()["error"]
