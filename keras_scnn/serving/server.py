@@ -31,6 +31,7 @@ from keras_scnn.serving.requests import (
     read_photo,
 )
 from keras_scnn.serving.tensors import (
+    FOUND_FACE_TYPES,
     LENGTH,
     infer_response,
     read_binary,
@@ -98,7 +99,8 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
 
         def get_output_types(self):
             shapes = predictor.shapes.items()
-            return [{"name": k, "datatype": "FP32", "shape": [-1, *shape]} for k, shape in shapes]
+            rows = [{"name": k, "datatype": "FP32", "shape": [-1, *shape]} for k, shape in shapes]
+            return FOUND_FACE_TYPES + rows
 
     model = ScnnModel(name)
     model.load()
@@ -243,6 +245,9 @@ def _plane(models: Any, version: str) -> Any:
         def encode(self, *args, **options):
             with _as_invalid():
                 return super().encode(*args, **options)
+
+        def metadata(self):
+            return super().metadata() | {"extensions": ["binary_tensor_data"]}
 
         async def model_metadata(self, model_name):
             known = {"platform": "keras_scnn"} | ({"versions": [version]} if version else {})

@@ -12,6 +12,12 @@ import numpy as np
 from keras_scnn.serving.predictor import Outputs
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
+# Of outputs that only photos without boxes have.
+FOUND_FACE_TYPES = [
+    {"name": "photo_index", "datatype": "INT32", "shape": [-1]},
+    {"name": "box", "datatype": "FP32", "shape": [-1, 4]},
+    {"name": "score", "datatype": "FP32", "shape": [-1]},
+]
 LENGTH, SIZE = "inference-header-content-length", "binary_data_size"
 # Kinds of NumPy's types that JSON's values may have for each kind of datatype, and their name.
 # NumPy alone would cut off fractions, and read numbers from text.

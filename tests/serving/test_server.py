@@ -379,3 +379,14 @@ def test_v2_json_of_another_type_gets_the_right_one(served, kind):
     answer = served.post(b'{"inputs": []}', kind, INFER)
     assert answer.status_code == 400
     assert "must be JSON, with Content-Type: application/json" in answer.json()["error"]
+
+
+def test_the_metadata_lists_all_outputs_and_what_the_server_speaks(served):
+    outputs = served.get("/v2/models/scnn").json()["outputs"]
+    assert outputs == [
+        {"name": "photo_index", "datatype": "INT32", "shape": [-1]},
+        {"name": "box", "datatype": "FP32", "shape": [-1, 4]},
+        {"name": "score", "datatype": "FP32", "shape": [-1]},
+        {"name": "parameters", "datatype": "FP32", "shape": [-1, 12]},
+    ]
+    assert served.get("/v2").json()["extensions"] == ["binary_tensor_data"]
