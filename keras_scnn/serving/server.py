@@ -40,6 +40,7 @@ from keras_scnn.serving.tensors import (
 )
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+NO_POST = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
 # As Python shows them, also where that was cut off.
@@ -271,6 +272,9 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             app.add_route("/metrics", show, include_in_schema=False)  # before KServe's
+            for verb in ("predict", "explain"):  # else a model "NAME:predict" is looked for
+                place = f"/v1/models/{{model_name}}:{verb}"
+                app.add_route(place, _post_only, NO_POST, include_in_schema=False)
             self._register_endpoints(app)
             self._add_exception_handlers(app)
             app.add_exception_handler(Exception, _failed)
@@ -312,6 +316,12 @@ async def _failed(_request: Any, _error: Exception) -> Any:
     from fastapi.responses import JSONResponse
 
     return JSONResponse({"error": "the server could not answer; its log says why"}, 503)
+
+
+async def _post_only(_request: Any) -> Any:
+    from fastapi import HTTPException
+
+    raise HTTPException(405, headers={"Allow": "POST"})
 
 
 async def _no_such_address(_request: Any, error: Any) -> Any:

@@ -390,3 +390,10 @@ def test_the_metadata_lists_all_outputs_and_what_the_server_speaks(served):
         {"name": "parameters", "datatype": "FP32", "shape": [-1, 12]},
     ]
     assert served.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_addresses_that_take_post_say_so(served, method, verb):
+    answer = served.ask(method, f"/v1/models/scnn:{verb}")
+    assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
