@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -66,6 +67,9 @@ class Gate:
         except Refused as error:
             current_record().refused = REASONS[error.status]
             await _refuse(send, error)
+        except asyncio.CancelledError:  # by a server that ends, and no longer waits
+            with contextlib.suppress(RuntimeError):  # the answer had begun
+                await _refuse(send, Refused(503, "the server ends; try again"))
         finally:
             self._requests -= 1
             self._held -= len(body)

@@ -80,6 +80,7 @@ class PresetPredictor:
         self.input_size, self._vertices = preset.input_size, vertices
         black = np.zeros((max(WARM_UP), preset.input_size, preset.input_size, 3), np.uint8)
         self._batches: SharedBatches | None = None
+        self._is_open = True
         runner: Network = network or keras_network(preset)
         for count in () if network else WARM_UP:
             runner(black[:count])
@@ -110,10 +111,12 @@ class PresetPredictor:
 
     def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:
         """See ``Predictor``."""
+        self._check_open()
         return self._outputs(self._reconstructor.reconstruct_many(images, boxes, passes=1))
 
     def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
         """See ``Predictor``."""
+        self._check_open()
         boxes = self._reconstructor.detect(image)
         if len(boxes) > MAX_FACES:
             raise ValueError(f"{len(boxes)} faces in one photo; at most {MAX_FACES} are answered")
@@ -123,9 +126,14 @@ class PresetPredictor:
         return self._outputs(reconstructed), reconstructed.boxes
 
     def close(self) -> None:
-        """Answer open requests, and end the network's thread, where it has one."""
+        """Answer open calls, and end the network's thread, where it has one; refuse later calls."""
+        self._is_open = False
         if self._batches is not None:
             self._batches.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise RuntimeError("the predictor was closed")
 
     def _counted(self, network: Network) -> Network:
         """The network; ``on_batch`` is called for each of its runs."""

@@ -218,6 +218,7 @@ def build_server(
     server.config.limit_concurrency = MAX_CONNECTIONS
     server.config.timeout_keep_alive = int(HEAD_S)
     server.config.http = with_deadline(AutoHTTPProtocol)
+    server.config.lifespan = "off"  # there is none; its task logs a traceback where it is cancelled
     describe_bodies(app, name)
     logger.addFilter(_is_no_client_error)
     return server

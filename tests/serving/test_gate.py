@@ -55,6 +55,21 @@ def test_a_length_that_is_none_or_too_large_gets_413(length):
     assert ask(Gate(echo, 100), client)[0] == 413
 
 
+def test_a_request_that_a_server_no_longer_waits_for_gets_503():
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    async def cancelled(client: Client) -> None:
+        asked = asyncio.ensure_future(Gate(never, 100)(client.scope, client.receive, client.send))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asked
+
+    client = Client(b"a")
+    asyncio.run(cancelled(client))
+    assert client.sent == [503, b'{"error": "the server ends; try again"}']
+
+
 def test_what_all_requests_hold_is_bounded_and_given_back(monkeypatch):
     monkeypatch.setattr(gate, "HELD_BODIES", 2)
     monkeypatch.setattr(gate, "MAX_REQUESTS", 4)

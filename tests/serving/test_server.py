@@ -191,6 +191,10 @@ def test_runs_of_the_network_tell_their_size():
     predictor.crops(np.zeros((1, 120, 120, 3), np.uint8))
     predictor.close()
     assert sizes == [3, 1]
+    with pytest.raises(RuntimeError, match="the predictor was closed"):
+        predictor.crops(np.zeros((1, 120, 120, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="the predictor was closed"):
+        predictor.faces(np.zeros((120, 120, 3), np.uint8))
 
 
 def test_the_version_is_served(served):
