@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from keras_scnn.storage.atomic import staged_folder
+from keras_scnn.storage.atomic import remove_leftovers, staged_folder
 from keras_scnn.storage.outputs import real_path
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def write_site(
         OSError, RuntimeError, ValueError: the site cannot be written, compressed or exported.
     """
     check_new(folder)
-    with staged_folder(folder.resolve().parent) as aside:
+    folder = real_path(folder)
+    is_there = folder.is_dir()  # perhaps the current folder, or a volume: it cannot be replaced
+    with staged_folder(folder if is_there else folder.parent) as aside:
         site = aside / "site"
         shutil.copytree(page / "dist", site)
         (site / "model").mkdir()
@@ -111,11 +113,17 @@ def write_site(
         if quality is not None:
             compress(site, quality)
         (site / "files.json").write_text(json.dumps(list_files(site)))
-        os.replace(site, folder)
+        if not is_there:
+            os.replace(site, folder)
+            return
+        for path in sorted(site.iterdir(), key=lambda path: path.name == "index.html"):
+            os.replace(path, folder / path.name)  # index.html last: without it there is no site
 
 
 def check_new(folder: Path) -> None:
     """Raise a FileExistsError where a folder has something in it, or is a file."""
+    if folder.is_dir():
+        remove_leftovers(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists; the site needs a new or an empty folder")
 

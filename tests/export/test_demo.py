@@ -31,6 +31,7 @@ from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.comparison import compare_photos
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import DEFAULT_PRESET
+from keras_scnn.storage.atomic import partial_name
 from keras_scnn.texturing.atlas import Atlas
 from keras_scnn.texturing.texture import person_texture
 
@@ -280,6 +281,34 @@ def test_a_folder_with_something_in_it_is_not_built_into(tmp_path, capsys):
     assert demo.main(["--build", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 2
     assert "needs a new or an empty folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("kind", ["new", "empty", "current", "link", "leftover"])
+def test_a_site_is_built_into_a_new_or_an_empty_folder(tmp_path, monkeypatch, kind):
+    def network(folder, *_):
+        (folder / "scnn.tflite").write_bytes(b"abcd")
+
+    monkeypatch.setattr(website, "write_model", network)
+    page, site, there = tmp_path / "page", tmp_path / "site", tmp_path / "there"
+    (page / "dist" / "wasm-1").mkdir(parents=True)
+    (page / "dist" / "index.html").write_text("page")
+    if kind == "link":
+        there.mkdir()
+        site.symlink_to(there)
+    elif kind != "new":
+        site.mkdir()
+    if kind == "leftover":  # of a killed run
+        shutil.copytree(page, site / partial_name("x").replace(f"-{os.getpid()}-", "-999999999-"))
+    identity = site.stat().st_ino if kind != "new" else None
+    if kind == "current":
+        monkeypatch.chdir(site)
+    folder = Path() if kind == "current" else site
+    website.write_site(folder, page, None, "mobile", "float16", None)
+    assert sorted(os.listdir(site)) == ["files.json", "index.html", "model", "wasm-1"]
+    assert os.listdir(site / "model") == ["scnn.bin"]
+    assert identity in (None, site.stat().st_ino)  # a volume, or a shell's folder, stays what it is
+    others = ["page", "site", "there"] if kind == "link" else ["page", "site"]
+    assert sorted(os.listdir(tmp_path)) == others
 
 
 def test_without_node_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
