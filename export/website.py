@@ -156,7 +156,10 @@ def split_byte_planes(content: bytes) -> bytes:
 
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
-    """Write what the page loads: model.json, maps.bin, and scnn, blazeface and facemesh .tflite."""
+    """Write what the page loads: model.json, maps.bin, and scnn, blazeface and facemesh .tflite.
+
+    terms.txt, to which the page about licenses has a link, is the network's license and card.
+    """
     from keras_scnn.export.chart import describe_chart
     from keras_scnn.export.metadata import read_card
     from keras_scnn.export.tflite import write_tflite
@@ -164,13 +167,23 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     from keras_scnn.photos.blazeface import model_path
 
     network, title = folder / "scnn.tflite", real_path(name).name  # no path of this machine
-    write_tflite(network, preset, precision, True, None, title, read_card(name))
+    card = read_card(name)
+    write_tflite(network, preset, precision, True, None, title, card)
     network.write_bytes(round_float16_weights(network.read_bytes()))
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     chart, maps = describe_chart(preset.face_model)
     (folder / "maps.bin").write_bytes(maps)
     (folder / "model.json").write_text(json.dumps(describe(preset, title) | chart))
+    # With a byte order mark: hosts do not tell the browser how text is encoded.
+    (folder / "terms.txt").write_text(describe_terms(preset, title, card), encoding="utf-8-sig")
+
+
+def describe_terms(preset: Preset, name: str, card: str) -> str:
+    """The network's license, and below it the card of the preset."""
+    from keras_scnn.export.metadata import build_metadata
+
+    return f"The network '{name}': {build_metadata(preset, name)['license']}\n\n{card}"
 
 
 def round_float16_weights(content: bytes, bits: int = DROPPED_BITS) -> bytes:

@@ -113,6 +113,8 @@ def test_the_site_of_a_preset_folder_has_its_name_and_no_path(small, tmp_path):
     written = LiteReconstructor(tmp_path / "scnn.tflite").metadata
     assert written["preset"] == small.folder.name
     assert str(small.folder.parent) not in (tmp_path / "model.json").read_text()
+    terms = (tmp_path / "terms.txt").read_text("utf-8-sig")
+    assert terms.startswith(f"The network '{small.folder.name}': ")
 
 
 @pytest.mark.integration
@@ -182,6 +184,16 @@ def test_a_site_lists_its_files(tmp_path):
 def test_the_license_is_the_projects():
     text = Path(website.SOURCES, "public", "about", "license.txt").read_text()
     assert text == Path(__file__).parents[2].joinpath("LICENSE").read_text()
+
+
+@pytest.mark.parametrize("name", ["mobile", "open"])
+def test_the_page_shows_the_terms_of_its_network(name):
+    preset = load_preset(name)
+    text = website.describe_terms(preset, name, "# The card")
+    license = preset.metadata["license"]
+    assert text == f"The network '{name}': {license}\n\n# The card"
+    about = Path(website.SOURCES, "public", "about", "index.html").read_text()
+    assert 'href="../model/terms.txt"' in about and "its network are" not in about
 
 
 @pytest.mark.parametrize(
