@@ -53,18 +53,24 @@ class SharedBatches:
 
     def _work(self) -> None:
         while (first := self._requests.get()) is not None:
-            batch = [first, *self._others(len(first[0]))]
-            try:
-                outputs = self._network(np.concatenate([crops for crops, _ in batch]))
-            except Exception as error:  # every caller gets it, the thread goes on
-                for _, answer in batch:
-                    answer.set_exception(error)
-                continue
-            at = 0
-            for crops, answer in batch:
-                end = at + len(crops)
-                answer.set_result({key: value[at:end] for key, value in outputs.items()})
-                at = end
+            self._answer([first, *self._others(len(first[0]))])
+
+    def _answer(self, batch: list[Request]) -> None:
+        """Run requests as one batch; where that fails each alone, so that it fails only its own."""
+        try:
+            outputs = self._network(np.concatenate([crops for crops, _ in batch]))
+        except Exception as error:  # the caller gets it, the thread goes on
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for request in batch:
+                    self._answer([request])
+            return
+        at = 0
+        for crops, answer in batch:
+            end = at + len(crops)
+            answer.set_result({key: value[at:end] for key, value in outputs.items()})
+            at = end
 
     def _others(self, count: int) -> list[Request]:
         """Further requests within the time that the first one waits."""

@@ -54,6 +54,26 @@ def test_an_error_reaches_the_caller_and_the_thread_goes_on():
         shared(np.ones((2, 3)))
 
 
+def test_an_error_of_one_request_does_not_reach_those_of_its_batch():
+    network = Doubling()
+    shared = SharedBatches(network, wait_s=0.05)
+    asked = [np.full((2, 3), value) for value in (1.0, 2.0, -1.0, 3.0)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(shared, asked[0])]
+        while not network.sizes:
+            time.sleep(0.001)
+        answers += [pool.submit(shared, one) for one in asked[1:]]
+        while shared._requests.qsize() < 3:
+            time.sleep(0.001)
+        network.go.set()
+        errors = [answer.exception(10) for answer in answers]
+    assert [str(error) for error in errors] == ["None", "None", "negative", "None"]
+    for i in (0, 1, 3):
+        np.testing.assert_array_equal(answers[i].result()["twice"], 2 * asked[i])
+    assert network.sizes == [2, 6, 2, 2, 2]
+    shared.close()
+
+
 def in_thread(call, *arguments) -> Future:
     """The outcome of a call in a thread that may hang."""
     outcome = Future()
