@@ -11,6 +11,7 @@ import numpy as np
 from keras_scnn import __version__
 from keras_scnn.geometry.camera import decompose
 from keras_scnn.geometry.rotations import euler_from_rotation
+from keras_scnn.models.crops import check_crops
 from keras_scnn.models.inference import Network, keras_network, open_network
 from keras_scnn.models.litert import LiteNetwork
 from keras_scnn.models.presets import Preset, PresetData, preset_digest
@@ -107,6 +108,7 @@ class PresetPredictor:
     def crops(self, crops: np.ndarray) -> Outputs:
         """See ``Predictor``."""
         size = self.input_size
+        check_crops(crops, size)
         return self.boxes(list(crops), [FaceBox(0, 0, size, size)] * len(crops))
 
     def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:

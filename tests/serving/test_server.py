@@ -197,6 +197,14 @@ def test_runs_of_the_network_tell_their_size():
         predictor.faces(np.zeros((120, 120, 3), np.uint8))
 
 
+@pytest.mark.parametrize("shape", [(1, 60, 60, 3), (1, 240, 240, 3), (0, 120, 120, 3)])
+def test_a_predictor_refuses_crops_of_another_size(shape):
+    predictor = PresetPredictor.from_preset("mobile")
+    with pytest.raises(ValueError, match="120, 120, 3"):
+        predictor.crops(np.zeros(shape, np.uint8))
+    predictor.close()
+
+
 def test_the_version_is_served(served):
     metadata = served.get("/v2/models/scnn").json()
     assert metadata["versions"] == ["1.2+abc"] and metadata["platform"] == "keras_scnn"
