@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -124,7 +125,8 @@ class Journal:
             seconds = time.perf_counter() - start
             self._metrics.request(scope["path"], record, seconds)
             if self._write is not None:
-                self._write(_line(scope, record, seconds))
+                with contextlib.suppress(OSError):  # a full disk, or nobody reads: it still serves
+                    self._write(_line(scope, record, seconds))
 
 
 def _line(scope: dict, record: Record, seconds: float) -> str:

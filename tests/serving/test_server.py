@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from keras_scnn.photos.cropping import FaceBox
+from keras_scnn.serving.journal import Journal, Metrics
 from keras_scnn.serving.predictor import PresetPredictor, model_version
 
 pytestmark = pytest.mark.filterwarnings(
@@ -149,6 +150,26 @@ def test_each_request_has_one_line_without_its_photo(served):
     assert (first["method"], first["path"], first["bytes"]) == ("POST", PREDICT, len(data))
     assert first["client"] == "127.0.0.1" and first["ms"] >= first["queue_ms"] >= 0
     assert all("\n" not in line and len(line) < 500 for line in served.lines)
+
+
+def test_a_log_that_cannot_be_written_breaks_no_connection():
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200})
+
+    def full(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    sent, metrics = [], Metrics()
+
+    async def send(message):
+        sent.append(message["status"])
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    asyncio.run(Journal(answer, metrics, full)(scope, None, send))
+    assert sent == [200]
+    assert metrics.registry.get_sample_value(
+        "scnn_requests_total", {"kind": "other", "status": "200"}
+    ) == 1  # fmt: skip
 
 
 def test_metrics_count_answers_faces_and_refusals(served):
