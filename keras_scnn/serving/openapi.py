@@ -34,24 +34,26 @@ def describe_bodies(app: Any, name: str) -> None:
 def _complete(schema: dict, name: str) -> None:
     """Leave out what is closed or not spoken; say what bodies are, and the model's name."""
     paths = schema["paths"]
-    for path in [p for p in paths if p.startswith(CLOSED) or p.endswith(":explain")]:
-        del paths[path]
-    photo = {"schema": {"type": "string", "format": "binary"}}
-    predict = {"application/json": _json(EXAMPLE)} | dict.fromkeys(PHOTOS, photo)
+    for path in list(paths):
+        if path.startswith(CLOSED) or path.endswith(":explain") or "/versions/" in path:
+            del paths[path]
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    predict = {"application/json": _json(EXAMPLE)} | dict.fromkeys(PHOTOS, binary)
     for path, content in (
         ("/v1/models/{model_name}:predict", predict),
-        ("/v2/models/{model_name}/infer", {"application/json": _json(V2_EXAMPLE)}),
+        (
+            "/v2/models/{model_name}/infer",
+            {"application/json": _json(V2_EXAMPLE), "application/octet-stream": binary},
+        ),
     ):
         paths[path]["post"]["requestBody"] = {"required": True, "content": content}
-    parameters = [
-        parameter
-        for methods in paths.values()
-        for operation in methods.values()
-        for parameter in operation.get("parameters", [])
-    ]
-    for parameter in parameters:
-        if parameter["name"] == "model_name":
-            parameter["example"] = name
+    operations = [one for methods in paths.values() for one in methods.values()]
+    for parameters in (one["parameters"] for one in operations if "parameters" in one):
+        # KServe answers every request with a version by 501.
+        parameters[:] = [one for one in parameters if one["name"] != "model_version"]
+        for parameter in parameters:
+            if parameter["name"] == "model_name":
+                parameter["example"] = name
 
 
 def _json(example: dict) -> dict:

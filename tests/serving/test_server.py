@@ -241,7 +241,13 @@ def test_the_page_of_the_interface(served):
     schema = served.get("/openapi.json").json()
     body = schema["paths"]["/v1/models/{model_name}:predict"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "image/jpeg", "image/png", "image/webp"}
+    body = schema["paths"]["/v2/models/{model_name}/infer"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "application/octet-stream"}
     assert not [path for path in schema["paths"] if "repository" in path]
+    operations = [one for methods in schema["paths"].values() for one in methods.values()]
+    names = {one["name"] for operation in operations for one in operation.get("parameters", [])}
+    assert names == {"model_name"}  # no "model_version"
+    assert not [path for path in schema["paths"] if "version}" in path]
     assert served.get("/openapi.json").json() == schema
 
 
