@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file
+from keras_scnn.storage.tflite import PerThread, checked_threads, open_interpreter, read_lite_file
 
 __all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
@@ -42,10 +42,11 @@ class LiteReconstructor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not one of this package.
+        ValueError: the file is damaged, or not one of this package, or ``threads`` is no number.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
+        threads = checked_threads(threads)
         content, self.metadata = read_lite_file(path)
         self._runner = PerThread(
             lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_scnn.export.bundle import DESCRIPTION, NETWORK
 from keras_scnn.export.saved_model import METADATA
 from keras_scnn.export.tflite import SIGNATURE, metadata_of
-from keras_scnn.storage.tflite import open_interpreter
+from keras_scnn.storage.tflite import checked_threads, open_interpreter
 
 Outputs = dict[str, np.ndarray]
 Runner = Callable[[np.ndarray], Outputs]
@@ -28,10 +28,10 @@ def open_artifact(path: str | os.PathLike, threads: int = 1) -> Runner:
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: the file is damaged, or of no known kind.
+        ValueError: the file is damaged, or of no known kind, or ``threads`` is no number.
         ImportError: the runtime is not installed.
     """
-    path = Path(path)
+    path, threads = Path(path), checked_threads(threads)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such exported file")
     if is_bundle(path):

@@ -18,7 +18,13 @@ from keras_scnn.models.presets import FOLDER, LITE_FILE, preset_digest, preset_f
 from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
-from keras_scnn.storage.tflite import PerThread, open_interpreter, read_lite_file, read_metadata
+from keras_scnn.storage.tflite import (
+    PerThread,
+    checked_threads,
+    open_interpreter,
+    read_lite_file,
+    read_metadata,
+)
 
 FILE, SIGNATURE = LITE_FILE, "branch"
 FORMAT, VERSION = "keras_scnn.network", 1
@@ -35,10 +41,11 @@ class LiteNetwork:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not one of this package.
+        ValueError: the file is damaged, or not one of this package, or ``threads`` is no number.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
+        threads = checked_threads(threads)
         content, self.metadata = read_lite_file(path)
         self._runner = PerThread(
             lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)

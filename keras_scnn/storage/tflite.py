@@ -6,6 +6,7 @@ Needs ai-edge-litert only.
 from __future__ import annotations
 
 import json
+import numbers
 import os
 import threading
 from collections.abc import Callable
@@ -41,6 +42,19 @@ class PerThread(Generic[T]):
         if not hasattr(self._own, "value"):
             self._own.value = self._make()
         return self._own.value
+
+
+def checked_threads(threads: int) -> int:
+    """A number of threads for a runtime, which may be NumPy's, as int.
+
+    ``settings.whole`` needs packages that a device does without.
+
+    Raises:
+        ValueError: it is no whole number above 0.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, numbers.Integral) or threads < 1:
+        raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or more")
+    return int(threads)
 
 
 def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:

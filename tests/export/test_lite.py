@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_scnn.export.lite import LiteReconstructor, crop_photo
+from keras_scnn.export.lite import LiteNetwork, LiteReconstructor, crop_photo
+from keras_scnn.export.runtimes import open_artifact
 from keras_scnn.export.tflite import with_metadata
 from keras_scnn.geometry.camera import decompose
+from keras_scnn.models.presets import FOLDER, LITE_FILE
 from keras_scnn.photos.cropping import FaceBox, crop_face
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 
 ROOT = Path(__file__).resolve().parents[2]
+NETWORK = FOLDER / "mobile" / LITE_FILE
 NEEDED = ("ai-edge-litert", "numpy", "lazy_loader", "wrapt")
 # Prints the modules that an import loads, without what the interpreter loads before.
 LOADED = """
@@ -183,6 +186,15 @@ def test_unfit_files_are_refused(small, tmp_path):
         (tmp_path / "bad.tflite").write_bytes(data)
         with pytest.raises(ValueError, match="bad.tflite: "):
             LiteReconstructor(tmp_path / "bad.tflite")
+
+
+@pytest.mark.parametrize("make", [LiteReconstructor, LiteNetwork, open_artifact])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
+def test_a_wrong_number_of_threads_is_not_taken_for_a_damaged_file(make, threads):
+    words = f"threads is {threads!r}; it must be a whole number, 1 or more"
+    with pytest.raises(ValueError, match=words) as caught:
+        make(NETWORK, threads=threads)
+    assert "damaged" not in str(caught.value)
 
 
 def test_threads_that_share_one_get_their_own_answers(lite):
