@@ -15,6 +15,7 @@ from keras_scnn.photos.files import PHOTO_SUFFIXES, describe_passed_over, find_p
 
 MAX_CROPS, MIN_CROPS = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
+SYNTHETIC = "synthetic crops"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,11 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def are_synthetic(self) -> bool:
+        """Whether they were rendered, as no folder was given."""
+        return self.source.endswith(SYNTHETIC)
 
 
 def split_crops(crops: Crops) -> tuple[Crops, Crops]:
@@ -133,4 +139,4 @@ def _synthetic(size: int, max_crops: int) -> Crops:
     parts = [render_person(config, person) for person in range(people)]
     images = np.concatenate([crops for crops, _, _ in parts])
     # Their landmarks are the model's own sites; a preset's may have offsets, as annotators do.
-    return Crops(images, None, f"{len(images)} synthetic crops")
+    return Crops(images, None, f"{len(images)} {SYNTHETIC}")

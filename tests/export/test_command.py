@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +134,36 @@ def test_a_file_that_disagrees_does_not_ship(
     assert {p.name for p in out.iterdir()} == {
         f"small-float32.tflite{suffix}" for suffix in ("", ".json", ".md")
     }
+
+
+@pytest.mark.parametrize(
+    ("precision", "source", "is_hinted"),
+    [
+        ("int8", "4 of 8 synthetic crops", True),
+        ("int8", "4 of 8 images of faces", False),
+        ("float16", "4 of 8 synthetic crops", False),
+    ],
+)
+def test_an_int8_file_refused_after_rendered_faces_names_the_option_for_photos(
+    tmp_path, monkeypatch, precision, source, is_hinted
+):
+    result = SimpleNamespace(broken=["landmark_px is 3, the limit is 2"])
+    monkeypatch.setattr(artifacts, "verify", lambda *_, **__: result)
+    monkeypatch.setattr(artifacts, "check_kind", lambda *_: None)
+    monkeypatch.setitem(artifacts._WRITERS, "tflite", lambda path, *_: path.write_bytes(b"a"))
+    crops = Crops(np.zeros((1, 4, 4, 3), np.uint8), None, source)
+    subject = SimpleNamespace(
+        name="a", vertices=False, preset=None, calibration=crops, held_out=crops, expected={}
+    )
+    with pytest.raises(VerificationError, match="landmark_px is 3, the limit is 2") as caught:
+        artifacts.export_file(subject, tmp_path, "tflite", precision)
+    assert ("(--crops), not rendered faces" in str(caught.value)) == is_hinted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rendered_crops_are_known_as_such():
+    crops = find_crops(None, 32, 8)
+    assert crops.are_synthetic and all(part.are_synthetic for part in split_crops(crops))
 
 
 def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, capsys):
