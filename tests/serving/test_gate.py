@@ -55,6 +55,22 @@ def test_a_length_that_is_none_or_too_large_gets_413(length):
     assert ask(Gate(echo, 100), client)[0] == 413
 
 
+def test_a_body_without_end_is_read_for_a_while_only():
+    client = Client(*[b"a" * 60] * 20)
+    assert ask(Gate(echo, 100), client)[0] == 413
+    assert 100 * gate.DRAINED < 60 * (20 - len(client.parts)) <= 100 * gate.DRAINED + 60
+
+
+def test_head_is_answered_like_get():
+    async def method(scope, receive, send):
+        await send({"body": scope["method"]})
+
+    client = Client(b"")
+    client.scope["method"] = "HEAD"
+    assert ask(Gate(method, 100), client) == ["GET"]
+    assert client.scope["method"] == "HEAD"  # of the journal
+
+
 def test_a_request_that_a_server_no_longer_waits_for_gets_503():
     async def never(*_):
         await asyncio.sleep(60)
