@@ -309,9 +309,9 @@ async function startNode(wasm) {
 }
 
 /** A binary PPM (P6) of 8 bits a channel, as RGBA. */
-function readPpm(bytes) {
+function readPpm(bytes, name) {
   const [header, width, height] = /^P6\s+(?:#.*\n\s*)*(\d+)\s+(\d+)\s+255\s/.exec(bytes.subarray(0, 999).toString("latin1")) ?? [];
-  if (!header || bytes.length - header.length < 3 * width * height) throw Error("not a binary PPM (P6) of 8 bits");
+  if (!header || bytes.length - header.length < 3 * width * height) throw Error(`${name}: not a binary PPM (P6) of 8 bits, or cut`);
   const data = new Uint8ClampedArray(4 * width * height);
   for (let i = 0; i < width * height; i++) data.set(bytes.subarray(header.length + 3 * i, header.length + 3 * i + 3), 4 * i);
   return { width: Number(width), height: Number(height), data };
@@ -319,9 +319,9 @@ function readPpm(bytes) {
 
 async function main([folder, photo, obj, more]) {
   if (!obj || more) throw Error("usage: node face.mjs BUNDLE photo.ppm face.obj");
-  const { readFileSync, writeFileSync } = await import("node:fs");
+  const [{ readFileSync, writeFileSync }, { fileURLToPath }] = await Promise.all([import("node:fs"), import("node:url")]);
   const bundle = JSON.parse(readFileSync(`${folder}/bundle.json`, "utf8"));
-  const wasm = new URL("../wasm/", import.meta.resolve("@litertjs/core")).pathname;
+  const wasm = fileURLToPath(new URL("../wasm/", import.meta.resolve("@litertjs/core")));
   const read = async (file) => {
     const bytes = readFileSync(`${folder}/${file}`);
     if (bytes.length !== bundle.files[file]?.bytes) throw Error(`${folder}/${file}: not of the size that bundle.json says`);
@@ -329,13 +329,13 @@ async function main([folder, photo, obj, more]) {
   };
   const triangles = new Uint8Array(await read(bundle.mesh.triangles.file)).buffer;
   const networks = await openNetworks(bundle, await startNode(wasm), read);
-  const face = await reconstruct(bundle, networks, readPpm(readFileSync(photo)));
+  const face = await reconstruct(bundle, networks, readPpm(readFileSync(photo), photo));
   if (!face) throw Error(`${photo}: no face found`);
   writeFileSync(obj, toObj(face, new Uint32Array(triangles)));
   process.stdout.write(JSON.stringify({ ...face, vertices: undefined }) + "\n");
 }
 
-if (globalThis.process?.argv[1] && import.meta.url.endsWith(process.argv[1].split("/").at(-1))) {
+if (globalThis.process?.argv[1] && decodeURI(import.meta.url).endsWith(process.argv[1].split("/").at(-1))) {
   main(process.argv.slice(2)).then(() => process.exit(0), (error) => {
     console.error(`error: ${error.message}`);
     process.exit(1);

@@ -112,7 +112,11 @@ def refuses(command: list, bundle: Path, folder: Path) -> None:
     """A photo without a face, one that is none, none at all, and a cut file: one clear error."""
     PIL.Image.new("RGB", (200, 150), (90, 120, 150)).save(folder / "sky.ppm")
     (folder / "text.ppm").write_text("hello")
-    for photo, message in (("sky", "no face found"), ("text", "PPM"), ("gone", "gone.ppm")):
+    for photo, message in (
+        ("sky", "no face found"),
+        ("text", "text.ppm: not a binary PPM"),
+        ("gone", "gone.ppm"),
+    ):
         assert message in refusal([*command, bundle, folder / f"{photo}.ppm"], folder / "face.obj")
     damaged = shutil.copytree(bundle, folder / "damaged")
     for name in ("network.tflite", "triangles.bin"):
@@ -180,6 +184,13 @@ def javascript(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_javascript_finds_them(javascript, bundle, tmp_path, name):
     run_port(["node", javascript], bundle, name, tmp_path)
+
+
+@pytest.mark.integration
+def test_javascript_runs_in_a_folder_of_any_name(javascript, bundle, tmp_path):
+    folder = shutil.copytree(javascript.parent, tmp_path / "my app ä")
+    script = (folder / "face.mjs").rename(folder / "my face.mjs")
+    run_port(["node", script], bundle, NAMES[0], tmp_path)
 
 
 @pytest.mark.integration
