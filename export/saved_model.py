@@ -18,7 +18,7 @@ from keras_scnn.export.tf_cropping import crop_bytes
 from keras_scnn.models import Preset
 from keras_scnn.parameters import POSE_SIZE
 from keras_scnn.storage.atomic import staged_folder
-from keras_scnn.storage.text import json_text
+from keras_scnn.storage.text import json_text, printable
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -42,13 +42,18 @@ def write_saved_model(
         name, card: of the preset, for the metadata in ``assets.extra/keras_scnn.json``.
 
     Raises:
-        ValueError: the folder exists, or Keras does not run on TensorFlow.
+        ValueError: the folder exists, or its path is not UTF-8, or Keras does not run on
+            TensorFlow.
         OSError: it cannot be written.
     """
     check_backend()
     import tensorflow as tf
 
     folder = Path(folder)
+    path = str(folder.absolute())
+    if printable(path) != path:
+        why = "TensorFlow writes to paths in UTF-8 only; rename the preset's or the other folder"
+        raise ValueError(f"{printable(folder.name)}: {why}")
     if folder.exists():
         raise ValueError(f"{folder}: already exists; a SavedModel needs a new folder")
     model = build_exported_model(preset, vertices)

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -176,3 +177,11 @@ def test_a_folder_that_is_there_is_not_touched(folder, small):
         write_saved_model(folder, small.preset)
     assert sorted(folder.rglob("*")) == before
     assert [p.name for p in folder.parent.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("name", [b"bad\xff/a", b"a-bad\xff"])
+def test_a_path_that_tensorflow_cannot_write_to_is_refused_by_name(small, tmp_path, name):
+    folder = tmp_path / os.fsdecode(name)
+    with pytest.raises(ValueError, match=r"^a(-bad\?)?: TensorFlow writes to paths in UTF-8 only"):
+        write_saved_model(folder, small.preset)
+    assert list(tmp_path.iterdir()) == []
