@@ -4,9 +4,11 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import socket
 import struct
 import threading
+import time
 
 import numpy as np
 import PIL.Image
@@ -199,6 +201,48 @@ def test_metrics_count_answers_faces_and_refusals(served):
     assert metric("request_predict_seconds_count") > 0  # KServe's own are there too
 
 
+def test_large_requests_leave_half_of_the_threads_to_small_ones(monkeypatch):
+    monkeypatch.setattr("keras_scnn.serving.requests.LARGE_PIXELS", 500)  # a photo has 512
+    at_once, most, lock = [0], [0], threading.Lock()
+
+    class Slow(Fake):
+        def faces(self, image):
+            with lock:
+                at_once[0] += 1
+                most[0] = max(most[0], at_once[0])
+            time.sleep(0.05)
+            with lock:
+                at_once[0] -= 1
+
+    app = build_server(Slow(), "scnn", MAX_BODY, 4).config.app
+
+    async def several() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            data, headers = photo(200), {"Content-Type": "image/png"}
+            return await asyncio.gather(
+                *(client.post(PREDICT, content=data, headers=headers) for _ in range(6))
+            )
+
+    assert {answer.status_code for answer in asyncio.run(several())} == {200}
+    assert most == [2]
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/v1/models/nobody:predict", INFER])
+def test_an_error_of_a_client_has_no_traceback_in_the_log(served, path):
+    from kserve.logging import logger
+
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    try:
+        assert served.post(b"nope", "image/png", path).status_code in (400, 404)
+    finally:
+        logger.removeHandler(handler)
+    assert records == []
+
+
 def test_labels_do_not_grow_with_what_clients_ask_for(served):
     for number in range(20):
         served.get(f"/nowhere/{number}")
@@ -317,6 +361,15 @@ def test_json_may_have_a_charset_and_its_type_capitals(served, kind, path):
     answer = served.post(json.dumps(body).encode(), kind, path)
     assert answer.status_code == 200
     assert answer.json().keys() & {"predictions", "outputs"}
+
+
+def test_the_id_of_a_v2_request_comes_back_and_few_inputs_are_taken(served):
+    crop = {"name": "image", "shape": [1, 4, 4, 3], "datatype": "UINT8", "data": [0] * 48}
+    assert served.post_json({"id": "a-7", "inputs": [crop]}, INFER).json()["id"] == "a-7"
+    ids = {served.post_json({"inputs": [crop]}, INFER).json()["id"] for _ in range(2)}
+    assert len(ids) == 2 and "" not in ids
+    many = [{**crop, "name": str(i)} for i in range(9)]
+    assert "9 inputs; give 'image'" in served.post_json({"inputs": many}, INFER).json()["error"]
 
 
 def test_two_inputs_of_one_name_are_refused(served):
