@@ -161,6 +161,50 @@ def test_an_int8_file_refused_after_rendered_faces_names_the_option_for_photos(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("kind", "vertices"), [("tflite", False), ("bundle", True)])
+def test_a_bundle_is_verified_with_its_vertices_and_replaces_an_older_one(
+    tmp_path, monkeypatch, kind, vertices
+):
+    class Verified(Exception):
+        pass
+
+    def check(*_, **options):
+        assert options["vertices"] == vertices
+        raise Verified
+
+    def write(path, *_):
+        path.mkdir()
+        (path / "new").touch()
+
+    monkeypatch.setattr(artifacts, "verify", check)
+    monkeypatch.setitem(artifacts._WRITERS, kind, write)
+    crops = Crops(np.zeros((1, 4, 4, 3), np.uint8), None, "")
+    subject = SimpleNamespace(
+        name="a", vertices=False, preset=None, calibration=crops, held_out=crops, expected={}
+    )
+    with pytest.raises(Verified):
+        artifacts.export_file(subject, tmp_path, kind)
+    assert list(tmp_path.iterdir()) == []
+    old = tmp_path / "a-bundle"
+    aside = tmp_path / "aside"
+    for folder, name in ((old, "old"), (aside, "new")):
+        folder.mkdir()
+        (folder / name).touch()
+    (tmp_path / "staged").mkdir()
+    artifacts._replace(aside.rename(tmp_path / "staged" / "a-bundle"), old)
+    assert [path.name for path in old.iterdir()] == ["new"]
+
+
+def test_a_missing_quantizer_is_named_before_the_work(monkeypatch):
+    def missing() -> None:
+        raise ImportError("pip install '.[quantize]'")
+
+    monkeypatch.setattr(artifacts, "check_quantizer", missing)
+    artifacts.check_kind("tflite", "float32")
+    with pytest.raises(ImportError, match="quantize"):
+        artifacts.check_kind("tflite", "float16")
+
+
 def test_rendered_crops_are_known_as_such():
     crops = find_crops(None, 32, 8)
     assert crops.are_synthetic and all(part.are_synthetic for part in split_crops(crops))

@@ -315,12 +315,47 @@ def test_a_site_is_built_into_a_new_or_an_empty_folder(tmp_path, monkeypatch, ki
     if kind == "current":
         monkeypatch.chdir(site)
     folder = Path() if kind == "current" else site
+    moved, replace = [], os.replace
+    monkeypatch.setattr(
+        os, "replace", lambda source, to: (moved.append(Path(to).name), replace(source, to))
+    )
     website.write_site(folder, page, None, "mobile", "float16", None)
+    assert moved[-1] == ("site" if kind == "new" else "index.html")
     assert sorted(os.listdir(site)) == ["files.json", "index.html", "model", "wasm-1"]
     assert os.listdir(site / "model") == ["scnn.bin"]
     assert identity in (None, site.stat().st_ino)  # a volume, or a shell's folder, stays what it is
     others = ["page", "site", "there"] if kind == "link" else ["page", "site"]
     assert sorted(os.listdir(tmp_path)) == others
+
+
+def test_a_page_is_built_anew_where_a_source_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(website, "SOURCES", tmp_path)
+    file, other = tmp_path / "a.ts", tmp_path / "b.ts"
+    file.write_text("1")
+    prints = [website._fingerprint()]
+    file.write_text("2")
+    prints.append(website._fingerprint())
+    file.rename(other)
+    prints.append(website._fingerprint())
+    assert len(set(prints)) == 3
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "c.ts").write_text("3")
+    assert website._fingerprint() == prints[2]
+
+
+def test_a_browser_is_never_told_that_its_older_file_is_the_same(served):
+    request = urllib.request.Request(f"{served}/index.html")
+    request.add_header("If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200 and answer.read() == b"index.html"
+
+
+def test_openssl_is_looked_for_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(demo.socket.socket, "bind", lambda *_: None)
+    with pytest.raises(RuntimeError, match="openssl is not installed"):
+        demo.check_address("192.168.1.20", 8000)
+    assert demo.check_address("127.0.0.1", 8000)
 
 
 def test_without_node_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
