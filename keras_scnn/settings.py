@@ -65,8 +65,7 @@ def url_host(host: str) -> str:
 def check_number(name: str, value: float) -> None:
     """Raise a ValueError for what is no number: text, None, a list."""
     is_number = hasattr(value, "__float__") and not isinstance(value, bool)
-    dimensions: int = getattr(value, "ndim", 0)  # NumPy's scalars have none
-    if not is_number or dimensions:
+    if not is_number or getattr(value, "ndim", 0):  # NumPy's scalars have none
         kind = type(value).__name__
         raise ValueError(f"{name} is {repr(value)[:80]} ({kind}); it must be a number")
 
@@ -94,7 +93,8 @@ def check_share(name: str, value: float) -> None:
 
 def check_score(name: str, value: float) -> None:
     """Raise a ValueError for what is no number between 0 and 1, both excluded."""
-    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+    check_number(name, value)
+    if not 0 < value < 1:
         raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
 
 
