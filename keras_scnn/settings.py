@@ -64,10 +64,10 @@ def url_host(host: str) -> str:
 
 def check_number(name: str, value: float) -> None:
     """Raise a ValueError for what is no number: text, None, a list."""
-    is_number = hasattr(value, "__float__") and not isinstance(value, bool)
-    if not is_number or getattr(value, "ndim", 0):  # NumPy's scalars have none
-        kind = type(value).__name__
-        raise ValueError(f"{name} is {repr(value)[:80]} ({kind}); it must be a number")
+    has_axes = hasattr(value, "ndim") and value.ndim > 0  # NumPy's scalars have none
+    if has_axes or isinstance(value, bool) or not hasattr(value, "__float__"):
+        given = f"{repr(value)[:80]} ({type(value).__name__})"
+        raise ValueError(f"{name} is {given}; it must be a number")
 
 
 def check_at_least(name: str, value: float, low: float = 0.0) -> None:
