@@ -30,10 +30,11 @@ from keras_scnn.export.website import (
     make_server,
     write_site,
 )
-from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command, url_host
+from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import url_host
 
 LOCAL, PORT = "127.0.0.1", 8000
 

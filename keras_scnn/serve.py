@@ -20,8 +20,8 @@ from keras_scnn.settings import (
     check_above,
     check_at_least,
     command,
-    url_host,
 )
+from keras_scnn.storage.remote import url_host
 
 LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has some hundred bytes
 

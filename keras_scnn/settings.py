@@ -57,11 +57,6 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def url_host(host: str) -> str:
-    """A host as addresses have it, an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
 def check_number(name: str, value: float) -> None:
     """Raise a ValueError for what is no number: text, None, a list."""
     has_axes = hasattr(value, "ndim") and value.ndim > 0  # NumPy's scalars have none

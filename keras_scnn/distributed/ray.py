@@ -21,8 +21,8 @@ from keras_scnn.settings import (
     check_at_least,
     command,
     from_options,
-    url_host,
 )
+from keras_scnn.storage.remote import url_host
 from keras_scnn.training.config import TrainConfig
 
 START = 300.0  # seconds for all ranks to be started

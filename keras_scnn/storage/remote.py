@@ -218,6 +218,11 @@ def is_url(path: str | os.PathLike | RemotePath) -> bool:
     return isinstance(place(path), RemotePath)
 
 
+def url_host(host: str) -> str:
+    """A host as addresses have it, an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def check_local(path: str | os.PathLike) -> None:
     """Raise a ValueError where a path of this machine is needed and a URL was given.
 
