@@ -90,7 +90,7 @@ def check_score(name: str, value: float) -> None:
     """Raise a ValueError for what is no number between 0 and 1, both excluded."""
     check_number(name, value)
     if not 0 < value < 1:
-        raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+        raise ValueError(f"{name} is {value:g}; it must lie between 0 and 1")
 
 
 def whole(name: str, value: int, low: int = 1) -> int:

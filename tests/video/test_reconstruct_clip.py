@@ -311,9 +311,11 @@ def test_parts_and_workers_out_of_range_are_refused(tmp_path):
     for frames in (0, -1, 2.5):
         with pytest.raises(ValueError, match=f"part_frames is {frames}; it must be .*1 or more"):
             ClipSettings(part_frames=frames)
-    for score in (0, 1, 2, float("nan"), "0.5"):  # before the folder is claimed for a run
+    for score in (0, 1, 2, float("nan")):  # before the folder is claimed for a run
         with pytest.raises(ValueError, match=f"min_score is {score}; it must lie between 0 and 1"):
             ClipSettings(min_score=score)
+    with pytest.raises(ValueError, match=r"min_score is '0.5' \(str\); it must be a number"):
+        ClipSettings(min_score="0.5")
     for options, message in (({"unit": "cm"}, "not in 'cm'"), ({"neutral": True}, "neutral is")):
         with pytest.raises(ValueError, match=message):
             ClipSettings(mesh_options=MeshOptions(**options))
