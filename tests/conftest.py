@@ -37,7 +37,7 @@ settings.load_profile("keras_scnn")
 # take files in this order, so that none of these is left for one worker at the end.
 LONG = (
     "test_notebooks.py",
-    "export/test_demo.py",
+    "export/test_browser.py",
     "folders/test_ray_engine.py",
     "export/test_command.py",
     "training/test_group_training.py",

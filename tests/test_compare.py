@@ -135,7 +135,7 @@ def test_probabilities_are_those_of_the_calibration():
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_the_golden_comparisons(case):
-    """The page's are compared in ``export/test_demo.py``."""
+    """The page's are compared in ``export/test_browser.py``."""
     values = case["distance_mm"], case["cosine"], case["scaled_distance"], case["certainty"]
     answer = probabilities(case["calibration"], *values)
     assert answer == pytest.approx(case["probabilities"], rel=1e-9)

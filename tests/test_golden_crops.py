@@ -3,7 +3,7 @@
 There must be one for each runtime. Tolerances, in gray levels: NumPy and TensorFlow compute in
 float32, so a value that is a half in float64 may be rounded to the other side: 1. OpenCV 5 samples
 in float32 too; OpenCV 4 rounds places to 1/32 of a pixel, so up to 256 / 32 more. TypeScript's
-are compared in ``export/test_demo.py``, in the page's own environment.
+are compared in ``export/test_browser.py``, in the page's own environment.
 """
 
 import base64

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
+from keras_scnn.export import website
 from keras_scnn.export.drift import Outputs, reference_outputs
 from keras_scnn.export.tflite import convert_preset, write_tflite
 from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
+from keras_scnn.settings import DEFAULT_PRESET
 from keras_scnn.training.warm_start import copy_encoder
 
 SIZE, IDENTITY, EXPRESSION, FEATURES = 64, 6, 4, 16
@@ -95,3 +97,11 @@ def small(small_preset, tmp_path_factory) -> Small:
         return path
 
     return Small(small_preset, folder / "small", crops, Files(write), converted)
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """What the page loads of the default preset."""
+    folder = tmp_path_factory.mktemp("model")
+    website.write_model(folder, load_preset(DEFAULT_PRESET), DEFAULT_PRESET, "float16")
+    return folder
