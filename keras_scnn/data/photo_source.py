@@ -60,11 +60,13 @@ class PhotoSource(abc.ABC):
         embedding_size: length of the embedding; 0 where there is none.
         labels: what labels are read from: suffixes of files beside a photo, and names of the
             folder's tables.
+        preset: name or folder of the preset that predicts labels; '' where none does.
     """
 
     folder: Path | None = None
     embedding_size: int = 0
     labels: tuple[str, ...] = ()
+    preset: str = ""
 
     @abc.abstractmethod
     def names(self) -> list[str]:

@@ -14,6 +14,7 @@ from keras_scnn.data.labels.fit import Labeling
 from keras_scnn.data.photo_source import PhotoSource
 from keras_scnn.data.records import MANIFEST, finish_records, read_shard, write_shard
 from keras_scnn.data.synthesis.turned_copies import with_turned_copies
+from keras_scnn.models.presets import preset_digest
 from keras_scnn.settings import check_workers
 from keras_scnn.storage.shards import claimed_folder, digest, fingerprint, run_shards
 
@@ -27,7 +28,7 @@ class Job:
     Attributes:
         source, labeling, folder: of the photos, of their labels, of the records.
         people: the number of each person.
-        keys: by shard: digest of the files that it is made of.
+        keys: by shard: digest of the files, and the preset, that it is made of.
     """
 
     source: PhotoSource
@@ -63,10 +64,10 @@ def prepare(
     """Write all photos of a source into a folder of face records, with a progress bar.
 
     It may be stopped at any time: the same call then goes on after the last complete shard, and
-    makes those anew whose photos or labels have changed, or of which this machine could not read a
-    photo, for a package or a right that was missing. The result does not depend on the number
-    of workers. More than one worker starts processes, so a script calls this under
-    ``if __name__ == "__main__"``.
+    makes those anew whose photos or labels have changed, or the preset that predicts labels, or of
+    which this machine could not read a photo, for a package or a right that was missing. The result
+    does not depend on the number of workers. More than one worker starts processes, so a script
+    calls this under ``if __name__ == "__main__"``.
 
     Args:
         source: the photos.
@@ -95,7 +96,8 @@ def prepare(
         "landmark_offsets": np.round(offsets.astype(float), 4).tolist(),
         "face_model_digest": labeling.model.digest,
     }
-    keys = [digest([fingerprint(path) for path in source.inputs(part)]) for part in shards]
+    made_by = [preset_digest(source.preset)] if source.preset else []
+    keys = [digest([*map(fingerprint, source.inputs(part)), *made_by]) for part in shards]
     job = Job(source, labeling, folder, people, keys)
     with claimed_folder(folder, {"photos": digest(shards), "config": config}, "records"):
         _make_shards(job, shards, workers)

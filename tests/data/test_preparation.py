@@ -1,6 +1,8 @@
 import dataclasses
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from random_faces import Faces
 
 from keras_scnn.data import preparation
 from keras_scnn.data.labels.fit import Labeling
+from keras_scnn.data.labels.landmarker import LANDMARK_PRESET
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.preparation import plan_shards, prepare
 from keras_scnn.data.records import is_records, load_records
+from keras_scnn.data.sources.cfp import CfpPhotos
+from keras_scnn.data.sources.people import PeopleFolder
 from keras_scnn.geometry.camera import project, transform_camera
 from keras_scnn.io import write_image
+from keras_scnn.models.presets import FOLDER
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 
@@ -291,6 +297,29 @@ def test_only_shards_whose_labels_changed_are_made_again(tmp_path, source, label
         loaded.clear()
         prepare(source, tmp_path / "records", labeling, {}, workers=1)
         assert {name[1] for name in loaded} == set(people), changed
+
+
+def test_labels_of_another_preset_are_made_again(tmp_path, source, labeling):
+    """They are predictions of its network: a resumed run would mix those of two."""
+    source.preset = str(tmp_path / "preset")
+    shutil.copytree(FOLDER / LANDMARK_PRESET, source.preset)
+    load, loaded = source.load, []
+    source.load = lambda name: (loaded.append(name), load(name))[1]
+    for version, photos in (("", PHOTOS), ("", 0), ("other", PHOTOS)):
+        if version:
+            settings = json.loads((tmp_path / "preset/preset.json").read_text())
+            (tmp_path / "preset/preset.json").write_text(json.dumps(settings | {"of": version}))
+        loaded.clear()
+        prepare(source, tmp_path / "records", labeling, {}, workers=1)
+        assert len(loaded) == photos, version
+
+
+def test_sources_name_the_preset_that_predicts_their_labels(tmp_path):
+    np.savez(tmp_path / "labels.npz", name=np.array(["1/a.jpg"]), landmarks68=np.ones((1, 68, 2)))
+    (tmp_path / "1").mkdir()
+    write_image(tmp_path / "1/a.jpg", np.zeros((9, 9, 3), np.uint8))
+    assert CfpPhotos(tmp_path, "mobile").preset == "mobile"
+    assert PeopleFolder(tmp_path).preset == LANDMARK_PRESET
 
 
 def test_a_photo_that_this_machine_could_not_read_is_tried_again(

@@ -60,7 +60,7 @@ class CfpPhotos(PhotoSource):
     labels = ("labels.npz",)
 
     def __init__(self, folder: str | os.PathLike, preset: str = PRESET):
-        self.folder, self._preset = Path(folder), str(preset)
+        self.folder, self.preset = Path(folder), str(preset)
         self._hand = points_by_name(self.folder)
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._is_ready = False
@@ -100,7 +100,7 @@ class CfpPhotos(PhotoSource):
             if photos := self._read(names[start : start + CHUNK]):
                 images, boxes = zip(*photos.values(), strict=True)
                 kept += photos
-                parts.append(predict_landmarks(images, boxes, self._preset))
+                parts.append(predict_landmarks(images, boxes, self.preset))
         if not parts:
             return {}
         predicted, camera = (np.concatenate(part) for part in zip(*parts, strict=True))

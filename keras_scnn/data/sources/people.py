@@ -73,7 +73,7 @@ class PeopleFolder(PhotoSource):
     def __init__(
         self, folder: str | os.PathLike, preset: str = LANDMARK_PRESET, teacher: bool = False
     ):
-        self.folder, self._preset, self._with_teacher = Path(folder), str(preset), teacher
+        self.folder, self.preset, self._with_teacher = Path(folder), str(preset), teacher
         self.embedding_size = EMBEDDING_SIZE if teacher else 0
         self._people = scan_people(self.folder)
         self._networks: tuple[Landmarker, FaceTeacher | None] | None = None
@@ -167,7 +167,7 @@ class PeopleFolder(PhotoSource):
     def _loaded(self) -> tuple[Landmarker, FaceTeacher | None]:
         if self._networks is None:
             teacher = FaceTeacher() if self._with_teacher else None
-            self._networks = Landmarker(self._preset), teacher
+            self._networks = Landmarker(self.preset), teacher
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], Failures[str]]:
