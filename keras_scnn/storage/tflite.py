@@ -5,6 +5,7 @@ Needs ai-edge-litert only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import numbers
 import os
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 ENTRY = "keras_scnn"
+# In the metadata: SHA-256 of the file with BLANK in the place of its digits. Files of before have
+# none.
+CHECKSUM, BLANK = "sha256", "0" * 64
 T = TypeVar("T")
 
 
@@ -92,28 +96,29 @@ def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
 
 
 def with_metadata(content: bytes, metadata: dict) -> bytes:
-    """A .tflite file's bytes with a JSON dictionary added, or replaced."""
+    """A .tflite file's bytes with a JSON dictionary added, or replaced, and a checksum of all."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     from keras_scnn.storage.text import finite_or_none  # which needs YAML; readers do without
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    text = np.frombuffer(json.dumps(finite_or_none(metadata)).encode(), np.uint8)
+    text = json.dumps(finite_or_none({**metadata, CHECKSUM: BLANK})).encode()
     entries = [entry for entry in model.metadata or [] if entry.name != ENTRY.encode()]
     model.metadata = [*entries, schema.MetadataT(ENTRY, len(model.buffers))]
-    model.buffers = [*model.buffers, schema.BufferT(text)]
+    model.buffers = [*model.buffers, schema.BufferT(np.frombuffer(text, np.uint8))]
     for buffer in model.buffers:
         if buffer.data is not None:  # anything but an array is packed byte by byte, in Python
             buffer.data = np.frombuffer(buffer.data, np.uint8)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    blank = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return blank.replace(_noted(BLANK), _noted(hashlib.sha256(blank).hexdigest()))
 
 
 def read_metadata(content: bytes) -> dict:
     """The JSON dictionary of a .tflite file that this package exported.
 
     Raises:
-        ValueError: the bytes are no .tflite file, or one of somebody else.
+        ValueError: the bytes are no .tflite file, one of somebody else, or not as written.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -124,7 +129,22 @@ def read_metadata(content: bytes) -> dict:
         for i in range(model.MetadataLength()):
             if model.Metadata(i).Name() == ENTRY.encode():
                 data = model.Buffers(model.Metadata(i).Buffer()).DataAsNumpy()
-                return json.loads(bytes(data))
+                return _checked(json.loads(bytes(data)), content)
     except Exception as error:  # struct.error, IndexError, TypeError, ...: the bytes are at fault
         raise ValueError(f"damaged .tflite file ({error!r})") from error
     raise ValueError(f"a .tflite file without the entry '{ENTRY}', so not one of keras_scnn's")
+
+
+def _noted(checksum: str) -> bytes:
+    """A checksum as it stands in the file."""
+    return f'"{CHECKSUM}": "{checksum}"'.encode()
+
+
+def _checked(metadata: dict, content: bytes) -> dict:
+    """The metadata without the checksum, which the file's bytes must have, where there is one."""
+    given = metadata.pop(CHECKSUM, None)
+    if given is not None:
+        blank = bytes(content).replace(_noted(given), _noted(BLANK))
+        if hashlib.sha256(blank).hexdigest() != given:
+            raise ValueError("its checksum does not match; copy it anew, or export it again")
+    return metadata

@@ -23,6 +23,7 @@ from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
 from keras_scnn.photos.cropping import crop_face
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
+from keras_scnn.storage.tflite import read_lite_file, with_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,6 +112,19 @@ def test_a_damaged_or_foreign_file_is_not_used(tmp_path):
             LiteNetwork(folder / FILE)
     with pytest.raises(FileNotFoundError, match="no such .tflite file"):
         LiteNetwork(tmp_path / "nothing.tflite")
+
+
+def test_a_file_with_a_flipped_byte_of_its_weights_is_not_used(tmp_path):
+    folder = shutil.copytree(FOLDER / "aflw-mobilenet-0.5", tmp_path / "copy")
+    content, metadata = read_lite_file(folder / FILE)
+    content = bytearray(with_metadata(content, metadata))
+    (folder / FILE).write_bytes(content)
+    assert lite_file(folder) == folder / FILE
+    content[len(content) // 2] ^= 1
+    (folder / FILE).write_bytes(content)
+    assert lite_file(folder) is None
+    with pytest.raises(ValueError, match=f"{FILE}: .*its checksum does not match"):
+        LiteNetwork(folder / FILE)
 
 
 @pytest.mark.integration

@@ -1,0 +1,33 @@
+import random
+
+import pytest
+
+from keras_scnn.models.presets import FOLDER, LITE_FILE
+from keras_scnn.photos.blazeface import model_path
+from keras_scnn.storage.tflite import read_lite_file, read_metadata, with_metadata
+
+
+def test_a_byte_that_changed_anywhere_is_noticed(tmp_path):
+    """Of the weights, LiteRT runs any: the faces would be wrong in silence."""
+    metadata = {"format": "a", "digest": "0" * 64}
+    content = with_metadata(model_path().read_bytes(), metadata)
+    assert read_metadata(content) == metadata
+    key = content.index(b"sha256") + len(b"sha256")
+    places = [key, key + 4, key + 40, *random.Random(0).sample(range(8, len(content)), 40)]
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (tmp_path / "a.tflite").write_bytes(changed)
+        with pytest.raises(ValueError, match="a.tflite: not a .tflite file of keras_scnn, or dam"):
+            read_lite_file(tmp_path / "a.tflite")
+
+
+def test_metadata_that_are_replaced_have_one_checksum():
+    content = with_metadata(model_path().read_bytes(), {"a": 1})
+    assert read_metadata(with_metadata(content, {"b": 2})) == {"b": 2}
+
+
+def test_a_file_of_before_has_no_checksum_and_is_read():
+    content = (FOLDER / "mobile" / LITE_FILE).read_bytes()
+    assert b"sha256" not in content
+    assert read_metadata(content)["format"] == "keras_scnn.network"
