@@ -23,7 +23,7 @@ from keras_scnn.protocols.photo_predictions import PhotoPredictor
 from keras_scnn.protocols.records import RecordResults, evaluate_records
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.settings import flag
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import json_text, open_utf8
 
@@ -60,7 +60,7 @@ class Bootstrap(TypedDict):
 def write_results(
     results: Results, folder: Path, stem: str, title: str, data: str | os.PathLike | None = None
 ) -> str:
-    """Write the results as ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``.
+    """Write ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``, all of them or none.
 
     The JSON lists the other files, so that no command takes the pictures for photos, see
     ``photos.files.find_photos``.
@@ -75,20 +75,17 @@ def write_results(
     Returns:
         the table that the .txt file holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = [f"{stem}{ending}" for ending in (".txt", ".png", "-curves.png")]
-    for earlier in (f"{stem}.json", *files):  # never some of them of an earlier run
-        (folder / earlier).unlink(missing_ok=True)
     named = asdict(results)
     photos = [] if data is None else [os.path.abspath(data)]
-    with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json_text({"photos": photos, **named, "files": files}))
-    for name, plot in ((stem, plot_results), (f"{stem}-curves", plot_details)):
-        with atomic_path(folder / f"{name}.png") as temporary:
-            plot(named, temporary, title)
     table = results_table(named)
-    with atomic_path(folder / f"{stem}.txt") as temporary, open_utf8(temporary) as file:
-        file.write(table + "\n")
+    with staged_files(folder) as aside:
+        content = {"photos": photos, **named, "files": files}
+        (aside / f"{stem}.json").write_text(json_text(content))
+        plot_results(named, aside / f"{stem}.png", title)
+        plot_details(named, aside / f"{stem}-curves.png", title)
+        with open_utf8(aside / f"{stem}.txt") as file:
+            file.write(table + "\n")
     return table
 
 

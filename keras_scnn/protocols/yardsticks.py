@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_scnn.evaluation.bootstrap import numbers
 from keras_scnn.evaluation.report import Row, results_table
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.text import json_text, open_utf8
 
 
@@ -39,14 +39,11 @@ def bootstrap_note(resamples: int, of: str = "people") -> tuple[str, ...]:
 
 
 def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
-    """Write ``stem.json`` and ``stem.txt`` into a folder.
+    """Write ``stem.json`` and ``stem.txt`` into a folder, both or none.
 
     Returns:
         the table that the .txt file holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending in (".json", ".txt"):  # never one of them of an earlier run
-        (folder / f"{stem}{ending}").unlink(missing_ok=True)
     named = {
         "values": numbers(result.values),
         "intervals": result.intervals,
@@ -54,10 +51,10 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
         "left_out": result.left_out,
         "passed_over": result.passed_over,
     }
-    with atomic_path(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json_text(named))
     shown = {key: named[key] for key in ("intervals", "notes", "left_out")}
     table = results_table(result.values | shown, result.rows)
-    with atomic_path(folder / f"{stem}.txt") as temporary, open_utf8(temporary) as file:
-        file.write(table + "\n")
+    with staged_files(folder) as aside:
+        (aside / f"{stem}.json").write_text(json_text(named))
+        with open_utf8(aside / f"{stem}.txt") as file:
+            file.write(table + "\n")
     return table

@@ -115,6 +115,21 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
             yield aside / "content"
 
 
+@contextlib.contextmanager
+def staged_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """A new folder whose files move into ``folder`` if the block ends without an error.
+
+    Of an earlier run's files with these names none is left beside new ones.
+    """
+    with staged_folder(folder) as aside:
+        yield aside
+        names = sorted(os.listdir(aside), key=lambda name: not name.endswith(".json"))
+        for name in names:
+            Path(folder, name).unlink(missing_ok=True)
+        for name in names:  # the JSON first: it may list the others
+            os.replace(aside / name, Path(folder, name))
+
+
 def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:
     """Delete the half-written files and folders of this machine's processes that are no more."""
     for path in folder.glob(f"{beginning}*"):

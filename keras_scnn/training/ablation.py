@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_scnn.storage import atomic_path
+from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.text import json_text
 from keras_scnn.training.config import TrainConfig
 
@@ -88,11 +88,10 @@ def ablate(
             results.append(dataclasses.asdict(found))
         measures[name] = summary(results)
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
-    with atomic_path(folder / NUMBERS) as temporary:
+    with staged_files(folder) as aside:
         content = {"seeds": list(seeds), "config": dataclasses.asdict(config), "found": written}
-        temporary.write_text(json_text(content))
-    with atomic_path(folder / PICTURE) as temporary:
-        plot_variants(written, MEASURES, temporary)
+        (aside / NUMBERS).write_text(json_text(content))
+        plot_variants(written, MEASURES, aside / PICTURE)
     return measures
 
 

@@ -120,3 +120,17 @@ def test_results_are_written_as_json_that_any_reader_takes(
     assert {*written["files"], "results.json"} == {path.name for path in tmp_path.iterdir()}
     (tmp_path / "photo-1.png").touch()
     assert find_photos(tmp_path).photos == ("photo-1.png",)
+
+
+def test_results_that_do_not_fit_on_the_disk_leave_nothing(
+    color_preset, symmetric, tmp_path, monkeypatch
+):
+    def full(named, path, title):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras_scnn.protocols.evaluation.plot_results", lambda *_: None)
+    monkeypatch.setattr("keras_scnn.protocols.evaluation.plot_details", full)
+    results = evaluate_records(color_preset, symmetric, resamples=0)
+    with pytest.raises(OSError, match="No space"):
+        write_results(results, tmp_path / "out", "results", "")
+    assert not list((tmp_path / "out").iterdir())

@@ -1,5 +1,8 @@
 import json
 import os
+from pathlib import Path
+
+import pytest
 
 from keras_scnn.protocols.yardsticks import Yardstick, write_yardstick
 
@@ -22,3 +25,17 @@ def test_a_name_that_is_no_utf8_may_be_in_the_table(tmp_path):
     stem = os.fsdecode(b"na\xefve")
     write_yardstick(Yardstick({stem: 0.5}, ((stem, stem, ""),)), tmp_path, "mobile-pairs")
     assert (tmp_path / "mobile-pairs.txt").read_bytes().startswith(b"na\xefve  ")
+
+
+def test_on_a_full_disk_the_earlier_results_stay_whole(tmp_path, monkeypatch):
+    write_yardstick(Yardstick({"error": 1.0}, (("error", "error", ""),)), tmp_path, "a")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"a.json", "a.txt"}
+
+    def full(path: Path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras_scnn.protocols.yardsticks.open_utf8", full)
+    with pytest.raises(OSError, match="No space"):
+        write_yardstick(Yardstick({"error": 2.0}, (("error", "error", ""),)), tmp_path, "a")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
