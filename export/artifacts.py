@@ -22,7 +22,7 @@ from keras_scnn.export.verify import ExportCheck, Limits, VerificationError, ver
 from keras_scnn.models import Preset, load_preset
 from keras_scnn.models.presets import preset_digest
 from keras_scnn.storage.atomic import staged_folder
-from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.outputs import check_out, real_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +164,7 @@ def export_preset(
     jobs = jobs_of(kinds, precisions)
     for kind, precision in jobs:
         check_kind(kind, precision)
+    check_out(Path(out))
     folder = None if crops is None else Path(crops)
     subject = read_subject(name_or_path, folder, None, vertices)
     return dict(export_file(subject, out, kind, precision) for kind, precision in jobs)

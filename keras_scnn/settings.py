@@ -25,7 +25,7 @@ import yaml
 
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.remote import check_local
+from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.text import read_plain_yaml
 
 
@@ -421,7 +421,7 @@ def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> 
         OSError: the folder cannot be written.
         ValueError: the folder holds a run with other settings, or other files; or it is a file.
     """
-    check_local(folder)
+    local_path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
     check_out(folder, "--run")

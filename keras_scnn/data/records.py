@@ -26,7 +26,7 @@ import numpy as np
 from keras_scnn.data.sharded_images import ShardedImages
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
-from keras_scnn.storage.remote import RemotePath
+from keras_scnn.storage.remote import RemotePath, local_path
 from keras_scnn.storage.text import json_text, read_json
 
 FORMAT, VERSION = "keras_scnn.face_records", 2
@@ -291,7 +291,7 @@ def save_records(folder: str | os.PathLike, records: FaceRecords) -> None:
 
     Records that were in the folder are replaced.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     write_shard(folder, 0, records)

@@ -38,7 +38,7 @@ from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.remote import RemotePath, place
+from keras_scnn.storage.remote import RemotePath, local_path, place
 from keras_scnn.storage.text import json_text, read_json
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
         ValueError: the network is another than its settings describe, has a weight that is not
             finite or too large for half precision, or its metadata does not fit JSON.
     """
-    folder, settings = Path(folder), _settings_of(preset)
+    folder, settings = local_path(folder), _settings_of(preset)
     settings |= sources_of(preset.core, preset.recognizers, FOLDER / base if base else None)
     _check_describes(settings, preset)
     text = json_text(settings)

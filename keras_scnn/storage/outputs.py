@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.remote import RemotePath, check_local, place
+from keras_scnn.storage.remote import RemotePath, local_path, place
 from keras_scnn.storage.text import json_text, read_json
 
 
@@ -32,7 +32,7 @@ def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
     if isinstance(path, RemotePath):
         path.check_out()
         return
-    check_local(path)
+    local_path(path)
     named = f"{option} {path}".lstrip()
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{named}: is a file; the results need a folder")

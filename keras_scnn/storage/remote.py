@@ -223,13 +223,15 @@ def url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def check_local(path: str | os.PathLike) -> None:
-    """Raise a ValueError where a path of this machine is needed and a URL was given.
+def local_path(path: str | os.PathLike) -> Path:
+    """A path of this machine, where nothing else will do.
 
-    Otherwise it would be a folder called 's3:'.
+    Raises:
+        ValueError: a URL was given; it would be a folder called 's3:'.
     """
-    if WAS_URL.match(str(path)):
+    if WAS_URL.match(os.fsdecode(path)):
         raise ValueError(f"{path}: a URL; this is written to a folder of this machine only")
+    return Path(path)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def open_records(config: TrainConfig) -> Mixture:
     """
     if config.data:
         if any(map(is_url, folders_of(config.data))):
-            check_out(config.cache, "--cache")
+            check_out(Path(config.cache), "--cache")
         most = math.ceil(1e9 * config.cache_gigabytes) or None
         mixture = open_mixture(config.data, config.data_weights, config.cache, most)
         _check_bound(config, mixture)
@@ -49,7 +50,7 @@ def open_records(config: TrainConfig) -> Mixture:
         )
     options = synthetic_people(config)
     if not is_records(cached_folder(options, config.cache)):
-        check_out(config.cache, "--cache")
+        check_out(Path(config.cache), "--cache")
     records = cached_records(options, config.cache)
     return Mixture(records, np.zeros(len(records), int))
 

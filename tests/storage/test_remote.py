@@ -12,6 +12,14 @@ import pytest
 from stores import FailingStore, fsspec, get, http_server, memory_url, put
 
 from keras_scnn import train
+from keras_scnn.data.records import save_records
+from keras_scnn.data.synthesis.rendered_people import (
+    SyntheticConfig,
+    cached_records,
+    render_records,
+)
+from keras_scnn.export.artifacts import export_preset
+from keras_scnn.models import load_preset, save_preset
 from keras_scnn.storage import claims
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import RemotePath, StoreError, is_url, place, published
@@ -220,6 +228,26 @@ def test_a_url_where_a_local_folder_is_needed_is_refused(tmp_path, monkeypatch, 
             check_out(path)
     assert train.main(["--run", "s3://bucket/run", "--steps", "1"]) == 2
     assert "s3:/bucket/run: a URL" in capsys.readouterr().err
+    assert train.main(["--cache", memory_url(), "--run", "a", "--steps", "1"]) == 2
+    assert "a URL; this is written to a folder of this machine" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda url: export_preset("aflw-mobilenet-0.5", url),
+        lambda url: save_preset(url, load_preset("aflw-mobilenet-0.5")),
+        lambda url: save_records(url, None),
+        lambda url: cached_records(SyntheticConfig(people=1), url),
+        lambda url: render_records(SyntheticConfig(people=1), url),
+    ],
+    ids=["export_preset", "save_preset", "save_records", "cached_records", "render_records"],
+)
+def test_functions_make_no_folder_of_the_name_of_a_url(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="a URL; this is written to a folder of this machine"):
+        write(memory_url())
     assert not list(tmp_path.iterdir())
 
 

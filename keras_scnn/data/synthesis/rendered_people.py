@@ -45,6 +45,7 @@ from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.settings import check_workers, typed
 from keras_scnn.storage.one_thread import ONE_BLAS_THREAD
+from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import fingerprint
 from keras_scnn.storage.shared_state import SharedState
 
@@ -132,7 +133,7 @@ def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRec
 
 def cached_folder(config: SyntheticConfig, cache: str | os.PathLike) -> Path:
     """Where ``cached_records`` keeps them."""
-    return Path(cache) / f"synthetic-{config.key}"
+    return local_path(cache) / f"synthetic-{config.key}"
 
 
 def render_records(
@@ -153,7 +154,7 @@ def render_records(
         ValueError: there is no such number of workers.
     """
     check_workers(workers)
-    folder = Path(folder)
+    folder = local_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
