@@ -241,7 +241,9 @@ def test_a_large_jpeg_that_is_hostile_or_cut_is_refused(tmp_path, spoil, reason)
 )
 def test_a_video_is_called_one(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content + bytes(64))
-    with pytest.raises(ValueError, match="a.jpg: .*a video; give single frames of it"):
+    with pytest.raises(
+        ValueError, match=r"a.jpg: .*a video; give single frames .* name it as one \(.mp4"
+    ):
         read_image(tmp_path / "a.jpg")
 
 

@@ -101,7 +101,7 @@ def reconstruct(preset, image, *boxes, passes=1):
 @pytest.mark.parametrize(
     ("images", "boxes", "message"),
     [
-        (2, np.zeros((2, 4)), "boxes must be of FaceBox"),
+        (2, np.zeros((2, 4)), "boxes must be a list of FaceBox"),
         (1, np.zeros((0, 4)), "there is no box"),
         (1, [FaceBox(0, 0, 9, 9)] * 2, "1 images, 2 boxes; one is for each"),
     ],
@@ -610,5 +610,8 @@ def test_faces_know_the_size_of_their_photo(spot_preset):
 
 
 def test_boxes_that_are_none_are_refused(spot_preset):
-    with pytest.raises(ValueError, match="boxes must be of FaceBox"):
+    with pytest.raises(ValueError, match="boxes must be a list of FaceBox"):
         reconstruct(spot_preset, photo_with_spots((210, 130)), [100, 50, 300, 250])
+    for one in (FaceBox(0, 0, 9, 9), None, 4):
+        with pytest.raises(ValueError, match=r"boxes must be a list of FaceBox.* as \[box\]"):
+            Reconstructor(spot_preset).reconstruct_boxes(photo_with_spots((210, 130)), one)

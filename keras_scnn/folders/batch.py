@@ -216,7 +216,7 @@ def reconstruct_batch(
     Args:
         table: one row a photo. ``path``, text: its name in the result, and where it is read from,
             a local path or a URL of fsspec; ``bytes``, binary: its file's content, which is then
-            not read (both columns are those of ``ray.data.read_binary_files``).
+            not read, so it may not be null (both columns are those of ``ray.data.read_binary_files``).
         settings: how; without meshes.
 
     Returns:
@@ -279,6 +279,8 @@ def _inputs(table: pyarrow.Table) -> tuple[list[str], list[bytes | None]]:
 def _read(name: str, content: bytes | None) -> ReducedImage:
     if content is None:
         return read_reduced(name)
+    if not content:
+        raise ValueError(f"'{BYTES}' is null or empty in its row; give the content of its file")
     with reading(name, "a readable image"):
         return decode_reduced(content)
 

@@ -105,8 +105,11 @@ def existing_file(path: str | os.PathLike, expected: str) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; expected {expected}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected {expected}")
     return path

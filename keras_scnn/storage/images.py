@@ -27,6 +27,9 @@ WANTED = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM"
 FORMATS = tuple(name for name in WANTED if name in PIL.Image.OPEN)
 HEIF_BRANDS = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")
 NO_FORMAT = "of no known format, or damaged"
+A_VIDEO = (
+    "a video; give single frames of it, or to reconstruct it, name it as one (.mp4, .mov, ...)"
+)
 ORIENTATION = 0x0112  # of EXIF
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
@@ -205,7 +208,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
             _check_pixels(file.size, data)
             yield file
     except PIL.UnidentifiedImageError as error:
-        reason = "a video; give single frames of it" if VIDEOS.match(data) else NO_FORMAT
+        reason = A_VIDEO if VIDEOS.match(data) else NO_FORMAT
         raise ValueError(reason) from error
     except ValueError:
         raise

@@ -74,6 +74,7 @@ def test_one_bad_photo_is_one_row_and_the_order_stays(crop_folder):
     reasons = result["failed"].to_pylist()
     assert [reason is None for reason in reasons] == [True, False, False, True]
     assert "readable image" in reasons[1]
+    assert reasons[2] == "'bytes' is null or empty in its row; give the content of its file"
     assert result["identity"].to_pylist()[1] is None and result["identity"].null_count == 2
 
 

@@ -227,6 +227,8 @@ def test_what_is_no_video_is_named(tmp_path, name, content, message):
 def test_a_file_that_is_not_there_or_has_no_picture_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a.mp4: no such file; expected a video"):
         open_clip(tmp_path / "a.mp4")
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path.name}: is a folder; expected a video"):
+        open_clip(tmp_path)
     with pytest.raises(ValueError, match=r"b.mp4: no video in it, only audio"):
         open_clip(write_sound(tmp_path / "b.mp4"))
 
