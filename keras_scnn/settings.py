@@ -21,11 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
-import yaml
+import numpy as np
 
-from keras_scnn.storage import atomic_path
-from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.text import read_plain_yaml
 
 
@@ -334,6 +331,30 @@ def typed(value: Any, kind: type, name: str) -> Any:
     return value
 
 
+def check_types(given: Dataclass, *kinds: type) -> None:
+    """Bring the fields of a frozen dataclass to the type of their defaults.
+
+    NumPy's numbers become Python's, and a path becomes text. Called by ``__post_init__``: what is
+    made in Python is as strict as what is read, where "no" would count as true.
+
+    Args:
+        given: whose fields have defaults.
+        kinds: types of the fields that are looked at; none for str, int, float and bool.
+
+    Raises:
+        ValueError: a value is of another type.
+    """
+    for one in dataclasses.fields(given):
+        value, kind = getattr(given, one.name), type(one.default)
+        if kind not in (kinds or (str, int, float, bool)):
+            continue
+        if isinstance(value, np.generic):
+            value = value.item()
+        if kind is str and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        object.__setattr__(given, one.name, typed(value, kind, one.name))
+
+
 def _is_exponential(value: Any) -> bool:
     """Whether it is a number such as '1e-3', which YAML 1.1 takes for text."""
     return isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value) is not None
@@ -407,41 +428,3 @@ def _boolean(text: str) -> bool:
     if text.lower() not in BOOLEANS:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(BOOLEANS)}")
     return BOOLEANS[text.lower()]
-
-
-def check_run_folder(folder: Path, config: Any, may_change: tuple[str, ...]) -> None:
-    """See that a run may be in this folder: a new one, or one with the same settings.
-
-    Args:
-        folder: the run's.
-        config: a configuration dataclass.
-        may_change: settings that a resumed run may have changed.
-
-    Raises:
-        OSError: the folder cannot be written.
-        ValueError: the folder holds a run with other settings, or other files; or it is a file.
-    """
-    local_path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
-    check_out(folder, "--run")
-    path = folder / SETTINGS
-    if path.is_file():
-        there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
-        wanted = dataclasses.asdict(config)
-        differ = [n for n in wanted if wanted[n] != there[n] and n not in may_change]
-        if differ:
-            began = ", ".join(f"{n} {there[n]!r}, not {wanted[n]!r}" for n in differ)
-            raise ValueError(
-                f"{folder} holds a run that was begun with {began}; choose another --run, or go on "
-                f"by --resume {folder} without these"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and holds no run; choose another --run")
-
-
-def claim_run_folder(folder: Path, config: Any) -> None:
-    """Make a run folder and write the settings into it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

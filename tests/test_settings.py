@@ -1,17 +1,26 @@
 import argparse
+import dataclasses
 import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from keras_scnn.data.labels.fit import Labeling
+from keras_scnn.data.synthesis.rendered_people import SyntheticConfig
+from keras_scnn.folders.batch import BatchSettings
+from keras_scnn.meshes.options import MeshOptions
+from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.settings import (
     add_options,
     check_above,
     check_at_least,
     check_share,
+    check_types,
     check_workers,
     command,
     configuration,
@@ -21,6 +30,9 @@ from keras_scnn.settings import (
     whole,
 )
 from keras_scnn.storage import atomic_path
+from keras_scnn.texturing.texture import photo_texture
+from keras_scnn.training.config import TrainConfig
+from keras_scnn.video.frames import ClipSettings
 
 
 @dataclass(frozen=True)
@@ -202,3 +214,44 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error(capfd):
 )
 def test_folders_stand_with_commas_between_them(text, folders):
     assert folders_of(text) == folders
+
+
+@dataclass(frozen=True)
+class Strict(Settings):
+    parts: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        check_types(self)
+
+
+def test_values_of_dataclasses_are_of_their_types():
+    made = Strict(np.int64(3), np.float32(0.5), Path("a"), np.bool_(False), ("x",))
+    assert [type(value) for value in dataclasses.astuple(made)] == [int, float, str, bool, tuple]
+    assert type(Strict(learning_rate=2).learning_rate) is float
+    for wrong in ({"flip": "no"}, {"flip": 0}, {"steps": "3"}, {"steps": True}, {"name": None}):
+        with pytest.raises(ValueError, match=f"{[*wrong][0]} is .*; it must be (bool|int|str)"):
+            Strict(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: TrainConfig(fresh="no"), "fresh"),
+        (lambda: SyntheticConfig(portraits="no"), "portraits"),
+        (lambda: MeshOptions(neutral="no"), "neutral"),
+        (lambda: BatchSettings(crops="no"), "crops"),
+        (lambda: ClipSettings(tiles="no"), "tiles"),
+        (lambda: Labeling(MorphableModel.open_face(), joint="no"), "joint"),
+        (lambda: FaceDetector(tiles="no"), "tiles"),
+        (lambda: FaceDetector(checked="no"), "checked"),
+        (lambda: photo_texture(*facing(), baked="no"), "baked"),
+    ],
+)
+def test_text_does_not_count_as_true(make, name):
+    with pytest.raises(ValueError, match=f"{name} is 'no' .str.; it must be bool"):
+        make()
+
+
+def facing() -> tuple[MorphableModel, np.ndarray, np.ndarray]:
+    model = MorphableModel.open_face()
+    return model, np.zeros((400, 400, 3), np.uint8), model.vertices() + 200

@@ -21,6 +21,7 @@ from keras_scnn.fitting.bounded_steps import NormalEquations
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
+from keras_scnn.settings import typed
 
 ITERATIONS = 40
 START_MISFIT = 1.0  # mm
@@ -64,6 +65,7 @@ def convert_parameters(
     >>> bool(residual_mm < 1e-3)
     True
     """
+    typed(with_scale, bool, "with_scale")
     parameters = _checked(source_model, parameters)
     if correspondence is None:
         correspondence = make_correspondence(source_model, target_model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,7 +19,7 @@ from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector, no_face
 from keras_scnn.reconstruction.faces import Faces
 from keras_scnn.reconstruction.reconstructor import PASSES, Reconstructor, provenance
-from keras_scnn.settings import DEFAULT_PRESET, whole
+from keras_scnn.settings import DEFAULT_PRESET, check_types, whole
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.images import ReducedImage, decode_reduced
 from keras_scnn.storage.remote import StoreError
@@ -48,7 +47,8 @@ class BatchSettings:
         shard_photos: in one Parquet file, 1 or more.
 
     Raises:
-        ValueError: ``meshes`` is no format of a mesh, or ``shard_photos`` no number of photos.
+        ValueError: ``meshes`` is no format of a mesh, ``shard_photos`` no number of photos, or
+            another value of another type.
     """
 
     preset: str = DEFAULT_PRESET
@@ -59,7 +59,7 @@ class BatchSettings:
     shard_photos: int = SHARD_PHOTOS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "preset", os.fspath(self.preset))  # must fit JSON
+        check_types(self, str, bool)  # they must fit JSON
         object.__setattr__(self, "shard_photos", whole("shard_photos", self.shard_photos))
         if self.meshes is not None:
             check_mesh_format("meshes", self.meshes)
@@ -215,8 +215,8 @@ def reconstruct_batch(
 
     Args:
         table: one row a photo. ``path``, text: its name in the result, and where it is read from,
-            a local path or a URL of fsspec; ``bytes``, binary: its file's content, which is then
-            not read, so it may not be null (both columns are those of ``ray.data.read_binary_files``).
+            a local path or a URL of fsspec; ``bytes``, binary: its file's content, never null, for
+            a file that is not read then (both columns are those of ``ray.data.read_binary_files``).
         settings: how; without meshes.
 
     Returns:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keras_scnn.settings import did_you_mean, words_of
+from keras_scnn.settings import check_types, did_you_mean, words_of
 
 MESH_FORMATS = ("obj", "ply", "glb")
 UNITS = {"mm": 1.0, "cm": 0.1, "m": 0.001}  # of a file, in a millimeter
@@ -24,7 +24,7 @@ class MeshOptions:
         baked: the texture has the photo's light; False has it taken out, for renderers with light.
 
     Raises:
-        ValueError: an unknown unit or part, or no part.
+        ValueError: an unknown unit or part, no part, or neither True nor False.
     """
 
     unit: str = "m"
@@ -33,6 +33,7 @@ class MeshOptions:
     baked: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, bool)
         check_unit(self.unit)
         if self.parts is not None:
             check_part_names(self.parts, PARTS)

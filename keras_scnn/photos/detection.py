@@ -32,7 +32,7 @@ from keras_scnn.photos.cropping import (
     turn_of,
 )
 from keras_scnn.photos.facemesh import FaceMesh
-from keras_scnn.settings import check_score
+from keras_scnn.settings import check_score, typed
 from keras_scnn.storage.tflite import PerThread, open_interpreter
 
 # Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
@@ -86,7 +86,7 @@ class FaceDetector:
 
     Raises:
         FileNotFoundError: the package with the network is not installed.
-        ValueError: a score is out of range.
+        ValueError: a score is out of range, or another argument neither True nor False.
     """
 
     def __init__(
@@ -99,6 +99,9 @@ class FaceDetector:
     ):
         for name, value in (("min_score", min_score), ("tile_min_score", tile_min_score)):
             check_score(name, value)
+        flags = {"tiles": tiles, "stop_early": stop_early, "checked": checked}
+        for name, flag in flags.items():
+            typed(flag, bool, name)
         self._min_score, self._tile_min_score = min_score, tile_min_score
         self._tiles, self._stop_early, self._is_checked = tiles, stop_early, checked
         content = model_path().read_bytes()

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_scnn.geometry.colors import lab_from_linear, light_from_lab, srgb_from_linear
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import typed
 from keras_scnn.texturing.atlas import EYES, Atlas, texel_of
 from keras_scnn.texturing.blending import blend_seamlessly, gamma_decode, gamma_encode
 from keras_scnn.texturing.eyes import EyeColors, default_eyes, eye_share, find_eyes
@@ -89,6 +90,7 @@ def person_texture(
     Raises:
         ValueError: as for ``photo_texture``, or the size is out of range.
     """
+    typed(baked, bool, "baked")
     if not LEAST_SIZE <= size <= MOST_SIZE:
         raise ValueError(f"size is {size}; a texture has {LEAST_SIZE} to {MOST_SIZE} texels a side")
     atlas = Atlas.of(model, size)

@@ -15,11 +15,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import yaml
 
+from keras_scnn.settings import SETTINGS, configuration, read_yaml
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import check_out
+from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import file_digest
 from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.training.config import TrainConfig
 
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
 
@@ -229,3 +234,41 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
+    """See that a run may be in this folder: a new one, or one with the same settings.
+
+    Args:
+        folder: the run's.
+        config: its settings.
+        may_change: settings that a resumed run may have changed.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: the folder holds a run with other settings, or other files; or it is a file.
+    """
+    local_path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
+    check_out(folder, "--run")
+    path = folder / SETTINGS
+    if path.is_file():
+        there = dataclasses.asdict(configuration(type(config), read_yaml(path), str(path)))
+        wanted = dataclasses.asdict(config)
+        differ = [n for n in wanted if wanted[n] != there[n] and n not in may_change]
+        if differ:
+            began = ", ".join(f"{n} {there[n]!r}, not {wanted[n]!r}" for n in differ)
+            raise ValueError(
+                f"{folder} holds a run that was begun with {began}; choose another --run, or go on "
+                f"by --resume {folder} without these"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no run; choose another --run")
+
+
+def claim_run_folder(folder: Path, config: TrainConfig) -> None:
+    """Make a run folder and write the settings into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / SETTINGS) as temporary:
+        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_scnn.models.encoder_table import ENCODERS
-from keras_scnn.settings import did_you_mean
+from keras_scnn.settings import check_types, did_you_mean
 from keras_scnn.training.rendezvous import parse_address
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -53,10 +53,9 @@ class TrainConfig:
     where it is 0 or empty, or the ``off`` of its metadata.
 
     Raises:
-        ValueError: a value is out of range or unknown, or a setting that has no effect beside the
-            others differs from its default. (Settings of a loss may stay where its weight is 0, so
-            that an ablation differs in the weights alone; and those of how hosts meet where there
-            is one, so that a launcher serves any number of them.)
+        ValueError: a value is of another type, out of range or unknown, or a setting that has no
+            effect beside the others differs from its default. (Those of a loss of weight 0 may, so
+            that an ablation differs in weights alone; and of how hosts meet, for any launcher.)
     """
 
     run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
@@ -298,6 +297,7 @@ class TrainConfig:
     seed: int = _count(0, "of people, pairs and weights", low=0)
 
     def __post_init__(self) -> None:
+        check_types(self)
         for one in dataclasses.fields(self):
             _check_range(one, getattr(self, one.name))
         for one in dataclasses.fields(self):

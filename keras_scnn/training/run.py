@@ -29,12 +29,13 @@ from keras_scnn.parameters import ParameterSpace
 from keras_scnn.protocols.evaluation import write_results
 from keras_scnn.protocols.identity import learn_covariance
 from keras_scnn.protocols.records import RecordResults, evaluate_records
-from keras_scnn.settings import check_run_folder, claim_run_folder
 from keras_scnn.storage.claims import sole_run
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.training.checkpoints import (
     RunState,
     check_kept,
+    check_run_folder,
+    claim_run_folder,
     has_curves,
     load_checkpoint,
     read_curves,

@@ -6,7 +6,6 @@ nothing else: so parts are made in several processes, and a killed run goes on a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +26,7 @@ from keras_scnn.models.inference import MAX_BATCH
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
-from keras_scnn.settings import DEFAULT_PRESET, check_score, whole
+from keras_scnn.settings import DEFAULT_PRESET, check_score, check_types, whole
 from keras_scnn.video.clip import Clip, Frame
 from keras_scnn.video.shots import change, may_be_cut, thumbnail
 
@@ -54,8 +53,9 @@ class ClipSettings:
         part_frames: in one Parquet file, 1 or more.
 
     Raises:
-        ValueError: ``part_frames`` is no number of frames, ``min_score`` no score, or
-            ``mesh_options`` have another unit or the neutral face.
+        ValueError: ``part_frames`` is no number of frames, ``min_score`` no score,
+            ``mesh_options`` have another unit or the neutral face, or another value is of another
+            type.
     """
 
     preset: str = DEFAULT_PRESET
@@ -65,7 +65,7 @@ class ClipSettings:
     part_frames: int = PART_FRAMES
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "preset", os.fspath(self.preset))  # must fit JSON
+        check_types(self, str, bool)  # they must fit JSON
         object.__setattr__(self, "part_frames", whole("part_frames", self.part_frames))
         if self.min_score is not None:
             check_score("min_score", self.min_score)

@@ -16,6 +16,7 @@ from keras_scnn.models.recognizers.chips import EMBEDDING_SIZE
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, FaceCrop, box_from_landmarks, crop_face
+from keras_scnn.settings import check_types
 from keras_scnn.storage.shards import Failures
 
 # Real people vary less than the open face model's random ones: fitted to 68 landmarks of 200 people
@@ -36,6 +37,9 @@ class Labeling:
         turned: copies of each photo with the face turned, see ``turned_copies``.
         teacher: embed each photo by ``recognizer`` where the source does not do it.
         options: of the fits; the identity's prior is that of the open face model.
+
+    Raises:
+        ValueError: a value is of another type.
     """
 
     model: MorphableModel
@@ -44,6 +48,9 @@ class Labeling:
     turned: int = 0
     teacher: bool = False
     options: FitOptions = FIT
+
+    def __post_init__(self) -> None:
+        check_types(self, int, bool)
 
     @property
     def _layout(self) -> ParameterLayout:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from keras_scnn.geometry.shading import render
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import box_from_landmarks
-from keras_scnn.settings import check_workers, typed
+from keras_scnn.settings import check_types, check_workers
 from keras_scnn.storage.one_thread import ONE_BLAS_THREAD
 from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import fingerprint
@@ -95,10 +95,7 @@ class SyntheticConfig:
     portraits: bool = False
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            value = value.item() if isinstance(value, np.generic) else value
-            object.__setattr__(self, one.name, typed(value, type(one.default), one.name))
+        check_types(self)
         for name, (low, high) in LIMITS.items():
             if not low <= (value := getattr(self, name)) <= high:
                 limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
