@@ -9,6 +9,7 @@ finished ones are only measured again.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def parse(
         )
     if len(set(variants)) < len(variants):
         raise ValueError(f"--variants is '{options.variants}'; it has one of them twice")
-    return from_options(TrainConfig, options), options.out, seeds, variants
+    config = from_options(TrainConfig, options)
+    for seed in seeds:
+        dataclasses.replace(config, seed=seed)  # which refuses one that is too large
+    return config, options.out, seeds, variants
 
 
 @command

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import whole
 from keras_scnn.shape_distance import shape_basis
 
 POSE_SIZE = 12
@@ -27,10 +28,17 @@ class ParameterLayout:
 
     Attributes:
         n_identity: K. n_expression: L.
+
+    Raises:
+        ValueError: one is no whole number, or below 0.
     """
 
     n_identity: int
     n_expression: int
+
+    def __post_init__(self) -> None:
+        for name in ("n_identity", "n_expression"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
 
     @property
     def pose(self) -> slice:

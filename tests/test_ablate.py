@@ -99,6 +99,7 @@ def test_numbers_of_an_ablation_are_json_that_any_reader_takes(tmp_path, monkeyp
     ("options", "message"),
     [
         (["--seeds", "a"], "--seeds is 'a'"),
+        (["--seeds", "0,4294967296"], "seed is 4294967296; it must be 4294967295 at most"),
         (["--seeds", "0,-1"], "--seeds is '0,-1'; it must be different numbers, as 0,1"),
         (["--seeds", "0,0"], "--seeds is '0,0'"),
         (["--seeds", ""], "--seeds is ''"),

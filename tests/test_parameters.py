@@ -84,3 +84,11 @@ def test_a_parameter_that_never_varies_keeps_a_usable_scale():
 def test_a_whitening_that_cannot_work_is_refused(mean, scale, message):
     with pytest.raises(ValueError, match=message):
         Whitening(mean, scale)
+
+
+@pytest.mark.parametrize("sizes", [(-1, 2), (3, -2), (1.5, 2), ("3", 2), (True, 2)])
+def test_a_layout_of_sizes_that_are_none_is_refused(sizes):
+    """A negative one would take from the end of a vector, or of the expression."""
+    with pytest.raises(ValueError, match="n_(identity|expression) is .*0 or more"):
+        ParameterLayout(*sizes)
+    assert ParameterLayout(np.int64(3), 0).size == 15

@@ -367,10 +367,17 @@ class JoinedSampler:
     Args:
         samplers: each a ``GroupSampler`` over the same identities; no person and its mirror image,
             and nobody twice, if they draw from different data sets.
+
+    Raises:
+        ValueError: there is none, or they are over different numbers of photos.
     """
 
     def __init__(self, samplers: Sequence[GroupSampler]):
         self._samplers = list(samplers)
+        totals = {sampler.total for sampler in self._samplers}
+        if len(totals) != 1:
+            of = " and ".join(map(str, sorted(totals))) or "no"
+            raise ValueError(f"samplers are of {of} photos; give some over the same identities")
 
     @property
     def total(self) -> int:

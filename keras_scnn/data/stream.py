@@ -161,9 +161,11 @@ def pair_batch(
         ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
 
     Raises:
-        ValueError: the sampler is of other photos than the records, the whitening of another number
-            of parameters, or the shard as ``Shard.rows``.
+        ValueError: the sampler draws no pairs, or of other photos than the records, the whitening
+            is of another number of parameters, or the shard as ``Shard.rows``.
     """
+    if isinstance(sampler, GroupSampler | JoinedSampler):
+        raise ValueError(f"sampler is a {type(sampler).__name__}; pairs need a PairSampler")
     _check_fit(records, whitening, sampler)
     rows = shard.rows(batch_size)
     return _pairs(
@@ -217,6 +219,8 @@ def group_batch(
     Raises:
         ValueError: as ``pair_batch``.
     """
+    if isinstance(sampler, PairSampler):
+        raise ValueError("sampler is a PairSampler; groups need a GroupSampler or JoinedSampler")
     _check_fit(records, whitening, sampler)
     batch = sampler.batch(step)
     rows = shard.rows(len(batch.photo))

@@ -199,12 +199,11 @@ def _no_fit(model: MorphableModel) -> FitResult:
 
 
 def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
-    landmarks = np.asarray(landmarks, np.float64)
+    landmarks = _numbers("landmarks", landmarks)
     if landmarks.ndim != 3 or landmarks.shape[1:] not in ((68, 2), (68, 3)) or not len(landmarks):
         raise ValueError(f"landmarks have the shape {landmarks.shape}; expected (B, 68, 2 or 3)")
-    weights = (
-        np.ones(landmarks.shape[:2]) if visibility is None else np.asarray(visibility, np.float64)
-    )
+    given = np.ones(landmarks.shape[:2]) if visibility is None else visibility
+    weights = _numbers("visibility", given)
     if weights.shape != landmarks.shape[:2] or not ((weights >= 0) & (weights < np.inf)).all():
         raise ValueError(f"visibility must be {landmarks.shape[:2]} finite weights, none below 0")
     if ((weights > 0).sum(axis=1) < 4).any():
@@ -212,6 +211,13 @@ def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(landmarks[weights > 0]).all():
         raise ValueError("landmarks that count (visibility above 0) must be finite")
     return np.where(weights[..., None] > 0, landmarks, 0), weights
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:  # text, or rows of unlike length
+        raise ValueError(f"{name} must be an array of numbers ({error})") from error
 
 
 def _fit(model, landmarks, weights, one_person: bool, options: FitOptions) -> FitResult:

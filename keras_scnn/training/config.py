@@ -47,10 +47,10 @@ def _synthetic(default, text: str, **checks):
 class TrainConfig:
     """Settings of a training run; ``python -m keras_scnn.train --help`` explains each.
 
-    A field's metadata has its ``help``, its range (``low``, ``high``; ``above``, which it must
-    exceed; or the ``known`` words), the ``modes`` of ``batches`` in which it has an effect, and the
-    setting that must be on for that (``needs``) or must not be (``instead_of``). A setting is off
-    where it is 0 or empty, or the ``off`` of its metadata.
+    A field's metadata has its ``help``, its range (``low``, ``high``, ``most``; ``above``, which it
+    must exceed; or the ``known`` words), the ``modes`` of ``batches`` in which it has an effect,
+    and the setting that must be on for that (``needs``) or must not be (``instead_of``). A setting
+    is off where it is 0 or empty, or the ``off`` of its metadata.
 
     Raises:
         ValueError: a value is of another type, out of range or unknown, or a setting that has no
@@ -294,7 +294,7 @@ class TrainConfig:
     coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")
     join_seconds: float = _option(120.0, "to wait for all hosts at the start", above=0.0)
     tensorboard: bool = _option(True, "write TensorBoard logs, where TensorFlow is installed")
-    seed: int = _count(0, "of people, pairs and weights", low=0)
+    seed: int = _count(0, "of people, pairs and weights", low=0, most=2**32 - 1)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -354,9 +354,8 @@ class TrainConfig:
         if self.hosts > 1:
             parse_address(self.coordinator)
             if self.minutes:
-                raise ValueError(
-                    f"minutes is {self.minutes:g}: clocks of several hosts differ; give --minutes 0"
-                )
+                clocks = "clocks of several hosts differ; give --minutes 0"
+                raise ValueError(f"minutes is {self.minutes:g}: {clocks}")
         if self.batches == "matching" and (self.devices != "1" or self.hosts > 1):
             raise ValueError("batches 'matching' are made and trained on by one device")
         rows = self.batch_rows()[0][0]
@@ -401,15 +400,16 @@ class TrainConfig:
 def _check_range(one: dataclasses.Field, value) -> None:
     """Raise a ValueError where a value is not what the field's metadata asks for."""
     rules, name = one.metadata, one.name
-    if "known" in rules and value not in rules["known"]:
-        known = ", ".join(map(_shown, rules["known"]))
-        similar = did_you_mean(value, rules["known"])
-        raise ValueError(f"{name} is '{value}'{similar}; known are {known}")
+    if "known" in rules and value not in (known := rules["known"]):
+        similar, shown = did_you_mean(value, known), ", ".join(map(_shown, known))
+        raise ValueError(f"{name} is '{value}'{similar}; known are {shown}")
     if "low" in rules and "high" in rules and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{name} is {value}; it must lie in {rules['low']:g} to {rules['high']:g}")
     if "low" in rules and not value >= rules["low"]:
         limit = " (no limit)" if name == "minutes" else ""
         raise ValueError(f"{name} is {value}; it must be {rules['low']:g}{limit} or more")
+    if value > (most := rules.get("most", value)):
+        raise ValueError(f"{name} is {value}; it must be {most} at most")
     if "above" in rules and not rules["above"] < value <= rules.get("high", float("inf")):
         top = f" and at most {rules['high']:g}" if "high" in rules else ""
         raise ValueError(f"{name} is {value}; it must be above {rules['above']:g}{top}")

@@ -336,3 +336,11 @@ def test_whole_numbers_of_numpy_are_the_same_batches():
         for kind in (int, np.int32)
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_samplers_that_join_are_some_and_over_the_same_photos():
+    with pytest.raises(ValueError, match="samplers are of no photos; give some"):
+        JoinedSampler([])
+    parts = GroupSampler(IDENTITY, 2, 2), GroupSampler(IDENTITY[1:], 2, 2)
+    with pytest.raises(ValueError, match=r"samplers are of \d+ and \d+ photos; give some over the"):
+        JoinedSampler(parts)

@@ -62,6 +62,15 @@ def test_a_sampler_of_other_photos_is_refused(records, tiny_whitening):
     assert pair_batch(records, tiny_whitening, among, 0, 4)
 
 
+def test_a_sampler_of_the_other_kind_of_batch_is_refused(records, tiny_whitening, sampler):
+    groups = GroupSampler(records.identity, 2, 2)
+    for wrong in (groups, JoinedSampler([groups])):
+        with pytest.raises(ValueError, match=f"a {type(wrong).__name__}; pairs need a PairSampler"):
+            pair_dataset(records, tiny_whitening, wrong, 4)
+    with pytest.raises(ValueError, match="sampler is a PairSampler; groups need a GroupSampler"):
+        group_dataset(records, tiny_whitening, sampler)
+
+
 def test_a_whitening_of_other_parameters_is_refused(records, sampler):
     size = records.parameters.shape[1]
     message = f"the whitening is of 5 parameters, the records have {size}"

@@ -169,6 +169,9 @@ def test_the_result_describes_itself(tiny_face_model):
         (np.zeros((1, 68, 2)), np.full((1, 68), np.nan), r"visibility must be \(1, 68\) finite"),
         (np.zeros((1, 68, 2)), np.eye(68)[:1], "a pose needs 4"),
         (np.full((1, 68, 2), np.nan), None, "must be finite"),
+        ("points.pts", None, "landmarks must be an array of numbers .could not convert string"),
+        ([[[1.0, 2.0]], [[3.0]]], None, "landmarks must be an array of numbers"),
+        (np.zeros((1, 68, 2)), "all", "visibility must be an array of numbers"),
     ],
 )
 def test_wrong_landmarks_are_refused(tiny_face_model, landmarks, visibility, message):

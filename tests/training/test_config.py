@@ -28,6 +28,7 @@ from keras_scnn.training.config import TrainConfig, recipe_path
         ({"weight_decay": 0.1}, "weight_decay is for the optimizer 'adamw', not 'adam'"),
         ({"start_with": "joined"}, "start_with 'joined' needs identity_encoder"),
         ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": 1 << 32}, "seed is 4294967296; it must be 4294967295 at most"),
         ({"minutes": float("inf")}, "minutes is inf; it must be finite"),
         ({"cache_gigabytes": float("inf")}, "cache_gigabytes is inf; it must be finite"),
         ({"join_seconds": float("inf")}, "join_seconds is inf; it must be finite"),
