@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
 from keras_scnn.storage.guard import reading
-from keras_scnn.storage.tflite import PerThread, checked_threads, open_interpreter, read_lite_file
+from keras_scnn.storage.tflite import checked_threads, per_thread_runner, read_lite_file
 
 __all__ = ["LiteNetwork", "LiteReconstructor", "crop_photo"]  # noqa: F822
 
@@ -48,9 +48,7 @@ class LiteReconstructor:
     def __init__(self, path: str | os.PathLike, threads: int = 1):
         threads = checked_threads(threads)
         content, self.metadata = read_lite_file(path)
-        self._runner = PerThread(
-            lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)
-        )
+        self._runner = per_thread_runner(content, threads, SIGNATURE)
         with reading(path, "a .tflite file of keras_scnn that LiteRT can run"):
             self._runner()
             self.input_size = self.metadata["input"]["shape"][0]

@@ -19,9 +19,8 @@ from keras_scnn.storage.downloads import user_cache
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.tflite import (
-    PerThread,
     checked_threads,
-    open_interpreter,
+    per_thread_runner,
     read_lite_file,
     read_metadata,
 )
@@ -47,9 +46,7 @@ class LiteNetwork:
     def __init__(self, path: str | os.PathLike, threads: int = 1):
         threads = checked_threads(threads)
         content, self.metadata = read_lite_file(path)
-        self._runner = PerThread(
-            lambda: open_interpreter(content, threads).get_signature_runner(SIGNATURE)
-        )
+        self._runner = per_thread_runner(content, threads, SIGNATURE)
         with reading(path, f"a '{FORMAT}' file of version {VERSION} that LiteRT can run"):
             kind = self.metadata.get("format"), self.metadata.get("version")
             if kind != (FORMAT, VERSION):

@@ -33,7 +33,7 @@ from keras_scnn.photos.cropping import (
 )
 from keras_scnn.photos.facemesh import FaceMesh
 from keras_scnn.settings import check_score, typed
-from keras_scnn.storage.tflite import PerThread, open_interpreter
+from keras_scnn.storage.tflite import per_thread_interpreter
 
 # Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
 MIN_SCORE, TILE_MIN_SCORE = 0.6, 0.7
@@ -105,7 +105,7 @@ class FaceDetector:
         self._min_score, self._tile_min_score = min_score, tile_min_score
         self._tiles, self._stop_early, self._is_checked = tiles, stop_early, checked
         content = model_path().read_bytes()
-        self._interpreter = PerThread(lambda: open_interpreter(content))
+        self._interpreter = per_thread_interpreter(content)
         interpreter = self._interpreter()
         self._input = interpreter.get_input_details()[0]["index"]
         outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}

@@ -15,7 +15,7 @@ from scipy.special import expit
 from keras_scnn.geometry.crops import invert_affine
 from keras_scnn.photos.blazeface import RawDetections, model_path
 from keras_scnn.photos.cropping import FaceCrop, crop_rotated
-from keras_scnn.storage.tflite import PerThread, open_interpreter
+from keras_scnn.storage.tflite import per_thread_interpreter
 
 MODEL_FILE = "face_landmark.tflite"
 POINTS, INPUT_SIZE = 468, 192
@@ -60,7 +60,7 @@ class FaceMesh:
         if passes < 1:
             raise ValueError(f"passes is {passes}; it must be at least 1")
         self._passes, content = passes, model_path(MODEL_FILE).read_bytes()
-        self._interpreter = PerThread(lambda: open_interpreter(content))
+        self._interpreter = per_thread_interpreter(content)
         self._input = self._interpreter().get_input_details()[0]["index"]
         outputs = {d["name"]: d["index"] for d in self._interpreter().get_output_details()}
         self._points, self._score = outputs[POINTS_OUTPUT], outputs[SCORE_OUTPUT]

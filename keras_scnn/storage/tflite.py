@@ -5,6 +5,7 @@ Needs ai-edge-litert only.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import numbers
@@ -12,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 
 class PerThread(Generic[T]):
-    """A value for each thread, made at the thread's first call.
+    """A value for each thread, made at the thread's first call; other processes make their own.
 
     An interpreter holds the input and the answer of one call: shared by threads, it mixes them.
 
@@ -46,6 +47,9 @@ class PerThread(Generic[T]):
         if not hasattr(self._own, "value"):
             self._own.value = self._make()
         return self._own.value
+
+    def __reduce__(self) -> tuple:
+        return PerThread, (self._make,)
 
 
 def checked_threads(threads: int) -> int:
@@ -78,6 +82,20 @@ def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     return interpreter
+
+
+def per_thread_interpreter(content: bytes) -> PerThread[Interpreter]:
+    """``open_interpreter`` for each thread."""
+    return PerThread(functools.partial(open_interpreter, content))
+
+
+def per_thread_runner(content: bytes, threads: int, signature: str) -> PerThread[Any]:
+    """For each thread what runs a signature of a .tflite file; errors as ``open_interpreter``."""
+    return PerThread(functools.partial(_open_runner, content, threads, signature))
+
+
+def _open_runner(content: bytes, threads: int, signature: str) -> Any:
+    return open_interpreter(content, threads).get_signature_runner(signature)
 
 
 def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from keras_scnn.models.inference import BatchedNetwork, open_network, predict
 from keras_scnn.models.litert import FILE, LiteNetwork, lite_file, place_for_lite_file
 from keras_scnn.models.presets import FOLDER, SETTINGS, list_presets
 from keras_scnn.photos.cropping import crop_face
-from keras_scnn.photos.detection import LargestFaceDetector
+from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.storage.tflite import read_lite_file, with_metadata
 
@@ -89,6 +90,15 @@ def test_threads_do_not_mix_their_faces(crops):
         together = list(pool.map(lambda i: network(crops[i : i + 1]), np.tile(range(30), 4)))
     for i, outputs in enumerate(together):
         np.testing.assert_array_equal(outputs["parameters"][0], alone[i % 30])
+
+
+def test_what_runs_networks_goes_to_other_processes():
+    """As multiprocessing, Spark and Dask send it; each process opens interpreters of its own."""
+    photo, first = data.astronaut()[:300], Reconstructor.from_preset("mobile", FaceDetector())
+    other = pickle.loads(pickle.dumps(first))  # noqa: S301
+    for one, same in zip(first(photo), other(photo), strict=True):
+        np.testing.assert_array_equal(one.vertices, same.vertices)
+        np.testing.assert_array_equal(one.landmarks, same.landmarks)
 
 
 def test_a_file_of_other_weights_or_settings_is_not_used(tmp_path):
