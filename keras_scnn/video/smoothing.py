@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_scnn.settings import check_above, check_at_least
+
 LONG_SECONDS, SHORT_SECONDS = 0.25, 0.045  # standard deviations of the weights
 SIGNIFICANT = 1.5  # standard deviations of the noise: what is more is a motion
 REACH = 3.0  # standard deviations; weights beyond are left out
@@ -26,9 +28,15 @@ class OneEuro:
         min_cutoff: Hz, of values that do not move.
         beta: how much the cutoff rises with the speed, Hz per unit and second.
         speed_cutoff: Hz, of the speed itself.
+
+    Raises:
+        ValueError: a cutoff is not above 0, or ``beta`` below 0.
     """
 
     def __init__(self, min_cutoff: float = 1.2, beta: float = 0.02, speed_cutoff: float = 1.0):
+        check_above("cutoff", min_cutoff)
+        check_at_least("beta", beta)
+        check_above("speed_cutoff", speed_cutoff)
         self.min_cutoff, self.beta, self.speed_cutoff = min_cutoff, beta, speed_cutoff
         self.reset()
 
@@ -45,8 +53,13 @@ class OneEuro:
 
         Returns:
             (C,) float64.
+
+        Raises:
+            ValueError: the time or a value is not finite; the filter stays as it is.
         """
         values = np.asarray(values, np.float64)
+        if not (np.isfinite(seconds) and np.isfinite(values).all()):
+            raise ValueError(f"seconds is {seconds}; it and all values must be finite")
         step, self._seconds = seconds - self._seconds, seconds
         if self._values.shape != values.shape or step <= 0:
             self._values, self._speeds = values.copy(), np.zeros_like(values)
@@ -72,8 +85,16 @@ def smooth(seconds: np.ndarray, values: np.ndarray, together: bool = False) -> n
 
     Returns:
         (n, C) float64. Fewer than 3 frames stay as they are.
+
+    Raises:
+        ValueError: the times do not rise, the shapes do not fit, or a number is not finite.
     """
     seconds, values = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
+    if values.ndim != 2 or seconds.shape != values.shape[:1]:
+        shapes = f"{seconds.shape} and {values.shape}"
+        raise ValueError(f"seconds and values are {shapes}; they must be (n,) and (n, C)")
+    if not (np.diff(seconds) > 0).all() or not np.isfinite(values).all():
+        raise ValueError("seconds must rise from frame to frame, and values must be finite")
     if len(values) < 3 or not values.shape[1]:
         return values
     noise, result = noise_of(seconds, values), np.empty_like(values)

@@ -125,3 +125,39 @@ def test_blocks_of_a_long_signal_meet_without_a_seam(monkeypatch):
     whole = smooth(np.arange(1000) / 60, values)
     monkeypatch.setattr("keras_scnn.video.smoothing.BLOCK", 130)
     np.testing.assert_allclose(smooth(np.arange(1000) / 60, values), whole, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [((0.0,), "cutoff is 0.0"), ((1.0, -1.0), "beta is -1.0"), ((1.0, 0.1, 0.0), "speed_cutoff")],
+)
+def test_a_filter_that_cannot_work_is_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        OneEuro(*numbers)
+
+
+def test_a_moment_that_is_none_does_not_spoil_the_next_ones():
+    euro, other = OneEuro(), OneEuro()
+    for seconds in (0.0, 0.1):
+        euro.filter([1.0, seconds], seconds)
+        other.filter([1.0, seconds], seconds)
+    for values, seconds in (([1.0, 2.0], np.nan), ([1.0, np.nan], 0.2)):
+        with pytest.raises(ValueError, match="seconds is .*; it and all values must be finite"):
+            euro.filter(values, seconds)
+    assert_array_equal = np.testing.assert_array_equal
+    assert_array_equal(euro.filter([2.0, 3.0], 0.3), other.filter([2.0, 3.0], 0.3))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "values", "message"),
+    [
+        ([0, 1, 1, 2], np.ones((4, 2)), "seconds must rise"),
+        ([0, 1, np.nan, 2], np.ones((4, 2)), "seconds must rise"),
+        ([0, 1, 2, 3], np.full((4, 2), np.nan), "values must be finite"),
+        ([0, 1, 2], np.ones((4, 2)), r"seconds and values are \(3,\) and \(4, 2\)"),
+        ([0, 1, 2, 3], np.ones(4), r"they must be \(n,\) and \(n, C\)"),
+    ],
+)
+def test_signals_that_cannot_be_smoothed_are_refused(seconds, values, message):
+    with pytest.raises(ValueError, match=message):
+        smooth(np.array(seconds, float), values)
