@@ -228,6 +228,8 @@ def test_the_largest_face_is_compared(preset, astronaut):
         compare_photos(
             Reconstructor(preset), (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg")
         )
+    with pytest.raises(ValueError, match="photos are 1; two are compared"):
+        compare_photos(Reconstructor(preset), (astronaut,), find)
 
 
 @pytest.mark.parametrize("size", [(300, 200), (40, 500)])

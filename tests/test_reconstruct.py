@@ -612,6 +612,8 @@ def test_faces_know_the_size_of_their_photo(spot_preset):
 def test_boxes_that_are_none_are_refused(spot_preset):
     with pytest.raises(ValueError, match="boxes must be a list of FaceBox"):
         reconstruct(spot_preset, photo_with_spots((210, 130)), [100, 50, 300, 250])
+    with pytest.raises(ValueError, match="passes is '2'; it must be 1 or 2"):
+        reconstruct(spot_preset, photo_with_spots((210, 130)), FaceBox(0, 0, 9, 9), passes="2")
     for one in (FaceBox(0, 0, 9, 9), None, 4):
         with pytest.raises(ValueError, match=r"boxes must be a list of FaceBox.* as \[box\]"):
             Reconstructor(spot_preset).reconstruct_boxes(photo_with_spots((210, 130)), one)

@@ -6,12 +6,14 @@ Boxes are half-open pixel slices, see ``geometry.crops``: the box 0, 0, 4, 4 cov
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_image
+from keras_scnn.settings import check_number
 
 CROP_SIZE = 120
 # BlazeFace's square to the standard crop: how far down to move it and how much to enlarge it, in
@@ -36,7 +38,7 @@ class FaceBox:
             crop is the box turned about its center by as much. 0 for heads that need no turn.
 
     Raises:
-        ValueError: an edge or the angle is not finite, or the box is empty.
+        ValueError: an edge or the angle is no number, or not finite, or the box is empty.
     """
 
     x0: float
@@ -47,6 +49,8 @@ class FaceBox:
     angle: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("x0", "y0", "x1", "y1", "angle"):
+            check_number(name, getattr(self, name))
         if not np.isfinite(self.angle):
             raise ValueError(f"a face box needs a finite angle in radians; got {self.angle}")
         extent = np.array([self.x1 - self.x0, self.y1 - self.y0])
@@ -75,6 +79,24 @@ class FaceBox:
         (x, y), half = np.asarray(center, np.float64), side / 2
         edges = float(x - half), float(y - half), float(x + half), float(y + half)
         return cls(*edges, score, angle)
+
+
+def listed_boxes(name: str, boxes: Iterable[FaceBox]) -> list[FaceBox]:
+    """Boxes as a list.
+
+    Args:
+        name: of the argument, for the message.
+        boxes: some, or none; one alone is no list of them.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    listed = list(boxes) if isinstance(boxes, Iterable) else [None]
+    if not all(isinstance(box, FaceBox) for box in listed):
+        raise ValueError(
+            f"{name} must be a list of FaceBox, as a detector finds them; one is given as [box]"
+        )
+    return listed
 
 
 @dataclass(frozen=True, eq=False)

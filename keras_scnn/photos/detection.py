@@ -29,6 +29,7 @@ from keras_scnn.photos.cropping import (
     box_from_detector,
     check_photo,
     crop_face,
+    listed_boxes,
     turn_of,
 )
 from keras_scnn.photos.facemesh import FaceMesh
@@ -129,7 +130,8 @@ class FaceDetector:
             score first.
 
         Raises:
-            ValueError: the image is no uint8 color image, or too long and narrow to be cut square.
+            ValueError: the image is no uint8 color image, or too long and narrow to be cut square;
+                or ``near`` is no list of boxes.
         """
         raw = self.detect_raw(image, near)
         rows = zip(raw.boxes, raw.scores.tolist(), raw.keypoints, strict=True)
@@ -138,6 +140,7 @@ class FaceDetector:
     def detect_raw(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> RawDetections:
         """As ``detect``, but BlazeFace's own boxes and keypoints, highest score first, px."""
         check_photo(image)
+        near = listed_boxes("near", near)
         small, factor = _halved(image)
         whole = self._run(small, _around(small), factor)
         if self._stop_early and self._is_settled(image, single := suppress(whole)):

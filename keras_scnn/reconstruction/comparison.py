@@ -199,8 +199,10 @@ def compare_photos(
 
     Raises:
         FileNotFoundError: the face detector's package is missing.
-        ValueError: a photo shows no face.
+        ValueError: the photos are not two, or one of them shows no face.
     """
+    if len(photos) != 2:
+        raise ValueError(f"photos are {len(photos)}; two are compared")
     find_face = find_face or LargestFaceDetector()
     (first, n_first), (second, n_second) = (
         _largest_face(reconstructor, photo, find_face, name)

@@ -18,6 +18,7 @@ from keras_scnn.photos.cropping import (
     FaceCrop,
     crop_face,
     crop_upright,
+    listed_boxes,
     second_box,
 )
 from keras_scnn.photos.detection import Detector, FaceDetector, LargestFaceDetector
@@ -128,7 +129,7 @@ class Reconstructor:
         self, image: np.ndarray, boxes: list[FaceBox], passes: int = PASSES
     ) -> list[Reconstruction]:
         """Faces in given boxes, one for each; ``passes`` and errors as ``reconstruct_many``."""
-        boxes = _listed(boxes)
+        boxes = listed_boxes("boxes", boxes)
         return list(self.reconstruct_many([image] * len(boxes), boxes, passes))
 
     def reconstruct_many(
@@ -147,11 +148,11 @@ class Reconstructor:
             ValueError: no box, one that is no ``FaceBox`` or not square, an image that is no photo,
                 unlike numbers of images and boxes, or ``passes`` is neither 1 nor 2.
         """
-        images, boxes = list(images), _listed(boxes)
+        images, boxes = list(images), listed_boxes("boxes", boxes)
         if not boxes:
             raise ValueError("there is no box; give one at least")
         if passes not in (1, 2):
-            raise ValueError(f"passes is {passes}; it must be 1 or 2")
+            raise ValueError(f"passes is {passes!r}; it must be 1 or 2")
         if len(images) != len(boxes):
             raise ValueError(f"{len(images)} images, {len(boxes)} boxes; one is for each")
         size = self.preset.input_size
@@ -177,16 +178,6 @@ class Reconstructor:
         pose = transform_camera(image_from_crop, predictions.parameters.pose)
         parameters = dataclasses.replace(predictions.parameters, pose=pose)
         return Faces(predictions.face_model, parameters, tuple(boxes), predictions.features)
-
-
-def _listed(boxes: Iterable[FaceBox]) -> list[FaceBox]:
-    """Boxes as a list, which one alone is not."""
-    listed = list(boxes) if isinstance(boxes, Iterable) else [None]
-    if not all(isinstance(box, FaceBox) for box in listed):
-        raise ValueError(
-            "boxes must be a list of FaceBox, as a detector finds them; one is given as [box]"
-        )
-    return listed
 
 
 def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from keras_scnn.photos.cropping import (
     crop_face,
     crop_rotated,
     crop_upright,
+    listed_boxes,
 )
 
 
@@ -208,3 +209,17 @@ def test_a_mirrored_crop_shows_each_place_of_the_photo_where_its_transform_bring
     np.testing.assert_allclose(mirrored.crop_from_image @ [70, 30, 1], [u, v], atol=1e-9)
     np.testing.assert_array_equal(mirrored.mirrored().image, crop.image)
     np.testing.assert_array_equal(mirrored.mirrored().crop_from_image, crop.crop_from_image)
+
+
+@pytest.mark.parametrize("given", [{"x0": "1"}, {"y1": None}, {"angle": [0.1]}])
+def test_edges_that_are_no_numbers_are_named(given):
+    (name,) = given
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be a number"):
+        FaceBox(**({"x0": 0, "y0": 0, "x1": 9, "y1": 9} | given))
+
+
+@pytest.mark.parametrize("boxes", [FaceBox(0, 0, 9, 9), None, [(0, 0, 9, 9)], np.zeros((1, 4))])
+def test_what_is_no_list_of_boxes_is_named(boxes):
+    with pytest.raises(ValueError, match="near must be a list of FaceBox, .* as .box."):
+        listed_boxes("near", boxes)
+    assert listed_boxes("near", ()) == []

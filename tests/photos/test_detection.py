@@ -21,7 +21,13 @@ from keras_scnn.photos.blazeface import (
     suppress,
     without_nested,
 )
-from keras_scnn.photos.cropping import box_from_detector, box_from_landmarks, crop_rotated, turn_of
+from keras_scnn.photos.cropping import (
+    FaceBox,
+    box_from_detector,
+    box_from_landmarks,
+    crop_rotated,
+    turn_of,
+)
 from keras_scnn.photos.detection import FaceDetector, LargestFaceDetector, no_face, tiles
 
 # Read off the enlarged photo by eye: pupils, nose tip and the middle of the mouth, px.
@@ -354,6 +360,11 @@ def test_threads_that_share_a_detector_get_their_own_answers():
     with ThreadPoolExecutor(8) as pool:
         result = list(pool.map(detector.detect, photos * 25))
     assert result == alone * 25
+
+
+def test_boxes_of_the_frame_before_are_a_list(astronaut):
+    with pytest.raises(ValueError, match="near must be a list of FaceBox"):
+        FaceDetector(tiles=False).detect(astronaut, FaceBox(0, 0, 50, 50))
 
 
 def test_a_small_face_is_found_again_near_where_it_was(astronaut):
