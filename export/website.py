@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from keras_scnn.storage.atomic import remove_leftovers, staged_folder
 from keras_scnn.storage.outputs import real_path
+from keras_scnn.storage.tflite import read_metadata, with_metadata
 
 if TYPE_CHECKING:
     from keras_scnn.models import Preset
@@ -169,7 +170,9 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     network, title = folder / "scnn.tflite", real_path(name).name  # no path of this machine
     card = read_card(name)
     write_tflite(network, preset, precision, True, None, title, card)
-    network.write_bytes(round_float16_weights(network.read_bytes()))
+    content = network.read_bytes()
+    rounded = with_metadata(round_float16_weights(content), read_metadata(content))
+    network.write_bytes(rounded)  # with the checksum of what it is now
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     chart, maps = describe_chart(preset.face_model)
