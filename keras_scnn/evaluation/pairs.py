@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_scnn.settings import whole
+
 MAX_PER_PERSON = 100
 MAX_PER_KIND = 10000
 MOST_DRAWS = 20  # for each pair, with people chosen uniformly
@@ -111,7 +113,7 @@ def verification_pairs(
 
     Args:
         identity: (n,) int, the person of each photo.
-        n_pairs: how many, even.
+        n_pairs: how many, 0 or more; of an odd number, one less.
         seed: the same seed gives the same pairs.
 
     Returns:
@@ -119,9 +121,10 @@ def verification_pairs(
         where the photos make fewer different pairs of one person, or of two.
 
     Raises:
-        ValueError: there is only one person, or nobody has two photos.
+        ValueError: there is only one person, or nobody has two photos; or ``n_pairs`` is no whole
+            number, or below 0.
     """
-    photos = _photos_of_people(identity)
+    n_pairs, photos = whole("n_pairs", n_pairs, 0), _photos_of_people(identity)
     several = [part for part in photos if len(part) > 1]
     rng = np.random.default_rng(seed)
     sizes = np.array([len(part) for part in photos])

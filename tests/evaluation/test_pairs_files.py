@@ -77,3 +77,28 @@ def test_people_that_make_no_pairs_are_named(identity):
         verification_pairs(identity, 10)
     with pytest.raises(ValueError, match="two photos"):
         distinct_pairs(identity)
+
+
+@pytest.mark.parametrize("n_pairs", [-1, -4, 2.5])
+def test_a_number_of_pairs_that_cannot_be_is_named(n_pairs):
+    with pytest.raises(ValueError, match="n_pairs"):
+        verification_pairs(IDENTITY, n_pairs)
+
+
+@pytest.mark.parametrize(("n_pairs", "expected"), [(0, 0), (1, 0), (7, 6)])
+def test_of_an_odd_number_of_pairs_there_is_one_less(n_pairs, expected):
+    first, _, same = verification_pairs(IDENTITY, n_pairs)
+    assert (len(first), same.sum()) == (expected, expected // 2)
+
+
+def test_a_person_with_two_photos_and_another_one_are_enough():
+    result = distinct_pairs(np.array([8, 8, 5]))
+    assert sorted(zip(result.first, result.second, strict=True))[0] == (0, 1)
+    assert result.same.sum() == (~result.same).sum() == 1
+
+
+def test_both_kinds_are_cut_to_the_most_of_a_kind(monkeypatch):
+    monkeypatch.setattr("keras_scnn.evaluation.pairs.MAX_PER_KIND", 12)
+    result = distinct_pairs(IDENTITY)  # which has 31 pairs of one person
+    assert result.same.sum() == (~result.same).sum() == 12
+    assert len({*result.first[result.same]}) > 5  # drawn from all, not the first ones
