@@ -118,8 +118,8 @@ def probability(coefficients: dict, values: np.ndarray, certainty: float = 1.0) 
         logit = (values * a if a.ndim == 0 else values @ a) + b
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"coefficients {coefficients} do not fit the values: {error!r}") from error
-    if not np.isfinite(a).all() or not np.isfinite(b):
-        raise ValueError(f"coefficients {coefficients} must be finite numbers")
+    if a.ndim > 1 or not np.isfinite(a).all() or not np.isfinite(b):
+        raise ValueError(f"coefficients {coefficients} must be finite: a number or a list, and b")
     return expit(certainty * logit)
 
 
@@ -163,7 +163,8 @@ def held_out(
         people: (P,) and (P,), whom the first and the second photo of each pair show.
 
     Returns:
-        None where there are too few people for every curve to have both kinds of pairs.
+        None where there are too few people for every curve, or for the pairs that are tested, to
+        have both kinds of pairs.
     """
     columns, same = _checked(values, same)
     names, members = np.unique(np.stack(people), return_inverse=True)

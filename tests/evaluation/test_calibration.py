@@ -149,6 +149,35 @@ def test_two_people_are_too_few_to_judge_by(rng):
     assert (result["pairs"], result["people"]) == (66, 2)
 
 
+def test_a_fold_of_one_person_alone_judges_nothing(rng):
+    """5 people in 5 folds: no pair of two people is within one."""
+    distance, first, second = people_pairs(rng, 5)
+    assert held_out(distance, first == second, (first, second), (-1,)) is None
+
+
+def test_each_kind_has_the_curve_of_its_own_values(rng):
+    """With a scaled distance 'both' is of that one, not of the distance in mm."""
+    distance, first, second = people_pairs(rng, 8)
+    scaled = distance + 0.5 * rng.normal(size=len(distance))
+    cosine, same = 0.5 * rng.normal(size=len(distance)) - distance, first == second
+    result, _ = calibrate(distance, cosine, same, (first, second), scaled)
+    expected = {
+        "shape": fit_logistic(distance, same, (-1,)),
+        "scaled_shape": fit_logistic(scaled, same, (-1,)),
+        "feature": fit_logistic(cosine, same, (1,)),
+        "both": fit_logistic(np.c_[scaled, cosine], same, (-1, 1)),
+    }
+    assert set(result) == {*expected, "pairs", "people"}
+    for kind, curve in expected.items():
+        assert {name: result[kind][name] for name in curve} == curve
+        assert np.all(curve["a"])
+
+
+def test_a_kind_of_a_single_pair_weighs_one_half():
+    np.testing.assert_array_equal(equal_weights([1, 0, 0, 0, 0]), [0.5, *[0.125] * 4])
+    np.testing.assert_array_equal(equal_weights([0, 1, 1]), [0.5, 0.25, 0.25])
+
+
 def test_with_features_there_are_three_kinds(rng):
     distance, first, second = people_pairs(rng, 30)
     cosine = np.exp(-distance) + 0.1 * rng.normal(size=len(distance))
@@ -176,7 +205,15 @@ def test_pairs_that_cannot_be_fitted(values, same, signs, message):
 
 
 @pytest.mark.parametrize(
-    "bad", [{}, {"a": "x", "b": 1}, {"a": [1, 2], "b": 0}, {"a": float("nan"), "b": 0}]
+    "bad",
+    [
+        {},
+        {"a": "x", "b": 1},
+        {"a": [1, 2], "b": 0},
+        {"a": float("nan"), "b": 0},
+        {"a": 1, "b": float("inf")},
+        {"a": np.eye(3).tolist(), "b": 0},
+    ],
 )
 def test_damaged_coefficients(bad):
     with pytest.raises(ValueError, match="coefficients"):
