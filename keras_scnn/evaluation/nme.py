@@ -57,7 +57,7 @@ def place_in_photo(
         ValueError: the shapes do not fit, or the convention is unknown.
     """
     points, boxes = np.asarray(landmarks, np.float64), np.asarray(boxes, np.float64)
-    if points.ndim != 3 or boxes.shape != (len(points), 4):
+    if points.ndim != 3 or points.shape[2] < 2 or boxes.shape != (len(points), 4):
         raise ValueError(
             f"landmarks and boxes have the shapes {points.shape} and {boxes.shape}; "
             "they must be (M, N, 2 or more) and (M, 4)"

@@ -32,6 +32,13 @@ def test_a_shift_of_all_points_is_its_length_over_the_root_of_the_box_area(annot
     )  # by hand: |(3, 4)|, sqrt(100 * 49)
 
 
+@pytest.mark.parametrize("place", [[-300, 40], [5000, -7]])
+def test_the_error_does_not_depend_on_the_place_in_the_photo(annotated, place):
+    result = normalized_mean_error(annotated + place + [3, 4], annotated + place)
+    np.testing.assert_allclose(result, 100 * 5 / 70, rtol=1e-9)
+    np.testing.assert_allclose(box_side(annotated + place), 70, rtol=1e-9)  # sqrt(100 * 49)
+
+
 def test_depth_is_not_looked_at(annotated, rng):
     deep = np.concatenate([annotated, rng.normal(size=(6, 68, 1))], axis=-1)
     np.testing.assert_array_equal(normalized_mean_error(deep, annotated), 0)
@@ -129,6 +136,7 @@ def deep(points: np.ndarray) -> np.ndarray:
     [
         (lambda p: place_in_photo(p, np.zeros((6, 4)), 120, "matlab"), "exact, field"),
         (lambda p: place_in_photo(p, np.zeros(4), 120), "landmarks and boxes"),
+        (lambda p: place_in_photo(p[..., :1], np.ones((6, 4)), 120), r"\(6, 68, 1\).*2 or more"),
         (lambda p: normalized_mean_error(p[:, :5], p), "predicted and annotated"),
         (lambda p: normalized_mean_error(p, p * [1, 0]), "no area"),
         (lambda p: normalized_mean_error(p, p, dimensions=3), "3 or more"),
