@@ -46,16 +46,17 @@ def pose_error(
 ) -> PoseError:
     """Compare Euler angles.
 
-    Faces whose annotation has an angle at or beyond 99 degrees are left out, as usual since Ruiz
+    Faces whose annotation has an angle at or beyond the limit are left out, as usual since Ruiz
     et al., "Fine-Grained Head Pose Estimation Without Keypoints", 2018.
 
     Args:
         predicted: (M, 3) pitch, yaw, roll in radians, as from ``euler_from_rotation``.
         annotated: (M, 3) likewise.
-        limit_degrees: see above.
+        limit_degrees: see above; usual are 99 degrees.
 
     Raises:
-        ValueError: the shapes are not (M, 3), or no face is within the limit.
+        ValueError: the shapes are not (M, 3), an angle is not finite, or no face is within the
+            limit.
     """
     errors = angle_errors(predicted, annotated, limit_degrees)
     return summarize_angles(errors, np.rad2deg(annotated)[:, 1])
