@@ -45,7 +45,8 @@ def distance_ratio(
 ) -> float:
     """Mean distance of one person's pairs over that of two people's: small is good, 1 is chance.
 
-    Where one shape is predicted for everybody, all distances are 0, which counts as chance.
+    Where one shape is predicted for everybody, all distances are 0, which counts as chance. Only
+    pairs with a weight count; NaN where those of a kind have none.
 
     Args:
         distance: (P,), at least 0, any unit.
@@ -56,11 +57,11 @@ def distance_ratio(
         ValueError: a kind of pair is missing.
     """
     distance, same = checked_pairs(distance, same)
-    if not distance.any():
-        return 1.0
     weights = np.ones(len(same)) if weights is None else weights
     intra, inter = (weighted_mean(distance[k], weights[k]) for k in (same, ~same))
-    return intra / inter if inter else float("inf")
+    if inter:
+        return intra / inter
+    return intra * float("inf") if intra else 1.0
 
 
 def retrieval_ranks(

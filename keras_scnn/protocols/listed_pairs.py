@@ -134,7 +134,7 @@ def _verified(
     def summary(weights: np.ndarray) -> dict:
         """All numbers, for photos that count so often (n,)."""
         of_pairs = pairs.weights(weights)
-        mm = distances["mm"][there], pairs.same[there], of_pairs[there]
+        mm = np.where(there, distances["mm"], 0), pairs.same, of_pairs * there
         return {
             "coverage_percent": 100 * weighted_mean(there, of_pairs),
             **{kind: _numbers(ranked[kind], of_pairs) for kind in ranked},
@@ -183,7 +183,7 @@ def _numbers(ranked: RankedPairs, weights: np.ndarray) -> dict[str, float]:
 
 
 def _apart(distance: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Mean distances of shapes in mm within and between people, and their ratio."""
+    """Mean distances of shapes in mm within and between people, and their ratio; NaN for none."""
     return {
         "within_mm": weighted_mean(distance[same], weights[same]),
         "between_mm": weighted_mean(distance[~same], weights[~same]),

@@ -27,6 +27,24 @@ def test_the_ratio_takes_weights():
     assert result == pytest.approx(1.5 / 30)  # by hand: (3 * 1 + 3) / 4 over 30
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([1.0, 1, 1, 0], 1.0),  # all distances that count are 0: chance
+        ([0, 0, 1, 0], np.nan),
+        ([1, 1, 0, 0], np.nan),
+        ([1, 1, 0, 1], 0.0),
+    ],
+)
+def test_pairs_without_weight_have_no_part_in_the_ratio(weights, expected):
+    result = distance_ratio([0, 0, 0, 5], [1, 1, 0, 0], np.array(weights))
+    np.testing.assert_equal(result, expected)
+
+
+def test_people_at_no_distance_from_each_other_make_an_infinite_ratio():
+    assert distance_ratio([1, 3, 0, 0], [1, 1, 0, 0]) == np.inf
+
+
 def test_ranks_by_hand():
     # On a line: 0 and 1 are person 0; 3 and 7 person 1; 8 person 2, who has no other photo.
     vectors, identity = np.array([[0.0], [1], [3], [7], [8]]), np.array([0, 0, 1, 1, 2])
@@ -38,6 +56,11 @@ def test_ranks_by_hand():
     assert outputs.mean_reciprocal_rank == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
     assert (outputs.n_probes, outputs.n_gallery) == (4, 5)
     assert summarize_ranks(result, np.array([1.0, 0, 3, 0, 9])).rank1_percent == 25
+
+
+def test_a_fifth_rank_is_among_five_and_a_sixth_is_not():
+    result = summarize_ranks(np.array([1.0, 2, 5, 6, np.nan]))
+    assert (result.rank1_percent, result.rank5_percent) == (25, 75)
 
 
 def test_ranks_are_those_of_a_slow_loop(rng):

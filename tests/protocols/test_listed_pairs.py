@@ -52,6 +52,18 @@ def test_pairs_without_a_face_are_wrong(predictor, people, pairs_file):
     assert values["mm"]["auc"] == pytest.approx(42 / 48 * 36 / 48, abs=1e-6)
 
 
+def test_a_kind_without_a_found_pair_has_no_distances(predictor, people, pairs_file):
+    for person in range(8):
+        for k in range(3) if person % 2 == 0 else range(1, 4):  # one photo of each person is left
+            black = np.full((48, 48, 3), k, np.uint8)
+            cv2.imwrite(str(people / "people" / f"p{person}" / f"{k}.png"), black)
+    values = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=0).values["all"]
+    assert np.isnan([values["within_mm"], values["ratio"], values["shift_mm"]]).all()
+    assert values["between_mm"] > 0
+    # By hand: p0 with p1, p2 with p3 and so on, by the last photo of one and the other's first.
+    assert values["coverage_percent"] == pytest.approx(100 * 4 / 96)
+
+
 def test_one_photo_without_a_face_is_in_the_singular(predictor, people, pairs_file):
     cv2.imwrite(str(people / "people" / "p0" / "0.png"), np.zeros((48, 48, 3), np.uint8))
     result = evaluate_listed_pairs(predictor, [pairs_file], people, resamples=0)
