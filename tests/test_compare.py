@@ -160,10 +160,21 @@ def test_a_shape_without_weight_is_said_in_the_text_and_in_the_numbers(preset):
     assert f"% by {words}" in "\n".join(report(answer, ("a", "b"), calibration))
 
 
-@pytest.mark.parametrize("bad", [[1, 2], {"shape": 3}, {"shape": {"a": 1}}, {"shape": "x"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"shape": [1, 2]},
+        {"shape": 3},
+        {"shape": {"a": 1}},
+        {"shape": "x"},
+        ["shape", "feature"],
+        [1, 2],
+        "shape",
+        "text",
+        7,
+    ],
+)
 def test_a_damaged_calibration_is_named(bad):
-    if isinstance(bad, list):
-        bad = {"shape": bad}
     with pytest.raises(ValueError, match="metadata 'verification' is damaged"):
         probabilities(bad, 1.0, None)
 

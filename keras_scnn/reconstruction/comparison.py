@@ -160,6 +160,8 @@ def probabilities(
         values |= {"feature": np.array(cosine), "both": np.array([best, cosine])}
     curves = calibration or {}
     try:
+        if not isinstance(curves, dict):
+            raise TypeError(f"a {type(curves).__name__}, not curves by name")
         known = [kind for kind in SIGNS if kind in values and kind in curves]
         return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
     except (TypeError, ValueError) as error:
