@@ -83,8 +83,10 @@ def fuse(vectors: np.ndarray, quality: np.ndarray) -> Fusion:
             f"vectors and quality have the shapes {vectors.shape} and {quality.shape}; they must "
             "be (n, D) and (n,), n above 0"
         )
-    if not (quality >= 0).all() or not quality.sum() > 0 or not np.isfinite(vectors).all():
-        raise ValueError("vectors must be finite, and quality at least 0 with a positive sum")
+    if not (quality >= 0).all() or not 0 < quality.sum() < np.inf:
+        raise ValueError("quality must be finite and at least 0, with a positive sum")
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors must be finite")
     weights = quality / quality.sum()
     for _ in range(ROUNDS):
         distance = np.linalg.norm(vectors - others_center(vectors, weights), axis=1)

@@ -86,11 +86,19 @@ def test_the_order_does_not_matter_and_the_frame_neither(rng):
         ((2, 3), [1.0], "shapes"),
         ((2, 3), [0.0, 0.0], "positive sum"),
         ((2, 3), [1.0, -1.0], "at least 0"),
+        ((2, 3), [1.0, np.nan], "at least 0"),
+        ((2, 3), [1.0, np.inf], "quality must be finite"),
+        ((3,), [1.0, 1.0, 1.0], "shapes"),
     ],
 )
 def test_what_cannot_be_fused(shape, worth, message):
     with pytest.raises(ValueError, match=message):
         fuse(np.zeros(shape), worth)
+
+
+def test_vectors_that_are_not_finite_cannot_be_fused():
+    with pytest.raises(ValueError, match="vectors must be finite"):
+        fuse(np.array([[0.0], [np.nan]]), np.ones(2))
 
 
 def test_a_stranger_is_found_by_shape_or_by_features(tiny_face_model, rng):
