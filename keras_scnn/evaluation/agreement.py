@@ -71,7 +71,7 @@ class AgreementEvaluator:
         self._bins = [place == i for i in range(len(AGREEMENT_YAW_BINS_DEGREES))]
 
     def summary(self, weights: np.ndarray) -> Agreement:
-        """All numbers; ``weights`` (M,) is how often each photo counts."""
+        """All numbers; ``weights`` (M,) is how often each photo counts; NaN where none does."""
         grams = self._error, self._true, self._predicted
         squares = [weights * squared_deviations(gram, weights) for gram in grams]
         error, true, predicted = (part.sum() for part in squares)
@@ -91,8 +91,11 @@ class AgreementEvaluator:
 
 
 def squared_deviations(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(M,) squared distances of vectors from their weighted mean, from their Gram matrix (M, M)."""
-    share = weights / weights.sum()
+    """(M,) squared distances of vectors from their weighted mean, from their Gram matrix (M, M).
+
+    NaN where the weights sum to 0.
+    """
+    share = weights / (weights.sum() or np.nan)
     to_mean = gram @ share
     return np.maximum(np.diag(gram) - 2 * to_mean + share @ to_mean, 0)
 

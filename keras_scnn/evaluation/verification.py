@@ -164,7 +164,10 @@ def right_answers(ranked: RankedPairs) -> np.ndarray:
 
 
 def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out."""
+    """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out.
+
+    One NaN of each where no fold has a weight.
+    """
     of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]
     # Accepting one more pair gains its weight where it is of one person, and loses it elsewhere.
     gained = _running_sum(np.where(ranked.same, weights, -weights) * of_fold)
@@ -175,6 +178,8 @@ def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndar
     accepted = np.searchsorted(ranked.distance, thresholds)
     right = gained[np.arange(len(of_fold)), accepted] + of_fold @ (weights * ~ranked.same)
     total = met[:, -1]
+    if not total.any():
+        return np.full(1, np.nan), np.full(1, np.nan)
     return right[total > 0] / total[total > 0], thresholds[total > 0]
 
 

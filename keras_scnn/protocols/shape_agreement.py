@@ -128,20 +128,27 @@ def _misfit_of_halves(truth: ShapeTruth) -> np.ndarray:
 
 
 def _explained(misfits: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
-    """Shares of the squared landmark misfit that shapes explain; 0 is the baseline's."""
+    """Shares of the squared landmark misfit that shapes explain; 0 is the baseline's.
+
+    NaN where no photo with that misfit has a weight.
+    """
     total = {name: float(np.nansum(weights * each)) for name, each in misfits.items()}
+
+    def share(name: str, baseline: str) -> float:
+        return 1 - total[name] / (total[baseline] or np.nan)
+
     return {
-        "network": 1 - total["network"] / total["mean_face"],
-        "network_at_constant": 1 - total["network_centered"] / total["mean_face"],
-        "network_centered": 1 - total["network_centered"] / total["constant"],
-        "constant": 1 - total["constant"] / total["mean_face"],
-        "halves": 1 - total["halves"] / total["halves_mean_face"],
-        "halves_centered": 1 - total["halves"] / total["halves_constant"],
+        "network": share("network", "mean_face"),
+        "network_at_constant": share("network_centered", "mean_face"),
+        "network_centered": share("network_centered", "constant"),
+        "constant": share("constant", "mean_face"),
+        "halves": share("halves", "halves_mean_face"),
+        "halves_centered": share("halves", "halves_constant"),
     }
 
 
 def _mean(deviations: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return weights @ deviations / weights.sum()
+    return weights @ deviations / (weights.sum() or np.nan)
 
 
 def _size(deviations: np.ndarray, weights: np.ndarray) -> float:

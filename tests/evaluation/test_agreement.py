@@ -56,3 +56,10 @@ def test_numbers_that_are_not_finite_are_refused(which, bad):
     arrays[which][7] = bad
     with pytest.raises(ValueError, match="shapes and yaw_degrees must be finite numbers"):
         AgreementEvaluator(*arrays)
+
+
+def test_without_any_weight_there_are_no_numbers():
+    """As in a resample of people without a found face."""
+    result = AgreementEvaluator(TRUE, TRUE, YAW).summary(np.zeros(len(TRUE)))
+    numbers = result.r2, result.correlation, result.spread, result.error_mm, result.true_spread_mm
+    assert np.isnan([*numbers, *result.bins_r2, *result.bins_spread]).all()

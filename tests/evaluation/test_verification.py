@@ -137,6 +137,13 @@ def test_a_resample_without_a_kind_of_pair_has_no_numbers():
     assert np.isnan([result.auc, result.eer_percent, result.d_prime]).all()
 
 
+def test_a_resample_without_any_pair_has_no_numbers():
+    """As of people with one photo each, of whom no two are paired."""
+    result = summarize_pairs(rank_pairs(np.arange(40.0), np.arange(40) < 20), np.zeros(40))
+    numbers = result.accuracy_percent, result.accuracy_std_percent, result.threshold, result.auc
+    assert np.isnan(numbers).all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

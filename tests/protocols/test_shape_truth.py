@@ -165,6 +165,19 @@ def test_the_bound_of_halves_does_not_hang_on_found_faces(predictor, source, tru
     assert explained["halves_centered"] == pytest.approx(1 - sums[0] / sums[2], rel=1e-4)
 
 
+def test_a_resample_of_people_without_a_found_face_has_no_numbers(
+    predictor, source, truth, tmp_path
+):
+    """Three of four people are not found: 3 of 10 resamples have nobody else."""
+    for photo in truth.photo[PHOTOS:]:
+        cv2.imwrite(str(tmp_path / "people" / photo), np.zeros((48, 48, 3), np.uint8))
+    knowing = KnowingPredictor(predictor, source, 0.7)
+    result = evaluate_shapes(knowing, tmp_path / "people", truth, resamples=20)
+    assert result.intervals["coverage_percent"][0] == 0
+    for name in ("explained.network", "size.from_mean_face_mm", "explained.halves"):
+        assert np.isfinite(result.intervals[name]).all(), name
+
+
 def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
     half, whole = (
         evaluate_shapes(KnowingPredictor(predictor, source, scale), tmp_path / "people", truth, 0)
