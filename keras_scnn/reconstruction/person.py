@@ -299,11 +299,11 @@ def _far(fused: Fusion, worth: np.ndarray, times: float, kind: str, unit: str) -
     if len(worth) < MIN_PHOTOS:
         return {}
     distance = fused.distance * np.sqrt(worth / np.median(worth))
-    middle = float(np.median(distance))
+    middle = float(np.median(fused.distance))
     return {
         int(i): f"its {kind} is {fused.distance[i]:.2f} {unit}".rstrip()
         + f" away from the person's other photos; the median photo is {middle:.2f}"
-        for i in np.flatnonzero(distance > max(times * middle, 1e-6))
+        for i in np.flatnonzero(distance > max(times * float(np.median(distance)), 1e-6))
     }
 
 

@@ -148,6 +148,14 @@ def test_how_far_is_too_far_grows_with_the_standard_deviation(distance, is_far):
     assert list(reasons) == ([4] if is_far else [])
 
 
+def test_the_reason_has_the_distances_as_they_are_whatever_the_photos_are_worth():
+    fused = Fusion(np.full(5, 0.2), np.zeros(1), np.array([1.0, 1.2, 1.4, 1.1, 40]))
+    reasons = _far(fused, np.array([1.0, 1, 1, 4, 1]), 3.0, "shape", "mm")
+    words = "its shape is 40.00 mm away from the person's other photos; the median photo is 1.20"
+    assert reasons == {4: words}
+    assert "feature is 40.00 away" in _far(fused, np.ones(5), 3.0, "feature", "")[4]
+
+
 def test_the_same_identity_changes_nothing(open_face, rng):
     face = face_of(open_face, rng.normal(0, 1, open_face.n_identity), yaw=20)
     again = with_identity(face, face.parameters.identity)
