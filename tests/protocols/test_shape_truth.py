@@ -188,6 +188,40 @@ def test_half_of_the_spread_is_seen(predictor, source, truth, tmp_path):
     assert one == pytest.approx(other / 2, rel=1e-4)
 
 
+def test_sizes_are_medians_about_the_mean_face_and_about_the_mean_of_all(
+    predictor, source, truth, tmp_path
+):
+    knowing = KnowingPredictor(predictor, source, 0.7)
+    sizes = evaluate_shapes(knowing, tmp_path / "people", truth, resamples=0).values["size"]
+    model, rows = source.face_model, np.repeat(np.arange(PEOPLE), PHOTOS)
+    predicted = model.vertices(0.7 * source.identity[rows]) - model.mean
+    true = np.einsum("njk,mk->mnj", truth.basis, truth.of_others)
+
+    def median(shapes: np.ndarray) -> float:
+        """Of the root mean square lengths of vertices, mm."""
+        return np.median(np.sqrt((shapes**2).sum(axis=-1).mean(axis=-1)))
+
+    expected = {
+        "from_mean_face_mm": median(predicted),
+        "network_mm": median(predicted - predicted.mean(axis=0)),
+        "truth_mm": median(true - true.mean(axis=0)),
+    }
+    assert sizes == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_constant_in_all_predictions_counts_only_where_means_are_left_on(
+    predictor, source, truth, tmp_path
+):
+    knowing = KnowingPredictor(predictor, source, 0.7)
+    plain = evaluate_shapes(knowing, tmp_path / "people", truth, resamples=0).values
+    knowing._identity = source.identity + np.float64([0.5, -0.4, 0.3, 0, 0, 0.2])
+    moved = evaluate_shapes(knowing, tmp_path / "people", truth, resamples=0).values
+    for name in ("network_centered", "network_at_constant"):
+        assert moved["explained"][name] == pytest.approx(plain["explained"][name], abs=1e-4)
+    assert moved["explained"]["network"] < plain["explained"]["network"] - 0.05
+    assert moved["network"].r2 == pytest.approx(plain["network"].r2, abs=1e-4)
+
+
 def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
     few = "its person has 2 good photos; 5 are needed"
     assert truth.left_out.tolist() == [
