@@ -20,9 +20,8 @@ from keras_scnn.morphable_model import MorphableModel
 
 OPTIONS = FitOptions(noise_mm=2.0, expression_sd=0.3, iterations=15, tolerance=1e-3)
 MIN_POINTS = 20  # of a photo: fewer leave nothing when pose and expression are fitted
-MAX_RESIDUAL_MM = (
-    6.0  # root mean square per point with the mean shape; beyond, the points are wrong
-)
+# Root mean square per point with the mean shape; beyond, the points are wrong.
+MAX_RESIDUAL_MM = 6.0
 
 
 @dataclass(frozen=True, eq=False)

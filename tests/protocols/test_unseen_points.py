@@ -112,3 +112,15 @@ def test_a_photo_does_not_count_among_the_others_of_its_person(world):
     single = np.arange(len(person)) % len(YAWS) == 0  # one photo of each person
     found = measure_misfits(model, identity, person[single], view[single], points[single])
     assert np.isfinite(found.own).all() and np.isnan(found.common).all()
+
+
+def test_photos_of_too_few_points_are_not_measured(world):
+    """20 points are enough, 19 are not."""
+    model, identity, person, view, points = world
+    few = points.copy()
+    given = np.flatnonzero(np.isfinite(points[0]).all(axis=1))
+    few[:, given[19:]] = np.nan
+    found = measure_misfits(model, identity, person, view, few)
+    assert np.isnan([found.own, found.constant, found.common, found.shared]).all()
+    few[:, given[19]] = points[:, given[19]]
+    assert np.isfinite(measure_misfits(model, identity, person, view, few).own).any()
