@@ -4,7 +4,7 @@ from scipy.spatial.transform import Rotation
 
 from keras_scnn import MorphableModel
 from keras_scnn.geometry.camera import compose, project
-from keras_scnn.protocols.unseen_points import measure_misfits
+from keras_scnn.protocols.unseen_points import _centered, _common, measure_misfits
 
 YAWS = np.radians([0, 4, -3, 80, 76])
 PEOPLE = 6
@@ -124,3 +124,24 @@ def test_photos_of_too_few_points_are_not_measured(world):
     assert np.isnan([found.own, found.constant, found.common, found.shared]).all()
     few[:, given[19]] = points[:, given[19]]
     assert np.isfinite(measure_misfits(model, identity, person, view, few).own).any()
+
+
+def test_means_of_a_view_and_of_a_persons_other_photos_are_those_of_a_slow_loop():
+    rng, count = np.random.default_rng(4), 9
+    person, view = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array(list("abbabaabb"))
+    known = rng.random((count, 68)) < 0.7
+    rows = np.where(known[..., None], rng.normal(3, 1, (count, 68, 2)), 0)
+    centered, common = _centered(rows, view, known), _common(rows, person, view, known)
+    for i in range(count):
+        expected, shared = np.zeros((68, 2)), 0.0
+        product = 0.0
+        others = [j for j in range(count) if j != i and person[j] == person[i]]
+        others = [j for j in others if view[j] == view[i]]
+        for k in np.flatnonzero(known[i]):
+            alike = [rows[j, k] for j in range(count) if view[j] == view[i] and known[j, k]]
+            expected[k] = rows[i, k] - np.mean(alike, axis=0)
+            if with_it := [rows[j, k] for j in others if known[j, k]]:
+                product += rows[i, k] @ np.mean(with_it, axis=0)
+                shared += rows[i, k] @ rows[i, k]
+        np.testing.assert_allclose(centered[i], expected, atol=1e-12)
+        np.testing.assert_allclose(common[:, i], [product, shared] if others else np.nan)
