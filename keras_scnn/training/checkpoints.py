@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import yaml
 
-from keras_scnn.settings import SETTINGS, configuration, read_yaml
+from keras_scnn.settings import SETTINGS, check_at_least, configuration, read_yaml, typed
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
@@ -27,6 +27,7 @@ from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
 
 STATE, CURVES, CHECKPOINT = "state.json", "curves.csv", "checkpoint-{step}.weights.h5"
+KINDS = {"step": int, "seconds": float, "done": bool, "checkpoint": str, "checksum": str}
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,12 @@ def _state(values: dict) -> RunState:
     random = tuple(tuple(map(int, one)) for one in values.get("random", ()))
     inner = {"previous": None if previous is None else _state(previous), "random": random}
     state = RunState(**{**values, **inner})
-    if not isinstance(state.step, int) or Path(state.checkpoint).name != state.checkpoint:
-        raise ValueError(f"step {state.step!r}, checkpoint {state.checkpoint!r}")
+    for name, kind in KINDS.items():
+        typed(getattr(state, name), kind, name)
+    check_at_least("step", state.step)
+    check_at_least("seconds", state.seconds)
+    if state.checkpoint == ".." or Path(state.checkpoint).name != state.checkpoint:
+        raise ValueError(f"the checkpoint {state.checkpoint!r} is not the name of a file")
     return state
 
 
@@ -225,6 +230,8 @@ def _rows(path: Path) -> list[dict]:
             [float(value or "nan") for value in row.values()]
         if not rows or "step" not in rows[0]:
             raise ValueError("there is no row, or no column 'step'")
+        if not all(np.isfinite(float(row["step"] or "nan")) for row in rows):
+            raise ValueError("a row has no step")
         return rows
 
 
