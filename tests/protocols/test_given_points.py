@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -41,6 +42,18 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     assert result.values["profile"]["offset_x_px"] == pytest.approx(-3, abs=1e-3)
     assert result.values["profile"]["offset_y_px"] == pytest.approx(-4, abs=1e-3)
     assert result.values["profile"]["coverage_percent"] == 100
+
+
+def test_a_photo_without_a_face_counts_in_the_coverage_alone(predictor, people, labels):
+    before = evaluate_given_points(predictor, people, labels, resamples=0).values
+    lost = sorted(people.rglob("profile_*.png"))[5]
+    cv2.imwrite(str(lost), np.zeros((48, 48, 3), np.uint8))
+    result = evaluate_given_points(predictor, people, labels, resamples=0)
+    assert result.values["profile"]["coverage_percent"] == pytest.approx(100 * 15 / 16)
+    assert result.values["frontal"]["coverage_percent"] == 100
+    assert result.values["profile"]["offset_y_px"] == pytest.approx(-4, abs=1e-3)
+    assert result.values["frontal"]["error_percent"] == before["frontal"]["error_percent"]
+    assert len(result.left_out) == 1 and lost.name in result.left_out[0]
 
 
 def test_a_constant_offset_of_the_face_is_no_error_at_the_annotated_sites(
@@ -185,3 +198,23 @@ def test_shapes_are_those_of_the_persons_frontal_photos(predictor, people, label
         np.testing.assert_allclose(seen["identity"][number], expected, atol=1e-5)
         assert name.startswith(f"{folders[number]}/{view.split()[0]}")
     assert any("people's frontal photos" in note for note in result.notes)
+
+
+def test_a_person_without_a_predicted_shape_explains_nothing(
+    predictor, people, labels, monkeypatch
+):
+    """The people folder's p0 has two frontal photos; in neither a face is found."""
+    seen = {}
+
+    def noted(model, identity, person, view, points):
+        seen.update(person=person)
+        return unseen_points.measure_misfits(model, identity, person, view, points)
+
+    monkeypatch.setattr("keras_scnn.protocols.given_points.measure_misfits", noted)
+    for path in (people / "people" / "p0").glob("frontal_*.png"):
+        cv2.imwrite(str(path), np.zeros((48, 48, 3), np.uint8))
+    evaluate_given_points(predictor, people, labels, resamples=0)
+    names = np.load(labels, allow_pickle=False)["name"]
+    is_first = np.array(["/p0/" in str(name) for name in names])
+    np.testing.assert_array_equal(seen["person"] == -1, is_first)
+    assert set(seen["person"][~is_first]) == set(range(1, 8))
