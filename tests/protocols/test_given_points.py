@@ -218,3 +218,23 @@ def test_a_person_without_a_predicted_shape_explains_nothing(
     is_first = np.array(["/p0/" in str(name) for name in names])
     np.testing.assert_array_equal(seen["person"] == -1, is_first)
     assert set(seen["person"][~is_first]) == set(range(1, 8))
+
+
+def test_the_jaws_ends_tell_which_half_of_a_face_is_given(predictor, people, labels, monkeypatch):
+    """Landmark 0 is the right ear's end of the jaw, 16 the left one's (iBUG's order)."""
+    views = []
+
+    def noted(model, identity, person, view, points):
+        views.extend(view.tolist())
+        return unseen_points.measure_misfits(model, identity, person, view, points)
+
+    monkeypatch.setattr("keras_scnn.protocols.given_points.measure_misfits", noted)
+    arrays = dict(np.load(labels, allow_pickle=False))
+    points = arrays["landmarks68"]
+    points[:, [*range(1, 16), 17]] = np.nan
+    points[::2, 0], points[1::2, 16] = np.nan, np.nan
+    np.savez(labels, name=arrays["name"], landmarks68=points)
+    evaluate_given_points(predictor, people, labels, resamples=0)
+    for view, other in zip(views[::2], views[1::2], strict=True):
+        assert view.split()[0] == other.split()[0] and view != other
+    assert len(set(views)) == 4  # two kinds, two halves
