@@ -41,12 +41,14 @@ import yaml
 from keras_scnn.settings import (
     CommandParser,
     Terminated,
+    check_at_least,
     command,
     configuration,
     did_you_mean,
     folders_of,
     read_yaml,
     typed,
+    whole,
 )
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
@@ -78,8 +80,11 @@ class PresetPlan:
     def __post_init__(self) -> None:
         if not self.runs or len(self.runs) != len(self.shares):
             raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; one is for each")
-        if min(self.shares) < 0 or not self.shares[-1] > 0:
+        for share in self.shares:
+            check_at_least("a share", share)
+        if not self.shares[-1]:
             raise ValueError(f"shares are {self.shares}; they must be 0 or more, the last above 0")
+        whole("held_out", self.held_out, 0)
 
 
 @dataclass(frozen=True)
@@ -124,23 +129,24 @@ def _with_keys(cls, content, where):
         if name not in content and not has_default:
             raise ValueError(f"{where}: the key '{name}' is missing")
     kinds = typing.get_type_hints(cls)
-    for name, value in content.items():
-        _check_kind(value, kinds[name], f"{where}: {name}")
-    return cls(**content)
+    values = {n: _of_kind(one, kinds[n], f"{where}: {n}") for n, one in content.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _check_kind(value, kind, where) -> None:
-    """Raise a ValueError where a value of a YAML file is not of the type of its field."""
+def _of_kind(value, kind, where):
+    """A value of a YAML file as its field's type; a ValueError where it is of another one."""
     parts, base = typing.get_args(kind), typing.get_origin(kind) or kind
     if base is dict:
-        for name, one in _names_and_values(value, where).items():
-            if parts:
-                _check_kind(one, parts[1], f"{where}: {name}")
-    elif base is list:
-        for number, one in enumerate(typed(value, list, where), start=1):
-            _check_kind(one, parts[0], f"{where}: {number}")
-    elif not dataclasses.is_dataclass(base):  # those are checked when they are made
-        typed(value, base, where)
+        named = _names_and_values(value, where).items()
+        return {n: _of_kind(one, parts[1], f"{where}: {n}") if parts else one for n, one in named}
+    if base is list:
+        numbered = enumerate(typed(value, list, where), start=1)
+        return [_of_kind(one, parts[0], f"{where}: {number}") for number, one in numbered]
+    # Dataclasses are checked when they are made.
+    return value if dataclasses.is_dataclass(base) else typed(value, base, where)
 
 
 def _names_and_values(content, where) -> dict:

@@ -247,14 +247,8 @@ def test_a_wrong_command_of_a_plan_is_named_before_the_first_is_run(
     plan = {"license": "free", "presets": {"a": preset}}
     (plan if "prepare" in change else preset).update(change)
     (tmp_path / "plan.yaml").write_text(json.dumps(plan))
-    words = [
-        "--data",
-        str(tmp_path),
-        "--work",
-        str(tmp_path / "work"),
-        "--out",
-        str(tmp_path / "o"),
-    ]
+    folders = {"--data": tmp_path, "--work": tmp_path / "work", "--out": tmp_path / "o"}
+    words = [str(word) for pair in folders.items() for word in pair]
     assert release_main([str(tmp_path / "plan.yaml"), *words]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("error:") == 1, error
@@ -284,6 +278,11 @@ PLAN = "license: free\npresets:\n  a:\n    runs: [{{}}]\n    records: x\n    {}"
         (PLAN.format("measure: {b: 5}"), "presets: a: measure: b is 5"),
         (PLAN.format("shares: [a]"), "presets: a: shares: 1 is 'a'"),
         (
+            PLAN.format("shares: [.inf]"),
+            "presets: a: a share is inf; it must be 0 or more",
+        ),
+        (PLAN.format("held_out: -3"), "presets: a: held_out is -3; it must be 0 or more"),
+        (
             PLAN.replace("[{{}}]", "[paper]").format(""),
             "a: runs: 1: must hold names and values, not",
         ),
@@ -298,6 +297,13 @@ def test_a_wrong_plan_is_named(tmp_path, text, message):
     path.write_text(f"{text}\n")
     with pytest.raises(ValueError, match=message):
         read_plan(path)
+
+
+def test_numbers_of_a_plan_may_be_whole_or_exponential(tmp_path):
+    """1e-1 is text in YAML 1.1."""
+    text = RUNS.replace("[{}]", "[{}, {}]").replace("[1, 2]", "[1e-1, 2]")
+    (tmp_path / "plan.yaml").write_text(f"{text}\n")
+    assert read_plan(tmp_path / "plan.yaml").presets["a"].shares == [0.1, 2.0]
 
 
 @pytest.mark.parametrize(
