@@ -88,6 +88,10 @@ def test_the_shift_is_that_of_the_mean_over_pairs_of_one_person_with_both_faces(
     assert shift(np.ones(5)) == pytest.approx(np.hypot(4.5, 2))  # of (3, 4) and (6, 0)
     assert shift(np.array([3.0, 0, 9, 9, 9])) == pytest.approx(5)
     assert np.isnan(shift(np.array([0.0, 0, 9, 9, 9])))
+    back = Pairs(np.array([1, 2, 4]), np.array([0, 0, 0]), np.ones(3, bool))
+    for place in ([0, 0], [7, -90]):  # of the mean face, which has no part in it
+        shift = _shift(coordinates + place, rows, back)
+        assert shift(np.ones(3)) == pytest.approx(np.hypot(4.5, 2))
 
 
 def test_no_invisible_difference_decides():
