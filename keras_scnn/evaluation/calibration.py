@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from keras_scnn.evaluation.verification import checked_pairs
+from keras_scnn.settings import whole
 
 BINS, FOLDS = 10, 5
 SIGNS = {"shape": (-1.0,), "scaled_shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
@@ -129,11 +130,12 @@ def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Re
     Args:
         predicted: (P,) probabilities, 0 to 1.
         same: (P,) true where a pair is of one person.
-        bins: of equal width.
+        bins: of equal width, 1 or more.
 
     Raises:
-        ValueError: see ``checked_pairs``; or a probability is out of range.
+        ValueError: see ``checked_pairs``; a probability is out of range, or there are no bins.
     """
+    bins = whole("bins", bins)
     predicted, same = checked_pairs(predicted, same)
     if predicted.min() < 0 or predicted.max() > 1:
         raise ValueError("probabilities must lie between 0 and 1")

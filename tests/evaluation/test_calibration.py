@@ -220,6 +220,18 @@ def test_damaged_coefficients(bad):
         probability(bad, np.ones(3))
 
 
+@pytest.mark.parametrize("bins", [0, -2, 2.5])
+def test_a_number_of_bins_that_cannot_be_is_named(bins):
+    with pytest.raises(ValueError, match="bins is"):
+        reliability([0.5, 0.7], [True, False], bins)
+
+
+def test_a_single_bin_has_all_pairs():
+    result = reliability([0.3, 0.5], [True, False], 1)
+    assert result.share == (1,)
+    assert result.expected_calibration_error == pytest.approx(0.1)  # 0.4 predicted, 0.5 observed
+
+
 def test_probabilities_out_of_range():
     with pytest.raises(ValueError, match="between 0 and 1"):
         reliability([0.5, 1.5], [True, False])
