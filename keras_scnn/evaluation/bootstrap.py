@@ -86,8 +86,8 @@ def percentile_intervals(rows: list[dict[str, float]]) -> dict[str, tuple[float,
 
 def numbers(value: Any, path: str = "") -> dict[str, float]:
     """The floating-point numbers of nested dictionaries, dataclasses and sequences, by path."""
-    if isinstance(value, float):
-        return {path: value}
+    if isinstance(value, (float, np.floating)):
+        return {path: float(value)}
     if dataclasses.is_dataclass(value):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):

@@ -68,6 +68,11 @@ def test_numbers_are_found_by_path_and_counts_are_none():
     assert len(result) == 10
 
 
+def test_numpys_numbers_count_whatever_their_precision():
+    values = {"a": np.float32(0.5), "b": np.float64(2), "c": np.int64(3), "d": [np.float16(1)]}
+    assert numbers(values) == {"a": 0.5, "b": 2.0, "d.0": 1.0}
+
+
 def test_resamples_without_a_value_do_not_count():
     rows = [{"a": float(i), "b": float("nan")} for i in range(101)] + [{"a": np.nan, "b": np.nan}]
     result = percentile_intervals(rows)
