@@ -70,9 +70,9 @@ def build_branch(
 
     Raises:
         ValueError: a size is out of range, ``joint_head`` without a GDC head, two identity
-            encoders, an expression head for a model without expressions, or an encoder that is no
-            graph from one image to one vector, lacks the feature map that a head needs, or has a
-            layer with the name of one of the branch.
+            encoders, a recognizer that is unknown or given twice, an expression head for a model
+            without expressions, or an encoder that is no graph from one image to one vector, lacks
+            the feature map that a head needs, or has a layer with the name of one of the branch.
     """
     sizes = {"feature_size": feature_size, "feature_channels": feature_channels}
     for name, size in (sizes | {"expression_channels": expression_channels}).items():
@@ -133,6 +133,8 @@ def _global_depthwise_convolution(feature_map, channels: int, prefix: str):
 
 def _embeddings(image, parameters, recognizers: list[str], layout: ParameterLayout):
     """(B, E) of all recognizers, whose chips are aligned by the landmarks of the parameters."""
+    if len(set(recognizers)) < len(recognizers):
+        raise ValueError(f"recognizers is '{'+'.join(recognizers)}', which has one twice")
     parts = []
     for name in recognizers:
         sizes = layout.n_identity, layout.n_expression

@@ -124,6 +124,24 @@ def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
         build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, joint_head=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recognizers": "sface+sface"}, "'sface\\+sface', which has one twice"),
+        ({"recognizers": "sface+"}, "unknown recognizer ''; known are dlib, sface"),
+        ({"recognizers": "sface", "identity_encoder": True}, "two identity encoders; take one"),
+        ({"feature_size": 4.0}, "feature_size is 4.0; it must be a whole number"),
+        ({"expression_channels": -1}, "expression_channels is -1"),
+    ],
+)
+def test_heads_that_cannot_be_are_named(tiny_face_model, options, message):
+    image = keras.Input((32, 32, 3))
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
+    with pytest.raises(ValueError, match=message):
+        build_branch(encoder, layout, **options)
+
+
 @pytest.mark.parametrize("name", ["mobilenet_0.5", "mobilenet_v3_small", "resnet50"])
 def test_the_fine_map_is_a_quarter_as_high_as_the_image(name):
     fine = feature_map(build_encoder(name, 64), 4)
