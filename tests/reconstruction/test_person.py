@@ -18,6 +18,7 @@ from keras_scnn.reconstruction.person import (
     Fusion,
     Person,
     _far,
+    _mean_direction,
     fuse,
     others_center,
     person_weights,
@@ -154,6 +155,34 @@ def test_the_reason_has_the_distances_as_they_are_whatever_the_photos_are_worth(
     words = "its shape is 40.00 mm away from the person's other photos; the median photo is 1.20"
     assert reasons == {4: words}
     assert "feature is 40.00 away" in _far(fused, np.ones(5), 3.0, "feature", "")[4]
+
+
+def test_of_three_photos_one_may_be_a_strangers():
+    fused = Fusion(np.full(3, 1 / 3), np.zeros(1), np.array([1.0, 1.1, 40]))
+    for worth in (0.1, 1, 7):  # of all photos alike
+        assert list(_far(fused, np.full(3, worth), 3.0, "shape", "mm")) == [2]
+    assert _far(fused, np.array([9.0, 9, 0.05]), 3.0, "shape", "mm") == {}
+    two = Fusion(np.full(2, 0.5), np.zeros(1), np.array([1.0, 40]))
+    assert _far(two, np.ones(2), 3.0, "shape", "mm") == {}
+
+
+def test_a_persons_feature_is_the_direction_of_the_weighted_mean(tiny_face_model):
+    features = np.array([[1.0, 0, 0], [0.6, 0.8, 0]])
+    faces = [face_of(tiny_face_model, np.zeros(6), features=one) for one in features]
+    # By hand: 3 (1, 0, 0) + (0.6, 0.8, 0) is (3.6, 0.8, 0) before it is normalized.
+    result = _mean_direction(faces, np.array([0.75, 0.25]))
+    np.testing.assert_allclose(result, np.array([3.6, 0.8, 0]) / np.hypot(3.6, 0.8))
+    bare = [face_of(tiny_face_model, np.zeros(6))] * 2
+    assert _mean_direction(bare, np.array([0.75, 0.25])) is None
+
+
+def test_two_strangers_among_five_are_found(tiny_face_model, rng):
+    shapes = rng.normal(0, 0.1, (5, 6))
+    shapes[1, 0] += 6
+    shapes[4, 3] -= 6
+    weights, reasons = person_weights([face_of(tiny_face_model, shape) for shape in shapes])
+    assert list(reasons) == [1, 4]
+    assert weights[[1, 4]].tolist() == [0, 0]
 
 
 def test_the_same_identity_changes_nothing(open_face, rng):
