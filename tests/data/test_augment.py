@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_scnn.data.augment import UPRIGHT, GroupAugmenter, Jitter, augment
+from keras_scnn.data.augment import UPRIGHT, GroupAugmenter, Jitter, _occlude, augment
 from keras_scnn.geometry.similarities import move_landmarks
 from keras_scnn.models.augmentation import RandomChannelGain, photometric_layers
 from keras_scnn.morphable_model import MorphableModel
@@ -92,6 +92,51 @@ def test_a_share_of_the_moves_is_wide_and_half_are_mirrored():
     assert np.abs(degrees).max() < 30.001
     # A uniform angle of 0 to 30 degrees is above 15 half of the time.
     assert (np.abs(degrees) > 15).mean() == pytest.approx(0.4 / 2, abs=0.04)
+
+
+def test_any_angle_is_one_of_a_full_turn():
+    """Uniform: half of them beyond a right angle, and as many to either side."""
+    matrices = moves(Jitter(0, 0, 0, wide=0, any_angle=1.0), mirror=False, count=800)
+    degrees = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert (np.abs(degrees) > 90).mean() == pytest.approx(0.5, abs=0.06)
+    assert (degrees > 0).mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_fifth_of_the_variants_is_gray_but_for_the_white_balance():
+    """Of a gray image all pixels have one ratio of red to blue, whatever the channels' gains."""
+    image = np.full((40, 40, 3), [120, 80, 60], np.uint8)
+    image[20:] = [60, 80, 120]
+    landmarks, rng = np.array([[16.0, 16, 0], [23, 23, 0]]), np.random.default_rng(5)
+    still = Jitter(0, 0, 0, wide=0, any_angle=0)
+    seen = np.stack([augment(rng, image, landmarks, still, mirror=False)[0] for _ in range(800)])
+    upper, lower = (np.median(half, axis=(1, 2)) for half in (seen[:, :20], seen[:, 20:]))
+    red_less_blue = [half[:, 0] - half[:, 2] for half in (upper, lower)]
+    is_gray = np.abs(red_less_blue[0] - red_less_blue[1]) < 20  # in color it is about 120
+    assert is_gray.mean() == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_quarter_of_the_variants_is_hidden_in_part():
+    """Of an image of one color, whose blur and change of color leave it of one color."""
+    image, still = np.full((40, 40, 3), 128, np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
+    landmarks, rng = np.array([[16.0, 16, 0], [23, 23, 0]]), np.random.default_rng(6)
+    # Within the image, so that no border comes in.
+    seen = [augment(rng, image, landmarks, still, False)[0][1:-1, 1:-1] for _ in range(600)]
+    is_hidden = np.array([one.std(axis=(0, 1)).any() for one in seen])
+    assert is_hidden.mean() == pytest.approx(0.25, abs=0.06)
+
+
+def test_what_hides_a_face_is_a_rectangle_of_one_color_inside_of_the_image():
+    """Its sides are a tenth of the image's to 42 %."""
+    rng, places = np.random.default_rng(7), []
+    for _ in range(200):
+        image = np.full((50, 50, 3), 7, np.uint8)
+        _occlude(rng, image)
+        rows, columns = np.nonzero((image != 7).any(axis=-1))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert len(rows) == height * width and 5 <= min(height, width) <= max(height, width) < 21
+        assert len(np.unique(image[rows, columns], axis=0)) == 1
+        places.append((rows.mean(), columns.mean()))
+    np.testing.assert_allclose(np.mean(places, axis=0), 24.5, atol=2.5)
 
 
 def test_records_for_recognizing_people_stay_upright():
