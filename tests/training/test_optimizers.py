@@ -50,6 +50,34 @@ def test_adamw_is_that_of_the_released_loop():
         np.testing.assert_allclose(np.asarray(one), other, rtol=1e-4, atol=1e-6)
 
 
+def first_step(config: TrainConfig, scale: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What the first step adds to each weight, and the gradients, of global norm ``scale``."""
+    mine, optimizer = variables(), make_optimizer(config)
+    optimizer.build(mine)
+    gradients = [np.sign(value) * (1 + np.abs(value)) for value in WEIGHTS.values()]
+    norm = np.sqrt(sum(np.square(g).sum() for g in gradients))
+    gradients = [np.float32(scale * g / norm) for g in gradients]
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients])
+    added = [np.asarray(v) - w for v, w in zip(mine, WEIGHTS.values(), strict=True)]
+    return added, gradients
+
+
+def test_the_first_step_of_adamw_by_hand():
+    """Adam's first step is the rate, against the gradient's sign; kernels decay, biases do not."""
+    added, gradients = first_step(TrainConfig(**SETTINGS), 3.0)
+    for (name, weight), change, gradient in zip(WEIGHTS.items(), added, gradients, strict=True):
+        rate = 0.05 * (0.4 if name.startswith("identity") else 1.0)
+        expected = -rate * np.sign(gradient) - rate * 0.01 * weight * (weight.ndim > 1)
+        np.testing.assert_allclose(change, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("norm", "kept"), [(9.0, 1.0), (100.0, 0.1)])
+def test_the_first_step_of_sgd_is_nesterovs_of_gradients_clipped_to_a_norm_of_10(norm, kept):
+    added, gradients = first_step(TrainConfig(optimizer="sgd", learning_rate=0.02), norm)
+    for change, gradient in zip(added, gradients, strict=True):
+        np.testing.assert_allclose(change, -(1 + 0.9) * 0.02 * kept * gradient, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_the_running_mean_grows_slower_from_step_to_step(name):
     """TensorFlow's rule: the momentum is min(m, (1 + n) / (10 + n)) after n steps."""
