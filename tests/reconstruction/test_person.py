@@ -19,6 +19,7 @@ from keras_scnn.reconstruction.person import (
     Person,
     _far,
     _mean_direction,
+    _reconstructed,
     fuse,
     others_center,
     person_weights,
@@ -155,6 +156,18 @@ def test_the_reason_has_the_distances_as_they_are_whatever_the_photos_are_worth(
     words = "its shape is 40.00 mm away from the person's other photos; the median photo is 1.20"
     assert reasons == {4: words}
     assert "feature is 40.00 away" in _far(fused, np.ones(5), 3.0, "feature", "")[4]
+
+
+def test_a_photo_that_is_left_out_is_named_once(tmp_path):
+    def reconstruct(image):
+        raise ValueError("no face found")
+
+    image = np.zeros((9, 9, 3), np.uint8)
+    write_image(tmp_path / "a.png", image)
+    faces, left_out = _reconstructed([tmp_path / "a.png", image, tmp_path / "b.png"], reconstruct)
+    assert faces == {}
+    assert (left_out[0], left_out[1]) == ("a.png: no face found", "no face found")
+    assert left_out[2].count("b.png") == 1 and "no such photo" in left_out[2]
 
 
 def test_of_three_photos_one_may_be_a_strangers():
