@@ -67,6 +67,15 @@ def test_a_measurement_that_disagrees_counts_less(rng):
     assert result.distance.argmax() == 0
 
 
+def test_what_disagrees_counts_equally_little_far_from_the_origin(rng):
+    vectors, worth = rng.normal(size=(9, 4)), rng.random(9) + 0.5
+    vectors[0] += 20
+    near, far = fuse(vectors, worth), fuse(vectors + [300, -100, 50, 0], worth)
+    assert near.weights[0] < 0.01
+    np.testing.assert_allclose(far.weights, near.weights, atol=1e-5)
+    np.testing.assert_allclose(far.distance, near.distance, atol=1e-3)
+
+
 def test_those_that_agree_exactly_outvote_the_rest():
     result = fuse(np.array([[0.0], [0], [0], [7]]), np.ones(4))
     np.testing.assert_allclose(result.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-12)
