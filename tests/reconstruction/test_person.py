@@ -76,6 +76,15 @@ def test_what_disagrees_counts_equally_little_far_from_the_origin(rng):
     np.testing.assert_allclose(far.distance, near.distance, atol=1e-3)
 
 
+def test_measurements_of_no_worth_have_no_part(rng):
+    vectors, worth = rng.normal(size=(12, 4)), np.repeat([1.0, 0], [7, 5])
+    vectors[0] += 20
+    vectors[7:] += 50
+    result, alone = fuse(vectors, worth), fuse(vectors[:7], worth[:7])
+    np.testing.assert_allclose(result.weights, np.append(alone.weights, np.zeros(5)), atol=1e-9)
+    np.testing.assert_allclose(result.center, alone.center, atol=1e-9)
+
+
 def test_those_that_agree_exactly_outvote_the_rest():
     result = fuse(np.array([[0.0], [0], [0], [7]]), np.ones(4))
     np.testing.assert_allclose(result.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-12)
