@@ -239,6 +239,20 @@ def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
     assert load_truth(tmp_path / "of_02.npz").left_out.tolist() == []
 
 
+def test_a_misfit_is_in_the_image_and_a_share_of_the_crop(truth):
+    """The stored depth has no part in it, nor has the size of the photo."""
+    shape, every = truth.mean68 + truth.deviations68(truth.of_others[:1])[0], np.arange(8)
+    expected = truth.misfit(shape, every)
+    assert expected.min() > 0
+    other = truth.landmarks.copy()
+    other[..., 2] = np.random.default_rng(0).normal(0, 90, other.shape[:2])
+    np.testing.assert_allclose(
+        dataclasses.replace(truth, landmarks=other).misfit(shape, every), expected, rtol=1e-6
+    )
+    larger = dataclasses.replace(truth, landmarks=3 * truth.landmarks)
+    np.testing.assert_allclose(larger.misfit(shape, every), expected, rtol=0.02)
+
+
 def test_a_file_of_truths_stays_as_it_is(truth, tmp_path):
     save_truth(tmp_path / "deep" / "truth.npz", truth)
     again = load_truth(tmp_path / "deep" / "truth.npz")
