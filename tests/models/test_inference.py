@@ -48,6 +48,29 @@ def networks() -> dict:
     }
 
 
+class Branch:
+    """Says of each crop its mean color, and notes how many come at once."""
+
+    input_shape = (None, 8, 8, 3)
+
+    def __init__(self):
+        self.sizes = []
+
+    def predict_on_batch(self, crops):
+        self.sizes.append(len(crops))
+        return {"parameters": crops.mean(axis=(1, 2), dtype=np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [1]), (3, [4]), (4, [4]), (5, [4, 1]), (11, [4, 4, 4])]
+)
+def test_batches_are_filled_up_to_powers_of_two_and_results_keep_their_order(count, sizes):
+    crops, branch = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8), Branch()
+    result = BatchedNetwork(branch, 4)(crops)["parameters"]
+    assert branch.sizes == sizes
+    np.testing.assert_allclose(result, crops.mean(axis=(1, 2)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("runtime", ["keras", "litert", "any"])
 @pytest.mark.parametrize(("crops", "found"), WRONG.values(), ids=WRONG)
 def test_crops_of_another_kind_are_refused_alike(networks, runtime, crops, found):
