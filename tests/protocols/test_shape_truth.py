@@ -239,6 +239,15 @@ def test_photos_without_a_truth_are_listed(predictor, source, truth, tmp_path):
     assert load_truth(tmp_path / "of_02.npz").left_out.tolist() == []
 
 
+def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
+    source.photos["p1"] = source.photos["p1"][:5]
+    source.photos["p2"] = source.photos["p2"][:4]
+    truth = fit_truth(tmp_path / "people", 4)
+    names, counts = np.unique(truth.person, return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"p1": 5, "p3": 6}
+    assert sum("p2/" in one and "has 4 good photos" in one for one in truth.left_out) == 4
+
+
 def test_a_misfit_is_in_the_image_and_a_share_of_the_crop(truth):
     """The stored depth has no part in it, nor has the size of the photo."""
     shape, every = truth.mean68 + truth.deviations68(truth.of_others[:1])[0], np.arange(8)
