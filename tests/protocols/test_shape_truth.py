@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from keras_scnn.evaluate import main
+from keras_scnn.fitting import fit_landmarks
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.geometry.rotations import rotation_from_euler
+from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.protocols import shape_truth
 from keras_scnn.protocols.shape_agreement import _predicted_deviations, evaluate_shapes
 from keras_scnn.protocols.shape_truth import (
@@ -246,6 +248,20 @@ def test_five_photos_of_a_person_are_enough_and_four_are_not(source, tmp_path):
     names, counts = np.unique(truth.person, return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"p1": 5, "p3": 6}
     assert sum("p2/" in one and "has 4 good photos" in one for one in truth.left_out) == 4
+
+
+def test_a_misfit_is_the_mean_square_of_the_distances_in_percent_of_the_crop(source, truth):
+    """The whole face model with the same shape, fitted to each photo alone, has these distances."""
+    identity, photos = source.identity[2], [0, 7, 20]  # of others
+    model = source.face_model.truncated(0, source.face_model.n_expression)
+    model = model.replace(mean=source.face_model.vertices(identity))
+    expected = []
+    for points in truth.landmarks[photos, :, :2].astype(np.float64):
+        fit = fit_landmarks(model, points[None], options=shape_truth.TRUTH_FIT)
+        square = ((fit.landmarks[0, :, :2] - points) ** 2).sum(axis=1).mean()
+        expected.append(1e4 * square / box_from_landmarks(points).width ** 2)
+    shape = source.face_model.landmarks(identity)
+    np.testing.assert_allclose(truth.misfit(shape, np.array(photos)), expected, rtol=0.02)
 
 
 def test_a_misfit_is_in_the_image_and_a_share_of_the_crop(truth):
