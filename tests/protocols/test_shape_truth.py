@@ -311,8 +311,10 @@ def test_a_truth_of_fewer_vertices_is_of_the_models_first_ones(tiny_face_model):
 def test_the_last_people_are_chosen(source, tmp_path):
     assert last_people(["a", "b", "c"], 2) == ["b", "c"]
     assert last_people(["a", "b"], None) == ["a", "b"]
-    with pytest.raises(ValueError, match="--last is 3; there are 2 people"):
-        last_people(["a", "b"], 3)
+    assert last_people(["a", "b"], 2) == ["a", "b"]
+    for last in (3, 0, -1):
+        with pytest.raises(ValueError, match=f"--last is {last}; there are 2 people"):
+            last_people(["a", "b"], last)
     assert set(fit_truth(tmp_path / "people", 3).person) == {"p2", "p3"}
     with pytest.raises(ValueError, match="1 people with 5 good photos"):
         fit_truth(tmp_path / "people", 2)

@@ -88,3 +88,21 @@ def test_a_photo_whose_points_lie_on_one_line_does_not_spoil_the_label(person):
         label = fit_to_points(model, start, np.stack(photos), none)
         np.testing.assert_allclose(label, one, atol=1e-6)
     np.testing.assert_array_equal(fit_to_points(model, start, line[None], none[:1]), start)
+
+
+def test_ten_photos_of_a_view_count_as_four_and_two_as_two(tiny_face_model, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def noted(model, points, weight, options):
+        raise Seen(weight)
+
+    monkeypatch.setattr("keras_scnn.data.labels.point_labels.fit_person_landmarks", noted)
+    points = np.random.default_rng(0).normal(60, 20, (12, 68, 2))
+    points[3, 5] = np.nan  # a point that is not given
+    is_profile, identity = np.arange(12) >= 10, np.zeros(tiny_face_model.n_identity)
+    with pytest.raises(Seen) as seen:
+        fit_to_points(tiny_face_model, identity, points, is_profile)
+    expected = np.repeat(np.where(is_profile, 1.0, 0.4)[:, None], 68, axis=1)
+    expected[3, 5] = 0
+    np.testing.assert_allclose(seen.value.args[0], expected)
