@@ -34,7 +34,8 @@ PHOTOS = 12
 class DrawnFaces(PhotoSource):
     """Photos of dots: three of each person, p0 to p3; p1 is the mirror image of p0.
 
-    The last photo's file is damaged, and p3's first one has landmarks of no face.
+    Of p2's mirror image, p9, there is no photo. The last photo's file is damaged, and p3's first
+    one has landmarks of no face.
     """
 
     labels = (".mat", ".pts", ".json", "labels.npz")
@@ -51,7 +52,7 @@ class DrawnFaces(PhotoSource):
         return name.split("/")[0]
 
     def mirror_of(self, person: str) -> str | None:
-        return {"p0": "p1", "p1": "p0"}.get(person)
+        return {"p0": "p1", "p1": "p0", "p2": "p9"}.get(person)
 
     def draw(self) -> None:
         for i, name in enumerate(self.names()):
