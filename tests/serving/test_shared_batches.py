@@ -23,21 +23,26 @@ class Doubling:
         return {"twice": crops * 2, "first": crops[:, 0]}
 
 
-def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
-    network = Doubling()
-    shared = SharedBatches(network, max_crops=64, wait_s=0.05)
-    asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
-    with ThreadPoolExecutor(20) as pool:
+def asked_at_once(network: Doubling, shared: SharedBatches, asked: list) -> list[Future]:
+    """Outcomes of requests of which all but the first wait together."""
+    with ThreadPoolExecutor(len(asked)) as pool:
         answers = [pool.submit(shared, asked[0])]
         while not network.sizes:
             time.sleep(0.001)
         answers += [pool.submit(shared, one) for one in asked[1:]]
-        while shared._requests.qsize() < 19:
+        while shared._requests.qsize() < len(asked) - 1:
             time.sleep(0.001)
         network.go.set()
-        for one, answer in zip(asked, answers, strict=True):
-            np.testing.assert_array_equal(answer.result(10)["twice"], one * 2)
-            np.testing.assert_array_equal(answer.result(10)["first"], one[:, 0])
+    return answers
+
+
+def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
+    network = Doubling()
+    shared = SharedBatches(network, max_crops=64, wait_s=0.05)
+    asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
+    for one, answer in zip(asked, asked_at_once(network, shared, asked), strict=True):
+        np.testing.assert_array_equal(answer.result(10)["twice"], one * 2)
+        np.testing.assert_array_equal(answer.result(10)["first"], one[:, 0])
     assert network.sizes == [len(asked[0]), sum(map(len, asked[1:]))]
     shared.close()
 
@@ -58,15 +63,8 @@ def test_an_error_of_one_request_does_not_reach_those_of_its_batch():
     network = Doubling()
     shared = SharedBatches(network, wait_s=0.05)
     asked = [np.full((2, 3), value) for value in (1.0, 2.0, -1.0, 3.0)]
-    with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(shared, asked[0])]
-        while not network.sizes:
-            time.sleep(0.001)
-        answers += [pool.submit(shared, one) for one in asked[1:]]
-        while shared._requests.qsize() < 3:
-            time.sleep(0.001)
-        network.go.set()
-        errors = [answer.exception(10) for answer in answers]
+    answers = asked_at_once(network, shared, asked)
+    errors = [answer.exception(10) for answer in answers]
     assert [str(error) for error in errors] == ["None", "None", "negative", "None"]
     for i in (0, 1, 3):
         np.testing.assert_array_equal(answers[i].result()["twice"], 2 * asked[i])
