@@ -12,7 +12,7 @@ from skimage import data
 from keras_scnn.geometry.camera import compose
 from keras_scnn.io import read_image, write_image
 from keras_scnn.meshes.parts import face_parts
-from keras_scnn.models import Preset, build_branch, build_encoder, save_preset
+from keras_scnn.models import Preset, build_branch, build_encoder, load_preset, save_preset
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.photos.detection import LargestFaceDetector
 from keras_scnn.reconstruct import main
@@ -119,12 +119,11 @@ def test_baked_is_the_photo_with_its_light(tmp_path, preset_folder):
 
 
 def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(
-    tmp_path, spot_preset, open_face, capsys, monkeypatch
+    tmp_path, preset_folder, open_face, capsys, monkeypatch
 ):
-    bare = dataclasses.replace(
-        spot_preset,
-        space=dataclasses.replace(spot_preset.space, face_model=open_face.replace(regions=None)),
-    )
+    preset = load_preset(preset_folder)
+    space = dataclasses.replace(preset.space, face_model=open_face.replace(regions=None))
+    bare = dataclasses.replace(preset, space=space)
     monkeypatch.setattr(Reconstructor, "from_preset", lambda *_: Reconstructor(bare))
     arguments = ["missing.jpg", "--out", str(tmp_path / "out"), "--parts", "teeth"]
     assert main(arguments) == 2
