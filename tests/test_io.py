@@ -74,6 +74,23 @@ def test_16_bits_become_8(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], expected)
 
 
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_pixels_whose_white_is_not_known_are_refused(tmp_path, kind):
+    """Values from 0 to 255 in 32 bits were nearly black."""
+    picture = PIL.Image.fromarray(np.full((5, 4), 200, kind))
+    picture.save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif: .* pixels; save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_gray_of_any_depth_of_pgm_is_read(tmp_path):
+    """Netpbm: the greatest value of the header is white."""
+    for greatest in (1, 200, 255, 1000, 65535):
+        values = np.array([[0, greatest]], ">u2" if greatest > 255 else "u1").tobytes()
+        (tmp_path / "a.pgm").write_bytes(b"P5 2 1 %d\n" % greatest + values)
+        assert read_image(tmp_path / "a.pgm").tolist() == [[[0] * 3, [255] * 3]]
+
+
 def test_16_bits_that_repeat_8_become_those(tmp_path):
     eight = np.arange(256, dtype=np.uint16).reshape(16, 16)
     PIL.Image.fromarray(eight << 8 | eight).save(tmp_path / "a.png")

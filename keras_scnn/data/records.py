@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_scnn.data.sharded_images import ShardedImages
+from keras_scnn.settings import whole
 from keras_scnn.storage import atomic_path, read_npz, write_npz
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, local_path
@@ -171,9 +172,9 @@ def split_people(
         seed: of the draw; not that of a training run, so that all runs are measured alike.
 
     Raises:
-        ValueError: nobody would be left to train on.
+        ValueError: ``held_out`` is no whole number, 0 or more, or nobody would be left to train on.
     """
-    people = np.unique(identity)
+    held_out, people = whole("held_out", held_out, 0), np.unique(identity)
     if held_out >= len(people):
         raise ValueError(f"held_out is {held_out}, but the data has only {len(people)} people")
     groups = _with_mirror_images(identity, mirror)

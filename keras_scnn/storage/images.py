@@ -206,6 +206,7 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
             file = PIL.Image.open(io.BytesIO(data), formats=formats)
         with file:
             _check_pixels(file.size, data)
+            _check_values(file)
             yield file
     except PIL.UnidentifiedImageError as error:
         reason = A_VIDEO if VIDEOS.match(data) else NO_FORMAT
@@ -214,6 +215,13 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
         raise
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_values(file: PIL.Image.Image) -> None:
+    """Raise a ValueError for pixels of which it is not known what value is white."""
+    kind = {"F": "floating-point", "I": "32-bit or signed"}.get(file.mode)
+    if kind and (file.mode, file.format) != ("I", "PPM"):  # whose values Pillow scales to 16 bits
+        raise ValueError(f"{kind} pixels; save it with 8 or 16 bits a channel")
 
 
 def _lift_limit() -> Callable[[], None]:
@@ -310,8 +318,6 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -213,6 +213,12 @@ def test_labels_that_would_make_the_loss_nan_are_refused(records, name, value):
         dataclasses.replace(records, **{name: array}, weight=weight)
 
 
+@pytest.mark.parametrize("held_out", [-1, 1.5, "2"])
+def test_a_number_of_held_out_people_that_is_none_is_refused(records, held_out):
+    with pytest.raises(ValueError, match="held_out is .*; it must be .*0 or more"):
+        split_people(records.identity, held_out)
+
+
 def test_people_are_split_whole(records):
     seen, unseen = split_people(records.identity, held_out=1)
     np.testing.assert_array_equal(seen, [0, 1, 2, 3])
