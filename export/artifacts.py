@@ -120,7 +120,7 @@ def export_file(
         if result.broken:
             earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
             words = "; ".join(result.broken)
-            if precision == "int8" and subject.calibration.are_synthetic:
+            if precision == "int8" and subject.calibration.are_rendered:
                 words += "; give crops of photos to calibrate with (--crops), not rendered faces"
             raise VerificationError(f"{place}: disagrees with Keras: {words}{earlier}")
         metadata = build_metadata(subject.preset, subject.name, precision, vertices, subject.card)

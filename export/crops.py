@@ -15,7 +15,6 @@ from keras_scnn.photos.files import PHOTO_SUFFIXES, describe_passed_over, find_p
 
 MAX_CROPS, MIN_CROPS = 400, 2
 PEOPLE, PHOTOS = 50, 8  # synthetic ones
-SYNTHETIC = "synthetic crops"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +25,16 @@ class Crops:
         images: (M, S, S, 3) uint8 RGB.
         landmarks: (M, 68, 3) float32, annotated, crop px; None where there is no annotation.
         source: where they come from, for reports.
+        are_rendered: as no folder was given.
     """
 
     images: np.ndarray
     landmarks: np.ndarray | None
     source: str
+    are_rendered: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def are_synthetic(self) -> bool:
-        """Whether they were rendered, as no folder was given."""
-        return self.source.endswith(SYNTHETIC)
 
 
 def split_crops(crops: Crops) -> tuple[Crops, Crops]:
@@ -49,7 +45,7 @@ def split_crops(crops: Crops) -> tuple[Crops, Crops]:
 def _every_second(crops: Crops, start: int) -> Crops:
     landmarks = None if crops.landmarks is None else crops.landmarks[start::2]
     images = crops.images[start::2]
-    return Crops(images, landmarks, f"{len(images)} of {crops.source}")
+    return Crops(images, landmarks, f"{len(images)} of {crops.source}", crops.are_rendered)
 
 
 def calibration_and_held_out(
@@ -139,4 +135,4 @@ def _synthetic(size: int, max_crops: int) -> Crops:
     parts = [render_person(config, person) for person in range(people)]
     images = np.concatenate([crops for crops, _, _ in parts])
     # Their landmarks are the model's own sites; a preset's may have offsets, as annotators do.
-    return Crops(images, None, f"{len(images)} {SYNTHETIC}")
+    return Crops(images, None, f"{len(images)} synthetic crops", are_rendered=True)

@@ -19,7 +19,7 @@ MIRROR68 = np.array(
 )
 MIRROR68.setflags(write=False)
 # Two points of each eye's upper lid, and those of the lower lid below them.
-LIDS = np.array([[37, 38, 41, 40], [43, 44, 47, 46]])
+LIDS = np.array([np.ravel(pairs, "F") for _, pairs in EYES.values()])
 FLATNESS = 1e-6  # width by length of landmarks on one line
 
 

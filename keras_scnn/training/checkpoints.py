@@ -21,7 +21,6 @@ from keras_scnn.settings import SETTINGS, check_at_least, configuration, read_ya
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import file_digest
 from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
@@ -255,7 +254,6 @@ def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
         OSError: the folder cannot be written.
         ValueError: the folder holds a run with other settings, or other files; or it is a file.
     """
-    local_path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a run needs a folder, new or of the same run")
     check_out(folder, "--run")

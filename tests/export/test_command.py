@@ -137,21 +137,17 @@ def test_a_file_that_disagrees_does_not_ship(
 
 
 @pytest.mark.parametrize(
-    ("precision", "source", "is_hinted"),
-    [
-        ("int8", "4 of 8 synthetic crops", True),
-        ("int8", "4 of 8 images of faces", False),
-        ("float16", "4 of 8 synthetic crops", False),
-    ],
+    ("precision", "are_rendered", "is_hinted"),
+    [("int8", True, True), ("int8", False, False), ("float16", True, False)],
 )
 def test_an_int8_file_refused_after_rendered_faces_names_the_option_for_photos(
-    tmp_path, monkeypatch, precision, source, is_hinted
+    tmp_path, monkeypatch, precision, are_rendered, is_hinted
 ):
     result = SimpleNamespace(broken=["landmark_px is 3, the limit is 2"])
     monkeypatch.setattr(artifacts, "verify", lambda *_, **__: result)
     monkeypatch.setattr(artifacts, "check_kind", lambda *_: None)
     monkeypatch.setitem(artifacts._WRITERS, "tflite", lambda path, *_: path.write_bytes(b"a"))
-    crops = Crops(np.zeros((1, 4, 4, 3), np.uint8), None, source)
+    crops = Crops(np.zeros((1, 4, 4, 3), np.uint8), None, "images of faces", are_rendered)
     subject = SimpleNamespace(
         name="a", vertices=False, preset=None, calibration=crops, held_out=crops, expected={}
     )
@@ -207,7 +203,7 @@ def test_a_missing_quantizer_is_named_before_the_work(monkeypatch):
 
 def test_rendered_crops_are_known_as_such():
     crops = find_crops(None, 32, 8)
-    assert crops.are_synthetic and all(part.are_synthetic for part in split_crops(crops))
+    assert crops.are_rendered and all(part.are_rendered for part in split_crops(crops))
 
 
 def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, capsys):
