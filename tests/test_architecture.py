@@ -351,3 +351,16 @@ def test_no_research_photo_or_large_file_is_committed():
     assert not [n for n in names if Path(n).suffix in (".mat", ".pts", ".h5", ".keras", ".pkl")]
     sizes = {n: (ROOT / n).stat().st_size for n in names if (ROOT / n).is_file()}
     assert not {n: size for n, size in sizes.items() if size > 10e6}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *OTHER_CODE], ids=lambda p: str(p.relative_to(ROOT)))
+def test_progress_is_also_shown_in_notebooks_and_logs(path):
+    """``tqdm(disable=None)`` shows nothing where stderr is no terminal."""
+    hidden = [
+        call.lineno
+        for call in ast.walk(parsed(path))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "tqdm"
+        for option in call.keywords
+        if option.arg == "disable" and ast.unparse(option.value) == "None"
+    ]
+    assert not hidden, f"{path}: lines {hidden}"

@@ -1,8 +1,8 @@
 """Refine a preset's identity by hand-made points of profiles, and by a better preset.
 
     python tools/refine_identity.py PRESET OUT --data CFP,CELEBA,PINS --points CFP_FOLDER
-        [--teacher identity] [--fit-share 0.3] [--prior-mm 0.15] [--penalty 0.02] [--held-out 10]
-        [--seed 0]
+        [--teacher identity] [--fit-share 0.3] [--prior-mm 0.15] [--penalty 0.02]
+        [--refined-share 1] [--held-out 10] [--seed 0]
 
 A person's label is what the teacher predicts, averaged over the person's photos, and a share of the
 joint fit to their landmarks; of people with hand-made points it is the fit to those with that shape
@@ -11,11 +11,11 @@ linear map of the preset's own parameters, trained on these labels with the cont
 ``map_identity.py``, but starting at what the preset predicts and with a penalty on each change:
 some 500 people do not determine that many weights. It is folded into the network's last layer (of
 `identity`, into that of its identity): nothing is slower, pose and expression stay as they are, and
-so does the mean shape.
-``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the folder of CFP,
-whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's recognizers need
-the extra 'teacher'; what it predicts is kept in OUT-(digest).npy. A quarter of an hour
-on two cores, an hour for a preset with whole recognizers.
+so does the mean shape. ``--refined-share`` below 1 averages the refined coefficients with those of
+the preset. ``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the
+folder of CFP, whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's
+recognizers need the extra 'teacher'; its predictions are cached in OUT-(digest).npy. A quarter of
+an hour on two cores, an hour for a preset with whole recognizers.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def with_points(
     """
     options, labels = dataclasses.replace(OPTIONS, identity_sd=prior_mm), np.array(shapes)
     has_points = np.array([_has_points(points, name) for name in names.tolist()])
-    for one in tqdm(np.unique(person[has_points]), desc="fits to points", disable=None):
+    for one in tqdm(np.unique(person[has_points]), desc="fits to points"):
         own = person == one
         photos = names[own & has_points].tolist()
         given = np.stack([points[name] for name in photos])
@@ -138,6 +138,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--fit-share", type=share, default=FIT_SHARE, help="0 to 1")
     parser.add_argument("--prior-mm", type=not_negative, default=OPTIONS.identity_sd)
     parser.add_argument("--penalty", type=not_negative, default=PENALTY, help="of changing the map")
+    parser.add_argument("--refined-share", type=share, default=1.0, help="0 to 1")
     parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
     parser.add_argument("--seed", type=whole, default=0)
     return parser
@@ -161,7 +162,8 @@ def main() -> None:
     inputs = both_views(preset, whole_parameters(preset), images)
     options = MapOptions(seed=args.seed, penalty=args.penalty)
     own = np.eye(preset.layout.size)[:, preset.layout.identity]  # the identity as it is
-    fold_into(preset, *map_to(preset, shapes, mixture, chosen, inputs, options, own))
+    refined, mean = map_to(preset, shapes, mixture, chosen, inputs, options, own)
+    fold_into(preset, args.refined_share * refined + (1 - args.refined_share) * own, mean)
     preset = with_covariance(preset, mixture, chosen)
     note = {
         "preset": preset_digest(args.preset),
@@ -171,6 +173,7 @@ def main() -> None:
         "prior_mm": args.prior_mm if points else 0,
         "fit_share": args.fit_share,
         "penalty": args.penalty,
+        "refined_share": args.refined_share,
         "held_out": args.held_out,
         "seed": args.seed,
     }

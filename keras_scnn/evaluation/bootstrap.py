@@ -49,7 +49,7 @@ def with_intervals(
         )
     whole = summary(np.ones(len(groups)))
     weights = resampled_weights(groups, resamples, seed)
-    progress = tqdm(weights, "resampling", resamples, leave=False, delay=DELAY, disable=None)
+    progress = tqdm(weights, "resampling", resamples, leave=False, delay=DELAY)
     return whole, percentile_intervals([numbers(summary(each)) for each in progress])
 
 

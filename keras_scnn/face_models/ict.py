@@ -84,7 +84,7 @@ def _read_bases(paths: list[Path], neutral: np.ndarray, keep: int, progress: boo
     for path in paths:
         check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is taken
     bases = np.empty((keep, 3, len(paths)), np.float32)
-    for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", disable=None if progress else True)):
+    for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", delay=1, disable=not progress)):
         vertices, _ = _read_obj(path)
         if vertices.shape != neutral.shape:
             raise ValueError(

@@ -283,7 +283,7 @@ def read_photos(
         raise FileNotFoundError(f"{crops}: no such folder; expected the benchmark's NAME.jpg")
     rows, listed = read_good_faces(folder)
     kept, faces, images, left_out = [], [], [], []
-    for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1, disable=None)):
+    for i, face in enumerate(tqdm(rows, desc="reading photos", leave=False, delay=1)):
         if isinstance(face, str):
             left_out.append(face)
             continue

@@ -155,7 +155,7 @@ class PhotoPredictor:
         """
         self.find_face = self.find_face or LargestFaceDetector()
         passing: dict[str, Row] = {}
-        bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1, disable=None)
+        bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1)
         try:
             with bar:
                 for number, start in enumerate(range(0, len(todo), BATCH), 1):

@@ -106,7 +106,7 @@ def _misfits(truth: ShapeTruth, predictions: PhotoPredictions, constant: np.ndar
     }
     names = ("network", "network_centered", *fixed)
     sums = {name: np.full(len(every), np.nan) for name in names}
-    for i in tqdm(predictions.kept, desc="fitting photos", leave=False, delay=1, disable=None):
+    for i in tqdm(predictions.kept, desc="fitting photos", leave=False, delay=1):
         rest = every[(truth.person == truth.person[i]) & (every != i)]
         sums["network"][i] = truth.misfit(truth.mean68 + shapes[i], rest).sum()
         sums["network_centered"][i] = truth.misfit(truth.mean68 + centered[i], rest).sum()

@@ -145,7 +145,7 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
     rows: list[dict[str, np.ndarray]] = []
     left_out: list[str] = []
     for person in tqdm(
-        last_people(source.people(), last), desc="fitting people", leave=False, disable=None
+        last_people(source.people(), last), desc="fitting people", leave=False, delay=1
     ):
         labels = source.label(person)
         photos, few = labels.photos, f"its person has {counted(len(labels.photos), 'good photo')}"

@@ -62,7 +62,7 @@ class LinearMapOptions:
         drawn = np.repeat(np.arange(len(person)), count)
         sampler = GroupSampler(person[drawn], self.people, self.photos, seed=self.seed)
         view = np.random.default_rng(self.seed).integers(views, size=self.steps)
-        for step in tqdm(range(self.steps), desc="learning the map", leave=False, disable=None):
+        for step in tqdm(range(self.steps), desc="learning the map", leave=False, delay=1):
             yield int(view[step]), drawn[sampler.batch(step).photo]
 
     def optimizer(self) -> keras.optimizers.Optimizer:

@@ -118,7 +118,7 @@ def compare_killed(kills: int, seed: int, place: Path) -> tuple[int, int, list[s
         kills, runs, and how runs differ from the one that was not killed.
     """
     rng, counted, runs, differing = np.random.default_rng(seed), 0, 0, []
-    with known_encoder() as encoder, tqdm(total=kills, disable=None) as bar:
+    with known_encoder() as encoder, tqdm(total=kills) as bar:
         whole = config(place / "whole", place / "cache", encoder)
         for _ in range(2):  # the first renders the people
             shutil.rmtree(place / "whole", ignore_errors=True)

@@ -114,6 +114,34 @@ def test_a_map_that_learns_nothing_is_the_identity_as_it_is(tool, monkeypatch):
     assert np.abs(map_identity.map_to(*given)[0]).max() < 1e-6  # from zeros
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_refined_share_averages_with_the_coefficients_of_the_preset(
+    tool, monkeypatch, tmp_path, part
+):
+    """With a map that gives twice the coefficients about the inputs' mean."""
+    crops = np.random.default_rng(0).integers(0, 255, (3, 120, 120, 3)).astype(np.uint8)
+    names = np.array(["1/a.jpg", "1/b.jpg", "2/a.jpg"])
+    records = SimpleNamespace(identity=np.array([1, 1, 2]), mirror=None, name=names, images=crops)
+    chosen, saved = np.arange(3), []
+    monkeypatch.setattr(tool, "open_mixture", lambda folders: SimpleNamespace(records=records))
+    monkeypatch.setattr(tool, "split_people", lambda *given: (chosen, chosen[:0]))
+    monkeypatch.setattr(tool, "known_shapes", lambda *given: np.zeros((3, 80)))
+    monkeypatch.setattr(tool, "with_covariance", lambda preset, mixture, seen: preset)
+    monkeypatch.setattr(tool, "save_refined", lambda *given: saved.append(given))
+    monkeypatch.setattr(tool, "map_to", lambda *given: (2 * given[-1], given[4].mean(axis=(0, 1))))
+    words = ["tool", "mobile", str(tmp_path / "out"), "--data", "CFP", "--refined-share", str(part)]
+    monkeypatch.setattr(sys, "argv", words)
+    tool.main()
+    before = load_preset("mobile")
+    inputs = tool.both_views(before, "parameters", crops)[:, :, before.layout.identity]
+    expected = inputs[0] + part * (inputs[0] - inputs.mean(axis=(0, 1)))
+    _, refined, *_, note = saved[0]
+    predicted = BatchedNetwork(refined.core)(crops)["parameters"][:, before.layout.identity]
+    np.testing.assert_allclose(predicted, expected, atol=2e-3)
+    assert note["refined_share"] == part
+
+
 def test_points_of_other_photos_are_refused(tool, monkeypatch, tmp_path, capsys):
     records = SimpleNamespace(identity=np.arange(12), mirror=None, name=np.full(12, "a.jpg"))
     mixture = SimpleNamespace(records=records, source=np.zeros(12, int))
