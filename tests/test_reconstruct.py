@@ -93,7 +93,7 @@ def test_the_command_writes_the_parts_that_are_asked_for(tmp_path, preset_folder
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "glb", "--unit", "mm"], "GLB is in meters always, not in 'mm'"),
+        (["--format", "glb", "--unit", "mm"], "GLB is always in meters, not in 'mm'"),
         (["--parts", "skin,eye"], "unknown part 'eye' (did you mean 'eyes'?); known are skin"),
         (["--parts", ""], "unknown part ''"),
         (["--unit", "inch"], "'inch' is not one of mm, cm, m"),

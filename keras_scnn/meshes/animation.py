@@ -1,4 +1,4 @@
-"""The motion of a face as an animation of glTF: weights, and the turns and places of the head."""
+"""The motion of a face as a glTF animation: weights, and rotation and translation of the head."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from keras_scnn.meshes.options import UNITS
 
 METER = UNITS["m"]  # in a millimeter
 CLIP_CAMERA = "clip_camera"
-FOCAL_SHARE = 1.0  # focal length by the frame's longer side: 53 degrees, as phones and webcams have
+FOCAL_SHARE = 1.0  # focal length / longer side of the frame: 53 degrees, as in phones and webcams
 NEAR_M, FAR_M = 0.01, 100.0
-HOLD_SECONDS = 1e-3  # a face that is away stays as it was until so short before it is seen again
+HOLD_SECONDS = 1e-3  # a lost face keeps its pose until this long before it reappears
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A face in n moments, before a perspective camera.
+    """A face at n moments, in front of a perspective camera.
 
     Attributes:
-        seconds: (n,) rising.
+        seconds: (n,) ascending.
         weights: (n, L) of the rig's morph targets.
         rotations: (n, 3, 3) world_from_model.
-        places: (n, 3) of the model's origin, mm; world axes are those of the model frame.
-        camera_mm: where the camera is on the z axis; it looks along -z.
+        places: (n, 3) positions of the model's origin, mm; the world axes are those of the model
+            frame.
+        camera_mm: z of the camera, which is on the z axis and looks along -z.
         focal_px: its focal length.
-        size: width and height of its picture, px.
+        size: width and height of its image, px.
     """
 
     seconds: np.ndarray
@@ -49,14 +50,14 @@ def motion_of(
     tracklets: np.ndarray,
     size: tuple[int, int],
 ) -> Motion:
-    """The motion before a perspective camera that looks like that before a scaled orthographic one.
+    """The perspective-camera motion that looks like a given scaled orthographic one.
 
-    The camera's focal length is not known: ``FOCAL_SHARE`` of the longer side is taken. A face that
-    is twice as large is half as far; where it is seen at an angle to the camera's axis it is turned
-    by that angle too. Between tracklets the face stays as it was.
+    The focal length is unknown and assumed to be ``FOCAL_SHARE`` of the frame's longer side. A face
+    twice as large is at half the distance; a face off the camera's axis is also rotated by the
+    angle of its viewing ray. Between tracklets the face keeps its last pose.
 
     Args:
-        seconds: (n,) rising.
+        seconds: (n,) ascending.
         pose: (n, 3, 4) image_from_model, px per mm.
         weights: (n, L).
         tracklets: (n,) numbers that change where one continuous motion ends.
@@ -73,14 +74,14 @@ def motion_of(
     columns = np.float64(seconds), weights, turn_to(rays) @ rotation, places
     times, weights, turns, places = (np.insert(c, ends, c[ends - 1], axis=0) for c in columns)
     held = ends + np.arange(len(ends))
-    # Times are float32 in the file, where they have to rise: after hours they are wider apart.
+    # The file's times are float32 and must ascend; after hours their spacing exceeds HOLD_SECONDS.
     step = 2 * np.float64(np.spacing(np.float32(times[held + 1])))
     times[held] = times[held + 1] - np.maximum(HOLD_SECONDS, step)
     return Motion(times, weights, turns, places, middle, focal, size)
 
 
 def turn_to(rays: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) the smallest rotations that bring the direction -z to rays (n, 3), z below 0."""
+    """(n, 3, 3) smallest rotations of the direction -z onto rays (n, 3) with z below 0."""
     x, y, z = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).T
     share = 1 / (1 - z)  # Rodrigues' formula, from one unit vector to another
     rows = [
@@ -97,16 +98,16 @@ def add_animation(
     """Add an animation 'clip' to a file.
 
     Args:
-        file: with the nodes.
+        file: which already has the nodes.
         motion: of the face.
         face: the node that moves.
-        targets: by node with morph targets: which of the motion's weights they are.
+        targets: for each node with morph targets, the indices of their weights in the motion.
     """
     from scipy.spatial.transform import Rotation  # slow to import
 
     turns = Rotation.from_matrix(motion.rotations).as_quat()
     flips = np.cumprod(np.where((turns[1:] * turns[:-1]).sum(axis=1) < 0, -1.0, 1.0))
-    turns[1:] *= flips[:, None]  # interpolation takes the shorter way
+    turns[1:] *= flips[:, None]  # so that interpolation takes the shorter way
     times = file.accessor(np.float32(motion.seconds), target=None, bounds=True)
     samplers: list[dict[str, Any]] = []
     channels: list[dict[str, Any]] = []
@@ -125,7 +126,7 @@ def add_animation(
 
 
 def add_clip_camera(file: Gltf, motion: Motion) -> int:
-    """Add the camera that sees the face where the clip does; the number of its node."""
+    """Add the camera that sees the face where it is in the clip; return the index of its node."""
     width, height = motion.size
     lens = {
         "yfov": 2 * float(np.arctan(height / 2 / motion.focal_px)),

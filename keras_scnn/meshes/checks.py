@@ -1,4 +1,4 @@
-"""Arrays of any origin as a surface, or one error that says what does not fit."""
+"""Validate arrays from any source and make a surface of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from keras_scnn.geometry.mesh import smooth_normals
 from keras_scnn.meshes.surface import Material, Surface
 
-# Kinds of characters that end a line of an OBJ, or that no file of UTF-8 can hold.
+# Unicode categories of characters that end a line of an OBJ file or cannot be encoded as UTF-8.
 NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 
 
@@ -21,15 +21,15 @@ def checked_surface(
     texture: np.ndarray | None = None,
     colors: np.ndarray | None = None,
 ) -> Surface:
-    """A surface with smooth normals; lists count as arrays.
+    """A surface with smooth normals; arrays may be given as lists.
 
     Args:
-        vertices, triangles, uv, texture, colors: as ``files.write_mesh``.
+        vertices, triangles, uv, texture, colors: see ``files.write_mesh``.
 
     Raises:
-        ValueError: an array has another shape or kind of numbers than is documented there, or
-            values that are not finite; an index is out of range; there is no part or triangle; a
-            part's name is no text of one line; or a texture comes without ``uv``.
+        ValueError: an array's shape or dtype is not as documented there, or a value is not finite;
+            an index is out of range; there is no part or no triangle; a part's name is not a text
+            of one line; or there is a texture but no ``uv``.
     """
     parts = _checked_parts(triangles)
     vertices, every = _checked("vertices", vertices, ("N", 3)), np.concatenate([*parts.values()])
@@ -47,15 +47,15 @@ def checked_surface(
 
 
 def _checked_parts(triangles: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """(T, 3) int64 by the name of the part; a mesh that names none is the part 'face'."""
+    """(T, 3) int64 triangles by part name; a single array becomes the part 'face'."""
     if not isinstance(triangles, Mapping):
         return {"face": _checked_triangles("triangles", triangles)}
     if not triangles:
-        raise ValueError("triangles have no part; give one at least, (T, 3) by its name")
+        raise ValueError("triangles have no part; give at least one, (T, 3) by its name")
     for name in triangles:
         is_text = isinstance(name, str) and not NO_TEXT & set(map(unicodedata.category, name))
         if not is_text or not name.strip():
-            raise ValueError(f"part {name!r} is no name; it must be text of one line")
+            raise ValueError(f"part {name!r} is not a valid name; it must be text of one line")
     return {
         name: _checked_triangles(f"triangles of part '{name}'", part)
         for name, part in triangles.items()
@@ -76,7 +76,7 @@ def _checked_triangles(label: str, triangles: np.ndarray) -> np.ndarray:
 def _checked(
     name: str, value: np.ndarray, shape: tuple[int | str, ...], kind: str = "numbers"
 ) -> np.ndarray:
-    """An array of a shape, in which a word is any size above 0, and of 'numbers' or 'uint8'."""
+    """Check an array's kind, 'numbers' or 'uint8', and shape, where text is any size above 0."""
     array = np.asarray(value)
     fits = array.ndim == len(shape) and all(
         found > 0 if isinstance(wanted, str) else found == wanted

@@ -1,4 +1,4 @@
-"""A face of a photo as a mesh file, which animates where the format can."""
+"""A photo's face as a mesh file, animatable if the format supports it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from keras_scnn.meshes.surface import Color, Material, Surface
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage import atomic_path
 
-# Of a face without a texture.
+# For a face without a texture.
 COLORS: dict[str, Color] = {
     "mouth": (0.42, 0.17, 0.16),
     "teeth": (0.87, 0.84, 0.77),
     "tongue": (0.62, 0.31, 0.30),
 }
-CLAY: Color = (0.84, 0.75, 0.69)  # of a skin without a texture
+CLAY: Color = (0.84, 0.75, 0.69)  # for skin without a texture
 ROUGHNESS = {"eyes": 0.2, "mouth": 0.5, "teeth": 0.35, "tongue": 0.5}
 DRY = 0.9
-# Morph targets change a normal where it turns by more than this: less is not seen, and takes bytes.
+# Morph targets change only normals that turn by more than this; less is invisible and takes space.
 LEAST_TURN = np.deg2rad(6.0)
 
 
@@ -49,11 +49,11 @@ class FaceLook:
 class FaceSurface:
     """The parts of a face model as one mesh.
 
-    The back has vertices of its own, after the model's: it meets the skin at a sharp edge.
+    The back has its own vertices, after the model's, because it meets the skin at a sharp edge.
 
     Attributes:
         model: the face model.
-        source: (M,) the model's vertex of each vertex of the mesh; all N in their order first.
+        source: (M,) the model's vertex for each vertex of the mesh; first all N in their order.
         parts: by name: (T, 3) triangles.
     """
 
@@ -63,7 +63,7 @@ class FaceSurface:
 
     @classmethod
     def of(cls, model: MorphableModel, options: MeshOptions) -> FaceSurface:
-        """The parts of the options; ValueError where the model lacks one of them."""
+        """The parts selected by the options; raises a ValueError if the model lacks one."""
         parts, source = face_parts(model, options.parts), np.arange(model.n_vertices)
         if "back" in parts:
             rim, number = np.unique(parts["back"], return_inverse=True)
@@ -72,7 +72,7 @@ class FaceSurface:
         return cls(model, source, parts)
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
-        """(M, 3) normals at vertices (M, 3): of the whole face, whatever parts are wanted."""
+        """(M, 3) normals at vertices (M, 3), of the whole face regardless of the selected parts."""
         count, back = self.model.n_vertices, self.parts.get("back")
         front = smooth_normals(vertices[:count], self.model.triangles)
         if back is None:
@@ -80,7 +80,7 @@ class FaceSurface:
         return np.concatenate([front, smooth_normals(vertices[count:], back - count)])
 
     def surface(self, vertices: np.ndarray, look: FaceLook) -> Surface:
-        """The mesh at the model's vertices (N, 3), mm, model frame, with its colors."""
+        """The mesh for the model's vertices (N, 3), mm, model frame, with its colors."""
         vertices = np.float64(vertices)[self.source]
         has_texture = self.model.uv is not None and look.texture is not None
         colors = None if look.colors is None else self._vertex_colors(look.colors)
@@ -107,7 +107,7 @@ class FaceSurface:
         }
 
     def _vertex_colors(self, colors: np.ndarray) -> np.ndarray:
-        """(M, 3) uint8: the back has the rim's median."""
+        """(M, 3) uint8; the back gets the rim's median color."""
         colors = colors[self.source]
         back = slice(self.model.n_vertices, None)
         if "back" in self.parts:
@@ -134,11 +134,11 @@ def write_face_mesh(
     camera: PhotoCamera | None = None,
     options: MeshOptions = MeshOptions(),
 ) -> None:
-    """Write a face; the suffix is the format, and ``keras_scnn.meshes`` has unit and axes.
+    """Write a face; the suffix is the format, and ``keras_scnn.meshes`` documents unit and axes.
 
-    OBJ and PLY are the face as the photo shows it, or neutral; where all parts are written, the
-    model's vertices come first and in their order. GLB is the neutral person with a morph target
-    for each expression of the model, whose weights are those of the photo, or zero: see
+    OBJ and PLY contain the face with the photo's expression, or neutral; if all parts are written,
+    the model's vertices come first, in their order. GLB contains the neutral face with a morph
+    target for each expression of the model, with the photo's weights, or zero: see
     ``glb.glb_bytes``.
 
     Args:
@@ -147,12 +147,12 @@ def write_face_mesh(
         identity: (K,) coefficients.
         expression: (L,) weights.
         look: its colors.
-        camera: of the photo, for a node of GLB.
+        camera: of the photo, for a camera node in GLB.
         options: unit, neutral, and parts.
 
     Raises:
-        ValueError: unknown suffix, a unit that the format does not have, or a part that the model
-            does not have.
+        ValueError: unknown suffix, a unit that the format does not support, or a part that the
+            model does not have.
     """
     path = Path(path)
     check_format(path, options.unit)
@@ -176,7 +176,7 @@ def write_face_animation(
     look: FaceLook = FaceLook(),
     options: MeshOptions = MeshOptions(),
 ) -> None:
-    """Write a face that moves as GLB: the neutral person, and an animation of it.
+    """Write a moving face as GLB: the neutral face and its animation.
 
     Args:
         path: .glb.

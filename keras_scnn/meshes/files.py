@@ -1,4 +1,4 @@
-"""Surfaces to OBJ, PLY and GLB files; the policy of units and axes is in ``keras_scnn.meshes``."""
+"""Surfaces to OBJ, PLY and GLB files; ``keras_scnn.meshes`` documents their units and axes."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def write_mesh(
     colors: np.ndarray | None = None,
     unit: str = "m",
 ) -> None:
-    """Write a mesh with smooth normals, each file whole or not at all; the suffix is the format.
+    """Write a mesh with smooth normals, each file atomically; the suffix is the format.
 
-    A file is in meters unless ``unit`` says otherwise, and a face in it is upright and looks to the
-    viewer where it is imported with default settings: GLB and OBJ have y up, PLY has z up
-    (``keras_scnn.meshes``). The file says so itself.
+    A file is in meters unless ``unit`` says otherwise, and imported with default settings a face in
+    it is upright and looks at the viewer: GLB and OBJ have y up, PLY has z up
+    (``keras_scnn.meshes``). The file states its unit and axes.
 
-    Lists count as arrays, and nothing is written where something does not fit.
+    Arrays may be given as lists. Nothing is written if an argument is invalid.
 
     Args:
         path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb (one file).
         vertices: (N, 3), mm, model frame.
-        triangles: (T, 3); or several such by the name of their part, over the same vertices.
-        uv: (N, 2) in [0, 1], v up; a texture needs it.
+        triangles: (T, 3); or several such arrays by part name, over the same vertices.
+        uv: (N, 2) in [0, 1], v up; required for a texture.
         texture: (H, W, 3) uint8 RGB, first row at v = 1.
         colors: (N, 3) uint8 RGB for .ply, which has no texture.
         unit: of .obj and .ply: 'm', 'cm' or 'mm'.
 
     Raises:
-        ValueError: unknown suffix or unit, or arrays that are no mesh; see
+        ValueError: unknown suffix or unit, or arrays that are not a valid mesh; see
             ``checks.checked_surface``.
     """
     path = Path(path)
@@ -62,11 +62,11 @@ def write_mesh(
 
 
 def check_format(path: str | os.PathLike, unit: str) -> None:
-    """Raise a ValueError for a suffix of no mesh format, or a unit that the format lacks."""
+    """Raise a ValueError for an unknown suffix, or a unit that the format does not support."""
     suffix = Path(path).suffix.lower()
     if suffix[1:] not in MESH_FORMATS:
         known = ", ".join(f".{name}" for name in MESH_FORMATS)
-        raise ValueError(f"{path}: suffix '{suffix}'; a mesh is one of {known}")
+        raise ValueError(f"{path}: suffix '{suffix}'; a mesh must be one of {known}")
     try:
         check_unit(unit, suffix)
     except ValueError as error:
@@ -94,9 +94,9 @@ def mesh_files(path: str | os.PathLike) -> list[Path]:
 
 
 def _word(name: str) -> str:
-    """A name for the files beside an OBJ: its readers take a space for the name's end.
+    """A name without spaces, which would end a file name in OBJ and MTL.
 
-    Names that differ only in what is replaced get different ones.
+    Names that differ only in replaced characters still get different results.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     if plain == name:
@@ -106,9 +106,9 @@ def _word(name: str) -> str:
 
 
 def _write_obj(path: Path, surface: Surface, unit: str) -> None:
-    """Own text rather than trimesh's, whose parts have no vertices in common.
+    """Written here and not by trimesh, whose parts cannot share vertices.
 
-    A texture is not called after the mesh: it could overwrite the photo of that name.
+    The texture is not named like the mesh, so that it cannot overwrite a photo of that name.
     """
     _, mtl, picture = mesh_files(path)
     looks = {m.name: (m, surface.has_texture(part)) for part, m in surface.materials.items()}
@@ -125,7 +125,7 @@ def _write_obj(path: Path, surface: Surface, unit: str) -> None:
 
 
 def _mtl(material: Material, is_textured: bool, picture: str) -> str:
-    """Colors are light, as Blender takes them; no highlights, or skin looks wet in old shaders."""
+    """Colors are linear, as Blender expects; no highlights: in old shaders skin would look wet."""
     red, green, blue = material.linear_color
     lines = [f"newmtl {material.name}", f"Kd {red} {green} {blue}", "Ks 0 0 0", "d 1", "illum 1"]
     lines += [f"map_Kd {picture}"] if is_textured else []

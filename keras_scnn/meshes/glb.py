@@ -1,4 +1,4 @@
-"""Surfaces and faces that animate as GLB."""
+"""Surfaces and animated faces as GLB."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from keras_scnn.meshes.surface import Surface
 
 AXES = "x to the viewer's right, y up, z towards the viewer: the face looks to +z"
 HEAD, FACE, CAMERA = "head", "face", "photo_camera"
-OUTER = ("skin", FACE)  # the part that is seen from outside; FACE is a mesh without parts
-NEAR_MM, FAR_MM = 1.0, 2000.0  # what the photo's camera sees, the face's middle half-way
+OUTER = ("skin", FACE)  # the part visible from outside; FACE is a mesh without parts
+NEAR_MM, FAR_MM = 1.0, 2000.0  # clipping planes of the photo's camera; the face is half-way
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Rig:
     Attributes:
         names: L names of morph targets.
         displacements: (N, 3, L), mm, model frame, at weight 1.
-        normal_changes: (N, 3, L) what is added to the normals at weight 1.
-        weights: (L,) set in the file.
+        normal_changes: (N, 3, L) added to the normals at weight 1.
+        weights: (L,) initial weights in the file.
     """
 
     names: Sequence[str]
@@ -63,16 +63,17 @@ def glb_bytes(
 ) -> bytes:
     """A GLB file: a node 'face' with the nodes 'head', 'eye_left' and 'eye_right', and a camera.
 
-    The parts of the head are primitives of one mesh, with one set of weights, and each with the
-    vertices that it has. Eyes are meshes of their own, whose nodes lie in the eyeballs' centers, so
-    that an eye turns by its node's rotation; of the morph targets they have those that move them.
+    The parts of the head are primitives of one mesh with one set of weights; each primitive has
+    only the vertices that it uses. Eyes are separate meshes, whose nodes lie at the centers of the
+    eyeballs, so that the node's rotation turns the eye; they have only the morph targets that move
+    them.
 
     Args:
         surface: in mm and the model frame; without eyes it is one node.
         rig: for morph targets.
-        camera: for a camera node 'photo_camera', outside of 'face': an orthographic camera that
-            sees the photo's edges. glTF has no skew, so the camera is the nearest one without.
-        extras: more for ``asset.extras``, which state unit and axes.
+        camera: for a camera node 'photo_camera', outside of 'face': an orthographic camera whose
+            view ends at the photo's edges. glTF has no skew, so it is the nearest camera without.
+        extras: added to ``asset.extras``, which states unit and axes.
         motion: for an animation 'clip' of the face and its weights, and a perspective camera node
             'clip_camera'.
     """
@@ -100,7 +101,7 @@ def glb_bytes(
 
 
 def _add_materials(file: Gltf, surface: Surface) -> dict[str, int]:
-    """Numbers of the parts' materials. An open surface is seen from both sides."""
+    """Indices of the parts' materials. Open surfaces are double-sided."""
     picture, numbers = None, {}
     for part in surface.parts:
         material = surface.materials[part]
@@ -128,7 +129,7 @@ def _add_node(
     rig: Rig | None,
     rows: list[int],
 ) -> int:
-    """A node whose mesh has a primitive for each part; an eye's lies in its center."""
+    """A node whose mesh has a primitive for each part; an eye's node is at the eye's center."""
     used = np.concatenate([part.used() for part in parts])
     center = sphere_center(parts[0].vertices[used]) if name in EYES else np.zeros(3)
     primitives = [_add_primitive(file, part.without_unused(), center, materials) for part in parts]
@@ -163,7 +164,7 @@ def _add_primitive(
 
 
 def _rows(name: str, parts: list[Surface], rig: Rig | None) -> list[int]:
-    """The morph targets that a node has: the head all, eyes those that move them."""
+    """Indices of a node's morph targets: all for the head, for an eye those that move it."""
     if rig is None:
         return []
     used = np.concatenate([part.used() for part in parts])
@@ -172,7 +173,7 @@ def _rows(name: str, parts: list[Surface], rig: Rig | None) -> list[int]:
 
 
 def _targets(file: Gltf, vertices: np.ndarray, rig: Rig, rows: list[int]) -> dict[str, Any]:
-    """The morph targets of a primitive, each with normals: readers take all targets alike."""
+    """A primitive's morph targets, all with normals: readers expect the same attributes in each."""
     moves = np.float32(rig.displacements[vertices] * METER)
     turns = np.float32(rig.normal_changes[vertices])
     targets = [
@@ -201,17 +202,18 @@ def _add_camera(file: Gltf, surface: Surface, camera: PhotoCamera) -> int:
 def gltf_camera(
     camera: PhotoCamera, vertices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rotation, scale and place of a photo's camera.
+    """The rotation, scale and position of a photo's camera.
 
-    A regressed camera's rows are not quite at right angles. The camera is the nearest rotation of
-    the rows' directions, with a scale for each row, moved so that the vertices' middle is right.
+    The rows of a regressed camera are not quite orthogonal. This camera is the rotation nearest to
+    the rows' directions, with a scale for each row, moved so that the vertices' mean projects to
+    the same point.
 
     Args:
         camera: of the photo.
         vertices: (N, 3), mm, model frame, that it sees.
 
     Returns:
-        (3, 3) model_from_camera; (2,) px per mm of x and y; (3,) the place, mm, model frame.
+        (3, 3) model_from_camera; (2,) px per mm of x and y; (3,) position, mm, model frame.
     """
     rows = camera.image_from_model[:2, :3] * [[1], [-1]]  # y up
     scales = np.linalg.norm(rows, axis=1)

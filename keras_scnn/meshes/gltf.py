@@ -1,8 +1,8 @@
 """A small writer of glTF 2.0's binary form (GLB; Khronos, ISO/IEC 12113).
 
 Why not a package: trimesh writes no morph targets, no sparse accessors and no cameras. pygltflib
-(well kept) is glTF's JSON as dataclasses, with six packages in its wake; views, accessors, bounds
-and sparse rows would still be ours to make, which is all that this module does.
+(well maintained) represents glTF's JSON as dataclasses, and has six dependencies; views, accessors,
+bounds and sparse rows, which are all that this module does, would still have to be written here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 
 
 class Gltf:
-    """A file that grows: each method adds an object and returns its number.
+    """A file under construction: each method adds an object and returns its index.
 
     Args:
-        asset: its 'asset' beside the version, such as generator and extras.
+        asset: entries of 'asset' besides the version, such as generator and extras.
     """
 
     def __init__(self, asset: dict[str, Any]):
@@ -33,7 +33,7 @@ class Gltf:
         self._zeros: dict[tuple[int, bool], int] = {}
 
     def add(self, kind: str, item: dict[str, Any]) -> int:
-        """Add an object to one of the file's lists, such as 'nodes', without what is None."""
+        """Add an object, without its None values, to one of the file's lists, such as 'nodes'."""
         self.json.setdefault(kind, []).append({k: v for k, v in item.items() if v is not None})
         return len(self.json[kind]) - 1
 
@@ -51,15 +51,15 @@ class Gltf:
 
         Args:
             rows: (n,) or (n, 2 to 4), uint8, uint16, uint32 or float32.
-            target: what it is used for; None for neither vertices nor indices.
-            bounds: state the least and greatest value, as positions must.
+            target: ``VERTICES`` or ``INDICES``; None for other uses.
+            bounds: state the smallest and largest values, as is required for positions.
         """
         return self._accessor(rows, bounds, bufferView=self.view(_bytes(rows), target))
 
     def sparse(self, rows: np.ndarray, bounds: bool = False) -> int:
-        """Add an (n, 3) float32 array by its rows that are not zero, or whole if that is smaller.
+        """Add an (n, 3) float32 array as its nonzero rows, or densely if that is smaller.
 
-        An array of zeros takes no bytes at all, and is there once.
+        Arrays of zeros take no bytes, and all those of one size share an accessor.
         """
         moved = np.flatnonzero(rows.any(axis=1))
         numbers = moved.astype(index_type(len(rows)))
@@ -83,7 +83,7 @@ class Gltf:
         return self.add("accessors", item)
 
     def picture(self, name: str, png: bytes) -> int:
-        """Add a PNG file as a texture, which does not repeat."""
+        """Add a PNG file as a texture that does not repeat."""
         clamped = 33071
         image = {"name": name, "bufferView": self.view(png), "mimeType": "image/png"}
         sampler = {"magFilter": 9729, "minFilter": 9987, "wrapS": clamped, "wrapT": clamped}
@@ -101,7 +101,7 @@ class Gltf:
 
 
 def index_type(count: int) -> type[np.unsignedinteger]:
-    """The smallest type for numbers of so many rows; its greatest value is reserved (3.7.2.1)."""
+    """The smallest type for indices of ``count`` rows; its largest value is reserved (3.7.2.1)."""
     return np.uint16 if count <= 65535 else np.uint32
 
 

@@ -1,4 +1,4 @@
-"""What is written of a face, and how; read by commands before anything heavy is imported."""
+"""Options of mesh files; commands parse them before they import anything heavy."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from keras_scnn.settings import check_types, did_you_mean, words_of
 
 MESH_FORMATS = ("obj", "ply", "glb")
-UNITS = {"mm": 1.0, "cm": 0.1, "m": 0.001}  # of a file, in a millimeter
+UNITS = {"mm": 1.0, "cm": 0.1, "m": 0.001}  # units of a file per millimeter
 PARTS = ("skin", "eyes", "mouth", "teeth", "tongue", "back")
 
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """What is written of a face.
+    """How a face is written to a mesh file.
 
     Attributes:
-        unit: of OBJ and PLY files, 'mm', 'cm' or 'm'; GLB is in meters always.
-        neutral: without the photo's expression. In GLB, which has both, its weights are zero then.
-        parts: some of PARTS, of which each face model has its own (``meshes.parts``); None for all.
-        baked: the texture has the photo's light; False has it taken out, for renderers with light.
+        unit: of OBJ and PLY files, 'mm', 'cm' or 'm'; GLB is always in meters.
+        neutral: without the photo's expression; in GLB the expressions' weights are set to zero.
+        parts: some of PARTS, if the face model has them (``meshes.parts``); None for all it has.
+        baked: the texture contains the photo's lighting; if False, the lighting is removed, for
+            renderers that have their own.
 
     Raises:
-        ValueError: an unknown unit or part, no part, or neither True nor False.
+        ValueError: an unknown unit or part, no part, or a flag that is neither True nor False.
     """
 
     unit: str = "m"
@@ -41,21 +42,21 @@ class MeshOptions:
 
 
 def check_unit(unit: str, suffix: str = "") -> None:
-    """Raise a ValueError for an unknown unit, or for one that a format does not have."""
+    """Raise a ValueError for an unknown unit, or one that a format does not support."""
     if unit not in UNITS:
         raise ValueError(f"unknown unit '{unit}'; known are {', '.join(UNITS)}")
     if suffix == ".glb" and unit != "m":
-        raise ValueError(f"GLB is in meters always, not in '{unit}'; OBJ and PLY may be")
+        raise ValueError(f"GLB is always in meters, not in '{unit}'; use OBJ or PLY for that")
 
 
 def check_mesh_format(name: str, value: str) -> None:
-    """Raise a ValueError for a setting ``name`` that is no format of MESH_FORMATS."""
+    """Raise a ValueError if a setting ``name`` is not one of MESH_FORMATS."""
     if value not in MESH_FORMATS:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(MESH_FORMATS)}")
 
 
 def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ValueError for a part that is not known, or for none."""
+    """Raise a ValueError for an unknown part, or for no part."""
     known = tuple(known)
     if isinstance(parts, str) or not (parts := tuple(parts)):
         raise ValueError(f"parts is {parts!r}; give a tuple of {', '.join(known)}")
@@ -66,34 +67,34 @@ def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
 
 
 def add_mesh_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """The options of a command that writes meshes."""
+    """Add the options of a command that writes meshes."""
     add = parser.add_argument
-    add("--format", choices=MESH_FORMATS, help="of the mesh (obj; glb for a video)")
-    add("--unit", choices=tuple(UNITS), help="of OBJ and PLY (m, as importers expect)")
-    add("--neutral", action="store_true", help="the person without the photo's expression")
+    add("--format", choices=MESH_FORMATS, help="mesh format (obj; glb for a video)")
+    add("--unit", choices=tuple(UNITS), help="unit of OBJ and PLY (m, as importers expect)")
+    add("--neutral", action="store_true", help="write the face without the photo's expression")
     texture = parser.add_mutually_exclusive_group()
-    words = "texture of the skin's own colors, the photo's light taken out (the default)"
+    words = "texture of the skin's own colors, with the photo's lighting removed (the default)"
     texture.add_argument("--albedo", action="store_true", help=words)
-    words = "texture of the photo as it is, with its light"
+    words = "texture as in the photo, with its lighting"
     texture.add_argument("--baked", action="store_true", help=words)
-    words = "what to write of the face, with commas between (all): "
+    words = "comma-separated parts of the face to write (all): "
     add("--parts", metavar="PART,...", help=words + ", ".join(PARTS))
 
 
 def mesh_options(
     args: argparse.Namespace, parser: argparse.ArgumentParser, written: bool
 ) -> MeshOptions:
-    """The options of a command line; what does not fit ends it by ``parser.error``.
+    """The mesh options of a command line; invalid ones are reported by ``parser.error``.
 
     Args:
-        args: with the values of ``add_mesh_options``.
+        args: parsed options, including those of ``add_mesh_options``.
         parser: of the command.
         written: whether this command line writes meshes at all.
     """
     names = "unit", "neutral", "parts", "albedo", "baked"
     given = [name for name in names if getattr(args, name)]
     if given and not written:
-        parser.error(f"--{given[0]} is for meshes, which --meshes writes of a folder")
+        parser.error(f"--{given[0]} is for meshes; for a folder, --meshes writes them")
     parts = None if args.parts is None else tuple(words_of(args.parts))
     try:
         check_unit(args.unit or "m", f".{args.format}")

@@ -17,21 +17,22 @@ TONGUE_UNIT, MOUTH = "tongueOut", 1
 def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """The triangles of a face model's parts.
 
-    A triangle between two regions belongs to the first of them, so the lips are skin. The tongue
-    is what of the mouth's inside the unit 'tongueOut' moves. The back closes the head between the
-    rim's vertices, so that eyes and mouth are not seen through the open side: no vertex is added.
+    A triangle that spans two regions belongs to the first of them, so the lips are skin. The tongue
+    is the part of the mouth interior that the expression 'tongueOut' moves. The back closes the
+    head with triangles between the rim's vertices, so that eyes and mouth are not visible through
+    the open side; it adds no vertices.
 
     Args:
-        model: one without regions has the part 'skin' alone, which is all of it.
-        names: of ``options.PARTS``, those wanted; None for all that the model has.
+        model: without regions, its only part is 'skin', with all triangles.
+        names: some of ``options.PARTS``; None for all that the model has.
 
     Returns:
         by 'skin', 'mouth', 'teeth', 'tongue', 'eye_left', 'eye_right' (the subject's left),
-        'back': (T, 3) integer triangles, counter-clockwise seen from outside. What the model does
-        not have is left out.
+        'back': (T, 3) integer triangles, counter-clockwise seen from outside. Parts that the model
+        does not have are left out.
 
     Raises:
-        ValueError: the model has no part of one of the names.
+        ValueError: the model does not have one of the parts.
     """
     if model.regions is None:
         parts = {"skin": model.triangles}
@@ -50,12 +51,12 @@ def face_parts(model: MorphableModel, names: Iterable[str] | None = None) -> dic
 
 
 def check_parts(model: MorphableModel, names: Iterable[str] | None) -> None:
-    """Raise a ValueError where a face model lacks one of the parts, before anything is written."""
+    """Raise a ValueError if a face model lacks one of the parts, before anything is written."""
     face_parts(model, names)
 
 
 def _tongue(model: MorphableModel) -> np.ndarray:
-    """(N,) whether a vertex is of the tongue."""
+    """(N,) bool, whether a vertex belongs to the tongue."""
     if TONGUE_UNIT not in model.expression_names:
         return np.zeros(model.n_vertices, bool)
     moves = model.expression_basis[..., model.expression_names.index(TONGUE_UNIT)]
@@ -63,20 +64,20 @@ def _tongue(model: MorphableModel) -> np.ndarray:
 
 
 def _back(model: MorphableModel, regions: np.ndarray) -> np.ndarray:
-    """(T, 3) triangles that close the longest open rim of the skin; none where it has no rim."""
+    """(T, 3) triangles that close the longest open rim of the skin; none if it has no rim."""
     rims = [rim for rim in open_rims(model.triangles) if not regions[rim].any()]
     return cap_rim(max(rims, key=len), model.mean[:, 1]) if rims else np.zeros((0, 3), np.int64)
 
 
 def cap_rim(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Triangles across a rim: straight from one side to the other, from its top to its bottom.
+    """Triangles that fill a rim with straight bridges between its two sides, from top to bottom.
 
     Args:
-        rim: (n,) different vertices in turn, as the triangles beside the rim walk it.
+        rim: (n,) distinct vertices, in the order in which the adjacent triangles traverse them.
         height: (N,) of all vertices.
 
     Returns:
-        (n - 2, 3) int64, turned as the triangles beside the rim are.
+        (n - 2, 3) int64, with the winding of the adjacent triangles.
     """
     rim = np.roll(rim, -int(np.argmax(height[rim])))
     bottom = int(np.argmin(height[rim]))
@@ -93,12 +94,12 @@ def cap_rim(rim: np.ndarray, height: np.ndarray) -> np.ndarray:
 
 
 def open_rims(triangles: np.ndarray) -> list[np.ndarray]:
-    """The closed lines of edges that have a triangle on one side only, as vertex numbers in turn.
+    """The closed loops of edges with a triangle on only one side, as ordered vertex indices.
 
-    Each is walked as its triangles walk it. A vertex where two rims touch is in one of them.
+    Each is in the direction of its triangles. A vertex where two rims touch is in one of them.
     """
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    one = np.array([1, 1 << 32])  # an edge as one number
+    one = np.array([1, 1 << 32])  # encodes an edge as one number
     there, back = edges.astype(np.int64) @ one, edges.astype(np.int64) @ one[::-1]
     after = dict(edges[~np.isin(there, back)].tolist())
     rims = []

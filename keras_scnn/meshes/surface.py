@@ -1,4 +1,4 @@
-"""A mesh with all that a file of it needs."""
+"""A mesh with all the data that its file needs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Material:
-    """How a part looks: the texture, or a color where ``color`` is given.
+    """The appearance of a part: the texture, or a color if ``color`` is given.
 
     Attributes:
         name: of the material in a file.
-        color: red, green, blue, 0 to 1, sRGB; None for the texture (white where there is none).
-        roughness: 0 mirrors, 1 is matt, as in glTF.
+        color: red, green, blue, 0 to 1, sRGB; None for the texture (white if there is none).
+        roughness: 0 is a mirror, 1 is matte, as in glTF.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Material:
 
     @property
     def linear_color(self) -> list[float]:
-        """The color, or white, as light (IEC 61966-2-1), which renderers and glTF reckon with."""
+        """The color, or white, in linear RGB (IEC 61966-2-1), as renderers and glTF expect."""
         light = linear_from_srgb(np.array(self.color or (1.0, 1.0, 1.0)))
         return light.astype(float).round(6).tolist()
 
@@ -62,17 +62,17 @@ class Surface:
         return textured and self.uv is not None and self.texture is not None
 
     def split(self) -> dict[str, Surface]:
-        """Each part by itself, over all vertices."""
+        """Each part as its own surface, with all vertices."""
         return {
             name: dataclasses.replace(self, parts={name: part}) for name, part in self.parts.items()
         }
 
     def used(self) -> np.ndarray:
-        """(n,) the vertices that a part has, in their order."""
+        """(n,) indices of the vertices that the parts use, ascending."""
         return np.unique(np.concatenate([part.ravel() for part in self.parts.values()]))
 
     def without_unused(self) -> Surface:
-        """A copy without vertices that no part has; it is this surface where all are in one."""
+        """A copy without the vertices that no part uses; the surface itself if all are used."""
         used = self.used()
         if len(used) == len(self.vertices):
             return self

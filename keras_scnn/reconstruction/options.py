@@ -61,7 +61,7 @@ def _here(kind: str) -> str:
 def _check(args: argparse.Namespace, parser: CommandParser) -> None:
     """Exit with a usage error on values that do not fit, and fill in defaults."""
     if args.format and args.kind == "folder" and not args.meshes:
-        parser.error("--format is for meshes, which --meshes writes of a folder")
+        parser.error("--format is for meshes; for a folder, --meshes writes them")
     if args.kind == "video" and args.format not in (None, "glb"):
         parser.error(f"--format {args.format} cannot move; a video gives GLB")
     args.format = args.format or ("glb" if args.kind == "video" else "obj")

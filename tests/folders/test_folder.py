@@ -108,7 +108,7 @@ def test_meshes_of_a_folder_have_the_options_of_one_photo(tmp_path, crop_folder,
     options = ["--parts", "skin,eyes", "--unit", "mm", "--neutral"]
     with pytest.raises(SystemExit):
         main([*arguments, *options])
-    assert "--unit is for meshes, which --meshes writes of a folder" in capsys.readouterr().err
+    assert "--unit is for meshes; for a folder, --meshes writes them" in capsys.readouterr().err
     assert main([*arguments, *options, "--meshes", "--format", "ply"]) == 1  # two are no crops
     first, *_ = sorted((tmp_path / "meshes").rglob("*.ply"))
     model = load_preset("mobile").face_model

@@ -273,7 +273,7 @@ def test_a_part_that_the_model_has_not_is_refused(tiny_face_model, open_face, tm
     for nothing in ((), "skin"):
         with pytest.raises(ValueError, match="give a tuple of skin, eyes"):
             MeshOptions(parts=nothing)
-    with pytest.raises(ValueError, match=r"a\.glb: GLB is in meters always, not in 'mm'"):
+    with pytest.raises(ValueError, match=r"a\.glb: GLB is always in meters, not in 'mm'"):
         face_of(open_face).write_mesh(tmp_path / "a.glb", None, MeshOptions("mm"))
     assert not list(tmp_path.iterdir())
 

@@ -83,7 +83,7 @@ def test_glb_is_in_meters(tmp_path):
 
 @pytest.mark.parametrize(("suffix", "unit"), [(".glb", "mm"), (".obj", "inch"), (".ply", "")])
 def test_a_unit_that_the_format_has_not_is_refused(tmp_path, suffix, unit):
-    with pytest.raises(ValueError, match=f"face{suffix}: .*(GLB is in meters|unknown unit)"):
+    with pytest.raises(ValueError, match=f"face{suffix}: .*(GLB is always in meters|unknown unit)"):
         write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, unit=unit)
     assert list(tmp_path.iterdir()) == []
 
@@ -210,19 +210,23 @@ def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, te
         (np.full((4, 3), "x"), TRIANGLES, r"vertices of .*dtype <U1; expected \(N, 3\) numbers"),
         (VERTICES, TRIANGLES[:, [0, 1, 2, 2]], r"triangles have the shape \(2, 4\); expected \(T"),
         (VERTICES, TRIANGLES.ravel(), r"triangles have the shape \(6,\); expected \(T, 3\)"),
-        (VERTICES, {}, r"triangles have no part; give one at least, \(T, 3\)"),
+        (VERTICES, {}, r"triangles have no part; give at least one, \(T, 3\)"),
         (
             VERTICES,
             {"a": TRIANGLES, "b": TRIANGLES[:0]},
             "of part 'b' are 0 of .*must be 1",
         ),
         (VERTICES, {"a": [[0, 1]]}, r"of part 'a' have the shape \(1, 2\); expected \(T, 3\)"),
-        (VERTICES, {"a\nv 0 0 0": TRIANGLES}, r"part 'a\\nv 0 0 0' is no name; .* of one line"),
-        (VERTICES, {"a\u2028": TRIANGLES}, "is no name; it must be text of one line"),
-        (VERTICES, {"a\x07": TRIANGLES}, "is no name; it must be text of one line"),
-        (VERTICES, {"\udce9": TRIANGLES}, "is no name; it must be text of one line"),
-        (VERTICES, {" ": TRIANGLES}, "part ' ' is no name; it must be text of one line"),
-        (VERTICES, {3: TRIANGLES}, "part 3 is no name; it must be text of one line"),
+        (
+            VERTICES,
+            {"a\nv 0 0 0": TRIANGLES},
+            r"part 'a\\nv 0 0 0' is not a valid name; .* of one line",
+        ),
+        (VERTICES, {"a\u2028": TRIANGLES}, "is not a valid name; it must be text of one line"),
+        (VERTICES, {"a\x07": TRIANGLES}, "is not a valid name; it must be text of one line"),
+        (VERTICES, {"\udce9": TRIANGLES}, "is not a valid name; it must be text of one line"),
+        (VERTICES, {" ": TRIANGLES}, "part ' ' is not a valid name; it must be text of one line"),
+        (VERTICES, {3: TRIANGLES}, "part 3 is not a valid name; it must be text of one line"),
     ],
 )
 def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
