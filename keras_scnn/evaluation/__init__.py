@@ -1,4 +1,4 @@
-"""Measures of error, in NumPy float64; each returns named values with their units."""
+"""Error measures, in NumPy float64; each returns values whose names state their units."""
 
 from keras_scnn.evaluation.bootstrap import with_intervals
 from keras_scnn.evaluation.identity import (

@@ -1,8 +1,8 @@
-"""How far predicted shapes agree with true ones once what all people share is taken off.
+"""Agreement of predicted with true shapes after what all people have in common is subtracted.
 
-The error of a shape is mostly that of the mean face, which any constant can remove. Here both
-means are taken off, so that a constant explains nothing: R² is then what the differences between
-people give, and the spread whether they are as large as the true ones.
+The error of a shape is mostly that of the mean face, which any constant offset can remove. Here
+both means are subtracted, so that a constant explains nothing: R² then measures the differences
+between people, and the spread whether they are as large as the true ones.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ AGREEMENT_YAW_BINS_DEGREES = ((0, 15), (15, 30), (30, 90))
 
 @dataclass(frozen=True)
 class Agreement:
-    """Predicted against true shapes, each without its mean over the photos.
+    """Predicted versus true shapes, after subtracting from each its mean over the photos.
 
     Attributes:
         r2: 1 - squared error / squared deviation of the true shapes; 0 for any constant, 1 for
-            the truth, negative where the differences are worse than none.
-        correlation: of the deviations, all coordinates alike, -1 to 1; the scale has no effect.
+            the truth, negative if the differences are worse than none.
+        correlation: of the deviations, over all coordinates, -1 to 1; independent of scale.
         spread: root mean square deviation of the predicted shapes over that of the true ones.
-        error_mm: root mean square distance of the deviations.
+        error_mm: root mean square difference between the deviations.
         true_spread_mm: root mean square deviation of the true shapes.
-        bins_r2, bins_spread: within each bin of ``AGREEMENT_YAW_BINS_DEGREES``, the means those of
-            all photos, so that a shape that moves with the pose is an error; NaN where there is
-            none.
+        bins_r2, bins_spread: the same within each bin of ``AGREEMENT_YAW_BINS_DEGREES``, but with
+            the means over all photos, so that a shape that changes with the pose counts as an
+            error; NaN for an empty bin.
         bins_count: photos in each bin.
     """
 
@@ -42,16 +42,16 @@ class Agreement:
 
 
 class AgreementEvaluator:
-    """Agreement of shapes by the weights of the photos, so that a bootstrap is cheap.
+    """Agreement of shapes as a function of the photos' weights, so that a bootstrap is cheap.
 
     Args:
-        predicted, true: (M, D) mm, coordinates whose Euclidean distances are those of the shapes
-            (root mean square over the vertices).
+        predicted, true: (M, D) mm, coordinates whose Euclidean distances are the distances between
+            the shapes (root mean square over the vertices).
         yaw_degrees: (M,) of the photos; the sign has no effect.
 
     Raises:
-        ValueError: the shapes do not fit, there are fewer than two photos, or a number is not
-            finite.
+        ValueError: the arrays' shapes do not match, there are fewer than two photos, or a number is
+            not finite.
     """
 
     def __init__(self, predicted: np.ndarray, true: np.ndarray, yaw_degrees: np.ndarray):
@@ -71,12 +71,12 @@ class AgreementEvaluator:
         self._bins = [place == i for i in range(len(AGREEMENT_YAW_BINS_DEGREES))]
 
     def summary(self, weights: np.ndarray) -> Agreement:
-        """All numbers; ``weights`` (M,) is how often each photo counts; NaN where none does."""
+        """All numbers; ``weights`` (M,) is how often each photo counts; NaN if none counts."""
         grams = self._error, self._true, self._predicted
         squares = [weights * squared_deviations(gram, weights) for gram in grams]
         error, true, predicted = (part.sum() for part in squares)
         bins = [[part[chosen].sum() for part in squares] for chosen in self._bins]
-        # Of e = p - t: the products p t follow from the three sums of squares.
+        # Since e = p - t, the sum of products p t follows from the three sums of squares.
         product = (predicted + true - error) / 2
         return Agreement(
             r2=1 - _ratio(error, true),
@@ -93,7 +93,7 @@ class AgreementEvaluator:
 def squared_deviations(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(M,) squared distances of vectors from their weighted mean, from their Gram matrix (M, M).
 
-    NaN where the weights sum to 0.
+    NaN if the weights sum to 0.
     """
     share = weights / (weights.sum() or np.nan)
     to_mean = gram @ share

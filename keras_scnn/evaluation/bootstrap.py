@@ -1,8 +1,8 @@
 """Bootstrap confidence intervals of any summary, by resampling people or faces.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993: the percentile interval. A resample
-is a weight for each face: how often its person was drawn. All photos of a person, and so all pairs
-with it, come and go together, because they are no independent observations.
+is a weight for each face: how often its person was drawn. All photos of a person, and their pairs,
+are resampled together, because they are not independent observations.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def with_intervals(
     Args:
         summary: from (n,) float64 weights of the faces to nested dictionaries, dataclasses and
             sequences of numbers.
-        groups: (n,) the person of each face; ``np.arange(n)`` where each is somebody else.
+        groups: (n,) the person of each face; ``np.arange(n)`` if all are different people.
         resamples: number of resamples; 0 gives no intervals.
         seed: the same seed gives the same intervals.
 
     Returns:
-        the summary with weights of 1, and (low, high) of the 95 % percentile interval by each
-        number's path, as 'pose.mean_degrees'; resamples in which a number is NaN do not count.
+        the summary with weights of 1, and by each number's path, such as 'pose.mean_degrees', the
+        (low, high) of its 95 % percentile interval, without resamples in which it is NaN.
 
     Raises:
         ValueError: there is no face, or the number of resamples is negative.
@@ -57,8 +57,8 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):
     """Yield (n,) float64 weights ``resamples`` times: how often each face's group was drawn.
 
     Args:
-        groups: (n,) the group of each face; as many groups are drawn as there are.
-        resamples: see above.
+        groups: (n,) the group of each face; each resample draws as many groups as there are.
+        resamples: number of resamples.
         seed: of the draws.
     """
     names, member = np.unique(groups, return_inverse=True)
@@ -69,14 +69,14 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):
 
 
 def percentile_intervals(rows: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
-    """The middle 95 % of each number over the resamples; NaN where it never had a value."""
+    """The central 95 % of each number over the resamples; NaN if it is NaN in all of them."""
     tail = (100 - LEVEL_PERCENT) / 2
     intervals = {}
     for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         values = values[~np.isnan(values)]
         ends = [np.nan] * 2
-        if np.isinf(values).any():  # between it and another value nothing can be interpolated
+        if np.isinf(values).any():  # infinity cannot be interpolated
             ends = np.percentile(values, [tail, 100 - tail], method="nearest")
         elif len(values):
             ends = np.percentile(values, [tail, 100 - tail])
@@ -101,7 +101,7 @@ def numbers(value: Any, path: str = "") -> dict[str, float]:
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Mean of (n,) values with (n,) weights, None for 1 each; NaN where the weights sum to 0."""
+    """Mean of (n,) values with (n,) weights, None for 1 each; NaN if the weights sum to 0."""
     if weights is None:
         weights = np.ones(len(values))
     total = weights.sum()

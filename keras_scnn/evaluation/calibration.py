@@ -1,8 +1,8 @@
-"""From a distance to a probability: is a pair of photos of one person?
+"""From a distance to a probability: do two photos show the same person?
 
 A logistic curve on the measured values (Platt, "Probabilistic Outputs for Support Vector Machines",
-1999), fitted as if pairs of one person and pairs of two were equally frequent. Where they are not,
-Bayes' rule moves the answer: add ``log(prior / (1 - prior))`` to the logit.
+1999), fitted as if pairs of one person and pairs of two were equally frequent. For another prior
+probability of one person, add ``log(prior / (1 - prior))`` to the logit (Bayes' rule).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from keras_scnn.settings import whole
 
 BINS, FOLDS = 10, 5
 SIGNS = {"shape": (-1.0,), "scaled_shape": (-1.0,), "feature": (1.0,), "both": (-1.0, 1.0)}
-"""Kinds of a calibration, and whether the probability rises or falls with each measured value:
-the distance of the shapes in mm, their Mahalanobis distance by the within-person covariance, and
-the cosine of the features. 'both' are the cosine and, where it is known, the scaled distance, else
-that in mm."""
+"""Kinds of calibration, and whether the probability rises or falls with each measured value: the
+distance between the shapes in mm, their Mahalanobis distance for the within-person covariance, and
+the cosine similarity of the features. 'both' uses the scaled distance, or if that is unknown the
+distance in mm, and the cosine."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Do the pairs that get a probability of 0.7 turn out to be of one person 7 times in 10?
+    """Do pairs with a probability of 0.7 show the same person 7 times in 10?
 
     Attributes:
-        predicted: mean probability of each bin that has pairs, rising.
+        predicted: mean probability of each bin that has pairs, ascending.
         observed: share of pairs of one person in each of these bins.
-        share: of all pairs, in each of these bins; the sum is 1.
+        share: share of all pairs in each of these bins; the sum is 1.
         expected_calibration_error: mean of ``|predicted - observed|`` over the pairs, 0 to 1
             (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
             Binning", 2015).
@@ -46,24 +46,24 @@ class Reliability:
 def fit_logistic(values: np.ndarray, same: np.ndarray, signs: tuple[float, ...]) -> dict:
     """Coefficients of ``probability``.
 
-    Both kinds of pairs weigh one half. The targets are Platt's, just inside of 0 and 1, so that
-    pairs which can be distinguished without error give a steep curve instead of an endless one.
+    Each kind of pair has a total weight of one half. The targets are Platt's, just inside 0 and 1,
+    so that perfectly separable pairs give a steep curve instead of an infinitely steep one.
 
     Args:
         values: (P,) or (P, D) measured values, any unit.
-        same: (P,) true where a pair is of one person.
-        signs: D numbers, 1 where the probability can only rise with the value, -1 where it can
-            only fall. An uninformative value gets a coefficient of 0.
+        same: (P,) true for pairs of one person.
+        signs: D numbers, 1 if the probability can only rise with the value, -1 if it can only
+            fall. An uninformative value gets a coefficient of 0.
 
     Returns:
         'a', a number (D = 1) or a list of D, and 'b', so that the logit is ``a * values + b``.
 
     Raises:
-        ValueError: the shapes do not fit, a value is not finite, or a kind of pair is missing.
+        ValueError: the shapes do not match, a value is not finite, or a kind of pair is missing.
     """
     columns, same = _checked(values, same)
     if columns.shape[1] != len(signs):
-        raise ValueError(f"{columns.shape[1]} values a pair have {len(signs)} signs")
+        raise ValueError(f"{columns.shape[1]} values per pair, but {len(signs)} signs")
     center, spread = columns.mean(axis=0), columns.std(axis=0)
     spread = np.where(spread > 0, spread, 1)
     counts = same.sum(), (~same).sum()
@@ -90,28 +90,28 @@ def _checked(values: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _loss(x, design, target, weights) -> tuple[float, np.ndarray]:
-    """Cross entropy and its slope."""
+    """Cross entropy and its gradient."""
     logit = design @ x
     value = weights @ (np.logaddexp(0, logit) - target * logit)
     return value, design.T @ (weights * (expit(logit) - target))
 
 
 def equal_weights(same: np.ndarray) -> np.ndarray:
-    """(P,) weights of sum 1 that give pairs of one person and pairs of two one half each."""
+    """(P,) weights with sum 1, of which each kind of pair gets one half."""
     same = np.asarray(same).astype(bool)
     return np.where(same, 0.5 / max(same.sum(), 1), 0.5 / max((~same).sum(), 1))
 
 
 def probability(coefficients: dict, values: np.ndarray, certainty: float = 1.0) -> np.ndarray:
-    """Probability, 0 to 1, of one person, with equal priors of one person and of two.
+    """Probability, 0 to 1, of one person, if one and two people are equally likely a priori.
 
     Args:
-        coefficients: of ``fit_logistic``.
-        values: (...) where 'a' is a number, (..., D) where it is a list of D.
-        certainty: 0 to 1, a factor on the logit: 0 leaves a probability of one half.
+        coefficients: from ``fit_logistic``.
+        values: (...) if 'a' is a number, (..., D) if it is a list of D.
+        certainty: 0 to 1, a factor of the logit: 0 gives a probability of one half.
 
     Raises:
-        ValueError: the coefficients are damaged, or do not fit the values.
+        ValueError: the coefficients are invalid, or do not match the values.
     """
     values = np.asarray(values, np.float64)
     try:
@@ -125,12 +125,12 @@ def probability(coefficients: dict, values: np.ndarray, certainty: float = 1.0) 
 
 
 def reliability(predicted: np.ndarray, same: np.ndarray, bins: int = BINS) -> Reliability:
-    """Compare probabilities with outcomes, both kinds of pairs weighing one half.
+    """Compare probabilities with outcomes; each kind of pair has a total weight of one half.
 
     Args:
         predicted: (P,) probabilities, 0 to 1.
-        same: (P,) true where a pair is of one person.
-        bins: of equal width, 1 or more.
+        same: (P,) true for pairs of one person.
+        bins: number of bins of equal width, 1 or more.
 
     Raises:
         ValueError: see ``checked_pairs``; a probability is out of range, or there are no bins.
@@ -155,18 +155,17 @@ def held_out(
     people: tuple[np.ndarray, np.ndarray],
     signs: tuple[float, ...],
 ) -> Reliability | None:
-    """Reliability on people whom the curve was not fitted on.
+    """Reliability on held-out people, to whom the curve was not fitted.
 
-    The people are split into ``FOLDS`` folds at random. Pairs of people of one fold are tested on a
-    curve fitted to the pairs without anybody of it; pairs of people of two folds are left out.
+    The people are split into ``FOLDS`` folds at random. Pairs within a fold are tested with a curve
+    fitted to the pairs without anybody in it; pairs across two folds are not tested.
 
     Args:
         values, same, signs: see ``fit_logistic``.
-        people: (P,) and (P,), whom the first and the second photo of each pair show.
+        people: (P,) and (P,), the person in the first and in the second photo of each pair.
 
     Returns:
-        None where there are too few people for every curve, or for the pairs that are tested, to
-        have both kinds of pairs.
+        None if there are too few people for both kinds of pairs in every fit and in the test.
     """
     columns, same = _checked(values, same)
     names, members = np.unique(np.stack(people), return_inverse=True)
@@ -192,19 +191,19 @@ def calibrate(
     people: tuple[np.ndarray, np.ndarray],
     scaled_distance: np.ndarray | None = None,
 ) -> tuple[dict, dict]:
-    """A calibration for a preset's metadata, and how reliable it is.
+    """A calibration for a preset's metadata, and its reliability.
 
     Args:
-        distance_mm: (P,) distance of the neutral shapes, mm.
-        cosine: (P,) of the features, or None where there are none.
-        same: (P,) true where a pair is of one person.
+        distance_mm: (P,) distance between the neutral shapes, mm.
+        cosine: (P,) cosine similarity of the features, or None without features.
+        same: (P,) true for pairs of one person.
         people: see ``held_out``.
-        scaled_distance: (P,) Mahalanobis distance of the shapes, or None.
+        scaled_distance: (P,) Mahalanobis distance between the shapes, or None.
 
     Returns:
-        the result of ``fit_logistic`` for each kind whose values are known (see ``SIGNS``),
-        with 'expected_calibration_error' of ``held_out`` where that is known, and 'pairs' and
-        'people' as numbers; and the ``Reliability`` of each kind, where that is known.
+        the result of ``fit_logistic`` for each kind whose values are given (see ``SIGNS``), with
+        'expected_calibration_error' from ``held_out`` if it has a result, and the numbers of
+        'pairs' and 'people'; and the ``Reliability`` of each kind for which it has a result.
 
     Raises:
         ValueError: see ``fit_logistic``.

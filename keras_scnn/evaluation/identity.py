@@ -1,4 +1,4 @@
-"""Do photos of one person give one face? Distance ratio, retrieval, and all at once."""
+"""Do photos of one person give one face? Distance ratio, retrieval, and an evaluator of all."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Each photo is a probe against all others, ranked by distance.
+    """Retrieval with each photo as a probe against all others, ranked by distance.
 
     Attributes:
-        rank1_percent, rank5_percent: photos whose person is the nearest, or among the nearest 5.
-        mean_reciprocal_rank: mean of 1 over the rank of the person's nearest photo, 0 to 1.
-        n_probes: probes: photos whose person has another one.
+        rank1_percent, rank5_percent: percentage of probes for which the nearest photo, or one of
+            the nearest 5, shows the same person.
+        mean_reciprocal_rank: mean of 1 / rank of the same person's nearest photo, 0 to 1.
+        n_probes: number of probes: photos whose person has another photo.
         n_gallery: number of photos; a probe is not compared with its person's mirror image.
     """
 
@@ -43,14 +44,14 @@ class Retrieval:
 def distance_ratio(
     distance: np.ndarray, same: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
-    """Mean distance of one person's pairs over that of two people's: small is good, 1 is chance.
+    """Mean distance of pairs of one person over that of pairs of two: low is good, 1 is chance.
 
-    Where one shape is predicted for everybody, all distances are 0, which counts as chance. Only
-    pairs with a weight count; NaN where those of a kind have none.
+    If all distances are 0, because everybody gets the same shape, the result is 1. NaN if all pairs
+    of a kind have a weight of 0.
 
     Args:
         distance: (P,), at least 0, any unit.
-        same: (P,) true where a pair is of one person.
+        same: (P,) true for pairs of one person.
         weights: (P,) how often each pair counts; None for once each.
 
     Raises:
@@ -70,21 +71,22 @@ def retrieval_ranks(
     """Rank of the nearest other photo of the same person among all other photos.
 
     Args:
-        vectors: (n, D) points whose Euclidean distance counts.
-        identity: (n,) the person of each photo.
-        either_side: (n,) one number for a person and its mirror image, who is neither the person
-            nor a stranger, so that these photos do not count; None: nobody has one.
+        vectors: (n, D) points, compared by Euclidean distance.
+        identity: (n,) the person in each photo.
+        either_side: (n,) the same number for a person and its mirror image, which is neither the
+            same person nor a different one and is therefore ignored; None: there are no mirror
+            images.
 
     Returns:
-        (n,) float64 from 1; NaN where the person has no other photo. A photo of somebody else
-        that is exactly as near counts as nearer.
+        (n,) float64 from 1; NaN if the person has no other photo. A photo of somebody else at
+        exactly the same distance counts as nearer.
 
     Raises:
         ValueError: a number of the vectors is not finite.
     """
     vectors, identity = np.asarray(vectors, np.float64), np.asarray(identity)
     if not np.isfinite(vectors).all():
-        raise ValueError("the vectors must be finite numbers: others have no distance")
+        raise ValueError("the vectors must be finite numbers")
     person = identity if either_side is None else np.asarray(either_side)
     ranks = []
     for start in range(0, len(vectors), CHUNK):
@@ -100,7 +102,7 @@ def retrieval_ranks(
 def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Retrieval:
     """Retrieval from (n,) ranks; ``weights`` (n,) is how often each photo is a probe.
 
-    The gallery is not resampled with it.
+    The weights do not resample the gallery.
     """
     is_probe = ~np.isnan(ranks)
     rank, weight = ranks[is_probe], None if weights is None else weights[is_probe]
@@ -114,18 +116,18 @@ def summarize_ranks(ranks: np.ndarray, weights: np.ndarray | None = None) -> Ret
 
 
 class IdentityEvaluator:
-    """Distance ratio, verification and retrieval by one kind of vector.
+    """Distance ratio, verification and retrieval for one kind of vector.
 
     Pairs are ranked once, so that a summary for each bootstrap resample is cheap.
 
     Args:
-        vectors: (n, D) whose Euclidean distance decides.
+        vectors: (n, D) points, compared by Euclidean distance.
         pairs: of the n photos.
-        identity: (n,) the person of each photo, for retrieval; None leaves that out.
+        identity: (n,) the person in each photo, for retrieval; None: no retrieval.
         either_side: see ``retrieval_ranks``.
 
     Attributes:
-        distance: (P,) float64, of the pairs.
+        distance: (P,) float64, of the pairs, in the vectors' unit.
 
     Raises:
         ValueError: see ``verification``.
@@ -155,7 +157,7 @@ class IdentityEvaluator:
     def roc(self) -> dict[str, list[float]]:
         """The ROC curve at about 200 thresholds: 'far' and 'tar', from 0 to 1."""
         far, tar = rates(self._ranked, np.ones(len(self.distance)))
-        # Even steps of TAR and of the FAR's logarithm, so that small rates are seen as well.
+        # Even steps of TAR and of log FAR, so that small rates are resolved as well.
         small = np.searchsorted(far, np.geomspace(1e-4, 1, CURVE_POINTS // 2), side="right") - 1
         even = np.searchsorted(tar, np.linspace(0, 1, CURVE_POINTS // 2))
         chosen = np.unique(np.concatenate([[0], small, even, [len(far) - 1]]))

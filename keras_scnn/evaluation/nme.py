@@ -1,8 +1,8 @@
-"""Normalized mean error of landmarks, by yaw, by the protocol of AFLW2000-3D's benchmark.
+"""Normalized mean error of landmarks by yaw, following the AFLW2000-3D benchmark.
 
 Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016: the mean distance of the 68
-landmarks in the image, over the square root of the area of the annotated landmarks' box; averaged
-within three bins of |yaw|, and then over the bins.
+landmarks in the image, over the square root of the area of the annotated landmarks' bounding box;
+averaged within three bins of |yaw|, and then over the bins.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ class LandmarkError:
     """Landmark error in percent of the square root of the landmark box's area.
 
     Attributes:
-        bins_percent: mean over the faces of each bin of ``YAW_BINS_DEGREES``; NaN where it has
-            none.
-        mean_percent: mean of the bins that have faces: the benchmark's number.
+        bins_percent: mean over the faces in each bin of ``YAW_BINS_DEGREES``; NaN for an empty bin.
+        mean_percent: mean of the nonempty bins: the benchmark's number.
         faces_percent: mean over all faces.
         bins_count: faces in each bin.
     """
@@ -38,23 +37,23 @@ class LandmarkError:
 def place_in_photo(
     landmarks: np.ndarray, boxes: np.ndarray, crop_size: int, convention: str = "exact"
 ) -> np.ndarray:
-    """Bring a crop's landmarks into its photo.
+    """Transform landmarks from crops to their photos.
 
     Args:
         landmarks: (M, N, 2 or more) px of the crop, pixel centers at integers from 0; only x and
             y are used.
-        boxes: (M, 4) half-open pixel boxes x0, y0, x1, y1 of the photo.
+        boxes: (M, 4) half-open pixel boxes x0, y0, x1, y1 in the photo.
         crop_size: width and height of the crop, px.
         convention: 'exact': by pixel centers, ``x = (u + 0.5) side / size - 0.5 + x0``. 'field':
-            as the field's benchmark script does it, where a crop's first pixel counts as 1 and
-            the photo's as 1 as well: ``x = (u + 1) side / size + x0 - 1``. They differ by
-            ``(side / size - 1) / 2`` px, about 0.14 % of error.
+            as in the field's benchmark script, which numbers the pixels of crop and photo from 1:
+            ``x = (u + 1) side / size + x0 - 1``. They differ by ``(side / size - 1) / 2`` px,
+            about 0.14 % of error.
 
     Returns:
         (M, N, 2) float64, px of the photo, pixel centers at integers from 0.
 
     Raises:
-        ValueError: the shapes do not fit, or the convention is unknown.
+        ValueError: the shapes do not match, or the convention is unknown.
     """
     points, boxes = np.asarray(landmarks, np.float64), np.asarray(boxes, np.float64)
     if points.ndim != 3 or points.shape[2] < 2 or boxes.shape != (len(points), 4):
@@ -80,19 +79,19 @@ def normalized_mean_error(
     Args:
         predicted: (M, N, 2 or more) px, image frame.
         annotated: the same for the annotation.
-        dimensions: 2: distances in the image. 3: in space, with the depth in px as well. The
-            origin of depth is unknown (a weak-perspective camera has none), so each
-            face's mean depths are brought together first.
-        box_points: (M, K, 2 or more) px, the points whose box normalizes, where it is not the
-            annotation's own: the 68 landmarks for a dense error.
+        dimensions: 2: distances in the image. 3: in space, with depth also in px. The origin of
+            depth is unknown (a weak-perspective camera has none), so the mean depths of each
+            face are aligned first.
+        box_points: (M, K, 2 or more) px, the points whose box normalizes the error, such as the 68
+            landmarks for a dense error; None: ``annotated``.
 
     Returns:
         (M,) float64, percent of the square root of the area of the annotation's box in the image
         (Zhu et al., 2016).
 
     Raises:
-        ValueError: the shapes differ, the boxes are not as many as the faces, or the points of
-            one span no area.
+        ValueError: the shapes differ, there are more or fewer boxes than faces, or the points of
+            a box span no area.
     """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
     fits = predicted.ndim == annotated.ndim == 3 and predicted.shape[:2] == annotated.shape[:2]
@@ -107,7 +106,7 @@ def normalized_mean_error(
     distance = np.linalg.norm(difference, axis=-1).mean(axis=1)
     side = box_side(annotated if box_points is None else box_points)
     if side.shape != distance.shape:
-        raise ValueError(f"box_points are of {len(side)} faces; there are {len(distance)}")
+        raise ValueError(f"box_points has {len(side)} faces; it must have {len(distance)}")
     return 100 * distance / side
 
 
@@ -115,7 +114,7 @@ def box_side(points: np.ndarray) -> np.ndarray:
     """(M,) px: square root of the area of the box of (M, N, 2 or more) points.
 
     Raises:
-        ValueError: there are no such points, or those of a face span no area.
+        ValueError: the shape is different, N is 0, or the points of a face span no area.
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 3 or not points.shape[1] or points.shape[2] < 2:
@@ -135,12 +134,12 @@ def landmark_error(
     Args:
         predicted: (M, N, 2 or more) px, image frame.
         annotated: (M, N, 2 or more) px, same frame.
-        yaw_degrees: (M,) annotated yaw; its sign has no effect, and yaw beyond 90 counts to
-            the last bin.
+        yaw_degrees: (M,) annotated yaw; its sign has no effect, and yaw beyond 90 degrees belongs
+            to the last bin.
         dimensions: 2 or 3, see ``normalized_mean_error``.
 
     Raises:
-        ValueError: there is no face, or the shapes do not fit.
+        ValueError: there is no face, or the shapes do not match.
     """
     return summarize_by_yaw(normalized_mean_error(predicted, annotated, dimensions), yaw_degrees)
 
@@ -153,13 +152,13 @@ def summarize_by_yaw(
     ``weights`` (M,) is how often each face counts; None for once each.
 
     Raises:
-        ValueError: there is no face, the shapes do not fit, or a yaw is not finite.
+        ValueError: there is no face, the shapes do not match, or a yaw is not finite.
     """
     yaw = np.abs(np.asarray(yaw_degrees, np.float64))
     if yaw.shape != errors.shape or not len(errors):
         raise ValueError(f"yaw_degrees has the shape {yaw.shape}; it must be (M,), M above 0")
     if not np.isfinite(yaw).all():
-        raise ValueError("yaw_degrees must be finite numbers: they decide on the bins")
+        raise ValueError("yaw_degrees must be finite numbers: they determine the bins")
     weights = np.ones(len(errors)) if weights is None else weights
     means = bin_means(errors, yaw, weights)
     return LandmarkError(
@@ -173,7 +172,7 @@ def summarize_by_yaw(
 def bin_means(
     errors: np.ndarray, yaw_degrees: np.ndarray, weights: np.ndarray
 ) -> tuple[float, ...]:
-    """Weighted means of (M,) errors within each bin of |yaw|; NaN where a bin has no face."""
+    """Weighted means of (M,) errors within each bin of |yaw|; NaN for an empty bin."""
     return tuple(weighted_mean(errors[part], weights[part]) for part in _bins(yaw_degrees))
 
 

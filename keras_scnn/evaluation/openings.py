@@ -8,15 +8,15 @@ from keras_scnn.geometry.landmarks68 import EYES, MOUTH
 
 
 def openings(landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    """Openings of (..., 68, 2 or more) landmarks, px; the depth is not used.
+    """Openings from (..., 68, 2 or more) landmarks, px; depth is not used.
 
     Returns:
-        'right', 'left' (the subject's eyes) and 'mouth', (...) float64: mean distance of upper and
-        lower lid over the distance of the eye's corners (Soukupova and Cech, "Real-Time Eye Blink
-        Detection using Facial Landmarks", 2016), and the same of the inner lips.
+        'right', 'left' (the subject's eyes) and 'mouth', (...) float64: mean distance between upper
+        and lower lid over the distance between the eye's corners (Soukupova and Cech, "Real-Time
+        Eye Blink Detection using Facial Landmarks", 2016), and the same ratio for the inner lips.
 
     Raises:
-        ValueError: these are not 68 landmarks.
+        ValueError: the shape is not (..., 68, 2 or more).
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim < 2 or points.shape[-2] != 68 or points.shape[-1] < 2:

@@ -12,7 +12,7 @@ from keras_scnn.settings import whole
 
 MAX_PER_PERSON = 100
 MAX_PER_KIND = 10000
-MOST_DRAWS = 20  # for each pair, with people chosen uniformly
+MOST_DRAWS = 20  # per pair with people drawn uniformly; then they are weighted by their pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class Pairs:
     """P pairs of n photos.
 
     Attributes:
-        first, second: (P,) int positions of photos.
-        same: (P,) bool, true for one person.
-        fold: (P,) int, or None where the folds are dealt at random.
+        first, second: (P,) int indices of photos.
+        same: (P,) bool, true for pairs of one person.
+        fold: (P,) int, or None for random folds.
     """
 
     first: np.ndarray
@@ -33,26 +33,27 @@ class Pairs:
     def weights(self, of_photos: np.ndarray) -> np.ndarray:
         """(P,) how often each pair counts, from (n,) how often each photo's person was drawn.
 
-        A pair of one person comes with each of its draws, a pair of two with each combination.
+        A pair of one person counts once per draw of the person; a pair of two people counts once
+        per combination of their draws.
         """
         one = of_photos[self.first]
         return np.where(self.same, one, one * of_photos[self.second])
 
 
 def draw_pairs(identity: np.ndarray, n_pairs: int, seed: int = 0) -> Pairs:
-    """``verification_pairs`` with a name for each part; same arguments and errors."""
+    """``verification_pairs`` as ``Pairs``; same arguments and errors."""
     return Pairs(*verification_pairs(identity, n_pairs, seed))
 
 
 def distinct_pairs(identity: np.ndarray, seed: int = 0) -> Pairs:
-    """Pairs without repetition: as many of one person as there are, and as many of two people.
+    """Distinct pairs: all pairs of one person, up to limits, and equally many pairs of two people.
 
-    At most 100 pairs of a person, so that nobody with many photos outweighs the rest, and at most
-    10,000 of each kind; both kinds are cut to the same number. The two people of a pair are chosen
-    uniformly, and then a photo of each.
+    There are at most 100 pairs per person, so that nobody with many photos outweighs the rest, and
+    at most 10,000 of each kind; both kinds are cut to the same number. For a pair of two people,
+    the people are drawn uniformly, and then a photo of each.
 
     Args:
-        identity: (n,) int, the person of each photo.
+        identity: (n,) int, the person in each photo.
         seed: the same seed gives the same pairs.
 
     Raises:
@@ -76,7 +77,7 @@ def _some(rows: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _of_two(photos: list[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 2) photos of two different people each, the smaller position first."""
+    """(count, 2) indices of photos of two different people, the smaller index first."""
     pairs = []
     for _ in range(count):
         one, two = rng.choice(len(photos), 2, replace=False)
@@ -85,14 +86,14 @@ def _of_two(photos: list[np.ndarray], count: int, rng: np.random.Generator) -> n
 
 
 def rows_of_people(identity: np.ndarray) -> list[np.ndarray]:
-    """Ascending positions of each person's photos, of (n,) numbers of people; people ascending."""
+    """Ascending indices of each person's photos, from (n,) numbers of people; people ascending."""
     order = np.argsort(identity, kind="stable")
     starts = np.unique(identity[order], return_index=True)[1]
     return np.split(order, starts[1:])
 
 
 def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
-    """Positions of each person's photos."""
+    """Indices of each person's photos."""
     photos = rows_of_people(np.asarray(identity))
     several = sum(len(part) > 1 for part in photos)
     if len(photos) < 2 or not several:
@@ -106,23 +107,23 @@ def _photos_of_people(identity: np.ndarray) -> list[np.ndarray]:
 def verification_pairs(
     identity: np.ndarray, n_pairs: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random pairs, half of one person and half of two, people chosen uniformly; no pair twice.
+    """Random distinct pairs, half of one person and half of two, with people drawn uniformly.
 
-    Where most people have too few photos for that, the last pairs of one person are drawn
-    uniformly from all such pairs.
+    If most people have too few photos for that, the last pairs of one person are drawn uniformly
+    from all such pairs.
 
     Args:
-        identity: (n,) int, the person of each photo.
-        n_pairs: how many, 0 or more; of an odd number, one less.
+        identity: (n,) int, the person in each photo.
+        n_pairs: number of pairs, 0 or more; an odd number is reduced by one.
         seed: the same seed gives the same pairs.
 
     Returns:
-        first (P,), second (P,) int64 positions of photos, same (P,) bool. P is n_pairs, or less
-        where the photos make fewer different pairs of one person, or of two.
+        first (P,), second (P,) int64 indices of photos, same (P,) bool. P is n_pairs, or less if
+        there are not that many distinct pairs of one person or of two.
 
     Raises:
-        ValueError: there is only one person, or nobody has two photos; or ``n_pairs`` is no whole
-            number, or below 0.
+        ValueError: there is only one person, or nobody has two photos; or ``n_pairs`` is not a
+            whole number, or is negative.
     """
     n_pairs, photos = whole("n_pairs", n_pairs, 0), _photos_of_people(identity)
     several = [part for part in photos if len(part) > 1]
@@ -134,7 +135,7 @@ def verification_pairs(
     shares = np.array([len(part) * (len(part) - 1) / 2 for part in several]) / of_one
 
     def one_person(is_stuck: bool) -> np.ndarray:
-        # Where all pairs of most people are drawn, people by their number of pairs.
+        # Once most people's pairs are exhausted, draw people in proportion to their pairs.
         chosen = rng.choice(len(several), p=shares) if is_stuck else rng.integers(len(several))
         return rng.choice(several[chosen], 2, replace=False)
 
@@ -149,7 +150,7 @@ def verification_pairs(
 
 
 def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator) -> list:
-    """So many different pairs; where it is most of those that there are, any of them all."""
+    """``count`` distinct pairs; if that is at least half of all pairs, a sample of all of them."""
     if there_are <= 2 * count:
         return list(_some(every(), count, rng))
     distinct: dict[tuple, Any] = {}
@@ -157,7 +158,7 @@ def _distinct(draw, count: int, there_are: int, every, rng: np.random.Generator)
         if len(distinct) == count:
             break
         pair = draw(tried > MOST_DRAWS * count)
-        # The order of the two photos makes no other pair.
+        # A pair is the same in either order.
         distinct.setdefault(tuple(sorted(pair)), pair)
     return list(distinct.values())
 

@@ -1,4 +1,4 @@
-"""Results as pictures: bars with intervals, error curves, ROC, and the losses of a training."""
+"""Plots of results: bars with intervals, error curves, ROC, and the losses of a training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cumulative_error(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         errors: (M,) of the faces, M above 0.
 
     Returns:
-        (M + 1,) errors by rising size, from 0, and the share of the faces, 0 to 1, whose error is
+        (M + 1,) ascending errors, from 0, and for each the share of faces, 0 to 1, whose error is
         at most that.
     """
     errors = np.sort(np.asarray(errors, np.float64))
@@ -30,15 +30,15 @@ def cumulative_error(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error_against_yaw(errors: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
-    """Mean error in steps of signed yaw, with the bootstrap's percentile interval of each.
+    """Mean error in bins of signed yaw, with a bootstrap percentile interval for each.
 
     Args:
         errors: (M,) of the faces.
         yaw_degrees: (M,).
 
     Returns:
-        (B, 4) float64: middle of the step in degrees, a multiple of ``YAW_STEP_DEGREES``; mean;
-        low and high end of the 95 % interval. Steps with fewer than 3 faces are left out.
+        (B, 4) float64: center of the bin in degrees, a multiple of ``YAW_STEP_DEGREES``; mean;
+        low and high end of the 95 % interval. Bins with fewer than 3 faces are left out.
     """
     from scipy.stats import bootstrap  # slow to import
 
@@ -63,12 +63,12 @@ MIN_FAR = 1e-3
 
 
 def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
-    """Draw the results as bars with their intervals into a picture file.
+    """Plot the results as bars with their intervals, and save the figure.
 
     Args:
         results: a results dataclass as nested dictionaries (``dataclasses.asdict``).
-        path: the picture.
-        title: over everything.
+        path: of the image file.
+        title: of the figure.
     """
     panels = [panel for panel in _bar_panels() if _known(results, panel[1])]
     figure, axes = _figure(len(panels), title)
@@ -81,7 +81,7 @@ def plot_results(results: dict, path: str | os.PathLike, title: str) -> None:
 
 
 def _bar_panels() -> list[tuple[str, dict[str, str], str]]:
-    """Title, path by label of each bar, and unit of each panel."""
+    """For each panel: title, the path of the number by the bar's label, and unit."""
     yaw = [f"{low}-{high}" for low, high in YAW_BINS_DEGREES]
     panels = []
     for name, title in (("landmarks", "2D"), ("landmarks_3d", "3D"), ("reannotated", "re-annot.")):
@@ -127,12 +127,12 @@ def _draw_bars(axis, results: dict, bars: dict[str, str]) -> None:
 
 
 def plot_details(results: dict, path: str | os.PathLike, title: str) -> None:
-    """Draw cumulative error, error against yaw, ROC and reliability into a picture file.
+    """Plot cumulative error, error against yaw, ROC and reliability, and save the figure.
 
     Args:
-        results: as for ``plot_results``; its 'curves' say what there is to draw.
-        path: the picture.
-        title: over everything.
+        results: as for ``plot_results``; panels without data in its 'curves' are left out.
+        path: of the image file.
+        title: of the figure.
     """
     curves = results.get("curves", {})
     panels = []
@@ -166,7 +166,7 @@ def _draw_cumulative(axis, curves: dict) -> None:
 
 
 def _limit(curves: dict) -> float:
-    """Where the axes of errors end: a few failures must not squeeze the rest."""
+    """Upper limit of the error axes, chosen so that a few failures do not compress the rest."""
     return max(1.2 * np.percentile(curves["error_3d"], 98), 0.1)
 
 
@@ -224,12 +224,12 @@ CURVES = {
 
 
 def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Draw losses over steps, for training and validation people, into a picture file.
+    """Plot losses over steps, for training and validation people, and save the figure.
 
     Args:
-        curves: ``step`` and the losses by Keras's names, (epochs,) each; those that are in
-            ``CURVES`` are drawn.
-        path: the picture.
+        curves: ``step`` and the losses by Keras's names, (epochs,) each; those in ``CURVES`` are
+            plotted.
+        path: of the image file.
 
     Raises:
         ValueError: there is none of these losses.
@@ -253,12 +253,12 @@ def plot_curves(curves: dict[str, np.ndarray], path: str | os.PathLike) -> None:
 def plot_variants(
     variants: dict[str, dict], measures: dict[str, str], path: str | os.PathLike
 ) -> None:
-    """Draw each measure of several variants, with its interval, into a picture file.
+    """Plot each measure of several variants, with its interval, and save the figure.
 
     Args:
-        variants: 'mean', 'low' and 'high' by measure by variant.
-        measures: titles of the measures; those that any variant has are drawn.
-        path: the picture.
+        variants: by variant and then by measure: 'mean', 'low' and 'high'.
+        measures: titles by measure; measures that no variant has are left out.
+        path: of the image file.
     """
     drawn = [name for name in measures if any(name in part for part in variants.values())]
     figure, axes = _figure(len(drawn), "", width=2.6)
@@ -281,7 +281,7 @@ def _figure(panels: int, title: str, width: float = 3.0):
 
     figure = Figure(figsize=(max(6.0, width * panels), 3.2), layout="constrained")
     if title:
-        figure.suptitle(printable(title), parse_math=False)  # may have a folder's name in it
+        figure.suptitle(printable(title), parse_math=False)  # may contain a folder's name
     axes = figure.subplots(1, panels, squeeze=False)[0] if panels else []
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -22,10 +22,10 @@ class PoseError:
         mean_degrees: mean of the three: the benchmark's number.
         rotation_degrees: mean angle of the rotation between prediction and annotation, which does
             not depend on how a rotation is split into three angles.
-        bins_degrees: the mean of the three within each bin of ``nme.YAW_BINS_DEGREES``; NaN where a
-            bin has no face. Profiles weigh on the mean as often as there are any.
-        rotation_bins_degrees: the mean angle of the rotation within each of these bins: in a
-            profile pitch and roll are one axis, so that Euler angles count one error twice.
+        bins_degrees: mean of the three angles within each bin of ``nme.YAW_BINS_DEGREES``; NaN for
+            an empty bin. ``mean_degrees`` is over faces, not bins, so rare profiles count little.
+        rotation_bins_degrees: mean angle of the rotation within each of these bins: for a profile
+            pitch and roll are about one axis, so that Euler angles count an error twice.
         n_faces: faces counted.
         n_left_out: faces with an annotated angle at or beyond the limit.
     """
@@ -52,7 +52,7 @@ def pose_error(
     Args:
         predicted: (M, 3) pitch, yaw, roll in radians, as from ``euler_from_rotation``.
         annotated: (M, 3) likewise.
-        limit_degrees: see above; usual are 99 degrees.
+        limit_degrees: see above; 99 degrees is usual.
 
     Raises:
         ValueError: the shapes are not (M, 3), an angle is not finite, or no face is within the
@@ -69,7 +69,7 @@ def angle_errors(
 
     Returns:
         (M, 4) float64 degrees: absolute error of pitch, yaw and roll, and the angle of the
-        rotation between; NaN for faces beyond the limit.
+        rotation between prediction and annotation; NaN for faces beyond the limit.
     """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
     if predicted.shape != annotated.shape or predicted.shape[1:] != (3,):
@@ -96,7 +96,7 @@ def summarize_angles(
 
     Args:
         errors: see ``angle_errors``.
-        yaw_degrees: (M,) the annotated yaw, which decides a face's bin.
+        yaw_degrees: (M,) the annotated yaw, which determines a face's bin.
         weights: (M,) how often each face counts; None for once each.
     """
     kept = ~np.isnan(errors[:, 0])

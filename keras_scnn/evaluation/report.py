@@ -1,4 +1,4 @@
-"""Results as a table of text: every number with its unit and its interval."""
+"""Results as a text table: every number with its unit and its interval."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _landmark_rows(name: str, label: str) -> list[Row]:
 
 
 def _shape_rows(name: str, label: str) -> list[Row]:
-    """Aligned numbers, then raw ones."""
+    """Rows of the aligned errors, then of the raw ones."""
     rows = []
     for prefix, how in (("", "aligned"), ("raw_", "raw")):
         rows += [
@@ -94,7 +94,7 @@ ROWS: list[Row] = [
         for kind, label in PROBABILITIES.items()
     ),
 ]
-"""Path, label and unit of every number of a table, in its order."""
+"""Path, label and unit of every number in a table, in order."""
 
 
 SUMMARY: tuple[Row, ...] = (
@@ -114,11 +114,11 @@ SUMMARY: tuple[Row, ...] = (
 
 
 def summary_table(columns: dict[str, dict[str, float]]) -> str:
-    """The rows of ``SUMMARY`` as lines of text, a column for each of some networks or baselines.
+    """The rows of ``SUMMARY`` as lines of text, with a column per network or baseline.
 
     Args:
-        columns: numbers by path (``bootstrap.numbers``) by the column's heading; a number that a
-            column lacks, or that is NaN, is left blank, and so is a row that all of them lack.
+        columns: by the column's heading: numbers by path (``bootstrap.numbers``). A missing or NaN
+            number is left blank, and a row without numbers is left out.
     """
     rows = [["", *columns]]
     for path, label, unit in SUMMARY:
@@ -139,11 +139,11 @@ def _short(value: float, unit: str) -> str:
 
 
 def results_table(results: dict, chosen: Sequence[Row] = ()) -> str:
-    """The results of ``evaluate`` as lines of text: notes first, then a number a line.
+    """The results of ``evaluate`` as lines of text: notes first, then one number per line.
 
     Args:
         results: a results dataclass as nested dictionaries (``dataclasses.asdict``).
-        chosen: the numbers to show; () for ``ROWS``.
+        chosen: the rows to show; () for ``ROWS``.
     """
     rows = table_rows(results, chosen)
     width = max((len(name) for name, _ in rows), default=0)
@@ -155,7 +155,7 @@ def results_table(results: dict, chosen: Sequence[Row] = ()) -> str:
 
 
 def table_rows(results: dict, chosen: Sequence[Row] = ()) -> list[tuple[str, str]]:
-    """Name and value of each row of the table; what was not measured is not in it."""
+    """Label and value of each row of the table, without numbers that were not measured."""
     values, intervals = numbers(results), results.get("intervals", {})
     return [
         (label, f"{_with_unit(values[path], unit)}{_interval(intervals.get(path), unit)}{count}")
@@ -170,7 +170,7 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 def _interval(ends: tuple[float, float] | None, unit: str) -> str:
-    """With as many decimals as ``_with_unit`` gives the number, which it may else not contain."""
+    """With the decimals of ``_with_unit``; otherwise the interval might not contain the number."""
     if ends is None or math.isnan(ends[0]):
         return ""
     decimals = 2 if unit else 3
@@ -178,7 +178,7 @@ def _interval(ends: tuple[float, float] | None, unit: str) -> str:
 
 
 def _count(results: dict, path: str) -> str:
-    """How many faces a bin of yaw has."""
+    """The number of faces in a bin of yaw, as text; '' for other rows."""
     name, _, rest = path.partition(".")
     if not rest.startswith("bins_percent."):
         return ""

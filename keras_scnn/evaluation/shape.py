@@ -1,4 +1,4 @@
-"""Errors of the neutral shape: distances in millimeters and explained variance."""
+"""Error of the neutral shape: distances in millimeters, and explained variance."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class ShapeError:
-    """Error of neutral shapes in millimeters, beside that of the mean face.
+    """Error of neutral shapes in millimeters, compared with that of the mean face.
 
-    'Raw' numbers compare the points as they stand in the model frame; the others after the best
-    similarity (Umeyama 1991) of each face onto the true one.
+    'Raw' numbers compare the points in the model frame without alignment; the others after each
+    face is aligned with the true one by the best similarity (Umeyama 1991).
 
     Attributes:
-        vertex_mm: mean distance of corresponding points.
-        mean_face_mm: the same for the mean face in place of every prediction.
-        relative: ``vertex_mm / mean_face_mm``: below 1 is better than no identity at all.
+        vertex_mm: mean distance between corresponding points.
+        mean_face_mm: the same if every prediction were the mean face.
+        relative: ``vertex_mm / mean_face_mm``: below 1 is better than predicting the mean face.
         n_faces: faces counted.
         explained_variance: share of the squared deviation of the true shapes from the mean face
-            that the prediction explains: 1 is perfect, 0 is the mean face, below is worse.
+            that the prediction explains: 1 is perfect, 0 is the mean face, negative is worse.
         raw_vertex_mm, raw_mean_face_mm, raw_relative, raw_explained_variance: without alignment.
     """
 
@@ -45,9 +45,10 @@ class ShapeDistances:
     """Distances of M faces from the true ones: (M,) float64 each.
 
     Attributes:
-        aligned, aligned_mean, raw, raw_mean: mean distance of corresponding points, mm, of the
-            prediction and of the mean face.
-        aligned_square, aligned_mean_square, raw_square, raw_mean_square: mean squared distance.
+        aligned, raw: mean distance between corresponding points of prediction and truth, mm.
+        aligned_mean, raw_mean: the same for the mean face.
+        aligned_square, aligned_mean_square, raw_square, raw_mean_square: mean squared distance,
+            mm².
     """
 
     aligned: np.ndarray
@@ -65,11 +66,11 @@ def shape_error(predicted: np.ndarray, true: np.ndarray, mean_face: np.ndarray) 
 
     Args:
         predicted: (M, N, 3) mm.
-        true: (M, N, 3) mm, the same points; in the same frame for the raw numbers to mean much.
-        mean_face: (N, 3) mm, what a method without identity would answer.
+        true: (M, N, 3) mm, the same points; in the same frame, or the raw numbers mean little.
+        mean_face: (N, 3) mm, the prediction of a method without identity.
 
     Raises:
-        ValueError: the shapes do not fit, or there is no face.
+        ValueError: the arrays' shapes do not match, or there is no face.
     """
     return summarize_shapes(shape_distances(predicted, true, mean_face))
 
@@ -87,7 +88,7 @@ def shape_distances(
     if not len(true):
         raise ValueError("there is no face to compare")
     chunks = []
-    for start in range(0, len(true), CHUNK):  # by chunks, to save memory
+    for start in range(0, len(true), CHUNK):  # in chunks, to save memory
         part = slice(start, start + CHUNK)
         chunks.append(_distances(predicted[part], true[part], mean_face))
     return ShapeDistances(*np.concatenate(chunks, axis=1))
@@ -109,7 +110,7 @@ def _aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def summarize_shapes(distances: ShapeDistances, weights: np.ndarray | None = None) -> ShapeError:
-    """Means over the faces; ``weights`` (M,) is how often each counts."""
+    """Means over the faces; ``weights`` (M,) is how often each counts, None for once each."""
     mean = {f.name: weighted_mean(getattr(distances, f.name), weights) for f in fields(distances)}
     return ShapeError(
         vertex_mm=mean["aligned"],

@@ -1,4 +1,4 @@
-"""Same person or not? How well a distance verifies: LFW's accuracy, and ROC numbers."""
+"""Same person or not? Verification by a distance: LFW's accuracy, and ROC numbers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Verification:
     Attributes:
         accuracy_percent: mean over the folds; each fold's threshold comes from the others.
         accuracy_std_percent: standard deviation over the folds.
-        auc: probability that a pair of one person is closer than a pair of two, 0 to 1; ties
-            count half.
+        auc: probability that a pair of one person has a smaller distance than a pair of two, 0 to
+            1; ties count half.
         threshold: mean of the folds' thresholds, in the distance's unit.
         n_pairs: pairs counted.
-        eer_percent: equal error rate: where as many pairs of two people are accepted as pairs of
-            one are refused, in percent of each; between two thresholds on a straight line.
-        tar_percent_at_far_1e2, tar_percent_at_far_1e3: pairs of one person that are accepted by
-            the widest threshold that accepts at most 1 %, or 0.1 %, of the pairs of two; NaN with
-            fewer than 100, or 1,000, such pairs.
-        d_prime: difference of the mean distances of both kinds in units of their root mean
-            square standard deviation (Daugman, "Biometric Decision Landscapes", 2000).
+        eer_percent: equal error rate, at which the share of accepted pairs of two people equals
+            the share of rejected pairs of one; interpolated linearly between thresholds.
+        tar_percent_at_far_1e2, tar_percent_at_far_1e3: percentage of pairs of one person accepted
+            by the largest threshold that accepts at most 1 %, or 0.1 %, of the pairs of two; NaN
+            with fewer than 100, or 1,000, pairs of two.
+        d_prime: difference between the mean distances of the two kinds in units of the root mean
+            square of their standard deviations (Daugman, "Biometric Decision Landscapes", 2000).
     """
 
     accuracy_percent: float
@@ -43,14 +43,14 @@ class Verification:
 
 @dataclass(frozen=True, eq=False)
 class RankedPairs:
-    """P pairs by rising distance; from ``rank_pairs``.
+    """P pairs by ascending distance, from ``rank_pairs``.
 
     Attributes:
-        order: (P,) their former positions.
+        order: (P,) their original indices.
         distance: (P,) float64.
-        same: (P,) bool, of one person.
+        same: (P,) bool, true for pairs of one person.
         fold: (P,) int.
-        cuts: (C,) possible numbers of accepted pairs: none that parts equal distances.
+        cuts: (C,) possible numbers of accepted pairs, which do not separate equal distances.
     """
 
     order: np.ndarray
@@ -71,15 +71,16 @@ def verification(
 
     Args:
         distance: (P,) any unit, small for one person.
-        same: (P,) true where a pair is of one person.
+        same: (P,) true for pairs of one person.
         folds: number of folds, at least 2, into which the pairs are split at random, with equal
-            shares of each kind; fewer where there are fewer pairs of a kind.
+            shares of each kind; fewer if there are fewer pairs of a kind.
         seed: of the split.
-        fold: (P,) each pair's fold where a protocol fixes it; ``folds`` and ``seed`` then have
+        fold: (P,) each pair's fold, if a protocol prescribes it; ``folds`` and ``seed`` then have
             no effect.
 
     Raises:
-        ValueError: there are fewer than two folds or pairs of a kind, or the shapes do not fit.
+        ValueError: there are fewer than two folds or pairs of a kind, the shapes do not match, or a
+            distance is not finite.
     """
     return summarize_pairs(rank_pairs(distance, same, folds, seed, fold))
 
@@ -97,7 +98,7 @@ def rank_pairs(
         fold = _split(same, folds, seed)
     fold = np.unique(fold, return_inverse=True)[1]
     if fold.shape != same.shape or fold.max() < 1:
-        raise ValueError(f"fold has the shape {fold.shape}; it must be (P,), of two folds or more")
+        raise ValueError(f"fold has the shape {fold.shape}; it must be (P,) with two folds or more")
     order = np.argsort(distance, kind="stable")
     ordered = distance[order]
     cuts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1], [True]]))
@@ -139,7 +140,7 @@ def _split(same: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> Verification:
-    """All numbers; ``weights`` (P,), in the pairs' former order, is how often each pair counts."""
+    """All numbers; ``weights`` (P,), in the pairs' original order, is how often each counts."""
     weights = np.ones(len(ranked.same)) if weights is None else weights[ranked.order]
     accuracy, thresholds = _accuracy_by_fold(ranked, weights)
     far, tar = rates(ranked, weights)
@@ -157,7 +158,7 @@ def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> V
 
 
 def right_answers(ranked: RankedPairs) -> np.ndarray:
-    """(P,) bool, in the pairs' former order: judged right by the threshold of the other folds."""
+    """(P,) bool, in the original order: classified correctly by the other folds' threshold."""
     _, thresholds = _accuracy_by_fold(ranked, np.ones(len(ranked.same)))
     right = (ranked.distance < thresholds[ranked.fold]) == ranked.same
     return right[np.argsort(ranked.order)]
@@ -166,10 +167,10 @@ def right_answers(ranked: RankedPairs) -> np.ndarray:
 def _accuracy_by_fold(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy of each fold, 0 to 1, and its threshold; folds without weight are left out.
 
-    One NaN of each where no fold has a weight.
+    If no fold has a weight, one NaN of each.
     """
     of_fold = ranked.fold == np.arange(ranked.fold.max() + 1)[:, None]
-    # Accepting one more pair gains its weight where it is of one person, and loses it elsewhere.
+    # Accepting one more pair gains its weight if it shows one person, and loses it otherwise.
     gained = _running_sum(np.where(ranked.same, weights, -weights) * of_fold)
     met = _running_sum(weights * of_fold)
     by_others = [(part.sum(axis=0) - part)[:, ranked.cuts] for part in (gained, met)]
@@ -189,9 +190,9 @@ def _running_sum(rows: np.ndarray) -> np.ndarray:
 
 
 def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> float:
-    """The lowest distance below which the (C,) gain is greatest, given the weight so far (C,).
+    """The lowest threshold with the largest (C,) gain, given the cumulative weight (C,).
 
-    It lies in the middle between the nearest two pairs that have a weight.
+    It is midway between the adjacent two pairs that have a weight.
     """
     best = int(np.argmax(gain))
     end = int(np.searchsorted(met, met[best], side="right")) - 1
@@ -203,14 +204,14 @@ def _best_threshold(ranked: RankedPairs, gain: np.ndarray, met: np.ndarray) -> f
 
 
 def rates(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ROC curve: false and true accept rates (C,), from 0 to 1, of each possible threshold.
+    """The ROC curve: false and true accept rates (C,), from 0 to 1, at each possible threshold.
 
     Args:
         ranked: the pairs.
-        weights: (P,) of the pairs by rising distance.
+        weights: (P,) of the pairs by ascending distance.
 
     Returns:
-        NaN where a kind of pair has no weight.
+        the rates; NaN for a kind of pair without weight.
     """
     curves = []
     for kind in (~ranked.same, ranked.same):
@@ -226,7 +227,7 @@ def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
 
 
 def tar_at_far(far: np.ndarray, tar: np.ndarray, limit: float) -> float:
-    """The highest true accept rate of a ROC curve where the false one is at most ``limit``."""
+    """The highest true accept rate of a ROC curve with a false accept rate of at most ``limit``."""
     allowed = far <= limit * (1 + 1e-9)
     return float(tar[allowed].max()) if allowed.any() else float("nan")
 

@@ -195,7 +195,7 @@ def test_with_features_there_are_three_kinds(rng):
         ([1.0, 2], [True, True], (-1,), "pairs of one person and pairs of two"),
         ([1.0, np.nan], [True, False], (-1,), "finite"),
         ([1.0, 2, 3], [True, False], (-1,), "both must be"),
-        ([1.0, 2], [True, False], (-1, 1), "1 values a pair have 2 signs"),
+        ([1.0, 2], [True, False], (-1, 1), "1 values per pair, but 2 signs"),
         (np.zeros((2, 2, 2)), [True, False], (-1,), r"\(P,\) or \(P, D\)"),
     ],
 )
