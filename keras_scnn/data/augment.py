@@ -1,4 +1,4 @@
-"""Augmentation on the CPU, by OpenCV: random moves and photometric changes of crops, with labels.
+"""Augmentation on the CPU with OpenCV: random moves and photometric changes of crops and labels.
 
 For training without an accelerator, where the layers of ``models.augmentation`` would take as
 long as a small network itself.
@@ -18,20 +18,20 @@ from keras_scnn.morphable_model import MorphableModel, mirror_matrices
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 SMALL_BOX = 0.5
 MIRRORING, MOVING = 0, 1
-STREAM = zlib.crc32(b"augment")  # random numbers of its own: a sampler of the same seed has others
+STREAM = zlib.crc32(b"augment")  # so that its random numbers differ from a sampler's of that seed
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far crops are moved: standard deviations about the standard crop of their landmarks.
+    """How far crops are moved: standard deviations around the standard crop of their landmarks.
 
     Attributes:
-        shift: share of the crop's side.
+        shift: as a share of the crop's side.
         scale: of the logarithm of the size.
-        degrees: of the rotation in the image.
+        degrees: of the in-plane rotation.
         wide: share of the crops that are rotated uniformly by up to ``wide_degrees`` instead.
         wide_degrees: see ``wide``.
-        any_angle: share of the crops that are rotated by any angle: faces lie down, too.
+        any_angle: share of the crops that are rotated by any angle, as for people lying down.
     """
 
     shift: float = 0.035
@@ -57,13 +57,13 @@ def augment(
     Args:
         rng: the source of randomness.
         image: (S, S, 3) uint8 RGB.
-        landmarks: (68, 2 or more) crop px; the jitter is about their standard crop.
+        landmarks: (68, 2 or more) crop px; the jitter is relative to their standard crop.
         jitter: how far it is moved.
-        mirror: whether it is mirrored; None: every other one.
+        mirror: whether to mirror it; None: at random, with probability 0.5.
 
     Returns:
-        The new image (S, S, 3) uint8, and the (2, 3) matrix that took the old crop's pixels there;
-        a matrix of negative determinant mirrors.
+        The new image (S, S, 3) uint8, and the (2, 3) matrix from the old crop's pixels to the new
+        one's, whose linear part has a negative determinant if it mirrors.
     """
     size = image.shape[0]
     matrix = _move(rng, landmarks, size, jitter)
@@ -75,7 +75,7 @@ def augment(
 
 
 def _move(rng, landmarks, size, jitter: Jitter) -> np.ndarray:
-    """A similarity (2, 3) that puts the standard crop of the landmarks near the image."""
+    """A random similarity (2, 3) that maps the landmarks' standard crop close to the image."""
     low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
     side = np.linalg.norm(high - low)
     zoom = size / side if side > SMALL_BOX * size else 1.0
@@ -111,17 +111,17 @@ def _occlude(rng, image) -> None:
 
 
 class GroupAugmenter:
-    """Augments a batch of some photos each of some people, with its labels.
+    """Augments a batch of several photos each of several people, with its labels.
 
-    All photos of a person in a batch are mirrored, or none is, since a mirror image shows another
-    person.
+    Either all photos of a person in a batch are mirrored or none, since a mirror image shows a
+    different person.
 
     Args:
-        model: the face model of the parameters, with mirror partners.
-        upright: (n,) bool for each record: moved by ``UPRIGHT``, for recognizing people; else by
+        model: the parameters' face model, with mirror partners.
+        upright: (n,) bool for each record: True for ``UPRIGHT``, to recognize people; False for
             ``Jitter()``, for landmarks.
-        seed: the same seed gives the same variants of a step's batch, and of any part of it: each
-            row has random numbers of its own.
+        seed: the same seed gives the same variants of a step's batch, or of any part of it: each
+            row has its own random numbers.
     """
 
     def __init__(self, model: MorphableModel, upright: np.ndarray, seed: int = 0):
@@ -137,16 +137,16 @@ class GroupAugmenter:
         landmarks: np.ndarray,
         vectors: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment photos of a batch, or a part of it.
+        """Augment the photos of a batch, or a part of it.
 
         Args:
             step: of the batch.
-            first: row of the batch that the first photo is.
-            photo: (B,) int, positions of the photos among the records.
+            first: the first photo's row in the batch.
+            photo: (B,) int, indices of the photos' records.
             person: (B,) int, their identities.
             images: (B, S, S, 3) uint8 RGB.
-            landmarks: (B, 68, 3 or 4) float: x, y in crop px, depth, and a weight if given.
-            vectors: (B, P) float, parameters, not whitened.
+            landmarks: (B, 68, 3 or 4) float: x, y in crop px, depth, and optionally a weight.
+            vectors: (B, P) float, unwhitened parameters.
 
         Returns:
             images (B, S, S, 3) uint8, landmarks (B, 68, 3 or 4) and vectors (B, P) float32.

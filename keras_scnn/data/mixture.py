@@ -21,18 +21,18 @@ from keras_scnn.settings import folders_of
 from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import place
 
-BLENDS = "blends"  # source of such records, by the name that ``prepare`` has for it
+BLENDS = "blends"  # the name of this source of records in ``prepare``
 REQUIRED = ("parameters", "landmarks")
 FILL = {"weight": 1.0, "mirror": -1, "embedding": np.nan, "crop_from_image": np.nan, "name": ""}
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Records of one or several folders.
+    """Records from one or several folders.
 
     Attributes:
-        records: joined.
-        source: (n,) int64 the number of each photo's folder.
+        records: of all folders, joined.
+        source: (n,) int64 the index of each photo's folder.
         weights: (S,) how often each folder is drawn from; None: by its number of people.
     """
 
@@ -43,9 +43,9 @@ class Mixture:
     def sampling(self) -> dict:
         """Arguments for ``PairSampler`` and ``GroupSampler``, besides the identities.
 
-        Of records made with ``prepare --authors-identity`` a mirror image is one more stranger,
-        whom a sampler may draw as somebody else, as in the code that the paper's authors released:
-        it takes the words of a file name for the data set, so that HELEN_Flip is another one.
+        In records made with ``prepare --authors-identity`` a mirror image is a different person,
+        with whom a sampler may pair the original, as in the code that the paper's authors released:
+        it takes the data set from the file name, so that HELEN_Flip is a data set of its own.
         """
         mirror = self.records.mirror
         if mirror is not None:
@@ -53,32 +53,32 @@ class Mixture:
         return {"mirror": mirror, "source": self.source, "source_weights": self.weights}
 
     def photographed(self) -> np.ndarray:
-        """(n,) bool: false for blends of two people; see ``data.sources.blends``."""
+        """(n,) bool: False for blends of two people; see ``data.sources.blends``."""
         return self._noted("source") != BLENDS
 
     def without_mirror_images(self) -> Mixture:
-        """The photos without those of mirror images of people who are there themselves."""
+        """A mixture without mirror images of people whose original photos it has."""
         keep = self.records.either_side() == self.records.identity
         if keep.all():
             return self
         return Mixture(part_of(self.records, np.flatnonzero(keep)), self.source[keep], self.weights)
 
     def _noted(self, key: str) -> np.ndarray:
-        """(n,) what the settings of each photo's folder have under a key; None for nothing."""
+        """(n,) value of a key in the settings of each photo's folder; None where there is none."""
         config = self.records.config
         noted = [one.get(key) for one in config.get("joined", [config])]
         return np.array(noted, object)[self.source]
 
     def annotated(self, model: MorphableModel) -> MorphableModel:
-        """The face model with the landmark offsets that the records were fitted with.
+        """The face model with the landmark offsets with which the records were fitted.
 
         Raises:
-            ValueError: the records are of another face model.
+            ValueError: the records were made with another face model.
         """
         width = ParameterLayout(model.n_identity, model.n_expression).size
         if (model.name, width) != (self.records.face_model, self.records.parameters.shape[1]):
             raise ValueError(
-                f"face_model is '{model.name}' of {width} parameters, the records are of "
+                f"face_model is '{model.name}' with {width} parameters, but the records are for "
                 f"'{self.records.face_model}' with {self.records.parameters.shape[1]}; give the "
                 "face_model.npz in their folder"
             )
@@ -95,20 +95,21 @@ def open_mixture(
     """Open folders of face records.
 
     Args:
-        folders: one, or several with commas between them; paths, or URLs of fsspec.
-        weights: how often each is drawn from, with commas; empty: by its number of people.
-        cache, cache_bytes: for what is fetched from URLs, see ``open_face_records``.
+        folders: one, or several separated by commas; paths, or fsspec URLs.
+        weights: how often each is drawn from, separated by commas; '': by its number of people.
+        cache, cache_bytes: for data from URLs, see ``open_face_records``.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_face_records`` and ``join_records``; or the
-            weights are no numbers, or not one for each folder; or no folder is given, or one twice.
-        ImportError, OSError: of a URL, see ``open_face_records``.
+            weights are not numbers, or not one per folder; or there is no folder, or one twice.
+        ImportError, OSError: for a URL, see ``open_face_records``.
     """
     names = folders_of(folders)
     try:
         numbers = np.array([float(word) for word in weights.split(",")]) if weights else None
     except ValueError as error:
-        raise ValueError(f"weights are '{weights}'; they must be numbers with commas") from error
+        message = f"weights are '{weights}'; they must be numbers separated by commas"
+        raise ValueError(message) from error
     if numbers is not None and len(numbers) != len(names):
         raise ValueError(f"{len(numbers)} weights for {len(names)} folders; give one for each")
     _check_different(names)
@@ -117,7 +118,7 @@ def open_mixture(
 
 
 def _check_different(folders: Sequence[str]) -> None:
-    """Raise a ValueError for a folder given twice: its people would count as different ones."""
+    """Raise a ValueError for a folder given twice, whose people would count as different ones."""
     if not folders:
         raise ValueError("no folder of face records is given")
     known: dict[str, str] = {}
@@ -129,7 +130,7 @@ def _check_different(folders: Sequence[str]) -> None:
 
 
 def _real(folder: str) -> str:
-    """Where a folder is: links are followed, and URLs written in one way."""
+    """A folder's canonical path or URL, with links resolved."""
     home = place(folder)
     if isinstance(home, Path):
         return str(real_path(home))
@@ -137,17 +138,19 @@ def _real(folder: str) -> str:
 
 
 def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarray]:
-    """Put records one after the other; no photo is copied.
+    """Concatenate records; sharded images are not copied.
 
-    People are numbered apart: nobody of one folder is anybody of another. What only some have
-    is filled up: weights with 1, mirror images with none, names with '', other things with NaN.
+    People are renumbered, so that those of different folders are different people. Arrays that
+    only some records have are filled for the others: weights with 1, mirror images with -1, names
+    with '', other arrays with NaN.
 
     Returns:
-        the joined records, and the number of each photo's folder, (n,) int64, which
+        the joined records, and the index of each photo's folder, (n,) int64, which
         ``PairSampler`` and ``GroupSampler`` take as ``source``.
 
     Raises:
-        ValueError: the records are of different face models, sizes or parameters.
+        ValueError: the records differ in face model, crop size, number of parameters, landmark
+            offsets, or the size of an optional array.
     """
     kinds: dict[str, set] = {
         "face models": {r.face_model for r in several},
@@ -160,7 +163,7 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
             shown = sorted(str(one)[:80] for one in values)
             raise ValueError(f"records of different {what} cannot be joined: {shown}")
     source = np.repeat(np.arange(len(several)), [len(r) for r in several])
-    if len(several) == 1:  # nothing is copied: labels may be larger than the memory
+    if len(several) == 1:  # copy nothing: labels may be larger than the memory
         return several[0], source
     arrays = {name: np.concatenate([getattr(r, name) for r in several]) for name in REQUIRED}
     several = _numbered_apart(several)
@@ -176,7 +179,7 @@ def join_records(several: Sequence[FaceRecords]) -> tuple[FaceRecords, np.ndarra
 
 
 def _numbered_apart(several: Sequence[FaceRecords]) -> list[FaceRecords]:
-    """The records with the numbers of people from 0 on, and from one to the next."""
+    """The records with people renumbered from 0, consecutively over all records."""
     numbered, first = [], 0
     for records in several:
         people, identity = np.unique(records.identity, return_inverse=True)
@@ -191,7 +194,7 @@ def _numbered_apart(several: Sequence[FaceRecords]) -> list[FaceRecords]:
 
 
 def _filled(several: Sequence[FaceRecords], name: str) -> np.ndarray:
-    """(n, ...) the array of some name, with ``FILL`` where records have none."""
+    """(n, ...) the concatenated arrays of a name, with ``FILL`` for records that have none."""
     known = [getattr(r, name) for r in several if getattr(r, name) is not None]
     if len({array.shape[1:] for array in known}) != 1:
         raise ValueError(f"records with {name} of different sizes cannot be joined")

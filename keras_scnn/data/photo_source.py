@@ -1,4 +1,4 @@
-"""What a reader of a data set hands on: photos with 68 landmarks, and who they show."""
+"""Interface of data-set readers: photos with 68 landmarks, and the person that each shows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class LabeledPhoto:
 
     Attributes:
         name: of the source file, relative to its data set's folder, and unique in it.
-        person: equal for all photos of one person, and for nobody else's in the data set.
+        person: key of the person shown, unique in the data set.
         landmarks: (68, 3) float64: x, y in px of the photo, pixel centers at integers from 0, y
-            down; depth in px, larger nearer to the viewer, from any origin, NaN where unknown.
-        weight: (68,) float64, 0 (no label) to 1: how far each landmark's x and y can be trusted.
+            down; depth in px, increasing towards the viewer, with any origin, NaN if unknown.
+        weight: (68,) float64, 0 (no label) to 1: reliability of each landmark's x and y.
         image: a file, or a function that returns the photo, (H, W, 3) uint8 RGB.
-        box: (4,) float64 half-open pixel box of the face's crop where the data set gives one.
-        euler: (3,) float64 annotated pitch, yaw, roll in radians, where there are any.
-        extra: arrays that only some readers have, by name.
+        box: (4,) float64 half-open pixel box of the face's crop, if the data set has one.
+        euler: (3,) float64 annotated pitch, yaw, roll in radians, if the data set has them.
+        extra: arrays that only some readers provide, by name.
     """
 
     name: str
@@ -49,18 +49,18 @@ class LabeledPhoto:
 
 
 class PhotoSource(abc.ABC):
-    """A data set that is listed at once and read one photo at a time.
+    """A data set that is listed as a whole and read one photo at a time.
 
     Listing decodes no image. A source can be pickled, so that worker processes can load from it.
-    A source that fits the face model itself gives ``extra["parameters"]`` (12 + K + L,), the pose
-    image_from_model; one that has a face recognizer's embedding gives ``extra["embedding"]``.
+    A source that fits the face model itself provides ``extra["parameters"]`` (12 + K + L,), with
+    the pose image_from_model; one with a face recognizer's embedding, ``extra["embedding"]``.
 
     Attributes:
-        folder: of the photos; None where they are no files of one folder.
-        embedding_size: length of the embedding; 0 where there is none.
-        labels: what labels are read from: suffixes of files beside a photo, and names of the
-            folder's tables.
-        preset: name or folder of the preset that predicts labels; '' where none does.
+        folder: of the photos; None if they are not files in one folder.
+        embedding_size: length of the embedding; 0 without one.
+        labels: the files that labels are read from: suffixes of files beside each photo, and names
+            of tables in the folder.
+        preset: name or folder of the preset that predicts labels; '' without one.
     """
 
     folder: Path | None = None
@@ -70,11 +70,11 @@ class PhotoSource(abc.ABC):
 
     @abc.abstractmethod
     def names(self) -> list[str]:
-        """All photos, also those that turn out to be unreadable; unique, in a fixed order."""
+        """Names of all photos, including unreadable ones; unique, in a fixed order."""
 
     @abc.abstractmethod
     def person(self, name: str) -> str:
-        """Whom the photo of that name shows, without reading it: its ``LabeledPhoto.person``."""
+        """The ``LabeledPhoto.person`` of the photo of that name, without reading it."""
 
     @abc.abstractmethod
     def load(self, name: str) -> LabeledPhoto:
@@ -82,32 +82,32 @@ class PhotoSource(abc.ABC):
 
         Raises:
             FileNotFoundError: a file of the photo is missing.
-            ValueError: a file of the photo is damaged or of another kind.
+            ValueError: a file of the photo is damaged or of the wrong kind.
         """
 
     def get_ready(self) -> None:  # noqa: B027 (most need nothing)
-        """Compute what all photos need; called once, before the source goes to worker processes.
+        """Compute data that all photos need; called once, before the source is sent to workers.
 
-        ``load`` does without it, but then each process computes for itself.
+        ``load`` also works without it, but then each process computes the data itself.
         """
 
     def mirror_of(self, person: str) -> str | None:
-        """The key that the mirror image of a person has; None where the data set has no mirrors.
+        """The key of a person's mirror image; None if the data set has no mirror images.
 
-        A mirrored face is neither the same face nor somebody else's, so the two never make a pair.
-        The source need not have photos of both.
+        A mirrored face is neither the same person nor a different one, so the two never form a
+        pair. The source need not have photos of both.
         """
         return None
 
     def listed(self) -> list[str]:
-        """All photos that the labels list; more than ``names`` where those are a part of them."""
+        """All photos that the labels list, of which ``names`` may be a subset."""
         return self.names()
 
     def passed_over(self, *without: str | os.PathLike | None) -> tuple[str, ...]:
         """Files of the folder that are neither a listed photo nor its labels, see ``photos.files``.
 
         Args:
-            without: files and folders that do not count, such as that of the records.
+            without: files and folders to ignore, such as that of the records.
         """
         if self.folder is None:
             return ()
@@ -119,9 +119,9 @@ class PhotoSource(abc.ABC):
         return tuple(sorted({*files.photos, *files.passed_over} - used))
 
     def inputs(self, names: Sequence[str]) -> list[Path]:
-        """Files that photos and their labels come from: records are made anew when they change.
+        """The files of photos and their labels; when they change, records are made again.
 
-        Those of the folder, and the ``labels``; some may not be there.
+        These are photos in the folder and the ``labels``; some may not exist.
         """
         if self.folder is None:
             return []
@@ -131,7 +131,7 @@ class PhotoSource(abc.ABC):
         return [*photos, *labels, *(self.folder / table for table in tables)]
 
     def _label_files(self) -> tuple[list[str], list[str]]:
-        """Suffixes of files beside a photo, and the folder's tables."""
+        """Suffixes of files beside each photo, and names of the folder's tables."""
         suffixes = [one for one in self.labels if one.startswith(".")]
         return suffixes, [one for one in self.labels if not one.startswith(".")]
 

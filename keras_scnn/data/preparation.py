@@ -23,12 +23,14 @@ SHARD_PHOTOS = 500
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """All that a worker needs to make any shard.
+    """Everything that a worker needs to make any shard.
 
     Attributes:
-        source, labeling, folder: of the photos, of their labels, of the records.
+        source: of the photos.
+        labeling: how they are cropped and fitted.
+        folder: of the records.
         people: the number of each person.
-        keys: by shard: digest of the files, and the preset, that it is made of.
+        keys: for each shard, the digest of the files and the preset that it is made from.
     """
 
     source: PhotoSource
@@ -61,29 +63,29 @@ def prepare(
     workers: int | None = None,
     command: str = "",
 ) -> dict:
-    """Write all photos of a source into a folder of face records, with a progress bar.
+    """Write all photos of a source to a folder of face records, with a progress bar.
 
-    It may be stopped at any time: the same call then goes on after the last complete shard, and
-    makes those anew whose photos or labels have changed, or the preset that predicts labels, or of
-    which this machine could not read a photo, for a package or a right that was missing. The result
-    does not depend on the number of workers. More than one worker starts processes, so a script
-    calls this under ``if __name__ == "__main__"``.
+    It may be stopped at any time: the same call then continues after the last complete shard. It
+    remakes shards whose photos or labels, or the preset that predicts labels, have changed, and
+    those with a photo that could not be read because a package or a permission was missing. The
+    result does not depend on the number of workers. More than one worker starts processes, so a
+    script must call this under ``if __name__ == "__main__"``.
 
     Args:
         source: the photos.
         folder: of the records.
         labeling: how they are cropped and fitted.
-        config: settings that decide on the records, for the manifest; must fit JSON.
-        workers: processes, 1 or more; None for one a core.
-        command: noted in the manifest too.
+        config: settings that determine the records, for the manifest; serializable as JSON.
+        workers: processes, 1 or more; None for one per core.
+        command: recorded in the manifest too.
 
     Returns:
         the manifest: ``count``, ``left_out`` (reasons by photo), and more.
 
     Raises:
-        ValueError: the folder holds records of something else, no photo is left, or there is no
-            such number of workers.
-        OSError: another run writes to it.
+        ValueError: the folder has records of other photos or settings, all photos were left out, or
+            the number of workers is invalid.
+        OSError: another run writes to the folder.
     """
     check_workers(workers)
     folder = Path(folder)
@@ -106,7 +108,7 @@ def prepare(
 
 
 def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None:
-    """Those that are missing, damaged, or made of other files."""
+    """Make the shards that are missing, damaged, or made from other files."""
     there = [read_shard(job.folder, n, key) is not None for n, key in enumerate(job.keys)]
     missing = {n: names for n, names in enumerate(shards) if not there[n]}
     if missing:
@@ -119,12 +121,12 @@ def _make_shards(job: Job, shards: list[list[str]], workers: int | None) -> None
 
 
 def plan_shards(names: list[str], persons: list[str], size: int = SHARD_PHOTOS) -> list[list[str]]:
-    """Split photos into shards of ``size`` or somewhat more; no person is split.
+    """Split photos into shards of ``size`` or somewhat more, without splitting a person.
 
     Args:
         names: of the photos.
-        persons: whom each shows.
-        size: photos in a shard, at least, but for the last.
+        persons: the person in each.
+        size: minimum number of photos in each shard but the last.
     """
     by_person: dict[str, list[str]] = {}
     for name, person in zip(names, persons, strict=True):

@@ -1,14 +1,14 @@
 """Face records: crops with their parameters, landmarks and identity, in one folder on disk.
 
-A folder holds numbered shards of some hundred photos each, and ``manifest.json``, which is written
-last, records how they were made, and checksums:
+A folder has numbered shards of a few hundred photos each, and ``manifest.json``, which is written
+last and records how they were made, and their checksums:
 
     00000.images.npy   (m, S, S, 3) uint8 RGB, memory-mapped when read
-    00000.labels.npz   the other arrays of ``FaceRecords``, read whole
-    00000.json         number of photos, checksums, and what was left out and why; written when
-                       the shard is complete, so that an interrupted run goes on after it
+    00000.labels.npz   the other arrays of ``FaceRecords``, read into memory
+    00000.json         number of photos, checksums, and photos left out with the reasons; written
+                       when the shard is complete, so that an interrupted run continues after it
 
-So a folder larger than the memory streams from disk, and is written in constant memory.
+So a folder larger than the memory is streamed from disk, and written in constant memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LABEL_SHAPES: dict[str, tuple[tuple[int | None, ...], str]] = {
     "crop_from_image": ((2, 3), "(n, 2, 3)"),
     "embedding": ((None,), "(n, E)"),
 }
-"""Of a photo's part of each array, None for any size; and of all of it, in words."""
+"""For each array: shape per photo, None for any size; and the shape of the array as text."""
 REQUIRED = ("images", "parameters", "landmarks", "identity")
 OPTIONAL = ("weight", "mirror", "name", "crop_from_image", "embedding")
 CHECK_BLOCK = 1 << 24
@@ -57,19 +57,19 @@ class FaceRecords:
         parameters: (n, P) float32, unwhitened, pose crop_from_model.
         landmarks: (n, 68, 3) float32, crop px and depth.
         identity: (n,) int32: equal for photos of one person.
-        face_model: name of the face model of the parameters.
-        config: what made the records.
-        weight: (n, 68) float32, 0 to 1: how far each landmark's label can be trusted; None: 1.
-        mirror: (n,) int32, the identity of the person's mirror image, -1 where there is none: the
-            two are neither one person nor two different ones. None: nobody has one.
+        face_model: name of the parameters' face model.
+        config: settings with which the records were made.
+        weight: (n, 68) float32, 0 to 1: reliability of each landmark's label; None: 1.
+        mirror: (n,) int32, the identity of the person's mirror image, -1 if there is none: the two
+            are neither the same person nor different people. None: nobody has one.
         name: (n,) str, source files.
         crop_from_image: (n, 2, 3) float32, px of the source photo to px of the crop.
-        embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN where unknown.
+        embedding: (n, E) float32, a face recognizer's embedding of the photo; NaN if unknown.
 
     Raises:
-        ValueError: the arrays' lengths differ, one is no array or has another shape, or the images
-            another dtype, a weight is negative, a parameter or a landmark with a weight above 0 is
-            not finite, or a person's number is no whole number or does not fit into int32.
+        ValueError: the arrays' lengths differ, one is not an array or has another shape, the images
+            have another dtype, a weight is negative, a parameter or a landmark with a weight above
+            0 is not finite, or a person's number is not a whole number or does not fit into int32.
     """
 
     images: np.ndarray | ShardedImages
@@ -109,11 +109,11 @@ class FaceRecords:
         return len(self.identity)
 
     def arrays(self) -> list[str]:
-        """The names of the arrays that there are."""
+        """The names of the arrays that are not None."""
         return [*REQUIRED, *(name for name in OPTIONAL if getattr(self, name) is not None)]
 
     def either_side(self) -> np.ndarray:
-        """(n,) int: the person of each photo, with one number for a person and the mirror image."""
+        """(n,) int: the person in each photo; a person and the mirror image share a number."""
         groups = _with_mirror_images(self.identity, self.mirror)
         return np.array([min(groups[int(person)]) for person in self.identity])
 
@@ -130,7 +130,7 @@ def _check_label_shape(name: str, array: np.ndarray) -> None:
 
 
 def _check_finite(name: str, is_usable: np.ndarray) -> None:
-    """Raise a ValueError that names the first photo with a value that is not usable."""
+    """Raise a ValueError that names the first photo with an unusable value."""
     photos = np.flatnonzero(~is_usable.reshape(len(is_usable), -1).all(axis=1))
     if len(photos):
         raise ValueError(
@@ -151,7 +151,7 @@ def _check_person_numbers(name: str, numbers: np.ndarray | None) -> None:
 
 
 def photos_of_each(identity: np.ndarray) -> np.ndarray:
-    """(n,) int: how many photos the person of each photo has, whatever the people's numbers."""
+    """(n,) int: how many photos the person in each photo has; any integers may number people."""
     _, place, counts = np.unique(identity, return_inverse=True, return_counts=True)
     return counts[place]
 
@@ -159,20 +159,21 @@ def photos_of_each(identity: np.ndarray) -> np.ndarray:
 def split_people(
     identity: np.ndarray, held_out: int, mirror: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the photos to train on, and of those of held-out people.
+    """Indices of the photos to train on, and of those of held-out people.
 
-    A person and the mirror image of that person are held out together: a network that was trained
-    on one of them has seen the other. Where there are mirror images, people are drawn at random,
-    since their numbers follow the data sets; otherwise the last people are held out.
+    A person and that person's mirror image are held out together: a network trained on one of them
+    has seen the other. If there are mirror images, people are drawn at random, since their numbers
+    follow the data sets; otherwise the last people are held out.
 
     Args:
-        identity: (n,) int, the person of each photo.
-        held_out: how many people; one more where the last one drawn has a mirror partner.
+        identity: (n,) int, the person in each photo.
+        held_out: number of people; one more if the last one drawn has a mirror image.
         mirror: (n,) int, the number of each person's mirror image; -1 for none.
-        seed: of the draw; not that of a training run, so that all runs are measured alike.
+        seed: of the draw; not that of a training run, so that all runs hold out the same people.
 
     Raises:
-        ValueError: ``held_out`` is no whole number, 0 or more, or nobody would be left to train on.
+        ValueError: ``held_out`` is not a whole number of 0 or more, or nobody would be left to
+            train on.
     """
     held_out, people = whole("held_out", held_out, 0), np.unique(identity)
     if held_out >= len(people):
@@ -193,7 +194,7 @@ def split_people(
 def _with_mirror_images(
     identity: np.ndarray, mirror: np.ndarray | None
 ) -> dict[int, tuple[int, ...]]:
-    """Each person, and the mirror image where the data has it."""
+    """By person: the numbers of the person and, if the data has it, of the mirror image."""
     groups: dict[int, tuple[int, ...]] = {int(p): (int(p),) for p in np.unique(identity)}
     rows = () if mirror is None else np.unique(np.column_stack([identity, mirror]), axis=0)
     for person, partner in rows:
@@ -203,7 +204,7 @@ def _with_mirror_images(
 
 
 def part_of(records: FaceRecords, index: np.ndarray) -> FaceRecords:
-    """The records at some positions, in memory."""
+    """The records at some indices, in memory."""
     parts = {name: getattr(records, name)[index] for name in records.arrays()}
     return dataclasses.replace(records, **parts)
 
@@ -220,14 +221,14 @@ def write_shard(
     left_out: dict[str, str] | None = None,
     key: str = "",
 ) -> None:
-    """Write one shard; it counts once all its files are there.
+    """Write one shard; it is valid once all its files exist.
 
     Args:
         folder: of the records.
         number: of the shard, from 0.
-        records: its photos, None where all were left out.
-        left_out: the reason for each photo that was left out, by name.
-        key: of what the shard was made from; ``read_shard`` compares it.
+        records: its photos; None if all were left out.
+        left_out: by name, the reason why a photo was left out.
+        key: identifies the shard's inputs; ``read_shard`` compares it.
     """
     stem = SHARD.format(number)
     entry = {"count": 0, "crc32": {}, "left_out": left_out or {}, "key": key}
@@ -243,10 +244,10 @@ def write_shard(
 
 
 def read_shard(folder: Path, number: int, key: str | None = None) -> dict | None:
-    """The entry that ``write_shard`` made for a shard.
+    """The entry that ``write_shard`` wrote for a shard.
 
     Returns:
-        None where it is missing or damaged, or was made of something else than ``key``.
+        the entry; None if the shard is missing or damaged, or has another key than ``key``.
     """
     path = folder / f"{SHARD.format(number)}.json"
     try:
@@ -262,7 +263,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
     """Write the manifest of a folder whose shards 0 to ``shards`` - 1 are complete; return it.
 
     Raises:
-        ValueError: a shard is missing or damaged, or no photo is left.
+        ValueError: a shard is missing or damaged, or all photos were left out.
     """
     entries = {}
     for number in range(shards):
@@ -272,7 +273,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
         entries[SHARD.format(number)] = entry
     counts = {name: entry["count"] for name, entry in entries.items() if entry["count"]}
     if not counts:
-        raise ValueError(f"{folder}: no photo is left: all were left out")
+        raise ValueError(f"{folder}: no records to write: all photos were left out")
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -288,16 +289,16 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
 
 
 def save_records(folder: str | os.PathLike, records: FaceRecords) -> None:
-    """Write a folder of one shard; it counts as complete only once everything is there.
+    """Write records as a folder of one shard, which is complete only once everything is written.
 
-    Records that were in the folder are replaced.
+    Existing records in the folder are replaced.
     """
     folder = local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     write_shard(folder, 0, records)
     finish_records(folder, 1, records.face_model, records.config)
-    for path in folder.iterdir():  # of records of more shards that were there before
+    for path in folder.iterdir():  # further shards of the replaced records
         stem, _, kind = path.name.partition(".")
         is_shards = stem.isdecimal() and kind in ("json", IMAGES, LABELS)
         if is_shards and stem != SHARD.format(0):
@@ -305,10 +306,10 @@ def save_records(folder: str | os.PathLike, records: FaceRecords) -> None:
 
 
 def load_records(folder: str | os.PathLike) -> FaceRecords:
-    """Open a folder of records; the images stay on disk until they are asked for.
+    """Open a folder of records; images are read from disk only when indexed.
 
     Raises:
-        FileNotFoundError: the folder holds no (complete) records.
+        FileNotFoundError: the folder has no (complete) records.
         ValueError: a file is damaged, or of another version.
     """
     folder = Path(folder)
@@ -341,18 +342,18 @@ def join_shard_labels(
     count: int,
     empty: Callable[[str, np.dtype, tuple[int, ...]], np.ndarray] = _in_memory,
 ) -> dict[str, np.ndarray]:
-    """The labels of all shards, of which no second copy is made on the way.
+    """The labels of all shards, joined without holding them in memory twice.
 
     Args:
         parts: the arrays of each shard.
-        count: of photos.
-        empty: makes the array for all labels of a name, dtype and shape.
+        count: total number of photos.
+        empty: allocates the joined array of a given name, dtype and shape.
 
     Raises:
-        ValueError: the shards have different arrays, or not so many photos.
+        ValueError: the shards have different arrays, or not ``count`` photos.
     """
     joined: dict[str, np.ndarray] = {}
-    text: dict[str, list[np.ndarray]] = {}  # how wide it is shows when all is there
+    text: dict[str, list[np.ndarray]] = {}  # whose width is known only once all shards are read
     start = 0
     for part in parts:
         size = len(part["identity"])
@@ -384,7 +385,7 @@ def read_manifest(path: Path | RemotePath) -> dict:
         kind = manifest["format"], manifest["version"]
         shards = [str(name) for name in manifest["shards"]]
     if odd := [name for name in shards if not re.fullmatch(r"\w+", name)]:
-        raise FileError(f"{path}: '{odd[0]}' is no name of a shard")
+        raise FileError(f"{path}: '{odd[0]}' is not a valid shard name")
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path}: {kind[0]} version {kind[1]}; expected {FORMAT} {VERSION}")
     return manifest

@@ -1,7 +1,7 @@
-"""A batch over several devices of one process, on TensorFlow: its rows divided among replicas.
+"""A batch on several devices of one TensorFlow process: its rows are divided among replicas.
 
-In a step of ``MirroredStrategy`` each replica runs the same code on a device of its own. Elsewhere,
-as where Keras only looks at shapes, these functions hand on what they are given.
+In a step of ``MirroredStrategy`` each replica runs the same code on its own device. Elsewhere, such
+as when Keras only infers shapes, these functions return their arguments unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def device_names() -> list[str]:
-    """TensorFlow's devices of this process: its GPUs, or where there are none, its CPUs."""
+    """Names of this process's TensorFlow devices: its GPUs, or if there are none, its CPUs."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices
@@ -24,14 +24,14 @@ def device_names() -> list[str]:
 
 
 def mirrored_strategy(names: Sequence[str]) -> tf.distribute.MirroredStrategy:
-    """One replica on each of some devices of ``device_names``."""
+    """A strategy with one replica on each device; names as returned by ``device_names``."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(list(names))
 
 
 def replica_count() -> int:
-    """How many replicas the strategy has in whose scope or step this is called; 1 without."""
+    """The number of replicas of the current strategy; 1 without one."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -40,7 +40,7 @@ def replica_count() -> int:
 
 
 def _replica() -> Any:
-    """The ``ReplicaContext`` of the step that calls this; None elsewhere."""
+    """The ``ReplicaContext`` within a step; None elsewhere."""
     if replica_count() == 1:
         return None
     import tensorflow as tf
@@ -49,9 +49,9 @@ def _replica() -> Any:
 
 
 def all_rows(arrays: Any) -> Any:
-    """The rows of all replicas, in their order, of each array (rows, ...) of a structure.
+    """The rows of all replicas, in their order, for each array (rows, ...) of a structure.
 
-    Bytes become float32, as networks take them: TensorFlow gathers none.
+    uint8 becomes float32, as networks take it: TensorFlow cannot gather uint8.
     """
     replica = _replica()
     if not replica:
@@ -60,14 +60,14 @@ def all_rows(arrays: Any) -> Any:
 
     def gathered(array):
         number = tf.cast(array, tf.float32) if array.dtype == tf.uint8 else array
-        # One by one: the gradient of several together wants them of one shape.
+        # One by one: the gradient of gathering several together requires equal shapes.
         return tf.ensure_shape(replica.all_gather(number, axis=0), [None, *array.shape[1:]])
 
     return tf.nest.map_structure(gathered, arrays)
 
 
 def own_rows(array: Any) -> Any:
-    """This replica's rows of an array (B, ...) that all have; it must divide among them."""
+    """This replica's rows of an array (B, ...) that all share; B must be divisible among them."""
     replica = _replica()
     if not replica:
         return array
@@ -78,7 +78,7 @@ def own_rows(array: Any) -> Any:
 
 
 def mean_over_replicas(arrays: Sequence[Any]) -> Sequence[Any]:
-    """The mean over replicas of each array; a None stays."""
+    """The mean over replicas of each array; None stays None."""
     replica = _replica()
     if not replica:
         return arrays

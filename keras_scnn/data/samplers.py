@@ -1,4 +1,4 @@
-"""Samplers of training batches: random pairs, or some photos each of some people."""
+"""Samplers of training batches: random pairs, or several photos each of several people."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ NO_PHOTOS = np.empty(0, np.int64)
 
 
 class Shard(NamedTuple):
-    """Which rows of each batch are one process's: the ``rank``-th of ``world_size`` equal parts.
+    """The rows of each batch for one process: the ``rank``-th of ``world_size`` equal parts.
 
-    A sampler draws the batch of all processes, which have one seed; each makes its own rows, and
-    the rows of all ranks, one after the other, are the batch of a run of one process.
+    All processes use the same seed, so that each draws the whole batch and loads its own rows; the
+    rows of all ranks, concatenated, are the batch of a single-process run.
     """
 
     rank: int = 0
     world_size: int = 1
 
     def rows(self, count: int) -> slice:
-        """Those of a batch of ``count`` rows.
+        """This process's rows in a batch of ``count`` rows.
 
         Raises:
             ValueError: the rank is out of range, or the rows cannot be divided among the processes.
@@ -40,15 +40,15 @@ WHOLE = Shard()
 
 
 def _whole_numbers(name: str, values, count: int | None = None) -> np.ndarray:
-    """(n,) int, n above 0 and ``count`` where that is given; else a ValueError names them."""
+    """Check that values are (n,) whole numbers, n above 0, or equal to ``count`` if given."""
     array = np.asarray(values)
     if array.ndim != 1 or not len(array) or count not in (None, len(array)):
-        wanted = "one number at least" if count is None else f"{count} numbers, one a photo"
+        wanted = "at least one number" if count is None else f"{count} numbers, one per photo"
         raise ValueError(f"{name} has the shape {array.shape}; it must be a list of {wanted}")
     if array.dtype.kind == "f" and (np.rint(array) == array).all() and np.isfinite(array).all():
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} is of {array.dtype}; it must be of whole numbers")
+        raise ValueError(f"{name} has the dtype {array.dtype}; it must be whole numbers")
     return array
 
 
@@ -57,7 +57,7 @@ def _all_positive(numbers: np.ndarray) -> bool:
 
 
 def _positions(among, count: int) -> np.ndarray:
-    """(k,) positions of some of ``count`` photos, given as such or as a mask (count,) of bool."""
+    """(k,) indices of some of ``count`` photos, given as indices or as a bool mask (count,)."""
     among = np.asarray(among)
     if among.dtype == bool and among.shape == (count,):
         among = np.flatnonzero(among)
@@ -75,25 +75,25 @@ class PeopleIndex:
 
     Args:
         identity: (m,) int, the person of each photo.
-        among: positions of the photos to draw from, or a mask (m,) of bool; None: all m.
+        among: indices of the photos to draw from, or a bool mask (m,); None: all m.
         mirror: (m,) int, the identity of each photo's mirrored person, -1 for none; None: nobody
-            has one. One of the two people may leave it out.
-        source: (m,) int, the number of each photo's data set; None: all are of one.
+            has one. It suffices to give it for one of the two people.
+        source: (m,) int, the index of each photo's data set; None: there is only one.
         source_weights: (S,) how often each data set is drawn from; None: by its number of people.
 
     Attributes:
         total: m.
-        order: (k,) positions of the photos to draw from, person by person.
+        order: (k,) indices of the photos to draw from, person by person.
         starts, counts: (n,) where each person's photos begin in ``order``, and how many there are.
         twin: (n,) the number of the mirrored person, -1 for none.
-        first, last: (S,) the people of data set s are first[s] to last[s] - 1; only those data
-            sets count of which a photo is drawn.
+        first, last: (S,) the people of data set s are first[s] to last[s] - 1; data sets without
+            a photo to draw from are left out.
         weights: (S,) above 0, sum 1.
 
     Raises:
-        ValueError: an array has another shape or is not of whole numbers, ``among`` has no photo
-            or one that is not there, a person has photos in two data sets, or the weights are
-            wrong.
+        ValueError: an array has another shape or has not only whole numbers, ``among`` is empty,
+            out of range or has a photo twice, a person has photos in two data sets, or the weights
+            are not S numbers above 0.
     """
 
     def __init__(self, identity, among=None, mirror=None, source=None, source_weights=None):
@@ -110,7 +110,7 @@ class PeopleIndex:
             weights = np.asarray(source_weights, np.float64)
             count = int(source.max()) + 1
             if weights.shape != (count,) or not _all_positive(weights):
-                raise ValueError(f"source_weights: {count} numbers above 0 are needed, {weights}")
+                raise ValueError(f"source_weights: {weights}; it must be {count} numbers above 0")
             weights = weights[np.unique(source[among])]
         self.weights = weights / weights.sum()
 
@@ -134,17 +134,18 @@ class PeopleIndex:
         place = np.searchsorted(person[by_identity], wanted)
         nearest = by_identity[np.minimum(place, len(person) - 1)]
         self.twin = np.where((wanted >= 0) & (person[nearest] == wanted), nearest, -1)
-        named = np.flatnonzero(self.twin >= 0)  # by one of the two at least; then both have a twin
+        # If only one of the two people names the other, set the other's twin as well.
+        named = np.flatnonzero(self.twin >= 0)
         alone = named[self.twin[self.twin[named]] < 0]
         self.twin[self.twin[alone]] = alone
 
     def draw_sources(self, rng: np.random.Generator, count: int, fit: np.ndarray) -> np.ndarray:
-        """(count,) numbers of data sets, by weight, of those that are ``fit``, (S,) bool."""
+        """(count,) indices of data sets, drawn by weight from those that are ``fit``, (S,) bool."""
         weights = self.weights * fit
         return rng.choice(len(weights), count, p=weights / weights.sum())
 
     def count_by_source(self, people: np.ndarray) -> np.ndarray:
-        """(S,) how many of some people, (k,) ascending numbers, each data set has."""
+        """(S,) how many of the given people, (k,) ascending numbers, each data set has."""
         return np.bincount(self._home[people], minlength=len(self.first))
 
     def has_twins(self) -> np.ndarray:
@@ -156,23 +157,24 @@ class PeopleIndex:
     def draw_people(
         self, rng: np.random.Generator, sources: np.ndarray, among: np.ndarray
     ) -> np.ndarray:
-        """A person for each of (k,) data sets, uniformly of those in ``among``, ascending."""
+        """A person for each of (k,) data sets, uniformly from the ascending numbers ``among``."""
         low = np.searchsorted(among, self.first)[sources]
         high = np.searchsorted(among, self.last)[sources]
         return among[rng.integers(low, high)]
 
     def draw_others(self, rng: np.random.Generator, people: np.ndarray) -> np.ndarray:
-        """Another person, of the same data set, for each of (k,) people; never its twin."""
+        """A different person from the same data set for each of (k,) people; never its twin."""
         home, twin = self._home[people], self.twin[people]
         low, size = self.first[home], (self.last - self.first)[home]
         has_twin = (low <= twin) & (twin < low + size) & (twin != people)
-        # A step around the circle of people, past the twin: every other one is equally likely.
+        # A random step around the circle of people that skips the twin: all others are equally
+        # likely.
         step = rng.integers(1, size - has_twin)
         step += has_twin & (step >= (twin - people) % size)
         return low + (people - low + step) % size
 
     def photos(self, people: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """Positions of each person's photo of some number."""
+        """(k,) index of each person's ``number``-th photo."""
         return self.order[self.starts[people] + number]
 
 
@@ -180,9 +182,9 @@ class PairBatch(NamedTuple):
     """A batch of pairs.
 
     Attributes:
-        first: (B,) int64 positions of photos.
-        second: (B,) int64 positions of photos.
-        same: (B,) bool, whether both show one person.
+        first: (B,) int64 indices of photos.
+        second: (B,) int64 indices of photos.
+        same: (B,) bool, whether both show the same person.
     """
 
     first: np.ndarray
@@ -191,10 +193,10 @@ class PairBatch(NamedTuple):
 
 
 class GroupBatch(NamedTuple):
-    """A batch of some photos each of some people.
+    """A batch of several photos each of several people.
 
     Attributes:
-        photo: (B,) int positions of photos, person by person.
+        photo: (B,) int indices of photos, person by person.
         person: (B,) identity of each, in the dtype of the sampler's ``identity``.
     """
 
@@ -205,23 +207,23 @@ class GroupBatch(NamedTuple):
 class PairSampler:
     """Random pairs, a pure function of seed and step.
 
-    People are drawn uniformly, however many photos they have, and then photos among theirs: two
+    People are drawn uniformly, however many photos they have, and then photos of them: two
     different photos of one person, or one of each of two people. The batch of any step can be
-    drawn at any time, so a resumed run goes on with the stream that it left; and the processes of
-    a distributed run take their ``Shard`` of one and the same batch.
+    drawn at any time, so a resumed run continues the same stream, and the processes of a
+    distributed run each take their ``Shard`` of the same batch.
 
     Args:
-        identity: (n,) int, the person of each photo.
+        identity: (n,) int, the person in each photo.
         p_same: probability that a pair shows one person (0.4: as the paper's authors trained).
         seed: the same seed gives the same stream.
-        people: further arguments of ``PeopleIndex``: ``among``, the positions of the photos to
-            draw from; ``mirror``, whose two people make no pair; ``source`` and
-            ``source_weights``: both photos of a pair are of one data set.
+        people: further arguments of ``PeopleIndex``: ``among``, the indices of the photos to draw
+            from; ``mirror``: a person and its mirror image never form a pair; ``source`` and
+            ``source_weights``: both photos of a pair are from the same data set.
 
     Raises:
         ValueError: an argument is out of range, nobody has two photos (for p_same above 0), or
-            no data set has two people, or three where one is the mirror image of another (for
-            p_same below 1).
+            no data set has enough people (for p_same below 1): two, or three if one is the mirror
+            image of another.
     """
 
     def __init__(self, identity, p_same=0.4, seed=0, **people):
@@ -233,7 +235,7 @@ class PairSampler:
         self._has_pairs = self._people.count_by_source(self._several) > 0
         self._has_others = self._people.count_by_source(self._all) >= least
         if p_same > 0 and not self._has_pairs.any():
-            raise ValueError("identity: nobody has two photos; pairs of one person need that")
+            raise ValueError("identity: nobody has two photos; pairs of one person need them")
         if p_same < 1 and not self._has_others.any():
             there = f"{len(self._all)} {'person' if len(self._all) == 1 else 'people'}"
             raise ValueError(f"identity: {there}; pairs of two people need {least.min()}")
@@ -241,11 +243,11 @@ class PairSampler:
 
     @property
     def total(self) -> int:
-        """How many photos the identities are of."""
+        """Number of photos, n."""
         return self._people.total
 
     def batch(self, step: int, size: int) -> PairBatch:
-        """The ``size`` pairs of a step, from 0."""
+        """The ``size`` pairs of a step; steps count from 0."""
         rng = np.random.default_rng([self._seed, step])
         same = rng.random(size) < self._p_same
         first, second = np.empty((2, len(same)), np.int64)
@@ -277,18 +279,18 @@ class PairSampler:
 class GroupSampler:
     """K photos each of P different people, a pure function of seed and step.
 
-    All pairs of the batch can be compared: a person and its mirror image are never in one batch.
-    People are drawn uniformly of those with at least two photos, or one where K is 1; a person
-    with fewer than K photos shows some of them more than once.
+    All pairs in the batch can be compared: a person and its mirror image are never in one batch.
+    People are drawn uniformly from those with at least two photos, or one if K is 1; of a person
+    with fewer than K photos, some are repeated.
 
     Args:
-        identity: (n,) int, the person of each photo.
+        identity: (n,) int, the person in each photo.
         people: P.
         photos: K.
-        emphasis: (n,) above 0, how often each photo's person is drawn compared with others of its
-            data set, by the mean over the person's photos; None: all equally often. Nobody is in a
-            batch twice, so where P is a large share of the people, this and ``source_weights`` act
-            less.
+        emphasis: (n,) above 0, how often a person is drawn compared with others of the same data
+            set: the mean over the person's photos counts; None: all equally often. Nobody is in a
+            batch twice, so if P is a large share of the people, this and ``source_weights`` have
+            less effect.
         seed, options: as for ``PairSampler``.
 
     Raises:
@@ -309,25 +311,25 @@ class GroupSampler:
         self._identity, self._index = np.asarray(identity), PeopleIndex(identity, **options)
         self._least = min(photos, 2)
         several = np.flatnonzero(self._index.counts >= self._least)
-        # A person and its mirror image are one choice, so that never both are drawn.
+        # A person and its mirror image are one choice, so that both are never drawn together.
         twin = self._index.twin[several]
         self._choices = several[~(np.isin(twin, several) & (twin < several))]
         if len(self._choices) < people:
             raise ValueError(
                 f"identity: {len(self._choices)} people have {self._least} photos or more "
-                f"(mirrored ones not counted); a batch takes {people}"
+                f"(mirrored ones not counted); a batch needs {people}"
             )
         self._people, self._photos, self._seed = people, photos, seed
         self._chance = self._chances(emphasis)
 
     def _chances(self, emphasis) -> np.ndarray:
-        """(c,) the probability of each choice: the data sets by their weights."""
+        """(c,) the probability of each choice, by the weights of data sets and the emphasis."""
         index, wanted = self._index, np.ones(len(self._choices))
         if emphasis is not None:
             emphasis = np.asarray(emphasis, np.float64)
             if emphasis.shape != self._identity.shape or not _all_positive(emphasis):
                 raise ValueError(
-                    f"emphasis: {len(self._identity)} numbers above 0 are needed, one a photo"
+                    f"emphasis: {len(self._identity)} numbers above 0 are needed, one per photo"
                 )
             total = np.add.reduceat(emphasis[index.order], index.starts)
             wanted = (total / index.counts)[self._choices]
@@ -339,17 +341,17 @@ class GroupSampler:
 
     @property
     def total(self) -> int:
-        """How many photos the identities are of."""
+        """Number of photos, n."""
         return self._index.total
 
     def batch(self, step: int) -> GroupBatch:
-        """The batch of a step, from 0."""
+        """The batch of a step; steps count from 0."""
         rng, count = np.random.default_rng([self._seed, step]), self._people
         person = rng.choice(self._choices, count, replace=False, p=self._chance)
         twin = self._index.twin[person]
         swap = (twin >= 0) & (rng.random(count) < 0.5) & (self._index.counts[twin] >= self._least)
         person = np.where(swap, twin, person)
-        # The K first of a shuffled run through the photos, as often as it takes.
+        # K photos from shuffled passes over the person's photos, as many passes as it takes.
         counts = self._index.counts[person]
         number = np.stack([self._numbers(rng, n) for n in counts])
         photo = self._index.photos(person[:, None], number)
@@ -362,14 +364,14 @@ class GroupSampler:
 
 
 class JoinedSampler:
-    """The batches of several samplers, such as groups of some people and photos of others.
+    """The joined batches of several samplers, such as groups of some people and photos of others.
 
     Args:
-        samplers: each a ``GroupSampler`` over the same identities; no person and its mirror image,
-            and nobody twice, if they draw from different data sets.
+        samplers: each a ``GroupSampler`` over the same identities. If they draw from different data
+            sets, nobody is in a batch twice, or together with their mirror image.
 
     Raises:
-        ValueError: there is none, or they are over different numbers of photos.
+        ValueError: there is none, or their numbers of photos differ.
     """
 
     def __init__(self, samplers: Sequence[GroupSampler]):
@@ -377,14 +379,14 @@ class JoinedSampler:
         totals = {sampler.total for sampler in self._samplers}
         if len(totals) != 1:
             of = " and ".join(map(str, sorted(totals))) or "no"
-            raise ValueError(f"samplers are of {of} photos; give some over the same identities")
+            raise ValueError(f"samplers have {of} photos; give some over the same identities")
 
     @property
     def total(self) -> int:
-        """How many photos the identities are of."""
+        """Number of photos, n."""
         return self._samplers[0].total
 
     def batch(self, step: int) -> GroupBatch:
-        """The batches of a step, one after the other."""
+        """The samplers' batches of a step, concatenated."""
         parts = [sampler.batch(step) for sampler in self._samplers]
         return GroupBatch(*(np.concatenate(part) for part in zip(*parts, strict=True)))

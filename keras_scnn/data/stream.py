@@ -1,4 +1,4 @@
-"""Batches for ``model.fit``: as a ``tf.data.Dataset``, or through grain without TensorFlow."""
+"""Batches for ``model.fit``: as a ``tf.data.Dataset``, or from grain without TensorFlow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 READERS = 2  # the photos are memory-mapped: a batch costs less than a millisecond when cached
-_failures: list[Exception] = []  # of making batches, since ``original_errors`` was entered
+_failures: list[Exception] = []  # errors while making batches since ``original_errors`` was entered
 Batch = tuple[np.ndarray | dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -46,19 +46,19 @@ def pair_dataset(
     Args:
         records: the photos, their parameters and landmarks.
         whitening: of the parameters.
-        sampler: of the records' identities.
-        batch_size: pairs in a batch of all processes, B.
-        first_step: where in the sampler's stream to begin, for a resumed run.
-        input_names: for a network of ``losses.add_loss_layers``, whose labels are inputs too, the
-            names of its inputs: ``network.input``.
-        shard: the rows of each batch that are wanted.
+        sampler: over the records' identities.
+        batch_size: B, pairs in the batch of all processes.
+        first_step: step at which to begin, for a resumed run.
+        input_names: the names of the network's inputs, ``network.input``, if it was made by
+            ``losses.add_loss_layers``, so that labels are inputs too.
+        shard: the rows of each batch to return.
 
     Returns:
         a data set of ``(inputs, targets)``, the dictionaries of ``pair_batch``; or, with
         ``input_names``, of one dictionary, see ``join_labels``.
 
     Raises:
-        ValueError: as ``pair_batch`` and ``join_labels``.
+        ValueError: see ``pair_batch`` and ``join_labels``.
     """
     make = partial(pair_batch, records, whitening, sampler, batch_size=batch_size, shard=shard)
     pairs = as_dataset(make, first_step)
@@ -66,7 +66,7 @@ def pair_dataset(
 
 
 def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
-    """A batch of ``pair_batch`` as inputs alone, for a network whose losses are layers.
+    """A batch of ``pair_batch`` as one dictionary of inputs, for a network whose losses are layers.
 
     Args:
         inputs: of ``pair_batch``.
@@ -77,14 +77,14 @@ def join_labels(inputs: dict, targets: dict, names: Iterable[str]) -> dict:
         the arrays of these names.
 
     Raises:
-        ValueError: there is no array of a name.
+        ValueError: a name is unknown.
     """
     labels = {f"{name}_label": value for name, value in targets.items()}
     known = {**inputs, **labels, "same": targets["parameter_distance"]}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"no array of a batch is named '{unknown[0]}'; there are {', '.join(known)}: name the "
-            "inputs for labels like these, or map the stream"
+            f"no array of a batch is named '{unknown[0]}'; there are {', '.join(known)}: give the "
+            "network's label inputs such names, or map the data set"
         )
     return {name: known[name] for name in names}
 
@@ -96,13 +96,13 @@ def fresh_pair_dataset(
     first_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """As ``pair_dataset``, of people who are rendered for one batch alone, each photo in one pair.
+    """Like ``pair_dataset``, but with new rendered people for each batch, each photo in one pair.
 
     Args:
         people: of one step, with two photos each.
         whitening: of the parameters.
         p_same: probability that a pair shows one person.
-        first_step, shard: as ``pair_dataset``.
+        first_step, shard: as in ``pair_dataset``.
     """
     sampler = EachPhotoOnce(p_same, people.seed)
 
@@ -123,7 +123,7 @@ def group_dataset(
     augmenter: GroupAugmenter | None = None,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """An endless, ordered stream of the batches of ``group_batch``, from ``first_step`` on."""
+    """An endless, ordered stream of batches of ``group_batch``, starting at ``first_step``."""
     make = partial(group_batch, records, whitening, sampler, augmenter=augmenter, shard=shard)
     return as_dataset(make, first_step)
 
@@ -131,7 +131,7 @@ def group_dataset(
 def fresh_group_dataset(
     people: SyntheticConfig, whitening: Whitening, first_step: int = 0, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
-    """As ``group_dataset``, of people who are rendered for one batch alone, all photos of each."""
+    """Like ``group_dataset``, but with new rendered people for each batch and all their photos."""
     rows = shard.rows(people.people * people.photos)
 
     def make(step: int) -> Batch:
@@ -152,17 +152,17 @@ def pair_batch(
     batch_size: int,
     shard: Shard = WHOLE,
 ) -> Batch:
-    """One batch, or a shard of it, in the names of ``build_siamese``.
+    """One batch, or a shard of it, with the names of ``build_siamese``.
 
     Returns:
         inputs: ``image_a``, ``image_b`` (B, S, S, 3) uint8 RGB.
         targets, float32: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
         ``landmarks_b`` (B, 68, 3): x, y in crop px, and a weight; ``parameter_distance`` and
-        ``feature_similarity`` (B,): 1 where both photos show one person, else 0.
+        ``feature_similarity`` (B,): 1 if both photos show one person, else 0.
 
     Raises:
-        ValueError: the sampler draws no pairs, or of other photos than the records, the whitening
-            is of another number of parameters, or the shard as ``Shard.rows``.
+        ValueError: the sampler is not one of pairs, or is not over the records' photos, the
+            whitening has another number of parameters, or the shard is invalid (``Shard.rows``).
     """
     if isinstance(sampler, GroupSampler | JoinedSampler):
         raise ValueError(f"sampler is a {type(sampler).__name__}; pairs need a PairSampler")
@@ -174,16 +174,16 @@ def pair_batch(
 
 
 def _check_fit(records: FaceRecords, whitening: Whitening, sampler) -> None:
-    """Raise a ValueError where a sampler or a whitening is not of these records."""
-    total = getattr(sampler, "total", len(records))  # one of a user's own need not say
+    """Raise a ValueError if a sampler or a whitening does not match the records."""
+    total = getattr(sampler, "total", len(records))  # a user's own sampler may lack it
     if total != len(records):
         raise ValueError(
-            f"the sampler is of {total} photos, the records have {len(records)}; make it of "
+            f"the sampler has {total} photos, but the records have {len(records)}; make it from "
             "all of records.identity, and give among= to draw from some"
         )
     if len(whitening.mean) != records.parameters.shape[1]:
         raise ValueError(
-            f"the whitening is of {len(whitening.mean)} parameters, the records have "
+            f"the whitening has {len(whitening.mean)} parameters, but the records have "
             f"{records.parameters.shape[1]}"
         )
 
@@ -207,17 +207,17 @@ def group_batch(
     augmenter: GroupAugmenter | None = None,
     shard: Shard = WHOLE,
 ) -> Batch:
-    """One batch of P times K photos, or a shard of it.
+    """One batch of photos of people, or a shard of it.
 
     Returns:
         inputs: (B, S, S, 3) uint8 RGB.
-        labels, of which ``training.objectives.targets_of`` gives each output of ``build_group`` its
-        own: ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y in crop
-        px, depth, and a weight; ``person`` (B,) int32, equal for photos of one; and if the records
-        have embeddings, ``embedding`` (B, E) float32, NaN where unknown.
+        labels, which ``training.objectives.targets_of`` assigns to the outputs of ``build_group``:
+        ``parameters`` (B, P) float32, whitened; ``landmarks`` (B, 68, 4) float32: x, y in crop px,
+        depth, and a weight; ``person`` (B,) int32, equal for photos of one person; and if the
+        records have embeddings, ``embedding`` (B, E) float32, NaN if unknown.
 
     Raises:
-        ValueError: as ``pair_batch``.
+        ValueError: see ``pair_batch``.
     """
     if isinstance(sampler, PairSampler):
         raise ValueError("sampler is a PairSampler; groups need a GroupSampler or JoinedSampler")
@@ -292,10 +292,10 @@ def _flat_batch(make: Callable[..., Batch], step) -> list[np.ndarray]:
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """While this is open, an error of making a batch is raised as it was.
+    """Within this context, an error raised while making a batch is raised in its original type.
 
-    TensorFlow keeps only the text of an error that a Python function of a data set raises, in an
-    error of its own.
+    If a Python function of a data set raises an error, TensorFlow keeps only its text, in an error
+    of TensorFlow's own.
     """
     _failures.clear()
     try:
@@ -309,13 +309,13 @@ def original_errors() -> Iterator[None]:
 
 
 def as_iterator(make: Callable[..., Batch], first_step: int = 0) -> Generator[Batch]:
-    """The same stream as ``as_dataset``'s, without TensorFlow: for the other backends.
+    """The stream of ``as_dataset`` without TensorFlow, for the other backends.
 
-    Batches are made ahead, in threads, by grain. It has no end and is shuffled: ``model.fit`` takes
-    it with ``steps_per_epoch=...`` and ``shuffle=False``.
+    Batches are prefetched in threads by grain. The stream is endless and already shuffled: call
+    ``model.fit`` with ``steps_per_epoch=...`` and ``shuffle=False``.
 
     Raises:
-        ImportError: the extra is not installed.
+        ImportError: the extra 'grain' is not installed.
     """
     try:
         import grain

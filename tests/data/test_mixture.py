@@ -90,7 +90,8 @@ def test_folders_are_opened_by_name_and_weight(tmp_path, one, two, open_face):
 
 def test_another_face_model_is_refused(tmp_path, one, tiny_face_model):
     save_records(tmp_path / "one", one)
-    with pytest.raises(ValueError, match="'tiny' of 23 parameters, the records are of 'open_face'"):
+    message = "'tiny' with 23 parameters, but the records are for 'open_face'"
+    with pytest.raises(ValueError, match=message):
         open_mixture(str(tmp_path / "one")).annotated(tiny_face_model)
 
 

@@ -265,7 +265,7 @@ def test_nothing_usable_is_an_error(tmp_path, source, labeling):
         raise ValueError(f"{name}: damaged")
 
     source.load = broken
-    with pytest.raises(ValueError, match="no photo is left"):
+    with pytest.raises(ValueError, match="no records to write: all photos were left out"):
         prepare(source, tmp_path / "out", labeling, {}, workers=1)
 
 

@@ -263,12 +263,12 @@ def test_wrong_arguments_are_named(arguments, message):
     [
         (dict(identity=[]), r"identity has the shape \(0,\)"),
         (dict(identity=[[1, 1], [2, 2]]), r"identity has the shape \(2, 2\)"),
-        (dict(identity=[1, 1, np.nan]), "identity is of float64; it must be of whole numbers"),
+        (dict(identity=[1, 1, np.nan]), "identity has the dtype float64; it must be whole numbers"),
         (dict(identity=IDENTITY, among=[]), r"among has the shape \(0,\)"),
         (dict(identity=IDENTITY, among=[0, 1000]), "among has 0 to 1000; photos are 0 to"),
         (dict(identity=IDENTITY, among=[-1, 1]), "among has -1 to 1"),
         (dict(identity=IDENTITY, among=[3, 4, 3, 5]), "among has photo 3 more than once"),
-        (dict(identity=IDENTITY, among=[True, False]), "among is of bool"),
+        (dict(identity=IDENTITY, among=[True, False]), "among has the dtype bool"),
         (dict(identity=IDENTITY, mirror=[1]), r"mirror has the shape \(1,\)"),
         (dict(identity=IDENTITY, source=[1]), r"source has the shape \(1,\)"),
         (dict(identity=MIXED, source=SOURCE, source_weights=[1, np.inf, 1]), "3 numbers above 0"),
@@ -282,7 +282,7 @@ def test_arrays_that_are_not_one_number_a_photo_are_named(sampler, arguments, me
 
 @pytest.mark.parametrize("emphasis", [[1.0], np.full(len(IDENTITY), -1.0), [np.nan]])
 def test_wrong_emphasis_is_refused(emphasis):
-    with pytest.raises(ValueError, match="emphasis: .* numbers above 0 are needed, one a photo"):
+    with pytest.raises(ValueError, match="emphasis: .* numbers above 0 are needed, one per photo"):
         GroupSampler(IDENTITY, people=2, photos=2, emphasis=emphasis)
 
 
@@ -339,8 +339,8 @@ def test_whole_numbers_of_numpy_are_the_same_batches():
 
 
 def test_samplers_that_join_are_some_and_over_the_same_photos():
-    with pytest.raises(ValueError, match="samplers are of no photos; give some"):
+    with pytest.raises(ValueError, match="samplers have no photos; give some"):
         JoinedSampler([])
     parts = GroupSampler(IDENTITY, 2, 2), GroupSampler(IDENTITY[1:], 2, 2)
-    with pytest.raises(ValueError, match=r"samplers are of \d+ and \d+ photos; give some over the"):
+    with pytest.raises(ValueError, match=r"samplers have \d+ and \d+ photos; give some over the"):
         JoinedSampler(parts)

@@ -50,7 +50,7 @@ def sampler(records) -> PairSampler:
 
 def test_a_sampler_of_other_photos_is_refused(records, tiny_whitening):
     """Its positions would mean other photos, and so other people than those that it compares."""
-    message = "the sampler is of 9 photos, the records have 12; make it of all of records.identity"
+    message = "sampler has 9 photos, but the records have 12; make it from all of records.identity"
     some = records.identity[3:]
     with pytest.raises(ValueError, match=message):
         pair_dataset(records, tiny_whitening, PairSampler(some), 4)
@@ -73,7 +73,7 @@ def test_a_sampler_of_the_other_kind_of_batch_is_refused(records, tiny_whitening
 
 def test_a_whitening_of_other_parameters_is_refused(records, sampler):
     size = records.parameters.shape[1]
-    message = f"the whitening is of 5 parameters, the records have {size}"
+    message = f"the whitening has 5 parameters, but the records have {size}"
     with pytest.raises(ValueError, match=message):
         pair_dataset(records, Whitening(np.zeros(5), np.ones(5)), sampler, 4)
 
