@@ -20,7 +20,7 @@ from wrapt import register_post_import_hook
 __version__ = "0.2.0"
 _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-# Where modules and names that the README and notebooks showed are now; kept for one release.
+# Old names of modules and objects that the README and notebooks used; kept for one release.
 _MOVED_MODULES = {
     "batch": "folders.folder",
     "cropping": "photos.cropping",
@@ -83,11 +83,11 @@ def __getattr__(name: str) -> Any:
 
 
 def _moved_name(module: str, name: str, stacklevel: int = 2) -> Any:
-    """The object that an old name of a module stood for, with a warning."""
+    """The object that an old name of a module refers to, with a deprecation warning."""
     if name not in _MOVED_NAMES[module]:
         raise AttributeError(f"module '{__name__}.{module}' has no attribute '{name}'")
     home, _, attribute = _MOVED_NAMES[module][name].rpartition(".")
-    message = f"{name} is now {__name__}.{home}.{attribute}; the old name goes next release"
+    message = f"{name} is now {__name__}.{home}.{attribute}; the next release drops the old name"
     warnings.warn(message, DeprecationWarning, stacklevel)
     return getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
 
@@ -97,7 +97,7 @@ def _add_moved_names(module: Any) -> None:
 
 
 class _MovedModules(MetaPathFinder, Loader):
-    """Finds modules by their old names: the same module, with a warning."""
+    """Resolves old module names to the modules' new locations, with a deprecation warning."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         package, _, rest = name.partition(".")
@@ -107,19 +107,19 @@ class _MovedModules(MetaPathFinder, Loader):
     def exec_module(self, module: Any) -> None:
         old = module.__name__
         new = f"{__name__}.{_MOVED_MODULES[old.partition('.')[2]]}"
-        message = f"{old} is now {new}; the old name goes next release"
+        message = f"{old} is now {new}; the next release drops the old name"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         sys.modules[old] = importlib.import_module(new)
 
 
 class _LazyKerasObject:
-    """Stands for a layer or loss until a saved model needs it; its module then registers it."""
+    """Placeholder of a layer or loss until a saved model needs it; its module then registers it."""
 
     def __init__(self, module: str, name: str):
         self._module, self.__name__ = module, name
 
     def from_config(self, config: dict) -> Any:
-        """The object of a saved model's settings."""
+        """The object that a saved model's settings describe."""
         module = importlib.import_module(f"{__name__}.{self._module}")
         return getattr(module, self.__name__).from_config(config)
 
@@ -134,4 +134,4 @@ def _register(keras: Any) -> None:
 sys.meta_path.append(_MovedModules())
 for _module in filter(None, _MOVED_NAMES):
     register_post_import_hook(_add_moved_names, f"{__name__}.{_module}")
-register_post_import_hook(_register, "keras")  # at once where Keras is imported already
+register_post_import_hook(_register, "keras")  # immediately if Keras has already been imported

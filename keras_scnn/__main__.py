@@ -1,7 +1,7 @@
-"""All commands behind one name: ``keras-scnn COMMAND``, or ``python -m keras_scnn COMMAND``.
+"""The command line: ``keras-scnn COMMAND``, or ``python -m keras_scnn COMMAND``.
 
-A command's module is imported when the command is run, and heavy packages once its arguments are
-checked.
+A command's module is imported only when the command runs, and heavy packages only after its
+arguments have been validated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from keras_scnn.settings import FAILURE, CommandParser, command, did_you_mean
 
 COMMANDS = {
     "reconstruct": ("keras_scnn.reconstruct", "photos to textured 3D faces"),
-    "compare": ("keras_scnn.compare", "do two photos show one person?"),
+    "compare": ("keras_scnn.compare", "whether two photos show the same person"),
     "convert": ("keras_scnn.convert", "reconstructions as FLAME, BFM, ICT or GNM parameters"),
     "train": ("keras_scnn.train", "train a Siamese network, on rendered people by default"),
     "evaluate": ("keras_scnn.evaluate", "measure a network: landmarks, pose, shape, identity"),
@@ -31,7 +31,7 @@ WIDTH = 100
 
 
 def usage() -> str:
-    """What ``keras-scnn --help`` prints."""
+    """The text that ``keras-scnn --help`` prints."""
     lines = [f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
@@ -42,14 +42,14 @@ def usage() -> str:
             "commands:",
             *lines,
             "",
-            "keras-scnn COMMAND --help explains one; keras-scnn --version",
+            "keras-scnn COMMAND --help describes one; keras-scnn --version prints the version",
         ]
     )
 
 
 @command
 def list_presets(arguments: list[str] | None = None) -> None:
-    """Print name, size, accuracy and license of the package's presets."""
+    """Print the name, size, accuracy and license of each preset in the package."""
     parser = CommandParser("presets", "List the package's presets: size, accuracy, license.")
     parser.parse_args(arguments)
     from keras_scnn.models.preset_summaries import preset_summaries
@@ -85,7 +85,7 @@ def _answer(words: list[str] | None) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; ``arguments`` as on the command line, the command's name first."""
+    """Run one command; ``arguments`` as on the command line, starting with the command's name."""
     name, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name == "presets":
         return list_presets(others)

@@ -1,7 +1,8 @@
-"""Do two photos show one person? ``keras-scnn compare A.jpg B.jpg``.
+"""Do two photos show the same person? ``keras-scnn compare A.jpg B.jpg``.
 
-Says how far the two neutral faces are apart in mm, how alike the network finds them where it has a
-feature head, and, where the preset is calibrated, the probability of one person; draws a picture.
+Prints the distance between the two neutral faces in mm; if the network has a feature head, the
+similarity of the two features; and if the preset is calibrated, the probability that the photos
+show the same person. Also draws a picture.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from keras_scnn.settings import DEFAULT_PRESET, CommandParser, command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     parser = CommandParser("compare", __doc__)
     parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, folder or URL")
-    out = "folder for numbers and picture (comparison)"
+    out = "output folder, for the numbers and the picture (comparison)"
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help=out)
     return parser.parse_args(argv)
 

@@ -1,8 +1,8 @@
-"""Faces in another face model: ``keras-scnn convert PHOTO.json --to MODEL --out DIR``.
+"""Convert faces to another model: ``keras-scnn convert PHOTO.json --to MODEL --out DIR``.
 
 Reads results of ``keras-scnn reconstruct``, and writes for each face a JSON file with its identity,
 expression and pose as parameters of FLAME, BFM, ICT, GNM or any other face model that
-``load_face_model`` reads, and with the distance that remains, in mm; with --format, its mesh too.
+``load_face_model`` reads, and with the residual distance in mm; with --format, its mesh too.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from keras_scnn.storage.text import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     parser = CommandParser("convert", __doc__)
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="JSON", help="of reconstruct; or a folder of them"
-    )
+        "results", nargs="+", type=Path, metavar="JSON",
+        help="results of reconstruct, or folders of them",
+    )  # fmt: skip
     parser.add_argument(
         "--to", required=True, metavar="MODEL", help="file or folder of the target face model"
     )
     parser.add_argument(
         "--landmarks", type=Path, metavar="FILE",
-        help="of the target: FLAME's landmark_embedding.npy, GNM's head_sparse_68.txt, or a text "
-        "file of 68 vertices, from 0, in iBUG's order",
+        help="landmarks of the target: FLAME's landmark_embedding.npy, GNM's head_sparse_68.txt, "
+        "or a text file of 68 vertex indices, from 0, in iBUG's order",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", metavar="MODEL", default="open_face",
@@ -36,17 +37,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--correspondence", type=Path, metavar="NPZ",
-        help="file of Correspondence.save; without one it is made from 68 landmarks",
+        help="file written by Correspondence.save; by default it is computed from 68 landmarks",
     )  # fmt: skip
-    parser.add_argument("--keep-size", action="store_true", help="do not let pose take the scale")
+    parser.add_argument("--keep-size", action="store_true", help="keep scale out of the pose")
     parser.add_argument("--format", choices=MESH_FORMATS, help="write the target's mesh too")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the results")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     return parser.parse_args(argv)
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Convert all faces; those that fail are listed, and the exit status is then 1."""
+    """Convert all faces; list those that fail, in which case the exit status is 1."""
     args = parse(argv)
     from keras_scnn.face_models import load_face_model
     from keras_scnn.reconstruction.converted import Converter, load_target, result_files
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         except (OSError, ValueError) as error:
             failed.append(str(error))
         else:
-            print(f"{file}: {residual:.2f} mm remain")
+            print(f"{file}: residual {residual:.2f} mm")
     print(f"{counted(len(files) - len(failed), 'face')} written to {args.out}")
     return list_failures(failed)
 

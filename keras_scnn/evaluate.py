@@ -1,11 +1,11 @@
 """Measure a trained network: ``keras-scnn evaluate RUN_OR_PRESET --data DIR_OR_FILE``.
 
-The kind of data decides what is measured:
+The kind of data determines what is measured:
 
-- a folder of AFLW2000-3D (.jpg and .mat pairs, with the benchmark's boxes in protocol.csv where
-  there are any): landmark errors by yaw, pose, and neutral shape with --shape-basis;
-- a folder of face records, such as the synthetic ones of a training run: all that and identity;
-- a people folder, one sub-folder a person: verification and retrieval;
+- a folder of AFLW2000-3D (.jpg and .mat pairs, optionally with the benchmark's boxes in
+  protocol.csv): landmark errors by yaw, pose, and with --shape-basis the neutral shape;
+- a folder of face records, such as the synthetic ones of a training run: the above and identity;
+- a people folder, one sub-folder per person: verification and retrieval;
 - a pairs file in LFW's format, with its photos in --photos: verification.
 
 Some measures need more than the photos, and are selected by an option (docs/yardsticks.md):
@@ -13,12 +13,12 @@ Some measures need more than the photos, and are selected by an option (docs/yar
 - --pairs FILE.csv[,FILE.csv ...]: same person or not, by geometry and by feature, on the pairs
   first,second,same,fold of photos in --data, with folds by person;
 - --shape-truth FILE.npz: neutral shape against the fit to all other photos of the person; --data is
-  the people folder, --fit-truth fits and stores the file where it is not there;
-- --openings FILE.csv: opening of eyes and mouth on 300-W, on shut eyes and on open ones;
-- --points FILE.npz: hand-made points of a half of the face, as CFP's profiles have them.
+  the people folder, and --fit-truth fits and stores the file if it does not exist;
+- --openings FILE.csv: opening of eyes and mouth on 300-W, for closed and for open eyes;
+- --points FILE.npz: manually annotated points of one half of the face, as for CFP's profiles.
 
-Every number comes with a 95 % bootstrap interval. --calibrate stores the probability of one person
-as a function of distance in the preset, for ``keras-scnn compare``.
+Every number comes with a 95 % bootstrap interval. --calibrate stores the probability that two
+photos show the same person, as a function of distance, in the preset for ``keras-scnn compare``.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ RESAMPLES = 1000
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     parser = CommandParser("evaluate", __doc__)
     add = parser.add_argument
     add("preset", metavar="RUN_OR_PRESET", help="a folder, or a preset's name")
     add("--data", required=True, type=Path, metavar="DIR_OR_FILE", help="see above")
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="results (evaluation)")
-    add("--people", action="store_true", help="take --data as a people folder in any case")
+    add("--people", action="store_true", help="always treat --data as a people folder")
     add("--photos", type=Path, metavar="DIR", help="photos of a pairs file: NAME/NAME_0001.jpg")
     add_aflw2000_options(parser)
-    store = "fit probabilities of one person, and store them in RUN_OR_PRESET, a folder"
+    store = "fit the probability of the same person, and store it in RUN_OR_PRESET, a folder"
     add("--calibrate", action="store_true", help=store)
-    add("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap ({RESAMPLES}); 0: none")
-    add("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add("--resamples", type=int, default=RESAMPLES, help=f"bootstrap draws ({RESAMPLES}); 0: none")
+    add("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     add_yardstick_options(parser)
     args = parser.parse_args(arguments)
     parser.check(args, check_at_least, "resamples", "seed", "annotation_first_pixel")
@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """The command; ``arguments`` as on the command line."""
+    """Run the command; ``arguments`` as on the command line."""
     args = parse(arguments)
     from keras_scnn.models.presets import preset_folder
     from keras_scnn.protocols.choices import chosen_yardstick
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure_data(args: argparse.Namespace) -> None:
-    """Measure by the protocol that fits the data, and print and write the results."""
+    """Measure by the protocol for this kind of data, and print and write the results."""
     from keras_scnn.models.presets import write_metadata
     from keras_scnn.protocols import evaluation
     from keras_scnn.protocols.choices import OWN_OPTIONS
@@ -95,7 +95,7 @@ def measure_data(args: argparse.Namespace) -> None:
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> None:
-    """Measure by the protocol of one of the options, and print and write the results."""
+    """Measure by the protocol that an option selects, and print and write the results."""
     from keras_scnn.protocols.choices import measure_yardstick
     from keras_scnn.protocols.yardsticks import write_yardstick
 
@@ -107,7 +107,7 @@ def measure_yardstick(name: str, args: argparse.Namespace) -> None:
 
 
 def report_unmeasured(results: Any) -> None:
-    """Name the photos that were not measured, and files passed over, on the error stream."""
+    """List the photos that were not measured, and the files passed over, on stderr."""
     from keras_scnn.photos.files import describe_passed_over
 
     for reason in getattr(results, "left_out", ()):

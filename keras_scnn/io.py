@@ -1,4 +1,4 @@
-"""Photos in, pictures out."""
+"""Read photos and write images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
 
     The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
     composited over white. A photo of more than 89 million pixels is read at 1/2, and a JPEG of more
-    than 357 million at 1/4 or 1/8, of its width and height (``read_reduced``): coordinates are
-    those of the array that is returned.
+    than 357 million at 1/4 or 1/8, of its width and height (``read_reduced``): coordinates then
+    refer to the returned array.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, JPEG 2000 or PPM file, or HEIC with the extra
-            'heif', whatever its name ends in; the first picture where it holds several. Or a URL
-            of fsspec (extra 'remote').
+            'heif', whatever its suffix; of several pictures in a file, the first. Or an fsspec URL
+            (extra 'remote').
 
     Returns:
         (H, W, 3) uint8 RGB, writable and contiguous.
@@ -36,7 +36,7 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
         ValueError: the file is not a readable image.
-        ImportError, OSError: of a URL, as ``storage.remote.RemotePath``.
+        ImportError, OSError: for a URL, see ``storage.remote.RemotePath``.
     """
     content = _content(path)
     with reading(str(path), "a readable image"):
@@ -44,7 +44,7 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
 
 
 def read_reduced(path: str | os.PathLike | RemotePath) -> ReducedImage:
-    """``read_image``, and by how much it reduces the photo; arguments and errors are the same."""
+    """``read_image`` with the factor by which the photo was reduced; same arguments and errors."""
     content = _content(path)
     with reading(str(path), "a readable image"):
         return decode_reduced(content)
@@ -58,18 +58,18 @@ def _content(path: str | os.PathLike | RemotePath) -> bytes:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: a folder; expected a photo")
     if not path.is_file():
-        if path.exists():  # a pipe or a device would be read without an end
-            raise ValueError(f"{path}: no ordinary file; expected a photo")
+        if path.exists():  # reading a pipe or a device might never end
+            raise ValueError(f"{path}: not a regular file; expected a photo")
         raise FileNotFoundError(f"{path}: no such photo")
     with reading(path, "a readable image"):
         return path.read_bytes()
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write an image, whole or not at all.
+    """Write an image atomically.
 
     Args:
-        path: the suffix chooses the format, e.g. .png or .jpg.
+        path: the suffix determines the format, e.g. .png or .jpg.
         image: (H, W, 3) uint8 RGB.
 
     Raises:
@@ -86,23 +86,23 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
 
 
 def encode_image(suffix: str, image: np.ndarray) -> bytes:
-    """The bytes of an image's file.
+    """Encode an image as the bytes of a file.
 
     Args:
-        suffix: chooses the format, e.g. .png or .jpg.
+        suffix: determines the format, e.g. .png or .jpg.
         image: (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: as ``write_image``.
     """
     check_photo(image)
-    # OpenCV gets no file names: it ends the process at one that is not UTF-8.
+    # OpenCV never gets the user's file name: one that is not UTF-8 makes it abort the process.
     if not is_photo(f"name{suffix}") or not cv2.haveImageWriter(f"name{suffix}"):
-        raise ValueError(f"unknown kind of image '{suffix}'; use .png or .jpg")
+        raise ValueError(f"unknown image format '{suffix}'; use .png or .jpg")
     try:
         is_done, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
     except cv2.error as error:  # too large for the format
         raise ValueError(f"could not be written ({error.err})") from error
-    if not is_done:  # OpenCV 5 raises nothing
-        raise ValueError(f"could not be written as '{suffix}': too large, or it takes no colors")
+    if not is_done:  # OpenCV 5 does not raise an error
+        raise ValueError(f"could not be written as '{suffix}': too large, or no color format")
     return encoded.tobytes()

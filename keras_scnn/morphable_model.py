@@ -53,21 +53,21 @@ class MorphableModel:
         triangles: (T, 3) int32, counter-clockwise seen from outside.
         landmark_indices: (68,) int32, vertices of the iBUG 68 landmarks.
         expression_names: L names.
-        expression_bounds: (L, 2) float32, least and greatest weight; infinite where unbounded.
+        expression_bounds: (L, 2) float32, smallest and largest weight; infinite where unbounded.
         landmark_offsets: (68, 3) float32, mm, model frame. Added to the landmark vertices by
-            ``landmarks``, to compare with points annotated at another model's landmark sites.
+            ``landmarks``, for comparison with points annotated at another model's landmarks.
         uv: (N, 2) float32 in [0, 1], u to the right, v up; or None.
         mediapipe_indices: (468,) int32, vertices nearest to MediaPipe's FaceMesh points; or None.
         regions: (N,) uint8, 0 skin, 1 mouth interior, 2 teeth, 3 left eye, 4 right eye
             (the subject's left, x > 0); or None.
-        mirror: (N,) int32, the vertex that each vertex becomes in a mirror image, and that becomes
-            it; or None.
-        license: terms of the model's data.
+        mirror: (N,) int32, the vertex that each vertex changes places with in a mirror image; or
+            None.
+        license: license terms of the model's data.
 
     Raises:
-        ValueError: an array's shape does not fit the others, an index or region is no whole number
-            or out of range, two expressions have one name, an expression has no weight within its
-            bounds, or ``mirror`` does not lead back to where it came from.
+        ValueError: an array's shape does not match the others, an index or region is not a whole
+            number or is out of range, two expressions have the same name, an expression's bounds
+            admit no weight, or ``mirror`` is not its own inverse.
     """
 
     name: str
@@ -105,12 +105,12 @@ class MorphableModel:
         mirror = np.arange(self.n_vertices) if self.mirror is None else self.mirror
         if (mirror[mirror] != np.arange(self.n_vertices)).any():
             raise ValueError(
-                f"mirror of face model '{self.name}' does not lead back: the partner of a vertex's "
-                "partner must be the vertex itself"
+                f"mirror of face model '{self.name}' is not its own inverse: the partner of a "
+                "vertex's partner must be the vertex itself"
             )
 
     def _check_whole(self, field: str, given: np.ndarray, most: int) -> None:
-        """Before the cast, which drops fractions and wraps what is too large."""
+        """Check before the cast, which truncates fractions and wraps large values around."""
         most = _MOST_REGION if field == "regions" else most
         with np.errstate(invalid="ignore"):
             is_whole = given % 1 == 0
@@ -118,7 +118,7 @@ class MorphableModel:
             raise ValueError(f"{field} of face model '{self.name}' must be whole numbers")
         if not ((given >= 0) & (given <= most)).all():
             raise ValueError(
-                f"{field} of face model '{self.name}' goes out of range: it must lie in 0 to {most}"
+                f"{field} of face model '{self.name}' is out of range: it must lie in 0 to {most}"
             )
 
     def _check_expressions(self) -> None:
@@ -136,7 +136,7 @@ class MorphableModel:
         for i in np.flatnonzero(~((low <= high) & (low < np.inf) & (high > -np.inf)))[:1]:
             raise ValueError(
                 f"expression_bounds of face model '{self.name}' has no weight for '{names[i]}': "
-                f"{low[i]:g} to {high[i]:g}; the least must not exceed the greatest"
+                f"{low[i]:g} to {high[i]:g}; the lower bound must not exceed the upper"
             )
 
     @property
@@ -153,16 +153,16 @@ class MorphableModel:
 
     @property
     def identity_weights_mm(self) -> np.ndarray:
-        """(K,) float32, mm: root mean square vertex displacement of one standard deviation."""
+        """(K,) float32, mm: RMS vertex displacement by one standard deviation of each component."""
         return np.sqrt((self.identity_basis**2).sum(axis=1).mean(axis=0))
 
     @cached_property
     def digest(self) -> str:
-        """64 hexadecimal digits that two models share only if their coefficients mean the same.
+        """64 hexadecimal digits, equal only for models whose coefficients mean the same.
 
         SHA-256 of the mean, the bases, triangles, landmark indices, and the names and bounds of
-        the expressions; name, license, texture coordinates and landmark offsets do not count.
-        Saving and loading keeps it.
+        the expressions; all other attributes, such as name and license, are not included. Saving
+        and loading does not change it.
 
         >>> model = MorphableModel.open_face()
         >>> model.digest == model.replace(name="mine").digest
@@ -181,14 +181,14 @@ class MorphableModel:
         """Vertices of one face or of a batch.
 
         Args:
-            identity: (..., K) coefficients in standard deviations; None is the mean person.
+            identity: (..., K) coefficients, standard deviations; None is the mean person.
             expression: (..., L) weights; None is neutral.
 
         Returns:
             (..., N, 3) float32, mm, model frame.
 
         Raises:
-            ValueError: the last axis is not K, or not L.
+            ValueError: the last axis of ``identity`` is not K, or that of ``expression`` not L.
 
         >>> model = MorphableModel.open_face()
         >>> model.vertices(identity=np.zeros((2, 80)), expression=np.zeros(52)).shape
@@ -205,12 +205,12 @@ class MorphableModel:
         """The 68 iBUG landmarks: (..., 68, 3) float32, mm, model frame.
 
         Args:
-            identity: (..., K) coefficients in standard deviations; None is the mean person.
+            identity: (..., K) coefficients, standard deviations; None is the mean person.
             expression: (..., L) weights; None is neutral.
-            with_offsets: add ``landmark_offsets``; False gives the vertices themselves.
+            with_offsets: add ``landmark_offsets``; False returns the vertices themselves.
 
         Raises:
-            ValueError: the last axis is not K, or not L.
+            ValueError: the last axis of ``identity`` is not K, or that of ``expression`` not L.
         """
         mean, identity_basis, expression_basis = self.landmark_basis(with_offsets)
         return _combine(mean, identity_basis, expression_basis, identity, expression)
@@ -235,7 +235,7 @@ class MorphableModel:
         return vertex_normals(vertices, self.triangles)
 
     def clip_expression(self, expression: np.ndarray) -> np.ndarray:
-        """(..., L) weights brought into ``expression_bounds``."""
+        """(..., L) weights clipped to ``expression_bounds``."""
         return np.clip(expression, self.expression_bounds[:, 0], self.expression_bounds[:, 1])
 
     def replace(self, **changes) -> MorphableModel:
@@ -243,14 +243,14 @@ class MorphableModel:
         return dataclasses.replace(self, **changes)
 
     def truncated(self, n_identity: int, n_expression: int) -> MorphableModel:
-        """A copy with the leading components only.
+        """A copy with only the leading components.
 
         Args:
             n_identity: identity components to keep, 0 to K.
             n_expression: expression components to keep, 0 to L.
 
         Raises:
-            ValueError: a number is not whole, or the model has fewer components.
+            ValueError: a number is negative or not whole, or the model has fewer components.
         """
         for name, wanted, available in (
             ("n_identity", n_identity, self.n_identity),
@@ -266,14 +266,14 @@ class MorphableModel:
         )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model to an .npz file, whole or not at all.
+        """Write the model to an .npz file, atomically.
 
         Raises:
             ValueError: the name does not end in .npz, by which ``load_face_model`` recognizes it.
         """
         if Path(path).suffix.lower() != ".npz":
             name = f"{Path(path).name}.npz"
-            raise ValueError(f"{path}: a face model's name ends in .npz; give '{name}'")
+            raise ValueError(f"{path}: a face model's file name must end in .npz; use '{name}'")
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         arrays = {key: np.asarray(value) for key, value in arrays.items() if value is not None}
         write_npz(path, FILE_FORMAT, FILE_VERSION, **arrays)
@@ -284,7 +284,7 @@ class MorphableModel:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no face model of this format and version, or is damaged.
+            ValueError: the file is not a face model of this format and version, or is damaged.
         """
         arrays: dict[str, Any] = {**read_npz(path, FILE_FORMAT, FILE_VERSION)}
         if missing := _SHAPES.keys() - arrays.keys() - set(_OPTIONAL):
@@ -306,10 +306,10 @@ class MorphableModel:
 def _numbers(field: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
-    except ValueError as error:  # rows of several lengths
-        raise ValueError(f"{field} is no array: {error}") from error
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{field} is not an array: {error}") from error
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{field} is of the type {array.dtype}; it must be numbers")
+        raise ValueError(f"{field} has the dtype {array.dtype}; it must be numeric")
     return array
 
 
@@ -350,13 +350,13 @@ def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
 
     Mirrored vertices are ``vertices[mirror] * [-1, 1, 1]``. In a symmetric model the mirrored bases
     span the same faces, so the coefficients follow by least squares: for the open face model each
-    identity component keeps its sign or changes it, and left and right expressions swap.
+    identity component keeps or changes its sign, and left and right expressions swap.
 
     Args:
         model: with mirror partners.
 
     Returns:
-        (K, K) and (L, L) float32 matrices, to be multiplied with coefficients from the left.
+        (K, K) and (L, L) float32 matrices, which multiply column vectors of coefficients.
 
     Raises:
         ValueError: the model has no mirror partners.
@@ -368,7 +368,7 @@ def mirror_matrices(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A face's parameters when its crop is mirrored: ``matrix @ vector + offset``.
+    """The map of a face's parameters when its crop is mirrored: ``matrix @ vector + offset``.
 
     Args:
         model: with mirror partners.
@@ -380,7 +380,7 @@ def mirror_map(model: MorphableModel, size: int) -> tuple[np.ndarray, np.ndarray
     Raises:
         ValueError: the model has no mirror partners.
     """
-    # x is mirrored in the crop and in the face model's own frame.
+    # x is mirrored both in the crop and in the model frame.
     pose = np.diag(np.outer([-1, 1, 1], [-1, 1, 1, 1]).ravel())
     from scipy.linalg import block_diag  # slow to import
 

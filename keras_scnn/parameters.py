@@ -27,10 +27,11 @@ class ParameterLayout:
     (144, slice(12, 92, None))
 
     Attributes:
-        n_identity: K. n_expression: L.
+        n_identity: K, the number of identity components.
+        n_expression: L, the number of expression components.
 
     Raises:
-        ValueError: one is no whole number, or below 0.
+        ValueError: one is not a whole number, or is negative.
     """
 
     n_identity: int
@@ -82,7 +83,7 @@ class FaceParameters:
             ValueError: the pose is not (..., 3, 4), or the leading axes differ.
         """
         pose, lead = np.asarray(self.pose), np.shape(self.pose)[:-2]
-        if pose.shape[-2:] != (3, 4):  # nor (..., 4, 3), which has as many numbers
+        if pose.shape[-2:] != (3, 4):  # (..., 4, 3) would be reshaped without an error
             raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 3, 4)")
         for name in ("identity", "expression"):
             shape = np.shape(getattr(self, name))
@@ -99,7 +100,7 @@ class FaceParameters:
         """Split (..., 12 + K + L) vectors.
 
         Raises:
-            ValueError: the last axis does not fit the layout.
+            ValueError: the last axis does not match the layout.
         """
         vector = np.asarray(vector)
         if vector.shape[-1:] != (layout.size,):
@@ -113,7 +114,7 @@ class FaceParameters:
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Zero mean and unit scale for each parameter, so that a network's outputs are comparable.
+    """Scales each parameter to zero mean and unit scale, so that network outputs are comparable.
 
     >>> whitening = Whitening(mean=np.array([10.0, 0.0]), scale=np.array([2.0, 0.5]))
     >>> whitening.whiten(np.array([12.0, 1.0])).tolist()
@@ -124,7 +125,7 @@ class Whitening:
         scale: (P,) float32, above 0.
 
     Raises:
-        ValueError: shapes differ, a scale is not positive, or a value is not finite.
+        ValueError: the shapes differ, a scale is not positive, or a value is not finite.
     """
 
     mean: np.ndarray
@@ -151,7 +152,7 @@ class Whitening:
 
         Args:
             vectors: (M, P) unwhitened, M above 0.
-            min_scale: the least scale, for parameters that hardly vary (the depth translation).
+            min_scale: smallest scale, for parameters that hardly vary (the depth translation).
         """
         scale = np.maximum(np.std(vectors, axis=0, dtype=np.float64), min_scale)
         return cls(np.asarray(np.mean(vectors, axis=0, dtype=np.float64)), scale)
@@ -174,14 +175,14 @@ class Whitening:
 
     def _checked(self, vector: np.ndarray) -> np.ndarray:
         vector, size = np.asarray(vector), len(self.mean)
-        if vector.shape[-1:] != (size,):  # an axis of 1 would be broadcast
+        if vector.shape[-1:] != (size,):  # an axis of length 1 would be broadcast
             raise ValueError(f"vector has the shape {vector.shape}; its last axis must be {size}")
         return vector
 
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpace:
-    """What a network's output vector means: a face model, and the whitening of its parameters.
+    """The meaning of a network's output vector: a face model and its parameters' whitening.
 
     >>> model = MorphableModel.open_face()
     >>> space = ParameterSpace(model, Whitening(np.zeros(144), np.full(144, 0.5)))
@@ -190,10 +191,10 @@ class ParameterSpace:
 
     Attributes:
         face_model: K identity and L expression components; P = 12 + K + L.
-        whitening: of P parameters.
+        whitening: of the P parameters.
 
     Raises:
-        ValueError: the whitening is not of P parameters.
+        ValueError: the whitening does not have P parameters.
     """
 
     face_model: MorphableModel
@@ -202,14 +203,14 @@ class ParameterSpace:
     def __post_init__(self) -> None:
         if len(self.whitening.mean) != self.layout.size:
             raise ValueError(
-                f"whitening of {len(self.whitening.mean)} parameters; face model "
+                f"whitening has {len(self.whitening.mean)} parameters; face model "
                 f"'{self.face_model.name}' has {self.layout.size} (12 pose, "
                 f"{self.layout.n_identity} identity, {self.layout.n_expression} expression)"
             )
 
     @classmethod
     def from_samples(cls, face_model: MorphableModel, vectors: np.ndarray) -> ParameterSpace:
-        """Whitened by the mean and standard deviation of (M, P) unwhitened sample vectors."""
+        """A space whitened by the mean and standard deviation of (M, P) unwhitened vectors."""
         return cls(face_model, Whitening.from_samples(vectors))
 
     @property
@@ -227,12 +228,12 @@ class ParameterSpace:
         return self.whitening.whiten(vectors)
 
     def parameters(self, outputs: np.ndarray) -> FaceParameters:
-        """Network outputs as parameters.
+        """Convert network outputs to parameters.
 
         Args:
             outputs: (..., P) whitened.
 
         Returns:
-            the parameters, unwhitened; the pose is crop_from_model, px.
+            the unwhitened parameters; the pose is crop_from_model, px.
         """
         return FaceParameters.from_vector(self.whitening.unwhiten(outputs), self.layout)

@@ -1,9 +1,9 @@
 """Turn a data set into face records: ``keras-scnn prepare SOURCE DIR --out CACHE``.
 
 Photos are cropped to the field's standard square, and the face model is fitted to their landmarks.
-The records feed ``keras-scnn train --data CACHE`` and ``keras-scnn evaluate``. The command may be
-stopped at any time; given again, it goes on where it was. A photo that cannot be read is left out
-and listed.
+The records are the input of ``keras-scnn train --data CACHE`` and ``keras-scnn evaluate``. The
+command may be stopped at any time; run it again to continue. Photos that cannot be read are left
+out and listed.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ SHOWN = 5
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     listed = "\n".join(f"  {name:<14}{text}" for name, (text, _) in SOURCES.items())
     parser = CommandParser("prepare", f"{__doc__}\nsources:\n{listed}")
     parser.add_argument("source", choices=SOURCES, metavar="SOURCE", help="kind of data set")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where it lies")
-    parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help="for the records")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the data set")
+    out = "output folder for the records"
+    parser.add_argument("--out", type=Path, required=True, metavar="CACHE", help=out)
     add_source_options(parser)
-    parser.add_argument("--workers", type=int, default=None, help="processes (one a core)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (one per core)")
     args = parser.parse_args(arguments)
     parser.check(args, check_at_least, "crop_size", low=16)
     parser.check(args, check_at_least, "turned")
@@ -50,13 +51,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """The command; ``arguments`` as on the command line. Status 1: some photos were left out."""
+    """Run the command; ``arguments`` as on the command line. Returns 1 if photos were left out."""
     args = parse(arguments)
     check_out(args.out)
     manifest, passed_over = _prepare(args, arguments)
     left_out = manifest["left_out"]
     print(f"{counted(manifest['count'], 'photo')} in {args.out}")
-    (args.out / LEFT_OUT).unlink(missing_ok=True)  # of an earlier run
+    (args.out / LEFT_OUT).unlink(missing_ok=True)  # from an earlier run
     if left_out:
         _list(args.out / LEFT_OUT, left_out)
     if passed_over:
@@ -82,7 +83,7 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "keras_scnn.prepare", *words])
     config = deciding_settings(args)
-    basis = getattr(source, "basis", None)  # of 300W-LP alone
+    basis = getattr(source, "basis", None)  # only for 300W-LP
     if basis is not None:
         config["basis_digest"] = basis.digest
     manifest = prepare(source, args.out, labeling, config, args.workers, command)
@@ -94,18 +95,18 @@ def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dic
 
 
 def _files(args: argparse.Namespace) -> list[Path | None]:
-    """Files of the command line, which are not passed over where they are in DIR."""
-    named = [Path(one) for one in (args.face_model, args.offsets)]  # or names of the package's
+    """Files named by options, which must not be reported as passed over if they are in DIR."""
+    named = [Path(one) for one in (args.face_model, args.offsets)]  # or names in the package
     paths = args.basis, args.bfm_expression, args.bfm_info
     return [*paths, *(path for path in named if path.is_file())]
 
 
 def _list(path: Path, left_out: dict[str, str]) -> None:
-    """Write who was left out and why, and show the first of them."""
+    """Write the photos left out with the reasons, and print the first few."""
     with atomic_path(path) as temporary, open_utf8(temporary) as file:
         csv.writer(file).writerows([("name", "reason"), *left_out.items()])
     for name, reason in list(left_out.items())[:SHOWN]:
-        why = reason.partition(f"{name}: ")[2] or reason  # which may begin with the file
+        why = reason.partition(f"{name}: ")[2] or reason  # the reason may begin with the file
         print(f"left out: {name}: {why}", file=sys.stderr)
     print(f"{counted(len(left_out), 'photo')} left out; all reasons: {path}", file=sys.stderr)
 

@@ -1,9 +1,9 @@
 """Photos or a video to textured 3D faces: ``keras-scnn reconstruct PHOTO --out DIR``.
 
-Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it works
-through all photos in it, with Parquet as the result: on all cores, in constant memory, and
-resumable at any moment (see docs/batch.md); folder and results may be URLs (s3://photos). Given one
-video, it writes each face as an animation, and the faces drawn over the video (see docs/video.md).
+Given photos, it writes a mesh, its numbers and pictures for each face. Given one folder, it
+processes all photos in it and writes Parquet files: on all cores, in constant memory, and resumable
+at any time (see docs/batch.md); folder and results may be URLs (s3://photos). Given one video, it
+writes each face as an animation, and the faces drawn over the video (see docs/video.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_scnn.storage.text import counted
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Reconstruct all photos; those that fail are listed, and the exit status is then 1."""
+    """Reconstruct all photos; list those that fail, in which case the exit status is 1."""
     args = parse_options(argv, __doc__ or "")
     from keras_scnn.storage.outputs import check_out
 

@@ -1,4 +1,4 @@
-"""What all commands share: how they parse, run and fail; settings, their types and ranges."""
+"""Shared code of all commands: parsing, running and failing; types and ranges of settings."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ T = TypeVar("T", bound=Dataclass)
 SETTINGS = "config.yaml"
 DEFAULT_PRESET = "mobile"  # of reconstruct, compare, serve and demo
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
-FAILURE = 2  # exit status of a command that could not do its work, as argparse's
-UNREAD = 141  # of one whose output nobody reads any more, as shells have it for SIGPIPE
-NUMBER = re.compile(r"-\d*\.?\d*(?:e[-+]?\d+)?")  # below 0, on a command line
-# Errors that a user's input or machine causes; anything else is a bug and keeps its traceback.
+FAILURE = 2  # exit status of a command that failed, as in argparse
+UNREAD = 141  # exit status if the output's reader is gone: the shells' status for SIGPIPE
+NUMBER = re.compile(r"-\d*\.?\d*(?:e[-+]?\d+)?")  # a negative number on a command line
+# Errors caused by the user's input or machine; anything else is a bug and keeps its traceback.
 EXPECTED = (ImportError, OSError, RuntimeError, ValueError)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' (did you mean 'x'?)' with the most similar known word; '' where none is similar."""
+    """' (did you mean 'x'?)' with the most similar known word; '' if none is similar."""
     similar = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{similar[0]}'?)" if similar else ""
 
 
 def flag(name: str) -> str:
-    """The option of a parsed name: ``--bfm-info`` of ``bfm_info``."""
+    """The option for a parsed name: ``--bfm-info`` for ``bfm_info``."""
     return f"--{name.replace('_', '-')}"
 
 
 def check_number(name: str, value: float) -> None:
-    """Raise a ValueError for what is no number: text, None, a list."""
+    """Raise a ValueError unless the value is a number: not a text, None or a list."""
     has_axes = hasattr(value, "ndim") and value.ndim > 0  # NumPy's scalars have none
     if has_axes or isinstance(value, bool) or not hasattr(value, "__float__"):
         given = f"{repr(value)[:80]} ({type(value).__name__})"
@@ -63,38 +63,38 @@ def check_number(name: str, value: float) -> None:
 
 
 def check_at_least(name: str, value: float, low: float = 0.0) -> None:
-    """Raise a ValueError for what is no number, or one below ``low``, or not finite."""
+    """Raise a ValueError unless the value is a finite number of at least ``low``."""
     check_number(name, value)
     if not low <= value < math.inf:
         raise ValueError(f"{name} is {value}; it must be {low:g} or more, and finite")
 
 
 def check_above(name: str, value: float) -> None:
-    """Raise a ValueError for what is no number, or one that is not above 0, or not finite."""
+    """Raise a ValueError unless the value is a finite number above 0."""
     check_number(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is {value}; it must be above 0, and finite")
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise a ValueError for what is no number, or one that does not lie in 0 to 1."""
+    """Raise a ValueError unless the value is a number from 0 to 1, inclusive."""
     check_number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}; it must lie in 0 to 1")
 
 
 def check_score(name: str, value: float) -> None:
-    """Raise a ValueError for what is no number between 0 and 1, both excluded."""
+    """Raise a ValueError unless the value is a number between 0 and 1, exclusive."""
     check_number(name, value)
     if not 0 < value < 1:
         raise ValueError(f"{name} is {value:g}; it must lie between 0 and 1")
 
 
 def whole(name: str, value: int, low: int = 1) -> int:
-    """A whole number, which may be NumPy's, as int.
+    """A whole number, possibly NumPy's, as int.
 
     Raises:
-        ValueError: it is none, or below ``low``.
+        ValueError: it is not a whole number, or below ``low``.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{name} is {value!r}; it must be a whole number, {low} or more")
@@ -103,27 +103,27 @@ def whole(name: str, value: int, low: int = 1) -> int:
 
 
 def check_workers(workers: int | None) -> None:
-    """Raise a ValueError for a number of processes below 1; None stands for one a core."""
+    """Raise a ValueError for a number of processes below 1; None stands for one per core."""
     if workers is not None:
         whole("workers", workers)
 
 
 def words_of(text: str) -> list[str]:
-    """The words of an option that takes several with commas between them, and blanks or not."""
+    """The items of a comma-separated option, without surrounding spaces."""
     return [word.strip() for word in text.split(",")]
 
 
 def folders_of(text: str) -> list[str]:
-    """The files or folders of a setting that has several with commas between them, or URLs."""
+    """The files, folders or URLs of a comma-separated setting."""
     return [word for word in words_of(text) if word]
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of one command: options are written in full, and typing errors are understood.
+    """The parser of one command: no abbreviated options, and suggestions for misspelled ones.
 
     Args:
         command: its name: ``keras-scnn NAME``.
-        description: what it does; paragraphs and lines stay as they are.
+        description: what it does; its line breaks are kept.
     """
 
     def __init__(self, command: str, description: str):
@@ -135,7 +135,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        """As argparse's, but an unknown option is reported before a missing one."""
+        """As in argparse, but an unknown option is reported before a missing one."""
         given = sys.argv[1:] if args is None else list(args)
         known = list(self._option_string_actions)
         for word in given[: given.index("--")] if "--" in given else given:
@@ -143,12 +143,12 @@ class CommandParser(argparse.ArgumentParser):
             if re.match("--.", name) and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
             if re.match("-[^-]", word) and not NUMBER.fullmatch(word) and word not in known:
-                self.error(f"unknown option {word}; a file of that name is written ./{word}")
+                self.error(f"unknown option {word}; for a file of that name, give ./{word}")
         self._check_empty(given)
         return super().parse_args(given, namespace)
 
     def _check_empty(self, given: list[str]) -> None:
-        """Refuse '', as of a shell's variable that is not set, which a path takes for '.'."""
+        """Reject '', as from an unset shell variable, which ``Path`` would take for '.'."""
         for before, word in zip(["", *given], given, strict=False):
             name, equals, value = word.partition("=")
             if word and not (name.startswith("--") and equals and not value):
@@ -158,17 +158,17 @@ class CommandParser(argparse.ArgumentParser):
                 self.error("an argument is empty; give a file or a folder")
             if option.type is Path or option.dest in ("out", "run", "resume", "cache"):
                 self.error(f"{option.option_strings[-1]} is empty; give a file or a folder")
-            if option.dest == "recipe":  # '' is none
+            if option.dest == "recipe":  # '' would mean no recipe
                 self.error(f"{option.option_strings[-1]} is empty; give it, or leave it out")
 
     def check(self, args: argparse.Namespace, check: Callable, *names: str, **limits: Any) -> None:
-        """End with a usage error where an option that was given is not what ``check`` lets pass.
+        """Exit with a usage error if ``check`` rejects the value of a given option.
 
         Args:
             args: the parsed options.
             check: ``check_at_least``, or another of the checks above.
             names: of the options, as in ``args``.
-            limits: for ``check``.
+            limits: keyword arguments of ``check``.
         """
         try:
             for name in names:
@@ -178,7 +178,7 @@ class CommandParser(argparse.ArgumentParser):
             self.error(str(error))
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """As argparse's; that nobody reads the help is noticed here rather than at the exit."""
+        """As in argparse, but flushes first: a closed pipe raises here rather than at shutdown."""
         print(end="", flush=True)
         super().exit(status, message)
 
@@ -189,31 +189,31 @@ class CommandParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"'{value}'{similar} is not one of {known}")
 
     def error(self, message: str) -> NoReturn:
-        """One line, and status 2; ``--help`` shows the rest."""
+        """Exit with status 2 and one line, which refers to ``--help``."""
         self.exit(FAILURE, f"error: {message}; see {self.prog} --help\n")
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: raised like Ctrl-C, so that open files and folders are cleaned up."""
+    """Raised on SIGTERM, like Ctrl-C, so that open files and folders are cleaned up."""
 
 
 @contextlib.contextmanager
-def _stops_raised(came: list[int]) -> Iterator[None]:
-    """In the block, SIGTERM and Ctrl-C are noted and raised, where it is run by the main thread.
+def _raise_on_signals(received: list[int]) -> Iterator[None]:
+    """Record and raise SIGTERM and Ctrl-C within the block; only in the main thread.
 
-    They are noted because native code that calls Python may drop what is raised there, or turn it
-    into an error of its own (TensorFlow, while it traces a graph).
+    They are recorded because native code that calls Python may drop an exception raised there, or
+    replace it with an error of its own (TensorFlow, while it traces a graph).
     """
 
     def stop(number, frame):
-        came.append(number)
+        received.append(number)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of a background job
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a background job
         before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
@@ -223,74 +223,74 @@ def _stops_raised(came: list[int]) -> Iterator[None]:
 
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
-    """Make a function of the words of a command line (None: this process's) a command.
+    """Decorator: make a function of command-line arguments (None: ``sys.argv``) a command.
 
-    Expected errors become one line on stderr and status 2. Ctrl-C and SIGTERM end it in an orderly
-    way, with the status that shells give them (130, 143): nothing half-written stays. So does, in
-    silence (141), that its output is no longer read, as by ``head``. TensorFlow, LiteRT and XLA
-    keep their notices to themselves: what fails in them is raised in Python as well.
+    Expected errors become one line on stderr and status 2. Ctrl-C and SIGTERM end the command
+    cleanly, with the shells' status for them (130, 143), and leave no half-written file. If the
+    output's reader is gone, as with ``head``, it ends silently with 141. Log messages of
+    TensorFlow, LiteRT and XLA are suppressed: their failures are raised in Python as well.
     """
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
-        """The command, with its exit status."""
+        """Run the command and return its exit status."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be any bytes
             sys.stdout.reconfigure(errors="backslashreplace")
-        came: list[int] = []
+        received: list[int] = []
         try:
-            with _stops_raised(came):
+            with _raise_on_signals(received):
                 status = main(arguments) or 0
-                print(end="", flush=True)  # what nobody reads is noticed here, not at the exit
+                print(end="", flush=True)  # a closed pipe raises here rather than at shutdown
         except KeyboardInterrupt as stop:
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             return _stopped(number, str(stop))
         except Exception as error:
-            if came:
-                return _stopped(came[0])
+            if received:
+                return _stopped(received[0])
             if isinstance(error, BrokenPipeError) and _drop_unread():
                 return UNREAD
             if not isinstance(error, EXPECTED):
                 raise
             print(f"error: {error}", file=sys.stderr)
             return FAILURE
-        return _stopped(came[0]) if came else status
+        return _stopped(received[0]) if received else status
 
     return run
 
 
 def _drop_unread() -> bool:
-    """Send output that nobody reads any more to nowhere; whether there is such.
+    """Redirect output streams without a reader to the null device; whether there were any.
 
-    What is left of it would else fail at the exit (Python's documentation, "Note on SIGPIPE").
+    Flushing them at shutdown would fail otherwise (Python's documentation, "Note on SIGPIPE").
     """
     found = False
     for stream in (sys.stdout, sys.stderr):
-        # No file (None, or in tests), or no such function (Windows).
+        # The stream has no file (None, or in tests), or ``poll`` does not exist (Windows).
         with contextlib.suppress(AttributeError, OSError):
-            looked = select.poll()
-            looked.register(stream.fileno(), 0)  # for errors alone
-            if looked.poll(0):
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)  # only errors
+            if poll.poll(0):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
                 found = True
     return found
 
 
 def list_failures(reasons: list[str]) -> int:
-    """Print on stderr why inputs of a command failed, a line each; its exit status: 1, else 0."""
+    """Print a line per failed input on stderr; return the exit status: 1 if any, else 0."""
     for reason in reasons:
         print(f"failed: {reason}", file=sys.stderr)
     return 1 if reasons else 0
 
 
 def _stopped(number: int, words: str = "") -> int:
-    """Say that a signal stopped the command; the status that shells give it."""
+    """Print that a signal stopped the command; return the shells' status for the signal."""
     print(words or "stopped", file=sys.stderr)
     return 128 + number
 
 
 def configuration(cls: type[T], values: Mapping[str, Any], source: str = "configuration") -> T:
-    """A frozen dataclass from named values.
+    """A dataclass from named values.
 
     Args:
         cls: a dataclass whose fields are str, int, float or bool and have defaults.
@@ -299,7 +299,7 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
 
     Raises:
         ValueError: a name is unknown (the message lists the known ones), or a value has the wrong
-            type or is refused by the dataclass.
+            type or is rejected by the dataclass.
     """
     types = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
@@ -316,15 +316,15 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
 
 
 def typed(value: Any, kind: type, name: str) -> Any:
-    """A setting as str, int, float or bool; an int, or text such as '1e-3', may stand for a float.
+    """A setting of type ``kind``; an int, or text such as '1e-3', may stand for a float.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: it has another type.
     """
     if kind is float and (type(value) is int or _is_exponential(value)):
         with contextlib.suppress(OverflowError, ValueError):
             return float(value)
-    if type(value) is not kind:  # bool is an int to isinstance, but never meant as one here
+    if type(value) is not kind:  # not isinstance, for which a bool is an int
         raise ValueError(
             f"{name} is {repr(value)[:80]} ({type(value).__name__}); it must be {kind.__name__}"
         )
@@ -332,17 +332,18 @@ def typed(value: Any, kind: type, name: str) -> Any:
 
 
 def check_types(given: Dataclass, *kinds: type) -> None:
-    """Bring the fields of a frozen dataclass to the type of their defaults.
+    """Check that the fields of a frozen dataclass have the types of their defaults.
 
-    NumPy's numbers become Python's, and a path becomes text. Called by ``__post_init__``: what is
-    made in Python is as strict as what is read, where "no" would count as true.
+    NumPy's numbers become Python's, and a path becomes text. Called by ``__post_init__``, so that
+    settings made in Python are checked as strictly as those read from files: as a flag, the text
+    "no" would count as true.
 
     Args:
-        given: whose fields have defaults.
-        kinds: types of the fields that are looked at; none for str, int, float and bool.
+        given: the dataclass, whose fields have defaults.
+        kinds: check only fields of these types; by default str, int, float and bool.
 
     Raises:
-        ValueError: a value is of another type.
+        ValueError: a value has another type.
     """
     for one in dataclasses.fields(given):
         value, kind = getattr(given, one.name), type(one.default)
@@ -356,34 +357,34 @@ def check_types(given: Dataclass, *kinds: type) -> None:
 
 
 def _is_exponential(value: Any) -> bool:
-    """Whether it is a number such as '1e-3', which YAML 1.1 takes for text."""
+    """Whether the value is a number such as '1e-3', which YAML 1.1 reads as text."""
     return isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value) is not None
 
 
 def read_yaml(path: str | os.PathLike, levels: int = 8) -> dict[str, Any]:
     """The names and values of a YAML file.
 
-    A value of ``base`` names another YAML file beside it, without its suffix, whose values hold
-    where the file has none.
+    The key ``base`` names another YAML file in the same folder, without its suffix, whose values
+    are defaults for those that this file does not set.
 
     Args:
         path: the file.
-        levels: how many files may stand on one another.
+        levels: how many files may be chained by ``base``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML, or not one level of names and values, or its bases lead
-            in a circle.
+        ValueError: the file is not YAML, or not one level of names and values, or its bases form
+            a cycle or are too many.
     """
     path = Path(path)
     if not levels:
-        raise ValueError(f"{path}: the files named by base lead in a circle, or are too many")
+        raise ValueError(f"{path}: the files named by base form a cycle, or are too many")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --config takes a YAML file")
     values = read_plain_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: must hold lines of 'name: value', not {type(values).__name__}")
+        raise ValueError(f"{path}: must have lines of 'name: value', not {type(values).__name__}")
     if (base := values.pop("base", None)) is None:
         return values
     if not isinstance(base, str) or base in ("", path.stem) or set(base) & set("/\\:"):
@@ -393,12 +394,12 @@ def read_yaml(path: str | os.PathLike, levels: int = 8) -> dict[str, Any]:
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
-    """An option ``--name VALUE`` for each field of a dataclass, and ``--config FILE.yaml``.
+    """Add an option ``--name VALUE`` for each field of a dataclass, and ``--config FILE.yaml``.
 
-    A field's help is ``metadata["help"]``.
+    A field's help is its ``metadata["help"]``.
     """
     types = typing.get_type_hints(cls)
-    parser.add_argument("--config", metavar="FILE.yaml", help="values; other options override it")
+    parser.add_argument("--config", metavar="FILE.yaml", help="values; other options override them")
     for field in dataclasses.fields(cls):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -411,7 +412,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
 
 
 def from_options(cls: type[T], options: argparse.Namespace) -> T:
-    """The dataclass that parsed ``add_options`` ask for: defaults < --config < command line.
+    """The dataclass from options of ``add_options``: defaults < --config < command line.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_yaml`` and ``configuration``.

@@ -1,4 +1,4 @@
-"""Distances of two neutral faces: in millimeters, and Mahalanobis."""
+"""Distances between neutral faces: in millimeters, and Mahalanobis distances."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.settings import check_above
 
-MIN_VARIANCE_SHARE = 0.003  # least variance of a direction, as a share of the largest
-LEAST_VARIANCE = 1e-12  # mm²; where one shape is predicted for all photos nothing varies
-VISIBLE_MM = 0.1  # root mean square over the vertices: finer differences no mesh shows
+MIN_VARIANCE_SHARE = 0.003  # added to the variance of each direction, as a share of the largest
+LEAST_VARIANCE = 1e-12  # mm²; if all photos get the same shape, the variance is zero
+VISIBLE_MM = 0.1  # root mean square over the vertices; smaller differences are invisible in a mesh
 
 
 def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray:
-    """Coordinates whose Euclidean distances are those of the neutral shapes.
+    """Coordinates whose Euclidean distances are the distances between the neutral shapes.
 
-    The distance of two shapes is the root mean square distance of corresponding vertices.
+    The distance between two shapes is the root mean square distance of corresponding vertices.
 
     Args:
-        model: the face model of the coefficients.
+        model: the coefficients' face model.
         identity: (n, K) coefficients, standard deviations.
 
     Returns:
@@ -34,10 +34,10 @@ def shape_coordinates(model: MorphableModel, identity: np.ndarray) -> np.ndarray
 
 
 def shape_basis(model: MorphableModel) -> np.ndarray:
-    """(K, K) float64, mm: row k is what one standard deviation of coefficient k adds.
+    """(K, K) float64, mm: row k is the contribution of one standard deviation of coefficient k.
 
-    A factor of the components' Gram matrix, for they are not orthogonal: the square of the length
-    of ``identity @ shape_basis(model)`` is the mean squared displacement of the vertices.
+    A factor of the Gram matrix of the components, which are not orthogonal: the squared norm of
+    ``identity @ shape_basis(model)`` is the mean squared displacement of the vertices.
     """
     basis = model.identity_basis.reshape(3 * model.n_vertices, model.n_identity)
     triangle = np.asarray(np.linalg.qr(basis.astype(np.float64), mode="r"))  # |Q R x| = |R x|
@@ -48,8 +48,8 @@ def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.
     """Pooled within-person covariance of the neutral shapes of people's photos.
 
     Args:
-        coordinates: (n, K) mm, of ``shape_coordinates``.
-        person: (n,) the person of each photo.
+        coordinates: (n, K) mm, from ``shape_coordinates``.
+        person: (n,) the person in each photo.
 
     Returns:
         (K, K) float64, mm².
@@ -60,7 +60,7 @@ def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.
     people, number = np.unique(person, return_inverse=True)
     degrees_of_freedom = len(number) - len(people)
     if not degrees_of_freedom:
-        raise ValueError(f"{len(people)} people with one photo each; a covariance needs two of one")
+        raise ValueError(f"{len(people)} people with one photo each; one person needs two photos")
     coordinates = np.asarray(coordinates, np.float64)
     means = np.zeros((len(people), coordinates.shape[1]))
     np.add.at(means, number, coordinates)
@@ -69,15 +69,15 @@ def within_person_covariance(coordinates: np.ndarray, person: np.ndarray) -> np.
 
 
 def mahalanobis_coordinates(coordinates: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Coordinates whose Euclidean distances are Mahalanobis distances of the neutral shapes.
+    """Coordinates whose Euclidean distances are Mahalanobis distances between neutral shapes.
 
-    Directions in which photos of one person differ count less (within-class covariance
+    Directions in which photos of the same person differ count less (within-class covariance
     normalization: Hatch, Kajarekar and Stolcke, 2006).
 
     Args:
-        coordinates: (n, K) mm, of ``shape_coordinates``.
-        covariance: (K, K) mm², of ``within_person_covariance``; ``MIN_VARIANCE_SHARE`` of its
-            largest eigenvalue is added to all, and none is below ``LEAST_VARIANCE``.
+        coordinates: (n, K) mm, from ``shape_coordinates``.
+        covariance: (K, K) mm², from ``within_person_covariance``; ``MIN_VARIANCE_SHARE`` of its
+            largest eigenvalue is added to each, and ``LEAST_VARIANCE`` is their lower bound.
 
     Returns:
         (n, K) float64, standard deviations.
@@ -90,15 +90,15 @@ def mahalanobis_coordinates(coordinates: np.ndarray, covariance: np.ndarray) -> 
 def visible_coordinates(
     coordinates: np.ndarray, covariance: np.ndarray, floor_mm: float = VISIBLE_MM
 ) -> np.ndarray:
-    """``mahalanobis_coordinates`` in which no difference counts that a mesh does not show.
+    """``mahalanobis_coordinates`` that ignore differences too small to be visible in a mesh.
 
-    Mahalanobis distances enlarge directions in which predictions hardly vary, so that differences
+    Mahalanobis distances amplify directions in which predictions hardly vary, so that differences
     of micrometers may decide. Here ``floor_mm``² is added to the within-person variance in every
-    direction, so that differences far below ``floor_mm`` count for nothing.
+    direction, so that differences far below ``floor_mm`` have almost no effect.
 
     Args:
-        coordinates: (n, K) mm, of ``shape_coordinates``.
-        covariance: (K, K) mm², of ``within_person_covariance``; ``floor_mm``² is added to its
+        coordinates: (n, K) mm, from ``shape_coordinates``.
+        covariance: (K, K) mm², from ``within_person_covariance``; ``floor_mm``² is added to its
             diagonal.
         floor_mm: mm, root mean square over the vertices; above 0.
 

@@ -1,6 +1,7 @@
 """The command ``convert``, end to end, on faces that are known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_correspondence_of_a_file_is_used(open_face, target, tmp_path, capsys)
     result, _ = write_result(tmp_path / "results", open_face)
     few = ["--correspondence", str(tmp_path / "points.npz"), "--out", str(tmp_path / "out")]
     assert main([str(result), "--to", str(path), *few]) == 0
-    assert "mm remain" in capsys.readouterr().out
+    assert re.search(r": residual [\d.]+ mm\n", capsys.readouterr().out)
     wrong = ["--correspondence", str(path), "--out", str(tmp_path / "other")]
     assert main([str(result), "--to", str(path), *wrong]) == 2
     assert str(path) in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -389,7 +389,10 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
     ("suffix", "reason"),
     [
         (".pgm", "could not be written"),  # gray alone
-        *((suffix, "unknown kind") for suffix in (".pbm", ".hdr", ".ras", ".pic", ".pfm", ".exr")),
+        *(
+            (end, "unknown image format")
+            for end in (".pbm", ".hdr", ".ras", ".pic", ".pfm", ".exr")
+        ),
     ],
 )
 def test_what_could_not_be_read_as_a_photo_is_not_written(tmp_path, suffix, reason):

@@ -278,7 +278,7 @@ def test_a_name_from_an_unset_variable_is_not_taken_for_the_default_or_for_all(
 def test_a_file_whose_name_begins_with_a_dash_gets_the_way_to_write_it(capsys, name):
     with pytest.raises(SystemExit):
         main(["reconstruct", name, "--out", "x"])
-    assert f"unknown option {name}; a file of that name is written" in capsys.readouterr().err
+    assert f"unknown option {name}; for a file of that name, give" in capsys.readouterr().err
 
 
 def test_an_option_in_capitals_is_unknown_rather_than_missing(capsys):

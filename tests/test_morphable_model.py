@@ -176,15 +176,15 @@ def test_the_callers_arrays_stay_writable_and_apart(tiny_face_model):
         (dict(triangles=[[0, 1, 2.9]]), "triangles .* must be whole numbers"),
         (dict(triangles=[[0, 1, np.nan]]), "triangles .* must be whole numbers"),
         (dict(triangles=[[0, 1, 2**32 + 2]]), "triangles .* out of range.* 0 to 69"),
-        (dict(triangles=[["a", "b", "c"]]), "triangles is of the type <U1; it must be numbers"),
-        (dict(triangles=[[0, 1, 2], [0, 1]]), "triangles is no array"),
-        (dict(mean=None), "mean is of the type object; it must be numbers"),
+        (dict(triangles=[["a", "b", "c"]]), "triangles has the dtype <U1; it must be numeric"),
+        (dict(triangles=[[0, 1, 2], [0, 1]]), "triangles is not an array"),
+        (dict(mean=None), "mean has the dtype object; it must be numeric"),
         (dict(mediapipe_indices=np.full(468, -0.5)), "mediapipe_indices .* must be whole numbers"),
         (dict(regions=np.full(70, 300)), "regions .* out of range.* 0 to 4"),
         (dict(regions=np.full(70, 5)), "regions .* out of range.* 0 to 4"),
         (dict(regions=np.full(70, 0.5)), "regions .* must be whole numbers"),
-        (dict(mirror=np.zeros(70, int)), "mirror .* does not lead back"),
-        (dict(mirror=np.roll(np.arange(70), 1)), "mirror .* does not lead back"),
+        (dict(mirror=np.zeros(70, int)), "mirror .* is not its own inverse"),
+        (dict(mirror=np.roll(np.arange(70), 1)), "mirror .* is not its own inverse"),
         (
             dict(expression_bounds=[[0, 1]] * 4 + [[1, 0]]),
             "no weight for 'unit4': 1 to 0",
@@ -307,7 +307,7 @@ def test_fewer_components_and_renamed_expressions_have_another_digest(tiny_face_
 
 @pytest.mark.parametrize("name", ["flame", "flame.v2", "flame.npy"])
 def test_a_model_is_not_saved_where_it_would_not_be_found(tmp_path, tiny_face_model, name):
-    with pytest.raises(ValueError, match=f"{name}: .* name ends in .npz; give '{name}.npz'"):
+    with pytest.raises(ValueError, match=f"{name}: .* name must end in .npz; use '{name}.npz'"):
         tiny_face_model.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
     tiny_face_model.save(tmp_path / f"{name}.NPZ")

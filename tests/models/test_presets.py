@@ -284,7 +284,7 @@ def test_a_whitening_of_another_length_is_refused(folder, preset):
     short = Whitening(preset.space.whitening.mean[:-1], preset.space.whitening.scale[:-1])
     object.__setattr__(preset.space, "whitening", short)
     save_preset(folder, preset)
-    with pytest.raises(ValueError, match="whitening of 23 parameters; face model .* has 24"):
+    with pytest.raises(ValueError, match="whitening has 23 parameters; face model .* has 24"):
         load_preset(folder)
 
 

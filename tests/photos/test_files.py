@@ -144,7 +144,7 @@ def make_circle(path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (os.mkfifo, "no ordinary file; expected a photo"),  # reading it would wait for ever
+        (os.mkfifo, "not a regular file; expected a photo"),  # reading it would wait for ever
         (make_dangling, "no such photo"),
         (make_circle, "no such photo"),
         (Path.touch, "not a readable image"),

@@ -291,7 +291,7 @@ BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
         ("base: a", "base is 'a'"),
         ("base: [1]", "base is"),
         ("base: ../a", "base is"),
-        ("- 1", "must hold lines"),
+        ("- 1", "must have lines"),
         ("steps: 5\nseed: 1\nsteps: 6", "line 3 gives 'steps' again; give it once"),
         ("a: {b: 1, b: 1}", "line 1 gives 'b' again"),
     ],
@@ -314,7 +314,7 @@ def test_yaml_numbers_of_other_bases_are_text(tmp_path):
 def test_bases_in_a_circle_are_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b")
     (tmp_path / "b.yaml").write_text("base: a")
-    with pytest.raises(ValueError, match="circle"):
+    with pytest.raises(ValueError, match="cycle"):
         read_yaml(tmp_path / "a.yaml")
 
 
