@@ -1,10 +1,10 @@
 """Export a preset or a run: ``keras-scnn export PRESET_OR_RUN --to FORMATS --out DIR``.
 
-Each file is compared with the Keras network in its own runtime before it gets its name, and a
-report lies beside it. ``--to tflite`` and ``--to bundle`` take several precisions at once; a bundle
-is a folder with detector, network and a JSON with all that an app needs. ``--attach`` puts the
-network as ``network.tflite`` into the preset's or run's own folder instead, with which
-reconstruct, compare and serve run it without TensorFlow, as they run the package's presets.
+Each file is compared with the Keras network in its own runtime before it is released, with a report
+beside it. ``--to tflite`` and ``--to bundle`` take several precisions at once; a bundle is a folder
+with detector, network and a JSON file with everything that an app needs. ``--attach`` writes the
+network to the preset's or run's own folder as ``network.tflite`` instead; reconstruct, compare and
+serve then run it without TensorFlow, as they do the package's presets.
 """
 
 from __future__ import annotations
@@ -24,23 +24,19 @@ if TYPE_CHECKING:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     parser = CommandParser("export", __doc__)
     add = parser.add_argument
     add("preset", metavar="PRESET_OR_RUN", help="a preset's name, or a preset or run folder")
-    add("--to", default="", metavar="FORMATS", help=f"with commas: {','.join(FORMATS)}")
-    add("--out", type=Path, metavar="DIR", help="for the files and reports")
-    add("--attach", action="store_true", help="write network.tflite into the preset's folder")
-    text = f"precisions of TFLite files and bundles, with commas: {','.join(QUANTIZE)} (float32)"
+    add("--to", default="", metavar="FORMATS", help=f"comma-separated: {','.join(FORMATS)}")
+    add("--out", type=Path, metavar="DIR", help="output folder for the files and reports")
+    add("--attach", action="store_true", help="write network.tflite to the preset's folder")
+    text = f"comma-separated precisions of TFLite files and bundles: {','.join(QUANTIZE)} (float32)"
     add("--quantize", default="float32", metavar="P", help=text)
-    add(
-        "--vertices",
-        action="store_true",
-        help="all vertices are an output too, as in bundles",
-    )
-    text = "folder of crops (images or face records): half of them calibrate int8, half verify; "
-    add("--crops", type=Path, metavar="DIR", help=f"{text}else synthetic faces")
-    text = "folder of other crops to verify with; --crops then all calibrate"
+    add("--vertices", action="store_true", help="also output all vertices, as in bundles")
+    text = "folder of crops (images or face records): half to calibrate int8, half to verify with; "
+    add("--crops", type=Path, metavar="DIR", help=f"{text}by default synthetic faces")
+    text = "folder of other crops to verify with; all of --crops are then used to calibrate"
     add("--verify", type=Path, metavar="DIR", help=text)
     args = parser.parse_args(arguments)
     if not args.attach and not (args.to and args.out):
@@ -48,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if args.attach and not args.to:
         for name in ("out", "vertices", "crops", "verify"):
             if getattr(args, name) != parser.get_default(name):
-                parser.error(f"--{name} is for --to; --attach takes the preset's folder alone")
+                parser.error(f"--{name} is for --to; --attach needs only the preset's folder")
     return args
 
 
@@ -56,7 +52,7 @@ def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
     """(format, precision) of each file to write.
 
     Raises:
-        ValueError: unknown format or precision, or precisions for formats that have one.
+        ValueError: unknown format or precision, or precisions for formats with only one.
     """
     kinds, precisions = (
         [part.strip() for part in text.split(",") if part.strip()]
@@ -71,7 +67,7 @@ def wanted_jobs(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def describe(path: Path, result: ExportCheck) -> str:
-    """One line for people."""
+    """A summary of one line."""
     times = ", ".join(f"{value:.2f}" for value in result.milliseconds.values())
     loss = "" if result.nme_loss_points is None else f", NME {result.nme_loss_points:+.3f} points"
     return (
@@ -85,13 +81,13 @@ def run(args: argparse.Namespace) -> None:
     """Export everything that the command line asks for.
 
     Raises:
-        OSError, ValueError, ImportError: with one clear reason.
+        OSError, ValueError, ImportError: with a message of one line.
     """
     jobs = wanted_jobs(args)
     from keras_scnn.export.crops import check_folder
 
     for crops in (args.crops, args.verify):
-        check_folder(crops)  # find_crops does it too, once the network is loaded
+        check_folder(crops)  # find_crops does so too, but only after the network has been loaded
     from keras_scnn.models.presets import preset_folder
 
     folder = preset_folder(args.preset)
@@ -115,14 +111,14 @@ def run(args: argparse.Namespace) -> None:
 
     for kind, precision in jobs:
         check_kind(kind, precision)
-    print("the network, and crops to calibrate and verify with ...", flush=True)
+    print("loading the network and the crops to calibrate and verify with ...", flush=True)
     subject = read_subject(args.preset, args.crops, args.verify, args.vertices)
     for kind, precision in tqdm(jobs, desc="exporting", unit="file"):
         tqdm.write(describe(*export_file(subject, args.out, kind, precision)))
 
 
 def attach(folder: Path) -> None:
-    """Write ``network.tflite`` into a preset's folder; errors as ``network.write_network``."""
+    """Write ``network.tflite`` to a preset's folder; errors as ``network.write_network``."""
     from keras_scnn.export.network import write_network
     from keras_scnn.models.litert import FILE
 
@@ -132,7 +128,7 @@ def attach(folder: Path) -> None:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """The command; ``arguments`` as on the command line."""
+    """Run the command; ``arguments`` as on the command line."""
     run(parse(arguments))
 
 

@@ -1,4 +1,4 @@
-"""Export in one call: write each file aside, verify it in its runtime, and only then name it."""
+"""Export in one call: write a file to a temporary folder, verify it, and only then move it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ from keras_scnn.storage.outputs import check_out, real_path
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is exported, and with which crops.
+    """A preset to export, with its crops.
 
     Attributes:
-        preset: the trained network. name: of the files. card: the preset's own.
-        calibration: crops for 'int8'. held_out: others, to verify with.
-        vertices: also put out all vertices. digest: of the preset, see ``preset_digest``.
-        conversions: what ``converted`` has made, by whether all vertices are put out.
+        preset: the trained network.
+        name: beginning of the files' names.
+        calibration: crops for 'int8'.
+        held_out: other crops, to verify with.
+        card: the preset's own card.
+        vertices: also output all vertices.
+        digest: of the preset, see ``preset_digest``.
+        conversions: cached results of ``converted``, by its argument.
     """
 
     preset: Preset
@@ -46,14 +50,14 @@ class Subject:
     conversions: dict[bool, bytes] = field(default_factory=dict, repr=False)
 
     def converted(self, vertices: bool) -> bytes:
-        """``convert_preset``, run once: files of all precisions are made of it."""
+        """``convert_preset``, run only once: files of all precisions are made from it."""
         if vertices not in self.conversions:
             self.conversions[vertices] = convert_preset(self.preset, vertices)
         return self.conversions[vertices]
 
     @functools.cached_property
     def expected(self) -> Outputs:
-        """What Keras predicts from the held out crops, which all files are compared with."""
+        """The predictions of Keras for the held-out crops, with which all files are compared."""
         return reference_outputs(self.preset, self.held_out.images)
 
 
@@ -66,9 +70,9 @@ def read_subject(
     """A preset to export, with crops; errors as ``load_preset`` and ``calibration_and_held_out``.
 
     Args:
-        name_or_path: as ``load_preset``.
+        name_or_path: see ``load_preset``.
         crops, held_out: folders, see ``calibration_and_held_out``.
-        vertices: also put out all vertices.
+        vertices: also output all vertices.
     """
     preset = load_preset(name_or_path)
     pair = calibration_and_held_out(crops, held_out, preset.input_size)
@@ -87,16 +91,17 @@ def export_file(
     """Write one verified file with its report beside it.
 
     Args:
-        subject: what is exported.
-        out: folder; it is made where it is missing.
-        kind: one of ``FORMATS``. precision: one of ``QUANTIZE``, for those in ``QUANTIZED``.
-        limits: None takes those of the precision.
+        subject: the preset to export.
+        out: folder; it is created if it does not exist.
+        kind: one of ``FORMATS``.
+        precision: one of ``QUANTIZE``, for the formats in ``QUANTIZED``.
+        limits: None for those of the precision.
 
     Returns:
-        the file (or the folder of a SavedModel or bundle), and what was measured.
+        the file (or the folder of a SavedModel or bundle), and the measurements.
 
     Raises:
-        ValueError: unknown format or precision, or unfit crops.
+        ValueError: unknown format or precision, or unsuitable crops.
         VerificationError: the file disagrees with Keras; nothing is left in ``out``.
         OSError: the folder cannot be written.
         ImportError: a package that the format needs is not installed.
@@ -118,7 +123,7 @@ def export_file(
             expected=subject.expected,
         )
         if result.broken:
-            earlier = f"; {out / place} is of an earlier run" if (out / place).exists() else ""
+            earlier = f"; {out / place} is from an earlier run" if (out / place).exists() else ""
             words = "; ".join(result.broken)
             if precision == "int8" and subject.calibration.are_rendered:
                 words += "; give crops of photos to calibrate with (--crops), not rendered faces"
@@ -141,23 +146,23 @@ def export_preset(
     """Write verified files of a preset, each with its report beside it.
 
     Args:
-        name_or_path: of a preset of the package, or a preset or run folder.
-        out: folder; it is made where it is missing.
-        kinds: of ``FORMATS``; 'bundle' is a folder with detector, network, and ``bundle.json``
-            with all that an app needs, see ``export.bundle``.
-        precisions: of ``QUANTIZE``, for 'tflite' and 'bundle'; the others are written in float32.
+        name_or_path: name of a preset in the package, or a preset or run folder.
+        out: folder; it is created if it does not exist.
+        kinds: some of ``FORMATS``; 'bundle' is a folder with detector, network, and
+            ``bundle.json`` with everything that an app needs, see ``export.bundle``.
+        precisions: some of ``QUANTIZE``, for 'tflite' and 'bundle'; other formats are float32.
         crops: folder of crops, images or face records, to calibrate 'int8' and to verify with;
             None renders synthetic faces.
-        vertices: also put out all vertices, as a bundle always does.
+        vertices: also output all vertices, as a bundle always does.
 
     Returns:
-        what was measured, by file (or folder of a SavedModel or bundle).
+        the measurements by file (or folder of a SavedModel or bundle).
 
     Raises:
         FileNotFoundError: there is no such preset, or no such folder of crops.
-        TypeError: ``kinds`` or ``precisions`` is a text.
-        ValueError: unknown format or precision, a damaged preset, or unfit crops.
-        VerificationError: a file disagrees with Keras; those before it stay.
+        TypeError: ``kinds`` or ``precisions`` is a str.
+        ValueError: unknown format or precision, a damaged preset, or unsuitable crops.
+        VerificationError: a file disagrees with Keras; files written before it are kept.
         OSError: the folder cannot be written.
         ImportError: a package that a format needs is not installed.
     """
@@ -171,9 +176,9 @@ def export_preset(
 
 
 def check_kind(kind: str, precision: str) -> None:
-    """Raise a ValueError for an unknown format or precision, or one that does not fit.
+    """Raise a ValueError for an unknown format or precision, or an unsupported combination.
 
-    Where a package that it needs is missing, raise an ImportError that names it.
+    If a required package is missing, raise an ImportError that names it.
     """
     check_names(kind, precision)
     check_backend()
@@ -213,7 +218,7 @@ _WRITERS: dict[str, Callable[[Path, Subject, str], None]] = {
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename a file or a folder over what is there; an older folder is moved aside first."""
+    """Rename a file or folder, replacing an existing one; an existing folder is moved first."""
     if target.is_dir():
         shutil.move(target, source.parent / f"old-{target.name}")
     os.replace(source, target)

@@ -1,9 +1,9 @@
-"""A bundle: a folder with all that an app needs, from a photo to named blendshapes and a mesh.
+"""A bundle: a folder with everything an app needs to go from a photo to blendshapes and a mesh.
 
-``detector.tflite``, ``facemesh.tflite`` (which confirms a face that is not sure),
-``network.tflite``, ``triangles.bin``, ``uv.bin`` where the face model has texture coordinates, and
-``bundle.json``, which describes each tensor and file and holds every number that the way from the
-photo to the crop needs. ``examples/`` has programs that read it.
+``detector.tflite``, ``facemesh.tflite`` (which confirms uncertain faces), ``network.tflite``,
+``triangles.bin``, ``uv.bin`` if the face model has texture coordinates, and ``bundle.json``, which
+describes each tensor and file and has every number needed to get from the photo to the crop.
+``examples/`` has programs that read it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ FRAME = "model frame: x to the image's right for a frontal face, y up, z towards
 
 
 def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
-    """Write the bundle of a preset into a new folder; errors as ``tflite.write_tflite``.
+    """Write the bundle of a preset to a new folder; errors as ``tflite.write_tflite``.
 
     Args:
-        folder: that does not exist yet.
-        subject: the preset; all vertices are put out, whatever it says.
+        folder: must not exist yet.
+        subject: the preset; all vertices are an output, regardless of ``subject.vertices``.
         precision: of the network, one of ``formats.QUANTIZE``.
     """
     folder.mkdir()
@@ -54,7 +54,7 @@ def write_bundle(folder: Path, subject: Subject, precision: str) -> None:
 
 
 def describe_bundle(subject: Subject, precision: str) -> dict:
-    """The contents of ``bundle.json`` but for ``files``."""
+    """The contents of ``bundle.json`` without ``files``."""
     metadata = build_metadata(subject.preset, subject.name, precision, True, subject.card)
     network = {key: metadata.pop(key) for key in OF_NETWORK}
     return metadata | {
@@ -91,7 +91,7 @@ def _describe_mesh(subject: Subject) -> dict:
 
 
 def _files(folder: Path) -> dict:
-    """Bytes and SHA-256 of each file, by name."""
+    """Size in bytes and SHA-256 of each file, by name."""
     contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     return {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,7 +1,7 @@
-"""The texture map of a face model for the browser page: a table of constants, a file of maps.
+"""The texture map of a face model for the browser page: a table of constants and a file of maps.
 
-The page makes textures as ``keras_scnn.texturing`` does. The constants and maps of those modules
-are exported, so that they are defined in one place only.
+The page makes textures in the same way as ``keras_scnn.texturing``. The constants and maps of those
+modules are exported, so that they are defined in only one place.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ LIPS = {
     "upper": mouth.UPPER_LIP,
     "lower": mouth.LOWER_LIP,
 }
-MOST_NUMBERS = 64  # of a constant; longer ones are tables that the page computes
+MOST_NUMBERS = 64  # in an exported constant; longer ones are tables that the page computes itself
 
 
 def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
-    """The texture map as ``Chart`` in web/src/atlas.ts, and its file of maps.
+    """The texture map as ``Chart`` in web/src/atlas.ts, and the contents of its file of maps.
 
-    A model without a map gets the mean's front view. The file has one (S, S) map of int16 after
-    the other, each number as its difference from the one before, which compresses well.
+    A model without texture coordinates gets those of the mean face's front view. The file is a
+    sequence of (S, S) int16 maps, each number as its difference from the previous one, which
+    compresses well.
     """
     if model.uv is None:
         half = np.abs(model.mean[:, :2]).max()
@@ -66,7 +67,7 @@ def describe_chart(model: MorphableModel) -> tuple[dict, bytes]:
 
 
 def constants(module: ModuleType) -> dict:
-    """The numbers, and short arrays of numbers, that a module names in upper case."""
+    """The numbers, and short arrays of numbers, among a module's upper-case names."""
     found = {}
     for name, value in vars(module).items():
         if not name.isupper() or isinstance(value, str | range):
@@ -85,7 +86,7 @@ def _zone_names(zones: atlas.Zones) -> list[str]:
 
 
 def _maps(chart: atlas.Atlas) -> dict[str, np.ndarray]:
-    """(S, S) int16 each: zones as bits, the others in 1 / MM or 1 / SHARE."""
+    """(S, S) int16 each: zones as bits, other maps in units of 1 / MM or 1 / SHARE."""
     zones, names = chart.zones, _zone_names(chart.zones)
     bits = sum(getattr(zones, name).astype(np.int32) << i for i, name in enumerate(names))
     measures = {f.name: getattr(zones, f.name) for f in fields(zones) if f.name not in names}
@@ -98,7 +99,7 @@ def _maps(chart: atlas.Atlas) -> dict[str, np.ndarray]:
 
 def _differences(numbers: np.ndarray) -> bytes:
     flat = numbers.ravel().astype(np.int32)
-    return np.diff(flat, prepend=0).astype("<i2").tobytes()  # wraps around, as the page's sums do
+    return np.diff(flat, prepend=0).astype("<i2").tobytes()  # wraps around, like the page's sums
 
 
 def _eye(eye: eyes.EyeChart) -> dict:
@@ -111,5 +112,5 @@ def _eye(eye: eyes.EyeChart) -> dict:
 
 
 def _half_widths(shape: np.ndarray) -> list[int]:
-    """Of each row of a symmetric shape; -1 for an empty one."""
+    """The half width of each row of a symmetric shape; -1 for an empty row."""
     return [(int(row.sum()) - 1) // 2 if row.any() else -1 for row in shape]

@@ -1,4 +1,4 @@
-"""Crops to calibrate and to verify an exported file with: a user's own, or synthetic ones."""
+"""Crops to calibrate and verify exported files with: a user's own, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Crops:
 
     Attributes:
         images: (M, S, S, 3) uint8 RGB.
-        landmarks: (M, 68, 3) float32, annotated, crop px; None where there is no annotation.
+        landmarks: (M, 68, 3) float32, annotated, crop px; None without annotation.
         source: where they come from, for reports.
-        are_rendered: as no folder was given.
+        are_rendered: whether they are synthetic, because no folder was given.
     """
 
     images: np.ndarray
@@ -38,7 +38,7 @@ class Crops:
 
 
 def split_crops(crops: Crops) -> tuple[Crops, Crops]:
-    """Crops to calibrate with, every second, and the others to verify with."""
+    """Every second crop, to calibrate with, and the others, to verify with."""
     return _every_second(crops, 0), _every_second(crops, 1)
 
 
@@ -54,35 +54,34 @@ def calibration_and_held_out(
     """Crops to calibrate with, and others to verify with.
 
     Args:
-        folder: as for ``find_crops``.
-        held_out: of those to verify with; None takes every second one of ``folder``.
-        size: width and height that the network takes, px.
+        folder: see ``find_crops``.
+        held_out: folder of crops to verify with; None uses every second crop of ``folder``.
+        size: width and height of the network's input, px.
 
     Raises:
-        FileNotFoundError, ValueError: as ``find_crops``.
+        FileNotFoundError, ValueError: see ``find_crops``.
     """
     crops = find_crops(folder, size)
     return split_crops(crops) if held_out is None else (crops, find_crops(held_out, size))
 
 
 def check_folder(folder: Path | None) -> None:
-    """Raise a FileNotFoundError where a folder of crops is given and is none."""
+    """Raise a FileNotFoundError if a folder of crops is given but does not exist."""
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of crops")
 
 
 def find_crops(folder: Path | None, size: int, max_crops: int = MAX_CROPS) -> Crops:
-    """Crops of ``size`` px: of face records, of a folder of square images, or synthetic ones.
+    """Crops of ``size`` px: from face records, from a folder of square images, or synthetic ones.
 
     Args:
         folder: a folder of face records, or of images; None renders synthetic people.
-        size: width and height that the network takes; images are not resized, for a crop is what
-            the network sees.
-        max_crops: at most so many, spread over all.
+        size: width and height of the network's input, px; images of another size are not resized.
+        max_crops: maximum number of crops, spread evenly over the folder.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder holds too few crops, crops of another size, or a damaged file.
+        ValueError: the folder has too few crops, crops of another size, or a damaged file.
     """
     if folder is None:
         return _synthetic(size, max_crops)
@@ -93,7 +92,7 @@ def find_crops(folder: Path | None, size: int, max_crops: int = MAX_CROPS) -> Cr
         crops = _of_images(folder, max_crops, size)
     if crops.images.shape[1:3] != (size, size):
         width = crops.images.shape[2]
-        raise ValueError(f"{folder}: crops of {width} px; the network takes {size} px")
+        raise ValueError(f"{folder}: crops of {width} px; the network needs {size} px")
     if len(crops) < MIN_CROPS:
         raise ValueError(f"{folder}: {len(crops)} crop; at least {MIN_CROPS} are needed")
     return crops
@@ -124,7 +123,7 @@ def _of_images(folder: Path, max_crops: int, size: int) -> Crops:
     for path, image in zip(chosen, images, strict=True):
         if image.shape != (size, size, 3):
             height, width = image.shape[:2]
-            raise ValueError(f"{path}: {width} x {height} px; a crop has {size} x {size} here")
+            raise ValueError(f"{path}: {width} x {height} px; crops must be {size} x {size}")
     return Crops(np.stack(images), None, f"{len(images)} images of {folder.name}")
 
 
@@ -134,5 +133,5 @@ def _synthetic(size: int, max_crops: int) -> Crops:
     config = SyntheticConfig(people=people, photos=photos, size=size)
     parts = [render_person(config, person) for person in range(people)]
     images = np.concatenate([crops for crops, _, _ in parts])
-    # Their landmarks are the model's own sites; a preset's may have offsets, as annotators do.
+    # Without landmarks: these are the model's own, while a preset's may have annotators' offsets.
     return Crops(images, None, f"{len(images)} synthetic crops", are_rendered=True)

@@ -1,12 +1,13 @@
 """The browser page: ``keras-scnn demo [PRESET]``.
 
 Exports the preset, builds the page in ``web/`` with Node.js, serves both on this machine and opens
-the browser. The build is kept in a cache folder, so the next start needs no Node.js. Everything
-comes from this machine; the network is used only once, by npm.
+the browser. The build is kept in a cache folder, so later starts do not need Node.js. Everything is
+served from this machine; only npm downloads anything, once.
 
 --build DIR writes the page as a folder of files instead, for any web server. --host ADDRESS serves
-it to other devices on the same network, over https with a self-made certificate, which browsers
-warn of once: a phone's camera needs https. Whoever reaches the address can open the page.
+it to other devices on the same network, over https with a self-signed certificate, about which
+browsers warn once: a phone's camera needs https. Anybody who can reach the address can open the
+page.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ LOCAL, PORT = "127.0.0.1", 8000
 
 
 def check_address(host: str, port: int) -> bool:
-    """Whether an address is this machine's own, that no other reaches.
+    """Check an address, and return whether only this machine can reach it (loopback).
 
     Raises:
-        OSError: it cannot be served, as it is another machine's, or the port is taken.
-        RuntimeError: others reach it, and ``openssl`` is missing.
-        ValueError: the host is not the address of one machine, or the port out of range.
+        OSError: the address is another machine's, or the port is in use.
+        RuntimeError: other machines can reach it, and ``openssl`` is missing.
+        ValueError: the host is not the IP address of one machine, or the port is out of range.
     """
     try:
         address = ipaddress.ip_address(host)
@@ -53,8 +54,8 @@ def check_address(host: str, port: int) -> bool:
         address = None
     if address is None or address.is_unspecified or address.is_multicast:
         raise ValueError(
-            f"--host is {host!r}; it must be this machine's address on the network that the other "
-            "device is on too, such as 192.168.1.20"
+            f"--host is {host!r}; it must be this machine's address on the network that it shares "
+            "with the other device, such as 192.168.1.20"
         )
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; it must be from 0 to 65535")
@@ -70,9 +71,9 @@ def check_address(host: str, port: int) -> bool:
 
 
 def choose_precision(asked: str | None) -> str:
-    """The precision of the network; ImportError where what it needs is not installed."""
+    """The precision of the network; an ImportError if a package that it needs is missing."""
     if asked is None and importlib.util.find_spec("ai_edge_quantizer") is None:
-        print("float32, twice the size of float16, which needs pip install '.[quantize]'")
+        print("using float32; float16, of half the size, needs pip install '.[quantize]'")
         return "float32"
     if asked not in (None, "float32"):
         from keras_scnn.export.tflite import check_quantizer
@@ -82,22 +83,22 @@ def choose_precision(asked: str | None) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse the command line."""
     parser = CommandParser("demo", __doc__)
     add = parser.add_argument
     add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
-    known = [precision for precision in QUANTIZE if precision != "int8"]  # needs photos
+    known = [precision for precision in QUANTIZE if precision != "int8"]  # int8 needs photos
     add("--quantize", choices=known, help="precision of the network (float16)")
-    add("--build", type=Path, metavar="DIR", help="write the page into DIR and do not serve it")
-    add("--host", metavar="ADDRESS", help="of this machine, to serve others too")
-    add("--port", type=int, help=f"0 takes a free one ({PORT})")
-    add("--cache", type=Path, default=user_cache(), help="where the built page is kept")
+    add("--build", type=Path, metavar="DIR", help="write the page to DIR and do not serve it")
+    add("--host", metavar="ADDRESS", help="address of this machine, to serve other devices too")
+    add("--port", type=int, help=f"port; 0 chooses a free one ({PORT})")
+    add("--cache", type=Path, default=user_cache(), help="folder in which the built page is kept")
     add("--no-open", action="store_true", help="do not open the browser")
     return parser.parse_args(arguments)
 
 
 def check_build_options(args: argparse.Namespace) -> None:
-    """Raise a ValueError for an option of serving beside ``--build``."""
+    """Raise a ValueError for an option of serving together with ``--build``."""
     serving = {"host": args.host is not None, "port": args.port is not None}
     for name, is_given in (serving | {"no-open": args.no_open}).items():
         if is_given and args.build is not None:
@@ -106,7 +107,7 @@ def check_build_options(args: argparse.Namespace) -> None:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """The command; ``arguments`` as on the command line. Serves until Ctrl-C."""
+    """Run the command; ``arguments`` as on the command line. Serves until Ctrl-C."""
     args = parse(arguments)
     check_build_options(args)
     host = args.host if args.host is not None else LOCAL
@@ -134,15 +135,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def serve(site: Path, host: str, port: int, is_local: bool, opens: bool) -> None:
-    """Serve a site until Ctrl-C; to others than this machine over https."""
+    """Serve a site until Ctrl-C; over https unless only this machine can reach it."""
     with staged_folder() as folder:
         certificate = None if is_local else make_certificate(folder, host)
         with make_server(site, port, host, certificate) as server:
             scheme = "http" if is_local else "https"
             address = f"{scheme}://{url_host(host)}:{server.server_address[1]}/"
-            print(f"serving {address} (Ctrl-C ends it)", flush=True)
+            print(f"serving {address} (stop with Ctrl-C)", flush=True)
             if not is_local:
-                print("to everybody who reaches it; browsers warn of the certificate", flush=True)
+                print("to anyone who can reach it; browsers warn about the certificate", flush=True)
             if opens:
                 webbrowser.open(address)
             server.serve_forever()

@@ -1,4 +1,4 @@
-"""Distances of a network's outputs from another's, for each output of ``output_table``."""
+"""Distances between the outputs of two networks, for each output in ``output_table``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Drift:
-    """Distances between outputs: means over crops and points, and 99 % quantiles.
+    """Distances between outputs: means over crops and points, and 99th percentiles.
 
     Attributes:
-        landmark_px, landmark_p99_px: between landmarks in the crop's plane.
-        vertex_mm, vertex_p99_mm: between vertices in the model frame, those put out and those of
-            the parameters' coefficients, whichever are farther off.
+        landmark_px, landmark_p99_px: between landmarks in the image plane.
+        vertex_mm, vertex_p99_mm: between vertices in the model frame: the output ones or those of
+            the parameters' coefficients, whichever differ more.
         rotation_degrees: angle between the rotations.
         depth_px: between the landmarks' depths.
-        euler_degrees: angle between the rotations of the Euler angles, which jump near yaw = +-90.
-        scale_percent: of the scale. translation_px: between translations, depth included.
-        camera_px: between the landmarks that the parameters' cameras project.
-        coefficient: largest difference of a coefficient, standard deviations or weights.
-        feature_degrees: angle between features; differing lengths count too. None: no features.
+        euler_degrees: angle between the rotations given by the Euler angles, which are themselves
+            discontinuous near yaw = +-90.
+        scale_percent: relative difference in scale.
+        translation_px: between translations, including depth.
+        camera_px: between landmarks projected by the parameters' cameras.
+        coefficient: largest difference in a coefficient, standard deviations or weights.
+        feature_degrees: angle between features; unequal lengths count too. None: no features.
     """
 
     landmark_px: float
@@ -48,12 +50,12 @@ class Drift:
 
 
 def reference_outputs(preset: Preset, crops: np.ndarray, network: Network | None = None) -> Outputs:
-    """What an exported file of the preset should put out, decoded in NumPy.
+    """The outputs that an exported file of the preset should have, decoded in NumPy.
 
     Args:
-        preset: the Keras network, and what its outputs mean.
+        preset: the Keras network and its parameter space.
         crops: (M, S, S, 3) uint8 RGB, M above 0.
-        network: what runs the branch; None for Keras.
+        network: runs the branch; None for Keras.
 
     Returns:
         (M, ...) by name, as in ``output_table``, with all vertices.
@@ -75,7 +77,7 @@ def reference_outputs(preset: Preset, crops: np.ndarray, network: Network | None
 
 
 def output_mismatches(outputs: Outputs, preset: Preset, vertices: bool) -> list[str]:
-    """What outputs lack, or have in another shape than ``output_table`` says, in words."""
+    """Describe outputs that are missing or whose shape differs from ``output_table``."""
     expected = output_table(preset, vertices or "vertices" in outputs)
     words = [f"{name} is missing" for name in expected.keys() - outputs.keys()]
     for name in expected.keys() & outputs.keys():
@@ -113,7 +115,7 @@ def output_drift(outputs: Outputs, expected: Outputs, preset: Preset) -> Drift:
 
 
 def _vertex_distances(outputs: Outputs, expected: Outputs, preset: Preset) -> np.ndarray:
-    """(1 or 2, M, N) mm: of the parameters' vertices, and of those that are put out."""
+    """(1 or 2, M, N) mm: for the parameters' vertices, and for the output ones if there are any."""
     result = FaceParameters.from_vector(outputs["parameters"], preset.layout)
     meshes = [preset.face_model.vertices(result.identity, result.expression)]
     meshes += [outputs["vertices"]] if "vertices" in outputs else []
@@ -128,7 +130,7 @@ def _feature_degrees(outputs: Outputs, expected: Outputs) -> float | None:
 
 
 def _between(matrices: np.ndarray, rotations: np.ndarray) -> float:
-    """Mean angle, degrees, from the Frobenius norm, which sees what is no rotation too."""
+    """Mean angle, degrees, from the Frobenius norm, which also detects matrices not rotations."""
     chords = np.linalg.norm(matrices - rotations, axis=(-2, -1))
     return _mean_abs(np.degrees(2 * np.arcsin(np.clip(chords / np.sqrt(8), 0, 1))))
 

@@ -1,6 +1,6 @@
-"""The exported network: one branch with its decoding inside the graph.
+"""The exported network: the single-image branch with its decoding inside the graph.
 
-Every operation is one that TFLite, ONNX and TensorFlow support. Decoding is float32.
+Every operation is supported by TFLite, ONNX and TensorFlow. Decoding is in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras_scnn.geometry.camera import FLIP
 from keras_scnn.models import Preset
 from keras_scnn.models.heads import FaceDecoder, posed
 
-ROUNDS = 3  # of raising the matrix whose main axis is the rotation to the power of 8
+ROUNDS = 3  # each raises the matrix whose principal eigenvector is the rotation to the power of 8
 DEGREES = 180 / np.pi
 
 
@@ -26,8 +26,8 @@ class Output:
     """One named output of an exported network.
 
     Attributes:
-        shape: of one face, without the leading batch axis.
-        unit: what its numbers are.
+        shape: for one face, without the leading batch axis.
+        unit: unit and meaning of its numbers.
     """
 
     shape: tuple[int, ...]
@@ -59,11 +59,11 @@ def output_table(preset: Preset, vertices: bool) -> dict[str, Output]:
 def build_exported_model(
     preset: Preset, vertices: bool = False, batch_size: int | None = None
 ) -> keras.Model:
-    """A network from a crop to the numbers of ``Reconstruction``, of one face.
+    """A network from the crop of a face to the numbers of its ``Reconstruction``.
 
     Args:
         preset: trained network and its parameter space.
-        vertices: also put out all vertices.
+        vertices: also output all vertices.
         batch_size: fixed number of crops; None for any.
 
     Returns:
@@ -80,17 +80,17 @@ def build_exported_model(
 
 
 def save_module(module: Any, folder: str | os.PathLike, signatures: dict) -> None:
-    """``tf.saved_model.save``, whose errors of the disk are an OSError of one line."""
+    """``tf.saved_model.save``, but disk errors become an OSError with a message of one line."""
     import tensorflow as tf
 
     try:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-    except tf.errors.OpError as error:  # as of a full disk
+    except tf.errors.OpError as error:  # such as a full disk
         raise OSError(str(error).splitlines()[0]) from error
 
 
 def check_backend() -> None:
-    """Raise a ValueError where Keras does not run on TensorFlow, which all writers go through."""
+    """Raise a ValueError if Keras does not run on TensorFlow, which all writers need."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"Keras runs on {keras.backend.backend()}; files are exported through TensorFlow: "
@@ -99,11 +99,11 @@ def check_backend() -> None:
 
 
 class FaceReadout(keras.layers.Layer):
-    """Whitened parameters (B, P) to named numbers, as ``Reconstruction`` has them.
+    """Whitened parameters (B, P) to the named numbers of a ``Reconstruction``.
 
     Args:
-        preset: its parameter space is used.
-        vertices: also put out all vertices.
+        preset: whose parameter space is used.
+        vertices: also output all vertices.
     """
 
     def __init__(self, preset: Preset, vertices: bool = False, **kwargs):
@@ -116,7 +116,7 @@ class FaceReadout(keras.layers.Layer):
             decoder.build(input_shape)
 
     def call(self, whitened):
-        """The outputs by name, of whitened parameters (B, P)."""
+        """The outputs by name, from whitened parameters (B, P)."""
         pose, coefficients = self.decoder.pose_and_coefficients(whitened)
         camera = ops.reshape(pose, (-1, 3, 4))
         linear, translation = camera[:, :, :3], camera[:, :, 3]
@@ -139,10 +139,10 @@ def nearest_rotation_ops(matrix: keras.KerasTensor):
     """The rotation nearest to (B, 3, 3) matrices in the Frobenius norm, without an SVD.
 
     Horn, "Closed-form solution of absolute orientation using unit quaternions", 1987: the
-    rotation's quaternion q is the main axis of a symmetric 4x4 matrix that is linear in the given
-    one. Powers of that matrix, shifted to be positive, approach q q^T, of which the rotation is a
-    linear function. Agrees with ``geometry.rotations.nearest_rotation``, also where the
-    determinant is negative.
+    rotation's quaternion q is the principal eigenvector of a symmetric 4x4 matrix that is linear in
+    the given one. Powers of that matrix, shifted to be positive, converge to q q^T, of which the
+    rotation is a linear function. Agrees with ``geometry.rotations.nearest_rotation``, also for
+    negative determinants.
 
     Returns:
         (B, 3, 3) rotations.
@@ -153,7 +153,7 @@ def nearest_rotation_ops(matrix: keras.KerasTensor):
     profile = profile / 8  # its trace, which is that of the shift
     power = ops.reshape(profile, (-1, 4, 4))
     for _ in range(ROUNDS):
-        for _ in range(3):  # the trace is 4^-8 at least, far above underflow
+        for _ in range(3):  # the trace is at least 4^-8, far above underflow
             power = ops.matmul(power, power)
         power = power / _trace(power)
     return ops.reshape(ops.matmul(ops.reshape(power, (-1, 16)), _ROTATION_OF_OUTER), (-1, 3, 3))

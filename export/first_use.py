@@ -1,4 +1,4 @@
-"""A preset's network for LiteRT, made when a command first uses the preset."""
+"""A preset's network as a LiteRT file, made when a command first uses the preset."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from keras_scnn.storage.text import read_json
 
 
 def ensure_network(name_or_path: str | os.PathLike) -> None:
-    """Make the LiteRT file of a preset or of a finished run where there is none, and keep it.
+    """Make the LiteRT file of a preset or of a finished run, unless it exists, and keep it.
 
-    It is compared with Keras before it gets its name. Where it cannot be made, a line on stderr
-    says why, and the network runs in Keras.
+    It is compared with Keras before it is stored. If it cannot be made, a line on stderr gives the
+    reason, and the network runs in Keras.
 
     Args:
-        name_or_path: as of ``load_preset``.
+        name_or_path: see ``load_preset``.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such preset, or its settings, or the state of
-            the run, are damaged.
+        FileNotFoundError, ValueError: there is no such preset, or its settings or the run's state
+            are damaged.
     """
     if lite_file(name_or_path) or _is_in_training(name_or_path):
         return
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return  # files are converted by TensorFlow only
+        return  # only TensorFlow can convert files
     place = place_for_lite_file(name_or_path)
     print(f"making {place} once, for faster starts ...", file=sys.stderr, flush=True)
     try:
@@ -38,11 +38,11 @@ def ensure_network(name_or_path: str | os.PathLike) -> None:
         write_network(preset_folder(name_or_path), place)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"not made, so it runs in Keras: {reason}", file=sys.stderr)
+        print(f"not made; the network runs in Keras: {reason}", file=sys.stderr)
 
 
 def _is_in_training(name_or_path: str | os.PathLike) -> bool:
-    """Whether it is a run that goes on, whose weights will be others soon."""
+    """Whether it is an unfinished run, whose weights will still change."""
     path = preset_folder(name_or_path) / "state.json"
     if not path.is_file():
         return False

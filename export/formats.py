@@ -1,4 +1,4 @@
-"""What can be exported; read by the command before anything heavy is imported."""
+"""Formats and precisions of exported files; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FORMATS = {
     "savedmodel": "-savedmodel",
     "bundle": "-{precision}-bundle",
 }
-"""What the names of a format's files (of the last two: folders) end in after the preset's."""
+"""Formats, and what their files' (for the last two: folders') names append to the preset's."""
 QUANTIZE = ("float32", "float16", "dynamic", "int8")
 QUANTIZED = ("tflite", "bundle")
-"""Formats that are written in these precisions; the others are float32."""
+"""Formats that support all of these precisions; the others are float32."""
 
 
 def file_name(name: str, kind: str, precision: str) -> str:
@@ -24,7 +24,7 @@ def file_name(name: str, kind: str, precision: str) -> str:
 
 
 def check_names(kind: str, precision: str = "float32") -> None:
-    """Raise a ValueError for an unknown format or precision, or for two that do not fit."""
+    """Raise a ValueError for an unknown format or precision, or an unsupported combination."""
     if kind not in FORMATS:
         similar = did_you_mean(kind, FORMATS)
         raise ValueError(f"unknown format '{kind}'{similar}; known are {', '.join(FORMATS)}")
@@ -39,10 +39,10 @@ def check_names(kind: str, precision: str = "float32") -> None:
 
 
 def jobs_of(kinds: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
-    """(format, precision) of each file to write, once; errors as ``check_names``.
+    """(format, precision) of each file to write, without duplicates; errors as ``check_names``.
 
     Raises:
-        TypeError: a text in the place of a sequence of texts.
+        TypeError: a str instead of a sequence of them.
     """
     for name, value in (("kinds", kinds), ("precisions", precisions)):
         if isinstance(value, str):

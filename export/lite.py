@@ -1,8 +1,8 @@
 """Reconstruction on a small device: ``LiteReconstructor("scnn.tflite")``.
 
-Needs ai-edge-litert, NumPy, lazy_loader and wrapt, and nothing else: no TensorFlow, no Keras, no
-OpenCV. ``LiteNetwork``, of ``keras_scnn.models.litert``, runs a preset's network alone; it needs
-the whole package.
+Needs only ai-edge-litert, NumPy, lazy_loader and wrapt: no TensorFlow, Keras or OpenCV.
+``LiteNetwork``, from ``keras_scnn.models.litert``, runs a preset's network without decoding; it
+needs the whole package.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class LiteReconstructor:
     """Runs an exported .tflite file; may be called from several threads at once.
 
     Args:
-        path: a file of ``keras_scnn.export.tflite``.
-        threads: that the runtime may use in each call.
+        path: a file written by ``keras_scnn.export.tflite``.
+        threads: number of threads that the runtime may use in each call.
 
     Attributes:
-        metadata: what travels with the file, see ``keras_scnn.export.metadata``.
+        metadata: in the file, see ``keras_scnn.export.metadata``.
         input_size: width and height of the crop, px.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not one of this package, or ``threads`` is no number.
+        ValueError: the file is damaged, or not from this package, or ``threads`` is invalid.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
@@ -58,17 +58,18 @@ class LiteReconstructor:
 
         Args:
             image: without a box, the crop (S, S, 3); with one, the photo (H, W, 3); uint8 RGB.
-            box: (4,) x0, y0, x1, y1, px of the photo, half-open: the square about the face;
+            box: (4,) x0, y0, x1, y1, px of the photo, half-open: the square around the face;
                 ``FaceBox.as_array()``.
 
         Returns:
             float32 arrays by name, see ``metadata['outputs']`` for shapes and units: parameters
             (P,), rotation (3, 3), euler_degrees (3,), scale (), translation (3,), landmarks
-            (68, 3), and features and vertices where the file has them. Pixels are those of the
-            crop; with a box, those of the photo (the rotation is the crop's in either case).
+            (68, 3), and features and vertices if the file has them. Pixels are those of the crop;
+            with a box, those of the photo (the rotation is the crop's in either case).
 
         Raises:
-            ValueError: the image is no uint8 RGB image of a fitting size, or the box no square.
+            ValueError: the image is not a uint8 RGB image of a suitable size, or the box is not
+                square.
         """
         _check_image(image)
         if box is None:
@@ -87,13 +88,15 @@ class LiteReconstructor:
 
 
 def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a square out of a photo as ``keras_scnn.photos.cropping.crop_face`` does.
+    """Cut a square out of a photo like ``keras_scnn.photos.cropping.crop_face``.
 
-    The two differ by one gray level at most (with OpenCV 5; OpenCV 4 rounds sampling positions to
-    1/32 px, which makes up to 5 levels at sharp edges).
+    The two differ by at most one gray level (with OpenCV 5; OpenCV 4 rounds sampling positions to
+    1/32 px, which causes up to 5 levels at sharp edges).
 
     Args:
-        photo: (H, W, 3) uint8. box: (4,) px, a square up to 5 %. size: of the crop, px.
+        photo: (H, W, 3) uint8.
+        box: (4,) px, half-open, square up to 5 %.
+        size: of the crop, px.
 
     Returns:
         crop (size, size, 3) uint8, and crop_from_image (2, 3) float64, px.
@@ -118,7 +121,7 @@ def crop_photo(photo: np.ndarray, box: np.ndarray, size: int) -> tuple[np.ndarra
 
 
 def _averaged(patch: np.ndarray, block: int) -> np.ndarray:
-    """(h, w, 3) uint8 as float32 means of blocks; the last row and column are repeated to fit."""
+    """Rounded block means of (h, w, 3) uint8, as float32; last row and column repeated to fit."""
     if block == 1:
         return patch.astype(np.float32)
     rows, columns = -np.array(patch.shape[:2]) % block
@@ -126,7 +129,7 @@ def _averaged(patch: np.ndarray, block: int) -> np.ndarray:
     height, width = np.array(patch.shape[:2]) // block
     blocks = patch.reshape(height, block, width, block, 3)
     means = blocks.mean(axis=(1, 3), dtype=np.float32)
-    return np.floor(means + 0.5) if block == 2 else np.rint(means)  # halves as OpenCV rounds them
+    return np.floor(means + 0.5) if block == 2 else np.rint(means)  # rounds halves like OpenCV
 
 
 def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -140,7 +143,7 @@ def _sampled(array: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _in_photo(outputs: dict[str, np.ndarray], to_crop: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs in px of the crop as px of the photo; depth scales as x and y do."""
+    """Convert outputs from px of the crop to px of the photo; depth scales like x and y."""
     across, down = 1 / to_crop[0, 0], 1 / to_crop[1, 1]
     grow = np.array([across, down, np.sqrt(across * down)])
     shift = np.array([*-to_crop[:, 2], 0]) * grow
@@ -160,4 +163,4 @@ def _check_image(image: np.ndarray) -> None:
         kind = f"{np.shape(image)} {getattr(image, 'dtype', type(image).__name__)}"
         raise ValueError(f"image is {kind}; expected (H, W, 3) uint8 RGB")
     if 0 in image.shape:
-        raise ValueError(f"image is {image.shape}; it has no pixel")
+        raise ValueError(f"image is {image.shape}; it has no pixels")

@@ -1,4 +1,4 @@
-"""What travels with an exported file: how to feed it, how to read it, terms and accuracy."""
+"""Metadata of an exported file: its inputs and outputs, license terms and accuracy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_scnn.storage.text import utf8_text
 
 FORMAT, VERSION = "keras_scnn.export", 1
 CARD = "CARD.md"
-GROUPS = ("pose", "identity", "expression")  # of parameters, by their names in ParameterLayout
-WHITENING = "undone inside of the graph: parameters are in px, px per mm and the model's units"
+GROUPS = ("pose", "identity", "expression")  # groups of parameters, as named in ParameterLayout
+WHITENING = "undone inside the graph: parameters are in px, px per mm and the model's units"
 
 
 def build_metadata(
@@ -24,8 +24,10 @@ def build_metadata(
     """Everything about an exported file that a user without this package needs, for JSON.
 
     Args:
-        preset: what is exported. name: of the preset.
-        quantize: how the weights are stored. vertices: whether they are put out.
+        preset: the exported preset.
+        name: of the preset.
+        quantize: precision of the weights.
+        vertices: whether all vertices are an output.
         card: text of the preset's card: data, terms, accuracy.
     """
     model, size = preset.face_model, preset.input_size
@@ -65,6 +67,6 @@ def _ends(part: slice) -> list[int]:
 
 
 def read_card(name_or_path: str | os.PathLike) -> str:
-    """The text of a preset's card, '' where it has none; errors as ``preset_folder``."""
+    """The text of a preset's card, '' without one; errors as ``preset_folder``."""
     path = preset_folder(name_or_path) / CARD
     return utf8_text(path) if path.is_file() else ""

@@ -1,8 +1,8 @@
 """``network.tflite`` in a preset's folder: with it, ``Reconstructor`` runs without TensorFlow.
 
-It holds the branch alone: one uint8 crop to whitened parameters and features, weights in half
-precision (in single precision where ai-edge-quantizer is not installed). It is compared with the
-Keras network before it gets its name; see ``keras_scnn.models.litert`` for how it is found.
+It has only the branch: from one uint8 crop to whitened parameters and features, with weights in
+half precision (in single precision if ai-edge-quantizer is not installed). It is compared with the
+Keras network before it is stored; see ``keras_scnn.models.litert`` for how it is found.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from keras_scnn.storage.tflite import with_metadata
 
 
 def write_network(folder: Path, path: Path | None = None) -> dict[str, float]:
-    """Write a preset's or run's network as a .tflite file, verified, whole or not at all.
+    """Write a preset's or run's network as a .tflite file, verified and atomically.
 
     Args:
-        folder: of ``save_preset``.
-        path: of the file, which replaces one that is there; None: ``network.tflite`` in the folder.
+        folder: written by ``save_preset``.
+        path: of the file, which replaces an existing one; None: ``network.tflite`` in the folder.
 
     Returns:
-        differences from Keras on synthetic crops, by the names of ``export.drift.Drift``.
+        differences from Keras on synthetic crops, by the names in ``export.drift.Drift``.
 
     Raises:
-        FileNotFoundError, ValueError: as ``load_preset``.
+        FileNotFoundError, ValueError: see ``load_preset``.
         VerificationError: the file disagrees with Keras; nothing is written.
         OSError: the folder cannot be written.
     """
@@ -71,15 +71,15 @@ def _with_uint8_input(preset: Preset) -> keras.Model:
 
 
 def network_drift(preset: Preset, network: Network, crops: np.ndarray) -> dict[str, float]:
-    """How far a network's faces are from those of Keras.
+    """Differences between a network's faces and those of Keras.
 
     Args:
-        preset: the Keras network, and what the outputs mean.
-        network: (M, S, S, 3) uint8 RGB crops to the branch's outputs.
+        preset: the Keras network and its parameter space.
+        network: function from (M, S, S, 3) uint8 RGB crops to the branch's outputs.
         crops: (M, S, S, 3) uint8 RGB, M above 0.
 
     Returns:
-        as ``write_network``.
+        see ``write_network``.
     """
     result = reference_outputs(preset, crops, network)
     drift = asdict(output_drift(result, reference_outputs(preset, crops), preset))

@@ -22,10 +22,10 @@ def write_onnx(
     name: str = "preset",
     card: str = "",
 ) -> None:
-    """Write a preset's network as an .onnx file with a free batch size, whole or not at all.
+    """Write a preset's network as an .onnx file with a dynamic batch size, atomically.
 
     The input is ``image`` (B, S, S, 3) uint8 RGB; outputs are named as in ``output_table``. The
-    metadata stands in ``metadata_props``.
+    metadata is in ``metadata_props``.
 
     Raises:
         ImportError: tf2onnx or onnxruntime is not installed.
@@ -42,7 +42,7 @@ def write_onnx(
 
 
 def check_converter() -> None:
-    """Raise an ImportError that says what to install, where tf2onnx or onnxruntime is missing."""
+    """Raise an ImportError that says what to install if tf2onnx or onnxruntime is missing."""
     try:
         import onnxruntime  # noqa: F401
         import tf2onnx  # noqa: F401
@@ -62,7 +62,7 @@ def _converted(model):
 
 
 def _name_outputs(proto, names: list[str]) -> None:
-    """Call outputs by their names instead of Identity:0 and so on, and the free axis 'batch'."""
+    """Rename outputs from Identity:0 and so on to their names, and the dynamic axis to 'batch'."""
     new = {output.name: name for output, name in zip(proto.graph.output, names, strict=True)}
     for node in proto.graph.node:
         for places in (node.input, node.output):

@@ -1,4 +1,4 @@
-"""Exported files in the runtimes that users have: LiteRT, ONNX Runtime and TensorFlow."""
+"""Run exported files in their users' runtimes: LiteRT, ONNX Runtime and TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def open_artifact(path: str | os.PathLike, threads: int = 1) -> Runner:
         threads: for LiteRT and ONNX Runtime.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: the file is damaged, or of no known kind, or ``threads`` is no number.
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the file is damaged or of an unknown kind, or ``threads`` is invalid.
         ImportError: the runtime is not installed.
     """
     path, threads = Path(path), checked_threads(threads)
@@ -69,7 +69,7 @@ def _open_onnx(path: Path, threads: int) -> Runner:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime's errors share no base that it exports
+    except Exception as error:  # onnxruntime exports no common base class of its errors
         raise ValueError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     names = [output.name for output in session.get_outputs()]
     return lambda crop: dict(zip(names, session.run(names, {"image": crop}), strict=True))
@@ -79,14 +79,15 @@ def _open_saved_model(path: Path, _: int) -> Runner:
     import tensorflow as tf
 
     if not (path / "assets.extra" / METADATA).is_file():
-        raise ValueError(f"{path}: no SavedModel of keras_scnn: assets.extra/{METADATA} is missing")
+        why = f"assets.extra/{METADATA} is missing"
+        raise ValueError(f"{path}: not a SavedModel of keras_scnn: {why}")
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # OSError, ValueError, protobuf's DecodeError, ...
         raise ValueError(f"{path}: TensorFlow cannot load it: {error}") from error
 
     def runner(crop: np.ndarray) -> Outputs:
-        outputs = loaded.signatures[SIGNATURE](image=crop)  # which dies with ``loaded``
+        outputs = loaded.signatures[SIGNATURE](image=crop)  # signatures need ``loaded`` alive
         return {name: value.numpy() for name, value in outputs.items()}
 
     return runner
@@ -102,7 +103,7 @@ def run_all(runner: Runner, crops: np.ndarray) -> Outputs:
 
 
 def median_milliseconds(runner: Runner, crop: np.ndarray, repeats: int = 100) -> float:
-    """Median time of one crop (1, S, S, 3), ms, after some runs to warm up."""
+    """Median time for one crop (1, S, S, 3), ms, after some warm-up runs."""
     for _ in range(WARM_UP):
         runner(crop)
     times = np.empty(repeats)

@@ -2,8 +2,8 @@
 
 - ``reconstruct``: ``image`` (1, S, S, 3) uint8 RGB, one crop.
 - ``reconstruct_batch``: ``image`` (B, S, S, 3). Also the default, ``serving_default``.
-- ``reconstruct_jpeg``: ``photo`` (B,) encoded photos and ``box`` (B, 4) float32, px; the crop is
-  cut as ``keras_scnn.photos.cropping`` does, and pixels of the outputs are those of the photo.
+- ``reconstruct_jpeg``: ``photo`` (B,) encoded photos and ``box`` (B, 4) float32, px; crops are made
+  as in ``keras_scnn.photos.cropping``, and outputs are in pixels of the photo.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def write_saved_model(
     name: str = "preset",
     card: str = "",
 ) -> None:
-    """Write a preset's network as a SavedModel, whole or not at all.
+    """Write a preset's network as a SavedModel, atomically.
 
     Args:
-        folder: to be made; it must not exist.
+        folder: to create; it must not exist.
         preset: the trained network.
-        vertices: also put out all vertices.
+        vertices: also output all vertices.
         name, card: of the preset, for the metadata in ``assets.extra/keras_scnn.json``.
 
     Raises:
@@ -52,7 +52,7 @@ def write_saved_model(
     folder = Path(folder)
     path = str(folder.absolute())
     if printable(path) != path:
-        why = "TensorFlow writes to paths in UTF-8 only; rename the preset's or the other folder"
+        why = "TensorFlow needs a path in UTF-8; rename the preset's or the output folder"
         raise ValueError(f"{printable(folder.name)}: {why}")
     if folder.exists():
         raise ValueError(f"{folder}: already exists; a SavedModel needs a new folder")
@@ -97,7 +97,7 @@ def _signatures(model, size: int) -> dict:
 
 
 def in_photo(outputs: dict[str, tf.Tensor], box: tf.Tensor, size: int) -> dict[str, tf.Tensor]:
-    """Outputs in px of the crop as px of the photo, which the (B, 4) boxes were cut from."""
+    """Convert outputs from px of the crops to px of the photos, given the (B, 4) crop boxes."""
     import tensorflow as tf
 
     grow = (box[:, 2:] - box[:, :2]) / size

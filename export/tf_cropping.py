@@ -1,7 +1,7 @@
-"""Photo bytes and a face's box to the network's crop, in TensorFlow's graph.
+"""Photo bytes and a face's box to the network's crop, in a TensorFlow graph.
 
-The same arithmetic as ``keras_scnn.photos.cropping.crop_face``: whole blocks are averaged where
-the box is much larger than the crop, then sampling is linear, pixel centers exact, black outside.
+The same arithmetic as ``keras_scnn.photos.cropping.crop_face``: if the box is much larger than the
+crop, whole blocks are averaged first; then sampling is linear, by pixel centers, black outside.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
 
     Args:
         photo: scalar string tensor: JPEG, PNG, or GIF of one picture. EXIF orientation is not
-            applied and transparency is dropped: a client that needs them sends upright, opaque
-            photos.
+            applied and transparency is dropped: clients must send upright, opaque photos.
         box: (4,) float32: x0, y0, x1, y1, px of the photo, a half-open slice.
         size: side of the crop, px.
 
     Returns:
         (size, size, 3) uint8. A photo that cannot be read or is too long and narrow for the box
-        (``geometry.crops.check_patch``), or a box that is empty, not finite, no square or far
+        (``geometry.crops.check_patch``), or a box that is empty, not finite, not square or far
         larger than the photo, raises InvalidArgumentError when the graph runs.
     """
     import tensorflow as tf
 
-    # The accurate transform is the one that PIL and OpenCV use.
+    # PIL and OpenCV use the accurate transform too.
     image = tf.io.decode_jpeg(photo, channels=3, dct_method="INTEGER_ACCURATE")
     width, height = box[2] - box[0], box[3] - box[1]
     sound = tf.reduce_all(tf.math.is_finite(box)) & (width > 0) & (height > 0)
@@ -54,7 +53,7 @@ def crop_bytes(photo: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _patch_fits(patch, image, block):
-    """Asserts that whole blocks of the patch cover no more than ``check_patch`` allows."""
+    """Assert that whole blocks of the patch cover no more than ``check_patch`` allows."""
     import tensorflow as tf
 
     side = tf.cast(block, tf.int64)
@@ -65,7 +64,7 @@ def _patch_fits(patch, image, block):
 
 
 class _Axis(NamedTuple):
-    """Along one axis: the photo's slice (px), and where to sample its blocks, (size,) float64."""
+    """One axis: the photo's slice (px), and sampling positions in its blocks, (size,) float64."""
 
     low: tf.Tensor
     high: tf.Tensor
@@ -73,10 +72,10 @@ class _Axis(NamedTuple):
 
 
 def _axis(first, last, limit, block, size: int) -> _Axis:
-    """Slice of the photo that is needed along one axis, and where to sample its blocks."""
+    """The slice of the photo needed along one axis, and the sampling positions in its blocks."""
     import tensorflow as tf
 
-    far = tf.cast(limit, tf.float32) * 4 + 1e6  # casting what is farther is undefined
+    far = tf.cast(limit, tf.float32) * 4 + 1e6  # casting larger values could be undefined
     low = tf.cast(tf.math.floor(tf.clip_by_value(first, -far, far)), tf.int32) - 2 * block
     high = tf.cast(tf.math.ceil(tf.clip_by_value(last, -far, far)), tf.int32) + 2 * block
     low = tf.clip_by_value(low, 0, limit - 1)
@@ -88,7 +87,7 @@ def _axis(first, last, limit, block, size: int) -> _Axis:
 
 
 def _averaged(patch, block):
-    """(h, w, 3) uint8 as rounded float32 means of blocks; last row and column are repeated."""
+    """Rounded block means of (h, w, 3) uint8, as float32; last row and column repeated to fit."""
     import tensorflow as tf
 
     counts = -(-tf.shape(patch)[:2] // block)
@@ -98,7 +97,7 @@ def _averaged(patch, block):
     shape = tf.stack([counts[0], block, counts[1], block, 3])
     blocks = tf.cast(tf.reshape(patch, shape), tf.float32)
     means = tf.reduce_mean(blocks, axis=(1, 3))
-    return tf.where(block == 2, tf.floor(means + 0.5), tf.round(means))  # halves as OpenCV rounds
+    return tf.where(block == 2, tf.floor(means + 0.5), tf.round(means))  # rounds like OpenCV
 
 
 def _sampled(array, places, axis: int):

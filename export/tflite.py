@@ -1,7 +1,7 @@
 """TFLite (LiteRT) files: one crop in, static batch, in four precisions.
 
-Heads and decoding always compute in float. What is quantized is the backbone, op by op, with
-ai-edge-quantizer, whose recipes choose ops by the names of their outputs.
+Heads and decoding always compute in float. The backbone is quantized op by op with
+ai-edge-quantizer, whose recipes select ops by the names of their outputs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from keras_scnn.storage.atomic import staged_folder
 from keras_scnn.storage.tflite import with_metadata
 
 SIGNATURE = "reconstruct"
-# Names of tensors: of the encoders, and of the feature head. All other heads compute in float.
+# Tensor names of the encoders and of the feature head. All other heads compute in float.
 BACKBONE = rf"^(flip_averaged\w*/)?branch\w*/(?!parameters|features|{FINE})({PREFIX})?"
 FEATURE_HEAD = rf"^(flip_averaged\w*/)?branch\w*/{GDC}"
-FLOAT_CONVOLUTIONS = 3  # the last ones, whose outputs stay in float in 'int8' files
+FLOAT_CONVOLUTIONS = 3  # number of last convolutions whose outputs stay float in 'int8' files
 
 
 def write_tflite(
@@ -44,23 +44,23 @@ def write_tflite(
     card: str = "",
     converted: bytes | None = None,
 ) -> None:
-    """Write a preset's network as a .tflite file, whole or not at all.
+    """Write a preset's network as a .tflite file, atomically.
 
     Args:
         path: the file.
         preset: the trained network.
         quantize: 'float32'; 'float16' (weights in half precision, computed in float); 'dynamic'
-            (the backbone's weights in 8 bits, the rest as in float16); 'int8' (the backbone's
-            activations too, but for its last layers).
-        vertices: also put out all vertices, which adds the face model's basis to the file.
-        calibration: (M, S, S, 3) uint8 RGB crops such as the network will see; for 'int8' only.
+            (the backbone's weights in 8 bits, the rest as in float16); 'int8' (also the backbone's
+            activations, except in its last layers).
+        vertices: also output all vertices, which adds the face model's basis to the file.
+        calibration: (M, S, S, 3) uint8 RGB, typical crops; for 'int8' only.
         name, card: of the preset, for the metadata.
-        converted: ``convert_preset`` of these arguments, where it was called already.
+        converted: the result of ``convert_preset``, if it has already been called.
 
     Raises:
-        ValueError: unknown precision, no or unfit calibration crops, or Keras does not run on
-            TensorFlow.
-        ImportError: ai-edge-quantizer is needed and not installed.
+        ValueError: unknown precision, missing or unsuitable calibration crops, or Keras does not
+            run on TensorFlow.
+        ImportError: ai-edge-quantizer is needed but not installed.
     """
     check_names("tflite", quantize)
     crops = _checked(calibration, preset.input_size) if quantize == "int8" else None
@@ -75,19 +75,20 @@ def write_tflite(
 
 
 def convert_preset(preset: Preset, vertices: bool = False) -> bytes:
-    """What files of all precisions are made of: the network in float32, without metadata.
+    """The network in float32 without metadata, from which files of all precisions are made.
 
     Args:
-        preset: the trained network. vertices: also put out all vertices.
+        preset: the trained network.
+        vertices: also output all vertices.
     """
     return convert(build_exported_model(preset, vertices, batch_size=1))
 
 
 def constant_function(model: keras.Model) -> Callable:
-    """A tf.function of ``image`` with the model's weights inside as constants.
+    """A tf.function of ``image`` with the model's weights as constants.
 
-    A converter can then fold them, batch normalization and whitening included; it leaves Keras
-    variables unfrozen. Raises a ValueError where Keras does not run on TensorFlow.
+    A converter can fold constants, including batch normalization and whitening, but would not
+    freeze Keras variables. Raises a ValueError if Keras does not run on TensorFlow.
     """
     check_backend()
     import tensorflow as tf
@@ -108,9 +109,9 @@ def convert(model: keras.Model, quantize: str = "float32", signature: str = SIGN
 
     Args:
         model: from ``image``, uint8 of a fixed shape, to a dictionary.
-        quantize: 'float32', 'float16' or 'dynamic'; ops are chosen by the names of the branch's
+        quantize: 'float32', 'float16' or 'dynamic'; ops are selected by the names of the branch's
             layers.
-        signature: name of the file's one function.
+        signature: name of the file's only signature.
     """
     check_names("tflite", quantize)
     if quantize == "int8":
@@ -144,7 +145,7 @@ def _checked(crops: np.ndarray | None, size: int) -> np.ndarray:
 
 
 def check_quantizer() -> None:
-    """Raise an ImportError that says what to install, where ai-edge-quantizer is missing."""
+    """Raise an ImportError that says what to install if ai-edge-quantizer is missing."""
     try:
         import ai_edge_quantizer.quantizer  # noqa: F401
     except ImportError as error:
@@ -157,8 +158,8 @@ def _quantized(content: bytes, quantize: str, crops: np.ndarray | None = None) -
     from ai_edge_quantizer.quantizer import Quantizer
 
     quantizer, statistics = Quantizer(bytearray(content), _recipe(content, quantize)), None
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # three bars
-        warnings.simplefilter("ignore")  # that all tensors are kept, which is what is wanted
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        warnings.simplefilter("ignore")  # about keeping all tensors, which is intended
         if crops is not None:
             samples = [{"image": crop[None]} for crop in crops]
             statistics = quantizer.calibrate({SIGNATURE: samples}, num_threads=1)
@@ -183,8 +184,8 @@ def _recipe(content: bytes, quantize: str) -> list[dict]:
         recipe.add_weight_only_config(BACKBONE, Op.DEPTHWISE_CONV_2D, 8)
     elif quantize == "int8":
         recipe.add_static_config(BACKBONE, Op.ALL_SUPPORTED, 8, 8)
-        # Errors of the last layers go straight into the pose: 8-bit activations there cost two
-        # thirds of the whole drift and, on so few pixels, save no time.
+        # Errors in the last layers directly affect the pose: 8-bit activations there would cause
+        # two thirds of the drift and, for so few pixels, save no time.
         tail = "|".join(re.escape(name) for name in _tail(content))
         recipe.add_quantization_config(tail, Op.ALL_SUPPORTED, algorithm_key=untouched)
         recipe.add_dynamic_config(tail, Op.CONV_2D, 8)
@@ -193,7 +194,7 @@ def _recipe(content: bytes, quantize: str) -> list[dict]:
 
 
 def _tail(content: bytes) -> list[str]:
-    """Names of the outputs of each backbone's last operations, from a convolution on."""
+    """Output names of each backbone's last ops, with ``FLOAT_CONVOLUTIONS`` convolutions."""
     from ai_edge_litert.tools.flatbuffer_utils import BuiltinOperator, read_model_from_bytearray
 
     model = read_model_from_bytearray(bytearray(content))
@@ -211,7 +212,7 @@ def _tail(content: bytes) -> list[str]:
 
 
 def metadata_of(path: str | os.PathLike) -> dict:
-    """The metadata of an exported .tflite file; ValueError where it is another kind of file."""
+    """The metadata of an exported .tflite file; a ValueError if it is another kind of file."""
     from keras_scnn.storage.tflite import read_metadata
 
     try:

@@ -1,7 +1,7 @@
 """Agreement of an exported file, in its own runtime, with the Keras network.
 
-The reference shares nothing with the exported graph but the branch: it decodes in NumPy, through
-``MorphableModel`` and ``geometry``, as ``keras_scnn.reconstruct`` does.
+The reference shares only the branch with the exported graph: it decodes in NumPy, with
+``MorphableModel`` and ``geometry``, like ``keras_scnn.reconstruct``.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ THREADS = (1, 2)
 
 @dataclass(frozen=True)
 class Limits(Drift):
-    """How far a file may be from Keras, for each number of ``Drift``.
+    """Largest allowed difference from Keras, for each number in ``Drift``.
 
     Attributes:
-        nme_loss_points: how much larger its landmark error may be, percentage points.
+        nme_loss_points: largest allowed increase of the landmark error, percentage points.
     """
 
     nme_loss_points: float
 
 
-# float32 is another order of sums; half precision keeps 11 bits of a weight; 8 bits keep 8. The
-# loss of landmark error and the mean vertex distance are what the project promises; the others are
-# some 2 to 4 times what the presets have on photos, at most. By precision, as QUANTIZE:
+# float32 differs in the order of summation; float16 keeps 11 bits of a weight; 8-bit formats keep
+# 8. The increase of the landmark error and the mean vertex distance are promised by the project;
+# the others are at most about 2 to 4 times the presets' values on photos. In the order of QUANTIZE:
 _LIMITS = {
     "landmark_px": (0.01, 0.05, 0.2, 0.3),
     "landmark_p99_px": (0.05, 0.25, 1.0, 2.0),
@@ -73,16 +73,19 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class ExportCheck(Drift):
-    """What was measured of one file, besides ``Drift``.
+    """Measurements of one file, besides ``Drift``.
 
     Attributes:
-        file: name. precision: see ``formats.QUANTIZE``. crops: what it ran on. bytes: size.
-        milliseconds: median of one crop by number of threads, '1' and '2'; of a SavedModel by
+        file: its name.
+        precision: see ``formats.QUANTIZE``.
+        crops: the source of the crops.
+        bytes: size.
+        milliseconds: median time per crop by number of threads, '1' and '2'; for a SavedModel,
             'default', TensorFlow's own choice.
-        nme_percent, keras_nme_percent, nme_loss_points: landmark error against annotated
-            landmarks of the file and of Keras, and the difference; None without annotation.
-        limits: that ``precision`` has, or that were given.
-        broken: the numbers that are above their limits, in words.
+        nme_percent, keras_nme_percent, nme_loss_points: landmark error of the file and of Keras
+            against annotated landmarks, and the difference; None without annotation.
+        limits: those of ``precision``, or those given.
+        broken: descriptions of the numbers above their limits.
     """
 
     file: str
@@ -114,14 +117,17 @@ def verify(
     """Measure an exported file against Keras.
 
     Args:
-        path: of the file or folder. preset: what it was made from. crops: held out ones.
-        precision: whose limits hold, where ``limits`` are not given.
-        repeats: runs that are timed.
-        vertices: all vertices have to be among the outputs.
-        expected: ``reference_outputs`` of the preset and the crops, where they are known already.
+        path: of the file or folder.
+        preset: from which it was made.
+        crops: held-out crops.
+        precision: determines the limits if ``limits`` is None.
+        limits: see ``Limits``.
+        repeats: number of timed runs.
+        vertices: whether all vertices must be among the outputs.
+        expected: ``reference_outputs`` of the preset and the crops, if already computed.
 
     Returns:
-        the numbers; ``broken`` is empty where the file agrees.
+        the numbers; ``broken`` is empty if the file agrees with Keras.
 
     Raises:
         FileNotFoundError, ValueError: see ``open_artifact``.
@@ -153,7 +159,7 @@ def verify(
 def _landmark_errors(
     outputs: Outputs, expected: Outputs, crops: Crops
 ) -> tuple[float | None, float | None, float | None]:
-    """Normalized mean errors of the file and of Keras, and their difference; None: unknown."""
+    """Normalized mean errors of the file and of Keras, and their difference; None if unknown."""
     if crops.landmarks is None:
         return None, None, None
     mine, keras = (
@@ -164,7 +170,7 @@ def _landmark_errors(
 
 
 def broken_limits(numbers: dict[str, float | None], limits: Limits) -> tuple[str, ...]:
-    """Which numbers are above their limits, or are no numbers, in words."""
+    """Descriptions of the numbers that are above their limits, or NaN."""
     allowed = asdict(limits)
     return tuple(
         f"{name} is {value:.4g}, the limit is {allowed[name]:g}"
@@ -174,8 +180,8 @@ def broken_limits(numbers: dict[str, float | None], limits: Limits) -> tuple[str
 
 
 def _milliseconds(path: Path, run: Runner, crop: np.ndarray, repeats: int) -> dict[str, float]:
-    """Of the file as it was opened, and where its runtime has a choice, by number of threads."""
-    # TensorFlow, which runs the folder of a SavedModel, takes its number of threads once a process.
+    """Median time by number of threads, or for a SavedModel with the default number."""
+    # TensorFlow's number of threads can be set only once per process.
     if path.is_dir() and not is_bundle(path):
         return {"default": median_milliseconds(run, crop, repeats)}
     runners = {n: run if n == 1 else open_artifact(path, n) for n in THREADS}
@@ -188,7 +194,7 @@ def _size(path: Path) -> int:
 
 
 def write_report(folder: Path, name: str, result: ExportCheck, metadata: dict) -> list[Path]:
-    """Write ``name.json`` and the model card ``name.md`` into a folder; return their paths."""
+    """Write ``name.json`` and the model card ``name.md`` to a folder; return their paths."""
     report = {"verification": asdict(result), "metadata": metadata}
     texts = {".json": json_text(report), ".md": model_card(result, metadata)}
     for suffix, text in texts.items():
@@ -204,7 +210,7 @@ def model_card(result: ExportCheck, metadata: dict) -> str:
         rows.append((f"median time, threads: {threads}", f"{value:.3f} ms", ""))
     for name, limit in asdict(result.limits).items():
         value = getattr(result, name)
-        rows.append((name, "not there" if value is None else f"{value:.4f}", f"{limit:g}"))
+        rows.append((name, "not measured" if value is None else f"{value:.4f}", f"{limit:g}"))
     outputs = [
         f"| {name} | {tuple(outputs['shape'])} | {outputs['unit']} |"
         for name, outputs in metadata["outputs"].items()

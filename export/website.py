@@ -1,7 +1,7 @@
-"""The browser page as a folder of files that any host serves, and a server of it.
+"""The browser page as a folder of files for any web host, and a server for it.
 
 A site has ``index.html`` with its scripts, LiteRT's WebAssembly, the sample picture, ``about/``
-(license and sources), ``model/`` (the networks) and ``files.json``, which lists all of them.
+(license and sources), ``model/`` (the networks) and ``files.json``, which lists all files.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).resolve().parent / "web"
 NOT_SOURCES = ("node_modules", "dist")
 LITERT = Path("node_modules") / "@litertjs" / "core"
-RUNTIMES = ("internal", "compat_internal", "jspi_internal")  # of LiteRT's, those the page may load
+RUNTIMES = ("internal", "compat_internal", "jspi_internal")  # LiteRT builds that the page may load
 ENCODINGS = {"br": ".br", "gzip": ".gz"}  # the better one first
-BEST, QUICK = 11, 5  # qualities of Brotli
-DIGITS = 6  # of numbers in model.json
-DROPPED_BITS = 2  # of the mantissas of half-precision weights, which makes a tenth less to load
+BEST, QUICK = 11, 5  # Brotli qualities
+DIGITS = 6  # decimals in model.json
+DROPPED_BITS = 2  # of half-precision weights' mantissas, which makes the download 10 % smaller
 
 
 def build_page(cache: Path) -> Path:
-    """The folder in which the page is built, by ``npm ci`` and Vite where that is not done yet.
+    """The folder in which the page is built; unless it exists, build it with ``npm ci`` and Vite.
 
     Its ``dist`` is a site without networks.
 
@@ -64,10 +64,10 @@ def build_page(cache: Path) -> Path:
 
 
 def compress(folder: Path, quality: int = BEST) -> None:
-    """Write .br and .gz beside a folder's files; RuntimeError where Node.js is missing.
+    """Write .br and .gz copies beside a folder's files; a RuntimeError if Node.js is missing.
 
     Args:
-        folder: with all below it.
+        folder: processed recursively.
         quality: of Brotli, 1 to 11.
     """
     node = shutil.which("node")
@@ -86,24 +86,24 @@ def _run(command: list[str], folder: Path) -> None:
 def write_site(
     folder: Path, page: Path, preset: Preset, name: str, precision: str, quality: int | None = BEST
 ) -> None:
-    """Write the site of a preset into a new folder, whole or not at all.
+    """Write the site of a preset to a new folder, all or nothing.
 
     Args:
-        folder: that does not exist yet, or is empty.
+        folder: must not exist yet, or be empty.
         page: see ``build_page``.
         preset: the trained network.
         name: of the preset.
         precision: of the network: 'float32', 'float16' or 'dynamic'.
-        quality: of the compressed copies, 1 to 11; None for a site that only this machine loads.
+        quality: of the compressed copies, 1 to 11; None for no copies.
 
     Raises:
-        FileExistsError: the folder has something in it.
+        FileExistsError: the folder is not empty.
         OSError, RuntimeError, ValueError: the site cannot be written, compressed or exported.
     """
     check_new(folder)
     folder = real_path(folder)
-    is_there = folder.is_dir()  # perhaps the current folder, or a volume: it cannot be replaced
-    with staged_folder(folder if is_there else folder.parent) as aside:
+    exists = folder.is_dir()  # it may be the current folder or a volume, which cannot be replaced
+    with staged_folder(folder if exists else folder.parent) as aside:
         site = aside / "site"
         shutil.copytree(page / "dist", site)
         (site / "model").mkdir()
@@ -114,7 +114,7 @@ def write_site(
         if quality is not None:
             compress(site, quality)
         (site / "files.json").write_text(json.dumps(list_files(site)))
-        if not is_there:
+        if not exists:
             os.replace(site, folder)
             return
         for path in sorted(site.iterdir(), key=lambda path: path.name == "index.html"):
@@ -122,7 +122,7 @@ def write_site(
 
 
 def check_new(folder: Path) -> None:
-    """Raise a FileExistsError where a folder has something in it, or is a file."""
+    """Raise a FileExistsError if a folder is not empty, or is a file."""
     if folder.is_dir():
         remove_leftovers(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -130,9 +130,9 @@ def check_new(folder: Path) -> None:
 
 
 def list_files(site: Path) -> dict:
-    """The contents of ``files.json``: a version, the runtime's folder, and bytes of each file.
+    """The contents of ``files.json``: version, the runtime's folder, and each file's size in bytes.
 
-    ``sent`` are the bytes of the smallest copy, for servers that send compressed copies.
+    ``sent`` is the size of the smallest copy, for servers that send compressed copies.
     """
     files, digest = {}, hashlib.sha256()
     for path in sorted(site.rglob("*")):
@@ -148,7 +148,7 @@ def list_files(site: Path) -> dict:
 
 
 def split_byte_planes(content: bytes) -> bytes:
-    """The bytes at even places, then those at odd ones: half-precision numbers compress better so.
+    """The bytes at even offsets, then those at odd ones, so that float16 data compresses better.
 
     >>> split_byte_planes(bytes([1, 2, 3, 4, 5]))
     b'\\x01\\x03\\x05\\x02\\x04'
@@ -157,9 +157,9 @@ def split_byte_planes(content: bytes) -> bytes:
 
 
 def write_model(folder: Path, preset: Preset, name: str, precision: str = "float32") -> None:
-    """Write what the page loads: model.json, maps.bin, and scnn, blazeface and facemesh .tflite.
+    """Write the files that the page loads: model.json, maps.bin and the three .tflite networks.
 
-    terms.txt, to which the page about licenses has a link, is the network's license and card.
+    Also writes terms.txt, the network's license and card, to which the page about licenses links.
     """
     from keras_scnn.export.chart import describe_chart
     from keras_scnn.export.metadata import read_card
@@ -167,32 +167,32 @@ def write_model(folder: Path, preset: Preset, name: str, precision: str = "float
     from keras_scnn.photos import facemesh
     from keras_scnn.photos.blazeface import model_path
 
-    network, title = folder / "scnn.tflite", real_path(name).name  # no path of this machine
+    network, title = folder / "scnn.tflite", real_path(name).name  # without this machine's paths
     card = read_card(name)
     write_tflite(network, preset, precision, True, None, title, card)
     content = network.read_bytes()
     rounded = with_metadata(round_float16_weights(content), read_metadata(content))
-    network.write_bytes(rounded)  # with the checksum of what it is now
+    network.write_bytes(rounded)  # its metadata has the checksum of the rounded weights
     shutil.copyfile(model_path(), folder / "blazeface.tflite")
     shutil.copyfile(model_path(facemesh.MODEL_FILE), folder / "facemesh.tflite")
     chart, maps = describe_chart(preset.face_model)
     (folder / "maps.bin").write_bytes(maps)
     (folder / "model.json").write_text(json.dumps(describe(preset, title) | chart))
-    # With a byte order mark: hosts do not tell the browser how text is encoded.
+    # With a byte order mark, since hosts do not tell the browser the text's encoding.
     (folder / "terms.txt").write_text(describe_terms(preset, title, card), encoding="utf-8-sig")
 
 
 def describe_terms(preset: Preset, name: str, card: str) -> str:
-    """The network's license, and below it the card of the preset."""
+    """The network's license, followed by the preset's card."""
     from keras_scnn.export.metadata import build_metadata
 
     return f"The network '{name}': {build_metadata(preset, name)['license']}\n\n{card}"
 
 
 def round_float16_weights(content: bytes, bits: int = DROPPED_BITS) -> bytes:
-    """A .tflite file whose half-precision weights have so many bits of their mantissas less.
+    """A .tflite file whose half-precision weights have ``bits`` fewer bits in their mantissas.
 
-    Halves go to the even neighbor. The file has its length, and compresses better.
+    Rounds half to even. The file's length does not change, but it compresses better.
     """
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
@@ -206,13 +206,13 @@ def round_float16_weights(content: bytes, bits: int = DROPPED_BITS) -> bytes:
             buffer = model.Buffers(tensor.Buffer())
             if tensor.Type() != schema.TensorType.FLOAT16 or not buffer.DataLength():
                 continue
-            weights = buffer.DataAsNumpy().view(np.uint16)  # of the file's own bytes
+            weights = buffer.DataAsNumpy().view(np.uint16)  # a view of the file's bytes
             weights[:] = (weights + (step // 2 - 1) + (weights >> bits & 1)) & (0x10000 - step)
     return bytes(changed)
 
 
 def describe(preset: Preset, name: str) -> dict:
-    """What the page needs besides the networks: see ``Model`` in web/src/face.ts.
+    """The data that the page needs besides the networks: see ``Model`` in web/src/face.ts.
 
     Raises:
         ValueError: the preset's calibration is damaged.
@@ -229,7 +229,7 @@ def describe(preset: Preset, name: str) -> dict:
     covariance = preset.within_person_covariance
     scaled = None if covariance is None else mahalanobis_coordinates(coordinates, covariance)
     calibration = preset.metadata.get("verification")
-    probabilities(calibration, 0, 0, 0)  # refuses a damaged one here, not on the page
+    probabilities(calibration, 0, 0, 0)  # rejects a damaged one here rather than on the page
     metadata = build_metadata(preset, name)
     slices = metadata["parameters"]["slices"]
     return {
@@ -246,7 +246,7 @@ def describe(preset: Preset, name: str) -> dict:
 
 
 class PageHandler(SimpleHTTPRequestHandler):
-    """Serves a site, compressed copies where the browser takes them."""
+    """Serves a site; sends compressed copies if the browser accepts them."""
 
     encoding: str | None = None
     timeout = 30  # s, for a connection that sends nothing
@@ -272,9 +272,9 @@ class PageHandler(SimpleHTTPRequestHandler):
         return super().guess_type(str(path).removesuffix(suffix))
 
     def send_head(self):
-        # By time a build may be older than what a browser keeps of another one at this address.
+        # By its time stamp, a build may be older than another build cached for this address.
         del self.headers["If-Modified-Since"]
-        if "\0" in unquote(self.path):  # no file has such a name, and none can be asked for
+        if "\0" in unquote(self.path):  # file functions raise an error for such a name
             return self.send_error(404)
         return super().send_head()
 
@@ -291,23 +291,23 @@ class PageHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def send_error(self, *args, **kwargs) -> None:
-        self.encoding = None  # of the file, not of the answer that says what is wrong
+        self.encoding = None  # the error page, unlike the file, is not compressed
         super().send_error(*args, **kwargs)
 
     def log_message(self, *args) -> None:
-        """Say nothing: one page makes a dozen requests."""
+        """Log nothing: one page makes a dozen requests."""
 
 
 def make_server(
     site: Path, port: int, host: str = "127.0.0.1", certificate: Path | None = None
 ) -> ThreadingHTTPServer:
-    """A server of a site; port 0 takes a free one. With a certificate (see below) it is https."""
+    """A server for a site; port 0 chooses a free one. With a certificate it uses https."""
     kind = _Server6 if ":" in host else _Server
     server = kind((host, port), functools.partial(PageHandler, directory=str(site)))
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        # Shaking hands waits for the browser, and is therefore left to each connection's thread.
+        # The handshake waits for the browser, so it is left to each connection's thread.
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -315,7 +315,7 @@ def make_server(
 
 
 class _Server(ThreadingHTTPServer):
-    """Says nothing where a browser goes away, or does not trust the certificate yet."""
+    """Logs nothing if a browser disconnects, or does not trust the certificate yet."""
 
     def handle_error(self, request, client_address) -> None:
         if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
@@ -327,7 +327,7 @@ class _Server6(_Server):
 
 
 def find_openssl() -> str:
-    """Path of the command ``openssl``; RuntimeError where it is missing."""
+    """Path of the command ``openssl``; a RuntimeError if it is missing."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise RuntimeError("openssl is not installed; it makes the certificate that --host needs")
@@ -335,7 +335,7 @@ def find_openssl() -> str:
 
 
 def make_certificate(folder: Path, host: str) -> Path:
-    """A self-made certificate for an address, with its key, in one file; OpenSSL makes it.
+    """A self-signed certificate for an address, with its key, in one file, made by OpenSSL.
 
     Raises:
         RuntimeError: the command ``openssl`` is missing or fails.
@@ -352,7 +352,7 @@ def make_certificate(folder: Path, host: str) -> Path:
 
 
 def _add_runtime(work: Path) -> None:
-    """LiteRT's WebAssembly, in a folder named by its version, and what licenses ask for."""
+    """Add LiteRT's WebAssembly, in a folder named by its version, and what licenses require."""
     core, about = work / LITERT, work / "dist" / "about"
     version = json.loads((core / "package.json").read_text())["version"]
     folder = work / "dist" / f"wasm-{version}"
@@ -368,7 +368,7 @@ def _add_runtime(work: Path) -> None:
 
 
 def _sources() -> list[Path]:
-    """The files that the page is built of."""
+    """The files from which the page is built."""
     paths = (path for path in sorted(SOURCES.rglob("*")) if path.is_file())
     return [path for path in paths if path.relative_to(SOURCES).parts[0] not in NOT_SOURCES]
 

@@ -1,5 +1,5 @@
-// Writes FILE.br and FILE.gz beside every file of a folder that becomes smaller: node compress.mjs FOLDER QUALITY
-// QUALITY, 1 to 11, is Brotli's; 11 takes a minute or two of one core, mostly for the WebAssembly.
+// Writes FILE.br and FILE.gz beside every compressible file of a folder: node compress.mjs FOLDER QUALITY
+// QUALITY, 1 to 11, is Brotli's; 11 takes a minute or two on one core, mostly for the WebAssembly.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

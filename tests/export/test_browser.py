@@ -125,7 +125,7 @@ def test_a_photo_goes_in_and_pythons_mesh_comes_out(tour, site, sent, tmp_path):
     assert outputs["faces"]["isSecond"] and outputs["faces"]["pressed"] == 1
     assert outputs["pasted"] != outputs["dropped"]  # a mirrored photo, and the first one again
     assert outputs["refusal"] == {
-        "text": "notes.txt is no picture that this browser can read",
+        "text": "notes.txt is not a picture that this browser can read",
         "hidden": True,
         "live": "polite",
     }

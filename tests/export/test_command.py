@@ -257,7 +257,7 @@ def test_unfit_options_are_one_clear_error(small, tmp_path, monkeypatch, capsys,
 def test_options_of_files_are_refused_where_only_the_network_is_attached(small, capsys, option):
     with pytest.raises(SystemExit):
         main([str(small.folder), "--attach", *option])
-    assert f"{option[0]} is for --to; --attach takes" in capsys.readouterr().err
+    assert f"{option[0]} is for --to; --attach needs" in capsys.readouterr().err
 
 
 def _foreign_file(folder: Path) -> str:

@@ -53,7 +53,7 @@ def test_unfit_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="1 crop; at least 2"):
         find_crops(tmp_path / "one", 16)
     write_images(tmp_path / "wide", 3)
-    with pytest.raises(ValueError, match=r"00.png: 16 x 16 px; a crop has 32 x 32 here"):
+    with pytest.raises(ValueError, match=r"00.png: 16 x 16 px; crops must be 32 x 32"):
         find_crops(tmp_path / "wide", 32)
     (tmp_path / "wide" / "01.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="01.png: not a readable image"):

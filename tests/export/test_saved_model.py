@@ -182,6 +182,6 @@ def test_a_folder_that_is_there_is_not_touched(folder, small):
 @pytest.mark.parametrize("name", [b"bad\xff/a", b"a-bad\xff"])
 def test_a_path_that_tensorflow_cannot_write_to_is_refused_by_name(small, tmp_path, name):
     folder = tmp_path / os.fsdecode(name)
-    with pytest.raises(ValueError, match=r"^a(-bad\?)?: TensorFlow writes to paths in UTF-8 only"):
+    with pytest.raises(ValueError, match=r"^a(-bad\?)?: TensorFlow needs a path in UTF-8"):
         write_saved_model(folder, small.preset)
     assert list(tmp_path.iterdir()) == []

@@ -235,7 +235,7 @@ def test_each_format_has_a_writer_and_each_kind_of_file_a_runtime():
 def test_files_that_are_none_of_ours_are_named(tmp_path, small):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "folder").mkdir()
-    for name, message in (("notes.txt", "not an exported file"), ("folder", "no SavedModel")):
+    for name, message in (("notes.txt", "not an exported file"), ("folder", "not a SavedModel")):
         with pytest.raises(ValueError, match=f"{name}: {message}"):
             open_artifact(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="gone.tflite: no such exported file"):

@@ -199,7 +199,8 @@ def test_what_cannot_be_made_is_one_line_and_runs_in_keras(flip_averaged, monkey
 
     monkeypatch.setattr(network, "write_network", refused)
     ensure_network(flip_averaged)
-    assert capsys.readouterr().err.splitlines()[1:] == ["not made, so it runs in Keras: no room"]
+    reason = "not made; the network runs in Keras: no room"
+    assert capsys.readouterr().err.splitlines()[1:] == [reason]
     assert isinstance(open_network(flip_averaged)[1], BatchedNetwork)
 
 

@@ -1,4 +1,4 @@
-// Keeps what the page has loaded, so that it opens again without a network; one cache a version of the page.
+// Caches everything the page has loaded, so that it opens again offline; one cache per version of the page.
 
 const prefix = `keras-scnn ${self.registration.scope} `;
 const name = prefix + new URL(self.location.href).searchParams.get("version");
@@ -8,15 +8,15 @@ self.addEventListener("activate", (event) => event.waitUntil(activate()));
 self.addEventListener("fetch", (event) => {
   const { method, url, mode } = event.request;
   if (method !== "GET" || new URL(url).origin !== self.location.origin) return;
-  const isFresh = mode === "navigate" || url.endsWith("/files.json"); // says what the others have to be
+  const isFresh = mode === "navigate" || url.endsWith("/files.json"); // which defines the other files' version
   event.respondWith(isFresh ? networkFirst(event) : cacheFirst(event));
 });
 
-/** The page itself was loaded before this worker: it comes again, mostly from the browser's own cache. */
+/** The page itself was loaded before this worker: load it again, mostly from the browser's own cache. */
 async function install() {
   const { files } = await (await fetch("files.json", { cache: "no-cache" })).json();
   const shell = Object.keys(files).filter((path) => !/^(model|wasm|about)|^(sw\.js|files\.json)$/.test(path));
-  // Past the browser's own cache, which may hold those of an older version.
+  // Revalidate the browser's own cache, which may have files of an older version.
   const fresh = ["./", "files.json", ...shell].map((path) => new Request(path, { cache: "no-cache" }));
   await (await caches.open(name)).addAll(fresh);
   await self.skipWaiting();

@@ -1,4 +1,4 @@
-// The texture map of a face model: what lies at each texel, from the tables that export/chart.py writes.
+// The texture map of a face model: the contents of each texel, from the tables of export/chart.py.
 
 import type { Triple } from "./color";
 import { blur, type Map2, maskOf } from "./maps";
@@ -8,41 +8,41 @@ const ZONES = [
   "middle", "cheeks", "chin", "moustache", "face", "features", "eyes", "lids", "bridge", "lips", "brows", "beard",
   "ears", "temples",
 ] as const;
-export const SOFT = 150; // of the map's side: how soft the edges of what is painted are
+export const SOFT = 150; // the map's side divided by this is the softness of painted edges
 
 type Zone = (typeof ZONES)[number];
 
-/** One eyeball's chart: the window of the map about it, its middle, and degrees from a texel to the next. */
+/** One eyeball's chart: its window in the map, its middle, and degrees per texel. */
 export interface EyeChart {
   window: { left: number; top: number; right: number; bottom: number };
   middle: [number, number];
   step: number;
 }
 
-/** What the page has to know of the texture map: see export/chart.py. */
+/** The texture map's data for the page: see export/chart.py. */
 export interface Chart {
   triangles: number[];
-  /** N x (u, v), v up; alike on both sides of u = 0.5 where the map is symmetric. */
+  /** N x (u, v), v up; symmetric about u = 0.5 if the map is symmetric. */
   uv: number[];
-  /** N: the part of the head, as MorphableModel.regions. */
+  /** N: the part of the head, as in MorphableModel.regions. */
   regions: number[];
-  /** N: the first vertex in the same place. */
+  /** N: the first vertex at the same position. */
   place: number[];
   is_symmetric: boolean;
-  /** Vertices of landmarks about the mouth; those of the upper lip lie over those of the lower one. */
+  /** Vertices of landmarks around the mouth; those of the upper lip are above those of the lower one. */
   lips: Record<"all" | "inner" | "upper" | "lower", number[]>;
   texture: {
     size: number;
-    /** Where each map begins in the file of maps; every one has size x size 16-bit numbers. */
+    /** Names of the maps in the order of the file of maps; each has size x size 16-bit numbers. */
     maps: string[];
     /** Names of the bits of the map of zones. */
     zones: string[];
-    /** What the numbers of the other maps are divided by. */
+    /** Divisors for the numbers of the other maps. */
     scales: Record<string, number>;
     eyes: EyeChart[];
     disks: { thin: number[]; edge: number[] };
     unknown_skin: Triple;
-    /** Upper-case names of the modules of keras_scnn.texturing. */
+    /** Constants of the modules of keras_scnn.texturing. */
     constants: Constants;
   };
 }
@@ -74,18 +74,18 @@ export interface Constants {
 export class Atlas {
   readonly size: number;
   readonly texels: Raster;
-  /** The part of the head at each texel; skin is what touches skin; 255 outside. */
+  /** The part of the head at each texel; triangles that touch skin are skin; 255 outside. */
   readonly region: Uint8Array;
   readonly skin: Uint8Array;
   readonly zones: Record<Zone, Uint8Array>;
-  /** mm above the brows, and before the ears. */
+  /** mm above the brows, and in front of the ears. */
   readonly up: Float32Array;
   readonly front: Float32Array;
   readonly slant: Map2;
   /** 0 to 1: where lips and brows are painted, with soft edges. */
   readonly softLips: Map2;
   readonly softBrows: Map2;
-  /** What light is left in the mouth. */
+  /** Share of the light that reaches each texel in the mouth. */
   readonly mouthLight: Float32Array;
   /** Index of the nearest texel of the face. */
   readonly nearest: Int32Array;
@@ -118,7 +118,7 @@ export class Atlas {
     return this.chart.texture.constants;
   }
 
-  /** Attributes of vertices, three numbers each, at the texels. */
+  /** Vertex attributes, three numbers each, at the texels. */
   at(attributes: Float32Array): Float32Array<ArrayBuffer> {
     return interpolate(this.texels, this.chart.triangles, attributes);
   }
@@ -148,12 +148,12 @@ export class Atlas {
   }
 }
 
-/** Maps that are stored as each number's difference from the one before. */
+/** Maps stored as each number's difference from the previous one. */
 function summed(file: ArrayBuffer, count: number): Int16Array[] {
   const differences = new Int16Array(file);
   return Array.from({ length: differences.length / count }, (_, i) => {
     const map = differences.slice(i * count, (i + 1) * count);
-    for (let at = 1; at < count; at++) map[at] += map[at - 1]; // wraps around, as it did
+    for (let at = 1; at < count; at++) map[at] += map[at - 1]; // wraps around, like the differences
     return map;
   });
 }
@@ -164,7 +164,7 @@ function regionOfTexels(triangle: Int32Array, { triangles, regions }: Chart): Ui
   );
 }
 
-/** For each texel the nearest one of the face, in steps to neighbors. */
+/** For each texel the nearest one of the face, by steps between neighbors. */
 function nearestInside(region: Uint8Array, size: number): Int32Array {
   const nearest = Int32Array.from(region, (value, at) => (value === 255 ? -1 : at));
   const queue = new Int32Array(nearest.length);

@@ -1,4 +1,4 @@
-// The weights of a face's expressions, each with its name and a bar.
+// The weights of a face's expressions, each with a name and a bar.
 
 export class Bars {
   private readonly meters: HTMLMeterElement[];

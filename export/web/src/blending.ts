@@ -1,4 +1,4 @@
-// Pictures over each other without a seam, as keras_scnn.texturing.blending.
+// Seamless blending of pictures, as in keras_scnn.texturing.blending.
 
 import type { Atlas, Constants } from "./atlas";
 import { enlarge, type Map2, maskOf, shrink } from "./maps";
@@ -6,9 +6,9 @@ import { enlarge, type Map2, maskOf, shrink } from "./maps";
 const [TOLERANCE, MOST_STEPS] = [1e-4, 400];
 
 /**
- * `top` where its share is 1, elsewhere `bottom` brought to its colors at the border; in place of `bottom`.
+ * Blend `top`, where its share is 1, over `bottom`, whose colors are adapted at the border; changes `bottom`.
  *
- * `mask` is 1 where what belongs together is.
+ * `mask` is 1 within the region to blend.
  */
 export function layOver(atlas: Atlas, bottom: Map2, top: Map2, share: Map2, mask: ArrayLike<number>): void {
   const { size, constants } = atlas;
@@ -26,7 +26,7 @@ export function layOver(atlas: Atlas, bottom: Map2, top: Map2, share: Map2, mask
   }
 }
 
-/** Near `wanted` where it is known, smooth elsewhere, and 0 far away: the screened Poisson equation. */
+/** Close to `wanted` where it is known, smooth elsewhere, and 0 far away: the screened Poisson equation. */
 export function spreadOut(rule: Constants["blending"], wanted: Map2, known: Map2, inside: Uint8Array, side: number): Map2 {
   const neighbors = neighborsOf(inside, side);
   const cells = neighbors.length / 4;
@@ -46,7 +46,7 @@ export function spreadOut(rule: Constants["blending"], wanted: Map2, known: Map2
   return result;
 }
 
-/** Four numbers a cell inside: left, right, above, below by their count; -1 where there is none. */
+/** Indices of each inside cell's four neighbors, left, right, above and below; -1 for none. */
 function neighborsOf(inside: Uint8Array, side: number): Int32Array {
   let count = 0;
   const number = Int32Array.from(inside, (value) => (value ? count++ : -1));

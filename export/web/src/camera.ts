@@ -1,11 +1,11 @@
-// A camera's frames to faces, one after the other, smoothed.
+// Smoothed faces from a camera's frames, one after another.
 
 import type { Face, Reconstructor } from "./face";
 import { boxOfLandmarks } from "./image";
 import { OneEuro } from "./one_euro";
 import { pixels } from "./photos";
 
-/** What a frame shows; no face where none is in sight. */
+/** Called for each frame; `face` is null if none is visible. */
 export type Seen = (photo: ImageData, face: Face | null, begin: number) => void;
 
 export class Camera {
@@ -17,14 +17,14 @@ export class Camera {
     return this.stream !== null;
   }
 
-  /** Throws where there is no camera, or it may not be used. */
+  /** Throws if there is no camera, or no permission to use it. */
   async open(): Promise<void> {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     this.stop();
     this.stream = stream;
   }
 
-  /** Follow the largest face until the camera is stopped; the last frame's landmarks say where to look. */
+  /** Follow the largest face until the camera is stopped; each frame's landmarks give the next crop. */
   async run(seen: Seen): Promise<void> {
     const { stream } = this;
     const video = document.createElement("video");
@@ -50,7 +50,7 @@ export class Camera {
   }
 }
 
-/** One Euro filters of what is shown of a face. */
+/** One Euro filters for the displayed values of a face. */
 class Smoother {
   private readonly filters = {
     landmarks: new OneEuro(),
@@ -73,7 +73,7 @@ class Smoother {
   }
 }
 
-/** A face that was lost makes landmarks that jump; then it is looked for anew. */
+/** If the face is lost, the landmarks jump, and it must be detected again. */
 function isPlausible(face: Face, before: Face | null): boolean {
   if (!before) return true;
   const [now, then] = [boxOfLandmarks(face.landmarks), before.box];

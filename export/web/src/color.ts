@@ -1,4 +1,4 @@
-// sRGB, light and CIE L*a*b* (D65), as keras_scnn.geometry.colors.
+// sRGB, linear light and CIE L*a*b* (D65), as in keras_scnn.geometry.colors.
 
 export type Triple = [number, number, number];
 
@@ -11,7 +11,7 @@ export function srgbFromLinear(light: number): number {
   return value <= 0.0031308 ? value * 12.92 : 1.055 * value ** (1 / 2.4) - 0.055;
 }
 
-// ITU-R BT.709's primaries and D65, over the white point.
+// ITU-R BT.709's primaries and D65, divided by the white point.
 const XYZ = [
   [0.412453 / 0.950456, 0.35758 / 0.950456, 0.180423 / 0.950456],
   [0.212671, 0.71516, 0.072169],
@@ -24,7 +24,7 @@ const RGB = [
 ];
 const CUT = 0.008856;
 
-/** L, a, b of light, clipped to 0 to 1, written into `out` at `to`. */
+/** L, a, b of linear light, clipped to 0 to 1, written to `out` at `to`. */
 export function labFromLinear(light: ArrayLike<number>, at: number, out: Float32Array, to: number): void {
   const r = Math.min(Math.max(light[at], 0), 1);
   const g = Math.min(Math.max(light[at + 1], 0), 1);
@@ -44,7 +44,7 @@ export function labOf(light: ArrayLike<number>): Triple {
   return [out[0], out[1], out[2]];
 }
 
-/** Light, 0 to 1, of L, a, b. */
+/** Linear light, 0 to 1, from L, a, b. */
 export function lightFromLab([lightness, a, b]: ArrayLike<number> & Iterable<number>): Triple {
   const fy = lightness > 903.3 * CUT ? (lightness + 16) / 116 : 7.787 * (lightness / 903.3) + 16 / 116;
   const y = lightness > 903.3 * CUT ? fy ** 3 : lightness / 903.3;

@@ -1,8 +1,8 @@
-// Two faces compared, as keras_scnn.reconstruction.comparison does it: one calibration, one answer.
+// Compares two faces as in keras_scnn.reconstruction.comparison: same calibration, same answer.
 
 import type { Face } from "./face";
 
-/** What each kind of probability rests on; the last kind that is known is the answer. */
+/** The evidence for each kind of probability; the last kind that is known is the answer. */
 const KINDS = {
   shape: ["shape"],
   scaled_shape: ["scaled shape"],
@@ -20,23 +20,23 @@ export type Calibration = Partial<Record<Kind, Curve>>;
 
 export interface Measured {
   distance_mm: number;
-  /** In standard deviations of one person's photos; null where the preset has no scatter. */
+  /** In standard deviations of one person's photos; null if the preset has no covariance. */
   scaled_distance: number | null;
-  /** Of the features; null where the preset has none. */
+  /** Of the features; null if the preset has none. */
   cosine: number | null;
-  /** How much of the evidence small, turned and half-hidden faces leave, 0 to 1. */
+  /** Weight of the evidence, 0 to 1, reduced by small, turned and half-hidden faces. */
   certainty: number;
 }
 
 export interface Answer extends Measured {
   probabilities: Partial<Record<Kind, number>>;
-  /** Of one person, by all that there is; null where the preset is not calibrated. */
+  /** Of the same person, from all evidence; null if the preset is not calibrated. */
   probability: number | null;
-  /** What it rests on, in words. */
+  /** The evidence on which it is based, in words. */
   probability_by: string | null;
 }
 
-/** Matrices (K x K) from identity coefficients to coordinates whose distances count. */
+/** Matrices (K x K) from identity coefficients to coordinates that are compared by distance. */
 export interface ShapeSpace {
   coordinates: number[][];
   scaled_coordinates: number[][] | null;
@@ -53,7 +53,7 @@ export function measure(space: ShapeSpace, first: Face, second: Face): Measured 
   };
 }
 
-/** What a photo's shape is worth: the inverse of its expected variance; as reconstruction/quality.py. */
+/** Weight of a photo's shape: the inverse of its expected variance; as in reconstruction/quality.py. */
 export function photoQuality(face: Pick<Face, "degrees" | "score" | "box">): number {
   const turned = 1 + (face.degrees[1] / 55) ** 2;
   const hidden = Math.exp(6 * (0.9 - face.score));
@@ -61,7 +61,7 @@ export function photoQuality(face: Pick<Face, "degrees" | "score" | "box">): num
   return 1 / (turned * hidden * small);
 }
 
-/** A factor on the log-odds of a comparison of photos of such qualities, 0 to 1. */
+/** Factor of the log-odds, 0 to 1, for a comparison of photos of these qualities. */
 export function certainty(first: number, second: number): number {
   return (Math.min(first, 1) * Math.min(second, 1)) ** 0.4;
 }
@@ -91,7 +91,7 @@ export function answer(calibration: Calibration | null, measured: Measured): Ans
   };
 }
 
-/** What a probability rests on, whatever has a weight of 0 named as such. */
+/** The evidence for a probability, in words, naming any with a weight of 0. */
 function basis(names: string[], weight: number[]): string {
   const used = names.filter((_, i) => weight[i]).join(" and ") || "nothing";
   const unused = names.filter((_, i) => !weight[i]).join(" and the ");

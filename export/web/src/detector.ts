@@ -1,6 +1,6 @@
-// BlazeFace, short range, decoded as keras_scnn.photos.blazeface does, and searched as LargestFaceDetector
-// does: the whole photo, and where that shows no single clear face, the photo with a margin, a second look at
-// each candidate, turned by quarters too, and a check. (The page does not look for small faces in tiles.)
+// BlazeFace, short range, decoded as in keras_scnn.photos.blazeface, with the search of LargestFaceDetector:
+// the whole photo, and unless that shows a single clear face, the photo with a margin, a second detection of
+// each candidate, also rotated by quarter turns, and a check. (The page does not search tiles for small faces.)
 
 import type { CompiledModel } from "@litertjs/core";
 
@@ -8,7 +8,7 @@ import { meshScore } from "./facemesh";
 import { type Box, cropSquare, halved, type Pixels, type Size, squareAt } from "./image";
 import { runNamed } from "./litert";
 
-/** Of model.json, which has the package's numbers: see export/pipeline.py. */
+/** Part of model.json, with the package's constants: see export/pipeline.py. */
 export interface DetectorRule {
   input: { shape: number[]; multiply: number; add: number };
   anchors: { layers: { stride: number; per_cell: number }[] };
@@ -51,9 +51,9 @@ export interface Found {
 
 type Halved = ReturnType<typeof halved>;
 
-/** The standard crop of a face that was found. */
+/** The standard crop of a detected face. */
 export interface ScoredBox extends Box {
-  /** Of the detector, 0 to 1. */
+  /** The detector's score, 0 to 1. */
   score: number;
 }
 
@@ -77,7 +77,7 @@ export function anchors({ input, anchors: { layers } }: DetectorRule): Point[] {
   return centers;
 }
 
-/** Weighted non-maximum suppression: one box a face, highest score first. */
+/** Weighted non-maximum suppression: one box per face, highest score first. */
 export function suppress(found: Found[], sameFace: number): Found[] {
   let left = [...found].sort((a, b) => b.score - a.score);
   const faces: Found[] = [];
@@ -103,7 +103,7 @@ export function suppress(found: Found[], sameFace: number): Found[] {
   return faces;
 }
 
-/** Faces that lie neither in one with a higher score nor around it; highest score first. */
+/** Faces not nested with one of a higher score; highest score first. */
 export function withoutNested(found: Found[], nestedShare: number): Found[] {
   const kept: Found[] = [];
   for (const face of [...found].sort((a, b) => b.score - a.score)) {
@@ -129,7 +129,7 @@ function area(box: Found): number {
   return (box.x1 - box.x0) * (box.y1 - box.y0);
 }
 
-/** Radians, clockwise, by which the head is turned: see cropping.turn_of. */
+/** The head's clockwise rotation, radians: see cropping.turn_of. */
 export function turnOf(keypoints: Point[], minTurn: number): number {
   const [left, right, , mouth] = keypoints;
   const [x, y] = [mouth[0] - (left[0] + right[0]) / 2, mouth[1] - (left[1] + right[1]) / 2];
@@ -137,7 +137,7 @@ export function turnOf(keypoints: Point[], minTurn: number): number {
   return Math.abs(angle) >= minTurn ? angle : 0;
 }
 
-/** What a square shows that is turned by its angle, as the photo has it: see blazeface.turned. */
+/** From a detection in a rotated square to the photo: see blazeface.rotate_detections. */
 export function turnedWith(square: Box, face: Found): Found {
   const [cos, sin] = [Math.cos(square.angle ?? 0), Math.sin(square.angle ?? 0)];
   const [x, y] = [square.x0 + square.side / 2, square.y0 + square.side / 2];
@@ -157,13 +157,13 @@ export function turnedWith(square: Box, face: Found): Found {
   };
 }
 
-/** A face of a photo that was `factor` times as large. */
+/** A face in coordinates of a photo that is `factor` times as large. */
 export function enlarged(face: Found, factor: number): Found {
   const [x0, y0, x1, y1] = [face.x0, face.y0, face.x1, face.y1].map((value) => value * factor);
   return { x0, y0, x1, y1, score: face.score, keypoints: face.keypoints.map(([x, y]) => [x * factor, y * factor]) };
 }
 
-/** Whether there is one face, and no other candidate, of a good score and share of the photo. */
+/** Whether there is one candidate, with a high score and a suitable size relative to the photo. */
 export function isClear(faces: Found[], side: number, search: DetectorRule["search"]): boolean {
   const [low, high] = search.clear_share.map((share) => share * side);
   const [face] = faces;
@@ -175,7 +175,7 @@ export class Detector {
   private readonly centers: Point[];
   private mesh?: Promise<CompiledModel>;
 
-  /** `openMesh` opens FaceMesh for the first face that is not sure. */
+  /** `openMesh` opens FaceMesh for the first uncertain face. */
   constructor(
     private readonly model: CompiledModel,
     private readonly rule: DetectorRule,
@@ -221,7 +221,7 @@ export class Detector {
     return (await this.upright(photo, face)) === face && (await this.isFace(photo, face));
   }
 
-  /** What the photo shows on its head or on a side, for each of these turns. */
+  /** The faces in the photo rotated by each of the quarter turns. */
   private async inTurnedPhoto(photo: Pixels, small: Halved): Promise<Found[][]> {
     const [{ search }, faces]: [DetectorRule, Found[][]] = [this.rule, []];
     for (const angle of search.quarters) {
@@ -232,7 +232,7 @@ export class Detector {
     return faces;
   }
 
-  /** The candidates seen again at their best size, or of a good score anyway. */
+  /** The candidates detected again at their best size, or with a sufficient score anyway. */
   private async confirmed(photo: Pixels, looks: Found[], least: number, angle = 0): Promise<Found[]> {
     const faces: Found[] = [];
     for (const candidate of this.suppressed(looks)) {
@@ -243,7 +243,7 @@ export class Detector {
     return faces;
   }
 
-  /** A face as a square about it shows it, `zoom` times as large and turned. */
+  /** Detect a face again in a rotated square around it, `zoom` times as large. */
   private async again(photo: Pixels, face: Found, zoom: number, angle: number): Promise<Found | null> {
     const side = zoom * Math.max(face.x1 - face.x0, face.y1 - face.y0);
     const square = squareAt((face.x0 + face.x1) / 2, (face.y0 + face.y1) / 2, side);
@@ -251,7 +251,7 @@ export class Detector {
     return seen.find((other) => overlap(face, other) > this.rule.nms.same_face_iou) ?? null;
   }
 
-  /** The candidates turned as their heads are, without those that are no faces, or nested. */
+  /** The candidates with their heads' rotation, without false and nested ones. */
   private async checked(
     photo: Pixels,
     found: Found[],
@@ -265,7 +265,7 @@ export class Detector {
     return withoutNested(faces, this.rule.nms.nested_share);
   }
 
-  /** A face as a turned square shows it, where it is clearer there and its head turned. */
+  /** A face as detected in a rotated square, if its score is higher there and its head is turned. */
   private async upright(photo: Pixels, face: Found): Promise<Found> {
     const { search } = this.rule;
     if (face.score >= search.sure_score) return face;
@@ -277,7 +277,7 @@ export class Detector {
     return best;
   }
 
-  /** Whether it scores enough, FaceMesh sees a face too, or BlazeFace does from afar. */
+  /** Whether its score is high enough, FaceMesh confirms it, or BlazeFace does in a wider square. */
   private async isFace(photo: Pixels, face: Found): Promise<boolean> {
     if (face.score >= this.rule.search.sure_score) return true;
     this.mesh ??= this.openMesh();
@@ -286,7 +286,7 @@ export class Detector {
     return afar !== null && afar.score >= this.check.min_afar_score;
   }
 
-  /** The candidates in a square about the whole photo, `zoom` times as large as that needs, turned. */
+  /** The candidates in a rotated square around the whole photo, `zoom` times as wide as its longer side. */
   private async lookAround([small, factor]: Halved, zoom = 1, angle = 0): Promise<Found[]> {
     const found = await this.look(small, around(small, zoom, angle));
     return found.map((face) => enlarged(face, factor));
@@ -318,7 +318,7 @@ export class Detector {
     return found;
   }
 
-  /** BlazeFace's square to the standard crop: see cropping.box_from_detector. */
+  /** From BlazeFace's square to the standard crop: see cropping.box_from_detector. */
   private standard(face: Found): ScoredBox {
     const side = (face.x1 - face.x0 + face.y1 - face.y0) / 2;
     const angle = turnOf(face.keypoints, this.crop.min_turn);
@@ -329,7 +329,7 @@ export class Detector {
   }
 }
 
-/** The square about a whole photo, `zoom` times as large as that needs, turned. */
+/** The rotated square around a whole photo, `zoom` times as wide as its longer side. */
 function around(photo: Size, zoom = 1, angle = 0): Box {
   const side = zoom * Math.max(photo.width, photo.height);
   return { ...squareAt(photo.width / 2, photo.height / 2, side), angle };

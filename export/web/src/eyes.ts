@@ -1,4 +1,4 @@
-// The colors of a person's eyes, and eyeballs painted in them, as keras_scnn.texturing.eyes.
+// The colors of a person's eyes, and painting of eyeballs, as in keras_scnn.texturing.eyes.
 
 import type { Atlas, EyeChart } from "./atlas";
 import { labFromLinear, labOf, lightFromLab, linearFromSrgb, type Triple } from "./color";
@@ -6,30 +6,30 @@ import { type Map2, median, quantile } from "./maps";
 import { type ColorModel, shareOf } from "./skin";
 
 export interface EyeColors {
-  /** Light. */
+  /** Linear colors. */
   iris: Triple;
   sclera: Triple;
-  /** Degrees that the iris lies to the right of and below the middle of the chart. */
+  /** Position of the iris, degrees to the right of and below the middle of the chart. */
   gaze: [number, number];
 }
 
 /** One texel of an eyeball. */
 interface Texel {
   at: number;
-  /** Degrees from ahead, to the right and down. */
+  /** Degrees from straight ahead, to the right and down. */
   x: number;
   y: number;
   lab: Triple;
 }
 
-/** Brown eyes; the sclera's L* follows the skin's. */
+/** Brown eyes; the sclera's L* depends on the skin's. */
 export function defaultEyes({ constants }: Atlas, skin: ColorModel): EyeColors {
   const rule = constants.eyes;
   const lightness = clip(0.45 * skin.center[0] + 36, rule.SCLERA_L);
   return { iris: rule.IRIS_COLOR.map(linearFromSrgb) as Triple, sclera: lightFromLab([lightness, 1, 3]), gaze: [0, 0] };
 }
 
-/** Colors of the eyes in a photo; usual ones where no iris is seen well. */
+/** Colors of the eyes in a photo; default colors if no iris is clearly visible. */
 export function findEyes(atlas: Atlas, albedo: Map2, seen: Map2, skin: ColorModel): EyeColors {
   const rule = atlas.constants.eyes;
   const usual = defaultEyes(atlas, skin);
@@ -51,13 +51,13 @@ export function findEyes(atlas: Atlas, albedo: Map2, seen: Map2, skin: ColorMode
   const gaze = [0, 1].map((axis) => gazes.reduce((sum, one) => sum + one[axis] / gazes.length, 0)) as [number, number];
   const found = { ...usual, iris: lightFromLab(iris), gaze };
   if (whites.length <= rule.LEAST_TEXELS) return found;
-  // The lightest of the white, and half as much color, since lids are among it.
+  // The lightest 40 % of the white, with half the chroma, since it includes parts of the lids.
   const white = middleOf(whites, (lightness, at) => lightness >= at, 0.6);
   const lightness = clip((labOf(usual.sclera)[0] + white[0]) / 2, rule.SCLERA_L);
   return { ...found, sclera: lightFromLab([lightness, clip(white[1] / 2, [-6, 6]), clip(white[2] / 2, [-6, 6])]) };
 }
 
-/** How surely a texel of an eyeball shows an eye, not a lid. */
+/** How well each texel of an eyeball shows the eye; 0 where it shows a lid. */
 export function eyeShare(atlas: Atlas, albedo: Map2, seen: Map2, skin: ColorModel): Map2 {
   const lab = new Float32Array(3);
   return seen.map((value, at) => {
@@ -67,7 +67,7 @@ export function eyeShare(atlas: Atlas, albedo: Map2, seen: Map2, skin: ColorMode
   });
 }
 
-/** Sclera, iris with a dark rim, and pupil into a picture of light. */
+/** Paint sclera, iris with a dark rim, and pupil into a picture of linear colors. */
 export function paintEyes(atlas: Atlas, picture: Map2, { iris, sclera, gaze }: EyeColors): void {
   const rule = atlas.constants.eyes;
   const [start, end, left] = rule.SHADED;
@@ -92,7 +92,7 @@ export function paintEyes(atlas: Atlas, picture: Map2, { iris, sclera, gaze }: E
   }
 }
 
-/** The texels of an eyeball and a few about it, with degrees from ahead. */
+/** Visit the texels of an eyeball and a few around it, with degrees from straight ahead. */
 function eachTexel({ size }: Atlas, { window, middle, step }: EyeChart, visit: (at: number, x: number, y: number) => void) {
   for (let row = window.top; row < window.bottom; row++) {
     for (let column = window.left; column < window.right; column++) {
@@ -111,7 +111,7 @@ function seenTexels(atlas: Atlas, chart: EyeChart, albedo: Map2, seen: Map2): Te
   return texels;
 }
 
-/** Degrees at which a disk is darkest against the ring about it; null where none is. */
+/** Position, degrees, where a disk is darkest compared with the ring around it; null if there is none. */
 function irisCenter({ constants }: Atlas, texels: Texel[]): [number, number] | null {
   const { IRIS, LOOK, LOOK_STEP, LEAST_TEXELS } = constants.eyes;
   let [best, found]: [number, [number, number] | null] = [4, null]; // L*
@@ -131,7 +131,7 @@ function irisCenter({ constants }: Atlas, texels: Texel[]): [number, number] | n
   return found;
 }
 
-/** The median of the colors whose L* stands to a quantile of all as `isTaken` says. */
+/** The median of the colors for which `isTaken` is true of their L* and a quantile of all L*. */
 function middleOf(colors: Triple[], isTaken: (lightness: number, at: number) => boolean, share: number): Triple {
   const at = quantile(colors.map(([lightness]) => lightness), share);
   const taken = colors.filter(([lightness]) => isTaken(lightness, at));

@@ -1,4 +1,4 @@
-// A photo to a face, as keras_scnn.Reconstructor does it: find it, run the network twice, decode.
+// A photo to a face, as in keras_scnn.Reconstructor: detect it, run the network twice, decode.
 
 import type { CompiledModel } from "@litertjs/core";
 
@@ -8,7 +8,7 @@ import { type Box, boxOfLandmarks, cropSquare, photoFromCrop, uprightBox } from 
 import { runNamed } from "./litert";
 import type { Chart } from "./atlas";
 
-/** The contents of model.json, on the exported file and its face model: see export/website.py. */
+/** The contents of model.json, about the exported file and its face model: see export/website.py. */
 export interface Model extends ShapeSpace, Chart {
   detector: DetectorRule;
   check: CheckRule;
@@ -21,7 +21,7 @@ export interface Model extends ShapeSpace, Chart {
 
 export interface Face {
   box: Box;
-  /** Of the detector, 0 to 1; in a video that of the first frame that shows the face. */
+  /** The detector's score, 0 to 1; in a video, that of the first frame with the face. */
   score: number;
   /** 68 x (x, y, depth), px of the photo. */
   landmarks: Float32Array;
@@ -31,12 +31,12 @@ export interface Face {
   posed: Float32Array;
   /** Pitch, yaw, roll. */
   degrees: number[];
-  /** Radians from the photo's up to the head's as it is seen, clockwise. */
+  /** Clockwise angle, radians, from the photo's up to the head's up in the image. */
   angle: number;
   identity: Float32Array;
   /** Weights, mostly from 0 to 1. */
   expression: Float32Array;
-  /** Of unit length, the mean of both looks; null where the preset has no feature head. */
+  /** Of unit length, the mean of both runs; null if the preset has no feature head. */
   features: Float32Array | null;
   networkMs: number;
 }
@@ -55,7 +55,7 @@ export class Reconstructor {
     return faces;
   }
 
-  /** The face near one of the frame before; without that the largest one, or null. */
+  /** The face near that of the previous frame; without one, the largest face, or null. */
   async follow(photo: ImageData, near: Face | null): Promise<Face | null> {
     if (near) return this.look(photo, nextBox(near, this.model.crop.min_turn), near.score);
     const [found] = await this.detector.all(photo);
@@ -79,7 +79,7 @@ export class Reconstructor {
     const networkMs = performance.now() - begin;
     const toPhoto = photoFromCrop(box, size);
     const inPhoto = (points: Float32Array) => {
-      const placed = points.map((value) => (value * box.side) / size); // the depth stays so
+      const placed = points.map((value) => (value * box.side) / size); // correct for the depth; x and y are set below
       for (let i = 0; i < points.length; i += 3) placed.set(toPhoto(points[i], points[i + 1]), i);
       return placed;
     };
@@ -99,18 +99,18 @@ export class Reconstructor {
     };
   }
 
-  /** How far two faces are apart, and whether they are of one person. */
+  /** The distance between two faces, and whether they show the same person. */
   compare(first: Face, second: Face): Answer {
     return answer(this.model.verification, measure(this.model, first, second));
   }
 }
 
-/** Where a face will be in a video's next frame; turned where the head lies on its side or upside down. */
+/** The box for a face in a video's next frame; rotated if the head is on its side or upside down. */
 function nextBox(face: Face, minTurn: number): Box {
   return Math.abs(face.angle) < minTurn ? boxOfLandmarks(face.landmarks) : uprightBox(face.landmarks, face.angle);
 }
 
-/** (x, y, z, ...) in mm to px of the crop by the camera, the first 12 parameters. */
+/** From (x, y, z, ...) in mm to px of the crop, with the camera in the first 12 parameters. */
 export function project(camera: Float32Array, points: Float32Array): Float32Array {
   return points.map((_, i) => {
     const row = 4 * (i % 3);
@@ -121,7 +121,7 @@ export function project(camera: Float32Array, points: Float32Array): Float32Arra
   });
 }
 
-/** A rotation, rows of the y-up model frame, after the image was turned clockwise by `angle`. */
+/** A rotation, row-major, y-up model frame, after the image is rotated clockwise by `angle`. */
 export function turned(rotation: Float32Array, angle: number): Float32Array {
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   return rotation.map((value, i) => {

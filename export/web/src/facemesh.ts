@@ -1,4 +1,4 @@
-// Whether FaceMesh sees a face where BlazeFace does: see keras_scnn.photos.facemesh.
+// Confirms BlazeFace's detections with FaceMesh: see keras_scnn.photos.facemesh.
 
 import type { CompiledModel } from "@litertjs/core";
 
@@ -6,7 +6,7 @@ import type { CheckRule, Found } from "./detector";
 import { cropSquare, type Pixels, squareAt } from "./image";
 import { runNamed } from "./litert";
 
-/** From 0 to 1: how sure FaceMesh is that there is a face. */
+/** FaceMesh's confidence, 0 to 1, that there is a face. */
 export async function meshScore(model: CompiledModel, rule: CheckRule, photo: Pixels, face: Found): Promise<number> {
   const [[leftX, leftY], [rightX, rightY]] = face.keypoints;
   const side = rule.crop_scale * Math.max(face.x1 - face.x0, face.y1 - face.y0);

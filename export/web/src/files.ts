@@ -1,14 +1,14 @@
-// The files of the page: what they weigh, how far they have come, and the service worker that keeps them.
+// The files of the page: their sizes, download progress, and the service worker that caches them.
 
 interface List {
   version: string;
   /** The folder of LiteRT's WebAssembly. */
   runtime: string;
-  /** By path: bytes, and how many of them a server sends that compresses. */
+  /** By path: size in bytes, and the bytes sent by a server that compresses. */
   files: Record<string, { bytes: number; sent: number }>;
 }
 
-const CONTROL_MS = 3000; // how long a service worker may take before the page goes on without it
+const CONTROL_MS = 3000; // how long to wait for the service worker before continuing without it
 
 export class Files {
   private readonly parts = new Map<string, number>();
@@ -18,7 +18,7 @@ export class Files {
     private readonly onProgress: (done: number, total: number) => void,
   ) {}
 
-  /** `onProgress` is called with the bytes received so far and in all, of the expected files. */
+  /** `onProgress` is called with the received and the total bytes of the expected files. */
   static async open(onProgress: (done: number, total: number) => void): Promise<Files> {
     const answer = await fetch("files.json", { cache: "no-cache" });
     if (!answer.ok) throw new Error(`files.json: ${answer.status} ${answer.statusText}`);
@@ -31,7 +31,7 @@ export class Files {
     return this.list.runtime;
   }
 
-  /** Name files that will be read, so that progress knows of them. */
+  /** Announce files that will be read, so that the progress includes them. */
   expect(...paths: string[]): void {
     for (const path of paths) this.parts.set(path, 0);
     this.report();
@@ -46,7 +46,7 @@ export class Files {
     return this.read(`model/${name}`, this.address(`model/${name}`));
   }
 
-  /** Load a file of the runtime, which will ask for it itself, from a cache then. */
+  /** Load a file of the runtime into the cache, from which the runtime itself will load it. */
   async warm(name: string): Promise<void> {
     await this.read(`${this.runtime}/${name}`, `${this.runtime}/${name}`);
   }
@@ -58,14 +58,14 @@ export class Files {
     const reader = answer.body.getReader();
     let length = 0;
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      if (length + part.value.length > content.length) throw new Error(`${path} is longer than files.json says`);
+      if (length + part.value.length > content.length) throw new Error(`${path} is longer than listed in files.json`);
       content.set(part.value, length);
       length += part.value.length;
       if (!this.parts.has(path)) continue;
       this.parts.set(path, length / content.length);
       this.report();
     }
-    if (length < content.length) throw new Error(`${path} is cut off`);
+    if (length < content.length) throw new Error(`${path} is truncated`);
     return content;
   }
 
@@ -80,9 +80,9 @@ export class Files {
   }
 }
 
-/** Register the service worker and wait for it, so that it sees every file; without one the page works too. */
+/** Register the service worker and wait for it, so that it caches every file; the page also works without it. */
 async function underControl(version: string): Promise<void> {
-  const workers = navigator.serviceWorker; // missing where neither https nor localhost
+  const workers = navigator.serviceWorker; // missing without https or localhost
   if (!workers) return;
   const isReady = new Promise<void>((resolve) => {
     workers.addEventListener("controllerchange", () => resolve(), { once: true });
@@ -92,7 +92,7 @@ async function underControl(version: string): Promise<void> {
     const registration = await workers.register(`sw.js?version=${version}`);
     if (!registration.active?.scriptURL.endsWith(`=${version}`)) await isReady;
   } catch (error) {
-    console.info(`not kept for use without a network: ${error}`);
+    console.info(`not cached for offline use: ${error}`);
   }
 }
 

@@ -1,13 +1,13 @@
-// Crops as keras_scnn.photos.cropping cuts them: boxes are half-open pixel slices, pixel centers stand at
-// integers, whole blocks are averaged first, and what lies outside of the photo is black.
+// Crops as in keras_scnn.photos.cropping: boxes are half-open pixel slices, pixel centers are at integers,
+// whole blocks are averaged first, and everything outside the photo is black.
 
 export interface Box {
   x0: number;
   y0: number;
   side: number;
-  /** Radians by which the square is turned about its center, clockwise as seen; 0 where missing. */
+  /** Clockwise rotation of the square around its center, radians; 0 by default. */
   angle?: number;
-  /** 1, or -1 for a mirrored crop; 1 where missing. */
+  /** 1, or -1 for a mirrored crop; 1 by default. */
   across?: number;
 }
 
@@ -21,16 +21,16 @@ export interface Pixels extends Size {
   data: Uint8ClampedArray;
 }
 
-/** Of a square, in longer sides of the photo: as geometry.crops.MAX_RELATIVE_WIDTH. */
+/** Of a square, relative to the photo's longer side: as geometry.crops.MAX_RELATIVE_WIDTH. */
 const MAX_RELATIVE_SIDE = 16;
-/** Of the part of a photo that is averaged to whole blocks: as geometry.crops.check_patch. */
+/** Of the part of a photo that is averaged in whole blocks: as geometry.crops.check_patch. */
 const MAX_PATCH_PIXELS = 16_000_000;
 
 /**
  * A square of a photo as size x size x 3 numbers from 0 to 255.
  *
- * Throws a RangeError where the square is empty, not finite or far larger than the photo, or the photo so
- * long and narrow that whole blocks of the square cover far more than it.
+ * Throws a RangeError if the square is empty, not finite or far larger than the photo, or if the photo is so
+ * long and narrow that whole blocks of the square cover far more than the photo.
  */
 export function cropSquare(photo: Pixels, box: Box, size: number): Uint8Array<ArrayBuffer> {
   const longer = Math.max(photo.width, photo.height);
@@ -58,9 +58,9 @@ export function cropSquare(photo: Pixels, box: Box, size: number): Uint8Array<Ar
 }
 
 /**
- * The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved, and 2, 4, ...
+ * The photo halved until it is below `limit` px or a side is odd, and the factor 1, 2, 4, ...
  *
- * Means of 2 x 2 px, halves up: see keras_scnn.photos.detection.
+ * By means of 2 x 2 px, rounded half up: see keras_scnn.photos.detection.
  */
 export function halved(photo: Pixels, limit: number): [photo: Pixels, factor: number] {
   let factor = 1;
@@ -86,7 +86,7 @@ function half({ data, width, height }: Pixels): Pixels {
   return { data: result, width: width / 2, height: height / 2 };
 }
 
-/** Where a point of the crop is in the photo; pixel centers at integers in both. */
+/** The map from points of the crop to the photo; pixel centers at integers in both. */
 export function photoFromCrop(box: Box, size: number): (u: number, v: number) => [number, number] {
   const [cos, sin] = [Math.cos(box.angle ?? 0), Math.sin(box.angle ?? 0)];
   const center = box.side / 2 - 0.5;
@@ -152,7 +152,7 @@ function sample(patch: Patch, x: number, y: number, channel: number): number {
   return upper * (1 - down) + lower * down;
 }
 
-/** Halves to the even neighbor, as OpenCV rounds the means of blocks other than 2 x 2. */
+/** Rounds half to even, like OpenCV for the means of blocks other than 2 x 2. */
 function rint(value: number): number {
   const low = Math.floor(value);
   const isHalf = value - low === 0.5;
@@ -177,7 +177,7 @@ export function boxOfLandmarks(points: Float32Array): Box {
   return squareAt((low[0] + high[0]) / 2 + 0.5, (low[1] + high[1]) / 2 + 0.5, side);
 }
 
-/** The same if the head, which is turned by `angle`, were upright: see cropping.crop_upright. */
+/** The same for a head rotated by `angle`, as if it were upright: see cropping.crop_upright. */
 export function uprightBox(points: Float32Array, angle: number): Box {
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   const upright = points.map((value, i) => {

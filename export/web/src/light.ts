@@ -1,11 +1,11 @@
-// A photo's light by spherical harmonics, as keras_scnn.texturing.light estimates it.
+// Estimates a photo's light by spherical harmonics, as in keras_scnn.texturing.light.
 
 import type { Atlas, Constants } from "./atlas";
 import { median } from "./maps";
 
 const TERMS = 9;
 
-/** Irradiance at each texel, three numbers. */
+/** Irradiance at each texel, three numbers each. */
 export function shadingOf(atlas: Atlas, color: Float32Array, normals: Float32Array, weight: Float32Array) {
   const { light: rule, shading } = atlas.constants;
   const light = estimateLight(rule, shading.SH_CONSTANTS, color, normals, weight);
@@ -22,7 +22,7 @@ export function shadingOf(atlas: Atlas, color: Float32Array, normals: Float32Arr
   return result;
 }
 
-/** Nine coefficients a channel, in a unit that makes the median on skin 1. */
+/** Nine coefficients per channel, scaled such that the median on skin is 1. */
 function estimateLight(
   rule: Constants["light"], harmonic: number[], color: Float32Array, normals: Float32Array, weight: Float32Array,
 ): Float64Array[] {
@@ -60,7 +60,7 @@ function robustFit(rule: Constants["light"], basis: Float64Array, values: Float6
   return { light, weight };
 }
 
-/** One channel: the gray light, scaled, and a little of its own. */
+/** One channel: the scaled gray light plus a small regularized difference. */
 function near(rule: Constants["light"], gray: Fit, basis: Float64Array, values: Float64Array): Float64Array {
   const lit = times(basis, gray.light);
   let [both, square] = [0, 0];
@@ -92,7 +92,7 @@ function ridgeFit(basis: Float64Array, values: Float64Array, weight: Float64Arra
   return solve(rows);
 }
 
-/** x of a positive definite system, whose right side is the last column. */
+/** Solution of a positive definite system, whose right-hand side is the last column. */
 export function solve(rows: Float64Array[]): Float64Array {
   const count = rows.length;
   for (let i = 0; i < count; i++) {

@@ -1,28 +1,28 @@
-// The .tflite files, run by LiteRT: on the graphics card by WebGPU, or in WebAssembly.
+// Runs .tflite files with LiteRT: on the GPU with WebGPU, or in WebAssembly.
 
 import { type CompiledModel, loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "@litertjs/core";
 
 type Numbers = Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
 
 const FORCED = new URLSearchParams(globalThis.location?.search).get("accelerator"); // webgpu or wasm
-const MOST_APART = 0.1; // px of landmarks, between the graphics card and WebAssembly
+const MOST_APART = 0.1; // px, difference of landmarks between the GPU and WebAssembly
 const TRIES = 5;
-let isTrying = false; // whether the graphics card can run a network
+let isTrying = false; // while testing whether the GPU can run a network
 
-/** A network and what runs it. */
+/** A network and its accelerator. */
 export interface Compiled {
   network: CompiledModel;
   accelerator: "webgpu" | "wasm";
 }
 
-/** Whether to try the graphics card; a card that is imitated is slower than WebAssembly. */
+/** Whether to try the GPU; a software fallback is slower than WebAssembly. */
 export async function wantsGpu(): Promise<boolean> {
   if (FORCED === "wasm" || !(await supportsFeature("jspi")) || !(await supportsFeature("relaxedSimd"))) return false;
   const adapter = await navigator.gpu?.requestAdapter();
   return Boolean(adapter && (FORCED === "webgpu" || !adapter.info.isFallbackAdapter));
 }
 
-/** The script of the runtime that this browser needs; the WebAssembly has its name. */
+/** Name of the runtime's script for this browser, and of its WebAssembly. */
 export async function runtimeName(isGpu: boolean): Promise<string> {
   if (isGpu) return "litert_wasm_jspi_internal";
   return (await supportsFeature("relaxedSimd")) ? "litert_wasm_internal" : "litert_wasm_compat_internal";
@@ -33,7 +33,7 @@ export async function start(script: string): Promise<void> {
   await loadLiteRt(script);
 }
 
-/** LiteRT's log comes as errors of the console, whatever it says: what is none is for debugging. */
+/** LiteRT logs everything as console errors: log messages that are not errors at debug level. */
 function quieten(): void {
   const { error, debug } = console;
   console.error = (...words) => (isTrying || /^(INFO|WARNING|VERBOSE):/.test(String(words[0])) ? debug : error)(...words);
@@ -43,12 +43,12 @@ export async function open(content: Uint8Array): Promise<CompiledModel> {
   return loadAndCompile(content, { accelerator: "wasm" });
 }
 
-/** Open a network of crops on the graphics card, if it is as exact there and faster; else in WebAssembly. */
+/** Open a network for crops on the GPU, if it is as exact there and faster; otherwise in WebAssembly. */
 export async function openFastest(content: Uint8Array, size: number, isGpu: boolean): Promise<Compiled> {
   const safe = await open(content);
   if (!isGpu) return { network: safe, accelerator: "wasm" };
   try {
-    isTrying = true; // operations that the card lacks are run by WebAssembly, and are no errors
+    isTrying = true; // WebAssembly runs operations that the GPU lacks, which are not errors
     const fast = await loadAndCompile(content, { accelerator: "webgpu", gpuOptions: { precision: "fp32" } });
     const crop = Uint8Array.from({ length: size * size * 3 }, (_, i) => 128 + 64 * Math.sin(i / 97) + 60 * Math.cos(i / 1237));
     const [slow, quick] = [await timed(safe, crop, size), await timed(fast, crop, size)];
@@ -58,9 +58,9 @@ export async function openFastest(content: Uint8Array, size: number, isGpu: bool
       return { network: fast, accelerator: "webgpu" };
     }
     fast.delete();
-    console.info(`WebAssembly: with WebGPU landmarks are ${apart.toFixed(2)} px away, in ${quick.ms} instead of ${slow.ms} ms`);
+    console.info(`using WebAssembly: with WebGPU landmarks differ by ${apart.toFixed(2)} px, in ${quick.ms} instead of ${slow.ms} ms`);
   } catch (error) {
-    console.info(`WebAssembly: ${error}`);
+    console.info(`using WebAssembly: ${error}`);
   } finally {
     isTrying = false;
   }
@@ -76,7 +76,7 @@ async function timed(network: CompiledModel, crop: Uint8Array<ArrayBuffer>, size
 
 let last: Promise<unknown> = Promise.resolve();
 
-/** Run a network of one input, after those that were asked for before; outputs by name. */
+/** Run a network with one input, after all earlier requests; returns outputs by name. */
 export function runNamed(
   model: CompiledModel,
   values: Numbers,

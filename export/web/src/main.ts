@@ -1,4 +1,4 @@
-// The page: what its buttons do, and what it says.
+// The page: the actions of its buttons, and its messages.
 
 import { Bars } from "./bars";
 import { Camera } from "./camera";
@@ -29,11 +29,11 @@ let bars: Bars;
 let accelerator: string;
 let shot: Shot | null = null;
 let chosen = 0; // of the shot's faces
-let newest = 0; // counts what the user asked for: what was asked before is dropped
+let newest = 0; // counts the user's requests: results of older ones are dropped
 
 declare global {
   interface Window {
-    /** For tests: the last face and the last comparison, as the page has them. */
+    /** For tests: the last face and the last comparison. */
     scnn?: { face: Face; faces: Face[]; accelerator: string; glb: () => Promise<ArrayBuffer>; answer?: Answer };
   }
 }
@@ -67,24 +67,24 @@ function ready(): void {
   element("progress").hidden = true;
   say("choose a photo, or start the camera");
   document.body.dataset.ready = "true";
-  // For faces that are not sure; loaded now, it is there without a network too.
+  // For uncertain faces; loading it now makes it available offline.
   setTimeout(() => files.model("facemesh.tflite").catch(() => {}), LATER_MS);
 }
 
 function showProgress(done: number, total: number): void {
-  if (element("found").classList.contains("error")) return; // keep the message of a file that failed while others still load
+  if (element("found").classList.contains("error")) return; // keep a failed file's message while others still load
   element<HTMLProgressElement>("progress").value = done / total;
   element("found").textContent = `loading ${(done / MB).toFixed(1)} of ${(total / MB).toFixed(1)} MB`;
 }
 
 function say(text: string, isError = false): void {
   const found = element("found");
-  found.ariaBusy = "false"; // it is true while loading, so that screen readers skip the byte counts
-  if (found.textContent !== text) found.textContent = text; // is read out once
+  found.ariaBusy = "false"; // true while loading, so that screen readers skip the byte counts
+  if (found.textContent !== text) found.textContent = text; // so that screen readers announce it once
   found.classList.toggle("error", isError);
 }
 
-/** Say what is wrong, and leave no older face beside it. */
+/** Show an error, without an older face beside it. */
 function fail(text: string): void {
   clear();
   say(text, true);
@@ -104,7 +104,7 @@ function clear(): void {
   element<HTMLButtonElement>("download").disabled = true;
 }
 
-/** The faces of a picture; null where something newer was asked for, or an error was shown by `report`. */
+/** The faces of a picture; null if there is a newer request, or `report` showed an error. */
 async function read(source: Blob, name: string, report: (text: string) => void): Promise<Shot | null> {
   const order = ++newest;
   say(`reading ${name} …`);
@@ -112,7 +112,7 @@ async function read(source: Blob, name: string, report: (text: string) => void):
   try {
     photo = await pixels(source);
   } catch {
-    if (order === newest) report(`${name} is no picture that this browser can read`);
+    if (order === newest) report(`${name} is not a picture that this browser can read`);
     return null;
   }
   const faces = await reconstructor.all(photo);
@@ -132,7 +132,7 @@ async function showPhoto(source: Blob, name: string): Promise<void> {
   await choose(0, begin);
 }
 
-/** A button for each face, where there are several. */
+/** Show a button for each face, if there are several. */
 function listFaces({ photo, faces }: Shot): void {
   const home = element("faces");
   home.hidden = faces.length < 2;
@@ -151,7 +151,7 @@ function listFaces({ photo, faces }: Shot): void {
 
 /** Show one of the shot's faces. */
 async function choose(i: number, begin: number): Promise<void> {
-  if (!shot) return; // cleared meanwhile
+  if (!shot) return; // cleared in the meantime
   const { photo, faces } = shot;
   chosen = i;
   [...element("faces").children].forEach((button, k) => button.setAttribute("aria-pressed", String(k === i)));
@@ -163,7 +163,7 @@ async function choose(i: number, begin: number): Promise<void> {
   }
 }
 
-/** Everything about a face but the mesh. */
+/** Show everything about a face but the mesh. */
 function tell(photo: ImageData, face: Face, faces: Face[]): void {
   window.scnn = { face, faces, accelerator, glb: () => view.glb() };
   element("result").hidden = false;
@@ -194,7 +194,7 @@ async function compare(source: Blob, name: string): Promise<void> {
   window.scnn = { ...window.scnn!, answer: result };
   drawSquare(element("first"), first.photo, first.face.box);
   drawSquare(element("second"), second.photo, second.face.box);
-  element("comparison").hidden = false; // a change of what is shown already is read out
+  element("comparison").hidden = false; // screen readers announce only changes of visible elements
   element("verdict").textContent = inWords(result);
   element("comparison").scrollIntoView({ block: "nearest" });
   say(`compared with ${name}`);
@@ -208,9 +208,9 @@ async function toggleCamera(): Promise<void> {
   try {
     await camera.open();
   } catch {
-    return order === newest ? fail("no camera, or it may not be used") : undefined;
+    return order === newest ? fail("no camera, or no permission to use it") : undefined;
   }
-  if (order !== newest) return stopCamera(); // a photo was chosen meanwhile
+  if (order !== newest) return stopCamera(); // a photo was chosen in the meantime
   element("camera").ariaPressed = "true";
   await camera.run(showFrame);
 }
@@ -257,12 +257,12 @@ function guarded(work: Promise<unknown>): void {
   });
 }
 
-/** The first picture that was pasted or dropped; something else is passed on to say so. */
+/** Show the first pasted or dropped picture; another kind of file leads to an error message. */
 function take(given: DataTransfer | null, event: Event): void {
   const all = [...(given?.files ?? [])];
   const file = all.find(({ type }) => type.startsWith("image/")) ?? all[0];
   if (!file) return;
-  event.preventDefault(); // else the browser leaves the page to show the file
+  event.preventDefault(); // otherwise the browser leaves the page to show the file
   if (!document.body.dataset.ready) return;
   guarded(showPhoto(file, file.name));
 }
@@ -271,7 +271,7 @@ function chooses(id: string, work: (file: File, name: string) => Promise<void>):
   const input = element<HTMLInputElement>(id);
   input.addEventListener("change", () => {
     const file = input.files?.[0];
-    input.value = ""; // so that the same one can be chosen again
+    input.value = ""; // so that the same file can be chosen again
     if (file) guarded(work(file, file.name));
   });
 }

@@ -1,20 +1,20 @@
-// Operations on square maps of numbers, row by row, as OpenCV does them for keras_scnn.texturing.
+// Operations on row-major square maps of numbers, like those of OpenCV in keras_scnn.texturing.
 
 export type Map2 = Float32Array<ArrayBuffer>;
 
-/** Bytes of as many places as `count`, 1 where `isIn`; several times faster than Uint8Array.from. */
+/** A mask of `count` bytes, 1 where `isIn`; several times faster than Uint8Array.from. */
 export function maskOf(count: number, isIn: (at: number) => unknown): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(count);
   for (let at = 0; at < count; at++) if (isIn(at)) mask[at] = 1;
   return mask;
 }
 
-/** Middle of the values as NumPy's median gives it; NaN for none. */
+/** The median, like NumPy's; NaN without values. */
 export function median(values: ArrayLike<number>): number {
   return quantile(values, 0.5);
 }
 
-/** Linear between the two nearest of the sorted values, as NumPy's quantile; NaN for none. */
+/** The quantile with linear interpolation, like NumPy's; NaN without values. */
 export function quantile(values: ArrayLike<number>, share: number): number {
   const sorted = Float64Array.from(values).sort();
   const place = share * (sorted.length - 1);
@@ -23,7 +23,7 @@ export function quantile(values: ArrayLike<number>, share: number): number {
   return sorted.length ? sorted[low] + (place - low) * (sorted[high] - sorted[low]) : NaN;
 }
 
-/** A Gaussian blur of a map whose edge is mirrored about its outer pixels. */
+/** A Gaussian blur of a map, which is mirrored at its outer pixels. */
 export function blur(map: Map2, width: number, sigma: number): Map2 {
   const radius = Math.floor(4 * sigma + 0.5);
   const kernel = Float32Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma ** 2)));
@@ -32,7 +32,7 @@ export function blur(map: Map2, width: number, sigma: number): Map2 {
   return blurRows(blurRows(map, width, kernel), map.length / width, kernel);
 }
 
-/** Rows blurred, and the map turned over: columns become rows. */
+/** The map with blurred rows, transposed. */
 function blurRows(map: Map2, width: number, kernel: Float32Array): Map2 {
   const [height, radius] = [map.length / width, (kernel.length - 1) / 2];
   const row = new Float32Array(width + 2 * radius);
@@ -59,7 +59,7 @@ function mirrored(at: number, length: number): number {
   return Math.min(folded, 2 * length - 2 - folded);
 }
 
-/** Least values about each place within a shape: its rows' half widths, -1 for an empty row. */
+/** Minimum around each place within a shape, given by its rows' half widths, -1 for an empty row. */
 export function erode(map: Map2, width: number, shape: number[]): Map2 {
   const [height, radius] = [map.length / width, (shape.length - 1) / 2];
   const result = new Float32Array(map.length).fill(Infinity);
@@ -77,13 +77,13 @@ export function erode(map: Map2, width: number, shape: number[]): Map2 {
   return result;
 }
 
-/** Greatest values about each place within a shape. */
+/** Maximum around each place within a shape. */
 export function dilate(map: Map2, width: number, shape: number[]): Map2 {
   const negated = erode(map.map((value) => -value), width, shape);
   return negated.map((value) => -value);
 }
 
-/** The least of each place and its neighbors to the left and right. */
+/** Minimum of each place and its left and right neighbors. */
 function widened(map: Map2, width: number): Map2 {
   const result = map.slice();
   for (let at = 0; at < map.length; at++) {
@@ -94,12 +94,12 @@ function widened(map: Map2, width: number): Map2 {
   return result;
 }
 
-/** A square of a side of 2 radius + 1, as rows' half widths. */
+/** A square with an odd side, as rows' half widths. */
 export function square(side: number): number[] {
   return new Array(side).fill((side - 1) / 2);
 }
 
-/** Connected areas, numbered from 1, of the places that are not 0; and each one's size, the rest's first. */
+/** Connected areas of nonzero places, labeled from 1, and their sizes by label (0 for the background). */
 export function components(mask: Uint8Array, width: number, isEight = false): { label: Int32Array; sizes: number[] } {
   const label = new Int32Array(mask.length);
   const stack = new Int32Array(mask.length);
@@ -112,7 +112,7 @@ export function components(mask: Uint8Array, width: number, isEight = false): { 
   return { label, sizes };
 }
 
-/** Label what is connected with a place as the place is; how much that is. */
+/** Give a place's label to everything connected with it; return the size of the area. */
 function flood(mask: Uint8Array, width: number, isEight: boolean, label: Int32Array, stack: Int32Array, start: number): number {
   const number = label[start];
   let [left, size] = [1, 0];
@@ -134,13 +134,13 @@ function flood(mask: Uint8Array, width: number, isEight: boolean, label: Int32Ar
   return size;
 }
 
-/** An image of `channels` numbers a pixel made smaller: each pixel the mean of the area it covers. */
+/** Shrink an image with `channels` numbers per pixel: each pixel is the mean of the area it covers. */
 export function shrink(image: ArrayLike<number>, width: number, height: number, channels: number, to: [number, number]) {
   const rows = shrinkRows(image, width, height, channels, to[0]);
   return shrinkRows(rows, height, to[0], channels, to[1]);
 }
 
-/** Rows made shorter, and the image turned over. */
+/** The image with shrunk rows, transposed. */
 function shrinkRows(image: ArrayLike<number>, width: number, height: number, channels: number, to: number): Map2 {
   const result = new Float32Array(height * to * channels);
   const scale = width / to;
@@ -158,7 +158,7 @@ function shrinkRows(image: ArrayLike<number>, width: number, height: number, cha
   return result;
 }
 
-/** A square map of `channels` numbers made larger, linear between the centers of its pixels. */
+/** Enlarge a square map with `channels` numbers per pixel by bilinear interpolation. */
 export function enlarge(map: Map2, side: number, channels: number, to: number): Map2 {
   const result = new Float32Array(to * to * channels);
   const places = Array.from({ length: to }, (_, i) => {

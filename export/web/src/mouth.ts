@@ -1,4 +1,4 @@
-// Teeth and lining of an open mouth, where a photo shows them well, as keras_scnn.texturing.mouth.
+// Colors of teeth and lining of an open mouth, if clearly visible, as in keras_scnn.texturing.mouth.
 
 import type { Atlas, Constants } from "./atlas";
 import { labFromLinear, labOf, lightFromLab, type Triple } from "./color";
@@ -8,7 +8,7 @@ import type { ColorModel } from "./skin";
 
 type Point = [number, number];
 
-/** Light at the lips; null where the photo does not show it well. */
+/** Linear colors under the light at the lips; null if not clearly visible in the photo. */
 export interface MouthColors {
   teeth: Triple | null;
   lining: Triple | null;
@@ -56,7 +56,7 @@ function isTooth({ mouth, skin: rule }: Constants, lab: ArrayLike<number>, at: n
   return lab[at] > mouth.TEETH_L * skin.center[0] && lab[at + 1] < skin.center[1] - rule.LEAST_RED;
 }
 
-/** Light of what no lip shades of teeth; null for a dark or colored one. */
+/** Linear color of the teeth that the lips do not shade; null if it is too dark or colorful. */
 function teethColor(rule: Constants["mouth"], lab: Triple[]): Triple | null {
   const least = quantile(lab.map(([lightness]) => lightness), rule.LIGHTEST);
   const [lightness, a, b] = medianColor(lab.filter((color) => color[0] >= least));
@@ -74,7 +74,7 @@ function isFrontal({ zones, constants }: Atlas, { normals }: Sight): boolean {
   return sum[2] > constants.mouth.FRONTAL * Math.hypot(...sum);
 }
 
-/** Whether the box about the inner lips is all in the photo, and no bar is in it. */
+/** Whether the box around the inner lips is inside the photo, without a black bar in it. */
 function isFree({ chart }: Atlas, { width, height }: Photo, posed: Float32Array, isBar: Uint8Array): boolean {
   const [[x0, y0], [x1, y1]] = box(pointsOf(posed, chart.lips.inner));
   if (x0 < 0 || y0 < 0 || x1 >= width || y1 >= height) return false;
@@ -82,7 +82,7 @@ function isFree({ chart }: Atlas, { width, height }: Photo, posed: Float32Array,
   return true;
 }
 
-/** Levels of the pixels of an open mouth; none where it is closed, small or blurred. */
+/** Levels of the pixels in an open mouth; none if it is closed, small or blurred. */
 function betweenLips({ chart, constants }: Atlas, copy: WorkingCopy): Triple[] {
   const rule = constants.mouth;
   const [inner, upper, lower] = [chart.lips.inner, chart.lips.upper, chart.lips.lower].map((lip) => pointsOf(copy.posed, lip));
@@ -102,7 +102,7 @@ function betweenLips({ chart, constants }: Atlas, copy: WorkingCopy): Triple[] {
   return pixels;
 }
 
-/** Pixels that the steepest edges of the box about points take from dark to light. */
+/** Width, px, of the steepest edges from dark to light in the box around points. */
 export function edgeWidth({ levels, width, height }: Omit<WorkingCopy, "posed">, points: Point[], extreme: number): number {
   const [[left, top], [right, bottom]] = box(points);
   const [x0, y0, x1, y1] = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width - 1), Math.min(bottom, height - 1)];
@@ -110,7 +110,7 @@ export function edgeWidth({ levels, width, height }: Omit<WorkingCopy, "posed">,
     const at = 3 * (y * width + x);
     return (levels[at] + levels[at + 1] + levels[at + 2]) / 3;
   };
-  /** As NumPy's gradient: between both neighbors, at the edge to the one. */
+  /** Like NumPy's gradient: central differences, one-sided at the edge. */
   const slope = (low: number, high: number, at: number, value: (to: number) => number) =>
     (value(Math.min(at + 1, high)) - value(Math.max(at - 1, low))) / (Math.min(at + 1, high) - Math.max(at - 1, low));
   const [grays, slopes]: [number[], number[]] = [[], []];
@@ -136,7 +136,7 @@ function pointsOf(posed: Float32Array, vertices: number[]): Point[] {
   return vertices.map((vertex) => [posed[3 * vertex], posed[3 * vertex + 1]]);
 }
 
-/** The pixels at the corners of the box about points. */
+/** The pixels at the corners of the box around points. */
 function box(points: Point[]): [Point, Point] {
   const [x, y] = [0, 1].map((k) => points.map((point) => point[k]));
   return [

@@ -1,5 +1,5 @@
 // Casiez, Roussel, Vogel, "1 EUR Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
-// Interactive Systems", 2012: still things are smoothed much, moving ones little.
+// Interactive Systems", 2012: strong smoothing at rest, weak smoothing in motion.
 
 export class OneEuro {
   private values: Float32Array | null = null;
@@ -7,8 +7,8 @@ export class OneEuro {
   private seconds = 0;
 
   /**
-   * @param minCutoff Hz, of values that do not move.
-   * @param beta how much the cutoff rises with the speed, Hz per unit and second.
+   * @param minCutoff Hz, for values at rest.
+   * @param beta increase of the cutoff with speed, Hz per (unit per second).
    * @param speedCutoff Hz, of the speed itself.
    */
   constructor(

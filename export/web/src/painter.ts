@@ -1,4 +1,4 @@
-// Textures painted in a worker, so that the page does not halt meanwhile.
+// Paints textures in a worker, so that the page is not blocked.
 
 import type { Chart } from "./atlas";
 
@@ -12,7 +12,7 @@ export type Order = { chart: Chart; maps: ArrayBuffer } | { photo: ImageData; po
 
 export class Painter {
   private readonly worker = new Worker(new URL("./painter.worker.ts", import.meta.url), { type: "module" });
-  private broken: Error | null = null; // the worker did not start
+  private broken: Error | null = null; // set if the worker failed
   private readonly waiting: { resolve: (painted: Painted) => void; reject: (error: Error) => void }[] = [];
 
   constructor(chart: Chart, maps: ArrayBuffer) {

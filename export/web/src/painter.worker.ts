@@ -1,4 +1,4 @@
-// The worker of painter.ts: first the map comes, then photo after photo.
+// The worker of painter.ts: it receives the map first, and then one photo after another.
 
 import { Atlas } from "./atlas";
 import type { Order } from "./painter";

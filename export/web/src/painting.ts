@@ -1,4 +1,4 @@
-// A face without light or shade in a person's colors, as keras_scnn.texturing.painting.
+// An evenly lit face in a person's colors, as in keras_scnn.texturing.painting.
 
 import { type Atlas, SOFT } from "./atlas";
 import { lightFromLab, linearFromSrgb } from "./color";
@@ -7,7 +7,7 @@ import { blur, type Map2 } from "./maps";
 import type { MouthColors } from "./mouth";
 import type { SkinAndHair } from "./skin";
 
-/** Light of the map, three numbers a texel. */
+/** The map in linear colors, three numbers per texel. */
 export function paintPlain(atlas: Atlas, person: SkinAndHair, eyes: EyeColors, mouth: MouthColors): Map2 {
   const { size, slant, skin: isSkin, constants } = atlas;
   const rule = constants.painting;
@@ -39,7 +39,7 @@ function lay(picture: Map2, share: Map2, color: number[], most = 1): void {
   }
 }
 
-/** Lining, tongue and teeth, the darker the deeper they lie. */
+/** Lining, tongue and teeth, darker the deeper they are in the mouth. */
 function paintMouth({ region, mouthLight, constants }: Atlas, picture: Map2, mouth: MouthColors): void {
   const { MOUTH, TEETH } = constants.atlas;
   const lining = mouth.lining ?? constants.painting.MOUTH_COLOR.map(linearFromSrgb);

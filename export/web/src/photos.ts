@@ -1,11 +1,11 @@
-// Pictures from wherever they come to pixels, and faces drawn on them.
+// Pictures from any source to pixels, and drawing of faces on them.
 
 import type { Face } from "./face";
 import type { Box } from "./image";
 
-const LARGEST = 1600; // px of a photo's longer side; larger ones are made smaller
+const LARGEST = 1600; // px of a photo's longer side; larger photos are shrunk
 
-/** Throws where the browser cannot read it. */
+/** The picture's pixels; throws if the browser cannot read it. */
 export async function pixels(source: ImageBitmapSource): Promise<ImageData> {
   const bitmap = await createImageBitmap(source, { imageOrientation: "from-image" });
   const zoom = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
@@ -17,7 +17,7 @@ export async function pixels(source: ImageBitmapSource): Promise<ImageData> {
   return context.getImageData(0, 0, width, height);
 }
 
-/** The photo with the landmarks of a face; without one, the photo alone. */
+/** Draw the photo with the landmarks of a face, or only the photo. */
 export function drawFace(canvas: HTMLCanvasElement, photo: ImageData, face: Pick<Face, "landmarks" | "box"> | null): void {
   canvas.width = photo.width;
   canvas.height = photo.height;
@@ -32,7 +32,7 @@ export function drawFace(canvas: HTMLCanvasElement, photo: ImageData, face: Pick
   }
 }
 
-/** What a square shows of a photo, as large as the canvas is. */
+/** Draw a square of a photo in the size of the canvas. */
 export function drawSquare(canvas: HTMLCanvasElement, photo: ImageData, { x0, y0, side }: Box): void {
   const whole = new OffscreenCanvas(photo.width, photo.height);
   whole.getContext("2d")!.putImageData(photo, 0, 0);

@@ -1,15 +1,15 @@
-// Triangles to pixels, and normals, as keras_scnn.geometry.rasterizer and keras_scnn.geometry.mesh.
+// Rasterization and normals, as in keras_scnn.geometry.rasterizer and keras_scnn.geometry.mesh.
 
 export interface Raster {
-  triangle: Int32Array; // -1 where nothing is
+  triangle: Int32Array; // -1 where there is none
   weights: Float32Array; // of the triangle's corners
   depth: Float32Array<ArrayBuffer>;
 }
 
 /**
- * Nearest triangles at pixel centers; `points` are (x, y, depth, ...), larger depth is nearer.
+ * Nearest triangles at pixel centers; `points` are (x, y, depth, ...), where a larger depth is nearer.
  *
- * `isCulled` leaves out triangles that show their inside.
+ * `isCulled` leaves out back faces.
  */
 export function rasterize(
   points: Float32Array,
@@ -41,7 +41,7 @@ function fillTriangle(
   const cx = points[c];
   const cy = points[c + 1];
   const area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay);
-  if (!area || (isCulled && area > 0)) return; // y points down: front faces turn the other way
+  if (!area || (isCulled && area > 0)) return; // y points down, so front faces have a negative area
   const x0 = Math.max(Math.ceil(Math.min(ax, bx, cx)), 0);
   const x1 = Math.min(Math.max(ax, bx, cx), width - 1);
   const y0 = Math.max(Math.ceil(Math.min(ay, by, cy)), 0);
@@ -64,7 +64,7 @@ function fillTriangle(
   }
 }
 
-/** Attributes of vertices, three numbers each, at the pixels of a raster; 0 where nothing is. */
+/** Vertex attributes, three numbers each, at the pixels of a raster; 0 where there is no triangle. */
 export function interpolate(raster: Raster, triangles: ArrayLike<number>, attributes: Float32Array): Float32Array<ArrayBuffer> {
   const result = new Float32Array(raster.weights.length);
   for (let at = 0; at < raster.triangle.length; at++) {
@@ -79,7 +79,7 @@ export function interpolate(raster: Raster, triangles: ArrayLike<number>, attrib
   return result;
 }
 
-/** Unit normals in a right-handed frame; `place` names one vertex for all that lie in one place. */
+/** Unit normals in a right-handed frame; `place` maps vertices at one position to one of them. */
 export function smoothNormals(points: Float32Array, triangles: ArrayLike<number>, place: ArrayLike<number>): Float32Array<ArrayBuffer> {
   const sums = new Float64Array(points.length);
   for (let t = 0; t < triangles.length; t += 3) {

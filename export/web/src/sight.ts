@@ -1,4 +1,4 @@
-// What a photo shows at each texel of a face, as keras_scnn.texturing.views.
+// The photo's color and visibility at each texel of a face, as in keras_scnn.texturing.views.
 
 import type { Atlas } from "./atlas";
 import { linearFromSrgb } from "./color";
@@ -7,7 +7,7 @@ import { rasterize, smoothNormals } from "./raster";
 
 export const LIGHT = Float32Array.from({ length: 256 }, (_, value) => linearFromSrgb(value / 255));
 
-/** What is read of an ImageData. */
+/** The part of ImageData's interface that is used. */
 export interface Photo {
   data: ArrayLike<number>;
   width: number;
@@ -15,18 +15,18 @@ export interface Photo {
 }
 
 export interface Sight {
-  /** Light of the photo, three numbers a texel; beside the face of no meaning. */
+  /** Linear color in the photo, three numbers per texel; meaningless outside the face. */
   color: Map2;
-  /** 0 to 1: how well the photo shows a texel; 0 beside the face. */
+  /** 0 to 1: how well a texel is visible in the photo; 0 outside the face. */
   seen: Map2;
-  /** Of the posed face, y up, z to the viewer. */
+  /** Of the posed face, y up, z towards the viewer. */
   normals: Map2;
-  /** Of each pixel of the photo: whether it is of a black bar. */
+  /** For each pixel of the photo, whether it belongs to a black bar. */
   isBar: Uint8Array;
   copy: WorkingCopy;
 }
 
-/** The part of a photo about a face, levels of red, green and blue; and the vertices there. */
+/** The part of a photo around a face, as red, green and blue levels, and the vertices in its pixels. */
 export interface WorkingCopy {
   levels: Map2;
   width: number;
@@ -47,7 +47,7 @@ export function lookAt(atlas: Atlas, photo: Photo, posed: Float32Array): Sight {
   const raw = new Float32Array(size * size);
   for (let at = 0; at < raw.length; at++) {
     if (region[at] === 255) {
-      raw[at] = 1; // the rims of eyes and mouth have no neighbors there, which is no fault
+      raw[at] = 1; // so that erosion does not remove the rims of eyes and mouth
       continue;
     }
     const n = 3 * at;
@@ -60,12 +60,12 @@ export function lookAt(atlas: Atlas, photo: Photo, posed: Float32Array): Sight {
   const soft = blur(erode(raw, size, square(SPECKLE.length)), size, 1.5);
   const seen = raw.map((value, at) => {
     if (region[at] === 255) return 0;
-    return atlas.isTeeth(at) ? value : Math.min(soft[at], value); // of teeth no more than strips are seen
+    return atlas.isTeeth(at) ? value : Math.min(soft[at], value); // only narrow strips of teeth are visible
   });
   return { color: sample(copy, atlas.at(copy.posed)), seen, normals, isBar, copy };
 }
 
-/** The photo about the face, shrunk to at most `side` px. */
+/** The photo around the face, shrunk to at most `side` px. */
 function workingCopy(photo: Photo, posed: Float32Array, side: number): WorkingCopy {
   const [low, high] = bounds(posed);
   const x0 = Math.min(Math.max(Math.floor(low[0]) - 2, 0), photo.width - 1);
@@ -89,7 +89,7 @@ function workingCopy(photo: Photo, posed: Float32Array, side: number): WorkingCo
   return { levels, width, height, posed: moved };
 }
 
-/** Light between the centers of the pixels; the edge goes on outside. */
+/** Linear color by bilinear interpolation; edge pixels are repeated outside. */
 function sample({ levels, width, height }: WorkingCopy, place: Map2): Map2 {
   const color = new Float32Array(place.length);
   for (let at = 0; at < place.length; at += 3) {
@@ -109,7 +109,7 @@ function sample({ levels, width, height }: WorkingCopy, place: Map2): Map2 {
   return color;
 }
 
-/** Whether a texel is not behind another part of the face. */
+/** A test whether a texel is not hidden by another part of the face. */
 function depthTest(atlas: Atlas, { width, height, posed }: WorkingCopy): (at: number) => boolean {
   const { depth } = rasterize(posed, atlas.chart.triangles, width, height, true);
   const nearest = dilate(depth.map((value) => Math.max(value, -1e6)), width, square(3));
@@ -124,7 +124,7 @@ function depthTest(atlas: Atlas, { width, height, posed }: WorkingCopy): (at: nu
   };
 }
 
-/** Black areas that reach the edge of a photo, with what is next to them. */
+/** Black areas that touch the edge of a photo, dilated. */
 function blackBars({ data, width, height }: Photo, black: number): Uint8Array {
   const isDark = (at: number) => data[at] <= black && data[at + 1] <= black && data[at + 2] <= black;
   const dark = maskOf(width * height, (at) => isDark(4 * at));

@@ -1,4 +1,4 @@
-// Skin, features and hair of a person on the texture map, and what hides them, as keras_scnn.texturing.skin.
+// Skin, features and hair of a person on the texture map, and occlusions, as in keras_scnn.texturing.skin.
 
 import type { Atlas, Constants } from "./atlas";
 import type { Triple } from "./color";
@@ -7,14 +7,14 @@ import { blur, components, dilate, erode, type Map2, maskOf, median } from "./ma
 type Rule = Constants["skin"];
 type Mask = (at: number) => boolean | number;
 
-/** Colors of one kind in L*a*b*. */
+/** Distribution of the colors of one kind in L*a*b*. */
 export interface ColorModel {
   center: Triple;
   spread: Triple;
 }
 
 export interface SkinAndHair {
-  /** 0 to 1: texels that show the person, as far as they are seen. */
+  /** 0 to 1: texels that show the person, weighted by their visibility. */
   keep: Map2;
   skin: ColorModel;
   lips: ColorModel | null;
@@ -25,7 +25,7 @@ export interface SkinAndHair {
   hairline: number | null;
 }
 
-/** The color model of the texels of a mask; null where there are few. */
+/** The color model of the texels in a mask; null if there are too few. */
 function modelOf(rule: Rule, lab: Map2, mask: Mask, widest = rule.MOST_SPREAD): ColorModel | null {
   const texels: number[] = [];
   for (let at = 0; at < lab.length / 3; at++) if (mask(at)) texels.push(at);
@@ -40,7 +40,7 @@ function modelOf(rule: Rule, lab: Map2, mask: Mask, widest = rule.MOST_SPREAD): 
   return { center, spread };
 }
 
-/** 1 where a texel's color belongs to a model and 0 where it does not. */
+/** 1 if a texel's color fits a model, 0 if it does not, linear in between. */
 export function shareOf(rule: Rule, { center, spread }: ColorModel, lab: Map2, at: number, strictness = 1): number {
   let sum = 0;
   for (let k = 0; k < 3; k++) {
@@ -50,7 +50,7 @@ export function shareOf(rule: Rule, { center, spread }: ColorModel, lab: Map2, a
   return Math.min(Math.max((rule.FAR - Math.sqrt(sum) * strictness) / (rule.FAR - rule.NEAR), 0), 1);
 }
 
-/** Colors and mask of a person; null where no skin is seen. */
+/** Colors and mask of a person; null if no skin is visible. */
 export function findColors(atlas: Atlas, lab: Map2, seen: Map2): SkinAndHair | null {
   const { zones, slant, constants } = atlas;
   const rule = constants.skin;
@@ -78,7 +78,7 @@ export function findColors(atlas: Atlas, lab: Map2, seen: Map2): SkinAndHair | n
   };
   const keep = kept(atlas, lab, person, other);
   if (beard) keep.forEach((value, at) => beard.grows(at) && (keep[at] = Math.max(value, shareOf(rule, beard.model, lab, at))));
-  keep.forEach((_, at) => atlas.skin[at] || (keep[at] = 1)); // a rim of eyes or mouth is no edge of hair
+  keep.forEach((_, at) => atlas.skin[at] || (keep[at] = 1)); // the rims of eyes and mouth are not edges of hair
   const soft = softEdges(atlas, withoutSpecks(atlas, keep));
   return { ...person, keep: soft.map((value, at) => value * seen[at] * atlas.skin[at]) };
 }
@@ -103,7 +103,7 @@ function kept({ zones, slant, up, front, size, constants }: Atlas, lab: Map2, pe
   });
 }
 
-/** Where hair hangs from the scalp over one brow, or eye, and not over the other. */
+/** A test where hair hangs from the scalp over one brow or eye, but not over the other. */
 function strands(
   rule: Rule, zones: Atlas["zones"], up: Float32Array, front: Float32Array, size: number, other: Uint8Array,
 ): (at: number) => boolean {
@@ -119,7 +119,7 @@ function strands(
   return (at) => hangs(at) && (isRight(at) ? right > left : left > right);
 }
 
-/** mm above the brows at which the hair begins; null for a bald head. */
+/** Height above the brows, mm, at which the hair begins; null for a bald head. */
 function findHairline({ zones, up, constants }: Atlas, seen: Map2, other: Uint8Array): number | null {
   const { BINS_MM: bins, WELL_SEEN, DEFAULT_HAIRLINE } = constants.skin;
   const step = bins[1] - bins[0];
@@ -137,7 +137,7 @@ function findHairline({ zones, up, constants }: Atlas, seen: Map2, other: Uint8A
   return bins[lastBald] > DEFAULT_HAIRLINE ? null : DEFAULT_HAIRLINE;
 }
 
-/** The beard's color, and where it grows: about the mouth alone where the chin is bare; null for none. */
+/** The beard's color and place, which is only around the mouth if the chin is bare; null for no beard. */
 function findBeard({ zones, size, constants }: Atlas, lab: Map2, isSeen: Mask, other: Mask) {
   const rule = constants.skin;
   const isGoatee = (at: number) => zones.beard[at] && zones.middle[at];
@@ -157,7 +157,7 @@ function findBeard({ zones, size, constants }: Atlas, lab: Map2, isSeen: Mask, o
   return null;
 }
 
-/** Moles stay, what little was taken of hair does not, nor the mixed colors at its edge. */
+/** Keep moles, and remove small areas within hair and the mixed colors at its edge. */
 function withoutSpecks({ size, constants, chart }: Atlas, keep: Map2): Map2 {
   const { label, sizes } = components(maskOf(keep.length, (at) => keep[at] < 0.5), size, true);
   const limit = constants.skin.MOLE * size ** 2;
@@ -166,7 +166,7 @@ function withoutSpecks({ size, constants, chart }: Atlas, keep: Map2): Map2 {
   return erode(dilate(erode(whole, size, thin), size, thin), size, edge);
 }
 
-/** Shares that fade towards what is left out, and are 0 there. */
+/** Shares that fade to 0 towards the texels left out. */
 function softEdges({ size, constants }: Atlas, keep: Map2): Map2 {
   return blur(keep, size, constants.skin.BLUR * size).map((value, at) => Math.min(value, 4 * keep[at]));
 }

@@ -1,4 +1,4 @@
-// The texture of a face in a photo, as keras_scnn.texturing.texture makes it.
+// The texture of a face in a photo, as in keras_scnn.texturing.texture.
 
 import type { Atlas } from "./atlas";
 import { layOver } from "./blending";
@@ -11,10 +11,10 @@ import { paintPlain } from "./painting";
 import { lookAt, type Photo, type Sight } from "./sight";
 import { findColors, type SkinAndHair } from "./skin";
 
-const STEPS = 4096; // of a code from 0 to 1, of which levels are read from a table
+const STEPS = 4096; // size of the lookup table from encoded values, 0 to 1, to levels
 
 /**
- * RGBA of the map, first row at v = 1: the skin's own colors, the photo's light taken out.
+ * RGBA of the map, first row at v = 1: the skin's own colors, without the photo's lighting.
  *
  * `posed` is N x (x, y, depth), px of the photo.
  */
@@ -32,7 +32,7 @@ export function paintTexture(atlas: Atlas, photo: Photo, posed: Float32Array): U
   return finished(atlas, overPlain(atlas, picture, encoded(atlas, albedo).map((value) => Math.min(value, 1)), share));
 }
 
-/** Light from what is skin by its place, then skin by its color, then both once more. */
+/** Estimate the light from skin by its place, then skin by its color, then both again. */
 function personAndLight(atlas: Atlas, { color, seen, normals }: Sight): { person: SkinAndHair; shade: Map2 } | null {
   const { zones } = atlas;
   const isBare = (at: number) => zones.face[at] && !zones.features[at];
@@ -50,14 +50,14 @@ function personAndLight(atlas: Atlas, { color, seen, normals }: Sight): { person
   return person && { person, shade };
 }
 
-/** Somebody of whom no skin is seen. */
+/** Default colors, for a person without visible skin. */
 function strangerOf(atlas: Atlas): [SkinAndHair, EyeColors, MouthColors] {
   const skin = { center: atlas.chart.texture.unknown_skin, spread: atlas.constants.skin.LEAST_SPREAD };
   const person = { keep: new Float32Array(), skin, lips: null, brows: null, hair: null, hasBeard: false, hairline: null };
   return [person, defaultEyes(atlas, skin), { teeth: null, lining: null }];
 }
 
-/** The photo over its mirror image over a plain face; eyes and mouth are not mirrored. */
+/** Blend the photo over its mirror image over a plain face; eyes and mouth are not mirrored. */
 function overPlain(atlas: Atlas, plain: Map2, code: Map2, share: Map2): Map2 {
   const { skin } = atlas;
   if (!share.some((value) => value > 0)) return plain;
@@ -82,12 +82,12 @@ function divided(color: Map2, shade: Map2): Map2 {
   return color.map((value, i) => value / shade[i]);
 }
 
-/** Light about as even to the eye as sRGB. */
+/** Gamma-encoded light, about as perceptually uniform as sRGB. */
 function encoded({ constants }: Atlas, light: Map2): Map2 {
   return light.map((value) => Math.max(value, 0) ** (1 / constants.blending.GAMMA));
 }
 
-/** Levels of red, green and blue; the gutter has the colors of the nearest texels of the face. */
+/** RGBA levels; the gutter gets the colors of the nearest texels of the face. */
 function finished({ nearest, constants }: Atlas, code: Map2): Uint8ClampedArray<ArrayBuffer> {
   const pixels = new Uint8ClampedArray(4 * nearest.length).fill(255);
   const levels = Float32Array.from({ length: STEPS + 1 }, (_, i) => 255 * srgbFromLinear((i / STEPS) ** constants.blending.GAMMA));

@@ -9,18 +9,18 @@ import type { Face } from "./face";
 import { Painter } from "./painter";
 import { smoothNormals } from "./raster";
 
-const ROUGHNESS = 0.9; // as skin has it in the command's GLB
-// Light that shows a surface which faces the viewer in about the texture's own colors.
+const ROUGHNESS = 0.9; // as for skin in the command's GLB
 const HELP = "the face in 3D; drag or arrow keys turn it, + and - change its size";
 const KEY_TURN = 0.15; // radians
 const KEY_ZOOM = 1.15;
+// With this light, a surface facing the viewer has about the texture's own colors.
 const [AMBIENT, DIRECT] = [0.6 * Math.PI, 0.5 * Math.PI];
 const SWING = 0.5; // radians
 const SWING_SECONDS = 6;
 const MM = 0.001; // glTF is in meters
 
 export class View {
-  private renderer?: three.WebGLRenderer; // missing where the browser has no WebGL
+  private renderer?: three.WebGLRenderer; // missing if the browser has no WebGL
   private readonly scene = new three.Scene();
   private readonly camera = new three.PerspectiveCamera(24, 1, 10, 5000);
   private controls?: OrbitControls;
@@ -28,11 +28,11 @@ export class View {
   private readonly painter: Painter;
   private readonly texture: three.CanvasTexture;
   private readonly mesh: three.Mesh<three.BufferGeometry, three.MeshStandardMaterial>;
-  private readonly pivot = new three.Group(); // at the face's center, which it turns about
+  private readonly pivot = new three.Group(); // at the face's center, the center of rotation
   private turning = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-  private readonly turned = new three.Euler(); // by the keys
-  private shown = 0; // counts what was to be shown
-  private changed = true; // since it was drawn last
+  private readonly turned = new three.Euler(); // rotation by keys
+  private shown = 0; // counts requests to show something
+  private changed = true; // since the last drawing
   private inSight = false;
   private painted?: Promise<unknown>;
 
@@ -73,7 +73,7 @@ export class View {
     this.renderer.setAnimationLoop((ms) => this.draw(ms / 1000));
   }
 
-  /** A photo's face, once its texture is painted; how many ms that took. */
+  /** Show a photo's face after its texture is painted; return the ms that this took. */
   async show(face: Face, photo: ImageData): Promise<number> {
     const order = ++this.shown;
     const painted = (this.painted = this.painter.paint(photo, face.posed));
@@ -85,7 +85,7 @@ export class View {
     return ms;
   }
 
-  /** A face of a video, at once; its texture follows as fast as it can be painted. */
+  /** Show a face of a video at once; its texture follows as soon as it is painted. */
   async follow(face: Face, photo: ImageData): Promise<void> {
     if (this.mesh.visible) this.place(face.vertices);
     if (this.painter.isBusy) return;
@@ -148,7 +148,7 @@ export class View {
     this.changed = true;
   }
 
-  /** Draw only what has changed or moves: a picture that stands still costs a phone no power. */
+  /** Draw only if something has changed or moves, to save a phone's power. */
   private draw(seconds: number): void {
     const moves = this.turning && this.mesh.visible;
     if (!this.inSight || !(moves || this.changed)) return;
