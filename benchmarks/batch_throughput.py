@@ -1,10 +1,10 @@
-"""Measure the batch command, from files to Parquet, against the network alone: crops per second.
+"""Compare the batch command, from files to Parquet, with the network alone: crops per second.
 
     python benchmarks/batch_throughput.py
 
-Both run in the same worker processes, one for each core with one thread each, in turns: one shard
-of JPEG crops to a Parquet file, then as many crops, already decoded, through the network alone. So
-the ratio does not depend on other work of the machine. The whole command, with the start of Python
+Both run alternately in the same worker processes, one per core with one thread each: one shard of
+JPEG crops to a Parquet file, then as many decoded crops through the network alone, so that the
+ratio does not depend on other load on the machine. The whole command, including the start of Python
 and TensorFlow in every worker, is timed as well, and the memory of its processes is measured.
 """
 
@@ -37,7 +37,7 @@ SIZE, SHARD = 120, 256
 
 
 def write_crops(folder: Path, count: int, quality: int = 90) -> list[str]:
-    """Write JPEG files of synthetic faces; the same hundred faces repeat."""
+    """Write JPEG files of synthetic faces, of which only a hundred are different."""
     crops = [c for person in range(20) for c in render_person(SyntheticConfig(photos=5), person)[0]]
     names = [f"{i:06d}.jpg" for i in range(count)]
     for i, name in enumerate(names):
@@ -52,15 +52,15 @@ def clocks() -> np.ndarray:
 
 @dataclass(eq=False)
 class Contest:
-    """Times one shard of the command and as many bare crops, in turns, in one process."""
+    """Times one shard of the command and as many crops through the bare network, alternately."""
 
     job: FolderJob
     rounds: int
 
     def make(self, number: int, names: list[str]) -> list[np.ndarray]:
-        """Seconds a crop, (2, 2), for each round after a warm-up.
+        """Seconds per crop, (2, 2), for each round after a warm-up.
 
-        Rows: the command's and the network's. Columns: wall-clock time and CPU time.
+        Rows: command and network. Columns: wall-clock time and CPU time.
         """
         self._both(number, names)
         return [self._both(number, names) for _ in range(self.rounds)]
@@ -80,7 +80,7 @@ class Contest:
 
 
 def ratio(folder: Path, out: Path, names: list[str], workers: int, rounds: int) -> None:
-    """Print the speed from files to Parquet and of the bare network, in turn in each process."""
+    """Print the speeds from files to Parquet and of the bare network, measured alternately."""
     shards = [names[i * SHARD : (i + 1) * SHARD] for i in range(workers)]
     (out / FACES).mkdir(parents=True)
     settings = replace(BatchSettings(crops=True), shard_photos=SHARD)
@@ -106,7 +106,7 @@ def whole_command(folder: Path, out: Path, count: int, workers: int) -> None:
     seconds = time.perf_counter() - start
     print(f"whole command: {count} crops in {seconds:.1f} s, {count / seconds:,.0f} crops/s")
     thirds = [max(part) for part in np.array_split(series, 3)]
-    print("memory of all processes, MB, most in each third:", [round(t / 1e6) for t in thirds])
+    print("memory of all processes, MB, peak in each third:", [round(t / 1e6) for t in thirds])
 
 
 def memory(pid: int) -> int:
@@ -123,10 +123,10 @@ def memory(pid: int) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--crops", type=int, default=20_000, help="for the whole command (20000)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="one a core")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="(one per core)")
     parser.add_argument("--rounds", type=int, default=8)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
-"""Measure face detection: turned faces, many faces in one picture, and photos in packages.
+"""Measure face detection: rotated faces, many faces in one image, and photos in packages.
 
     python benchmarks/finding_faces.py FOLDER [--every 32] [--pictures OUT]
 
-FOLDER has photos beside their 68 landmarks (.jpg and .pts, as in 300-W). ``turned``: each photo is
-rotated clockwise about its face; a face is correct if its landmarks are off by less than 10 % of
-the square root of their box's area. ``montages``: 12 faces, cut out by 1.15 times their standard
-crops, among 12 pieces of photos of things. ``photos``: photos of scikit-image and Matplotlib, with
-the number of faces that a person sees in them, and the astronaut at JPEG qualities from 30 to 100.
+FOLDER has photos with their 68 landmarks (.jpg and .pts, as in 300-W). ``turned``: each photo is
+rotated clockwise around its face; a face is correct if the mean error of its landmarks is less than
+10 % of the square root of their box's area. ``montages``: 12 faces, cut out at 1.15 times their
+standard crops, among 12 pieces of photos of objects. ``photos``: photos from scikit-image and
+Matplotlib with a known number of faces, and the astronaut at JPEG qualities from 30 to 100.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_faces(folder: Path, every: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def turned(photo: np.ndarray, landmarks: np.ndarray, degrees: float, times: float, side: int):
-    """The square about a face, ``times`` its standard crop, turned clockwise, and its landmarks."""
+    """The square around a face, ``times`` its standard crop, rotated clockwise, with landmarks."""
     box = box_from_landmarks(landmarks)
     center = np.mean(box.as_array().reshape(2, 2), axis=0)
     crop = crop_rotated(photo, center, times * box.width, -np.radians(degrees), side)
@@ -54,7 +54,7 @@ def turned(photo: np.ndarray, landmarks: np.ndarray, degrees: float, times: floa
 
 
 def measure_turned(reconstructor: Reconstructor, faces) -> None:
-    """Print how many faces are found where photos are turned by each of ``DEGREES``."""
+    """Print how many faces are found in photos rotated by each of ``DEGREES``."""
     print("degrees  photos  found  right  score of right and wrong ones (median, largest)")
     for degrees in DEGREES:
         right, wrong = [], []
@@ -80,7 +80,7 @@ def things() -> list[np.ndarray]:
 
 
 def piece(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square part of a photo, half to all of it, at a random place, rotated by quarter turns."""
+    """A random square part of a photo, at least half as wide, rotated by random quarter turns."""
     extent = int(min(image.shape[:2]) * rng.uniform(0.5, 1))
     y, x = (rng.integers(0, n - extent + 1) for n in image.shape[:2])
     part = cv2.resize(
@@ -90,7 +90,7 @@ def piece(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def montage(faces, others, rng: np.random.Generator, is_turned: bool):
-    """A picture and the standard crops (N, 4) of its faces."""
+    """An image, and the standard crops (N, 4) of its faces."""
     picture = np.full((ROWS * CELL, COLUMNS * CELL, 3), rng.integers(0, 256, 3), np.uint8)
     cells, boxes = rng.permutation(ROWS * COLUMNS), []
     for i, cell in enumerate(cells):
@@ -112,7 +112,7 @@ def montage(faces, others, rng: np.random.Generator, is_turned: bool):
 
 
 def measure_montages(reconstructor: Reconstructor, faces, out: Path | None) -> None:
-    """Print precision and recall on montages of (photo, landmarks) among photos of things."""
+    """Print precision and recall on montages of faces, (photo, landmarks), and objects."""
     print("montages       faces  found  of them right  precision  recall")
     for name, is_turned in (("upright faces", False), ("turned faces", True)):
         rng, known, shown, hits = np.random.default_rng(0), 0, 0, 0
@@ -138,7 +138,7 @@ def drawn(picture: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> np.ndarr
 
 
 def shipped_photos():
-    """(name, photo, number of faces) of the photos in installed packages."""
+    """(name, photo, number of faces) of photos in installed packages."""
     for name in (*THINGS, "retina", "horse", "grass", "colorwheel", "text"):
         image = np.uint8(getattr(skimage.data, name)())
         yield name, np.dstack([image] * 3) if image.ndim == 2 else image[..., :3], 0
@@ -159,7 +159,7 @@ def measure_photos(reconstructor: Reconstructor) -> None:
         shown = len(reconstructor.detect(np.ascontiguousarray(image)))
         total += [count, shown, min(count, shown)]
         if shown != count:
-            print(f"  {name}: {shown} faces found, {count} there")
+            print(f"  {name}: {shown} faces found, {count} in the photo")
     print("shipped photos: {} faces, {} found, {} of them right".format(*total))
 
 
@@ -167,7 +167,7 @@ def main() -> None:
     """Count found and missed faces, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--every", type=int, default=32, help="of the photos one is taken")
+    parser.add_argument("--every", type=int, default=32, help="use every n-th photo (32)")
     parser.add_argument("--pictures", type=Path, help="folder for the montages with their boxes")
     args = parser.parse_args()
     faces = read_faces(args.folder, args.every)

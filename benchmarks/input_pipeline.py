@@ -28,7 +28,7 @@ SHARD, SIZE, BATCH = 1000, 120, 64
 
 
 def make_cache(folder: Path, photos: int) -> FaceRecords:
-    """A cache of noise, four photos of each person: contents do not change the reading time."""
+    """A cache of noise, with four photos per person; the contents do not affect reading times."""
     rng = np.random.default_rng(0)
     model = load_face_model("open_face")
     size = 12 + model.n_identity + model.n_expression
@@ -43,7 +43,7 @@ def make_cache(folder: Path, photos: int) -> FaceRecords:
 
 
 def crops_per_second(dataset, crops: int, batches: int) -> float:
-    """Speed of a stream after five batches; ``crops`` is the number in a batch."""
+    """Throughput of a stream after five batches; ``crops`` is the number per batch."""
     stream = iter(dataset)
     for _ in range(5):
         next(stream)
@@ -54,9 +54,9 @@ def crops_per_second(dataset, crops: int, batches: int) -> float:
 
 
 def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
-    """Seconds of a training step with the stream, and with one repeated batch in memory.
+    """Seconds per training step with the stream, and with one repeated batch in memory.
 
-    The difference is the time that the network waits for data.
+    The difference is the time for which the network waits for data.
     """
     space = ParameterSpace.from_samples(load_face_model("open_face"), records.parameters)
     network = build_siamese(build_encoder("mobilenet_0.5", SIZE), space)
@@ -68,7 +68,7 @@ def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
     again = stream.take(1).cache().repeat()
     network.fit(again, steps_per_epoch=5, verbose=0)
     seconds = {"stream": [], "memory": []}
-    for _ in range(4):  # in turns, so that a busy machine spoils both alike
+    for _ in range(4):  # alternately, so that a busy machine affects both equally
         for name, data in (("memory", again), ("stream", stream)):
             start = time.perf_counter()
             network.fit(data, steps_per_epoch=steps, verbose=0)
@@ -77,11 +77,11 @@ def seconds_a_step(records: FaceRecords, steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure both on synthetic crops, and print the rates."""
+    """Measure both with synthetic crops, and print the rates."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=int, default=10_000, help="in the cache")
     parser.add_argument("--batches", type=int, default=1000, help="to read")
-    parser.add_argument("--steps", type=int, default=40, help="training steps a round, 4 rounds")
+    parser.add_argument("--steps", type=int, default=40, help="training steps per round, 4 rounds")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         records = make_cache(Path(folder), args.photos)

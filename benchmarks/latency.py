@@ -1,11 +1,11 @@
-"""Measure the time of one face: exported files, reference networks, and the steps of a photo.
+"""Measure the time per face: exported files, reference networks, and the steps for a photo.
 
     python benchmarks/latency.py [PRESET ...] [--threads 1] [--rounds 40]
 
-All are run in turn, round by round, so that other work of the machine affects all of them equally;
-use the ratios. The reference networks are a MobileNet-0.5 and a MobileNet-1.0 with 62 outputs in
-ONNX Runtime, the shape of 3DDFA_V2's networks (untrained: the time does not depend on the weights).
-Needs the extras ``onnx`` and ``quantize``.
+All run in turn, round by round, so that other load on the machine affects them equally; use the
+ratios. The reference networks are a MobileNet-0.5 and a MobileNet-1.0 with 62 outputs in ONNX
+Runtime, the architecture of 3DDFA_V2's networks (untrained: the time does not depend on the
+weights). Needs the extras ``onnx`` and ``quantize``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Work = Callable[[], object]
 
 
 def yardstick(encoder: str, size: int, crop: np.ndarray, threads: int) -> Work:
-    """A network with 62 outputs, run by ONNX Runtime."""
+    """A reference network with 62 outputs, run by ONNX Runtime."""
     import keras
     import onnxruntime
     import tensorflow as tf
@@ -57,7 +57,7 @@ def yardstick(encoder: str, size: int, crop: np.ndarray, threads: int) -> Work:
 
 
 def exported(name: str, preset: Preset, crop: np.ndarray, folder: Path, threads: int):
-    """(label, work) of a preset's network in Keras and of each of its files."""
+    """(label, work) for a preset's network in Keras and for each of its files."""
     import tensorflow as tf
 
     image = tf.constant(crop.astype(np.float32))
@@ -76,7 +76,7 @@ def exported(name: str, preset: Preset, crop: np.ndarray, folder: Path, threads:
 
 
 def photo_to_mesh(preset: Preset, folder: Path, threads: int) -> dict[str, Work]:
-    """JPEG bytes to a mesh, and its parts, on scikit-image's astronaut (512 x 512)."""
+    """From JPEG bytes to a mesh, and each step of it, for scikit-image's astronaut (512 x 512)."""
     from skimage.data import astronaut
 
     looks = []  # only the last one needs the mesh
@@ -116,7 +116,7 @@ def photo_to_mesh(preset: Preset, folder: Path, threads: int) -> dict[str, Work]
 
 
 def median_ms(works: dict[str, Work], rounds: int) -> dict[str, float]:
-    """Median ms of each; all run in turn, in bursts."""
+    """Median ms of each work; all run in turn, in bursts."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         for _ in range(BURST):

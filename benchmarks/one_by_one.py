@@ -2,7 +2,7 @@
 
     python benchmarks/one_by_one.py [PRESET] [--crops 64] [--rounds 3]
 
-CPU time of the process per crop, the minimum over some rounds in turn; use the ratios.
+CPU time of the process per crop, the minimum over several rounds; use the ratios.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from keras_scnn.settings import DEFAULT_PRESET
 
 
 def one_by_one(network: Callable, crops: np.ndarray) -> Callable[[], object]:
-    """The network on (M, S, S, 3) crops, a call for each."""
+    """The network on (M, S, S, 3) crops, with one call per crop."""
     return lambda: [network(crops[i : i + 1]) for i in range(len(crops))]
 
 
 def cpu_milliseconds(work: Callable[[], object], count: int) -> float:
-    """CPU time of all threads for each of ``count`` photos."""
+    """CPU time of all threads per crop, for ``count`` crops."""
     start = time.process_time()
     work()
     return 1e3 * (time.process_time() - start) / count
 
 
 def main() -> None:
-    """Time single crops and batches, and print the least of the rounds."""
+    """Time single crops and batches, and print the minima over the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET)
     parser.add_argument("--crops", type=int, default=64)
@@ -50,7 +50,7 @@ def main() -> None:
     rounds = [
         {name: cpu_milliseconds(work, args.crops) for name, work in works.items()}
         for _ in range(args.rounds + 1)
-    ][1:]  # the first one compiles
+    ][1:]  # the first one includes compilation
     best = {name: min(times[name] for times in rounds) for name in works}
     unit = best["compiled Keras, batches"]
     for name, value in best.items():

@@ -1,10 +1,10 @@
-"""Measure faces drawn per second on one thread: the rasterizer, and the rendering of people.
+"""Measure faces rendered per second on one thread: the rasterizer, and the rendering of people.
 
     python benchmarks/rasterizer.py
 
-The first line is the reference, in faces per second. Since machines differ, the others are shares
-of it: with the shapes computed, whole photos of people (texture, shape, cameras, background, light,
-noise) with two and with eight photos of each person, and on two threads.
+The first line is the reference, in faces per second. Since machines differ, the others are relative
+to it: including the computation of shapes; whole photos of people (texture, shape, cameras,
+background, light, noise) with eight and with two photos per person; and on two threads.
 """
 
 import time
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def throughput(work) -> float:
-    """Faces per second of something that draws ``FACES`` of them."""
+    """Faces per second of a function that renders ``FACES`` of them."""
     work()  # compiles
     rounds = []
     for _ in range(ROUNDS):

@@ -2,9 +2,9 @@
 
     python benchmarks/ray_engine.py --crops 100000 --kills 10
 
-Generated crops are processed by the local pool and by ``--engine ray`` on a cluster of this
-machine, in which some actors are killed (SIGKILL) at random moments. Every photo must then have one
-row, and the parts must be those of the local pool, bit for bit.
+Generated crops are processed by the local pool and by ``--engine ray`` on a cluster on this
+machine, in which some actors are killed (SIGKILL) at random moments. Every photo must then have
+exactly one row, and the parts must be identical to the local pool's, bit for bit.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from keras_scnn.folders.job import FACES
 
 
 def actors() -> list[int]:
-    """Ray's processes that work on shards."""
+    """Process ids of Ray's actors that process shards."""
     listing = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True).stdout
     return [int(row.split()[0]) for row in listing.splitlines() if "ray::_Worker" in row]
 
 
 def kill_some(out: Path, parts: int, kills: int, killed: list[float], end: threading.Event) -> None:
-    """Kill an actor at a random moment after each (kills + 1)-th of the parts."""
+    """Kill an actor at a random moment after each 1 / (kills + 1) of the parts is done."""
     rng, start = random.Random(0), time.perf_counter()
     while len(killed) < kills and not end.wait(0.05):
         done = len(list((out / FACES).glob("part-*"))) if (out / FACES).is_dir() else 0
@@ -69,7 +69,7 @@ def timed(crops: Path, out: Path, engine: str, workers: int) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=10)

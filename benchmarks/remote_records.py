@@ -3,7 +3,7 @@
     python benchmarks/remote_records.py --records 1000000
 
 Records with photos of 16 px and labels of the usual size are generated and served on loopback. Each
-way of opening them runs in a process of its own, which draws batches of 64 random pairs.
+way of opening them runs in a separate process, which draws batches of 64 random pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARD, PHOTOS_A_PERSON, SIZE, PARAMETERS, PAIRS = 500, 10, 16, 140, 64
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write records of random numbers; few different labels, so that writing is fast."""
+    """Write records of random numbers, with few different labels, so that writing is fast."""
     rng = np.random.default_rng(0)
     parameters = rng.normal(size=(8, PARAMETERS)).astype(np.float32)
     landmarks = rng.normal(size=(8, 68, 3)).astype(np.float32)
@@ -49,15 +49,15 @@ def generate(folder: Path, count: int) -> None:
 
 
 def memory() -> str:
-    """Memory of this process (Linux): its own, and with the pages of files that may be dropped."""
+    """Memory of this process (Linux): anonymous, and peak including reclaimable file pages."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
     peak, own = kib["VmHWM"] / 1024, kib["RssAnon"] / 1024
-    return f"{own:.0f} MB of its own, {peak:.0f} MB at most with pages of files"
+    return f"{own:.0f} MB anonymous, peak {peak:.0f} MB including file pages"
 
 
 def draw(name: str, source: str, cache: str, seconds: float) -> None:
-    """Open records and draw batches for some seconds."""
+    """Open records, and draw batches for three times ``seconds``."""
     before = memory()
     start = time.perf_counter()
     records = open_mixture(source, cache=cache).records
@@ -85,7 +85,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10, help="of each third")

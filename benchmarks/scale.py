@@ -1,9 +1,9 @@
-"""Measure the CPU time of a photo, step by step, and the scaling with processes (docs/scale.md).
+"""Measure the CPU time per photo, step by step, and the scaling with processes (docs/scale.md).
 
     python benchmarks/scale.py [FOLDER]
 
 FOLDER has photos; without it only generated crops are measured. CPU time does not depend on other
-work of the machine, but rates do: so 1, 2 and 4 processes take turns, and the median ratio counts.
+load on the machine, but rates do: so 1, 2 and 4 processes take turns; use the median ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHARD, ROUNDS = 256, 7
 
 
 def parts_of_cost(folder: Path, names: list[str], settings: BatchSettings) -> None:
-    """Print CPU milliseconds a photo: decoding, detector, network, writing, and the rest."""
+    """Print CPU milliseconds per photo: decoding, detector, network, writing, and the rest."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, function):
@@ -54,7 +54,7 @@ def parts_of_cost(folder: Path, names: list[str], settings: BatchSettings) -> No
     with tempfile.TemporaryDirectory() as out:
         (Path(out) / FACES).mkdir()
         job = FolderJob(folder, Path(out), settings, {}, ["", ""])
-        job.make(0, names[:8])  # everything is loaded
+        job.make(0, names[:8])  # loads everything
         worker = job._reconstruct.reconstructor
         worker._network = timed("network", worker._network)
         worker.detect = timed("detector", worker.detect)
@@ -73,12 +73,12 @@ def parts_of_cost(folder: Path, names: list[str], settings: BatchSettings) -> No
         reading = time.perf_counter() - begin
     spent["crops, geometry"] = total - sum(spent.values())
     each = ", ".join(f"{name} {1000 * s / len(names):.2f}" for name, s in spent.items())
-    print(f"  {len(names)} photos, {faces} faces: {1000 * total / len(names):.2f} CPU ms a photo")
-    print(f"    {each}; {size / max(faces, 1):.0f} bytes a face; a part is read in {reading:.3f} s")
+    print(f"  {len(names)} photos, {faces} faces: {1000 * total / len(names):.2f} CPU ms per photo")
+    print(f"    {each}; {size / max(faces, 1):.0f} bytes per face; reading a part: {reading:.3f} s")
 
 
 def resized(folder: Path, home: Path, count: int, side: int) -> list[str]:
-    """Copies of some of a folder's photos as JPEG; their names."""
+    """Write resized JPEG copies of some of a folder's photos; return their names."""
     home.mkdir()
     photos = find_photos(folder).photos
     names = []
@@ -94,7 +94,7 @@ def resized(folder: Path, home: Path, count: int, side: int) -> list[str]:
 
 
 def fetching(folder: Path, names: list[str]) -> None:
-    """Print CPU milliseconds of this process for fetching a file of a store, 16 at once."""
+    """Print this process's CPU milliseconds for fetching a file from a store, 16 at once."""
     words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     log = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(words, cwd=folder, **log) as server:
@@ -106,11 +106,11 @@ def fetching(folder: Path, names: list[str]) -> None:
             list(pool.map(lambda name: (home / name).read_bytes(), names))
         cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
         server.terminate()
-    print(f"  fetching: {1000 * cpu / len(names):.2f} CPU ms, {len(names) / seconds:.0f} a second")
+    print(f"  fetching: {1000 * cpu / len(names):.2f} CPU ms, {len(names) / seconds:.0f} files/s")
 
 
 def one_shard(folder: str, home: str, names: list[str], wait_until: float) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of a shard in this process."""
+    """Wall-clock and CPU seconds for a shard in this process."""
     global _job
     if "_job" not in globals():
         out = Path(home) / str(os.getpid())
@@ -125,7 +125,7 @@ def one_shard(folder: str, home: str, names: list[str], wait_until: float) -> tu
 
 
 def growth(folder: Path, names: list[str]) -> None:
-    """Print crops a second of 1, 2 and 4 processes, taking turns."""
+    """Print crops per second of 1, 2 and 4 processes, which take turns."""
     os.environ.update(WORKER_ENVIRONMENT)
     rates: dict[int, list[float]] = defaultdict(list)
     costs: dict[int, list[float]] = defaultdict(list)
@@ -144,11 +144,11 @@ def growth(folder: Path, names: list[str]) -> None:
     for count in (1, 2, 4):
         ratio = np.median(np.array(rates[count]) / np.array(rates[1]))
         rate, cost = np.median(rates[count]), np.median(costs[count])
-        print(f"  {count} processes: {rate:.0f} crops/s ({ratio:.2f} x), {cost:.2f} CPU ms a crop")
+        print(f"  {count} processes: {rate:.0f} crops/s ({ratio:.2f} x), {cost:.2f} CPU ms each")
 
 
 def planning(count: int) -> None:
-    """Print memory and time of the planning process for some number of photos of a store."""
+    """Print the planning process's memory and time for ``count`` photos in a store."""
     tracemalloc.start()
     names = [f"year/month/day/camera/{i:012d}.jpg" for i in range(count)]
     marks = {name: [123456, f'"{digest(i)[:32]}"'] for i, name in enumerate(names)}
@@ -176,11 +176,11 @@ def whole_run(folder: Path, names: list[str]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="of photos")
-    parser.add_argument("--photos", type=int, default=60, help="of the folder")
-    parser.add_argument("--side", type=int, default=1024, help="their longer side is resized to it")
+    parser.add_argument("--photos", type=int, default=60, help="number of photos to use (60)")
+    parser.add_argument("--side", type=int, default=1024, help="px, their resized longer side")
     parser.add_argument("--parts-only", action="store_true", help="no whole runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -195,7 +195,7 @@ def main() -> None:
                 parts_of_cost(Path(home) / "photos", photos, BatchSettings(tiles=tiles))
         if args.parts_only:
             return
-        print("processes, by turns:")
+        print("processes, in turn:")
         growth(Path(home), names[:SHARD])
         print("whole runs:")
         whole_run(Path(home), names)

@@ -1,10 +1,10 @@
-"""Measure a server against the network alone: start-up, memory, requests per CPU second, latency.
+"""Compare a server with the network alone: start-up, memory, requests per CPU second, latency.
 
     python benchmarks/server_load.py [PRESET] [--seconds 10] [--clients 1 8]
 
-Requests are a JPEG of one face (300 px), as body or as JSON with the face's box. This process sends
-them. Only the server's CPU time is counted, and compared with that of one run of the network on a
-crop, in one thread, in the same minute. In Keras, the preset runs as an unfinished run does.
+Requests, sent by this process, are a JPEG of one face (300 px), as the body or in JSON with the
+face's box. Only the server's CPU time counts; it is compared with that of one run of the network on
+a crop, in one thread, in the same minute. For Keras, the preset is disguised as an unfinished run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATH = "/v1/models/scnn:predict"
 
 
 class Server:
-    """A server process of a preset; seconds until it listens, its memory and CPU time."""
+    """A server process for a preset, with seconds until it listened, memory and CPU time."""
 
     def __init__(self, preset: str):
         begin = time.perf_counter()
@@ -65,7 +65,7 @@ class Server:
 
 
 def jpeg() -> bytes:
-    """scikit-image's astronaut, her head and shoulders."""
+    """Head and shoulders of scikit-image's astronaut."""
     from skimage import data
 
     file = io.BytesIO()
@@ -74,13 +74,13 @@ def jpeg() -> bytes:
 
 
 class Client(threading.local):
-    """One open connection for each thread."""
+    """One open connection per thread."""
 
     def __init__(self, place: tuple[str, int]):
         self._connection = http.client.HTTPConnection(*place)
 
     def seconds(self, body: bytes, kind: str) -> float:
-        """Seconds until the complete answer to a request."""
+        """Seconds until a request is completely answered."""
         begin = time.perf_counter()
         self._connection.request("POST", PATH, body, {"Content-Type": kind})
         answer = self._connection.getresponse()
@@ -90,7 +90,7 @@ class Client(threading.local):
 
 
 def load(server: Server, clients: int, body: bytes, kind: str, seconds: float) -> dict:
-    """Requests of some clients, each with one at a time: CPU seconds per request, latencies."""
+    """Run clients that each send one request at a time: CPU seconds per request, latencies."""
     client, end = Client(server.place), time.perf_counter() + seconds
 
     def one_client(_: int) -> list[float]:
@@ -107,7 +107,7 @@ def load(server: Server, clients: int, body: bytes, kind: str, seconds: float) -
 
 
 def cpu_seconds(work: Callable[[], object], seconds: float) -> float:
-    """CPU time of one call of ``work``, the mean over some time."""
+    """Mean CPU time of a call of ``work``, measured for ``seconds``."""
     work()
     count, before, end = 0, time.process_time(), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -117,7 +117,7 @@ def cpu_seconds(work: Callable[[], object], seconds: float) -> float:
 
 
 def start_up(preset: str, folder: Path) -> None:
-    """Print time and memory of a server before its first request, in LiteRT and in Keras."""
+    """Print a server's start-up time and memory before its first request, in LiteRT and Keras."""
     in_keras = folder / "in_training"
     shutil.copytree(preset_folder(preset), in_keras)
     (in_keras / "network.tflite").unlink(missing_ok=True)
@@ -133,7 +133,7 @@ def start_up(preset: str, folder: Path) -> None:
 
 
 def contest(preset: str, clients: list[int], seconds: float) -> None:
-    """Print each kind of request as a multiple of the network alone, of the same minute."""
+    """Print each kind of request as a multiple of the network alone in the same minute."""
     photo = jpeg()
     image = np.asarray(PIL.Image.open(io.BytesIO(photo)))
     data, network = open_network(preset)
@@ -152,7 +152,7 @@ def contest(preset: str, clients: list[int], seconds: float) -> None:
             python = cpu_seconds(lambda: whole(image), seconds / 3)
             got = load(server, count, body, kind, seconds)
             print(
-                f"{count} clients, {name}: {1 / got['cpu']:.0f} requests a CPU second, "
+                f"{count} clients, {name}: {1 / got['cpu']:.0f} requests per CPU second, "
                 f"{got['cpu'] / bare:.1f} x the bare network ({1e3 * bare:.1f} ms), "
                 f"{got['cpu'] / python:.2f} x detection and network in Python; "
                 f"p50 {got['p50'] / bare:.1f} x, p99 {got['p99'] / bare:.1f} x the bare network",
@@ -163,10 +163,10 @@ def contest(preset: str, clients: list[int], seconds: float) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default="mobile")
-    parser.add_argument("--seconds", type=float, default=10, help="of each load (10)")
+    parser.add_argument("--seconds", type=float, default=10, help="per measurement (10)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="at once (1 8)")
     args = parser.parse_args()
     print("load of the machine, cores:", os.getloadavg()[0], os.cpu_count())

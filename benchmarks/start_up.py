@@ -2,8 +2,8 @@
 
     python benchmarks/start_up.py [PHOTO] [--repeats 3]
 
-User and system time of a separate process, the minimum over some runs, also as a multiple of the
-time that Python with NumPy takes to start. PHOTO is scikit-image's astronaut by default.
+User and system time of a separate process, the minimum over several runs, also as a multiple of the
+start-up time of Python with NumPy. PHOTO is scikit-image's astronaut by default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HELP += ("demo", "presets")
 
 
 def cpu_seconds(words: list[str], repeats: int) -> float:
-    """Smallest user plus system time of ``python WORDS``, its children's included."""
+    """Minimum user plus system time of ``python WORDS``, including its child processes."""
     times = []
     for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -41,7 +41,7 @@ def astronaut(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Time the commands in new processes, and print the least of the repeats."""
+    """Time the commands in new processes, and print the minima over the repeats."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photo", nargs="?", type=Path)
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Measure the CPU time of a texture, and that of finding and reconstructing the face.
+"""Measure the CPU time of a texture, and of finding and reconstructing the face.
 
 python benchmarks/texture.py [PRESET]
 """

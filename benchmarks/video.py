@@ -3,12 +3,12 @@
     python benchmarks/video.py [--preset mobile] [--clip CLIP.mp4]
 
 The first clip is rendered from the face model, so its true motion is known: a head that turns,
-nods, blinks and speaks, and then rests, with the noise of a camera. A second clip moves a photo of
-a real face (scikit-image's astronaut) and rests. Each is encoded as H.264 and processed by the
-steps of the command. Three results of the same frames are compared: the network on each frame
-alone; One Euro, for live use; and smoothed over all frames, as the command writes them.
+nods, blinks and speaks, and then rests, with camera noise. In a second clip a photo of a real face
+(scikit-image's astronaut) moves and then rests. Each is encoded as H.264 and processed by the steps
+of the command. Three results for the same frames are compared: the network on each frame
+separately; the One Euro filter, for live use; and smoothing over all frames, as in the command.
 
-``--clip`` measures a clip of your own, whose true motion is not known: shake of landmarks, speed.
+``--clip`` measures your own clip, whose true motion is unknown: shake of landmarks, speed.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from keras_scnn.video.overlay import OverlayJob, write_video
 from keras_scnn.video.results import write_tracks
 from keras_scnn.video.tracks import Track, faces_of, find_people, find_tracklets, smooth_tracks
 
-RATE, MOVING, RESTING = 30, 240, 90  # frames a second; frames
+RATE, MOVING, RESTING = 30, 240, 90  # frames per second; frames; frames
 SIZE = 480
 CAMERA_NOISE = 3.0  # standard deviation, of 255
 
 
 def write_frames(path: Path, images: list[np.ndarray]) -> Clip:
-    """Encode images at a constant rate; the clip that is read back."""
+    """Encode images at a constant frame rate; return the clip as read back."""
     stamps, base = np.arange(len(images)) * 512, Fraction(1, RATE * 512)
     plan = Clip(path, stamps, base, Fraction(RATE), (SIZE, SIZE))
     write_video(path, plan, (SIZE, SIZE), enumerate(images))
@@ -100,7 +100,7 @@ def photo_clip(path: Path, seed: int) -> Clip:
 
 
 class Stopwatch:
-    """Sums up the CPU seconds in wrapped functions: other work on the machine does not count."""
+    """Adds up the CPU seconds in wrapped functions, which other load does not affect."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Stopwatch:
 
 
 def reconstructed(clip: Clip, out: Path, preset: str) -> tuple[FramesJob, Track, dict[str, float]]:
-    """The command's steps in one process: the longest track, and seconds by part."""
+    """Run the command's steps in one process; return job, longest track, and seconds by step."""
     (out / "frames").mkdir(parents=True)
     job, watch = FramesJob(clip, out, ClipSettings(preset), {}), Stopwatch()
     data_of = read_preset(preset)
@@ -147,7 +147,7 @@ def tracks_of(job: FramesJob, preset, parts: int) -> list[Track]:
 
 
 def three_ways(job: FramesJob, track: Track) -> dict[str, dict[str, np.ndarray]]:
-    """Landmarks (n, 68, 2), angles (n, 3), weights (n, L), identities (n, K) of each way."""
+    """Landmarks (n, 68, 2), angles (n, 3), weights (n, L), identities (n, K) for each result."""
     ways: dict[str, list] = {"frame by frame": [], "One Euro": [], "smoothed": []}
     live, parts = LiveFace(), -(-len(job.clip) // job.settings.part_frames)
     for number, _, rows in seen_frames(job.out, parts):
@@ -172,7 +172,7 @@ def three_ways(job: FramesJob, track: Track) -> dict[str, dict[str, np.ndarray]]
 
 
 def jitter(landmarks: np.ndarray) -> float:
-    """px: root mean square distance of resting landmarks from their mean, the first 15 left out."""
+    """px: RMS distance of resting landmarks from their mean, without the first 15 frames."""
     rest = landmarks[-RESTING + 15 :]
     return float(np.sqrt(((rest - rest.mean(axis=0)) ** 2).sum(axis=-1).mean()))
 
@@ -184,7 +184,7 @@ def shake(landmarks: np.ndarray) -> float:
 
 
 def lag(signal: np.ndarray, truth: np.ndarray, most: int = 10) -> float:
-    """Lag of a signal in frames: the peak of the cross-correlation, interpolated between frames."""
+    """Lag of a signal in frames: the cross-correlation's peak, interpolated between frames."""
     signal, truth = (x[:MOVING] - x[:MOVING].mean() for x in (signal, truth))
     shifts = np.arange(-most, most + 1)
     inside = slice(most, MOVING - most)
@@ -195,13 +195,13 @@ def lag(signal: np.ndarray, truth: np.ndarray, most: int = 10) -> float:
 
 
 def drift(model: MorphableModel, identity: np.ndarray) -> float:
-    """mm: root mean square distance of frames' neutral shapes from their mean, after 2 s."""
+    """mm: RMS distance of the frames' neutral shapes from their mean, after the first 2 s."""
     shapes = shape_coordinates(model, identity)[2 * RATE :]
     return float(np.sqrt(((shapes - shapes.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
 
 def print_motion(name: str, ways: dict, model: MorphableModel, truth: dict | None) -> None:
-    """A row for each way of smoothing; lags where the true motion is known."""
+    """Print a row for each result, with lags if the true motion is known."""
     print(f"{name}: jitter at rest, px | drift of the identity, mm | lag, frames: yaw, jaw, blink")
     for way, values in ways.items():
         line = (
@@ -218,18 +218,19 @@ def print_motion(name: str, ways: dict, model: MorphableModel, truth: dict | Non
 
 
 def print_speed(clip: Clip, seconds: dict[str, float]) -> None:
-    print(f"{len(clip)} frames of {clip.size[0]} x {clip.size[1]} px, one process, CPU ms a frame:")
+    width, height = clip.size
+    print(f"{len(clip)} frames of {width} x {height} px, one process, CPU ms per frame:")
     for name, value in seconds.items():
         print(f"  {name:22}{1000 * value / len(clip):8.2f}")
     total = sum(seconds[name] for name in ("frames", "tracks", "overlay"))
-    print(f"  frames a second of one core, all: {len(clip) / total:.1f}")
+    print(f"  frames per second on one core, total: {len(clip) / total:.1f}")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="mobile")
-    parser.add_argument("--clip", type=Path, help="one of your own instead")
+    parser.add_argument("--clip", type=Path, help="your own clip instead")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

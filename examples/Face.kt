@@ -1,4 +1,4 @@
-// A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
+// A photo to named blendshapes and a mesh, with a bundle of `keras-scnn export PRESET --to bundle`.
 // All numbers are read from bundle.json. Kotlin with org.json, which Android includes; FaceAndroid.kt
 // runs the networks there. This file is compiled and run by the tests.
 package keras.scnn
@@ -20,16 +20,16 @@ import org.json.JSONObject
 /** A .tflite file with one input: from its values, 0 to 255 or in the range of `input`, to outputs by name. */
 fun interface Network { fun run(input: FloatArray): Map<String, FloatArray> }
 
-/** Three bytes a pixel, row by row from the top. */
+/** Three bytes per pixel, row by row from the top. */
 class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
     val longer get() = max(width, height)
     operator fun get(at: Int) = rgb[at].toInt() and 255
 }
 
-/** A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; [across] is -1 for a mirrored crop, else 1. */
+/** A square: center in box coordinates (pixel edges at integers), side, clockwise angle in radians; [across] is -1 for a mirrored crop, otherwise 1. */
 data class Box(val x: Double, val y: Double, val side: Double, val angle: Double = 0.0, val across: Int = 1)
 
-/** landmarks and pose (photo from model) in px of the photo, vertices in mm. */
+/** Landmarks and pose (photo from model) in px of the photo, vertices in mm. */
 class Face(
     val box: Box, val landmarks: List<DoubleArray>, val pose: List<DoubleArray>,
     val blendshapes: Map<String, Float>, val vertices: List<DoubleArray>,
@@ -40,7 +40,7 @@ class Found(val x: Double, val y: Double, val width: Double, val height: Double,
 class Reconstructor(private val bundle: JSONObject, private val detector: Network, private val check: Network, private val network: Network) {
     private val crop = bundle.getJSONObject("crop")
 
-    /** The largest face; null where none is found. */
+    /** The largest face; null if none is found. */
     fun reconstruct(photo: Photo): Face? {
         val box = Finder(bundle, detector, check, photo).largest() ?: return null
         if (crop.getInt("passes") < 2) return look(photo, box)
@@ -76,7 +76,7 @@ class Reconstructor(private val bundle: JSONObject, private val detector: Networ
     }
 }
 
-/** The search of one photo for its largest face: see `search` and `check` in bundle.json. */
+/** Searches one photo for its largest face: see `search` and `check` in bundle.json. */
 class Finder(bundle: JSONObject, private val detector: Network, private val check: Network, private val photo: Photo) {
     private val crop = bundle.getJSONObject("crop")
     private val rule = bundle.getJSONObject("detector")
@@ -105,7 +105,7 @@ class Finder(bundle: JSONObject, private val detector: Network, private val chec
         val whole = suppress(candidates)
         if (isClear(whole)) return whole
         val found = confirmed(candidates, 0.0, search.getDouble("min_score"))
-        for (isSure in listOf(true, false)) { // a photo should show somebody: then what is not confirmed
+        for (isSure in listOf(true, false)) { // if no face is confirmed, use unconfirmed ones
             val faces = checked(found, isSure).ifEmpty {
                 quarters.map { checked(confirmed(around(1.0, it), it, search.getDouble("turned_min_score")), isSure) }
                     .maxByOrNull { it.firstOrNull()?.score ?: 0.0 }!!
@@ -181,7 +181,7 @@ class Finder(bundle: JSONObject, private val detector: Network, private val chec
         }
     }
 
-    /** Weighted non-maximum suppression: one box a face, highest score first. */
+    /** Weighted non-maximum suppression: one box per face, highest score first. */
     private fun suppress(found: List<Found>): List<Found> {
         var left = found.sortedByDescending { it.score }
         val faces = mutableListOf<Found>()
@@ -197,7 +197,7 @@ class Finder(bundle: JSONObject, private val detector: Network, private val chec
         return faces
     }
 
-    /** Radians, clockwise, of a head that lies on its side or upside down, else 0. */
+    /** Clockwise angle, radians, of a head on its side or upside down, otherwise 0. */
     private fun turnOf(points: List<DoubleArray>): Double {
         val (left, right, _, mouth) = points
         val angle = atan2((left[0] + right[0]) / 2 - mouth[0], mouth[1] - (left[1] + right[1]) / 2)
@@ -224,7 +224,7 @@ private fun JSONArray.doubles() = List(length()) { getDouble(it) }
 private fun JSONArray.objects() = List(length()) { getJSONObject(it) }
 private fun triples(numbers: FloatArray) = List(numbers.size / 3) { i -> DoubleArray(3) { numbers[3 * i + it].toDouble() } }
 
-/** The square about points (px), whose side is the diagonal of their bounding box, turned by `angle`. */
+/** The square around points (px), with their bounding box's diagonal as its side, rotated by `angle`. */
 fun squareAround(points: List<DoubleArray>, angle: Double): Box {
     val (cos, sin) = Pair(cos(angle), sin(angle))
     val us = points.map { (x, y) -> cos * x + sin * y }
@@ -233,9 +233,9 @@ fun squareAround(points: List<DoubleArray>, angle: Double): Box {
     return Box(cos * u - sin * v + 0.5, sin * u + cos * v + 0.5, hypot(us.max() - us.min(), vs.max() - vs.min()), angle)
 }
 
-/** A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop. */
+/** A rotated square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop. */
 fun cut(photo: Photo, box: Box, size: Int): FloatArray {
-    val block = max(1, round(box.side / size).toInt()) // halves to the even
+    val block = max(1, round(box.side / size).toInt()) // half to even
     val (cos, sin) = Pair(cos(box.angle), sin(box.angle))
     val reach = box.side * (abs(cos) + abs(sin)) / 2
     fun range(center: Double, limit: Int): Pair<Int, Int> {
@@ -268,7 +268,7 @@ fun cut(photo: Photo, box: Box, size: Int): FloatArray {
     }
 }
 
-/** The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved, and 2, 4, ... */
+/** The photo halved until it is below `limit` px or a side is odd, and the factor 1, 2, 4, ... */
 fun halved(photo: Photo, limit: Int): Pair<Photo, Int> {
     var (half, factor) = Pair(photo, 1)
     while (half.longer >= limit && half.width % 2 == 0 && half.height % 2 == 0) {
@@ -283,7 +283,7 @@ fun halved(photo: Photo, limit: Int): Pair<Photo, Int> {
     return Pair(half, factor)
 }
 
-/** Wavefront OBJ of a face; `triangles` are the numbers of the bundle's file. */
+/** Wavefront OBJ of a face; `triangles` are the indices in the bundle's file. */
 fun toObj(face: Face, triangles: IntArray): String = buildString {
     for ((x, y, z) in face.vertices) append("v $x $y $z\n")
     for (i in triangles.indices step 3) append("f ${triangles[i] + 1} ${triangles[i + 1] + 1} ${triangles[i + 2] + 1}\n")

@@ -1,6 +1,6 @@
-// NOT COMPILED by the tests: there is no Swift there. It was written to match Face.kt, which is run.
+// NOT COMPILED by the tests, which have no Swift. It was written to match Face.kt, which is run.
 //
-// A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`
+// A photo to named blendshapes and a mesh, with a bundle of `keras-scnn export PRESET --to bundle`
 // in the app's resources. All numbers are read from bundle.json. Pod TensorFlowLiteSwift (signatures
 // and named outputs); photos are RGB bytes, row by row from the top, upright.
 import Foundation
@@ -10,7 +10,7 @@ typealias JSON = [String: Any]
 typealias Point = SIMD3<Double>
 
 struct Photo { let width: Int, height: Int; let rgb: [UInt8]; var longer: Int { max(width, height) } }
-/// A square: center in box coordinates (a pixel's edges at integers), side, radians clockwise; `across` is -1 for a mirrored crop, else 1.
+/// A square: center in box coordinates (pixel edges at integers), side, clockwise angle in radians; `across` is -1 for a mirrored crop, otherwise 1.
 struct Box { var x: Double, y: Double, side: Double, angle = 0.0, across = 1.0 }
 struct Found { var x = 0.0, y = 0.0, width = 0.0, height = 0.0, score = 0.0, points: [Point] = [] }
 /// Landmarks and pose (photo from model, three rows of four) in px of the photo, vertices in mm.
@@ -23,7 +23,7 @@ extension Dictionary where Key == String, Value == Any {
     func text(_ key: String) -> String { self[key] as! String }
 }
 
-/// A .tflite file of one input; float outputs by name.
+/// A .tflite file with one input; float outputs by name.
 final class Network {
     private let interpreter: Interpreter, runner: SignatureRunner?, about: JSON
 
@@ -67,7 +67,7 @@ final class Reconstructor {
         triangles = try Data(contentsOf: folder.appendingPathComponent(file)).withUnsafeBytes { Array($0.bindMemory(to: UInt32.self)) }
     }
 
-    /// The largest face; nil where none is found.
+    /// The largest face; nil if none is found.
     func reconstruct(_ photo: Photo) throws -> Face? {
         guard let box = try Finder(bundle, detector, check, photo).largest() else { return nil }
         let crop = bundle.object("crop")
@@ -101,7 +101,7 @@ final class Reconstructor {
     }
 }
 
-/// The search of one photo for its largest face: see `search` and `check` in bundle.json.
+/// Searches one photo for its largest face: see `search` and `check` in bundle.json.
 final class Finder {
     private let rule: JSON, crop: JSON, search: JSON, checking: JSON, detector: Network, check: Network, photo: Photo
     private let size: Int, small: Photo, factor: Double, anchors: [(x: Double, y: Double)]
@@ -131,7 +131,7 @@ final class Finder {
         let candidates = try around(1, 0), whole = suppress(candidates)
         if try isClear(whole) { return whole }
         let found = try confirmed(candidates, 0, search.number("min_score"))
-        for isSure in [true, false] {  // a photo should show somebody: then what is not confirmed
+        for isSure in [true, false] {  // if no face is confirmed, use unconfirmed ones
             var faces = try checked(found, isSure)
             for angle in faces.isEmpty ? search.numbers("quarters") : [] {
                 let turned = try checked(confirmed(around(1, angle), angle, search.number("turned_min_score")), isSure)
@@ -212,7 +212,7 @@ final class Finder {
         }
     }
 
-    /// Weighted non-maximum suppression: one box a face, highest score first.
+    /// Weighted non-maximum suppression: one box per face, highest score first.
     private func suppress(_ found: [Found]) -> [Found] {
         var left = found.sorted { $0.score > $1.score }, faces: [Found] = []
         while let best = left.first {
@@ -231,7 +231,7 @@ final class Finder {
         return faces
     }
 
-    /// Radians, clockwise, of a head that lies on its side or upside down, else 0.
+    /// Clockwise angle, radians, of a head on its side or upside down, otherwise 0.
     private func turn(_ points: [Point]) -> Double {
         let down = points[3] - (points[0] + points[1]) / 2, angle = atan2(-down.x, down.y)
         return abs(angle) >= crop.number("min_turn") ? angle : 0
@@ -255,7 +255,7 @@ private func triples(_ numbers: [Float]) -> [Point] {
     stride(from: 0, to: numbers.count, by: 3).map { Point(Double(numbers[$0]), Double(numbers[$0 + 1]), Double(numbers[$0 + 2])) }
 }
 
-/// The square about points (px), whose side is the diagonal of their bounding box, turned by `angle`.
+/// The square around points (px), with their bounding box's diagonal as its side, rotated by `angle`.
 func squareAround(_ points: [Point], _ angle: Double) -> Box {
     let c = cos(angle), s = sin(angle)
     let us = points.map { c * $0.x + s * $0.y }, vs = points.map { c * $0.y - s * $0.x }
@@ -263,7 +263,7 @@ func squareAround(_ points: [Point], _ angle: Double) -> Box {
     return Box(x: c * u - s * v + 0.5, y: s * u + c * v + 0.5, side: hypot(us.max()! - us.min()!, vs.max()! - vs.min()!), angle: angle)
 }
 
-/// A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
+/// A rotated square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
 func cut(_ photo: Photo, _ box: Box, _ size: Int) -> [UInt8] {
     let block = max(1, Int((box.side / Double(size)).rounded(.toNearestOrEven)))
     let c = cos(box.angle), s = sin(box.angle), reach = box.side * (abs(c) + abs(s)) / 2
@@ -296,7 +296,7 @@ func cut(_ photo: Photo, _ box: Box, _ size: Int) -> [UInt8] {
     }
 }
 
-/// The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved, and 2, 4, ...
+/// The photo halved until it is below `limit` px or a side is odd, and the factor 1, 2, 4, ...
 func halved(_ photo: Photo, _ limit: Int) -> (Photo, Double) {
     guard photo.longer >= limit, photo.width % 2 == 0, photo.height % 2 == 0 else { return (photo, 1) }
     let width = photo.width / 2, row = 3 * photo.width

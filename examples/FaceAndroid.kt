@@ -1,4 +1,4 @@
-// NOT COMPILED by the tests: there is no Android SDK. The code of Face.kt that it calls is compiled and run.
+// NOT COMPILED by the tests, which have no Android SDK. Face.kt, which it calls, is compiled and run.
 //
 // Android, LiteRT 2's CompiledModel: implementation("com.google.ai.edge.litert:litert:2.1.0"), the
 // bundle's files in assets/face/, and androidResources { noCompress += "tflite" }.
@@ -12,19 +12,19 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import org.json.JSONObject
 
-/** Finds a photo's largest face; use it from one thread at a time, and close it at the end. */
+/** Finds a photo's largest face; use it from only one thread at a time, and close it after use. */
 class FaceFinder(private val context: Context, private val folder: String = "face") : AutoCloseable {
     private val bundle = JSONObject(read("bundle.json").decodeToString())
     private val models = mutableListOf<CompiledModel>()
     private val reconstructor = Reconstructor(bundle, open("detector"), open("check"), open("network"))
 
-    /** Numbers of the mesh's triangles, three each. */
+    /** Vertex indices of the mesh's triangles, three each. */
     val triangles: IntArray = bundle.getJSONObject("mesh").getJSONObject("triangles").getString("file").let { file ->
         val numbers = ByteBuffer.wrap(read(file)).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer()
         IntArray(numbers.remaining()).also(numbers::get)
     }
 
-    /** [bitmap]: upright, as ARGB_8888. */
+    /** The face in an upright ARGB_8888 [bitmap]; null if none is found. */
     fun find(bitmap: Bitmap): Face? {
         val pixels = IntArray(bitmap.width * bitmap.height)
         bitmap.getPixels(pixels, 0, bitmap.width, 0, 0, bitmap.width, bitmap.height)
@@ -43,7 +43,7 @@ class FaceFinder(private val context: Context, private val folder: String = "fac
         val isBytes = about.getJSONObject("input").getString("dtype") == "uint8"
         val names = about.optJSONObject("outputs")?.keys()?.asSequence()?.toList() ?: listOf(about.getString("score"))
         val input = mapOf(about.getJSONObject("input").getString("name").let { it to model.createInputBuffer(it, signature) })
-        // All outputs of a signature need a buffer; the other outputs of the confirming network are taken by position.
+        // All outputs of a signature need a buffer, but only one output of the confirming network is named in bundle.json.
         if ("outputs" !in about) return byPlace(model, names.single())
         val outputs = names.associateWith { model.createOutputBuffer(it, signature) }
         return Network { values ->
@@ -54,7 +54,7 @@ class FaceFinder(private val context: Context, private val folder: String = "fac
         }
     }
 
-    /** A network of which only one output is used: the one of length 1. */
+    /** A network with only one used output: the one of length 1. */
     private fun byPlace(model: CompiledModel, name: String): Network {
         val (inputs, outputs) = Pair(model.createInputBuffers(), model.createOutputBuffers())
         return Network { values ->

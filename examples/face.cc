@@ -1,6 +1,6 @@
-// A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
+// A photo to named blendshapes and a mesh, with a bundle of `keras-scnn export PRESET --to bundle`.
 // All numbers are read from bundle.json. C++17, LiteRT 2 and nlohmann/json 3; photos are binary PPM
-// (P6), since there is no image decoder here: use the decoder of your app.
+// (P6), since there is no image decoder here: use your app's decoder.
 //
 //     g++ -std=c++17 -O2 face.cc libLiteRt.so -o face
 //     ./face BUNDLE photo.ppm face.obj > face.json
@@ -28,7 +28,7 @@ struct Photo {
   int width, height;
   std::vector<uint8_t> rgb;
 };
-// A square: center in box coordinates (a pixel's edges at integers), radians clockwise; `across` is -1 for a mirrored crop.
+// A square: center in box coordinates (pixel edges at integers), clockwise angle in radians; `across` is -1 for a mirrored crop.
 struct Box {
   double x, y, side, angle, across = 1;
 };
@@ -44,10 +44,10 @@ struct Face {
 };
 
 void check(LiteRtStatus status, const std::string& what) {
-  if (status) throw std::runtime_error(what + ": LiteRT's status " + std::to_string(status));
+  if (status) throw std::runtime_error(what + ": LiteRT status " + std::to_string(status));
 }
 
-// A .tflite file of one input, its outputs by name.
+// A .tflite file with one input; its outputs by name.
 class Network {
  public:
   explicit Network(const std::string& path) {
@@ -87,7 +87,7 @@ class Network {
   template <typename T>
   Outputs operator()(const std::vector<T>& values) {
     copy(input_, [&](void* memory, size_t bytes) {
-      if (bytes != sizeof(T) * values.size()) throw std::runtime_error("the input has another size");
+      if (bytes != sizeof(T) * values.size()) throw std::runtime_error("the input has the wrong size");
       std::memcpy(memory, values.data(), bytes);
     }, kLiteRtTensorBufferLockModeWrite);
     check(LiteRtRunCompiledModel(compiled_, 0, 1, &input_, outputs_.size(), outputs_.data()), "run");
@@ -126,9 +126,9 @@ class Network {
   std::vector<std::string> names_;
 };
 
-// A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
+// A rotated square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
 std::vector<uint8_t> cut(const Photo& photo, const Box& box, int size) {
-  const int block = std::max(1, int(std::nearbyint(box.side / size)));  // halves to the even
+  const int block = std::max(1, int(std::nearbyint(box.side / size)));  // half to even
   const double cos = std::cos(box.angle), sin = std::sin(box.angle);
   const double reach = box.side * (std::abs(cos) + std::abs(sin)) / 2;
   auto range = [&](double center, int limit) {
@@ -170,7 +170,7 @@ std::vector<uint8_t> cut(const Photo& photo, const Box& box, int size) {
   return crop;
 }
 
-// The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved.
+// The photo halved until it is below `limit` px or a side is odd, and the factor 1, 2, 4, ...
 std::pair<Photo, int> halved(Photo photo, int limit) {
   int factor = 1;
   for (; std::max(photo.width, photo.height) >= limit && photo.width % 2 == 0 && photo.height % 2 == 0; factor *= 2) {
@@ -202,7 +202,7 @@ void by_score(std::vector<Found>& found) {
   std::stable_sort(found.begin(), found.end(), [](auto& a, auto& b) { return a.score > b.score; });
 }
 
-// Weighted non-maximum suppression: one box a face, highest score first.
+// Weighted non-maximum suppression: one box per face, highest score first.
 std::vector<Found> suppress(std::vector<Found> left, double same_face) {
   by_score(left);
   std::vector<Found> faces;
@@ -227,7 +227,7 @@ std::vector<Found> suppress(std::vector<Found> left, double same_face) {
   return faces;
 }
 
-// Of nested faces, the one with the highest score; sorted by score.
+// Keep the highest-scoring of nested faces; sorted by score.
 std::vector<Found> without_nested(std::vector<Found> faces, double share) {
   by_score(faces);
   std::vector<Found> kept;
@@ -239,7 +239,7 @@ std::vector<Found> without_nested(std::vector<Found> faces, double share) {
   return kept;
 }
 
-// Radians, clockwise, of a head that lies on its side or upside down, else 0.
+// Clockwise angle, radians, of a head on its side or upside down, otherwise 0.
 double turn_of(const std::vector<Point>& points, double min_turn) {
   const double x = (points[0][0] + points[1][0]) / 2 - points[3][0];
   const double y = points[3][1] - (points[0][1] + points[1][1]) / 2;
@@ -264,7 +264,7 @@ class Detector {
     }
   }
 
-  // The largest face's crop for the network.
+  // The network's crop for the largest face.
   std::optional<Box> largest() {
     std::optional<Box> best;
     for (const Found& face : faces()) {
@@ -282,14 +282,14 @@ class Detector {
     const auto candidates = around(1, 0), whole = suppress(candidates, same_face_);
     if (is_clear(whole)) return whole;
     const auto found = confirmed(candidates, 0, search_["min_score"]);
-    for (bool is_sure : {true, false}) {  // a photo should show somebody: then what is not confirmed
+    for (bool is_sure : {true, false}) {  // if no face is confirmed, use unconfirmed ones
       auto faces = checked(found, is_sure);
       if (faces.empty()) faces = turned(is_sure);
       if (!faces.empty()) return faces;
     }
     return {};
   }
-  // Of a head upside down or on a side, the direction with the highest score.
+  // Faces in the rotated photo, for the rotation with the highest score.
   std::vector<Found> turned(bool is_sure) {
     std::vector<Found> best;
     for (double angle : search_["quarters"]) {
@@ -316,7 +316,7 @@ class Detector {
       if (overlap(face, seen) > same_face_) return seen;
     return {};
   }
-  // Candidates of the whole photo, and of the photo with a margin, at their best size.
+  // Candidates from the whole photo, and from the photo with a margin, detected again at their best size.
   std::vector<Found> confirmed(std::vector<Found> found, double angle, double least) {
     for (const Found& each : around(search_["margin"], angle)) found.push_back(each);
     std::vector<Found> faces;
@@ -395,7 +395,7 @@ class Detector {
   std::vector<std::array<double, 2>> anchors_;
 };
 
-// The square about points (px), whose side is the diagonal of their bounding box, turned by `angle`.
+// The square around points (px), with their bounding box's diagonal as its side, rotated by `angle`.
 Box square_around(const std::vector<Point>& points, double angle) {
   const double cos = std::cos(angle), sin = std::sin(angle);
   double low[2] = {1e30, 1e30}, high[2] = {-1e30, -1e30};
@@ -416,7 +416,7 @@ std::vector<Point> points_of(const Floats& numbers) {
   return points;
 }
 
-// One run of the network on a crop; landmarks (px) and pose are those of the photo, vertices in mm.
+// Run the network on a crop; landmarks and pose are in px of the photo, vertices in mm.
 Face look(const Json& bundle, Network& network, const Photo& photo, const Box& box) {
   const int size = bundle.at("crop").at("size");
   const Outputs outputs = network(cut(photo, box, size));
@@ -459,10 +459,10 @@ Photo read_ppm(const std::string& path) {
   file >> kind >> width >> height >> most;
   file.get();
   if (!file || kind != "P6" || most != 255 || width < 1 || height < 1)
-    throw std::runtime_error(path + ": not a binary PPM (P6) of 8 bits, without comments");
+    throw std::runtime_error(path + ": not a binary PPM (P6) with 8 bits and without comments");
   Photo photo{width, height, std::vector<uint8_t>(3 * size_t(width) * height)};
   if (!file.read(reinterpret_cast<char*>(photo.rgb.data()), photo.rgb.size()))
-    throw std::runtime_error(path + ": ends too early");
+    throw std::runtime_error(path + ": truncated");
   return photo;
 }
 
@@ -471,18 +471,18 @@ void write_obj(const std::string& path, const Face& face, const std::string& tri
   obj.precision(9);
   for (const Point& v : face.vertices) obj << "v " << v[0] << " " << v[1] << " " << v[2] << "\n";
   std::ifstream file(triangles, std::ios::binary);
-  uint32_t corners[3];  // little-endian, as this machine
+  uint32_t corners[3];  // little-endian, like this machine
   while (file.read(reinterpret_cast<char*>(corners), sizeof corners))
     obj << "f " << corners[0] + 1 << " " << corners[1] + 1 << " " << corners[2] + 1 << "\n";
   if (!obj.flush()) throw std::runtime_error(path + ": cannot be written");
 }
 
-// Where a file of the bundle is. LiteRT crashes on one that was cut off.
+// The path of a file in the bundle, after checking its size: LiteRT crashes on a truncated file.
 std::string whole(const std::string& folder, const Json& bundle, const Json& part) {
   const std::string name = part.at("file"), path = folder + name;
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file || file.tellg() != bundle.at("files").at(name).at("bytes").get<std::streamoff>())
-    throw std::runtime_error(path + ": missing, or not of the size that bundle.json says");
+    throw std::runtime_error(path + ": missing, or its size differs from bundle.json");
   return path;
 }
 
@@ -491,7 +491,7 @@ int main(int count, char** words) try {
   const std::string folder = std::string(words[1]) + "/";
   std::ifstream text(folder + "bundle.json");
   const Json bundle = Json::parse(text, nullptr, false);
-  if (bundle.is_discarded()) throw std::runtime_error(folder + "bundle.json: missing, or no JSON");
+  if (bundle.is_discarded()) throw std::runtime_error(folder + "bundle.json: missing, or not JSON");
   const std::string triangles = whole(folder, bundle, bundle.at("mesh").at("triangles"));
   Network detector(whole(folder, bundle, bundle.at("detector")));
   Network confirming(whole(folder, bundle, bundle.at("check")));

@@ -1,11 +1,11 @@
-// A photo to named blendshapes and a mesh, by a bundle of `keras-scnn export PRESET --to bundle`.
-// For browser and Node.js; all numbers are read from bundle.json. Node.js 20, @litertjs/core:
+// A photo to named blendshapes and a mesh, with a bundle of `keras-scnn export PRESET --to bundle`.
+// For browser and Node.js; all numbers are read from bundle.json. With Node.js 20 and @litertjs/core:
 //
 //     node face.mjs BUNDLE photo.ppm face.obj > face.json
 //
 // In a browser: reconstruct(bundle, await openNetworks(bundle, ...), imageData); see README.md.
 
-/** From {width, height, data} of RGBA, as ImageData, to a face, or null if none is found. */
+/** From {width, height, data} in RGBA, such as ImageData, to a face, or null if none is found. */
 export async function reconstruct(bundle, networks, photo) {
   const box = await findFace(bundle, networks, photo);
   if (!box) return null;
@@ -18,7 +18,7 @@ export async function reconstruct(bundle, networks, photo) {
   return look(bundle, networks.network, photo, squareAround(first.landmarks, angle));
 }
 
-/** One run of the network on a crop; landmarks (px) and pose are those of the photo, vertices in mm. */
+/** Run the network on a crop; landmarks and pose are in px of the photo, vertices in mm. */
 async function look(bundle, network, photo, box) {
   const { size } = bundle.crop;
   const outputs = await network(cut(photo, box, size));
@@ -42,7 +42,7 @@ async function look(bundle, network, photo, box) {
   };
 }
 
-/** The largest face's crop: a square of `side` px about x, y (box coordinates), turned by `angle`. */
+/** The largest face's crop: a square of `side` px around x, y (box coordinates), rotated by `angle`. */
 async function findFace(bundle, networks, photo) {
   const { search, nms, decode, input, anchors } = bundle.detector;
   const { check } = bundle;
@@ -129,7 +129,7 @@ async function findFace(bundle, networks, photo) {
   const largest = (faces) => faces.map((face) => standardCrop(face, bundle.crop)).sort((a, b) => b.side - a.side)[0];
   if (isClear && (await upright(whole[0])) === whole[0] && (await isFace(whole[0]))) return largest(whole);
   const found = await confirmed([...candidates, ...(await around(search.margin, 0))], 0, search.min_score);
-  for (const isSure of [isFace, async () => true]) { // a photo should show somebody: then what is not confirmed
+  for (const isSure of [isFace, async () => true]) { // if no face is confirmed, use unconfirmed ones
     let faces = await checked(found, isSure);
     for (const angle of faces.length ? [] : search.quarters) {
       const seen = [...(await around(1, angle)), ...(await around(search.margin, angle))];
@@ -141,20 +141,20 @@ async function findFace(bundle, networks, photo) {
   return null;
 }
 
-/** A detection's crop for the network. */
+/** The network's crop for a detection. */
 export function standardCrop({ x, y, width, height, points }, crop) {
   const [side, angle] = [(width + height) / 2, turnOf(points, crop.min_turn)];
   const down = crop.detector_shift * side;
   return { x: x - down * Math.sin(angle), y: y + down * Math.cos(angle), side: crop.detector_scale * side, angle };
 }
 
-/** Radians, clockwise, of a head that lies on its side or upside down, else 0. */
+/** Clockwise angle, radians, of a head on its side or upside down, otherwise 0. */
 function turnOf([left, right, , mouth], minTurn) {
   const angle = Math.atan2((left[0] + right[0]) / 2 - mouth[0], mouth[1] - (left[1] + right[1]) / 2);
   return Math.abs(angle) >= minTurn ? angle : 0;
 }
 
-/** Weighted non-maximum suppression: one box a face, highest score first. */
+/** Weighted non-maximum suppression: one box per face, highest score first. */
 export function suppress(found, sameFace) {
   let left = [...found].sort((a, b) => b.score - a.score);
   const faces = [];
@@ -171,7 +171,7 @@ export function suppress(found, sameFace) {
   return faces;
 }
 
-/** Of nested faces, the one with the highest score; sorted by score. */
+/** Keep the highest-scoring of nested faces; sorted by score. */
 function withoutNested(faces, nestedShare) {
   const kept = [];
   for (const face of faces.sort((a, b) => b.score - a.score)) {
@@ -193,7 +193,7 @@ function overlap(a, b) {
   return both / Math.max(a.width * a.height + b.width * b.height - both, 1e-12);
 }
 
-/** The square about points (px), whose side is the diagonal of their bounding box, turned by `angle`. */
+/** The square around points (px), with their bounding box's diagonal as its side, rotated by `angle`. */
 export function squareAround(points, angle) {
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   const upright = points.map(([x, y]) => [cos * x + sin * y, cos * y - sin * x]);
@@ -203,7 +203,7 @@ export function squareAround(points, angle) {
   return { x: cos * u - sin * v + 0.5, y: sin * u + cos * v + 0.5, side, angle };
 }
 
-/** The photo at 1/2, 1/4, ... of its size, below `limit` px where its sides can be halved, and 2, 4, ... */
+/** The photo halved until it is below `limit` px or a side is odd, and the factor 1, 2, 4, ... */
 function halved(photo, limit) {
   let factor = 1;
   while (Math.max(photo.width, photo.height) >= limit && photo.width % 2 === 0 && photo.height % 2 === 0) {
@@ -221,8 +221,8 @@ function halved(photo, limit) {
 }
 
 /**
- * A turned square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
- * `across` is -1 for a mirrored crop, else 1.
+ * A rotated square of a photo as size x size x 3 numbers, 0 to 255; see `text` of bundle.json's crop.
+ * `across` is -1 for a mirrored crop, otherwise 1.
  */
 export function cut(photo, { x, y, side, angle, across = 1 }, size) {
   const block = Math.max(1, toEven(side / size));
@@ -276,13 +276,13 @@ function rows(numbers, length) {
   return Array.from({ length: numbers.length / length }, (_, i) => Array.from(numbers.slice(length * i, length * (i + 1))));
 }
 
-/** Wavefront OBJ of a face; `triangles` are the numbers of the bundle's file. */
+/** Wavefront OBJ of a face; `triangles` are the indices in the bundle's file. */
 export function toObj(face, triangles) {
   const vertices = face.vertices.map((vertex) => `v ${vertex.join(" ")}\n`);
   return vertices.join("") + rows(triangles, 3).map((corners) => `f ${corners.map((i) => i + 1).join(" ")}\n`).join("");
 }
 
-/** Functions that run the two networks; `read(file)` gives a Promise of a file's bytes in the bundle. */
+/** Functions that run the three networks; `read(file)` returns a Promise of a bundle file's bytes. */
 export async function openNetworks(bundle, litert, read) {
   const open = async ({ file, input }) => {
     const model = await litert.loadAndCompile(await read(file), { accelerator: "wasm" });
@@ -296,7 +296,7 @@ export async function openNetworks(bundle, litert, read) {
   return { detector: await open(bundle.detector), check: await open(bundle.check), network: await open(bundle.network) };
 }
 
-/** Node.js: LiteRT's script needs global names of a browser; its log is written to standard error. */
+/** Node.js: LiteRT's script needs global names of browsers; its log is written to standard error. */
 async function startNode(wasm) {
   const [vm, { readFileSync }, { createRequire }] = await Promise.all(["node:vm", "node:fs", "node:module"].map((name) => import(name)));
   console.log = console.error;
@@ -308,10 +308,10 @@ async function startNode(wasm) {
   return litert;
 }
 
-/** A binary PPM (P6) of 8 bits a channel, as RGBA. */
+/** A binary PPM (P6) with 8 bits per channel, as RGBA. */
 function readPpm(bytes, name) {
   const [header, width, height] = /^P6\s+(?:#.*\n\s*)*(\d+)\s+(\d+)\s+255\s/.exec(bytes.subarray(0, 999).toString("latin1")) ?? [];
-  if (!header || bytes.length - header.length < 3 * width * height) throw Error(`${name}: not a binary PPM (P6) of 8 bits, or cut`);
+  if (!header || bytes.length - header.length < 3 * width * height) throw Error(`${name}: not a binary PPM (P6) with 8 bits, or truncated`);
   const data = new Uint8ClampedArray(4 * width * height);
   for (let i = 0; i < width * height; i++) data.set(bytes.subarray(header.length + 3 * i, header.length + 3 * i + 3), 4 * i);
   return { width: Number(width), height: Number(height), data };
@@ -324,7 +324,7 @@ async function main([folder, photo, obj, more]) {
   const wasm = fileURLToPath(new URL("../wasm/", import.meta.resolve("@litertjs/core")));
   const read = async (file) => {
     const bytes = readFileSync(`${folder}/${file}`);
-    if (bytes.length !== bundle.files[file]?.bytes) throw Error(`${folder}/${file}: not of the size that bundle.json says`);
+    if (bytes.length !== bundle.files[file]?.bytes) throw Error(`${folder}/${file}: its size differs from bundle.json`);
     return bytes;
   };
   const triangles = new Uint8Array(await read(bundle.mesh.triangles.file)).buffer;

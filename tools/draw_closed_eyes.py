@@ -1,4 +1,4 @@
-"""Draw docs/closed_eyes.png: a photo, the same with its eyes closed in the image, and their heads.
+"""Draw docs/closed_eyes.png: a photo, its copies with eyes closed in the image, and their heads.
 
     python tools/draw_closed_eyes.py [PRESET]
 
@@ -20,11 +20,11 @@ from keras_scnn.io import write_image
 from keras_scnn.reconstruction.drawing import draw_view
 
 OUT = Path(__file__).parents[1] / "docs" / "closed_eyes.png"
-REMAINING, SIZE = (1.0, 0.5, 0.0), 240  # shares of the opening; px of a picture
+REMAINING, SIZE = (1.0, 0.5, 0.0), 240  # remaining shares of the opening; px of an image
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", nargs="?", default="mobile")
     reconstructor = Reconstructor.from_preset(parser.parse_args().preset)

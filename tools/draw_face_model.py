@@ -1,9 +1,9 @@
-"""Draw the embedded face model: 24 random identities, and a row of expressions.
+"""Draw the embedded face model: 24 random identities, and a grid of expressions.
 
     python tools/draw_face_model.py            # writes docs/face_model_*.png
 
-The model has no colors of its own; ``open_face_paint`` paints simple ones, so that brows, lips
-and eyes can be judged.
+The model has no colors; ``open_face_paint`` paints a simple texture, so that brows, lips and eyes
+can be judged.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ EXPRESSIONS: tuple[tuple[str, dict[str, float]], ...] = (
 
 
 def expression_weights(model: MorphableModel, named: dict[str, float]) -> np.ndarray:
-    """(L,) float32 weights; a name without its side stands for both sides.
+    """(L,) float32 weights; a name without a side stands for both sides.
 
     Raises:
         ValueError: the model has no expression of that name.
@@ -75,7 +75,7 @@ def draw_face(model: MorphableModel, vertices: np.ndarray, yaw: float, texture: 
     Args:
         model: gives triangles and uv.
         vertices: (N, 3) mm, model frame.
-        yaw: radians, as ``rotation_from_euler`` takes it.
+        yaw: radians, see ``rotation_from_euler``.
         texture: (S, S, 3) float32 in [0, 1], RGB, row 0 at v = 1.
 
     Returns:
@@ -83,7 +83,7 @@ def draw_face(model: MorphableModel, vertices: np.ndarray, yaw: float, texture: 
     """
     size = TILE * SUPERSAMPLE
     rotation = rotation_from_euler([0.0, yaw, 0.0])
-    # The mean head's middle in the tile's middle, and one scale for all, so that sizes compare.
+    # The mean head is centered in the tile, and all heads have one scale, so that sizes compare.
     middle = (model.mean.max(axis=0) + model.mean.min(axis=0)) / 2
     scale = 0.88 * size / np.ptp(model.mean[:, 1])
     posed = project(compose(rotation, scale, np.full(3, size / 2)), vertices - middle)
@@ -124,7 +124,7 @@ def draw_expressions(model: MorphableModel) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, help="a face model .npz; default: the embedded one")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the two pictures")
+    parser.add_argument("--out", type=Path, default=DOCS, help="output folder for the two images")
     args = parser.parse_args()
     model = MorphableModel.load(args.model) if args.model else MorphableModel.open_face()
     args.out.mkdir(parents=True, exist_ok=True)

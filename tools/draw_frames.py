@@ -18,7 +18,7 @@ from keras_scnn.reconstruction.drawing import draw_mesh
 from keras_scnn.storage import atomic_path
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # the backend comes first
+import matplotlib.pyplot as plt  # after the backend is set
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE, SCALE, AXIS_MM = 480, 1.45, 120.0
@@ -61,7 +61,7 @@ def draw_image_frame(axes) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=DOCS / "frames.png")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Draw photos of a folder beside the same faces turned by ``keras_scnn.data.synthesis.profiling``.
+"""Draw the faces of photos as turned by ``keras_scnn.data.synthesis.profiling``.
 
 python tools/draw_profiling.py PHOTO... --out sheet.png
 """
@@ -24,7 +24,7 @@ TURNS = ((-45, 0), (-30, 0), (-15, 0), (0, 0), (15, 0), (30, 0), (45, 0), (20, 1
 
 
 def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -> list[np.ndarray]:
-    """The face of a photo at each of TURNS; [] where there is no face."""
+    """The face of a photo at each of TURNS; [] if there is no face."""
     photo = read_image(path)
     faces = reconstructor(photo)
     if not faces:

@@ -1,10 +1,10 @@
-"""Draw docs/turning_head.gif: a photo, its head turning as clay and with its skin, and expressions.
+"""Draw docs/turning_head.gif: a photo, its head turning, untextured and textured, and expressions.
 
     python tools/draw_turning_head.py [PRESET]
 
-The photo is scikit-image's astronaut (NASA, public domain). The heads are what ``reconstruct``
-writes: neutral, with the skin's own colors (the photo's light taken out) under a plain light; the
-expressions are ARKit's, played on the person. Needs scikit-image.
+The photo is scikit-image's astronaut (NASA, public domain). The heads are those that
+``reconstruct`` writes: neutral, with the skin's own colors (without the photo's lighting) under a
+plain light; the expressions are ARKit's, applied to the person. Needs scikit-image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from keras_scnn.settings import DEFAULT_PRESET
 
 OUT = Path(__file__).parents[1] / "docs" / "turning_head.gif"
 SIZE, FRAMES, DEGREES, MILLISECONDS = 200, 40, 50.0, 90
-CUT = 4  # px of white that a view has at its left and right
+CUT = 4  # px, the white margin at a view's left and right
 EXPRESSIONS = (
     {"eyeBlink": 1.0},
     {"mouthSmile": 0.9, "cheekSquint": 0.5},
@@ -42,7 +42,7 @@ LIGHT = np.array([1.96, 0.31, 0.80, -0.31, 0, 0, 0, 0, 0])[:, None] * np.ones(3)
 def skin_view(
     model: MorphableModel, vertices: np.ndarray, yaw_degrees: float, texture: np.ndarray
 ) -> np.ndarray:
-    """(SIZE, SIZE, 3) uint8 RGB: textured vertices (N, 3) mm, as ``draw_view`` sees them."""
+    """(SIZE, SIZE, 3) uint8 RGB: textured vertices (N, 3) mm, in the view of ``draw_view``."""
     large = 2 * SIZE
     posed = posed_for_view(vertices, yaw_degrees, large)
     white = np.full((large, large, 3), 255, np.uint8)
@@ -53,7 +53,7 @@ def skin_view(
 
 
 def frames(reconstructor: Reconstructor, photo: np.ndarray) -> list[Image.Image]:
-    """The pictures of the animation: one turn to both sides, then the expressions."""
+    """The frames of the animation: one turn to both sides, then the expressions."""
     face = reconstructor.largest(photo)
     model, identity, texture = face.model, face.parameters.identity, face.texture(photo)
     crop = crop_face(photo, face.box, SIZE).image
@@ -77,7 +77,7 @@ def frames(reconstructor: Reconstructor, photo: np.ndarray) -> list[Image.Image]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET)
     pictures = frames(Reconstructor.from_preset(parser.parse_args().preset), data.astronaut())

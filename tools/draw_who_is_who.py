@@ -4,11 +4,11 @@
     tar xzf face_recognition-1.3.0.tar.gz
     python tools/draw_who_is_who.py face_recognition-1.3.0/tests/test_images [--preset PRESET]
 
-The README's opening picture. Three portraits of one man, one of another, both official photos of
-the White House (works of the United States government, in the public domain) that come with the
-source archive of face-recognition, and scikit-image's astronaut (NASA). No network was trained on
-them. Every head is the neutral shape from that photo alone: as it is, with its difference from the
-mean face enlarged, and as a map of where it is in front of the mean face (red) or behind it (blue).
+The README's opening picture: three portraits of one man, one of another, both official White House
+photos (works of the United States government, in the public domain) that come with the source
+archive of face-recognition, and scikit-image's astronaut (NASA). No network was trained on them.
+Every head is the neutral shape from only that photo: unchanged, with its difference from the mean
+face enlarged, and as a map of where it is in front of the mean face (red) or behind it (blue).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from keras_scnn.settings import DEFAULT_PRESET
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PORTRAITS = {"A": ("obama.jpg", "obama2.jpg", "obama3.jpg"), "B": ("biden.jpg",)}
-SIZE, MARGIN = 240, 17  # px of a view, and of its white edge
+SIZE, MARGIN = 240, 17  # px of a view, and of its white margin
 FRONT, SIDE = 0.0, 40.0  # degrees of yaw
 ENLARGED = 2.5
-TOP_MM = 1.0  # where the colors end
+TOP_MM = 1.0  # end of the color scale
 TITLES = ("photo", "its head, mm for mm", "", f"× {ENLARGED:g} from the mean face", "", "map")
 
 
@@ -53,13 +53,13 @@ def portraits(folder: Path) -> list[tuple[str, np.ndarray]]:
 
 
 def view(model: MorphableModel, vertices: np.ndarray, yaw: float, **colors) -> np.ndarray:
-    """``draw_view`` without its white edge."""
+    """``draw_view`` without its white margin."""
     picture = draw_view(model, np.float32(vertices), yaw, SIZE, **colors)
     return picture[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def heads(model: MorphableModel, shape: np.ndarray) -> list[np.ndarray]:
-    """The five views of a neutral shape (N, 3) mm, moved and scaled onto the mean face."""
+    """The five views of a neutral shape (N, 3) mm, aligned with the mean face."""
     shape = apply_similarity(*similarity_alignment(shape, model.mean), shape)
     difference = shape - model.mean
     ahead = (difference * vertex_normals(model.mean, model.triangles)).sum(axis=-1)

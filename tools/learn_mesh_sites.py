@@ -1,11 +1,11 @@
-"""Learn where the 68 landmarks are on FaceMesh: the table of ``data.labels.mesh_landmarks``.
+"""Learn where the 68 landmarks are on FaceMesh: the table in ``data.labels.mesh_landmarks``.
 
     python tools/learn_mesh_sites.py AFLW
     python tools/learn_mesh_sites.py AFLW --check 300W
 
-AFLW is the folder with labels.npz and crops/; 300W holds photos and .pts files. The check compares
-FaceMesh, the preset and their mean with the hand-made points: each source's constant difference
-to them is learned on every other photo, and the error counted on the rest.
+AFLW is the folder with labels.npz and crops/; 300W has photos and .pts files. The check compares
+FaceMesh, the preset and their mean with the annotated points: each source's constant offset from
+them is learned on every other photo, and the error measured on the rest.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from keras_scnn.photos.detection import FaceDetector
 from keras_scnn.photos.facemesh import FaceMesh
 
 CROPS, BATCH, MAX_YAW, MIN_SCORE = 2500, 64, 40.0, 0.9
-DEPTH_WEIGHT = 0.3  # the labels' depth is a network's, x and y are hand-made
-ROUNDS, TOLERANCE = 10, 0.02  # of the robust fit; of the face's size
+DEPTH_WEIGHT = 0.3  # the labels' depth is predicted by a network, x and y are annotated
+ROUNDS, TOLERANCE = 10, 0.02  # of the robust fit; as a share of the face's size
 
 
 def head_offset(camera: np.ndarray, difference: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The 3D offset (3,) mm whose projections best explain (M, D) px differences (Huber, IRLS);
-    cameras (M, D, 3) px per mm, size (M,) px of the faces."""
+    """The 3D offset (3,) mm whose projections best explain (M, D) px differences (Huber, IRLS).
+
+    Args:
+        camera: (M, D, 3) px per mm.
+        difference: (M, D) px.
+        size: (M,) px, of the faces.
+    """
     weight = np.ones(len(camera))
     for _ in range(ROUNDS):
         normal = np.einsum("m,mij,mik->jk", weight, camera, camera)
@@ -48,7 +53,7 @@ def face_size(landmarks: np.ndarray) -> np.ndarray:
 
 
 def learn(meshes: np.ndarray, targets: np.ndarray, model) -> np.ndarray:
-    """(68, 3) mm: what to add to the FaceMesh points of ``POINTS``, mirror symmetric."""
+    """(68, 3) mm: mirror-symmetric offsets to add to the FaceMesh points of ``POINTS``."""
     size, scale = face_size(targets), np.array([1, 1, DEPTH_WEIGHT])
     camera = image_from_head(meshes, model) * scale[:, None]
     apart = (targets - meshes[:, POINTS]) * scale
@@ -103,10 +108,10 @@ def check(folder: Path) -> None:
 
 
 def main() -> None:
-    """Learn the sites and write them, or compare them with 300-W."""
+    """Learn the sites and print them, or compare them with 300-W."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("aflw", type=Path)
-    parser.add_argument("--check", type=Path, metavar="300W", help="compare, learn nothing")
+    parser.add_argument("--check", type=Path, metavar="300W", help="compare only, do not learn")
     args = parser.parse_args()
     if args.check:
         check(args.check)

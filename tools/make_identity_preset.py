@@ -2,11 +2,11 @@
 
     python tools/make_identity_preset.py PACK.npz mobile OUT [--embeddings FILE.npy] [--held-out 10]
 
-Pose and expression are those of the preset that is named, and its weights are not written again.
-The feature is linear in the embeddings of dlib's recognizer and of SFace, solved for the labels of
-``solve_identity.py``; the identity coefficients are linear in those and in the named preset's
-parameters, by the map of ``map_identity.py``. Needs the extra 'teacher'. On two cores it takes half
-an hour; what the recognizers see is kept in OUT-(digest).npy.
+Pose and expression are those of the given preset ('mobile' here), whose weights are shared. The
+feature is linear in the embeddings of dlib's recognizer and of SFace, solved for the labels of
+``solve_identity.py``; the identity coefficients are linear in these embeddings and in the given
+preset's parameters, by the map of ``map_identity.py``. Needs the extra 'teacher'. On two cores it
+takes half an hour; the embeddings and parameters are cached in OUT-(digest).npy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RECOGNIZERS = "dlib+sface"
 
 
 def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOGNIZERS) -> Preset:
-    """The preset with recognizers, whose identity and feature heads are still random."""
+    """The preset with recognizers, and with untrained identity and feature heads."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     branch = build_branch(
         encoder,
@@ -63,13 +63,13 @@ def with_recognizers(preset: Preset, feature_size: int, recognizers: str = RECOG
 
 
 def check_of_package(parser: argparse.ArgumentParser, name: str) -> None:
-    """Refuse a preset that the new one cannot share weights with: it must be the package's."""
+    """Reject a preset whose weights cannot be shared, because it is not in the package."""
     if name not in list_presets():
-        parser.error(f"{name} is no preset of the package; they are {', '.join(list_presets())}")
+        parser.error(f"{name} is not a preset of the package: {', '.join(list_presets())}")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_map_arguments(parser)
     args = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     kernel, mean = learn_map(preset, pack, taught, chosen, inputs, args)
     identity = preset.layout.identity
-    head.set_weights([kernel, mean[identity] - mean @ kernel])  # the mean shape stays
+    head.set_weights([kernel, mean[identity] - mean @ kernel])  # keeps the mean shape
     embedding, weight = inputs[0, :, preset.layout.size :], photo_weights(records, chosen)
     feature.set_weights(solve_steady(embedding, taught.embedding[chosen], weight, person))
     whitened = inputs[0] @ np.asarray(head.kernel) + np.asarray(head.bias)

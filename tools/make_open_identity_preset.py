@@ -3,11 +3,11 @@
     python tools/make_open_identity_preset.py OUT [--geometry open] [--people 2000] [--photos 6]
         [--seed 11] [--cache runs/data]
 
-Pose and expression are those of the preset GEOMETRY, whose weights are not written again. The
-feature is the recognizer's embedding. The identity coefficients are linear in it, learned from
-renderings of random people of the face model: no photo of anybody is used. All outputs are averaged
-over the crop and its mirror image. Needs the extra 'teacher'. On two cores it takes ten minutes;
-what the network sees of the renderings is kept in OUT-(digest).npy.
+Pose and expression are those of the preset GEOMETRY, whose weights are shared. The feature is the
+recognizer's embedding. The identity coefficients are linear in it, learned from renderings of
+random people of the face model, without photos of real people. All outputs are averaged over the
+crop and its mirror image. Needs the extra 'teacher'. On two cores it takes ten minutes; the
+network's outputs for the renderings are cached in OUT-(digest).npy.
 """
 
 from __future__ import annotations
@@ -33,26 +33,28 @@ from map_identity import in_mm, output_of
 from solve_identity import cache_path, cached, whole
 
 RECOGNIZER = "dlib"
-# As the recipe 'open' renders, but nobody beyond 60 degrees, where the geometry is weak.
+# As in the recipe 'open', but only up to 60 degrees of yaw, beyond which the geometry is weak.
 LOOK = {"yaw_degrees": 60, "pitch_degrees": 14, "roll_degrees": 12, "spread": 0.6}
 # As a share of the embeddings' mean variance. Embeddings of photos vary more than those of
-# renderings, in other directions too: a high penalty keeps the directions that matter most for
+# renderings, and in more directions: a high penalty keeps only the directions that matter most for
 # renderings. 3 and 30 give about the same.
 RIDGE = 10.0
-LEAST_SHARE = 1e-6  # of the largest variance within people; embeddings have some 60 dimensions
-SIZE_MM = 0.35  # RMS distance from the mean shape, of renderings; of photos it is a quarter larger
+LEAST_SHARE = 1e-6  # of the largest variance within people; embeddings have about 60 dimensions
+SIZE_MM = 0.35  # RMS distance from the mean shape for renderings; for photos it is 25 % larger
 
 
 def steady_map(embeddings: np.ndarray, shapes: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """Kernel (E, K) from deviations of embeddings to those of shapes, mm.
+    """Kernel (E, K) from deviations of embeddings to deviations of shapes, mm.
 
-    Of a ridge regression, whose principal shapes are multiplied by the power ``STEADINESS`` of
-    their standard deviation within people; then all are scaled to ``SIZE_MM``. As in
-    ``identity_labels.learn_posterior``, but the principal shapes are those of the predictions:
-    random people vary alike in every coefficient.
+    The kernel of a ridge regression, in which each principal shape is multiplied by the power
+    ``STEADINESS`` of its standard deviation within people; then all are scaled to ``SIZE_MM``. As
+    in ``identity_labels.learn_posterior``, but the principal shapes are those of the predictions,
+    since random people vary equally in every coefficient.
 
     Args:
-        embeddings: (n, E). shapes: (n, K) coordinates, mm. person: (n,) int.
+        embeddings: (n, E).
+        shapes: (n, K) coordinates, mm.
+        person: (n,) int.
     """
     kernel, offset = ridge_regression(embeddings, shapes, RIDGE)
     predicted = embeddings @ kernel + offset
@@ -65,22 +67,23 @@ def steady_map(embeddings: np.ndarray, shapes: np.ndarray, person: np.ndarray) -
 
 
 def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Set the identity head by a map, such that the mean embedding has the mean face.
+    """Set the identity head to a map that gives the mean embedding the mean face.
 
     The feature becomes the embedding.
 
     Args:
-        preset: with a recognizer; it is changed.
-        embeddings: (n, E). kernel: (E, K), from deviations of embeddings to shapes, mm.
+        preset: with a recognizer; it is changed in place.
+        embeddings: (n, E).
+        kernel: (E, K), from deviations of embeddings to deviations of shapes, mm.
 
     Returns:
-        (n, K) coordinates, mm, of the shapes that are predicted for the embeddings.
+        (n, K) coordinates, mm, of the shapes predicted for the embeddings.
     """
     head, feature = (preset.core.get_layer(n) for n in (f"{PREFIX}shape", "features_linear"))
     identity, space = preset.layout.identity, preset.space
     whitened = kernel @ np.linalg.inv(in_mm(preset))
     weights = np.zeros(head.kernel.shape)
-    weights[-len(whitened) :] = whitened  # the parameters before it do not count
+    weights[-len(whitened) :] = whitened  # the parameters before the embedding get zero weights
     mean = embeddings.mean(axis=0)
     face = space.whitening.whiten(np.zeros(preset.layout.size))[identity]  # the mean face
     head.set_weights([weights, face - mean @ whitened])
@@ -89,14 +92,14 @@ def set_heads(preset: Preset, embeddings: np.ndarray, kernel: np.ndarray) -> np.
 
 
 def parsed() -> argparse.Namespace:
-    """The options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the new preset")
     parser.add_argument("--geometry", default="open", help="a preset of the package")
     parser.add_argument("--people", type=whole, default=2000)
-    parser.add_argument("--photos", type=whole, default=6, help="of each")
+    parser.add_argument("--photos", type=whole, default=6, help="per person")
     parser.add_argument("--seed", type=whole, default=11)
-    parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="for renderings")
+    parser.add_argument("--cache", type=Path, default=Path("runs/data"), help="of renderings")
     args = parser.parse_args()
     for name in ("people", "photos"):
         if (count := getattr(args, name)) < 2:
@@ -106,7 +109,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     args = parsed()
     config = SyntheticConfig(
         people=args.people, photos=args.photos, seed=args.seed, portraits=True, **LOOK

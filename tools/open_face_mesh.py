@@ -1,4 +1,4 @@
-"""The face region of MakeHuman's base mesh: crop, smooth rim, symmetric triangles, one UV each."""
+"""The face region of MakeHuman's base mesh, with a smooth rim, symmetric triangles and UVs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from makehuman import BaseMesh
 
 SKIN, MOUTH, TEETH, LEFT_EYE, RIGHT_EYE = range(5)
-TONGUE = 5  # while the mesh is built; then a part of the mouth
+TONGUE = 5  # only while the mesh is built; then it is part of MOUTH
 PARTS = {
     "helper-l-eye": LEFT_EYE,
     "helper-r-eye": RIGHT_EYE,
@@ -20,7 +20,7 @@ PARTS = {
     "helper-tongue": TONGUE,
 }
 RIM_ROUNDS = 12
-MOUTH_FRONT = 80.0  # mm, base mesh: the mouth's interior in front of it can be seen
+MOUTH_FRONT = 80.0  # mm, base mesh: the mouth's interior in front of this is visible
 MOUTH_DEPTH = 7  # rings of the mouth's interior, counted from the lips, that keep their shape
 
 
@@ -29,16 +29,16 @@ class FaceMesh:
     """The cropped topology; n vertices, the tongue's last.
 
     Attributes:
-        source: (n,) vertex numbers in the base mesh.
+        source: (n,) vertex indices in the base mesh.
         triangles: (T, 3) counter-clockwise from outside.
         region: (n,) uint8 SKIN ... RIGHT_EYE.
         mirror: (n,).
         uv: (n, 2) in [0, 1], v up.
         rim: sparse (n, n) matrix that moves the crop's outer rim onto a smooth curve; applied to
-            both positions and displacements, so every shape gets the same smooth edge.
+            both positions and displacements, so that every shape gets the same smooth edge.
         throat: sparse (n, n) matrix that closes the mouth's interior behind the teeth; applied to
             the finished mean and bases.
-        hidden: (n,) bool, deep in the mouth or behind the lids: no part of a person's identity.
+        hidden: (n,) bool, deep in the mouth or behind the lids, irrelevant to identity.
     """
 
     source: np.ndarray
@@ -52,7 +52,7 @@ class FaceMesh:
 
 
 def build_mesh(base: BaseMesh) -> FaceMesh:
-    """Head, eyeballs, teeth and tongue of MakeHuman's base mesh, one UV a vertex."""
+    """Head, eyeballs, teeth and tongue of MakeHuman's base mesh, with one UV per vertex."""
     part, deep = _parts(base)
     kept = part >= 0
     hidden = np.setdiff1d(base.quads[kept], base.quads[kept & ~deep])
@@ -84,14 +84,14 @@ def build_mesh(base: BaseMesh) -> FaceMesh:
 
 
 def find(source: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Position of each base vertex in ``source``; an arbitrary one for those it lacks."""
+    """Index of each base vertex in ``source``; arbitrary if it is not in ``source``."""
     order = source.argsort()
     place = np.searchsorted(source, numbers, sorter=order)
     return order[np.minimum(place, len(source) - 1)]
 
 
 def _parts(base: BaseMesh) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) part of each quad, -1 where it is cut off; and which quads lie deep inside."""
+    """(Q,) part of each quad, -1 if it is cut off; and (Q,) bool, whether it lies deep inside."""
     corner_uv = base.uv[base.uv_quads]
     center_uv, center = corner_uv.mean(axis=1), base.vertices[base.quads].mean(axis=1)
     body = (base.group == "body") & (base.vertices[base.quads][:, :, 1].mean(axis=1) > 600)
@@ -109,7 +109,7 @@ def _parts(base: BaseMesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside(points: np.ndarray) -> np.ndarray:
-    """The face region: ears to nose, chin to hairline, cut on slants under the jaw and above."""
+    """The face region: ears to nose, chin to hairline, with slanted cuts under jaw and above."""
     _, y, z = points.T
     inside = (z > 33) & (y > 607) & (y < 826)
     inside &= (y >= 652) | (z >= 33 + 0.9 * (652 - y))
@@ -117,8 +117,11 @@ def _inside(points: np.ndarray) -> np.ndarray:
 
 
 def _eye_sockets(quads, body, center_uv) -> tuple[np.ndarray, np.ndarray]:
-    """Quads behind the lids: an own UV island and the face island's first ring around it; and the
-    next two rings, the insides of the lids, which close the gap to the eyeballs."""
+    """Quads behind the lids, and quads on the insides of the lids.
+
+    The former are a UV island of their own and the first ring of the face island around it; the
+    latter are the next two rings, which close the gap to the eyeballs.
+    """
     socket = body & (center_uv[:, 0] < 0.2) & (center_uv[:, 1] >= 0.2)
     rest = body & (center_uv[:, 0] > 0.6) & (center_uv[:, 1] >= 0.2)
     rings, taken = [], socket
@@ -138,8 +141,11 @@ def _largest_piece(quads, chosen) -> np.ndarray:
 
 
 def _symmetric_diagonals(base: BaseMesh, quads: np.ndarray) -> np.ndarray:
-    """(Q, 6) corner numbers of two triangles a quad: split at the shorter diagonal of the mirror
-    pair, ties and the quads on the middle line going to the first."""
+    """(Q, 6) corner numbers of each quad's two triangles, split symmetrically.
+
+    A quad is split at its shorter diagonal, or at the first one for ties; of a mirror pair, the
+    first quad determines the split of the second.
+    """
     p = base.vertices[quads]
     first = np.linalg.norm(p[:, 0] - p[:, 2], axis=1)
     second = np.linalg.norm(p[:, 1] - p[:, 3], axis=1)
@@ -155,7 +161,7 @@ def _symmetric_diagonals(base: BaseMesh, quads: np.ndarray) -> np.ndarray:
 
 
 def _rim_smoother(triangles: np.ndarray, region: np.ndarray) -> sp.csr_matrix:
-    """Repeated averaging of each vertex of the longest boundary loop with its two neighbors."""
+    """Matrix that repeatedly averages the longest boundary loop's vertices with their neighbors."""
     n = len(region)
     edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
@@ -171,7 +177,7 @@ def _rim_smoother(triangles: np.ndarray, region: np.ndarray) -> sp.csr_matrix:
 
 
 def _throat_closer(triangles: np.ndarray, inner: np.ndarray, n: int) -> sp.csr_matrix:
-    """Draws the end of the mouth's interior, which hangs down the throat, flat as a membrane.
+    """Matrix that flattens the end of the mouth's interior, which hangs down the throat.
 
     The vertices more than MOUTH_DEPTH edges behind the lips become the harmonic surface spanned
     by those at that depth.
@@ -192,9 +198,9 @@ def _throat_closer(triangles: np.ndarray, inner: np.ndarray, n: int) -> sp.csr_m
 
 
 def _texture_coordinates(base, source, triangles, uv_triangles, part, region, mirror) -> np.ndarray:
-    """MakeHuman's face island turned upright and its middle enlarged; eyes and teeth in corners."""
+    """MakeHuman's face island, upright with its middle enlarged; eyes, teeth, tongue in corners."""
     uv = np.zeros((len(source), 2))
-    for chosen in (part != SKIN, part == SKIN):  # where two islands meet, the skin's UV stands
+    for chosen in (part != SKIN, part == SKIN):  # where two islands meet, the skin's UV wins
         uv[triangles[chosen]] = base.uv[uv_triangles[chosen]]
     skin = np.zeros(len(source), bool)
     skin[triangles[part == SKIN]] = True
@@ -241,7 +247,7 @@ def _mouth_coordinates(unit, triangles, region, skin, position) -> np.ndarray:
 
 
 def _azimuthal(ball: np.ndarray) -> np.ndarray:
-    """Azimuthal equidistant map of an eyeball about the viewing axis, within the unit disk."""
+    """Azimuthal equidistant map of an eyeball around its viewing axis, within the unit disk."""
     offset = ball - ball.mean(axis=0)
     angle = np.arccos(np.clip(offset[:, 2] / np.linalg.norm(offset, axis=1), -1, 1))
     direction = offset[:, :2] / (np.linalg.norm(offset[:, :2], axis=1, keepdims=True) + 1e-9)

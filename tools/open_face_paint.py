@@ -1,7 +1,7 @@
 """Paints a texture for the open face model: skin, short hair, brows, lips, mouth, teeth, eyes.
 
 Only for pictures of the model. Everything is placed by the model's own landmarks and regions in
-its texture coordinates, so it holds for any model that has ``uv`` and ``regions``.
+its texture coordinates, so it works for any model with ``uv`` and ``regions``.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from keras_scnn.morphable_model import MorphableModel
 
 SIZE = 2048
 SUBPIXEL = 4  # OpenCV's fixed-point drawing: 1/16 px
-# Brows from the temple to the nose, each with its eye.
+# Brows from the temple to the nose, each with the eye below it.
 BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
-BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; hair grows a little nearer the eye
+BROW_DROP = 0.14  # landmarks are on the brow's upper edge; the hair is a little closer to the eye
 OUTER_LIPS = range(48, 60)
-HAIRLINE_MM = 50.0  # above the brows, on the middle line
+HAIRLINE_MM = 50.0  # above the brows, on the midline
 MOUTH, TEETH, EYES = 1, 2, (3, 4)
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86)
 SCLERA_COLOR, PUPIL_COLOR = (0.93, 0.92, 0.90), (0.04, 0.04, 0.04)
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(27), np.radians(11)  # half angles seen from the eye's center
-# An unfolded half turn is the eye island's radius.
+# The eye island's radius corresponds to an angle of pi.
 IRIS_SHARE, PUPIL_SHARE = IRIS_ANGLE / np.pi, PUPIL_ANGLE / np.pi
 
 
 def paint_texture(
     model: MorphableModel, skin: np.ndarray, hair: np.ndarray, iris=(0.30, 0.20, 0.12)
 ) -> np.ndarray:
-    """A texture.
+    """Paint a texture.
 
     Args:
         model: with uv and regions.
@@ -57,7 +57,7 @@ def paint_texture(
 
 
 def _pixels(uv: np.ndarray) -> np.ndarray:
-    """Texels (..., 2) of texture coordinates, as ``sample_texture`` counts them."""
+    """Texels (..., 2) of texture coordinates, in the convention of ``sample_texture``."""
     return np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1) * (SIZE - 1)
 
 
@@ -72,7 +72,7 @@ def _polygon(points: np.ndarray) -> np.ndarray:
 
 
 def _triangles(model: MorphableModel, points: np.ndarray, region: int) -> np.ndarray:
-    """Every triangle that has a vertex in the region."""
+    """Mask of every triangle that has a vertex in the region."""
     mask = np.zeros((SIZE, SIZE), np.float32)
     for triangle in model.triangles[(model.regions[model.triangles] == region).any(axis=1)]:
         cv2.fillConvexPoly(mask, _fixed(points[triangle]), 1.0, shift=SUBPIXEL)
@@ -80,7 +80,7 @@ def _triangles(model: MorphableModel, points: np.ndarray, region: int) -> np.nda
 
 
 def _scalp(model: MorphableModel, points: np.ndarray) -> np.ndarray:
-    """Where short hair grows: above a slant from the forehead's hairline down to the sideburns."""
+    """Mask of short hair: above a slant from the forehead's hairline down to the sideburns."""
     flat = np.concatenate([points, np.zeros((len(points), 1))], axis=1).astype(np.float32)
     skin = model.triangles[(model.regions[model.triangles] == 0).all(axis=1)]
     position = interpolate(rasterize(flat, skin, SIZE, SIZE), skin, model.mean)
@@ -92,20 +92,20 @@ def _scalp(model: MorphableModel, points: np.ndarray) -> np.ndarray:
 
 
 def _back_teeth(points: np.ndarray) -> np.ndarray:
-    """Shade on the teeth away from the middle, which lie deep in the mouth."""
+    """Shade on the back teeth, which lie deep in the mouth."""
     middle, half = points.mean(axis=0), np.ptp(points[:, 0]) / 2
     share = np.abs(np.arange(SIZE) - middle[0]) / half
     return _hull(points) * np.clip(1.1 * share**2, 0, 0.75).astype(np.float32)
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """The points' convex hull with a margin, so that interpolation at its edge stays inside."""
+    """Mask of the points' convex hull with a margin, for interpolation at its edge."""
     middle = points.mean(axis=0)
     return _polygon(cv2.convexHull(np.float32(middle + 1.05 * (points - middle)))[:, 0])
 
 
 def _tapered_line(points: np.ndarray) -> np.ndarray:
-    """A stroke through the points: thin at its first, thickest in the middle."""
+    """Mask of a stroke through the points: thin at the first, thickest in the middle."""
     mask = np.zeros((SIZE, SIZE), np.float32)
     t = np.linspace(0, len(points) - 1, 60)
     knots = np.arange(len(points))
@@ -120,7 +120,7 @@ def _tapered_line(points: np.ndarray) -> np.ndarray:
 
 
 def _paint_eye(texture: np.ndarray, ball: np.ndarray, iris) -> None:
-    """Disks about the middle of an eyeball's points, which faces straight ahead."""
+    """Disks around the center of an eyeball's points, which faces straight ahead."""
     middle = (ball.max(axis=0) + ball.min(axis=0)) / 2
     radius = np.ptp(ball, axis=0).max() / 2
     rings = (

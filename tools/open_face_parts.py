@@ -1,4 +1,4 @@
-"""Eyeballs and teeth of human size, and lids that just close: what MakeHuman's head needs changed.
+"""Corrections of MakeHuman's head: eyeballs and teeth of human size, and lids that just close.
 
 Sizes are changed by sparse linear maps, so that the mean and its variation change together.
 """
@@ -13,11 +13,11 @@ import scipy.sparse as sp
 from open_face_mesh import LEFT_EYE, RIGHT_EYE, SKIN, TEETH, FaceMesh
 
 EYE_RADIUS_MM = 12.0  # Bekerman et al., "Variations in eyeball diameters" (2014): 24.2 mm
-TUCK_MM = 2.5  # the lids' insides end so far below the eyeball's surface, which is no smooth sphere
-TUCKED_SHARE = 0.6  # how much of the lids' way in an expression their tucked ends go
-TEETH_SHARE = 0.9  # MakeHuman's dental arch is 71 mm wide at this scale; people's is 60 to 65 mm
-COLUMN_MM = 3.0  # how wide a column of a lid moves as one
-REACH_MM = 7.0  # how far the correction of a closed lid's edge reaches over its skin
+TUCK_MM = 2.5  # depth of the lids' insides below the eyeball's surface, which is not quite a sphere
+TUCKED_SHARE = 0.6  # motion of the lids' tucked ends in an expression, as a share of the lids'
+TEETH_SHARE = 0.9  # MakeHuman's dental arch is 71 mm wide at this scale; real ones are 60 to 65 mm
+COLUMN_MM = 3.0  # width of a lid's column that moves as one
+REACH_MM = 7.0  # distance over which the correction at a closed lid's edge fades out
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Lids:
 
 
 def find_lids(mesh: FaceMesh, mean: np.ndarray, eye: int) -> Lids:
-    """The lids about the eyeball of region ``eye``; mean (n, 3) mm."""
+    """The lids around the eyeball of region ``eye``; mean (n, 3) mm."""
     ball = mean[mesh.region == eye].mean(axis=0)
     near = np.linalg.norm(mean - ball, axis=1) < 30
     inside = mesh.hidden & (mesh.region == SKIN) & near
@@ -58,13 +58,13 @@ def _loop(triangles: np.ndarray, ring: np.ndarray) -> np.ndarray:
     edges = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     edges = edges[np.isin(edges, ring).all(axis=1)]
     edges, count = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
-    edges = edges[count == 2]  # both triangles at an edge of the opening are of the mesh
+    edges = edges[count == 2]  # edges of the opening have a triangle on both sides
     partner: dict[int, list[int]] = {int(v): [] for v in ring}
     for a, b in edges.tolist():
         partner[a].append(b)
         partner[b].append(a)
     if any(len(result) != 2 for result in partner.values()):
-        raise ValueError("the lids' edge is no simple loop")
+        raise ValueError("the lids' edge is not a simple loop")
     order = [int(ring[0]), partner[int(ring[0])][0]]
     while len(order) < len(ring):
         a, b = partner[order[-1]]
@@ -75,8 +75,9 @@ def _loop(triangles: np.ndarray, ring: np.ndarray) -> np.ndarray:
 def size_maps(mesh: FaceMesh, mean: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Matrices (n, n) for shapes and for expression units; mean (n, 3) in final millimeters.
 
-    Eyeballs shrink about their front, which stays between the lids, and the insides of the lids
-    follow them; in units they turn about their middle. Teeth shrink about their front edge.
+    Eyeballs are scaled around their front, which stays between the lids, and the insides of the
+    lids follow them; in units they rotate around their center. Teeth are scaled around their front
+    edge.
     """
     shape, unit = sp.eye(len(mean), format="lil"), sp.eye(len(mean), format="lil")
     for eye in (LEFT_EYE, RIGHT_EYE):
@@ -90,7 +91,7 @@ def size_maps(mesh: FaceMesh, mean: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_m
 
 
 def _scale(matrix: sp.lil_matrix, rows: np.ndarray, share: float, fixed: np.ndarray) -> None:
-    """Rows that bring each vertex towards the mean of the vertices ``fixed``."""
+    """Set rows so that each vertex moves towards the mean of the vertices ``fixed``."""
     for row in rows:
         matrix[row] = 0
         matrix[row, row] = share
@@ -121,10 +122,10 @@ def _shrink_eye(shape, unit, mesh: FaceMesh, mean: np.ndarray, eye: int) -> None
 
 
 def closing_blink(unit: np.ndarray, mean: np.ndarray, lids: Lids) -> np.ndarray:
-    """A blink (n, 3) whose upper lid's edge comes to lie on the lower lid's at weight 1.
+    """A blink (n, 3) that moves the upper lid's edge exactly onto the lower lid's at weight 1.
 
-    Each column of the upper lid moves as far as its edge may; what is left at the edge fades out
-    over the lid's skin.
+    Each column of the upper lid moves as far as its edge may; the remaining correction at the edge
+    fades out over the lid's skin.
     """
     edge = lids.upper[1:-1]
     x = np.clip(mean[:, 0], mean[edge, 0].min(), mean[edge, 0].max())
@@ -148,14 +149,14 @@ def parted_lids(unit: np.ndarray, mean: np.ndarray, lids: Lids) -> np.ndarray:
 
 
 def _on_lower_lid(unit, mean, lids: Lids, x: np.ndarray) -> np.ndarray:
-    """(E, 3) the points of the moved lower lid's edge at the places x (E,)."""
+    """(E, 3) points on the moved lower lid's edge at coordinates x (E,)."""
     low = mean[lids.lower] + unit[lids.lower]
     low = low[low[:, 0].argsort()]
     return np.stack([x, *(np.interp(x, low[:, 0], low[:, i]) for i in (1, 2))], axis=1)
 
 
 def _edge_moved(unit, wanted, mean, lids: Lids) -> np.ndarray:
-    """The unit with displacements ``wanted`` of the upper lid's edge, the change fading out."""
+    """The unit with displacements ``wanted`` at the upper lid's edge; the change fades out."""
     edge = lids.upper[1:-1]
     distance = np.linalg.norm(mean[:, None] - mean[None, edge], axis=-1)
     kernel = np.exp(-((distance / REACH_MM) ** 2))

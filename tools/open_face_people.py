@@ -1,9 +1,10 @@
 """Random people from MakeHuman's sliders, and the identity basis that their variation spans.
 
-No scan of a person is in it: sex, age, origin, muscle and weight ("macros") and some 150 local
-sliders are drawn at random. Women and men differ in local sliders too, as faces do and MakeHuman's
-macros hardly show (Farkas, "Anthropometry of the Head and Face", 1994): brow, nose, lips, jaw and
-chin. The spread of the local sliders is a judgment: at full spread the faces are monstrous.
+It contains no scan of a person: sex, age, origin, muscle and weight ("macros") and about 150 local
+sliders are drawn at random. Women and men also differ in local sliders, since MakeHuman's macros
+hardly show the differences of real faces (Farkas, "Anthropometry of the Head and Face", 1994):
+brow, nose, lips, jaw and chin. The spread of the local sliders was chosen by eye: at full spread
+the faces are monstrous.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SPREAD = {
     "head": 0.12, "nose": 0.15, "mouth": 0.15, "eyes": 0.15, "chin": 0.15, "cheek": 0.15,
     "forehead": 0.15, "eyebrows": 0.15, "ears": 0.12, "asym": 0.07, "neck": 0.10,
 }  # fmt: skip
-# How women differ from the mean of both sexes, towards a slider's second end; men the other way.
+# Difference of women from the mean of both sexes, towards a slider's second end; men: the opposite.
 FEMALE = {
     "eyes/eye-scale": 0.20, "eyes/eye-height2": 0.12, "eyebrows/eyebrows-trans-forward": -0.24,
     "eyebrows/eyebrows-trans-up": 0.16, "eyebrows/eyebrows-angle-up": 0.12,
@@ -34,9 +35,9 @@ FEMALE = {
     "mouth/mouth-lowerlip-volume": 0.12, "mouth/mouth-upperlip-height": 0.10,
     "mouth/mouth-scale-horiz": -0.10, "cheek/cheek-bones": 0.16, "neck/neck-scale-horiz": -0.12,
 }  # fmt: skip
-# MakeHuman's middle between the sexes looks like a man; so far towards women it looks like neither.
+# MakeHuman's midpoint between the sexes looks male; with this shift towards women it looks neutral.
 FEMALE_SHIFT = 0.3
-# Sliders that move the face as a whole get a third, since alignment takes that out again.
+# Sliders that move a whole part get a third of the spread, since alignment removes such motion.
 WHOLE = re.compile(r"(nose|mouth)-trans")
 LEFT_OUT = re.compile(
     r"head-trans|head-back|head-angle|ear-shape|neck-trans|neck-back|measure|breast|trunk"
@@ -49,16 +50,16 @@ OPPOSITES = (
 RACES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), (
     "baby", "child", "young", "old",
 )  # fmt: skip
-AGE_YEARS = (1.0, 10.0, 25.0, 90.0)  # of MakeHuman's four ages
+AGE_YEARS = (1.0, 10.0, 25.0, 90.0)  # of MakeHuman's four age groups
 CHILDREN, CHILD_YEARS = 0.2, (6.0, 16.0)
-SIDE_SHARE = 0.25  # how much the two sides of one face differ, of the slider's spread
+SIDE_SHARE = 0.25  # difference between the two sides of a face, as a share of the slider's spread
 
 
 class People(NamedTuple):
     """Sex and age of each of P people.
 
     Attributes:
-        male: (P,) 0 is a woman, 1 a man; values lie between them and somewhat beyond.
+        male: (P,) 0 is a woman, 1 a man; values lie between these and slightly beyond.
         years: (P,) age.
     """
 
@@ -112,8 +113,10 @@ def _three_levels(x: np.ndarray, what: str) -> dict[str, np.ndarray]:
 
 
 def _local_weights(names: list[str], spread: float, feminine, rng) -> dict[str, np.ndarray]:
-    """Columns of two-ended sliders, nearly equal on both sides of a face, and of one-ended ones,
-    half of them at 0."""
+    """Columns of two-ended sliders, nearly equal on both sides of a face, and of one-ended ones.
+
+    The latter are 0 for half of the people.
+    """
     columns, shared, left, count = {}, {}, list(names), len(feminine)
     for name in names:
         other = _opposite(name, names)
@@ -135,7 +138,7 @@ def _local_weights(names: list[str], spread: float, feminine, rng) -> dict[str, 
 
 
 def _slider(folder: str, stem: str, other: str) -> str:
-    """The slider's name in ``FEMALE``: named by its second end, where that is not "incr"."""
+    """The slider's name in ``FEMALE``, which ends in its second end unless that is "incr"."""
     start, end = stem.rsplit("-", 1)[0], other.rsplit("-", 1)[1]
     return f"{folder}/{start}" + ("" if end == "incr" else f"-{end}")
 
@@ -169,8 +172,8 @@ def identity_basis(residuals, mirror, weights, components: int) -> tuple[np.ndar
     Args:
         residuals: (P, n, 3) shapes minus the mean, mm.
         mirror: (n,) mirror partner.
-        weights: (n,) how much each vertex counts.
-        components: how many to keep.
+        weights: (n,) of the vertices.
+        components: number to keep.
 
     Returns:
         (n, 3, components) mm per standard deviation, and the share of weighted variance kept.

@@ -1,20 +1,21 @@
-"""Refine a preset's feature, so that it shows the person and not the data set.
+"""Refine a preset's feature, so that it depends on the person and not on the data set.
 
     python tools/refine_feature.py PRESET OUT --data CFP,CELEBA,PINS
         [--teacher identity] [--ridge 0.1] [--people 160] [--penalty 3] [--no-contrast]
         [--held-out 10] [--seed 0]
 
-A network's features also show what a data set's photos have in common (size, sharpness,
-compression): their means lie apart, and far from zero, so that the cosine of two strangers is high.
-The feature before its normalization to unit length is made to predict the embeddings of the
-teacher's recognizers by ridge regression, each data set's mean subtracted from both. The metric of
-that regression is then trained with the supervised contrastive loss, with a penalty of its change
-(``keras_scnn.training.feature_metric``), and folded into the feature layer: the feature keeps its
-number of components, and nothing is slower. Shapes, pose and expression stay the same to the bit.
+A network's features also depend on what a data set's photos have in common (size, sharpness,
+compression): the data sets' means differ, and are far from zero, so that two strangers have a high
+cosine similarity. The feature before its normalization to unit length is made to predict the
+embeddings of the teacher's recognizers by ridge regression, after each data set's mean has been
+subtracted from both. The metric of that regression is then trained with the supervised contrastive
+loss, with a penalty on its change (``keras_scnn.training.feature_metric``), and folded into the
+feature layer: the feature keeps its length, at no runtime cost. Shapes, pose and expression stay
+the same to the bit.
 
-``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people take
-no part. The teacher's recognizers need the extra 'teacher'; their embeddings are kept in
-OUT-(digest).npy. Seven minutes on two cores.
+``--data`` are face records of people (``keras-scnn prepare``); the last ``--held-out`` people are
+not used. The teacher's recognizers need the extra 'teacher'; their embeddings are cached in
+OUT-(digest).npy. Takes seven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ RIDGE = 0.1
 
 
 def embeddings(args: argparse.Namespace, teacher: Preset, images: np.ndarray) -> list[np.ndarray]:
-    """Embeddings (n, E) of each of the teacher's recognizers; kept beside ``args.out``."""
+    """Embeddings (n, E) from each of the teacher's recognizers; cached beside ``args.out``."""
     layers = recognizer_layers(teacher.core)
 
     def predict() -> np.ndarray:
@@ -62,15 +63,19 @@ def solve_metric(
     weight: np.ndarray,
     ridge: float = RIDGE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix to multiply features with, once their mean is subtracted.
+    """The matrix by which features are multiplied after their mean is subtracted.
 
     Args:
-        features: (n, F). targets: (n, E). source: (n,) int, the data set. weight: (n,) above 0.
-        ridge: penalty of all directions, as a share of the features' mean variance.
+        features: (n, F).
+        targets: (n, E).
+        source: (n,) int, the data set.
+        weight: (n,) above 0.
+        ridge: penalty on all directions, as a share of the features' mean variance.
 
     Returns:
-        (F, F), the symmetric root of K K^T, K being the kernel of the regression: cosines after it
-        are those of the predicted targets; and the mean (F,), all data sets weighted equally.
+        (F, F), the symmetric root of K K^T, where K is the kernel of the regression: the resulting
+        cosines are those of the predicted targets; and the mean (F,), with equally weighted data
+        sets.
     """
     x, y = np.array(features, np.float64), np.array(targets, np.float64)
     weight = weight / weight.mean()
@@ -85,7 +90,7 @@ def solve_metric(
 
 
 def fold_into_feature(preset: Preset, metric: np.ndarray, mean: np.ndarray) -> None:
-    """Make the metric (F, F) and the mean (F,) a part of the feature layer."""
+    """Fold the metric (F, F) and the mean (F,) into the feature layer."""
     layer = preset.core.get_layer(LAYER)
     kernel, bias = (np.float64(part) for part in layer.get_weights())
     layer.set_weights([kernel @ metric, (bias - mean) @ metric])
@@ -99,12 +104,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folders of face records of people")
     parser.add_argument("--teacher", default="identity", help="a preset with recognizers")
     parser.add_argument("--ridge", type=not_negative, default=RIDGE)
-    parser.add_argument("--people", type=whole, default=MetricOptions.people, help="of a batch")
+    parser.add_argument("--people", type=whole, default=MetricOptions.people, help="per batch")
     parser.add_argument(
-        "--penalty", type=not_negative, default=MetricOptions.penalty, help="of changing the metric"
+        "--penalty", type=not_negative, default=MetricOptions.penalty, help="on the metric's change"
     )
-    parser.add_argument("--no-contrast", action="store_true", help="the regression's metric alone")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
+    parser.add_argument("--no-contrast", action="store_true", help="only the regression's metric")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
     parser.add_argument("--seed", type=whole, default=0, help="of the batches of people")
     return parser
 
@@ -117,7 +122,7 @@ def learned_metric(
     person: np.ndarray,
     args: argparse.Namespace,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``solve_metric``, then trained with the contrastive loss unless that is left out.
+    """Like ``solve_metric``, then trained with the contrastive loss unless ``--no-contrast``.
 
     Args:
         views: (V, n, F) features of n photos, in V views of each.
@@ -135,7 +140,7 @@ def learned_metric(
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = arguments()
     args = parser.parse_args()
     preset, teacher = load_preset(args.preset), load_preset(args.teacher)
@@ -151,7 +156,7 @@ def main() -> None:
     several = int(np.sum(photos > 1))
     if not args.no_contrast and not 1 < args.people <= several:
         parser.error(
-            f"--people is {args.people}; 2 to {several} (with two photos) can be in a batch"
+            f"--people is {args.people}; it must be 2 to {several}, the people with two photos"
         )
     images, source = np.ascontiguousarray(records.images[chosen]), mixture.source[chosen]
     unit = keras.utils.normalize

@@ -1,21 +1,23 @@
-"""Refine a preset's identity by hand-made points of profiles, and by a better preset.
+"""Refine a preset's identity with annotated points of profiles, and with a better preset.
 
     python tools/refine_identity.py PRESET OUT --data CFP,CELEBA,PINS --points CFP_FOLDER
         [--teacher identity] [--fit-share 0.3] [--prior-mm 0.15] [--penalty 0.02]
         [--refined-share 1] [--held-out 10] [--seed 0]
 
-A person's label is what the teacher predicts, averaged over the person's photos, and a share of the
-joint fit to their landmarks; of people with hand-made points it is the fit to those with that shape
-as the prior's mean (``keras_scnn.data.labels.point_labels``). The identity coefficients become a
-linear map of the preset's own parameters, trained on these labels with the contrastive loss, as in
-``map_identity.py``, but starting at what the preset predicts and with a penalty on each change:
-some 500 people do not determine that many weights. It is folded into the network's last layer (of
-`identity`, into that of its identity): nothing is slower, pose and expression stay as they are, and
-so does the mean shape. ``--refined-share`` below 1 averages the refined coefficients with those of
-the preset. ``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the
-folder of CFP, whose records are among them; ``--prior-mm 0`` leaves the points out. The teacher's
-recognizers need the extra 'teacher'; its predictions are cached in OUT-(digest).npy. A quarter of
-an hour on two cores, an hour for a preset with whole recognizers.
+A person's label is a weighted mean of the teacher's prediction, averaged over the person's photos,
+and of the joint fit to their landmarks; for people with annotated points it is the fit to these
+points with that shape as the prior's mean (``keras_scnn.data.labels.point_labels``). The identity
+coefficients become a linear map of the preset's own parameters, trained on these labels with the
+contrastive loss as in ``map_identity.py``, but starting from the preset's predictions and with a
+penalty on changes, since about 500 people do not determine that many weights. The map is folded
+into the network's last layer (for `identity`, into its identity layer), at no runtime cost; pose,
+expression and the mean shape do not change. ``--refined-share`` below 1 averages the refined
+coefficients with those of the preset.
+
+``--data`` are face records of people (``keras-scnn prepare``), ``--points`` is the folder of CFP,
+whose records are among them; ``--prior-mm 0`` disables the points. The teacher's recognizers need
+the extra 'teacher'; its predictions are cached in OUT-(digest).npy. Takes a quarter of an hour on
+two cores, an hour for a preset with whole recognizers.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ from keras_scnn.training.release_weights import with_covariance
 from map_identity import BATCH, FIT_SHARE, both_views, fold, map_to, save_refined
 from solve_identity import cache_path, cached, not_negative, share, whole
 
-MIN_POINTS = 20  # of a photo; CFP gives 30
-PENALTY = 0.02  # by cross-validation over people: labels of others are predicted best at 0.01-0.03
+MIN_POINTS = 20  # per photo; CFP has 30
+PENALTY = 0.02  # by cross-validation over people: held-out labels are predicted best at 0.01-0.03
 
 
 def person_means(shapes: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(n, K) for each photo the mean over its person's photos."""
+    """(n, K), for each photo the mean over its person's photos."""
     number = np.unique(person, return_inverse=True)[1]
     sums = np.zeros((number.max() + 1, shapes.shape[1]))
     np.add.at(sums, number, shapes)
@@ -54,7 +56,7 @@ def person_means(shapes: np.ndarray, person: np.ndarray) -> np.ndarray:
 
 
 def known_shapes(mixture: Mixture, chosen: np.ndarray, args: argparse.Namespace) -> np.ndarray:
-    """(M, K) coefficients of the chosen photos' people, by the teacher and the joint fits."""
+    """(M, K) coefficients of the chosen photos' people, from the teacher and the joint fits."""
     records, source = mixture.records, mixture.source[chosen]
     teacher = load_preset(args.teacher)
     identity = teacher.layout.identity
@@ -84,13 +86,13 @@ def with_points(
     points: dict[str, np.ndarray],
     prior_mm: float,
 ) -> np.ndarray:
-    """(M, K) shapes, those of people with hand-made points fitted to them.
+    """(M, K) shapes; those of people with annotated points are fitted to them.
 
     Args:
         model: the face model.
         shapes: (M, K) identity coefficients of the photos' people: the prior's means.
         names, person: (M,) of the photos.
-        points: hand-made points (68, 2) px by the photo's name.
+        points: annotated points (68, 2) px by the photo's name.
         prior_mm: the prior's standard deviation.
     """
     options, labels = dataclasses.replace(OPTIONS, identity_sd=prior_mm), np.array(shapes)
@@ -105,15 +107,15 @@ def with_points(
 
 
 def whole_parameters(preset: Preset) -> str:
-    """Name of the layer whose output (B, P) is all whitened parameters: the inputs of the map."""
+    """Name of the layer whose output (B, P), all whitened parameters, is the input of the map."""
     return "parameters_with_identity" if preset.recognizers else "parameters"
 
 
 def fold_into(preset: Preset, kernel: np.ndarray, mean: np.ndarray) -> None:
-    """Make a map of the layer ``whole_parameters`` a part of the network; see ``fold``.
+    """Fold a map of the layer ``whole_parameters`` into the network; see ``fold``.
 
-    With recognizers the identity comes from a layer of its own, which also sees the other
-    parameters, before the embeddings.
+    With recognizers the identity has its own layer, whose inputs are the parameters followed by
+    the embeddings.
     """
     if not preset.recognizers:
         fold(preset, kernel, mean)
@@ -137,15 +139,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", default="identity", help="a preset")
     parser.add_argument("--fit-share", type=share, default=FIT_SHARE, help="0 to 1")
     parser.add_argument("--prior-mm", type=not_negative, default=OPTIONS.identity_sd)
-    parser.add_argument("--penalty", type=not_negative, default=PENALTY, help="of changing the map")
+    parser.add_argument("--penalty", type=not_negative, default=PENALTY, help="on the map's change")
     parser.add_argument("--refined-share", type=share, default=1.0, help="0 to 1")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
     parser.add_argument("--seed", type=whole, default=0)
     return parser
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = arguments()
     args = parser.parse_args()
     points = points_by_name(args.points) if args.points and args.prior_mm else {}
@@ -161,9 +163,8 @@ def main() -> None:
     images = np.asarray(records.images[chosen])
     inputs = both_views(preset, whole_parameters(preset), images)
     options = MapOptions(seed=args.seed, penalty=args.penalty)
-    own = np.eye(preset.layout.size)[:, preset.layout.identity]  # the identity as it is
-    refined, mean = map_to(preset, shapes, mixture, chosen, inputs, options, own)
-    fold_into(preset, args.refined_share * refined + (1 - args.refined_share) * own, mean)
+    own = np.eye(preset.layout.size)[:, preset.layout.identity]  # the unchanged identity
+    fold_into(preset, *map_to(preset, shapes, mixture, chosen, inputs, options, own))
     preset = with_covariance(preset, mixture, chosen)
     note = {
         "preset": preset_digest(args.preset),

@@ -3,12 +3,12 @@
     git show 766df82:keras_scnn/assets/open_face/open_face.npz > old.npz
     python tools/retarget_presets.py old.npz PRESET_FOLDER...
 
-The layer `parameters`, and the one by which an expression head adds to it, are linear, so a linear
-map of parameters is a change of their weights: pose goes through the similarity between the two
-mean faces, identity through the least-squares map of the neutral shapes, and each expression weight
-through the ratio of the two units. Presets with recognizers are refused: their identity has layers
-of its own (make them again from the rewritten preset, with make_identity_preset.py). Afterwards
-write network.tflite anew: python -m keras_scnn.export PRESET --attach.
+The layer `parameters`, and the layer by which an expression head adds to it, are linear, so a
+linear map of parameters is a change of their weights: pose is mapped by the similarity between the
+two mean faces, identity by the least-squares map of the neutral shapes, and each expression weight
+by the ratio of the two units. Presets with recognizers are rejected: their identity has its own
+layers (make them again from the rewritten preset, with make_identity_preset.py). Afterwards write
+network.tflite again: python -m keras_scnn.export PRESET --attach.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from keras_scnn.storage import atomic_path, read_npz, write_npz
 
 KERNEL, BIAS = f"{NETWORK}parameters/kernel", f"{NETWORK}parameters/bias"
 FINE_KERNEL, FINE_BIAS = f"{NETWORK}{FINE}linear/kernel", f"{NETWORK}{FINE}linear/bias"
-LANDMARK_WEIGHT = 5.0  # of a landmark, where any other vertex of the skin counts 1
-RIDGE_MM = 0.05  # what a coefficient of 1 costs, as a displacement of each vertex
-LEAST_SCALE = 1e-3  # of the whitening, as Whitening.from_samples has it
+LANDMARK_WEIGHT = 5.0  # of a landmark; other vertices of the skin have a weight of 1
+RIDGE_MM = 0.05  # penalty of a coefficient of 1, as a displacement of each vertex
+LEAST_SCALE = 1e-3  # of the whitening, as in Whitening.from_samples
 REAL_SD = 0.4  # of people's identity coefficients in the older model
 
 
 @dataclass(frozen=True)
 class Retargeting:
-    """How parameters of one face model become those of another.
+    """The map from parameters of one face model to those of another.
 
     Attributes:
         scale, rotation, shift: old frame from new frame: ``scale * rotation @ x + shift``.
-        identity: (K', K), and offset (K',): new coefficients from old ones.
+        identity, offset: (K', K) and (K',): new coefficients from old ones.
         expression: (L', L): new weights from old ones.
     """
 
@@ -64,7 +64,7 @@ class Retargeting:
 
 
 def find_retargeting(old: MorphableModel, new: MorphableModel) -> Retargeting:
-    """The map between two models whose first vertices are the same points of a face."""
+    """The map between two models whose first vertices correspond."""
     rows, weight = _skin(old)
     root = np.sqrt(weight)[:, None, None]
     scale, rotation, shift = similarity_alignment(new.mean[rows], old.mean[rows], weight)
@@ -80,13 +80,13 @@ def find_retargeting(old: MorphableModel, new: MorphableModel) -> Retargeting:
 
 
 def _skin(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices that are compared, and their weights."""
+    """Indices of the compared vertices, and their weights."""
     rows = np.flatnonzero(model.regions == 0)
     return rows, np.where(np.isin(rows, model.landmark_indices), LANDMARK_WEIGHT, 1.0)
 
 
 def _unit_ratios(old: MorphableModel, new: MorphableModel, frame: np.ndarray) -> np.ndarray:
-    """(L', L) how much of the new unit, mapped by ``frame``, the old unit of its name contains."""
+    """(L', L): for units of equal name, the multiple of the new one that fits the old one best."""
     ratios = np.zeros((new.n_expression, old.n_expression))
     rows, weight = _skin(old)
     for column, name in enumerate(old.expression_names):
@@ -102,13 +102,13 @@ def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
     """Rewrite one preset's two files.
 
     Raises:
-        SystemExit: the preset is one for the new model already, or has recognizers.
+        SystemExit: the preset is already for the new model, or has recognizers.
     """
     settings = json.loads((folder / SETTINGS).read_text())
     if settings.get("face_model_digest") == new.digest:
-        raise SystemExit(f"{folder}: is one for the face model {new.digest[:12]} already")
+        raise SystemExit(f"{folder}: is already for the face model {new.digest[:12]}")
     if settings.get("recognizers"):
-        raise SystemExit(f"{folder}: has recognizers; only presets without can be rewritten")
+        raise SystemExit(f"{folder}: has recognizers; only presets without them can be rewritten")
     arrays = read_npz(folder / WEIGHTS, FORMAT, VERSION)
     mapping = find_retargeting(old, new)
     matrix, offset = mapping.matrix()
@@ -137,7 +137,7 @@ def retarget(folder: Path, old: MorphableModel, new: MorphableModel) -> None:
 
 
 def _offsets(arrays, identity, mapping: Retargeting, old, new) -> np.ndarray:
-    """(68, 3) landmark offsets by which the mean person's landmarks stay where they were."""
+    """(68, 3) landmark offsets that keep the mean person's landmarks in place."""
     before = old.landmarks(identity, with_offsets=False) + arrays["landmark_offsets"]
     in_new = (before - mapping.shift) @ mapping.rotation / mapping.scale
     after = new.landmarks(mapping.identity @ identity + mapping.offset, with_offsets=False)
@@ -152,13 +152,13 @@ def _covariance(covariance, mapping: Retargeting, old, new) -> np.ndarray:
 
 
 def _coordinates(model: MorphableModel) -> np.ndarray:
-    """(K, K) as ``shape_distance.shape_coordinates``, to be multiplied from the left."""
+    """(K, K) matrix of ``shape_distance.shape_coordinates``, for column vectors."""
     basis = model.identity_basis.reshape(-1, model.n_identity).astype(np.float64)
     return np.linalg.qr(basis, mode="r") / np.sqrt(model.n_vertices)
 
 
 def report(old: MorphableModel, new: MorphableModel) -> str:
-    """Lines for the user: the error in mm of 500 random people's shapes, and the units' ratios."""
+    """Lines to print: the error in mm for 500 random people's shapes, and the units' ratios."""
     mapping = find_retargeting(old, new)
     identity = REAL_SD * np.random.default_rng(0).standard_normal((500, old.n_identity))
     before = old.vertices(identity)
@@ -169,7 +169,7 @@ def report(old: MorphableModel, new: MorphableModel) -> str:
         left = apply_similarity(*aligned, after[:, rows]) - before[:, rows]
         spread = before[:, rows] - old.mean[rows]
         rms, total = (np.sqrt((part**2).sum(axis=-1).mean()) for part in (left, spread))
-        lines.append(f"{name}: {rms:.2f} mm of {total:.2f} mm that people differ from the mean")
+        lines.append(f"{name}: error {rms:.2f} mm; people differ from the mean by {total:.2f} mm")
     ratios = mapping.expression.max(axis=1)
     changed = [f"{n} {r:.2f}" for n, r in zip(new.expression_names, ratios, strict=True)]
     return "\n".join([*lines, "expression weights times: " + ", ".join(changed)])

@@ -1,10 +1,10 @@
-"""Round a preset's kernels, so that their file becomes half as large.
+"""Round a preset's kernels, so that its file becomes half as large.
 
     python tools/round_weights.py PRESET OUT [--steps 4]
 
-Each output channel's weights are put on a grid of a power of two, at least ``--steps`` steps to a
-standard deviation: numbers with few digits, which the file's compression makes small. Kernels of
-fewer than 2,000 weights and all that is no kernel stay as they are.
+Each output channel's weights are rounded to multiples of a power of two, with at least ``--steps``
+steps per standard deviation: such numbers compress well. Kernels of fewer than 2,000 weights and
+all other weights are not changed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def on_grid(kernel: np.ndarray, steps: float) -> np.ndarray:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=float, default=4, help="to a standard deviation")
+    parser.add_argument("--steps", type=float, default=4, help="per standard deviation")
     args = parser.parse_args()
     if not 0 < args.steps < math.inf:
         parser.error(f"--steps is {args.steps:g}; it must be above 0, and finite")

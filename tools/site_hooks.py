@@ -1,7 +1,7 @@
-"""What mkdocs adds to the pages in docs/: front page, tutorials, model cards and reference.
+"""mkdocs hooks that add pages to those in docs/: front page, tutorials, model cards, reference.
 
-The front page is README.md, the tutorials are the notebooks with what they print and draw, and the
-cards lie beside their weights, so that no text stands twice. The reference has every public name of
+The front page is README.md, the tutorials are the notebooks with their outputs, and the cards are
+those beside the weights, so that no text is duplicated. The reference has every public name in
 ``keras_scnn/__init__.pyi``, by package.
 """
 
@@ -40,20 +40,20 @@ def on_files(files: Files, config) -> Files:
 
 
 def cards() -> dict[str, str]:
-    """Model cards: the site's page to the file in the project."""
+    """Model cards: from the site's page to the file in the project."""
     assets = ROOT / "keras_scnn" / "assets"
     found = sorted(assets.rglob("CARD.md"))
     return {f"cards/{path.parent.name}.md": path.relative_to(ROOT).as_posix() for path in found}
 
 
 def tutorials() -> dict[str, str]:
-    """Tutorials: the site's page to the notebook in the project."""
+    """Tutorials: from the site's page to the notebook in the project."""
     found = sorted((ROOT / "notebooks").glob("*.ipynb"))
     return {f"tutorials/{path.stem}.md": path.relative_to(ROOT).as_posix() for path in found}
 
 
 def tutorial(notebook: dict) -> str:
-    """A notebook as Markdown: text, code, and what the code printed and drew."""
+    """A notebook as Markdown: text, code, and the code's outputs."""
     parts = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
@@ -64,15 +64,15 @@ def tutorial(notebook: dict) -> str:
 
 
 def shown(output: dict) -> str:
-    """What a cell printed (progress and warnings left out), or the picture that it drew."""
+    """A cell's printed text (without progress and warnings), or its picture."""
     if output.get("name") == "stdout":
         return f"```text\n{''.join(output['text']).rstrip()}\n```"
-    picture = "".join(output.get("data", {}).get("image/png", "")).strip()  # text, or its lines
+    picture = "".join(output.get("data", {}).get("image/png", "")).strip()  # a text or its lines
     return f"![drawn by the code above](data:image/png;base64,{picture})" if picture else ""
 
 
 def on_page_markdown(markdown: str, page, config, files) -> str:
-    """Point links at the site's pages; what is not part of the site is named without a link."""
+    """Change links to the site's pages; files outside the site are named without a link."""
     made = {"index.md": "README.md", **cards(), **tutorials()}
     origin = made.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     folder = posixpath.dirname(page.file.src_uri)
@@ -88,13 +88,13 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
         link = posixpath.relpath(inside, folder or ".")
         return f"{mark}[{text}]({link}{'#' if anchor else ''}{anchor})"
 
-    parts = BLOCK.split(markdown)  # code blocks at odd places
+    parts = BLOCK.split(markdown)  # code blocks have odd indices
     parts[::2] = [LINK.sub(replaced, part) for part in parts[::2]]
     return "".join(parts)
 
 
 def reference() -> str:
-    """The page of all public names."""
+    """The page with all public names."""
     parts = ["# Reference", "Every public name of `import keras_scnn`, by package."]
     for package, names in itertools.groupby(public_names(), key=lambda name: name.split(".")[1]):
         parts += [f"## {package}", ABOUT.get(package, "")]

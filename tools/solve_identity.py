@@ -1,11 +1,11 @@
-"""Solve a preset's identity coefficients, and its feature, anew for the labels of two recognizers.
+"""Solve a preset's identity and feature heads for labels from two face recognizers.
 
     python tools/solve_identity.py PACK.npz PRESET OUT [--embeddings FILE.npy] [--held-out 10]
 
-The heads are linear, so a ridge regression of the labels on what goes into them takes minutes on a
-CPU, where training would take an accelerator (``keras-scnn train --recipe matching``). Pose and
-expression stay as they are. PACK is what ``keras_scnn.training.matching.pack.write_pack`` makes;
-the embeddings of its photos are computed once and kept beside it, in PACK.embeddings-(digest).npy.
+The heads are linear, so a ridge regression of the labels on their inputs takes minutes on a CPU,
+whereas training would need an accelerator (``keras-scnn train --recipe matching``). Pose and
+expression do not change. PACK is a file of ``keras_scnn.training.matching.pack.write_pack``; the
+embeddings of its photos are computed once and cached beside it, in PACK.embeddings-(digest).npy.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ IDENTITY_RIDGE, FEATURE_RIDGE = 1e-2, 1e-2
 
 
 def cache_path(path: Path, *made_of: Any) -> Path:
-    """``path`` with a digest of ``made_of``, which must fit JSON, in its name."""
+    """``path`` with a digest of ``made_of``, which must be serializable as JSON, in its name."""
     return path.with_name(f"{path.name}-{digest(made_of)[:12]}.npy")
 
 
 def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a .npy file, which is made and written if it is missing."""
+    """The array in a .npy file, which is computed and written if it is missing."""
     if not path.is_file():
         array = make()
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -73,7 +73,7 @@ def chip_of(frame: np.ndarray, landmarks: np.ndarray, chip: Chip) -> np.ndarray:
     Args:
         frame: (F, F, 3) uint8 RGB.
         landmarks: (68, 2) px of the frame.
-        chip: the square.
+        chip: defines the square.
     """
     scale, rotation, shift = similarity_alignment(chip.landmarks @ landmarks, chip.points)
     matrix = np.column_stack([scale * rotation, shift])
@@ -81,7 +81,7 @@ def chip_of(frame: np.ndarray, landmarks: np.ndarray, chip: Chip) -> np.ndarray:
 
 
 def embed(pack: Pack, recognizers: list[Recognizer]) -> np.ndarray:
-    """(n, E) float32 embeddings of the photos, one recognizer's after the other's."""
+    """(n, E) float32 embeddings of the photos, concatenated over the recognizers."""
     points = pack.mixture.records.landmarks[..., :2] + pack.margin
     rows = []
     for start in tqdm(range(0, len(points), BATCH), desc="recognize"):
@@ -95,7 +95,7 @@ def embed(pack: Pack, recognizers: list[Recognizer]) -> np.ndarray:
 
 
 def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> TaughtIdentity:
-    """The labels of a pack's photos; the last people take no part."""
+    """The labels of a pack's photos, learned without the last ``held_out`` people."""
     records = pack.mixture.records
     model = pack.mixture.annotated(load_face_model(records.face_model))
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
@@ -115,10 +115,10 @@ def teach(pack: Pack, raw: np.ndarray, sizes: list[int], held_out: int) -> Taugh
 
 
 def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> Preset:
-    """The preset with identity coefficients, and a feature, solved for the labels.
+    """The preset with identity and feature heads solved for the labels.
 
     Photos without a finite embedding are left out. The feature becomes the embedding if both have
-    one length; else it stays. The within-person covariance is measured anew.
+    the same length; otherwise it does not change. The within-person covariance is measured again.
     """
     records = pack.mixture.records
     seen, _ = split_people(records.identity, held_out, records.mirror)
@@ -140,7 +140,7 @@ def solve(preset: Preset, pack: Pack, taught: TaughtIdentity, held_out: int) -> 
 
 
 def wider(preset: Preset, feature_size: int) -> Preset:
-    """The preset with a joint head, or a feature of another length, whose new weights are 0."""
+    """The preset with a joint head, or a feature of another length; new weights are 0."""
     encoder = build_encoder(preset.encoder, preset.input_size)
     joint = bool(preset.feature_channels) and not preset.has_identity_encoder
     branch = build_branch(
@@ -162,37 +162,37 @@ def wider(preset: Preset, feature_size: int) -> Preset:
 
 
 def not_negative(text: str) -> float:
-    """A number of the command line, 0 or more."""
+    """Parse a number of 0 or more."""
     if not 0 <= (value := float(text)) < np.inf:
         raise argparse.ArgumentTypeError(f"{text} must be 0 or more, and finite")
     return value
 
 
 def share(text: str) -> float:
-    """A number of the command line, 0 to 1."""
+    """Parse a number from 0 to 1."""
     if not 0 <= (value := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text} must lie in 0 to 1")
     return value
 
 
 def whole(text: str) -> int:
-    """A whole number of the command line, 0 or more."""
+    """Parse a whole number of 0 or more."""
     return int(not_negative(str(int(text))))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the labels' sources."""
+    """Add the options for the sources of the labels."""
     parser.add_argument("pack", type=Path)
     parser.add_argument("preset")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows take no part")
+    parser.add_argument("--embeddings", type=Path, help="(n, E) .npy; NaN rows are ignored")
     parser.add_argument("--recognizer", default="", help="file of dlib's recognizer")
     parser.add_argument("--sface", default="", help="file of SFace")
-    parser.add_argument("--held-out", type=whole, default=10, help="last people, who take no part")
+    parser.add_argument("--held-out", type=whole, default=10, help="last people, not used")
 
 
 def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
-    """The photos, and their labels from the recognizers' embeddings, which are kept in a file."""
+    """The photos, and their labels from the recognizers' embeddings, which are cached."""
     recognizer = str(args.recognizer or weights_path())
     sface = str(args.sface or packaged_file(SFACE_PACKAGE, SFACE_FILE, SFACE_INSTALL))
     recognizers: list[Recognizer] = [
@@ -207,10 +207,10 @@ def open_labels(args: argparse.Namespace) -> tuple[Pack, TaughtIdentity]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--feature-size", type=whole, default=0, help="0: as it is")
+    parser.add_argument("--feature-size", type=whole, default=0, help="0: unchanged")
     args = parser.parse_args()
     pack, taught = open_labels(args)
     preset = solve(wider(load_preset(args.preset), args.feature_size), pack, taught, args.held_out)

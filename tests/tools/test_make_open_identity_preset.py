@@ -94,7 +94,7 @@ def test_the_mean_embedding_has_the_mean_face(tool, random_recognizer):
     [
         (["--photos", "1"], "--photos is 1; it must be 2 or more"),
         (["--people", "0"], "--people is 0; it must be 2 or more"),
-        (["--geometry", "runs/mine"], "runs/mine is no preset of the package; they are accurate,"),
+        (["--geometry", "runs/mine"], "runs/mine is not a preset of the package: accurate,"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_rendered(

@@ -132,7 +132,7 @@ def test_batches_of_too_many_people_are_refused_at_once(
     words = ["--data", "A,B", "--held-out", "1", "--people", people_of_a_batch]
     with pytest.raises(SystemExit) as stop:
         run(tool, monkeypatch, "mobile", tmp_path / "out", *words)
-    message = f"--people is {people_of_a_batch}; 2 to 11"
+    message = f"--people is {people_of_a_batch}; it must be 2 to 11"
     assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not known_teacher and not list(tmp_path.iterdir())
 
