@@ -1,6 +1,6 @@
 """The networks: encoder, heads, the Siamese pair, and presets that carry trained weights.
 
-What is named here is imported on first use: presets and LiteRT work without Keras.
+Submodules are imported on first use, so that presets and LiteRT work without Keras.
 """
 
 from __future__ import annotations

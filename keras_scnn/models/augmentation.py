@@ -1,10 +1,10 @@
-"""Photometric augmentation of face crops, as layers that run on the accelerator inside of a step.
+"""Photometric and geometric augmentation of face crops, as layers that run on the accelerator.
 
-Images are (B, S, S, 3) RGB, 0 to 255; every image of a batch gets random values of its own, but for
-the width of Keras's blur, which is one for all that are blurred. Outside of training nothing is
-changed. Layers that Keras has are used; this module adds the others. All compute in float32,
-whatever the global policy is: 16 bits are too few for colors from 0 to 255, and Keras's blur does
-not run in them.
+Images are (B, S, S, 3) RGB, 0 to 255. Random values are drawn for each image, except the width of
+Keras's blur, which is drawn once per batch. Outside of training the layers are the identity.
+Keras's layers are used where they exist; this module adds the others. All compute in float32,
+whatever the global dtype policy: 16-bit floats are too coarse for colors from 0 to 255, and Keras's
+blur does not support them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LUMINANCE_STEPS = np.array(
 
 
 class _RandomLayer(layers.Layer):
-    """A layer with a source of randomness that is the identity outside of training."""
+    """Base of the random layers that are the identity outside of training."""
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -56,12 +56,12 @@ class _RandomLayer(layers.Layer):
         return input_shape
 
     def _uniform(self, images, low, high):
-        """(B, 1, 1, 1) a number for each image."""
+        """(B, 1, 1, 1), one random number per image."""
         shape = (ops.shape(images)[0], 1, 1, 1)
         return random.uniform(shape, low, high, dtype=self.compute_dtype, seed=self.generator)
 
     def _choose(self, images, share):
-        """(B, 1, 1, 1) 1 for a share of the images, else 0."""
+        """(B, 1, 1, 1), 1 with probability ``share``, else 0."""
         return ops.cast(self._uniform(images, 0.0, 1.0) < share, self.compute_dtype)
 
 
@@ -71,7 +71,7 @@ class RandomChannelGain(_RandomLayer):
 
     Args:
         deviation: standard deviation of the logarithm.
-        seed: of the random numbers.
+        seed: random seed.
     """
 
     def __init__(self, deviation: float, seed=None, **kwargs):
@@ -89,7 +89,7 @@ class RandomChannelGain(_RandomLayer):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class RandomNoise(_RandomLayer):
-    """Adds white noise whose standard deviation is uniform from 0 to ``most``, image by image."""
+    """Adds white Gaussian noise of a standard deviation drawn per image, uniform in [0, most]."""
 
     def __init__(self, most: float, seed=None, **kwargs):
         super().__init__(seed, **kwargs)
@@ -105,16 +105,16 @@ class RandomNoise(_RandomLayer):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class RandomBlocks(_RandomLayer):
-    """JPEG-like blocks: quantizes the cosine transform of 8x8 blocks, as JPEG does luminance.
+    """JPEG-like block artifacts: quantizes the DCT of 8x8 blocks, as JPEG does for luminance.
 
     Args:
-        share: of the images, 0 to 1.
-        coarseness: lowest and highest factor of the quantization steps, uniform in the logarithm;
+        share: fraction of the images that are changed, 0 to 1.
+        coarseness: lowest and highest factor of the quantization steps, drawn log-uniformly;
             1 is JPEG's quality 50, 5 its quality 10.
-        seed: of the random numbers.
+        seed: random seed.
 
     Raises:
-        ValueError: (when built) the image's sides are no multiples of 8.
+        ValueError: (when built) a side of the image is not a multiple of 8.
     """
 
     def __init__(self, share: float, coarseness=(0.5, 5.0), seed=None, **kwargs):
@@ -127,7 +127,7 @@ class RandomBlocks(_RandomLayer):
         self.built = True
 
     def change(self, images):
-        """Images (B, H, W, 3), of which a share has the blocks."""
+        """Images (B, H, W, 3), a fraction of them with block artifacts."""
         height, width = images.shape[1:3]
         transform = cosine_transform().astype(self.compute_dtype)
         blocks = ops.reshape(
@@ -158,14 +158,14 @@ def cosine_transform() -> np.ndarray:
 
 
 def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[layers.Layer]:
-    """Brightness, contrast, saturation, white balance, blur, erasing, noise, gray, JPEG's blocks.
+    """Brightness, contrast, saturation, white balance, blur, erasing, noise, gray, JPEG artifacts.
 
     Args:
         strength: 0 changes nothing, 1 is for training on photos.
-        seed: of all of them, from which each gets one of its own; None: random.
+        seed: random seed, from which each layer's own is derived; None: random.
 
     Raises:
-        ValueError: the strength is below 0.
+        ValueError: the strength is negative.
     """
     if strength < 0:
         raise ValueError(f"strength is {strength}; it must be 0 or more")
@@ -187,7 +187,7 @@ def photometric_layers(strength: float = 1.0, seed: int | None = None) -> list[l
 
 
 def _independent_seeds(seed: int | None) -> Iterator[int | None]:
-    """Seeds of a stream named "photometric", which no other user of ``seed`` draws from."""
+    """Seeds of a stream named "photometric", independent of other uses of ``seed``."""
     if seed is None:
         yield from itertools.repeat(None)
     sequence = np.random.SeedSequence([seed or 0, zlib.crc32(b"photometric")])
@@ -197,33 +197,33 @@ def _independent_seeds(seed: int | None) -> Iterator[int | None]:
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class RandomMove(layers.Layer):
-    """Moves crops at random, in training.
+    """Applies a random similarity to each crop, in training.
 
     Args:
-        shift: standard deviation of the shift, as a share of the side.
-        scale: standard deviation of the logarithm of the size.
+        shift: standard deviation of the shift, as a fraction of the side.
+        scale: standard deviation of the logarithm of the scale.
         degrees: standard deviation of the rotation.
-        flip: probability of mirroring: both photos of a pair together, since the mirror image of
-            a person is somebody else.
-        seed: of the random numbers.
+        flip: probability of mirroring; both photos of a pair are mirrored together, since a
+            person's mirror image is another identity.
+        seed: random seed.
     """
 
     def __init__(self, shift=0.035, scale=0.07, degrees=15.0, flip=0.5, seed=None, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.options = {"shift": shift, "scale": scale, "degrees": degrees, "flip": flip}
         self.seed, self.generator = seed, random.SeedGenerator(seed)
-        # XLA has no kernel of TensorFlow's image transform; Keras asks for this before it compiles.
+        # XLA has no kernel for TensorFlow's image transform; Keras reads this before it compiles.
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, images, training=False):
-        """Move a list of batches of images; row i of all of them is mirrored or none.
+        """Move a list of image batches; row i is mirrored in all of them, or in none.
 
         Args:
             images: list of (B, S, S, 3), 0 to 255.
-            training: else nothing is moved.
+            training: if false, nothing is moved.
 
         Returns:
-            the moved images, float32, and moved_from_crop (B, 2, 3) for each.
+            the moved images, float32, and moved_from_crop (B, 2, 3) for each batch.
         """
         count = ops.shape(images[0])[0]
         if not training:
@@ -235,7 +235,7 @@ class RandomMove(layers.Layer):
         return [warp(*pair) for pair in zip(images, matrices, strict=True)], matrices
 
     def _similarity(self, side, size):
-        """(B, 2, 3) about the crop's center; ``side`` -1 mirrors."""
+        """Random similarities (B, 2, 3) about the crop's center; ``side`` -1 mirrors."""
         count = ops.shape(side)[0]
         normal = random.normal((4, count), seed=self.generator)
         scale = ops.exp(self.options["scale"] * normal[0])
@@ -256,7 +256,7 @@ class RandomMove(layers.Layer):
 
 
 def warp(images, moved_from_crop):
-    """Images (B, S, S, 3) under affine maps (B, 2, 3), pixel centers at integers, black outside."""
+    """Images (B, S, S, 3) under affine maps (B, 2, 3); pixel centers at integers, black outside."""
     inverse = invert(moved_from_crop, ops)
     rows = ops.reshape(inverse, (-1, 6))
     rows = ops.concatenate([rows, ops.zeros_like(rows[:, :2])], axis=-1)
@@ -265,10 +265,10 @@ def warp(images, moved_from_crop):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class MoveParameters(layers.Layer):
-    """Whitened parameters (B, P) under similarities of the crop (B, 2, 3) that may mirror.
+    """Transforms whitened parameters (B, P) by similarities of the crop (B, 2, 3) that may mirror.
 
-    See ``geometry.similarities.move_parameters``. With inverted similarities it takes a network's
-    outputs of a moved crop back to the crop itself.
+    See ``geometry.similarities.move_parameters``. Inverted similarities map a network's outputs
+    for a moved crop back to the original crop.
     """
 
     def __init__(self, n_identity: int, n_expression: int, **kwargs):
@@ -287,7 +287,7 @@ class MoveParameters(layers.Layer):
 
     @classmethod
     def of(cls, space: ParameterSpace, **kwargs) -> MoveParameters:
-        """For parameters of a face model that has mirror partners."""
+        """The layer for a parameter space whose face model has mirror partners."""
         model, whitening = space.face_model, space.whitening
         layer = cls(model.n_identity, model.n_expression, **kwargs)
         layer.whitening_mean.assign(whitening.mean)

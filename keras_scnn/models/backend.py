@@ -1,4 +1,4 @@
-"""Starting Keras without the notices of its backend."""
+"""Importing Keras without its backend's startup messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keras_scnn.storage.quiet import without_native_lines
 
 
 def check_data_format() -> None:
-    """Raise a ValueError where Keras is set to channels first, which no network here is made for.
+    """Raise a ValueError if Keras is set to channels first, which no network here supports.
 
-    Its own errors would be about weights or shapes of the preset.
+    Keras's own errors would be about weights or shapes of the preset.
     """
     start_keras()
     import keras
@@ -24,9 +24,9 @@ def check_data_format() -> None:
 
 
 def start_keras() -> None:
-    """Import Keras and its backend; of no effect where that is done.
+    """Import Keras and its backend without their messages; no effect if already imported.
 
-    TensorFlow writes about oneDNN, CUDA and its own log before it has read any setting.
+    TensorFlow prints lines on oneDNN, CUDA and logging before it reads any setting.
     """
     if "keras" in sys.modules:
         return

@@ -1,10 +1,11 @@
-"""The value of constants that a layer has not been filled with yet."""
+"""The initial value of a layer's constants, before they are set."""
 
 import keras
 import numpy as np
 
 UNSET = keras.initializers.Constant(np.inf)
-"""A copy that was not filled (``keras.models.clone_model``) has no result that looks like one.
+"""Infinite, so that a layer whose constants were never set (``keras.models.clone_model``) gives no
+plausible output.
 
-Not NaN: the hosts of a JAX run compare what they begin with, and NaN differs from itself.
+Not NaN: the hosts of a JAX run compare their initial weights, and NaN differs from itself.
 """

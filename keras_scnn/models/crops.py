@@ -1,4 +1,4 @@
-"""What every network of a preset takes, whichever runtime it runs in."""
+"""The check of a network's input crops, the same for every runtime."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def check_crops(crops: np.ndarray, size: int) -> None:
-    """Raise a ValueError where ``crops`` is not (M, S, S, 3) uint8, M at least 1.
+    """Raise a ValueError unless ``crops`` is (M, S, S, 3) uint8, M at least 1.
 
     Args:
-        crops: RGB; floats, which Keras would take and LiteRT not, are refused as well.
+        crops: RGB; floats are rejected too, since Keras would accept them and LiteRT would not.
         size: S, px.
     """
     shape, dtype = np.shape(crops), getattr(crops, "dtype", None)
-    if not isinstance(dtype, np.dtype):  # TensorFlow's and PyTorch's cannot be compared with it
+    if not isinstance(dtype, np.dtype):  # NumPy cannot compare those of TensorFlow and PyTorch
         dtype = type(crops).__name__
     if shape[1:] != (size, size, 3) or not shape[0] or dtype != np.uint8:
         raise ValueError(

@@ -1,8 +1,8 @@
 """An encoder whose lower layers are those of dlib's face recognizer.
 
-They were trained on millions of photos of faces, and their weights are free for any use (CC0), so
-layers on top of them that are trained on renderings alone work on photos too (frozen features:
-Yosinski et al., "How Transferable Are Features in Deep Neural Networks?", 2014).
+Those were trained on millions of face photos, so layers on top of them work on photos even if
+trained on renderings only (frozen features: Yosinski et al., "How Transferable Are Features in
+Deep Neural Networks?", 2014). Their weights are free for any use (CC0).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from keras import layers
 from keras_scnn.models.encoders import residual_block
 
 PREFIX = "recognizer_"
-STAGES = {32: 3, 64: 4}  # residual blocks of each width, the recognizer's first ones
-TOP = ((128, 1), (192, 1), (256, 2), (384, 1), (384, 1))  # channels and stride of what is trained
+STAGES = {32: 3, 64: 4}  # number of residual blocks by width: the recognizer's first ones
+TOP = ((128, 1), (192, 1), (256, 2), (384, 1), (384, 1))  # channels and stride of the layers on top
 
 
 def dlib_mobilenet(
@@ -29,11 +29,11 @@ def dlib_mobilenet(
     Args:
         input_tensor: (B, S, S, 3), colors as the recognizer expects. input_shape: its shape without
             the batch. include_top, pooling: as of ``keras.applications``; False and 'avg'.
-        weights: 'dlib': the recognizer's, of the installed package face_recognition_models, which
-            stay as they are in training; None: random.
+        weights: 'dlib': the recognizer's, from the installed package face_recognition_models, which
+            are frozen; None: random.
 
     Returns:
-        A model to (B, 384), pooled from a map of a sixteenth of the image's side.
+        A model to (B, 384) features, pooled from a map of 1/16 of the image's side.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -53,7 +53,7 @@ def dlib_mobilenet(
 
 
 def _separable(x, channels: int, stride: int, name: str):
-    """Depthwise and pointwise convolution, with a shortcut where the shape stays."""
+    """Depthwise and pointwise convolution, with a shortcut if the shape stays the same."""
     options = {"padding": "same", "use_bias": False}
     y = layers.DepthwiseConv2D(3, stride, **options, name=f"{name}_depthwise")(x)
     y = layers.BatchNormalization(name=f"{name}_depthwise_norm")(y)
@@ -66,7 +66,7 @@ def _separable(x, channels: int, stride: int, name: str):
 
 
 def _fill(network: keras.Model) -> None:
-    """Give the lower layers the recognizer's weights, and keep them."""
+    """Set the lower layers to the recognizer's weights and freeze them."""
     from keras_scnn.models.recognizers.dlib import read_recognizer
     from keras_scnn.models.recognizers.dlib_file import fill_convolutions
 

@@ -1,4 +1,4 @@
-"""The one table of encoders; it is read without Keras, for the settings and their help."""
+"""The table of encoders; importable without Keras, for the settings and their help texts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 MAX_INPUT_SIZE = 1024
 """Width and height of the largest crops that a preset takes, px."""
-# Mean of ImageNet in BGR order, which ResNet50's published weights expect to be taken off.
+# Mean of ImageNet in BGR order, which ResNet50's published weights expect to be subtracted.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 # dlib's mean color, RGB, and its scale.
 MEAN_COLOR, COLOR_SCALE = (122.782, 117.001, 104.298), 256.0
 
 
 def check_input_size(size: int) -> None:
-    """Raise a ValueError for crops, of ``size`` px, that are too large to be those of a preset."""
+    """Raise a ValueError if crops of ``size`` px are too large for a preset."""
     if size > MAX_INPUT_SIZE:
         raise ValueError(f"crops of {size} px; a network takes {MAX_INPUT_SIZE} px at most")
 
@@ -31,7 +31,7 @@ def to_unit(image):
 
 
 def to_caffe(image):
-    """BGR, 0 to 255, ImageNet's mean taken off."""
+    """BGR, 0 to 255, minus ImageNet's mean."""
     import keras
 
     centered = [-value for value in IMAGENET_MEAN_BGR]
@@ -40,7 +40,7 @@ def to_caffe(image):
 
 
 def to_dlib(image, name: str = "to_dlib"):
-    """RGB about dlib's mean color, some -0.5 to 0.5, by a layer of that name."""
+    """RGB minus dlib's mean color, about -0.5 to 0.5; ``name`` is the layer's."""
     import keras
 
     offset = [-value / COLOR_SCALE for value in MEAN_COLOR]
@@ -55,14 +55,14 @@ def _dlib_mobilenet(**arguments) -> keras.Model:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How an encoder is made.
+    """How to build an encoder.
 
     Attributes:
-        build: a function of ``keras.applications`` by its name, or one with the same arguments;
-            the last layer pools a feature map.
-        options: more arguments.
-        preprocess: from RGB, 0 to 255, to what the published weights expect.
-        weights: names of the published weights that it can start from.
+        build: the name of a function of ``keras.applications``, or a function with the same
+            arguments; the network's last layer pools a feature map.
+        options: further arguments of ``build``.
+        preprocess: from RGB, 0 to 255, to the values that the published weights expect.
+        weights: names of the published weights that it can be initialized with.
     """
 
     build: str | Callable[..., keras.Model]
@@ -71,7 +71,7 @@ class Encoder:
     weights: tuple[str, ...] = ("imagenet",)
 
     def __call__(self, **arguments) -> keras.Model:
-        """The network, from the arguments of ``keras.applications``."""
+        """Build the network, with the arguments of ``keras.applications``."""
         import keras
 
         build = self.build
@@ -80,7 +80,7 @@ class Encoder:
         return build(**arguments, **self.options)
 
     def check_weights(self, weights: str | None, name: str) -> None:
-        """Raise a ValueError where the encoder of this name has no such published weights."""
+        """Raise a ValueError if this encoder, called ``name``, has no such published weights."""
         if weights and weights not in self.weights:
             known = " or ".join(f"'{one}'" for one in self.weights)
             raise ValueError(f"encoder '{name}' has no weights '{weights}'; it has {known}")

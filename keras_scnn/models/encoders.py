@@ -1,4 +1,4 @@
-"""Image encoders, see ``encoder_table``, with their preprocessing inside."""
+"""Image encoders (see ``encoder_table``) with built-in preprocessing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build_encoder(
     weights: str | None = None,
     batch_norm_momentum: float = 0.9,
 ) -> keras.Model:
-    """A network from image to one feature vector, its preprocessing inside.
+    """Build a network from an image to one feature vector, preprocessing included.
 
     >>> encoder = build_encoder("mobilenet_0.5", input_size=64)
     >>> encoder.output_shape
@@ -24,8 +24,8 @@ def build_encoder(
     Args:
         name: a key of ``ENCODERS``.
         input_size: width and height of the input, px, at least 32.
-        weights: None (random); 'imagenet' (downloaded by Keras, which caches it); for
-            'dlib_mobilenet' 'dlib' (of the installed package, see ``dlib_stem``).
+        weights: None (random); 'imagenet' (downloaded and cached by Keras); or 'dlib' for
+            'dlib_mobilenet' (from an installed package, see ``dlib_stem``).
         batch_norm_momentum: Keras's default of 0.99 is too slow for short runs.
 
     Returns:
@@ -34,7 +34,7 @@ def build_encoder(
 
     Raises:
         ValueError: the name is unknown, or the encoder has no such weights.
-        FileNotFoundError: the weights are 'dlib', whose package is not installed.
+        FileNotFoundError: the weights are 'dlib', and their package is not installed.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
@@ -57,13 +57,13 @@ def build_encoder(
 
 
 def feature_map(encoder: keras.Model, stride: int) -> keras.KerasTensor:
-    """The encoder's last feature map (B, H, W, C) with H at least the image's over ``stride``.
+    """The encoder's last feature map (B, H, W, C) with H at least the image's height / ``stride``.
 
     Raises:
-        ValueError: it has none.
+        ValueError: there is no such map.
     """
     height = encoder.input_shape[1] // stride
-    # A nested graph's maps are not tensors of this one, and the image is no feature.
+    # A nested model's maps are not tensors of this graph, and the image is not a feature map.
     skipped = layers.ZeroPadding2D, layers.InputLayer, keras.Model
     kept = (one for one in reversed(encoder.layers) if not isinstance(one, skipped))
     maps = (layer.output for layer in kept if len(layer.output.shape) == 4)
@@ -80,14 +80,15 @@ def graph_ends(encoder: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTens
     """Input (B, S, S, 3) and output (B, F) of an encoder, which may be any Keras graph.
 
     Raises:
-        ValueError: it is no graph yet, or not one from one color image to one vector.
+        ValueError: it has no graph of layers yet, or does not map one color image to one vector.
     """
-    # A Sequential model has no 'input' and 'output' before its first call, but these.
+    # Before its first call a Sequential model has 'inputs' and 'outputs', but no 'input'.
     inputs = encoder.inputs if encoder.built and hasattr(encoder, "inputs") else None
     if not inputs:
         raise ValueError(
-            f"encoder '{encoder.name}' has no graph of layers; begin it with "
-            "keras.Input((S, S, 3)), or take keras.Model(image, encoder(image)) of such an input"
+            f"encoder '{encoder.name}' has no graph of layers; start it with "
+            "keras.Input((S, S, 3)), or wrap it: keras.Model(image, encoder(image)) with such an "
+            "image"
         )
     shapes = [tuple(x.shape[1:]) for x in [*inputs, *encoder.outputs]]
     side = shapes[0][0]
@@ -95,7 +96,7 @@ def graph_ends(encoder: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTens
     if not is_right or None in shapes[0] + shapes[1]:
         raise ValueError(
             f"encoder '{encoder.name}' has inputs and outputs of shapes {shapes}; it must have one "
-            "input (S, S, 3) and one output (F,), as a global pooling layer at its end gives"
+            "input (S, S, 3) and one output (F,), such as that of a global pooling layer"
         )
     return inputs[0], encoder.outputs[0]
 
@@ -104,10 +105,10 @@ def pooled_map(encoder: keras.Model) -> keras.KerasTensor:
     """The feature map (B, H, W, F) that the last layer of an encoder pools.
 
     Raises:
-        ValueError: the last layer pools none.
+        ValueError: the last layer does not pool a feature map.
     """
     last = encoder.layers[-1]
-    # A nested model's own input is no tensor of this graph.
+    # A nested model's own input is not a tensor of this graph.
     if isinstance(last, keras.Model) or len(last.input.shape) != 4:
         raise ValueError(
             f"the last layer of encoder '{encoder.name}' pools no feature map, which the feature "
@@ -116,15 +117,15 @@ def pooled_map(encoder: keras.Model) -> keras.KerasTensor:
     return last.input
 
 
-# Residual blocks of each width; all widths but the first begin with one that halves the map.
+# Number of residual blocks by width; each width but the first begins with one that halves the map.
 STAGES = {32: 3, 64: 4, 128: 3, 256: 2}
 PREFIX = "identity_"
-FACE_SHARE = 0.825  # side of the window, as a share of the crop's: about that of dlib's recognizer
-FACE_LIFT = 0.05  # height of its center above the crop's, as a share of the crop's side
+FACE_SHARE = 0.825  # side of the window / side of the crop: about that of dlib's recognizer
+FACE_LIFT = 0.05  # height of the window's center above the crop's / side of the crop
 
 
 def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
-    """The identity encoder's functional graph, its weights random.
+    """The identity encoder's functional graph, with random weights.
 
     Args:
         image: (B, S, S, 3) RGB, 0 to 255.
@@ -145,16 +146,16 @@ def identity_features(image: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def face_window(size: int) -> tuple[int, int, int]:
-    """Top, left and side, px, of the window of a crop of ``size`` px that is encoded."""
+    """Top, left and side, px, of the window of a ``size`` px crop that is encoded."""
     side = round(FACE_SHARE * size)
     return round((size - side) / 2 - FACE_LIFT * size), (size - side) // 2, side
 
 
 def residual_block(x, width: int, name: str):
-    """Two convolutions and a shortcut; where the width changes, the map is halved too.
+    """Two convolutions and a shortcut; if the width changes, the map is halved too.
 
     Args:
-        x: (B, H, W, C). width: channels of the output. name: of the layers, before "_".
+        x: (B, H, W, C). width: channels of the output. name: prefix of the layers' names.
     """
     halves, padding = width != x.shape[-1], "same"
     if halves and x.shape[1] % 2 and x.shape[1] > 1:

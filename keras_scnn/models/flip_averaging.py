@@ -13,12 +13,12 @@ from keras_scnn.parameters import ParameterSpace
 def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Model:
     """Average a branch's outputs over a crop and its mirror image, the latter mirrored back.
 
-    It costs twice the branch, needs no training, and makes fewer errors; its outputs for a mirrored
-    crop are exactly the mirrored outputs for the crop.
+    It takes twice the branch's time, needs no training, and is more accurate; its outputs for a
+    mirrored crop are exactly the mirrored outputs for the crop.
 
     Args:
         branch: from ``build_branch``; its weights are shared.
-        space: of the parameters; its face model has mirror partners.
+        space: of the branch's parameters; its face model needs mirror partners.
 
     Returns:
         A model with the branch's input and outputs.
@@ -39,7 +39,7 @@ def build_flip_averaged(branch: keras.Model, space: ParameterSpace) -> keras.Mod
 
 
 def _mirror_layer(space: ParameterSpace, size: int) -> keras.layers.Dense:
-    """Whitened parameters of a mirrored crop of ``size`` px to those of the crop."""
+    """A layer from whitened parameters of a mirrored crop, ``size`` px, to those of the crop."""
     matrix, offset = mirror_map(space.face_model, size)
     whitening = space.whitening
     layer = keras.layers.Dense(len(matrix), dtype="float32", trainable=False, name="mirror_back")

@@ -1,7 +1,7 @@
 """The group network: the single-image branch with the outputs that losses over a batch need.
 
-Where the Siamese network compares two photos, these losses compare all pairs of photos in a batch
-that has several photos of each person; one input is enough for that.
+The Siamese network compares two photos; these losses compare all pairs of photos in a batch that
+has several photos of each person, so one input is enough.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def build_group(
         space: of the parameters; its face model decodes them to landmarks.
         embedding_size: length of a teacher's embeddings, E; 0 for no teacher.
         augmentation, parts: as for ``build_siamese``.
-        landmarks_teach_identity: without it the landmarks have no gradient by the identity
-            coefficients: one photo's landmarks then teach pose and expression alone.
+        landmarks_teach_identity: if false, no gradient flows from the landmarks to the identity
+            coefficients, so that landmarks train pose and expression only.
 
     Returns:
         A model from ``image`` (B, S, S, 3) RGB, 0 to 255, to a dictionary of float32 outputs:
         ``parameters`` (B, P) whitened; ``landmarks`` (B, 68, 3) crop px; ``shape`` (B, K), the
         neutral shape's deviation from the mean of the training data, in mm (see ``ShapeCode``);
         ``features`` (B, F) of unit length. With a teacher also ``embedding`` (B, E), linear in the
-        features; and ``feature_likeness`` and ``shape_likeness``, which are the features and the
-        shape once more, for a second loss each.
+        features; and ``feature_likeness`` and ``shape_likeness``, copies of the features and the
+        shape, for a second loss each.
 
     Raises:
-        ValueError: the space has another number of parameters than the branch, or augmentation or
-            parts is out of range.
+        ValueError: the numbers of parameters of the space and the branch differ, or augmentation
+            or parts is out of range.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     encode = branch if parts == 1 else InParts(branch, parts, name=branch.name)

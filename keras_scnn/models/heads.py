@@ -23,11 +23,11 @@ from keras_scnn.settings import whole
 
 FEATURE_SIZE = 512
 GDC = "features_"
-"""Names of the layers of the feature head's global depthwise convolution begin with this."""
+"""Prefix of the layer names of the feature head's global depthwise convolution."""
 FINE = "expression_"
-"""Names of the expression head's layers begin with this."""
+"""Prefix of the layer names of the expression head."""
 SEEN = f"{PREFIX}seen"
-"""Name of the layer that concatenates the parameters so far and the recognizers' embeddings."""
+"""Name of the layer that concatenates the first parameters and the recognizers' embeddings."""
 
 
 def build_branch(
@@ -43,25 +43,25 @@ def build_branch(
     """The single-image network that is trained, exported and shared by both sides of a pair.
 
     Args:
-        encoder: from ``build_encoder``, or any Keras model of (B, S, S, 3) RGB, 0 to 255, to
-            (B, F), its preprocessing inside.
+        encoder: from ``build_encoder``, or any Keras model from (B, S, S, 3) RGB, 0 to 255, to
+            (B, F), preprocessing included.
         layout: sizes of the parameter vector.
-        feature_size: length of the identity feature; 0 leaves the feature head out.
+        feature_size: length of the identity feature; 0: no feature head.
         feature_channels: 0: the feature is linear in the encoder's pooled output, as the
-            parameters are. Else channels of a global depthwise convolution (GDC) on the encoder's
-            feature map, which has a weight for each position: the parts of a face are always at
-            the same positions (Chen et al., "MobileFaceNets", 2018).
+            parameters are. Otherwise the channels of a global depthwise convolution (GDC) on the
+            encoder's feature map, which has a weight for each position: the parts of a face are
+            always at the same positions (Chen et al., "MobileFaceNets", 2018).
         identity_encoder: the feature is linear in the output of a second encoder instead (see
-            ``encoders.identity_features``), and the parameters are linear in both outputs.
-        joint_head: the parameters are linear in the output of the GDC head too; for
-            ``feature_channels`` above 0 without identity encoder.
-        expression_channels: above 0: a small head of so many channels on the encoder's feature map
-            of a quarter of the image's side adds to the expression coefficients. Lids and lips
-            move by a pixel or two, which the pooled output hardly shows.
-        recognizers: names of face recognizers with a plus between ('dlib+sface'): they embed the
-            crop, aligned by the landmarks of the parameters so far. The feature is linear in the
+            ``encoders.identity_features``), and the parameters in the outputs of both encoders.
+        joint_head: the parameters are linear in the output of the GDC head too; requires
+            ``feature_channels`` above 0 and no identity encoder.
+        expression_channels: if above 0, a small head with this many channels, on the encoder's
+            feature map of 1/4 of the image's side, adds to the expression coefficients. Lids and
+            lips move by a pixel or two, which the pooled output hardly shows.
+        recognizers: names of face recognizers joined by '+' ('dlib+sface'), which embed the crop,
+            aligned by the landmarks of the parameters predicted first. The feature is linear in the
             embeddings (as Zielonka et al., "Towards Metrical Reconstruction of Human Faces", 2022),
-            the identity coefficients are linear in the embeddings and in those parameters. See
+            the final identity coefficients in the embeddings and the first parameters. See
             ``models.recognizers.layers``.
 
     Returns:
@@ -71,21 +71,21 @@ def build_branch(
     Raises:
         ValueError: a size is out of range, ``joint_head`` without a GDC head, two identity
             encoders, a recognizer that is unknown or given twice, an expression head for a model
-            without expressions, or an encoder that is no graph from one image to one vector, lacks
-            the feature map that a head needs, or has a layer with the name of one of the branch.
+            without expressions, or an encoder that does not map one image to one vector, lacks the
+            feature map that a head needs, or has a layer name that the branch uses.
     """
     sizes = {"feature_size": feature_size, "feature_channels": feature_channels}
     for name, size in (sizes | {"expression_channels": expression_channels}).items():
         whole(name, size, 0)
     if expression_channels and not layout.n_expression:
-        raise ValueError("expression_channels is for face models with expression components")
+        raise ValueError("expression_channels needs a face model with expression components")
     image, hidden = graph_ends(encoder)
     inputs = hidden
     has_gdc = bool(feature_size and feature_channels and not identity_encoder)
     if joint_head and not has_gdc:
-        raise ValueError("joint_head is for feature_channels above 0 without identity encoder")
+        raise ValueError("joint_head needs feature_channels above 0 and no identity encoder")
     if identity_encoder and recognizers:
-        raise ValueError("identity_encoder and recognizers are two identity encoders; take one")
+        raise ValueError("identity_encoder and recognizers exclude each other; choose one")
     if identity_encoder:
         hidden = identity_features(image)
         inputs = keras.layers.Concatenate(name="both_encoders")([inputs, hidden])
@@ -115,8 +115,8 @@ def _branch(encoder: keras.Model, image, outputs: dict) -> keras.Model:
         if not taken:
             raise
         raise ValueError(
-            f"encoder '{encoder.name}' has a layer named '{taken[1]}', which is the name of a "
-            "layer of the branch; give it another one"
+            f"encoder '{encoder.name}' has a layer named '{taken[1]}', a name that the branch uses "
+            "too; rename the layer"
         ) from None
 
 
@@ -132,9 +132,9 @@ def _global_depthwise_convolution(feature_map, channels: int, prefix: str):
 
 
 def _embeddings(image, parameters, recognizers: list[str], layout: ParameterLayout):
-    """(B, E) of all recognizers, whose chips are aligned by the landmarks of the parameters."""
+    """Embeddings (B, E) of all recognizers; the landmarks of the parameters align their chips."""
     if len(set(recognizers)) < len(recognizers):
-        raise ValueError(f"recognizers is '{'+'.join(recognizers)}', which has one twice")
+        raise ValueError(f"recognizers is '{'+'.join(recognizers)}', which names one twice")
     parts = []
     for name in recognizers:
         sizes = layout.n_identity, layout.n_expression
@@ -145,7 +145,7 @@ def _embeddings(image, parameters, recognizers: list[str], layout: ParameterLayo
 
 
 def _with_identity(parameters, embedding, layout: ParameterLayout):
-    """Whitened parameters with identity coefficients that are linear in them and the embedding."""
+    """Whitened parameters, identity replaced by a linear function of them and the embedding."""
     seen = keras.layers.Concatenate(dtype="float32", name=SEEN)([parameters, embedding])
     dense = keras.layers.Dense(layout.n_identity, dtype="float32", name=f"{PREFIX}shape")
     parts = [parameters[:, layout.pose], dense(seen), parameters[:, layout.expression]]
@@ -153,8 +153,8 @@ def _with_identity(parameters, embedding, layout: ParameterLayout):
 
 
 def _expression_head(fine, channels: int, layout: ParameterLayout):
-    """(B, H, W, C) to what is added to whitened parameters (B, P): 0 at first, and but for the
-    expression always."""
+    """Feature map (B, H, W, C) to a correction of the whitened parameters (B, P), initially 0; only
+    the expression is ever corrected."""
     layers = keras.layers
     for i, stride in enumerate((2, 1)):
         fine = layers.SeparableConv2D(
@@ -169,7 +169,7 @@ def _expression_head(fine, channels: int, layout: ParameterLayout):
 
 
 def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
-    """The branch with its landmarks decoded.
+    """The branch with a decoder for its landmarks.
 
     Args:
         branch: from ``build_branch``; its weights are shared.
@@ -180,7 +180,7 @@ def build_regressor(branch: keras.Model, space: ParameterSpace) -> keras.Model:
         whitened; ``landmarks`` (B, 68, 3) float32, crop px, depth towards the viewer.
 
     Raises:
-        ValueError: the space has another number of parameters than the branch.
+        ValueError: the numbers of parameters of the space and the branch differ.
     """
     image = keras.Input(branch.input_shape[1:], name="image")
     parameters = branch(image)["parameters"]
@@ -218,12 +218,12 @@ class FaceDecoder(keras.layers.Layer):
 
     @classmethod
     def landmarks(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
-        """Decodes the 68 landmarks, the model's landmark offsets included."""
+        """A decoder of the 68 landmarks, including the model's landmark offsets."""
         return cls._of(space, space.face_model.landmark_basis(), kwargs)
 
     @classmethod
     def vertices(cls, space: ParameterSpace, **kwargs) -> FaceDecoder:
-        """Decodes all N vertices."""
+        """A decoder of all N vertices."""
         model = space.face_model
         rows = model.mean, model.identity_basis, model.expression_basis
         return cls._of(space, rows, kwargs)
@@ -260,8 +260,8 @@ class FaceDecoder(keras.layers.Layer):
         return posed(self.model_points(coefficients), pose)
 
     def pose_and_coefficients(self, parameters):
-        """Whitened parameters (B, P) to the pose (B, 12), a 3x4 matrix row by row in px and px per
-        mm, crop from model, and the face model's coefficients (B, K + L); float32.
+        """Whitened parameters (B, P) to the pose (B, 12), the row-major 3x4 matrix crop_from_model
+        in px per mm and px, and the face model's coefficients (B, K + L); float32.
         """
         vector = ops.cast(parameters, "float32") * self.whitening_scale + self.whitening_mean
         expression = vector[:, self.layout.expression]
@@ -272,7 +272,7 @@ class FaceDecoder(keras.layers.Layer):
 
     def model_points(self, coefficients):
         """Coefficients (B, K + L) to points (B, M, 3) in mm, model frame."""
-        # A product of two matrices is the one form that every quantizer supports.
+        # A product of two matrices is the only form that every quantizer supports.
         points = self.point_mean + ops.matmul(coefficients, self.point_basis)
         return ops.reshape(points, (-1, self.n_points, 3))
 
@@ -296,13 +296,13 @@ def posed(points, pose):
 class ShapeCode(keras.layers.Layer):
     """Whitened parameters (B, P) to coordinates of the neutral shape (B, K), mm, in float32.
 
-    Their Euclidean distances are the root mean square distances of the shapes' vertices, as those
-    of ``shape_distance.shape_coordinates``; here the origin is the whitening's mean. Use
+    Their Euclidean distance is the root mean square distance between the shapes' vertices, as for
+    ``shape_distance.shape_coordinates``; here the origin is the whitening's mean. Use
     ``ShapeCode.of`` to make one.
 
     Args:
-        first: place of the first identity coefficient among the parameters.
-        basis_mm: (K, K) nested lists, of ``ParameterSpace.shape_basis``.
+        first: index of the first identity coefficient among the parameters.
+        basis_mm: (K, K) ``ParameterSpace.shape_basis``, as nested lists.
     """
 
     def __init__(self, first: int, basis_mm: list[list[float]], **kwargs):
@@ -311,7 +311,7 @@ class ShapeCode(keras.layers.Layer):
 
     @classmethod
     def of(cls, space: ParameterSpace, **kwargs) -> ShapeCode:
-        """For the parameters of a space."""
+        """The layer for a space's parameters."""
         return cls(space.layout.identity.start, space.shape_basis.tolist(), **kwargs)
 
     def call(self, parameters):
@@ -329,6 +329,6 @@ class ShapeCode(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        if "weights_mm" in config:  # older files take the components for orthogonal
+        if "weights_mm" in config:  # older files assume orthogonal components
             config["basis_mm"] = np.diag(config.pop("weights_mm")).tolist()
         return cls(**config)

@@ -1,4 +1,4 @@
-"""From face crops to parameters: the one way that reconstruction, evaluation and servers share."""
+"""From face crops to parameters: the code shared by reconstruction, evaluation and servers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Network = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class BatchedNetwork:
-    """Runs a branch compiled, in batches padded to a power of two.
+    """Runs a branch, compiled, on batches padded to a power of two.
 
-    So it is traced once for each power of two up to ``batch``, and a crop's result does not
-    depend on how many others come with it, beyond rounding.
+    It is thus traced once for each power of two up to ``batch``, and, except for rounding, a crop's
+    result does not depend on the number of crops.
 
     Args:
         branch: from ``build_branch``.
-        batch: the most crops at once; a power of two.
+        batch: maximum batch size; a power of two.
     """
 
     def __init__(self, branch: keras.Model, batch: int = MAX_BATCH):
@@ -44,7 +44,7 @@ class BatchedNetwork:
         """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0.
 
         Raises:
-            ValueError: the crops are something else.
+            ValueError: the crops have another shape or dtype.
         """
         check_crops(crops, self._branch.input_shape[1])
         starts = range(0, len(crops), self._batch)
@@ -63,17 +63,17 @@ def keras_network(preset: Preset | PresetData) -> BatchedNetwork:
     """A preset's branch in Keras, compiled.
 
     Raises:
-        ValueError: the preset is without its network.
+        ValueError: the preset has no network (``PresetData``).
     """
     if isinstance(preset, PresetData):
-        raise ValueError("preset is without its network (PresetData); give a network too")
+        raise ValueError("preset has no network (PresetData); pass the argument network too")
     return BatchedNetwork(preset.branch)
 
 
 def open_network(name_or_path: str | os.PathLike) -> tuple[Preset | PresetData, Network]:
-    """A preset, and what runs its network: LiteRT where its folder has a file of these weights.
+    """A preset and its network: in LiteRT if there is a ``lite_file`` of the same weights.
 
-    Then neither Keras nor its backend is imported. Otherwise it is Keras, compiled.
+    Then neither Keras nor its backend is imported. Otherwise the network runs in Keras, compiled.
 
     Raises:
         FileNotFoundError, ValueError: as ``load_preset``.
@@ -89,7 +89,7 @@ class Predictions:
     """The faces that a network predicts from M crops.
 
     Attributes:
-        face_model: of the parameters.
+        face_model: the model that the parameters belong to.
         parameters: pose (M, 3, 4) crop_from_model, identity (M, K), expression (M, L) within the
             face model's bounds.
         features: (M, F) float32 of unit length, or None where there is no feature head.
@@ -117,12 +117,12 @@ def predict(
     """Run a preset's network on crops.
 
     Args:
-        preset: the network, and what its outputs mean.
+        preset: defines the meaning of the network's outputs; a ``Preset`` has the network too.
         crops: (M, S, S, 3) uint8 RGB, M above 0.
-        network: what runs the branch; None for a ``BatchedNetwork`` of a ``Preset``.
+        network: runs the branch; None: the ``Preset``'s own, in Keras.
 
     Raises:
-        ValueError: there is no network, or the crops are something else.
+        ValueError: there is no network, or the crops have another shape or dtype.
     """
     check_crops(crops, preset.input_size)
     outputs = (network or keras_network(preset))(crops)

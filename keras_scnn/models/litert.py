@@ -1,9 +1,9 @@
 """A preset's network in LiteRT (ai-edge-litert): crops to parameters without Keras.
 
-The folder of a preset may hold ``network.tflite``, which ``keras_scnn.export`` writes: one uint8
-crop to the branch's outputs, weights in half precision, and the digest of the preset that it was
-made from. For presets of the package that come without, it lies in the user's cache. A file whose
-digest is not that of its folder is not used.
+A preset's folder may contain ``network.tflite``, written by ``keras_scnn.export``: it maps one
+uint8 crop to the branch's outputs, with weights in half precision, and records the digest of its
+preset. If a preset of the package has none, it is kept in the user's cache. A file with another
+preset's digest is ignored.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ FORMAT, VERSION = "keras_scnn.network", 1
 
 
 class LiteNetwork:
-    """Runs a ``network.tflite``, one crop after the other.
+    """Runs a ``network.tflite``, one crop at a time.
 
-    It may be called from several threads: each gets an interpreter of its own.
+    It is thread-safe: each thread that calls it gets its own interpreter.
 
     Args:
         path: of the file.
-        threads: that the runtime may use in each call.
+        threads: number of threads that the runtime uses in each call.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not one of this package, or ``threads`` is no number.
+        ValueError: the file is damaged or not written by this package, or ``threads`` is not a
+            whole number above 0.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):
@@ -57,7 +58,7 @@ class LiteNetwork:
         """The branch's outputs, float32, for (M, S, S, 3) uint8 RGB crops, M above 0.
 
         Raises:
-            ValueError: the crops are something else.
+            ValueError: the crops have another shape or dtype.
         """
         check_crops(crops, self._size)
         run, crops = self._runner(), np.ascontiguousarray(crops)
@@ -66,7 +67,7 @@ class LiteNetwork:
 
 
 def lite_file(name_or_path: str | os.PathLike) -> Path | None:
-    """The LiteRT file of a preset; None where there is none, or one of other weights.
+    """The LiteRT file of a preset; None if there is none, or only one of other weights.
 
     Raises:
         FileNotFoundError, ValueError: as ``presets.load_preset``.
@@ -77,7 +78,7 @@ def lite_file(name_or_path: str | os.PathLike) -> Path | None:
 
 
 def place_for_lite_file(name_or_path: str | os.PathLike) -> Path:
-    """Where to keep a LiteRT file that is made: the folder itself, or for a preset of the package
+    """Path for a new LiteRT file of a preset: in its folder, or for a preset of the package in
     ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``); errors as ``lite_file``.
     """
     folder = preset_folder(name_or_path)
@@ -90,7 +91,7 @@ def _cached(digest: str) -> Path:
 
 
 def _is_of(path: Path, digest: str) -> bool:
-    """Whether a file is there, readable, and of the weights of this digest."""
+    """Whether the file exists, is readable, and records this digest."""
     try:
         return read_metadata(path.read_bytes()).get("digest") == digest
     except (OSError, ValueError):

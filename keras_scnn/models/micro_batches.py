@@ -1,9 +1,9 @@
-"""A network that goes through a batch in parts, for batches that do not fit a device's memory.
+"""A network that processes a batch in micro-batches, for batches that exceed a device's memory.
 
 Gao, Zhang, Han and Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup", 2021 (GradCache), by means of rematerialization: the first pass keeps a part's outputs
-alone, the losses compare all pairs of the whole batch, and the gradient's pass computes each part
-anew. So loss and gradients are those of the whole batch, for somewhat more than 4/3 of the time.
+Setup", 2021 (GradCache), by rematerialization: the forward pass keeps only the outputs of each
+part, the losses compare all pairs of the whole batch, and the backward pass recomputes each part.
+Loss and gradients are thus those of the whole batch, in a little more than 4/3 of the time.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from keras_scnn.settings import whole
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class InParts(keras.layers.Layer):
-    """Calls a network on each of some equal parts of a batch, one after the other, in training.
+    """Calls a network on equal micro-batches (parts) of a batch, one after the other, in training.
 
-    Batch norm takes each part's own statistics, and moves its averages once for each part. Part i
-    has the rows i, i + parts, ...: of a batch that lies on several devices each part does too.
+    Batch norm uses each part's own statistics, and updates its moving averages once per part. Part
+    i has the rows i, i + parts, ..., so that each part of a sharded batch is sharded too.
 
     Args:
-        network: of one input and one array or a dictionary of outputs, with an axis of samples.
-        parts: 1 or more; the batch's size must be a multiple of it.
+        network: with one input, and one array or a dictionary of arrays as output, all batched.
+        parts: number of parts, 1 or more; the batch size must be a multiple of it.
 
     Raises:
-        ValueError: parts is no whole number, or below 1.
+        ValueError: parts is not a whole number of at least 1.
     """
 
     def __init__(self, network: keras.Model, parts: int, **kwargs):
-        # Without a type of its own to cast to: it hands on all variables, and what is cast here
-        # (bfloat16 under a mixed policy) would be assigned to them. The network's layers cast.
+        # Always float32: under a mixed policy this layer would cast the network's variables to
+        # bfloat16, and those values would be assigned back. The network's layers cast themselves.
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.network, self.parts = network, whole("parts", parts)
 
@@ -69,9 +69,9 @@ class InParts(keras.layers.Layer):
 
 
 def _scan(step, state, parts):
-    """``ops.scan``; in JAX a loop, for XLA would run unrolled steps at once, in the memory of all.
+    """``ops.scan`` on JAX, where XLA would run unrolled steps at once, in the memory of all.
 
-    In TensorFlow the steps in a row: its ``ops.scan`` has no outputs but the state.
+    Elsewhere the loop is unrolled: on TensorFlow ``ops.scan`` returns no outputs but the state.
     """
     if keras.backend.backend() == "jax":
         return ops.scan(step, state, parts)

@@ -1,4 +1,4 @@
-"""Summaries of the package's presets, by which to choose one; Keras is not imported."""
+"""Summaries of the package's presets, for choosing one; Keras is not imported."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from keras_scnn.storage.guard import reading
 
 @dataclass(frozen=True)
 class PresetSummary:
-    """Size, accuracy and terms of a preset.
+    """Size, accuracy and license of a preset.
 
     Attributes:
-        name, encoder, input_size: as ``Preset`` has them.
-        parameters: numbers in the folder's weights.
-        shared: names of the preset and the recognizers whose weights the network uses besides.
+        name, encoder, input_size: as in ``Preset``.
+        parameters: number of network weights stored in the folder.
+        shared: names of the preset and the recognizers whose weights the network uses as well.
         bytes: of the files in the folder.
         results: {measure: {'value', 'unit', 'protocol'}}, as measured at the release.
         license: terms of use, in words.
-        needs: what has to be installed besides the package; '' for nothing.
+        needs: what must be installed besides the package; '' if nothing.
     """
 
     name: str

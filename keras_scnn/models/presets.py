@@ -1,9 +1,9 @@
-"""Presets: a folder with weights and everything else that is needed to use them.
+"""Presets: folders with weights and everything else that is needed to use them.
 
 ``preset.json`` names the encoder, the face model and the sizes; ``weights.npz`` holds the
 network's kernels in half precision, and the whitening and landmark offsets in single precision.
-``network.tflite``, where it is there, is the same network for ``models.litert``. Keras is imported
-when a network is built, so ``read_preset`` answers without it.
+``network.tflite``, if present, is the same network for ``models.litert``. Keras is imported only
+when a network is built, so ``read_preset`` works without it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FITTING = f"a preset whose {SETTINGS} and {WEIGHTS} fit"
 
 
 class _WithSpace:
-    """What follows from a preset's parameter space."""
+    """Properties derived from a preset's parameter space."""
 
     space: ParameterSpace
 
@@ -64,16 +64,16 @@ class _WithSpace:
 
     @property
     def layout(self) -> ParameterLayout:
-        """Where pose, identity and expression stand in the branch's parameters."""
+        """Positions of pose, identity and expression in the branch's parameters."""
         return self.space.layout
 
 
 @dataclass(frozen=True, eq=False)
 class PresetData(_WithSpace):
-    """A preset without its network: what the numbers mean that LiteRT or a server gives.
+    """A preset without its network, to interpret the outputs of LiteRT or a server.
 
     Attributes:
-        space, encoder, metadata, within_person_covariance: as ``Preset`` has them.
+        space, encoder, metadata, within_person_covariance: as in ``Preset``.
         input_size: width and height of the crop, px.
         feature_size: length of the identity feature; 0 where the network has no feature head.
     """
@@ -88,15 +88,15 @@ class PresetData(_WithSpace):
 
 @dataclass(frozen=True, eq=False)
 class Preset(_WithSpace):
-    """A trained single-image network and what its numbers mean.
+    """A trained single-image network and the meaning of its outputs.
 
     Attributes:
-        branch: from ``build_branch``, or such a one within ``build_flip_averaged``.
-        space: of the branch's parameters; its face model has the landmark offsets of the training.
+        branch: from ``build_branch``, or from ``build_flip_averaged`` around one.
+        space: of the branch's parameters; its face model has the landmark offsets from training.
         encoder: name of the encoder.
         within_person_covariance: (K, K) float32, mm², of this network's neutral shapes
-            (``shape_distance.within_person_covariance``); None where it was not measured.
-        metadata: anything that fits JSON: data, seed, results, license.
+            (``shape_distance.within_person_covariance``); None if it was not measured.
+        metadata: values that fit JSON: data, seed, results, license.
     """
 
     branch: keras.Model
@@ -107,13 +107,13 @@ class Preset(_WithSpace):
 
     @property
     def core(self) -> keras.Model:
-        """What is trained: the branch, or the one within a flip-averaged branch."""
+        """The trained network: the branch, or the one within a flip-averaged branch."""
         inner = [layer for layer in self.branch.layers if layer.name == "branch"]
         return inner[0] if inner else self.branch
 
     @property
     def is_flip_averaged(self) -> bool:
-        """The outputs are averaged over the crop and its mirror image (test-time augmentation)."""
+        """Whether outputs are averaged over the crop and its mirror image at test time."""
         return self.core is not self.branch
 
     @property
@@ -147,12 +147,12 @@ class Preset(_WithSpace):
 
     @property
     def has_joint_head(self) -> bool:
-        """The parameters are linear in the output of the GDC head too."""
+        """Whether the parameters are linear in the output of the GDC head too."""
         return any(layer.name == "both_heads" for layer in self.core.layers)
 
     @property
     def recognizers(self) -> str:
-        """Names of the recognizers that predict identity, with a plus between; '' for none."""
+        """Names of the recognizers that predict identity, joined by '+'; '' for none."""
         from keras_scnn.models.recognizers.layers import recognizer_layers
 
         return "+".join(recognizer_layers(self.core))
@@ -166,20 +166,20 @@ class Preset(_WithSpace):
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
-    """Write the folder's two files, each whole or not at all, the settings last.
+    """Write the folder's two files, each atomically, the settings last.
 
-    A preset comes back as the network that its settings describe, in float32 and trainable. What
-    they do not describe is refused: LoRA, quantized weights, layers that were added, removed or
-    changed. Recognizers whose weights are those of their installed packages are not written.
+    A preset is loaded as the network that its settings describe, in float32 and trainable. Anything
+    that they do not describe is rejected: LoRA, quantized weights, layers that were added, removed
+    or changed. Weights of recognizers that equal those of the installed packages are not written.
 
     Args:
-        folder: is made where it is missing.
-        preset: the network and what its numbers mean.
-        base: name of a preset of the package; weights that are also there are not written.
+        folder: created if missing.
+        preset: to write.
+        base: name of a preset of the package; weights equal to its own are not written.
 
     Raises:
         FileNotFoundError: the package has no preset ``base``.
-        ValueError: the network is another than its settings describe, has a weight that is not
+        ValueError: the network is not the one that the settings describe, has a weight that is not
             finite or too large for half precision, or its metadata does not fit JSON.
     """
     folder, settings = local_path(folder), _settings_of(preset)
@@ -220,7 +220,7 @@ def _settings_of(preset: Preset) -> dict:
 
 
 def _check_describes(settings: dict, preset: Preset) -> None:
-    """Refuse a network that ``_build`` would not give again."""
+    """Reject a network that ``_build`` would not reproduce."""
     from keras_scnn.models.same_network import check_same_network
 
     try:
@@ -232,7 +232,7 @@ def _check_describes(settings: dict, preset: Preset) -> None:
 
 
 def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
-    """Set one entry of the metadata of a preset or run folder, the file whole or not at all.
+    """Set one metadata entry of a preset or run folder, atomically.
 
     Args:
         folder: given by path; presets of the package are not looked up by name.
@@ -241,7 +241,7 @@ def write_metadata(folder: str | os.PathLike, name: str, value: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no settings.
-        ValueError: the settings are damaged, or of another version, or the value does not fit.
+        ValueError: the settings are damaged or of another version, or the value does not fit JSON.
     """
     folder = Path(folder)
     settings = read_settings(folder / SETTINGS)
@@ -261,15 +261,15 @@ def load_preset(
         name_or_path: a folder, the name of one in the package, or a URL such as
             ``hf://owner/name``, ``s3://bucket/folder``, ``https://host/folder`` (extras 'hub',
             'remote'), which may end in ``#sha256=`` and a digest. preset.json, weights.npz and,
-            where it is there, network.tflite are fetched into the user's cache, once.
-        face_model: the model that the network was trained with, where it is not the embedded one.
-        digest: SHA-256 of what ``sha256sum preset.json weights.npz network.tflite`` prints of the
-            files that are there (of a folder, network.tflite may be left out); None trusts them.
+            if present, network.tflite are fetched into the user's cache, once.
+        face_model: the model that the network was trained with, if the package does not have it.
+        digest: SHA-256 of the output of ``sha256sum preset.json weights.npz network.tflite`` for
+            the files present (of a folder, network.tflite may be left out); None: not checked.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
         ImportError: a URL needs a package; names what to install.
-        OSError: a store is out of reach or denies access.
+        OSError: a store is unreachable or denies access.
         ValueError: a file is damaged, of another version, or does not fit the rest; or the files
             have another digest; or the face model is not the one that the network was trained
             with; or Keras is set to channels first.
@@ -290,14 +290,14 @@ def load_preset(
 def read_preset(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None = None
 ) -> PresetData:
-    """All of a preset but the network, without Keras; arguments and errors as ``load_preset``."""
+    """A preset without its network, and without Keras; arguments and errors as ``load_preset``."""
     return _read(name_or_path, face_model)[-1]
 
 
 def _read(
     name_or_path: str | os.PathLike, face_model: MorphableModel | None
 ) -> tuple[Path, dict, dict[str, np.ndarray], PresetData]:
-    """The folder, its settings and arrays, and what they mean."""
+    """The folder, its settings and arrays, and the preset that they describe."""
     folder = preset_folder(name_or_path)
     settings = read_settings(folder / SETTINGS)
     own = read_npz(folder / WEIGHTS, FORMAT, VERSION)
@@ -310,7 +310,7 @@ def _read(
 
 
 def _check_sizes(settings: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Refuse sizes that no array of the weights has, before memory is taken for a network."""
+    """Reject sizes larger than any array of the weights, before a network is allocated."""
     largest = max((n for array in arrays.values() for n in array.shape), default=0)
     sizes = {name: settings.get(name, 0) for name in SIZES}
     for name, size in (sizes | {"input_size": settings["input_size"]}).items():
@@ -320,9 +320,9 @@ def _check_sizes(settings: dict, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _check_digest(path: Path, settings: dict, model: MorphableModel) -> None:
-    """Refuse a face model that the network was not trained with.
+    """Reject a face model that the network was not trained with.
 
-    Presets from before 0.2.0 name no digest; theirs was another open face model.
+    Presets from before 0.2.0 have no digest; they used an earlier open face model.
     """
     wanted = settings.get("face_model_digest")
     if wanted is None and model.name != "open_face":
@@ -331,31 +331,31 @@ def _check_digest(path: Path, settings: dict, model: MorphableModel) -> None:
         made = f"with digest {wanted[:12]}" if wanted else "of keras_scnn 0.1"
         raise ValueError(
             f"{path}: the network was trained with the face model '{settings['face_model']}' "
-            f"{made}, and '{model.name}' here has digest {model.digest[:12]}: give the face model "
-            "that it was trained with, or train the preset anew"
+            f"{made}, but '{model.name}' here has digest {model.digest[:12]}: pass the face model "
+            "that it was trained with, or retrain the preset"
         )
 
 
 def list_presets() -> list[str]:
-    """The presets that come with the package."""
+    """Names of the presets that come with the package."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{SETTINGS}"))
 
 
 def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) -> Path:
-    """The folder of a preset of the package by name, the given folder, or a URL's in the cache.
+    """The folder of a preset: the package's by name, the given one, or a URL's in the cache.
 
-    Args and errors as ``load_preset``.
+    Arguments and errors as ``load_preset``.
     """
     name, wanted = split_digest(os.fspath(name_or_path), digest)
     home = place(name)
     if isinstance(home, RemotePath):
         return fetch_folder(home, FILES, (LITE_FILE,), _check_files, wanted)
-    # Another folder of that name here does not hide a preset of the package; a path names itself.
+    # A folder of that name that is no preset does not hide the package's; a path is used as it is.
     homes = (home, FOLDER / name) if name == os.path.basename(name) else (home,)
     folders = [folder for folder in homes if name and folder.is_dir()]
     if folders:
         folder = next((one for one in folders if (one / SETTINGS).is_file()), folders[0])
-        if wanted and wanted != files_digest(folder, FILES):  # the other may be made here
+        if wanted and wanted != files_digest(folder, FILES):  # the third may be made locally
             checked_digest(folder, (*FILES, LITE_FILE), wanted)
         return folder
     known = ", ".join(list_presets()) or "none"
@@ -366,15 +366,15 @@ def preset_folder(name_or_path: str | os.PathLike, digest: str | None = None) ->
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse what is no preset before it is kept."""
+    """Reject a download that is not a preset before it is cached."""
     read_settings(folder / SETTINGS)
     read_npz(folder / WEIGHTS, FORMAT, VERSION)
 
 
 def preset_digest(name_or_path: str | os.PathLike) -> str:
-    """64 hexadecimal digits that two presets share only if their networks give equal numbers.
+    """64 hexadecimal digits that two presets share only if their networks give equal outputs.
 
-    SHA-256 of the weights' file and of all settings but the metadata; errors as ``load_preset``.
+    SHA-256 of all settings but the metadata and of the weights file; errors as ``load_preset``.
     """
     folder = preset_folder(name_or_path)
     settings = {k: v for k, v in read_settings(folder / SETTINGS).items() if k != "metadata"}
@@ -426,13 +426,13 @@ def _data(settings: dict, arrays: dict, model: MorphableModel) -> PresetData:
 
 
 def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
-    """The network that settings describe, without its weights and flip averaging."""
+    """The network that settings describe, with random weights and without flip averaging."""
     start_keras()
     from keras_scnn.models.encoders import build_encoder
     from keras_scnn.models.heads import build_branch
 
     encoder = build_encoder(settings["encoder"], settings["input_size"])
-    channels = settings.get("feature_channels", 0)  # none in presets of before
+    channels = settings.get("feature_channels", 0)  # absent in older presets
     two = settings.get("identity_encoder", False)
     joint, fine = settings.get("joint_head", False), settings.get("expression_channels", 0)
     heads = channels, two, joint, fine, settings.get("recognizers", "")
@@ -440,8 +440,8 @@ def _build(settings: dict, layout: ParameterLayout) -> keras.Model:
 
 
 def _fill(folder: Path, branch: keras.Model, settings: dict, arrays: dict) -> None:
-    """Set a branch's weights, also those that are kept elsewhere."""
-    arrays = arrays | packaged_arrays(branch, settings)  # outside of reading: its errors are clear
+    """Set a branch's weights, including those of packaged recognizers."""
+    arrays = arrays | packaged_arrays(branch, settings)  # not in ``reading``: its errors are clear
     with reading(folder, FITTING):
         for weight in branch.weights:
             value = arrays[NETWORK + weight.path].astype(np.float32)

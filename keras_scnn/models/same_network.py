@@ -1,4 +1,4 @@
-"""Comparison of two networks by their layers and weights, values of weights left out."""
+"""Comparison of two networks by their layers and weights, regardless of the weights' values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import keras
 
-UNKEPT = ("name", "dtype", "trainable")  # of a layer's configuration
+IGNORED = ("name", "dtype", "trainable")  # keys of a layer's configuration
 
 
 def check_same_network(network: keras.Model, expected: keras.Model, what: str) -> None:
@@ -14,8 +14,8 @@ def check_same_network(network: keras.Model, expected: keras.Model, what: str) -
 
     Args:
         network: any functional model.
-        expected: as it should be, but for values of weights, precision and what is trainable.
-        what: the expected network is, for the error.
+        expected: the reference; its weights' values, precision and trainability do not matter.
+        what: describes the expected network in the error.
 
     Raises:
         ValueError: a weight or a layer was added, removed or changed.
@@ -24,11 +24,11 @@ def check_same_network(network: keras.Model, expected: keras.Model, what: str) -
     for layer, known in zip(network.layers, expected.layers, strict=False):
         if (type(layer), _plain(layer)) != (type(known), _plain(known)):
             raise ValueError(
-                f"layer '{layer.name}' is not as in {what}, which keeps weights, not changed layers"
+                f"layer '{layer.name}' differs from {what}, which stores weights, not layers"
             )
     if len(network.layers) != len(expected.layers):
         raise ValueError(
-            f"the network has {len(network.layers)} layers, {what} {len(expected.layers)}"
+            f"the network has {len(network.layers)} layers, {what} has {len(expected.layers)}"
         )
 
 
@@ -37,14 +37,14 @@ def _check_weights(network: keras.Model, expected: keras.Model, what: str) -> No
     for path in theirs | ours:
         there, known = ours.get(path), theirs.get(path)
         if there is None or known is None or there.shape != known.shape:
-            shape = "is missing" if there is None else f"has the shape {there.shape}"
-            wanted = "it has no such weight" if known is None else f"that is {known.shape}"
+            found = "is missing" if there is None else f"has the shape {there.shape}"
+            wanted = "no such weight" if known is None else f"it with the shape {known.shape}"
             raise ValueError(
-                f"weight {path} {shape}; in {what} {wanted}. Merge or remove what was added to the "
-                "network (LoRA, quantization, layers) first"
+                f"weight {path} {found}; {what} has {wanted}. Merge or remove what was added to "
+                "the network (LoRA, quantization, layers) first"
             )
         if not there.dtype.startswith(("float", "bfloat")):
-            raise ValueError(f"weight {path} is {there.dtype}; {what} keeps float weights")
+            raise ValueError(f"weight {path} is {there.dtype}; {what} stores float weights")
 
 
 def _plain(layer: keras.layers.Layer) -> str:
@@ -52,7 +52,7 @@ def _plain(layer: keras.layers.Layer) -> str:
 
     def kept(value):
         if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in UNKEPT}
+            return {k: kept(v) for k, v in value.items() if k not in IGNORED}
         return [kept(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     return json.dumps(kept(layer.get_config()), sort_keys=True, default=str)

@@ -1,6 +1,6 @@
 """Weights that a preset need not store: those of a preset of the package, or of a recognizer.
 
-The settings have their source and a digest, so that no other weights are taken for them.
+The settings record their source and a digest, so that other weights are never used by mistake.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import keras
 
 BASE, RECOGNIZERS = "base", "packaged_recognizers"
-NETWORK = "network/"  # before a weight's path, in the file of a preset's weights
+NETWORK = "network/"  # prefix of a network weight's path in weights.npz
 FORMAT, VERSION = "keras_scnn.preset", 1
 WEIGHTS = "weights.npz"
 
 
 def sources_of(core: keras.Model, recognizers: str, base: Path | None) -> dict:
-    """Settings with the sources of weights that are not stored in the preset's folder.
+    """Settings that record the sources of weights that are not stored in the preset's folder.
 
     Args:
-        core: of a preset.
-        recognizers: of the preset.
+        core: ``Preset.core``.
+        recognizers: ``Preset.recognizers``.
         base: folder of a preset of the package; None for none.
 
     Raises:
-        FileNotFoundError: ``base`` is no preset.
+        FileNotFoundError: ``base`` is not a preset.
     """
     settings: dict = {}
     if recognizers:
@@ -44,11 +44,11 @@ def sources_of(core: keras.Model, recognizers: str, base: Path | None) -> dict:
 
 
 def check_sources(settings: dict) -> None:
-    """Raise a ValueError where settings have sources of another form than ``sources_of`` gives."""
+    """Raise a ValueError if the sources in settings do not have the form of ``sources_of``."""
     base, packaged = settings.get(BASE, {}), settings.get(RECOGNIZERS, {})
     for name, table in ((BASE, base), (RECOGNIZERS, packaged)):
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-            raise ValueError(f"{name} is {str(table)[:40]}, not a table of texts")
+            raise ValueError(f"{name} is {str(table)[:40]}, not a table of strings")
     if base and set(base) != {"preset", "digest"}:
         raise ValueError(f"{BASE} has {sorted(base)}; it needs 'preset' and 'digest'")
     known = str(settings.get("recognizers", "")).split("+")
@@ -57,7 +57,7 @@ def check_sources(settings: dict) -> None:
 
 
 def base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
-    """All arrays of the preset that a preset is based on, by name; none where it stands alone.
+    """All arrays of a preset's base, by name; empty if it has no base.
 
     Args:
         settings: of the preset; see ``sources_of``.
@@ -65,24 +65,25 @@ def base_arrays(settings: dict, presets: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: the package has no such preset.
-        ValueError: that preset has other weights than when this one was saved.
+        ValueError: the base has other weights than when the preset was saved.
     """
     if not (base := settings.get(BASE)):
         return {}
     path = presets / Path(base["preset"]).name / WEIGHTS
     if (there := file_digest(path)) != base["digest"]:
         raise ValueError(
-            f"the preset is based on the weights {base['digest'][:12]} of '{base['preset']}', "
-            f"which has {there[:12]} here: install the version of keras_scnn that it was made with"
+            f"the preset is based on weights of '{base['preset']}' with digest "
+            f"{base['digest'][:12]}, but here they have {there[:12]}: install the version of "
+            "keras_scnn that it was made with"
         )
     return read_npz(path, FORMAT, VERSION)
 
 
 def packaged_arrays(core: keras.Model, settings: dict) -> dict[str, np.ndarray]:
-    """Weights of recognizers that packages have, by their names in the file of a preset's weights.
+    """Weights of recognizers from their installed packages, by their names in weights.npz.
 
     Args:
-        core: built as the settings describe; its weights are not read.
+        core: built from the settings; its weights are not read.
         settings: of the preset.
 
     Raises:

@@ -24,7 +24,7 @@ def build_siamese(
     feature_channels: int = 0,
     parts: int = 1,
 ) -> keras.Model:
-    """A functional model of two image inputs with one shared branch.
+    """A functional model with two image inputs and one shared branch.
 
     >>> import numpy as np
     >>> from keras_scnn import MorphableModel, Whitening, build_encoder
@@ -34,29 +34,29 @@ def build_siamese(
     ((None, 68, 3), (None,))
 
     Args:
-        encoder: from ``build_encoder``, or any Keras model of such images to (B, F).
+        encoder: from ``build_encoder``, or any Keras model from such images to (B, F).
         space: of the parameters; its face model decodes them to landmarks.
         feature_size: length of the identity feature, above 0.
-        contrast: 'identity': the distance is that of the two neutral shapes, in mm, as
-            ``shape_distance.shape_coordinates`` has it;
-            'all': that of all whitened parameters, pose and expression too, as in the paper.
+        contrast: 'identity': the distance between the two neutral shapes, in mm, as defined by
+            ``shape_distance.shape_coordinates``;
+            'all': between all whitened parameters, pose and expression too, as in the paper.
         augmentation: strength of the random changes of photos inside of the network, in training
             only: 0 for none, 1 for training on photos. Both photos of a pair are mirrored, or
             neither; outputs are mapped back, so labels are those of the given photo. Above 0 the
             face model needs mirror partners, and S must be a multiple of 8.
         feature_channels: of the feature head, see ``build_branch``.
-        parts: in which the branch goes through a batch in training, see ``InParts``.
+        parts: number of micro-batches that a training batch is split into, see ``InParts``.
 
     Returns:
         A model from ``image_a`` and ``image_b``, (B, S, S, 3) RGB, 0 to 255, to a dictionary of
         float32 outputs: ``parameters_a``, ``parameters_b`` (B, P) whitened; ``landmarks_a``,
         ``landmarks_b`` (B, 68, 3) crop px; ``parameter_distance`` (B,); ``feature_similarity``
-        (B,), cosine from -1 to 1. The shared single-image model is ``get_layer('branch')``, with
-        several parts the ``network`` of the layer of that name.
+        (B,), cosine from -1 to 1. The shared single-image model is ``get_layer('branch')``, or with
+        several parts ``get_layer('branch').network``.
 
     Raises:
-        ValueError: feature_size, augmentation or parts is out of range, contrast is unknown, or the
-            encoder as in ``build_branch``.
+        ValueError: feature_size, augmentation or parts is out of range, contrast is unknown, or
+            ``build_branch`` rejects the encoder.
     """
     if feature_size <= 0:
         raise ValueError(f"feature_size is {feature_size}; a Siamese network needs 1 or more")
@@ -88,7 +88,7 @@ def augmented_branch(
     """The branch's outputs for images that are augmented in training, mapped back.
 
     Args:
-        branch: from ``build_branch``, or that ``InParts``; the random changes are the same.
+        branch: from ``build_branch``, or ``InParts`` around it; the random changes are the same.
         images: inputs (B, S, S, 3); row i is mirrored in all of them, or in none.
         space: of the branch's parameters.
         augmentation: strength, see ``build_siamese``.
@@ -114,7 +114,7 @@ def augmented_branch(
 
 
 def vectors_to_compare(space: ParameterSpace, contrast: str) -> keras.layers.Layer:
-    """From parameters to the vectors whose distance ``build_siamese`` describes at ``contrast``."""
+    """The layer from parameters to the vectors that ``build_siamese`` compares (``contrast``)."""
     if contrast not in CONTRASTS:
         raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(CONTRASTS)}")
     if contrast == "identity":
@@ -127,7 +127,7 @@ class WeightedDistance(keras.layers.Layer):
     """``norm(weights * (a - b))`` of two (B, D) inputs: (B,) float32.
 
     Args:
-        weights: (D,), which networks of older files have; None: all 1.
+        weights: (D,), found in networks saved by older versions; None: all 1.
     """
 
     def __init__(self, weights: list[float] | None = None, **kwargs):
@@ -139,7 +139,7 @@ class WeightedDistance(keras.layers.Layer):
         if self.component_weights is not None:
             difference *= ops.convert_to_tensor(self.component_weights, "float32")
         square = ops.sum(ops.square(difference), axis=-1)
-        return ops.sqrt(square + 1e-12)  # the slope stays finite where the two are equal
+        return ops.sqrt(square + 1e-12)  # the gradient stays finite where the two are equal
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0],)

@@ -13,7 +13,7 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "models")]
 
 
 class WithoutTensorFlow:
-    """A finder of modules to which TensorFlow is not installed."""
+    """A finder of modules that does not find TensorFlow."""
 
     def __init__(self, finder):
         self._finder = finder

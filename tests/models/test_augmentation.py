@@ -36,7 +36,7 @@ def test_each_image_changes_in_its_own_way_within_the_range(name):
     assert np.isfinite(changed).all()
     distinct = {changed[i].tobytes() for i in range(6)}
     assert len(distinct) >= (2 if name == "blocks" else 6)
-    # It stays the picture that it was.
+    # The picture is still recognizable.
     for image in changed:
         assert np.corrcoef(image.ravel(), FACE.ravel())[0, 1] > 0.6
 
@@ -70,7 +70,7 @@ def test_strength_0_changes_nothing_and_less_than_0_is_refused():
 def test_every_layer_has_random_numbers_of_its_own():
     seeds = [layer.seed for seed in range(20) for layer in photometric_layers(seed=seed)]
     assert len(seeds) == len(set(seeds)) == 20 * 9
-    assert not set(seeds) & set(range(1000))  # which are those of other layers of a network
+    assert not set(seeds) & set(range(1000))  # the seeds of other layers of a network
 
 
 def test_noise_is_white_and_of_the_size_asked_for():

@@ -110,7 +110,7 @@ def test_any_keras_model_is_an_encoder(make):
         (lambda: small(pool(), shape=(32, 32, 1)), "it must have one input"),
         (lambda: small(pool(), shape=(32, 64, 3)), "it must have one input"),
         (lambda: small(pool(), shape=(None, None, 3)), "it must have one input"),
-        (lambda: keras.Sequential([pool()], name="own"), r"begin it with keras.Input\(\(S, S, 3\)"),
+        (lambda: keras.Sequential([pool()], name="own"), r"start it with keras.Input\(\(S, S, 3\)"),
     ],
 )
 def test_an_encoder_of_another_form_is_refused(make, what):

@@ -26,7 +26,7 @@ def preset(open_face):
     branch = build_branch(build_encoder("mobilenet_0.5", SIZE), LAYOUT, 16, 24)
     rng = np.random.default_rng(1)
     kernel, bias = branch.get_layer("parameters").get_weights()
-    # An untrained encoder's output is nearly 0: the parameters are made to be of the size of 1.
+    # An untrained encoder's output is nearly 0: a random bias gives parameters of about 1.
     branch.get_layer("parameters").set_weights([kernel, rng.normal(size=bias.shape)])
     whitening = Whitening(rng.normal(size=LAYOUT.size), rng.uniform(0.5, 2, LAYOUT.size))
     model = open_face.truncated(LAYOUT.n_identity, LAYOUT.n_expression)
@@ -63,14 +63,14 @@ def test_only_the_branch_is_trained(preset):
     assert [weight.path for weight in preset.branch.trainable_weights] == names
 
 
-def test_its_feature_is_one_for_both_and_of_unit_length(preset):
+def test_its_feature_is_the_same_for_both_and_of_unit_length(preset):
     features = np.asarray(preset.branch(IMAGES)["features"])
     np.testing.assert_allclose(preset.branch(IMAGES[:, :, ::-1])["features"], features, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.integration
-def test_it_comes_back_from_a_preset_with_the_weights_of_the_branch_alone(preset, tmp_path):
+def test_it_is_restored_from_a_preset_with_the_weights_of_the_branch_only(preset, tmp_path):
     save_preset(tmp_path / "mirrored", preset)
     again = load_preset(tmp_path / "mirrored")
     assert again.is_flip_averaged

@@ -46,7 +46,7 @@ def centers(pictures) -> np.ndarray:
     )
 
 
-def test_landmarks_move_with_what_they_mark(person, dots):
+def test_landmarks_move_with_the_image(person, dots):
     """A dot on the outer corner of one eye is, mirrored, on that of the other: 36 and 45 swap."""
     moved = np.asarray(move_landmarks(person[2], MOVES))
     for i in range(3):
@@ -94,7 +94,7 @@ def test_outside_of_training_nothing_moves(person):
     np.testing.assert_array_equal(matrix, np.tile(STILL, (3, 1, 1)))
 
 
-def test_both_photos_of_a_pair_are_mirrored_or_none():
+def test_both_photos_of_a_pair_are_mirrored_or_neither():
     images = np.zeros((400, 8, 8, 3), np.uint8)
     _, (one, two) = RandomMove(flip=0.3, seed=1)([images, images], training=True)
     flipped = [np.linalg.det(np.asarray(m)[:, :, :2]) < 0 for m in (one, two)]

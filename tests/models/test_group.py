@@ -16,7 +16,7 @@ def branch(tiny_face_model):
     return build_branch(build_encoder("mobilenet_0.5", 32), layout, feature_size=8)
 
 
-def test_the_outputs_are_the_branchs_and_what_follows_from_them(
+def test_the_outputs_are_the_branchs_and_those_derived_from_them(
     branch, tiny_face_model, tiny_whitening
 ):
     group = build_group(branch, ParameterSpace(tiny_face_model, tiny_whitening), embedding_size=4)
@@ -58,7 +58,7 @@ def test_a_shape_code_survives_saving(tiny_face_model, tiny_whitening):
 
 
 def test_a_shape_code_of_an_older_file_computes_what_it_did():
-    """Older files have one weight a component instead of a basis."""
+    """Older files have one weight per component instead of a basis."""
     config = {"name": "shape", "dtype": "float32", "first": 1, "weights_mm": [2.0, 3.0]}
     code = ShapeCode.from_config(config)(np.array([[9.0, 1.0, -1.0, 9.0]]))
     np.testing.assert_array_equal(code, [[2.0, -3.0]])

@@ -70,7 +70,7 @@ def test_the_branch_predicts_parameters_and_unit_features(tiny_face_model):
     np.testing.assert_allclose(np.linalg.norm(outputs["features"], axis=-1), 1, rtol=1e-5)
 
 
-def test_a_feature_head_that_weighs_places_sees_where_things_are(tiny_face_model):
+def test_a_gdc_feature_head_depends_on_positions(tiny_face_model):
     keras.utils.set_random_seed(0)
     layout = layout_of(tiny_face_model)
     image = keras.Input((8, 8, 3), name="image")
@@ -120,21 +120,21 @@ def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, 16, joint_head=True)
     assert branch.get_layer("parameters").kernel.shape == (512 + 16, layout.size)
-    with pytest.raises(ValueError, match="joint_head is for feature_channels above 0"):
+    with pytest.raises(ValueError, match="joint_head needs feature_channels above 0"):
         build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, joint_head=True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recognizers": "sface+sface"}, "'sface\\+sface', which has one twice"),
+        ({"recognizers": "sface+sface"}, "'sface\\+sface', which names one twice"),
         ({"recognizers": "sface+"}, "unknown recognizer ''; known are dlib, sface"),
-        ({"recognizers": "sface", "identity_encoder": True}, "two identity encoders; take one"),
+        ({"recognizers": "sface", "identity_encoder": True}, "exclude each other; choose one"),
         ({"feature_size": 4.0}, "feature_size is 4.0; it must be a whole number"),
         ({"expression_channels": -1}, "expression_channels is -1"),
     ],
 )
-def test_heads_that_cannot_be_are_named(tiny_face_model, options, message):
+def test_impossible_heads_are_refused(tiny_face_model, options, message):
     image = keras.Input((32, 32, 3))
     encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
     layout = ParameterLayout(tiny_face_model.n_identity, tiny_face_model.n_expression)
@@ -148,7 +148,7 @@ def test_the_fine_map_is_a_quarter_as_high_as_the_image(name):
     assert fine.shape[1:3] == (16, 16)
 
 
-def test_the_expression_head_changes_nothing_at_first_and_expressions_alone_then(tiny_face_model):
+def test_the_expression_head_changes_nothing_at_first_and_then_only_expressions(tiny_face_model):
     layout = layout_of(tiny_face_model)
     branch = build_branch(build_encoder("mobilenet_0.5", 32), layout, 4, expression_channels=8)
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -166,11 +166,11 @@ def test_the_expression_head_changes_nothing_at_first_and_expressions_alone_then
 
 
 @pytest.mark.parametrize("name", ["features", "parameters"])
-def test_an_encoders_layer_of_a_branchs_name_is_named(name):
+def test_an_encoder_with_a_layer_name_of_the_branch_is_refused(name):
     image = keras.Input((16, 16, 3))
     pooled = keras.layers.GlobalAveragePooling2D(name=name)(image)
     encoder = keras.Model(image, pooled, name="mine")
-    with pytest.raises(ValueError, match=f"encoder 'mine' has a layer named '{name}', which"):
+    with pytest.raises(ValueError, match=f"encoder 'mine' has a layer named '{name}', a name that"):
         build_branch(encoder, ParameterLayout(4, 3), feature_size=8)
 
 
@@ -189,7 +189,7 @@ def test_sizes_out_of_range_are_refused(options, message):
 
 def test_an_expression_head_needs_expressions():
     encoder = build_encoder("mobilenet_0.5", 32)
-    with pytest.raises(ValueError, match="face models with expression components"):
+    with pytest.raises(ValueError, match="a face model with expression components"):
         build_branch(encoder, ParameterLayout(4, 0), 8, expression_channels=8)
 
 

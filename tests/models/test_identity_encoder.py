@@ -70,7 +70,7 @@ def test_a_block_without_convolutions_is_its_shortcut(encoder):
         layer.set_weights(weights)
 
 
-def test_features_and_parameters_listen_to_it(branch):
+def test_features_and_parameters_depend_on_it(branch):
     image = photos(32)
     before = {name: np.asarray(outputs) for name, outputs in branch(image).items()}
     np.testing.assert_allclose(np.linalg.norm(before["features"], axis=1), 1, atol=1e-6)

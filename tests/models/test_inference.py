@@ -1,4 +1,4 @@
-"""What networks take, whichever runtime they run in."""
+"""Batching, and the check of input crops, which is the same for every runtime."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ def networks() -> dict:
 
 
 class Branch:
-    """Says of each crop its mean color, and notes how many come at once."""
+    """Returns the mean color of each crop, and records the batch sizes."""
 
     input_shape = (None, 8, 8, 3)
 
@@ -73,7 +73,7 @@ def test_batches_are_filled_up_to_powers_of_two_and_results_keep_their_order(cou
 
 @pytest.mark.parametrize("runtime", ["keras", "litert", "any"])
 @pytest.mark.parametrize(("crops", "found"), WRONG.values(), ids=WRONG)
-def test_crops_of_another_kind_are_refused_alike(networks, runtime, crops, found):
+def test_crops_of_another_kind_are_refused_by_every_runtime(networks, runtime, crops, found):
     preset = read_preset("mobile")
     network = networks.get(runtime, lambda _: pytest.fail("the network was run"))
     wanted = r"expected \(M, 120, 120, 3\) uint8, M at least 1"

@@ -58,7 +58,7 @@ def test_the_packages_presets_give_the_same_faces_in_litert_and_in_keras(name, c
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_what_is_read_without_keras_is_what_is_loaded_with_it(name):
+def test_a_preset_read_without_keras_is_the_one_loaded_with_it(name):
     data = read_preset(name)
     try:
         preset = load_preset(name)
@@ -79,7 +79,7 @@ def test_what_is_read_without_keras_is_what_is_loaded_with_it(name):
 
 
 def test_a_preset_without_its_network_needs_one(crops):
-    with pytest.raises(ValueError, match="give a network too"):
+    with pytest.raises(ValueError, match="pass the argument network too"):
         predict(read_preset("mobile"), crops)
 
 
@@ -92,8 +92,8 @@ def test_threads_do_not_mix_their_faces(crops):
         np.testing.assert_array_equal(outputs["parameters"][0], alone[i % 30])
 
 
-def test_what_runs_networks_goes_to_other_processes():
-    """As multiprocessing, Spark and Dask send it; each process opens interpreters of its own."""
+def test_a_network_can_be_sent_to_other_processes():
+    """As multiprocessing, Spark and Dask do; each process opens its own interpreters."""
     photo, first = data.astronaut()[:300], Reconstructor.from_preset("mobile", FaceDetector())
     other = pickle.loads(pickle.dumps(first))  # noqa: S301
     for one, same in zip(first(photo), other(photo), strict=True):
@@ -193,7 +193,7 @@ def test_a_network_is_made_on_first_use_and_kept(flip_averaged, crops, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_cannot_be_made_is_one_line_and_runs_in_keras(flip_averaged, monkeypatch, capsys):
+def test_a_failed_conversion_is_one_line_and_keras_is_used(flip_averaged, monkeypatch, capsys):
     def refused(*_):
         raise OSError("no room")
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_made_is_one_line_and_runs_in_keras(flip_averaged, monkey
     assert isinstance(open_network(flip_averaged)[1], BatchedNetwork)
 
 
-def test_presets_of_the_package_keep_theirs_in_the_users_cache(tmp_path, monkeypatch):
+def test_files_for_presets_of_the_package_are_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(litert, "FOLDER", tmp_path)
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
@@ -218,7 +218,7 @@ def test_presets_of_the_package_keep_theirs_in_the_users_cache(tmp_path, monkeyp
     assert lite_file("small") is None
 
 
-def test_a_run_that_goes_on_is_not_converted(flip_averaged, capsys):
+def test_an_unfinished_run_is_not_converted(flip_averaged, capsys):
     (flip_averaged / "state.json").write_text('{"done": false}')
     ensure_network(flip_averaged)
     assert capsys.readouterr().err == "" and lite_file(flip_averaged) is None

@@ -18,7 +18,7 @@ ROWS, PARTS = 12, 3
 
 
 def build(parts: int, batch_norm: bool = False) -> tuple[keras.Model, keras.Model]:
-    """A network for all pairs of a batch, and what of it goes through the batch in parts."""
+    """A network trained on all pairs of a batch, and its branch, which runs on micro-batches."""
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(image)
@@ -64,7 +64,7 @@ def test_the_same_on_jax():
     subprocess.run([sys.executable, "-c", code], env=own, check=True)
 
 
-def test_batch_norm_moves_once_for_each_part_by_its_own_statistics():
+def test_batch_norm_is_updated_once_for_each_part_by_its_own_statistics():
     """By hand: part i has the rows i, i + parts, ...; momentum 0.5."""
     network, branch = build(PARTS, batch_norm=True)
     convolution, norm = branch.layers[1:3]
@@ -83,8 +83,8 @@ def test_the_layer_comes_back_from_its_settings():
     assert len(again.network.weights) == len(layer.network.weights)
 
 
-def test_a_mixed_precision_rounds_no_weights():
-    """Frozen ones stay bit by bit, and the step is the whole batch's as far as bfloat16 goes."""
+def test_mixed_precision_rounds_no_weights():
+    """Frozen ones keep every bit, and the step is the whole batch's within bfloat16's precision."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

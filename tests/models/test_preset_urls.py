@@ -36,7 +36,7 @@ def url() -> str:
 
 
 def printed_digest(folder: Path) -> str:
-    """That of what coreutils' sha256sum prints, by itself."""
+    """The digest of the output of coreutils' sha256sum, as the reference."""
     names = [name for name in NAMES if (folder / name).is_file()]
     lines = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True)
     return hashlib.sha256(lines.stdout).hexdigest()
@@ -81,7 +81,7 @@ def test_a_digest_is_checked_wherever_the_preset_is(url, cache):
     for place in (url, MOBILE.as_uri()):
         with pytest.raises(ValueError, match=f"{place.removeprefix('file://')}: {message}"):
             preset_folder(f"{place}#sha256={wrong}")
-    assert "fetched.json" in kept(cache)  # what was right stays
+    assert "fetched.json" in kept(cache)  # the sound one is kept
 
 
 def test_a_lite_file_that_was_made_in_a_folder_does_not_count(tmp_path):
@@ -125,7 +125,7 @@ def test_a_missing_file_is_named_and_nothing_is_kept(url, cache, name):
         ("weights.npz", b"cos\nsystem\n(S'true'\ntR.", "weights.npz: not a readable .npz file"),
     ],
 )
-def test_what_is_no_preset_is_refused_and_not_kept(url, cache, name, content, message):
+def test_files_of_no_preset_are_refused_and_not_kept(url, cache, name, content, message):
     fs, root = fsspec.core.url_to_fs(url)
     fs.pipe_file(f"{root}/{name}", content)
     with pytest.raises(ValueError, match=f"^{url}/{message}"):

@@ -108,10 +108,10 @@ def test_an_expression_head_comes_back(tmp_path, preset):
 
 
 @pytest.mark.integration
-def test_a_preset_writes_only_what_its_base_has_not(tmp_path, monkeypatch, preset):
+def test_a_preset_stores_only_weights_that_its_base_lacks(tmp_path, monkeypatch, preset):
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     wide = build_branch(build_encoder("mobilenet_0.5", 32), preset.layout, 16, 600)
-    preset = dataclasses.replace(preset, branch=wide)  # some size that only the base's weights have
+    preset = dataclasses.replace(preset, branch=wide)  # sizes that occur only in the base's weights
     save_preset(tmp_path / "base", preset)
     changed = preset.core.get_layer("parameters")
     kernel, bias = changed.get_weights()
@@ -126,7 +126,8 @@ def test_a_preset_writes_only_what_its_base_has_not(tmp_path, monkeypatch, prese
     difference = np.asarray(other["parameters"]) - np.asarray(base["parameters"])
     np.testing.assert_allclose(difference, 0.5, atol=1e-5)
     save_preset(tmp_path / "base", dataclasses.replace(preset, space=_moved(preset.space)))
-    with pytest.raises(ValueError, match="is based on the weights .* of 'base', which has"):
+    message = "is based on weights of 'base' with digest .*, but here they have"
+    with pytest.raises(ValueError, match=message):
         load_preset(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
         save_preset(tmp_path / "other", preset, base="none")
@@ -162,7 +163,7 @@ def test_the_face_model_can_be_handed_over(folder, open_face):
 def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
     other = open_face.replace(mean=open_face.mean + 0.1)
     message = rf"{SETTINGS}: the network was trained with the face model 'open_face' with digest "
-    with pytest.raises(ValueError, match=message + ".* here has digest .*: give the face model"):
+    with pytest.raises(ValueError, match=message + ".* here has digest .*: pass the face model"):
         load_preset(folder, other)
 
 
@@ -170,9 +171,7 @@ def test_a_preset_of_version_0_1_is_refused_for_the_open_face_model_alone(folder
     settings = json.loads((folder / SETTINGS).read_text())
     assert settings.pop("face_model_digest") == open_face.truncated(8, 4).digest
     (folder / SETTINGS).write_text(json.dumps(settings))
-    with pytest.raises(
-        ValueError, match=f"{SETTINGS}: .* of keras_scnn 0.1.*train the preset anew"
-    ):
+    with pytest.raises(ValueError, match=f"{SETTINGS}: .* of keras_scnn 0.1.*retrain the preset"):
         load_preset(folder)
     assert load_preset(folder, open_face.replace(name="mine")).face_model.name == "mine"
 
@@ -206,7 +205,7 @@ def test_what_a_preset_cannot_keep_is_refused(preset, tmp_path, change):
     assert not (tmp_path / "changed").exists()
 
 
-def test_a_layer_put_behind_is_refused(preset, tmp_path):
+def test_an_appended_layer_is_refused(preset, tmp_path):
     outputs = dict(preset.branch.output)
     outputs["parameters"] = keras.layers.Dropout(0.5)(outputs["parameters"])
     longer = keras.Model(preset.branch.input, outputs, name="branch")
@@ -245,7 +244,7 @@ def test_another_folder_of_its_name_does_not_hide_a_preset(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["", "nothing"])
-def test_no_name_is_no_preset(name):
+def test_an_empty_or_unknown_name_is_refused(name):
     with pytest.raises(FileNotFoundError, match=f"no preset '{name}'.*or one of: accurate"):
         preset_folder(name)
 
@@ -302,9 +301,9 @@ def test_a_whitening_of_another_length_is_refused(folder, preset):
         ({"feature_channels": -1}, "feature_channels is -1; it must be a whole number"),
         ({"input_size": 10**6}, "input_size is 1000000; it must be a whole number"),
         ({"metadata": 3}, "metadata is 3, not a table"),
-        ({"base": "mobile"}, "base is mobile, not a table of texts"),
+        ({"base": "mobile"}, "base is mobile, not a table of strings"),
         ({"base": {"preset": "mobile"}}, r"base has \['preset'\]; it needs 'preset' and 'digest'"),
-        ({"packaged_recognizers": ["dlib"]}, "packaged_recognizers is .* not a table of texts"),
+        ({"packaged_recognizers": ["dlib"]}, "packaged_recognizers is .* not a table of strings"),
         ({"packaged_recognizers": {"x": "0"}}, r"has \['x'\], which recognizers does not name"),
     ],
 )
@@ -346,7 +345,7 @@ def test_metadata_needs_a_preset_folder_by_path(tmp_path):
 @pytest.mark.parametrize(
     "make", [lambda: load_preset("mobile"), lambda: build_encoder("mobilenet_0.5", 64)]
 )
-def test_channels_first_is_what_is_blamed(make):
+def test_channels_first_is_named_as_the_cause(make):
     keras.config.set_image_data_format("channels_first")
     try:
         with pytest.raises(ValueError, match="^Keras is set to image_data_format 'channels_first'"):
@@ -366,7 +365,7 @@ def test_metadata_that_does_not_fit_json_is_refused_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
-def test_metadata_of_numpy_and_without_a_value_come_back_as_json_has_them(tmp_path, preset):
+def test_numbers_of_numpy_and_nan_in_metadata_become_those_of_json(tmp_path, preset):
     metadata = {"steps": np.int64(7), "error": np.float32(0.5), "done": np.bool_(True)}
     metadata |= {"best": np.nan, "all": (np.float64("inf"), 2), "none": None}
     save_preset(tmp_path, dataclasses.replace(preset, metadata=metadata))

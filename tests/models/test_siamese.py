@@ -88,7 +88,7 @@ def test_identity_contrast_is_the_distance_of_neutral_shapes(tiny_face_model, ti
 
 
 def test_augmented_networks_predict_the_face_in_the_photo_that_was_given(open_face, monkeypatch):
-    """A branch that finds the center of light: however photos are moved, it is taken back."""
+    """With a branch that predicts the center of light: any move is undone in its prediction."""
     monkeypatch.setattr(siamese, "photometric_layers", lambda _: [keras.layers.Identity()])
     size = ParameterLayout(open_face.n_identity, open_face.n_expression).size
     mean = np.zeros(size, np.float32)
@@ -258,7 +258,7 @@ def test_face_models_without_identity_or_expression_have_networks_too(open_face,
 
 
 def test_the_slope_of_a_distance_is_finite_where_both_are_equal():
-    tf = pytest.importorskip("tensorflow")  # which another backend's run of this module lacks
+    tf = pytest.importorskip("tensorflow")  # missing when this module runs on another backend
     one = tf.ones((3, 4))
     with tf.GradientTape() as tape:
         tape.watch(one)

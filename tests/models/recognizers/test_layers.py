@@ -180,5 +180,5 @@ def test_what_cannot_be_is_refused(preset):
     encoder = build_encoder("mobilenet_0.5", SIZE)
     with pytest.raises(ValueError, match="unknown recognizer 'arcface'; known are dlib, sface"):
         build_branch(encoder, preset.layout, 16, recognizers="arcface")
-    with pytest.raises(ValueError, match="are two identity encoders; take one"):
+    with pytest.raises(ValueError, match="recognizers exclude each other; choose one"):
         build_branch(encoder, preset.layout, 16, recognizers="dlib", identity_encoder=True)
