@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None) -> TrainConfig:
         FileNotFoundError, ValueError: a configuration file is missing or wrong.
     """
     parser = CommandParser("train", __doc__)
-    parser.add_argument("--resume", metavar="RUN", help="go on with the settings of a run folder")
+    parser.add_argument("--resume", metavar="RUN", help="run folder to resume, with its settings")
     recipes = f"settings that come with the package: {', '.join(recipe_names())}"
     parser.add_argument("--recipe", metavar="NAME", help=recipes)
     add_options(parser, TrainConfig)
@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None) -> TrainConfig:
         options.config = str(recipe_path(options.recipe))
     if options.resume:
         if Path(getattr(options, "run", options.resume)) != Path(options.resume):
-            raise ValueError(f"--resume goes on in {options.resume}; leave --run out")
+            raise ValueError(f"--resume continues the run in {options.resume}; leave out --run")
         if not (Path(options.resume) / SETTINGS).is_file():
             raise FileNotFoundError(
                 f"{options.resume}: no run there (no {SETTINGS}); --resume takes a run folder"

@@ -154,7 +154,7 @@ def test_a_resumed_run_knows_how_large_its_shapes_were(tmp_path, run, monkeypatc
     add_to_curves(folder, {"step": 2, "shape_size": 1e6})
     monkeypatch.setattr("keras_scnn.training.run_folder.COLLAPSED_SIZE", 1e6)
     assert main(["--resume", str(folder), "--steps", "4"]) == 0
-    assert "stopped: all shapes have become the mean face" in capsys.readouterr().out
+    assert "stopped: all shapes have collapsed to the mean face" in capsys.readouterr().out
 
 
 def test_a_start_that_fails_claims_no_folder(tmp_path, capsys):
@@ -213,7 +213,7 @@ def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):
 
 def test_resume_takes_one_run_that_is_there(run, tmp_path, capsys):
     assert main(["--resume", str(run[0]), "--run", str(tmp_path / "new")]) == 2
-    assert "leave --run out" in capsys.readouterr().err
+    assert "leave out --run" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path)]) == 2
     assert f"{tmp_path}: no run there (no config.yaml)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -268,7 +268,7 @@ def test_what_cannot_start_is_refused_before_people_are_rendered(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for options, words in (
         (["--start", "nothing"], "no preset 'nothing'"),
-        (["--people", "9", "--held-out", "9"], "held_out is 9: nobody of 9 people is left"),
+        (["--people", "9", "--held-out", "9"], "held_out is 9: none of 9 people are left"),
         (["--crop-size", "1056"], "crops of 1056 px; a network takes 1024 px at most"),
     ):
         assert main(["--run", "run", *options]) == 2
@@ -290,7 +290,7 @@ def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
     words = [*options, "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]
     assert main([*words, "--steps", "1", "--batch-size", "2"]) == 2
     said = capsys.readouterr().err
-    assert "held_out is 1: who is who is measured on the held-out people, of whom two" in said
+    assert "held_out is 1: verification is measured on the held-out people, of whom two" in said
 
 
 @pytest.mark.parametrize(
@@ -341,5 +341,5 @@ def test_a_run_stopped_before_its_first_row_is_measured_without_curves(
     stopped = running.Run(config, None, None, np.arange(5), np.arange(3), None)
     assert running.measure(stopped, RunState(step=2)) == "numbers"
     drawn = "results.png, curves.png" if has_rows else "results.png"
-    assert f"drawn: {drawn}\nthe folder is a preset" in capsys.readouterr().out
+    assert f"plots: {drawn}\nthe folder is a preset" in capsys.readouterr().out
     assert (tmp_path / "curves.png").exists() == has_rows

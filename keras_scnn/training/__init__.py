@@ -1,1 +1,1 @@
-"""Training runs: settings, objectives, checkpoints, and what starts a network."""
+"""Training runs: settings, objectives, checkpoints, and the initialization of networks."""

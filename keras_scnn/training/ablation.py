@@ -1,4 +1,4 @@
-"""Training with and without each of the losses that compare people."""
+"""Training with and without the losses that compare people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VARIANTS = {
     "identity": CONTRAST,
     "both": (),
 }
-"""Names, and the settings that each sets to 0."""
+"""Variants, and the settings that each sets to 0."""
 MEASURES = {
     "landmarks.mean_percent": "landmark error, mean of bins, %",
     "pose.mean_degrees": "pose error, degrees",
@@ -62,14 +62,14 @@ def ablate(
     Args:
         config: settings of the run with all losses; its run and seed are not used.
         folder: for the runs, ``ablation.json`` and ``ablation.png``.
-        seeds: of the runs.
+        seeds: one run of each variant per seed.
         variants: names in ``VARIANTS``.
 
     Returns:
-        ``Measure`` by name of the measure, by name of the variant.
+        for each variant, a ``Measure`` for each name in ``MEASURES`` that all its runs have.
 
     Raises:
-        ValueError: the settings are of several hosts.
+        ValueError: the settings ask for several hosts.
     """
     from keras_scnn.evaluation.plots import plot_variants
     from keras_scnn.training.run import train  # starts Keras
@@ -77,14 +77,14 @@ def ablate(
     if config.hosts > 1:
         raise ValueError(f"hosts is {config.hosts}; an ablation trains on one host")
     for file in (NUMBERS, PICTURE):
-        (folder / file).unlink(missing_ok=True)  # of other settings, perhaps
+        (folder / file).unlink(missing_ok=True)  # perhaps of other settings
     measures = {}
     for name in variants:
         results = []
         for seed in seeds:
             print(f"--- {name}, seed {seed}", flush=True)
             found = train(settings_of(config, folder, name, seed))
-            assert found is not None  # of one host
+            assert found is not None  # it is None only with several hosts
             results.append(dataclasses.asdict(found))
         measures[name] = summary(results)
     written = {v: {m: dataclasses.asdict(x) for m, x in f.items()} for v, f in measures.items()}
@@ -119,7 +119,7 @@ def summary(results: list[dict]) -> dict[str, Measure]:
 
 
 def table(measures: dict[str, dict]) -> str:
-    """Lines of text: a measure each, a variant a column; mean, interval, and spread over seeds."""
+    """Text, a row per measure, a column per variant: mean [interval] ± half the seeds' spread."""
     cells = [["", *measures]]
     for path, label in MEASURES.items():
         row = [label]

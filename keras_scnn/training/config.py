@@ -1,4 +1,4 @@
-"""Settings of a training run, checked when they are made; nothing heavy is imported here."""
+"""Settings of a training run, validated on creation; no heavy package is imported here."""
 
 from __future__ import annotations
 
@@ -49,67 +49,67 @@ class TrainConfig:
 
     A field's metadata has its ``help``, its range (``low``, ``high``, ``most``; ``above``, which it
     must exceed; or the ``known`` words), the ``modes`` of ``batches`` in which it has an effect,
-    and the setting that must be on for that (``needs``) or must not be (``instead_of``). A setting
-    is off where it is 0 or empty, or the ``off`` of its metadata.
+    and the setting that must be on (``needs``) or off (``instead_of``) for that. A setting is off
+    if it is 0, empty, or the ``off`` of its metadata.
 
     Raises:
-        ValueError: a value is of another type, out of range or unknown, or a setting that has no
-            effect beside the others differs from its default. (Those of a loss of weight 0 may, so
-            that an ablation differs in weights alone; and of how hosts meet, for any launcher.)
+        ValueError: a value has another type, is out of range or unknown, or a setting that has no
+            effect beside the others differs from its default. (Exempt are those of a loss of weight
+            0, so that ablations differ in weights only, and those of launching, for any launcher.)
     """
 
-    run: str = _option("runs/synthetic", "run folder; a run that is there goes on")
-    data: str = _option("", "face records, folders with commas; none renders synthetic people")
+    run: str = _option("runs/synthetic", "run folder; a run that is already there is resumed")
+    data: str = _option("", "comma-separated folders of face records; '' renders synthetic people")
     data_weights: str = _option(
         "",
-        "how often each folder is drawn from; by its people if empty",
+        "how often each folder is drawn from, comma-separated; if empty, by its number of people",
         modes=("pairs", "groups"),
         needs="data",
     )
     photo_folders: str = _option(
         "",
-        "matching: the photos that each folder of records was made of, with commas; if empty, "
-        "crops are not moved beyond their edges",
+        "matching: comma-separated folders of the photos that each folder of records was made "
+        "from; if empty, only the crops are known, not what surrounds them",
         modes=("matching",),
         needs="data",
     )
-    cache: str = _option("runs/data", "where rendered, packed and fetched photos are kept")
+    cache: str = _option("runs/data", "folder for photos that are rendered, packed or downloaded")
     cache_gigabytes: float = _weight(
         0.0,
-        "of photos from URLs to keep there; the least recently used go first; 0: no bound",
+        "limit on downloaded photos, GB; the least recently used are deleted first; 0: no limit",
         needs="data",
     )
     fresh: bool = _synthetic(True, "new people in each batch, rendered while training")
-    people: int = _synthetic(500, "people who are kept: to start from, and to measure on", low=1)
+    people: int = _synthetic(500, "people rendered once: to start from, and to measure on", low=1)
     photos: int = _synthetic(8, "photos of each person", low=1)
     crop_size: int = _synthetic(120, "width and height of photos, px", low=32)
     yaw: float = _synthetic(60.0, "greatest yaw, degrees", low=0.0, high=90.0)
     pitch: float = _synthetic(12.0, "standard deviation of pitch, degrees", low=0.0, high=60.0)
     roll: float = _synthetic(10.0, "standard deviation of roll, degrees", low=0.0, high=60.0)
     spread: float = _synthetic(
-        1.0, "of people, as a share of the face model's", above=0.0, high=2.0
+        1.0, "deviation of people's shapes, relative to the face model's", above=0.0, high=2.0
     )
     portraits: bool = _synthetic(
-        False, "people have hair, neck, clothes and glasses, before pictures of shapes"
+        False, "people have hair, neck, clothes and glasses, in front of pictures of shapes"
     )
     held_out: int = _count(
         100,
-        "people kept for the final measurement: the last ones, or where there are mirror images "
-        "(300W-LP) drawn at random, always the same, each with the mirror image",
+        "people held out for the final measurement: the last ones; if there are mirror images "
+        "(300W-LP), drawn at random, always the same, each with the mirror image",
     )
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
     encoder: str = _choice("mobilenet_0.5", "a name of models.ENCODERS", *ENCODERS)
     start: str = _option("mobile", "preset to start from; '' for none")
     start_with: str = _choice(
         "encoder",
-        "'encoder' of that preset, its 'network', that with its 'shape' solved anew, or its "
-        "network 'joined' by an identity encoder with the recognizer's weights",
+        "what to copy from that preset: its 'encoder'; its 'network'; that, with the 'shape' head "
+        "solved again; or that, 'joined' by an identity encoder with the recognizer's weights",
         *STARTS,
         needs="start",
     )
     encoder_weights: str = _choice(
         "",
-        "with --start '': 'imagenet', Keras's; 'dlib', for encoder dlib_mobilenet; else random",
+        "with --start '': 'imagenet' (Keras's), 'dlib' (for dlib_mobilenet), or '' (random)",
         "",
         "imagenet",
         "dlib",
@@ -134,8 +134,8 @@ class TrainConfig:
     )
     trained: str = _choice(
         "all",
-        "groups: 'all' of the network, its 'expression' head alone, or the 'others': all but that "
-        "head and the layers that it sees",
+        "groups: the layers to train: 'all', the 'expression' head only, or the 'others': all but "
+        "that head and the layers that it depends on",
         "all",
         "expression",
         "others",
@@ -143,43 +143,43 @@ class TrainConfig:
     )
     shape_labels: str = _choice(
         "taught",
-        "matching: of the identity coefficients: 'taught' by the recognizers, or the fits to "
-        "'single' photos, as the paper's annotations are",
+        "matching: labels of the identity coefficients: 'taught' by the recognizers, or fits to "
+        "'single' photos, like the paper's annotations",
         "taught",
         "single",
         modes=("matching",),
     )
     landmarks_teach_identity: bool = _option(
-        True, "groups: the landmark distance moves the identity coefficients too", modes=GROUPS
+        True, "groups: the landmark distance trains the identity coefficients too", modes=GROUPS
     )
     steps: int = _count(1400, "batches to train on")
-    minutes: float = _weight(5.0, "training time at most; 0 for no limit")
+    minutes: float = _weight(5.0, "maximum training time; 0 for no limit")
     pretrain_steps: int = _count(
-        0, "groups: batches that first train the encoder on the landmarks directly", low=0,
+        0, "groups: batches to pretrain the encoder on, by regressing landmarks", low=0,
         modes=("groups",),
     )  # fmt: skip
     batches: str = _choice(
         "pairs",
-        "'pairs'; 'groups': some photos each of some people; 'matching': such groups, blended and "
-        "shown to a recognizer on an accelerator (KERAS_BACKEND=jax)",
+        "'pairs'; 'groups': several photos of each of several people; 'matching': such groups, "
+        "blended, and embedded by a recognizer on an accelerator (KERAS_BACKEND=jax)",
         *MODES,
     )
     batch_size: int = _count(32, "pairs in a batch", modes=("pairs",))
     group_people: int = _count(6, "groups: people in a batch", low=0, modes=GROUPS)
-    group_photos: int = _count(4, "groups: photos of each", low=2, modes=GROUPS)
+    group_photos: int = _count(4, "groups: photos of each person", low=2, modes=GROUPS)
     single_photos: int = _count(
-        60, "groups: photos of anybody else in a batch (none with fresh)", low=0, modes=GROUPS
+        60, "groups: further, single photos in a batch (none with fresh)", low=0, modes=GROUPS
     )
     single_data: int = _count(
         0,
-        "groups: from so many of the first folders; 0 for all",
+        "groups: number of folders that these come from, the first ones; 0 for all",
         low=0,
         modes=GROUPS,
         needs="single_photos",
     )
     profile_emphasis: float = _option(
         1.0,
-        "groups: how often profiles are drawn among singles, where frontal photos count 1",
+        "groups: how often profiles are drawn among single photos, relative to frontal photos",
         above=0.0,
         off=1.0,
         modes=GROUPS,
@@ -187,7 +187,7 @@ class TrainConfig:
     )
     profile_degrees: float = _option(
         45.0,
-        "groups: yaw from which photos are drawn profile_emphasis times as often; linear up to it",
+        "groups: yaw from which profile_emphasis applies in full; below, the frequency is linear",
         above=0.0,
         modes=GROUPS,
         needs="profile_emphasis",
@@ -211,39 +211,39 @@ class TrainConfig:
     optimizer: str = _choice(
         "adam", "'adam', 'adamw', or 'sgd' with Nesterov's momentum", "adam", "adamw", "sgd"
     )
-    weight_decay: float = _weight(1e-4, "adamw: of kernels, per step and unit of the rate")
+    weight_decay: float = _weight(1e-4, "adamw: decay of kernels per step, times learning_rate")
     learning_rate: float = _option(
-        2e-3, "highest; it follows a cosine down to 0", above=0.0, high=10.0
+        2e-3, "peak learning rate; it decays to 0 along a cosine", above=0.0, high=10.0
     )
     identity_rate: float = _weight(
-        1.0, "adamw: learning rate of the identity encoder, as a share", modes=GROUPS
+        1.0, "adamw: factor of the learning rate of the identity encoder", modes=GROUPS
     )
     weight_average: float = _share(0.0, "momentum of the weights' running mean; 0 for none")
-    warmup: int = _count(30, "steps up to the highest learning rate")
+    warmup: int = _count(30, "steps to reach the peak learning rate")
     p_same: float = _share(0.4, "share of pairs of one person", modes=("pairs",))
-    parameter_weight: float = _weight(0.02, "of the weighted parameter distance cost")
-    shape_weight: float = _weight(0.3, "of the squared error of the neutral shape, mm")
+    parameter_weight: float = _weight(0.02, "weight of the weighted parameter distance cost")
+    shape_weight: float = _weight(0.3, "weight of the squared error of the neutral shape, mm²")
     group_share: float = _share(
         0.0,
-        "matching: of these two losses, for photos in groups; 0: as many as they are",
+        "matching: share of photos in groups in these two losses; 0: in proportion to their number",
         modes=("matching",),
     )
-    landmark_weight: float = _weight(1.0, "of the landmark distance, per 10 px")
+    landmark_weight: float = _weight(1.0, "weight of the landmark distance, per 10 px")
     group_landmarks: float = _share(
         1.0, "matching: weight of landmarks of photos in groups", modes=("matching",)
     )
     depth_weight: float = _weight(
         0.0,
-        "groups: of the landmarks' depth, as a share of the former",
+        "groups: weight of the landmarks' depth, relative to the landmark distance",
         modes=GROUPS,
         needs="landmark_weight",
     )
     opening_weight: float = _weight(
         0.0,
-        "of the openings of eyes and lips, as a share of the landmark distance",
+        "weight of the openings of eyes and lips, relative to the landmark distance",
         needs="landmark_weight",
     )
-    contrast_weight: float = _weight(0.1, "of the contrastive loss on shapes, mm")
+    contrast_weight: float = _weight(0.1, "weight of the contrastive loss on shapes, mm")
     contrast: str = _choice(
         "identity", "pairs: 'identity', or 'all' whitened parameters", "identity", "all",
         modes=("pairs",),
@@ -253,48 +253,48 @@ class TrainConfig:
         modes=("pairs",),
     )  # fmt: skip
     margin: float = _weight(
-        0.0, "of the contrastive loss (hinge), or Q (exponential); 0: from the data"
+        0.0, "margin of the contrastive loss (hinge), or its Q (exponential); 0: from the data"
     )
     margin_quantile: float = _share(
-        0.5, "of the different pairs' distances: the push's margin", instead_of="margin"
+        0.5, "quantile of the distances between people, as the margin", instead_of="margin"
     )
-    feature_weight: float = _weight(4.0, "of the identity loss on features")
+    feature_weight: float = _weight(4.0, "weight of the identity loss on features")
     embedding_weight: float = _weight(
-        0.0, "groups: of the recognizer's embedding, regressed from the features", modes=GROUPS
+        0.0, "groups: weight of regressing the recognizer's embedding from features", modes=GROUPS
     )
     likeness_weight: float = _weight(
-        0.0, "groups: of relational distillation: cosines of feature pairs match those of "
+        0.0, "groups: weight of relational distillation: cosines of feature pairs match those of "
         "the recognizer's embeddings (Park et al., 2019)", modes=GROUPS,
     )  # fmt: skip
     shape_likeness_weight: float = _weight(
-        0.0, "groups: of the same for pairs of shapes in place of features", modes=GROUPS
+        0.0, "groups: weight of the same for pairs of shapes instead of features", modes=GROUPS
     )
     teacher_share: float = _share(
-        0.0, "groups: of identity labels, regressed from the embeddings", modes=("groups",)
+        0.0, "groups: share of identity labels that embeddings predict", modes=("groups",)
     )
     augmentation: float = _weight(
         0.0,
-        "strength of the photos' random changes; 1 is recommended for real photos",
+        "strength of the augmentation of photos; 1 is recommended for real photos",
         modes=("pairs", "groups"),
     )
     augment_on: str = _choice(
-        "device", "'device': inside of the network; 'host': by OpenCV", "device", "host",
+        "device", "'device': inside the network; 'host': with OpenCV", "device", "host",
         modes=("groups",),
     )  # fmt: skip
     precision: str = _choice(
         "float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs", *PRECISIONS
     )
     accumulate: int = _count(
-        1, "parts in which a batch goes through the network, one after the other, to save memory; "
-        "all pairs of the batch are compared, batch norm takes each part's statistics"
+        1, "micro-batches that a batch is split into, to save memory; all pairs of the whole batch "
+        "are compared; batch norm uses the statistics of each micro-batch"
     )  # fmt: skip
-    devices: str = _option("1", "of this host: 'all', or how many (on TensorFlow or JAX)")
+    devices: str = _option("1", "number of devices of each host, or 'all' (TensorFlow or JAX)")
     hosts: int = _count(1, "processes that train together, one on each host (KERAS_BACKEND=jax)")
-    rank: int = _count(0, "number of this one, from 0; rank 0 saves and measures", low=0)
-    coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")
-    join_seconds: float = _option(120.0, "to wait for all hosts at the start", above=0.0)
-    tensorboard: bool = _option(True, "write TensorBoard logs, where TensorFlow is installed")
-    seed: int = _count(0, "of people, pairs and weights", low=0, most=2**32 - 1)
+    rank: int = _count(0, "number of this process, from 0; rank 0 saves and measures", low=0)
+    coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts can reach")
+    join_seconds: float = _option(120.0, "seconds to wait for all hosts at the start", above=0.0)
+    tensorboard: bool = _option(True, "write TensorBoard logs, if TensorFlow is installed")
+    seed: int = _count(0, "random seed of people, pairs and weights", low=0, most=2**32 - 1)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -311,25 +311,25 @@ class TrainConfig:
                 self._check_effect(one.name, **one.metadata)
 
     def kept(self) -> TrainConfig:
-        """The settings as a run folder keeps them: without where the run trains."""
+        """The settings that a run folder stores: all but those of where the run trains."""
         values = dataclasses.asdict(self)
         return TrainConfig(**{name: values[name] for name in values if name not in LAUNCH})
 
     def of_all_processes(self) -> dict:
-        """The settings that all processes of a run share; folders may have other places."""
+        """The settings that all processes of a run share; paths may differ between hosts."""
         own = {"rank", "coordinator", "join_seconds", "run", "data", "photo_folders"}
         own |= {"cache", "cache_gigabytes"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in own}
 
     @property
     def renders_batches(self) -> bool:
-        """Whether people are rendered for each batch alone; single photos never are."""
+        """Whether new people are rendered for each batch; single photos never are."""
         if self.data or not self.fresh or self.batches == "matching":
             return False
         return self.batches == "pairs" or self.group_people > 0
 
     def batch_rows(self) -> list[tuple[int, int]]:
-        """Rows of a batch of training and in how many parts it is trained on; of validation, 1."""
+        """(rows, parts) of a training batch, see ``accumulate``, and of a validation batch."""
         if self.batches == "pairs":
             return [(self.batch_size, self.accumulate), (self.batch_size, 1)]
         in_groups = self.group_people * self.group_photos
@@ -337,7 +337,7 @@ class TrainConfig:
         return [(every, self.accumulate), (in_groups or self.single_photos, 1)]
 
     def _check_effect(self, name: str, needs: str = "", instead_of: str = "", **_) -> None:
-        """Raise a ValueError where a setting has no effect by what another one is."""
+        """Raise a ValueError if another setting leaves a setting without effect."""
         off = self.__dataclass_fields__[needs].metadata.get("off", 0) if needs else 0
         if needs and getattr(self, needs) in (off, ""):
             raise ValueError(f"{name} has no effect without {needs}; give it, or leave {name} out")
@@ -366,7 +366,7 @@ class TrainConfig:
             )
 
     def _check_together(self) -> None:
-        """Settings that are right alone and wrong together."""
+        """Raise a ValueError for settings that are valid alone but not together."""
         if self.contrast_form == "exponential" and not self.margin > 0:
             raise ValueError("contrast_form 'exponential' needs a margin above 0, its Q")
         if not self.feature_size and self.batches != "groups":
@@ -398,7 +398,7 @@ class TrainConfig:
 
 
 def _check_range(one: dataclasses.Field, value) -> None:
-    """Raise a ValueError where a value is not what the field's metadata asks for."""
+    """Raise a ValueError if a value does not satisfy the field's metadata."""
     rules, name = one.metadata, one.name
     if "known" in rules and value not in (known := rules["known"]):
         similar, shown = did_you_mean(value, known), ", ".join(map(_shown, known))
@@ -418,7 +418,7 @@ def _check_range(one: dataclasses.Field, value) -> None:
 
 
 def _shown(word: str) -> str:
-    """A choice as a message shows it; the empty one in quotes."""
+    """A choice as messages show it; the empty one in quotes."""
     return word or "''"
 
 
@@ -427,11 +427,11 @@ CHOICES = {
     for one in dataclasses.fields(TrainConfig)
     if "known" in one.metadata
 }
-"""The known words of the settings that are a choice."""
+"""The known words of each setting that is a choice."""
 
 
 def recipe_names() -> list[str]:
-    """The recipes of the package; ``release.yaml`` beside them is the plan of a release."""
+    """Names of the package's recipes; ``release.yaml`` beside them is the plan of a release."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "release")
 
 
@@ -439,12 +439,12 @@ def recipe_path(name: str) -> Path:
     """The YAML file of a recipe of the package.
 
     Raises:
-        FileNotFoundError: there is none of that name; the message lists those there are.
+        FileNotFoundError: there is none of that name; the message lists the known names.
     """
     if name not in recipe_names():
         known = recipe_names()
         raise FileNotFoundError(
             f"no recipe '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}; "
-            "a file goes to --config"
+            "pass a file with --config"
         )
     return RECIPES / f"{name}.yaml"

@@ -1,4 +1,4 @@
-"""Digests of what a run or a release is made of, to see whether that changed."""
+"""Digests of the inputs of a run or a release, to detect changes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
 
 INPUTS = "inputs.json"
-DECIDING = ("weights.npz", "manifest.json")  # of a preset; of face records, with all checksums
+# Each stands for its folder: a preset's weights; the manifest of face records, with all checksums.
+DECIDING = ("weights.npz", "manifest.json")
 
 
 def content_digest(path: Place) -> str:
     """SHA-256 of a file, of a preset's weights, or of the manifest of face records.
 
-    Of another folder the names and sizes of its files count. A URL is of face records.
+    Of any other folder, of the names and sizes of its files. A URL must be of face records.
     """
     if isinstance(path, RemotePath):
         return digest(manifest_of(path))
@@ -36,16 +37,16 @@ def content_digest(path: Place) -> str:
 
 
 def data_digests(folders: str) -> dict[str, str]:
-    """Digests of face records, or a pack of them, with commas between several, by ``short_ends``.
+    """Digests of face records or packs, given as comma-separated paths, by their ``short_ends``.
 
-    The paths of a machine are not part of it.
+    The rest of the paths, which differs between machines, is left out.
     """
     places = [place(folder) for folder in folders_of(folders)]
     return dict(zip(short_ends(places), map(content_digest, places), strict=True))
 
 
 def short_ends(places: list[Place]) -> list[str]:
-    """The last parts of paths, as many as make them different.
+    """The last parts of paths, as few as tell them apart.
 
     >>> short_ends([Path("/disk/a/records"), Path("b/records")])
     ['a/records', 'b/records']
@@ -70,7 +71,7 @@ def run_digests(config: TrainConfig) -> dict:
 
 
 def group_facts(config: TrainConfig) -> dict[str, str]:
-    """What must be the same in all processes of a run, in words; or the 'problem' with it."""
+    """What must be the same in all processes of a run, as text; or a 'problem' with the inputs."""
     package = Path(__file__).parents[1]
     code = [[str(p.relative_to(package)), file_digest(p)] for p in sorted(package.rglob("*.py"))]
     versions = [f"{name} {version(name)}" for name in ("keras", "jax", "numpy")]
@@ -87,10 +88,10 @@ def group_facts(config: TrainConfig) -> dict[str, str]:
 
 
 def check_inputs(folder: Path, config: TrainConfig) -> None:
-    """See that a run goes on with the data and start that it began with; note them where it begins.
+    """Check that a resumed run has the data and start it began with; record those of a new run.
 
     Raises:
-        ValueError: the files have changed since.
+        ValueError: the files have changed since the run began.
     """
     path, now = folder / INPUTS, run_digests(config)
     if path.is_file():
@@ -99,8 +100,8 @@ def check_inputs(folder: Path, config: TrainConfig) -> None:
             there = dict(read_json(path, what))
         if changed := [name for name in now if there.get(name) != now[name]]:
             raise ValueError(
-                f"{folder} holds a run whose {' and '.join(changed)} had other contents; choose "
-                "another folder, or delete it"
+                f"{folder} holds a run whose {' and '.join(changed)} had other contents when it "
+                "began; choose another folder, or delete it"
             )
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(now))

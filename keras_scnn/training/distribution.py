@@ -1,10 +1,10 @@
-"""Where a run trains: one device, several of one host, or several hosts; one object for all.
+"""Where a run trains: on one device, several devices of one host, or several hosts; see ``Group``.
 
-On JAX a batch is one array over all devices, and one compiled program is what they run: losses over
-all pairs, batch norm and the gradients' norm are those of the whole batch by themselves. On
-TensorFlow, which has several devices of one host, ``training.mirrored`` makes them so. The network
-that trains is a copy, laid out over the devices; the one that is kept, saved and measured stays on
-this process's first device.
+On JAX a batch is one array over all devices, which run one compiled program: losses over all pairs,
+batch norm and the gradients' norm are those of the whole batch without further work. On TensorFlow,
+which supports several devices of one host, ``training.mirrored`` ensures this. The network that is
+trained is a copy, laid out over the devices; the one that is saved and measured stays on this
+process's first device.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from keras_scnn.training.rendezvous import rendezvous
 
 HEARTBEAT, SHUTDOWN, GRACE = 30, 5, 3.0  # seconds
 FAILED = "keras_scnn/failed/"
-AGAIN = "start all ranks again: they go on from the last checkpoint"
-LOST = f"the other processes were lost: one has ended, or does not answer; {AGAIN}"
-# What JAX raises where a connection broke; UNKNOWN and INTERNAL are errors of the own device too.
+AGAIN = "start all ranks again: they continue from the last checkpoint"
+LOST = f"the other processes were lost: one has ended, or does not respond; {AGAIN}"
+# What JAX raises when a connection breaks; UNKNOWN and INTERNAL may also come from the own device.
 STATUS = re.compile(
     r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |(UNKNOWN|INTERNAL|FAILED_PRECONDITION): "
     r".*(gloo|nccl|connection|socket|heartbeat|peer|coordinat)",
@@ -46,7 +46,7 @@ Make = Callable[..., keras.Model]
 
 
 class Group:
-    """The processes and devices that train one network; this one: a process on one device.
+    """The processes and devices that train one network; this class: one process on one device.
 
     Attributes:
         shard: this process's part of each batch.
@@ -67,25 +67,25 @@ class Group:
         """A network with its variables, the optimizer's too, on all devices.
 
         Args:
-            make: makes it, compiled; it may be given a function to apply to it before.
+            make: builds and compiles it; takes an optional function to apply before compiling.
         """
         with self.scope():
             return _built(make())
 
     def local(self) -> contextlib.AbstractContextManager:
-        """In the block, inside of ``scope``, this process computes on its own."""
+        """In the block, within ``scope``, this process computes on its own."""
         return contextlib.nullcontext()
 
     def in_turn(self, what: str) -> contextlib.AbstractContextManager:
-        """The block is run by the first process, and then by the others at once."""
+        """The first process runs the block, then all others at the same time; ``what`` names it."""
         return contextlib.nullcontext()
 
     def broadcast(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The first process's arrays, in all."""
+        """The first process's arrays, in every process."""
         return list(arrays)
 
     def all_max(self, values: Sequence[int]) -> list[int]:
-        """The largest over all processes of each value."""
+        """The maximum of each value over all processes."""
         return list(values)
 
 
@@ -96,7 +96,7 @@ class Replicas(Group):
     """Several devices of this process, on TensorFlow.
 
     Args:
-        devices: names, as ``device_names`` has them.
+        devices: names as returned by ``device_names``.
     """
 
     def __init__(self, devices: Sequence[str]):
@@ -111,7 +111,7 @@ class Devices(Group):
     """Several devices of this process.
 
     Args:
-        devices: names, as ``keras.distribution.list_devices`` has them.
+        devices: names as returned by ``keras.distribution.list_devices``.
     """
 
     def __init__(self, devices: Sequence[str]):
@@ -127,7 +127,7 @@ class Devices(Group):
 
 
 class Hosts(Devices):
-    """The devices of several processes, which are connected.
+    """The devices of several connected processes.
 
     Args:
         shard: rank and number of processes. devices: of all of them.
@@ -161,10 +161,10 @@ class Hosts(Devices):
 
 @dataclass(frozen=True)
 class Trainee:
-    """A network and the copy of it that trains, which is itself on one device.
+    """A network and the copy of it that is trained; on one device, the network itself.
 
     Attributes:
-        kept: compiled; on this process's first device.
+        kept: compiled; on this process's first device; saved and measured.
         trained: compiled; laid out over the devices of a group.
     """
 
@@ -176,8 +176,8 @@ class Trainee:
         """Lay out a copy with the first process's state: weights, optimizer, random numbers.
 
         Args:
-            kept: compiled. group: that trains.
-            copy: makes the same network once more, compiled, as for ``Group.laid_out``.
+            kept: compiled. group: trains the copy.
+            copy: builds and compiles the same network again; see ``make`` of ``Group.laid_out``.
         """
         _built(kept)
         trained = group.laid_out(copy)
@@ -185,7 +185,7 @@ class Trainee:
         return cls(kept, trained)
 
     def synced(self) -> keras.Model:
-        """The network to keep, with the state of the one that trains."""
+        """``kept``, with the current state of ``trained``."""
         if self.kept is not self.trained:
             if keras.backend.backend() == "jax":
                 self.trained.jax_state_sync()
@@ -198,7 +198,7 @@ def _variables(network: keras.Model) -> list[keras.Variable]:
 
 
 def _built(network: keras.Model) -> keras.Model:
-    """The network, whose optimizer has its variables."""
+    """The network, with the variables of its optimizer created."""
     if not network.optimizer.built:
         network.optimizer.build(network.trainable_variables)
     return network
@@ -223,13 +223,13 @@ def _distribution(layout: keras.distribution.DataParallel | None) -> Iterator[No
 def join_group(config: TrainConfig) -> Iterator[Group]:
     """The group that the settings ask for, connected while the block runs.
 
-    An error in the block ends the other processes too, within seconds and with a line that says
-    why; one that ends without a word ends them as well.
+    An error in the block ends the other processes too, within seconds and with a line that gives
+    the reason; they also end if a process ends without reporting an error.
 
     Raises:
-        ValueError: the backend cannot do it, there are too few devices, a batch cannot be divided
-            among them, or the processes differ: see ``rendezvous``.
-        OSError: a process did not come.
+        ValueError: the backend does not support it, there are too few devices, a batch cannot be
+            divided among them, or the processes differ (see ``rendezvous``).
+        OSError: a process did not connect in time, or the coordinator's port is in use.
     """
     if config.devices == "1" and config.hosts == 1:
         yield ALONE
@@ -248,13 +248,14 @@ def join_group(config: TrainConfig) -> Iterator[Group]:
 
 
 def check_distributed_backend(config: TrainConfig) -> None:
-    """Raise a ValueError where Keras runs on a backend that does not train on so many devices."""
+    """Raise a ValueError if Keras's backend cannot train on several devices, or several hosts."""
     backend = keras.backend.backend()
     if backend == "jax" or backend == "tensorflow" and config.hosts == 1:
         return
-    what = "several hosts need" if config.hosts > 1 else "several devices need TensorFlow, or"
+    what = "several hosts need" if config.hosts > 1 else "several devices need TensorFlow or"
     raise ValueError(
-        f"{what} Keras on JAX, this is {backend}: set KERAS_BACKEND=jax (docs/distributed.md)"
+        f"{what} JAX as Keras's backend, which is {backend}: set KERAS_BACKEND=jax "
+        "(docs/distributed.md)"
     )
 
 
@@ -299,7 +300,7 @@ class CoordinatorClient:
 
     Args:
         rank, hosts, coordinator: see ``rendezvous``.
-        seconds: to connect.
+        seconds: how long to wait for all processes to connect.
     """
 
     def __init__(self, rank: int, hosts: int, coordinator: str, seconds: float):
@@ -309,14 +310,14 @@ class CoordinatorClient:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[CoordinatorClient]:
-        """Connected in the block; see ``join_group``."""
+        """Keep the connection open in the block; see ``join_group``."""
         import jax
 
         with _abort_handler(self._end_natively):
             try:
                 self._connect()
                 yield self
-                self.barrier("end")  # that none waits for another in the next line
+                self.barrier("end")  # so that no process waits for another in shutdown()
                 self._is_over.set()
                 jax.distributed.shutdown()
             except BaseException as error:
@@ -325,9 +326,9 @@ class CoordinatorClient:
 
     def _connect(self) -> None:
         import jax
-        from jax._src import distributed  # its key-value store has no public name
+        from jax._src import distributed  # there is no public API of its key-value store
 
-        # On CPU two programs at once would take each other's messages.
+        # On CPU, two programs running at once would receive each other's messages.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         jax.distributed.initialize(
             *self._place,
@@ -342,13 +343,13 @@ class CoordinatorClient:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def barrier(self, place: str) -> None:
-        """Wait until all processes have come here; one that fails meanwhile ends this one."""
+        """Wait until all processes have reached ``place``; this one ends if another fails."""
         self._client.key_value_set(f"keras_scnn/{place}/{self._rank}", "here")
         for rank in range(self._place[1]):
             self.wait_for(place, rank)
 
     def wait_for(self, place: str, rank: int) -> None:
-        """Wait until a process has come to a place, however long that takes."""
+        """Wait until a process has reached ``place``, however long that takes."""
         name = f"/{rank}"
         while not any(key.endswith(name) for key, _ in self._entries(f"keras_scnn/{place}")):
             time.sleep(0.05)
@@ -371,10 +372,10 @@ class CoordinatorClient:
         return others[0] if others else ""
 
     def _fail(self, error: BaseException) -> None:
-        """Tell the others why; or end here, where it is one of them that failed."""
+        """Report an error to the other processes; if it means that one was lost, exit instead."""
         text = " ".join(str(error).split()) or type(error).__name__
         if STATUS.match(text):
-            time.sleep(GRACE)  # the watch may find a better reason
+            time.sleep(GRACE)  # meanwhile ``_watch`` may exit with the cause
             self._end(f"{LOST} ({text[:120]})")
         self._is_over.set()
         if self._client is not None:
@@ -382,34 +383,34 @@ class CoordinatorClient:
                 self._client.key_value_set(f"{FAILED}{self._rank}", f"rank {self._rank}: {text}")
 
     def _end_natively(self) -> NoReturn:
-        """JAX ends the process: it has lost the coordinator, or the coordinator a process."""
+        """Exit in place of JAX, which aborts when the coordinator or another process is lost."""
         if self._is_over.is_set():
             os._exit(FAILURE)
         self._end(LOST)
 
     def _end(self, text: str) -> NoReturn:
-        """One line, and the end: a thread may wait for a lost process and cannot be interrupted."""
-        with self._lock:  # never given back
+        """Print one line and exit: a thread waiting for a lost process cannot be interrupted."""
+        with self._lock:  # never released: only one thread prints
             print(f"\nerror: {text}", file=sys.stderr, flush=True)
             os._exit(FAILURE)
 
 
 @contextlib.contextmanager
-def _abort_handler(say: Callable[[], NoReturn]) -> Iterator[None]:
-    """In the block an abort of the process calls ``say``; native libraries' stderr is discarded.
+def _abort_handler(on_abort: Callable[[], NoReturn]) -> Iterator[None]:
+    """In the block an abort calls ``on_abort``, and native libraries' stderr is discarded.
 
-    JAX's client ends its process by ``abort`` in a thread of its own, after a stack trace on the
-    process's stderr; Python's ``signal`` would wait for the main thread, which may wait for ever.
-    After an error both stay so: JAX may still abort while the process ends.
+    JAX's client calls ``abort`` in a thread of its own, after it has written a stack trace to
+    stderr. A handler of Python's ``signal`` would run in the main thread, which may wait forever.
+    After an error both stay in effect: JAX may still abort while the process ends.
     """
     if sys.platform == "win32":
         raise OSError("training on several hosts needs Linux or macOS")
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: say())
-    _kept_alive.append(handler)  # also when the process ends after a failure
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: on_abort())
+    _kept_alive.append(handler)  # also while the process ends after a failure
     library = ctypes.CDLL(None)
     library.signal(signal.SIGABRT, handler)
     python, kept = sys.stderr, os.dup(2)
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":  # else somebody wants to see them
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":  # else the user wants to see it
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)

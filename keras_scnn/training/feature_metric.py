@@ -2,7 +2,7 @@
 
 A network that imitates a recognizer's embeddings photo by photo also keeps directions in which one
 person's photos differ. A linear map of its feature, learned in half a minute on a CPU from photos
-of known people, shrinks them, and can be folded into a linear layer: nothing is slower.
+of known people, shrinks these directions; folded into a linear layer, it takes no extra time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from keras_scnn.training.linear_map import LinearMapOptions, dense_near
 
 @dataclass(frozen=True)
 class MetricOptions(LinearMapOptions):
-    """How a metric is trained.
+    """Options for training a metric.
 
     Attributes:
-        learning_rate: at first, in units of the mean absolute weight of the kernel to start with.
+        learning_rate: the initial one, in units of the start kernel's mean absolute weight.
         temperature: above 0, see ``supervised_contrastive_loss``.
-        penalty: of the squared change of that kernel, relative to its squared norm.
+        penalty: weight of that kernel's squared change, relative to its squared norm.
         people, photos, steps, seed: see ``LinearMapOptions``.
 
     Raises:
@@ -50,19 +50,19 @@ def learn_feature_metric(
     start: np.ndarray,
     options: MetricOptions | None = None,
 ) -> np.ndarray:
-    """(F, E) float64 kernel; cosines of its outputs say whether two photos show one person.
+    """(F, E) float64 kernel; the cosine of its outputs tells whether two photos show one person.
 
-    People count alike, however many photos they have.
+    People have equal weight, however many photos they have.
 
     Args:
-        features: (V, n, F) of n photos in V views of each (as it is, mirrored), without the mean of
-            their data set: a difference of data sets would be learned as one of people.
+        features: (V, n, F) of n photos in V views (original, mirrored), minus the mean of their
+            data set: differences between data sets would be learned as those between people.
         person: (n,) int.
-        start: (F, E) kernel to begin with, and to stay near.
+        start: (F, E) initial kernel, which the result stays close to.
         options: of the training; None: the defaults.
 
     Raises:
-        ValueError: there are fewer people than a batch has.
+        ValueError: there are fewer people than a batch needs.
     """
     options = options or MetricOptions()
     size = np.abs(start).mean()

@@ -1,4 +1,4 @@
-"""Training on groups: all pairs of a batch are compared, and a recognizer's embeddings teach."""
+"""Training on groups: all pairs of a batch are compared; a recognizer's embeddings are labels."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ OF_EMBEDDINGS = ("embedding_weight", "likeness_weight", "shape_likeness_weight",
 
 
 class GroupMode:
-    """What a run with batches of groups needs; see ``PairMode``.
+    """The ``Mode`` of runs with batches of groups; see ``PairMode``.
 
-    The labels are made comparable over data sets, and the identity labels are regressed in part
-    from the recognizer's embeddings. Losses that need embeddings are left out, with a note, where
-    the data has none.
+    The labels are made comparable across data sets, and the identity labels are in part regressed
+    from the recognizer's embeddings. Losses that need embeddings are left out, with a note, if the
+    data has none.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class GroupMode:
         note_left_out(config, mixture)
         self.mixture = comparable_labels(config, mixture, model, seen)
         if config.trained == "expression":
-            self.space = read_preset(config.start, model).space  # as all else of that network
+            self.space = read_preset(config.start, model).space  # unchanged, like the network
         else:
             self.space = ParameterSpace.from_samples(model, self.mixture.records.parameters[seen])
         self._outputs: list[str] = []
@@ -67,7 +67,7 @@ class GroupMode:
         is_validation: bool = False,
         shard: Shard = WHOLE,
     ):
-        """Batches of groups, and of single photos, of the photos at some positions, from a step."""
+        """Batches of groups and single photos of those at positions ``part``, from a step on."""
         config, records = self._config, self.mixture.records
         people = fresh_people(config)
         if people and not is_validation:
@@ -83,7 +83,7 @@ class GroupMode:
         return self._with_targets(group_dataset(*source, first_step, augmenter, shard))
 
     def _samplers(self, part: np.ndarray, seed: int, is_validation: bool) -> list[GroupSampler]:
-        """Of groups, and of single photos, which are not validated on where there are groups."""
+        """Samplers of groups, and of single photos, which validation leaves out beside groups."""
         config, samplers = self._config, []
         if config.group_people:
             shape = config.group_people, config.group_photos
@@ -94,11 +94,11 @@ class GroupMode:
         return samplers
 
     def _with_targets(self, data):
-        """The labels of a data set by the outputs of the network that was built."""
+        """The data set with a label for each output of the network that was built."""
         return data.map(lambda images, labels: (images, targets_of(self._outputs, labels)))
 
     def _singles(self, part: np.ndarray) -> GroupSampler:
-        """One photo each of anybody, profiles more often."""
+        """A sampler of single photos, profiles more often."""
         config, records = self._config, self.mixture.records
         if config.single_data:
             part = part[self.mixture.source[part] < config.single_data]
@@ -121,7 +121,7 @@ def group_network(
     augmentation: float = 0.0,
     parts: int = 1,
 ) -> keras.Model:
-    """``build_group`` of the settings for crops of ``size`` px; the other arguments are its own."""
+    """``build_group`` with the settings, for crops of ``size`` px; other arguments as there."""
     encoder = build_encoder(config.encoder, size, config.encoder_weights or None)
     sizes = config.feature_size, config.feature_channels
     heads = config.identity_encoder, config.joint_head
@@ -133,12 +133,12 @@ def group_network(
 
 
 def freeze(branch: keras.Model, trained: str) -> None:
-    """Keep layers as they are, batch norm statistics included.
+    """Freeze layers, batch norm statistics included.
 
     Args:
         branch: of ``build_branch``.
-        trained: 'all' keeps none; 'expression' all but the expression head; 'others' that head and
-            the layers that it sees: what it adds stays, the parameters that it is added to do not.
+        trained: 'all' freezes none; 'expression' all but the expression head; 'others' that head
+            and the layers that it depends on, so that its output stays the same.
     """
     if trained == "all":
         return
@@ -151,13 +151,13 @@ def freeze(branch: keras.Model, trained: str) -> None:
 
 
 def emphasis(config: TrainConfig, yaw: np.ndarray) -> np.ndarray:
-    """(n,) how often single photos are drawn, 1 for frontal ones, from their yaw in degrees."""
+    """(n,) relative frequency of single photos, 1 if frontal, from their yaw (n,) in degrees."""
     turned = np.minimum(np.abs(yaw) / config.profile_degrees, 1)
     return 1 + (config.profile_emphasis - 1) * turned
 
 
 def note_left_out(config: TrainConfig, mixture: Mixture) -> None:
-    """Print which settings have no effect since the data has no recognizer's embeddings."""
+    """Print which settings have no effect because the data has no embeddings of a recognizer."""
     wanted = [name for name in OF_EMBEDDINGS if getattr(config, name)]
     if wanted and mixture.records.embedding is None:
         print(
@@ -169,7 +169,7 @@ def note_left_out(config: TrainConfig, mixture: Mixture) -> None:
 def comparable_labels(
     config: TrainConfig, mixture: Mixture, model: MorphableModel, seen: np.ndarray
 ) -> Mixture:
-    """The mixture with data sets made comparable, and identity labels regressed from embeddings.
+    """The mixture with labels comparable across data sets, identity regressed from embeddings.
 
     Args:
         config, mixture, model: of the run.

@@ -1,10 +1,9 @@
 """A linear map to neutral shapes, trained with the contrastive loss.
 
 All parameters that a network predicts from a photo, pose and expression included, predict the
-person's shape better than the identity coefficients alone: the errors of those depend on the pose,
-and on how far the mouth is open. A linear map takes that out. It is learned in a minute on a CPU
-from photos of people whose shapes are known, and can be folded into a linear head, so that nothing
-is slower.
+person's shape better than the identity coefficients alone, whose errors depend on the pose and on
+how far the mouth is open. A linear map removes this dependence. It is learned in a minute on a CPU
+from photos of people whose shapes are known; folded into a linear head, it takes no extra time.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from keras_scnn.training.linear_map import LinearMapOptions, dense_near
 
 @dataclass(frozen=True)
 class MapOptions(LinearMapOptions):
-    """How a map is trained.
+    """Options for training a map.
 
     Attributes:
-        contrast_weight: of the contrastive loss on shapes, beside the regression's 1; 0 for none.
-        margin_quantile: 0 to 1, see ``group_contrastive_loss``. The higher, the further apart.
-        penalty: of the squared change of the kernel from the one that is given to start with, where
-            inputs have unit variance and shapes, over all coordinates, too. With K coordinates it
-            is a ridge regression whose penalty is K times this, with that kernel as its prior.
+        contrast_weight: of the contrastive loss on shapes; the regression's is 1; 0 for none.
+        margin_quantile: 0 to 1, see ``group_contrastive_loss``; people end up further apart the
+            higher it is.
+        penalty: weight of the kernel's squared change from the start kernel, with each input, and
+            the shapes over all coordinates, scaled to unit variance. With K coordinates this is
+            ridge regression with K times this penalty, and the start kernel as its prior.
         people, photos, steps, learning_rate, seed: see ``LinearMapOptions``.
 
     Raises:
@@ -60,23 +60,23 @@ def learn_identity_map(
     options: MapOptions | None = None,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(D, K) float64 kernel of the map; what is predicted is a deviation from the mean.
+    """(D, K) float64 kernel of the map, which predicts deviations from the mean.
 
-    Each data set's mean is taken off inputs and shapes: annotators of different sets put their
-    landmarks differently, which fits take for shape. People count alike, however many photos they
-    have.
+    Each data set's mean is subtracted from inputs and shapes: annotators of different sets place
+    landmarks differently, which fits mistake for shape. People have equal weight, however many
+    photos they have.
 
     Args:
-        inputs: (V, n, D) predicted parameters of n photos, in V views of each (as it is, mirrored).
+        inputs: (V, n, D) predicted parameters of n photos in V views (original, mirrored).
         shapes: (V, n, K) the people's shapes in coordinates whose Euclidean distance is that of
             meshes, mm (``shape_coordinates``).
         person: (n,) int. source: (n,) int, the photos' data sets.
-        weight: (n,) int, how often a photo is drawn compared with others of its person; None: 1.
+        weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
         options: of the training; None: the defaults.
-        start: (D, K) kernel to begin with, mm by unit of the inputs; None for zeros.
+        start: (D, K) initial kernel, mm per unit of the inputs; None for zeros.
 
     Raises:
-        ValueError: there are fewer people than a batch has.
+        ValueError: there are fewer people than a batch needs.
     """
     options = options or MapOptions()
     x, y = (np.stack([centered(view, source) for view in part]) for part in (inputs, shapes))
@@ -92,14 +92,14 @@ def learn_identity_map(
 
 
 def centered(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """(n, D) float64 rows without the mean of their data set; ``source`` is its number, (n,)."""
+    """(n, D) float64 rows minus the mean of their data set, whose number is in ``source`` (n,)."""
     number = np.unique(source, return_inverse=True)[1]
     aligned = align_means(np.asarray(rows, np.float64), number, np.ones(len(rows), bool))
     return aligned - aligned.mean(axis=0)
 
 
 def _network(start: np.ndarray, options: MapOptions) -> keras.Model:
-    """The map, and the same for the pairs, in which a typical shape has the length 1."""
+    """The map, and its output for pairs, scaled so that a typical shape has length 1."""
     given, (_, n_outputs) = keras.Input((len(start),)), start.shape
     shape = dense_near(start, options.penalty, name="shape")(given)
     pairs = keras.layers.Rescaling(n_outputs**-0.5, name="pairs")(shape)

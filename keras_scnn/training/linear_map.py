@@ -1,4 +1,4 @@
-"""What is shared by linear maps that are learned from photos of known people: batches and layer."""
+"""Batches and layer shared by the linear maps that are learned from photos of known people."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from keras_scnn.settings import check_at_least, whole
 
 @dataclass(frozen=True)
 class LinearMapOptions:
-    """How a linear map is trained on batches of people.
+    """Options for training a linear map on batches of people.
 
     Attributes:
-        people, photos: P and K, of a batch.
-        steps: batches.
-        learning_rate: at first; it falls to 0 along a cosine.
-        penalty: of the kernel's change from the one to start with.
-        seed: of the batches.
+        people, photos: people in a batch, P, and photos of each, K.
+        steps: number of batches.
+        learning_rate: the initial one; it decays to 0 along a cosine.
+        penalty: weight of the kernel's squared change from the start kernel.
+        seed: random seed of the batches.
 
     Raises:
         ValueError: a number is out of range, or not whole where it must be.
@@ -36,7 +36,7 @@ class LinearMapOptions:
     penalty: float
     seed: int
 
-    LOWEST: ClassVar[dict[str, float]] = {  # whole numbers where these are
+    LOWEST: ClassVar[dict[str, float]] = {  # values must be whole numbers where these are
         "people": 2, "photos": 2, "steps": 1, "learning_rate": 0.0, "penalty": 0.0, "seed": 0
     }  # fmt: skip
 
@@ -52,11 +52,11 @@ class LinearMapOptions:
 
         Args:
             person: (n,) int, of the photos.
-            views: how many there are of each photo; those of a batch are of one view.
-            weight: (n,) int, how often a photo is drawn beside others of its person; None: 1.
+            views: number of views of each photo; all photos of a batch are of one view.
+            weight: (n,) int, how often a photo is drawn relative to others of its person; None: 1.
 
         Raises:
-            ValueError: there are fewer people than a batch has.
+            ValueError: there are fewer people than a batch needs.
         """
         count = np.ones(len(person), int) if weight is None else weight
         drawn = np.repeat(np.arange(len(person)), count)
@@ -66,13 +66,13 @@ class LinearMapOptions:
             yield int(view[step]), drawn[sampler.batch(step).photo]
 
     def optimizer(self) -> keras.optimizers.Optimizer:
-        """Adam, its rate falling."""
+        """Adam with the decaying learning rate."""
         schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps)
         return keras.optimizers.Adam(schedule)
 
 
 def dense_near(start: np.ndarray, penalty: float, **options) -> keras.layers.Dense:
-    """A Dense layer (D, K) that begins at a kernel, and whose loss is its squared change."""
+    """A Dense layer with the initial kernel ``start`` (D, K), regularized by its squared change."""
 
     def change(kernel):
         return penalty * keras.ops.sum(keras.ops.square(kernel - start))

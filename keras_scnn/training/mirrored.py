@@ -1,10 +1,10 @@
-"""A network that several devices of one process train, on TensorFlow, as if they were one.
+"""Training on several devices of one process, on TensorFlow, as if on one device.
 
-Each replica has the whole batch, changes it by the same random numbers, takes its own rows through
-the branch, and gathers the rows of all: so its losses are those of the whole batch, all pairs
-compared. The gradient of gathering sums over replicas, so the mean of the replicas' gradients,
-which is clipped, is the whole batch's gradient, over the number of replicas by which Keras divides
-each loss; the optimizer then adds them up.
+Each replica has the whole batch, augments it with the same random numbers, runs the branch on its
+own rows, and gathers the outputs for all rows: its losses are those of the whole batch, with all
+pairs compared. The gradient of gathering sums over replicas, and Keras divides each loss by the
+number of replicas, so the mean of the replicas' gradients, which is what is clipped, is the whole
+batch's gradient divided by that number; the optimizer then sums over replicas.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from keras_scnn.models.micro_batches import InParts
 
 
 class _OwnRows(keras.layers.Layer):
-    """A network that each replica calls on its own rows of a batch; all get the outputs of all.
+    """Calls a network on each replica's own rows of a batch, and gathers the outputs for all rows.
 
     Args:
-        network: from one array to one array or a dictionary of them, with an axis of samples.
+        network: from one array to one array or a dictionary of arrays, all batched.
     """
 
     def __init__(self, network: keras.layers.Layer, **kwargs):
@@ -37,7 +37,7 @@ class _OwnRows(keras.layers.Layer):
 
 
 class Mirrored(keras.Model):
-    """A functional model whose steps see the whole batch, of which each replica is given rows."""
+    """A functional model whose steps gather the whole batch from the rows given to each replica."""
 
     def train_step(self, data: Any) -> Any:
         return super().train_step(all_rows(data))
@@ -50,7 +50,7 @@ def mirror(network: keras.Model) -> keras.Model:
     """The same network with its layer 'branch' divided among replicas, batch norm synchronized.
 
     Args:
-        network: of ``build_siamese`` or ``build_group``; its layers become the other's.
+        network: of ``build_siamese`` or ``build_group``; the result shares its layers.
     """
     for layer in _all_layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -1,4 +1,4 @@
-"""The one table of objectives: what each network output is trained for, and how much it counts."""
+"""The table of objectives: the loss, weight and label of each network output."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LANDMARK_UNIT = 10.0  # px that count as 1
 
 @dataclass(frozen=True)
 class Objective:
-    """What one output is trained for.
+    """The training objective of one output.
 
     Attributes:
         loss: makes its loss from the settings and the space of the parameters.
-        weight: name of the setting that weighs it; None: the loss itself has the weights.
-        label: name of its label: parameters, landmarks, person (its number), same (1 where a pair
-            is of one person), embedding (the recognizer's).
+        weight: name of the setting that is its weight; None: the loss applies the weights itself.
+        label: name of its label: parameters, landmarks, person (its number), same (1 if a pair is
+            of one person), embedding (the recognizer's).
     """
 
     loss: Callable[[TrainConfig, ParameterSpace], keras.losses.Loss]
@@ -90,7 +90,7 @@ OBJECTIVES = {
     "feature_likeness": Objective(_plain(RelationalLoss), "likeness_weight", "embedding"),
     "shape_likeness": Objective(_plain(RelationalLoss), "shape_likeness_weight", "embedding"),
 }
-"""By the output of ``build_siamese`` or ``build_group``."""
+"""Objectives by the name of an output of ``build_siamese`` or ``build_group``."""
 
 
 def compile_network(
@@ -127,14 +127,15 @@ def create_variables(network: keras.Model, stream: Any) -> None:
 
     Args:
         network: compiled.
-        stream: what ``fit`` is given; nothing is taken from it.
+        stream: the data for ``fit``; no batch is taken from it.
     """
     specs = getattr(stream, "element_spec", None)
     if keras.backend.backend() != "tensorflow" or specs is None:
         return
     inputs, labels = (keras.tree.map_structure(_zeros, part) for part in specs[:2])
     count = len(keras.tree.flatten(inputs)[0])
-    # Not the network's: its random layers would draw numbers, and a resumed run others.
+    # Not the network's own outputs: its random layers would draw numbers, and a resumed run would
+    # draw others.
     outputs = keras.tree.map_structure(partial(_zeros, count=count), network.output)
     network.compute_loss(inputs, labels, outputs, training=False)
     network.compute_metrics(inputs, labels, outputs)
@@ -143,7 +144,7 @@ def create_variables(network: keras.Model, stream: Any) -> None:
 
 
 def _zeros(spec: Any, count: int = 2) -> np.ndarray:
-    """Of a tensor's specification; ``count`` where it may be any number."""
+    """An array of a tensor's specification; sizes that it leaves open are ``count``."""
     dtype = getattr(spec.dtype, "name", spec.dtype)
     return np.zeros([count if size is None else size for size in spec.shape], dtype)
 
@@ -155,12 +156,12 @@ def targets_of(outputs: Iterable[str], labels: dict) -> dict:
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class SplitLoss(keras.losses.Loss):
-    """A loss of the first rows of a batch and one of the others, with fixed shares.
+    """A loss in which the first rows of a batch, and the others, have fixed shares.
 
     Args:
-        loss: of some rows.
-        count: of the first rows, the photos in groups; above 0, below the batch's size.
-        share: of the loss, of these rows, 0 to 1.
+        loss: applied to both parts.
+        count: number of the first rows, the photos in groups; above 0, below the batch size.
+        share: of these rows in the loss, 0 to 1.
     """
 
     def __init__(self, loss: keras.losses.Loss, count: int, share: float):
@@ -171,7 +172,7 @@ class SplitLoss(keras.losses.Loss):
         first, rest = slice(self._count), slice(self._count, None)
         one, other = (self._loss.call(y_true[rows], y_pred[rows]) for rows in (first, rest))
         count = ops.cast(ops.shape(y_true)[0], "float32")
-        # One value a sample, whose mean has the shares.
+        # One value per sample, scaled so that the mean over the batch has the shares.
         return ops.concatenate(
             [
                 one * (self._share * count / self._count),

@@ -11,14 +11,14 @@ from keras_scnn.data.replicas import mean_over_replicas, replica_count
 from keras_scnn.models.encoders import PREFIX
 from keras_scnn.training.config import TrainConfig
 
-CLIP = 10.0  # of the gradients' norm
+CLIP = 10.0  # largest norm of the gradients
 STATISTICS_STEPS = 50  # batches; with a momentum of 0.9 the last ten or so count
 
 
 class _OfAllReplicas(keras.optimizers.Optimizer):
-    """Takes the mean of the replicas' gradients first.
+    """Averages the gradients over the replicas first.
 
-    Keras adds them up only after it has clipped each, and looked for what is not finite in one.
+    Keras adds them up only after it has clipped each, and checked one for values not finite.
     """
 
     def apply(self, grads, trainable_variables=None):
@@ -28,8 +28,8 @@ class _OfAllReplicas(keras.optimizers.Optimizer):
 class _WarmedAverage(_OfAllReplicas):
     """A running mean of the weights whose momentum grows: ``min(momentum, (1 + n) / (10 + n))``.
 
-    So the mean of a short run is not that of its start (n steps so far; the rule of TensorFlow's
-    ``ExponentialMovingAverage`` with ``num_updates``).
+    So that the mean of a short run does not stay near the initial weights (n: steps so far; the
+    rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``).
     """
 
     def _update_model_variables_moving_average(self, trainable_variables):
@@ -56,15 +56,15 @@ class SGD(_WarmedAverage, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class KernelAdamW(Adam):
-    """Adam with decoupled weight decay of kernels alone, and a rate of its own for one encoder.
+    """Adam with decoupled weight decay of kernels only, and a separate rate for one encoder.
 
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019; biases and normalization
     are not decayed.
 
     Args:
         learning_rate: of all but the identity encoder.
-        kernel_decay: of weights of more than one axis, per step and unit of the rate.
-        identity_rate: learning rate of the identity encoder, as a share.
+        kernel_decay: of weights with more than one axis, per step, times the learning rate.
+        identity_rate: learning rate of the identity encoder, relative to ``learning_rate``.
         options: of ``keras.optimizers.Adam``.
     """
 
@@ -92,13 +92,13 @@ class KernelAdamW(Adam):
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class LossScaleOptimizer(_OfAllReplicas, keras.optimizers.LossScaleOptimizer):
-    """Keras's, which ``compile`` takes for mixed_float16, with ``_OfAllReplicas``."""
+    """Keras's, which ``compile`` adds for mixed_float16, with ``_OfAllReplicas``."""
 
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for; the rate is set step by step in training."""
+    """The optimizer that the settings ask for; its learning rate is set at each training step."""
     # Keras divides each replica's loss by their number and adds the gradients up after clipping:
-    # what is clipped, the mean over replicas, is the whole batch's gradient over their number.
+    # what is clipped, the mean over replicas, is the whole batch's gradient divided by it.
     options = {"global_clipnorm": CLIP / replica_count()}
     if config.weight_average:
         options |= {"use_ema": True, "ema_momentum": config.weight_average}
@@ -112,11 +112,11 @@ def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
 
 
 def finish(network: keras.Model, stream: Any) -> None:
-    """Give a network the running mean of its weights, and the batch norm statistics of that.
+    """Set a network to the running mean of its weights, with batch norm statistics that match.
 
-    The moving statistics that training leaves are those of the last weights, not of their mean;
-    they are estimated again by passes over training batches (Izmailov et al., "Averaging Weights
-    Leads to Wider Optima and Better Generalization", 2018, section 3.2).
+    After training the moving statistics are those of the last weights, not of their mean; they are
+    estimated again by passes over training batches (Izmailov et al., "Averaging Weights Leads to
+    Wider Optima and Better Generalization", 2018, section 3.2).
 
     Args:
         network: compiled with an optimizer that keeps a running mean, at the end of training.

@@ -16,7 +16,7 @@ from keras_scnn.training.records import fresh_people, naming_people
 
 
 class PairMode:
-    """What a run with batches of pairs needs.
+    """The ``Mode`` of runs with batches of pairs.
 
     Args:
         config: of the run.
@@ -26,7 +26,7 @@ class PairMode:
 
     Attributes:
         mixture: with the labels to learn.
-        space: of these labels.
+        space: parameter space of these labels.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PairMode:
         is_validation: bool = False,
         shard: Shard = WHOLE,
     ):
-        """Batches of pairs of the photos at some positions, from a step on."""
+        """Batches of pairs of the photos at positions ``part``, from a step on."""
         config, records = self._config, self.mixture.records
         people = fresh_people(config)
         if people and not is_validation:

@@ -1,4 +1,4 @@
-"""Pretraining of an encoder from nothing: the 68 landmarks, regressed without a face model."""
+"""Pretraining of an encoder from scratch: it regresses the 68 landmarks, without a face model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS, STEPS_PER_EPOCH = "pretrained.weights.h5", 500
 def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndarray) -> None:
     """Train the encoder of a group network on the landmarks through one linear layer.
 
-    The weights are kept in the run folder, and read where they are there already.
+    The weights are saved in the run folder; if they are already there, they are loaded instead.
 
     Args:
         config: of the run; ``pretrain_steps`` batches are trained on, at its learning rate.
@@ -38,7 +38,7 @@ def pretrain(config: TrainConfig, network: keras.Model, mode: Any, seen: np.ndar
     model = landmark_regressor(network.get_layer("branch"), mean)
     path = Path(config.run) / WEIGHTS
     if path.is_file():
-        with reading(path, "pretrained weights; delete it, and the encoder is pretrained again"):
+        with reading(path, "pretrained weights (delete it to pretrain the encoder again)"):
             model.load_weights(path)
         return
     loss = LandmarkDistance(LANDMARK_UNIT, config.depth_weight)
@@ -66,7 +66,7 @@ def landmark_regressor(branch: keras.Model, mean: np.ndarray) -> keras.Model:
 
     Args:
         branch: from ``build_branch``; the encoder's weights are shared.
-        mean: (68, 3) crop px, the mean landmarks, about which the layer's outputs are.
+        mean: (68, 3) crop px, the mean landmarks, which the layer's outputs are relative to.
 
     Returns:
         a model from (B, S, S, 3) images to ``landmarks`` (B, 68, 3), crop px.

@@ -29,10 +29,10 @@ def open_records(config: TrainConfig) -> Mixture:
     """The face records of ``data``, or synthetic ones, which are rendered once.
 
     Raises:
-        FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``; or the bound of
+        FileNotFoundError, ValueError: see ``open_mixture`` and ``cached_records``; or the limit of
             the cache is smaller than what a batch may need, the photos are larger than a network
-            takes, or all synthetic people are held out.
-        OSError: the cache cannot be written, and does not have them.
+            accepts, or all synthetic people are held out.
+        OSError: the records are not in the cache, and it cannot be written.
     """
     if config.data:
         if any(map(is_url, folders_of(config.data))):
@@ -45,8 +45,8 @@ def open_records(config: TrainConfig) -> Mixture:
     check_input_size(config.crop_size)
     if config.held_out >= config.people:
         raise ValueError(
-            f"held_out is {config.held_out}: nobody of {config.people} people is left to train on; "
-            "give fewer, or more people"
+            f"held_out is {config.held_out}: none of {config.people} people are left to train on; "
+            "hold out fewer, or give more people"
         )
     options = synthetic_people(config)
     if not is_records(cached_folder(options, config.cache)):
@@ -56,7 +56,7 @@ def open_records(config: TrainConfig) -> Mixture:
 
 
 def synthetic_people(config: TrainConfig) -> SyntheticConfig:
-    """The people that are rendered once where the settings have no ``data``."""
+    """The people that are rendered once if the settings have no ``data``."""
     return SyntheticConfig(
         people=config.people,
         photos=config.photos,
@@ -72,7 +72,7 @@ def synthetic_people(config: TrainConfig) -> SyntheticConfig:
 
 
 def _check_bound(config: TrainConfig, mixture: Mixture) -> None:
-    """Raise a ValueError where shards would be fetched again for each batch."""
+    """Raise a ValueError if shards would be downloaded again for each batch."""
     images = mixture.records.images
     if not isinstance(images, ShardedImages) or images.bound is None:
         return
@@ -81,14 +81,14 @@ def _check_bound(config: TrainConfig, mixture: Mixture) -> None:
     if (least := images.most_bytes(photos)) > images.bound.limit:
         raise ValueError(
             f"cache_gigabytes is {config.cache_gigabytes:g}: the {photos} photos of a batch may "
-            f"lie in shards of {least / 1e9:.3g} GB; give more than that, or 0 for no bound"
+            f"lie in shards of {least / 1e9:.3g} GB; give more than that, or 0 for no limit"
         )
 
 
 def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
-    """The people of each training batch where they are rendered for it alone; else None.
+    """The people of a training batch, if new ones are rendered for each; else None.
 
-    They are none of those of ``open_records``.
+    They differ from those of ``open_records``.
     """
     if not config.renders_batches:
         return None
@@ -103,7 +103,7 @@ def fresh_people(config: TrainConfig) -> SyntheticConfig | None:
 
 @contextmanager
 def naming_people(config: TrainConfig, is_validation: bool) -> Iterator[None]:
-    """A ValueError of the block names the people it is about: those to train on, or the others."""
+    """Prefix a ValueError of the block with the people concerned: to train on, or held out."""
     try:
         yield
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""The check before a run of several processes: are all ranks there, with the same settings?
+"""The check before a run of several processes that all ranks are there, with the same settings.
 
 Rank 0 listens on the port that JAX's coordinator will use; the others send one line of JSON and
-receive one. So a fault is reported on every rank within a bounded time, before JAX starts: its own
-messages do not name the cause.
+receive one. A problem is thus reported on every rank within a bounded time, before JAX starts,
+whose own messages do not name the cause.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import socket
 import time
 from typing import Any
 
-LONGEST, PATIENCE = 65536, 5.0  # bytes of a line; seconds for one that has connected to send it
-RETRY = 0.3
+LONGEST, PATIENCE = 65536, 5.0  # bytes of a line; seconds to send it after connecting
+RETRY = 0.3  # seconds between attempts to connect
 
 
 def rendezvous(
     rank: int, hosts: int, coordinator: str, facts: dict[str, str], seconds: float
 ) -> None:
-    """Return once all ranks are there, each once, with the same facts.
+    """Return once all ranks have connected, each once, with the same facts.
 
     Args:
         rank: of this process, 0 to hosts - 1.
         hosts: number of processes.
         coordinator: 'HOST:PORT' of rank 0.
-        facts: what must be the same in all, in words; 'problem' in it is one that ends all.
-        seconds: to wait for the others.
+        facts: what must be the same in all, as text; a 'problem' among them ends all.
+        seconds: how long to wait for the others.
 
     Raises:
-        ValueError: two processes have one rank, or facts differ, in any of the connected ranks; or
-            the coordinator's name or port is that of nobody, or of another program.
+        ValueError: two of the connected processes have the same rank, or their facts differ; or
+            the coordinator's host name is unknown, or another program uses its port.
         TimeoutError: a rank did not connect in time.
         OSError: the port is in use.
     """
@@ -45,10 +45,10 @@ def rendezvous(
 
 
 def parse_address(coordinator: str) -> tuple[str, int]:
-    """('host', port) of 'HOST:PORT'; an IPv6 address stands in brackets there.
+    """('host', port) of 'HOST:PORT', in which an IPv6 address is in brackets.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has another form.
     """
     host, _, port = coordinator.rpartition(":")
     is_ipv6 = host.startswith("[") and host.endswith("]")
@@ -63,7 +63,11 @@ def parse_address(coordinator: str) -> tuple[str, int]:
 
 
 def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
-    """The fault, '' for none, which is sent to all connected ranks; or a TimeoutError."""
+    """The problem, '' for none, after sending it to all connected ranks.
+
+    Raises:
+        OSError: the port is in use. TimeoutError: a rank did not connect in time.
+    """
     (host, port), problem, is_late = parse_address(coordinator), "", False
     connected = {0: {"hosts": hosts, "facts": facts}}
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -80,7 +84,7 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
         while len(connected) < hosts and not problem:
             if (left := deadline - time.monotonic()) <= 0:
                 absent = ", ".join(str(r) for r in range(hosts) if r not in connected)
-                problem = f"no rank {absent} of {hosts} within {seconds:g} s: start all of them"
+                problem = f"rank {absent} of {hosts} missing after {seconds:g} s: start all ranks"
                 is_late = True
                 break
             server.settimeout(left)
@@ -99,12 +103,12 @@ def _listen(hosts, coordinator, facts, deadline, seconds) -> str:
 
 
 def _add_rank(one: dict, connected: dict[int, dict], hosts: int) -> str:
-    """Add a rank to the connected ones; its fault, '' for none."""
+    """Add a rank to the connected ones; return its problem, '' for none."""
     rank, theirs = int(one["rank"]), dict(one["facts"])
     if one["hosts"] != hosts:
         return f"rank {rank} was started with --hosts {one['hosts']}, rank 0 with {hosts}"
     if rank in connected or not 0 < rank < hosts:
-        return f"two processes have rank {rank}: give each of the {hosts} one of its own"
+        return f"two processes have rank {rank}: give each of the {hosts} its own"
     if "problem" in theirs:
         return f"rank {rank}: {theirs['problem']}"
     mine = connected[0]["facts"]
@@ -112,13 +116,13 @@ def _add_rank(one: dict, connected: dict[int, dict], hosts: int) -> str:
     if different and "problem" not in mine:
         name = different[0]
         pair = f"{theirs.get(name)}, rank 0 {mine[name]}"
-        return f"rank {rank} has other {' and '.join(different)} than rank 0 ({name}: {pair})"
+        return f"rank {rank} differs from rank 0 in {' and '.join(different)} ({name}: {pair})"
     connected[rank] = one
     return ""
 
 
 def _answer(rank, hosts, coordinator, facts, deadline) -> str:
-    """The fault that rank 0 reports, '' for none; or a TimeoutError."""
+    """The problem that rank 0 reports, '' for none; or raise a TimeoutError."""
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(parse_address(coordinator), timeout=PATIENCE) as one:
@@ -127,18 +131,18 @@ def _answer(rank, hosts, coordinator, facts, deadline) -> str:
                 heard = _receive(one)
                 problem, is_late = str(heard["problem"]), bool(heard.get("late"))
         except ConnectionError:
-            pass  # not yet there
+            pass  # rank 0 does not listen yet
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, socket.gaierror):
-                return f"no machine has the name of the coordinator '{coordinator}' ({error})"
+                return f"the host of the coordinator '{coordinator}' is unknown ({error})"
             if isinstance(error, ValueError):
-                return f"no rank 0 waits at {coordinator}: another program uses this port"
+                return f"no rank 0 listens at {coordinator}: another program uses this port"
         else:
             if is_late:
                 raise TimeoutError(problem)
             return problem
         time.sleep(RETRY)
-    what = "start it there with --rank 0, or look at the network"
+    what = "start it there with --rank 0, or check the network"
     raise TimeoutError(f"no rank 0 at {coordinator}: {what}")
 
 

@@ -63,22 +63,23 @@ from keras_scnn.training.run_folder import (
 from keras_scnn.training.summary import ending, measure_before, run_table
 from keras_scnn.training.warm_start import head_samples, init_from_preset, solve_head
 
-# Of a run that is resumed.
+# Settings that may change when a run is resumed.
 MAY_CHANGE = ("run", "cache", "cache_gigabytes", "steps", "minutes", "tensorboard")
 STEPS_PER_EPOCH, VALIDATION_STEPS = 50, 4
 EXECUTION_STEPS = 10
 
 
 class Mode(Protocol):
-    """What a run needs of its kind of batches; ``PairMode`` and others are such."""
+    """What a run needs for its kind of batches; ``PairMode`` and others implement it."""
 
     mixture: Mixture
     space: ParameterSpace
 
     def build(self, parts: int = 1) -> keras.Model:
-        """The network, not yet compiled; its layer 'branch' is what is kept.
+        """The network, not yet compiled; its layer 'branch' is the single-image model to save.
 
-        In training a batch goes through it in so many parts, see ``InParts``.
+        ``parts`` is the number of micro-batches that a training batch is split into, see
+        ``InParts``.
         """
 
     def stream(
@@ -93,13 +94,13 @@ class Mode(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is trained, and on what.
+    """A prepared training run: its settings, network and data.
 
     Attributes:
-        config: settings. mode: of its batches.
+        config: settings. mode: for its kind of batches.
         network: compiled, on this process's first device.
-        seen, unseen: positions of the photos to train on, and of those of other people.
-        measured: the records at ``unseen``, with the labels as they came.
+        seen, unseen: positions of the photos to train on, and of those of held-out people.
+        measured: the records at ``unseen``, with their original labels.
     """
 
     config: TrainConfig
@@ -116,19 +117,19 @@ class Run:
 
 
 def train(config: TrainConfig) -> RecordResults | None:
-    """Train, or go on with the run that is in the run folder; then measure and draw.
+    """Train, or resume the run that is in the run folder; then measure and plot.
 
-    SIGTERM and Ctrl-C end it after the step, with a checkpoint. Keras's dtype policy is put back.
+    SIGTERM and Ctrl-C end it after the step, with a checkpoint. Keras's dtype policy is restored.
 
     Returns:
-        the results; None in a process of several that is not the first one, which measures.
+        the results; with several processes only in the first, which measures; None in the others.
 
     Raises:
         FileNotFoundError: data, preset or recognizer are missing.
         ValueError: the run folder holds a run with other settings, or a damaged one, data does not
-            fit the settings, the backend cannot do it, or several processes do not fit together.
-        OSError: the run folder cannot be written, or another run writes to it, photos cannot be
-            read any more, or a process of several did not come.
+            fit the settings, the backend does not support them, or several processes differ.
+        OSError: the run folder cannot be written, or another run writes to it, photos have become
+            unreadable, or one of several processes did not connect in time.
     """
     policy = keras.config.dtype_policy()
     try:
@@ -155,27 +156,27 @@ def _train(config: TrainConfig) -> RecordResults | None:
 
 
 def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
-    """Open the data and make the network; the first process brings it to where the run starts."""
+    """Open the data and build the network, which the first process initializes for a new run."""
     folder, state = Path(config.run), RunState()
     if group.is_first:
         check_run_folder(folder, config.kept(), MAY_CHANGE)
         with sole_run(folder) if folder.is_dir() else contextlib.nullcontext():
             state = check_kept(folder)
         if config.start and not state.checkpoint:
-            preset_digest(config.start)  # a preset that is missing is named before the data is made
+            preset_digest(config.start)  # report a missing preset before preparing the data
     keras.utils.set_random_seed(config.seed)
-    with group.in_turn("data"):  # what is rendered or packed is so once
+    with group.in_turn("data"):  # render or pack the data only once
         mixture, extra = open_data(config)
     model = mixture.annotated(load_face_model(config.face_model))
     records = mixture.records
     seen, unseen = split_people(records.identity, config.held_out, records.mirror)
-    measured = part_of(records, unseen)  # with the labels as they came
+    measured = part_of(records, unseen)  # with their original labels
     check_held_out(measured, config.held_out)
     mode = make_mode(config, mixture, model, seen, extra)
     keras.config.set_dtype_policy(config.precision)
     run = Run(config, mode, compiled(config, mode), seen, unseen, measured)
     for part, is_validation in ((seen, False), (unseen, True)):
-        mode.stream(part, 0, is_validation, group.shard)  # too few photos are named here
+        mode.stream(part, 0, is_validation, group.shard)  # reports too few photos
     with group.in_turn("start"):
         if group.is_first:
             start(run, state)
@@ -185,14 +186,14 @@ def set_up(config: TrainConfig, group: Group = ALONE) -> Run:
 def compiled(
     config: TrainConfig, mode: Mode, parts: int = 1, layout: Callable | None = None
 ) -> keras.Model:
-    """The network of a run, compiled; ``parts`` as for ``Mode.build``, ``layout`` of a group."""
+    """The network of a run, after ``layout``, compiled; ``parts`` as for ``Mode.build``."""
     network = mode.build(parts)
     options = make_optimizer(config), execution_steps(config)
     return compile_network(layout(network) if layout else network, config, mode.space, *options)
 
 
 def start(run: Run, state: RunState) -> None:
-    """Claim the run folder, now that nothing of the settings is wrong; begin, if it is new."""
+    """Claim the run folder once all settings have been validated; initialize a new run."""
     claim_run_folder(run.folder, run.config.kept())
     check_inputs(run.folder, run.config)
     if not state.checkpoint:
@@ -201,51 +202,51 @@ def start(run: Run, state: RunState) -> None:
 
 
 def measure(run: Run, state: RunState) -> RecordResults:
-    """Write the preset, measure it on people never trained on, and print and draw the results."""
+    """Write the preset, measure it on people never trained on, and print and plot the results."""
     folder, config = run.folder, run.config
     preset = finished_preset(run, state)
     results = evaluate_records(preset, run.measured)
     title = f"{folder.name}: {len(run.unseen)} photos of people never trained on"
     write_results(results, folder, "results", title)
     drawn = "results.png"
-    if has_curves(folder):  # not where it was stopped before the first row
+    if has_curves(folder):  # not if it was stopped before the first row
         plot_curves(read_curves(folder), folder / "curves.png")
         drawn += ", curves.png"
     print(ending(state, config.steps, config.minutes), title, sep="\n")
     print(run_table(folder, preset, run.measured, results))
-    print(f"all numbers: {folder}/results.txt, results.json; drawn: {drawn}")
+    print(f"all numbers: {folder}/results.txt, results.json; plots: {drawn}")
     print("the folder is a preset")
     return results
 
 
 def check_held_out(records: FaceRecords, held_out: int) -> None:
-    """Raise a ValueError where the held-out photos make no pairs of two people."""
+    """Raise a ValueError if the held-out photos make no pairs of two people."""
     photos = np.unique(records.identity, return_counts=True)[1]
     if len(np.unique(records.either_side())) < 2 and photos.max() > 1:
         raise ValueError(
-            f"held_out is {held_out}: who is who is measured on the held-out people, of whom two "
-            "are needed, mirror images not counted"
+            f"held_out is {held_out}: verification is measured on the held-out people, of whom two "
+            "are needed, not counting mirror images"
         )
 
 
 def check_mode_backend(config: TrainConfig) -> None:
-    """Raise a ValueError where Keras runs on a backend that cannot make the batches."""
+    """Raise a ValueError if Keras's backend cannot make the batches."""
     if config.batches == "matching" and keras.backend.backend() != "jax":
         raise ValueError(
-            f"batches 'matching' needs Keras on JAX, this is {keras.backend.backend()}: "
+            f"batches 'matching' needs JAX as Keras's backend, which is {keras.backend.backend()}: "
             "pip install '.[matching]', and set KERAS_BACKEND=jax"
         )
 
 
 def execution_steps(config: TrainConfig) -> int:
-    """Steps between two looks of the callbacks: an accelerator would wait for the host at each."""
+    """Steps between two calls of the callbacks, at which an accelerator waits for the host."""
     if config.batches != "matching":
         return 1
     return math.gcd(config.steps, STEPS_PER_EPOCH, EXECUTION_STEPS)
 
 
 def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
-    """The records of ``data``, or synthetic ones, rendered once; and what else the mode needs.
+    """The records of ``data``, or synthetic ones, rendered once; and further arguments of the mode.
 
     For matching the photos are packed once; a pack may be given as ``data`` too.
 
@@ -272,7 +273,7 @@ def open_data(config: TrainConfig) -> tuple[Mixture, dict]:
 def make_mode(
     config: TrainConfig, mixture: Mixture, model: MorphableModel, seen: np.ndarray, extra: dict
 ) -> Mode:
-    """The mode of the settings; ``extra`` is of ``open_data``."""
+    """The mode of the settings; ``extra`` is from ``open_data``."""
     if config.batches == "matching":
         from keras_scnn.training.matching.mode import MatchingMode
 
@@ -283,7 +284,7 @@ def make_mode(
 
 
 def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.ndarray) -> None:
-    """Bring a new network to where the settings start: a preset, or pretrained on landmarks."""
+    """Initialize a new network as the settings ask: from a preset, or by pretraining."""
     records = mode.mixture.records
     if config.start:
         init_from_preset(config, network, load_preset(config.start), records, seen, mode.space)
@@ -295,7 +296,7 @@ def initialize(config: TrainConfig, network: keras.Model, mode: Mode, seen: np.n
 
 
 def fit(run: Run, group: Group = ALONE) -> RunState:
-    """Train until the budget is used up, from the last checkpoint where there is one."""
+    """Train until the budget is used up, from the last checkpoint if there is one."""
     config, state = run.config, RunState()
     if group.is_first:
         state = read_state(run.folder)
@@ -313,8 +314,8 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
     config, mode = run.config, run.mode
     trainee = Trainee(run.network, run.network)
     if group is not ALONE or config.accumulate > 1:
-        again = partial(compiled, config, mode, config.accumulate)
-        trainee = Trainee.of(run.network, group, again)
+        copy = partial(compiled, config, mode, config.accumulate)
+        trainee = Trainee.of(run.network, group, copy)
     budget = Budget(state, config.steps, config.minutes, config.learning_rate, config.warmup)
     kept = trainee.synced
     photos = mode.mixture.records, run.unseen, mode.space
@@ -324,7 +325,7 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
     validation = mode.stream(run.unseen, 0, True, group.shard)
     if validation is not None:
         validation = validation.take(VALIDATION_STEPS).cache()
-    callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before what is saved
+    callbacks = [budget, FiniteNumbers(run.folder, budget), monitor]  # before the checkpoints
     if group.is_first:
         callbacks += [checkpoints, *_tensorboard(config), Progress(budget, config.steps)]
     stream = mode.stream(run.seen, state.step, shard=group.shard)
@@ -338,12 +339,12 @@ def _fit(run: Run, group: Group, state: RunState) -> RunState:
             steps_per_epoch=STEPS_PER_EPOCH,
             validation_data=validation,
             callbacks=[*callbacks, stop],
-            shuffle=False,  # the sampler has done it
+            shuffle=False,  # the sampler does it
             verbose=0,
         )
     kept()
     if monitor.collapsed:
-        print("stopped: all shapes have become the mean face (shape_size in curves.csv)")
+        print("stopped: all shapes have collapsed to the mean face (shape_size in curves.csv)")
     return read_state(run.folder) if group.is_first else budget.state
 
 
@@ -371,6 +372,6 @@ def as_preset(run: Run, state: RunState) -> Preset:
     preset = Preset(run.network.get_layer("branch"), space, config.encoder, metadata)
     if config.trained != "expression":
         covariance = learn_covariance(preset, run.mode.mixture.records, run.seen)
-    else:  # shapes stay as they are
+    else:  # shapes are unchanged
         covariance = read_preset(config.start, space.face_model).within_person_covariance
     return dataclasses.replace(preset, within_person_covariance=covariance)

@@ -1,4 +1,4 @@
-"""How a training run ends: why it ended, and its numbers beside those before training."""
+"""The summary of a training run: why it ended, and its results beside those before training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEFORE = "before.json"
 
 
 def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
-    """Keep the numbers of a network that is yet to be trained, for ``run_table``."""
+    """Save the results of a network before training, for ``run_table``."""
     measured = numbers(evaluate_records(preset, records, resamples=0))
     with atomic_path(folder / BEFORE) as temporary:
         known = {path: value for path, value in measured.items() if math.isfinite(value)}
@@ -26,11 +26,11 @@ def measure_before(folder: Path, preset: Preset, records: FaceRecords) -> None:
 
 
 def run_table(folder: Path, preset: Preset, records: FaceRecords, results: RecordResults) -> str:
-    """About ten rows: before training, trained, and the trivial baseline.
+    """A table of about ten rows: before training, trained, and the trivial baseline.
 
     Args:
-        folder: of the run; one made before there was ``measure_before`` lacks that column.
-        preset: the trained network. results: what it reached on the records.
+        folder: of the run; an older one, without ``before.json``, has no column for it.
+        preset: the trained network. results: of the trained network on the records.
     """
     path = folder / BEFORE
     before = {"before training": read_json(path)} if path.is_file() else {}
@@ -39,9 +39,9 @@ def run_table(folder: Path, preset: Preset, records: FaceRecords, results: Recor
 
 
 def ending(state: RunState, steps: int, minutes: float) -> str:
-    """Why a run of at most so many steps and minutes ended and how far it came, as one line."""
+    """One line on why a run of at most ``steps`` and ``minutes`` ended, and how far it came."""
     took = f"{state.step} of {steps} batches in {state.seconds / 60:.1f} minutes"
     if state.step < steps and 0 < 60 * minutes <= state.seconds:
         limit = f"the time limit of {minutes:g} minutes ended training"
-        return f"{limit}: {took}, {state.step / steps:.0%}; more --minutes go on"
+        return f"{limit}: {took}, {state.step / steps:.0%}; raise --minutes to continue"
     return f"training ended: {took}"

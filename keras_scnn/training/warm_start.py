@@ -1,4 +1,4 @@
-"""What a network starts from: another network's encoder or all of it, heads that are solved."""
+"""Initialization of a network from another one, or its encoder, and by solving linear heads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_scnn.training.config import TrainConfig
 HEADS = ("parameters/", GDC, FINE)
 KERNEL = "parameters/kernel"
 BATCH = 128
-HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos from which a head, or its shape, is solved
+HEAD_SAMPLES, SHAPE_SAMPLES = 3000, 9000  # photos for solving a head, or its identity part
 
 
 def init_from_preset(
@@ -27,7 +27,7 @@ def init_from_preset(
     seen: np.ndarray,
     space: ParameterSpace,
 ) -> None:
-    """Bring a network to where the preset is that the settings start from.
+    """Initialize a network from the preset that the settings start from.
 
     Args:
         config: ``start_with`` decides what is copied.
@@ -68,8 +68,8 @@ def head_samples(config: TrainConfig, seen: np.ndarray) -> np.ndarray:
 
 
 def _solve_embedding(config, network: keras.Model, records: FaceRecords, chosen) -> None:
-    """Solve the layer that regresses the recognizer's embedding: random, it would spoil features
-    that are good already."""
+    """Solve the layer that regresses the recognizer's embedding: with random weights it would spoil
+    features that are already good."""
     assert records.embedding is not None  # the network has an embedding output
     known = chosen[np.isfinite(records.embedding[chosen]).all(axis=1)]
     images, embedding = records.images[known], records.embedding[known]
@@ -82,15 +82,15 @@ def _solve_embedding(config, network: keras.Model, records: FaceRecords, chosen)
 def warm_start(
     branch: keras.Model, source: keras.Model, images: np.ndarray, whitened: np.ndarray
 ) -> None:
-    """``copy_encoder`` and then ``solve_head``, whose arguments and errors these are."""
+    """``copy_encoder``, then ``solve_head``; arguments and errors as there."""
     copy_encoder(branch, source)
     solve_head(branch, images, whitened)
 
 
 def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
-    """Give a branch the encoder of another one; its heads stay as they are.
+    """Copy the encoder of another branch; the heads stay as they are.
 
-    So does an identity encoder where the other has none.
+    So does an identity encoder if the other branch has none.
 
     Raises:
         ValueError: the two encoders differ.
@@ -103,7 +103,7 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
     )
     if {p: w.shape for p, w in mine.items()} != {p: w.shape for p, w in theirs.items()}:
         raise ValueError(
-            "the network to start from has another encoder than the one to train; start from "
+            "the network to start from and the one to train have different encoders; start from "
             "another preset, or from none"
         )
     for path, weight in mine.items():
@@ -111,9 +111,9 @@ def copy_encoder(branch: keras.Model, source: keras.Model) -> None:
 
 
 def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> None:
-    """Give a branch all of a preset's network; its parameters are the same by its own whitening.
+    """Copy all of a preset's network; the parameter head is converted to the branch's whitening.
 
-    A branch with a joint head, or an expression head, may start from a preset without.
+    A branch with a joint head, or an expression head, may start from a preset without one.
 
     Raises:
         ValueError: the two networks differ.
@@ -126,12 +126,12 @@ def copy_network(branch: keras.Model, source: Preset, whitening: Whitening) -> N
         p: w.shape for p, w in theirs.items() if not (joins and p == KERNEL)
     }:
         raise ValueError(
-            "the network to start from is another one than the one to train: its encoder, feature "
-            "head and face model must be the same; or take the encoder alone (start_with 'encoder')"
+            "the network to start from differs from the one to train: its encoder, feature head "
+            "and face model must be the same; or copy only the encoder (start_with 'encoder')"
         )
     for path, weight in mine.items():
         value = np.asarray(theirs[path])
-        missing = weight.shape[0] - len(value)  # what is new does nothing at first
+        missing = weight.shape[0] - len(value)  # new inputs have no effect at first
         weight.assign(np.concatenate([value, np.zeros((missing, *value.shape[1:]))]))
     _set_whitened(branch, branch.get_layer("parameters").get_weights(), source, whitening)
 
@@ -141,9 +141,9 @@ def _has_joint_head(branch: keras.Model) -> bool:
 
 
 def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: Whitening) -> None:
-    """Set the parameter head to weights of a preset's, whose whitening is another one.
+    """Set the parameter head to weights for a preset's whitening, converted to another one.
 
-    What an expression head adds is scaled alike.
+    The output of an expression head is rescaled in the same way.
     """
     old, (kernel, bias) = source.space.whitening, (np.float64(weight) for weight in weights)
     scale = old.scale / whitening.scale
@@ -159,10 +159,10 @@ def _set_whitened(branch: keras.Model, weights, source: Preset, whitening: White
 def join_recognizer(
     branch: keras.Model, source: Preset, whitening: Whitening, recognizer: str = ""
 ) -> None:
-    """Give a branch a preset's network, and its identity encoder the recognizer's weights.
+    """Copy a preset's network, and the recognizer's weights into the identity encoder.
 
-    Its parameters are at first the preset's, and its feature is nearly the recognizer's embedding;
-    training brings the two encoders together.
+    At first the parameters are the preset's, and the feature is nearly the recognizer's embedding;
+    training combines the two encoders.
 
     Args:
         branch: with an identity encoder, and a feature as long as the recognizer's embedding.
@@ -182,14 +182,18 @@ def join_recognizer(
     if units != linear.shape[1]:
         raise ValueError(f"feature_size is {units}; the recognizer's is {linear.shape[1]}")
     if source.has_identity_encoder:
-        raise ValueError("the preset to start from has an identity encoder; start with 'network'")
+        raise ValueError(
+            "the preset to start from has an identity encoder; give start_with 'network'"
+        )
     if source.has_joint_head:
         raise ValueError(
-            "the preset to start from has a joint head, which is not joined; give one without"
+            "the preset to start from has a joint head, which start_with 'joined' does not copy; "
+            "give a preset without one"
         )
     if source.expression_channels:
         raise ValueError(
-            "the preset to start from has an expression head, which is not joined; give one without"
+            "the preset to start from has an expression head, which start_with 'joined' does not "
+            "copy; give a preset without one"
         )
     copy_encoder(branch, source.core)
     kernel, bias = source.core.get_layer("parameters").get_weights()
@@ -208,7 +212,7 @@ def solve_head(
         branch: from ``build_branch``.
         images: (M, S, S, 3) uint8 RGB, a few thousand.
         whitened: (M, P) their whitened parameters.
-        ridge: penalty, as a share of the features' mean variance.
+        ridge: penalty, relative to the features' mean variance.
     """
     solve_dense(branch, branch.get_layer("parameters"), images, whitened, ridge)
 

@@ -63,7 +63,7 @@ def test_settings_without_effect_are_refused(values, message):
         TrainConfig(**values)
 
 
-def test_each_setting_that_another_one_replaces_is_refused_beside_it():
+def test_a_setting_is_refused_beside_one_that_replaces_it():
     given = {"fresh": False, "people": 9, "photos": 9, "crop_size": 64, "yaw": 9.0, "pitch": 9.0}
     given |= {"roll": 9.0, "spread": 0.5, "portraits": True, "encoder_weights": "imagenet"}
     given |= {"margin_quantile": 0.7}
@@ -99,14 +99,14 @@ def test_places_where_a_run_cannot_train_are_refused(values, message):
         TrainConfig(**values)
 
 
-def test_a_run_folder_keeps_no_place():
-    """So a run that is resumed does not wait for hosts that are no more."""
+def test_a_run_folder_does_not_store_where_a_run_trains():
+    """So a resumed run does not wait for hosts that no longer exist."""
     assert TrainConfig(seed=3, devices="all", rank=1, **HOSTS).kept() == TrainConfig(
         seed=3, minutes=0.0
     )
 
 
-def test_processes_share_their_settings_but_for_their_own_places():
+def test_processes_share_all_settings_but_ranks_addresses_and_paths():
     one, other = (
         TrainConfig(rank=rank, run=f"runs/{rank}", data=f"/disk{rank}/records", **HOSTS)
         for rank in (0, 1)
@@ -116,13 +116,13 @@ def test_processes_share_their_settings_but_for_their_own_places():
     assert one.of_all_processes() != changed.of_all_processes()
 
 
-def test_all_values_of_a_run_make_its_configuration_again():
+def test_a_configuration_is_restored_from_all_its_values():
     for name in ("robust", "matching", "landmarks", "paper"):
         config = configuration(TrainConfig, read_yaml(recipe_path(name)))
         assert TrainConfig(**dataclasses.asdict(config)) == config
 
 
-def test_the_matching_recipe_is_the_robust_one_but_for_what_it_says(tmp_path):
+def test_the_matching_recipe_is_the_robust_one_with_its_own_changes(tmp_path):
     robust, matching = (read_yaml(recipe_path(name)) for name in ("robust", "matching"))
     assert matching["embedding_weight"] == robust["embedding_weight"] == 1.2
     assert (robust["batches"], matching["batches"]) == ("groups", "matching")

@@ -34,7 +34,7 @@ COMPILED_ONCE = {
 
 
 def environment(devices: int, backend: str = "jax") -> dict[str, str]:
-    """Of a process with so many CPU devices."""
+    """The environment of a process with a number of CPU devices."""
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     flags = f"--xla_force_host_platform_device_count={devices} {FAST}"
     own = {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags, "KERAS_BACKEND": backend}
@@ -42,7 +42,7 @@ def environment(devices: int, backend: str = "jax") -> dict[str, str]:
 
 
 def train_all(folder: Path, runs: dict[str, list[dict]], devices: int, backend="jax") -> None:
-    """All runs, in one process of so many devices."""
+    """Train all runs, in one process with ``devices`` devices."""
     settings = []
     for mode, each in runs.items():
         for one in each:
@@ -139,11 +139,13 @@ def test_the_devices_of_tensorflow_are_those_of_one_host(monkeypatch):
         choose_devices(TrainConfig(devices="all", batch_size=6))
     check_distributed_backend(TrainConfig(devices="all"))
     hosts = TrainConfig(hosts=2, coordinator="a:1", minutes=0.0)
-    with pytest.raises(ValueError, match="several hosts need Keras on JAX, this is tensorflow"):
+    message = "several hosts need JAX as Keras's backend, which is tensorflow"
+    with pytest.raises(ValueError, match=message):
         check_distributed_backend(hosts)
 
 
 def test_other_backends_are_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "torch")
-    with pytest.raises(ValueError, match="TensorFlow, or Keras on JAX, this is torch: set"):
+    message = "need TensorFlow or JAX as Keras's backend, which is torch: set"
+    with pytest.raises(ValueError, match=message):
         check_distributed_backend(TrainConfig(devices="all"))

@@ -28,7 +28,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
 
 
 def test_processes_with_the_same_data_elsewhere_are_accepted(tmp_path):
-    """Folders of one name on two machines; another seed or other contents differ."""
+    """Folders with the same name on two machines; another seed or other contents differ."""
     facts = []
     for disk, content in (("a", "{}"), ("b", "{}"), ("c", '{"count": 2}')):
         data = tmp_path / disk / "records"
@@ -76,6 +76,6 @@ def test_paths_are_distinguished_by_their_ends(paths, ends):
     assert short_ends([Path(path) for path in paths]) == ends
 
 
-def test_a_missing_start_is_an_error_of_all(tmp_path):
+def test_a_missing_start_is_reported_to_all_processes(tmp_path):
     facts = group_facts(TrainConfig(start="no-such-preset"))
     assert set(facts) == {"problem"} and "no-such-preset" in facts["problem"]

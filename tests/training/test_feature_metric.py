@@ -29,7 +29,7 @@ def learn(photos, options=FAST, start=None):
 
 @pytest.fixture(scope="module")
 def metric(photos):
-    """What is learned with the options FAST."""
+    """The kernel learned with the options FAST."""
     return learn(photos)
 
 
@@ -49,7 +49,7 @@ def test_directions_that_vary_within_people_are_shrunk(metric):
     assert size[-DISTURBED:].max() < 0.4 * size[:-DISTURBED].min()
 
 
-def test_people_who_took_no_part_are_separated_too(photos):
+def test_people_not_trained_on_are_separated_too(photos):
     features, person = photos
     seen = person < PEOPLE // 2
     metric = learn((features[seen], person[seen]))
@@ -69,7 +69,7 @@ def test_a_large_penalty_keeps_the_metric_as_it_was(photos):
 
 
 @pytest.mark.integration
-def test_only_the_ratio_of_the_start_s_numbers_counts(photos):
+def test_the_metric_scales_with_the_start(photos):
     options = MetricOptions(**{**vars(FAST), "penalty": 1.0})
     once, large = learn(photos, options), learn(photos, options, 50 * np.eye(SIZE))
     np.testing.assert_allclose(large, 50 * once, atol=0.05)

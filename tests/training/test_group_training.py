@@ -107,7 +107,7 @@ def test_steps_in_a_graph_are_the_eager_ones(run, data, tmp_path, monkeypatch, e
 
 
 @pytest.mark.integration
-def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
+def test_the_running_mean_of_the_weights_is_saved(run, data, tmp_path):
     """Also when a finished run is opened again: its checkpoint holds the weights themselves."""
     folder, _ = run
     image = np.full((1, SIZE, SIZE, 3), 99, np.float32)
@@ -119,7 +119,7 @@ def test_the_running_mean_of_the_weights_is_what_is_kept(run, data, tmp_path):
 
 @pytest.mark.integration
 def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
-    """And the teacher's embedding is known from the start: its layer is solved for."""
+    """The teacher's embedding is predicted from the start, since its layer is solved."""
     monkeypatch.setattr(encoders, "STAGES", {32: 1, 64: 1})
     settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
     first = TrainConfig(run=str(tmp_path / "first"), data=data, steps=1, **settings)
@@ -146,7 +146,7 @@ def initialized(config):
     return mode, network, seen
 
 
-def test_a_network_may_start_with_its_shape_solved_anew(data, run):
+def test_a_network_may_start_with_its_shape_head_solved_again(data, run):
     """Pose, expression and features stay those of the start."""
     features = {"feature_size": 8}
     start = {"start": str(run[0]), "start_with": "shape", "teacher_share": 0.0}
@@ -199,7 +199,7 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
 
 @pytest.mark.integration
 def test_the_expression_head_is_trained_alone(tmp_path, data, run):
-    """As the recipe 'expressions' does: pose, identity and features stay number by number."""
+    """As the recipe 'expressions' does: pose, identity and features stay exactly the same."""
     start, _ = run
     options = {**TINY, "start": str(start), "start_with": "network", "expression_channels": 4}
     options |= {"trained": "expression", "steps": 3, "run": str(tmp_path / "run"), "data": data}
@@ -295,7 +295,7 @@ def test_the_papers_recipe_trains(tmp_path):
     assert load_preset(tmp_path / "run").branch.output["parameters"].shape == (None, layout.size)
 
 
-def test_a_recipe_and_a_configuration_are_too_much(tmp_path, capsys):
+def test_a_recipe_beside_a_configuration_is_refused(tmp_path, capsys):
     assert main(["--recipe", "paper", "--config", "mine.yaml"]) == 2
     assert "give one of --resume, --config and --recipe" in capsys.readouterr().err
 
@@ -333,7 +333,7 @@ def test_settings_that_do_not_go_together_are_refused():
 
 @pytest.mark.integration
 def test_photos_that_vanish_while_a_run_trains_end_it_with_their_name(tmp_path, data, monkeypatch):
-    """No file stays open here, as is so with data in more than ``MAPS`` files."""
+    """No file stays open here, as with data in more than ``MAPS`` files."""
     folder = tmp_path / "records"
     shutil.copytree(data, folder)
     create_variables = running.create_variables

@@ -1,4 +1,4 @@
-"""Several processes on loopback: one curve on any number of them, also when one goes."""
+"""Several processes on loopback: the same curve for any number of them, even if one is lost."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from training.test_devices import SCRIPT, assert_same_run, environment
 from keras_scnn.training.checkpoints import read_state
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # on a busy machine
-BOUND = 60  # seconds in which a process that lost another one has to end, on a busy machine
+BOUND = 60  # seconds within which a process must end after another is lost, on a busy machine
 STEPS = 8
 
 
@@ -120,7 +120,7 @@ def test_a_full_disk_of_one_ends_all_and_leaves_nothing_half_written(whole):
 
 @pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_processes_after_kills(whole):
-    """Rank 0, with the coordinator, of two; then one of four; one process ends it."""
+    """Kills rank 0 of two, with the coordinator, then a rank of four; one process finishes."""
     folder = whole.with_name("killed")
     for hosts, victim, step in ((2, 0, 2), (4, 3, 4)):
         processes = Processes(folder, hosts)

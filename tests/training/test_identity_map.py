@@ -1,4 +1,4 @@
-"""People whose shapes are known, seen through poses that disturb what is predicted of them."""
+"""People of known shapes, with predictions that are disturbed by the pose."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ def test_a_penalty_is_ridge_regression_around_the_start(photos):
 
 
 @pytest.mark.integration
-def test_what_the_pose_adds_is_taken_out(photos):
+def test_the_effect_of_the_pose_is_removed(photos):
     inputs, shapes, _ = (part - part.mean(axis=0) for part in photos)
     before = np.mean((inputs[:, :K] - shapes) ** 2)
     assert np.mean((inputs @ learn(photos) - shapes) ** 2) < 0.1 * before

@@ -55,7 +55,7 @@ def test_every_output_of_both_networks_has_an_objective(space):
 
 
 def test_every_label_of_the_table_comes_with_the_batches(space, tiny_whitening):
-    """So that one more objective is one row of the table."""
+    """So that a new objective takes one row in the table."""
     rng, layout = np.random.default_rng(0), space.layout
     records = FaceRecords(
         np.zeros((8, 32, 32, 3), np.uint8),
@@ -84,7 +84,7 @@ def test_a_new_objective_takes_one_entry(monkeypatch):
 
 
 def scalar(loss) -> float:
-    """The mean of a loss's values, one a sample, or one of all pairs."""
+    """The mean of a loss's values, one per sample, or one for all pairs."""
     return float(np.mean(loss))
 
 
@@ -98,7 +98,7 @@ def test_groups_are_pushed_by_a_margin_or_a_quantile(space, given):
 
 
 @pytest.mark.integration
-def test_a_batch_of_matching_costs_what_the_released_loop_made_of_it(space):
+def test_a_batch_of_matching_has_the_loss_of_the_released_loop(space):
     """The sum, written out by hand with the numbers of the released run."""
     values = read_yaml(recipe_path("matching")) | {"group_people": 2, "group_photos": 2}
     config = configuration(TrainConfig, values)
@@ -153,7 +153,7 @@ class Counting(keras.layers.Dense):
 
 
 @pytest.mark.parametrize("created", [False, True])
-def test_a_step_is_traced_once_where_its_variables_are_there(created):
+def test_a_step_is_traced_once_if_its_variables_exist(created):
     tf = pytest.importorskip("tensorflow")
     keras.utils.set_random_seed(0)
     layer = Counting(2, name="out")

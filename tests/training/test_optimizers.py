@@ -51,7 +51,7 @@ def test_adamw_is_that_of_the_released_loop():
 
 
 def first_step(config: TrainConfig, scale: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What the first step adds to each weight, and the gradients, of global norm ``scale``."""
+    """The change of each weight in the first step, and the gradients, of global norm ``scale``."""
     mine, optimizer = variables(), make_optimizer(config)
     optimizer.build(mine)
     gradients = [np.sign(value) * (1 + np.abs(value)) for value in WEIGHTS.values()]

@@ -1,4 +1,4 @@
-"""The weights that a run pretrained, once they are in its folder."""
+"""Pretrained weights that are already in the run folder."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ def make_branch(name: str, seed: int) -> keras.Model:
 
 
 def holder(branch: keras.Model) -> SimpleNamespace:
-    """What ``pretrain`` needs of a group network."""
+    """A stand-in for a group network, with what ``pretrain`` needs."""
     return SimpleNamespace(get_layer={"branch": branch}.get)
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path, tiny_encoder):
     return tmp_path
 
 
-def test_weights_in_the_run_folder_are_taken_without_training(folder, tiny_encoder):
+def test_weights_in_the_run_folder_are_loaded_without_training(folder, tiny_encoder):
     branch = make_branch(tiny_encoder, 1)
     pretrain(TrainConfig(run=str(folder)), holder(branch), MODE, np.array([0]))
     expected = make_branch(tiny_encoder, 0).get_layer("first").kernel
@@ -48,6 +48,6 @@ def test_damaged_weights_are_one_line_that_names_the_file(folder, tiny_encoder, 
     path = folder / WEIGHTS
     path.write_bytes(harm(path.read_bytes()))
     network = holder(make_branch(tiny_encoder, 1))
-    with pytest.raises(ValueError, match=f"^{path}: not pretrained weights; delete it, .*") as one:
+    with pytest.raises(ValueError, match=f"^{path}: not pretrained weights .delete it .*") as one:
         pretrain(TrainConfig(run=str(folder)), network, MODE, np.array([0]))
     assert "\n" not in str(one.value)

@@ -13,7 +13,7 @@ def test_a_run_says_that_the_time_limit_ended_it_and_how_far_it_came():
 
 
 @pytest.mark.parametrize("minutes", [0.0, 5.0])
-def test_a_run_that_had_its_steps_does_not_blame_the_limit(minutes):
+def test_a_run_that_finished_its_steps_does_not_mention_the_limit(minutes):
     line = ending(RunState(step=1400, seconds=240.0, done=True), steps=1400, minutes=minutes)
     assert line == "training ended: 1400 of 1400 batches in 4.0 minutes"
 

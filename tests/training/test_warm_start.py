@@ -21,7 +21,7 @@ def hidden(branch):
     return keras.Model(branch.input, branch.get_layer("parameters").input)
 
 
-def test_the_encoder_is_taken_over_and_the_heads_are_not():
+def test_the_encoder_is_copied_and_the_heads_are_not():
     branch, source = make(), make(features=0)
     head = np.array(branch.get_layer("parameters").kernel)
     copy_encoder(branch, source)
@@ -31,7 +31,7 @@ def test_the_encoder_is_taken_over_and_the_heads_are_not():
 
 
 def test_another_encoder_is_refused():
-    with pytest.raises(ValueError, match="another encoder"):
+    with pytest.raises(ValueError, match="have different encoders"):
         copy_encoder(make(), make("mobilenet_1.0"))
 
 
@@ -44,7 +44,7 @@ def preset(branch):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("channels", [0, 4])
-def test_a_whole_network_predicts_the_same_by_another_whitening(channels):
+def test_a_copied_network_predicts_the_same_with_another_whitening(channels):
     branch, theirs = (make(expression_channels=channels) for _ in range(2))
     if channels:  # the head adds nothing before it is trained
         fine = theirs.get_layer("expression_linear")

@@ -1,12 +1,12 @@
 """Batches made in an accelerator's memory: photos drawn, blended, moved and recolored (JAX).
 
-A batch is made of groups (some photos each of some people) and of single photos. In a part of them
-the face is blended with another person's in a similar pose, bent to its landmarks: a new person, of
-whom the recognizer has an embedding too. All photos of a group are blended with photos of one other
-person, by one share.
+A batch consists of groups (several photos of each of several people) and single photos. In some of
+them the face of the photo (the host) is blended with another person's in a similar pose (the
+guest), warped to the host's landmarks: a new person, whom the recognizer can embed too. All photos
+of a group are blended with photos of one other person, with the same share.
 
-The functions take ``photos``, a dictionary of arrays on the device (see ``labels.Supply``), so
-that a compiled program does not hold a copy of them, and ``drawn``, which ``draw`` returns.
+The functions take ``photos``, a dictionary of arrays on the device (see ``labels.Supply``), as an
+argument, so that a compiled program does not hold a copy, and ``drawn``, which ``draw`` returns.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from keras_scnn.geometry.bending import REACH, bend, grid_points, interpolate_gr
 from keras_scnn.geometry.similarities import invert
 from keras_scnn.models.recognizers.chips import Chip
 
-CANDIDATES = 48  # guests, of which the one in the most similar pose is taken
-SHARES = (0.3, 0.65)  # of the guest's look
+CANDIDATES = 48  # possible guests, of which the one in the most similar pose is chosen
+SHARES = (0.3, 0.65)  # range of the guest's share of the blend
 MIN_BLUR, BLUR_REACH = 0.05, 4  # px
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What a batch is made of.
+    """The composition of a batch.
 
     Attributes:
-        people, photos: of each of so many people so many photos, in groups.
-        singles: single photos after them.
-        blend_groups, blend_singles: the share of both that is blended.
-        size, margin: of the crop, and of the photo about it on each side, px.
+        people, photos: number of people in groups, and of photos of each.
+        singles: number of single photos, after the groups.
+        blend_groups, blend_singles: shares of groups and single photos that are blended.
+        size, margin: of the crop, and of the photo around it on each side, px.
     """
 
     people: int
@@ -65,7 +65,7 @@ class BatchPlan:
 
 
 def draw(key: jax.Array, photos: dict, plan: BatchPlan) -> dict:
-    """Rows of hosts and guests (B,), shares (B,) of the guest's look, person numbers (B,)."""
+    """Rows of hosts and guests (B,), the guests' shares (B,), and person numbers (B,)."""
     keys = jax.random.split(key)
     hosts, guests, shares = (
         jnp.concatenate([grouped, single])
@@ -80,13 +80,13 @@ def draw(key: jax.Array, photos: dict, plan: BatchPlan) -> dict:
 
 
 def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
-    """Some photos each of some people; each with the guest's photo in the most similar pose."""
+    """Draw photos of people; each gets the photo in the most similar pose of the group's guest."""
     keys = jax.random.split(key, 4)
     table, places = photos["of_person"], jnp.arange(photos["of_person"].shape[1])
     chosen = jax.random.choice(keys[0], len(table), (plan.people,), replace=False)
     shares = _shares(keys[3], plan.people, plan.blend_groups)
     order = jax.random.uniform(keys[1], (plan.people, len(places)))
-    # A turned face is not blended, so it comes last where the others of its group are.
+    # Turned faces are not blended, so in blended groups they are chosen last.
     order += (shares > 0)[:, None] & ~photos["is_frontal"][table[chosen]]
     order = jnp.where(places < photos["count"][chosen][:, None], order, 3.0).argsort(axis=1)
     hosts = jnp.take_along_axis(table[chosen], order[:, : plan.photos], axis=1)
@@ -101,7 +101,7 @@ def _draw_groups(key: jax.Array, photos: dict, plan: BatchPlan):
 
 
 def _draw_singles(key: jax.Array, photos: dict, plan: BatchPlan):
-    """Photos of anybody; each with that of somebody else, of some, in the most similar pose."""
+    """Draw single photos; each gets, of some other people's, the one in the most similar pose."""
     keys = jax.random.split(key, 3)
     at = jnp.searchsorted(photos["single_cdf"], jax.random.uniform(keys[0], (plan.singles,)))
     hosts = photos["single"][jnp.minimum(at, len(photos["single"]) - 1)]
@@ -115,21 +115,21 @@ def _draw_singles(key: jax.Array, photos: dict, plan: BatchPlan):
 
 
 def _shares(key: jax.Array, count: int, blended: float):
-    """(count,) within ``SHARES`` for a share of ``blended``, else 0."""
+    """(count,) guests' shares: within ``SHARES`` with probability ``blended``, else 0."""
     keys = jax.random.split(key)
     share = jax.random.uniform(keys[0], (count,), minval=SHARES[0], maxval=SHARES[1])
     return share * (jax.random.uniform(keys[1], (count,)) < blended)
 
 
 def _pose_distance(photos: dict, one: jax.Array, other: jax.Array):
-    """``blends.pose_distance`` of rows that broadcast."""
+    """``blends.pose_distance`` of rows, which are broadcast."""
     return pose_distance(photos["euler"][one], photos["euler"][other])
 
 
 def moves(key: jax.Array, photos: dict, drawn: dict, plan: BatchPlan):
-    """(B, 2, 3) similarities from the crop to the network's input; some mirror.
+    """Random similarities (B, 2, 3) from the crop to the network's input; half of them mirror.
 
-    They put the standard crop of the landmarks near the image, as ``data.augment`` does.
+    Up to random changes they give the standard crop of the landmarks, as ``data.augment`` does.
     """
     keys = jax.random.split(key, 8)
     group = jnp.arange(plan.count) < plan.grouped
@@ -141,7 +141,7 @@ def moves(key: jax.Array, photos: dict, drawn: dict, plan: BatchPlan):
     column = (plan.size - 1) / 2 + shift - jnp.einsum("bij,bj->bi", linear, (low + high) / 2)
     matrix = jnp.concatenate([linear, column[..., None]], -1)
     tossed = jax.random.uniform(keys[6], (plan.count,)) < 0.5
-    mirrored = tossed[drawn["person"]]  # all photos of a group or none
+    mirrored = tossed[drawn["person"]]  # all photos of a group, or none
     flipped = jnp.array([[-1.0, 0], [0, 1]]) @ matrix
     flipped = flipped + jnp.array([[0, 0, plan.size - 1.0], [0, 0, 0]])
     return jnp.where(mirrored[:, None, None], flipped, matrix)
@@ -162,12 +162,12 @@ def _turn_and_zoom(keys: jax.Array, jitter: dict, side: jax.Array, size: int):
 
 
 def chips(photos: dict, drawn: dict, chip: Chip):
-    """(B, 2, 3) from the crop to the square that a recognizer expects."""
+    """(B, 2, 3) similarities from the crop to the aligned square that a recognizer expects."""
     landmarks = photos["landmarks"][drawn["host"]][..., :2]
     have = jnp.einsum("pl,bli->bpi", jnp.asarray(chip.landmarks, jnp.float32), landmarks)
     center, middle = have.mean(1, keepdims=True), jnp.asarray(chip.points.mean(0))
     a, b = have - center, jnp.asarray(chip.points) - middle
-    # As complex numbers, a similarity is a factor.
+    # In complex numbers, a rotation with scaling is a factor.
     power = (a**2).sum((1, 2))
     real = (a * b).sum((1, 2)) / power
     imaginary = (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(1) / power
@@ -179,12 +179,12 @@ def chips(photos: dict, drawn: dict, chip: Chip):
 
 
 def render_blends(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan, size: int):
-    """The blends, moved.
+    """Images of the blends, each under its similarity.
 
     Args:
-        photos, drawn: see above.
+        photos, drawn: see the module.
         matrix: (B, 2, 3) from the crop to the image.
-        plan: of the photos.
+        plan: of the batch.
         size: of the image, px.
 
     Returns:
@@ -203,13 +203,13 @@ def render_blends(photos: dict, drawn: dict, matrix: jax.Array, plan: BatchPlan,
 
 
 def sample(photos: dict, rows: jax.Array, places: jax.Array, plan: BatchPlan):
-    """Colors of photos at places between their pixels, linear; the rim goes on outside.
+    """Colors of photos at places between their pixels, bilinear; outside, the edge is repeated.
 
     Args:
-        photos: see above.
-        rows: (B,) numbers of the photos.
+        photos: see the module.
+        rows: (B,) of the photos.
         places: (B, H, W, 2) x, y in px of the crops.
-        plan: of the photos.
+        plan: of the batch.
 
     Returns:
         (B, H, W, 3) float32, and (B, H, W, 1) whether each place is in the photo.
@@ -239,9 +239,10 @@ def recolor(key: jax.Array, images: jax.Array, inside: jax.Array):
     """Images (B, S, S, 3) made gray, blurred, brighter, noisy or partly hidden, each at random.
 
     Args:
-        key: of the random numbers.
+        key: random key.
         images: 0 to 255.
-        inside: (B, S, S, 1) whether a pixel is in the photo; outside it is black in a third.
+        inside: (B, S, S, 1) whether a pixel is in the photo; in a third of the images those
+            outside are made black.
     """
     keys = iter(jax.random.split(key, 12))
 
@@ -262,7 +263,7 @@ def recolor(key: jax.Array, images: jax.Array, inside: jax.Array):
 
 
 def _hide(key: jax.Array, images: jax.Array):
-    """Each image with a rectangle of one color somewhere."""
+    """Each image with a rectangle of a random color at a random place."""
     count, size = images.shape[:2]
     keys = jax.random.split(key, 3)
     extent = size * jax.random.uniform(keys[0], (count, 2), minval=0.1, maxval=0.42)
@@ -275,7 +276,7 @@ def _hide(key: jax.Array, images: jax.Array):
 
 
 def _blur(images: jax.Array, sigma: jax.Array):
-    """Gaussian blur by sigma (B, 1, 1, 1) px; what is outside is as the rim."""
+    """Gaussian blur by sigma (B, 1, 1, 1) px; outside, the edge is repeated."""
     places = np.arange(-BLUR_REACH, BLUR_REACH + 1)
     weight = jnp.exp(-(places**2) / (2 * sigma**2))
     weight = jnp.moveaxis(weight / weight.sum(-1, keepdims=True), -1, 0)[..., None]

@@ -1,4 +1,4 @@
-"""Photos, recognizer and labels in an accelerator's memory, and the batches made of them (JAX)."""
+"""Photos, recognizer and labels in an accelerator's memory, and batches made from them (JAX)."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ CHUNK = 256  # photos that the recognizer embeds at once
 class Supply:
     """Photos, recognizer and labels.
 
-    A photo gets the posterior mean of its own fit and the recognizers' embedding of the blend as
-    its shape, or its own fit alone (``shape_labels``). Faces turned by more than ``MAX_DEGREES``
-    are not blended, and are labeled as ``teach_identity`` has it.
+    The shape label of a photo is the posterior mean given its own fit and the recognizers'
+    embedding of the blend, or its own fit alone (``shape_labels``). Faces turned by more than
+    ``MAX_DEGREES`` are not blended; their labels are those of ``teach_identity``.
 
     Args:
         config: of the run.
         pack: the photos.
         model: face model of the labels, with mirror partners.
-        recognizers: that embed the photos, one after the other; with more than one, the last
-            recognizes turned faces too.
+        recognizers: their embeddings of a photo are concatenated; if there are several, the last
+            must recognize turned faces too.
         seen: positions of the photos to train on.
 
     Attributes:
         plan: of the batches.
-        photos: all that batches are made of, on the device.
-        embedding: (n, E) float32, what a network should regress: without the data set's mean, that
-            of each recognizer of length 1 on average; with a single recognizer NaN where a face is
+        photos: all arrays that batches are made from, on the device.
+        embedding: (n, E) float32, the target of the network: embeddings minus their data set's
+            mean, each recognizer's of length 1 on average; with a single recognizer NaN for faces
             turned by more than ``MAX_DEGREES``.
-        vectors: (n, P) float32 labels of the photos as they are.
-        space: of these labels.
+        vectors: (n, P) float32 labels of the photos without blending.
+        space: parameter space of these labels.
 
     Raises:
         ValueError: too few people or photos to train on (see also ``teach_identity``).
@@ -103,19 +103,19 @@ class Supply:
         self._make_labels(pack)
 
     def _choose_groups(self, identity: np.ndarray) -> np.ndarray:
-        """(n,) bool: photos of the folders that follow the singles', or of people with enough."""
+        """(n,) bool: photos of the folders after the singles', or of people with enough photos."""
         if self._config.single_data:
             return self._source >= self._config.single_data
         return photos_of_each(identity) >= self.plan.photos
 
     def _groups(self, identity: np.ndarray) -> dict:
-        """The photos of each person who has enough for a group, filled up with zeros."""
+        """Rows of the photos of each person with enough for a group, padded with zeros."""
         rows = [own for own in rows_of_people(identity) if len(own) >= self.plan.photos]
         rows = [own for own in rows if self._seen[own].any()]
         if len(rows) < max(self.plan.people, 2):
             raise ValueError(
-                f"group_people is {self.plan.people}; {len(rows)} people have group_photos, "
-                f"{self.plan.photos}, or more, and two are needed"
+                f"group_people is {self.plan.people}: only {len(rows)} people have group_photos "
+                f"({self.plan.photos}) or more photos; {max(self.plan.people, 2)} are needed"
             )
         table = np.zeros((len(rows), max(map(len, rows))), np.int32)
         for line, own in zip(table, rows, strict=True):
@@ -123,7 +123,7 @@ class Supply:
         return {"of_person": jnp.asarray(table), "count": jnp.asarray([len(own) for own in rows])}
 
     def _singles(self, yaw: np.ndarray) -> dict:
-        """The photos that come alone, and how often, summed up."""
+        """Rows of the single photos, and the cumulative distribution they are drawn from."""
         last = self._config.single_data or self._source.max() + 1
         rows = np.flatnonzero(self._seen & (self._source < last))
         total = np.cumsum(emphasis(self._config, yaw[rows]))
@@ -131,7 +131,7 @@ class Supply:
         return {"single": jnp.asarray(rows), "single_cdf": cdf}
 
     def _make_labels(self, pack: Pack) -> None:
-        """Learn what the labels are made of; see the attributes."""
+        """Compute the labels, and what those of batches are computed from; see the attributes."""
         records, identity = pack.mixture.records, self._identity
         raw = self._embed_plain(len(records))
         weights = self._model.identity_weights_mm
@@ -156,10 +156,10 @@ class Supply:
         return {name: getattr(posterior, name) for name in ("kernel", "offset", "gain")}
 
     def _embed_plain(self, count: int) -> np.ndarray:
-        """(n, E) the recognizers' embeddings of the photos as they are."""
+        """(n, E) the recognizers' embeddings of the photos without blending."""
         embed, parts = jax.jit(self._embed), []
         for start in range(0, count, CHUNK):
-            rows = jnp.minimum(jnp.arange(start, start + CHUNK), count - 1)  # one program for all
+            rows = jnp.minimum(jnp.arange(start, start + CHUNK), count - 1)  # of one shape
             alone = {"host": rows, "guest": rows, "share": jnp.zeros(CHUNK)}
             parts.append(np.asarray(embed(self.photos, alone)))
         return np.concatenate(parts)[:count]
@@ -178,8 +178,8 @@ class Supply:
         """Images (B, S, S, 3), 0 to 255, and their labels by the names of ``OBJECTIVES``.
 
         Args:
-            key: of the random numbers.
-            photos: ``self.photos``, given so that a compiled program does not hold a copy.
+            key: random key.
+            photos: ``self.photos``, an argument so that a compiled program does not hold a copy.
         """
         keys = jax.random.split(key, 3)
         drawn = draw(keys[0], photos, self.plan)
@@ -200,7 +200,7 @@ class Supply:
         }
 
     def _centered(self, photos: dict, drawn: dict, embedding):
-        """Embeddings of blends without the mean of their sources, about 1 long."""
+        """Embeddings of blends minus the mean of their sources, of length about 1."""
         host, guest = (photos["means"][photos["source"][drawn[who]]] for who in ("host", "guest"))
         share = drawn["share"][:, None]
         return (embedding - (1 - share) * host - share * guest) / photos["length"]
@@ -220,23 +220,23 @@ def batch_plan(config: TrainConfig, size: int, margin: int) -> BatchPlan:
 
 
 def taught_shapes(photos: dict, host: jax.Array, embedding: jax.Array) -> jax.Array:
-    """(B, K) mm: as ``ShapePosterior`` has it; of turned photos their label."""
+    """(B, K) mm: the mean of ``ShapePosterior``; for turned faces, their label."""
     prior = embedding @ photos["kernel"] + photos["offset"]
     posterior = prior + (photos["own"][host] - prior) @ photos["gain"].T
     return jnp.where(photos["is_frontal"][host][:, None], posterior, photos["shapes"][host])
 
 
 def single_shapes(photos: dict, host: jax.Array, embedding: jax.Array) -> jax.Array:
-    """(B, K) mm: the fits to single photos, without the mean of each data set."""
+    """(B, K) mm: the fits to single photos, minus the mean of their data set."""
     return photos["own"][host]
 
 
 class ShapeLabels(NamedTuple):
-    """Where the labels of shapes come from, mm.
+    """Source of the shape labels, mm.
 
     Attributes:
-        of_photos: name of those of the photos as they are, (n, K), in ``Supply.photos``.
-        of_batch: from ``Supply.photos``, rows (B,) and embeddings (B, E) to (B, K).
+        of_photos: key in ``Supply.photos`` of the labels (n, K) of photos without blending.
+        of_batch: from ``Supply.photos``, rows (B,) and embeddings (B, E) to labels (B, K).
     """
 
     of_photos: str
@@ -247,7 +247,7 @@ SHAPE_LABELS = {
     "taught": ShapeLabels("shapes", taught_shapes),
     "single": ShapeLabels("own", single_shapes),
 }
-"""By the setting ``shape_labels``."""
+"""The choices of the setting ``shape_labels``."""
 
 
 def packed_colors(frames: np.ndarray) -> np.ndarray:

@@ -28,11 +28,11 @@ from keras_scnn.training.records import synthetic_people
 
 
 class MatchingMode:
-    """What a run with batches of matching needs; see ``PairMode``.
+    """The ``Mode`` of runs with ``batches: matching``; see ``PairMode``.
 
     Args:
         config, mixture, model, seen: see ``PairMode``.
-        pack: the photos that ``mixture`` is of.
+        pack: the pack that ``mixture`` belongs to.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_recognizer`` and ``Supply``.
@@ -74,13 +74,13 @@ class MatchingMode:
         is_validation: bool = False,
         shard: Shard = WHOLE,
     ):
-        """Batches of the photos to train on, from a step on; each depends on seed and step alone.
+        """Batches of the photos to train on, from a step on; each depends only on seed and step.
 
         Args:
-            part: not used: the photos are on the accelerator.
+            part: not used: the photos to train on are chosen in ``Supply``.
             first_step: of the first batch.
-            is_validation: None is returned; people not trained on are measured at the end.
-            shard: the whole batch: settings refuse others.
+            is_validation: if true, None is returned: held-out people are measured at the end.
+            shard: not used: the settings allow only one process.
         """
         return None if is_validation else self._batches(first_step)
 
@@ -93,9 +93,9 @@ class MatchingMode:
 
 
 def packed_photos(config: TrainConfig) -> Path:
-    """Where the settings have the packed photos: ``data``, or a file in the cache.
+    """Path of the packed photos: ``data``, or a file in the cache.
 
-    Other photos, labels or another face model have another file there.
+    The name of that file is a digest of the photos, their labels and the face model.
 
     Raises:
         FileNotFoundError, ValueError: there are no face records, or no such face model.

@@ -1,7 +1,7 @@
 """Photos packed for an accelerator's memory: one file of JPEGs, each a crop with a margin.
 
-The margin is a sixth of the crop's side of the photo around it, so that the crop can be moved and
-turned without loss.
+The margin shows the photo around the crop, a sixth of the crop's side wide, so that the crop can be
+shifted and rotated without loss.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PER_PHOTO, OF_RECORDS = (
     ("parameters", "landmarks", "identity", "weight"),
 )
 MARGIN_SHARE, QUALITY = 1 / 6, 93
-MIN_PHOTOS = 2  # of a person whose joint fit differs from the fits to single photos
+MIN_PHOTOS = 2  # photos of a person from which the joint fit differs from fits to single photos
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Pack:
         frames: (n, F, F, 3) uint8 RGB, the crops with their margins.
         margin: px on each side.
         limits: (n, 4) float32: the first and last x, y of the frame that show the photo.
-        single_identity: (n, K) float32 identity coefficients of each photo fitted for itself.
+        single_identity: (n, K) float32 identity coefficients, each photo fitted separately.
     """
 
     mixture: Mixture
@@ -63,14 +63,14 @@ class Pack:
 def write_pack(
     path: str | os.PathLike, mixture: Mixture, model: MorphableModel, folders: str = ""
 ) -> None:
-    """Pack face records; without mirror images of people, since batches mirror photos themselves.
+    """Pack face records, without mirror images of people: batches mirror photos themselves.
 
     Args:
         path: of the file, ``.npz``.
         mixture: face records.
         model: their face model, with the landmark offsets that they were fitted with.
-        folders: of the photos that each folder of records was made of, with commas between them;
-            '' has only the crops, and nothing around them.
+        folders: comma-separated, of the photos that each folder of records was made from; '': only
+            the crops are packed, and their margins show no photo.
 
     Raises:
         FileNotFoundError: a photo is missing.
@@ -122,7 +122,7 @@ def read_pack(path: str | os.PathLike) -> Pack:
         ValueError: the file is damaged, or of another format or version.
     """
     arrays = read_npz(path, FORMAT, VERSION)
-    with reading(path, "a pack of photos; delete it, and pack again"):
+    with reading(path, "a pack of photos (delete it to pack them again)"):
         return _pack(arrays)
 
 
@@ -133,7 +133,7 @@ def _pack(arrays: dict[str, np.ndarray]) -> Pack:
         raise ValueError(f"frames of the shape {frames.shape} with a margin of {margin} px")
     config = json.loads(str(arrays["config"]))
     if not isinstance(config, dict):
-        raise ValueError("the settings of the records are no table")
+        raise ValueError("the settings of the records are not a table")
     lengths = {name: len(arrays[name]) for name in (*PER_PHOTO, *OF_RECORDS)}
     if set(lengths.values()) != {count}:
         raise ValueError(f"{count} photos, but {lengths}")
@@ -151,15 +151,15 @@ def _pack(arrays: dict[str, np.ndarray]) -> Pack:
 
 
 def read_frames(files: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(n, F, F, 3) uint8 RGB of JPEG files one after the other.
+    """(n, F, F, 3) uint8 RGB of concatenated JPEG files.
 
     Raises:
-        ValueError: one is no JPEG file, of another size than the first, or longer than is there.
+        ValueError: one is not a JPEG file, has another size than the first, or is truncated.
     """
     if files.dtype != np.uint8 or sizes.ndim != 1 or not len(sizes) or (sizes <= 0).any():
-        raise ValueError("the photos' bytes, or their sizes, are of another kind")
+        raise ValueError("the photos' bytes are not uint8, or their sizes are not above 0")
     if int(sizes.sum()) != files.size:
-        raise ValueError(f"photos of {int(sizes.sum()):,} bytes in {files.size:,}")
+        raise ValueError(f"photos of {int(sizes.sum()):,} bytes, but there are {files.size:,}")
     images: list[np.ndarray] = []
     for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True):
         image = decode_plain_jpeg(files[start : start + size].tobytes())
@@ -189,7 +189,7 @@ def frame(
 
     Args:
         image: (H, W, 3) uint8 RGB, the photo.
-        crop_from_image: (2, 3) px to px of the crop, without rotation.
+        crop_from_image: (2, 3) px of the photo to px of the crop, without rotation.
         size: of the crop, px.
         margin: px on each side.
 
@@ -208,9 +208,9 @@ def frame(
 
 
 def single_fits(mixture: Mixture, model: MorphableModel) -> np.ndarray:
-    """(n, K) float32 identity coefficients of each photo fitted for itself.
+    """(n, K) float32 identity coefficients, each photo fitted separately.
 
-    They are the records' own where a person has one photo.
+    Those of a person with one photo are taken from the records.
     """
     records = mixture.records
     identity = records.parameters[:, ParameterLayout(model.n_identity, 0).identity].copy()

@@ -75,7 +75,7 @@ def alone(*rows):
 
 
 @pytest.mark.integration
-def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
+def test_an_unblended_photo_is_moved_as_opencv_moves_it(photos):
     images, arrays = photos
     matrix = jnp.asarray(TURNED, jnp.float32)
     pixels, inside = render_blends(arrays, alone(1, 2), matrix, plan(), CROP)
@@ -90,7 +90,7 @@ def test_an_unmixed_photo_is_moved_as_opencv_moves_it(photos):
 
 
 @pytest.mark.integration
-def test_outside_of_the_photo_its_rim_goes_on(photos):
+def test_outside_of_the_photo_its_edge_is_repeated(photos):
     _, arrays = photos
     whole = jnp.asarray([[[1.0, 0, 10], [0, 1, 0]]])
     pixels, inside = render_blends(arrays, alone(11), whole, plan(), CROP)
@@ -110,13 +110,13 @@ def test_a_batch_has_groups_of_one_person_and_guests_who_are_others(photos):
     guests = identity[drawn["guest"][:6]].reshape(3, 2)
     assert (guests[:, 0] == guests[:, 1]).all()
     assert (identity[drawn["guest"]] != identity[drawn["host"]]).all()
-    np.testing.assert_array_equal(drawn["share"] == 0, drawn["host"] == 5)  # a profile stays whole
+    np.testing.assert_array_equal(drawn["share"] == 0, drawn["host"] == 5)  # profile: unblended
     assert drawn["host"][6:].max() < 6 and len(np.unique(drawn["person"])) == 43
 
 
 @pytest.fixture
 def in_numpy(monkeypatch):
-    """What draws batches calls NumPy in the place of JAX, which compiles for seconds."""
+    """Batches are drawn with NumPy instead of JAX, which compiles for seconds."""
     rng = np.random.default_rng(0)
     random = SimpleNamespace(
         split=lambda key, count=2: [key] * count,
@@ -138,7 +138,7 @@ def test_a_single_photo_is_blended_with_somebody_else_however_alike_the_poses_ar
 
 
 @pytest.mark.integration
-def test_moves_put_the_standard_crop_near_the_image(photos):
+def test_moves_give_about_the_standard_crop(photos):
     _, arrays = photos
     rows = jnp.asarray(np.arange(206) % 12)
     person = jnp.asarray(np.r_[np.zeros(3), np.ones(3), np.arange(2, 202)].astype(int))
@@ -150,7 +150,7 @@ def test_moves_put_the_standard_crop_near_the_image(photos):
     assert np.abs(placed.mean(axis=0) - (CROP - 1) / 2).max() < 1.5
     mirrored = np.linalg.det(matrix[..., :2]) < 0
     assert 0.35 < mirrored.mean() < 0.65
-    assert len(set(mirrored[:3])) == len(set(mirrored[3:6])) == 1  # all of a group or none
+    assert len(set(mirrored[:3])) == len(set(mirrored[3:6])) == 1  # all of a group, or none
 
 
 @pytest.mark.integration
@@ -210,8 +210,8 @@ def test_shape_labels_are_taught_or_the_photos_own_fits():
     np.testing.assert_allclose(taught[0], prior + gain @ (own[2] - prior), rtol=1e-4)
 
 
-def test_a_blends_embedding_loses_the_means_of_both_its_sources():
-    """So it is the blend of what each face is without the mean of its data set."""
+def test_the_means_of_both_sources_are_subtracted_from_a_blends_embedding():
+    """So it is the blend of the two faces' embeddings, each minus the mean of its data set."""
     rng = np.random.default_rng(6)
     means, host, guest = (rng.normal(size=size) for size in ((2, 3), (4, 3), (4, 3)))
     source, length, share = np.array([0, 1]), np.array([2.0, 2, 5]), np.array([0.0, 0.3, 0.6, 1])
@@ -245,5 +245,5 @@ def test_guests_of_groups_are_never_turned_faces():
     assert is_frontal.ravel()[guests[shares > 0]].all()
     has_guest = is_frontal.any(axis=1)[guests // 3]
     assert 100 < has_guest.sum() < 500
-    # Whoever has a guest is blended, but for the turned faces.
+    # Every photo with a guest is blended, except turned faces.
     np.testing.assert_array_equal(shares > 0, has_guest & is_frontal.ravel()[hosts])

@@ -66,7 +66,7 @@ def test_it_leaves_state_curves_and_a_preset(runs):
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="it is for other backends")
 def test_another_backend_is_refused_before_anything_is_rendered():
-    with pytest.raises(ValueError, match=r"needs Keras on JAX.*\.\[matching\]"):
+    with pytest.raises(ValueError, match=r"needs JAX as Keras's backend.*\.\[matching\]"):
         check_mode_backend(TrainConfig(batches="matching"))
 
 

@@ -51,8 +51,8 @@ def test_a_pack_has_the_records_and_nothing_around_bare_crops(mixture, open_face
     assert (np.ptp(pack.single_identity[:3], axis=0) > 0).all()
 
 
-def test_who_has_two_photos_is_fitted_photo_by_photo(mixture, open_face):
-    """And who has one keeps the identity of the records."""
+def test_the_photos_of_a_person_are_fitted_separately(mixture, open_face):
+    """A person with one photo keeps the identity of the records."""
     three = Mixture(part_of(mixture.records, np.array([0, 1, 3])), np.zeros(3, int))
     fits = single_fits(three, open_face)
     assert (fits[0] != fits[1]).all()
@@ -60,7 +60,7 @@ def test_who_has_two_photos_is_fitted_photo_by_photo(mixture, open_face):
 
 
 def test_each_folder_of_photos_belongs_to_its_records(mixture, open_face, tmp_path, monkeypatch):
-    """There may be spaces about the commas."""
+    """There may be spaces around the commas."""
     matrix = np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
     names = np.array([f"{i}.jpg" for i in range(6)])
     records = dataclasses.replace(mixture.records, name=names, crop_from_image=matrix)
@@ -90,7 +90,7 @@ def test_photos_and_records_must_fit(mixture, open_face, tmp_path):
         ("margin", lambda a: np.array(32), "margin of 32 px"),
         ("landmarks", lambda a: a[:4], "6 photos, but"),
         ("source", None, "source"),
-        ("config", lambda a: np.array("[]"), "settings of the records are no table"),
+        ("config", lambda a: np.array("[]"), "settings of the records are not a table"),
     ],
 )
 def test_a_damaged_pack_is_named(mixture, open_face, tmp_path, name, change, reason):
@@ -103,7 +103,7 @@ def test_a_damaged_pack_is_named(mixture, open_face, tmp_path, name, change, rea
         read_pack(path)
 
 
-def test_a_pack_has_no_mirror_images_of_people_who_are_there(mixture, open_face, tmp_path):
+def test_a_pack_has_no_mirror_images_of_its_people(mixture, open_face, tmp_path):
     """Of three people of two photos each, the first is the mirror image of the last."""
     person = np.repeat([0, 1, 2], 2)
     numbers = {"identity": person.astype(np.int32), "mirror": np.int32([2, -1, 0])[person]}
@@ -116,7 +116,7 @@ def test_a_pack_has_no_mirror_images_of_people_who_are_there(mixture, open_face,
 
 
 def test_a_pack_keeps_the_settings_of_the_records(mixture, open_face, tmp_path):
-    """So blends are known as such, which show nobody's face."""
+    """So that blends, which show no person's own face, are recognized as blends."""
     config = {"joined": [{"source": "folder"}, {"source": "blends", "share": 0.5}]}
     records = dataclasses.replace(mixture.records, config=config)
     write_pack(tmp_path / "pack.npz", Mixture(records, np.repeat([0, 1], 3)), open_face)
