@@ -1,4 +1,4 @@
-"""A preset behind HTTP: ``keras-scnn serve PRESET`` (extra 'serve', KServe).
+"""Serve a preset over HTTP: ``keras-scnn serve PRESET`` (extra 'serve', KServe).
 
 TensorFlow Serving's REST API (``POST /v1/models/scnn:predict``) and the v2 protocol
 (``POST /v2/models/scnn/infer``) on one port; docs/serving.md shows the requests.
@@ -23,32 +23,32 @@ from keras_scnn.settings import (
 )
 from keras_scnn.storage.remote import url_host
 
-LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has some hundred bytes
+LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has a few hundred bytes
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = CommandParser("serve", __doc__)
-    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name, or a folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8501, help="0 takes a free one (8501)")
-    parser.add_argument("--name", default="scnn", help="of the model in addresses (scnn)")
-    parser.add_argument("--vertices", action="store_true", help="answer with all vertices too")
-    parser.add_argument("--max-body-mb", type=float, default=32, help="largest request (32)")
-    parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
-    words = "small requests worked on at the same time (one a core, at least 2)"
+    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name or folder (mobile)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8501, help="0 chooses a free one (8501)")
+    parser.add_argument("--name", default="scnn", help="name of the model in URLs (scnn)")
+    parser.add_argument("--vertices", action="store_true", help="return all vertices too")
+    parser.add_argument("--max-body-mb", type=float, default=32, help="largest request body (32)")
+    parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
+    words = "small requests processed at the same time (one per core, at least 2)"
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2), help=words)
     args = parser.parse_args(argv)
     parser.check(args, check_above, "threads", "max_body_mb")
     parser.check(args, check_at_least, "max_body_mb", low=LEAST_BODY_MB)
     if not args.host:
-        parser.error("--host is empty, which is all addresses; those are 0.0.0.0")
+        parser.error("--host is empty, which means all addresses; give 0.0.0.0 for those")
     if not 0 <= args.port < 65536:
         parser.error(f"--port is {args.port}; it must be from 0 to 65535")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
         parser.error(
-            f"--name is {args.name!r}; it must be of letters, digits and '_', after the first also "
-            "of '.' and '-'"
+            f"--name is {args.name!r}; it must consist of letters, digits and '_', and after the "
+            "first character also '.' and '-'"
         )
     return args
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     try:
         listening = socket.create_server((args.host, args.port), family=family)
-    except OSError as error:  # names neither option
+    except OSError as error:  # it names neither option
         raise OSError(f"--host {args.host} --port {args.port}: {error}") from error
     from keras_scnn.export.first_use import ensure_network
     from keras_scnn.serving.journal import Metrics

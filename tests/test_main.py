@@ -260,7 +260,7 @@ def test_an_empty_path_is_refused_rather_than_taken_for_this_folder(
 @pytest.mark.parametrize(
     ("command", "option", "message"),
     [
-        ("serve", "--host", ", which is all addresses; those are 0.0.0.0"),
+        ("serve", "--host", ", which means all addresses; give 0.0.0.0 for those"),
         ("train", "--recipe", "; give it, or leave it out"),
         ("ablate", "--recipe", "; give it, or leave it out"),
     ],

@@ -1,1 +1,1 @@
-"""A preset behind HTTP."""
+"""An HTTP server for a preset."""

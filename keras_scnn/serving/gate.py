@@ -1,4 +1,4 @@
-"""Middleware before the application: bounds on bodies, connections and waiting."""
+"""Middleware in front of the application: limits on bodies, connections and waiting times."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from keras_scnn.serving.journal import current_record
 
-# Anybody could take the model away through these.
+# Anybody could unload the model through these.
 CLOSED = "/v2/repository/"
-DRAINED = 4  # times the largest body
+DRAINED = 4  # times the largest body: how much of a larger one is read before it is refused
 MAX_CONNECTIONS = 512
-MAX_REQUESTS = 64  # that are worked on or wait; more get 503
+MAX_REQUESTS = 64  # being processed or waiting; more get 503
 HELD_BODIES = 8  # times the largest body: what all requests together may hold
-# Seconds: for a request's head, from when its connection opens or the request before is answered;
-# between two parts of a body; for all of it.
+# Seconds: for a request's head, from the opening of its connection or the previous answer; between
+# two parts of a body; for a whole body.
 HEAD_S, PART_S, BODY_S = 10.0, 10.0, 60.0
-# In the metrics.
+# Labels of the metrics.
 REASONS = {403: "closed", 408: "slow", 413: "large", 415: "encoded", 503: "busy"}
 
 
@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 class Gate:
-    """ASGI middleware: 403 for what is closed, 408, 413, 415 and 503 for bodies beyond the bounds.
+    """ASGI middleware: 403 for what is closed; 408, 413, 415 and 503 for bodies beyond the limits.
 
     Args:
         app: the application behind it.
@@ -46,7 +46,7 @@ class Gate:
         self._requests, self._held = 0, 0
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """One request, as ASGI has it."""
+        """Handle one request, by the interface of ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,15 +67,15 @@ class Gate:
         except Refused as error:
             current_record().refused = REASONS[error.status]
             await _refuse(send, error)
-        except asyncio.CancelledError:  # by a server that ends, and no longer waits
+        except asyncio.CancelledError:  # the server shuts down and no longer waits
             with contextlib.suppress(RuntimeError):  # the answer had begun
-                await _refuse(send, Refused(503, "the server ends; try again"))
+                await _refuse(send, Refused(503, "the server is shutting down; try again"))
         finally:
             self._requests -= 1
             self._held -= len(body)
 
     async def _read(self, scope: dict, receive: Any, body: bytearray) -> None:
-        """Fill ``body``, which counts among the bytes that all requests hold."""
+        """Read the body into ``body``; its bytes count among those that all requests hold."""
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         fits = announced.isdigit() and len(announced) < 16 and int(announced) <= self._max_bytes
         size, more, end = 0, True, time.monotonic() + self._body_s
@@ -99,7 +99,7 @@ class Gate:
         try:
             return await asyncio.wait_for(receive(), max(left, 0.01))
         except asyncio.TimeoutError as error:
-            raise Refused(408, "the body came too slowly") from error
+            raise Refused(408, "the body arrived too slowly") from error
 
     def _hold(self, count: int) -> None:
         if self._held + count > HELD_BODIES * self._max_bytes:
@@ -108,7 +108,7 @@ class Gate:
 
 
 def _replay(body: bytearray, receive: Any) -> Any:
-    """The body as one message, then whatever comes."""
+    """A ``receive`` that gives the body as one message, then passes on what follows."""
     left = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def next_message() -> dict:
@@ -125,7 +125,7 @@ async def _refuse(send: Any, error: Refused) -> None:
 
 
 def with_deadline(protocol: Any, head_s: float = HEAD_S) -> Any:
-    """A protocol of uvicorn whose connections end where no request's head comes in time.
+    """A protocol of uvicorn that closes a connection if no request's head arrives in time.
 
     uvicorn alone waits forever for the first request, and for the rest of one that was begun.
 
@@ -150,7 +150,7 @@ def with_deadline(protocol: Any, head_s: float = HEAD_S) -> Any:
             super().connection_lost(exc)
 
         def _watch(self):
-            """Start the clock where none runs and a head is awaited; stop it at a request."""
+            """Start the timer if a head is awaited and none runs; stop it at a request."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
             elif self._timer is None:

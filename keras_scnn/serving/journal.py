@@ -1,4 +1,4 @@
-"""What is recorded of each request: a line of JSON in the access log, and Prometheus metrics."""
+"""The record of each request: a line of JSON in the access log, and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Record:
     """The record of a request, filled in by the code that answers it.
 
     Attributes:
-        status: 503 until an answer begins: what a client gets where there is none.
-        received: bytes of the body that came.
-        faces: in the answer; None where the request was not for faces, or had an error.
-        queue_s: seconds that its parts waited for a thread.
-        refused: why the gate did not let it in; None where it did.
+        status: of the answer; 503 until one begins, as the client gets if there is none.
+        received: bytes of the body received.
+        faces: number of faces in the answer; None if there was an error, or none were asked for.
+        queue_s: seconds that its work waited for a thread, in total.
+        refused: why the gate refused it; None if it did not.
     """
 
     status: int = 503
@@ -39,12 +39,12 @@ _record: ContextVar[Record] = ContextVar("record")
 
 
 def current_record() -> Record:
-    """Of the request that is being answered; outside of a ``Journal`` one that nobody reads."""
+    """The record of the current request; outside of a ``Journal``, one that nobody reads."""
     return _record.get(Record())
 
 
 class Metrics:
-    """Counts of a server, beside KServe's and those of the process, in a registry of their own.
+    """The metrics of a server, in a registry of its own, with KServe's and those of the process.
 
     Attributes:
         registry: of ``prometheus_client``.
@@ -57,27 +57,27 @@ class Metrics:
         self.registry.register(REGISTRY)
         into: dict[str, Any] = {"registry": self.registry}
         self.model = Info("scnn_model", "The model that is served", **into)
-        self._requests = Counter("scnn_requests", "Answers", ["kind", "status"], **into)
+        self._requests = Counter("scnn_requests", "Requests answered", ["kind", "status"], **into)
         self._seconds = Histogram(
             "scnn_request_seconds", "From request to answer", ["kind"], buckets=SECONDS, **into
         )
         self._queue = Histogram(
-            "scnn_queue_seconds", "Until a thread is free", buckets=SECONDS, **into
+            "scnn_queue_seconds", "Wait for a free thread", buckets=SECONDS, **into
         )
-        self._faces = Counter("scnn_faces", "Faces that were answered", **into)
-        self._none = Counter("scnn_requests_without_face", "Answers of no face", **into)
+        self._faces = Counter("scnn_faces", "Faces in answers", **into)
+        self._none = Counter("scnn_requests_without_face", "Answers without a face", **into)
         self._refusals = Counter("scnn_refusals", "Requests refused", ["reason"], **into)
         self._batches = Histogram(
-            "scnn_batch_faces", "Crops in a run of the network", buckets=BATCHES, **into
+            "scnn_batch_faces", "Crops per run of the network", buckets=BATCHES, **into
         )
 
     def batch(self, count: int) -> None:
-        """Count a run of the network on so many crops."""
+        """Count a run of the network on ``count`` crops."""
         self._batches.observe(count)
 
     def request(self, path: str, record: Record, seconds: float) -> None:
         """Count a request that was answered."""
-        # Labels are few, whatever clients ask for.
+        # There are few labels, whatever paths clients ask for.
         kind = next((k for k in ("predict", "infer") if path.endswith((f":{k}", f"/{k}"))), "other")
         self._requests.labels(kind, record.status).inc()
         self._seconds.labels(kind).observe(seconds)
@@ -91,19 +91,19 @@ class Metrics:
 
 
 class Journal:
-    """ASGI middleware, the outermost: each request is counted and has its line.
+    """The outermost ASGI middleware: counts each request and writes its line.
 
     Args:
-        app: the application inside of it.
+        app: the application inside it.
         metrics: to count into.
-        write: takes each line, without its end; None: there is no access log.
+        write: called with each line, without a line break; None: no access log.
     """
 
     def __init__(self, app: Any, metrics: Metrics, write: Callable[[str], object] | None = None):
         self._app, self._metrics, self._write = app, metrics, write
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """One request, as ASGI has it."""
+        """Handle one request, by the interface of ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -125,12 +125,12 @@ class Journal:
             seconds = time.perf_counter() - start
             self._metrics.request(scope["path"], record, seconds)
             if self._write is not None:
-                with contextlib.suppress(OSError):  # a full disk, or nobody reads: it still serves
+                with contextlib.suppress(OSError):  # disk full, or no reader: keep serving
                     self._write(_line(scope, record, seconds))
 
 
 def _line(scope: dict, record: Record, seconds: float) -> str:
-    """Nothing of what was sent is in it but the method and the path, without its query."""
+    """The access log's line; of the request it has only the method, and the path without query."""
     client = scope.get("client")
     entry = {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

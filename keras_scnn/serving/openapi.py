@@ -1,4 +1,4 @@
-"""What ``/docs`` shows: the two ways to send a photo, beside KServe's other addresses."""
+"""The content of ``/docs``: the two ways to send a photo, beside KServe's other addresses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ V2_EXAMPLE = {
 
 
 def describe_bodies(app: Any, name: str) -> None:
-    """Let a FastAPI application's schema say what bodies it takes.
+    """Complete a FastAPI application's schema with the bodies that it accepts.
 
     Args:
-        app: whose routes are KServe's.
+        app: with KServe's routes.
         name: of the model.
     """
     plain = app.openapi
@@ -32,7 +32,7 @@ def describe_bodies(app: Any, name: str) -> None:
 
 
 def _complete(schema: dict, name: str) -> None:
-    """Leave out what is closed or not spoken; say what bodies are, and the model's name."""
+    """Remove what is closed or not supported; add the forms of bodies, and the model's name."""
     paths = schema["paths"]
     for path in list(paths):
         if path.startswith(CLOSED) or path.endswith(":explain") or "/versions/" in path:
@@ -49,7 +49,7 @@ def _complete(schema: dict, name: str) -> None:
         paths[path]["post"]["requestBody"] = {"required": True, "content": content}
     operations = [one for methods in paths.values() for one in methods.values()]
     for parameters in (one["parameters"] for one in operations if "parameters" in one):
-        # KServe answers every request with a version by 501.
+        # KServe answers every request for a version with 501.
         parameters[:] = [one for one in parameters if one["name"] != "model_version"]
         for parameter in parameters:
             if parameter["name"] == "model_name":

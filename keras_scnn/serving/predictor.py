@@ -1,4 +1,4 @@
-"""A server's interface to a network, whatever runs it."""
+"""A server's interface to a network, independent of its runtime."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from keras_scnn.serving.shared_batches import SharedBatches
 
 Outputs = dict[str, np.ndarray]
 MAX_FACES = 256  # of one request
-WARM_UP = (1, 2, 4)  # the third shape makes TensorFlow compile for any
+WARM_UP = (1, 2, 4)  # batch sizes; the third makes TensorFlow compile for any
 
 
 class Predictor(Protocol):
-    """Crops and photos to named numbers; may be called from several threads at once.
+    """From crops and photos to named arrays; may be called from several threads at once.
 
-    Outputs have one row a face, float32: ``parameters`` (M, 12 + K + L), ``rotation`` (M, 3, 3),
+    Outputs have one row per face, float32: ``parameters`` (M, 12 + K + L), ``rotation`` (M, 3, 3),
     ``euler_degrees`` (M, 3), ``scale`` (M,) px per mm, ``translation`` (M, 3) px, ``landmarks``
-    (M, 68, 3) px and depth; ``features`` (M, F) and ``vertices`` (M, N, 3) mm, where there are any.
+    (M, 68, 3) px and depth; ``features`` (M, F) and ``vertices`` (M, N, 3) mm, if there are any.
 
     Attributes:
         input_size: side of a crop, px.
-        shapes: of one row of each output.
+        shapes: by output, the shape of one row.
     """
 
     input_size: int
@@ -45,7 +45,7 @@ class Predictor(Protocol):
         """Outputs for (M, S, S, 3) uint8 RGB crops, M above 0, in px of the crop."""
 
     def boxes(self, images: Sequence[np.ndarray], boxes: Sequence[FaceBox]) -> Outputs:
-        """Outputs for M boxes as they are, one a photo, M above 0, in px of the photo."""
+        """Outputs for M unrefined boxes, one per photo, M above 0, in px of the photo."""
 
     def faces(self, image: np.ndarray) -> tuple[Outputs, tuple[FaceBox, ...]] | None:
         """Outputs and boxes, px of the photo, highest score first; None: no face.
@@ -61,13 +61,13 @@ def model_version(name_or_path: str | os.PathLike) -> str:
 
 
 class PresetPredictor:
-    """A ``Predictor`` of a preset.
+    """A ``Predictor`` with a preset.
 
     Args:
-        preset: the trained network, or its data where ``network`` is given.
-        vertices: put out all vertices too.
+        preset: the trained network, or its data if ``network`` is given.
+        vertices: whether outputs include all vertices.
         network: runs the preset's branch, from several threads at once; None runs it in Keras,
-            where requests of one moment share batches.
+            where simultaneous requests share batches.
         on_batch: called with the number of crops of each run of the network.
     """
 
@@ -128,7 +128,7 @@ class PresetPredictor:
         return self._outputs(reconstructed), reconstructed.boxes
 
     def close(self) -> None:
-        """Answer open calls, and end the network's thread, where it has one; refuse later calls."""
+        """Answer open calls and end the network's thread, if it has one; refuse later calls."""
         self._is_open = False
         if self._batches is not None:
             self._batches.close()

@@ -1,4 +1,4 @@
-"""Requests of TensorFlow Serving's REST API and of the v2 protocol, as JSON has them.
+"""Requests of TensorFlow Serving's REST API and of the v2 protocol: parsing, limits and answers.
 
 Errors are ``ValueError``s whose text is meant for the client.
 """
@@ -20,29 +20,29 @@ from keras_scnn.serving.predictor import MAX_FACES, Outputs, Predictor
 from keras_scnn.storage.images import decode_image, image_size
 
 SIGNATURES = ("serving_default", "reconstruct", "reconstruct_batch", "reconstruct_jpeg")
-# What a body must be, of TensorFlow Serving's API and of the v2 protocol.
+# The form of a body, for errors: of TensorFlow Serving's API and of the v2 protocol.
 BODY = (
     "the body must be a JSON object, with Content-Type: application/json, or a photo, with one "
     "such as image/jpeg"
 )
 V2_BODY = "inputs are 'image', of numbers, or 'photo' and 'box'; a photo is base64 text"
-# The budget of one request, held before anything is decoded.
+# The limits of one request, checked before anything is decoded.
 MAX_INSTANCES, MAX_PIXELS, MAX_SIDE = 256, 50_000_000, 32_766
-GROUP_PIXELS = 8_000_000  # photos with boxes are decoded and answered so many at a time
+GROUP_PIXELS = 8_000_000  # photos with boxes are processed in groups of about this size
 FOUND_FACE = ("photo_index", "box", "score")  # outputs for photos whose faces are to be found
-# A request of more is a large one; the server works on few of those at the same time.
+# Requests of more pixels are large; the server processes few of those at the same time.
 LARGE_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An encoded photo, whose size was looked at, and the face's box where it is known.
+    """An encoded photo of known size, and the face's box if it is known.
 
     Attributes:
         name: in messages.
         data: the file.
         pixels: width times height.
-        box: as it was sent; None where the face is to be found.
+        box: as sent; None if the faces are to be found.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Photo:
     box: FaceBox | None
 
     def decode(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; the box, where there is one, meets it.
+        """(H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: it cannot be decoded, or the box does not fit it.
+            ValueError: it cannot be decoded, or its box cannot be cropped or lies outside of it.
         """
         try:
             image = decode_image(self.data)
@@ -67,13 +67,13 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The content of a request: (S, S, 3) uint8 RGB crops and photos, in its order."""
+    """The content of a request: (S, S, 3) uint8 RGB crops and photos, in the request's order."""
 
     instances: tuple[np.ndarray | Photo, ...]
 
     @property
     def pixels(self) -> int:
-        """Of all crops and photos, on which the time depends."""
+        """Sum over all crops and photos; the time depends on it."""
         return sum(
             one.pixels if isinstance(one, Photo) else one.shape[0] * one.shape[1]
             for one in self.instances
@@ -81,19 +81,19 @@ class Request:
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes much longer than one face."""
+        """Whether it takes much longer than a photo of one face."""
         return self.pixels > LARGE_PIXELS
 
 
 def read_instances(payload: Any, size: int) -> Request:
-    """Look over the JSON body of ``/v1/models/NAME:predict``, row format; no photo is decoded.
+    """Parse the JSON body of ``/v1/models/NAME:predict``, row format; no photo is decoded.
 
     Each of ``instances`` is a crop of ``size`` px, as nested lists of whole numbers or as
     {"image": lists}; or an encoded photo: {"b64": text} or {"photo": {"b64": text}}, with "box":
-    [x0, y0, x1, y1] where the face is known.
+    [x0, y0, x1, y1] if the face is known.
 
     Raises:
-        ValueError: something of it is wrong, or it is beyond the budget of a request.
+        ValueError: it is malformed, or exceeds the limits of a request.
     """
     instances = _instances(payload)
     read = (_named(f"instances[{i}]", _instance, f"instances[{i}]", value, size)
@@ -102,16 +102,16 @@ def read_instances(payload: Any, size: int) -> Request:
 
 
 def read_photo(data: bytes) -> Request:
-    """Look over a body that is an encoded photo; its faces are to be found.
+    """Check a body that is an encoded photo, whose faces are to be found; it is not decoded.
 
     Raises:
-        ValueError: no photo, or one of too many pixels.
+        ValueError: it is not a photo, or has too many pixels.
     """
     return Request((_named("the body", _encoded, "the body", data, None),))
 
 
 def _within_budget(instances: Iterable[np.ndarray | Photo]) -> Request:
-    """Stops at the first one that is too many."""
+    """The request of some instances, read only up to the first that exceeds the limit."""
     kept: list[np.ndarray | Photo] = []
     pixels = 0
     for one in instances:
@@ -125,10 +125,11 @@ def _within_budget(instances: Iterable[np.ndarray | Photo]) -> Request:
 def predictions(request: Request, predictor: Predictor) -> dict:
     """The answer to ``read_instances``: each prediction has the outputs by name.
 
-    For a photo without a box it is {"faces": [...]} with ``box`` and ``score`` too.
+    For a photo without a box it is {"faces": [...]}, each with ``box`` and ``score`` too.
 
     Raises:
-        ValueError: a photo cannot be decoded, a box does not meet it, or there are too many faces.
+        ValueError: a photo cannot be decoded, a box lies outside of its photo, or there are too
+            many faces.
     """
     answers: dict[int, dict] = {}
     crops = {i: one for i, one in enumerate(request.instances) if isinstance(one, np.ndarray)}
@@ -171,7 +172,7 @@ def _counted(faces: int) -> int:
 
 
 def read_inputs(tensors: dict[str, np.ndarray], size: int) -> Request:
-    """Look over the inputs of ``/v2/models/NAME/infer``; no photo is decoded.
+    """Parse the inputs of ``/v2/models/NAME/infer``; no photo is decoded.
 
     Args:
         tensors: ``image`` (B, S, S, 3) uint8 RGB crops; or ``photo`` (B,) base64 text of encoded
@@ -179,7 +180,7 @@ def read_inputs(tensors: dict[str, np.ndarray], size: int) -> Request:
         size: of a crop, px.
 
     Raises:
-        ValueError: something of it is wrong, or it is beyond the budget of a request.
+        ValueError: they are malformed, or exceed the limits of a request.
     """
     names = set(tensors)
     if names == {"image"}:
@@ -190,7 +191,7 @@ def read_inputs(tensors: dict[str, np.ndarray], size: int) -> Request:
         )
     photos = tensors["photo"].ravel()
     if not len(photos):
-        raise ValueError("photo is empty; give one photo at least")
+        raise ValueError("photo is empty; give at least one photo")
     _check_count(len(photos))
     boxes: Any = tensors.get("box", [None] * len(photos))
     if "box" in names and boxes.shape != (len(photos), 4):
@@ -212,7 +213,7 @@ def _has_faces_to_find(request: Request) -> bool:
 
 
 def outputs(request: Request, predictor: Predictor) -> Outputs:
-    """The answer to ``read_inputs``, one row a face.
+    """The answer to ``read_inputs``, one row per face.
 
     For photos without boxes also ``photo_index`` (M,) int32, ``box`` (M, 4) and ``score`` (M,); M
     may be 0. Errors as ``predictions``.
@@ -228,10 +229,10 @@ def outputs(request: Request, predictor: Predictor) -> Outputs:
 
 
 def _photo(name: str, text: Any, box: Any) -> Photo:
-    """Base64 text of an encoded photo.
+    """A photo from the base64 text of its file.
 
     Raises:
-        ValueError: no base64, no photo, or one of too many pixels.
+        ValueError: it is not base64, not a photo, or has too many pixels.
     """
     if not isinstance(text, str | bytes):
         raise ValueError(f"a photo is base64 text, not {type(text).__name__}")
@@ -243,7 +244,7 @@ def _photo(name: str, text: Any, box: Any) -> Photo:
 
 
 def _encoded(name: str, data: bytes, box: Any) -> Photo:
-    """An encoded photo, whose header alone is read; errors as ``_photo``."""
+    """A photo from its file, of which only the header is read; errors as ``_photo``."""
     try:
         width, height = image_size(data)
     except ValueError as error:
@@ -251,7 +252,7 @@ def _encoded(name: str, data: bytes, box: Any) -> Photo:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ValueError(
             f"{width} x {height} px; at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} in a row or "
-            "column, are read"
+            "column, are accepted"
         )
     return Photo(name, data, width * height, None if box is None else _box(box))
 
@@ -270,14 +271,14 @@ def _instances(payload: Any) -> list:
         )
     instances = payload["instances"]
     if not isinstance(instances, list) or not instances:
-        raise ValueError('"instances" must be a list that is not empty')
+        raise ValueError('"instances" must be a non-empty list')
     _check_count(len(instances))
     return instances
 
 
 def _check_count(count: int) -> None:
     if count > MAX_INSTANCES:
-        raise ValueError(f"{count:,} instances; at most {MAX_INSTANCES} are answered at once")
+        raise ValueError(f"{count:,} instances; at most {MAX_INSTANCES} are accepted at once")
 
 
 def _instance(name: str, value: Any, size: int) -> np.ndarray | Photo:
@@ -297,10 +298,10 @@ def _instance(name: str, value: Any, size: int) -> np.ndarray | Photo:
 
 
 def _crop(lists: Any, size: int) -> np.ndarray:
-    """(S, S, 3) uint8 of nested lists, whose lengths are looked at first.
+    """(S, S, 3) uint8 from nested lists, whose lengths are checked first.
 
-    ``bytes`` takes nothing but whole numbers from 0 to 255, and is many times as fast as an array
-    of whatever the lists hold.
+    ``bytes`` accepts only whole numbers from 0 to 255, and is many times as fast as an array of
+    whatever the lists contain.
     """
     pixels = _flat(_flat([lists], size), size)
     if not all(type(pixel) is list and len(pixel) == 3 for pixel in pixels):
@@ -319,7 +320,7 @@ def _flat(lists: list, length: int) -> list:
 
 
 def _crops(array: np.ndarray, size: int) -> np.ndarray:
-    """(B, S, S, 3) whole numbers of any kind as uint8."""
+    """(B, S, S, 3) whole numbers of any integer dtype as uint8."""
     if array.shape[1:] != (size, size, 3) or not len(array):
         shape = f"(B, {size}, {size}, 3), B above 0"
         raise ValueError(f"image has the shape {array.shape}; it must be {shape}")
@@ -337,15 +338,15 @@ def _box(value: Any) -> FaceBox:
     try:
         return FaceBox(*(float(edge) for edge in edges))
     except OverflowError as error:
-        raise ValueError("box must be four numbers that are not as large") from error
+        raise ValueError("box must be four numbers within the range of floats") from error
 
 
 def _check_box(box: FaceBox, photo_shape: tuple[int, ...]) -> None:
-    """Refuse a box that no crop can be cut from, or one beside the photo, whose crop is black."""
+    """Reject a box that cannot be cropped, or lies outside the photo, so that its crop is black."""
     check_crop_box(box.as_array(), photo_shape)
     height, width = photo_shape[:2]
     if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
-        raise ValueError(f"box {box.as_array()} lies beside the photo of {width} x {height} px")
+        raise ValueError(f"box {box.as_array()} lies outside the photo of {width} x {height} px")
 
 
 def _named(name: str, read, *arguments):

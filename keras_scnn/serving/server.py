@@ -1,4 +1,4 @@
-"""The HTTP server: KServe's REST protocols before a ``Predictor``, with limits."""
+"""The HTTP server: KServe's REST protocols in front of a ``Predictor``, with limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 NO_POST = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 MAX_INPUTS, MAX_TEXT = 8, 300
 PATHS = re.compile(r"(?:/[\w.~+-]+){2,}/?|[A-Za-z]:\\[^\s']*")
-# As Python shows them, also where that was cut off.
+# Bytes as Python prints them, also if cut off.
 BYTES = re.compile(r"""(?<!['"\w])b(?:'(?:[^'\\]|\\.)*\\?'?|"(?:[^"\\]|\\.)*\\?"?)""")
 
 
@@ -63,7 +63,7 @@ def require_kserve() -> None:
         raise ImportError(f"serving needs KServe ({error}): pip install '.[serve]'") from error
     finally:
         sys.argv = words
-    # KServe 0.21 answers with this class of FastAPI, which says so at each request.
+    # KServe 0.21 answers with this class of FastAPI, which warns at each request.
     warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")
 
 
@@ -72,13 +72,13 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
     import kserve
     from kserve.errors import InvalidInput
 
-    # Large requests have few threads of their own: a small one does not wait for them.
+    # Large requests have threads of their own, so that small ones do not wait for them.
     small = ThreadPoolExecutor(threads, "request")
     large = ThreadPoolExecutor(max(1, threads // 2), "large-request")
 
     class ScnnModel(kserve.Model):
         async def predict(self, payload, headers=None, response_headers=None):
-            """The answer in the request's protocol; InvalidInput says what is wrong with it."""
+            """The answer in the request's protocol; InvalidInput if the request is wrong."""
             record = current_record()
             try:
                 request = await _in(small, record, _read, payload, predictor.input_size)
@@ -109,7 +109,7 @@ def kserve_model(name: str, predictor: Predictor, threads: int, version: str) ->
 
 
 async def _in(pool: ThreadPoolExecutor, record: Record, work: Callable, *arguments: Any) -> Any:
-    """The result of ``work`` in a thread of a pool; the wait for one is added to ``queue_s``."""
+    """The result of ``work`` in a thread of a pool; the wait for it is added to ``queue_s``."""
     start = time.perf_counter()
 
     def begin() -> Any:
@@ -120,7 +120,7 @@ async def _in(pool: ThreadPoolExecutor, record: Record, work: Callable, *argumen
 
 
 def _read(payload: Any, size: int) -> Request:
-    """Look over a request of either protocol; its body is let go of where nobody needs it."""
+    """Parse a request of either protocol; a JSON body is released once it is parsed."""
     if isinstance(payload, RawPhoto):
         return read_photo(payload.data)
     if isinstance(payload, dict):
@@ -138,7 +138,7 @@ def _read(payload: Any, size: int) -> Request:
 
 
 def _wanted(payload: Any, request: Request, predictor: Predictor) -> list[str]:
-    """Names of the outputs that a v2 request names; all where it names none.
+    """Names of the outputs that a v2 request asks for; all if it names none.
 
     Raises:
         ValueError: there are no such outputs.
@@ -151,7 +151,7 @@ def _wanted(payload: Any, request: Request, predictor: Predictor) -> list[str]:
 
 
 def _answer(payload: Any, request: Request, predictor: Predictor, version: str) -> tuple[Any, int]:
-    """The answer of the request's protocol, and how many faces it has."""
+    """The answer in the request's protocol, and its number of faces."""
     if not hasattr(payload, "inputs"):
         answer = predictions(request, predictor)
         return answer, sum(len(row.get("faces", [row])) for row in answer["predictions"])
@@ -165,15 +165,15 @@ def _answer(payload: Any, request: Request, predictor: Predictor, version: str) 
 
 
 def shown(text: str) -> str:
-    """A message for a client: one line, without names of places on this machine, or raw bytes."""
+    """A message for a client: one line, without paths of this machine or raw bytes."""
     text = PATHS.sub("...", BYTES.sub("...", " ".join(text.split())))
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
 def give_freed_memory_back() -> None:
-    """Let glibc hand blocks of 1 MiB and more back to the system as soon as they are freed.
+    """Let glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
-    Left to itself it keeps those of each thread's largest photo.
+    By default it keeps those of each thread's largest photo.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
@@ -188,18 +188,18 @@ def build_server(
     metrics: Metrics | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Any:
-    """A ``kserve`` REST server with one model; its ``run`` takes the sockets to listen at.
+    """A ``kserve`` REST server with one model; ``run`` takes the sockets to listen on.
 
-    ``stop`` ends that.
+    ``stop`` ends ``run``.
 
     Args:
-        predictor: answers.
-        name: of the model, in addresses.
-        max_bytes: of a body.
-        threads: small requests that are worked on at the same time.
+        predictor: answers the requests.
+        name: of the model, in URLs.
+        max_bytes: largest body.
+        threads: number of small requests processed at the same time.
         version: of the model; "" for none.
         metrics: to count into; None for new ones.
-        log: takes the lines of the access log; None: there is none.
+        log: called with each line of the access log; None: no access log.
     """
     from fastapi import FastAPI
     from kserve import ModelRepository
@@ -218,23 +218,23 @@ def build_server(
     server.config.limit_concurrency = MAX_CONNECTIONS
     server.config.timeout_keep_alive = int(HEAD_S)
     server.config.http = with_deadline(AutoHTTPProtocol)
-    server.config.lifespan = "off"  # there is none; its task logs a traceback where it is cancelled
+    server.config.lifespan = "off"  # not used; its task logs a traceback if cancelled
     describe_bodies(app, name)
     logger.addFilter(_is_no_client_error)
     return server
 
 
 def _plane(models: Any, version: str) -> Any:
-    """What stands between HTTP and the model: KServe's, which takes photos as bodies too."""
+    """KServe's data plane, between HTTP and the model, extended to photos as bodies."""
     from kserve.protocol.dataplane import DataPlane
 
     class Plane(DataPlane):
         def decode(self, body, headers, *args, **options):
-            is_v1 = not args and not options  # as v1's addresses call it
+            is_v1 = not args and not options  # as the v1 protocol calls it
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if is_v1 and kind.startswith("image/"):
                 return RawPhoto(body), {}
-            if is_v1 and kind:  # KServe compares the type to the letter, its parameters included
+            if is_v1 and kind:  # KServe compares the whole header, parameters included
                 headers = {**headers, "content-type": kind}
             with _as_invalid(BODY if is_v1 else V2_BODY):
                 return super().decode(body, headers, *args, **options)
@@ -259,7 +259,7 @@ def _plane(models: Any, version: str) -> Any:
 
 
 def _server_class(app: Any, metrics: Metrics) -> Any:
-    """KServe's server, whose addresses are those of ``app`` rather than of its own, shared one."""
+    """KServe's server, with its routes in ``app`` instead of the application that it shares."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import Response
     from kserve.protocol.rest.server import RESTServer
@@ -273,7 +273,7 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             app.add_route("/metrics", show, include_in_schema=False)  # before KServe's
-            for verb in ("predict", "explain"):  # else a model "NAME:predict" is looked for
+            for verb in ("predict", "explain"):  # else KServe looks for a model "NAME:predict"
                 place = f"/v1/models/{{model_name}}:{verb}"
                 app.add_route(place, _post_only, NO_POST, include_in_schema=False)
             self._register_endpoints(app)
@@ -284,10 +284,10 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
                 app.add_exception_handler(status, _no_such_address)
 
         def create_application(self):
-            """All is done when a server is made."""
+            """Nothing to do: ``__init__`` has completed the application."""
 
         def stop(self):
-            """End ``run``, also one that is yet to begin, once open requests are answered."""
+            """End ``run``, even one yet to begin, once open requests are answered."""
             self._server.should_exit = True
 
     return Server
@@ -295,7 +295,7 @@ def _server_class(app: Any, metrics: Metrics) -> Any:
 
 @contextlib.contextmanager
 def _as_invalid(hint: str = "") -> Iterator[None]:
-    """KServe's translation of bodies raises nearly any type for a wrong one.
+    """Raise an InvalidInput for any error: for a wrong body KServe raises errors of many types.
 
     Args:
         hint: the right form, which KServe's errors do not mention.
@@ -313,7 +313,7 @@ def _as_invalid(hint: str = "") -> Iterator[None]:
 
 
 async def _failed(_request: Any, _error: Exception) -> Any:
-    """The answer to a request that the server failed at; uvicorn logs the traceback."""
+    """The answer to a request at which the server failed; uvicorn logs the traceback."""
     from fastapi.responses import JSONResponse
 
     return JSONResponse({"error": "the server could not answer; its log says why"}, 503)
@@ -333,7 +333,7 @@ async def _no_such_address(_request: Any, error: Any) -> Any:
 
 
 async def _not_valid(request: Any, error: Any) -> Any:
-    """422 for a v2 request of a wrong form; FastAPI's own answer repeats the request, or fails."""
+    """422 for a malformed v2 request; FastAPI's own answer repeats the request, or fails."""
     from fastapi.responses import JSONResponse
 
     why = wrong_form(error.errors())
@@ -343,7 +343,7 @@ async def _not_valid(request: Any, error: Any) -> Any:
 
 
 def _is_no_client_error(record: logging.LogRecord) -> bool:
-    """KServe logs a traceback of every error; a client's error is answered, not logged."""
+    """A log filter: KServe logs a traceback of every error; a client's is answered, not logged."""
     from kserve.errors import InvalidInput, ModelNotFound
 
     kinds = (InvalidInput, ModelNotFound, NotImplementedError)  # the last one for ":explain"

@@ -1,4 +1,4 @@
-"""One network for many threads: requests of the same time run as one batch."""
+"""One network for many threads: simultaneous requests run as one batch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Request = tuple[np.ndarray, Future]
 
 
 class SharedBatches:
-    """Gathers crops of several threads for one thread that runs the network.
+    """Gathers crops from several threads for one thread that runs the network.
 
     Args:
-        network: takes (M, S, S, 3) crops, gives arrays with M as first axis.
-        max_crops: crops after which it waits for no more; a single call may have more.
-        wait_s: how long the first of a batch waits for others.
+        network: takes (M, S, S, 3) crops, returns arrays with M as the first axis.
+        max_crops: number of crops at which a batch waits for no more; a single call may have more.
+        wait_s: seconds that the first request of a batch waits for others.
     """
 
     def __init__(self, network: Network, max_crops: int = 64, wait_s: float = 0.002):
         self._network, self._max_crops, self._wait_s = network, max_crops, wait_s
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._lock, self._is_open = threading.Lock(), True  # so that nothing comes after the None
+        self._lock, self._is_open = threading.Lock(), True  # so that nothing follows the None
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
@@ -56,7 +56,7 @@ class SharedBatches:
             self._answer([first, *self._others(len(first[0]))])
 
     def _answer(self, batch: list[Request]) -> None:
-        """Run requests as one batch; where that fails each alone, so that it fails only its own."""
+        """Run requests as one batch; if that fails, each alone, so that a bad one fails alone."""
         try:
             outputs = self._network(np.concatenate([crops for crops, _ in batch]))
         except Exception as error:  # the caller gets it, the thread goes on
@@ -73,7 +73,7 @@ class SharedBatches:
             at = end
 
     def _others(self, count: int) -> list[Request]:
-        """Further requests within the time that the first one waits."""
+        """Further requests that arrive while the first one waits."""
         waiting: list[Request] = []
         until = time.monotonic() + self._wait_s
         while count < self._max_crops:

@@ -1,4 +1,4 @@
-"""Tensors of the v2 protocol as arrays, and arrays as tensors; raw bytes beside JSON."""
+"""Conversion between tensors of the v2 protocol, as JSON or raw bytes, and arrays."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 from keras_scnn.serving.predictor import Outputs
 
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
-# Of outputs that only photos without boxes have.
+# Outputs that only photos without boxes have.
 FOUND_FACE_TYPES = [
     {"name": "photo_index", "datatype": "INT32", "shape": [-1]},
     {"name": "box", "datatype": "FP32", "shape": [-1, 4]},
     {"name": "score", "datatype": "FP32", "shape": [-1]},
 ]
 LENGTH, SIZE = "inference-header-content-length", "binary_data_size"
-# Kinds of NumPy's types that JSON's values may have for each kind of datatype, and their name.
-# NumPy alone would cut off fractions, and read numbers from text.
+# By the kind of a datatype: NumPy's kinds that JSON's values may have, and what errors call them.
+# NumPy alone would truncate fractions, and parse numbers from text.
 KINDS = {"u": ("iu", "whole numbers"), "i": ("iu", "whole numbers"), "f": ("iuf", "numbers")}
 
 
 def read_tensor(tensor: Any) -> np.ndarray:
-    """An input tensor, of ``kserve``; JSON may have its data flat or nested.
+    """The array of a ``kserve`` input tensor, whose data in JSON may be flat or nested.
 
     Raises:
-        ValueError: its data are not what its datatype and its shape say.
+        ValueError: the data does not match the tensor's datatype and shape.
     """
     from kserve.utils.numpy_codec import to_np_dtype
 
@@ -37,9 +37,9 @@ def read_tensor(tensor: Any) -> np.ndarray:
         raise ValueError(f"{name}: the shape is {tensor.shape}")
     if (dtype := to_np_dtype(tensor.datatype)) is None:
         known = "image is UINT8, photo BYTES and box FP32"
-        raise ValueError(f"{name}: there is no datatype {tensor.datatype!r}; {known}")
+        raise ValueError(f"{name}: unknown datatype {tensor.datatype!r}; {known}")
     try:
-        if tensor.data:  # else they are raw bytes, or there are none
+        if tensor.data:  # else there are raw bytes, or nothing
             kinds, numbers = KINDS.get(np.dtype(dtype).kind, ("", ""))
             if kinds and np.array(tensor.data).dtype.kind not in kinds:
                 raise ValueError(f"{tensor.datatype} needs {numbers}")
@@ -52,15 +52,15 @@ def read_tensor(tensor: Any) -> np.ndarray:
 
 
 def read_binary(body: bytes, length: str | None, model: str) -> Any:
-    """A ``kserve`` request of a body that is JSON, and after it raw bytes of tensors.
+    """A ``kserve`` request from a body of JSON followed by raw bytes of tensors.
 
     Args:
         body: of the request.
-        length: of its JSON, as the header has it; None: there was no such header.
+        length: of its JSON, from the header; None: there was no such header.
         model: its name.
 
     Raises:
-        InvalidInput: there is no JSON, or the sizes in it are not those of the body.
+        InvalidInput: there is no JSON, or its sizes do not match the body.
     """
     from kserve.errors import InvalidInput
 
@@ -87,7 +87,7 @@ def read_binary(body: bytes, length: str | None, model: str) -> Any:
 
 
 def _head(text: bytes, model: str) -> Any:
-    """The request that JSON describes; the data of tensors that come as raw bytes are None."""
+    """The request that JSON describes; ``data`` of tensors sent as raw bytes is None."""
     from kserve import InferRequest
     from kserve.errors import InvalidInput
     from kserve.protocol.rest.v2_datamodels import InferenceRequest
@@ -96,7 +96,7 @@ def _head(text: bytes, model: str) -> Any:
     inputs = head.get("inputs") if isinstance(head, dict) else None
     raw = [i for i, one in enumerate(inputs if isinstance(inputs, list) else []) if _is_raw(one)]
     for i in raw:
-        head["inputs"][i]["data"] = []  # KServe's form needs some
+        head["inputs"][i]["data"] = []  # KServe's schema requires some
     try:
         form = InferenceRequest.model_validate(head)
     except ValueError as error:  # pydantic's
@@ -113,22 +113,22 @@ def _is_raw(tensor: Any) -> bool:
 
 
 def wrong_form(errors: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with a request, of the errors that pydantic lists."""
+    """A message on what is wrong with a request, from pydantic's list of errors."""
     lines = []
     for one in errors:
         place = [str(part) for part in one["loc"] if part not in ("body", "InferenceRequest")]
-        if place != ["bytes"]:  # a body may be JSON or bytes, and of JSON it says that it is none
+        if place != ["bytes"]:  # skip the error that a JSON body is not bytes
             lines.append(": ".join(filter(None, (".".join(place), one["msg"]))))
     return "; ".join(lines[:3])
 
 
 def infer_response(request: Any, outputs: Outputs, number: str, version: str | None) -> Any:
-    """A ``kserve`` response; outputs are raw bytes where the request wants that.
+    """A ``kserve`` response; outputs are raw bytes if the request asks for that.
 
     Args:
         request: of ``kserve``.
-        outputs: to answer, in this order.
-        number: of the response.
+        outputs: to return, in this order.
+        number: ID of the response.
         version: of the model.
     """
     from kserve import InferOutput, InferResponse

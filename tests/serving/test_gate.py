@@ -35,12 +35,12 @@ def ask(gate: Gate, client: Client) -> list:
     return client.sent
 
 
-def test_a_body_is_handed_on_whole():
+def test_a_body_is_passed_on_whole():
     assert ask(Gate(echo, 100), Client(b"a" * 60, b"b" * 40)) == [200, b"a" * 60 + b"b" * 40]
 
 
 @pytest.mark.parametrize("parts", [(1.0, b"a"), (b"a", 1.0, b"b")])
-def test_a_body_that_does_not_come_gets_408(parts):
+def test_a_body_that_does_not_arrive_gets_408(parts):
     assert ask(Gate(echo, 100, part_s=0.05), Client(*parts))[0] == 408
 
 
@@ -50,7 +50,7 @@ def test_a_body_that_drips_gets_408():
 
 
 @pytest.mark.parametrize("length", [b"-1", b"x", b"9" * 30, b"101"])
-def test_a_length_that_is_none_or_too_large_gets_413(length):
+def test_a_length_that_is_invalid_or_too_large_gets_413(length):
     client = Client(b"a", headers=[(b"content-length", length)])
     assert ask(Gate(echo, 100), client)[0] == 413
 
@@ -83,10 +83,10 @@ def test_a_request_that_a_server_no_longer_waits_for_gets_503():
 
     client = Client(b"a")
     asyncio.run(cancelled(client))
-    assert client.sent == [503, b'{"error": "the server ends; try again"}']
+    assert client.sent == [503, b'{"error": "the server is shutting down; try again"}']
 
 
-def test_what_all_requests_hold_is_bounded_and_given_back(monkeypatch):
+def test_the_bytes_and_number_of_all_requests_are_bounded_and_released(monkeypatch):
     monkeypatch.setattr(gate, "HELD_BODIES", 2)
     monkeypatch.setattr(gate, "MAX_REQUESTS", 4)
     waiting = asyncio.Event()
@@ -115,7 +115,7 @@ def test_what_all_requests_hold_is_bounded_and_given_back(monkeypatch):
     assert after == [200]
 
 
-def test_a_connection_ends_where_no_head_comes_in_time():
+def test_a_connection_is_closed_if_no_head_arrives_in_time():
     class Protocol:
         cycle, loop = None, None
 
@@ -148,7 +148,7 @@ def test_a_connection_ends_where_no_head_comes_in_time():
     assert not asyncio.run(run(b"a request that is worked on"))
 
 
-def test_messages_show_no_places_of_this_machine():
+def test_messages_show_no_paths_of_this_machine():
     text = "cannot open '/usr/lib/python3/site-packages/PIL/a.py':\nno " + "x" * 900
     assert shown(text).startswith("cannot open '...': no x") and len(shown(text)) <= 303
     assert shown("5 px/mm and 1/2") == "5 px/mm and 1/2"

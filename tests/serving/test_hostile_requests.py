@@ -1,4 +1,4 @@
-"""Requests that are made to cost much or to break the server, against a real one, by loopback."""
+"""Requests made to be expensive or to break the server, sent to a real one over loopback."""
 
 import base64
 import contextlib
@@ -89,7 +89,7 @@ def encoded(size, kind="PNG", color=(90, 90, 90)) -> dict:
 
 
 def bitmap(width: int, height: int) -> dict:
-    """One bit a pixel: a file of few bytes for very many pixels."""
+    """One bit per pixel: a small file with very many pixels."""
     file = io.BytesIO()
     PIL.Image.new("1", (width, height)).save(file, "PNG")
     return {"b64": base64.b64encode(file.getvalue()).decode()}
@@ -230,7 +230,7 @@ def test_a_small_request_does_not_wait_for_large_ones(server):
 @pytest.mark.parametrize("path", ["/", "/v1/models/scnn", "/v2/health/ready", "/metrics"])
 def test_head_is_answered_like_get_without_a_body(server, path):
     connection = http.client.HTTPConnection(*server.place, timeout=60)
-    for method in ("HEAD", "GET"):  # one connection: bytes of a body would be taken for an answer
+    for method in ("HEAD", "GET"):  # one connection: a body's bytes would be read as an answer
         connection.request(method, path)
         answer = connection.getresponse()
         assert answer.status == 200
@@ -256,8 +256,8 @@ def test_idle_and_half_sent_connections_shut_nobody_out_and_are_closed(server):
         assert all(b" 408 " in connection.recv(100) for connection in half)
 
 
-def test_memory_comes_back(server):
-    """Last: what one large request takes is not kept."""
+def test_memory_is_released(server):
+    """The last test: the memory of a large request is not kept."""
     heavy = {"instances": [bitmap(7000, 7000)]}
     for _ in range(2):
         server.post(heavy)

@@ -52,7 +52,7 @@ class Counting:
         return ({"parameters": np.ones((count, 1), np.float32)}, found) if count else None
 
 
-def test_photos_have_a_budget_of_pixels_together(monkeypatch):
+def test_the_total_number_of_pixels_is_limited(monkeypatch):
     monkeypatch.setattr(requests, "MAX_PIXELS", 500)
     two, three = [photo()] * 2, [photo()] * 3
     assert read_instances({"instances": two}, 4).pixels == 400
@@ -67,7 +67,7 @@ def test_photos_have_a_budget_of_pixels_together(monkeypatch):
         read_photo(encoded(100))
 
 
-def test_a_photo_has_a_longest_side(monkeypatch):
+def test_the_side_of_a_photo_is_limited(monkeypatch):
     monkeypatch.setattr(requests, "MAX_SIDE", 30)
     assert read_photo(encoded(30, 1)).pixels == 30
     for size in ((31, 1), (1, 31)):
@@ -75,7 +75,7 @@ def test_a_photo_has_a_longest_side(monkeypatch):
             read_photo(encoded(*size))
 
 
-def test_a_request_has_few_instances(monkeypatch):
+def test_the_number_of_instances_is_limited(monkeypatch):
     monkeypatch.setattr(requests, "MAX_INSTANCES", 2)
     crop = np.zeros((4, 4, 3), int).tolist()
     for read in (
@@ -88,7 +88,7 @@ def test_a_request_has_few_instances(monkeypatch):
             read(3)
 
 
-def test_all_photos_together_have_few_faces(monkeypatch):
+def test_the_total_number_of_faces_is_limited(monkeypatch):
     monkeypatch.setattr(requests, "MAX_FACES", 5)
     few, many = [photo(value=2), photo(value=3)], [photo(value=2), photo(value=4)]
     (first, second) = predictions(read_instances({"instances": few}, 4), Counting())["predictions"]
@@ -135,9 +135,9 @@ def test_crops_of_any_whole_numbers_are_within_bytes(value):
 @pytest.mark.parametrize(
     "box", [[20, 0, 25, 5], [-5, 0, 0, 5], [0, 10, 5, 15], [0, -5, 5, 0]], ids=str
 )
-def test_a_box_beside_the_photo_is_refused(box):
+def test_a_box_outside_the_photo_is_refused(box):
     request = read_instances({"instances": [{**photo(), "box": box}]}, 4)
-    with pytest.raises(ValueError, match=r"instances\[0\]: box .* beside the photo of 20 x 10 px"):
+    with pytest.raises(ValueError, match=r"instances\[0\]: box .* outside the photo of 20 x 10 px"):
         predictions(request, Counting())
 
 
@@ -147,7 +147,7 @@ def test_a_box_beside_the_photo_is_refused(box):
         ({**photo(), "box": [True, 0, 5, 5]}, "four numbers"),
         ({**photo(), "box": ["0", 0, 5, 5]}, "four numbers"),
         ({**photo(), "box": [0, 0, 5]}, "four numbers"),
-        ({**photo(), "box": [0, 0, 10**400, 10**400]}, "not as large"),
+        ({**photo(), "box": [0, 0, 10**400, 10**400]}, "within the range of floats"),
         ({**photo(), "more": 1}, "a crop is nested lists"),
         ({"image": [], "box": [0, 0, 1, 1]}, "a crop is nested lists"),
     ],
@@ -163,6 +163,6 @@ def test_boxes_have_a_row_for_each_photo(shape):
         read_inputs({"photo": texts(photo()), "box": np.zeros(shape)}, 4)
 
 
-def test_what_else_a_body_has_is_not_ignored():
+def test_unknown_keys_of_a_body_are_refused():
     with pytest.raises(ValueError, match='the body has .*more.*; expected "instances"'):
         read_instances({"instances": [photo()], "more": 1}, 4)

@@ -1,4 +1,4 @@
-"""The application in this process, before a predictor that knows its answers."""
+"""The application in this process, with a predictor of known answers."""
 
 import asyncio
 import base64
@@ -124,7 +124,7 @@ def test_a_body_that_is_no_photo_gets_its_error(served, body, kind, status, reas
     assert answer.status_code == status and reason in answer.json()["error"]
 
 
-def test_a_photo_as_body_has_the_bounds_of_one_in_json(served):
+def test_a_photo_as_body_has_the_limits_of_one_in_json(served):
     file = io.BytesIO()
     PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
     answer = served.post(file.getvalue(), "image/png")
@@ -154,7 +154,7 @@ def test_each_request_has_one_line_without_its_photo(served):
     assert all("\n" not in line and len(line) < 500 for line in served.lines)
 
 
-def test_a_log_that_cannot_be_written_breaks_no_connection():
+def test_requests_are_answered_even_if_the_log_cannot_be_written():
     async def answer(scope, receive, send):
         await send({"type": "http.response.start", "status": 200})
 
@@ -249,7 +249,7 @@ def test_labels_do_not_grow_with_what_clients_ask_for(served):
     assert served.metric("scnn_requests_total", kind="other", status="404") == 20
 
 
-def test_runs_of_the_network_tell_their_size():
+def test_batch_sizes_of_the_network_are_reported():
     sizes = []
     predictor = PresetPredictor.from_preset("mobile", on_batch=sizes.append)
     predictor.crops(np.zeros((3, 120, 120, 3), np.uint8))
@@ -354,7 +354,7 @@ def test_a_photo_sent_in_another_way_gets_a_message_with_the_right_one(
     ["application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"],
 )
 @pytest.mark.parametrize("path", [PREDICT, INFER])
-def test_json_may_have_a_charset_and_its_type_capitals(served, kind, path):
+def test_the_content_type_of_json_may_have_a_charset_and_capitals(served, kind, path):
     text = base64.b64encode(photo(200)).decode()
     tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
     body = {"instances": [{"b64": text}]} if path == PREDICT else {"inputs": [tensor]}
@@ -389,7 +389,7 @@ def test_an_unknown_output_is_refused_before_a_face_is_computed(served, monkeypa
     assert "['depth'] are not known; known: photo_index, box, score, parameters" in answer.text
 
 
-def test_outputs_that_are_asked_for_come_alone_and_in_order(served):
+def test_only_the_requested_outputs_are_returned_in_their_order(served):
     text = base64.b64encode(photo(200)).decode()
     tensor = {"name": "photo", "shape": [1], "datatype": "BYTES", "data": [text]}
     for names in (["score", "photo_index"], []):
@@ -473,7 +473,7 @@ def test_v2_json_of_another_type_gets_the_right_one(served, kind):
     assert "must be JSON, with Content-Type: application/json" in answer.json()["error"]
 
 
-def test_the_metadata_lists_all_outputs_and_what_the_server_speaks(served):
+def test_the_metadata_lists_all_outputs_and_extensions(served):
     outputs = served.get("/v2/models/scnn").json()["outputs"]
     assert outputs == [
         {"name": "photo_index", "datatype": "INT32", "shape": [-1]},
@@ -486,6 +486,6 @@ def test_the_metadata_lists_all_outputs_and_what_the_server_speaks(served):
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_addresses_that_take_post_say_so(served, method, verb):
+def test_addresses_that_need_post_say_so(served, method, verb):
     answer = served.ask(method, f"/v1/models/scnn:{verb}")
     assert answer.status_code == 405 and answer.headers["Allow"] == "POST"

@@ -55,7 +55,7 @@ def triton_config():
 
 
 def tensors(listed) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of a row, as the network has them."""
+    """Type and shape of a row of a tensor of the network."""
     return {
         one.name: (one.data_type, tuple(one.reshape.shape if one.HasField("reshape") else one.dims))
         for one in listed
@@ -71,7 +71,7 @@ def built(kind: str, value):
     if inner := re.fullmatch(r"list\[(\w+)\]", kind):
         return [built(inner[1], one) for one in value]
     model = getattr(kserve, kind, None) or getattr(kubernetes, kind, None)
-    if model is None:  # a text, a number, a table of texts
+    if model is None:  # a string, a number, a table of strings
         return value
     names = {name: attribute for attribute, name in model.attribute_map.items()}
     fields = {names[key]: (model.openapi_types[names[key]], one) for key, one in value.items()}

@@ -36,7 +36,7 @@ def asked_at_once(network: Doubling, shared: SharedBatches, asked: list) -> list
     return answers
 
 
-def test_what_is_asked_at_once_runs_as_one_batch_and_each_gets_its_own():
+def test_simultaneous_requests_run_as_one_batch_and_each_gets_its_own_outputs():
     network = Doubling()
     shared = SharedBatches(network, max_crops=64, wait_s=0.05)
     asked = [np.random.default_rng(i).random((1 + i % 3, 4)) for i in range(20)]
@@ -106,7 +106,7 @@ def test_a_request_at_the_time_of_close_is_answered():
     shared._requests.closed.result(10)
 
 
-def test_close_answers_what_was_asked():
+def test_close_answers_open_requests():
     network = Doubling()
     shared = SharedBatches(network, max_crops=1)
     with ThreadPoolExecutor(4) as pool:

@@ -34,10 +34,10 @@ from kserve.protocol.infer_type import RequestedOutput  # noqa: E402
         ("FP64", [True, False], "FP64 needs numbers"),
         ("FP32", [1, 2, 3], "cannot reshape"),
         ("FP32", [[1, 2], [3]], "inhomogeneous"),
-        ("SOUND", [1, 2], "there is no datatype 'SOUND'; image is UINT8, photo BYTES and box"),
+        ("SOUND", [1, 2], "unknown datatype 'SOUND'; image is UINT8, photo BYTES and box"),
     ],
 )
-def test_data_that_are_not_of_their_datatype_are_refused(datatype, data, message):
+def test_data_that_does_not_match_its_datatype_is_refused(datatype, data, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read_tensor(InferInput("image", [2], datatype, data))
 
@@ -148,7 +148,7 @@ def test_outputs_are_raw_bytes_where_that_is_wanted(wanted, every, raw_names):
     assert at == (len(answer) if raw_names else None)
 
 
-def test_what_is_wrong_is_said_of_the_request_alone():
+def test_errors_name_only_parts_of_the_request():
     errors = [
         {"loc": ("body", "InferenceRequest", "inputs", 0, "shape"), "msg": "Field required"},
         {"loc": ("body", "bytes"), "msg": "Input should be a valid bytes"},
