@@ -1,6 +1,6 @@
 """What do the identity losses do? ``keras-scnn ablate`` trains with and without them.
 
-Four networks a seed, with the same data, start and budget: regression only, with the contrastive
+Four networks per seed, with the same data, start and budget: regression only, with the contrastive
 losses, with the identity losses, and with both. The contrastive losses include the one that matches
 the recognizer's similarities by shape; the identity losses include the recognizer's other targets.
 All options of ``keras-scnn train`` except --resume are accepted. Interrupted runs are continued;
@@ -34,7 +34,7 @@ def parse(
 
     Raises:
         FileNotFoundError, ValueError: a configuration file is missing or wrong, the seeds are not
-            different whole numbers from 0, or a variant is not known or given twice.
+            different whole numbers from 0, or a variant is unknown or given twice.
     """
     parser = CommandParser("ablate", __doc__)
     parser.add_argument(
@@ -42,11 +42,11 @@ def parse(
         type=Path,
         default=Path("runs/ablation"),
         metavar="DIR",
-        help="for runs and results (runs/ablation)",
+        help="folder for runs and results (runs/ablation)",
     )
-    parser.add_argument("--seeds", default="0,1", help="with commas between them (0,1)")
+    parser.add_argument("--seeds", default="0,1", help="comma-separated (0,1)")
     names = ",".join(VARIANTS)
-    parser.add_argument("--variants", default=names, help=f"with commas between them ({names})")
+    parser.add_argument("--variants", default=names, help=f"comma-separated ({names})")
     recipes = f"settings that come with the package: {', '.join(recipe_names())}"
     parser.add_argument("--recipe", metavar="NAME", help=recipes)
     add_options(parser, TrainConfig)
@@ -57,7 +57,7 @@ def parse(
         options.config = str(recipe_path(options.recipe))
     words = words_of(options.seeds)
     if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
-        raise ValueError(f"--seeds is '{options.seeds}'; it must be different numbers, as 0,1")
+        raise ValueError(f"--seeds is '{options.seeds}'; it must be different numbers, such as 0,1")
     seeds = tuple(map(int, words))
     variants = tuple(words_of(options.variants))
     for name in set(variants) - set(VARIANTS):
@@ -65,10 +65,10 @@ def parse(
             f"--variants has '{name}'{did_you_mean(name, VARIANTS)}; known are {names}"
         )
     if len(set(variants)) < len(variants):
-        raise ValueError(f"--variants is '{options.variants}'; it has one of them twice")
+        raise ValueError(f"--variants is '{options.variants}'; it names a variant twice")
     config = from_options(TrainConfig, options)
     for seed in seeds:
-        dataclasses.replace(config, seed=seed)  # which refuses one that is too large
+        dataclasses.replace(config, seed=seed)  # raises an error if it is too large
     return config, options.out, seeds, variants
 
 

@@ -1,8 +1,8 @@
 """Training on a Ray cluster: ``python -m keras_scnn.distributed.ray --hosts 4 --minutes 0 ...``.
 
-The options are those of ``keras-scnn train``, except rank and coordinator. One actor a host runs
-one rank; where one is lost, all are ended and started again, and go on from the last checkpoint.
-The run folder, an absolute path, must be one that all hosts see: rank 0 may come to another one.
+The options are those of ``keras-scnn train``, except rank and coordinator. One actor per host runs
+one rank; if one is lost, all are ended and started again, and continue from the last checkpoint.
+The run folder must be an absolute path that all hosts can access: rank 0 may move to another host.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from keras_scnn.settings import (
 from keras_scnn.storage.remote import url_host
 from keras_scnn.training.config import TrainConfig
 
-START = 300.0  # seconds for all ranks to be started
-ENDING = 30.0  # seconds for the others to say why, once one rank has failed
+START = 300.0  # seconds to wait for Ray to start all ranks
+ENDING = 30.0  # seconds to wait for the cause from other ranks, once one is lost
 
 
 def train_on_ray(
@@ -45,7 +45,7 @@ def train_on_ray(
 
     Raises:
         ImportError: the extra is not installed.
-        ValueError, FileNotFoundError, RuntimeError: as training; these are not tried again.
+        ValueError, FileNotFoundError, RuntimeError: as training; these are not retried.
         OSError: more ranks were lost than ``restarts``.
     """
     require_ray()
@@ -69,10 +69,10 @@ def _train(config: TrainConfig) -> None:
 
 
 class _Rank:
-    """One rank, in a process of its own, which Ray has made for it."""
+    """One rank, in a process of its own that Ray starts."""
 
     def address(self) -> str:
-        """HOST:PORT of a free port here."""
+        """HOST:PORT of a free port of this host."""
         import ray
 
         with socket.socket() as one:
@@ -85,7 +85,7 @@ class _Rank:
 
 
 def _train_once(config: TrainConfig, resources: dict, work: Callable) -> str | None:
-    """Train as one group; what was lost on the way, None for nothing."""
+    """Train as one group; return what was lost, None for nothing."""
     import ray
 
     own = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -110,7 +110,7 @@ def _places(ranks: list, resources: dict) -> list[str]:
     """The addresses of all ranks, once Ray has started them.
 
     Raises:
-        OSError: the cluster has no free place for one of them.
+        OSError: the cluster has no free resources for one of them.
     """
     import ray
 
@@ -118,13 +118,13 @@ def _places(ranks: list, resources: dict) -> list[str]:
         return ray.get([rank.address.remote() for rank in ranks], timeout=START)
     except ray.exceptions.GetTimeoutError:
         raise OSError(
-            f"Ray started not all of {len(ranks)} ranks within {START:.0f} s; each needs a host "
+            f"Ray did not start all of {len(ranks)} ranks within {START:.0f} s; each needs a host "
             f"with {resources} free"
         ) from None
 
 
 def _outcome(tasks: list) -> str | None:
-    """Wait for all; what was lost, or an error of a rank's own, which counts for more."""
+    """Wait for all; return what was lost, or raise a rank's own error, which takes precedence."""
     import ray
 
     lost, waiting = None, list(tasks)
@@ -153,15 +153,15 @@ def main(arguments: list[str] | None = None) -> None:
     """The command; ``arguments`` as on the command line."""
     parser = CommandParser("train", __doc__)
     parser.prog = "python -m keras_scnn.distributed.ray"
-    parser.add_argument("--cpus", type=float, default=1.0, help="of each host, for one rank (1)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="of each host, for one rank (0)")
-    parser.add_argument("--restarts", type=int, default=3, help="of a group that lost a rank (3)")
+    parser.add_argument("--cpus", type=float, default=1.0, help="of each host, for its rank (1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of each host, for its rank (0)")
+    parser.add_argument("--restarts", type=int, default=3, help="after the loss of a rank (3)")
     add_options(parser, TrainConfig)
     options = parser.parse_args(arguments)
     parser.check(options, check_at_least, "cpus", "gpus", "restarts")
     if {"rank", "coordinator"} & set(vars(options)):
         raise ValueError("rank and coordinator are set by Ray; leave them out")
-    options.coordinator = "ray:1"  # of rank 0, once it has a host
+    options.coordinator = "ray:1"  # a placeholder until rank 0 has a host
     resources = {"num_cpus": options.cpus, "num_gpus": options.gpus}
     train_on_ray(from_options(TrainConfig, options), resources, options.restarts)
 
