@@ -19,7 +19,7 @@ from keras_scnn.protocols.records import baseline
 from keras_scnn.storage.claims import sole_run
 from keras_scnn.train import main, parse
 from keras_scnn.training import run as running
-from keras_scnn.training.checkpoints import RunState, add_to_curves, read_state
+from keras_scnn.training.checkpoints import RunState, add_to_curves, check_run_folder, read_state
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.groups import GroupMode
 from keras_scnn.training.pairs import PairMode
@@ -202,6 +202,28 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path, run, cache, monkeypatch):
     monkeypatch.setattr(running, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
         train(dataclasses.replace(config, run=str(tmp_path / "run")))
+
+
+def test_a_run_that_began_while_the_data_was_opened_keeps_its_folder(
+    tmp_path, run, cache, monkeypatch
+):
+    folder, opened = tmp_path / "run", running.open_data
+
+    def slow(config):
+        shutil.copytree(run[0], folder)
+        return opened(config)
+
+    monkeypatch.setattr(running, "open_data", slow)
+    config = TrainConfig(run=str(folder), cache=str(cache), steps=2, learning_rate=0.5, **TINY)
+    with pytest.raises(ValueError, match="holds a run that was begun with learning_rate"):
+        train(config)
+    for name in ("config.yaml", "before.json", "state.json"):
+        assert (folder / name).read_bytes() == (run[0] / name).read_bytes()
+
+
+def test_a_run_begins_where_one_was_killed_before_it_wrote_its_settings(tmp_path):
+    (tmp_path / ".partial-00000000-17-config.yaml").write_text("run: ")
+    check_run_folder(tmp_path, TrainConfig(), ())
 
 
 def test_a_folder_of_other_files_is_no_run_folder(tmp_path, capsys):

@@ -140,11 +140,12 @@ def _remove_partial(folder: Place) -> None:
 def _check_claim(folder: Place, plan: dict, what: str) -> None:
     if (folder / PLAN).is_file():
         _check_same(folder, plan, what)
-    elif not _is_unused(folder):
+    elif not is_unused(folder):
         raise ValueError(f"{folder} is not empty, and holds no {what}; choose another folder")
 
 
-def _is_unused(folder: Place) -> bool:
+def is_unused(folder: Place) -> bool:
+    """Whether a folder is not there, or has nothing but what a killed run left half-written."""
     if isinstance(folder, RemotePath):
         return folder.is_empty(but=(NOTE,))
     return not folder.is_dir() or all(path.match(PARTIAL) for path in folder.iterdir())

@@ -19,9 +19,10 @@ import yaml
 
 from keras_scnn.settings import SETTINGS, check_at_least, configuration, read_yaml, typed
 from keras_scnn.storage import atomic_path
+from keras_scnn.storage.claims import sole_run
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.outputs import check_out
-from keras_scnn.storage.shards import file_digest
+from keras_scnn.storage.shards import file_digest, is_unused
 from keras_scnn.storage.text import json_text, read_json
 from keras_scnn.training.config import TrainConfig
 
@@ -268,12 +269,19 @@ def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
                 f"{folder} holds a run that was begun with {began}; choose another --run, or go on "
                 f"by --resume {folder} without these"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif not is_unused(folder):
         raise ValueError(f"{folder} is not empty, and holds no run; choose another --run")
 
 
-def claim_run_folder(folder: Path, config: TrainConfig) -> None:
-    """Make a run folder and write the settings into it."""
+def claim_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
+    """Make a run folder and write the settings into it, as ``check_run_folder`` allows.
+
+    Raises:
+        OSError: it cannot be written, or another run writes to it.
+        ValueError: as ``check_run_folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    with sole_run(folder):
+        check_run_folder(folder, config, may_change)  # again: another run may have begun meanwhile
+        with atomic_path(folder / SETTINGS) as temporary:
+            temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

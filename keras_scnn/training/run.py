@@ -194,7 +194,7 @@ def compiled(
 
 def start(run: Run, state: RunState) -> None:
     """Claim the run folder once all settings have been validated; initialize a new run."""
-    claim_run_folder(run.folder, run.config.kept())
+    claim_run_folder(run.folder, run.config.kept(), MAY_CHANGE)
     check_inputs(run.folder, run.config)
     if not state.checkpoint:
         initialize(run.config, run.network, run.mode, run.seen)
