@@ -36,6 +36,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import ParameterLayout, ParameterSpace, Whitening
 from keras_scnn.settings import did_you_mean
 from keras_scnn.storage import atomic_path, read_npz, write_npz
+from keras_scnn.storage.atomic import staged_files
 from keras_scnn.storage.downloads import checked_digest, fetch_folder, files_digest, split_digest
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.remote import RemotePath, local_path, place
@@ -166,7 +167,7 @@ class Preset(_WithSpace):
 
 
 def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> None:
-    """Write the folder's two files, each atomically, the settings last.
+    """Write the folder's two files together, so that neither is left beside one of an older preset.
 
     A preset is loaded as the network that its settings describe, in float32 and trainable. Anything
     that they do not describe is rejected: LoRA, quantized weights, layers that were added, removed
@@ -193,10 +194,9 @@ def save_preset(folder: str | os.PathLike, preset: Preset, base: str = "") -> No
     arrays["landmark_offsets"] = preset.face_model.landmark_offsets
     if preset.within_person_covariance is not None:
         arrays["shape_scatter"] = np.float32(preset.within_person_covariance)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_npz(folder / WEIGHTS, FORMAT, VERSION, **arrays)
-    with atomic_path(folder / SETTINGS) as temporary:
-        temporary.write_text(text)
+    with staged_files(folder) as aside:
+        write_npz(aside / WEIGHTS, FORMAT, VERSION, **arrays)
+        (aside / SETTINGS).write_text(text)
 
 
 def _settings_of(preset: Preset) -> dict:

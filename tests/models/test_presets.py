@@ -1,5 +1,7 @@
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -136,6 +138,36 @@ def test_a_preset_stores_only_weights_that_its_base_lacks(tmp_path, monkeypatch,
 def _moved(space):
     whitening = Whitening(space.whitening.mean + 1, space.whitening.scale)
     return ParameterSpace(space.face_model, whitening)
+
+
+@pytest.mark.parametrize("changes", range(5))
+def test_a_killed_writer_leaves_no_weights_beside_the_settings_of_another_preset(
+    folder, preset, monkeypatch, changes
+):
+    """It ends after so many of the changes of the folder, of which there are four."""
+    left = [changes]
+
+    def killed_later(change):
+        def call(*paths, **options):
+            if Path(paths[-1]).parent == folder:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+            return change(*paths, **options)
+
+        return call
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, killed_later(getattr(os, name)))
+    moved = dataclasses.replace(preset, space=_moved(preset.space), metadata={"seed": 4})
+    with contextlib.suppress(KeyboardInterrupt):
+        save_preset(folder, moved)
+    monkeypatch.undo()
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        read = read_preset(folder)
+        found = {(read.metadata["seed"], float(read.space.whitening.mean[0]))}
+    assert found == {0: {(3, 0.0)}, 4: {(4, 1.0)}}.get(changes, set())
 
 
 @pytest.mark.integration
