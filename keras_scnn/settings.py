@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
+from keras_scnn.storage.guard import existing_file
 from keras_scnn.storage.text import read_plain_yaml
 
 
@@ -372,15 +373,13 @@ def read_yaml(path: str | os.PathLike, levels: int = 8) -> dict[str, Any]:
         levels: how many files may be chained by ``base``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file is not YAML, or not one level of names and values, or its bases form
             a cycle or are too many.
     """
-    path = Path(path)
     if not levels:
         raise ValueError(f"{path}: the files named by base form a cycle, or are too many")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --config takes a YAML file")
+    path = existing_file(path, "a YAML file")
     values = read_plain_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):

@@ -117,6 +117,8 @@ def test_help_survives_a_percent_sign(capsys):
 def test_files_that_are_no_settings_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_yaml(tmp_path / "nowhere.yaml")
+    with pytest.raises(IsADirectoryError, match="is a folder; expected a YAML file"):
+        read_yaml(tmp_path)
     path = tmp_path / "run.yaml"
     path.write_text("- 1\n- 2\n")
     with pytest.raises(ValueError, match="not list"):

@@ -12,12 +12,11 @@ import numbers
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.quiet import without_native_lines
 
 if TYPE_CHECKING:
@@ -102,13 +101,12 @@ def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
     """The bytes and the metadata of a .tflite file that this package wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file is damaged, or not one of this package.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such .tflite file")
-    with reading(path, "a .tflite file of keras_scnn"):
+    what = "a .tflite file of keras_scnn"
+    path = existing_file(path, what)
+    with reading(path, what):
         content = path.read_bytes()
         return content, read_metadata(content)
 

@@ -120,8 +120,10 @@ def test_a_damaged_or_foreign_file_is_not_used(tmp_path):
         assert lite_file(folder) is None
         with pytest.raises(ValueError, match=FILE):
             LiteNetwork(folder / FILE)
-    with pytest.raises(FileNotFoundError, match="no such .tflite file"):
+    with pytest.raises(FileNotFoundError, match="nothing.tflite: no such file; expected a .tflite"):
         LiteNetwork(tmp_path / "nothing.tflite")
+    with pytest.raises(IsADirectoryError, match="copy: is a folder; expected a .tflite file"):
+        LiteNetwork(folder)
 
 
 def test_a_file_with_a_flipped_byte_of_its_weights_is_not_used(tmp_path):
