@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from keras_scnn.data.remote_records import manifest_of
 from keras_scnn.settings import folders_of
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
+from keras_scnn.storage.outputs import real_path
 from keras_scnn.storage.remote import Place, RemotePath, place
 from keras_scnn.storage.shards import digest, file_digest
 from keras_scnn.storage.text import json_text, read_json
@@ -20,10 +22,14 @@ INPUTS = "inputs.json"
 DECIDING = ("weights.npz", "manifest.json")
 
 
-def content_digest(path: Place) -> str:
+def content_digest(path: Place, without: Sequence[Path] = ()) -> str:
     """SHA-256 of a file, of a preset's weights, or of the manifest of face records.
 
     Of any other folder, of the names and sizes of its files. A URL must be of face records.
+
+    Args:
+        path: of the file or folder.
+        without: folders inside of it that are ignored, such as those of results.
     """
     if isinstance(path, RemotePath):
         return digest(manifest_of(path))
@@ -32,8 +38,10 @@ def content_digest(path: Place) -> str:
             return file_digest(path / name)
     if path.is_file():
         return file_digest(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return digest([[str(p.relative_to(path)), p.stat().st_size] for p in files])
+    home = real_path(path)
+    others = [folder for one in without if home in (folder := real_path(one)).parents]
+    files = sorted(p for p in home.rglob("*") if p.is_file() and not set(others) & set(p.parents))
+    return digest([[str(p.relative_to(home)), p.stat().st_size] for p in files])
 
 
 def data_digests(folders: str) -> dict[str, str]:

@@ -29,10 +29,11 @@ import importlib
 import io
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ from keras_scnn.settings import (
     whole,
 )
 from keras_scnn.storage import atomic_path
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.remote import place
 from keras_scnn.storage.shards import digest
@@ -59,6 +60,7 @@ from keras_scnn.storage.text import json_text, open_utf8, read_json, read_plain_
 from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
+STEPS = ("prepare", "train", "assemble", "calibrate")
 PATIENCE = 120.0  # seconds for a command that was stopped: a step of training, and a checkpoint
 Run = Callable[[str, list[str], dict[str, str]], int]
 """Runs a command: the module, its words, further environment variables; the exit status."""
@@ -85,6 +87,7 @@ class PresetPlan:
         if not self.shares[-1]:
             raise ValueError(f"shares are {self.shares}; they must be 0 or more, the last above 0")
         whole("held_out", self.held_out, 0)
+        _check_names("measure", self.measure)
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,29 @@ class ReleasePlan:
     presets: dict[str, PresetPlan]
     prepare: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_names("presets", self.presets)
+        _check_names("prepare", self.prepare)
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    """Refuse names that cannot be those of files, or that another step's files have."""
+    for name in names:
+        if not name.strip(".") or set(name) & set("/\\:"):
+            raise ValueError(f"{what}: the name {name!r} cannot be that of a file")
+        if what == "measure" and name in STEPS:
+            raise ValueError(f"{what}: the name {name!r} is that of another step; choose another")
+
 
 def read_plan(path: str | os.PathLike) -> ReleasePlan:
     """Read the file of a release.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: it is no YAML, or a key is missing, unknown or wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a release is described by a YAML file")
     what = "the file of a release"
+    path = existing_file(path, f"{what}, in YAML")
     with reading(path, what):
         content = read_plain_yaml(path, what)
         plan = _with_keys(ReleasePlan, content, path)
@@ -187,12 +201,6 @@ def _check_words(module: str, words: list[str], where: str) -> None:
         raise ValueError(f"{where}: keras-scnn {module} {shlex.join(words)}: {reason}") from None
 
 
-def _inputs(words: list[str]) -> dict:
-    """A command's words, and digests of the files and folders that they name."""
-    named = (Path(part) for word in words for part in folders_of(word.rpartition("=")[2]))
-    return {"words": words, "files": [content_digest(path) for path in named if path.exists()]}
-
-
 class Steps:
     """Steps that are skipped where they are done: their inputs and their result are unchanged.
 
@@ -226,6 +234,7 @@ class Steps:
                 print(f"--- {name}: done", flush=True)
                 return
         print(f"--- {name}", flush=True)
+        self.forget(name)  # from now on the result may be half that of other inputs
         make()
         if not result.exists():
             raise RuntimeError(f"{name} ended without {result}")
@@ -289,6 +298,13 @@ class Release:
         except ValueError as error:
             raise ValueError(f"'{words}': {error}") from None
 
+    def _inputs(self, words: list[str]) -> dict:
+        """A command's words, and digests of the files and folders that they name."""
+        named = (Path(part) for word in words for part in folders_of(word.rpartition("=")[2]))
+        made = self._work, self._out
+        files = [content_digest(path, made) for path in named if path.exists()]
+        return {"words": words, "files": files}
+
     def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
         status = self._run(f"keras_scnn.{module}", words, environment or {})
         if status not in allowed:
@@ -296,7 +312,7 @@ class Release:
 
     def _prepare(self, name: str, words: list[str]) -> None:
         result = self._work / "records" / name
-        inputs = _inputs(words)
+        inputs = self._inputs(words)
         command = [*words, "--out", str(result)]
         # Status 1: some photos were left out, and listed.
         self._steps.do(
@@ -367,9 +383,15 @@ class Release:
 
     def _evaluation(self, name: str, what: str, words: list[str]) -> None:
         folder = self._work / "results" / f"{name}-{what}"
-        inputs = _inputs(words) | {"preset": content_digest(self._out / name)}
+        inputs = self._inputs(words) | {"preset": content_digest(self._out / name)}
         command = [str(self._out / name), *words, "--out", str(folder)]
-        self._steps.do(f"{what}-{name}", inputs, folder, lambda: self._command("evaluate", command))
+
+        def make() -> None:
+            if folder.is_dir():  # the results of another protocol have other names
+                shutil.rmtree(folder)
+            self._command("evaluate", command)
+
+        self._steps.do(f"{what}-{name}", inputs, folder, make)
 
     def _calibrate(self, name: str, words: list[str]) -> None:
         self._evaluation(name, "calibrate", [*words, "--calibrate"])

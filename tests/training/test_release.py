@@ -27,7 +27,7 @@ from keras_scnn.settings import configuration, read_yaml
 from keras_scnn.training import run
 from keras_scnn.training.config import RECIPES, TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest
-from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, Steps, read_plan
+from keras_scnn.training.release import PresetPlan, Release, ReleasePlan, read_plan
 from keras_scnn.training.release import main as release_main
 from keras_scnn.training.release_weights import averaged, solve_features, with_covariance
 
@@ -143,63 +143,6 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on():
         solve_features(preset, short, np.arange(unseen))
 
 
-def test_a_step_is_skipped_until_its_inputs_or_its_result_change(tmp_path):
-    steps, done, result = Steps(tmp_path / "steps"), [], tmp_path / "result"
-
-    def make():
-        done.append(1)
-        result.write_text("made")
-
-    for _ in range(2):
-        steps.do("one", {"seed": 1}, result, make)
-    assert len(done) == 1
-    steps.do("one", {"seed": 2}, result, make)
-    result.write_text("damaged")
-    steps.do("one", {"seed": 2}, result, make)
-    assert len(done) == 3 and result.read_text() == "made"
-    with pytest.raises(RuntimeError, match="two ended without"):
-        steps.do("two", {}, tmp_path / "missing", lambda: None)
-
-
-def test_preparing_and_measuring_are_repeated_where_a_file_they_read_changes(tmp_path):
-    """Also a file that an option names, with a space or '=' before it, anywhere in the words."""
-    data, called = tmp_path / "data", []
-    (data / "photos").mkdir(parents=True)
-    files = {name: data / name for name in ("photos/a.pts", "offsets.npz", "one.csv", "two.csv")}
-    for path in files.values():
-        path.write_text("first")
-    words = "pts --offsets={data}/offsets.npz --crop-size 64 {data}/photos"
-    measure = {"people": "--data {data} --pairs {data}/one.csv,{data}/two.csv"}
-    preset = PresetPlan([{}], "x", measure=measure)
-
-    def command(module, words, environment):
-        called.append(module.removeprefix("keras_scnn."))
-        out = Path(words[words.index("--out") + 1])
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.json").write_text("{}")
-        return 0
-
-    def make():
-        called.clear()
-        release = Release(
-            ReleasePlan("free", {"a": preset}, {"x": words}),
-            *(data, tmp_path / "work", tmp_path / "out"),
-            command,
-        )
-        release._prepare("x", release._filled(words))
-        release._measure("a", "people", release._filled(measure["people"]))
-        return list(called)
-
-    (tmp_path / "out" / "a").mkdir(parents=True)
-    assert make() == ["prepare", "evaluate"] and make() == []
-    for name in ("photos/a.pts", "offsets.npz"):
-        files[name].write_text("another length")
-        assert "prepare" in make() and make() == []
-    for name in ("one.csv", "two.csv"):
-        files[name].write_text("other")
-        assert make() == ["evaluate"] and make() == []
-
-
 def test_the_packages_release_is_a_plan_of_known_settings():
     plan = read_plan(RECIPES / "release.yaml")
     assert set(plan.presets) == {"mobile", "accurate"}
@@ -288,12 +231,24 @@ PLAN = "license: free\npresets:\n  a:\n    runs: [{{}}]\n    records: x\n    {}"
         ),
         (PLAN.replace("[{{}}]", "paper").format(""), "presets: a: runs is 'paper'"),
         ("license: free\nprepare: {a: 5}\npresets: {}", "plan.yaml: prepare: a is 5"),
+        (
+            RUNS.replace("{a:", "{../a:"),
+            "plan.yaml: presets: the name '../a' cannot be that of a",
+        ),
+        ("license: free\nprepare: {a/b: x}\npresets: {}", "prepare: the name 'a/b' cannot be that"),
+        (PLAN.format("measure: {'': x}"), "presets: a: measure: the name '' cannot be that"),
+        (
+            PLAN.format("measure: {calibrate: x}"),
+            "measure: the name 'calibrate' is that of an",
+        ),
     ],
 )
 def test_a_wrong_plan_is_named(tmp_path, text, message):
     path = tmp_path / "plan.yaml"
     with pytest.raises(FileNotFoundError, match="plan.yaml: no such file"):
         read_plan(path)
+    with pytest.raises(IsADirectoryError, match="is a folder; expected the file of a release"):
+        read_plan(tmp_path)
     path.write_text(f"{text}\n")
     with pytest.raises(ValueError, match=message):
         read_plan(path)
