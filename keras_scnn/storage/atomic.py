@@ -109,7 +109,7 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         prefix = f"{beginning}{os.getpid()}-"
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=home)))
-        _lock(stack.enter_context((aside / LOCK).open("w")))
+        _lock(stack.enter_context((aside / "new").open("w")), aside / LOCK)
         (aside / "content").mkdir()
         with _named(home, aside):
             yield aside / "content"
@@ -131,13 +131,17 @@ def staged_files(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:
-    """Delete the half-written files and folders of this machine's processes that are no more."""
+    """Delete the half-written files and folders of this machine's processes that are no more.
+
+    Those of other users stay.
+    """
     for path in folder.glob(f"{beginning}*"):
-        if path.is_dir() and not path.is_symlink():
-            if not _is_in_use(path, beginning):
-                shutil.rmtree(path, ignore_errors=True)
-        elif not _is_running(path.name.removeprefix(beginning)):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another user's, or gone
+            if path.is_dir() and not path.is_symlink():
+                if not _is_in_use(path, beginning):
+                    shutil.rmtree(path)
+            elif not _is_running(path.name.removeprefix(beginning)):
+                path.unlink()
 
 
 def _is_in_use(folder: Path, beginning: str) -> bool:
@@ -147,20 +151,20 @@ def _is_in_use(folder: Path, beginning: str) -> bool:
     """
     if fcntl is None or not (folder / LOCK).is_file():
         return _is_running(folder.name.removeprefix(beginning))
-    try:
-        with (folder / LOCK).open("r+") as lock:
-            return not _lock(lock)
-    except OSError:  # another user's, or gone
-        return True
-
-
-def _lock(file: IO[str]) -> bool:
-    if fcntl is not None:
+    with (folder / LOCK).open("r+") as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(file: IO[str], name: Path) -> None:
+    """Lock a new file and give it its name then, so that nobody finds it without its lock."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.replace(file.name, name)
 
 
 def _is_running(name: str) -> bool:

@@ -1,0 +1,123 @@
+"""Files and folders written whole or not at all, and what others leave beside them."""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from keras_scnn.storage import atomic, atomic_path
+from keras_scnn.storage.atomic import partial_name, remove_leftovers, staged_files, staged_folder
+
+fcntl = pytest.importorskip("fcntl", reason="no such locks here")
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_another_user_left_stays_and_is_no_error(tmp_path, monkeypatch, is_folder):
+    """As in /tmp: the folder is everybody's, what is in it is one user's each."""
+    theirs = tmp_path / partial_name("x").replace(f"-{os.getpid()}-", "-999999999-")
+    theirs.mkdir() if is_folder else theirs.touch()
+    looked_at, unlink = os.stat, os.unlink
+
+    def denied(call):
+        def checked(path, *rest, **options):
+            inside = Path(path).parent == theirs if call is looked_at else Path(path) == theirs
+            if inside:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *rest, **options)
+
+        return checked
+
+    monkeypatch.setattr(os, "stat", denied(looked_at))
+    monkeypatch.setattr(os, "unlink", denied(unlink))
+    monkeypatch.setattr(atomic, "_cleaned", set())
+    with staged_folder(tmp_path):
+        pass
+    with atomic_path(tmp_path / "mine") as temporary:
+        temporary.touch()
+    monkeypatch.undo()
+    assert {path.name for path in tmp_path.iterdir()} - {"mine"} <= {theirs.name}
+    assert (tmp_path / "mine").is_file() and (is_folder or theirs.is_file())
+
+
+def test_a_new_folder_is_not_taken_for_a_left_one_before_it_is_locked(tmp_path, monkeypatch):
+    """The lock decides; another process may look at any moment."""
+    flock = fcntl.flock
+
+    def another_looks_before(*arguments):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        remove_leftovers(tmp_path)
+        return flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", another_looks_before)
+    with staged_folder(tmp_path) as aside:
+        assert aside.is_dir()
+        remove_leftovers(tmp_path)
+        assert aside.is_dir()
+
+
+def test_on_a_file_system_without_locks_the_process_number_decides(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with staged_folder(tmp_path) as aside:
+        remove_leftovers(tmp_path)
+        assert aside.is_dir()
+        of_dead = aside.parent.name.replace(f"-{os.getpid()}-", "-999999999-")
+        (tmp_path / of_dead).mkdir()
+        remove_leftovers(tmp_path)
+        assert aside.is_dir() and not (tmp_path / of_dead).exists()
+
+
+def test_staged_files_take_the_place_of_earlier_ones_if_all_goes_well(tmp_path):
+    for name in ("a.json", "a.txt", "other.txt"):
+        (tmp_path / name).write_text("old")
+    with contextlib.suppress(RuntimeError), staged_files(tmp_path) as aside:
+        (aside / "a.json").write_text("new")
+        raise RuntimeError
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
+    with staged_files(tmp_path) as aside:
+        for name in ("a.json", "a.txt", "b.txt"):
+            (aside / name).write_text("new")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a.json": "new", "a.txt": "new", "b.txt": "new", "other.txt": "old"}
+
+
+def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
+    tmp_path, monkeypatch
+):
+    """So a loss of power leaves the old file or the new one, and after the end the new one."""
+    fsync, replace, events = os.fsync, os.replace, []
+
+    def synced(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def replaced(*paths):
+        events.append("name")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    for durable in (True, False):
+        with atomic_path(tmp_path / "a.txt", durable) as temporary:
+            temporary.write_text("new")
+    assert events == ["file", "name", "folder", "name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("x" * 250 + ".json", ".json"),
+        ("run-1.weights.h5", ".weights.h5"),  # which Keras looks at
+        ("John.A.Smith.of.the.Photographers.obj", ".obj"),
+        ("a." + "b" * 253, ""),
+    ],
+)
+def test_a_file_may_have_any_name_that_fits_and_keeps_its_suffix_meanwhile(tmp_path, name, suffix):
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("new")
+        assert temporary.name.endswith(suffix)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
