@@ -57,6 +57,17 @@ def test_a_new_folder_is_not_taken_for_a_left_one_before_it_is_locked(tmp_path, 
         assert aside.is_dir()
 
 
+def test_a_folder_in_use_stays_though_no_process_of_its_number_is_seen(tmp_path):
+    """As from another container with the same folder and host name."""
+    with staged_folder(tmp_path) as aside:
+        mine = aside.parent
+        unseen = mine.with_name(mine.name.replace(f"-{os.getpid()}-", "-999999999-"))
+        mine.rename(unseen)
+        remove_leftovers(tmp_path)
+        unseen.rename(mine)
+    assert not list(tmp_path.iterdir())
+
+
 def test_on_a_file_system_without_locks_the_process_number_decides(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(95, "Operation not supported")
@@ -83,6 +94,20 @@ def test_staged_files_take_the_place_of_earlier_ones_if_all_goes_well(tmp_path):
             (aside / name).write_text("new")
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"a.json": "new", "a.txt": "new", "b.txt": "new", "other.txt": "old"}
+
+
+def test_of_staged_files_the_list_of_the_others_is_in_place_first(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def killed_after(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt), staged_files(tmp_path) as aside:
+        for name in ("a.txt", "b.json", "c.txt"):
+            (aside / name).touch()
+        monkeypatch.setattr(os, "replace", killed_after)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
 def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
