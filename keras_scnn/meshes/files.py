@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -31,7 +32,7 @@ def write_mesh(
     colors: np.ndarray | None = None,
     unit: str = "m",
 ) -> None:
-    """Write a mesh with smooth normals, each file atomically; the suffix is the format.
+    """Write a mesh with smooth normals, its files all or none; the suffix is the format.
 
     A file is in meters unless ``unit`` says otherwise, and imported with default settings a face in
     it is upright and looks at the viewer: GLB and OBJ have y up, PLY has z up
@@ -108,20 +109,23 @@ def _word(name: str) -> str:
 def _write_obj(path: Path, surface: Surface, unit: str) -> None:
     """Written here and not by trimesh, whose parts cannot share vertices.
 
-    The texture is not named like the mesh, so that it cannot overwrite a photo of that name.
+    The texture is not named like the mesh, so that it cannot overwrite a photo of that name. The
+    files are put in place together once all are written, so a full disk changes nothing.
     """
     _, mtl, picture = mesh_files(path)
     looks = {m.name: (m, surface.has_texture(part)) for part, m in surface.materials.items()}
-    if surface.texture is not None and any(is_textured for _, is_textured in looks.values()):
-        with atomic_path(picture) as temporary:
+    with contextlib.ExitStack() as stack:
+        if surface.texture is not None and any(is_textured for _, is_textured in looks.values()):
+            temporary = stack.enter_context(atomic_path(picture))
             temporary.write_bytes(encode_image(".png", surface.texture))
-    if surface.uv is not None and surface.texture is not None:
-        lines = [_mtl(*look, picture.name) for look in looks.values()]
-        with atomic_path(mtl) as temporary:
+        if surface.uv is not None and surface.texture is not None:
+            lines = [_mtl(*look, picture.name) for look in looks.values()]
+            temporary = stack.enter_context(atomic_path(mtl))
             temporary.write_text("".join(lines), encoding="utf-8")
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(f"# unit: {unit}\n# axes: {AXES}\n")
-        _write_obj_rows(file, surface, UNITS[unit], mtl.name)
+        temporary = stack.enter_context(atomic_path(path))
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"# unit: {unit}\n# axes: {AXES}\n")
+            _write_obj_rows(file, surface, UNITS[unit], mtl.name)
 
 
 def _mtl(material: Material, is_textured: bool, picture: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_scnn.io import write_image
+from keras_scnn.meshes.files import write_mesh
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.atomic import staged_folder
 
@@ -44,6 +45,20 @@ def test_a_staged_result_names_its_folder(tmp_path, limited):
         write_image(aside / "a.png", noise)
     assert caught.value.errno == errno.EFBIG and "partial" not in str(caught.value)
     assert not os.listdir(tmp_path / "out")
+
+
+def test_an_obj_that_does_not_fit_leaves_no_texture_and_the_files_of_before(tmp_path, request):
+    corners, uv = np.zeros((3, 3)), np.zeros((3, 2))
+    corners[1, 0] = corners[2, 1] = 1
+    texture = np.zeros((4, 4, 3), np.uint8)
+    write_mesh(tmp_path / "a.obj", corners, [[0, 1, 2]], uv, texture)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    request.getfixturevalue("limited")
+    for name in ("a.obj", "b.obj"):
+        rows = np.repeat(corners, 40, axis=0), [[0, 41, 82]], np.repeat(uv, 40, axis=0)
+        with pytest.raises(OSError, match=f"{name}'?$"):
+            write_mesh(tmp_path / name, *rows, texture + 9)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_errors_that_name_another_file_stay_as_they_are(tmp_path):
