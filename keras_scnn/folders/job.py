@@ -133,13 +133,15 @@ class FolderJob:
 
     def _remove_meshes(self, photo: str) -> None:
         """Delete what an earlier run wrote: the photo may have had more faces then."""
+        found: list = []
         for face in itertools.count():
             names = mesh_files(self._mesh_name(photo, face))
             files = [file for n in names if (file := self.out / n.as_posix()).is_file()]
             if not files:
-                return
-            for file in files:
-                file.unlink()
+                break
+            found += files
+        for file in reversed(found):  # where this is killed, the faces that are left have no gap
+            file.unlink()
 
 
 def _decode(folder: RemotePath, name: str, content: Future) -> ReducedImage:

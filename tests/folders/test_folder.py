@@ -17,7 +17,7 @@ from skimage import data
 from keras_scnn.data.synthesis.rendered_people import SyntheticConfig, render_person
 from keras_scnn.folders.batch import BatchSettings
 from keras_scnn.folders.folder import list_photos, reconstruct_folder
-from keras_scnn.folders.job import part_path
+from keras_scnn.folders.job import FolderJob, part_path
 from keras_scnn.io import read_image, read_reduced, write_image
 from keras_scnn.meshes.parts import face_parts
 from keras_scnn.models import load_preset, save_preset
@@ -221,6 +221,31 @@ def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
     assert [row["photo"] for row in rows(out)] == ["0.png", "2.png"]
     meshes = {p.name for p in (out / "meshes").iterdir() if p.suffix == ".obj"}
     assert meshes == {"0.png_0.obj", "2.png_0.obj"} and len(list((out / "meshes").iterdir())) == 6
+
+
+@pytest.mark.parametrize("removed", [1, 2, 4])
+def test_meshes_of_a_run_that_was_killed_as_it_removed_them_are_removed(
+    tmp_path, monkeypatch, removed
+):
+    job = FolderJob(tmp_path, tmp_path, dataclasses.replace(CROPS, meshes="obj"), {}, [])
+    (tmp_path / "meshes").mkdir()
+    for face in range(3):
+        for ending in (".obj", ".mtl", "_texture.png"):
+            (tmp_path / "meshes" / f"a.jpg_{face}{ending}").touch()
+    unlink, left = os.unlink, [removed]
+
+    def killed_later(path):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", killed_later)
+    with pytest.raises(KeyboardInterrupt):
+        job._remove_meshes("a.jpg")
+    monkeypatch.undo()
+    job._remove_meshes("a.jpg")
+    assert not list((tmp_path / "meshes").iterdir())
 
 
 def denied(monkeypatch, name: str) -> None:
