@@ -44,6 +44,14 @@ def test_an_earlier_result_goes_with_all_its_files(tmp_path):
     assert names(tmp_path) == {"annabel.json", "annabel.obj"}
 
 
+def test_a_new_result_leaves_no_file_of_the_earlier_one_with_its_name(tmp_path):
+    results = Results(tmp_path / "new", (Path("/photos/anna.jpg"),))
+    assert results.earlier_names("anna") == []
+    publish(results, "anna", ".obj", "_views.png")
+    publish(results, "anna", ".glb")
+    assert names(tmp_path / "new") == {"anna.json", "anna.glb"}
+
+
 @pytest.mark.parametrize("taken", ["anna.json", "anna.obj", "anna_overlay.png"])
 def test_a_file_that_is_no_earlier_result_is_never_written_over(tmp_path, taken):
     (tmp_path / taken).write_text("{}")
