@@ -230,6 +230,16 @@ def test_a_bounded_cache_keeps_the_shards_that_were_used_last(tmp_path, folder):
     assert images.most_bytes(2) == 1664 + 1472
 
 
+def test_shards_that_fill_a_cache_exactly_stay(tmp_path, folder):
+    home = memory_url()
+    put(home, folder)
+    images = open_face_records(home, tmp_path, 1088 + 896).images
+    assert images[[4, 0]].shape == (2, 8, 8, 3)
+    assert bytes_in(tmp_path) == 1088 + 896
+    images[9]  # 1280 bytes in the place of both
+    assert fetched(tmp_path) == ["00002.images.npy"]
+
+
 def test_a_shard_in_use_is_not_removed(tmp_path, folder, monkeypatch):
     home = memory_url()
     put(home, folder)
