@@ -196,7 +196,7 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
     """A path of this machine, or where a URL leads; ``file://`` is of this machine.
 
     Raises:
-        ValueError: a chain of URLs, or one that names no bucket or folder.
+        ValueError: a chain of URLs, one that names no bucket or folder, or a file of another host.
     """
     if isinstance(path, RemotePath):
         return path
@@ -207,7 +207,10 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
     if "::" in text:
         raise ValueError(f"{text}: a chain of URLs; give the URL of a plain folder")
     if match[1].lower() == "file":
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
+        parts = urllib.parse.urlsplit(text)
+        if parts.netloc not in ("", "localhost"):  # file://a/b is not a/b, and would become /b
+            raise ValueError(f"{text}: of the host '{parts.netloc}'; a local path begins file:///")
+        return Path(urllib.request.url2pathname(parts.path))
     if not text[match.end() :].strip("/"):
         raise ValueError(f"{text}: names no bucket or folder")
     return RemotePath(text.rstrip("/"))

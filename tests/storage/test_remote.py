@@ -45,6 +45,11 @@ def test_paths_and_urls_are_distinguished():
     assert pickle.loads(pickle.dumps(inside)) == inside  # noqa: S301
     with pytest.raises(ValueError, match="a chain of URLs"):
         place("zip://x::s3://photos/a.zip")
+    assert place("file://localhost/data") == Path("/data")
+    with pytest.raises(
+        ValueError, match="file://results/run: of the host 'results'"
+    ):
+        place("file://results/run")
 
 
 def test_a_file_is_published_whole_or_not_at_all():
