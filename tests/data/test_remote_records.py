@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import multiprocessing
 import resource
 import shutil
@@ -17,14 +18,17 @@ from stores import fsspec, http_server, memory_url, put, s3_server
 
 from keras_scnn.data.mixture import open_mixture
 from keras_scnn.data.records import (
+    FORMAT,
+    VERSION,
     FaceRecords,
+    checksum,
     finish_records,
     load_records,
     write_shard,
 )
 from keras_scnn.data.remote_records import CachedFile, open_face_records
 from keras_scnn.data.sharded_images import ShardedImages
-from keras_scnn.storage import bounded
+from keras_scnn.storage import bounded, read_npz, write_npz
 from keras_scnn.train import main
 from keras_scnn.training.config import TrainConfig
 from keras_scnn.training.digests import run_digests
@@ -148,6 +152,23 @@ def test_a_store_whose_files_are_not_those_of_the_manifest_is_named(tmp_path, fo
     with pytest.raises(ValueError, match=f"{home}/manifest.json: not a manifest"):
         open_face_records(home, tmp_path)
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_an_array_of_a_store_does_not_become_a_file_elsewhere(tmp_path, folder):
+    hostile = Path(shutil.copytree(folder, tmp_path / "hostile"))
+    for number in range(SHARDS):
+        labels, note = hostile / f"{number:05d}.labels.npz", hostile / f"{number:05d}.json"
+        arrays = read_npz(labels, FORMAT, VERSION)
+        write_npz(labels, FORMAT, VERSION, **arrays, **{"../../evil": arrays["identity"]})
+        entry = json.loads(note.read_text())
+        entry["crc32"][labels.name] = checksum(labels)
+        note.write_text(json.dumps(entry))
+    finish_records(hostile, SHARDS, "open_face", {})
+    home = memory_url()
+    put(home, hostile)
+    with pytest.raises(ValueError, match="records of a store have an array named '../../evil'"):
+        open_face_records(home, tmp_path / "a" / "cache")
+    assert not list(tmp_path.rglob("evil*"))
 
 
 def test_a_store_that_is_out_of_reach_is_not_taken_for_a_damaged_file(
