@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -5,7 +6,8 @@ import time
 
 import pytest
 
-from keras_scnn.storage import packaged_file
+from keras_scnn.storage import packaged_file, shards
+from keras_scnn.storage.claims import sole_run
 from keras_scnn.storage.remote import StoreError
 from keras_scnn.storage.shards import (
     Failures,
@@ -28,6 +30,19 @@ class Endless:
 
     def make(self, number, names):
         time.sleep(600 if number else 0)
+
+
+class FailingFirst:
+    """Notes each shard that is begun."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def make(self, number, names):
+        (self.folder / str(number)).touch()
+        if number == 0:
+            raise ValueError("shard 0")
+        time.sleep(0.05)
 
 
 def claim(*arguments):
@@ -126,6 +141,27 @@ def test_a_shard_that_fails_ends_the_run_after_those_before_it():
     assert list(run_shards(Failing(), {0: ["a", "b"], 3: []}, workers=1)) == [(0, 2), (3, 0)]
 
 
+def test_a_shard_that_fails_in_a_process_ends_the_run_without_those_after_it(tmp_path):
+    with pytest.raises(ValueError, match="shard 0"):
+        list(run_shards(FailingFirst(tmp_path), {n: [] for n in range(60)}, workers=2))
+    assert 1 <= len(list(tmp_path.iterdir())) < 30
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypatch):
+    """The other run ends between the first look at the folder and the claim of it."""
+
+    @contextlib.contextmanager
+    def later(folder):
+        (folder / "plan.json").write_text('{"x": 2}')
+        with sole_run(folder) as check:
+            yield check
+
+    monkeypatch.setattr(shards, "sole_run", later)
+    with pytest.raises(ValueError, match=r"of other photos or settings \(x: 2 there, 1 now\)"):
+        claim(tmp_path / "a", {"x": 1}, "things")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text()) == {"x": 2}
+
+
 def test_what_a_killed_worker_left_is_gone_when_the_run_ends(tmp_path):
     (tmp_path / "out").mkdir()
     with claimed_folder(tmp_path / "out", {"x": 1}, "things"):
@@ -140,11 +176,11 @@ def test_an_interrupted_run_ends_its_own_processes_and_no_others():
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     child.start()
     try:
-        shards = run_shards(Endless(), {0: [], 1: [], 2: []}, workers=2)
-        assert next(shards) == (0, None)
+        running = run_shards(Endless(), {0: [], 1: [], 2: []}, workers=2)
+        assert next(running) == (0, None)
         others = set(multiprocessing.active_children()) - {child}
         with pytest.raises(KeyboardInterrupt):
-            shards.throw(KeyboardInterrupt())
+            running.throw(KeyboardInterrupt())
         child.join(0.1)
         assert child.is_alive() and len(others) == 2
         assert not any(worker.is_alive() for worker in others)
