@@ -19,7 +19,8 @@ from keras_scnn.storage.remote import RemotePath, place
 def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
     """Read a photo upright, as 8-bit RGB.
 
-    The EXIF orientation is applied, gray becomes RGB, 16 bits become 8, and transparent pixels are
+    The EXIF orientation is applied, colors of another ICC profile (such as Display P3, gray or
+    CMYK) are converted to sRGB, gray becomes RGB, 16 bits become 8, and transparent pixels are
     composited over white. A photo of more than 89 million pixels is read at 1/2, and a JPEG of more
     than 357 million at 1/4 or 1/8, of its width and height (``read_reduced``): coordinates then
     refer to the returned array.
@@ -30,7 +31,7 @@ def read_image(path: str | os.PathLike | RemotePath) -> np.ndarray:
             (extra 'remote').
 
     Returns:
-        (H, W, 3) uint8 RGB, writable and contiguous.
+        (H, W, 3) uint8 RGB in sRGB, writable and contiguous.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,4 +1,5 @@
-"""Files of photos decoded: named formats alone, upright, in memory bounded by the file's size."""
+"""Files of photos decoded: named formats alone, upright, in sRGB, in memory bounded by the file's
+size."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from keras_scnn.storage.color_profiles import in_srgb, is_srgb
 from keras_scnn.storage.shared_state import SharedState
 
 # What photos come as (MPO, which some cameras write, is opened as JPEG). Pillow would open some 45
@@ -33,7 +35,9 @@ A_VIDEO = (
 ORIENTATION = 0x0112  # of EXIF
 START, END = b"\xff\xd8", b"\xff\xd9"
 # Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
-IGNORED = {0xE0, 0xE2, 0xFE, 0xDB, 0xC4, 0xDD}
+APP2 = 0xE2
+IGNORED = {0xE0, APP2, 0xFE, 0xDB, 0xC4, 0xDD}
+PROFILE, PROFILE_HEAD = b"ICC_PROFILE\0", 14  # with the part's number and how many there are
 PROGRESSIVE = 0xC2
 FRAMES = {0xC0, 0xC1, PROGRESSIVE}  # baseline, extended, progressive; Huffman codes
 MAX_PIXELS = 50_000_000  # of a plain JPEG that OpenCV decodes
@@ -61,8 +65,9 @@ def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
         data: the file.
 
     Returns:
-        (H, W, 3) uint8 RGB; None where the file is of another kind, incomplete or damaged, or has
-        EXIF or XMP data, which may rotate the photo: such files are for PIL.
+        (H, W, 3) uint8 RGB; None where the file is of another kind, incomplete or damaged, has
+        EXIF or XMP data, which may rotate the photo, or a color profile other than sRGB: such files
+        are for PIL.
     """
     if data[:2] != START or data[-2:] != END or not _is_plain(data):
         return None
@@ -79,7 +84,8 @@ def _is_plain(data: bytes) -> bool:
         if marker in FRAMES:
             pixels = math.prod(_frame_size(data, at))
             fits = pixels <= min(max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)), MAX_PIXELS)
-            return data[at + 4] == 8 and data[at + 9] in (1, 3) and fits
+            is_usual = data[at + 4] == 8 and data[at + 9] in (1, 3)
+            return is_usual and fits and is_srgb(_jpeg_profile(data))
         if marker not in IGNORED:
             return False
     return False
@@ -93,6 +99,15 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         if data[at + 1] in FRAMES:
             return
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _jpeg_profile(data: bytes) -> bytes:
+    """The color profile of a JPEG (ICC.1, B.4), whose parts lie in APP2 segments; b"" without."""
+    places = [at for marker, at in _segments(data) if marker == APP2]
+    lengths = (int.from_bytes(data[at + 2 : at + 4], "big") for at in places)
+    segments = [data[at + 4 : at + 2 + n] for at, n in zip(places, lengths, strict=True)]
+    parts = sorted(segment for segment in segments if segment.startswith(PROFILE))  # by number
+    return b"".join(part[PROFILE_HEAD:] for part in parts)
 
 
 def _frame_size(data: bytes, at: int) -> tuple[int, int]:
@@ -135,7 +150,8 @@ def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray
         _check_large(size, data)
     if END not in data[-TRAILER_BYTES:]:
         raise ValueError("the file is truncated")
-    return _imdecode(data, REDUCED[factor])
+    image = PIL.Image.fromarray(_imdecode(data, REDUCED[factor]))
+    return np.asarray(in_srgb(image, _jpeg_profile(data)))
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
@@ -173,7 +189,7 @@ def _decoded(data: bytes) -> np.ndarray:
         if reduction(file.size) > 1:
             return _reduced(file, data)
         PIL.ImageOps.exif_transpose(file, in_place=True)
-        return _to_rgb(file)
+        return np.asarray(_in_rgb(file))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -284,27 +300,30 @@ def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
         if image.mode != "RGB":
             raise ValueError("so large a WebP photo has to be opaque; save it as PNG")
         whole = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        small = _reduced_in_strips(image.size, lambda top, stop: whole[top:stop])
+        profile = image.info.get("icc_profile")
+        small = _reduced_in_strips(
+            image.size, lambda top, stop: in_srgb(PIL.Image.fromarray(whole[top:stop]), profile)
+        )
     else:
         with PILLOWS_LIMIT_LIFTED.held():
             image.load()
         width = image.size[0]
         small = _reduced_in_strips(
-            image.size, lambda top, stop: _to_rgb(image.crop((0, top, width, stop)))
+            image.size, lambda top, stop: _in_rgb(image.crop((0, top, width, stop)))
         )
     return _upright(small, image.getexif().get(ORIENTATION, 1))
 
 
 def _reduced_in_strips(
-    size: tuple[int, int], strip: Callable[[int, int], np.ndarray]
+    size: tuple[int, int], strip: Callable[[int, int], PIL.Image.Image]
 ) -> np.ndarray:
     """Means of blocks; ``strip`` gives some rows as RGB, since all would take as much again."""
     (width, height), factor = size, reduction(size)
     rows = factor * max(1, STRIP_PIXELS // (factor * width))
     small = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
     for top in range(0, height, rows):
-        part = PIL.Image.fromarray(strip(top, min(top + rows, height)))
-        small[top // factor : (top + rows) // factor] = np.asarray(part.reduce(factor))
+        part = strip(top, min(top + rows, height)).reduce(factor)
+        small[top // factor : (top + rows) // factor] = np.asarray(part)
     return small
 
 
@@ -317,14 +336,20 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(PIL.ImageOps.exif_transpose(turned))
 
 
-def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
+def _in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture of any mode as RGB in sRGB."""
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = PIL.Image.fromarray(_to_8_bit(np.asarray(image)))
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        mode = "L" if image.mode in ("L", "LA") else "RGB"
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
-        image = PIL.Image.alpha_composite(white, image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        image = PIL.Image.alpha_composite(white, image).convert(mode)
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    image = in_srgb(image, profile)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:

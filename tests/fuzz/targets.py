@@ -15,6 +15,7 @@ import scipy.io
 import yaml
 from bfm_files import write_bfm
 from dlib_files import write_recognizer
+from icc_profiles import rgb_profile
 
 from keras_scnn.data.mixture import Mixture
 from keras_scnn.data.records import FaceRecords, load_records, save_records
@@ -66,7 +67,8 @@ def photo(kind: str) -> Callable[[Path], Path]:
         pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
         exif = PIL.Image.Exif()
         exif[0x0112] = 6  # the orientation
-        options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
+        extras = {"exif": exif, "icc_profile": rgb_profile("p3")}
+        options = extras if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
         PIL.Image.fromarray(pixels).save(folder / "photo.bin", kind, **options)
         return folder / "photo.bin"
 
