@@ -71,6 +71,9 @@ class Clip:
         pixel_aspect: width over height of a stored pixel.
         is_counted: whether frames are numbered by counting decoded frames, because the file has
             decoding time stamps alone (AVI with B-frames); every read then starts at frame 0.
+        can_seek: whether reads may start in the middle. Not in MPEG program streams (.mpg, .vob):
+            few of their frames have time stamps, and from the middle on the others are guessed
+            wrong.
         missing_seconds: how much of its length the file says to have beyond the last frame; 0 for
             a whole file.
     """
@@ -83,6 +86,7 @@ class Clip:
     pixel_aspect: float = 1.0
     is_counted: bool = False
     missing_seconds: float = 0.0
+    can_seek: bool = True
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -150,7 +154,7 @@ class Clip:
 
     def _decoded(self, start: int) -> Iterator[av.VideoFrame]:
         """Frames from some time before ``start`` on, or all."""
-        if start and not self.is_counted:
+        if start and self.can_seek and not self.is_counted:
             with _opened(self.path) as (container, stream):
                 frames = self._sought(container, stream, start)
                 first = next(frames, None)
@@ -198,10 +202,11 @@ def open_clip(path: Path) -> Clip:
         aspect = _aspect(stream)
         lasting = max(length * base + 1 / rate, (end - int(stamps[0])) * base)
         missing = _declared(container, stream) - float(lasting)
+        can_seek = container.format.name != "mpeg"  # a program stream (ISO/IEC 13818-1)
     least = 0.5 + 0.01 * float(length * base)  # sound may be a little longer
     missing = missing if missing > least else 0.0
     size, is_counted = _size(path, aspect), in_order and reorders
-    return Clip(path, stamps, base, rate, size, aspect, is_counted, missing)
+    return Clip(path, stamps, base, rate, size, aspect, is_counted, missing, can_seek)
 
 
 def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction | None) -> Fraction:

@@ -54,6 +54,19 @@ def test_frames_have_one_number_however_they_are_reached(tmp_path, name, codec, 
         assert all(np.array_equal(f.image, whole[f.number].image) for f in part)
 
 
+@pytest.mark.parametrize("name", ["a.mpg", "a.vob"])
+def test_a_program_stream_has_the_same_frames_from_its_middle_on(tmp_path, name):
+    """FFmpeg guesses time stamps after seeking in one: from its middle on it had other frames."""
+    bits = np.arange(60)[:, None] >> np.arange(8) & 1
+    images = [np.tile(np.uint8(60 + 140 * row).repeat(16)[:, None], (96, 1, 3)) for row in bits]
+    options = {"bf": "2", "g": "12"}
+    clip = open_clip(write_clip(tmp_path / name, images, codec="mpeg2video", options=options))
+    for start in range(len(images)):
+        frame = next(clip.frames(start, start + 1))
+        shown = frame.image[48, 8::16].mean(axis=1) > 130
+        assert (frame.number, shown.tolist()) == (start, bits[start].astype(bool).tolist())
+
+
 def test_a_name_with_a_colon_is_a_file_and_no_address(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.mp4", pictures(2)).rename(tmp_path / "12:30.mp4")
     monkeypatch.chdir(tmp_path)
