@@ -7,6 +7,7 @@ as in the model frame.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ OPAQUE_VERTICES = 24591
 # Vertex ranges of the README's table: mouth socket, gums and tongue; teeth; eyeballs.
 REGIONS = ((1, 11248, 13294), (1, 14062, 17039), (2, 17039, 21451), (3, 21451, 23021),
            (4, 23021, 24591))  # fmt: skip
+
+IDENTITY = re.compile(r"identity\d{3,}\.obj")
 
 
 def read_ict(
@@ -126,9 +129,8 @@ def _is_file_name(name: object) -> bool:
 
 
 def _identity_paths(folder: Path) -> list[Path]:
-    """identity000.obj, identity001.obj and so on, up to the first number that is missing."""
-    missing = (k for k in range(10_000) if not (folder / f"identity{k:03d}.obj").is_file())
-    count = next(missing, 10_000)
+    """identity000.obj, identity001.obj and so on: as many as there are; one may be missing."""
+    count = sum(IDENTITY.fullmatch(path.name) is not None for path in folder.iterdir())
     if not count:
         raise FileNotFoundError(f"{folder}: no identity000.obj; has the whole model been fetched?")
     return [folder / f"identity{k:03d}.obj" for k in range(count)]

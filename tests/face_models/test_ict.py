@@ -91,7 +91,10 @@ def test_another_folder_is_refused(tmp_path):
         read_ict(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["generic_neutral_mesh.obj", "identity000.obj", "jawOpen.obj"])
+@pytest.mark.parametrize(
+    "name",
+    ["generic_neutral_mesh.obj", "identity000.obj", "identity002.obj", "jawOpen.obj"],
+)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
