@@ -59,7 +59,8 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the suffix is of no known format, or the file is not what its suffix says.
+        ValueError: the suffix is of no known format, the file is not what its suffix says, or it
+            is in another unit than the published files.
         TypeError: an option that the reader does not have.
 
     >>> model = load_face_model("open_face")

@@ -15,6 +15,7 @@ BFM_LICENSE = (
     "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
 )
 LFS_POINTER = b"version https://git-lfs"
+LEAST_MM, MOST_MM = 80.0, 2000.0  # across a mean face; a mask has 280, a head with shoulders 800
 
 
 def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) -> Path:
@@ -123,6 +124,9 @@ def embedded_vertices(
 def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
     """The MorphableModel, or a ValueError that names the file whose arrays do not fit.
 
+    A mean face that is no head in millimeters is refused too: its file is in another unit than the
+    published ones.
+
     Args:
         path: the file that was read.
         triangles: (T, 3) 0-based indices, wound either way.
@@ -134,6 +138,13 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(mean):
         raise FileError(f"{path}: a triangle's index lies outside of the {len(mean)} vertices")
     try:
-        return MorphableModel(triangles=outward(mean, triangles), **fields)
+        model = MorphableModel(triangles=outward(mean, triangles), **fields)
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
+    across = float(np.linalg.norm(np.ptp(model.mean, axis=0)))
+    if not LEAST_MM <= across <= MOST_MM:
+        raise FileError(
+            f"{path}: read in the published file's unit, the mean face is {across:,.1f} mm across; "
+            f"it must be {LEAST_MM:,.0f} to {MOST_MM:,.0f} mm: bring its numbers to that unit"
+        )
+    return model

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 
@@ -84,6 +85,26 @@ def test_each_format_is_recognized_by_its_suffix_or_content(
     model = load_face_model(tmp_path / name, landmark_indices=small_face.landmarks, **options)
     assert model.name == model_name
     np.testing.assert_allclose(model.mean, small_face.mean, atol=1e-3)
+
+
+@pytest.mark.parametrize("times", [1000, 10, 0.1, 0.001])
+@pytest.mark.parametrize(
+    "name, write, options",
+    [
+        ("01_MorphableModel.mat", write_bfm2009, {}),
+        ("model2019_bfm.h5", write_h5, {}),
+        ("flame.npz", write_flame_npz, {"n_identity": 4}),
+        ("FaceXModel", write_ict, {}),
+    ],
+)
+def test_another_unit_than_the_published_one_is_refused(
+    tmp_path, small_face, name, write, options, times
+):
+    """Heads were giants or grains: the dome of 271 mm was read as one of 271 m."""
+    write(tmp_path / name, dataclasses.replace(small_face, mean=small_face.mean * times))
+    across = np.linalg.norm(np.ptp(small_face.mean, axis=0)) * times
+    with pytest.raises(ValueError, match=f"{name}.* the mean face is {across:,.1f} mm across"):
+        load_face_model(tmp_path / name, landmark_indices=small_face.landmarks, **options)
 
 
 def test_an_unknown_name_or_suffix_is_refused_with_what_would_be_right(tmp_path):
