@@ -87,7 +87,8 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
 
     Raises:
         FileNotFoundError: the file or the folder is missing.
-        ValueError: the file is not in LFW's format.
+        ValueError: the file is not in LFW's format, a photo is paired with itself, or a fold has
+            other numbers of pairs of one person and of two than the header says.
     """
     file, folder = Path(file), Path(folder)
     if not file.is_file():
@@ -127,19 +128,29 @@ def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]
             f"{file}: {len(pairs)} pairs; its header says {folds} folds of {each} pairs of one "
             f"person and {each} of two: {2 * folds * each}"
         )
+    _check_kinds(file, folds, each, pairs)
     return folds, pairs
 
 
-def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], tuple[str, int]]:
-    try:
-        if len(words) == 3:
-            return (words[0], int(words[1])), (words[0], int(words[2]))
-        name, i, other, j = words
-        return (name, int(i)), (other, int(j))
-    except ValueError as error:
+def _check_kinds(file: Path, folds: int, each: int, pairs: list) -> None:
+    """Raise a ValueError where a fold has not as many pairs of one person as of two."""
+    same = np.array([first[0] == second[0] for first, second in pairs]).reshape(folds, -1)
+    for fold in np.flatnonzero(same.sum(axis=1) != each)[:1]:
         raise ValueError(
-            f"{file}, line {number}: '{' '.join(words)}'; a pair is 'name 1 2' or 'name 1 other 3'"
-        ) from error
+            f"{file}: fold {fold + 1} has {same[fold].sum()} pairs of one person and "
+            f"{(~same[fold]).sum()} of two; its header says {each} of each, in every fold"
+        )
+
+
+def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], tuple[str, int]]:
+    four = words if len(words) != 3 else [*words[:2], words[0], words[2]]
+    is_pair = len(four) == 4 and four[1].isdecimal() and four[3].isdecimal()
+    if not is_pair or four[:2] == four[2:]:
+        raise ValueError(
+            f"{file}, line {number}: '{' '.join(words)}'; a pair is 'name 1 2' or 'name 1 other 3' "
+            "of two photos"
+        )
+    return (four[0], int(four[1])), (four[2], int(four[3]))
 
 
 def _photo_paths(

@@ -64,6 +64,12 @@ def test_a_header_of_one_number_means_one_fold(folder):
         ("1 1\nAnn 1 2\nAnn one Bob 1\n", "line 3: 'Ann one Bob 1'"),
         ("1 1\nAnn 1 2\nAnn 1\n", "line 3"),
         ("0 5\nAnn 1 2\n", "1 pairs"),
+        ("1\nAnn 1 1\nAnn 1 Bob 1\n", "line 2: 'Ann 1 1'.* two photos"),  # always one person
+        ("1\nAnn 1 -2\nAnn 1 Bob 1\n", "line 2: 'Ann 1 -2'"),
+        # A photo of Ann stands for somebody else's: both pairs are of one person.
+        ("1\nAnn 1 2\nAnn 2 Ann 3\n", "fold 1 has 2 pairs of one person and 0 of two"),
+        # All pairs of one person first, so the folds are not those that the header says.
+        ("2 1\nAnn 1 2\nBob 1 2\nAnn 1 Bob 1\nAnn 1 Bob 2\n", "fold 1 has 2 pairs"),
     ],
 )
 def test_another_format_is_refused(folder, text, message):
