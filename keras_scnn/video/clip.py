@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WHAT = "a video that can be read"
 # Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
 FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
+HD_LINES = 720  # a picture of so many, of a file that does not name its colors, is in BT.709
+BT709, UNSPECIFIED = 1, 2  # of colors from luma and color differences (ITU-T H.273, 8.3)
 CONSTANT, LEAST_GAP = 0.9, 0.5  # share of frames at the usual distance; s beyond it without one
 SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
 
@@ -240,6 +242,8 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
     """(H, W, 3) uint8 RGB: turned and mirrored as the file says, and with square pixels."""
+    if frame.colorspace == UNSPECIFIED and frame.height >= HD_LINES:
+        frame.colorspace = BT709  # as players do; FFmpeg takes all for BT.601
     image: np.ndarray = frame.to_ndarray(format="rgb24")
     if pixel_aspect != 1:  # see ``_aspect``
         width = max(1, round(image.shape[1] * pixel_aspect))

@@ -17,12 +17,12 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruction.drawing import draw_landmarks, draw_mesh
 from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import reading
-from keras_scnn.video.clip import Clip
+from keras_scnn.video.clip import BT709, Clip
 
 OPACITY, HIDDEN_OPACITY = 0.6, 0.25
 ALBEDOS = ((214, 190, 176), (150, 185, 214), (176, 208, 150), (214, 178, 120), (196, 160, 205))
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}), ("mpeg4", {"qscale": "3"}))
-OVERLAY = "overlay.mp4"
+OVERLAY, PIXELS = "overlay.mp4", "yuv420p"
 MPEG4_DENOMINATORS = 1 << 16  # of time bases: below this
 
 
@@ -142,13 +142,15 @@ def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) ->
     with av.open(os.path.abspath(path), "w") as container:
         stream = container.add_stream(codec, rate=clip.rate, options=dict(options))
         stream.height, stream.width = (size + size % 2 for size in shape)
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        stream.pix_fmt, stream.codec_context.thread_count = PIXELS, 1
+        stream.codec_context.colorspace = BT709
         base = _time_base(clip, codec)
         stream.time_base = stream.codec_context.time_base = base
         for number, image in frames:
             edges = [(0, size % 2) for size in image.shape[:2]]
             image = np.pad(image, [*edges, (0, 0)], mode="edge") if any(map(sum, edges)) else image
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(format=PIXELS, dst_colorspace=BT709)
             frame.time_base = base
             frame.pts = round(int(clip.stamps[number] - clip.stamps[0]) * clip.time_base / base)
             container.mux(stream.encode(frame))

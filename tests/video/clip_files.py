@@ -59,3 +59,15 @@ def turn(path: Path, matrix=QUARTER_CLOCKWISE) -> Path:
         content[start + 4 * i : start + 4 * i + 4] = (value * unit & 0xFFFFFFFF).to_bytes(4, "big")
     path.write_bytes(content)
     return path
+
+
+# Shares of red and blue in luma: ITU-R BT.601-7, 2.5.1, and BT.709-6, 3.2.
+BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
+
+
+def luma_and_differences(color, shares: tuple[float, float]) -> list[float]:
+    """Y', Cb and Cr of an 8-bit R'G'B' color, in video's range of 16 to 235 and 16 to 240."""
+    (red, blue), (r, g, b) = shares, (value / 255 for value in color)
+    luma = red * r + (1 - red - blue) * g + blue * b
+    differences = (b - luma) / (2 - 2 * blue), (r - luma) / (2 - 2 * red)
+    return [16 + 219 * luma, *(128 + 224 * value for value in differences)]

@@ -1,12 +1,13 @@
 """Video files to frames: formats, times, turned pictures, and what is wrong with files."""
 
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-from clip_files import turn, write_clip, write_sound
+from clip_files import BT601, BT709, luma_and_differences, turn, write_clip, write_sound
 
 from keras_scnn.storage.guard import FileError
 from keras_scnn.video.clip import open_clip
@@ -197,6 +198,22 @@ def test_pixels_that_are_not_square_become_square(tmp_path):
         container.mux(stream.encode())
     clip = open_clip(path)
     assert clip.size == (160, 48) and next(clip.frames()).image.shape == (48, 160, 3)
+
+
+@pytest.mark.parametrize(("height", "shares"), [(480, BT601), (720, BT709)])
+def test_colors_that_a_file_does_not_name_are_those_that_players_show(tmp_path, height, shares):
+    """BT.601 up to standard definition, and BT.709 above; skin was less red by 8."""
+    skin = (200, 120, 100)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = height, 64, "yuv420p"
+        frame = av.VideoFrame(64, height, "yuv420p")
+        for plane, value in zip(frame.planes, luma_and_differences(skin, shares), strict=True):
+            plane.update(bytes([round(value)]) * plane.buffer_size)
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux([*stream.encode(frame), *stream.encode()])
+    (frame,) = open_clip(tmp_path / "a.mp4").frames()
+    np.testing.assert_allclose(frame.image[height // 2, 32], skin, atol=3)
 
 
 def test_a_file_that_is_cut_off_gives_what_is_there_and_says_what_is_missing(tmp_path):

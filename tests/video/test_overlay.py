@@ -4,7 +4,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clip_files import write_clip
+from clip_files import BT709, luma_and_differences, write_clip
 
 from keras_scnn.geometry.camera import compose, project
 from keras_scnn.video import overlay
@@ -33,6 +33,21 @@ def test_parts_joined_are_the_clip_at_its_own_times(tmp_path, height, width):
     np.testing.assert_allclose(levels, 20 + 10 * np.arange(12), atol=4)
     with av.open(str(tmp_path / "whole.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
+
+
+@pytest.mark.parametrize("height", [480, 720])
+def test_colors_are_named_in_the_file_so_that_players_show_them(tmp_path, height):
+    """Players take large pictures that do not name their colors for BT.709, others for BT.601."""
+    skin = (200, 120, 100)
+    images = [np.full((height, 64, 3), skin, np.uint8)] * 2
+    clip = open_clip(write_clip(tmp_path / "a.mp4", images))
+    write_video(tmp_path / "part.mp4", clip, (height, 64), enumerate(images))
+    join([tmp_path / "part.mp4"], tmp_path / "whole.mp4")
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert frame.colorspace == 1  # BT.709 (ITU-T H.273, table 4)
+    stored = [np.frombuffer(plane, np.uint8)[plane.line_size + 9] for plane in frame.planes]
+    np.testing.assert_allclose(stored, luma_and_differences(skin, BT709), atol=2)
 
 
 def test_without_h264_fine_time_stamps_are_rounded(tmp_path, monkeypatch):
