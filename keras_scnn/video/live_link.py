@@ -10,6 +10,7 @@ mirrored. The eyes' angles are those of the eyeballs in the head, positive likew
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,9 @@ def write_live_link(
         rate: frames a second, for the time codes.
     """
     weights = dict(zip(_columns(model), np.clip(expression, 0, 1).T, strict=True))
+    for name in set(SHAPES) - set(weights):  # ICT-FaceKit has halves of browInnerUp and cheekPuff
+        if (halves := {f"{name}Left", f"{name}Right"}) <= set(weights):
+            weights[name] = np.mean([weights[half] for half in halves], axis=0)
     shapes = np.stack([weights.get(name, np.zeros(len(seconds))) for name in SHAPES], axis=1)
     angles = np.c_[head_angles(pose), eye_angles(model, expression)]
     count = str(len(SHAPES) + len(ANGLES))
@@ -102,7 +106,9 @@ def write_live_link(
 
 
 def _columns(model: MorphableModel) -> list[str]:
-    return [name[:1].upper() + name[1:] for name in model.expression_names]
+    """Names of the app for 'eyeBlinkLeft', as ARKit has it, and 'eyeBlink_L', as ICT-FaceKit."""
+    names = [re.sub("_L$", "Left", re.sub("_R$", "Right", name)) for name in model.expression_names]
+    return [name[:1].upper() + name[1:] for name in names]
 
 
 def head_angles(pose: np.ndarray) -> np.ndarray:

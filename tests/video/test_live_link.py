@@ -49,6 +49,28 @@ def test_columns_and_values(tmp_path, open_face):
     assert (expression < 0).any() and (expression > 1).any()
 
 
+def test_names_of_ict_facekit_are_understood(tmp_path, open_face):
+    """Its expressions are ARKit's with _L and _R, and two halves of browInnerUp: both were 0."""
+    ict = {"eyeBlinkLeft": "eyeBlink_L", "mouthSmileRight": "mouthSmile_R",
+           "browInnerUp": "browInnerUp_L", "tongueOut": "browInnerUp_R"}  # fmt: skip
+    names = [ict.get(name, name) for name in open_face.expression_names]
+    weights = np.random.default_rng(0).uniform(0, 1, (1, len(names)))
+    pose = compose(np.eye(3)[None], np.ones(1), np.zeros((1, 3)))
+    model = open_face.replace(expression_names=names)
+    write_live_link(tmp_path / "a.csv", model, np.zeros(1), pose, weights, 25.0)
+    (row,) = csv.DictReader((tmp_path / "a.csv").open())
+    given = dict(zip(names, weights[0], strict=True))
+    expected = {
+        "EyeBlinkLeft": given["eyeBlink_L"],
+        "MouthSmileRight": given["mouthSmile_R"],
+        "JawOpen": given["jawOpen"],
+        "BrowInnerUp": (given["browInnerUp_L"] + given["browInnerUp_R"]) / 2,
+        "TongueOut": 0,
+    }
+    for name, value in expected.items():
+        assert float(row[name]) == pytest.approx(value, abs=1e-7)
+
+
 @pytest.mark.parametrize(
     ("seconds", "rate", "expected"),
     [
