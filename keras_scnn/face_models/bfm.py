@@ -18,8 +18,10 @@ from keras_scnn.face_models.checks import (
     check_keys,
     check_landmarks,
     expression_components,
+    mean_vertices,
     scaled_basis,
 )
+from keras_scnn.geometry.mesh import whole_indices
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.matlab import read_mat_arrays
@@ -68,10 +70,10 @@ def read_bfm2009(
         raise ValueError(f"{expression}: 3DDFA's expressions need its model_info.mat as well")
     file = _load_mat(path, ("shapeMU", "shapePC", "shapeEV", "tl"), what)
     with reading(path, what):
-        triangles, landmarks = np.int64(file["tl"]) - 1, None
+        triangles, landmarks = _from_zero("tl", file["tl"]), None
         trim: slice | np.ndarray = slice(None)
         basis = scaled_basis(file["shapePC"], file["shapeEV"], MICROMETER)
-        mean = file["shapeMU"].reshape(-1, 3) * MICROMETER
+        mean = mean_vertices(file["shapeMU"]) * MICROMETER
         if model_info is not None:
             trim, triangles, landmarks = _read_model_info(Path(model_info), len(mean))
         elif len(mean) == BFM2009_VERTICES:
@@ -101,15 +103,20 @@ def _load_mat(path: Path, keys: tuple[str, ...], what: str) -> dict[str, np.ndar
     return file
 
 
+def _from_zero(name: str, indices: np.ndarray) -> np.ndarray:
+    """MATLAB's indices, which count from 1, as int64 from 0."""
+    return whole_indices(name, indices).astype(np.int64) - 1
+
+
 def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """3DDFA's kept vertices (n,), its triangles (T, 3) and landmarks (68,) among those, 0-based."""
     what = "model_info.mat of 3DDFA"
     info = _load_mat(path, ("trimIndex", "tri", "keypoints"), what)
     with reading(path, what):
         trim, keypoints = (
-            np.int64(info[key]).reshape(-1) - 1 for key in ("trimIndex", "keypoints")
+            _from_zero(key, info[key]).reshape(-1) for key in ("trimIndex", "keypoints")
         )
-        triangles = np.int64(info["tri"]).T - 1
+        triangles = _from_zero("tri", info["tri"]).T
         if trim.size and not 0 <= trim.min() <= trim.max() < n_vertices:
             raise FileError(f"{path}: trimIndex lies outside of the model's {n_vertices} vertices")
         for name, indices in (("keypoints", keypoints), ("tri", triangles)):
@@ -136,4 +143,4 @@ def _read_expression(path: str | os.PathLike | None, n: int) -> tuple[np.ndarray
         basis = scaled_basis(file["w_exp"], file["sigma_exp"], MICROMETER)
         if len(basis) != n or not all(np.isfinite(file[key]).all() for key in keys):
             raise ValueError(f"w_exp is {file['w_exp'].shape}, or a number is not finite")
-        return file["mu_exp"].reshape(-1, 3) * MICROMETER, basis
+        return mean_vertices(file["mu_exp"]) * MICROMETER, basis

@@ -21,6 +21,7 @@ from keras_scnn.face_models.checks import (
     check_keys,
     check_landmarks,
     expression_components,
+    mean_vertices,
     scaled_basis,
 )
 from keras_scnn.geometry.alignment import apply_similarity, similarity_alignment
@@ -96,7 +97,7 @@ def _h5_part(path: Path, arrays: dict, part: str) -> tuple[np.ndarray, np.ndarra
         arrays[f"{part}/model/{key}"] for key in ("mean", "pcaBasis", "pcaVariance")
     )
     try:
-        return mean.reshape(-1, 3), scaled_basis(components, np.sqrt(variances), 1.0)
+        return mean_vertices(mean), scaled_basis(components, np.sqrt(variances), 1.0)
     except ValueError as error:
         raise ValueError(f"{path}: {part}/model: {error}") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_scnn.geometry.mesh import whole_indices
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.storage.guard import FileError, existing_file
 
@@ -80,6 +81,18 @@ def scaled_basis(components: np.ndarray, deviations: np.ndarray, unit_mm: float)
     return scaled.reshape(-1, 3, components.shape[1])
 
 
+def mean_vertices(mean: np.ndarray) -> np.ndarray:
+    """(N, 3) from 3N numbers along one axis, x y z of each vertex in turn, or from (N, 3).
+
+    Raises:
+        ValueError: another shape; of (3, N), it would not be known what is x of which vertex.
+    """
+    mean = np.asarray(mean)
+    if mean.size not in mean.shape and mean.shape[1:] != (3,):
+        raise ValueError(f"a mean face of the shape {mean.shape}; it must be (3N, 1) or (N, 3)")
+    return mean.reshape(-1, 3)
+
+
 def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """The triangles, turned so that they are counter-clockwise seen from outside.
 
@@ -132,7 +145,11 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
         triangles: (T, 3) 0-based indices, wound either way.
         fields: the other attributes of MorphableModel.
     """
-    mean, triangles = fields["mean"], np.asarray(triangles).astype(np.int64)
+    mean = fields["mean"]
+    try:
+        triangles = whole_indices("triangles", triangles).astype(np.int64)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
     if triangles.ndim != 2 or triangles.shape[1] != 3:
         raise FileError(f"{path}: triangles of shape {triangles.shape}; they must be (T, 3)")
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(mean):

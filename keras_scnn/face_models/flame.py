@@ -24,6 +24,7 @@ from keras_scnn.face_models.checks import (
 )
 from keras_scnn.face_models.restricted_pickle import load_pickle
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import whole
 from keras_scnn.storage.arrays import read_arrays
 from keras_scnn.storage.guard import FileError, reading
 
@@ -59,8 +60,10 @@ def read_flame(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged, of another layout, holds code, or lacks the landmarks.
+        ValueError: a file is damaged, of another layout, holds code, or lacks the landmarks; or
+            ``n_identity`` is no number of components.
     """
+    n_identity = whole("n_identity", n_identity, low=0)
     path = check_file(path, (".pkl", ".npz"), WHAT)
     with reading(path, WHAT):
         file = _load(path, KEYS)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from keras_scnn.face_models.checks import build_model, check_file, check_keys, check_landmarks
 from keras_scnn.morphable_model import MorphableModel
+from keras_scnn.settings import whole
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import read_json
 
@@ -52,8 +53,11 @@ def read_ict(
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file is damaged or does not fit the neutral mesh.
+        ValueError: a file is damaged or does not fit the neutral mesh, or ``n_vertices`` is no
+            number of vertices.
     """
+    if n_vertices is not None:
+        n_vertices = whole("n_vertices", n_vertices)
     folder = _model_folder(Path(folder))
     config = _read_config(folder / "vertex_indices.json")
     neutral_path = folder / "generic_neutral_mesh.obj"

@@ -169,8 +169,10 @@ def test_a_missing_key_is_named(model_path, small_face, key):
         (dict(shapeEV=np.ones((5, 1))), "does not fit 5 standard deviations"),
         (dict(shapeMU=np.ones((219, 1))), "identity_basis has the shape"),
         (dict(shapeMU=np.ones((214, 1))), "reshape"),
+        (dict(shapeMU=np.ones((3, 72))), r"shape \(3, 72\); it must be \(3N, 1\)"),  # was scrambled
         (dict(tl=np.array([[1.0, 2.0, 73.0]])), "outside of the 72 vertices"),
         (dict(tl=np.ones((4, 4))), r"must be \(T, 3\)"),
+        (dict(tl=np.array([[1.5, 2.5, 3.5]])), "tl are of float64; they must be whole numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(model_path, small_face, change, message):

@@ -103,6 +103,10 @@ def test_a_missing_key_is_named(tmp_path, small_face, key):
         ({"shape/model/pcaVariance": np.ones(3)}, "shape/model: .* does not fit 3"),
         ({"expression/model/mean": np.zeros(30)}, "unlike numbers of vertices"),
         ({"expression/model/mean": np.zeros(31)}, "expression/model: .*reshape"),
+        (
+            {"shape/model/mean": np.zeros((3, 72))},
+            r"shape/model: .*\(3, 72\); it must be \(3N, 1\)",
+        ),
         ({"shape/representer/cells": np.zeros((5, 4), int)}, r"must be \(T, 3\)"),
         ({"shape/model/mean": np.full(216, np.nan)}, "mean has values that are not finite"),
     ],

@@ -214,12 +214,20 @@ def test_a_missing_key_is_named(tmp_path, small_face, key):
         ({"v_template": np.zeros(216)}, "v_template .* must be"),
         ({"v_template": "text"}, "v_template has the dtype"),
         ({"f": np.uint32([[0, 1, 72]])}, "outside of the 72 vertices"),
+        ({"f": np.array([[0, 1, 2.5]])}, "triangles are of float64; they must be whole numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, small_face, change, message):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(contents(small_face) | change))
     with pytest.raises(ValueError, match=f"a.pkl: .*{message}"):
         read_flame(tmp_path / "a.pkl", **options(small_face))
+
+
+@pytest.mark.parametrize("n_identity", [-1, 2.5, "4"])
+def test_a_wrong_number_of_components_is_refused(model_path, small_face, n_identity):
+    """-1 made all components but the last one identity."""
+    with pytest.raises(ValueError, match="n_identity is .* it must be"):
+        read_flame(model_path, landmark_indices=small_face.landmarks, n_identity=n_identity)
 
 
 def test_a_pickle_of_something_else_is_refused(tmp_path):

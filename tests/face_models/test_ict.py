@@ -76,6 +76,12 @@ def test_a_landmark_that_is_not_kept_is_refused(folder):
         read_ict(folder, n_vertices=40)
 
 
+@pytest.mark.parametrize("n_vertices", [0, -1, 2.5])
+def test_a_wrong_number_of_vertices_is_refused(folder, n_vertices):
+    with pytest.raises(ValueError, match="n_vertices is .* it must be"):
+        read_ict(folder, n_vertices=n_vertices)
+
+
 def test_regions_follow_the_published_table():
     from keras_scnn.face_models.ict import N_VERTICES, _regions
 
