@@ -1,3 +1,4 @@
+import struct
 import subprocess
 import sys
 
@@ -81,6 +82,51 @@ def test_pixels_whose_white_is_not_known_are_refused(tmp_path, kind):
     picture.save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif: .* pixels; save it with 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
+
+
+def tiff(bits: int, photometric: int, planes: int, content: bytes) -> bytes:
+    """A TIFF of 4 x 4 px (TIFF 6.0): planes 1 are pixel by pixel, 2 channel by channel."""
+    channels = 3 if photometric == 2 else 1
+    size = 8 + len(content)
+    strip = len(content) // (channels if planes == 2 else 1)
+    strips = [8 + i * strip for i in range(len(content) // strip)]
+    rows = {256: [4], 257: [4], 258: [bits] * channels, 259: [1], 262: [photometric], 273: strips,
+            277: [channels], 278: [4], 279: [strip] * len(strips), 284: [planes]}  # fmt: skip
+    ends, table = b"", struct.pack("<H", len(rows))
+    after = size + 2 + 12 * len(rows) + 4
+    for tag, values in rows.items():
+        packed = struct.pack(f"<{len(values)}H", *values)
+        if len(packed) > 4:
+            packed, ends = struct.pack("<I", after + len(ends)), ends + packed
+        table += struct.pack("<HHI4s", tag, 3, len(values), packed)
+    return struct.pack("<2sHI", b"II", 42, size) + content + table + bytes(4) + ends
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "planes"),
+    [(12, 1, 1), (16, 0, 1), (16, 2, 2)],
+    ids=["12 bits, nearly black", "0 is white, inverted", "planes, noise"],
+)
+def test_kinds_of_tiff_that_pillow_reads_wrong_are_refused(tmp_path, bits, photometric, planes):
+    content = np.random.default_rng(0).bytes(2 * bits * (3 if photometric == 2 else 1))
+    (tmp_path / "a.tif").write_bytes(tiff(bits, photometric, planes, content))
+    with pytest.raises(ValueError, match=rf"a\.tif: .*TIFF of {bits} bits.* save it as PNG"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_usual_kinds_of_tiff_are_read(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (4, 4, 3))
+    wide = (values * 257).astype("<u2")
+    planes = np.moveaxis(values, -1, 0).astype(np.uint8)
+    gray = values[..., :1].repeat(3, axis=-1)
+    for file, expected in (
+        (tiff(16, 2, 1, wide.tobytes()), values),
+        (tiff(16, 1, 1, wide[..., 0].tobytes()), gray),
+        (tiff(8, 2, 2, planes.tobytes()), values),
+        (tiff(8, 0, 1, (255 - planes[0]).tobytes()), gray),
+    ):
+        (tmp_path / "a.tif").write_bytes(file)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
 
 
 def test_gray_of_any_depth_of_pgm_is_read(tmp_path):

@@ -15,6 +15,12 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    TiffImageFile,
+)
 
 from keras_scnn.storage.color_profiles import in_srgb, is_srgb
 from keras_scnn.storage.shared_state import SharedState
@@ -238,6 +244,20 @@ def _check_values(file: PIL.Image.Image) -> None:
     kind = {"F": "floating-point", "I": "32-bit or signed"}.get(file.mode)
     if kind and (file.mode, file.format) != ("I", "PPM"):  # whose values Pillow scales to 16 bits
         raise ValueError(f"{kind} pixels; save it with 8 or 16 bits a channel")
+    if isinstance(file, TiffImageFile):
+        _check_tiff(file)
+
+
+def _check_tiff(file: TiffImageFile) -> None:
+    """Raise a ValueError for layouts of more than 8 bits whose values Pillow hands on unscaled,
+    inverted or mixed up."""
+    bits, tags = file.tag_v2.get(BITSPERSAMPLE, (8,)), file.tag_v2
+    is_white_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+    has_planes = tags.get(PLANAR_CONFIGURATION) == 2 and len(bits) > 1
+    if max(bits) > 8 and (set(bits) != {16} or is_white_zero or has_planes):
+        raise ValueError(
+            f"a TIFF of {max(bits)} bits of a kind that is not read; save it as PNG, or with 8 bits"
+        )
 
 
 def _lift_limit() -> Callable[[], None]:
