@@ -44,7 +44,7 @@ def matlab_landmarks(basis: BfmLandmarks, arrays: dict[str, np.ndarray]) -> np.n
     return points
 
 
-def write_face(stem, arrays: dict[str, np.ndarray], size: int = 8) -> None:
+def write_face(stem, arrays: dict[str, np.ndarray], size: int = 450) -> None:
     """``stem``.mat and ``stem``.jpg."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(f"{stem}.mat", arrays)

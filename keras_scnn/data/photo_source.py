@@ -28,6 +28,7 @@ class LabeledPhoto:
         box: (4,) float64 half-open pixel box of the face's crop, if the data set has one.
         euler: (3,) float64 annotated pitch, yaw, roll in radians, if the data set has them.
         extra: arrays that only some readers provide, by name.
+        size: width and height, px, of the labeled photo; None if unknown.
     """
 
     name: str
@@ -38,14 +39,23 @@ class LabeledPhoto:
     box: np.ndarray | None = None
     euler: np.ndarray | None = None
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
     def read_image(self) -> np.ndarray:
         """The photo, (H, W, 3) uint8 RGB.
 
         Raises:
             FileNotFoundError, ValueError: see ``io.read_image``.
+            ValueError: it has another size than the labels are of.
         """
-        return read_image(self.image) if isinstance(self.image, Path) else self.image()
+        image = read_image(self.image) if isinstance(self.image, Path) else self.image()
+        if self.size is not None and image.shape[1::-1] != self.size:
+            raise ValueError(
+                f"{self.image if isinstance(self.image, Path) else self.name}: "
+                f"{image.shape[1]} x {image.shape[0]} px; its labels are of the photo of "
+                f"{self.size[0]} x {self.size[1]} px"
+            )
+        return image
 
 
 class PhotoSource(abc.ABC):

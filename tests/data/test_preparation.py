@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,23 @@ def source(tmp_path) -> DrawnFaces:
 @pytest.fixture
 def labeling(open_face) -> Labeling:
     return Labeling(open_face, joint=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda points: points / 400, "span 0.5 px, and 68 of 68 lie within"),  # shares of the side
+        (lambda points: points + [420, 0], "0 of 68 lie within the photo of 420 x 420 px"),
+        (lambda points: points * [1, -1], "0 of 68 lie within"),  # y up
+    ],
+)
+def test_labels_of_another_unit_or_photo_are_left_out(source, labeling, change, message):
+    """Crops without a face were made of them in silence."""
+    source.landmarks[0, :, :2] = change(source.landmarks[0, :, :2])
+    name = source.names()[0]
+    _, records, left_out = labeling.records(source, [name])
+    assert records is None
+    assert re.search(message, left_out[name])
 
 
 @pytest.mark.parametrize("flat", [False, True])

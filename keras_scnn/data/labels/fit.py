@@ -23,6 +23,8 @@ from keras_scnn.storage.shards import Failures
 # with 20 photos each, its largest components have standard deviations of 0.2 to 0.5.
 FIT = FitOptions(identity_sd=0.4, expression_sd=0.5, iterations=15, tolerance=1e-3)
 MAX_RESIDUAL = 0.08  # of the crop's side: above it, the labels are of no face
+LEAST_SPAN = 10.0  # px of a photo, of a face's landmarks
+LEAST_INSIDE = 1 / 3  # of the landmarks lie within their photo, even of faces that it cuts off
 Labeled = tuple[LabeledPhoto, FaceCrop]
 
 
@@ -98,6 +100,7 @@ class Labeling:
         if photo.box is not None:
             box = FaceBox(*photo.box.tolist())
         image = photo.read_image()
+        _check_place(photo.name, photo.landmarks[known, :2], image)
         if self.teacher and "embedding" not in photo.extra:
             embedding = shared_teacher()(image, photo.landmarks)
             photo = dataclasses.replace(photo, extra={**photo.extra, "embedding": embedding})
@@ -161,6 +164,18 @@ class Labeling:
                 np.float32
             ),
             embedding=embedding,
+        )
+
+
+def _check_place(name: str, points: np.ndarray, image: np.ndarray) -> None:
+    """Raise a ValueError for landmarks (n, 2) in another unit than px, or of another photo."""
+    height, width = image.shape[:2]
+    span, edges = np.ptp(points, axis=0).max(), np.array([width, height]) - 0.5
+    is_inside = ((points >= -0.5) & (points <= edges)).all(axis=1)
+    if span < LEAST_SPAN or is_inside.mean() < LEAST_INSIDE:
+        raise ValueError(
+            f"{name}: its landmarks span {span:.1f} px, and {is_inside.sum()} of {len(points)} lie "
+            f"within the photo of {width} x {height} px: are they its own, in pixels?"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras_scnn.storage.matlab import read_mat_arrays
 
 IMAGE_SIZE = 450  # both data sets' photos are squares of that many pixels
+PHOTO_SIZE = IMAGE_SIZE, IMAGE_SIZE
 LANDMARKS, POSE = {"pt3d_68": (3, 68)}, {"Pose_Para": (1, 7)}
 FACE = {"Shape_Para": (199, 1), "Exp_Para": (29, 1)}
 

@@ -17,7 +17,7 @@ import numpy as np
 from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
 from keras_scnn.data.sources.bfm_full import FullBfm
 from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
-from keras_scnn.data.sources.mat_files import BfmAnnotation, read_bfm_annotation
+from keras_scnn.data.sources.mat_files import PHOTO_SIZE, BfmAnnotation, read_bfm_annotation
 from keras_scnn.photos.files import beside, either_case
 
 DATA_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
@@ -31,7 +31,8 @@ class W300LP(PhotoSource):
     """300W-LP in its published folders.
 
     A person is one face of one photo: its copies in other poses are the same person. The mirror
-    image of a person is ``mirror_of`` it, and never somebody else.
+    image of a person is ``mirror_of`` it, and never somebody else. Parameters mean places in photos
+    of 450 x 450 px; one of another size is refused when it is read.
 
     Args:
         folder: holds AFW, AFW_Flip, HELEN, ...; any of them will do.
@@ -96,6 +97,7 @@ class W300LP(PhotoSource):
             image=image,
             euler=annotation.pose[:3],
             extra=self._extra(annotation),
+            size=None if annotation.landmarks is not None and self._bfm is None else PHOTO_SIZE,
         )
 
     def _extra(self, annotation: BfmAnnotation) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -91,6 +92,15 @@ def test_photos_in_capitals_are_read(folder):
     assert [photo.person for photo in photos] == [whole.person(name) for name in NAMES]
 
 
+def test_a_photo_of_another_size_than_the_parameters_is_refused(folder):
+    """They are in px of 450 x 450: in a photo of half the size, landmarks lay beside the face."""
+    photo = W300LP(folder, random_basis()).load(NAMES[0])
+    small = cv2.resize(cv2.imread(str(photo.image)), (225, 225))
+    cv2.imwrite(str(photo.image), small)
+    with pytest.raises(ValueError, match=rf"{NAMES[0]}: 225 x 225 px; .* of 450 x 450 px"):
+        photo.read_image()
+
+
 def test_labels_are_decoded_to_pixels_from_0(folder, source):
     photo = source.load(NAMES[1])
     arrays = scipy.io.loadmat(folder / "AFW" / "AFW_111_1_12.mat")
@@ -103,7 +113,7 @@ def test_labels_are_decoded_to_pixels_from_0(folder, source):
         "expression": (29,),
         "pose": (7,),
     }
-    assert photo.read_image().shape == (8, 8, 3)
+    assert photo.read_image().shape == (450, 450, 3)
 
 
 def test_landmarks_in_the_file_come_first_and_need_no_basis(tmp_path):
