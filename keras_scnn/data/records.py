@@ -272,8 +272,12 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
             raise ValueError(f"{folder}: shard {number} is missing or damaged; make it again")
         entries[SHARD.format(number)] = entry
     counts = {name: entry["count"] for name, entry in entries.items() if entry["count"]}
+    left_out = {n: why for entry in entries.values() for n, why in entry["left_out"].items()}
     if not counts:
-        raise ValueError(f"{folder}: no records to write: all photos were left out")
+        first = "".join(f"; the first: {why}" for why in [*left_out.values()][:1])
+        raise ValueError(
+            f"{folder}: no records to write: all {len(left_out)} photos were left out{first}"
+        )
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -282,7 +286,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
         "config": config,
         "shards": counts,
         "crc32": {n: crc for entry in entries.values() for n, crc in entry["crc32"].items()},
-        "left_out": {n: why for entry in entries.values() for n, why in entry["left_out"].items()},
+        "left_out": left_out,
     }
     _write_json(folder / MANIFEST, manifest)
     return manifest

@@ -283,7 +283,9 @@ def test_nothing_usable_is_an_error(tmp_path, source, labeling):
         raise ValueError(f"{name}: damaged")
 
     source.load = broken
-    with pytest.raises(ValueError, match="no records to write: all photos were left out"):
+    with pytest.raises(
+        ValueError, match=r"no records to write: all 12 .*; the first: p0/0.png: damaged"
+    ):
         prepare(source, tmp_path / "out", labeling, {}, workers=1)
 
 
