@@ -30,7 +30,8 @@ WHAT = "a video that can be read"
 # Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
 FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
 HD_LINES = 720  # a picture of so many, of a file that does not name its colors, is in BT.709
-BT709, UNSPECIFIED = 1, 2  # of colors from luma and color differences (ITU-T H.273, 8.3)
+BT709, UNSPECIFIED, BT601 = 1, 2, 5  # matrices of colors (ITU-T H.273, table 4)
+LIMITED, FULL = 1, 2  # ranges of luma: 16 to 235, or 0 to 255
 CONSTANT, LEAST_GAP = 0.9, 0.5  # share of frames at the usual distance; s beyond it without one
 SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
 
@@ -242,13 +243,32 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
     """(H, W, 3) uint8 RGB: turned and mirrored as the file says, and with square pixels."""
-    if frame.colorspace == UNSPECIFIED and frame.height >= HD_LINES:
-        frame.colorspace = BT709  # as players do; FFmpeg takes all for BT.601
-    image: np.ndarray = frame.to_ndarray(format="rgb24")
+    image = _rgb(frame)
     if pixel_aspect != 1:  # see ``_aspect``
         width = max(1, round(image.shape[1] * pixel_aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(_as_shown(image, frame))
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a stored picture, by the matrix and range of its colors.
+
+    PyAV 16 (the last one for Python 3.10) takes all for BT.601, unless another matrix is asked for
+    than the picture's own; of RGB, it does not matter which.
+    """
+    if frame.format.is_rgb or len(frame.format.components) < 3:
+        return frame.to_ndarray(format="rgb24")
+    own = frame.colorspace
+    if own == UNSPECIFIED:  # as players do
+        own = BT709 if frame.height >= HD_LINES else BT601
+    is_full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace=own,
+        dst_colorspace=BT601 if own == BT709 else BT709,
+        src_color_range=FULL if is_full else LIMITED,
+        dst_color_range=FULL,
+    ).to_ndarray()
 
 
 def _as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
