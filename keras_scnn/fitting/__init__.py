@@ -33,7 +33,8 @@ class FitOptions:
         identity_sd: prior standard deviation of the identity coefficients (1 by construction).
         expression_sd: prior standard deviation of the expression weights.
         iterations: the most steps.
-        tolerance: stop when no photo's cost falls by more than this share of it.
+        tolerance: a photo, or a person's photos together, are done when their cost falls by less
+            than this share of it.
 
     Raises:
         ValueError: a standard deviation is not above 0, ``iterations`` is no whole number above
@@ -80,10 +81,7 @@ def fit_landmarks(
     visibility: np.ndarray | None = None,
     options: FitOptions = FitOptions(),
 ) -> FitResult:
-    """Fit each photo by itself.
-
-    Photos that are fitted at once take equally many steps, so a fit depends a little, within
-    ``options.tolerance``, on the others.
+    """Fit each photo by itself; the others have no effect on it.
 
     >>> from keras_scnn import MorphableModel
     >>> from keras_scnn.geometry.camera import compose, project

@@ -68,22 +68,23 @@ class LandmarkSolver:
 
         Args:
             iterations: the most steps.
-            tolerance: stop when no group's cost falls by more than this share of it.
+            tolerance: a group stops when its cost falls by less than this share of it.
         """
         state = self._start()
         self._unit = self._weights / state.scale[:, None, None]  # residuals in mm from here on
         damping = np.full(self._groups, FIRST_DAMPING)
-        cost = self._cost(state)
+        cost, stopped = self._cost(state), np.zeros(self._groups, bool)
         for _ in range(iterations):
             trial = self._step(state, damping)
             fresh = self._cost(trial)
-            better = fresh < cost
+            better = (fresh < cost) & ~stopped
             damping = np.where(better, damping / 10, damping * 10)
             damping = np.clip(damping, MIN_DAMPING, MAX_DAMPING)
             gain = np.where(better, cost - fresh, 0) / np.maximum(cost, 1e-30)
             state = self._choose(better, trial, state)
             cost = np.where(better, fresh, cost)
-            if (better & (gain < tolerance)).sum() + (damping >= MAX_DAMPING).sum() == len(cost):
+            stopped |= (better & (gain < tolerance)) | (damping >= MAX_DAMPING)
+            if stopped.all():
                 break
         return state
 

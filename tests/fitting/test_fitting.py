@@ -144,6 +144,16 @@ def test_a_batch_longer_than_a_chunk_is_its_rows(tiny_face_model):
     assert_allclose(batch.landmarks[270], single.landmarks[0], atol=0.01)
 
 
+def test_a_photo_is_fitted_alike_beside_photos_that_take_more_steps(open_face):
+    given = Faces(open_face, 8).landmarks[..., :2]
+    given = given + np.arange(8)[:, None, None] * np.random.default_rng(1).normal(size=(68, 2))
+    options = FitOptions(tolerance=3e-3)
+    batch = fit_landmarks(open_face, given, options=options).parameters.to_vector()
+    alone = [fit_landmarks(open_face, given[[i]], options=options).parameters for i in range(8)]
+    expected = np.concatenate([parameters.to_vector() for parameters in alone])
+    assert_allclose(batch, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_the_result_describes_itself(tiny_face_model):
     faces = Faces(tiny_face_model, 2)
     given = faces.landmarks + np.random.default_rng(1).normal(0, 2, (2, 68, 3))
