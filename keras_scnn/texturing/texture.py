@@ -21,6 +21,7 @@ from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
 
 LEAST_SIZE, MOST_SIZE = 512, 2048
+MOST_COLUMNS = 32_766  # that OpenCV's remap takes
 UNLIKE = 0.15  # of a code: a texel that differs more from the best photo's counts as hidden
 BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
 
@@ -169,9 +170,13 @@ def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
 
 def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 RGB: the texture at each vertex; ValueError where the model has no uv."""
-    x, y = np.float32(texel_of(model, texture.shape[0])).T
+    places = np.float32(texel_of(model, texture.shape[0]))
     border = cv2.BORDER_REPLICATE
-    return cv2.remap(texture, x[None], y[None], cv2.INTER_LINEAR, borderMode=border)[0]
+    colors = [
+        cv2.remap(texture, x[None], y[None], cv2.INTER_LINEAR, borderMode=border)[0]
+        for x, y in (p.T for p in np.array_split(places, len(places) // MOST_COLUMNS + 1))
+    ]
+    return np.concatenate(colors)
 
 
 @dataclass(frozen=True, eq=False)

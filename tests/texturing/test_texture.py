@@ -5,6 +5,7 @@ from rendered_skin import SIZE, SKIN, even_light, photo_of, side_light, skin_alb
 from skimage import data
 
 from keras_scnn.geometry.colors import lab_from_linear, linear_from_srgb
+from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.reconstruction.reconstructor import Reconstructor
 from keras_scnn.texturing.atlas import EYES, OUTSIDE, Atlas
 from keras_scnn.texturing.texture import (
@@ -298,6 +299,24 @@ def test_a_vertex_has_the_color_of_its_texel(open_face):
     texture = (np.stack([u, v, u], axis=-1) * 255).round().astype(np.uint8)
     colors = vertex_colors(open_face, texture)
     np.testing.assert_allclose(colors[:, :2], np.clip(open_face.uv, 0, 1) * 255, atol=1.5)
+
+
+def test_a_mesh_of_more_vertices_than_opencv_maps_at_once_has_colors(open_face):
+    texture = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    once, n = vertex_colors(open_face, texture), open_face.n_vertices
+    copies = 65_534 // n + 1
+    model = MorphableModel(
+        name="copies",
+        mean=np.tile(open_face.mean, (copies, 1)),
+        identity_basis=np.zeros((copies * n, 3, 0)),
+        expression_basis=np.zeros((copies * n, 3, 0)),
+        triangles=open_face.triangles,
+        landmark_indices=open_face.landmark_indices,
+        expression_names=(),
+        expression_bounds=np.zeros((0, 2)),
+        uv=np.tile(open_face.uv, (copies, 1)),
+    )
+    np.testing.assert_array_equal(vertex_colors(model, texture), np.tile(once, (copies, 1)))
 
 
 def test_a_gray_photo_makes_a_gray_face(open_face, atlas):
