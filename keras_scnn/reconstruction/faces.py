@@ -19,6 +19,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.photos.cropping import FaceBox
 from keras_scnn.reconstruction.quality import photo_quality
+from keras_scnn.settings import typed
 from keras_scnn.texturing.texture import photo_texture, vertex_colors
 
 
@@ -116,9 +117,10 @@ class Reconstruction:
             (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
 
         Raises:
-            ValueError: unknown suffix, a unit that the format lacks, an unknown part, or a photo
-                as for ``texture``.
+            ValueError: unknown suffix, a unit that the format lacks, an unknown part, options that
+                are none, or a photo as for ``texture``.
         """
+        typed(options, MeshOptions, "options")
         if image is not None:
             self.check_photo(image)
         texture = None

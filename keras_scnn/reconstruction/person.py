@@ -29,6 +29,7 @@ from keras_scnn.meshes.options import MeshOptions
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
 from keras_scnn.reconstruction.faces import Reconstruction, features_of
+from keras_scnn.settings import typed
 from keras_scnn.shape_distance import shape_coordinates
 from keras_scnn.texturing.texture import PosedPhoto, person_texture, texture_size, vertex_colors
 
@@ -186,9 +187,10 @@ class Person:
             options: unit, parts, and whether a photo's light is in the texture.
 
         Raises:
-            ValueError: as for ``texture``; unknown suffix, a unit that the format lacks, or an
-                unknown part.
+            ValueError: as for ``texture``; unknown suffix, a unit that the format lacks, an
+                unknown part, or options that are none.
         """
+        typed(options, MeshOptions, "options")
         check_format(path, options.unit)
         look = FaceLook()
         if photos is not None and self.model.uv is not None:

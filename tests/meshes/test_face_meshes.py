@@ -275,6 +275,8 @@ def test_a_part_that_the_model_has_not_is_refused(tiny_face_model, open_face, tm
             MeshOptions(parts=nothing)
     with pytest.raises(ValueError, match=r"a\.glb: GLB is always in meters, not in 'mm'"):
         face_of(open_face).write_mesh(tmp_path / "a.glb", None, MeshOptions("mm"))
+    with pytest.raises(ValueError, match="options is 'mm'.*must be MeshOptions"):
+        face_of(open_face).write_mesh(tmp_path / "a.obj", None, "mm")
     assert not list(tmp_path.iterdir())
 
 
