@@ -34,6 +34,9 @@ def bend_image(
 
     Returns:
         (H, W, 3) uint8.
+
+    Raises:
+        ValueError: no point of the grid shows the surface.
     """
     height, width = image.shape[:2]
     columns, rows = _lines(width, height)
@@ -43,6 +46,11 @@ def bend_image(
     column = np.clip(np.round(columns), 0, width - 1).astype(int)
     depth = depth[np.ix_(row, column)]
     shown = np.isfinite(depth)
+    if not shown.any():
+        raise ValueError(
+            f"the face is no more than about {columns[1] - columns[0]:.0f} px wide in a photo of "
+            f"{width} x {height} px; give the part of the photo about the face"
+        )
     # What lies behind the pivot, such as ears under hair, would be drawn out to streaks: it is
     # taken to be flat there.
     points = np.dstack([source, np.where(shown, np.maximum(depth, pivot[2]), 0)])

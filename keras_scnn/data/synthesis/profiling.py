@@ -51,7 +51,7 @@ def turn_face(
 
     Raises:
         ValueError: the image is no photo, the turn is above 60 degrees, the model has no uv, or
-            the face lies outside of the photo.
+            the face lies outside of the photo, or is smaller than about an 80th of it.
     """
     check_photo(image)
     if max(abs(yaw_degrees), abs(pitch_degrees)) > MAX_DEGREES:

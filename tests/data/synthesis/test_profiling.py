@@ -144,6 +144,9 @@ def test_what_cannot_be_turned_is_refused(open_face, texture):
         turn_face(image.astype(float), open_face, face, 10)
     with pytest.raises(ValueError, match="has no uv"):
         turn_face(image, open_face.replace(uv=None), face, 10)
+    dot = compose(np.eye(3), 0.75 / SIZE, face.pose[:, 3] + 0.5)
+    with pytest.raises(ValueError, match="no more than about 3 px wide"):
+        turn_face(image, open_face, FaceParameters(dot, face.identity, face.expression), 10)
     away = FaceParameters(face.pose + np.eye(3, 4, 3) * 400, face.identity, face.expression)
     with pytest.raises(ValueError, match="outside of the photo"):
         turn_face(image, open_face, away, 10)
