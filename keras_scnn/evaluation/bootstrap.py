@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from keras_scnn.settings import whole
+
 LEVEL_PERCENT = 95.0
 RESAMPLES = 1000
 DELAY = 3.0
@@ -39,18 +41,15 @@ def with_intervals(
         (low, high) of its 95 % percentile interval, without resamples in which it is NaN.
 
     Raises:
-        ValueError: there is no face, or the number of resamples is negative.
+        ValueError: there is no face, or ``resamples`` is no whole number, or below 0.
     """
-    groups = np.asarray(groups)
-    if groups.ndim != 1 or not len(groups) or resamples < 0:
-        raise ValueError(
-            f"groups has the shape {groups.shape} and resamples is {resamples}; "
-            "they must be (n,), n above 0, and 0 or more"
-        )
-    whole = summary(np.ones(len(groups)))
+    resamples, groups = whole("resamples", resamples, 0), np.asarray(groups)
+    if groups.ndim != 1 or not len(groups):
+        raise ValueError(f"groups has the shape {groups.shape}; it must be (n,), n above 0")
+    of_all = summary(np.ones(len(groups)))
     weights = resampled_weights(groups, resamples, seed)
     progress = tqdm(weights, "resampling", resamples, leave=False, delay=DELAY)
-    return whole, percentile_intervals([numbers(summary(each)) for each in progress])
+    return of_all, percentile_intervals([numbers(summary(each)) for each in progress])
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0):

@@ -91,7 +91,14 @@ def test_no_resamples_give_no_intervals():
     assert with_intervals(lambda w: {"a": 1.0}, np.arange(3), 0) == ({"a": 1.0}, {})
 
 
-@pytest.mark.parametrize(("groups", "resamples"), [(np.zeros(0), 5), (np.zeros(3), -1)])
-def test_wrong_arguments_are_named(groups, resamples):
-    with pytest.raises(ValueError, match="groups has the shape"):
+@pytest.mark.parametrize(
+    ("groups", "resamples", "message"),
+    [
+        (np.zeros(0), 5, "groups has the shape"),
+        (np.zeros(3), -1, "resamples is -1; it must be 0 or more"),
+        (np.zeros(3), 2.5, "resamples is 2.5; it must be a whole number"),
+    ],
+)
+def test_wrong_arguments_are_named(groups, resamples, message):
+    with pytest.raises(ValueError, match=message):
         with_intervals(lambda w: {}, groups, resamples)
