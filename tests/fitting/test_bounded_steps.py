@@ -37,7 +37,7 @@ def _random(photos: int, own: int, shared: int, group: list[int], seed: int):
     return equations, problems
 
 
-@pytest.mark.parametrize("group", [[0, 1, 2], [0, 0, 0], [1, 0, 1]])
+@pytest.mark.parametrize("group", [[0, 1, 2], [2, 0, 1], [0, 0, 0], [1, 0, 1]])
 @pytest.mark.parametrize("width", [0.01, 0.1, np.inf])
 def test_it_is_the_minimum_that_scipy_finds(group, width):
     """lsq_linear's BVLS (Stark and Parker 1995) is another algorithm for the same problem."""
