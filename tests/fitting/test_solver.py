@@ -16,16 +16,28 @@ def test_scipy_finds_no_better_fit_within_the_bounds(tiny_face_model, dimensions
     rng = np.random.default_rng(1)
     given = (faces.landmarks + rng.normal(0, 3, faces.landmarks.shape))[..., :dimensions]
     visibility = rng.uniform(0.1, 1, (3, 68))
-    fit = fit_landmarks(tiny_face_model, given, visibility, options)
-    start_scale = _start_scale(tiny_face_model, given, visibility)
+    _check_that_scipy_finds_no_better(tiny_face_model, given, visibility, options)
+
+
+def test_scipy_finds_no_better_fit_where_undamped_steps_make_it_worse(open_face):
+    faces = Faces(open_face.truncated(20, 5), 3)
+    options = FitOptions(tolerance=1e-12, iterations=300, identity_sd=5.0)
+    noise = np.random.default_rng(1).normal(0, 20, faces.landmarks.shape)
+    given = (faces.landmarks + noise)[..., :2]
+    _check_that_scipy_finds_no_better(faces.model, given, np.ones((3, 68)), options)
+
+
+def _check_that_scipy_finds_no_better(model, given, visibility, options):
+    fit = fit_landmarks(model, given, visibility, options)
+    start_scale = _start_scale(model, given, visibility)
     for i in range(3):
-        cost = _cost(tiny_face_model, given[i], visibility[i], start_scale[i], options)
+        cost = _cost(model, given[i], visibility[i], start_scale[i], options)
         rotation, scale, shift = (part[i] for part in decompose(fit.parameters.pose))
         turn = Rotation.from_matrix(rotation).as_rotvec()
         own = np.r_[fit.parameters.identity[i], fit.parameters.expression[i]]
         result = np.r_[turn, np.log(scale), shift, own]
         bounds = np.full((2, len(result)), [[-np.inf], [np.inf]])
-        bounds[:, -tiny_face_model.n_expression :] = [[-1e-9], [1 + 1e-9]]
+        bounds[:, -model.n_expression :] = [[-1e-9], [1 + 1e-9]]
         best = least_squares(cost, result, bounds=bounds, xtol=1e-12, ftol=1e-12, x_scale="jac")
         assert (cost(result) ** 2).sum() <= 2 * best.cost * (1 + 1e-4)
 
@@ -78,3 +90,19 @@ def test_jacobians_are_the_finite_differences(tiny_face_model, dimensions):
         )
         numeric = (ahead - behind).reshape(2, -1) / (2 * step)
         assert_allclose(analytic[..., column], numeric, rtol=1e-5, atol=1e-4)
+
+
+def test_steps_are_those_of_the_cost_with_its_priors(tiny_face_model):
+    """Gauss and Newton's steps: a few are enough. With another prior in them it takes many more."""
+    faces = Faces(tiny_face_model, 3)
+    given = faces.landmarks + np.random.default_rng(1).normal(0, 3, faces.landmarks.shape)
+    soon, late = (
+        fit_landmarks(
+            tiny_face_model,
+            given,
+            options=FitOptions(tolerance=0, iterations=steps, identity_sd=0.05, expression_sd=1.0),
+        )
+        for steps in (6, 200)
+    )
+    assert_allclose(soon.parameters.identity, late.parameters.identity, rtol=1e-3, atol=1e-5)
+    assert_allclose(soon.landmarks, late.landmarks, atol=1e-3)
