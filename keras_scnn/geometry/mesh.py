@@ -23,7 +23,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     vertices = np.asarray(vertices)
     if vertices.dtype not in (np.float32, np.float64):
         vertices = vertices.astype(np.float64)
-    triangles = np.ascontiguousarray(whole_indices("triangles", triangles))
+    triangles = whole_indices("triangles", triangles)
     if vertices.ndim < 2 or vertices.shape[-1] != 3 or triangles.shape[1:] != (3,):
         raise ValueError(
             f"vertices and triangles have the shapes {vertices.shape} and {triangles.shape}; "
@@ -31,6 +31,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         )
     if triangles.size and not 0 <= triangles.min() <= triangles.max() < vertices.shape[-2]:
         raise ValueError(f"triangles must index the {vertices.shape[-2]} vertices")
+    triangles = np.ascontiguousarray(triangles, np.int32)  # of either byte order
     flat = np.ascontiguousarray(vertices).reshape(-1, *vertices.shape[-2:])
     normals = np.zeros(flat.shape, flat.dtype)
     _accumulate_normals(flat, triangles, normals)

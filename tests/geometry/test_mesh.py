@@ -81,7 +81,7 @@ def test_wrong_meshes_are_refused(vertices, triangles, message):
 
 def test_whole_numbers_may_be_of_any_type():
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    for kind in (np.float64, np.float32, np.uint8, np.int64):
+    for kind in (np.float64, np.float32, np.uint8, np.int64, ">i4"):
         triangles = np.array([[0, 1, 2]], kind)
         assert_allclose(vertex_normals(vertices, triangles), [[0, 0, 1]] * 3)
         assert_allclose(smooth_normals(vertices, triangles), [[0, 0, 1]] * 3)
