@@ -121,13 +121,17 @@ def test_given_folds_may_have_any_names(rng):
     assert named == verification(distance, same, fold=fold)
 
 
-def test_a_weight_of_two_is_a_pair_that_is_there_twice(rng):
+@pytest.mark.parametrize("missing", [[], [2], [0, 3]], ids=str)
+def test_a_weight_of_two_is_a_pair_that_is_there_twice(rng, missing):
+    """And a fold without weight, as resamples of few people have them, is one that is not there."""
     distance, same = rng.integers(0, 20, 400).astype(float), rng.random(400) < 0.5
     fold, weights = np.arange(400) % 4, rng.integers(0, 4, 400)
+    weights[np.isin(fold, missing)] = 0
     result = summarize_pairs(rank_pairs(distance, same, fold=fold), weights.astype(float))
     index = np.repeat(np.arange(400), weights)
     again = verification(distance[index], same[index], fold=fold[index])
-    for name in ("accuracy_percent", "auc", "eer_percent", "d_prime", "tar_percent_at_far_1e2"):
+    for name in ("accuracy_percent", "accuracy_std_percent", "auc", "threshold", "eer_percent",
+                 "d_prime", "tar_percent_at_far_1e2"):  # fmt: skip
         assert getattr(result, name) == pytest.approx(getattr(again, name)), name
 
 
@@ -148,6 +152,7 @@ def test_a_resample_without_any_pair_has_no_numbers():
     ("call", "message"),
     [
         (lambda: verification(np.zeros((2, 2)), np.ones(2)), r"\(P,\)"),
+        (lambda: verification(np.zeros(8), np.arange(7) < 3), r"\(8,\) and \(7,\)"),
         (lambda: verification(np.zeros(8), np.arange(8) < 1), "2 pairs of each kind"),
         (lambda: verification([1, np.nan], [True, False]), "finite"),
         (lambda: verification(np.zeros(4), np.arange(4) < 2, fold=np.zeros(4)), "two folds"),
