@@ -43,6 +43,20 @@ def test_a_light_is_found_among_outliers(rng, outliers):
     assert np.median(found) == pytest.approx(1, abs=1e-3)  # the unit of ``estimate_light``
 
 
+def test_hair_on_one_side_is_no_shadow(rng):
+    """Hair is taken for shade without the robust weights: the standard deviation is 0.09 then."""
+    normals = front(rng)
+    is_hair = normals[:, 0] < -0.55
+    albedo = np.where(is_hair, 0.15, 1) * np.exp(rng.normal(0, 0.03, len(normals)))
+    color = albedo[:, None] * np.array([0.5, 0.3, 0.2]) * lambert(normals)
+    light = estimate_light(color, normals, np.full(len(normals), 0.5))
+    ratio = (shading(light, normals) / lambert(normals))[~is_hair]
+    assert (ratio / np.median(ratio, axis=0)).std() < 0.078
+    known = estimate_light(color, normals, np.where(is_hair, 0.0, 0.5))
+    alone = estimate_light(color[~is_hair], normals[~is_hair], np.full((~is_hair).sum(), 0.5))
+    np.testing.assert_allclose(known, alone, rtol=1e-9)
+
+
 @pytest.mark.parametrize("given", [0.0, 1.0])
 def test_light_is_even_without_skin_or_without_light(rng, given):
     normals = front(rng)
