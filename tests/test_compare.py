@@ -87,6 +87,11 @@ def test_a_face_is_at_no_distance_from_itself_and_the_order_does_not_matter(pres
     itself = compare_faces(preset, one, one)
     assert itself.distance_mm == 0
     assert itself.aligned_mm == pytest.approx(0, abs=1e-4)
+    features = np.random.default_rng(1).normal(size=(100, 128)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    rounded = next(each for each in features if each @ each > 1)
+    again = face_of(preset.face_model, 1, rounded)
+    assert compare_faces(preset, again, again).cosine == 1
     there, back = compare_faces(preset, one, two), compare_faces(preset, two, one)
     assert there.distance_mm == pytest.approx(back.distance_mm)
 

@@ -110,7 +110,9 @@ def compare_faces(
         one, other = mahalanobis_coordinates(coordinates, preset.within_person_covariance)
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
-    cosine = None if first.features is None else float(first.features @ second.features)
+    cosine = None
+    if first.features is not None:  # whose length is 1 but for rounding
+        cosine = float(np.clip(first.features @ second.features, -1, 1))
     calibration = preset.metadata.get("verification")
     certainty = certainty_of(first.quality, second.quality)
     by_kind = probabilities(calibration, distance, cosine, scaled, certainty)
