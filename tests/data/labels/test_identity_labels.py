@@ -11,6 +11,7 @@ from keras_scnn.data.labels.identity_labels import (
     comparable_embeddings,
     learn_posterior,
     regress_identity,
+    ridge_regression,
     teach_identity,
     yaw_degrees,
 )
@@ -294,3 +295,29 @@ def test_without_any_photo_to_average_all_data_sets_stay_as_they_are():
     shapes = np.random.default_rng(0).normal(size=(6, 3))
     aligned = align_means(shapes, np.repeat([0, 1], 3), np.zeros(6, bool))
     np.testing.assert_array_equal(aligned, shapes)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("with_covariance", [False, True])
+def test_a_ridge_is_the_least_squares_solution_of_its_penalties_as_rows(weighted, with_covariance):
+    """A map without penalty on the offset: np.linalg.lstsq finds all of it at once."""
+    rng = np.random.default_rng(4)
+    inputs, outputs = rng.normal(3, [1, 2, 5], (50, 3)), rng.normal(7, 2, (50, 2))
+    weights = rng.uniform(0.1, 3, 50) if weighted else np.ones(50)
+    root = rng.normal(size=(3, 3)) if with_covariance else np.zeros((3, 3))
+    shares = weights / weights.sum()
+    variance = shares @ (inputs - shares @ inputs) ** 2
+    rows = np.c_[np.sqrt(shares)[:, None] * inputs, np.sqrt(shares)]
+    penalties = np.vstack([np.sqrt(0.3 * variance.mean()) * np.eye(3), root])
+    rows = np.vstack([rows, np.c_[penalties, np.zeros(6)]])
+    targets = np.vstack([np.sqrt(shares)[:, None] * outputs, np.zeros((6, 2))])
+    expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    kernel, offset = ridge_regression(
+        inputs,
+        outputs,
+        0.3,
+        weights if weighted else None,
+        root.T @ root if with_covariance else 0.0,
+    )
+    np.testing.assert_allclose(kernel, expected[:3])
+    np.testing.assert_allclose(offset, expected[3])
