@@ -46,9 +46,7 @@ def test_paths_and_urls_are_distinguished():
     with pytest.raises(ValueError, match="a chain of URLs"):
         place("zip://x::s3://photos/a.zip")
     assert place("file://localhost/data") == Path("/data")
-    with pytest.raises(
-        ValueError, match="file://results/run: of the host 'results'"
-    ):
+    with pytest.raises(ValueError, match="file://results/run: of the host 'results'"):
         place("file://results/run")
 
 
