@@ -6,7 +6,9 @@ import pickle
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from stores import FailingStore, fsspec, get, http_server, memory_url, put
@@ -192,6 +194,19 @@ def test_one_run_at_a_time_writes_to_a_store(capsys):
         else:
             raise AssertionError("the other run was not seen")
     assert json.loads(get(home.url)["run.json"])["id"] == "b"  # not ours to delete
+
+
+def test_of_two_runs_that_begin_at_once_the_one_whose_note_stands_goes_on(monkeypatch):
+    home = place(memory_url())
+    other = json.dumps({"id": "b", "host": "there", "pid": 7}).encode()
+
+    def sleep(_):
+        (home / "run.json").write_bytes(other)
+
+    monkeypatch.setattr(claims, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    with pytest.raises(OSError, match="the run of process 7 on there writes there"):
+        claim(home)
+    assert get(home.url) == {"run.json": other}
 
 
 HERE = {"host": platform.node(), "of": claims._pids()}
