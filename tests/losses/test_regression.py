@@ -99,7 +99,8 @@ def test_depth_counts_where_it_is_known_without_its_origin():
     predicted = np.float32([[[5, 5, 1], [6, 6, 1], [7, 7, 4]]])
     result = float(landmark_distance(target, predicted, unit=2.0, depth_weight=0.3))
     assert result == pytest.approx(0.3 * (4 / 3) / 2, abs=1e-4)
-    assert float(LandmarkDistance(2.0)(target, predicted)) == pytest.approx(0, abs=1e-4)
+    for without in (landmark_distance, LandmarkDistance(2.0)):  # a weight of depth
+        assert float(without(target, predicted)) == pytest.approx(0, abs=1e-4)
 
 
 def test_depth_counts_by_its_weight():
