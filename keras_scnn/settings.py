@@ -400,13 +400,14 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
     types = typing.get_type_hints(cls)
     parser.add_argument("--config", metavar="FILE.yaml", help="values; other options override them")
     for field in dataclasses.fields(cls):
+        given = "''" if field.default == "" else field.default
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             type=_boolean if types[field.name] is bool else types[field.name],
             default=argparse.SUPPRESS,
             metavar=types[field.name].__name__.upper(),
-            help=f"{field.metadata.get('help', '')} ({field.default})".replace("%", "%%"),
+            help=f"{field.metadata.get('help', '')} ({given})".replace("%", "%%"),
         )
 
 

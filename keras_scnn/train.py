@@ -2,8 +2,11 @@
 
 Without an argument it renders synthetic identity pairs from the embedded face model, trains on
 them for a few minutes, and measures the network on people that it never saw. The run folder holds
-settings, checkpoints, TensorBoard logs, results, plots; it can be resumed,
-and it is a preset for ``keras_scnn.evaluate`` and ``keras_scnn.reconstruct``.
+settings, checkpoints, TensorBoard logs, results and plots. A run can be resumed, and its folder is
+a preset for ``keras_scnn.evaluate`` and ``keras_scnn.reconstruct``.
+
+Settings whose help begins with "pairs:", "groups:" or "matching:" are for --batches of these kinds,
+"synthetic:" for rendered people (without --data), "adamw:" for --optimizer adamw.
 """
 
 from __future__ import annotations

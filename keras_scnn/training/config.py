@@ -20,7 +20,9 @@ LAUNCH = ("devices", "hosts", "rank", "coordinator", "join_seconds")  # where a 
 
 
 def _option(default, text: str, **checks):
-    return field(default=default, metadata={"help": text, **checks})
+    modes = checks.get("modes", MODES)
+    only = "" if modes == MODES else f"{', '.join(modes)}: "
+    return field(default=default, metadata={"help": only + text, **checks})
 
 
 def _choice(default: str, text: str, *known: str, **checks):
@@ -58,84 +60,84 @@ class TrainConfig:
             0, so that ablations differ in weights only, and those of launching, for any launcher.)
     """
 
-    run: str = _option("runs/synthetic", "run folder; a run that is already there is resumed")
-    data: str = _option("", "comma-separated folders of face records; '' renders synthetic people")
+    run: str = _option("runs/synthetic", "run folder; a run that it holds is continued")
+    data: str = _option("", "folders of face records, with commas; '': render synthetic people")
     data_weights: str = _option(
         "",
-        "how often each folder is drawn from, comma-separated; if empty, by its number of people",
+        "how often each folder is drawn from, with commas; '': by its number of people",
         modes=("pairs", "groups"),
         needs="data",
     )
     photo_folders: str = _option(
         "",
-        "matching: comma-separated folders of the photos that each folder of records was made "
-        "from; if empty, only the crops are known, not what surrounds them",
+        "folder of the photos that each folder of records was made from, with commas; '': crops "
+        "are not moved beyond their edges",
         modes=("matching",),
         needs="data",
     )
-    cache: str = _option("runs/data", "folder for photos that are rendered, packed or downloaded")
+    cache: str = _option("runs/data", "folder that keeps rendered, packed and fetched photos")
     cache_gigabytes: float = _weight(
         0.0,
-        "limit on downloaded photos, GB; the least recently used are deleted first; 0: no limit",
+        "limit of photos from URLs in --cache; the least recently used go first; 0: none",
         needs="data",
     )
-    fresh: bool = _synthetic(True, "new people in each batch, rendered while training")
-    people: int = _synthetic(500, "people rendered once: to start from, and to measure on", low=1)
+    fresh: bool = _synthetic(True, "new people for each batch, rendered during training")
+    people: int = _synthetic(500, "people rendered once, to start from and measure on", low=1)
     photos: int = _synthetic(8, "photos of each person", low=1)
     crop_size: int = _synthetic(120, "width and height of photos, px", low=32)
     yaw: float = _synthetic(60.0, "greatest yaw, degrees", low=0.0, high=90.0)
     pitch: float = _synthetic(12.0, "standard deviation of pitch, degrees", low=0.0, high=60.0)
     roll: float = _synthetic(10.0, "standard deviation of roll, degrees", low=0.0, high=60.0)
     spread: float = _synthetic(
-        1.0, "deviation of people's shapes, relative to the face model's", above=0.0, high=2.0
+        1.0, "spread of people's shapes, as a share of the face model's", above=0.0, high=2.0
     )
     portraits: bool = _synthetic(
         False, "people have hair, neck, clothes and glasses, in front of pictures of shapes"
     )
     held_out: int = _count(
         100,
-        "people held out for the final measurement: the last ones; if there are mirror images "
-        "(300W-LP), drawn at random, always the same, each with the mirror image",
+        "people kept for the final measurement: the last ones, or, where there are mirror images "
+        "(300W-LP), always the same random ones, each with the mirror image",
     )
     face_model: str = _option("open_face", "'open_face', or a file of MorphableModel.save")
-    encoder: str = _choice("mobilenet_0.5", "a name of models.ENCODERS", *ENCODERS)
-    start: str = _option("mobile", "preset to start from; '' for none")
+    encoder: str = _choice("mobilenet_0.5", f"one of {', '.join(ENCODERS)}", *ENCODERS)
+    start: str = _option("mobile", "preset to start from: name, folder or URL; '': none")
     start_with: str = _choice(
         "encoder",
-        "what to copy from that preset: its 'encoder'; its 'network'; that, with the 'shape' head "
-        "solved again; or that, 'joined' by an identity encoder with the recognizer's weights",
+        "what --start gives: its 'encoder'; its 'network'; its network with the 'shape' "
+        "coefficients solved again; or its network 'joined' by the recognizer as second encoder",
         *STARTS,
         needs="start",
     )
     encoder_weights: str = _choice(
         "",
-        "with --start '': 'imagenet' (Keras's), 'dlib' (for dlib_mobilenet), or '' (random)",
+        "with --start '': 'imagenet' (Keras's), 'dlib' (for dlib_mobilenet), or '': random",
         "",
         "imagenet",
         "dlib",
         instead_of="start",
     )
-    feature_size: int = _count(512, "length of the identity feature; groups: 0 for none", low=0)
+    feature_size: int = _count(512, "length of the identity feature; 0 (groups only): none", low=0)
     feature_channels: int = _count(
         0,
-        "channels of a global depthwise convolution (GDC) feature head; 0: pooling",
+        "channels of the feature head's global depthwise convolution (GDC); 0: pooling",
         low=0,
         needs="feature_size",
     )
-    identity_encoder: bool = _option(False, "groups: a second encoder, for identity", modes=GROUPS)
+    identity_encoder: bool = _option(False, "a second encoder, for identity", modes=GROUPS)
     joint_head: bool = _option(
-        False, "groups: the parameters are linear in the GDC head's output too", modes=GROUPS
+        False, "the parameters are linear in the output of the GDC too", modes=GROUPS
     )
     expression_channels: int = _count(
         0,
-        "groups: channels of a head that adds to the expression, from a fine feature map; 0: none",
+        "channels of a head on a fine feature map that adds to the expression; 0: none",
         low=0,
         modes=GROUPS,
     )
     trained: str = _choice(
         "all",
-        "groups: the layers to train: 'all', the 'expression' head only, or the 'others': all but "
-        "that head and the layers that it depends on",
+        "'all' of the network, its 'expression' head alone, or the 'others': all but that head "
+        "and the layers below it",
         "all",
         "expression",
         "others",
@@ -143,43 +145,43 @@ class TrainConfig:
     )
     shape_labels: str = _choice(
         "taught",
-        "matching: labels of the identity coefficients: 'taught' by the recognizers, or fits to "
-        "'single' photos, like the paper's annotations",
+        "labels of the identity coefficients: 'taught' by the recognizers, or fits to 'single' "
+        "photos, as in the paper",
         "taught",
         "single",
         modes=("matching",),
     )
     landmarks_teach_identity: bool = _option(
-        True, "groups: the landmark distance trains the identity coefficients too", modes=GROUPS
+        True, "the landmark distance trains the identity coefficients too", modes=GROUPS
     )
-    steps: int = _count(1400, "batches to train on")
-    minutes: float = _weight(5.0, "maximum training time; 0 for no limit")
+    steps: int = _count(1400, "number of batches")
+    minutes: float = _weight(5.0, "longest training time, minutes; 0: no limit")
     pretrain_steps: int = _count(
-        0, "groups: batches to pretrain the encoder on, by regressing landmarks", low=0,
+        0, "batches in which the encoder is first trained on landmarks directly", low=0,
         modes=("groups",),
     )  # fmt: skip
     batches: str = _choice(
         "pairs",
-        "'pairs'; 'groups': several photos of each of several people; 'matching': such groups, "
-        "blended, and embedded by a recognizer on an accelerator (KERAS_BACKEND=jax)",
+        "'pairs'; 'groups': some photos each of some people; 'matching': groups that are blended "
+        "and embedded by a recognizer on an accelerator (KERAS_BACKEND=jax)",
         *MODES,
     )
     batch_size: int = _count(32, "pairs in a batch", modes=("pairs",))
-    group_people: int = _count(6, "groups: people in a batch", low=0, modes=GROUPS)
-    group_photos: int = _count(4, "groups: photos of each person", low=2, modes=GROUPS)
+    group_people: int = _count(6, "people in a batch", low=0, modes=GROUPS)
+    group_photos: int = _count(4, "photos of each person in a batch", low=2, modes=GROUPS)
     single_photos: int = _count(
-        60, "groups: further, single photos in a batch (none with fresh)", low=0, modes=GROUPS
+        60, "photos of any other people in a batch (none with --fresh)", low=0, modes=GROUPS
     )
     single_data: int = _count(
         0,
-        "groups: number of folders that these come from, the first ones; 0 for all",
+        "single photos are drawn from the first so many folders; 0: from all",
         low=0,
         modes=GROUPS,
         needs="single_photos",
     )
     profile_emphasis: float = _option(
         1.0,
-        "groups: how often profiles are drawn among single photos, relative to frontal photos",
+        "how often a profile is drawn among the single photos, against 1 for a frontal photo",
         above=0.0,
         off=1.0,
         modes=GROUPS,
@@ -187,99 +189,97 @@ class TrainConfig:
     )
     profile_degrees: float = _option(
         45.0,
-        "groups: yaw from which profile_emphasis applies in full; below, the frequency is linear",
+        "yaw, degrees, from which --profile-emphasis holds in full; linear up to it",
         above=0.0,
         modes=GROUPS,
         needs="profile_emphasis",
     )
-    blend_groups: float = _share(
-        0.6, "matching: share of the groups that are blended", modes=("matching",)
-    )
+    blend_groups: float = _share(0.6, "share of the groups that are blended", modes=("matching",))
     blend_singles: float = _share(
-        0.5, "matching: share of the single photos that are blended", modes=("matching",)
+        0.5, "share of the single photos that are blended", modes=("matching",)
     )
     recognizer: str = _option(
-        "", "matching: file of dlib's recognizer; '': the installed package's", modes=GROUPS
+        "", "file of dlib's recognizer; '': the installed package's", modes=GROUPS
     )
     teachers: str = _choice(
-        "dlib", "matching: the recognizers that embed the photos", "dlib", "dlib+sface",
+        "dlib", "the recognizers that embed the photos: dlib, or dlib+sface", "dlib", "dlib+sface",
         modes=("matching",),
     )  # fmt: skip
-    sface: str = _option(
-        "", "matching: file of SFace; '': the installed package's", modes=("matching",)
-    )
+    sface: str = _option("", "file of SFace; '': the installed package's", modes=("matching",))
     optimizer: str = _choice(
         "adam", "'adam', 'adamw', or 'sgd' with Nesterov's momentum", "adam", "adamw", "sgd"
     )
-    weight_decay: float = _weight(1e-4, "adamw: decay of kernels per step, times learning_rate")
+    weight_decay: float = _weight(1e-4, "adamw: decay of kernels a step, per unit of learning rate")
     learning_rate: float = _option(
-        2e-3, "peak learning rate; it decays to 0 along a cosine", above=0.0, high=10.0
+        2e-3, "highest learning rate; it falls to 0 along a cosine", above=0.0, high=10.0
     )
     identity_rate: float = _weight(
-        1.0, "adamw: factor of the learning rate of the identity encoder", modes=GROUPS
+        1.0,
+        "adamw: learning rate of the identity encoder, as a share of --learning-rate",
+        modes=GROUPS,
     )
-    weight_average: float = _share(0.0, "momentum of the weights' running mean; 0 for none")
-    warmup: int = _count(30, "steps to reach the peak learning rate")
+    weight_average: float = _share(0.0, "momentum of the running mean of the weights; 0: no mean")
+    warmup: int = _count(30, "steps up to the highest learning rate")
     p_same: float = _share(0.4, "share of pairs of one person", modes=("pairs",))
     parameter_weight: float = _weight(0.02, "weight of the weighted parameter distance cost")
     shape_weight: float = _weight(0.3, "weight of the squared error of the neutral shape, mm²")
     group_share: float = _share(
         0.0,
-        "matching: share of photos in groups in these two losses; 0: in proportion to their number",
+        "share of photos in groups in these two losses; 0: by their number",
         modes=("matching",),
     )
     landmark_weight: float = _weight(1.0, "weight of the landmark distance, per 10 px")
     group_landmarks: float = _share(
-        1.0, "matching: weight of landmarks of photos in groups", modes=("matching",)
+        1.0, "weight of the landmarks of photos in groups", modes=("matching",)
     )
     depth_weight: float = _weight(
         0.0,
-        "groups: weight of the landmarks' depth, relative to the landmark distance",
+        "weight of the landmarks' depth, as a share of --landmark-weight",
         modes=GROUPS,
         needs="landmark_weight",
     )
     opening_weight: float = _weight(
         0.0,
-        "weight of the openings of eyes and lips, relative to the landmark distance",
+        "weight of the openings of eyes and lips, as a share of --landmark-weight",
         needs="landmark_weight",
     )
     contrast_weight: float = _weight(0.1, "weight of the contrastive loss on shapes, mm")
     contrast: str = _choice(
-        "identity", "pairs: 'identity', or 'all' whitened parameters", "identity", "all",
-        modes=("pairs",),
+        "identity", "what the contrastive loss compares: the 'identity', or 'all' parameters",
+        "identity", "all", modes=("pairs",),
     )  # fmt: skip
     contrast_form: str = _choice(
-        "hinge", "pairs: 'hinge' (Hadsell), or 'exponential' (Chopra)", "hinge", "exponential",
+        "hinge", "its form: 'hinge' (Hadsell), or 'exponential' (Chopra)", "hinge", "exponential",
         modes=("pairs",),
     )  # fmt: skip
     margin: float = _weight(
         0.0, "margin of the contrastive loss (hinge), or its Q (exponential); 0: from the data"
     )
     margin_quantile: float = _share(
-        0.5, "quantile of the distances between people, as the margin", instead_of="margin"
+        0.5, "the margin is this quantile of the distances of different people", instead_of="margin"
     )
     feature_weight: float = _weight(4.0, "weight of the identity loss on features")
     embedding_weight: float = _weight(
-        0.0, "groups: weight of regressing the recognizer's embedding from features", modes=GROUPS
+        0.0, "weight of the recognizer's embedding, regressed from the features", modes=GROUPS
     )
     likeness_weight: float = _weight(
-        0.0, "groups: weight of relational distillation: cosines of feature pairs match those of "
+        0.0, "weight of relational distillation: cosines of feature pairs match those of "
         "the recognizer's embeddings (Park et al., 2019)", modes=GROUPS,
     )  # fmt: skip
     shape_likeness_weight: float = _weight(
-        0.0, "groups: weight of the same for pairs of shapes instead of features", modes=GROUPS
+        0.0, "weight of the same for pairs of shapes instead of features", modes=GROUPS
     )
     teacher_share: float = _share(
-        0.0, "groups: share of identity labels that embeddings predict", modes=("groups",)
+        0.0, "share of the embeddings in the identity labels", modes=("groups",)
     )
     augmentation: float = _weight(
         0.0,
-        "strength of the augmentation of photos; 1 is recommended for real photos",
+        "strength of random changes of the photos; 1 is recommended for real photos",
         modes=("pairs", "groups"),
     )
     augment_on: str = _choice(
-        "device", "'device': inside the network; 'host': with OpenCV", "device", "host",
-        modes=("groups",),
+        "device", "photos are changed in the network ('device'), or by OpenCV ('host')",
+        "device", "host", modes=("groups",),
     )  # fmt: skip
     precision: str = _choice(
         "float32", "Keras's dtype policy; mixed_bfloat16 is for GPUs", *PRECISIONS
@@ -288,13 +288,13 @@ class TrainConfig:
         1, "micro-batches that a batch is split into, to save memory; all pairs of the whole batch "
         "are compared; batch norm uses the statistics of each micro-batch"
     )  # fmt: skip
-    devices: str = _option("1", "number of devices of each host, or 'all' (TensorFlow or JAX)")
+    devices: str = _option("1", "devices of this host: 'all', or how many (on TensorFlow or JAX)")
     hosts: int = _count(1, "processes that train together, one on each host (KERAS_BACKEND=jax)")
     rank: int = _count(0, "number of this process, from 0; rank 0 saves and measures", low=0)
-    coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts can reach")
+    coordinator: str = _option("", "HOST:PORT of rank 0, a free port that all hosts reach")
     join_seconds: float = _option(120.0, "seconds to wait for all hosts at the start", above=0.0)
-    tensorboard: bool = _option(True, "write TensorBoard logs, if TensorFlow is installed")
-    seed: int = _count(0, "random seed of people, pairs and weights", low=0, most=2**32 - 1)
+    tensorboard: bool = _option(True, "write TensorBoard logs, where TensorFlow is installed")
+    seed: int = _count(0, "seed of people, pairs and weights", low=0, most=2**32 - 1)
 
     def __post_init__(self) -> None:
         check_types(self)

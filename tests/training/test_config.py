@@ -99,6 +99,23 @@ def test_places_where_a_run_cannot_train_are_refused(values, message):
         TrainConfig(**values)
 
 
+@pytest.mark.parametrize(
+    "name, modes",
+    [
+        ("batch_size", "pairs"),
+        ("augmentation", "pairs, groups"),
+        ("augment_on", "groups"),
+        ("teacher_share", "groups"),
+        ("recognizer", "groups, matching"),  # of start_with 'joined', in groups too
+        ("sface", "matching"),
+    ],
+)
+def test_the_help_names_the_batches_that_a_setting_is_for(name, modes):
+    help_of = {one.name: one.metadata["help"] for one in dataclasses.fields(TrainConfig)}
+    assert help_of[name].startswith(f"{modes}: ")
+    assert help_of["steps"] == "number of batches"
+
+
 def test_a_run_folder_does_not_store_where_a_run_trains():
     """So a resumed run does not wait for hosts that no longer exist."""
     assert TrainConfig(seed=3, devices="all", rank=1, **HOSTS).kept() == TrainConfig(
