@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser("export", __doc__)
     add = parser.add_argument
-    add("preset", metavar="PRESET_OR_RUN", help="a preset's name, or a preset or run folder")
+    add("preset", metavar="PRESET_OR_RUN", help="preset name, folder or URL, or a run folder")
     add("--to", default="", metavar="FORMATS", help=f"comma-separated: {','.join(FORMATS)}")
     add("--out", type=Path, metavar="DIR", help="output folder for the files and reports")
     add("--attach", action="store_true", help="write network.tflite to the preset's folder")

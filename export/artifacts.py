@@ -146,7 +146,7 @@ def export_preset(
     """Write verified files of a preset, each with its report beside it.
 
     Args:
-        name_or_path: name of a preset in the package, or a preset or run folder.
+        name_or_path: a preset's name, a preset or run folder, or a URL; see ``load_preset``.
         out: folder; it is created if it does not exist.
         kinds: some of ``FORMATS``; 'bundle' is a folder with detector, network, and
             ``bundle.json`` with everything that an app needs, see ``export.bundle``.

@@ -86,7 +86,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser("demo", __doc__)
     add = parser.add_argument
-    add("preset", nargs="?", default=DEFAULT_PRESET, help="a preset's name, or a folder")
+    add("preset", nargs="?", default=DEFAULT_PRESET, help="preset name, folder or URL")
     known = [precision for precision in QUANTIZE if precision != "int8"]  # int8 needs photos
     add("--quantize", choices=known, help="precision of the network (float16)")
     add("--build", type=Path, metavar="DIR", help="write the page to DIR and do not serve it")

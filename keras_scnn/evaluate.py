@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser("evaluate", __doc__)
     add = parser.add_argument
-    add("preset", metavar="RUN_OR_PRESET", help="a folder, or a preset's name")
+    add("preset", metavar="RUN_OR_PRESET", help="preset name, folder or URL, or a run folder")
     add("--data", required=True, type=Path, metavar="DIR_OR_FILE", help="see above")
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="results (evaluation)")
     add("--people", action="store_true", help="always treat --data as a people folder")

@@ -29,7 +29,7 @@ LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has a few hundred bytes
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = CommandParser("serve", __doc__)
-    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name or folder (mobile)")
+    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name, folder or URL (mobile)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8501, help="0 chooses a free one (8501)")
     parser.add_argument("--name", default="scnn", help="name of the model in URLs (scnn)")

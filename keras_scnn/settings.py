@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 import numpy as np
 
 from keras_scnn.storage.guard import existing_file
+from keras_scnn.storage.remote import place
 from keras_scnn.storage.text import read_plain_yaml
 
 
@@ -119,6 +120,17 @@ def folders_of(text: str) -> list[str]:
     return [word for word in words_of(text) if word]
 
 
+def _local_path(text: str) -> Path:
+    """An option of type ``Path``; a URL is refused, of which it would make a folder 's3:'."""
+    try:
+        path = place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(path, Path):
+        raise argparse.ArgumentTypeError(f"{text} is a URL; give a path of this machine")
+    return path
+
+
 class CommandParser(argparse.ArgumentParser):
     """The parser of one command: no abbreviated options, and suggestions for misspelled ones.
 
@@ -134,6 +146,7 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.register("type", Path, _local_path)
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """As in argparse, but an unknown option is reported before a missing one."""

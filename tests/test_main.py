@@ -113,6 +113,34 @@ def test_wrong_settings_are_named_before_a_framework_is_imported():
         assert len(error.splitlines()) == 1, error
 
 
+@pytest.mark.parametrize(
+    "words, option",
+    [
+        (["compare", "https://host/a.jpg", "b.jpg"], "PHOTO"),
+        (["convert", "http://host/a.json", "--to", "open_face", "--out", "x"], "JSON"),
+        (["evaluate", "mobile", "--data", "s3://bucket/people"], "--data"),
+        (["prepare", "people", "hf://owner/photos", "--out", "x"], "DIR"),
+        (["export", "mobile", "--to", "tflite", "--crops", "s3://bucket/crops", "--out", "x"],
+         "--crops"),
+        (["release", "https://host/plan.yaml"], "FILE.yaml"),
+    ],
+)  # fmt: skip
+def test_a_url_where_a_path_is_needed_is_named_as_it_was_given(capsys, words, option):
+    (url,) = [word for word in words if "://" in word]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    expected = f"error: argument {option}: {url} is a URL; give a path of this machine; see keras-"
+    assert (stop.value.code, capsys.readouterr().err.startswith(expected)) == (2, True)
+
+
+def test_the_url_of_a_local_file_is_its_path(capsys, tmp_path):
+    assert main(["release", f"{tmp_path.as_uri()}/plan.yaml"]) == 2
+    assert f"error: {tmp_path}/plan.yaml: no such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["release", "s3://"])
+    assert "argument FILE.yaml: s3://: names no bucket or folder" in capsys.readouterr().err
+
+
 def run(*words: str) -> tuple[int, str, str]:
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):

@@ -39,7 +39,7 @@ class BatchSettings:
     """Settings on which the results depend.
 
     Attributes:
-        preset: name or folder; a ``Path`` becomes text.
+        preset: name, folder or URL; a ``Path`` becomes text.
         crops: the photos are standard crops of one face; nothing is detected.
         tiles: look for small faces too, see ``FaceDetector``.
         meshes: 'obj', 'ply', 'glb', or None for no meshes.

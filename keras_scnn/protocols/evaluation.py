@@ -143,7 +143,7 @@ def evaluate_preset(
     """Measure a network by the protocol that fits the data, see ``kind_of_data``.
 
     Args:
-        preset: the network, or a preset's name or folder.
+        preset: the network, or a preset's name, folder or URL.
         data: a folder of AFLW2000-3D, of face records or of people, or a pairs file.
         people: take ``data`` as a people folder in any case.
         photos: folder of a pairs file's photos, which it needs: NAME/NAME_0001.jpg.

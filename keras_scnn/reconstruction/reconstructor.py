@@ -86,11 +86,12 @@ class Reconstructor:
         run, and Keras is not imported; see ``models.inference.open_network``.
 
         Args:
-            name_or_path: a preset's name, or a folder.
+            name_or_path: a preset's name, a preset or run folder, or a URL; see ``load_preset``.
             detector: as above.
 
         Raises:
             FileNotFoundError: there is no such preset, or a file of it is missing.
+            ImportError, OSError: of a URL, as ``load_preset``.
             ValueError: a file is damaged, or does not fit the rest.
         """
         preset, network = open_network(name_or_path)

@@ -46,7 +46,7 @@ class ClipSettings:
     """Settings on which the results depend.
 
     Attributes:
-        preset: name or folder; a ``Path`` becomes text.
+        preset: name, folder or URL; a ``Path`` becomes text.
         tiles: look for small faces too, see ``FaceDetector``.
         min_score: least score of a face, 0 to 1; None for the detector's own.
         mesh_options: what is written of each face, as GLB in meters, whose expression moves.

@@ -23,7 +23,6 @@ def test_a_host_that_is_no_address_of_a_machine_is_refused(host, tmp_path, capsy
         (["--build", "site", "--host", "127.0.0.1"], "leave out --host"),
         (["--build", "site", "--port", "8080"], "leave out --port"),
         (["--build", "site", "--no-open"], "leave out --no-open"),
-        (["--build", "s3://bucket/site"], "a URL"),
         (["--build", f"{__file__}/site"], "cannot be written"),
     ],
 )
@@ -31,6 +30,13 @@ def test_an_address_that_cannot_be_served_is_refused_at_once(words, said, tmp_pa
     assert demo.main([*words, "--cache", str(tmp_path / "cache")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_site_is_not_built_at_a_url(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        demo.main(["--build", "s3://bucket/site", "--cache", str(tmp_path / "cache")])
+    assert (stop.value.code, (tmp_path / "cache").exists()) == (2, False)
+    assert "argument --build: s3://bucket/site is a URL" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_refused_at_once(tmp_path, capsys):
