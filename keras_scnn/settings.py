@@ -89,7 +89,7 @@ def check_score(name: str, value: float) -> None:
     """Raise a ValueError unless the value is a number between 0 and 1, exclusive."""
     check_number(name, value)
     if not 0 < value < 1:
-        raise ValueError(f"{name} is {value:g}; it must lie between 0 and 1")
+        raise ValueError(f"{name} is {value:g}; it must lie between 0 and 1, both excluded")
 
 
 def whole(name: str, value: int, low: int = 1) -> int:
@@ -386,7 +386,8 @@ def read_yaml(path: str | os.PathLike, levels: int = 8) -> dict[str, Any]:
         levels: how many files may be chained by ``base``.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: there is no such file.
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
         ValueError: the file is not YAML, or not one level of names and values, or its bases form
             a cycle or are too many.
     """

@@ -264,6 +264,20 @@ def test_landmarks_are_68_whole_numbers(open_face, target, tmp_path, capsys, tex
     assert str(points) in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "name, problem", [("nowhere.txt", "no such file"), ("", "is a folder")], ids=("none", "folder")
+)
+def test_a_file_of_landmarks_that_is_none_says_what_it_should_be(
+    open_face, target, tmp_path, capsys, name, problem
+):
+    result, _ = write_result(tmp_path, open_face)
+    points = tmp_path / name
+    options = ["--landmarks", str(points), "--out", str(tmp_path / "out")]
+    assert main([str(result), "--to", str(target[1]), *options]) == 2
+    expected = f"error: {points}: {problem}; expected a text file of 68 vertex numbers\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_second_target_does_not_replace_the_results_of_the_first(
     open_face, target, tmp_path, capsys
 ):

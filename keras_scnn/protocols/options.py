@@ -40,8 +40,9 @@ def add_aflw2000_options(parser: argparse.ArgumentParser) -> None:
     first = "where --annotation has the first pixel's center: 1 (as published) or 0 (1)"
     add("--annotation-first-pixel", type=float, metavar="X", help=first)
     basis = (
-        ".npz with the Basel Face Model at its 68 landmarks, micrometers: mean (68, 3) and "
-        "identity_basis (68, 3, 199); measures the neutral shape on AFLW2000-3D"
+        ".npz with the Basel Face Model at its 68 landmarks, micrometers: mean (68, 3), "
+        "identity_basis (68, 3, 199), expression_basis (68, 3, 29); measures the neutral shape on "
+        "AFLW2000-3D"
     )
     add("--shape-basis", type=Path, metavar="NPZ", help=basis)
     bfm = "dense error of a preset of the Basel Face Model: its 01_MorphableModel.mat, and 3DDFA's"

@@ -16,7 +16,7 @@ from keras_scnn.fitting.conversion import convert_parameters
 from keras_scnn.meshes.files import write_mesh
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters
-from keras_scnn.storage.guard import reading
+from keras_scnn.storage.guard import existing_file, reading
 from keras_scnn.storage.outputs import Results, real_path
 from keras_scnn.storage.shards import PLAN
 from keras_scnn.storage.text import read_json, utf8_text
@@ -60,11 +60,13 @@ def landmark_option(path: Path) -> dict[str, Path | np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such text file; another is looked for by its reader.
+        IsADirectoryError: it is a folder.
         ValueError: it has neither 68 whole numbers nor 68 rows of 6.
     """
     if path.suffix.lower() in EMBEDDINGS:
         return {"landmark_embedding": path}
-    with reading(path, "a text file of 68 vertex numbers"):
+    what = "a text file of 68 vertex numbers"
+    with reading(existing_file(path, what), what):
         words = utf8_text(path).replace(",", " ").split()
         if len(words) == 68 * 6:  # three vertices of a triangle, each with its weight
             return {"landmark_file": path}

@@ -116,7 +116,8 @@ def read_plan(path: str | os.PathLike) -> ReleasePlan:
     """Read the file of a release.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: there is no such file.
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
         ValueError: it is no YAML, or a key is missing, unknown or wrong.
     """
     what = "the file of a release"
