@@ -27,7 +27,7 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.outputs import check_out
 from keras_scnn.storage.text import counted, open_utf8
 
-LEFT_OUT, FACE_MODEL, BASIS = "left_out.csv", "face_model.npz", "bfm_landmarks68.npz"
+LEFT_OUT, BASIS = "left_out.csv", "bfm_landmarks68.npz"
 SHOWN = 5
 
 
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace, arguments: list[str] | None) -> tuple[dict, str]:
     from keras_scnn.data.labels.fit import FIT, Labeling
     from keras_scnn.data.preparation import prepare
+    from keras_scnn.face_models import FACE_MODEL
     from keras_scnn.photos.files import describe_passed_over
 
     model = chosen_face_model(args)

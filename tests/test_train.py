@@ -136,6 +136,16 @@ def test_the_run_folder_is_a_preset(run):
     assert preset.metadata["state"]["done"]
 
 
+def test_a_run_on_another_face_model_is_a_preset_too(tmp_path, open_face):
+    """Commands have no option for it: the run folder holds it."""
+    model = open_face.truncated(8, 4).replace(name="mine", mean=open_face.mean * 1.1)
+    model.save(tmp_path / "mine.npz")
+    folders = {"run": str(tmp_path / "run"), "cache": str(tmp_path / "cache")}
+    train(TrainConfig(**TINY | folders, steps=1, face_model=str(tmp_path / "mine.npz")))
+    (tmp_path / "mine.npz").unlink()
+    assert load_preset(tmp_path / "run").face_model.digest == model.digest
+
+
 @pytest.mark.integration
 def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
     folder = shutil.copytree(run[0], tmp_path / "resumed")
@@ -312,7 +322,7 @@ def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
     words = [*options, "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]
     assert main([*words, "--steps", "1", "--batch-size", "2"]) == 2
     said = capsys.readouterr().err
-    assert "held_out is 1: verification is measured on the held-out people, of whom two" in said
+    assert "held_out is 1: verification on the held-out people needs at least two, " in said
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ __all__ = [
     "load_face_model", "read_bfm2009", "read_bfm_h5", "read_flame", "read_gnm", "read_ict",
 ]  # fmt: skip
 
+FACE_MODEL = "face_model.npz"  # beside records and in run folders, where it is not the embedded one
+
 # Each module's reader, and the suffixes of its files. They are imported on first use: the embedded
 # model needs none of the packages that read foreign formats.
 _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -71,6 +73,24 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
         return MorphableModel.open_face(**options)
     path = Path(name_or_path)
     return _reader(path)(path, **options)
+
+
+def face_model_beside(path: Path, name: str) -> MorphableModel:
+    """The face model of a network's settings: ``FACE_MODEL`` beside them, or the embedded one.
+
+    Args:
+        path: the file of the settings.
+        name: of the face model, in the settings.
+
+    Raises:
+        FileNotFoundError: it is not the embedded one, and there is no file of it.
+        ValueError: the file is no face model, or damaged.
+    """
+    file = path.with_name(FACE_MODEL)
+    if name == "open_face" and not file.is_file():
+        return MorphableModel.open_face()
+    model = f"the face model '{name}' that the network was trained with (MorphableModel.save)"
+    return MorphableModel.load(existing_file(file, model))
 
 
 def _reader(path: Path) -> Callable[..., MorphableModel]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_scnn.face_models import load_face_model
+from keras_scnn.face_models import face_model_beside
 from keras_scnn.models.backend import check_data_format, start_keras
 from keras_scnn.models.encoder_table import MAX_INPUT_SIZE, check_input_size
 from keras_scnn.models.shared_weights import (
@@ -262,7 +262,7 @@ def load_preset(
             ``hf://owner/name``, ``s3://bucket/folder``, ``https://host/folder`` (extras 'hub',
             'remote'), which may end in ``#sha256=`` and a digest. preset.json, weights.npz and,
             if present, network.tflite are fetched into the user's cache, once.
-        face_model: the model that the network was trained with, if the package does not have it.
+        face_model: that of the training; None: the embedded one, or the folder's face_model.npz.
         digest: SHA-256 of the output of ``sha256sum preset.json weights.npz network.tflite`` for
             the files present (of a folder, network.tflite may be left out); None: not checked.
 
@@ -304,7 +304,8 @@ def _read(
     arrays = base_arrays(settings, FOLDER) | own
     with reading(folder, FITTING):
         _check_sizes(settings, arrays)
-        data = _data(settings, arrays, _face_model(settings, arrays, face_model))
+        model = face_model or face_model_beside(folder / SETTINGS, settings["face_model"])
+        data = _data(settings, arrays, _face_model(settings, arrays, model))
     _check_digest(folder / SETTINGS, settings, data.face_model)
     return folder, settings, arrays, data
 
@@ -410,8 +411,7 @@ def preset_face_model(name_or_path: str | os.PathLike) -> MorphableModel:
     return read_preset(name_or_path).face_model
 
 
-def _face_model(settings: dict, arrays: dict, face_model: MorphableModel | None) -> MorphableModel:
-    model = face_model or load_face_model(settings["face_model"])
+def _face_model(settings: dict, arrays: dict, model: MorphableModel) -> MorphableModel:
     model = model.truncated(settings["n_identity"], settings["n_expression"])
     return model.replace(landmark_offsets=arrays["landmark_offsets"])
 

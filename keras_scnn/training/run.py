@@ -21,7 +21,7 @@ from keras_scnn.data.samplers import WHOLE, Shard
 from keras_scnn.data.stream import original_errors
 from keras_scnn.data.synthesis.rendered_people import one_thread_each
 from keras_scnn.evaluation.plots import plot_curves
-from keras_scnn.face_models import load_face_model
+from keras_scnn.face_models import FACE_MODEL, load_face_model
 from keras_scnn.models import Preset, load_preset, save_preset
 from keras_scnn.models.presets import preset_digest, read_preset
 from keras_scnn.morphable_model import MorphableModel
@@ -224,8 +224,8 @@ def check_held_out(records: FaceRecords, held_out: int) -> None:
     photos = np.unique(records.identity, return_counts=True)[1]
     if len(np.unique(records.either_side())) < 2 and photos.max() > 1:
         raise ValueError(
-            f"held_out is {held_out}: verification is measured on the held-out people, of whom two "
-            "are needed, not counting mirror images"
+            f"held_out is {held_out}: verification on the held-out people needs at least two, "
+            "mirror images not counted"
         )
 
 
@@ -355,9 +355,15 @@ def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
 
 
 def finished_preset(run: Run, state: RunState) -> Preset:
-    """Write the run's preset, its within-person covariance included, and return it in float32."""
+    """Write the run's preset, its within-person covariance included, and return it in float32.
+
+    Another face model than the embedded one is written too: without it no command could use the
+    preset.
+    """
     preset = as_preset(run, state)
     preset.metadata["digests"] = run_digests(run.config)
+    if run.config.face_model != "open_face":
+        preset.face_model.save(run.folder / FACE_MODEL)
     save_preset(run.folder, preset)
     if run.config.precision != "float32":
         keras.config.set_dtype_policy("float32")

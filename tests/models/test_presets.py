@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -190,6 +191,25 @@ def test_the_weights_take_two_bytes_each(saved):
 def test_the_face_model_can_be_handed_over(folder, open_face):
     mine = open_face.replace(name="mine")
     assert load_preset(folder, mine).face_model.name == "mine"
+
+
+def test_another_face_model_is_read_from_the_folder(folder, open_face, tmp_path):
+    mine = open_face.replace(name="mine", mean=open_face.mean * 1.1)
+    preset = load_preset(folder)
+    space = ParameterSpace(mine.truncated(8, 4), preset.space.whitening)
+    home = tmp_path / "mine"
+    save_preset(home, dataclasses.replace(preset, space=space))
+    missing = (
+        f"{home / 'face_model.npz'}: no such file; expected the face model 'mine' that the network "
+        "was trained with"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(missing)):
+        load_preset(home)
+    mine.save(home / "face_model.npz")
+    np.testing.assert_array_equal(read_preset(home).face_model.mean, mine.mean)
+    (home / "face_model.npz").write_text("no model")
+    with pytest.raises(ValueError, match=re.escape(str(home / "face_model.npz"))):
+        load_preset(home)
 
 
 def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
