@@ -39,7 +39,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--correspondence", type=Path, metavar="NPZ",
         help="file written by Correspondence.save; by default it is computed from 68 landmarks",
     )  # fmt: skip
-    parser.add_argument("--keep-size", action="store_true", help="keep scale out of the pose")
+    parser.add_argument(
+        "--keep-size", action="store_true",
+        help="keep the size in mm; by default, differences in size go into the pose",
+    )  # fmt: skip
     parser.add_argument("--format", choices=MESH_FORMATS, help="write the target's mesh too")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     return parser.parse_args(argv)

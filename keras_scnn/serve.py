@@ -29,12 +29,13 @@ LEAST_BODY_MB = 0.001  # the smallest JPEG of a face has a few hundred bytes
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = CommandParser("serve", __doc__)
-    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help="name, folder or URL (mobile)")
+    words = f"name, folder or URL ({DEFAULT_PRESET})"
+    parser.add_argument("preset", nargs="?", default=DEFAULT_PRESET, help=words)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8501, help="0 chooses a free one (8501)")
     parser.add_argument("--name", default="scnn", help="name of the model in URLs (scnn)")
     parser.add_argument("--vertices", action="store_true", help="return all vertices too")
-    parser.add_argument("--max-body-mb", type=float, default=32, help="largest request body (32)")
+    parser.add_argument("--max-body-mb", type=float, default=32, help="largest body, MB (32)")
     parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
     words = "small requests processed at the same time (one per core, at least 2)"
     parser.add_argument("--threads", type=int, default=max(os.cpu_count() or 1, 2), help=words)

@@ -28,7 +28,12 @@ OPTIONS = {
 def parse_options(argv: list[str] | None, description: str) -> argparse.Namespace:
     """The options of a command line; ``kind`` is one of PLACES."""
     parser = CommandParser("reconstruct", description)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="or folder or its URL, or video")
+    parser.add_argument(
+        "photos",
+        nargs="+",
+        metavar="PHOTO",
+        help="photos, or one folder (or its URL), or one video",
+    )
     parser.add_argument("--out", required=True, help="folder for the results, or its URL")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, folder or URL")
     add_mesh_options(parser.add_argument_group("for meshes"))
@@ -80,7 +85,7 @@ def _add_photo_options(parser) -> None:
     add = parser.add_argument
     add("--draw", action="store_true", help="draw the mesh from several sides too")
     add("--largest", action="store_true", help="only the largest face of each photo")
-    words = "least score of a face, 0 to 1 (0.6, small ones 0.7); of a video too"
+    words = "least score of a face, between 0 and 1 (0.6, small faces 0.7); of a video too"
     add("--min-score", type=float, help=words)
 
 
@@ -93,4 +98,4 @@ def _add_folder_options(parser) -> None:
     add("--no-tiles", action="store_true", help=words)
     words = "local: processes of this machine; ray: actors of a Ray cluster"
     add("--engine", choices=("local", "ray"), help=words)
-    add("--workers", type=int, help="processes (one a core), of a video too")
+    add("--workers", type=int, help="number of processes (one for each core); of a video too")

@@ -417,10 +417,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = CommandParser("release", __doc__.split("\n")[0])
     add = parser.add_argument
-    add("plan", type=Path, metavar="FILE.yaml", help="what the presets are made of")
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data sets")
-    add("--work", type=Path, default=Path("release"), metavar="DIR", help="for records and runs")
-    add("--out", type=Path, default=Path("presets"), metavar="DIR", help="for the presets")
+    add("plan", type=Path, metavar="FILE.yaml", help="describes the presets and how to make them")
+    data, work, out = map(Path, ("data", "release", "presets"))
+    add("--data", type=Path, default=data, metavar="DIR", help=f"folder of the data sets ({data})")
+    add("--work", type=Path, default=work, metavar="DIR", help=f"for records and runs ({work})")
+    add("--out", type=Path, default=out, metavar="DIR", help=f"for the presets ({out})")
     return parser.parse_args(arguments)
 
 

@@ -224,12 +224,12 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offsets",
         default="aflw-mobilenet-0.5",
-        help="preset whose landmark offsets the open face model takes, which bring its landmarks "
-        "to where annotators put them; or bfm_landmarks68.npz, to whose mean face any face model's "
-        "landmarks are brought; '' for none",
+        help="preset whose landmark offsets move the open face model's landmarks to where "
+        "annotators put them; or bfm_landmarks68.npz, to whose mean face the landmarks of any face "
+        "model are moved; '': none",
     )
     parser.add_argument(
-        "--separate", action="store_true", help="fit each photo for itself, not person by person"
+        "--separate", action="store_true", help="fit each photo by itself, not a person's together"
     )
     parser.add_argument(
         "--turned",
@@ -263,14 +263,14 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_blend_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--count", type=int, default=20000, help="blends, blinks: of the photos (20000)"
+        "--count", type=int, default=20000, help="blends, blinks: number of new photos (20000)"
     )
     parser.add_argument(
         "--held-out",
         type=int,
         default=0,
         metavar="N",
-        help="blends: the last N people take no part, as in training (0)",
+        help="blends: leave out the last N people, as training does (0)",
     )
 
 
