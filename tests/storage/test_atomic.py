@@ -15,7 +15,7 @@ fcntl = pytest.importorskip("fcntl", reason="no such locks here")
 
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_what_another_user_left_stays_and_is_no_error(tmp_path, monkeypatch, is_folder):
-    """As in /tmp: the folder is everybody's, what is in it is one user's each."""
+    """As in a folder for temporary files, where all write, and each deletes only own files."""
     theirs = tmp_path / partial_name("x").replace(f"-{os.getpid()}-", "-999999999-")
     theirs.mkdir() if is_folder else theirs.touch()
     looked_at, unlink = os.stat, os.unlink
