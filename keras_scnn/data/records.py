@@ -275,9 +275,7 @@ def finish_records(folder: Path, shards: int, face_model: str, config: dict) -> 
     left_out = {n: why for entry in entries.values() for n, why in entry["left_out"].items()}
     if not counts:
         first = "".join(f"; the first: {why}" for why in [*left_out.values()][:1])
-        raise ValueError(
-            f"{folder}: no records to write: all {len(left_out)} photos were left out{first}"
-        )
+        raise ValueError(f"{folder}: no records to write: {len(left_out)} left out{first}")
     manifest = {
         "format": FORMAT,
         "version": VERSION,

@@ -284,7 +284,7 @@ def test_nothing_usable_is_an_error(tmp_path, source, labeling):
 
     source.load = broken
     with pytest.raises(
-        ValueError, match=r"no records to write: all 12 .*; the first: p0/0.png: damaged"
+        ValueError, match=r"no records to write: 12 left out; the first: p0/0\.png: damaged"
     ):
         prepare(source, tmp_path / "out", labeling, {}, workers=1)
 
