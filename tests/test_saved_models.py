@@ -248,5 +248,5 @@ def test_a_vertex_distance_of_a_face_model_without_a_name_is_refused_at_saving(
     space = ParameterSpace(tiny_face_model, tiny_whitening)
     network = build_siamese(small_branch_encoder(), space, feature_size=6)
     network.compile("adam", {"parameters_a": VertexDistance(space)})
-    with pytest.raises(ValueError, match=r"load_face_model\('tiny'\) does not give"):
+    with pytest.raises(ValueError, match=r"load_face_model\('tiny'\) does not return"):
         network.save(tmp_path / "network.keras")

@@ -2,7 +2,7 @@
 
 ``same`` is 1 where both photos show one person and 0 where they show two. Each loss is the mean
 over the batch's pairs: pairs of one person are pulled together, pairs of two are pushed apart. A
-batch without pairs of a kind gets exactly 0 from that kind, and finite gradients.
+kind of pair that the batch lacks contributes exactly 0, and its gradients are finite.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def contrastive_loss(same, distance, margin=1.0):
 
 
 def contrastive_rows(same, distance, margin=1.0):
-    """(B,) what each pair adds to the mean of ``contrastive_loss``."""
+    """(B,) the loss of each pair, whose mean is ``contrastive_loss``."""
     same, distance = _as_float(same), _as_float(distance)
     push = ops.maximum(margin - distance, 0.0)
     return (same * distance**2 + (1 - same) * push**2) / 2
@@ -48,7 +48,7 @@ def exponential_contrastive_loss(same, distance, upper_bound):
     Args:
         same: (B,) 0 or 1.
         distance: (B,) at least 0, any unit.
-        upper_bound: Q, the greatest distance that is to be expected; same unit.
+        upper_bound: Q, the largest expected distance; same unit.
 
     Returns:
         Scalar float32.
@@ -57,7 +57,7 @@ def exponential_contrastive_loss(same, distance, upper_bound):
 
 
 def exponential_rows(same, distance, upper_bound):
-    """(B,) what each pair adds to the mean of ``exponential_contrastive_loss``."""
+    """(B,) the loss of each pair, whose mean is ``exponential_contrastive_loss``."""
     same, distance = _as_float(same), _as_float(distance)
     pull = 2 / upper_bound * distance**2
     push = 2 * upper_bound * ops.exp(-2.77 / upper_bound * distance)
@@ -70,16 +70,16 @@ def different_quantile(same, distance, quantile: float):
     Args:
         same: (B,) 0 or 1.
         distance: (B,) at least 0, any unit.
-        quantile: 0 to 1; the lower of the two neighbors where it falls between two.
+        quantile: 0 to 1; between two distances the lower one is taken.
 
     Returns:
-        Scalar float32 without gradient; 0, a margin that pushes nothing, without different pairs.
+        Scalar float32 without gradient; 0, a margin without effect, if there are no such pairs.
     """
     same, distance = _as_float(same), ops.stop_gradient(_as_float(distance))
     different = same < 0.5
     count = ops.sum(ops.cast(different, "int32"))
     ordered = ops.sort(ops.where(different, distance, float("inf")))
-    # Raised by float32's rounding, so that no exact rank falls to the one below.
+    # Scaled up by one float32 step, so that rounding never lowers an exact rank by one.
     place = quantile * (1 + FLOAT32_STEP) * ops.cast(count - 1, "float32")
     rank = ops.minimum(ops.cast(ops.floor(place), "int32"), count - 1)
     value = ops.take(ordered, ops.maximum(rank, 0))
@@ -87,7 +87,7 @@ def different_quantile(same, distance, quantile: float):
 
 
 def check_margin(margin: float | None, margin_quantile: float | None, margin_factor: float) -> None:
-    """Raise a ValueError unless one of margin and quantile is given, and all are in range."""
+    """Raise a ValueError unless margin or quantile is given, not both, and all are in range."""
     if (margin is None) == (margin_quantile is None):
         raise ValueError("give either margin or margin_quantile")
     if margin is not None:
@@ -100,10 +100,10 @@ def check_margin(margin: float | None, margin_quantile: float | None, margin_fac
 
 
 def batch_mean(loss):
-    """(): a mean over a batch's pairs, as (1,), for a loss that has no value for one sample.
+    """Reshape a scalar mean over a batch's pairs to (1,), for a loss without per-sample values.
 
-    Keras divides what it averages by the number of replicas of a distribution strategy, whose
-    gradients are summed; a scalar it takes as it is, and N replicas would count N times.
+    Keras divides a mean over samples by the number of replicas of a distribution strategy, whose
+    gradients are summed. It would not divide a scalar, and N replicas would count N times.
     """
     return ops.reshape(loss, (1,))
 
@@ -126,13 +126,13 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         margin: 0 or more, in the distance's unit; or None with ``margin_quantile``.
         margin_quantile: 0 to 1: the margin is this quantile of the distances of the batch's own
-            different-person pairs (under a
-            TensorFlow strategy, of each replica's part), times ``margin_factor``.
-        margin_factor: above 0; with 1 only different pairs below the quantile are pushed.
+            different-person pairs (under a TensorFlow strategy, of each replica's part), times
+            ``margin_factor``.
+        margin_factor: above 0; with 1 only different-person pairs below the quantile are pushed.
 
     Raises:
-        ValueError: not exactly one of the two is given, a number is out of range, or there is a
-            factor without a quantile.
+        ValueError: not exactly one of margin and quantile is given, a number is out of range, or a
+            factor is given with a margin.
     """
 
     def __init__(

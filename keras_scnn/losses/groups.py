@@ -1,12 +1,12 @@
 """Losses over all pairs of photos in a batch that has several photos of each person.
 
 ``person`` (B,) is equal for photos of one person. Each unordered pair of photos counts once. A
-batch without pairs of a kind gets exactly 0 from that kind, and finite gradients. On several
-devices of JAX the pairs are those of the whole batch, under a TensorFlow strategy those within each
-replica's part.
+kind of pair that the batch lacks contributes exactly 0, and its gradients are finite. On several
+JAX devices pairs are formed over the whole batch, under a TensorFlow strategy within each replica's
+part.
 
-Losses of single photos honor ``sample_weight``; those of pairs of photos refuse it, for a pair has
-no weight of its own.
+Losses of single photos honor ``sample_weight``; those of pairs of photos reject it, since weights
+are per photo, not per pair.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from keras import ops
 from keras_scnn.losses.contrastive import batch_mean, check_margin, different_quantile
 from keras_scnn.settings import check_above
 
-EXCLUDED_LOGIT = -1e9  # its share of a softmax is exactly 0
+EXCLUDED_LOGIT = -1e9  # contributes exactly 0 to a softmax
 
 
 def pair_masks(person):
-    """(B,) to two (B, B) float32 masks, above the diagonal: pairs of one person, and of two."""
+    """From (B,) to (B, B) float32 masks above the diagonal: pairs of one person, and of two."""
     person = ops.reshape(person, (-1,))
     place = ops.arange(ops.shape(person)[0])
     once = ops.cast(place[:, None] < place[None], "float32")
@@ -30,14 +30,14 @@ def pair_masks(person):
 
 
 def pairwise_distance(vectors):
-    """(B, D) to (B, B) Euclidean distances, with a finite slope at 0."""
+    """(B, D) to (B, B) Euclidean distances, with a finite gradient at 0."""
     vectors = ops.cast(vectors, "float32")
     square = ops.sum(ops.square(vectors[:, None] - vectors[None]), axis=-1)
     return ops.sqrt(square + 1e-12)
 
 
 def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, margin_factor=1.0):
-    """Squared hinge (Hadsell et al. 2006, equation 4) over all pairs, averaged kind by kind.
+    """Squared hinge (Hadsell et al. 2006, equation 4) over all pairs, averaged per kind of pair.
 
     Args:
         person: (B,).
@@ -54,7 +54,7 @@ def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, ma
     same, different = pair_masks(person)
     distance = pairwise_distance(vectors)
     if margin is None:
-        # The quantile is over pairs that are not "same": neither are those that do not count.
+        # All but the pairs of ``different``, such as the diagonal, are excluded as "same".
         quantile = different_quantile(1 - different, distance, margin_quantile)
         margin = margin_factor * quantile
     hinge = ops.maximum(margin - distance, 0.0)
@@ -76,7 +76,7 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
 
 
 def supervised_rows(person, features, temperature=0.1):
-    """(B,) what each photo adds to the mean of ``supervised_contrastive_loss``."""
+    """(B,) the loss of each photo, whose mean is ``supervised_contrastive_loss``."""
     person = ops.reshape(person, (-1,))
     features = ops.cast(features, "float32")
     itself = ops.eye(ops.shape(person)[0], dtype="float32")
@@ -96,11 +96,11 @@ def relational_loss(teacher, vectors):
     student vectors may have different sizes.
 
     Args:
-        teacher: (B, E) embeddings; NaN where a photo has none.
+        teacher: (B, E) embeddings; NaN if a photo has none.
         vectors: (B, D).
 
     Returns:
-        Scalar float32, 0 to 4; exactly 0 where fewer than two photos have an embedding.
+        Scalar float32, 0 to 4; exactly 0 if fewer than two photos have an embedding.
     """
     known = ops.cast(ops.logical_not(ops.any(ops.isnan(teacher), axis=-1)), "float32")
     teacher = ops.where(ops.isnan(teacher), 0.0, ops.cast(teacher, "float32"))
@@ -113,17 +113,17 @@ def embedding_distance(teacher, embedding):
     """Mean squared distance to the teacher's embeddings, over the photos that have one.
 
     Args:
-        teacher: (B, E); NaN where a photo has none.
+        teacher: (B, E); NaN if a photo has none.
         embedding: (B, E).
 
     Returns:
-        Scalar float32; exactly 0 where no photo has one.
+        Scalar float32; exactly 0 if no photo has one.
     """
     return ops.mean(embedding_rows(teacher, embedding))
 
 
 def embedding_rows(teacher, embedding):
-    """(B,) what each photo adds to the mean of ``embedding_distance``."""
+    """(B,) the loss of each photo, whose mean is ``embedding_distance``."""
     known = ops.logical_not(ops.any(ops.isnan(teacher), axis=-1))
     teacher = ops.where(known[:, None], ops.cast(teacher, "float32"), 0.0)
     square = ops.sum(ops.square(teacher - ops.cast(embedding, "float32")), axis=-1)
@@ -137,17 +137,17 @@ def _cosines(vectors):
 
 
 def _mean(weight, values):
-    """Weighted mean; exactly 0 where all weights are 0."""
+    """Weighted mean; exactly 0 if all weights are 0."""
     return ops.sum(weight * values) / ops.maximum(ops.sum(weight), 1e-12)
 
 
 def _rows(weight, values):
-    """(B,) whose mean is the weighted mean of the values."""
+    """(B,) numbers whose mean is the weighted mean of the values."""
     return weight * values / ops.maximum(ops.mean(weight), 1e-12)
 
 
 def _first_photos(person):
-    """(B,) int32: for each photo the place of the first one in the batch of the same person."""
+    """(B,) int32: for each photo, the index of the batch's first photo of the same person."""
     person = ops.reshape(ops.convert_to_tensor(person), (-1,))
     return ops.argmax(ops.cast(person[:, None] == person[None], "int32"), axis=-1)
 
@@ -155,8 +155,8 @@ def _first_photos(person):
 class _PersonLoss(keras.losses.Loss):
     """A loss whose labels are people's numbers, of any integer type.
 
-    Keras casts labels to float32, in which large numbers are equal that are not; places in a batch
-    are exact.
+    Keras casts labels to float32, in which different large numbers may become equal; they are
+    replaced by indices in the batch, which are exact.
     """
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -186,7 +186,7 @@ class GroupContrastiveLoss(_PersonLoss, _PairsLoss):
         margin_factor: above 0.
 
     Raises:
-        ValueError: a number is out of range, or there is a quantile or factor beside a margin.
+        ValueError: a number is out of range, or a quantile or factor is given with a margin.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class GroupContrastiveLoss(_PersonLoss, _PairsLoss):
 
     @classmethod
     def from_config(cls, config):
-        if config.get("margin") is not None:  # older files have an idle quantile beside it
+        if config.get("margin") is not None:  # older files store an unused quantile with it
             idle = ("margin_quantile", "margin_factor")
             config = {name: value for name, value in config.items() if name not in idle}
         return cls(**config)

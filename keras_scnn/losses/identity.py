@@ -11,8 +11,8 @@ from keras_scnn.settings import check_number
 def identity_loss(same, similarity, margin=0.2):
     """Cosine embedding loss: ``same (1 - cos) + (1 - same) max(cos - margin, 0)``.
 
-    The features of one person are to point the same way; the cosine of two people's is to stay
-    below ``margin``.
+    It aligns the features of one person, and pushes the cosine of two people's features below
+    ``margin``.
 
     Args:
         same: (B,) 1 where both photos show one person, else 0.
@@ -26,7 +26,7 @@ def identity_loss(same, similarity, margin=0.2):
 
 
 def identity_rows(same, similarity, margin=0.2):
-    """(B,) what each pair adds to the mean of ``identity_loss``."""
+    """(B,) the loss of each pair, whose mean is ``identity_loss``."""
     same = ops.reshape(ops.cast(same, "float32"), (-1,))
     similarity = ops.reshape(ops.cast(similarity, "float32"), (-1,))
     push = ops.maximum(similarity - margin, 0.0)
@@ -45,10 +45,10 @@ class IdentityLoss(keras.losses.Loss):
     0.25
 
     Args:
-        margin: -1 to 1, the cosine from which on two people are pushed apart.
+        margin: -1 to 1, the cosine above which two people are pushed apart.
 
     Raises:
-        ValueError: the margin is no cosine.
+        ValueError: the margin is not in -1 to 1.
     """
 
     def __init__(self, margin: float = 0.2, name="identity_loss"):

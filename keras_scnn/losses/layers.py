@@ -1,4 +1,4 @@
-"""Losses as layers, for a network whose labels are inputs too.
+"""Losses as layers, for a network whose labels are also inputs.
 
 Such a network trains with ``compile(optimizer)`` and ``fit(stream)`` alone::
 
@@ -9,7 +9,7 @@ Such a network trains with ``compile(optimizer)`` and ``fit(stream)`` alone::
     network.compile("adam")
     network.fit(pair_dataset(records, space.whitening, sampler, input_names=network.input), ...)
 
-Loss and gradients are those of the same losses given to ``compile`` by the outputs' names.
+Loss and gradients equal those of the same losses passed to ``compile`` by output name.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PAIR_OUTPUTS = ("parameter_distance", "feature_similarity")  # their label is "s
 
 @keras.saving.register_keras_serializable("keras_scnn")
 class LossLayer(keras.layers.Layer):
-    """Adds a loss to the network that it is a layer of, and returns the output as it is.
+    """Adds a loss to the network that contains it, and returns the output unchanged.
 
-    What it returns must become an output of the network: Keras leaves a layer that leads to no
-    output out, and its loss too. The loss is a mean over the batch; under a distribution strategy
-    it is that over the global batch, since Keras divides added losses by the number of replicas.
+    Its result must become an output of the network: Keras drops a layer that leads to no output,
+    and its loss. The loss is a mean over the batch; under a distribution strategy over the global
+    batch, since Keras divides added losses by the number of replicas.
 
     Args:
         loss: any ``keras.losses.Loss`` that is a mean, e.g. ``LandmarkDistance()``.
@@ -66,7 +66,7 @@ class LossLayer(keras.layers.Layer):
 
 
 class _FixedLossLayer(LossLayer):
-    """A ``LossLayer`` whose configuration has its loss's settings instead of the loss."""
+    """A ``LossLayer`` whose configuration stores its loss's settings instead of the loss."""
 
     def get_config(self):
         config = super().get_config()
@@ -85,9 +85,9 @@ class ContrastiveLossLayer(_FixedLossLayer):
     """``LossLayer`` of a ``ContrastiveLoss``: adds the loss of ``(distance, same)``.
 
     Args:
-        margin, margin_quantile, margin_factor: of ``ContrastiveLoss``.
+        margin, margin_quantile, margin_factor: as for ``ContrastiveLoss``.
         weight: of the loss in the network's total.
-        **kwargs: of a Keras layer, such as ``name``.
+        **kwargs: options of a Keras layer, such as ``name``.
 
     Raises:
         ValueError: as ``ContrastiveLoss``.
@@ -112,7 +112,7 @@ class IdentityLossLayer(_FixedLossLayer):
     """``LossLayer`` of an ``IdentityLoss``: adds the loss of ``(similarity, same)``.
 
     Args:
-        margin: of ``IdentityLoss``, -1 to 1.
+        margin: as for ``IdentityLoss``, -1 to 1.
         weight: of the loss in the network's total.
 
     Raises:
@@ -129,33 +129,31 @@ def add_loss_layers(
     weights: dict[str, float] | None = None,
     labels: dict[str, keras.KerasTensor] | None = None,
 ) -> keras.Model:
-    """The network with losses on its outputs as layers, and the labels as inputs.
+    """Add losses to a network's outputs as layers, with the labels as inputs.
 
     Args:
-        network: functional, with dictionaries of inputs and outputs, as ``build_siamese`` makes.
-        losses: a loss by the name of the output.
-        weights: of the losses; 1 where there is none.
-        labels: inputs for the labels by the name of the output, where their shape is not the
-            output's; by default the outputs ``parameter_distance`` and ``feature_similarity`` share
-            one input ``same`` (B,), and another output's input is called ``<output>_label`` and
-            has the output's shape.
+        network: functional, with dictionaries of inputs and outputs, as from ``build_siamese``.
+        losses: the loss of each output, by the output's name.
+        weights: of the losses, by the output's name; 1 by default.
+        labels: inputs for labels, by the output's name, where a label's shape is not the output's.
+            By default the outputs ``parameter_distance`` and ``feature_similarity`` share one input
+            ``same`` (B,), and any other output gets an input ``<output>_label`` of its own shape.
 
     Returns:
         A model with the same outputs and layers, to be trained with ``compile(optimizer)`` and
         ``fit`` on ``pair_dataset(..., input_names=network.input)``. It shares the given network's
-        weights, so that ``network`` goes on to answer without labels.
+        weights; ``network`` itself can still be used without labels.
 
     Raises:
-        ValueError: the network has no dictionaries of inputs and outputs, a loss is a sum over the
-            batch or of an output that the network does not have or that has a loss layer
-            already, a weight or a label of one without a loss, or a weight is negative or not
-            finite.
+        ValueError: the network's inputs and outputs are not dictionaries; a loss is a sum over the
+            batch, or is for an output that the network lacks or that already has a loss layer; a
+            weight or label is for an output without a loss; or a weight is negative or not finite.
     """
     weights, labels = weights or {}, labels or {}
     if not isinstance(network.input, dict) or not isinstance(network.output, dict):
         raise ValueError(
-            f"network '{network.name}' has no dictionaries of inputs and outputs, as the networks "
-            "of build_siamese have; losses of another network are for compile"
+            f"network '{network.name}' has no dictionaries of inputs and outputs, such as those of "
+            "build_siamese; for another network pass the losses to compile"
         )
     _check_names(network, losses, {"weights": weights, "labels": labels})
     inputs, outputs = dict(network.input), dict(network.output)
@@ -174,7 +172,7 @@ def _check_names(network: keras.Model, losses: dict, options: dict[str, dict]) -
             known = ", ".join(network.output)
             raise ValueError(f"unknown output '{name}'; those of the network are {known}")
         if f"{name}_loss" in there:
-            raise ValueError(f"output '{name}' has a loss layer already; one is the most")
+            raise ValueError(f"output '{name}' already has a loss layer; it can have only one")
     for what, given in options.items():
         if without := sorted(given.keys() - losses.keys()):
             known = ", ".join(losses)
@@ -182,7 +180,7 @@ def _check_names(network: keras.Model, losses: dict, options: dict[str, dict]) -
 
 
 def _label_inputs(inputs: dict, outputs: dict, names) -> dict[str, keras.KerasTensor]:
-    same = inputs.get("same", keras.Input((), name="same"))  # of loss layers added before
+    same = inputs.get("same", keras.Input((), name="same"))  # from loss layers added before
     return {
         name: same
         if name in PAIR_OUTPUTS

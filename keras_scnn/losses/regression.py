@@ -1,9 +1,9 @@
 """Regression losses: weighted parameter distance cost, vertex distance, landmark distance.
 
-Each loss gives one value a face, so that Keras can weigh faces (``sample_weight``). All can be
+Each loss gives one value per face, so that Keras can weight faces (``sample_weight``). All can be
 saved with a compiled model. ``WPDC`` and ``ParameterLoss`` save the second moments of the face
-model's bases, which are all that they need; ``VertexDistance`` needs the vertices, and so only the
-face models that ``load_face_model`` knows by name.
+model's bases, which are all that they need; ``VertexDistance`` needs the vertices, so it can be
+saved only for face models that ``load_face_model`` knows by name.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def wpdc(target, predicted, effect):
 
 
 def wpdc_rows(target, predicted, effect):
-    """(B,) what each face adds to the mean of ``wpdc``."""
+    """(B,) the loss of each face, whose mean is ``wpdc``."""
     target, predicted = _single(target, predicted)
     difference = target - predicted
     weight = ops.stop_gradient(ops.abs(difference) * effect)
@@ -66,33 +66,33 @@ def vertex_distance(target, predicted):
 
 
 def landmark_distance(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
-    """Weighted mean distance in the image, plus that of depth where it is known.
+    """Weighted mean distance in the image, plus the depth error if depth is labeled.
 
     Args:
-        target: (B, M, 3 or 4) labels, see ``columns``: x, y and depth in px, and the weight, of
-            which one below 0 counts as 0: no label, whose x, y and depth may be NaN.
+        target: (B, M, 2 to 4) labels, see ``columns``: x, y and depth in px, and a weight. A weight
+            of 0 or less means that there is no label; x, y and depth may then be NaN.
         predicted: (B, M, 2 or 3): x, y in px, and depth.
         unit: px that count as 1.
-        depth_weight: of the depth error; each face's weighted mean depth error is taken off first,
+        depth_weight: of the depth error, from which each face's weighted mean is subtracted first,
             since a scaled orthographic camera has no origin of depth.
-        columns: what ``target`` holds: 'xyw', 'xydw', or without weights, all 1, 'xy' or 'xyd'.
-            None: 'xyw' or 'xydw', by their number.
+        columns: of ``target``: 'xyw', 'xydw', or, with all weights 1, 'xy' or 'xyd'. None: 'xyw'
+            for 3 columns, 'xydw' for 4.
 
     Returns:
-        Scalar; exactly 0 where all weights are 0.
+        Scalar; exactly 0 if all weights are 0.
 
     Raises:
-        ValueError: ``columns`` is unknown, or ``target`` has another number of them.
+        ValueError: ``columns`` is unknown, or ``target`` has another number of columns.
     """
     return ops.mean(landmark_rows(target, predicted, unit, depth_weight, columns))
 
 
 def landmark_rows(target, predicted, unit=1.0, depth_weight=0.0, columns=None):
-    """(B,) what each face adds to the mean of ``landmark_distance``."""
+    """(B,) the loss of each face, whose mean is ``landmark_distance``."""
     target, predicted = _single(target, predicted)
     names = _column_names(target, columns)
     target, weight = _known_labels(target, names)
-    # The landmarks' weights are shares of the whole batch's.
+    # Weights are normalized over the whole batch, not face by face.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
     distance = _length((target[..., :2] - predicted[..., :2]) / unit)
     if depth_weight and "d" in names:
@@ -113,14 +113,14 @@ def _column_names(target, columns: str | None) -> str:
     if names not in COLUMNS or len(names) != size:
         raise ValueError(
             f"columns is {columns} and the landmarks' labels have {size} columns; expected one of "
-            f"{', '.join(COLUMNS)}, with as many letters"
+            f"{', '.join(COLUMNS)}, with one letter per column"
         )
     return names
 
 
 def _known_labels(target, names: str):
-    """The labels with zeros where there is none, which may be NaN; and their weights (B, M), 0 or
-    more: a negative one would make the loss fall without end."""
+    """The labels, with missing ones (which may be NaN) replaced by 0, and their weights (B, M),
+    clipped at 0: with negative weights the loss would have no lower bound."""
     if "w" not in names:
         return target, ops.ones_like(target[..., 0])
     weight = ops.maximum(target[..., -1], 0.0)
@@ -128,25 +128,25 @@ def _known_labels(target, names: str):
 
 
 def opening_distance(target, predicted, unit=1.0, columns=None):
-    """Weighted mean error of how far eyes and lips are open, in the image.
+    """Weighted mean error of the openings of eyes and lips, in the image.
 
-    A lid's position is off by pose and shape as much as by its closing; the vector from the lower
-    to the upper lid is off by the closing alone.
+    Errors of pose and shape displace a lid as much as an error of its opening does; the vector from
+    the lower to the upper lid depends on the opening alone.
 
     Args:
-        target: (B, 68, 2 to 4): x, y in px, and last a weight, as for ``landmark_distance``.
+        target: (B, 68, 2 to 4): x, y in px, and by default a weight last, see ``columns``.
         predicted: (B, 68, 2 or 3): x, y in px.
         unit: px that count as 1.
         columns: of ``target``, as for ``landmark_distance``.
 
     Returns:
-        Scalar; exactly 0 where all weights are 0.
+        Scalar; exactly 0 if all weights are 0.
     """
     return ops.mean(opening_rows(target, predicted, unit, columns))
 
 
 def opening_rows(target, predicted, unit=1.0, columns=None):
-    """(B,) what each face adds to the mean of ``opening_distance``."""
+    """(B,) the loss of each face, whose mean is ``opening_distance``."""
     target, predicted = _single(target, predicted)
     upper, lower = OPENINGS[:, 0].tolist(), OPENINGS[:, 1].tolist()
 
@@ -160,18 +160,18 @@ def opening_rows(target, predicted, unit=1.0, columns=None):
     )
     weight = ops.minimum(*(ops.take(every, which, axis=1) for which in (upper, lower)))
     distance = _length((true - ours) / unit)
-    # The weights are shares of the whole batch's, as in ``landmark_rows``.
+    # Weights are normalized over the whole batch, as in ``landmark_rows``.
     mean_weight = ops.maximum(ops.mean(ops.sum(weight, axis=-1)), 1e-12)
     return ops.sum(weight * distance, axis=-1) / mean_weight
 
 
 def _single(*arrays):
-    """float32, in which losses compute; labels may be of any numeric type."""
+    """Cast to float32, in which losses compute; labels may have any numeric type."""
     return [ops.cast(array, "float32") for array in arrays]
 
 
 def _length(vectors):
-    """Euclidean norm over the last axis, with a finite slope at 0."""
+    """Euclidean norm over the last axis, with a finite gradient at 0."""
     return ops.sqrt(ops.sum(ops.square(vectors), axis=-1) + 1e-12)
 
 
@@ -251,8 +251,8 @@ class ParameterLoss(keras.losses.Loss):
 class VertexDistance(keras.losses.Loss):
     """``vertex_distance`` in crop px of the vertices of two whitened parameter vectors (B, P).
 
-    A saved model names the face model and does not contain it; saving one whose face model
-    ``load_face_model`` does not know by name raises a ValueError.
+    A saved model contains the name of the face model, not the model itself; saving raises a
+    ValueError if ``load_face_model`` does not load the same face model by that name.
 
     Args:
         space: of the parameters.
@@ -274,7 +274,7 @@ class VertexDistance(keras.losses.Loss):
             "digest": _vertex_digest(space.face_model),
             **whitening_config(space.whitening),
         }
-        _named_face_model(config)  # an error now, while the network is still there
+        _named_face_model(config)  # fail here rather than on loading
         return {"space": config, "name": self.name}
 
     @classmethod
@@ -284,7 +284,7 @@ class VertexDistance(keras.losses.Loss):
 
 
 def _vertex_digest(model: MorphableModel) -> str:
-    """32 hexadecimal digits of what the vertices depend on."""
+    """32 hexadecimal digits of the SHA-256 of the arrays that determine the vertices."""
     digest = hashlib.sha256()
     for array in (model.mean, model.identity_basis, model.expression_basis):
         digest.update(np.ascontiguousarray(array, "<f4").tobytes())
@@ -295,14 +295,14 @@ def _named_face_model(config: dict) -> MorphableModel:
     name = config["face_model"]
     try:
         model = load_face_model(name).truncated(config["n_identity"], config["n_expression"])
-        is_it = _vertex_digest(model) == config["digest"]
+        is_same = _vertex_digest(model) == config["digest"]
     except (OSError, ValueError):
-        is_it = False
-    if not is_it:
+        is_same = False
+    if not is_same:
         raise ValueError(
-            f"a saved VertexDistance names its face model, and load_face_model('{name}') does not "
-            "give the one of this loss: save the network before compiling it or with another loss, "
-            "and load one that has it with compile=False"
+            "VertexDistance is saved with the name of its face model, but "
+            f"load_face_model('{name}') does not return that model: save the network before "
+            "compiling it or with another loss, and load a saved one with compile=False"
         )
     return model
 
@@ -323,11 +323,11 @@ class LandmarkDistance(keras.losses.Loss):
         depth_weight: of the depth error, for labels with depth.
         opening_weight: of ``opening_distance``, for the 68 landmarks.
         columns: of ``y_true``, see ``landmark_distance``: labels of x, y and depth without weights
-            need 'xyd', or their depth is taken for the weight.
+            need 'xyd'; otherwise the depth is taken for the weight.
 
     Raises:
-        ValueError: a number is out of range, ``columns`` is unknown, or at the call, ``y_true`` has
-            another number of them.
+        ValueError: a number is out of range, ``columns`` is unknown, or, when called, ``y_true``
+            has another number of columns.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How far each parameter moves the vertices, in closed form, and its text in a saved model."""
+"""How far each parameter moves the vertices, in closed form, and its form in a saved model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class VertexEffect:
 
     Args:
         moments: (K + L, 3, 3), ``B_i^T B_i`` of each component, summed over the vertices, mm².
-        squares: (3, 1 + K + L, 1 + K + L), products of the mean and the components, summed over
-            the vertices, coordinate by coordinate, mm².
+        squares: (3, 1 + K + L, 1 + K + L), for each coordinate the products of the mean and the
+            components, summed over the vertices, mm².
         whitening: of the P = 12 + K + L parameters.
         n_vertices: N.
         n_identity: K.
@@ -33,7 +33,7 @@ class VertexEffect:
 
     @classmethod
     def of(cls, space: ParameterSpace | VertexEffect) -> VertexEffect:
-        """That of a parameter space; one that is there already as it is."""
+        """The effect for a parameter space; a ``VertexEffect`` is returned unchanged."""
         if isinstance(space, VertexEffect):
             return space
         model = space.face_model
@@ -61,7 +61,7 @@ class VertexEffect:
         return np.float32(scale[:, None] * gram * scale)
 
     def __call__(self, target):
-        """(B, P) whitened targets to (B, P) displacements, px (root of the sum of squares)."""
+        """(B, P) whitened targets to (B, P) displacements: root of the sum of squares, px."""
         scale = self._whitening.scale
         vector = ops.cast(target, "float32") * scale + self._whitening.mean
         camera = ops.reshape(vector[:, :POSE_SIZE], (-1, 3, 4))[:, :, :3]

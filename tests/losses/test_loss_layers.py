@@ -144,7 +144,7 @@ def test_losses_may_be_added_one_after_the_other(space):
     first = add_loss_layers(siamese(space), {"parameter_distance": ContrastiveLoss(1.0)})
     both = add_loss_layers(first, {"feature_similarity": IdentityLoss()})
     assert set(both.input) == {"image_a", "image_b", "same"}
-    with pytest.raises(ValueError, match="'parameter_distance' has a loss layer already"):
+    with pytest.raises(ValueError, match="'parameter_distance' already has a loss layer"):
         add_loss_layers(both, {"parameter_distance": ContrastiveLoss(1.0)})
 
 
