@@ -475,7 +475,11 @@ UNFIT = [
         "--points x --annotation-first-pixel 0",
         "--points and --annotation-first-pixel do not go together",
     ),
-    ("people", "--shape-truth x --last 2", "--last has no effect on a file of --shape-truth"),
+    (
+        "people",
+        "--shape-truth x --last 2",
+        "--last has no effect on an existing file of --shape-truth",
+    ),
 ]
 
 

@@ -1,1 +1,1 @@
-"""What the field measures: networks and data in, metrics of ``keras_scnn.evaluation`` out."""
+"""Evaluation protocols: from networks and data to the metrics of ``keras_scnn.evaluation``."""

@@ -40,9 +40,9 @@ from keras_scnn.photos.files import beside
 from keras_scnn.protocols.yardsticks import bootstrap_note
 
 CONVENTION_NOTES = {
-    "exact": "crop pixels brought into the photo by pixel centers (convention 'exact')",
-    "field": "crop pixels brought into the photo as the field's benchmark script does, with its "
-    "shift (convention 'field')",
+    "exact": "crop pixels mapped to the photo by pixel centers (convention 'exact')",
+    "field": "crop pixels mapped to the photo as in the field's benchmark script, with its shift "
+    "(convention 'field')",
 }
 
 
@@ -53,18 +53,19 @@ class PhotoResults:
     Attributes:
         landmarks: 2D, 68 points, against the original annotation.
         pose: in the Euler order of the .mat files.
-        convention: how crop pixels were brought into the photo.
-        landmarks_3d: with depth, each face's mean depth brought to the annotation's.
-        reannotated: as ``landmarks``, against the further annotation where one was given.
-        shape68: the neutral 68 landmarks against the annotated ones, where their basis was given;
-            centroids are brought together for the raw numbers, as two face models have two origins.
+        convention: how crop pixels were mapped to the photo.
+        landmarks_3d: including depth, after aligning each face's mean depth with the annotation's.
+        reannotated: as ``landmarks``, against the second annotation, if given.
+        shape68: the neutral 68 landmarks against the annotated ones, if their basis was given;
+            centroids are aligned even for the raw numbers, since the two face models have
+            different origins.
         model_mean_mm: as ``shape68.vertex_mm``, for the face model's own mean face.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
-            root of the landmark box's area, where the full Basel Face Model was given.
+            root of the landmark box's area, if the full Basel Face Model was given.
         intervals: (low, high) by the path of a number, see ``evaluation.bootstrap.with_intervals``.
         curves: (M,) lists: 'name', 'yaw_degrees', 'error_2d', 'error_3d' of each face.
         notes: what was measured, and how.
-        left_out: photos that could not be read, and why.
+        left_out: photos that could not be read, with reasons.
         passed_over: files of the folder that are neither a face's photo nor its annotation.
     """
 
@@ -101,13 +102,13 @@ def evaluate_aflw2000(
     Args:
         preset: a preset, or its name or folder.
         folder: .jpg and .mat pairs; the crops are those of its protocol.csv, else the standard
-            crop about the annotated landmarks.
+            crop around the annotated landmarks.
         convention: 'exact' or 'field', see ``evaluation.nme.place_in_photo``.
-        annotation: landmarks of a further annotation, see ``data.sources.reannotation``.
-        first_pixel: of that annotation: its coordinate of the first pixel's center.
+        annotation: landmarks of a second annotation, see ``data.sources.reannotation``.
+        first_pixel: coordinate of the first pixel's center in that annotation.
         basis: .npz of the Basel Face Model at its 68 landmarks, see
             ``data.sources.reannotation.read_neutral_landmarks``; needed for the neutral shape.
-        bfm: the full Basel Face Model, for the dense error of a preset of that face model.
+        bfm: the full Basel Face Model, for the dense error of a preset with that face model.
         benchmark_crops: folder of the benchmark's own crops, see ``read_photos``.
         resamples, seed: of the bootstrap over faces.
 
@@ -133,7 +134,7 @@ def evaluate_aflw2000(
     yaw = np.array([face.yaw_degrees for face in faces])
 
     def summary(weights: np.ndarray) -> dict:
-        """All numbers, for faces that count so often (n,)."""
+        """All numbers; ``weights`` (n,) is how often each face counts."""
         results: dict[str, Any] = {
             name: summarize_by_yaw(part, yaw, weights) for name, part in parts.items()
         }
@@ -157,7 +158,7 @@ def evaluate_aflw2000(
 
 
 def _placed(points: np.ndarray, boxes: np.ndarray, size: int, convention: str) -> np.ndarray:
-    """(M, N, 3) px of the crop to px of the photo, and depth in the same unit."""
+    """Map points (M, N, 3) from crop px to photo px, depth included."""
     zoom = ((boxes[:, 2] - boxes[:, 0]) / size)[:, None, None]
     placed = place_in_photo(points, boxes, size, convention)
     return np.concatenate([placed, zoom * points[..., 2:]], axis=-1)
@@ -180,14 +181,14 @@ def _check_same_mesh(ours: MorphableModel, annotated: MorphableModel) -> None:
     if ours.n_vertices != annotated.n_vertices:
         raise ValueError(
             f"the preset's face model '{ours.name}' has {ours.n_vertices} vertices, the annotated "
-            f"one {annotated.n_vertices}: a dense error needs a preset of that model"
+            f"one {annotated.n_vertices}: a dense error needs a preset with that model"
         )
 
 
 def _dense_parts(
     preset, predictions: Predictions, faces, boxes, convention: str, bfm: FullBfm
 ) -> dict:
-    """Errors of all vertices, (M,) percent; face by face, since a mesh is large."""
+    """Errors of all vertices, (M,) percent; one face at a time, since meshes are large."""
     model, size, errors = preset.face_model, preset.input_size, []
     parameters = predictions.parameters
     for i, face in enumerate(faces):
@@ -201,7 +202,7 @@ def _dense_parts(
 
 
 def _shape_parts(preset: Preset, predictions: Predictions, faces, basis) -> dict:
-    """Distances of neutral 68-point shapes, centroids in one place."""
+    """Distances between neutral 68-point shapes with aligned centroids."""
     files = [beside(face.image_path, ".mat") for face in faces]
     true, mean = (_centered(points) for points in read_neutral_landmarks(files, basis))
     ours = _centered(
@@ -229,12 +230,12 @@ def _curves(faces: list[AnnotatedFace], yaw: np.ndarray, parts: dict) -> dict:
 
 def _notes(faces, convention: str, resamples: int, annotation, ready: bool) -> tuple[str, ...]:
     has_boxes = faces[0].box is not None
-    crops = "crops of protocol.csv" if has_boxes else "standard crops about the annotation"
+    crops = "crops of protocol.csv" if has_boxes else "standard crops around the annotation"
     crops = "the benchmark's own crops" if ready else crops
     notes = [
         f"AFLW2000-3D: {len(faces)} faces, 68 landmarks, % of the root of the landmark box's area",
         f"{crops}; {CONVENTION_NOTES[convention]}",
-        "3D errors: mean depths brought together; pose in the .mat files' Euler order",
+        "3D errors: mean depths aligned; pose in the .mat files' Euler order",
     ]
     if annotation is not None:
         notes.append(f"re-annotation: {annotation}; yaw bins of the original annotation")
@@ -249,9 +250,9 @@ class BenchmarkPhotos:
         faces: their annotations.
         boxes: (M, 4) float64 half-open pixel boxes of the crops.
         crops: (M, S, S, 3) uint8 RGB.
-        kept: (M,) their positions in ``listed``.
+        kept: (M,) their indices in ``listed``.
         listed: names of all photos, in the order of protocol.csv, else sorted.
-        left_out: why the others are missing.
+        left_out: the other photos, with reasons.
     """
 
     faces: list[AnnotatedFace]
@@ -265,19 +266,19 @@ class BenchmarkPhotos:
 def read_photos(
     folder: str | os.PathLike, size: int, crops: str | os.PathLike | None = None
 ) -> BenchmarkPhotos:
-    """Read all photos that can be read, and cut their faces.
+    """Read all photos that can be read, and crop their faces.
 
     Args:
         folder: of AFLW2000-3D; the crops are those of its protocol.csv, else the standard crop
-            about the annotated landmarks.
+            around the annotated landmarks.
         size: of the crops, S px.
-        crops: folder with the benchmark's own crops, NAME.jpg of S px: what published tables are
-            measured on. Their places in the photos are the boxes of protocol.csv.
+        crops: folder with the benchmark's own crops, NAME.jpg of S px, on which published tables
+            are measured; protocol.csv has their boxes in the photos.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: none of the photos can be read, protocol.csv is damaged, or it is missing
-            although crops are given.
+        ValueError: no photo can be read, or protocol.csv is damaged, or missing although crops are
+            given.
     """
     if crops is not None and not Path(crops).is_dir():
         raise FileNotFoundError(f"{crops}: no such folder; expected the benchmark's NAME.jpg")
@@ -300,12 +301,12 @@ def read_photos(
 
 
 def _crop(face: AnnotatedFace, size: int) -> np.ndarray:
-    """The face in its box, (S, S, 3) uint8 RGB; one off square is stretched, as the field does."""
+    """The face in its box, (S, S, 3) uint8 RGB; boxes off square are stretched, as is customary."""
     image, box = read_image(face.image_path), _box_of(face)
     if abs(box.width / box.height - 1) <= SQUARE_TOLERANCE:
         return crop_face(image, box, size).image
     stretch = box.width / box.height
-    # Pixel centers stay exact: y + 0.5 becomes stretch times as large.
+    # With exact pixel centers: y + 0.5 is multiplied by the stretch.
     matrix = np.array([[1.0, 0.0, 0.0], [0.0, stretch, 0.5 * (stretch - 1)]])
     height, width = image.shape[:2]
     tall = cv2.warpAffine(image, matrix, (width, max(1, round(height * stretch))))

@@ -54,16 +54,16 @@ OPTION_OWNERS = {
     "fit_truth": ("shape_truth",),
     "last": ("shape_truth", "points"),
 }
-"""The options beside which each of these has an effect."""
+"""The options that select each of these: without one of them it has no effect."""
 OWN_OPTIONS = (*CHOICES, *OPTION_OWNERS)
-"""Options of these protocols alone."""
+"""Options that only these protocols have."""
 
 
 def chosen_yardstick(args: argparse.Namespace) -> str | None:
     """The option of ``CHOICES`` that was given, or None.
 
     Raises:
-        ValueError: several were given, or one with options that it does not have.
+        ValueError: several were given, or one with an option that it does not have.
     """
     given = [name for name in CHOICES if _is_given(args, name)]
     _check_owners(args)
@@ -80,22 +80,22 @@ def _check_owners(args: argparse.Namespace) -> None:
     for option, owners in OPTION_OWNERS.items():
         if _is_given(args, option) and not any(_is_given(args, owner) for owner in owners):
             raise ValueError(f"{flag(option)} is for {' or '.join(map(flag, owners))}")
-    is_there = args.shape_truth is not None and (not args.fit_truth or args.shape_truth.exists())
-    if _is_given(args, "last") and args.points is None and is_there:
+    no_fit = args.shape_truth is not None and (not args.fit_truth or args.shape_truth.exists())
+    if _is_given(args, "last") and args.points is None and no_fit:
         raise ValueError(
-            "--last has no effect on a file of --shape-truth that is there; it is for --fit-truth, "
-            "which makes one"
+            "--last has no effect on an existing file of --shape-truth; it is for --fit-truth, "
+            "which makes the file"
         )
 
 
 def _is_given(args: argparse.Namespace, name: str) -> bool:
-    """Whether an option is on the command line; its value may be 0, which is no False."""
+    """Whether an option is on the command line; a value of 0 counts as given."""
     value = getattr(args, name)
     return value is not None and value is not False
 
 
 def measure_yardstick(name: str, args: argparse.Namespace) -> Yardstick:
-    """Measure by the protocol of one of ``CHOICES``; predictions are kept in ``args.out``.
+    """Measure by the protocol of one of ``CHOICES``; predictions are cached in ``args.out``.
 
     Raises:
         FileNotFoundError, ValueError: see the protocols.

@@ -46,7 +46,7 @@ OPTION_NEEDS = {
     "bfm_expression": "bfm",
     "bfm_info": "bfm",
 }
-"""The option without which another one has no effect."""
+"""For an option, the one without which it has no effect."""
 Results = PhotoResults | RecordResults | PeopleResults
 
 
@@ -60,20 +60,20 @@ class Bootstrap(TypedDict):
 def write_results(
     results: Results, folder: Path, stem: str, title: str, data: str | os.PathLike | None = None
 ) -> str:
-    """Write ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``, all of them or none.
+    """Write ``stem.json``, ``.txt``, ``.png`` and ``stem-curves.png``, all or none.
 
-    The JSON lists the other files, so that no command takes the pictures for photos, see
+    The JSON lists the other files, so that no command mistakes the pictures for photos, see
     ``photos.files.find_photos``.
 
     Args:
         results: of a protocol.
         folder: for the files.
         stem: of their names.
-        title: over the pictures.
-        data: file or folder that was measured, for the JSON; None where it is neither.
+        title: of the pictures.
+        data: the measured file or folder, for the JSON; None if the data was neither.
 
     Returns:
-        the table that the .txt file holds.
+        the table, as in the .txt file.
     """
     files = [f"{stem}{ending}" for ending in (".txt", ".png", "-curves.png")]
     named = asdict(results)
@@ -94,11 +94,11 @@ def kind_of_data(data: Path, people: bool = False) -> str:
 
     Args:
         data: the file or folder.
-        people: take a folder as a people folder without looking.
+        people: treat a folder as a people folder without inspecting it.
 
     Raises:
         FileNotFoundError: there is neither a file nor a folder.
-        ValueError: the folder is of no known kind, or a file is to be taken as one.
+        ValueError: the folder is of no known kind, or ``people`` is set for a file.
     """
     if data.is_file():
         if people:
@@ -145,15 +145,15 @@ def evaluate_preset(
     Args:
         preset: the network, or a preset's name, folder or URL.
         data: a folder of AFLW2000-3D, of face records or of people, or a pairs file.
-        people: take ``data`` as a people folder in any case.
-        photos: folder of a pairs file's photos, which it needs: NAME/NAME_0001.jpg.
-        convention, annotation, annotation_first_pixel, shape_basis: of AFLW2000-3D; see
+        people: treat ``data`` as a people folder in any case.
+        photos: folder with the photos of a pairs file, NAME/NAME_0001.jpg; required for one.
+        convention, annotation, annotation_first_pixel, shape_basis: for AFLW2000-3D; see
             ``aflw2000.evaluate_aflw2000``. None: 'exact', none, 1, none.
         bfm, bfm_expression, bfm_info: files of the Basel Face Model, for the dense error of a
-            preset of it on AFLW2000-3D; see ``data.sources.bfm_full``.
+            preset with it on AFLW2000-3D; see ``data.sources.bfm_full``.
         benchmark_crops: folder of AFLW2000-3D's own crops, see ``aflw2000.read_photos``.
-        keep: folder in which predictions for people's photos are kept, for a preset by name or
-            folder: the same photos are not looked at again.
+        keep: folder to cache predictions for people's photos in, if the preset is given by name
+            or folder.
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap.
 
@@ -213,7 +213,7 @@ def calibration_of(results: Results) -> dict:
     """The calibration that ``--calibrate`` stores.
 
     Raises:
-        ValueError: the results have none, as those of AFLW2000-3D.
+        ValueError: the results have none, such as those of AFLW2000-3D.
     """
     calibration = None if isinstance(results, PhotoResults) else results.calibration
     if calibration is None:
@@ -222,7 +222,7 @@ def calibration_of(results: Results) -> dict:
 
 
 def check_calibrate(preset: str, kind: str) -> None:
-    """Raise where probabilities cannot be found (ValueError), or cannot be stored (or OSError)."""
+    """Raise if a calibration is impossible (ValueError), or cannot be stored (or OSError)."""
     if kind == AFLW2000:
         raise ValueError(
             f"--calibrate needs several photos of each person; give {RECORDS}, {PEOPLE} or "

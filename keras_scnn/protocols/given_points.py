@@ -1,4 +1,4 @@
-"""Landmarks of photos of which only some are annotated: one half of the face, as CFP has it."""
+"""Landmarks against partial annotations, such as those of one half of the face in CFP."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import counted
 
 MIN_POINTS = 4
-FOLDS = 10  # of people, for the annotation's own sites
-SHAPES_FROM = "frontal"  # the kind of photos
-OUTERMOST = [0, 16]  # the jaw's ends: which one is given shows which half
+FOLDS = 10  # of people, to fit the annotated sites
+SHAPES_FROM = "frontal"  # the kind of photos that shapes are predicted from
+OUTERMOST = [0, 16]  # the jaw's ends: the one that is given tells which half is annotated
 FILE = "an .npz file with name (n,) and landmarks68 (n, 68, 2), NaN where not given"
 EXPECTED = f"expected {FILE}"
 
@@ -37,19 +37,19 @@ def evaluate_given_points(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Yardstick:
-    """Distance of predicted landmarks to given ones, and what the people's shapes explain of these.
+    """Distance of predicted landmarks to given ones, and how well people's shapes explain these.
 
-    The points of half a face span no box that is comparable between poses, so errors are percent
-    of the root of the area of the 68 predicted landmarks' box: of the landmarks as they are, and at
-    the annotated sites (``shifted_to_annotated_sites``). The kind is the start of a file's name:
-    'profile' of 'profile_01.jpg'. A person's shape is the mean of those predicted from the photos
-    of the kind ``SHAPES_FROM``, else from all; see ``unseen_points``.
+    The bounding box of half a face is not comparable between poses, so errors are in percent of the
+    root of the area of the 68 predicted landmarks' box: for the landmarks as predicted, and at the
+    annotated sites (``shifted_to_annotated_sites``). A photo's kind is the start of its file name:
+    'profile' for 'profile_01.jpg'. A person's shape is the mean of those predicted from photos of
+    the kind ``SHAPES_FROM``, or from all if there are none of it; see ``unseen_points``.
 
     Args:
         predictor: of the preset.
         folder: of the photos.
         file: see ``read_points``.
-        last: only so many people, the last ones of the sorted folders; None for all.
+        last: use only the last ``last`` people in sorted order of folders; None for all.
         resamples, seed: of the bootstrap over people.
 
     Raises:
@@ -82,13 +82,13 @@ def evaluate_given_points(
 def _errors_twice(
     predictions: PhotoPredictions, people: np.ndarray, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) errors, %, as predicted and at the annotated sites, and (N, 2) offsets; NaN: none."""
+    """(N, 2) errors, %, as predicted and at annotated sites, and (N, 2) offsets; NaN if unknown."""
     kept, landmarks = predictions.kept, predictions.landmarks
     given = points[kept]
     moved = shifted_to_annotated_sites(landmarks, predictions.parameters.pose, given, people[kept])
     errors, offsets = np.full((2, len(points), 2), np.nan)
     errors[kept, 0], offsets[kept] = point_errors(landmarks, given)
-    sited = np.isfinite(moved - given).any(axis=(1, 2))  # not where there is one person alone
+    sited = np.isfinite(moved - given).any(axis=(1, 2))  # false if no other fold has the points
     side = box_side(landmarks[sited])
     errors[kept[sited], 1] = point_errors(moved[sited], given[sited], side)[0]
     return errors, offsets
@@ -97,7 +97,7 @@ def _errors_twice(
 def _misfits(
     predictions: PhotoPredictions, people: np.ndarray, kinds: np.ndarray, points: np.ndarray
 ) -> Misfits:
-    """What people's shapes explain of the points of the N photos."""
+    """Misfits of the points of the N photos with and without the people's shapes."""
     kept, (names, person) = predictions.kept, np.unique(people, return_inverse=True)
     source = np.isin(kinds[kept], _shape_kinds(kinds))
     identity = np.zeros((len(names), predictions.face_model.n_identity))
@@ -105,7 +105,7 @@ def _misfits(
     np.add.at(identity, number, predictions.parameters.identity[source])
     count = np.bincount(number, minlength=len(names))
     identity /= np.maximum(count, 1)[:, None]
-    given = np.isfinite(points[:, OUTERMOST]).all(axis=-1).astype(int)  # which half
+    given = np.isfinite(points[:, OUTERMOST]).all(axis=-1).astype(int)  # tells the half
     view = np.array([f"{kind} {half}" for kind, half in zip(kinds, given, strict=True)])
     person = np.where(count[person] > 0, person, -1)
     return measure_misfits(predictions.face_model, identity, person, view, points)
@@ -117,22 +117,22 @@ def _shape_kinds(kinds: np.ndarray) -> list[str]:
 
 
 def _notes(kinds: np.ndarray, people: np.ndarray, reordered: int) -> list[str]:
-    """What was measured: (n,) kinds and people of the photos; of how many lids were reordered."""
+    """What was measured: (n,) kinds and people; the number of photos with reordered lids."""
     counts = ", ".join(f"{(kinds == kind).sum()} {kind}" for kind in np.unique(kinds))
     notes = [
         f"given points: {counts} photos of {len(np.unique(people))} people; mean distance of the "
         "given points, % of the root of the area of the predicted 68 landmarks' box",
         "at the annotated sites: predicted landmarks moved to where the annotation marks them, by "
-        f"one 3D offset a landmark, fitted to other people's photos in {FOLDS} folds of people",
+        f"one 3D offset per landmark, fitted to other people's photos in {FOLDS} folds of people",
         "coverage: photos in which a face was found; the others have no error",
-        f"points explained: by shapes predicted from people's {' and '.join(_shape_kinds(kinds))} "
-        "photos, the share of "
-        "the squared residual that their mean shape leaves, pose and expression fitted; a constant "
-        "has 0; bound: the share that all photos of a person have in common",
+        "points explained: the share of the squared residual of the mean shape, pose and "
+        "expression fitted, that shapes predicted from people's "
+        f"{' and '.join(_shape_kinds(kinds))} photos explain; a constant shape has 0; bound: the "
+        "share that all photos of a person have in common",
     ]
     if reordered:
         photos = counted(reordered, "photo")
-        notes.append(f"lower lids numbered backwards in {photos}: put in order")
+        notes.append(f"lower lids numbered backwards in {photos}: reordered")
     return notes
 
 
@@ -141,8 +141,8 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or of another kind, a photo stands there twice, or has fewer than
-            four points, or one that is infinite or given by half.
+        ValueError: it is damaged or of another kind, or a photo is listed twice, has fewer than
+            four points, or has a point that is infinite or partly NaN.
     """
     path = Path(file)
     if not path.is_file():
@@ -154,7 +154,7 @@ def read_points(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path}: name {names.shape}, landmarks68 {points.shape}; {EXPECTED}")
     given_names, times = np.unique(names, return_counts=True)
     if times.max() > 1:
-        raise ValueError(f"{path}: {given_names[times.argmax()]} stands in 'name' more than once")
+        raise ValueError(f"{path}: {given_names[times.argmax()]} is in 'name' more than once")
     is_given = np.isfinite(points).all(axis=-1)
     is_none = np.isnan(points).all(axis=-1)
     if (odd := np.flatnonzero(~(is_given | is_none).all(axis=1))).size:
@@ -177,7 +177,7 @@ def point_errors(
 
     Returns:
         (M,) mean distance, % of the root of the area of the box; (M, 2) mean of predicted less
-        given points, px: a constant one is a convention of the annotation.
+        given points, px: a constant offset is a convention of the annotation.
     """
     away = np.float64(predicted)[..., :2] - given
     distance = np.nanmean(np.linalg.norm(away, axis=-1), axis=1)
@@ -190,16 +190,16 @@ def shifted_to_annotated_sites(
 ) -> np.ndarray:
     """Predicted landmarks moved to the sites that an annotation marks.
 
-    The move is one 3D offset a landmark in the model frame, the same for all photos and views, as
-    ``site_offset`` finds it from the *other* people's photos, in ``FOLDS`` folds. Large photos
-    count more than small ones, since it counts in pixels.
+    Each landmark is moved by one 3D offset in the model frame, the same for all photos and views,
+    fitted with ``site_offset`` to the *other* people's photos, in ``FOLDS`` folds. Large photos
+    count more than small ones, since the residuals are in pixels.
 
     Args:
         landmarks: (M, 68, 2 or 3) px. pose: (M, 3, 4) image_from_model, px per mm.
         given: (M, 68, 2) px, NaN where not given. person: (M,).
 
     Returns:
-        (M, 68, 2) float64 px; NaN where all photos with that landmark are of people of one fold.
+        (M, 68, 2) float64 px; NaN if all photos with that landmark are of people in one fold.
     """
     camera, known = pose[:, :2, :3], np.isfinite(given).all(axis=-1)
     moved, away = np.array(landmarks[..., :2], np.float64), given - landmarks[..., :2]
@@ -214,7 +214,7 @@ def shifted_to_annotated_sites(
 
 
 def _numbers(errors: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Of (N, 2) errors, see ``evaluate_given_points``, and (N, 2) offsets of photos."""
+    """Weighted means of the photos' (N, 2) errors and (N, 2) offsets, see ``_errors_twice``."""
     there, sited = ~np.isnan(errors).T
     return {
         "error_percent": weighted_mean(errors[there, 0], weights[there]),

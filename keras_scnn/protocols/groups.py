@@ -1,10 +1,10 @@
 """Verification by groups of people: does it work for everybody?
 
-Every pair is judged by the threshold of its fold, which is that of all people, as in use. A group's
-accuracy is the mean of two shares: of its people's pairs of one person that are accepted, and of
+Every pair is decided with the threshold of its fold, which is the same for all people, as in use.
+A group's accuracy is the mean of two shares: of its pairs of one person that are accepted, and of
 its pairs of two people, both of the group, that are refused. Two people of one group look more
 alike, so these pairs are harder (Grother, Ngan and Hanaoka, "Face Recognition Vendor Test Part 3:
-Demographic Effects", 2019, whose false non-match and false match rates these are).
+Demographic Effects", 2019; the shares are 1 minus their false non-match and false match rates).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def group_summary(
     """Accuracy by attribute, group and kind of distance, as a function of the pairs' weights.
 
     Args:
-        ranked: by kind of distance.
-        pairs: the P pairs of them.
-        groups: by attribute: (n,) the group of each photo's person, '' for unknown.
+        ranked: the ranked pairs, by kind of distance.
+        pairs: the same P pairs.
+        groups: by attribute: (n,) the group of each photo's person, '' if unknown.
 
     Returns:
-        from (P,) weights to accuracy in percent, and its two shares, by attribute, group and kind;
-        groups with fewer than 30 pairs of a kind are left out.
+        A function from (P,) weights to the accuracy in percent, and its two shares, by attribute,
+        group and kind. Groups with fewer than 30 pairs of one person or of two are left out.
     """
     right = {kind: right_answers(one) for kind, one in ranked.items()}
     members = {
@@ -51,7 +51,7 @@ def group_summary(
     }
 
     def summary(weights: np.ndarray) -> dict:
-        """The numbers, for pairs that count so often."""
+        """All numbers; ``weights`` (P,) is how often each pair counts."""
         return {
             attribute: {
                 group: {kind: _shares(right[kind], chosen, pairs.same, weights) for kind in right}
@@ -64,7 +64,7 @@ def group_summary(
 
 
 def _members(pairs: Pairs, of: np.ndarray) -> dict[str, np.ndarray]:
-    """(P,) bool by group: both people of a pair are of it; ``of`` (n,) is each photo's group."""
+    """By group, (P,) bool: both people of a pair are in it; ``of`` (n,) is each photo's group."""
     names = np.unique(of[of != ""])
     return {str(one): (of[pairs.first] == one) & (of[pairs.second] == one) for one in names}
 
@@ -95,7 +95,7 @@ def _shares(right: np.ndarray, chosen: np.ndarray, same: np.ndarray, weights: np
 
 
 def group_rows(stem: str, values: dict) -> list[Row]:
-    """The rows of a table, of ``group_summary``'s numbers under ``STEM.by``."""
+    """Table rows for the numbers of ``group_summary``, stored under ``STEM.by``."""
     return [
         (
             f"{stem}.by.{attribute}.{group}.{kind}.accuracy_percent",

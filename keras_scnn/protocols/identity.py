@@ -24,24 +24,25 @@ COVARIANCE_PHOTOS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityResults:
-    """How well photos of one person give one face.
+    """How consistently photos of one person give one face.
 
     Attributes:
-        shape_ratio: mean distance of one person's shapes over that of two people's.
+        shape_ratio: mean distance between one person's shapes over that between two people's.
         shape_verification: by the root mean square distance of the neutral vertices, mm.
-        scaled_shape_ratio, scaled_shape_verification: by the same neutral vertices, where what
-            photos of one person differ in counts less (``shape_distance.mahalanobis_coordinates``);
-            None where the preset has no within-person covariance.
-        feature_ratio, feature_verification: by the Euclidean distance of the features; None
-            where the network has none.
+        scaled_shape_ratio, scaled_shape_verification: by the Mahalanobis distance of the neutral
+            vertices, in which directions that vary between photos of one person count less
+            (``shape_distance.mahalanobis_coordinates``); None if the preset has no within-person
+            covariance.
+        feature_ratio, feature_verification: by the Euclidean distance of the features; None if
+            the network has none.
         shape_retrieval, scaled_shape_retrieval, feature_retrieval: each photo as a probe against
-            all others; None where no retrieval was measured.
+            all others; None if no retrieval was measured.
         calibration: see ``evaluation.calibration.calibrate``.
         intervals: (low, high) by the path of a number, see ``evaluation.bootstrap.with_intervals``.
-        curves: what is drawn: 'roc' and 'reliability' by kind, and what a subclass adds.
+        curves: data to plot: 'roc' and 'reliability' by kind, and a subclass's own.
         notes: what was measured, and how.
 
-    All measures are None where nobody has two photos.
+    All measures are None if nobody has two photos.
     """
 
     shape_ratio: float | None = None
@@ -67,14 +68,14 @@ def identity_evaluators(
     person: np.ndarray | None,
     either_side: np.ndarray | None = None,
 ) -> dict[str, IdentityEvaluator]:
-    """An evaluator of the shapes and, where known, of the scaled shapes and the features.
+    """Evaluators of the shapes and, if available, of the scaled shapes and the features.
 
     Args:
-        preset: its face model, and the within-person covariance that scales shapes.
+        preset: has the face model, and the within-person covariance that scales shapes.
         identity: (n, K) coefficients.
         features: (n, F) or None.
         pairs: of the n photos.
-        person: (n,) for retrieval, or None to leave that out.
+        person: (n,) for retrieval, or None to skip it.
         either_side: (n,) see ``evaluation.identity.retrieval_ranks``.
     """
     vectors = {"shape": shape_coordinates(preset.face_model, identity)}
@@ -91,11 +92,11 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
     Args:
         preset: the network.
         records: with several photos of some people.
-        among: positions of photos of people to learn from, who may be those trained on, not those
-            to be measured on; at most ``COVARIANCE_PHOTOS`` of them are used.
+        among: indices of the photos to learn from; their people may be in the training data, but
+            not in the test data. At most ``COVARIANCE_PHOTOS`` are used.
 
     Returns:
-        (K, K) mm², for ``Preset.within_person_covariance``; None where nobody has a second photo.
+        (K, K) mm², for ``Preset.within_person_covariance``; None if nobody has a second photo.
     """
     count = photos_of_each(records.identity[among])
     chosen = among[count > 1][:COVARIANCE_PHOTOS]
@@ -110,9 +111,9 @@ def learn_covariance(preset: Preset, records: FaceRecords, among: np.ndarray) ->
 def calibrate_evaluators(
     evaluators: dict[str, IdentityEvaluator], pairs: Pairs, person: np.ndarray
 ) -> tuple[dict, dict]:
-    """``calibrate`` on the evaluators' pairs; ``person`` (n,) of each photo, or either side."""
+    """``calibrate`` on the evaluators' pairs; ``person`` (n,) or ``either_side`` of each photo."""
     feature = evaluators.get("feature")
-    cosine = None if feature is None else 1 - feature.distance**2 / 2  # of vectors of length 1
+    cosine = None if feature is None else 1 - feature.distance**2 / 2  # for unit vectors
     people = person[pairs.first], person[pairs.second]
     scaled = evaluators["scaled_shape"].distance if "scaled_shape" in evaluators else None
     results, reliable = calibrate(evaluators["shape"].distance, cosine, pairs.same, people, scaled)
@@ -120,7 +121,7 @@ def calibrate_evaluators(
 
 
 def identity_results(evaluators: dict[str, IdentityEvaluator], weights: np.ndarray) -> dict:
-    """Ratio, verification and retrieval of each kind; None where it has no evaluator."""
+    """Ratio, verification and retrieval of each kind; None if it has no evaluator."""
     results = {}
     for kind in KINDS:
         evaluator = evaluators.get(kind)

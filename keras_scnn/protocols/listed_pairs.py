@@ -1,9 +1,9 @@
-"""Same person or not, on pairs files with folds by person: by geometry and by feature.
+"""Verification on pairs files with folds by person: by geometry and by feature.
 
 Two photos of one person should give one face, whatever the pose. ``mm`` is the root mean square
-distance of the neutral vertices; ``visible`` the Mahalanobis distance in which no difference below
-0.1 mm counts (``shape_distance.visible_coordinates``); ``scaled`` the Mahalanobis distance without
-that floor; ``feature`` the cosine of the features. Chance is 50 %.
+distance of the neutral vertices; ``visible`` the Mahalanobis distance in which differences far
+below 0.1 mm hardly count (``shape_distance.visible_coordinates``); ``scaled`` the Mahalanobis
+distance without that floor; ``feature`` the cosine of the features. Chance is 50 %.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ def evaluate_listed_pairs(
     seed: int = 0,
     groups: str | os.PathLike | None = None,
 ) -> Yardstick:
-    """Verification on pairs files, each photo of them reconstructed once.
+    """Verification on pairs files; each photo is reconstructed once.
 
     Args:
         predictor: of the preset.
         files: see ``data.sources.fold_pairs``; results are named by the files' stems.
         root: the photos' folder.
         resamples, seed: of the bootstrap over people.
-        groups: file of ``data.sources.people_groups``, for accuracies by group too.
+        groups: file of ``data.sources.people_groups``, to report accuracies by group too.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_fold_pairs`` and ``read_groups``; or two files
-            have one name.
+            have the same name.
     """
     known = read_groups(groups) if groups else {}
     stems = _distinct_stems(files)
@@ -70,11 +70,11 @@ def evaluate_listed_pairs(
         rows = np.array([row_of[path] for path in each.photos.paths])
         of_photos = groups_of_photos(known, each.photos.paths)
         notes += [
-            f"{stem}: {name} is known of {(of != '').sum()} of {len(of)} photos"
+            f"{stem}: {name} is known for {(of != '').sum()} of {len(of)} photos"
             for name, of in of_photos.items()
         ]
         if small := small_groups(_pairs_of(each), of_photos):
-            notes.append(f"{stem}: without a row, for too few pairs: {', '.join(small)}")
+            notes.append(f"{stem}: without a row, because of too few pairs: {', '.join(small)}")
         values[stem], ends = _verified(each, rows, vectors, of_photos, resamples, seed)
         intervals |= {f"{stem}.{path}": pair for path, pair in ends.items()}
         notes.append(_note(stem, each, rows))
@@ -100,7 +100,7 @@ def identity_vectors(
 ) -> dict[str, np.ndarray]:
     """(n, D) vectors of each kind that the preset has, to be compared by Euclidean distance.
 
-    The distance of features, of unit length, rises as their cosine falls.
+    Since features have unit length, their distance rises as their cosine falls.
     """
     coordinates = shape_coordinates(predictions.face_model, predictions.parameters.identity)
     vectors = {"mm": coordinates}
@@ -132,7 +132,7 @@ def _verified(
     by_group = group_summary(ranked, pairs, groups)
 
     def summary(weights: np.ndarray) -> dict:
-        """All numbers, for photos that count so often (n,)."""
+        """All numbers; ``weights`` (n,) is how often each photo counts."""
         of_pairs = pairs.weights(weights)
         mm = np.where(there, distances["mm"], 0), pairs.same, of_pairs * there
         return {
@@ -152,7 +152,7 @@ def _pairs_of(listed: ListedPairs) -> Pairs:
 
 
 def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """(P,) Euclidean distances; NaN where a photo has no vector (``rows`` -1)."""
+    """(P,) Euclidean distances; NaN if a photo has no vector (``rows`` -1)."""
     first, second = rows[pairs.first], rows[pairs.second]
     distance = np.linalg.norm(vectors[first] - vectors[second], axis=-1)
     return np.where((first >= 0) & (second >= 0), distance, np.nan)
@@ -161,14 +161,14 @@ def pair_distances(vectors: np.ndarray, rows: np.ndarray, pairs: Pairs) -> np.nd
 def missing_pairs_as_errors(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
     """Distances (P,) with NaN replaced so that the pair counts as an error at any threshold.
 
-    That is farther than all others for one person, nearer than all others for two.
+    A pair of one person becomes farther apart than all others, a pair of two people closer.
 
     Raises:
         ValueError: no pair has a distance.
     """
     known = ~np.isnan(distance)
     if not known.any():
-        raise ValueError(f"in none of {len(distance)} pairs both photos show a face")
+        raise ValueError(f"in none of {len(distance)} pairs do both photos show a face")
     wrong = np.where(same, distance[known].max() + 1, distance[known].min() - 1)
     return np.where(known, distance, wrong)
 
@@ -192,10 +192,10 @@ def _apart(distance: np.ndarray, same: np.ndarray, weights: np.ndarray) -> dict[
 
 
 def _shift(coordinates: np.ndarray, rows: np.ndarray, pairs: Pairs):
-    """How far the mean shape of second photos is from that of first ones, mm, by pair weights.
+    """Distance from the mean shape of first photos to that of second ones, mm, by pair weights.
 
-    Over pairs of one person: what all people's shapes change by alike when the first photo is
-    frontal and the second a profile. 0 where the order of a pair has no meaning.
+    Over pairs of one person: the change that all people share when the first photo is frontal and
+    the second a profile. About 0 if the order of a pair has no meaning.
     """
     first, second = rows[pairs.first], rows[pairs.second]
     chosen = pairs.same & (first >= 0) & (second >= 0)
@@ -237,8 +237,8 @@ def _note(stem: str, listed: ListedPairs, rows: np.ndarray) -> str:
 
 def _method() -> tuple[str, ...]:
     return (
-        "the product's own detector and crops, two passes; a pair with a photo without a found "
-        f"face counts as wrong; chance {CHANCE_PERCENT:g} %, AUC 0.5, within / between 1",
+        "the product's own detector and crops, two passes; a pair counts as wrong if no face is "
+        f"found in one of its photos; chance {CHANCE_PERCENT:g} %, AUC 0.5, within / between 1",
         "mm: root mean square distance of neutral vertices; visible: Mahalanobis with a floor of "
         "0.1 mm in each direction; scaled: without that floor; feature: cosine",
     )

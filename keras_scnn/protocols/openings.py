@@ -1,4 +1,4 @@
-"""Do eyes that are shut in the photo shut in the face? Openings against hand-made points."""
+"""Do eyes that are shut in the photo shut in the face? Openings against manual landmarks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from keras_scnn.storage.text import utf8_text
 
 SHUT = 0.08  # opening up to which an eye counts as shut
 OPEN_MOUTH = 0.3  # opening of the inner lips from which a mouth counts as open
-MAX_OFF = 0.5  # of the crop's side: a face found farther from the annotated one is another
+MAX_OFF = 0.5  # of the crop's side: a face found farther from the annotated one is a different face
 
 
 def evaluate_openings(
@@ -36,18 +36,18 @@ def evaluate_openings(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Yardstick:
-    """Opening of eyes and mouth, lid distance over width, against hand-made landmarks.
+    """Openings of eyes and mouth, lid distance over width, against manual landmarks.
 
     Args:
         predictor: of the preset.
         folder: photos with a .pts file of 68 landmarks beside each.
         shut_file: CSV with a column 'photo' (names without suffix): photos with both eyes shut,
-            kept out of training. All others are the contrast.
+            not used in training. All others are evaluated as photos with open eyes.
         resamples, seed: of the bootstrap over photos.
 
     Raises:
         FileNotFoundError: the folder, the file or a photo of it is missing.
-        ValueError: the file has no column 'photo' or no rows, every photo or none is in it, or no
+        ValueError: the file has no column 'photo' or no rows, or lists all photos or none, or no
             .pts file can be read.
     """
     source = PtsFolder(folder)
@@ -77,7 +77,7 @@ def evaluate_openings(
 def _summary(
     hand: dict, predicted: dict, shut: np.ndarray, there: np.ndarray, weights: np.ndarray
 ) -> dict:
-    """The measures of photos weighted (n,), of which those that are not ``there`` do not count."""
+    """The measures for photo weights (n,); photos not ``there`` count for the coverage only."""
     coverage = 100 * weighted_mean(there, weights)
     weights = np.where(there, weights, 0.0)
     return {
@@ -94,12 +94,12 @@ def _summary(
 def _find_listed(
     folder: str | os.PathLike, photos: list[str], shut_file: str | os.PathLike
 ) -> dict[str, bool]:
-    """Whether the file names a photo, for each; errors as ``evaluate_openings``."""
+    """For each photo, whether the file lists it; errors as ``evaluate_openings``."""
     listed = read_shut_photos(shut_file)
     stems = {name: Path(name).with_suffix("").as_posix() for name in photos}
     if missing := sorted(listed - set(stems.values())):
         if missing[0] in stems:
-            raise ValueError(f"{shut_file}: '{missing[0]}' has a suffix; give names without")
+            raise ValueError(f"{shut_file}: '{missing[0]}' has a suffix; give names without it")
         raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such photo; {shut_file} names it")
     return {name: stem in listed for name, stem in stems.items()}
 
@@ -107,11 +107,12 @@ def _find_listed(
 def _shut(
     labeled: list[LabeledPhoto], is_listed: dict[str, bool], shut_file: str | os.PathLike
 ) -> np.ndarray:
-    """(n,) bool; a ValueError unless there are both shut and open eyes."""
+    """(n,) bool; a ValueError unless both shut and open eyes occur."""
     shut = np.array([is_listed[photo.name] for photo in labeled])
     if shut.all():
         raise ValueError(
-            f"{shut_file} names all {len(shut)} photos that can be read; open eyes count too"
+            f"{shut_file} names all {len(shut)} photos that can be read; some with open eyes are "
+            "needed"
         )
     if not shut.any():
         raise ValueError(f"{shut_file} names none of the {len(shut)} photos that can be read")
@@ -136,7 +137,7 @@ def _read_labels(source: PtsFolder, photos: list[str]) -> tuple[list[LabeledPhot
 
 
 def _check_corners(path: Path, landmarks: np.ndarray) -> None:
-    """Raise a ValueError where an eye or the mouth is 0 wide, and has no opening."""
+    """Raise a ValueError if an eye or the mouth has width 0, so that its opening is undefined."""
     with np.errstate(all="ignore"):
         opened = openings(landmarks)
     if odd := [name for name, opening in opened.items() if not np.isfinite(opening)]:
@@ -168,8 +169,8 @@ def _own_face(predictions: PhotoPredictions, annotated: np.ndarray) -> np.ndarra
     """(N,) rows of the predictions; -1 where no face, or another one, was found."""
     rows = predictions.position
     for i, points in zip(predictions.kept, predictions.landmarks, strict=True):
-        box, middle = box_from_landmarks(annotated[i]), box_from_landmarks(points)
-        away = np.hypot(*(box.as_array() - middle.as_array()).reshape(2, 2).mean(axis=0))
+        box, found = box_from_landmarks(annotated[i]), box_from_landmarks(points)
+        away = np.hypot(*(box.as_array() - found.as_array()).reshape(2, 2).mean(axis=0))
         if away > MAX_OFF * box.width:
             rows[i] = -1
     return rows
@@ -189,7 +190,7 @@ def _eyes(hand: dict, predicted: dict, weights: np.ndarray) -> dict[str, float]:
 
 
 def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Means, mean absolute error, slope of predicted on hand-made openings, correlation."""
+    """Means, mean absolute error, slope of predicted on manual openings, correlation."""
     mean_hand, mean_predicted = weighted_mean(hand, weights), weighted_mean(predicted, weights)
     x, y = hand - mean_hand, predicted - mean_predicted
     xx, xy, yy = (weighted_mean(product, weights) for product in (x * x, x * y, y * y))
@@ -204,7 +205,7 @@ def _agreement(hand: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> 
 
 
 def _constant_error(hand: np.ndarray, weights: np.ndarray) -> float:
-    """Mean absolute error of the best constant, the median."""
+    """Mean absolute error of the best constant prediction, the median."""
     if not weights.any():
         return float("nan")
     order = np.argsort(hand)
@@ -214,13 +215,13 @@ def _constant_error(hand: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _detected(hand, predicted, weights: np.ndarray, names: tuple[str, ...], limit: float) -> dict:
-    """AUC of telling wide from narrow openings, by the hand-made ones' ``limit``."""
+    """AUC of distinguishing manual openings up to ``limit`` from wider ones by prediction."""
     x, y = (np.concatenate([each[name] for name in names]) for each in (hand, predicted))
     w = np.tile(weights, len(names))
     order = np.argsort(y, kind="stable")
     narrow, w, y = (x <= limit)[order], w[order], y[order]
     low, high = w * narrow, w * ~narrow
-    # Pairs of a narrow and a wide one in the right order; equal predictions count half.
+    # Weight of correctly ordered pairs of a narrow and a wide one; ties count half.
     first = np.searchsorted(y, y, side="left")
     last = np.searchsorted(y, y, side="right")
     below = np.concatenate([[0], np.cumsum(low)])
@@ -256,6 +257,6 @@ def _notes(shut: np.ndarray, there: np.ndarray, resamples: int) -> tuple[str, ..
         f"openings: {(shut & there).sum()} photos with shut eyes of {shut.sum()}, "
         f"{(~shut & there).sum()} others of {(~shut).sum()}; mean distance of upper and lower lid "
         "(inner lips) over the width, in the image, both eyes",
-        "trivial answers: the best constant's error is beside; its slope is 0, its AUC 0.5",
+        "baseline: the best constant, whose error is listed, has slope 0 and AUC 0.5",
         *bootstrap_note(resamples, "photos"),
     )

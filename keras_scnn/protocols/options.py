@@ -1,4 +1,4 @@
-"""The options of ``evaluate`` for measures on real photos; nothing heavy is imported here."""
+"""The options of ``evaluate`` for measures on real photos; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_yardstick_options(parser: argparse.ArgumentParser) -> None:
     add("--groups", type=Path, metavar="CSV", help=groups)
     truth = "neutral shape against the fits to the people's other photos in this file"
     add("--shape-truth", type=Path, metavar="NPZ", help=truth)
-    add("--fit-truth", action="store_true", help="fit --shape-truth once and store it; slow")
+    add("--fit-truth", action="store_true", help="fit and store --shape-truth if missing; slow")
     openings = "opening of eyes and mouth on 300-W; a CSV file of the photos with shut eyes"
     add("--openings", type=Path, metavar="CSV", help=openings)
     points = "hand-made points of half a face: .npz with name (n,), landmarks68 (n, 68, 2)"
@@ -47,7 +47,10 @@ def add_aflw2000_options(parser: argparse.ArgumentParser) -> None:
         "AFLW2000-3D"
     )
     add("--shape-basis", type=Path, metavar="NPZ", help=basis)
-    bfm = "dense error of a preset of the Basel Face Model: its 01_MorphableModel.mat, and 3DDFA's"
+    bfm = (
+        "01_MorphableModel.mat of the Basel Face Model, for the dense error of a preset with it; "
+        "needs --bfm-expression and --bfm-info"
+    )
     add("--bfm", type=Path, metavar="MAT", help=bfm)
     add("--bfm-expression", type=Path, metavar="MAT", help="Model_Expression.mat, for --bfm")
     add("--bfm-info", type=Path, metavar="MAT", help="model_info.mat, for --bfm")

@@ -1,4 +1,4 @@
-"""Verification and retrieval on photos of people, whose faces this library detects and crops."""
+"""Verification and retrieval on photos of people, with faces detected and cropped here."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MIN_PAIRS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleResults(IdentityResults):
-    """How well one person's photos give one face.
+    """How consistently photos of one person give one face.
 
     Attributes:
-        left_out: photos that could not be read or show no face, and why.
-        passed_over: files of the folder that are no photos of a person.
+        left_out: photos that could not be read or show no face, with reasons.
+        passed_over: files of the folder that are not photos of a person.
     """
 
     left_out: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def evaluate_people(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PeopleResults:
-    """Verification and retrieval on a people folder: one sub-folder a person, any photos.
+    """Verification and retrieval on a people folder: one sub-folder per person, any photos.
 
     Args:
         predictor: of the preset.
@@ -71,12 +71,12 @@ def evaluate_pairs(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PeopleResults:
-    """Verification on the pairs of a file in LFW's format, in its folds; no retrieval.
+    """Verification on the pairs and folds of a file in LFW's format; no retrieval.
 
     Args:
         predictor: of the preset.
         file: see ``data.sources.photo_lists.read_pairs``.
-        photos: folder of the photos; one that is missing is listed as left out.
+        photos: folder of the photos; missing photos are listed as left out.
         resamples, seed: of the bootstrap over people.
 
     Raises:
@@ -94,15 +94,15 @@ def evaluate_pairs(
 
 
 def _measured_pairs(listed: ListedPairs, faces: PhotoPredictions) -> tuple[Pairs, int]:
-    """The pairs of which both photos were measured, and how many were not."""
+    """The pairs whose photos were both measured, and the number of the others."""
     first, second = faces.position[listed.first], faces.position[listed.second]
     there = (first >= 0) & (second >= 0)
     person = listed.photos.person
     same = person[listed.first] == person[listed.second]
     if min((same & there).sum(), (~same & there).sum()) < MIN_PAIRS:
         raise ValueError(
-            f"of {(same & there).sum()} pairs of one person and {(~same & there).sum()} of two "
-            f"both photos can be measured; {MIN_PAIRS} of each are needed"
+            f"both photos can be measured for {(same & there).sum()} pairs of one person and "
+            f"{(~same & there).sum()} of two; {MIN_PAIRS} of each are needed"
             + "".join(f"; {reason}" for reason in faces.left_out[:1])
         )
     fold = None if listed.fold is None else listed.fold[there]
@@ -119,7 +119,7 @@ def _results(
     resamples: int,
     seed: int,
 ) -> PeopleResults:
-    """``person`` (n,) of each measured photo, ``pairs`` of these."""
+    """``person`` (n,) is that of each measured photo; ``pairs`` are pairs of these photos."""
     gallery = person if retrieval else None
     evaluators = identity_evaluators(
         predictor.preset, faces.parameters.identity, faces.features, pairs, gallery

@@ -1,9 +1,9 @@
-"""Every photo of a measurement reconstructed once, as a user would, and kept for the next one.
+"""Reconstructs each photo of a measurement once, as a user would, and caches the predictions.
 
 The largest face of a photo is found by the product's own detector and reconstructed by
-``Reconstructor``, in two passes. Predictions are kept in a file beside the results, by the preset's
-digest and the photo's content: the next measurement with the same weights takes them up, also
-after one that was stopped. So are failures, unless it is this machine that lacks something.
+``Reconstructor``, in two passes. Predictions are cached in a file beside the results, by the
+preset's digest and the photo's content: the next measurement with the same weights reuses them,
+also after an interrupted one. Failures are cached too, unless their cause is this machine.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from keras_scnn.storage.shards import digest, file_digest
 
 FORMAT, VERSION = "keras_scnn.photo_predictions", 2
 BATCH = 64
-GROUP_PIXELS = 50_000_000  # 150 MB of photos wait for the network at most, but for a larger one
-KEPT_EVERY = 16  # batches
+GROUP_PIXELS = 50_000_000  # the network runs whenever 150 MB of photos are waiting for it
+KEPT_EVERY = 16  # batches between writes of the cache
 Row = np.ndarray | str
-"""(width,) float32 parameters and features of a photo, or why it has none."""
+"""(width,) float32 parameters and features of a photo, or the reason why it has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoPredictions:
-    """The faces of the n photos that show one, of N given ones.
+    """The faces of those n of N photos in which one was found.
 
     Attributes:
         face_model: of the parameters.
-        kept: (n,) positions of these photos among the given ones, ascending.
+        kept: (n,) indices of these photos among the N, ascending.
         parameters: pose (n, 3, 4) image_from_model, px of the photo per mm; identity (n, K);
             expression (n, L).
         features: (n, F) float32 of unit length, or None where the preset has no feature head.
         n_photos: N.
-        left_out: why the other photos are missing, each with its path.
+        left_out: path and reason for each of the other photos.
     """
 
     face_model: MorphableModel
@@ -61,7 +61,7 @@ class PhotoPredictions:
 
     @property
     def position(self) -> np.ndarray:
-        """(N,) the row of each given photo; -1 where it has none."""
+        """(N,) the row of each photo; -1 if it has none."""
         rows = np.full(self.n_photos, -1)
         rows[self.kept] = np.arange(len(self.kept))
         return rows
@@ -85,11 +85,11 @@ class PhotoPredictions:
 
 @dataclass(eq=False)
 class PhotoPredictor:
-    """Reconstructs the largest face of photos, each once.
+    """Reconstructs the largest face of photos, each photo once.
 
     Args:
         reconstructor: of the preset.
-        digest: of the ``provenance`` of the predictions, so that no file of others is taken up.
+        digest: of the predictions' ``provenance``; a cache with another digest is not used.
         cache: the file of predictions; None keeps them in memory only.
         find_face: from a photo to a box; None for ``LargestFaceDetector()``.
     """
@@ -108,7 +108,7 @@ class PhotoPredictor:
     def from_preset(
         cls, name_or_path: str | os.PathLike, folder: Path | None = None
     ) -> PhotoPredictor:
-        """Of a preset by name or folder; predictions are kept in ``folder``, where one is given.
+        """For a preset by name or folder; predictions are cached in ``folder``, if given.
 
         Raises:
             FileNotFoundError, ValueError: as ``Reconstructor.from_preset``; or the file of
@@ -122,7 +122,7 @@ class PhotoPredictor:
 
     @property
     def preset(self) -> Preset | PresetData:
-        """Whose predictions these are."""
+        """The preset that makes the predictions."""
         return self.reconstructor.preset
 
     @property
@@ -130,7 +130,7 @@ class PhotoPredictor:
         return self.preset.layout.size + self.preset.feature_size
 
     def __call__(self, paths: Sequence[Path], missing_ok: bool = False) -> PhotoPredictions:
-        """The faces of photos; one that was seen before is not looked at again.
+        """The faces of photos; one that was predicted before is not processed again.
 
         Args:
             paths: N photos.
@@ -142,40 +142,40 @@ class PhotoPredictor:
         """
         keys = [_key(path, missing_ok) for path in paths]
         todo = {k: p for (k, _), p in zip(keys, paths, strict=True) if k and k not in self._known}
-        passing = self._measure(list(todo.items())) if todo else {}
-        known = self._known | passing
+        transient = self._measure(list(todo.items())) if todo else {}
+        known = self._known | transient
         rows = [known[key] if key else why for key, why in keys]
         return self._assembled(rows, paths)
 
     def _measure(self, todo: list[tuple[str, Path]]) -> dict[str, Row]:
-        """Make the rows of photos, and keep them, also where that is interrupted.
+        """Predict the rows of photos and cache them, also on an interrupt.
 
         Returns:
-            rows that are not kept, see ``_reconstruct``.
+            rows that are not cached, see ``_reconstruct``.
         """
         self.find_face = self.find_face or LargestFaceDetector()
-        passing: dict[str, Row] = {}
+        transient: dict[str, Row] = {}
         bar = tqdm(total=len(todo), desc="measuring photos", leave=False, delay=1)
         try:
             with bar:
                 for number, start in enumerate(range(0, len(todo), BATCH), 1):
                     part = todo[start : start + BATCH]
-                    self._known |= self._reconstruct(part, self.find_face, passing)
+                    self._known |= self._reconstruct(part, self.find_face, transient)
                     bar.update(len(part))
                     if number % KEPT_EVERY == 0:
                         self._keep()
         finally:
             self._keep()
-        return passing
+        return transient
 
     def _keep(self) -> None:
         if self.cache is not None and self._known:
             _write_cache(self.cache, self.digest, self._known, self._width)
 
     def _reconstruct(
-        self, batch: list[tuple[str, Path]], find_face: Callable, passing: dict[str, Row]
+        self, batch: list[tuple[str, Path]], find_face: Callable, transient: dict[str, Row]
     ) -> dict[str, Row]:
-        """The row of each photo; failures of this machine, not of the photo, go to ``passing``."""
+        """The row of each photo; failures caused by this machine go to ``transient`` instead."""
         rows: dict[str, Row] = {}
         faces: list[tuple[str, np.ndarray, FaceBox]] = []
         pixels = 0
@@ -184,8 +184,8 @@ class PhotoPredictor:
                 image = read_image(path)
                 faces.append((key, image, find_face(image)))
                 pixels += image.size // 3
-            except (OSError, ValueError) as error:  # no photo, or no face
-                failures = rows if is_of_content(error) else passing
+            except (OSError, ValueError) as error:  # not a readable photo, or no face
+                failures = rows if is_of_content(error) else transient
                 failures[key] = str(error).removeprefix(f"{path}: ")
             if pixels >= GROUP_PIXELS:
                 rows |= self._rows_of(faces)
@@ -193,7 +193,7 @@ class PhotoPredictor:
         return rows | self._rows_of(faces)
 
     def _rows_of(self, faces: list[tuple[str, np.ndarray, FaceBox]]) -> dict[str, Row]:
-        """Parameters and features of faces: a photo's key, the photo, and the face's box."""
+        """Parameters and features of faces, each given as key of the photo, photo, and box."""
         if not faces:
             return {}
         keys, images, boxes = zip(*faces, strict=True)
@@ -216,11 +216,11 @@ class PhotoPredictor:
 
 
 def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
-    """SHA-256 of a photo's content: a moved photo is the same, a changed one is another.
+    """SHA-256 of a photo's content, so that moving a photo has no effect and changing it has.
 
     Returns:
-        64 hexadecimal digits and "". Or "", and why there are none: the photo cannot be opened, or
-        is missing, where that may be.
+        64 hexadecimal digits and ""; or "" and the reason: the photo cannot be opened, or is
+        missing and ``missing_ok``.
     """
     try:
         if path.is_file():
@@ -233,7 +233,7 @@ def _key(path: Path, missing_ok: bool) -> tuple[str, str]:
 
 
 def _read_cache(path: Path, digest: str, width: int) -> dict[str, Row]:
-    """Rows by key; none where the file is of other weights or another procedure."""
+    """Rows by key; {} if the file is for other weights or another procedure."""
     try:
         arrays = read_npz(path, FORMAT, VERSION)
     except ValueError as error:

@@ -50,9 +50,9 @@ class RecordResults(IdentityResults):
     """Errors on face records, and identity.
 
     Attributes:
-        landmarks, pose: as for photos, in px of the crop.
-        shape: neutral shape of the face model's vertices.
-        landmarks_3d: with depth, each face's mean depth brought to the true one.
+        landmarks, pose: as in ``PhotoResults``, but measured in the crop.
+        shape: of the neutral shape, over the face model's vertices.
+        landmarks_3d: including depth, after aligning each face's mean depth with the true one.
         dense_percent, dense_3d_percent: mean error of all vertices over all faces, in % of the
             root of the landmark box's area, 2D and 3D.
     """
@@ -71,7 +71,7 @@ def evaluate_records(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> RecordResults:
-    """Errors on face records, of people that the network should never have seen.
+    """Errors on face records, whose people should not be in the training data.
 
     Args:
         preset: a preset, or its name or folder.
@@ -79,8 +79,8 @@ def evaluate_records(
         resamples, seed: of the bootstrap over people.
 
     Raises:
-        ValueError: the records are of another face model or crop size than the preset, or of too
-            few people to make pairs of.
+        ValueError: the records' face model, number of parameters or crop size is not the preset's,
+            or they have too few people to form pairs.
     """
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     check_records(preset, records)
@@ -118,7 +118,7 @@ def evaluate_records(
 def _identity(
     preset: Preset, predicted: Predictions, records: FaceRecords
 ) -> tuple[dict[str, IdentityEvaluator], dict | None, dict]:
-    """Evaluators, calibration and reliability; nothing where nobody has two photos."""
+    """Evaluators, calibration and reliability; empty if nobody has two photos."""
     person = records.identity
     if photos_of_each(person).max() < 2:
         return {}, None, {}
@@ -131,7 +131,7 @@ def _identity(
 
 
 def without_mirror_pairs(pairs: Pairs, records: FaceRecords) -> Pairs:
-    """Pairs without those of a person and the mirror image, who is neither the same nor another.
+    """Pairs without those of a person and their mirror image, neither the same nor another person.
 
     Raises:
         ValueError: no pair of two people is left.
@@ -144,11 +144,11 @@ def without_mirror_pairs(pairs: Pairs, records: FaceRecords) -> Pairs:
 
 
 def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
-    """What one and the same answer for every photo, the mean of the training data, would reach.
+    """What a constant prediction for every photo, the mean of the training data, would reach.
 
     Returns:
         numbers by path in ``RecordResults``: landmark and pose errors of the mean parameters, the
-        shape error of the mean face, and chance where two photos are compared.
+        shape error of the mean face, and chance level where two photos are compared.
     """
     zeros = np.zeros((len(records), preset.layout.size), np.float32)
     constant = Predictions(preset.face_model, preset.space.parameters(zeros), None)
@@ -170,7 +170,7 @@ def baseline(preset: Preset, records: FaceRecords) -> dict[str, float]:
 def _errors(
     model, predicted: Predictions, true: FaceParameters, landmarks
 ) -> dict[str, np.ndarray]:
-    """Percent of the landmark box, (M,) each."""
+    """Errors in percent of the landmark box, (M,) each."""
     errors = {
         f"error_{d}d": normalized_mean_error(predicted.landmarks, landmarks, dimensions=d)
         for d in (2, 3)
@@ -189,7 +189,7 @@ def _posed(model: MorphableModel, parameters: FaceParameters, part: slice) -> np
 
 
 def _shapes(model: MorphableModel, ours: np.ndarray, theirs: np.ndarray) -> ShapeDistances:
-    """By chunks: the vertices of all faces would not fit into the memory."""
+    """In chunks, since the vertices of all faces would not fit into memory."""
     chunks = [
         shape_distances(model.vertices(ours[part]), model.vertices(theirs[part]), model.mean)
         for part in _chunks(len(ours))
@@ -203,7 +203,7 @@ def _chunks(count: int) -> list[slice]:
 
 
 def check_records(preset: Preset, records: FaceRecords) -> None:
-    """Raise a ValueError where the records do not fit the preset."""
+    """Raise a ValueError if the records do not match the preset."""
     if records.face_model != preset.face_model.name:
         raise ValueError(
             f"the records are of the face model '{records.face_model}'; the preset was trained "

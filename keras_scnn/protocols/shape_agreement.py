@@ -1,4 +1,4 @@
-"""The shape from one photo against the fit to the person's other photos; see ``shape_truth``."""
+"""The shape from one photo against the fit to that person's others; see ``shape_truth``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def evaluate_shapes(
 
     Args:
         predictor: of the preset.
-        folder: of the people, whose photos the truth names.
-        truth: fitted once.
+        folder: the people folder with the photos that the truth lists.
+        truth: the fitted reference shapes.
         resamples, seed: of the bootstrap over people.
 
     Raises:
         FileNotFoundError: a photo of the truth is missing.
-        ValueError: the preset's face model has fewer vertices than the truth. (Of one with more,
-            such as the open one since it has a tongue, the first are the truth's.)
+        ValueError: the preset's face model has fewer vertices than the truth. (If it has more, as
+            the open one since it has a tongue, its first vertices are those of the truth.)
     """
     model = predictor.preset.face_model
     if model.n_vertices < len(truth.mean):
@@ -57,7 +57,7 @@ def evaluate_shapes(
     misfits, is_found = _misfits(truth, predictions, constant), predictions.position >= 0
 
     def summary(weights: np.ndarray) -> dict:
-        """All numbers, for photos that count so often."""
+        """All numbers; ``weights`` (n,) is how often each photo counts."""
         return {
             "coverage_percent": 100 * weighted_mean(is_found, weights),
             "network": network.summary(weights[kept]),
@@ -77,19 +77,20 @@ def evaluate_shapes(
 
 
 def _predicted_deviations(predictions: PhotoPredictions, count: int) -> np.ndarray:
-    """(n, 3N) as ``ShapeTruth.deviations``: neutral vertices less the preset's own mean face."""
+    """(n, 3N) as ``ShapeTruth.deviations``: neutral vertices minus the preset's mean face."""
     basis = predictions.face_model.identity_basis[:count]
     flat = basis.reshape(-1, basis.shape[-1]).astype(np.float64)
     return predictions.parameters.identity @ flat.T / np.sqrt(count)
 
 
 def _misfits(truth: ShapeTruth, predictions: PhotoPredictions, constant: np.ndarray) -> dict:
-    """Sums of squared misfits: (n,) of each photo's shapes over photos that they did not see.
+    """Sums of squared misfits, (n,) each, of shapes to photos that they were not made from.
 
-    'network' and 'mean_face' over the person's other photos; 'network_centered' and 'constant'
-    the same with both means taken off, the best constant in the place of the mean face; these are
-    NaN without a prediction. 'halves', 'halves_mean_face' and 'halves_constant' of every photo
-    itself: the fit to the other half of the person's photos, the mean face and the constant.
+    'network' and 'mean_face' are over the person's other photos; so are 'network_centered', where
+    the best constant replaces the mean of the predictions, and 'constant', where it replaces the
+    mean face; all are NaN without a prediction. 'halves', 'halves_mean_face' and 'halves_constant'
+    are for each photo itself: the fit to the other half of the person's photos, the mean face and
+    the constant.
     """
     predicted = (
         predictions.face_model.landmarks(predictions.parameters.identity)
@@ -121,16 +122,16 @@ def _misfit_of_halves(truth: ShapeTruth) -> np.ndarray:
     misfit = np.empty(len(truth.photo))
     for person, part in sorted(set(zip(truth.person, truth.half, strict=True))):
         half = np.flatnonzero((truth.person == person) & (truth.half == part))
-        # One shape for the whole half; no prediction of it, so no found face, is needed.
+        # One shape for the whole half; it needs no prediction, and so no detected face.
         shape = truth.deviations68(truth.of_other_half[half[:1]])[0]
         misfit[half] = truth.misfit(truth.mean68 + shape, half)
     return misfit
 
 
 def _explained(misfits: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
-    """Shares of the squared landmark misfit that shapes explain; 0 is the baseline's.
+    """Shares of the squared landmark misfit that shapes explain; the baseline has 0.
 
-    NaN where no photo with that misfit has a weight.
+    NaN if no photo with that misfit has a weight above 0.
     """
     total = {name: float(np.nansum(weights * each)) for name, each in misfits.items()}
 
@@ -191,7 +192,7 @@ def _notes(truth: ShapeTruth, resamples: int) -> tuple[str, ...]:
     return (
         f"shape truth: {len(truth.photo)} photos of {people} people; each photo's neutral shape "
         "against the fit to all other photos of the person, RMS over all vertices",
-        "trivial answers: any constant has R2 0 and spread 0; the mean face explains 0",
+        "baselines: any constant has R2 0 and spread 0; the mean face explains 0",
         "explained: 1 - squared misfit / that of the mean face, pose and expression fitted to each "
         "of the person's other photos",
         *bootstrap_note(resamples),

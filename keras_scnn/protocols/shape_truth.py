@@ -1,8 +1,8 @@
 """Reference shapes: for each photo, the fit to all other photos of the person.
 
-The truth must not move with the labels that networks learn from, so it is fitted once, with
-settings that stand here, and stored as vertices in millimeters: ``mean + basis @ coefficients``,
-both in the file. A face model of another basis with the same vertices can be measured against it.
+The truth must not change with the labels that networks learn from, so it is fitted once, with the
+settings below, and stored as vertices in millimeters: ``mean + basis @ coefficients``, with mean
+and basis in the file. A face model with another basis and the same vertices can be measured too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from keras_scnn.storage import read_npz, write_npz
 from keras_scnn.storage.text import counted
 
 FORMAT, VERSION = "keras_scnn.shape_truth", 1
-# Those of data/labels when the yardstick was made (commit 98020c8), written out so that they stay.
+# Those of data/labels when the yardstick was made (commit 98020c8), copied so that they stay fixed.
 TRUTH_FIT = FitOptions(
     noise_mm=2.0,
     depth_noise=2.0,
@@ -33,7 +33,7 @@ TRUTH_FIT = FitOptions(
     iterations=15,
     tolerance=1e-3,
 )
-MIN_PHOTOS = 5  # of a person; a fit to fewer than four photos is no truth
+MIN_PHOTOS = 5  # per person; a fit to fewer than four photos is not a usable truth
 SHAPES = {
     "photo": ("n",), "person": ("n",), "yaw_degrees": ("n",), "landmarks": ("n", 68, 3),
     "half": ("n",), "mean": ("N", 3), "basis": ("N", 3, "K"), "of_others": ("n", "K"),
@@ -49,18 +49,18 @@ class ShapeTruth:
     Attributes:
         photo: (n,) paths relative to the people folder.
         person: (n,) names of the people's folders.
-        yaw_degrees: (n,) of the joint fit to all photos.
-        landmarks: (n, 68, 3) float32 px and depth, image frame, that were fitted.
-        half: (n,) 0 or 1: every person's photos in two halves, by turns.
+        yaw_degrees: (n,) from the joint fit to all photos.
+        landmarks: (n, 68, 3) float32 px and depth, image frame, to which the shapes are fitted.
+        half: (n,) 0 or 1: each person's photos, split alternately into two halves.
         mean: (N, 3) float32 mm, the mean face of the fitted model.
         basis: (N, 3, K) float32 mm.
         of_others: (n, K) coefficients of the fit to all other photos of the person.
-        of_own_half, of_other_half: (n, K) those of the fits to the photo's half and to the other.
+        of_own_half, of_other_half: (n, K) those of the fits to the photo's half and the other one.
         mean68: (68, 3) float32 mm, landmarks of the mean face, offsets included.
-        indices68: (68,) int32 their vertices.
+        indices68: (68,) int32 vertex indices of the landmarks.
         expression68: (68, 3, L) float32 mm at weight 1.
         expression_bounds: (L, 2) float32.
-        left_out: (m,) text, the other photos of the people and why: 'PERSON/photo.jpg: reason'.
+        left_out: (m,) text, the people's other photos, with reasons: 'PERSON/photo.jpg: reason'.
     """
 
     photo: np.ndarray
@@ -80,7 +80,7 @@ class ShapeTruth:
     left_out: np.ndarray
 
     def deviations(self, coefficients: np.ndarray) -> np.ndarray:
-        """(M, 3N) float64: vertices less the mean face, mm / sqrt(N), from (M, K).
+        """(M, 3N) float64: vertices minus the mean face, mm / sqrt(N), from (M, K).
 
         Their Euclidean distances are root mean square distances of vertices.
         """
@@ -88,15 +88,15 @@ class ShapeTruth:
         return coefficients @ flat.T / np.sqrt(len(self.mean))
 
     def deviations68(self, coefficients: np.ndarray) -> np.ndarray:
-        """(M, 68, 3) mm: landmarks less those of the mean face, from (M, K)."""
+        """(M, 68, 3) mm: landmarks minus those of the mean face, from (M, K)."""
         return np.einsum("ijk,mk->mij", self.basis[self.indices68], coefficients)
 
     def misfit(self, shape68: np.ndarray, photos: np.ndarray) -> np.ndarray:
-        """How far a neutral face is from the landmarks of photos, its pose and expression fitted.
+        """Misfit of a neutral face to the landmarks of photos, with fitted pose and expression.
 
         Args:
             shape68: (68, 3) mm, landmarks of the face without expression.
-            photos: (m,) positions of the photos.
+            photos: (m,) indices of the photos.
 
         Returns:
             (m,) mean squared distance in the image, squared percent of the standard crop's side.
@@ -117,10 +117,10 @@ class ShapeTruth:
 
 
 def last_people(people: list[str], last: int | None) -> list[str]:
-    """The last ones of sorted people; all with None.
+    """The last ``last`` of sorted people; None for all.
 
     Raises:
-        ValueError: there are fewer, or none is asked for.
+        ValueError: ``last`` is below 1, or above the number of people.
     """
     if last is not None and not 0 < last <= len(people):
         raise ValueError(f"--last is {last}; there are {len(people)} people")
@@ -128,14 +128,14 @@ def last_people(people: list[str], last: int | None) -> list[str]:
 
 
 def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
-    """Label and fit the photos of a people folder; takes about a second a photo.
+    """Label and fit the photos of a people folder; takes about a second per photo.
 
-    Who does not belong is left out (``data.sources.people``), and so are people with fewer than
-    ``MIN_PHOTOS`` photos; ``ShapeTruth.left_out`` lists them.
+    Photos that do not belong are left out (``data.sources.people``), and so are people with fewer
+    than ``MIN_PHOTOS`` photos; ``ShapeTruth.left_out`` lists them.
 
     Args:
-        folder: one sub-folder a person.
-        last: only so many people, the last ones in sorted order; None for all.
+        folder: one sub-folder per person.
+        last: use only the last ``last`` people in sorted order; None for all.
 
     Raises:
         FileNotFoundError: the folder, or a network of the extra ``teacher``, is missing.
@@ -165,7 +165,7 @@ def fit_truth(folder: str | os.PathLike, last: int | None = None) -> ShapeTruth:
 
 
 def _reason(folder: str | os.PathLike, name: str, reason: str) -> str:
-    """Why a photo is left out, after its name in the folder, which the folder's place is not in."""
+    """'NAME: reason' for a photo left out, where the reason does not repeat the photo's path."""
     return f"{name}: {reason.removeprefix(f'{Path(folder) / name}: ')}"
 
 
@@ -203,7 +203,7 @@ def _model_arrays(model: MorphableModel) -> dict[str, np.ndarray]:
 
 
 def save_truth(path: str | os.PathLike, truth: ShapeTruth) -> None:
-    """Write an .npz file, whole or not at all."""
+    """Write an .npz file atomically."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrays = {field.name: getattr(truth, field.name) for field in fields(truth)}
     write_npz(path, FORMAT, VERSION, **arrays)
@@ -228,6 +228,6 @@ def load_truth(path: str | os.PathLike) -> ShapeTruth:
         ]
         if tuple(wanted) != given or len(given) != len(shape):
             raise ValueError(f"{path}: damaged: '{name}' has the shape {given}, not {shape}")
-    none = np.zeros(0, np.str_)  # in files of 0.2
+    none = np.zeros(0, np.str_)  # files of version 0.2 have no 'left_out'
     left_out = arrays.get("left_out", none).astype(np.str_).ravel()
     return ShapeTruth(**{name: arrays[name] for name in SHAPES}, left_out=left_out)

@@ -1,11 +1,11 @@
-"""How much of hand-made points do the people's shapes explain, which no fit has seen?
+"""How well do people's shapes explain manual points that no fit has used?
 
-A shape that is predicted from frontal photos is held against the points of the person's profiles
-(and of the frontal photos themselves; where the people took no part in training, no fit has seen
-either). Pose and expression are fitted to each photo, once with the person's shape and once with
-the mean of all shapes. What the annotation puts elsewhere than the face model for everybody is
-taken off both: the mean residual over the photos of a view in which the same half of the face is
-given.
+A shape predicted from frontal photos is compared with the points of the person's profile photos
+(and of the frontal photos themselves; no fit has used either if the people are not in the training
+data). Pose and expression are fitted to each photo, once with the person's shape and once with the
+mean of all shapes. From both residuals the differences between annotation and face model that all
+people share are subtracted: the mean residual over the photos of a view in which the same half of
+the face is given.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from keras_scnn.geometry.camera import decompose
 from keras_scnn.morphable_model import MorphableModel
 
 OPTIONS = FitOptions(noise_mm=2.0, expression_sd=0.3, iterations=15, tolerance=1e-3)
-MIN_POINTS = 20  # of a photo: fewer leave nothing when pose and expression are fitted
-# Root mean square per point with the mean shape; beyond, the points are wrong.
+MIN_POINTS = 20  # per photo: with fewer, the fit of pose and expression leaves no residual
+# Root mean square per point with the mean shape; above, the photo's points are taken to be wrong.
 MAX_RESIDUAL_MM = 6.0
 
 
 @dataclass(frozen=True, eq=False)
 class Misfits:
-    """Of n photos, squared mm summed over the points; NaN where a photo is not measured.
+    """Of n photos, squared mm summed over the points; NaN if a photo is not measured.
 
     Attributes:
         own: (n,) with the person's shape.
         constant: (n,) with the mean of all people's shapes.
-        common: (n,) the residual's product with the mean residual of the person's other photos of
-            the view, both with the mean shape: what is the person's own.
-        shared: (n,) as ``constant``, of the points that those other photos have.
+        common: (n,) dot product of the residual and the mean residual of the person's other photos
+            of the view, both with the mean shape: the part that is specific to the person.
+        shared: (n,) as ``constant``, over the points that those other photos have.
     """
 
     own: np.ndarray
@@ -42,7 +42,7 @@ class Misfits:
     shared: np.ndarray
 
     def explained(self, weights: np.ndarray) -> dict[str, float]:
-        """Shares of the squared residual, photos weighted (n,); NaN where nothing is measured."""
+        """Explained shares of the squared residual, for photo weights (n,); NaN without photos."""
         return {
             "explained": 1 - _ratio(self.own, self.constant, weights),
             "explained_bound": _ratio(self.common, self.shared, weights),
@@ -50,7 +50,7 @@ class Misfits:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> float:
-    """Of weighted sums, over the photos that have both; NaN without any."""
+    """Ratio of weighted sums over the photos that have both; NaN if there are none."""
     used = np.isfinite(part) & np.isfinite(whole) & (weights > 0)
     total = float(weights[used] @ whole[used])
     return float(weights[used] @ part[used]) / total if total else np.nan
@@ -63,14 +63,14 @@ def measure_misfits(
     view: np.ndarray,
     points: np.ndarray,
 ) -> Misfits:
-    """How far shapes are from the points of photos.
+    """Misfits of people's shapes to the points of photos.
 
     Args:
         model: the face model; its landmark offsets are included.
         identity: (P, K) coefficients of the people's shapes.
         person: (n,) int, rows of ``identity``; -1 for a person without one.
-        view: (n,) of photos whose annotation is alike but for the person; one with photos of a
-            single person is not measured.
+        view: (n,) equal for photos that are annotated alike; a view with photos of a single person
+            is not measured.
         points: (n, 68, 2) px, image frame; NaN where not given.
     """
     known = np.isfinite(points).all(axis=2)
@@ -95,7 +95,7 @@ def measure_misfits(
 
 
 def residuals(model: MorphableModel, identity: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(n, 68, 2) mm, fitted less given points, pose and expression fitted; 0 where not given.
+    """(n, 68, 2) mm, fitted minus given points; pose and expression are fitted; 0 if not given.
 
     Args:
         model, points: as ``measure_misfits``. identity: (K,) of the shape.
@@ -130,10 +130,10 @@ def _centered(rows: np.ndarray, view: np.ndarray, known: np.ndarray) -> np.ndarr
 def _common(
     rows: np.ndarray, person: np.ndarray, view: np.ndarray, known: np.ndarray
 ) -> np.ndarray:
-    """(2, n) product with the mean of the person's other photos of the view, and squared residual.
+    """(2, n) ``common`` and ``shared`` of ``Misfits``.
 
-    Of each point the mean is over the photos that have it, and the square is of the points that any
-    of them has; NaN without any.
+    The mean of a point is over those other photos that have it; points that none of them has do
+    not count. NaN without other photos.
     """
     found = np.full((2, len(rows)), np.nan)
     for i in range(len(rows)):

@@ -1,4 +1,4 @@
-"""What the protocols on real photos have in common: their results, as a table and as files."""
+"""Results of the protocols on real photos, as a table and as files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keras_scnn.storage.text import json_text, open_utf8
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Measured numbers, and what they are called.
+    """Measured numbers and their labels.
 
     Attributes:
         values: nested dictionaries, dataclasses and sequences of numbers.
-        rows: path, label and unit of the numbers of the table, in its order.
+        rows: path, label and unit of each row of the table, in order.
         intervals: (low, high) by path, see ``evaluation.bootstrap.with_intervals``.
-        notes: what was measured, and how; with the trivial baseline where it is one number.
+        notes: what was measured and how, and the trivial baseline if it is a single number.
         left_out: photos that could not be measured, each with its reason.
-        passed_over: files of a folder that are neither a photo of it nor its labels.
+        passed_over: files of a folder that are neither photos nor their labels.
     """
 
     values: dict[str, Any]
@@ -42,7 +42,7 @@ def write_yardstick(result: Yardstick, folder: Path, stem: str) -> str:
     """Write ``stem.json`` and ``stem.txt`` into a folder, both or none.
 
     Returns:
-        the table that the .txt file holds.
+        the table, as in the .txt file.
     """
     named = {
         "values": numbers(result.values),

@@ -67,7 +67,7 @@ def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, 
     assert "all.by.tone.red.mm.accuracy_percent" in result.intervals
     assert any("tone dark: same person? by mm" in label for _, label, _ in result.rows)
     assert set(result.values["all"]["by"]["kind"]) == {"x"}  # y is one person, of no pair of two
-    assert "all: without a row, for too few pairs: kind y" in result.notes
+    assert "all: without a row, because of too few pairs: kind y" in result.notes
     assert evaluate_listed_pairs(predictor, [pairs_file], people, 0).values["all"]["by"] == {}
     assert any("without groups of fewer than 30 pairs of a kind" in note for note in result.notes)
 

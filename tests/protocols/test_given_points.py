@@ -82,11 +82,11 @@ def test_lower_lids_numbered_backwards_are_put_in_order(predictor, people, label
     arrays["landmarks68"][:3, [40, 41]] = arrays["landmarks68"][:3, [41, 40]]
     np.savez(labels, **arrays)
     result = evaluate_given_points(predictor, people, labels, resamples=0)
-    assert any("backwards in 3 photos: put in order" in note for note in result.notes)
+    assert any("backwards in 3 photos: reordered" in note for note in result.notes)
     arrays["landmarks68"][:2, [40, 41]] = arrays["landmarks68"][:2, [41, 40]]
     np.savez(labels, **arrays)
     result = evaluate_given_points(predictor, people, labels, resamples=0)
-    assert any("backwards in 1 photo: put in order" in note for note in result.notes)
+    assert any("backwards in 1 photo: reordered" in note for note in result.notes)
 
 
 def test_only_the_last_people_are_measured(predictor, people, labels):
@@ -161,7 +161,7 @@ def test_damaged_labels_are_refused(people, labels):
         with pytest.raises(ValueError, match=r"_1.png has a point that is neither two finite num"):
             read_points(labels)
     np.savez(labels, **arrays | {"name": arrays["name"][[0, 1, 2, 1, *range(4, 32)]]})
-    with pytest.raises(ValueError, match=r"_1.png stands in 'name' more than once"):
+    with pytest.raises(ValueError, match=r"_1.png is in 'name' more than once"):
         read_points(labels)
     arrays["landmarks68"][3, 2:] = np.nan
     np.savez(labels, **arrays)

@@ -119,7 +119,7 @@ def test_files_that_do_not_fit_are_refused(folder, tmp_path):
         ("photo\n", "no photos below the header"),
         ("photo\n" + "\n".join(map(str, range(6))), "names all 6 photos"),
         ("photo\n  \n", "no photos below the header"),
-        ("photo\n0.png\n", r"shut.csv: '0.png' has a suffix; give names without"),
+        ("photo\n0.png\n", r"shut.csv: '0.png' has a suffix; give names without it"),
     ):
         (path / "shut.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
