@@ -1,6 +1,6 @@
 """Fit a MorphableModel to landmarks: one photo, or all photos of one person together.
 
-Levenberg-Marquardt on the scaled orthographic camera and the coefficients at once, for a batch of
+Levenberg-Marquardt on the scaled orthographic camera and the coefficients jointly, for a batch of
 photos. Coefficients have Gaussian priors (Blanz and Vetter 1999); expression weights stay within
 the model's bounds, which constrain each step. Photos of one person share their identity.
 """
@@ -25,19 +25,19 @@ PARTS = ("pose", "identity", "expression")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Noise and priors of a fit, and when it stops.
+    """Noise, priors and stopping criteria of a fit.
 
     Attributes:
-        noise_mm: standard deviation of a landmark, in mm on the face.
-        depth_noise: how many times noisier the third coordinate is, where there is one.
+        noise_mm: standard deviation of a landmark's error, in mm on the face.
+        depth_noise: factor by which the third coordinate, if given, is noisier.
         identity_sd: prior standard deviation of the identity coefficients (1 by construction).
         expression_sd: prior standard deviation of the expression weights.
-        iterations: the most steps.
-        tolerance: a photo, or a person's photos together, are done when their cost falls by less
-            than this share of it.
+        iterations: maximum number of steps.
+        tolerance: the fit of a photo, or of a person's photos together, stops when a step reduces
+            its cost by less than this share.
 
     Raises:
-        ValueError: a standard deviation is not above 0, ``iterations`` is no whole number above
+        ValueError: a standard deviation is not above 0, ``iterations`` is not a whole number above
             0, or the tolerance is negative; or a number is not finite.
     """
 
@@ -61,8 +61,8 @@ class FitResult:
 
     Attributes:
         parameters: pose (B, 3, 4) image_from_model, identity (B, K), expression (B, L).
-        landmarks: (B, 68, 3) px, the fitted model's, landmark offsets included.
-        residual_px: (B,) root mean square distance in the image over the landmarks, by weight.
+        landmarks: (B, 68, 3) px, of the fitted model, landmark offsets included.
+        residual_px: (B,) weighted root mean square distance in the image over the landmarks.
     """
 
     parameters: FaceParameters
@@ -71,7 +71,7 @@ class FitResult:
 
     @property
     def shared_identity(self) -> np.ndarray:
-        """(K,) of the photos of one person: the first that has a fit; NaN where none has."""
+        """(K,) of photos of one person, from the first that has a fit; NaN if none has."""
         return self.parameters.identity[np.isfinite(self.residual_px).argmax()]
 
 
@@ -81,7 +81,7 @@ def fit_landmarks(
     visibility: np.ndarray | None = None,
     options: FitOptions = FitOptions(),
 ) -> FitResult:
-    """Fit each photo by itself; the others have no effect on it.
+    """Fit each photo independently of the others.
 
     >>> from keras_scnn import MorphableModel
     >>> from keras_scnn.geometry.camera import compose, project
@@ -94,13 +94,13 @@ def fit_landmarks(
     Args:
         model: any face model; its landmark offsets are included.
         landmarks: (B, 68, 2) or (B, 68, 3) px, image frame; the third coordinate is depth in px,
-            larger nearer to the viewer, from any origin.
+            increasing towards the viewer, with any origin.
         visibility: (B, 68) weights, 0 (ignored) or more; None for 1 everywhere.
         options: noise and priors.
 
     Returns:
-        the fits, row by row. Of landmarks that no face can have (all on one line, or in one
-        place) the parameters and landmarks are NaN and the residual is infinite.
+        the fits, row by row. For landmarks that no face can have (all on one line, or coincident)
+        the parameters and landmarks are NaN and the residual is infinite.
 
     Raises:
         ValueError: wrong shapes, no photo, values that are not finite, a negative weight, or a
@@ -136,7 +136,7 @@ def fit_person_landmarks(
     sound = ~on_one_line(landmarks, weights)
     try:
         return _fit_together(model, landmarks, weights, sound, options)
-    except np.linalg.LinAlgError:  # of a photo that cannot be fitted alone either
+    except np.linalg.LinAlgError:  # from a photo that cannot be fitted alone either
         alone = _fit_rows(model, landmarks, weights, options)
     try:
         return _fit_together(
@@ -147,7 +147,7 @@ def fit_person_landmarks(
 
 
 def _fit_together(model, landmarks, weights, sound, options: FitOptions) -> FitResult:
-    """One person's fit to the photos that are ``sound`` (B,); the others have none."""
+    """One person's fit to the photos that are ``sound`` (B,); the others get no fit."""
     if sound.all():
         return _fit(model, landmarks, weights, True, options)
     if not sound.any():
@@ -170,7 +170,7 @@ def _rows(fit: FitResult) -> list[FitResult]:
 
 
 def _fit_rows(model, landmarks, weights, options: FitOptions) -> FitResult:
-    """Fits of single photos; a matrix that cannot be solved is that of one row, not of all."""
+    """Fits of single photos; a photo whose matrix is singular does not affect the others."""
     fits: list[FitResult] = []
     sound = ~on_one_line(landmarks, weights)
     if sound.all():
@@ -190,7 +190,7 @@ def _fit_rows(model, landmarks, weights, options: FitOptions) -> FitResult:
 
 
 def _no_fit(model: MorphableModel) -> FitResult:
-    """One row for landmarks that no face can have."""
+    """The result of one photo with landmarks that no face can have."""
     sizes = (1, 3, 4), (1, model.n_identity), (1, model.n_expression)
     parameters = FaceParameters(*(np.full(size, np.nan) for size in sizes))
     return FitResult(parameters, np.full((1, 68, 3), np.nan), np.array([np.inf]))
@@ -214,7 +214,7 @@ def _checked(landmarks, visibility) -> tuple[np.ndarray, np.ndarray]:
 def _numbers(name: str, values) -> np.ndarray:
     try:
         return np.asarray(values, np.float64)
-    except (TypeError, ValueError) as error:  # text, or rows of unlike length
+    except (TypeError, ValueError) as error:  # text, or rows of different lengths
         raise ValueError(f"{name} must be an array of numbers ({error})") from error
 
 

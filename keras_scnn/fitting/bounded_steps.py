@@ -1,4 +1,4 @@
-"""Batches of bound-constrained quadratic programs: one step of a fit of many photos."""
+"""Batches of bound-constrained quadratic programs: one step of fitting many photos."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_BLOCK_PIVOTS, MAX_PIVOTS = 8, 40
 
 @dataclass(eq=False)
 class NormalEquations:
-    """The quadratic ``x' H x / 2 + g' x`` of B photos in G groups, H an arrowhead matrix.
+    """The quadratic ``x' H x / 2 + g' x`` of B photos in G groups, with an arrowhead matrix H.
 
     Each photo has P unknowns of its own, and the photos of a group are coupled only through K
-    shared ones. So the shared ones are solved first (Schur complement), then the others.
+    shared unknowns, which are therefore solved first (Schur complement), then the others.
 
     Attributes:
         own: (B, P, P), positive definite. own_slope: (B, P).
         coupling: (B, P, K).
-        shared: (G, K, K), so that H is positive definite. shared_slope: (G, K).
+        shared: (G, K, K), such that H is positive definite. shared_slope: (G, K).
         group: (B,) integers, 0 to G - 1.
     """
 
@@ -36,7 +36,7 @@ class NormalEquations:
         Block principal pivoting (Júdice and Pires 1994): guess the active set, solve for the free
         unknowns, exchange those that are infeasible (beyond a bound, or on one with a gradient that
         points inwards), until none is; all of them at once for ``MAX_BLOCK_PIVOTS`` rounds, then
-        one of each photo (Murty 1974), which cannot cycle.
+        one per photo (Murty 1974), which cannot cycle.
 
         Args:
             low, high: (B, P), may be infinite.
@@ -68,7 +68,7 @@ class NormalEquations:
         return inner + np.einsum("bik,bk->bi", self.coupling, shared[self.group]) + self.own_slope
 
     def _solve_fixed(self, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The minimum where own unknowns have given values, (B, P); NaN leaves one free."""
+        """The minimum with own unknowns fixed to given values, (B, P); NaN leaves one free."""
         is_fixed = ~np.isnan(fixed)
         value = np.where(is_fixed, fixed, 0)
         slope = self.own_slope + np.einsum("bij,bj->bi", self.own, value)

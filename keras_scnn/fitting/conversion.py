@@ -1,11 +1,11 @@
-"""A face in the coefficients of another face model.
+"""Conversion of faces to the coefficients of another face model.
 
 Identity and expression of the target are the most probable ones (maximum a posteriori: a ridge)
 given the source's surface at corresponding points. The similarity between the two models' frames is
-found together with them: its seven directions at the current pose are projected out of each linear
-solve, and it is then solved in closed form (variable projection; Golub and Pereyra, 1973). The
-ridge is the misfit's own variance (MacKay, "Bayesian Interpolation", 1992): none where the target
-can make the face exactly, more the less it can.
+estimated jointly: its seven directions at the current pose are projected out of each linear solve,
+and it is then solved in closed form (variable projection; Golub and Pereyra, 1973). The ridge is
+the variance of the misfit (MacKay, "Bayesian Interpolation", 1992): 0 if the target can represent
+the face exactly, and larger the less it can.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from keras_scnn.settings import typed
 
 ITERATIONS = 40
 START_MISFIT = 1.0  # mm
-LEAST_RIDGE = 1e-10  # of the largest eigenvalue: for bases with components that do nothing
-TOLERANCE = 1e-6  # of the misfit, between two iterations
+LEAST_RIDGE = 1e-10  # of the largest eigenvalue: for bases with components without effect
+TOLERANCE = 1e-6  # relative change of the misfit between two iterations
 Similarity: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # scale, rotation, translation
-ONE = np.zeros(1, int)  # photo, of one group
+ONE = np.zeros(1, int)  # the groups of a single photo
 
 
 def convert_parameters(
@@ -41,18 +41,18 @@ def convert_parameters(
     """Shape, expression and pose of faces as parameters of another face model.
 
     Args:
-        source_model: that the parameters belong to.
+        source_model: the face model of ``parameters``.
         target_model: such as FLAME, ICT, BFM or GNM of ``load_face_model``.
         parameters: pose (..., 3, 4), identity (..., K), expression (..., L) of the source.
-        correspondence: or the file of one; None makes one by ``make_correspondence``, which for
-            many faces is better done once.
+        correspondence: of the models, or its file; None makes one with ``make_correspondence``,
+            which for many faces is better called once beforehand.
         with_scale: False keeps the size in mm; True moves differences in size into the pose's
-            scale, since a photo does not show the size.
+            scale, since a photo does not determine the size.
 
     Returns:
-        the target's parameters, float32, its expression within its bounds and its pose such that
-        both project alike; and the residual (...) float64: root mean square distance of
-        corresponding points, mm in the source's frame.
+        the target's parameters, float32, with the expression within its bounds and the pose such
+        that both models project to the same place; and the residual (...) float64: root mean square
+        distance of corresponding points, mm in the source's frame.
 
     Raises:
         FileNotFoundError: there is no such correspondence file.
@@ -86,7 +86,7 @@ def convert_parameters(
 
 
 def _checked(model: MorphableModel, parameters: FaceParameters) -> FaceParameters:
-    """The parameters as float64 arrays, which may be given as lists."""
+    """The parameters, which may be lists, as float64 arrays."""
     lead = np.shape(parameters.identity)[:-1]
     expected = dict(pose=(3, 4), identity=(model.n_identity,), expression=(model.n_expression,))
     arrays = {name: np.asarray(getattr(parameters, name), np.float64) for name in expected}
@@ -103,7 +103,7 @@ def _checked(model: MorphableModel, parameters: FaceParameters) -> FaceParameter
 
 
 def _moved_pose(pose: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """image_from_source (3, 4) after source_from_target."""
+    """image_from_target (3, 4): image_from_source after source_from_target."""
     scale, rotation, translation = similarity
     linear, shift = pose[:, :3], pose[:, 3]
     return np.column_stack([linear @ (scale * rotation), shift + linear @ translation])
@@ -118,7 +118,7 @@ class _Fit:
 
 @dataclass(frozen=True, eq=False)
 class _Solver:
-    """The target at the corresponding vertices: what does not change from face to face."""
+    """The target at the corresponding vertices: data that is the same for all faces."""
 
     mean: np.ndarray  # (M, 3) float64
     basis: np.ndarray  # (3M, P)
@@ -155,7 +155,7 @@ class _Solver:
     def _coefficients(
         self, similarity: Similarity, points: np.ndarray, ridge: float
     ) -> tuple[np.ndarray, float]:
-        """(P,) the ridge solution within the bounds, and how many parameters the data determine."""
+        """(P,) the ridge solution within the bounds, and the effective number of parameters."""
         scale, rotation, translation = similarity
         there = (points - translation) @ rotation / scale  # in the target's frame
         moves = np.linalg.qr(_tangents(there, self.with_scale))[0]
@@ -169,7 +169,7 @@ class _Solver:
         return self._minimum(gram + ridge * np.eye(len(gram)), right), freedom
 
     def _minimum(self, matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """(P,) of the quadratic, the expression within its bounds."""
+        """(P,) minimum of the quadratic with the expression within its bounds."""
         k = len(right) - len(self.bounds)
         shared, own = matrix[:k, :k], matrix[k:, k:]
         equations = NormalEquations(

@@ -64,11 +64,11 @@ class LandmarkSolver:
         self._bounds = np.float64(model.expression_bounds).T
 
     def solve(self, iterations: int, tolerance: float) -> State:
-        """The minimum, from the mean face on.
+        """The minimum, starting from the mean face.
 
         Args:
-            iterations: the most steps.
-            tolerance: a group stops when its cost falls by less than this share of it.
+            iterations: maximum number of steps.
+            tolerance: a group stops when a step reduces its cost by less than this share.
         """
         state = self._start()
         self._unit = self._weights / state.scale[:, None, None]  # residuals in mm from here on
@@ -127,7 +127,7 @@ class LandmarkSolver:
         return shared + np.bincount(self._group, own, self._groups)
 
     def _jacobians(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """Of the weighted residuals: (B, M D, own) and (B, M D, K)."""
+        """Derivatives of the weighted residuals: (B, M D, own) and (B, M D, K)."""
         count = len(self._target)
         camera = (state.scale[:, None, None] * (FLIP @ state.rotation))[:, : self._depth]
         turned = self.shapes(state) @ np.swapaxes(state.rotation, 1, 2)

@@ -27,10 +27,10 @@ def similarity_alignment(
 
     Returns:
         scale (...), rotation (..., D, D) of determinant +1, translation (..., D), float64. The
-        scale is NaN where all source points are in one place.
+        scale is NaN if all source points coincide.
 
     Raises:
-        ValueError: the shapes do not fit, a weight is negative, or the weights of a set sum to 0.
+        ValueError: the shapes do not match, a weight is negative, or the weights of a set sum to 0.
     """
     source, target = np.broadcast_arrays(np.float64(source), np.float64(target))
     weights = _normalized(weights, source)
@@ -77,10 +77,10 @@ def affine_alignment(
 
     Returns:
         (..., E, D + 1) float64 matrices for ``apply_affine``. If the source spans less than D
-        dimensions (all points in a plane), the map of least norm.
+        dimensions (all points in a plane), the map of minimum norm.
 
     Raises:
-        ValueError: the shapes do not fit, a weight is negative, or the weights of a set sum to 0.
+        ValueError: the shapes do not match, a weight is negative, or the weights of a set sum to 0.
     """
     source, target = np.float64(source), np.float64(target)
     lead = np.broadcast_shapes(source.shape[:-2], target.shape[:-2])

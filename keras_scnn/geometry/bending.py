@@ -1,8 +1,8 @@
 """Bending one face to the landmarks of another, written once for NumPy and JAX.
 
-The bend is smooth and cheap: the affine map of least squares, and about each place what the
-landmarks nearby move beyond it (kernel regression: Nadaraya, "On Estimating Regression", 1964).
-``xp`` is ``numpy`` or ``jax.numpy``.
+The deformation is smooth and cheap: the least-squares affine map, plus at each point a local mean
+of the landmarks' remaining displacements (kernel regression: Nadaraya, "On Estimating Regression",
+1964). ``xp`` is ``numpy`` or ``jax.numpy``.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import numpy as np
 
 from keras_scnn.geometry.similarities import Array, invert
 
-REACH = 1 / 24  # of the crop's side: standard deviation of the landmarks' weights about a place
+REACH = 1 / 24  # of the crop's side: standard deviation of the Gaussian kernel
 
 
 def bend(places: Array, before: Array, after: Array, reach: float, xp: ModuleType = np) -> Array:
-    """Where places go when landmarks go from ``before`` to ``after``.
+    """Where points move when landmarks move from ``before`` to ``after``.
 
     Args:
         places: (B, M, 2) px.
         before, after: (B, n, 2) px, not all on one line.
-        reach: px; landmarks much farther from a place than that do not bend it.
+        reach: standard deviation of the kernel, px; a point far from all landmarks follows the
+            nearest one.
         xp: see above.
 
     Returns:
-        (B, M, 2) px. Places move by an affine map exactly where all landmarks do.
+        (B, M, 2) px. If an affine map moves all landmarks, it moves all points exactly.
     """
     center, middle = before.mean(1, keepdims=True), after.mean(1, keepdims=True)
     a, b = before - center, after - middle
@@ -42,10 +43,10 @@ def bend(places: Array, before: Array, after: Array, reach: float, xp: ModuleTyp
 
 
 def interpolate_grid(coarse: Array, size: int, xp: ModuleType = np) -> Array:
-    """(B, n * n, 2) places on a grid over an image, row by row, to (B, size, size, 2) in between.
+    """Positions (B, n * n, 2) of a row-major grid over an image to all pixels, (B, size, size, 2).
 
-    The grid's first and last points are the image's first and last pixels; between them the places
-    are linear.
+    The grid's first and last points are the image's first and last pixels; in between, positions
+    are interpolated bilinearly.
     """
     count = round(coarse.shape[1] ** 0.5)
     place = np.linspace(0, count - 1, size)
@@ -56,11 +57,11 @@ def interpolate_grid(coarse: Array, size: int, xp: ModuleType = np) -> Array:
 
 
 def grid_points(size: int, count: int) -> np.ndarray:
-    """(count * count, 2) float32 x, y: points over an image of ``size`` px, row by row."""
+    """(count * count, 2) float32 x, y: a row-major grid over an image of ``size`` px."""
     steps = np.linspace(0, size - 1, count, dtype=np.float32)
     return np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
 
 
 def _exact(xp) -> dict:
-    """Options of ``einsum``: accelerators multiply in low precision by default; places need all."""
+    """Options of ``einsum`` for full precision, which accelerators do not use by default."""
     return {} if xp is np else {"precision": "highest"}

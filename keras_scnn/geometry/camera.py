@@ -8,7 +8,7 @@ first pixel's center at (0, 0).
 Camera: a 3x4 weak-perspective (scaled orthographic) matrix named ``image_from_model`` or
 ``crop_from_model``. Rows 0 and 1 give x and y in pixels, row 2 gives depth in pixels, larger
 nearer to the viewer. Its linear part is ``scale * FLIP @ rotation`` with a rotation of the y-up
-model frame, so only the projection turns y around; the scale is in pixels per millimeter.
+model frame, so only the projection flips y; the scale is in pixels per millimeter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLIP.setflags(write=False)
 
 
 def project(image_from_model: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Bring model points into the image.
+    """Project model points into the image.
 
     Args:
         image_from_model: (..., 3, 4) cameras.
@@ -63,17 +63,17 @@ def compose(rotation: np.ndarray, scale: np.ndarray | float, translation: np.nda
 
 
 def decompose(image_from_model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split cameras into what ``compose`` takes.
+    """Split cameras into the arguments of ``compose``.
 
     A regressed camera is not exactly a scaled rotation: its rotation is the nearest one, its
-    scale the mean length of the two image rows (the depth row does not count).
+    scale the mean length of the two image rows (the depth row is ignored).
 
     Args:
         image_from_model: (..., 3, 4) cameras.
 
     Returns:
         rotation (..., 3, 3), scale (...) in px per mm, translation (..., 3) in px; the rotation is
-        NaN where a camera is not finite, as that of landmarks without a fit.
+        NaN where a camera is not finite, such as that of landmarks without a fit.
 
     Raises:
         ValueError: the cameras are not (..., 3, 4).
@@ -91,14 +91,14 @@ def transform_camera(to_from: np.ndarray, image_from_model: np.ndarray) -> np.nd
 
     Args:
         to_from: (..., 2, 3) 2D similarities, e.g. ``crop_from_image``, px. One that mirrors gives
-            a camera that projects correctly, but whose linear part is no scaled rotation.
+            a camera that projects correctly, but whose linear part is not a scaled rotation.
         image_from_model: (..., 3, 4) cameras.
 
     Returns:
-        (..., 3, 4) cameras, e.g. ``crop_from_model``; depth scales as x and y do.
+        (..., 3, 4) cameras, e.g. ``crop_from_model``; depth is scaled like x and y.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     to_from, camera = np.asarray(to_from), _checked(image_from_model)
     if to_from.shape[-2:] != (2, 3):

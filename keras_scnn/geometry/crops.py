@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-SQUARE_TOLERANCE = 0.05  # of a crop's box: how much wider than high it may be, or the reverse
-MAX_RELATIVE_WIDTH = 16  # of a crop's box, in longer sides of the photo: beyond, a face is a dot
+SQUARE_TOLERANCE = 0.05  # largest deviation of width / height of a crop's box from 1
+MAX_RELATIVE_WIDTH = 16  # of a crop's box to the photo's longer side: above, a face is a dot
 
-# Of the part of a photo that is averaged to whole blocks: OpenCV's largest side, and pixels. A
-# photo of few rows or columns grows to whole blocks of its box.
+# Largest part of a photo that is averaged in whole blocks: OpenCV's largest side, and pixels. A
+# photo of few rows or columns is padded to whole blocks.
 MAX_PATCH_SIDE, MAX_PATCH_PIXELS = 32_766, 16_000_000
 
 
@@ -51,9 +51,9 @@ def crop_from_image(box: np.ndarray, size: int) -> np.ndarray:
 
 
 def check_crop_box(box: np.ndarray, photo_shape: tuple[int, ...]) -> None:
-    """Refuse a box that no crop can be cut from; every runtime's cropper refuses the same.
+    """Reject a box that no crop can be cut from; every runtime's cropper rejects the same.
 
-    A box beside the photo is no error: its crop is black.
+    A box outside the photo is valid: its crop is black.
 
     Args:
         box: (4,) half-open px: x0, y0, x1, y1.
@@ -78,7 +78,7 @@ def check_crop_box(box: np.ndarray, photo_shape: tuple[int, ...]) -> None:
 
 
 def check_patch(photo_shape: tuple[int, ...], size: np.ndarray, block: int) -> None:
-    """Refuse what would take far more memory than the photo, or more columns than OpenCV counts.
+    """Reject a part that takes far more memory than the photo, or has a side too long for OpenCV.
 
     Args:
         photo_shape: height, width and more.

@@ -1,10 +1,10 @@
-"""Where an annotation marks other sites of the face than a face model does."""
+"""Offsets between the sites that an annotation marks on a face and those of a face model."""
 
 from __future__ import annotations
 
 import numpy as np
 
-TOLERANCE_PX = 2.0  # from which a difference counts as an outlier
+TOLERANCE_PX = 2.0  # residual above which a difference counts as an outlier
 ITERATIONS = 10  # of the reweighting
 
 
@@ -13,11 +13,11 @@ def site_offset(camera: np.ndarray, difference: np.ndarray, weight: np.ndarray) 
 
     Args:
         camera: (M, 2, 3) px per mm, the linear part of each photo's camera.
-        difference: (M, 2) px, of the landmark by one annotation from that by another.
-        weight: (M,) 0 to 1; with 0 a photo does not count.
+        difference: (M, 2) px, the landmark in one annotation minus that in the other.
+        weight: (M,) 0 to 1; 0 ignores a photo.
 
     Returns:
-        (3,) mm, in the frame of the model; the shortest one where the views leave a direction open.
+        (3,) mm, in the frame of the model; the shortest one if the views do not determine it.
     """
     keep = weight > 0
     camera, difference, weight = camera[keep], difference[keep], weight[keep]

@@ -20,21 +20,20 @@ MIRROR68 = np.array(
 MIRROR68.setflags(write=False)
 # Two points of each eye's upper lid, and those of the lower lid below them.
 LIDS = np.array([np.ravel(pairs, "F") for _, pairs in EYES.values()])
-FLATNESS = 1e-6  # width by length of landmarks on one line
+FLATNESS = 1e-6  # width / length up to which landmarks count as collinear
 
 
 def with_lids_in_order(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks whose lower lids run as the upper lids do.
+    """Landmarks with the points of the lower lids in the same direction as those of the upper lids.
 
-    CFP's profiles have the two points of the lower lid numbered the other way round, its frontal
-    photos have not.
+    CFP's profiles number the two points of the lower lid in reverse; its frontal photos do not.
 
     Args:
         landmarks: (n, 68, 2) px, NaN where not given.
 
     Returns:
-        (n, 68, 2), in which the two points of a lower lid are exchanged where they run against
-        those of the upper lid; and (n,) bool, where that was so.
+        (n, 68, 2), in which the two points of a lower lid are swapped if they run opposite to
+        those of the upper lid; and (n,) bool, whether any were swapped.
     """
     ordered, any_wrong = landmarks.copy(), np.zeros(len(landmarks), bool)
     for first_above, second_above, first_below, second_below in LIDS:
@@ -48,11 +47,11 @@ def with_lids_in_order(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_one_line(landmarks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Whether landmarks lie on one line, or in one place: those of no face do.
+    """Whether landmarks are collinear or coincident, as those of a face never are.
 
     Args:
-        landmarks: (..., M, 2) or (..., M, 3) px; depth is not looked at.
-        weights: (..., M), those that are above 0 count; one does at least.
+        landmarks: (..., M, 2) or (..., M, 3) px; depth is ignored.
+        weights: (..., M); landmarks with a weight above 0 count, and there must be one.
 
     Returns:
         (...) bool: less than a millionth as wide as long.

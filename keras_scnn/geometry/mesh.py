@@ -18,7 +18,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         no triangle of positive area touches a vertex.
 
     Raises:
-        ValueError: the shapes do not fit, or an index is no whole number or out of range.
+        ValueError: the shapes do not match, or an index is not a whole number or out of range.
     """
     vertices = np.asarray(vertices)
     if vertices.dtype not in (np.float32, np.float64):
@@ -39,10 +39,10 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def whole_indices(name: str, values: np.ndarray) -> np.ndarray:
-    """Indices as they are, of whatever integer type, or whole numbers in floating point as int64.
+    """Indices of any integer type, unchanged, or whole numbers in floating point, as int64.
 
     Raises:
-        ValueError: they are no whole numbers; a cast would drop fractions.
+        ValueError: they are not whole numbers; a cast would drop fractions.
     """
     array = np.asarray(values)
     if array.dtype.kind == "f" and np.isfinite(array).all() and (np.rint(array) == array).all():
@@ -53,10 +53,10 @@ def whole_indices(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """``vertex_normals`` of one mesh for files: vertices in one place have one normal.
+    """``vertex_normals`` of one mesh for files: coincident vertices share a normal.
 
-    Where a texture has a seam, a mesh has two vertices in one place; each with the mean of its own
-    triangles alone, the seam would be seen as an edge.
+    At a texture seam a mesh has two coincident vertices. If each had the mean of its own triangles
+    only, the seam would be visible as an edge.
 
     Args:
         vertices: (N, 3).
@@ -66,7 +66,7 @@ def smooth_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         (N, 3) float64 of unit length; (0, 0, 1) where no triangle touches the vertex.
     """
     places, place = np.unique(np.float64(vertices), axis=0, return_inverse=True)
-    place = place.reshape(-1)  # NumPy 2.0 has another shape
+    place = place.reshape(-1)  # NumPy 2.0 returns another shape
     normals = vertex_normals(places, place[whole_indices("triangles", triangles)])[place]
     normals[~normals.any(axis=1)] = [0, 0, 1]
     return normals

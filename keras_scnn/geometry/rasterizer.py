@@ -21,9 +21,9 @@ class RasterBuffers:
     """What is seen at each pixel of an H by W image.
 
     Attributes:
-        depth: (H, W) float32 px, -inf where nothing is.
-        triangle: (H, W) int32, -1 where nothing is.
-        barycentric: (H, W, 3) float32, weights of the triangle's corners; 0 where nothing is.
+        depth: (H, W) float32 px, -inf without a triangle.
+        triangle: (H, W) int32 index, -1 without a triangle.
+        barycentric: (H, W, 3) float32, weights of the triangle's corners; 0 without a triangle.
     """
 
     depth: np.ndarray
@@ -52,8 +52,8 @@ def rasterize(
         cull_back_faces: leave out triangles that show their inside.
 
     Raises:
-        ValueError: wrong shapes, a vertex that is not finite, or an index that is no whole number
-            or out of range.
+        ValueError: wrong shapes, a vertex that is not finite, or an index that is not a whole
+            number or out of range.
     """
     vertices, triangles = np.asarray(vertices, np.float32), whole_indices("triangles", triangles)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or triangles.shape[1:] != (3,):
@@ -90,7 +90,7 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
         right = min(int(np.floor(max(x0, x1, x2))), width - 1)
         top = max(int(np.ceil(min(y0, y1, y2))), 0)
         bottom = min(int(np.floor(max(y0, y1, y2))), height - 1)
-        if left > right or top > bottom:  # between the pixels' centers
+        if left > right or top > bottom:  # no pixel center inside
             continue
         # The signs make all three edge functions positive inside, front or back.
         sign = 1.0 if area > 0 else -1.0
@@ -105,7 +105,7 @@ def fill(vertices, triangles, cull, depth, nearest, barycentric):
                 total = a + b + c
                 if a < 0 or b < 0 or c < 0 or total == 0:
                     continue
-                # A center on an edge is the neighbor's where the edge was turned around.
+                # A center on an edge belongs to the neighbor if ``_edge`` reversed the edge.
                 if (a == 0 and asign < 0) or (b == 0 and bsign < 0) or (c == 0 and csign < 0):
                     continue
                 a, b, c = a / total, b / total, c / total
@@ -135,12 +135,12 @@ def interpolate(
     """Vertex attributes (N, C) at every pixel: (H, W, C) float32, 0 where nothing is seen.
 
     Args:
-        buffers: of ``rasterize``. triangles: (T, 3), as given to it.
+        buffers: from ``rasterize``. triangles: (T, 3), as passed to it.
         attributes: (N, C), a row for each vertex.
 
     Raises:
-        ValueError: the buffers name triangles, or the triangles vertices, that there are not; an
-            index is no whole number; or the attributes are not (N, C).
+        ValueError: the buffers refer to triangles, or the triangles to vertices, that do not exist;
+            an index is not a whole number; or the attributes are not (N, C).
     """
     triangles = whole_indices("triangles", triangles)
     attributes = np.asarray(attributes, np.float32)

@@ -64,7 +64,7 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
     """The rotation nearest to a matrix in the Frobenius norm (Kabsch 1976, Umeyama 1991).
 
     Args:
-        matrix: (..., D, D) of rank D - 1 at least.
+        matrix: (..., D, D) of rank at least D - 1.
 
     Returns:
         (..., D, D) orthonormal matrices of determinant +1.
@@ -75,7 +75,7 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
 
 
 def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angle of the rotation that brings ``a`` to ``b``.
+    """Angle of the rotation from ``a`` to ``b``.
 
     Args:
         a: (..., 3, 3) rotation matrices.

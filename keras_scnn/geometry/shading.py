@@ -1,4 +1,4 @@
-"""Textures, spherical-harmonics light, and a renderer that puts both on a rasterized face."""
+"""Textures, spherical-harmonics light, and a renderer that applies both to a rasterized face."""
 
 from __future__ import annotations
 

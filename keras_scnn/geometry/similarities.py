@@ -1,9 +1,9 @@
-"""What follows when a crop is moved by a similarity: its landmarks, its camera, its face.
+"""Landmarks, cameras and face parameters when a crop is moved by a similarity.
 
-The functions are written once for NumPy, JAX and Keras: ``xp`` is the module whose arrays are
-given, ``numpy``, ``jax.numpy`` or ``keras.ops``. A similarity ``moved_from_crop`` (B, 2, 3) takes
-crop pixels (pixel centers at integers) to pixels of the moved crop; one of negative determinant
-mirrors, which exchanges the face's sides.
+The functions are written once for NumPy, JAX and Keras: ``xp`` is the module of the arrays,
+``numpy``, ``jax.numpy`` or ``keras.ops``. A similarity ``moved_from_crop`` (B, 2, 3) maps crop
+pixels (pixel centers at integers) to pixels of the moved crop; one of negative determinant mirrors,
+which swaps the face's sides.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def move_landmarks(landmarks: Array, moved_from_crop: Array, xp: ModuleType = np
 
     Args:
         landmarks: (B, 68, 3 or more) x, y in px, depth in px of the crop's scale, and further
-            columns, such as a weight, which only exchange sides.
+            columns, such as a weight, whose values only swap sides.
         moved_from_crop: (B, 2, 3).
         xp: see above.
 
     Returns:
-        the same shape; depth scales along.
+        the same shape; depth is scaled like x and y.
     """
     factor = determinant(moved_from_crop)
     mirrored = (factor < 0)[:, None, None]
@@ -62,8 +62,9 @@ def move_parameters(
     Args:
         vectors: (B, 12 + K + L): the camera crop_from_model (3, 4) row-major, identity, expression.
         moved_from_crop: (B, 2, 3).
-        mirrors: of identity (K, K) and expression (L, L), as ``morphable_model.mirror_matrices``:
-            a mirrored face has the coefficients ``mirror @ coefficients``.
+        mirrors: for identity (K, K) and expression (L, L), from
+            ``morphable_model.mirror_matrices``: a mirrored face has the coefficients
+            ``mirror @ coefficients``.
         xp: see above.
     """
     factor = determinant(moved_from_crop)
@@ -77,7 +78,7 @@ def move_parameters(
 
 
 def _move_camera(camera, moved_from_crop, factor, xp):
-    """(B, 12) cameras; that of a mirrored face turns x of the model the other way."""
+    """(B, 12) cameras; for a mirrored face the model's x is reversed."""
     camera = xp.reshape(camera, (-1, 3, 4))
     plane = xp.matmul(moved_from_crop[:, :, :2], camera[:, :2])
     shift = xp.concatenate([xp.zeros_like(plane[..., :3]), moved_from_crop[:, :, 2:]], axis=-1)
