@@ -97,7 +97,7 @@ OTHERS = "its expressions are not those of 'open_face'"
 CHANGES = {
     "of another model": (
         {"face_model": "flame"},
-        "it is of the face model 'flame', not 'open_face'; give that model with --from",
+        "it is for the face model 'flame', not 'open_face'; give that model with --from",
     ),
     "too short": ({"identity": [0.0] * 5}, "identity has the shape (5,); it must be (80,)"),
     "ragged": ({"identity": [[1, 2], [3]]}, "identity has the shape (2,); it must be (80,)"),

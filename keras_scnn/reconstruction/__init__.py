@@ -1,1 +1,1 @@
-"""From parameters to what a user sees: meshes, textures, pictures, persons."""
+"""From parameters to users' results: meshes, textures, pictures, people."""

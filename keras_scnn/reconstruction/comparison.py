@@ -1,4 +1,4 @@
-"""Two faces compared: distances, cosine, probability of one person, and a picture."""
+"""Comparison of two faces: distances, cosine, probability of one person, and a picture."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ KINDS = {
     "feature": ("features",),
     "both": ("shape", "features"),
 }
-"""What each kind of probability rests on, in the order of its weights. The last kind that is known
-is the answer, here and on the browser page (export/web/src/comparison.ts)."""
+"""What each kind of probability is based on, in the order of its weights. The last kind that is
+known is the answer, here and on the browser page (export/web/src/comparison.ts)."""
 REPORTED_BELOW = 0.95
-"""A report shows a certainty that is below this."""
+"""A report mentions a certainty below this."""
 HOW_TO_CALIBRATE = (
     "no probability is known: this preset is not calibrated; with photos of people that it was not "
     "trained on, run: python -m keras_scnn.evaluate PRESET_FOLDER --data PEOPLE_FOLDER --calibrate"
@@ -38,25 +38,25 @@ HOW_TO_CALIBRATE = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two faces.
+    """The comparison of two faces.
 
     Attributes:
         faces: the two.
-        distance_mm: root mean square distance of the neutral vertices in the model frame: what
-            ``keras_scnn.evaluate`` verifies by.
-        aligned_mm: the same after the second face's best similarity onto the first one (Umeyama
-            1991), which takes a difference in size away too.
-        cosine: of the features, -1 to 1; None where the preset has none.
+        distance_mm: root mean square distance of the neutral vertices in the model frame, by which
+            ``keras_scnn.evaluate`` verifies.
+        aligned_mm: the same after aligning the second face with the first by the best similarity
+            (Umeyama 1991), which also removes differences in size.
+        cosine: of the features, -1 to 1; None if the preset has none.
         probabilities: of one person, 0 to 1, with equal priors; by kind ('shape', 'scaled_shape',
             'feature', 'both'), for the kinds that the preset's calibration has.
-        n_faces: how many each photo shows; the largest was taken.
+        n_faces: number of faces found in each photo; the largest was used.
         scaled_distance: of the neutral vertices, in standard deviations of one person's photos
-            (``shape_distance.mahalanobis_coordinates``); None where the preset has no within-person
+            (``shape_distance.mahalanobis_coordinates``); None if the preset has no within-person
             covariance.
-        probability_by: what ``probability`` is based on, in words, see ``basis``; None where that
-            is None.
-        certainty: 0 to 1: how much of the evidence small, turned and half-hidden faces leave. It is
-            in the probabilities; see ``quality.certainty``.
+        probability_by: what ``probability`` is based on, in words, see ``basis``; None if that is
+            None.
+        certainty: 0 to 1: how much of the evidence is left for small, turned and half-hidden faces.
+            The probabilities include it; see ``quality.certainty``.
     """
 
     faces: tuple[Reconstruction, Reconstruction]
@@ -71,12 +71,12 @@ class Comparison:
 
     @property
     def probability(self) -> float | None:
-        """By all that there is; None where the preset is not calibrated."""
+        """Based on all available evidence; None if the preset is not calibrated."""
         kind = answering_kind(self.probabilities)
         return None if kind is None else self.probabilities[kind]
 
     def to_json(self) -> dict:
-        """The numbers."""
+        """The numbers, as values that JSON can hold."""
         return {
             "distance_mm": self.distance_mm,
             "aligned_mm": self.aligned_mm,
@@ -98,7 +98,7 @@ def compare_faces(
     second: Reconstruction,
     n_faces: tuple[int, int] = (1, 1),
 ) -> Comparison:
-    """Compare two faces that the preset has found.
+    """Compare two faces reconstructed with the preset.
 
     Raises:
         ValueError: the preset's calibration is damaged.
@@ -111,7 +111,7 @@ def compare_faces(
         scaled = float(np.linalg.norm(one - other))
     shapes = np.stack([first.neutral_vertices, second.neutral_vertices])
     cosine = None
-    if first.features is not None:  # whose length is 1 but for rounding
+    if first.features is not None:  # of length 1, except for rounding
         cosine = float(np.clip(first.features @ second.features, -1, 1))
     calibration = preset.metadata.get("verification")
     certainty = certainty_of(first.quality, second.quality)
@@ -142,10 +142,10 @@ def probabilities(
     scaled_distance: float | None = None,
     certainty: float = 1.0,
 ) -> dict[str, float]:
-    """Probabilities of one person by kind, as ``Comparison`` has them.
+    """Probabilities of one person by kind, as in ``Comparison``.
 
     Args:
-        calibration: 'verification' of a preset's metadata, or None.
+        calibration: the entry 'verification' of a preset's metadata, or None.
         distance_mm: of the shapes.
         cosine: of the features, or None.
         scaled_distance: of the shapes, or None.
@@ -163,7 +163,7 @@ def probabilities(
     curves = calibration or {}
     try:
         if not isinstance(curves, dict):
-            raise TypeError(f"a {type(curves).__name__}, not curves by name")
+            raise TypeError(f"it is a {type(curves).__name__}, not a dictionary of curves")
         known = [kind for kind in SIGNS if kind in values and kind in curves]
         return {kind: float(probability(curves[kind], values[kind], certainty)) for kind in known}
     except (TypeError, ValueError) as error:
@@ -171,12 +171,12 @@ def probabilities(
 
 
 def answering_kind(known: dict[str, float]) -> str | None:
-    """Which of the probabilities is the answer: the one by all that there is; None for none."""
+    """The kind of probability that is the answer: the last known one of ``KINDS``, or None."""
     return next((kind for kind in reversed(KINDS) if kind in known), None)
 
 
 def basis(calibration: dict, kind: str) -> str:
-    """What a kind of probability rests on, in words, whatever has a weight of 0 named as such.
+    """What a kind of probability is based on, in words, including what has a weight of 0.
 
     >>> basis({"both": {"a": [0.0, 8.5], "b": -2.0}}, "both")
     'features; the calibration gives the shape no weight'
@@ -206,7 +206,7 @@ def compare_photos(
         ValueError: the photos are not two, or one of them shows no face.
     """
     if len(photos) != 2:
-        raise ValueError(f"photos are {len(photos)}; two are compared")
+        raise ValueError(f"photos has {len(photos)} photos; it must have two")
     find_face = find_face or LargestFaceDetector()
     (first, n_first), (second, n_second) = (
         _largest_face(reconstructor, photo, find_face, name)
@@ -265,10 +265,10 @@ def write_comparison(
     Args:
         comparison: of the photos.
         photos: as they were read.
-        results: where to, and the files of the photos.
+        results: the output folder, and the files of the photos.
 
     Raises:
-        ValueError: a file of that name is there, and no result of these photos.
+        ValueError: a file of that name exists and is not a result of these photos.
     """
     first, second = results.photos
     title = f"{comparison.distance_mm:.2f} mm apart"

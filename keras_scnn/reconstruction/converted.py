@@ -26,10 +26,10 @@ EMBEDDINGS = (".npy", ".npz", ".pkl")  # of FLAME's landmarks
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """The JSON files of some paths, each of which is one, or a folder of them.
+    """The JSON files of some paths, each a JSON file or a folder of JSON files.
 
     Raises:
-        FileNotFoundError: a path is not there, or a folder has none.
+        FileNotFoundError: a path does not exist, or a folder has no JSON file.
         ValueError: a folder has the results of a folder of photos, or of a video.
     """
     files: list[Path] = []
@@ -52,14 +52,14 @@ def landmark_option(path: Path) -> dict[str, Path | np.ndarray]:
     """A file of 68 landmarks as the option of ``load_face_model`` that takes it.
 
     Args:
-        path: text of 68 0-based vertices in iBUG's order, with blanks, commas or lines between
-            them; or FLAME's or GNM's own file: see ``read_flame`` and ``read_gnm``.
+        path: text with 68 0-based vertices in iBUG's order, separated by blanks, commas or line
+            breaks; or FLAME's or GNM's own file: see ``read_flame`` and ``read_gnm``.
 
     Returns:
         landmark_indices, (68,) int64; landmark_embedding; or landmark_file.
 
     Raises:
-        FileNotFoundError: there is no such text file; another is looked for by its reader.
+        FileNotFoundError: there is no such text file; other files are checked by their readers.
         IsADirectoryError: it is a folder.
         ValueError: it has neither 68 whole numbers nor 68 rows of 6.
     """
@@ -80,7 +80,7 @@ def load_target(path: str | os.PathLike, landmarks: Path | None = None) -> Morph
 
     Args:
         path: see ``load_face_model``.
-        landmarks: see ``landmark_option``; for models whose files do not say them.
+        landmarks: see ``landmark_option``; for models whose files do not contain them.
 
     Raises:
         FileNotFoundError, ValueError: see ``load_face_model`` and ``landmark_option``.
@@ -109,14 +109,15 @@ def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParam
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such result, or one of another face model.
+        ValueError: it is not such a result, or one for another face model.
     """
     content = read_json(path, RESULT)
     with reading(path, RESULT):
         name = _part(content, "face_model")
         if name != model.name:
             raise ValueError(
-                f"it is of the face model '{name}', not '{model.name}'; give that model with --from"
+                f"it is for the face model '{name}', not '{model.name}'; give that model with "
+                "--from"
             )
         weights = _part(content, "expression")
         if not isinstance(weights, dict) or weights.keys() != set(model.expression_names):
@@ -134,7 +135,7 @@ def read_parameters(path: str | os.PathLike, model: MorphableModel) -> FaceParam
 
 
 def _part(content: Any, *names: str) -> Any:
-    """What stands under a name, and under the next one in that."""
+    """The value under nested names."""
     for i, name in enumerate(names):
         if not isinstance(content, dict) or name not in content:
             raise ValueError(f"it has no {'.'.join(names[: i + 1])}")
@@ -143,7 +144,7 @@ def _part(content: Any, *names: str) -> Any:
 
 
 def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A JSON file's lists of numbers as float64; a ValueError where they are something else."""
+    """A JSON file's lists of numbers as float64; a ValueError if they are something else."""
     array = np.array(value, object)
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; it must be {shape}")
@@ -154,12 +155,12 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Converter:
-    """Results of one face model to those of another one.
+    """Converts results of one face model to another one.
 
     Attributes:
         source, target: the face models.
-        target_path: where the target was read from: a result is of its file and of this. None for
-            the embedded model.
+        target_path: the file of the target, recorded in results as one of the files that they are
+            made from. None for the embedded model.
         correspondence: of their points.
         with_scale: see ``convert_parameters``.
     """
@@ -179,7 +180,7 @@ class Converter:
         correspondence: str | os.PathLike | None = None,
         with_scale: bool = True,
     ) -> Converter:
-        """With the correspondence of a file, or one made from the models' landmarks.
+        """With the correspondence from a file, or one made from the models' landmarks.
 
         Raises:
             FileNotFoundError, ValueError: see ``Correspondence.load`` and ``make_correspondence``.
@@ -205,15 +206,15 @@ class Converter:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: see ``read_parameters`` and ``convert_parameters``: no earlier result of
-                the file is left then; or ``out`` has another file of that name.
+            ValueError: see ``read_parameters`` and ``convert_parameters``; an earlier result of the
+                file is then removed. Or ``out`` has another file of that name.
         """
         made_of = (path,) if self.target_path is None else (path, self.target_path)
         results = Results(out, made_of, frozenset([real_path(path)]))
         try:
             converted, residual = self._convert(path)
         except (OSError, ValueError):
-            results.remove_earlier([path.stem])  # it is of what the file was before
+            results.remove_earlier([path.stem])  # made from the file's earlier content
             raise
 
         def write(stem: Path) -> None:
@@ -228,7 +229,7 @@ class Converter:
         return float(residual)
 
     def _convert(self, path: Path) -> tuple[FaceParameters, np.ndarray]:
-        """A result's face as the target's parameters, and the distance that remains, mm."""
+        """A result's face as the target's parameters, and the residual, mm."""
         parameters = read_parameters(path, self.source)
         with reading(path, RESULT):
             return convert_parameters(

@@ -24,8 +24,8 @@ CURVES = (
 )  # fmt: skip
 CLAY = np.array([214.0, 190.0, 176.0])
 KEY_LIGHT, FILL_LIGHT = np.array([-0.3, 0.25, 0.92]), np.array([0.75, 0.1, 0.65])
-VIEW_MM = 265.0  # what a view of a whole face shows, from edge to edge
-VIEW_CENTER_MM = np.array([0.0, 18.0, -60.0])  # model frame, in the middle of a view
+VIEW_MM = 265.0  # side of a view of a whole face
+VIEW_CENTER_MM = np.array([0.0, 18.0, -60.0])  # model frame, shown at the center of a view
 SUBPIXEL_BITS = 4
 LINE_COLOR = (40, 230, 80)  # of landmarks
 
@@ -42,7 +42,7 @@ def draw_landmarks(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def clay(normals: np.ndarray, albedo: np.ndarray = CLAY) -> np.ndarray:
-    """Colors (..., 3), 0 to 255, of a matt surface with unit normals (..., 3) under two lights."""
+    """Colors (..., 3), 0 to 255, of a matte surface with unit normals (..., 3) under two lights."""
     key = np.clip(normals @ (KEY_LIGHT / np.linalg.norm(KEY_LIGHT)), 0, None)
     fill = np.clip(normals @ (FILL_LIGHT / np.linalg.norm(FILL_LIGHT)), 0, None)
     return np.clip((0.22 + 0.68 * key + 0.2 * fill)[..., None] * albedo, 0, 255)
@@ -102,11 +102,11 @@ def grid(pictures: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 VIEWS_DEGREES = (0.0, 45.0)  # front and three-quarter
-PHOTO_MARGIN = 1.7  # what is shown of a photo, in sides of the face's box
+PHOTO_MARGIN = 1.7  # side of the displayed part of a photo / side of the face's box
 SIZE = 480  # px of each picture
-VIEW_MARGIN = 0.04  # of a view's side is white around every face
+VIEW_MARGIN = 0.04  # of a view's side: white margin around every face
 COLORS = "YlOrRd"  # light where nothing differs, so that the shading shows the face
-MIN_TOP_MM = 1.0  # the scale of two equal faces must not blow up rounding errors
+MIN_TOP_MM = 1.0  # so that the scale of two equal faces does not amplify rounding errors
 
 
 def draw_comparison(
@@ -125,9 +125,9 @@ def draw_comparison(
         model: of both faces.
         photos: (H, W, 3) uint8 RGB each.
         boxes: of the face in each photo.
-        shapes: (2, N, 3) neutral vertices, mm, model frame, as they are to be compared.
-        labels: beside the rows.
-        title: over everything.
+        shapes: (2, N, 3) neutral vertices, mm, model frame, compared without further alignment.
+        labels: of the rows.
+        title: of the picture.
     """
     from matplotlib.figure import Figure  # slow to import; no display is needed
 
@@ -157,7 +157,7 @@ def _titles() -> list[str]:
 
 
 def _face_of(photo: np.ndarray, box: FaceBox) -> np.ndarray:
-    """A square about the face, moved into the photo as far as it goes."""
+    """A square crop around the face, shifted to lie inside the photo as far as possible."""
     extent = np.array(photo.shape[1::-1])
     side = max(min(PHOTO_MARGIN * box.width, *extent), box.width)
     center = (box.as_array()[:2] + box.as_array()[2:]) / 2
@@ -181,7 +181,7 @@ def _scale(top: float):
 
 
 def _draw_difference(axes, model: MorphableModel, distance: np.ndarray) -> float:
-    """Draw (N,) mm onto the mean face, and return the value of the scale's end."""
+    """Draw (N,) mm onto the mean face, and return the upper end of the color scale."""
     top = max(float(np.ceil(2 * np.percentile(distance, 99.5)) / 2), MIN_TOP_MM)
     albedo = _scale(top).to_rgba(distance)[:, :3] * 255
     for axis, yaw in zip(axes, VIEWS_DEGREES, strict=True):

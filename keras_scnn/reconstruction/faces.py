@@ -1,4 +1,4 @@
-"""Faces of photos in 3D: what ``Reconstructor`` finds."""
+"""3D faces from photos: the results of ``Reconstructor``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Reconstruction:
         model: the face model.
         parameters: pose image_from_model (3, 4), px per mm; identity (K,); expression (L,),
             within the model's bounds.
-        box: the square about the face, px, image frame; the last crop of it was turned upright.
-        features: (F,) float32 of unit length, or None where the preset has no feature head.
-        photo_size: width and height of the photo, px; None where they are not known.
+        box: the square around the face, px, image frame; its last crop was rotated upright.
+        features: (F,) float32 of unit length, or None if the preset has no feature head.
+        photo_size: width and height of the photo, px; None if unknown.
     """
 
     model: MorphableModel
@@ -71,7 +71,7 @@ class Reconstruction:
 
     @property
     def quality(self) -> float:
-        """Inverse variance expected of the shape; see ``quality.photo_quality``."""
+        """Expected inverse variance of the shape; see ``quality.photo_quality``."""
         yaw = float(self.euler_degrees[1])
         return photo_quality(yaw, self.box.score, self.box.width)
 
@@ -82,7 +82,7 @@ class Reconstruction:
 
         Args:
             image: the photo, (H, W, 3) uint8 RGB.
-            baked: with the photo's light; False gives the skin's own colors (albedo).
+            baked: with the photo's lighting; False gives the skin's own colors (albedo).
             hidden: (H, W) bool, True where something hides the face; None estimates it from colors.
 
         Returns:
@@ -90,7 +90,7 @@ class Reconstruction:
 
         Raises:
             ValueError: the face model has no uv, an array has a wrong shape or dtype, or the photo
-                has another size than the one that this face was found in.
+                has another size than the one in which this face was found.
         """
         self.check_photo(image)
         return photo_texture(self.model, image, self.posed_vertices, baked, hidden)
@@ -111,14 +111,14 @@ class Reconstruction:
             path: .obj (with .mtl and .png beside it), .ply (colored vertices) or .glb.
             image: the photo that this face was found in, (H, W, 3) uint8 RGB, for texture and
                 camera; None for a plain mesh.
-            options: unit, neutral, parts, and whether the photo's light is in the texture.
+            options: unit, neutral, parts, and whether the texture keeps the photo's lighting.
 
         Returns:
             (N, 3) uint8 RGB of the vertices; None without a photo or texture coordinates.
 
         Raises:
-            ValueError: unknown suffix, a unit that the format lacks, an unknown part, options that
-                are none, or a photo as for ``texture``.
+            ValueError: unknown suffix, a unit that the format does not support, an unknown part,
+                options that are not ``MeshOptions``, or a photo as for ``texture``.
         """
         typed(options, MeshOptions, "options")
         if image is not None:
@@ -137,7 +137,7 @@ class Reconstruction:
     def check_photo(self, image: np.ndarray) -> None:
         """Raise a ValueError for an image of another size than this face's photo."""
         if not isinstance(image, np.ndarray) or image.ndim != 3:
-            raise ValueError("image is no photo; it must be an array (H, W, 3) of uint8")
+            raise ValueError("image is not a photo; it must be an array (H, W, 3) of uint8")
         size = image.shape[1], image.shape[0]
         if self.photo_size not in (None, size):
             there, here = (" x ".join(map(str, one)) for one in (self.photo_size, size))
@@ -172,15 +172,15 @@ class Reconstruction:
 class Faces:
     """M faces as arrays, of one photo or of many.
 
-    A number as index gives a ``Reconstruction``, a slice gives ``Faces``.
+    An integer index gives a ``Reconstruction``, a slice gives ``Faces``.
 
     Attributes:
         model: the face model.
         parameters: pose image_from_model (M, 3, 4), px per mm; identity (M, K); expression (M, L),
             within the model's bounds.
-        boxes: M squares about the faces, px, image frame.
-        features: (M, F) float32 of unit length, or None where the preset has no feature head.
-        photo_sizes: width and height of each one's photo, px; None where they are not known.
+        boxes: M squares around the faces, px, image frame.
+        features: (M, F) float32 of unit length, or None if the preset has no feature head.
+        photo_sizes: width and height of each face's photo, px; None if unknown.
     """
 
     model: MorphableModel
@@ -218,6 +218,6 @@ class Faces:
 
 
 def features_of(faces: Sequence[Reconstruction]) -> np.ndarray | None:
-    """(n, F) features of n faces of one preset; None where it has no feature head."""
+    """(n, F) features of n faces of one preset; None if it has no feature head."""
     features = [face.features for face in faces if face.features is not None]
     return np.stack(features) if features and len(features) == len(faces) else None

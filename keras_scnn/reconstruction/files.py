@@ -1,4 +1,4 @@
-"""The files that are written for each face of a photo."""
+"""The files written for each face of a photo."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def write_face(
 
 
 def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.Namespace) -> int:
-    """Write the faces of one photo, in place of what an earlier run wrote of it.
+    """Write the faces of one photo, replacing its results from an earlier run.
 
     Args:
         reconstructor: of the preset.
         photo: the file.
-        args: 'largest' takes the largest face alone; 'out', 'format', 'mesh_options',
+        args: 'largest' selects the largest face only; 'out', 'format', 'mesh_options',
             'draw' choose what is written; 'photos' are all inputs, none of which is overwritten.
 
     Returns:
@@ -52,7 +52,7 @@ def reconstruct_file(reconstructor: Reconstructor, photo: Path, args: argparse.N
 
     Raises:
         FileNotFoundError, ValueError: the photo cannot be read, shows no face, or its results
-            would overwrite those of another photo, or another file; no result of it is left.
+            would overwrite those of another photo, or another file; it then has no result.
     """
     inputs = frozenset(map(real_path, args.photos))
     results, stem = Results(args.out, (photo,), inputs), short_name(photo.stem)

@@ -28,12 +28,8 @@ OPTIONS = {
 def parse_options(argv: list[str] | None, description: str) -> argparse.Namespace:
     """The options of a command line; ``kind`` is one of PLACES."""
     parser = CommandParser("reconstruct", description)
-    parser.add_argument(
-        "photos",
-        nargs="+",
-        metavar="PHOTO",
-        help="photos, or one folder (or its URL), or one video",
-    )
+    words = "photos, or one folder or its URL, or one video"
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help=words)
     parser.add_argument("--out", required=True, help="folder for the results, or its URL")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="preset name, folder or URL")
     add_mesh_options(parser.add_argument_group("for meshes"))
@@ -68,7 +64,7 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
     if args.format and args.kind == "folder" and not args.meshes:
         parser.error("--format is for meshes; for a folder, --meshes writes them")
     if args.kind == "video" and args.format not in (None, "glb"):
-        parser.error(f"--format {args.format} cannot move; a video gives GLB")
+        parser.error(f"--format {args.format} has no animation; a video gives GLB")
     args.format = args.format or ("glb" if args.kind == "video" else "obj")
     written = args.meshes or args.kind != "folder"
     args.mesh_options = mesh_options(args, parser, written)
@@ -76,7 +72,7 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
     parser.check(args, check_score, "min_score")
     if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
-        parser.error(f"{urls[0]}: a URL is for one folder, and its results")
+        parser.error(f"{urls[0]}: a URL can only be one folder, or its results")
     if args.kind == "photos":
         check_single_photos(args.photos)
 
@@ -85,7 +81,7 @@ def _add_photo_options(parser) -> None:
     add = parser.add_argument
     add("--draw", action="store_true", help="draw the mesh from several sides too")
     add("--largest", action="store_true", help="only the largest face of each photo")
-    words = "least score of a face, between 0 and 1 (0.6, small faces 0.7); of a video too"
+    words = "minimum score of a face, between 0 and 1 (0.6, small ones 0.7); for a video too"
     add("--min-score", type=float, help=words)
 
 
@@ -94,8 +90,8 @@ def _add_folder_options(parser) -> None:
     crops = "the photos are face crops (square, the standard crop): no detection, one pass"
     add("--crops", action="store_true", help=crops)
     add("--meshes", action="store_true", help="write a mesh of each face too")
-    words = "look for large faces only; much faster (of a video too)"
+    words = "look for large faces only; much faster (for a video too)"
     add("--no-tiles", action="store_true", help=words)
     words = "local: processes of this machine; ray: actors of a Ray cluster"
     add("--engine", choices=("local", "ray"), help=words)
-    add("--workers", type=int, help="number of processes (one for each core); of a video too")
+    add("--workers", type=int, help="number of processes (one per core); for a video too")

@@ -1,13 +1,13 @@
 """All photos of one person as one face, behind ``Reconstructor.fit_person``.
 
-How much a photo counts is its quality; see ``quality``. The strength of the expression helped one
-network and harmed the other. On top of that, what disagrees with the other photos counts less; see
-``fuse``.
+A photo's weight is its quality (see ``quality``), reduced if it disagrees with the other photos
+(see ``fuse``). Weighting by the strength of the expression helped one network and harmed the other.
 
-Mean distance of two fused galleries of one person over that of two people, against plain means,
-with the first, then the second network: 0.483 and 0.496, 0.258 and 0.268 for 5 photos each; 0.386
-and 0.404, 0.201 and 0.211 for 10; with a stranger among the 5 0.586 and 0.613, 0.339 and 0.408. The
-AUC of 5 photos each falls with the first network (86.5 from 87.0 %), and rises in all other cases.
+Mean distance between two fused galleries of one person over that between galleries of two people,
+for the two networks in ``quality``, against plain means: 0.483 (plain 0.496) and 0.258 (0.268) for
+5 photos each; 0.386 (0.404) and 0.201 (0.211) for 10; with a stranger among the 5, 0.586 (0.613)
+and 0.339 (0.408). The AUC for 5 photos each falls with the first network (from 87.0 to 86.5 %), and
+rises in all other cases.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ AGREEMENT_SD = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """n measurements as one.
+    """n measurements combined into one.
 
     Attributes:
         weights: (n,) float64, at least 0, of sum 1.
@@ -55,7 +55,7 @@ class Fusion:
 def others_center(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(n, D): for each of n vectors (n, D) the weighted mean of the others.
 
-    A vector without others that weigh anything gets itself.
+    If all others have a weight of 0, it is the vector itself.
     """
     total = (weights.sum() - weights)[:, None]
     others = (weights @ vectors - weights[:, None] * vectors) / np.where(total > 0, total, 1)
@@ -73,7 +73,7 @@ def fuse(vectors: np.ndarray, quality: np.ndarray) -> Fusion:
 
     Args:
         vectors: (n, D), n above 0, whose Euclidean distance measures how much two disagree.
-        quality: (n,) at least 0, with a positive sum: the inverse variance that is expected.
+        quality: (n,) at least 0, with a positive sum: the expected inverse variance.
 
     Raises:
         ValueError: wrong shapes or values.
@@ -109,14 +109,14 @@ def robust_limit(distance: np.ndarray, deviations: float) -> float:
 
 
 Photo = np.ndarray | str | os.PathLike
-# A photo shows another person when it is so many times as far from the person's others as the
-# median photo is. With one stranger among 5 photos, or 10, the identity network finds 38 and 44 %
-# of them, and rejects 0.5 and 0.7 % of the person's own photos (1.5 and 1.2 % without a stranger);
-# the other network, which hardly distinguishes people, finds 5 %.
+# A photo is taken to show another person if its distance from the person's other photos is more
+# than this multiple of the median photo's. With one stranger among 5 or 10 photos, the identity
+# network finds 38 and 44 % of them, and rejects 0.5 and 0.7 % of the person's own photos (1.5 and
+# 1.2 % without a stranger); the other network, which hardly distinguishes people, finds 5 %.
 FAR_SHAPE, FAR_FEATURE = 3.0, 2.0
-MIN_PHOTOS = 3  # of two that disagree either may be the stranger's
-# Pose and expression are found again from the landmarks that the network saw, with the shared
-# identity; the expression stays near the network's.
+MIN_PHOTOS = 3  # if two photos disagree, either may show the stranger
+# Pose and expression are refitted to the landmarks that the network predicted, with the shared
+# identity; the expression stays close to the network's.
 REFINEMENT = FitOptions(expression_sd=0.1)
 
 
@@ -126,12 +126,12 @@ class Person:
 
     Attributes:
         model: the face model.
-        identity: (K,) float64 coefficients of the fused face, standard deviations.
+        identity: (K,) float64 coefficients of the fused face, in standard deviations.
         weights: (n,) float64, at least 0, of sum 1: how much each photo counted.
         faces: n reconstructions with this identity, each with the pose and the expression of its
             photo; None for the photos that did not count.
-        outliers: photos that look like another person, by position, and why.
-        left_out: photos that cannot be read or show no face, by position, and why.
+        outliers: photos that look like another person: reasons by index.
+        left_out: photos that cannot be read or show no face: reasons by index.
         features: (F,) weighted mean of the features, of unit length; None without a feature head.
     """
 
@@ -152,20 +152,22 @@ class Person:
         """One texture from all photos that count: at each texel those that show it best.
 
         Args:
-            photos: those that this person was made of, in the same order. One is held at a time.
-            baked: with the light of the photo that counts most; False takes it out.
+            photos: those that this person was made from, in the same order. Only one is held in
+                memory at a time.
+            baked: with the lighting of the photo with the largest weight; False removes it.
 
         Returns:
             (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the largest face.
 
         Raises:
-            ValueError: another number of photos, a photo that is none or of another size than the
-                one that was reconstructed, or a model without uv.
+            ValueError: another number of photos, a photo that is invalid or of another size than
+                the one that was reconstructed, or a model without uv.
         """
         photos = check_photos(photos)
         if len(photos) != len(self.faces):
             raise ValueError(
-                f"{len(photos)} photos for a person of {len(self.faces)}; give the same ones again"
+                f"{len(photos)} photos for a person made from {len(self.faces)}; give the same "
+                "ones again"
             )
         best_first = np.argsort(-self.weights, kind="stable")
         used = [(i, face) for i in best_first if (face := self.faces[i]) is not None]
@@ -183,12 +185,12 @@ class Person:
 
         Args:
             path: .obj, .ply or .glb, as for ``Reconstruction.write_mesh``.
-            photos: those that this person was made of, for the texture; None for a plain mesh.
-            options: unit, parts, and whether a photo's light is in the texture.
+            photos: those that this person was made from, for the texture; None for a plain mesh.
+            options: unit, parts, and whether the texture keeps a photo's lighting.
 
         Raises:
-            ValueError: as for ``texture``; unknown suffix, a unit that the format lacks, an
-                unknown part, or options that are none.
+            ValueError: as for ``texture``; unknown suffix, a unit that the format does not support,
+                an unknown part, or options that are not ``MeshOptions``.
         """
         typed(options, MeshOptions, "options")
         check_format(path, options.unit)
@@ -207,10 +209,10 @@ def reconstruct_person(
 
     Args:
         photos: (H, W, 3) uint8 RGB each, or paths.
-        reconstruct: from a photo to its face; raises a ValueError where there is none.
+        reconstruct: from a photo to its face; raises a ValueError if there is none.
 
     Raises:
-        ValueError: ``photos`` is a single photo, empty, or has something else than photos; or none
+        ValueError: ``photos`` is a single photo, empty, or contains anything but photos; or none
             shows a face.
     """
     photos = check_photos(photos)
@@ -238,7 +240,7 @@ def reconstruct_person(
 
 
 def _reconstructed(photos, reconstruct) -> tuple[dict[int, Reconstruction], dict[int, str]]:
-    """Faces, and reasons for the photos without one, by position."""
+    """Faces, and reasons for the photos without one, by index."""
     by_position, left_out = {}, {}
     for i, photo in enumerate(photos):
         try:
@@ -256,11 +258,11 @@ def _posed(face: Reconstruction, photo: Photo) -> PosedPhoto:
 
 
 def check_photos(photos: Iterable[Photo]) -> list[Photo]:
-    """The photos as a list; a generator's are all held at once.
+    """The photos as a list; all photos of a generator are held in memory at once.
 
     Raises:
-        ValueError: it is a single photo, no list, or has something that is neither an array nor a
-            path.
+        ValueError: it is a single photo, not iterable, or has an item that is neither an array nor
+            a path.
     """
     if isinstance(photos, (str, bytes, os.PathLike)) or getattr(photos, "ndim", 4) != 4:
         raise ValueError("photos is a single photo; give a list of photos or paths")
@@ -279,28 +281,28 @@ def _image(photo: Photo) -> np.ndarray:
 
 
 def person_weights(faces: Sequence[Reconstruction]) -> tuple[np.ndarray, dict[int, str]]:
-    """How much each of n faces counts for the person, and which look like somebody else.
+    """The weight of each of n faces for the person, and the faces that look like somebody else.
 
     Returns:
-        (n,) float64 of sum 1, 0 for the outliers; and the reasons, by position.
+        (n,) float64 of sum 1, 0 for the outliers; and the reasons, by index.
     """
     identity = np.stack([face.parameters.identity for face in faces])
     shapes = shape_coordinates(faces[0].model, identity)
-    worth = np.array([face.quality for face in faces])
-    reasons = _far(fuse(shapes, worth), worth, FAR_SHAPE, "shape", "mm")
+    quality = np.array([face.quality for face in faces])
+    reasons = _far(fuse(shapes, quality), quality, FAR_SHAPE, "shape", "mm")
     if (features := features_of(faces)) is not None:
-        reasons |= _far(fuse(features, worth), worth, FAR_FEATURE, "feature", "")
+        reasons |= _far(fuse(features, quality), quality, FAR_FEATURE, "feature", "")
     if len(reasons) > len(faces) / 2:  # there is no majority: the mean of all is used
         reasons = {}
-    worth[list(reasons)] = 0
-    return fuse(shapes, worth).weights, dict(sorted(reasons.items()))
+    quality[list(reasons)] = 0
+    return fuse(shapes, quality).weights, dict(sorted(reasons.items()))
 
 
-def _far(fused: Fusion, worth: np.ndarray, times: float, kind: str, unit: str) -> dict[int, str]:
-    """Reasons by position; a photo of little worth may be farther away by accident."""
-    if len(worth) < MIN_PHOTOS:
+def _far(fused: Fusion, quality: np.ndarray, times: float, kind: str, unit: str) -> dict[int, str]:
+    """Reasons by index; a photo of low quality may be farther away by chance."""
+    if len(quality) < MIN_PHOTOS:
         return {}
-    distance = fused.distance * np.sqrt(worth / np.median(worth))
+    distance = fused.distance * np.sqrt(quality / np.median(quality))
     middle = float(np.median(fused.distance))
     return {
         int(i): f"its {kind} is {fused.distance[i]:.2f} {unit}".rstrip()
@@ -317,12 +319,12 @@ def _mean_direction(faces: Sequence[Reconstruction], weights: np.ndarray) -> np.
 
 
 def with_identity(face: Reconstruction, identity: np.ndarray) -> Reconstruction:
-    """The same photo's face with another identity (K,), its pose and expression found again.
+    """The same photo's face with another identity (K,), its pose and expression refitted.
 
-    The 68 landmarks stay where the network saw them in the photo as far as the identity lets them
-    (least squares; see ``fitting``); the expression changes only as far as that needs. Pose and
-    expression stay as they are where they already fit better: a network's camera need not be an
-    exact rotation, the fitted one is.
+    The 68 landmarks are fitted to those that the network predicted in the photo (least squares; see
+    ``fitting``); the expression stays close to the network's. The network's pose and expression are
+    kept if they fit better, which is possible because its camera, unlike the fitted one, need not
+    be an exact scaled rotation.
     """
     seen = face.parameters  # as the network predicted them
     model = face.model.truncated(0, face.model.n_expression).replace(

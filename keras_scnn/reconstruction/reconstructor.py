@@ -26,17 +26,17 @@ from keras_scnn.reconstruction.faces import Faces, Reconstruction
 from keras_scnn.reconstruction.person import Person, Photo, reconstruct_person
 from keras_scnn.settings import DEFAULT_PRESET
 
-# The first pass sees the crop's mirror image, the second one a crop about the landmarks found
-# there, the head upright. So the mean feature is averaged over mirror images, at no cost.
+# The first pass uses the crop's mirror image, the second one a crop around the landmarks found
+# there, with the head upright. So features are averaged over mirror images at no extra cost.
 PASSES = 2
 PROCEDURE = "first pass mirrored"
-"""To be changed whenever ``Reconstructor`` gives other numbers for the same preset."""
+"""Change this whenever ``Reconstructor`` gives other numbers for the same preset."""
 
 
 def provenance(preset: str | os.PathLike) -> dict[str, str]:
     """The versions on which, besides settings, the predictions of ``Reconstructor`` depend.
 
-    Stored results contain them, so that no run is continued by one with other predictions.
+    Stored results contain them, so that a run is not continued with other predictions.
 
     Args:
         preset: name, folder or URL.
@@ -58,10 +58,10 @@ class Reconstructor:
     """Finds every face of a photo and reconstructs it.
 
     Args:
-        preset: the trained network, or its data where ``network`` is given.
-        detector: finds the faces; None makes a ``FaceDetector`` when the first photo comes.
+        preset: the trained network, or its data if ``network`` is given.
+        detector: finds the faces; None makes a ``FaceDetector`` on first use.
         network: runs the preset's branch on (M, S, S, 3) uint8 crops; None makes a
-            ``BatchedNetwork``, which is Keras, compiled.
+            ``BatchedNetwork`` (compiled Keras).
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Reconstructor:
     ) -> Reconstructor:
         """Load a preset that comes with the package, or a preset or run folder.
 
-        Where the folder has a LiteRT file of its weights, as the package's presets have, that is
-        run, and Keras is not imported; see ``models.inference.open_network``.
+        If the folder has a LiteRT file of its weights, as the package's presets do, that is run,
+        and Keras is not imported; see ``models.inference.open_network``.
 
         Args:
             name_or_path: a preset's name, a preset or run folder, or a URL; see ``load_preset``.
@@ -92,7 +92,7 @@ class Reconstructor:
         Raises:
             FileNotFoundError: there is no such preset, or a file of it is missing.
             ImportError, OSError: of a URL, as ``load_preset``.
-            ValueError: a file is damaged, or does not fit the rest.
+            ValueError: a file is damaged, or does not match the others.
         """
         preset, network = open_network(name_or_path)
         return cls(preset, detector, network)
@@ -109,7 +109,7 @@ class Reconstructor:
         return self._detector.detect(image)
 
     def largest(self, image: np.ndarray) -> Reconstruction:
-        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError where there is none."""
+        """The largest face of an (H, W, 3) uint8 RGB photo; ValueError if there is none."""
         if self._largest is None:
             self._largest = LargestFaceDetector()
         return self.reconstruct_boxes(image, [self._largest(image)])[0]
@@ -118,10 +118,10 @@ class Reconstructor:
         """One face of all photos of one person, the largest face of each; see ``person``.
 
         Args:
-            photos: (H, W, 3) uint8 RGB each, or paths, of which one photo is held at a time.
+            photos: (H, W, 3) uint8 RGB each, or paths, which are read one at a time.
 
         Raises:
-            ValueError: ``photos`` is a single photo, empty, or has something else than photos; or
+            ValueError: ``photos`` is a single photo, empty, or contains anything but photos; or
                 none shows a face.
         """
         return reconstruct_person(photos, self.largest)
@@ -139,23 +139,23 @@ class Reconstructor:
         """Faces of many photos at once.
 
         Args:
-            images: M photos, (H, W, 3) uint8 RGB; one with several faces comes several times.
+            images: M photos, (H, W, 3) uint8 RGB; one with several faces is repeated.
             boxes: M square boxes, px of these photos.
-            passes: 1 takes the crops as the boxes are; 2 predicts from their mirror images, and
-                again from crops about the landmarks found there, turned so that the head is
-                upright. Features are the mean of both, all else is of the second pass.
+            passes: 1 predicts from the crops of the boxes; 2 predicts from their mirror images, and
+                again from crops around the landmarks found there, rotated so that the head is
+                upright. Features are the mean of both passes, all else is from the second one.
 
         Raises:
-            ValueError: no box, one that is no ``FaceBox`` or not square, an image that is no photo,
-                unlike numbers of images and boxes, or ``passes`` is neither 1 nor 2.
+            ValueError: there is no box, one is not a ``FaceBox`` or not square, an image is not a
+                photo, the numbers of images and boxes differ, or ``passes`` is neither 1 nor 2.
         """
         images, boxes = list(images), listed_boxes("boxes", boxes)
         if not boxes:
-            raise ValueError("there is no box; give one at least")
+            raise ValueError("there is no box; give at least one")
         if passes not in (1, 2):
             raise ValueError(f"passes is {passes!r}; it must be 1 or 2")
         if len(images) != len(boxes):
-            raise ValueError(f"{len(images)} images, {len(boxes)} boxes; one is for each")
+            raise ValueError(f"{len(images)} images, {len(boxes)} boxes; give one box per image")
         size = self.preset.input_size
         crops = [crop_face(*pair, size) for pair in zip(images, boxes, strict=True)]
         sizes = tuple((image.shape[1], image.shape[0]) for image in images)
@@ -182,7 +182,7 @@ class Reconstructor:
 
 
 def _mean_features(first: Faces, second: Faces) -> np.ndarray | None:
-    """(M, F) of unit length; None where there are none."""
+    """(M, F) of unit length; None if there are none."""
     if first.features is None:
         return None
     mean = first.features + second.features

@@ -350,7 +350,8 @@ def test_a_person_is_written_with_and_without_texture(open_face, tmp_path):
 
 def test_other_photos_than_the_persons_are_refused(open_face, tmp_path):
     person, photos = two_photos(open_face)
-    with pytest.raises(ValueError, match="2 photos for a person of 3; give the same ones again"):
+    message = "2 photos for a person made from 3; give the same ones again"
+    with pytest.raises(ValueError, match=message):
         person.texture(photos[:2])
     with pytest.raises(ValueError, match="expected .H, W, 3. uint8"):
         person.write_mesh(tmp_path / "a.glb", [photos[0], photos[1] / 255, photos[2]])
@@ -369,7 +370,7 @@ def test_photos_of_another_size_are_refused(open_face, tmp_path):
         person.texture([photos[0][:150], *photos[1:]])
     with pytest.raises(ValueError, match="image is 180 x 150 px"):
         seen.write_mesh(tmp_path / "face.obj", photos[0][:150])
-    with pytest.raises(ValueError, match="image is no photo"):
+    with pytest.raises(ValueError, match="image is not a photo"):
         seen.write_mesh(tmp_path / "face.obj", "photo.jpg")
     assert list(tmp_path.iterdir()) == []
 
@@ -399,7 +400,7 @@ def test_what_is_no_list_of_photos_is_refused_before_any_work(open_face, photos,
     [
         ([PHOTO, 1, PHOTO], "photo 1 is int"),
         (5, "photos is int; give a list"),
-        ([], "0 photos for a person of 3; give the same ones again"),
+        ([], "0 photos for a person made from 3; give the same ones again"),
     ],
 )
 def test_a_persons_look_is_made_of_photos_alone(open_face, tmp_path, photos, message):

@@ -98,7 +98,7 @@ def reconstruct(preset, image, *boxes, passes=1):
     [
         (2, np.zeros((2, 4)), "boxes must be a list of FaceBox"),
         (1, np.zeros((0, 4)), "there is no box"),
-        (1, [FaceBox(0, 0, 9, 9)] * 2, "1 images, 2 boxes; one is for each"),
+        (1, [FaceBox(0, 0, 9, 9)] * 2, "1 images, 2 boxes; give one box per image"),
     ],
 )
 def test_boxes_of_another_kind_or_number_are_named(spot_preset, images, boxes, message):
