@@ -1,8 +1,8 @@
-"""Photos of a person as a texture of the face model.
+"""From photos of a person to a texture of the face model.
 
-Each photo is laid onto the texture map where it shows the face (``views``), its light is estimated
-and taken out (``light``), and what it shows is segmented (``skin``): skin, the brows, eyes, lips
-and beard, which are the person too, scalp hair, and all that hides a face. What is left is laid
-over its mirror image, and both over a plain skin in the person's color (``painting``), without a
-seam (``blending``). ``texture`` has the functions to call.
+Each photo is projected onto the texture map where it shows the face (``views``), its lighting is
+estimated and removed (``light``), and it is segmented (``skin``) into skin, the brows, eyes, lips
+and beard, which belong to the person, scalp hair, and anything that hides the face. What shows the
+person is blended without seams (``blending``) over its mirror image, and both over plain skin in
+the person's color (``painting``). ``texture`` has the public functions.
 """

@@ -12,7 +12,7 @@ from keras_scnn.geometry.rasterizer import RasterBuffers, interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 
 SKIN, MOUTH, TEETH, EYES = 0, 1, 2, (3, 4)  # of MorphableModel.regions
-OUTSIDE = 255  # the region of texels where no triangle lies
+OUTSIDE = 255  # the region of texels without a triangle
 BROWS = (range(17, 22), range(22, 27))  # landmarks
 LIDS = (range(36, 42), range(42, 48))
 OUTER_LIPS, INNER_LIPS, NOSTRILS = range(48, 60), range(60, 68), range(31, 36)
@@ -25,12 +25,12 @@ class Atlas:
 
     Attributes:
         model: with uv.
-        size: S, texels of a side.
-        texels: which triangle lies at each texel.
-        region: (S, S) uint8, as in ``MorphableModel.regions``; skin is what touches skin;
-            ``OUTSIDE`` where the face is not.
-        nearest: (S, S) int32, flat index of the nearest texel of the face: itself, or another one
-            for the gutter between the charts.
+        size: S, texels per side.
+        texels: the triangle at each texel.
+        region: (S, S) uint8, as in ``MorphableModel.regions``; a triangle with a skin vertex is
+            skin; ``OUTSIDE`` without a triangle.
+        nearest: (S, S) int32, flat index of the nearest texel of the face: the texel itself, or
+            another one in the gutter between the charts.
     """
 
     model: MorphableModel
@@ -42,7 +42,7 @@ class Atlas:
     @classmethod
     @lru_cache(maxsize=4)
     def of(cls, model: MorphableModel, size: int) -> Atlas:
-        """The atlas; the last few are kept. ValueError where the model has no uv."""
+        """The atlas; the last few are cached. ValueError if the model has no uv."""
         flat = np.column_stack([texel_of(model, size), np.zeros(model.n_vertices)])
         texels = rasterize(flat, model.triangles, size, size, cull_back_faces=False)
         regions = np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
@@ -77,12 +77,12 @@ class Atlas:
         return interpolate(self.texels, self.model.triangles, attributes)
 
     def gutter_filled(self, picture: np.ndarray) -> np.ndarray:
-        """A picture (S, S, C) whose gutter has the colors of the nearest texels of the face."""
+        """The picture (S, S, C) with its gutter filled from the nearest texels of the face."""
         return picture.reshape(-1, picture.shape[-1])[self.nearest]
 
     @cached_property
     def zones(self) -> Zones:
-        """Where the parts of a face are."""
+        """The parts of the face."""
         return Zones.of(self)
 
 
@@ -91,21 +91,21 @@ class Zones:
     """The parts of a face on its texture map, by the landmarks of the mean face.
 
     Attributes:
-        up, front: (S, S) float32, mm above the brows, and before the ears.
+        up, front: (S, S) float32, mm above the brows, and in front of the ears.
         middle: (S, S) bool: between the outer eye corners.
         cheeks: (S, S) bool, skin that hair, brows and beard seldom cover.
-        forehead, moustache, chin: (S, S) bool: the middle, which a fringe or a beard covers.
-        face: (S, S) bool: before the ears, below the scalp.
+        forehead, moustache, chin: (S, S) bool: their middle, which a fringe or a beard covers.
+        face: (S, S) bool: in front of the ears, below the scalp.
         features: (S, S) bool: brows, eyes, nostrils, lips, whose colors are not the skin's.
-        eyes, lips, brows: (S, S) bool: some of them; eyes with all that is between brow and cheek.
-        lids: (S, S) bool: of the eyes, what lies within the rims of glasses.
+        eyes, lips, brows: (S, S) bool: single features; eyes include all between brow and cheek.
+        lids: (S, S) bool: the part of the eyes within the rims of glasses.
         bridge: (S, S) bool: of the nose, between the eyes.
         beard: (S, S) bool: where a beard grows.
         ears: (S, S) bool.
         temples: (S, S) bool: beside the forehead, down to the ears, where hair may grow.
         brow_strokes: (S, S) float32, 0 to 1: where brows are painted.
-        scalp_slant: (S, S) float32, mm of the open face model: height above the brows, and how far
-            a hairline drops towards the ears added; -1000 where no scalp hair grows.
+        scalp_slant: (S, S) float32, mm of the open face model: height above the brows, plus the
+            drop of a hairline towards the ears; about -1000 where no scalp hair grows.
     """
 
     up: np.ndarray
@@ -179,7 +179,7 @@ def texel_of(model: MorphableModel, size: int) -> np.ndarray:
 
 
 def _hulls(atlas: Atlas, groups, margin_mm: float) -> np.ndarray:
-    """(S, S) bool: the convex hulls of groups of landmarks, and a margin about them."""
+    """(S, S) bool: the convex hulls of groups of landmarks, with a margin around them."""
     model = atlas.model
     points = texel_of(model, atlas.size)[model.landmark_indices]
     width_mm = np.ptp(model.mean[model.landmark_indices][[36, 45], 0])

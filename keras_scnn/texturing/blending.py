@@ -1,4 +1,4 @@
-"""Pictures over each other without a seam."""
+"""Seamless blending of pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-GRID = 128  # texels of a side at which differences are spread out
-REACH = 0.08  # of the picture's side, after which a difference has faded to a third
+GRID = 128  # texels per side of the grid on which differences are spread
+REACH = 0.08  # of the picture's side: distance at which a difference has faded to a third
 TRUST = 20.0  # how closely the spread difference follows the known one
-GAMMA = 2.2  # colors are blended as an eye sees them
+GAMMA = 2.2  # colors are blended in about perceptually uniform steps
 
 
 def gamma_encode(light: np.ndarray) -> np.ndarray:
-    """Light at least 0, without an upper limit, about as even to the eye as sRGB."""
+    """Gamma-encoded light, 0 or more without upper limit; about as uniform to the eye as sRGB."""
     return np.maximum(light, 0) ** np.float32(1 / GAMMA)
 
 
@@ -26,16 +26,16 @@ def gamma_decode(code: np.ndarray) -> np.ndarray:
 def blend_seamlessly(
     bottom: np.ndarray, top: np.ndarray, share: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-    """Blend ``top`` over ``bottom``, which is brought to its colors at the border.
+    """Blend ``top`` over ``bottom``, whose colors are adapted to those of ``top`` at the border.
 
-    The difference of both is spread from where ``top`` is known by the screened Poisson equation
-    (after Perez et al., "Poisson Image Editing", 2003; screened, so that it fades with the distance
-    and one wrong border texel does not color a whole cheek).
+    The difference between both is spread from where ``top`` is known by the screened Poisson
+    equation (after Perez et al., "Poisson Image Editing", 2003; screened, so that it fades with the
+    distance and one wrong border texel does not color a whole cheek).
 
     Args:
         bottom, top: (S, S, 3) float32.
-        share: (S, S) float32, 0 to 1.
-        mask: (S, S) bool: what belongs together.
+        share: (S, S) float32, 0 to 1: opacity of ``top``.
+        mask: (S, S) bool: the area within which differences spread.
     """
     size = bottom.shape[0]
     grid = (min(GRID, size),) * 2

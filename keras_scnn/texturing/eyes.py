@@ -1,9 +1,9 @@
 """The colors of a person's eyes, and eyeballs painted in them.
 
-An eyeball of the model is unfolded to a disk about the point that looks ahead, whose edge is half
-a turn away. A photo shows little of it, and lids where the fit is not exact. So the eye is painted
-in the person's colors, its iris where the photo has it, and what the photo shows of it is laid over
-that unless it has the skin's color.
+An eyeball of the model is unfolded to a disk around the point that looks straight ahead; the disk's
+edge is 180 degrees away. A photo shows little of it, and lids where the fit is not exact. So the
+eye is painted in the person's colors, with the iris where the photo has it, and blended with what
+the photo shows of it, except where that has the skin's color.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ PUPIL_COLOR, IRIS_COLOR = (0.03, 0.03, 0.03), (0.27, 0.18, 0.12)  # sRGB
 # Half angles of the iris, its dark rim's inner edge, and the pupil, degrees.
 IRIS, RIM, PUPIL = 28.0, 24.0, 11.0
 RIM_SHADE = 0.35
-SHADED = (25.0, 60.0, 0.35)  # lids shade the sclera: from, to, degrees, and what light is left
-LOOK, LOOK_STEP = 30.0, 6.0  # degrees from ahead within which an iris is looked for
+SHADED = (25.0, 60.0, 0.35)  # shade of the lids: start and end in degrees, and remaining light
+LOOK, LOOK_STEP = 30.0, 6.0  # range and step of the search for an iris, degrees from ahead
 SEEN, LEAST_TEXELS = 0.3, 30
 SCLERA_L, IRIS_L = (50.0, 84.0), (8.0, 60.0)
 
 
 @dataclass(frozen=True, eq=False)
 class EyeColors:
-    """Both eyes.
+    """Colors of both eyes, and their gaze.
 
     Attributes:
         iris, sclera: (3,) light.
-        gaze: (2,) degrees that the iris lies to the right of and below the middle of the chart.
+        gaze: (2,) position of the iris, degrees to the right of and below the chart's center.
     """
 
     iris: np.ndarray
@@ -45,10 +45,10 @@ class EyeChart:
     """One eyeball on the map.
 
     Attributes:
-        window: rows and columns of the map that it lies in.
+        window: rows and columns of the map that contain it.
         x, y: (H, W) float32 of the window, degrees from ahead, to the right and down.
-        inside: (H, W) bool: texels of the chart, and a few about it.
-        step: degrees from a texel to the next.
+        inside: (H, W) bool: texels of the chart, with a small margin.
+        step: degrees per texel.
     """
 
     window: tuple[slice, slice]
@@ -59,7 +59,7 @@ class EyeChart:
 
 
 def eye_charts(atlas: Atlas) -> list[EyeChart]:
-    """The eyeballs that the model has."""
+    """The charts of the model's eyeballs; [] if it has none."""
     model, charts = atlas.model, []
     for region in [] if model.regions is None else np.intersect1d(EYES, model.regions):
         ball = texel_of(model, atlas.size)[model.regions == region]
@@ -80,13 +80,13 @@ def default_eyes(skin: ColorModel) -> EyeColors:
 
 
 def find_eyes(atlas: Atlas, albedo: np.ndarray, seen: np.ndarray, skin: ColorModel) -> EyeColors:
-    """Colors of the eyes in a photo; brown and usual ones where no iris is seen well.
+    """Colors of the eyes in a photo; those of ``default_eyes`` if no iris is seen well.
 
     Args:
         atlas: of the texels.
         albedo: (S, S, 3) light.
         seen: (S, S) 0 to 1.
-        skin: its color.
+        skin: the person's color.
     """
     usual, irises, whites, gazes = default_eyes(skin), [], [], []
     for chart in eye_charts(atlas):
@@ -108,7 +108,7 @@ def find_eyes(atlas: Atlas, albedo: np.ndarray, seen: np.ndarray, skin: ColorMod
     usual = replace(usual, iris=light_from_lab(iris), gaze=np.mean(gazes, axis=0))
     if len(white) <= LEAST_TEXELS:
         return usual
-    # The lightest of the white, and half as much color, since lids are among it.
+    # The lightest part of the white, with half its chroma, since it includes lids.
     found = np.median(white[white[:, 0] >= np.quantile(white[:, 0], 0.6)], axis=0)
     expected = lab_from_linear(usual.sclera[None])[0, 0]
     lightness = np.clip((expected + found[0]) / 2, *SCLERA_L)
@@ -125,7 +125,7 @@ def eye_share(
 
 
 def _iris_center(place: np.ndarray, lightness: np.ndarray) -> np.ndarray | None:
-    """(2,) degrees: where a disk is darkest against the ring about it; None where none is."""
+    """(2,) degrees: center of the disk that is darkest relative to its ring; None if none is."""
     best, found = 4.0, None  # L*
     steps = np.arange(-LOOK, LOOK + 1, LOOK_STEP)
     for center in np.stack(np.meshgrid(steps, steps / 2), axis=-1).reshape(-1, 2):
@@ -140,7 +140,7 @@ def _iris_center(place: np.ndarray, lightness: np.ndarray) -> np.ndarray | None:
 
 
 def paint_eyes(atlas: Atlas, picture: np.ndarray, eyes: EyeColors) -> None:
-    """Sclera, iris with a dark rim, and pupil into a picture (S, S, 3) of light, in place."""
+    """Paint sclera, iris with a dark rim, and pupil into a picture (S, S, 3) of light, in place."""
     start, end, left = SHADED
     for chart in eye_charts(atlas):
         x, y = chart.x, chart.y

@@ -1,8 +1,8 @@
-"""A photo's light, by spherical harmonics of degree 0 to 2 on the fitted face's normals.
+"""A photo's lighting, as spherical harmonics of degree 0 to 2 of the fitted face's normals.
 
-The colors of a matt face of one albedo are nine numbers a channel times the harmonics of the
-normals (Ramamoorthi and Hanrahan, 2001; see ``geometry.shading``). A face is not of one albedo, so
-the fit is robust: texels far from it (hair, lips, shadows cast, highlights) count little.
+The colors of a matte face of uniform albedo are, in each channel, a linear combination of the nine
+harmonics of its normals (Ramamoorthi and Hanrahan, 2001; see ``geometry.shading``). A face's albedo
+is not uniform, so the fit is robust: outliers (hair, lips, cast shadows, highlights) count little.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from keras_scnn.geometry.shading import spherical_harmonics
 
 ROUNDS = 8
 TUKEY = 4.685  # 95 % efficient for normal errors
-# What a coefficient of degree 1 or 2 costs against that of degree 0: a face shows half of the
-# sphere, and of the smallest features of light, albedo explains more than light does.
+# Penalty on the coefficients of degree 1 and 2: a face shows half of the sphere, and albedo
+# explains the finest variations better than light does.
 RIDGE = np.array([0.0] + [0.02] * 3 + [0.12] * 5)
-COLOR_RIDGE = np.array([0.0] + [0.3] * 3 + [1.0] * 5)  # that a channel's light differs from gray
-LEAST, MOST = 0.45, 2.0  # of the irradiance at the middle of the skin
+COLOR_RIDGE = np.array([0.0] + [0.3] * 3 + [1.0] * 5)  # on a channel's deviation from gray light
+LEAST, MOST = 0.45, 2.0  # range of the irradiance, whose median on skin is 1
 SAMPLES = 6000
 
 
 def estimate_light(color: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Light of a photo.
+    """Estimate the lighting of a photo.
 
     Args:
-        color: (..., 3) light that the photo shows.
+        color: (..., 3) the photo in linear RGB.
         normals: (..., 3) unit vectors, y up, z to the viewer.
-        weight: (...) at least 0: how surely this is skin that is seen.
+        weight: (...) at least 0: confidence that this is visible skin.
 
     Returns:
         (9, 3) float64 coefficients, in a unit that makes the median of ``shading`` on skin 1; even
-        light where there is no skin.
+        light if there is too little skin.
     """
     sure = np.flatnonzero(weight.ravel() > 0.05)
     if len(sure) < 50:
@@ -55,7 +55,7 @@ def even_light() -> np.ndarray:
 
 
 def shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(..., 3) float32 irradiance at normals (..., 3), kept from 0.45 to 2."""
+    """(..., 3) float32 irradiance at normals (..., 3), clipped to 0.45 to 2."""
     return np.clip(spherical_harmonics(normals) @ np.float32(light), LEAST, MOST)
 
 
@@ -76,7 +76,7 @@ def _robust_fit(
 
 
 def _near(gray: np.ndarray, basis: np.ndarray, values: np.ndarray, weight: np.ndarray):
-    """(9,) of one channel: the gray light, scaled, and a little of its own."""
+    """(9,) light of one channel: the scaled gray light, plus a small deviation."""
     lit = basis @ gray
     scale = (weight * values * lit).sum() / max((weight * lit**2).sum(), 1e-12)
     return scale * gray + _ridge_fit(basis, values - scale * lit, weight, COLOR_RIDGE)

@@ -1,9 +1,9 @@
-"""Teeth and lining of an open mouth, where a photo shows them well.
+"""Teeth and lining of an open mouth, if a photo shows them well.
 
-Where people smile, most of the model's teeth are behind its lips, and its lining has few texels.
-So both are painted in the colors that the photo has between the fitted lips, where these are open,
-nearly frontal, sharp and not hidden, and what the photo shows of the teeth is laid over that. A
-color counts where it is light and less red than skin, or as dark as a mouth: neither is a lip's.
+When people smile, most of the model's teeth are behind its lips, and its lining has few texels. So
+both are painted in the colors that the photo has between the fitted lips, if these are open, nearly
+frontal, sharp and not hidden, and blended with what the photo shows of the teeth. Colors lighter
+and less red than skin count as teeth, colors as dark as a mouth as lining: lips have neither.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from keras_scnn.texturing.skin import LEAST_RED, LEAST_TEXELS, ColorModel
 from keras_scnn.texturing.views import SRGB_LIGHT, View, crop_around_face
 
 UPPER_LIP, LOWER_LIP = [61, 62, 63], [67, 66, 65]  # landmarks, one below the other
-LEAST_GAP_PX, LEAST_GAP = 6.0, 0.12  # between the lips: px, and of the mouth's width
-FRONTAL = 0.85  # cosine between the face and the viewer
-BLURRED = 0.6  # of the gap: wider edges are those of a blurred mouth
+LEAST_GAP_PX, LEAST_GAP = 6.0, 0.12  # between open lips: px, and of the mouth's width
+FRONTAL = 0.85  # least cosine between the face and the viewer
+BLURRED = 0.6  # of the gap: a mouth with wider edges is blurred
 EXTREME = 0.02  # of a mouth's pixels: the steepest, the lightest, and the darkest
 TEETH_L, LINING_L = 0.85, 0.5  # of the skin's L*: teeth are lighter, the lining is darker
-DARK_L = 30.0  # no lining is lighter, but the line between light lips is
-TEETH_SHARE, LINING_SHARE = 0.1, 0.25  # of the gap, from which on it shows teeth, or lining
-INNER = 0.85  # of the gap's width and height: what is farther out may be lips
-LEAST_FITTING = 0.5  # of the teeth that are seen: where less looks like teeth, the fit is off
-LIGHTEST = 0.6  # quantile of teeth's L*, above which they are not in a lip's shade
-DULLEST, WHITEST, TEETH_CHROMA = 60.0, 90.0, 22.0  # L* of teeth, and the most of a*, b*
-LINING_LIGHT = 0.7  # that is left where the lining is seen
+DARK_L = 30.0  # the lining is darker; the line between light lips is not
+TEETH_SHARE, LINING_SHARE = 0.1, 0.25  # of the gap: least share of teeth, or lining
+INNER = 0.85  # of the gap's width and height: farther out there may be lips
+LEAST_FITTING = 0.5  # of the visible teeth: if less looks like teeth, the fit is wrong
+LIGHTEST = 0.6  # quantile of the teeth's L* above which no lip shades them
+DULLEST, WHITEST, TEETH_CHROMA = 60.0, 90.0, 22.0  # L* of teeth: least and largest; largest chroma
+LINING_LIGHT = 0.7  # share of light left on the visible lining
 BLUR = 1 / 512  # of the map's side
 
 
@@ -39,14 +39,14 @@ class MouthColors:
     """A person's mouth.
 
     Attributes:
-        teeth, lining: (3,) light, as they are at the lips; None where no photo shows them well.
+        teeth, lining: (3,) light, as they are at the lips; None if no photo shows them well.
     """
 
     teeth: np.ndarray | None = None
     lining: np.ndarray | None = None
 
     def filled(self, other: MouthColors, gain: np.ndarray) -> MouthColors:
-        """What is missing comes from another photo, brought to this one's light by a gain (3,)."""
+        """Fill missing colors from another photo, adapted to this one's light by a gain (3,)."""
         pairs = (self.teeth, other.teeth), (self.lining, other.lining)
         return MouthColors(*(b * gain if a is None and b is not None else a for a, b in pairs))
 
@@ -86,7 +86,7 @@ def find_mouth(
 
 
 def _teeth_color(lab: np.ndarray) -> np.ndarray | None:
-    """(3,) light of what no lip shades of teeth (n, 3) in L*a*b*; None for dark or colored ones."""
+    """(3,) light of unshaded teeth among colors (n, 3) in L*a*b*; None if too dark or colored."""
     light = lab[lab[:, 0] >= np.quantile(lab[:, 0], LIGHTEST)]
     lightness, *tint = np.median(light, axis=0)
     if lightness < DULLEST or np.hypot(*tint) > TEETH_CHROMA:
@@ -133,14 +133,14 @@ def _between_lips(
 
 
 def _is_free(points: np.ndarray, blocked: np.ndarray) -> bool:
-    """Whether the box about points (n, 2) is all in the photo, and nothing of it is blocked."""
+    """Whether the bounding box of points (n, 2) is inside the photo and nowhere blocked."""
     low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
     is_inside = low.min() >= 0 and high[0] < blocked.shape[1] and high[1] < blocked.shape[0]
     return bool(is_inside and not blocked[low[1] : high[1] + 1, low[0] : high[0] + 1].any())
 
 
 def edge_width(image: np.ndarray, points: np.ndarray) -> float:
-    """Pixels that the steepest edges of the box about points (n, 2) take from dark to light."""
+    """Width, px, of the steepest edges from dark to light in the bounding box of points (n, 2)."""
     low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
     high = np.ceil(points.max(axis=0)).astype(int) + 1
     gray = image[low[1] : high[1], low[0] : high[0]].mean(axis=-1)
@@ -150,7 +150,7 @@ def edge_width(image: np.ndarray, points: np.ndarray) -> float:
 
 
 def _inside(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(...) bool: places (...) that are in a polygon (n, 2), whose edge is left out."""
+    """(...) bool: positions (...) in a polygon (n, 2) without its margin, see ``INNER``."""
     polygon = polygon.mean(axis=0) + INNER * (polygon - polygon.mean(axis=0))
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):

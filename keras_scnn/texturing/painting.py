@@ -14,8 +14,8 @@ from keras_scnn.texturing.skin import SkinAndHair
 MOUTH_COLOR, TEETH_COLOR = (0.42, 0.17, 0.16), (0.87, 0.84, 0.77)  # sRGB
 LIP_TINT = np.array([0.74, 0.42, 0.42])  # of the skin's light
 BROW_SHARE = 0.6
-GRAY = 3.0  # a skin of less chroma (CIE a*, b*) is that of a gray photo
-# What light is left so many mm behind the lips.
+GRAY = 3.0  # skin of less chroma (CIE a*, b*) is from a gray photo
+# Distances behind the lips, mm, and the light that is left there.
 MOUTH_LIGHT = (0.0, 10.0, 45.0), (1.0, 0.9, 0.5)
 TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
 
@@ -23,7 +23,7 @@ TEETH_LIGHT = (0.0, 8.0, 30.0), (0.95, 0.9, 0.4)
 def paint_plain(
     atlas: Atlas, person: SkinAndHair, eyes: EyeColors, mouth: MouthColors
 ) -> np.ndarray:
-    """(S, S, 3) float32 light: a face without light or shade in a person's colors."""
+    """(S, S, 3) float32 light: an unlit face in a person's colors."""
     zones, soft = atlas.zones, atlas.size / 150
     skin = light_from_lab(person.skin.center)
     picture = np.broadcast_to(np.float32(skin), (atlas.size, atlas.size, 3)).copy()
@@ -43,7 +43,7 @@ def paint_plain(
 
 
 def _paint_mouth(atlas: Atlas, picture: np.ndarray, mouth: MouthColors) -> None:
-    """Lining, tongue and teeth, the darker the deeper they lie behind the lips."""
+    """Lining, tongue and teeth, darker the deeper they are behind the lips."""
     light = mouth_light(atlas)[..., None]
     for region, color, usual in (
         (MOUTH, mouth.lining, MOUTH_COLOR),
@@ -55,7 +55,7 @@ def _paint_mouth(atlas: Atlas, picture: np.ndarray, mouth: MouthColors) -> None:
 
 
 def mouth_light(atlas: Atlas) -> np.ndarray:
-    """(S, S) float32: what light is left in the mouth, and 0 elsewhere."""
+    """(S, S) float32: the share of light that is left in the mouth, and 0 elsewhere."""
     model = atlas.model
     front = model.mean[model.landmark_indices[[51, 57]], 2].max()
     depth = front - atlas.at_texels(model.mean)[..., 2]

@@ -1,7 +1,7 @@
 """Segments a photo on the texture map: skin, features and hair of the person, and what hides them.
 
 The color model of the skin is the median and the median absolute deviation of the cheeks and the
-nose in CIE L*a*b*, once the light is taken out.
+nose in CIE L*a*b*, after the lighting is removed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from keras_scnn.texturing.atlas import Atlas, Zones
 
 LEAST_SPREAD, MOST_SPREAD = np.array([5.0, 2.5, 3.0]), np.array([6.5, 5.0, 6.0])  # of L*, a*, b*
 HAIR_SPREAD = 2 * MOST_SPREAD
-NEAR, FAR = 3.0, 5.0  # deviations up to which a color belongs for sure, and from which it does not
-SIDE = 1.4  # beside the face hair and background are likelier: deviations count so much more
-SHINE = 0.8  # a lighter texel is a highlight, so it may be farther away than a darker one
+NEAR, FAR = 3.0, 5.0  # deviations up to which a color certainly belongs, and from which it does not
+SIDE = 1.4  # factor on deviations beside the face, where hair and background are likelier
+SHINE = 0.8  # factor on deviations of lighter texels, which may be highlights
 LEAST_TEXELS = 60
 SEEN, WELL_SEEN = 0.3, 0.6
-BINS_MM = np.arange(8.0, 76.0, 4.0)  # above the brows, where the hairline is looked for
+BINS_MM = np.arange(8.0, 76.0, 4.0)  # heights above the brows to search for the hairline
 DEFAULT_HAIRLINE = 58.0
 HAIR_MARGIN = 6.0
 ABOVE_BROWS = 16.0  # mm
-LEAST_RED = 2.0  # CIE a* below the skin's: what is less red between the lips' edges is teeth
-LIGHT_BROW = 20.0  # L* above the skin's: the brim of a hat, or a window in glasses
+LEAST_RED = 2.0  # CIE a* below the skin's: anything less red between the lips' edges is teeth
+LIGHT_BROW = 20.0  # L* above the skin's: a hat's brim, or a window reflected in glasses
 BEARDED = 0.3  # of the chin, or of the upper lip
 SHADOW_CHROMA = 3.0  # above the skin's (CIE a*, b*): a shadow on skin, not hair
-BLUR = 2 / 512  # of the map's side: how soft the edge of what is kept is
-GLASSES = 0.15  # of the nose's bridge, from which on it carries glasses
+BLUR = 2 / 512  # of the map's side: softness of the edge of the kept texels
+GLASSES = 0.15  # of the nose's bridge: with more texels unlike skin, there are glasses
 MOLE = 1.5e-4  # of the map's area
-THIN, EDGE = 170, 130  # of the map's side: what is thinner is no skin, and what an edge loses
+# The map's side over the radius of areas too thin to be skin, and over that of the eroded edge.
+THIN, EDGE = 170, 130
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class ColorModel:
 
     @classmethod
     def of(cls, lab: np.ndarray, widest: np.ndarray = MOST_SPREAD) -> ColorModel | None:
-        """From colors (n, 3); None where there are few."""
+        """From colors (n, 3); None if there are too few."""
         if len(lab) < LEAST_TEXELS:
             return None
         center = np.median(lab, axis=0)
@@ -66,7 +67,7 @@ class SkinAndHair:
 
     Attributes:
         keep: (S, S) float32, 0 to 1: texels that show the person, as far as they are seen.
-        skin, lips, brows, hair, beard: their colors; None where they are not seen.
+        skin, lips, brows, hair, beard: their colors; None if they are not seen.
         hairline: mm above the brows; None for a bald head.
     """
 
@@ -79,7 +80,7 @@ class SkinAndHair:
     hairline: float | None
 
 
-# Where no photo shows skin: some skin, no hair.
+# If no photo shows skin: a default skin, no hair.
 UNKNOWN = SkinAndHair(
     np.zeros((0, 0), np.float32), ColorModel(np.array([66.0, 14, 17]), LEAST_SPREAD),
     None, None, None, None, None,
@@ -87,11 +88,11 @@ UNKNOWN = SkinAndHair(
 
 
 def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair | None:
-    """Colors and mask of a person; None where no skin is seen.
+    """Colors and mask of a person; None if no skin is seen.
 
     Args:
         atlas: the map.
-        lab: (S, S, 3) float32 L*a*b*, light taken out.
+        lab: (S, S, 3) float32 L*a*b*, with the lighting removed.
         seen: (S, S) float32, 0 to 1.
     """
     zones, is_seen, well_seen = atlas.zones, seen > SEEN, seen > WELL_SEEN
@@ -116,7 +117,7 @@ def find_colors(atlas: Atlas, lab: np.ndarray, seen: np.ndarray) -> SkinAndHair 
     keep = _kept(zones, lab, person, other)
     if beard is not None:
         keep = np.maximum(keep, area * beard.share(lab))
-    keep = np.where(atlas.skin, keep, 1)  # a rim of eyes or mouth is no edge of hair
+    keep = np.where(atlas.skin, keep, 1)  # the borders of eyes and mouth are not edges of hair
     keep = _soft_edges(_without_specks(np.float32(keep), atlas.size), atlas.size)
     return dataclasses.replace(person, keep=keep * seen * atlas.skin)
 
@@ -170,9 +171,9 @@ def _scalp_hair(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, f
 
 
 def _beard(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, np.ndarray]:
-    """The beard's color, and where it grows: about the mouth alone where the chin is bare.
+    """The beard's color, and where it grows: only around the mouth if the chin is bare.
 
-    A beard is on both sides where both are seen, as a hand or a shadow is not.
+    If both sides are seen, a beard is on both, unlike a hand or a shadow.
     """
     goatee, half = zones.beard & zones.middle, lab.shape[1] // 2
     for zone, area in ((zones.chin, zones.beard), (zones.moustache, goatee)):
@@ -185,9 +186,9 @@ def _beard(zones: Zones, lab, is_seen, other) -> tuple[ColorModel | None, np.nda
 
 
 def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
-    """Moles stay, what little was taken of hair does not, nor the mixed colors at its edge.
+    """Keep moles; remove thin areas of hair taken for skin, and the mixed colors at its edge.
 
-    A mole is small; a strand of hair, or a rim of glasses, is as thin and long.
+    A mole is small; a strand of hair, or a rim of glasses, is as thin but long.
     """
     hidden = np.uint8(keep < 0.5)
     _, label, stats, _ = cv2.connectedComponentsWithStats(hidden, connectivity=8)
@@ -199,7 +200,7 @@ def _without_specks(keep: np.ndarray, size: int) -> np.ndarray:
 
 
 def _soft_edges(keep: np.ndarray, size: int) -> np.ndarray:
-    """Shares that fade towards what is left out, and are 0 there."""
+    """Shares that fade to 0 towards the texels that are left out."""
     return np.minimum(cv2.GaussianBlur(keep, (0, 0), BLUR * size), 4 * keep)
 
 

@@ -21,9 +21,9 @@ from keras_scnn.texturing.skin import UNKNOWN, SkinAndHair, find_colors
 from keras_scnn.texturing.views import View, check_posed, photo_colors, view_of
 
 LEAST_SIZE, MOST_SIZE = 512, 2048
-MOST_COLUMNS = 32_766  # that OpenCV's remap takes
-UNLIKE = 0.15  # of a code: a texel that differs more from the best photo's counts as hidden
-BEST = 4  # power of a view's sharpness: at a texel the best of several photos counts most
+MOST_COLUMNS = 32_766  # limit of OpenCV's remap
+UNLIKE = 0.15  # of gamma-encoded light: texels that differ more from the best photo count as hidden
+BEST = 4  # exponent of a view's sharpness, so that the best photo at a texel dominates
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class PosedPhoto:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         posed: (N, 3) vertices in the photo: px and depth, image frame.
-        hidden: (H, W) bool, where something hides the face, if that is known; or None.
+        hidden: (H, W) bool, where something hides the face; None if unknown.
     """
 
     image: np.ndarray
@@ -51,10 +51,10 @@ def photo_texture(
     """Texture of a face in a photo.
 
     Args:
-        model: with uv, which must be symmetric about u = 0.5 where the model has mirror partners.
+        model: with uv, which must be symmetric about u = 0.5 if the model has mirror partners.
         image: (H, W, 3) uint8 RGB.
         posed: (N, 3) vertices in the photo: px and depth, image frame.
-        baked: with the photo's light; False gives the skin's own colors, for renderers with light.
+        baked: with the photo's lighting; False gives the skin's own colors, to be lit in rendering.
         hidden: (H, W) bool, where hair, hands or glasses hide the face, as from a segmentation
             network; None estimates it from the colors alone.
 
@@ -62,8 +62,8 @@ def photo_texture(
         (S, S, 3) uint8 RGB, first row at v = 1; S is 512, 1024 or 2048, by the face's size.
 
     Raises:
-        ValueError: the model has no uv, the image is no photo, or the vertices or the hidden
-            pixels do not fit it.
+        ValueError: the model has no uv, the image is not a photo, or the vertices or the hidden
+            pixels do not match it.
     """
     check_posed(model, image, posed, hidden)
     photo = PosedPhoto(image, posed, hidden)
@@ -80,10 +80,11 @@ def person_texture(
 
     Args:
         model: with uv, as for ``photo_texture``.
-        photos: the best one first, which gives the person's colors (and the light of a baked
-            texture): the others are brought to its skin. One is held at a time.
+        photos: the best one first, which gives the person's colors (and the lighting of a baked
+            texture): the others are adapted to its skin color. Only one is held in memory at a
+            time.
         size: S, 512 to 2048; see ``texture_size``.
-        baked: with the first photo's light.
+        baked: with the first photo's lighting.
 
     Returns:
         (S, S, 3) uint8 RGB, first row at v = 1.
@@ -110,7 +111,7 @@ def person_texture(
 
 
 def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) -> np.ndarray:
-    """A texture of all that a photo shows on the face, hair and hands included.
+    """A texture of everything that a photo shows on the face, hair and hands included.
 
     Args:
         model: with uv.
@@ -118,8 +119,8 @@ def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) ->
         posed: (N, 3) vertices in the photo: px and depth, image frame.
 
     Returns:
-        (512, 512, 3) uint8 RGB, first row at v = 1, with the photo's light: hidden skin from the
-        other side, eyes and mouth as the photo has them in their place.
+        (512, 512, 3) uint8 RGB, first row at v = 1, with the photo's lighting: hidden skin is taken
+        from the other side, eyes and mouth are whatever the photo has in their place.
 
     Raises:
         ValueError: as for ``photo_texture``.
@@ -141,7 +142,7 @@ def seen_texture(model: MorphableModel, image: np.ndarray, posed: np.ndarray) ->
 def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
     """Photos over their mirror image over a plain face; eyes and mouth are not mirrored.
 
-    No albedo is above 1, but what a photo shows of highlights may be, for the light that it has.
+    Albedo is limited to 1, except in a baked texture, where the highlights need more.
     """
     skin, picture = atlas.skin, plain
     code = code if baked else np.minimum(code, 1)
@@ -160,7 +161,7 @@ def _over_plain(atlas: Atlas, plain, code, share, baked: bool) -> np.ndarray:
 
 
 def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
-    """512, 1024 or 2048: texels a side that keep what a photo shows of posed vertices (N, 3)."""
+    """512, 1024 or 2048: texels per side that keep the photo's detail of posed vertices (N, 3)."""
     corners = model.landmark_indices[[36, 45]]
     texels = np.linalg.norm(np.diff(texel_of(model, LEAST_SIZE)[corners], axis=0))
     wanted = LEAST_SIZE * np.linalg.norm(np.diff(posed[corners], axis=0)) / max(texels, 1e-6)
@@ -169,7 +170,7 @@ def texture_size(model: MorphableModel, posed: np.ndarray) -> int:
 
 
 def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 RGB: the texture at each vertex; ValueError where the model has no uv."""
+    """(N, 3) uint8 RGB: the texture at each vertex; ValueError if the model has no uv."""
     places = np.float32(texel_of(model, texture.shape[0]))
     border = cv2.BORDER_REPLICATE
     colors = [
@@ -181,13 +182,13 @@ def vertex_colors(model: MorphableModel, texture: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A photo on the map, its light taken out.
+    """A photo on the map, with its lighting removed.
 
     Attributes:
-        code: (S, S, 3) float32 albedo, as it is blended.
-        share: (S, S) float32, 0 to 1: how surely it shows the person.
-        sharpness: (S, S) float32: pixels of the photo for a millimeter of skin.
-        shade: (A, A, 3) the light, at the size of analysis.
+        code: (S, S, 3) float32 albedo, gamma-encoded for blending.
+        share: (S, S) float32, 0 to 1: confidence that it shows the person.
+        sharpness: (S, S) float32: pixels of the photo per millimeter of skin.
+        shade: (A, A, 3) irradiance, at the size of analysis, A = ``LEAST_SIZE``.
         person, eyes, mouth: the person's colors, estimated from the photo.
     """
 
@@ -201,7 +202,7 @@ class _Layer:
 
 
 def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
-    """None where no skin is seen. Light and skin are estimated at the least size."""
+    """The layer of a photo; None if no skin is seen. Light and skin come from the least size."""
     check_posed(atlas.model, photo.image, photo.posed, photo.hidden)
     small = Atlas.of(atlas.model, LEAST_SIZE)
     view = view_of(small, photo.image, photo.posed, photo.hidden)
@@ -234,7 +235,7 @@ def _layer(atlas: Atlas, photo: PosedPhoto) -> _Layer | None:
 
 
 def _person_and_light(atlas: Atlas, view: View) -> tuple[SkinAndHair, np.ndarray] | None:
-    """Light from what is skin by its place, then skin by its color, then both once more."""
+    """Light from texels that are skin by position, then skin by color, then both once more."""
     zones, shade = atlas.zones, np.ones_like(view.color)
     plain = zones.face & ~zones.features & ~zones.beard
     weight = view.seen * np.where(zones.cheeks, 1, 0.3) * plain

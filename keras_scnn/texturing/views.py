@@ -16,9 +16,9 @@ from keras_scnn.texturing.atlas import Atlas
 
 GRAZING, FACING = 0.2, 0.6  # cosines to the viewer between which a surface fades in
 SPECKLE = np.ones((5, 5), np.uint8)  # smaller seen and hidden islands are noise of the depth test
-DEPTH_SLACK = 0.03  # of the face's size: what is so little behind counts as seen
-TEETH_SLACK = 0.01  # the same of teeth, which lie close behind the lips
-BLACK = 12  # of 255: the bars beside a photo are no brighter
+DEPTH_SLACK = 0.03  # of the face's height: anything less far behind the surface counts as seen
+TEETH_SLACK = 0.01  # the same for teeth, which are close behind the lips
+BLACK = 12  # of 255: largest brightness of black bars beside a photo
 SRGB_LIGHT = linear_from_srgb(np.arange(256) / 255)
 
 
@@ -27,8 +27,8 @@ class View:
     """A photo on the texture map.
 
     Attributes:
-        color: (S, S, 3) float32, light 0 to 1, where the face is; elsewhere of no meaning.
-        seen: (S, S) float32, 0 to 1: how well the photo shows a texel, 0 outside of it.
+        color: (S, S, 3) float32, light 0 to 1, where the face is; meaningless elsewhere.
+        seen: (S, S) float32, 0 to 1: how well the photo shows a texel, 0 outside of photo or face.
         normals: (S, S, 3) float32 of the posed face, y up, z to the viewer.
         blocked: (H, W) bool: pixels of the photo that certainly do not show the face: black bars
             and what is hidden.
@@ -43,7 +43,7 @@ class View:
 def check_posed(
     model: MorphableModel, image: np.ndarray, posed: np.ndarray, hidden: np.ndarray | None = None
 ) -> None:
-    """Raise a ValueError where an image, vertices or hidden pixels are none, or do not fit."""
+    """Raise a ValueError if the image, vertices or hidden pixels are invalid or do not match."""
     check_photo(image)
     if np.shape(posed) != (model.n_vertices, 3) or not np.isfinite(posed).all():
         raise ValueError(
@@ -59,9 +59,9 @@ def check_posed(
 def view_of(
     atlas: Atlas, image: np.ndarray, posed: np.ndarray, hidden: np.ndarray | None = None
 ) -> View:
-    """A photo (H, W, 3) uint8 RGB with posed vertices (N, 3): px and depth, image frame.
+    """The view of a photo (H, W, 3) uint8 RGB with posed vertices (N, 3) px and depth, image frame.
 
-    ``hidden``, (H, W) bool, is where something is before the face.
+    ``hidden``, (H, W) bool, is where something is in front of the face.
     """
     blocked = black_bars(image)
     if hidden is not None:
@@ -74,9 +74,9 @@ def view_of(
     small, moved = crop_around_face(image, posed, atlas.size)
     fade = np.clip((normals[..., 2] - GRAZING) / (FACING - GRAZING), 0, 1)
     seen = np.float32(fade * inside * _in_front(atlas, small, moved))
-    seen[~atlas.mask] = 1  # the rims of eyes and mouth have no neighbors there, which is no fault
+    seen[~atlas.mask] = 1  # so that the borders of eyes and mouth are not eroded
     worn = np.minimum(cv2.GaussianBlur(cv2.erode(seen, SPECKLE), (0, 0), 1.5), seen)
-    seen = np.where(atlas.teeth, seen, worn)  # of teeth no more than strips are seen
+    seen = np.where(atlas.teeth, seen, worn)  # erosion would remove strips of teeth
     return View(_sample(small, atlas.at_texels(moved)), seen * atlas.mask, normals, blocked)
 
 
@@ -95,7 +95,7 @@ def _sample(image: np.ndarray, place: np.ndarray) -> np.ndarray:
 def crop_around_face(
     image: np.ndarray, posed: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The photo about the face, shrunk to at most ``side`` px, and the vertices there."""
+    """The part of the photo around the face, at most ``side`` px, and the vertices in it."""
     low = np.maximum(np.floor(posed[:, :2].min(axis=0)).astype(int) - 2, 0)
     high = np.ceil(posed[:, :2].max(axis=0)).astype(int) + 3
     part = image[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)]
@@ -105,7 +105,7 @@ def crop_around_face(
     scale = min(1.0, side / max(part.shape[:2]))
     if scale < 1:
         size = tuple(max(1, round(n * scale)) for n in part.shape[1::-1])
-        least = None if min(part.shape[:2]) * scale > 1 else size  # a strip keeps a pixel
+        least = None if min(part.shape[:2]) * scale > 1 else size  # at least one pixel of a strip
         part = cv2.resize(part, least, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         moved = (moved + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0]
     return np.ascontiguousarray(part), moved
@@ -130,7 +130,7 @@ def _pixels(place: np.ndarray, shape) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def black_bars(image: np.ndarray) -> np.ndarray:
-    """(H, W) bool: black areas that reach the edge of an image, with what is next to them."""
+    """(H, W) bool: black areas that reach the edge of an image, with a small margin."""
     dark = np.uint8(image.max(axis=-1) <= BLACK)
     _, label = cv2.connectedComponents(dark, connectivity=4)
     edge = np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])
