@@ -1,1 +1,1 @@
-"""Face recognizers in Keras: files of their weights, arithmetic, and layers of a network."""
+"""Face recognizers in Keras: their weight files, forward passes, and layers of a network."""

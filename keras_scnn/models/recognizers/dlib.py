@@ -30,7 +30,7 @@ def read_recognizer(path: str = "") -> tuple[Convolutions, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file, or the package is not installed.
-        ValueError: the file holds no network of the recognizer's layers.
+        ValueError: the file does not contain a network with the recognizer's layers.
     """
     file = Path(path) if path else weights_path()
     if not file.is_file():
@@ -62,7 +62,7 @@ class DlibNetwork:
     """The whole recognizer.
 
     Args:
-        convolutions, linear: of ``read_recognizer``.
+        convolutions, linear: from ``read_recognizer``.
 
     Attributes:
         size: length of the embeddings, E. chip: the square that it expects.
@@ -100,7 +100,7 @@ def _convolve(x, convolution, stride: int, padding: str):
 
 
 def _sum(x, y):
-    """The sum, zeros where one is smaller (below, to the right, and in the last channels)."""
+    """The sum; a smaller one is zero-padded (below, to the right, and in the last channels)."""
     wanted = np.maximum(x.shape[1:], y.shape[1:])
     x, y = (
         ops.pad(z, [(0, 0), *((0, int(more)) for more in wanted - z.shape[1:])]) for z in (x, y)

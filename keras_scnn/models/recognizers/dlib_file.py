@@ -20,11 +20,11 @@ Convolutions = list[tuple[np.ndarray, np.ndarray]]
 def fill_identity_encoder(
     branch: keras.Model, convolutions: Convolutions, linear: np.ndarray
 ) -> None:
-    """Set the weights of an identity encoder and of the feature that it ends in.
+    """Set the weights of an identity encoder and of the feature layer at its end.
 
     Args:
         branch: with an identity encoder.
-        convolutions: those that the encoder lacks, at the end, are not used.
+        convolutions: the last ones are not used if the encoder has fewer.
         linear: (256, F) from the encoder's output to the feature.
     """
     fill_convolutions(branch, PREFIX, convolutions)
@@ -34,8 +34,8 @@ def fill_identity_encoder(
 def fill_convolutions(network: keras.Model, prefix: str, convolutions: Convolutions) -> None:
     """Set the convolutions of a network whose names begin with ``prefix``, in their order.
 
-    Those that the network lacks, at the end, are not used. A shortcut of a residual block, which
-    has no bias, keeps the channels as they are and gives zeros for the new ones.
+    The last ones are not used if the network has fewer. A shortcut of a residual block, which has
+    no bias, keeps the channels unchanged and gives zeros for the new ones.
     """
     remaining = iter(convolutions)
     for layer in network.layers:
@@ -52,7 +52,7 @@ def split_layers(tensors: list[np.ndarray]) -> tuple[Convolutions, np.ndarray]:
 
     Args:
         tensors: convolution (kernel out x in x h x w, then bias) and scaling (factors, then
-            offsets) in turn, at last the linear layer.
+            offsets) in turn, and last the linear layer.
 
     Returns:
         the convolutions, and the (F, E) kernel of the linear layer.
@@ -69,10 +69,10 @@ def split_layers(tensors: list[np.ndarray]) -> tuple[Convolutions, np.ndarray]:
 
 
 def read_tensors(content: bytes) -> list[np.ndarray]:
-    """The tensors of a network that dlib has written (dlib/cuda/tensor.h, version 2), flat.
+    """The tensors, flat, of a network written by dlib (dlib/cuda/tensor.h, version 2).
 
     A tensor is the version, four sizes, and the values as 4-byte floats. The settings of the layers
-    between are skipped: they hold no tensor of ``MIN_VALUES`` or more.
+    in between are skipped: they contain no tensor of ``MIN_VALUES`` or more.
 
     Raises:
         ValueError: there is no tensor.
@@ -96,7 +96,7 @@ def read_tensors(content: bytes) -> list[np.ndarray]:
 
 
 def _read_integer(content: bytes, place: int) -> tuple[int, int]:
-    """A number, 0 where there is none, and what follows: a byte of its length, then the bytes."""
+    """A number, 0 if invalid, and the position after it: a byte with its length, then its bytes."""
     length = content[place] if place < len(content) else 0
     if not 1 <= length <= 8:
         return 0, place + 1

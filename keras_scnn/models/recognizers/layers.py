@@ -1,6 +1,6 @@
 """Face recognizers as layers of a network: crops are aligned by landmarks and embedded.
 
-The weights are those that the recognizers' packages carry, see ``packaged_weights``.
+The weights are those in the recognizers' packages, see ``packaged_weights``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 
 
 def embedding_layer(recognizer: str, name: str | None = None) -> keras.layers.Layer:
-    """The layer of a recognizer, a key of ``CHIPS``, its weights zeros."""
+    """The layer of a recognizer, a key of ``CHIPS``, with weights of 0."""
     return {"dlib": DlibEmbedding, "sface": SFaceEmbedding}[recognizer](name=name)
 
 
@@ -66,9 +66,9 @@ def recognizer_layers(branch: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def unchanged_recognizers(branch: keras.Model) -> dict[str, str]:
-    """Digests of the recognizers of a branch that are as their packages, which are here, have them.
+    """Digests of the branch's recognizers whose weights equal those of their installed packages.
 
-    Such weights need not be kept in a preset: ``checked_weights`` brings them back.
+    Such weights need not be stored in a preset: ``checked_weights`` restores them.
     """
     digests = {}
     for name, layer in recognizer_layers(branch).items():
@@ -109,14 +109,14 @@ def weights_digest(arrays: list[np.ndarray]) -> str:
 class AlignedChip(keras.layers.Layer):
     """Crops (B, S, S, 3) and five points (B, 5, 2 or 3) in px to chips (B, C, C, 3).
 
-    The points are brought to where the recognizer expects them by the similarity of least squares;
-    colors are linear between pixels, and the crop's rim goes on outside.
+    The points are aligned with the recognizer's template by the least-squares similarity; colors
+    are interpolated bilinearly, and the crop's edge is extended outwards.
 
     Args:
         recognizer: a key of ``CHIPS``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the recognizer is unknown.
     """
 
     def __init__(self, recognizer: str, **kwargs):
@@ -136,12 +136,12 @@ class AlignedChip(keras.layers.Layer):
         middle = ops.mean(points, axis=1)  # (B, 2)
         x, y = points[..., 0] - middle[:, :1], points[..., 1] - middle[:, 1:]
         u, v = self._template
-        # As complex numbers, a similarity is a factor: that to the chip has the least squares, and
-        # its inverse says where each place of the chip lies.
+        # With points as complex numbers a similarity is a factor: the least-squares one leads to
+        # the chip, and its inverse gives the position of each pixel of the chip in the crop.
         real, imaginary = (
             ops.sum(part, axis=1, keepdims=True) for part in (u * x + v * y, u * y - v * x)
         )
-        square = ops.maximum(real**2 + imaginary**2, 1e-12)  # 0 where all points are in one place
+        square = ops.maximum(real**2 + imaginary**2, 1e-12)  # 0 if all points coincide
         inverse = ops.sum(x * x + y * y, axis=1, keepdims=True) / square
         real, imaginary = inverse * real, inverse * imaginary
         u, v = self._grid
@@ -158,7 +158,7 @@ class AlignedChip(keras.layers.Layer):
 
 
 def _sampled(images, columns, rows):
-    """Colors (B, N, 3) of images (B, S, S, 3) at places (B, N), linear between pixels."""
+    """Colors (B, N, 3) of images (B, S, S, 3) at positions (B, N), interpolated bilinearly."""
     size = images.shape[1]
     columns, rows = (ops.clip(place, 0.0, size - 1.0) for place in (columns, rows))
     left, top = (ops.minimum(ops.floor(place), size - 2.0) for place in (columns, rows))
@@ -174,7 +174,7 @@ def _sampled(images, columns, rows):
 
 
 class _Embedding(keras.layers.Layer):
-    """Chips to embeddings (B, 128), float32, by a recognizer's arithmetic on its own weights."""
+    """Chips to embeddings (B, 128), float32, by a recognizer with weights of its own."""
 
     recognizer = ""
 

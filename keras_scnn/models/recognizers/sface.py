@@ -2,7 +2,7 @@
 
 The network of Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
 Recognition", 2021: depthwise separable convolutions as MobileNet's, and a linear layer. OpenCV
-publishes its weights as an ONNX file in 8-bit blocks.
+publishes its weights as an ONNX file, quantized to 8 bits in blocks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class SFaceWeights:
-    """All of the network.
+    """All weights of the network.
 
     Attributes:
         convolutions: by name, in their order.
@@ -79,7 +79,7 @@ def read_sface(path: str = "") -> SFaceWeights:
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
     """The file's arrays by name, 8-bit ones in float32."""
-    import onnx  # of the extra
+    import onnx  # from the extra
 
     model: Any = onnx.load(path, load_external_data=False)  # no other file is read
     arrays = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
@@ -118,7 +118,7 @@ def _convolution(arrays: dict, name: str) -> Convolution:
 
 
 def _linear(arrays: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The last layer, and the normalizations before and after it, as one."""
+    """The last layer, with the normalizations before and after it folded in."""
     before, shift = _scaling(arrays, "bn1", LAST_EPSILON)
     factor, offset = _scaling(arrays, "fc1", LAST_EPSILON)
     kernel = np.float64(arrays["pre_fc1_weight"]).reshape(len(factor), len(before), 7, 7)
@@ -131,7 +131,7 @@ class SFaceNetwork:
     """The whole recognizer.
 
     Args:
-        weights: of ``read_sface``.
+        weights: from ``read_sface``.
 
     Attributes:
         size: length of the embeddings, E. chip: the square that it expects.
