@@ -222,7 +222,8 @@ def check_records(preset: Preset, records: FaceRecords) -> None:
 def _notes(records: FaceRecords, resamples: int) -> tuple[str, ...]:
     people = len(np.unique(records.identity))
     return (
-        f"face records: {len(records)} photos of {people} people, errors in the crop's pixels",
+        f"face records: {len(records)} photos of {people} people, landmark errors in % of the "
+        "landmarks' box",
         f"{VERIFICATION_PAIRS} pairs drawn, half of one person, or all there are; 10 folds; "
         "shapes by the root mean square distance of the neutral vertices",
         *bootstrap_note(resamples),
