@@ -1,1 +1,1 @@
-"""Photos to face crops: the detectors, and the standard square cut around a face."""
+"""From photos to face crops: the detectors, and the standard square crop around a face."""

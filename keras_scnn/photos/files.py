@@ -13,7 +13,7 @@ from keras_scnn.storage.remote import RemotePath
 from keras_scnn.storage.shards import PLAN
 from keras_scnn.storage.text import counted
 
-# Of the formats that ``io.read_image`` reads; HEIC needs the extra 'heif', and says so.
+# Formats that ``io.read_image`` reads; for HEIC it asks for the extra 'heif'.
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
@@ -27,12 +27,13 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class PhotoFiles:
-    """What a folder and its sub-folders hold; paths relative to it, '/' between parts, sorted.
+    """The files of a folder and its sub-folders: sorted paths relative to it, with '/'.
 
     Attributes:
-        photos: files whose names end as photos' do.
-        passed_over: all others, and linked folders that were seen already, ending in '/'.
-        marks: by path, for stores: a value that changes with the photo (ETag, or time and size).
+        photos: files with the suffix of a photo, except pictures that belong to results.
+        passed_over: all others, and linked folders that were visited already, ending in '/'.
+        marks: for object stores, by path: a value that changes with the photo (ETag, or time and
+            size).
     """
 
     photos: tuple[str, ...]
@@ -41,28 +42,28 @@ class PhotoFiles:
 
 
 def is_photo(name: str | os.PathLike) -> bool:
-    """Whether a file's name ends as a photo's does."""
+    """Whether a file's name has the suffix of a photo."""
     return Path(name).suffix.lower() in PHOTO_SUFFIXES
 
 
 def is_video(name: str | os.PathLike) -> bool:
-    """Whether a file's name ends as a video's does."""
+    """Whether a file's name has the suffix of a video."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def either_case(suffix: str) -> tuple[str, str]:
-    """A suffix in small and in capital letters, as other systems write it."""
+    """A suffix in lower and upper case: some systems write '.JPG'."""
     return suffix.lower(), suffix.upper()
 
 
 def beside(file: Path, suffix: str) -> Path:
-    """The file of the same name with another suffix, in either case; the small one if none is."""
-    small, capital = (file.with_suffix(one) for one in either_case(suffix))
-    return capital if capital.is_file() and not small.is_file() else small
+    """The file of the same name with another suffix in either case; lower case if there is none."""
+    lower, upper = (file.with_suffix(one) for one in either_case(suffix))
+    return upper if upper.is_file() and not lower.is_file() else lower
 
 
 def check_single_photos(paths: Sequence[Path]) -> None:
-    """Raise a ValueError for what is clearly no photo: a folder, or a video by its name."""
+    """Raise a ValueError for a folder, or for a file with the suffix of a video."""
     for path in paths:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give one folder alone, or single photos")
@@ -71,16 +72,16 @@ def check_single_photos(paths: Sequence[Path]) -> None:
 
 
 def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -> PhotoFiles:
-    """Look through a folder and its sub-folders, linked ones too, each once.
+    """Search a folder and its sub-folders, linked ones too, each once.
 
-    Photos in sub-folders of results (with a ``plan.json``) are passed over, and those that the JSON
-    file of a result beside them lists: they are pictures of meshes and textures. A link to a folder
-    within the folder is passed over, whatever their names' order: what it leads to is found at its
-    own place. Of several links to one folder elsewhere, the first one counts.
+    Photos in sub-folders of results (with a ``plan.json``) are passed over, and so are those listed
+    by the JSON file of a result beside them: they are pictures of meshes and textures. A link to a
+    folder inside ``folder`` is always passed over, since its target is found at its own place. Of
+    several links to one folder elsewhere, the first one is followed.
 
     Args:
         folder: the folder.
-        without: files and folders that do not count, such as one for results.
+        without: files and folders to ignore, such as one for results.
     """
     folder, seen = Path(folder), set()
     root = real_path(folder)
@@ -103,12 +104,12 @@ def find_photos(folder: str | os.PathLike, *without: str | os.PathLike | None) -
 
 
 def _listed_by_results(folder: Path, pictures: set[str], files: set[str]) -> set[str]:
-    """Pictures that ``NAME.json`` lists as files of a result: ``NAME.png``, ``NAME_overlay.png``.
+    """Pictures that ``NAME.json`` lists as files of a result.
 
-    Those of ``evaluate`` are ``NAME.png`` and ``NAME-curves.png``.
+    They are ``NAME.png`` and ``NAME_overlay.png``, or ``NAME-curves.png`` from ``evaluate``.
 
     Args:
-        folder: to which the paths are relative.
+        folder: the paths are relative to it.
         pictures: paths of the pictures in it.
         files: paths of all files in it.
     """
@@ -124,9 +125,9 @@ def _result_folders(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
-    """``find_photos`` in a folder of a store; errors as ``RemotePath.files``.
+    """``find_photos`` for a folder of an object store; errors as ``RemotePath.files``.
 
-    Keys such as 'a/../b.jpg', which lead elsewhere as paths, are passed over.
+    Keys such as 'a/../b.jpg', which as paths would lead elsewhere, are passed over.
     """
     skipped = tuple(f"{place.url.removeprefix(f'{folder.url}/')}/" for place in without)
     marks = {name: m for name, m in folder.files().items() if not name.startswith(skipped)}
@@ -138,15 +139,15 @@ def find_remote_photos(folder: RemotePath, *without: RemotePath) -> PhotoFiles:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a key of a store is the path of a file within a folder, written in one way."""
+    """Whether a store's key is the canonical path of a file within a folder."""
     return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
 
 
 def people_of(listing: PhotoFiles) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """A people folder: each sub-folder is a person, with photos at any depth in it.
+    """The people of a people folder: each sub-folder is a person, with photos at any depth.
 
     Returns:
-        the photos by person, and all that is passed over: loose photos belong to nobody.
+        the photos by person, and all other files; photos outside of sub-folders are among these.
     """
     people: dict[str, list[str]] = {}
     for name in listing.photos:
