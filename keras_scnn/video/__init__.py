@@ -1,1 +1,1 @@
-"""Video clips: faces tracked through shots, one shape a face, smooth motion, files that animate."""
+"""Video clips: faces tracked through shots, one shape per face, smooth motion, animated files."""

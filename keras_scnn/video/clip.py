@@ -1,10 +1,11 @@
-"""Video files to frames, with PyAV (FFmpeg's libraries; extra 'video').
+"""Read the frames of video files with PyAV (FFmpeg's libraries; extra 'video').
 
-Why not OpenCV's ``VideoCapture``, which is there already: it gives no time stamps that hold for
-variable frame rates, takes a damaged frame for the end of the file, and writes no H.264.
+Not with OpenCV's ``VideoCapture``, although OpenCV is required anyway: its time stamps are wrong
+for variable frame rates, it takes a damaged frame for the end of the file, and it cannot write
+H.264.
 
-Frames are numbered by their time stamps, in the order in which they are shown, so a frame has one
-number however it is reached; what is read from the middle on is what is read from the start.
+Frames are numbered in display order by their time stamps, so that a frame has the same number, and
+the same image, whether the file is read from its start or from the middle.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
     import av
 
 WHAT = "a video that can be read"
-# Of a frame: 4K video has 8.8 million, 8K 35 million. A small file that declares more is an attack.
+# Pixels of a frame: allowed in any file, at most, and per byte of the file between these. 4K video
+# has 8.8 million, 8K 35 million; a small file that declares more is an attack.
 FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE = 9_000_000, 50_000_000, 256
-HD_LINES = 720  # a picture of so many, of a file that does not name its colors, is in BT.709
-BT709, UNSPECIFIED, BT601 = 1, 2, 5  # matrices of colors (ITU-T H.273, table 4)
+HD_LINES = 720  # with at least this height, a picture of unspecified color space is in BT.709
+BT709, UNSPECIFIED, BT601 = 1, 2, 5  # matrix coefficients (ITU-T H.273, table 4)
 LIMITED, FULL = 1, 2  # ranges of luma: 16 to 235, or 0 to 255
-CONSTANT, LEAST_GAP = 0.9, 0.5  # share of frames at the usual distance; s beyond it without one
+CONSTANT = 0.9  # share of intervals equal to the usual one, from which on the rate is constant
+LEAST_GAP = 0.5  # s beyond the usual interval
 SEEK_MARGIN = Fraction(1, 2)  # s; some files' indexes are off by a few frames
 
 
 def require_av() -> None:
-    """Raise an ImportError that says what to install, where PyAV is missing."""
+    """Raise an ImportError that tells what to install if PyAV is missing."""
     try:
         import av  # noqa: F401
     except ImportError as error:
@@ -48,10 +51,10 @@ def require_av() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture of a clip.
+    """A frame of a clip.
 
     Attributes:
-        number: from 0, in the order in which frames are shown.
+        number: from 0, in display order.
         seconds: since the first frame.
         image: (H, W, 3) uint8 RGB, upright, with square pixels.
     """
@@ -63,22 +66,22 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """What a video file holds; ``open_clip`` reads it.
+    """A video file, opened by ``open_clip``.
 
     Attributes:
         path: of the file.
-        stamps: (n,) int64 time stamps of the frames, in ``time_base``, rising; n above 0.
+        stamps: (n,) int64 increasing time stamps of the frames, in units of ``time_base``; n above
+            0.
         time_base: s.
-        rate: frames a second: the file's, or of most frames where these contradict it.
+        rate: frames per second: the declared rate, or that of most frames if they contradict it.
         size: width and height, px, of the upright frames.
         pixel_aspect: width over height of a stored pixel.
         is_counted: whether frames are numbered by counting decoded frames, because the file has
-            decoding time stamps alone (AVI with B-frames); every read then starts at frame 0.
-        can_seek: whether reads may start in the middle. Not in MPEG program streams (.mpg, .vob):
-            few of their frames have time stamps, and from the middle on the others are guessed
+            only decoding time stamps (AVI with B-frames); every read then starts at frame 0.
+        missing_seconds: s of the declared duration after the last frame; 0 for a complete file.
+        can_seek: whether reads may start in the middle. False for MPEG program streams (.mpg,
+            .vob): few of their frames have time stamps, and after seeking the others are guessed
             wrong.
-        missing_seconds: how much of its length the file says to have beyond the last frame; 0 for
-            a whole file.
     """
 
     path: Path
@@ -95,20 +98,20 @@ class Clip:
         return len(self.stamps)
 
     def part(self, number: int, size: int) -> tuple[int, int]:
-        """The first frame of a part of ``size`` frames, and the first one after it."""
+        """The first frame of a part, of ``size`` frames each, and the first one after the part."""
         return number * size, min((number + 1) * size, len(self))
 
     @cached_property
     def seconds(self) -> np.ndarray:
-        """(n,) float64 times of the frames since the first one."""
+        """(n,) float64 times of the frames, s since the first one."""
         return (self.stamps - self.stamps[0]) * float(self.time_base)
 
     @cached_property
     def gaps(self) -> list[tuple[float, float]]:
-        """Stretches without frames, (start, length) in seconds since the first frame.
+        """Gaps without frames: start, in seconds since the first frame, and length in seconds.
 
-        Only for clips whose other frames come at a constant rate; at a variable rate a long time
-        without a frame is a still picture. Stretches of half a second or less are left out.
+        Only in clips whose other frames have a constant rate; at a variable rate a long interval
+        is a still picture. Gaps of half a second or less are left out.
         """
         steps = np.diff(self.seconds)
         if len(steps) < 2:
@@ -121,10 +124,10 @@ class Clip:
         return [(float(self.seconds[i]) + usual, float(steps[i]) - usual) for i in places]
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """The frames from ``start`` up to ``stop``; those that cannot be decoded are left out.
+        """The frames from ``start`` to ``stop``, without those that cannot be decoded.
 
         Args:
-            start, stop: numbers of frames; ``stop`` itself is not given; None for the last one.
+            start, stop: numbers of frames, ``stop`` excluded; None: to the end.
 
         Raises:
             FileError: the file can no longer be opened.
@@ -143,7 +146,7 @@ class Clip:
                     yield Frame(number, float(self.seconds[number]), image)
 
     def _numbered(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with rising numbers, from that one or some before it on."""
+        """Frames with increasing numbers, from ``start`` or from an earlier one."""
         last = -1
         for frame in self._decoded(start):
             number = last + 1 if self.is_counted else self._number(frame)
@@ -156,7 +159,7 @@ class Clip:
         return -1 if stamp is None else int(np.searchsorted(self.stamps, stamp, "right")) - 1
 
     def _decoded(self, start: int) -> Iterator[av.VideoFrame]:
-        """Frames from some time before ``start`` on, or all."""
+        """All frames from a little before ``start``, or all of the file."""
         if start and self.can_seek and not self.is_counted:
             with _opened(self.path) as (container, stream):
                 frames = self._sought(container, stream, start)
@@ -169,7 +172,7 @@ class Clip:
             yield from _decode(container, stream)
 
     def _sought(self, container, stream, start: int) -> Iterator[av.VideoFrame]:
-        """Frames after seeking; none where seeking in the file fails."""
+        """The frames after seeking to ``start``; none if the file cannot be seeked."""
         import av
 
         target = int(self.stamps[start] - SEEK_MARGIN / self.time_base)
@@ -181,15 +184,16 @@ class Clip:
 
 
 def open_clip(path: Path) -> Clip:
-    """Look through a video file, without decoding more than a frame.
+    """Open a video file: read its index, and decode only its first frame.
 
     Args:
         path: of a file in any format that FFmpeg reads.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileError: it is no video, or a damaged one.
-        ValueError: it holds no picture that can be decoded.
+        FileError: it is not a video, or damaged.
+        ValueError: it has no video stream, or no frame that can be decoded; or its frames are too
+            large.
         ImportError: PyAV is missing.
     """
     require_av()
@@ -206,14 +210,14 @@ def open_clip(path: Path) -> Clip:
         lasting = max(length * base + 1 / rate, (end - int(stamps[0])) * base)
         missing = _declared(container, stream) - float(lasting)
         can_seek = container.format.name != "mpeg"  # a program stream (ISO/IEC 13818-1)
-    least = 0.5 + 0.01 * float(length * base)  # sound may be a little longer
+    least = 0.5 + 0.01 * float(length * base)  # audio may be a little longer
     missing = missing if missing > least else 0.0
     size, is_counted = _size(path, aspect), in_order and reorders
     return Clip(path, stamps, base, rate, size, aspect, is_counted, missing, can_seek)
 
 
 def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction | None) -> Fraction:
-    """Frames a second: the file's, unless the usual interval of its frames contradicts that."""
+    """Frames per second: the declared rate, unless the usual interval of frames contradicts it."""
     if len(stamps) < 2:
         return Fraction(declared or 25).limit_denominator(1001)
     intervals = np.diff(stamps)
@@ -226,7 +230,7 @@ def _rate(stamps: np.ndarray, base: Fraction, declared: Fraction | None) -> Frac
 
 
 def _aspect(stream) -> float:
-    """Width over height of a pixel; what no camera and no disc has is a damaged file's."""
+    """Width over height of a pixel; 1 for implausible values, which are from damaged files."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.25 <= aspect <= 4 else 1.0
 
@@ -242,19 +246,19 @@ def _size(path: Path, pixel_aspect: float) -> tuple[int, int]:
 
 
 def upright(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: turned and mirrored as the file says, and with square pixels."""
+    """(H, W, 3) uint8 RGB: rotated and mirrored by the display matrix, with square pixels."""
     image = _rgb(frame)
-    if pixel_aspect != 1:  # see ``_aspect``
+    if pixel_aspect != 1:
         width = max(1, round(image.shape[1] * pixel_aspect))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(_as_shown(image, frame))
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a stored picture, by the matrix and range of its colors.
+    """(H, W, 3) uint8 RGB of a stored picture, by its color matrix and range.
 
-    PyAV 16 (the last one for Python 3.10) takes all for BT.601, unless another matrix is asked for
-    than the picture's own; of RGB, it does not matter which.
+    PyAV 16 (the last one for Python 3.10) assumes BT.601 unless the source and destination matrix
+    differ; for the destination, which is RGB, the matrix does not matter.
     """
     if frame.format.is_rgb or len(frame.format.components) < 3:
         return frame.to_ndarray(format="rgb24")
@@ -272,10 +276,10 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """The stored picture as players show it, by the signs of the file's display matrix.
+    """The stored picture as players show it, according to the file's display matrix.
 
     The matrix has rows (a, b, u), (c, d, v), (x, y, w); a stored point (x, y) is shown at (a x +
-    c y, b x + d y). ``frame.rotation`` would take a mirrored picture for a turned one.
+    c y, b x + d y). ``frame.rotation`` would take a mirrored picture for a rotated one.
     """
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -288,7 +292,7 @@ def _as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its video; FFmpeg's own notices stay away."""
+    """The container and its video stream; FFmpeg's log messages are suppressed."""
     import av
 
     av.logging.set_level(av.logging.PANIC)
@@ -299,7 +303,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             kinds = sorted({s.type for s in container.streams}) or ["nothing"]
             raise ValueError(f"{path}: no video in it, only {' and '.join(kinds)}")
         _check_pixels(path, streams[0])
-        streams[0].codec_context.thread_count = 1  # there is a process for each core
+        streams[0].codec_context.thread_count = 1  # there is a worker process per core
         yield container, streams[0]
 
 
@@ -315,7 +319,7 @@ def _readable(path: Path) -> Any:
     import av
 
     try:
-        # FFmpeg takes what stands before a colon in a relative path for a protocol.
+        # In a relative path, FFmpeg takes the text before a colon for a protocol.
         container = av.open(os.path.abspath(path), metadata_errors="replace")
     except av.FFmpegError as error:
         why = error.log[-1] if error.log else error.strerror
@@ -327,9 +331,9 @@ def _readable(path: Path) -> Any:
 
 
 def _stamps(container, stream) -> tuple[np.ndarray, int]:
-    """(n,) time stamps of all frames that the file still has, in the order in which they lie.
+    """(n,) time stamps of all frames up to where the file is truncated, in the file's order.
 
-    And the stamp at which the last one ends, as far as the file has frames' durations.
+    And the time stamp at which the last one ends, if the file has the frames' durations.
     """
     import av
 
@@ -341,12 +345,12 @@ def _stamps(container, stream) -> tuple[np.ndarray, int]:
                 stamps.append(stamp)
                 ends.append(stamp + (packet.duration or 0))
     except av.FFmpegError:
-        pass  # the file is cut off here
+        pass  # the file is truncated here
     return np.array(stamps, np.int64), max(ends, default=0)
 
 
 def _decode(container, stream) -> Iterator[av.VideoFrame]:
-    """All frames that can be decoded, up to where the file is cut off."""
+    """All frames that can be decoded, up to where the file is truncated."""
     import av
 
     packets = container.demux(stream)
@@ -362,11 +366,11 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
 
 
 def _declared(container, stream) -> float:
-    """How long the file says that the video is, s; 0 where it says nothing."""
+    """The declared duration of the video, s; 0 if the file declares none."""
     import av
 
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    if len(container.streams) > 1:  # the file is as long as its longest stream
+    if len(container.streams) > 1:  # the container's duration is that of its longest stream
         return 0.0
     return 0.0 if container.duration is None else container.duration / av.time_base

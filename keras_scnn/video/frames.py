@@ -1,7 +1,7 @@
-"""The faces of single frames: found, reconstructed and written in parts, each alone.
+"""The faces of single frames: detected, reconstructed and written in independent parts.
 
-A part is a stretch of frames. What is in it depends on its own frames, and the one before, and on
-nothing else: so parts are made in several processes, and a killed run goes on after the last one.
+A part is a range of frames. Its content depends only on its own frames and the one before, so that
+several processes can make parts, and a killed run resumes after the last complete one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from keras_scnn.video.clip import Clip, Frame
 from keras_scnn.video.shots import change, may_be_cut, thumbnail
 
 PART_FRAMES = 128
-THOROUGH_FRAMES = 32  # every so many frames, and where a shot may begin, small faces are looked for
-GROUP_PIXELS = 25_000_000  # 75 MB of frames wait for the network at most, but for a larger one
+THOROUGH_FRAMES = 32  # interval of the search for small faces, which also runs at possible cuts
+GROUP_PIXELS = 25_000_000  # frames that wait for the network are limited to 75 MB, or to one frame
 FRAME_KEYS = {
     "frame": "number of the frame, from 0, in the order in which frames are shown",
     "seconds": "since the first frame",
@@ -43,19 +43,18 @@ FRAMES = "frames"
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """Settings on which the results depend.
+    """The settings that determine the results.
 
     Attributes:
-        preset: name, folder or URL; a ``Path`` becomes text.
+        preset: name, folder or URL; a ``Path`` is converted to text.
         tiles: look for small faces too, see ``FaceDetector``.
-        min_score: least score of a face, 0 to 1; None for the detector's own.
-        mesh_options: what is written of each face, as GLB in meters, whose expression moves.
-        part_frames: in one Parquet file, 1 or more.
+        min_score: minimum score of a face, between 0 and 1; None: the detector's defaults.
+        mesh_options: how the face meshes are written; always as GLB, in meters, with expressions.
+        part_frames: number of frames per Parquet file, 1 or more.
 
     Raises:
-        ValueError: ``part_frames`` is no number of frames, ``min_score`` no score,
-            ``mesh_options`` have another unit or the neutral face, or another value is of another
-            type.
+        ValueError: ``part_frames`` or ``min_score`` is out of range, ``mesh_options`` have another
+            unit or ask for the neutral face, or a value has the wrong type.
     """
 
     preset: str = DEFAULT_PRESET
@@ -69,7 +68,7 @@ class ClipSettings:
         object.__setattr__(self, "part_frames", whole("part_frames", self.part_frames))
         if self.min_score is not None:
             check_score("min_score", self.min_score)
-            object.__setattr__(self, "min_score", float(self.min_score))  # NumPy's fit no JSON
+            object.__setattr__(self, "min_score", float(self.min_score))  # JSON takes no NumPy type
         check_unit(self.mesh_options.unit, ".glb")
         if self.mesh_options.neutral:
             raise ValueError("mesh_options.neutral is for photos; a video moves the expression")
@@ -77,11 +76,13 @@ class ClipSettings:
 
 @dataclass(eq=False)
 class _DetectionState:
-    """What detection keeps of the frames so far.
+    """The state of detection after some frames of a part.
 
     Attributes:
-        numbers, changes: of the frames of the part; see ``shots.change``.
-        boxes: of the faces in the last frame. before: its thumbnail.
+        numbers: of the part's decoded frames so far.
+        changes: of these frames, see ``shots.change``.
+        boxes: the faces in the last frame.
+        before: its thumbnail.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -92,13 +93,13 @@ class _DetectionState:
 
 @dataclass(eq=False)
 class FramesJob:
-    """All that a worker needs to make any part.
+    """All that a worker process needs to make any part.
 
     Attributes:
         clip: the video.
-        out: folder of the parts.
-        settings: how.
-        about: for the metadata of each part.
+        out: folder of the results, with the parts' folder in it.
+        settings: of the results.
+        about: metadata for each part.
     """
 
     clip: Clip
@@ -111,7 +112,7 @@ class FramesJob:
         return self.clip.part(number, self.settings.part_frames)
 
     def make(self, number: int, names: list[str]) -> int:
-        """Write one part; its number of frames that were decoded. ``names`` do not count."""
+        """Write one part; returns its number of decoded frames. ``names`` is unused."""
         start, stop = self.stretch(number)
         state, tables = _DetectionState(), []
         for group in self._groups(self._detected(start, stop, state)):
@@ -164,7 +165,7 @@ class FramesJob:
 
     @staticmethod
     def _groups(frames: Iterator[tuple[Frame, list[FaceBox]]]) -> Iterator[list]:
-        """Faces of frames that make a batch, or are as many as may wait: (frame, number, box)."""
+        """Faces (frame, index, box) for one batch, or from as many frames as may wait."""
         group, pixels = [], 0
         for frame, boxes in frames:
             group += [(frame, i, box) for i, box in enumerate(boxes)]
@@ -192,11 +193,11 @@ def frames_path(out: Path, number: int) -> Path:
 
 
 def seen_frames(out: Path, parts: int) -> Iterator[tuple[int, float, dict[str, np.ndarray]]]:
-    """All frames of a clip in turn, from its parts.
+    """The decoded frames of a clip in order, from its parts.
 
     Yields:
-        the frame's number; how much it changed from the one before; and its faces by column, each
-        (m, ...).
+        the frame's number; its change from the previous one, see ``shots.change``; and the table
+        of its m faces, columns (m, ...) by name.
     """
     for part in range(parts):
         path = frames_path(out, part)

@@ -1,4 +1,4 @@
-"""One face, smoothed frame by frame as they come from a camera: from past frames only."""
+"""Causal smoothing of one face, frame by frame, for live video from a camera."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ FREEZE_FRAMES = 60
 
 
 class LiveFace:
-    """Smooths the faces of one person's frames as they come, with One Euro filters.
+    """Smooths one person's face in successive frames, with One Euro filters.
 
-    The identity is fused from the frames so far, as photos of one person are, and is frozen when
-    there are ``freeze_frames`` of them: from then on the shape does not change at all.
+    The identity is fused from the frames so far, like that of several photos of a person, and
+    frozen after ``freeze_frames`` of them: from then on the shape is constant.
 
     Args:
-        freeze_frames: how many frames make the identity, 1 or more.
-        pose_cutoff, pose_beta, expression_cutoff, expression_beta: of the filters, see ``OneEuro``.
-            Units are degrees, mm, and percent of the scale.
+        freeze_frames: number of frames that determine the identity, 1 or more.
+        pose_cutoff, pose_beta: filter of the pose, see ``OneEuro``; its values are in degrees, mm,
+            and percent of the scale.
+        expression_cutoff, expression_beta: filter of the expression weights.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -47,15 +51,15 @@ class LiveFace:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the identity stays as it is."""
+        """Whether the identity no longer changes."""
         return len(self._faces) >= self._freeze
 
     def update(self, face: Reconstruction, seconds: float) -> Reconstruction:
         """The smoothed face of a frame.
 
         Args:
-            face: as a ``Reconstructor`` found it.
-            seconds: of the frame, rising from call to call.
+            face: from a ``Reconstructor``.
+            seconds: time of the frame, increasing from call to call.
         """
         if not self.is_frozen:
             self._faces.append(face)
@@ -80,7 +84,7 @@ class LiveFace:
 def closest_rotation_vector(turn: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     """Of the two rotation vectors (3,), degrees, of a rotation, the one closer to ``before``.
 
-    A head that is upside down turns by nearly 180 degrees, one way or the other.
+    The rotation of an upside-down head is nearly 180 degrees, about either of two opposite axes.
     """
     angle = np.linalg.norm(turn)
     if before is None or not angle:

@@ -1,10 +1,10 @@
-"""The CSV of Epic's app Live Link Face: what importers of Unreal, Unity, Blender and Maya read.
+"""Write the CSV of Epic's app Live Link Face, which importers of Unreal, Unity, Blender, Maya read.
 
-Names and order of the columns are those of the app's recordings, which are those of Unreal's
-``EARFaceBlendShape`` (AppleARKit plugin): ARKit's 52 blend shapes and nine angles in radians.
-Head: yaw is positive where the face turns to its own left, pitch where it looks down, roll where it
-leans to its own right; yaw is applied last, as in that plugin's code for a picture that is not
-mirrored. The eyes' angles are those of the eyeballs in the head, positive likewise.
+Names and order of the columns are those of the app's recordings and of Unreal's
+``EARFaceBlendShape`` (AppleARKit plugin): ARKit's 52 blend shapes and nine angles in radians. The
+head's yaw is positive if the face turns to the subject's left, pitch if it looks down, roll if it
+tilts to the subject's right; yaw is applied last, as in that plugin's code for an image that is not
+mirrored. The eyes' angles are those of the eyeballs relative to the head, with the same signs.
 """
 
 from __future__ import annotations
@@ -40,24 +40,25 @@ ANGLES = tuple(
     for what in ("Head", "LeftEye", "RightEye")
     for angle in ("Yaw", "Pitch", "Roll")
 )
-VARIABLE = 1e-3  # a rate that differs so much from those of cameras is the mean of a variable one
+VARIABLE = 1e-3  # relative difference from cameras' rates beyond which the rate is variable
 HEADER = ("Timecode", "BlendshapeCount", *SHAPES, *ANGLES)
 
 
 def has_shapes(model: MorphableModel) -> bool:
-    """Whether a face model has any of ARKit's expressions, by their names."""
+    """Whether a face model has expressions with names of ARKit's blend shapes."""
     return bool(set(_columns(model)) & set(SHAPES))
 
 
 def timecode(seconds: float, rate: float) -> str:
-    """HH:MM:SS:FF.fff: a time as a number of frames, without drops, and thousandths of a frame.
+    """A non-drop-frame time code, HH:MM:SS:FF.fff, with thousandths of a frame.
 
-    As with all such codes, a second has the rate rounded: 30 frames at 29.97 a second. A rate that
-    is neither a whole one nor 1000/1001 of it is a variable one, whose codes keep the time instead.
+    As in all such time codes, a second has the rounded number of frames: 30 at 29.97 frames per
+    second. A rate that is neither a whole number nor 1000/1001 of one is taken for a variable one,
+    whose time codes show the true time instead.
 
     Args:
-        seconds: since the clip's start, s, at least 0.
-        rate: frames a second, on average.
+        seconds: s since the clip's start, at least 0.
+        rate: frames per second, on average.
 
     >>> timecode(61.5, 30.0)
     '00:01:01:15.000'
@@ -81,15 +82,15 @@ def write_live_link(
     expression: np.ndarray,
     rate: float,
 ) -> None:
-    """Write the CSV file of a face's motion, whole or not at all.
+    """Write the CSV file of a face's motion, atomically.
 
     Args:
         path: of the file.
-        model: the face model; expressions that it does not have are 0.
-        seconds: (n,) rising.
+        model: the face model; blend shapes that it lacks are 0.
+        seconds: (n,) increasing times.
         pose: (n, 3, 4) image_from_model.
         expression: (n, L) weights.
-        rate: frames a second, for the time codes.
+        rate: frames per second, for the time codes.
     """
     weights = dict(zip(_columns(model), np.clip(expression, 0, 1).T, strict=True))
     for name in set(SHAPES) - set(weights):  # ICT-FaceKit has halves of browInnerUp and cheekPuff
@@ -106,25 +107,25 @@ def write_live_link(
 
 
 def _columns(model: MorphableModel) -> list[str]:
-    """Names of the app for 'eyeBlinkLeft', as ARKit has it, and 'eyeBlink_L', as ICT-FaceKit."""
+    """The expressions' names in the app: 'EyeBlinkLeft' for 'eyeBlinkLeft' and 'eyeBlink_L'."""
     names = [re.sub("_L$", "Left", re.sub("_R$", "Right", name)) for name in model.expression_names]
     return [name[:1].upper() + name[1:] for name in names]
 
 
 def head_angles(pose: np.ndarray) -> np.ndarray:
-    """(n, 3) yaw, pitch and roll, radians, of cameras (n, 3, 4)."""
+    """(n, 3) yaw, pitch and roll of the head, radians, from cameras (n, 3, 4)."""
     return Rotation.from_matrix(decompose(pose)[0]).as_euler("YXZ")
 
 
 def eye_angles(model: MorphableModel, expression: np.ndarray) -> np.ndarray:
-    """(n, 6) yaw, pitch and roll, radians, of the left and the right eyeball of the subject.
+    """(n, 6) yaw, pitch and roll, radians, of the subject's left and right eyeball.
 
-    They are the rotations nearest to how the expressions (n, L) move the eyeballs; 0 where the face
+    They are the rotations nearest to the eyeballs' motion by the expressions (n, L); 0 if the face
     model has no eyes.
     """
     angles = []
     for region in EYES.values():
-        ball = np.flatnonzero(model.regions == region)  # none where there are no regions
+        ball = np.flatnonzero(model.regions == region)  # empty if the model has no regions
         if not len(ball):
             angles.append(np.zeros((len(expression), 3)))
             continue

@@ -1,4 +1,4 @@
-"""The overlay video: the faces of a clip drawn over it, in parts that are joined at the end."""
+"""The overlay video: a clip with its faces drawn over it, in parts that are joined at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPACITY, HIDDEN_OPACITY = 0.6, 0.25
 ALBEDOS = ((214, 190, 176), (150, 185, 214), (176, 208, 150), (214, 178, 120), (196, 160, 205))
 CODECS = (("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}), ("mpeg4", {"qscale": "3"}))
 OVERLAY, PIXELS = "overlay.mp4", "yuv420p"
-MPEG4_DENOMINATORS = 1 << 16  # of time bases: below this
+MPEG4_DENOMINATORS = 1 << 16  # limit (excluded) of a time base's denominator in MPEG-4
 
 
 def draw_faces(
@@ -34,15 +34,15 @@ def draw_faces(
     landmarks: np.ndarray,
     seen: Sequence[bool],
 ) -> np.ndarray:
-    """A copy of a frame with m faces' meshes and landmarks over it.
+    """A copy of a frame with the meshes and landmarks of m faces drawn over it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         model: of the faces.
-        tracks: m numbers, which choose the colors.
+        tracks: m track numbers, which determine the colors.
         posed: (m, N, 3) vertices: px and depth, image frame.
         landmarks: (m, 68, 3) px and depth, image frame.
-        seen: m; where a face was not found in this frame, its mesh is faint and without landmarks.
+        seen: m; a face that was not found in this frame has a fainter mesh and no landmarks.
     """
     image, limit = image.copy(), np.array(image.shape[1::-1])
     for track, vertices, points, is_seen in zip(tracks, posed, landmarks, seen, strict=True):
@@ -67,7 +67,7 @@ class OverlayJob:
         table: Parquet file of its tracks.
         folder: of the parts.
         model: the face model.
-        part_frames: in one part.
+        part_frames: number of frames per part.
     """
 
     clip: Clip
@@ -77,7 +77,7 @@ class OverlayJob:
     part_frames: int
 
     def make(self, number: int, names: list[str]) -> int:
-        """Write one part; its number of frames. ``names`` is unused."""
+        """Write one part; returns its number of frames. ``names`` is unused."""
         start, stop = self.clip.part(number, self.part_frames)
         rows = read_columns(self.table, ("frame", start, stop))
         with atomic_path(self.path(number)) as temporary:
@@ -103,19 +103,19 @@ class OverlayJob:
 def write_video(
     path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable[tuple[int, np.ndarray]]
 ) -> int:
-    """Write frames at a clip's times: H.264 where FFmpeg has an encoder of it, else MPEG-4.
+    """Write frames with a clip's times: as H.264 if FFmpeg has the encoder, else as MPEG-4.
 
     Args:
         path: of the MP4 file.
-        clip: it gives the times.
-        shape: height and width of the frames; an odd one grows by a pixel.
-        frames: their numbers in the clip, rising, and (H, W, 3) uint8 RGB.
+        clip: for the times.
+        shape: height and width of the frames; odd ones are padded by one pixel.
+        frames: their numbers in the clip, increasing, and their images, (H, W, 3) uint8 RGB.
 
     Returns:
-        how many frames there were; of none, the file is empty.
+        the number of frames; if it is 0, the file is empty.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with _writing(path):
         return _encode(path, clip, shape, frames)
@@ -123,7 +123,7 @@ def write_video(
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """FFmpeg's errors as those of the file system."""
+    """Convert FFmpeg's errors to OSErrors."""
     import av
 
     try:
@@ -163,17 +163,17 @@ def _encode(path: Path, clip: Clip, shape: tuple[int, int], frames: Iterable) ->
 
 
 def _time_base(clip: Clip, codec: str) -> Fraction:
-    """The clip's, but where MPEG-4 has not so fine a one."""
+    """The clip's time base, or 1/60,000 s if that is too fine for MPEG-4."""
     fits = codec != "mpeg4" or clip.time_base.denominator < MPEG4_DENOMINATORS
     return clip.time_base if fits else Fraction(1, 60_000)
 
 
 def join(parts: Sequence[Path], path: Path) -> None:
-    """Put the parts of a video behind each other, as they are.
+    """Concatenate the parts of a video without encoding them again.
 
     Args:
         parts: files of ``write_video``, in order; empty ones are skipped.
-        path: of the whole.
+        path: of the joined video.
 
     Raises:
         FileError: a part is damaged.

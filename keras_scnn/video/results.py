@@ -1,4 +1,4 @@
-"""The files that are written of a clip: its tracks as a table, and each face as GLB and CSV."""
+"""The result files of a clip: its tracks as a table, and each face as GLB and CSV."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TRACK_KEYS = {
     "tracklet": "number in the track, from 0; a cut, or a gap of over a second, ends a tracklet",
     "seen": "whether the face was found in this frame; else pose and expression are interpolated",
 }
-TABLE, GROUP_FRAMES = "faces.parquet", 1024  # frames that are written at once
+TABLE, GROUP_FRAMES = "faces.parquet", 1024  # number of frames written at once
 
 
 def write_tracks(path: Path, tracks: Sequence[Track], about: dict[str, Any]) -> None:
-    """Write a table with a row for each face of each frame, in the frames' order.
+    """Write a table with one row per face and frame, in the order of the frames.
 
     Args:
         path: of the Parquet file.
-        tracks: one at least.
+        tracks: at least one.
         about: settings and versions, for the schema's metadata.
     """
     model, last = tracks[0].model, max(int(track.frames[-1]) for track in tracks)
@@ -46,7 +46,7 @@ def write_tracks(path: Path, tracks: Sequence[Track], about: dict[str, Any]) -> 
 
 
 def _table(tracks: Sequence[Track], start: int, stop: int, sizes: dict) -> dict:
-    """The rows of some frames."""
+    """The rows of the frames from ``start`` to ``stop``, excluded."""
     limits = [np.searchsorted(track.frames, (start, stop)).tolist() for track in tracks]
     own = [(i, t, slice(*at)) for i, (t, at) in enumerate(zip(tracks, limits, strict=True))]
     there = [_rows(*row) for row, at in zip(own, limits, strict=True) if at[0] < at[1]]
@@ -73,9 +73,9 @@ def _rows(number: int, track: Track, part: slice) -> dict[str, np.ndarray]:
 
 
 def frame_look(clip: Clip, number: int, face: Reconstruction, baked: bool = False) -> FaceLook:
-    """The colors of a face in one of a clip's frames; none where the face model has no uv.
+    """The colors of a face in one of a clip's frames; none if the face model has no uv.
 
-    ``baked`` keeps the frame's light in them.
+    With ``baked`` they include the frame's light.
     """
     frame = next(clip.frames(number, number + 1), None)
     if frame is None or face.model.uv is None:
@@ -87,10 +87,10 @@ def frame_look(clip: Clip, number: int, face: Reconstruction, baked: bool = Fals
 def write_face_files(
     stem: Path, track: Track, clip: Clip, look: FaceLook, options: MeshOptions
 ) -> list[Path]:
-    """Write ``stem`` + .glb, and .csv where the face model has ARKit's expressions.
+    """Write ``stem``.glb, and ``stem``.csv if the face model has ARKit's expressions.
 
     Returns:
-        the files.
+        the paths of the files.
     """
     path = stem.with_name(f"{stem.name}.glb")
     motion = motion_of(track.seconds, track.pose, track.expression, track.tracklets, clip.size)
@@ -104,12 +104,12 @@ def write_face_files(
 
 
 def face_stem(out: str | os.PathLike, number: int) -> Path:
-    """The path of a track's files, without their endings."""
+    """The path of a track's files, without their suffixes."""
     return Path(out) / f"face_{number}"
 
 
 def track_summary(track: Track, person: ClipPerson) -> dict[str, Any]:
-    """Numbers about a track, for JSON."""
+    """Summary of a track, for JSON."""
     return {
         "first_frame": int(track.frames[0]),
         "last_frame": int(track.frames[-1]),

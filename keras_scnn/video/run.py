@@ -1,9 +1,9 @@
-"""A video to moving faces: ``reconstruct_clip``, behind ``keras-scnn reconstruct clip.mp4``.
+"""From a video to animated faces: ``reconstruct_clip``, for ``keras-scnn reconstruct clip.mp4``.
 
-In ``out`` there are ``overlay.mp4``; for each face ``face_0.glb`` and ``face_0.csv`` and so on;
-``faces.parquet`` with a row for each face of each frame; ``clip.json``, written last, which lists
-the files; ``frames/``, the faces of each frame as the network predicts them, in parts; and
-``plan.json``, the settings and the video of the run.
+The folder ``out`` gets ``overlay.mp4``; ``face_0.glb``, ``face_0.csv`` and so on for each face;
+``faces.parquet`` with one row per face and frame; ``clip.json``, written last, which lists the
+files; ``frames/``, the network's predictions for each frame, in parts; and ``plan.json``, the
+settings and the video of the run.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ DONE, OVERLAY_PARTS = "clip.json", "overlay"
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of a clip.
+    """Summary of a reconstructed clip.
 
     Attributes:
-        frames: of the clip.
-        tracks: faces that were followed.
-        failures: what of the clip could not be read, one line each.
+        frames: number of frames in the clip.
+        tracks: number of tracked faces.
+        failures: parts of the clip that could not be read, one line each.
         notes: what else was left out, and why.
     """
 
@@ -86,23 +86,23 @@ def reconstruct_clip(
 ) -> ClipResult:
     """Reconstruct the faces of a video, with progress bars.
 
-    It may be stopped at any time: the same call then goes on after the last complete part, and its
-    files are those of a run that was not stopped. More than one worker starts processes, so a
-    script calls this under ``if __name__ == "__main__"``.
+    It may be stopped at any time: the same call then resumes after the last complete part, with the
+    same results as an uninterrupted run. More than one worker starts processes, so a script has to
+    call this under ``if __name__ == "__main__"``.
 
     Args:
         clip: the video, or its path.
         out: folder for the results.
-        settings: what decides on them.
-        workers: processes, 1 or more; None for one a core.
-        command: noted in the metadata.
+        settings: that determine the results.
+        workers: number of processes, 1 or more; None for one per core.
+        command: recorded in the metadata.
 
     Raises:
         ImportError: PyAV or pyarrow is missing.
         FileNotFoundError: there is no such file, or no such preset.
-        ValueError: it is no video, it shows no face, ``out`` holds something else, the face model
-            does not have a part, or there is no such number of workers.
-        RuntimeError: a process died.
+        ValueError: it is not a video, it shows no face, ``out`` holds other files, the face model
+            lacks a requested part, or ``workers`` is below 1.
+        RuntimeError: a worker process died.
     """
     require_pyarrow()
     check_workers(workers)
@@ -122,7 +122,7 @@ def reconstruct_clip(
 
 
 def _finished(out: Path) -> ClipResult | None:
-    """The result of a run that was completed and whose files are all there."""
+    """The result of a completed run whose files all exist."""
     if not (out / DONE).is_file():
         return None
     with reading(out / DONE, "the summary of a clip; delete it to have the files made again"):
@@ -135,7 +135,7 @@ def _finished(out: Path) -> ClipResult | None:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A clip on its way to its files."""
+    """A run that is not complete."""
 
     clip: Clip
     out: Path
@@ -145,7 +145,7 @@ class _Run:
     workers: int | None
 
     def make(self) -> ClipResult:
-        """Find faces, join them to tracks, and write all files; what is done is not done again."""
+        """Find faces, join them to tracks, and write all files; complete parts are kept."""
         (self.out / FRAMES).mkdir(exist_ok=True)
         job = FramesJob(self.clip, self.out, self.settings, self.about)
         self._make_parts(job, [frames_path(self.out, n) for n in self._parts], "looking for faces")
@@ -154,7 +154,7 @@ class _Run:
         failures, notes = self._failures(decoded), _left_out(people, tracklets)
         if not tracks:
             why = "; ".join(("no face found", *notes, *failures))
-            raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were looked at)")
+            raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were searched)")
         files = self._write(people, tracks, {**self.about, "cuts": cuts})
         if not any(name.endswith(".csv") for name in files):
             notes += (no_csv_message(self.preset.face_model),)
@@ -190,7 +190,7 @@ class _Run:
                 bar.update(lengths[number])
 
     def _cuts(self) -> tuple[list[int], int]:
-        """The frames that begin a shot, and how many frames were decoded."""
+        """The numbers of frames that begin a shot, and how many frames were decoded."""
         abouts = [read_about(frames_path(self.out, n)) for n in self._parts]
         numbers = [number for about in abouts for number in about["frames"]]
         changes = np.array([value for about in abouts for value in about["changes"]])
@@ -199,7 +199,7 @@ class _Run:
     def _tracks(self, cuts: list[int], decoded: int) -> tuple[list, list, list]:
         """People, tracklets and tracks."""
         model, seconds = self.preset.face_model, self.clip.seconds
-        frames = self._frames("following faces")
+        frames = self._frames("tracking faces")
         tracklets, numbers = find_tracklets(model, frames, seconds, set(cuts))
         calibration = self.preset.metadata.get("verification")
         people = find_people(tracklets, calibration, min(LEAST_FRAMES, decoded))
@@ -226,7 +226,7 @@ class _Run:
         return tuple(lines)
 
     def _write(self, people: list[ClipPerson], tracks: list[Track], about: dict) -> list[str]:
-        """The table and the files of each face; their names."""
+        """Write the table and the files of each face; returns their names."""
         write_tracks(self.out / TABLE, tracks, about)
         files = [self.out / TABLE]
         for i, (person, track) in enumerate(zip(people, tracks, strict=True)):
@@ -236,7 +236,7 @@ class _Run:
         return [file.name for file in files]
 
     def _draw(self) -> None:
-        """The overlay video."""
+        """Write the overlay video."""
         home, size = self.out / OVERLAY_PARTS, self.settings.part_frames
         home.mkdir(exist_ok=True)
         job = OverlayJob(self.clip, self.out / TABLE, home, self.preset.face_model, size)
@@ -247,7 +247,7 @@ class _Run:
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether a part is there; Parquet files say whether they are damaged."""
+    """Whether a part exists and is not damaged; damage is detected only in Parquet files."""
     if not path.is_file():
         return False
     if path.suffix != ".parquet" or read_part(path) is not None:

@@ -1,11 +1,11 @@
-"""Smooth motion without lag: with all frames at hand, or frame by frame.
+"""Smooth motion: of a whole sequence without lag, or frame by frame with a little lag.
 
-``smooth`` has all frames. Every value is that of a polynomial fitted to its neighbors, past and
-future ones alike (Savitzky and Golay, "Smoothing and Differentiation of Data by Simplified Least
-Squares Procedures", 1964; here with Gaussian weights and for uneven times), so nothing is late.
-Where a signal moves by more than its noise the neighborhood is short, elsewhere long: still things
-are smoothed much, blinks and nods keep their height. ``OneEuro`` uses past values only, and lags a
-little; the browser page has the same filter.
+``smooth`` uses all frames. Every value is that of a polynomial fitted to its neighbors, past and
+future ones (Savitzky and Golay, "Smoothing and Differentiation of Data by Simplified Least Squares
+Procedures", 1964; here with Gaussian weights and for irregular times), so there is no lag. Where a
+signal moves by more than its noise, the neighborhood is short, elsewhere it is long: still faces
+are smoothed strongly, while blinks and nods keep their amplitude. ``OneEuro`` uses only past values
+and lags a little; the browser page has the same filter.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from keras_scnn.settings import check_above, check_at_least
 
 LONG_SECONDS, SHORT_SECONDS = 0.25, 0.045  # standard deviations of the weights
-SIGNIFICANT = 1.5  # standard deviations of the noise: what is more is a motion
-REACH = 3.0  # standard deviations; weights beyond are left out
-MOST_NEIGHBORS = 48  # on either side, whatever the frame rate
-BLOCK, OVERLAP = 4096, 2 * MOST_NEIGHBORS  # frames that are smoothed at once
+SIGNIFICANT = 1.5  # standard deviations of the noise beyond which a change is motion
+REACH = 3.0  # standard deviations; weights beyond are 0
+MOST_NEIGHBORS = 48  # on either side, at any frame rate
+BLOCK, OVERLAP = 4096, 2 * MOST_NEIGHBORS  # number of frames smoothed at once, and added around
 
 
 class OneEuro:
@@ -41,21 +41,22 @@ class OneEuro:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: the next values are given back as they are."""
+        """Reset the filter: the next values are returned unchanged."""
         self._values, self._speeds, self._seconds = np.zeros(0), np.zeros(0), 0.0
 
     def filter(self, values: np.ndarray, seconds: float) -> np.ndarray:
-        """The smoothed values of a moment.
+        """The smoothed values of a frame.
 
         Args:
-            values: (C,) of a frame; another C, or a time that does not rise, starts anew.
-            seconds: of that frame.
+            values: (C,) of the frame; another C, or a time that does not increase, resets the
+                filter.
+            seconds: time of the frame.
 
         Returns:
             (C,) float64.
 
         Raises:
-            ValueError: the time or a value is not finite; the filter stays as it is.
+            ValueError: the time or a value is not finite; the filter's state does not change.
         """
         values = np.asarray(values, np.float64)
         if not (np.isfinite(seconds) and np.isfinite(values).all()):
@@ -79,26 +80,27 @@ def smooth(seconds: np.ndarray, values: np.ndarray, together: bool = False) -> n
     """Smooth signals without lag.
 
     Args:
-        seconds: (n,) rising times.
+        seconds: (n,) increasing times.
         values: (n, C) signals, of any units.
-        together: they are one motion, such as a pose: all are followed closely where one moves.
+        together: the signals are one motion, such as a pose: while one of them moves, all are
+            smoothed little.
 
     Returns:
-        (n, C) float64. Fewer than 3 frames stay as they are.
+        (n, C) float64. Fewer than 3 frames are returned unchanged.
 
     Raises:
-        ValueError: the times do not rise, the shapes do not fit, or a number is not finite.
+        ValueError: the times do not increase, the shapes do not fit, or a number is not finite.
     """
     seconds, values = np.asarray(seconds, np.float64), np.asarray(values, np.float64)
     if values.ndim != 2 or seconds.shape != values.shape[:1]:
         shapes = f"{seconds.shape} and {values.shape}"
         raise ValueError(f"seconds and values are {shapes}; they must be (n,) and (n, C)")
     if not (np.diff(seconds) > 0).all() or not np.isfinite(values).all():
-        raise ValueError("seconds must rise from frame to frame, and values must be finite")
+        raise ValueError("seconds must increase from frame to frame, and values must be finite")
     if len(values) < 3 or not values.shape[1]:
         return values
     noise, result = noise_of(seconds, values), np.empty_like(values)
-    for start in range(0, len(values), BLOCK):  # what lies more than OVERLAP away has no weight
+    for start in range(0, len(values), BLOCK):  # frames farther than OVERLAP have no weight
         low, stop = max(start - OVERLAP, 0), min(start + BLOCK, len(values))
         part = slice(low, stop + OVERLAP)
         block = _smooth_block(seconds[part], values[part], noise, together)
@@ -119,8 +121,9 @@ def _smooth_block(seconds, values, noise, together: bool) -> np.ndarray:
 def noise_of(seconds: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(C,) standard deviations of the noise in (n, C) signals, n above 2.
 
-    By how much frames miss the line between their two neighbors; motions are slow beside that. The
-    median is robust, and a share of the mean holds where most frames are equal, as at a bound.
+    From the deviations of frames from the line between their two neighbors, to which motions add
+    little. The median is robust; a share of the root mean square is a lower limit for signals of
+    which most frames are equal, such as weights at a bound.
     """
     before, after = np.diff(seconds)[:-1], np.diff(seconds)[1:]
     share = before / (before + after)
@@ -135,13 +138,13 @@ def _spread(miss: np.ndarray) -> float:
 
 
 def local_fit(seconds: np.ndarray, values: np.ndarray, sd: float, order: int) -> np.ndarray:
-    """Weighted least-squares polynomials about every frame, each at its frame's time.
+    """Weighted least-squares polynomials around every frame, each evaluated at its frame's time.
 
     Args:
-        seconds: (n,) rising times.
+        seconds: (n,) increasing times.
         values: (n, C).
         sd: standard deviation of the weights, s.
-        order: 0 to 2, of the polynomials.
+        order: of the polynomials, 0 to 2.
 
     Returns:
         (n, C) float64.
@@ -155,7 +158,7 @@ def local_fit(seconds: np.ndarray, values: np.ndarray, sd: float, order: int) ->
 
 
 def _rows(seconds: np.ndarray, sd: float, order: int) -> tuple[np.ndarray, int]:
-    """(n, 2R + 1) the weight of each neighbor in the fitted value, and R."""
+    """(n, 2R + 1) weights of the neighbors in each fitted value, and R."""
     step = max(float(np.median(np.diff(seconds))), 1e-6)
     reach = min(int(np.ceil(REACH * sd / step - 1e-6)), MOST_NEIGHBORS, len(seconds) - 1)
     padded = np.pad(seconds, reach, constant_values=np.nan)
@@ -164,6 +167,6 @@ def _rows(seconds: np.ndarray, sd: float, order: int) -> tuple[np.ndarray, int]:
     weight = np.nan_to_num(np.exp(-0.5 * apart**2))
     powers = np.nan_to_num(apart)[..., None] ** np.arange(order + 1)
     moments = np.einsum("nj,njp,njq->npq", weight, powers, powers)
-    moments += 1e-9 * np.eye(order + 1)  # frames alone in their neighborhood keep their value
+    moments += 1e-9 * np.eye(order + 1)  # a frame without neighbors keeps its value
     first = np.linalg.solve(moments, np.eye(order + 1)[:, :1])[..., 0]
     return np.einsum("nj,njp,np->nj", weight, powers, first), reach

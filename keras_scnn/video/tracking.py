@@ -1,4 +1,4 @@
-"""Matches the faces of a frame to those of the frames before."""
+"""Match the faces of a frame to those of the previous frames."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 MAX_GAP = 1.0  # s for which a face may be hidden or missed
-MAX_MOVE = 0.7  # sides of the box that a face may be away from where it should be
-GAP_MOVE = 1.0  # sides more for each second that it was not seen
-FEATURE_COST = 1.0  # of features at right angles, beside one side of distance
-LEAST_COSINE = 0.1  # below, it is somebody else; features of one person agree far better
-FEATURE_SHARE, SPEED_SHARE = 0.1, 0.5  # of a new frame, in a track's means
+MAX_MOVE = 0.7  # largest distance of a face from where it is expected, in sides of its box
+GAP_MOVE = 1.0  # added to MAX_MOVE for each second in which the face was not seen
+FEATURE_COST = 1.0  # of orthogonal features, in units of a distance of one side
+LEAST_COSINE = 0.1  # below, it is another person; features of one person agree far better
+FEATURE_SHARE, SPEED_SHARE = 0.1, 0.5  # weights of a new frame in a track's moving averages
 NONE = 1e6
 
 
 @dataclass(eq=False)
 class _Active:
-    """A track as it was last seen: center (2,) and side, px, center's speed, px/s."""
+    """The last state of a track: center (2,) and side of the box, px; velocity (2,), px/s."""
 
     number: int
     seconds: float
@@ -28,9 +28,9 @@ class _Active:
     features: np.ndarray | None
 
     def cost(self, seconds: float, center, side: float, features) -> float:
-        """How little a face looks like this track, from 0; ``NONE`` where it cannot be."""
+        """Cost of assigning a face to this track, from 0; ``NONE`` if it is impossible."""
         gap = seconds - self.seconds
-        expected = self.center + self.speed * min(gap, 0.2)  # nobody moves on for long
+        expected = self.center + self.speed * min(gap, 0.2)  # motions do not last longer
         apart = float(np.linalg.norm(center - expected)) / self.side
         apart += abs(float(np.log(side / self.side)))
         if apart > MAX_MOVE + GAP_MOVE * gap:
@@ -49,11 +49,11 @@ class _Active:
 
 
 class Tracker:
-    """Gives the faces of each frame the numbers of their tracks.
+    """Assigns the faces of each frame to tracks.
 
-    A frame's faces are assigned to the tracks at the least sum of costs (Kuhn 1955): distance from
-    where the track would be, change in size, and difference of the features, which distinguishes
-    people who cross. A track that is not seen for ``max_gap`` ends, and all end with a cut.
+    The assignment minimizes the sum of costs (Kuhn 1955): the distance from the track's expected
+    position, the change in size, and the difference of the features, which distinguishes people
+    whose paths cross. A track ends if it is not seen for ``max_gap``; at a cut, all tracks end.
 
     Args:
         max_gap: s.
@@ -74,7 +74,7 @@ class Tracker:
         """The tracks of a frame's faces.
 
         Args:
-            seconds: of the frame; rising from call to call.
+            seconds: time of the frame, increasing from call to call.
             boxes: (m, 4) px, x0, y0, x1, y1.
             features: (m, F) of unit length, or None.
             is_cut: the frame begins a shot.
@@ -82,7 +82,7 @@ class Tracker:
         Returns:
             (m,) int64 numbers of tracks, from 0 in the order in which they appear.
         """
-        # The frame before counts even where frames are farther apart than that.
+        # Tracks of the previous frame continue even if frames are farther apart than max_gap.
         oldest = np.inf if is_cut else min(seconds - self._max_gap, self._before)
         self._before = seconds
         self._active = [track for track in self._active if track.seconds >= oldest]
@@ -94,7 +94,7 @@ class Tracker:
         return np.array([self._track(i, seconds, *f, known) for i, f in enumerate(faces)], np.int64)
 
     def _assigned(self, seconds: float, faces: list[tuple]) -> dict[int, _Active]:
-        """The tracks of those faces that have one, by the face's position."""
+        """The tracks of the faces that continue one, by the face's index."""
         if not faces or not self._active:
             return {}
         costs = np.array([[t.cost(seconds, *face) for t in self._active] for face in faces])

@@ -1,9 +1,10 @@
-"""The faces of a clip: which rows of its frames are one face, its shape, and its smooth motion.
+"""The tracks of a clip: which faces of its frames are one person, the shape, and the smooth motion.
 
-A face is followed through each shot (``tracking``). Where a preset's features are calibrated, shots
-of one person, apart in time, become one track. The track's identity is fused from its best frames
-as photos of one person are (``reconstruction.person``), and holds for every frame; pose and
-expression are then those that keep the landmarks where the network saw them, smoothed.
+A face is tracked through each shot (``tracking``). If the preset's features are calibrated,
+tracklets of one person at different times become one track. The track's identity is fused from its
+best frames like that of several photos of a person (``reconstruction.person``), and is the same in
+every frame; each frame's pose is adapted to it so that the landmarks stay where the network saw
+them, and pose and expression are smoothed.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from keras_scnn.reconstruction.person import person_weights
 from keras_scnn.video.smoothing import smooth
 from keras_scnn.video.tracking import Tracker
 
-SAMPLES = 32  # frames of a shot that are fused, the best of equal stretches
-SAME_PERSON = 0.95  # probability from which two tracklets show one person
-LEAST_FRAMES = 5  # what is seen in fewer frames is no face, or no use
+SAMPLES = 32  # most frames of a tracklet that are fused: the best one of each of equal intervals
+SAME_PERSON = 0.95  # probability from which on a tracklet is joined to a person
+LEAST_FRAMES = 5  # seen in fewer frames, it is a false detection, or too short to be useful
 
 
 @dataclass(eq=False)
 class BestFrames:
-    """The best faces of a sequence of any length, one of each of at most ``size`` equal stretches.
+    """The best faces of a sequence of any length, one in each of at most ``size`` equal intervals.
 
     Attributes:
-        size: the most faces that are kept.
-        length: frames of a stretch; it doubles as often as it must.
-        best: by stretch: quality, frame and face.
+        size: the largest number of faces that are kept.
+        length: number of frames in an interval; doubled when there are too many intervals.
+        best: by interval: quality, frame and face.
     """
 
     size: int = SAMPLES
@@ -47,7 +48,7 @@ class BestFrames:
     best: dict[int, tuple[float, int, Reconstruction]] = field(default_factory=dict)
 
     def add(self, frame: int, face: Reconstruction) -> None:
-        """Take a face into account; frames come in their order."""
+        """Add a face; frames are added in their order."""
         self._put(face.quality, frame, face)
         while len(self.best) > self.size:
             self.length *= 2
@@ -63,11 +64,11 @@ class BestFrames:
 
 @dataclass(eq=False)
 class Tracklet:
-    """A face that is followed without a break: a cut, or a gap of over a second, ends it.
+    """A face tracked without a break; a cut, or a gap of more than a second, ends it.
 
     Attributes:
-        frames: numbers of the frames that it was seen in.
-        samples: the best faces.
+        frames: numbers of the frames in which it was seen.
+        samples: its best faces.
     """
 
     frames: list[int] = field(default_factory=list)
@@ -75,7 +76,7 @@ class Tracklet:
 
     @property
     def features(self) -> np.ndarray | None:
-        """(F,) of unit length, the mean of the samples'; None without a feature head."""
+        """(F,) the normalized mean of the samples' features; None without a feature head."""
         faces = [face for _, _, face in self.samples.best.values()]
         if (own := features_of(faces)) is None:
             return None
@@ -85,13 +86,14 @@ class Tracklet:
 
 @dataclass(frozen=True, eq=False)
 class ClipPerson:
-    """Tracklets of one face, and what they have in common.
+    """The tracklets of one person, and the identity.
 
     Attributes:
-        tracklets: numbers, in the order of time.
-        identity: (K,) float64, standard deviations; of all frames.
-        best: number of the frame that shows the face best, and the face there.
-        strange: how many of the frames that were fused look like somebody else; they do not count.
+        tracklets: numbers, in temporal order.
+        identity: (K,) float64, standard deviations; the same in all frames.
+        best: number of the frame that shows the face best, and its face with this identity.
+        strange: number of sampled frames that look like another person; they are left out of the
+            identity.
     """
 
     tracklets: tuple[int, ...]
@@ -102,19 +104,20 @@ class ClipPerson:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The motion of a face, in n frames.
+    """The motion of a face in n frames.
 
     Attributes:
         model: the face model.
-        identity: (K,) standard deviations; one for all frames.
-        frames: (n,) int64 rising numbers of frames.
-        seconds: (n,) float64.
-        tracklets: (n,) int64 number of each frame's tracklet, from 0; one is one motion.
+        identity: (K,) standard deviations; the same in all frames.
+        frames: (n,) int64 increasing numbers of frames.
+        seconds: (n,) float64 times of the frames.
+        tracklets: (n,) int64 number of each frame's tracklet in the track, from 0; the motion is
+            continuous within a tracklet.
         pose: (n, 3, 4) image_from_model, px per mm, scaled rotations.
         expression: (n, L) weights within the model's bounds.
         boxes: (n, 4) px, x0, y0, x1, y1.
-        scores: (n,) of the detector, 0 to 1; 0 where the face was not seen.
-        seen: (n,) bool; false where pose and expression are interpolated.
+        scores: (n,) detection scores, 0 to 1; 0 where the face was not seen.
+        seen: (n,) bool; False where pose and expression are interpolated.
     """
 
     model: MorphableModel
@@ -144,7 +147,7 @@ def face_box(edges: np.ndarray, score: float) -> FaceBox:
 
 
 def faces_of(model: MorphableModel, rows: dict[str, np.ndarray]) -> list[Reconstruction]:
-    """The faces of a frame's rows, see ``frames.seen_frames``; they do not keep the rows alive."""
+    """The faces of a frame's rows, see ``frames.seen_frames``, as copies of the data."""
     pose = rows["image_from_model"].reshape(-1, 3, 4)
     features = rows.get("features")
     return [
@@ -166,16 +169,16 @@ def find_tracklets(
     seconds: np.ndarray,
     cuts: set[int],
 ) -> tuple[list[Tracklet], np.ndarray]:
-    """Follow the faces of a clip.
+    """Track the faces of a clip.
 
     Args:
         model: the face model.
         frames: of ``frames.seen_frames``.
-        seconds: (frames,) of all frames of the clip.
+        seconds: (frames,) times of all frames of the clip.
         cuts: numbers of the frames that begin a shot.
 
     Returns:
-        the tracklets, and (rows,) the number of each row's.
+        the tracklets, and (rows,) the number of each row's tracklet.
     """
     tracker, numbers = Tracker(), []
     tracklets: list[Tracklet] = []
@@ -195,15 +198,15 @@ def find_tracklets(
 def find_people(
     tracklets: Sequence[Tracklet], calibration: dict | None, least_frames: int = LEAST_FRAMES
 ) -> list[ClipPerson]:
-    """Which tracklets are of one person, and that person's shape.
+    """Group the tracklets by person, and fuse each person's identity.
 
     Args:
         tracklets: of a clip.
-        calibration: 'verification' of a preset's metadata; without it no two tracklets are joined.
-        least_frames: a person that is seen in fewer is left out.
+        calibration: 'verification' of a preset's metadata; without it no tracklets are joined.
+        least_frames: people seen in fewer frames are left out.
 
     Returns:
-        the people in the order in which they appear.
+        the people in order of appearance.
     """
     if not tracklets:
         return []
@@ -215,9 +218,9 @@ def find_people(
 
 
 def _people(tracklets: Sequence[Tracklet], curve: dict | None) -> np.ndarray:
-    """(n,) the person of each tracklet: the likeliest of those not seen at that time, or a new one.
+    """(n,) the person of each tracklet: the most probable one not seen at that time, or a new one.
 
-    How likely is the mean over the person's tracklets of the probability by features.
+    It is the mean over the person's tracklets of the probability from calibrated features.
     """
     own, numbers = [tracklet.features for tracklet in tracklets], np.arange(len(tracklets))
     features = [one for one in own if one is not None]
@@ -248,7 +251,7 @@ def _person(group: list[int], tracklets: Sequence[Tracklet]) -> ClipPerson:
 
 
 def with_shape(face: Reconstruction, identity: np.ndarray) -> Reconstruction:
-    """The face with another identity (K,), posed so that its landmarks stay where they were."""
+    """The face with another identity (K,), posed to keep its landmarks as close as possible."""
     seen = face.parameters
     pose = pose_of(face.model, identity, seen.expression[None], face.landmarks[None])[0]
     return dataclasses.replace(face, parameters=FaceParameters(pose, identity, seen.expression))
@@ -257,7 +260,7 @@ def with_shape(face: Reconstruction, identity: np.ndarray) -> Reconstruction:
 def pose_of(
     model: MorphableModel, identity: np.ndarray, expression: np.ndarray, landmarks: np.ndarray
 ) -> np.ndarray:
-    """The cameras under which a face's landmarks are nearest to given ones (Umeyama 1991).
+    """The cameras that bring a face's landmarks nearest to given ones (Umeyama 1991).
 
     Args:
         model: the face model.
@@ -282,14 +285,14 @@ def smooth_tracks(
     numbers: np.ndarray,
     seconds: np.ndarray,
 ) -> list[Track]:
-    """The smooth motions of people.
+    """The tracks of people, with smooth motion.
 
     Args:
         model: the face model.
         people: of ``find_people``.
-        frames: the same as ``find_tracklets`` has seen.
-        numbers: (rows,) from there.
-        seconds: (frames,) of all frames of the clip.
+        frames: the same as for ``find_tracklets``.
+        numbers: (rows,) the tracklet of each row, of ``find_tracklets``.
+        seconds: (frames,) times of all frames of the clip.
 
     Returns:
         a track for each person.
@@ -311,7 +314,7 @@ def smooth_tracks(
 
 @dataclass(eq=False)
 class _Rows:
-    """The rows of a tracklet, 4 bytes a number: pose, expression, box and score."""
+    """Pose, expression, box and score in each frame of a tracklet, as float32 to save memory."""
 
     model: MorphableModel
     frames: array = field(default_factory=lambda: array("q"))
@@ -342,7 +345,7 @@ def _track(model: MorphableModel, person: ClipPerson, shots: list, seconds: np.n
 
 
 def _motion(model: MorphableModel, rows: _Rows, seconds: np.ndarray) -> tuple:
-    """Frames, smooth poses and expressions, boxes, scores, and whether seen, of one shot."""
+    """Frames, smooth poses and expressions, boxes, scores and ``seen`` of one tracklet."""
     known, pose, expression, boxes, scores = rows.columns()
     frames = np.arange(known[0], known[-1] + 1)
     times, at = seconds[frames], seconds[known]
@@ -356,14 +359,14 @@ def _motion(model: MorphableModel, rows: _Rows, seconds: np.ndarray) -> tuple:
 
 
 def _interpolated(values: np.ndarray, at: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(n, C) values at times (n,) from those (m, C) at some of them."""
+    """(n, C) values at the times (n,), interpolated from (m, C) values at the times (m,)."""
     if len(at) == len(times):
         return np.float64(values)
     return np.stack([np.interp(times, at, column) for column in values.T], axis=1)
 
 
 def _between(pose: np.ndarray, at: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(n, 3, 4) cameras at all times; rotations on the shortest way."""
+    """(n, 3, 4) cameras interpolated at all times; rotations along the shortest path."""
     if len(at) == len(times):
         return np.float64(pose)
     rotation, scale, shift = decompose(np.float64(pose))
@@ -373,7 +376,7 @@ def _between(pose: np.ndarray, at: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def smooth_pose(seconds: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Cameras (n, 3, 4), smoothed without lag: rotation, scale and place as one motion."""
+    """Cameras (n, 3, 4) smoothed without lag: rotation, scale and translation as one motion."""
     rotation, scale, shift = decompose(pose)
     turns = Rotation.from_matrix(rotation).as_quat()
     for i in range(1, len(turns)):  # q and -q are one rotation

@@ -179,7 +179,7 @@ def test_a_clip_without_a_face_says_so(tmp_path, capsys):
     path = write_clip(tmp_path / "a.mp4", gray)
     words = [str(path), "--out", str(tmp_path / "out"), "--preset", "mobile", "--workers", "1"]
     assert main(words) == 2
-    assert "a.mp4: no face found (3 frames were looked at)" in capsys.readouterr().err
+    assert "a.mp4: no face found (3 frames were searched)" in capsys.readouterr().err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"plan.json", "frames"}
 
 

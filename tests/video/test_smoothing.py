@@ -151,8 +151,8 @@ def test_a_moment_that_is_none_does_not_spoil_the_next_ones():
 @pytest.mark.parametrize(
     ("seconds", "values", "message"),
     [
-        ([0, 1, 1, 2], np.ones((4, 2)), "seconds must rise"),
-        ([0, 1, np.nan, 2], np.ones((4, 2)), "seconds must rise"),
+        ([0, 1, 1, 2], np.ones((4, 2)), "seconds must increase"),
+        ([0, 1, np.nan, 2], np.ones((4, 2)), "seconds must increase"),
         ([0, 1, 2, 3], np.full((4, 2), np.nan), "values must be finite"),
         ([0, 1, 2], np.ones((4, 2)), r"seconds and values are \(3,\) and \(4, 2\)"),
         ([0, 1, 2, 3], np.ones(4), r"they must be \(n,\) and \(n, C\)"),
