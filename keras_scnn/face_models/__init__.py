@@ -1,4 +1,4 @@
-"""Face models: the embedded one, and readers for those that users own."""
+"""Face models: the embedded one, and readers of other formats."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = [
 
 FACE_MODEL = "face_model.npz"  # beside records and in run folders, where it is not the embedded one
 
-# Each module's reader, and the suffixes of its files. They are imported on first use: the embedded
-# model needs none of the packages that read foreign formats.
+# Each module's reader, and the suffixes of its files. Readers are imported on first use, since the
+# embedded model does not need the packages that read foreign formats.
 _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bfm": ("read_bfm2009", (".mat",)),
     "bfm_h5": ("read_bfm_h5", (".h5", ".hdf5")),
@@ -35,7 +35,7 @@ _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gnm": ("read_gnm", ()),  # an .npz file, recognized by its arrays
     "ict": ("read_ict", ()),  # a folder
 }
-# What an .npz file has of them.
+# Arrays by which an .npz file is recognized.
 _ARRAYS = {
     "read_flame": {"v_template", "shapedirs", "f"},
     "read_gnm": {"template_vertex_positions", "vertex_identity_basis"},
@@ -47,23 +47,23 @@ __getattr__, __dir__, _ = lazy_loader.attach(
 
 
 def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableModel:
-    """The embedded face model by its name, or any face model that can be read from disk.
+    """Load the embedded face model by its name, or a face model from disk.
 
     Args:
         name_or_path: 'open_face'; a file written by MorphableModel.save (.npz); BFM 2009 (.mat);
             BFM 2017 or 2019 (.h5); FLAME (.pkl or .npz); GNM Head (.npz); the folder of
             ICT-FaceKit.
-        options: passed to the reader: ``landmark_indices`` to each of the foreign formats,
-            ``expression`` and ``model_info`` to BFM 2009, and so on; see the reader.
+        options: passed to the reader: ``landmark_indices`` for each foreign format, ``expression``
+            and ``model_info`` for BFM 2009, and so on; see the readers.
 
     Returns:
         a MorphableModel in mm, in the model frame.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the suffix is of no known format, the file is not what its suffix says, or it
-            is in another unit than the published files.
-        TypeError: an option that the reader does not have.
+        ValueError: the suffix is unknown, the file's content does not fit its suffix, or its unit
+            is not that of the published files.
+        TypeError: the reader does not have an option.
 
     >>> model = load_face_model("open_face")
     >>> model.n_identity, model.n_expression
@@ -102,20 +102,20 @@ def _reader(path: Path) -> Callable[..., MorphableModel]:
     if suffix in _OF_SUFFIX:
         return __getattr__(_OF_SUFFIX[suffix])
     raise ValueError(
-        f"{path}: no face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
+        f"{path}: not a face model; expected 'open_face', a folder of ICT-FaceKit, or a file whose "
         f"name ends in .npz, {', '.join(_OF_SUFFIX)}"
     )
 
 
 def _read_own(path: Path, **options) -> MorphableModel:
     model = MorphableModel.load(path)
-    if options:  # after the file's own errors
+    if options:  # checked last, so that errors of the file take precedence
         raise TypeError(f"{path}: a face model of this package takes no {', '.join(options)}")
     return model
 
 
 def _npz_reader(path: Path) -> Callable[..., MorphableModel]:
-    """By the arrays that the file has; this package's own name their format."""
+    """The reader for an .npz file, by its arrays; files of this package have the array 'format'."""
     names = set(array_names(existing_file(path, "a face model (.npz)")))
     for reader, arrays in _ARRAYS.items():
         if "format" not in names and names & arrays:

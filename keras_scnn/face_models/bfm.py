@@ -1,7 +1,7 @@
 """Reader of the Basel Face Model 2009 (.mat), with or without 3DDFA's expressions.
 
-Micrometers, x to the image's right, y up and z towards the viewer, as in the model frame. The
-model's files may not be passed on: users get them from the University of Basel.
+The files are in micrometers, with x to the image's right, y up and z towards the viewer, as in the
+model frame. They may not be redistributed: users get them from the University of Basel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from keras_scnn.storage.matlab import read_mat_arrays
 
 MICROMETER = 1e-3  # in millimeters
 BFM2009_VERTICES = 53490
-# Bas et al., github.com/anilbas/BFMLandmarks, Landmarks68_BFM.anl, less 1: MATLAB counts from 1.
+# Bas et al., github.com/anilbas/BFMLandmarks, Landmarks68_BFM.anl, minus 1: MATLAB counts from 1.
 BFM2009_LANDMARKS = np.array([
     22143, 22813, 22840, 23250, 44124, 45884, 47085, 47668, 48188, 48708, 49299, 50498, 52457,
     32022, 32386, 32359, 32979, 38886, 39636, 40030, 40238, 40433, 41172, 41368, 41578, 42011,
@@ -45,24 +45,24 @@ def read_bfm2009(
     landmark_indices: np.ndarray | None = None,
 ) -> MorphableModel:
     """Read BFM 2009 (Paysan et al., "A 3D Face Model for Pose and Illumination Invariant Face
-    Recognition", 2009), with 3DDFA's expressions where they are given.
+    Recognition", 2009), optionally with 3DDFA's expressions.
 
     Args:
         path: 01_MorphableModel.mat: shapeMU (3N, 1) and shapePC (3N, K) in micrometers, shapeEV
             (K, 1) standard deviations, tl (T, 3) 1-based triangles.
         expression: Model_Expression.mat of 3DDFA (Zhu et al., "Face Alignment in Full Pose Range",
             2019): mu_exp, w_exp, sigma_exp, on 3DDFA's trimmed mesh; needs ``model_info``.
-        model_info: model_info.mat of 3DDFA: trimIndex, tri, keypoints. The result is the trimmed
-            mesh then, with 3DDFA's 68 landmarks.
-        landmark_indices: (68,) 0-based vertices of the returned mesh. By default 3DDFA's, or for
-            the whole mesh those of Bas et al.
+        model_info: model_info.mat of 3DDFA: trimIndex, tri, keypoints. The result is then the
+            trimmed mesh, with 3DDFA's 68 landmarks.
+        landmark_indices: (68,) 0-based vertices of the returned mesh. By default those of 3DDFA,
+            or for the whole mesh those of Bas et al.
 
     Returns:
         a MorphableModel in mm; expression weights are in standard deviations, unbounded.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged, of another kind, or does not fit the others.
+        ValueError: a file is damaged, of another format, or does not fit the others.
     """
     path = Path(path)
     what = "01_MorphableModel.mat of the Basel Face Model 2009"
@@ -104,12 +104,12 @@ def _load_mat(path: Path, keys: tuple[str, ...], what: str) -> dict[str, np.ndar
 
 
 def _from_zero(name: str, indices: np.ndarray) -> np.ndarray:
-    """MATLAB's indices, which count from 1, as int64 from 0."""
+    """0-based int64 indices from MATLAB's 1-based ones."""
     return whole_indices(name, indices).astype(np.int64) - 1
 
 
 def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """3DDFA's kept vertices (n,), its triangles (T, 3) and landmarks (68,) among those, 0-based."""
+    """3DDFA's kept vertices (n,), and triangles (T, 3) and landmarks (68,) among them, 0-based."""
     what = "model_info.mat of 3DDFA"
     info = _load_mat(path, ("trimIndex", "tri", "keypoints"), what)
     with reading(path, what):
@@ -123,7 +123,7 @@ def _read_model_info(path: Path, n_vertices: int) -> tuple[np.ndarray, np.ndarra
             if indices.size and not 0 <= indices.min() <= indices.max() < trim.size:
                 raise FileError(f"{path}: {name} lies outside of the {trim.size} kept vertices")
         if triangles.shape[1] != 3 or keypoints.shape != (68,):
-            raise FileError(f"{path}: tri must be (3, T) and keypoints 68, as 3DDFA has them")
+            raise FileError(f"{path}: tri must be (3, T) and keypoints 68 numbers, as in 3DDFA")
         return trim, triangles, keypoints
 
 

@@ -1,7 +1,7 @@
 """Reader of the Basel Face Model 2017 and 2019 (.h5, the Statismo layout).
 
-Millimeters, x to the image's right, y up and z towards the viewer, as in the model frame. The
-model's files may not be passed on: users get them from the University of Basel.
+The files are in millimeters, with x to the image's right, y up and z towards the viewer, as in the
+model frame. They may not be redistributed: users get them from the University of Basel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ H5_KEYS = (
     "shape/representer/cells",
 )
 H5_POINTS = "metadata/landmarks/json"
-# Named points of /metadata/landmarks/json whose site is one of the iBUG landmarks.
+# iBUG landmarks by the names of the same points in /metadata/landmarks/json.
 IBUG_OF_NAME = {
     "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36,
     "right.eye.corner_inner": 39, "left.eye.corner_inner": 42, "left.eye.corner_outer": 45,
@@ -59,15 +59,15 @@ def read_bfm_h5(
             /shape/representer/cells (3, T) 0-based triangles, /metadata/landmarks/json.
         landmark_indices: (68,) 0-based vertices. By default they are estimated: the embedded
             model's landmarks are warped onto the file's named points (Bookstein's thin plate
-            spline, 1989) and the nearest vertices taken. Eye and lip corners, nose tip and chin
-            are the file's own then; the others are good to some millimeters.
+            spline, 1989), and the nearest vertices are taken. Eye and lip corners, nose tip and
+            chin are then exact; the others are accurate to a few millimeters.
 
     Returns:
         a MorphableModel in mm; expression weights are in standard deviations, unbounded.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another layout, or does not name the landmarks.
+        ValueError: the file is damaged, has another layout, or lacks the named points.
     """
     path = check_file(path, (".h5", ".hdf5"), H5_WHAT)
     with reading(path, H5_WHAT):
@@ -76,7 +76,7 @@ def read_bfm_h5(
         mean, basis = _h5_part(path, arrays, "shape")
         mean_expression, expressions = _h5_part(path, arrays, "expression")
         if mean.shape != mean_expression.shape:
-            raise ValueError(f"{path}: shape and expression have unlike numbers of vertices")
+            raise ValueError(f"{path}: shape and expression have different numbers of vertices")
         if landmark_indices is None and H5_POINTS in arrays:
             landmark_indices = _estimate_landmarks(mean, _named_points(arrays[H5_POINTS]))
         return build_model(
@@ -103,18 +103,18 @@ def _h5_part(path: Path, arrays: dict, part: str) -> tuple[np.ndarray, np.ndarra
 
 
 def _named_points(stored: np.ndarray) -> dict[str, np.ndarray]:
-    """The named points of a Scalismo file, mm: a list of {id, coordinates}, as text or as bytes."""
+    """The named points of a Scalismo file, mm, from JSON: a list of {id, coordinates}."""
     text = stored.item() if stored.dtype == object else stored.tobytes()
     text = text.decode() if isinstance(text, bytes) else text
     points = json.loads(text.rstrip("\0"))
     named = {point["id"]: np.float64(point["coordinates"]) for point in points}
     if wrong := [name for name, place in named.items() if place.shape != (3,)]:
-        raise ValueError(f"{H5_POINTS}: {wrong[0]} is no point of three coordinates")
+        raise ValueError(f"{H5_POINTS}: {wrong[0]} must have three coordinates")
     return named
 
 
 def _estimate_landmarks(mean: np.ndarray, named: dict[str, np.ndarray]) -> np.ndarray | None:
-    """(68,) vertices of ``mean`` (N, 3), or None where fewer than 8 of the sites are named."""
+    """(68,) vertices of ``mean`` (N, 3); None if fewer than 8 points of ``IBUG_OF_NAME`` exist."""
     names = [name for name in IBUG_OF_NAME if name in named]
     if len(names) < 8:
         return None

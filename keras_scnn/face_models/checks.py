@@ -1,4 +1,4 @@
-"""What the readers of foreign face models share: checks with one clear error, and orientation."""
+"""Shared by the readers of foreign face models: checks, conversions, and triangle orientation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ BFM_LICENSE = (
     "Basel Face Model, University of Basel: non-commercial research only, not to be passed on"
 )
 LFS_POINTER = b"version https://git-lfs"
-LEAST_MM, MOST_MM = 80.0, 2000.0  # across a mean face; a mask has 280, a head with shoulders 800
+# Limits of the diagonal of a mean face's box: a mask has 280 mm, a head with shoulders 800.
+LEAST_MM, MOST_MM = 80.0, 2000.0
 
 
 def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) -> Path:
-    """The path of a file that exists, has one of the suffixes, and is no Git LFS pointer.
+    """The path of a file that exists, has one of the suffixes, and is not a Git LFS pointer.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another suffix, an empty file, or the text that stands for a file in Git LFS.
+        ValueError: the suffix is another one, or the file is empty or a Git LFS pointer.
     """
     path = existing_file(path, what)
     if path.suffix.lower() not in suffixes:
@@ -39,17 +40,17 @@ def check_file(path: str | os.PathLike, suffixes: tuple[str, ...], what: str) ->
 
 
 def check_keys(path: Path, there: Container[str], keys: tuple[str, ...], what: str) -> None:
-    """Raise a ValueError that names the keys that a file lacks."""
+    """Raise a ValueError that names the missing keys of a file."""
     if missing := [key for key in keys if key not in there]:
         raise FileError(f"{path}: {', '.join(missing)} missing; {what} has {', '.join(keys)}")
 
 
 def check_landmarks(path: Path, indices: np.ndarray | None, hint: str) -> np.ndarray:
-    """(68,) vertex indices of the iBUG landmarks; None raises a ValueError with the hint."""
+    """Check (68,) vertex indices of the iBUG landmarks; None raises a ValueError with the hint."""
     if indices is None:
         raise FileError(
             f"{path}: the file does not name the vertices of the 68 iBUG landmarks; {hint} to "
-            "load_face_model; model.save(FILE) then keeps them for every command"
+            "load_face_model; model.save(FILE) then stores them for all commands"
         )
     indices = np.asarray(indices)
     if indices.shape != (68,) or not np.issubdtype(indices.dtype, np.integer):
@@ -61,7 +62,7 @@ def check_landmarks(path: Path, indices: np.ndarray | None, hint: str) -> np.nda
 
 
 def scaled_basis(components: np.ndarray, deviations: np.ndarray, unit_mm: float) -> np.ndarray:
-    """(N, 3, K) mm per standard deviation from columns (3N, K), x y z of each vertex in turn.
+    """(N, 3, K) mm per standard deviation, from columns (3N, K) of interleaved x, y, z.
 
     Args:
         components: (3N, K) directions, in the file's unit.
@@ -82,10 +83,10 @@ def scaled_basis(components: np.ndarray, deviations: np.ndarray, unit_mm: float)
 
 
 def mean_vertices(mean: np.ndarray) -> np.ndarray:
-    """(N, 3) from 3N numbers along one axis, x y z of each vertex in turn, or from (N, 3).
+    """(N, 3) vertices from 3N numbers along one axis, interleaved x, y, z; or from (N, 3).
 
     Raises:
-        ValueError: another shape; of (3, N), it would not be known what is x of which vertex.
+        ValueError: another shape; the order of the numbers in (3, N) would be unknown.
     """
     mean = np.asarray(mean)
     if mean.size not in mean.shape and mean.shape[1:] != (3,):
@@ -94,10 +95,10 @@ def mean_vertices(mean: np.ndarray) -> np.ndarray:
 
 
 def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """The triangles, turned so that they are counter-clockwise seen from outside.
+    """The triangles, wound counter-clockwise as seen from outside.
 
-    Published files wind either way (BFM 2009 clockwise, the others counter-clockwise). The sign of
-    the volume between the surface and its center decides, for a whole head and for a mask alike.
+    Published files have either winding (BFM 2009 clockwise, the others counter-clockwise). It is
+    known from the sign of the volume between the surface and its center, for whole heads and masks.
     """
     corners = np.float64(vertices)[triangles] - np.float64(vertices).mean(axis=0)
     volume = np.einsum("ti,ti->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
@@ -105,7 +106,7 @@ def outward(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def expression_components(basis: np.ndarray) -> dict:
-    """MorphableModel's expression fields of principal components (N, 3, L): no names, no bounds."""
+    """MorphableModel's expression fields for principal components (N, 3, L), without bounds."""
     count = basis.shape[-1]
     return dict(
         expression_basis=basis,
@@ -117,13 +118,15 @@ def expression_components(basis: np.ndarray) -> dict:
 def embedded_vertices(
     mean: np.ndarray, corners: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points on triangles as vertices: the nearest corner in the barycentric sense.
+    """Points on triangles as vertices: the corner with the largest barycentric weight.
 
     Args:
-        mean: (N, 3) mm. corners: (n, 3) vertices. weights: (n, 3) barycentric.
+        mean: (N, 3) mm, the mean face.
+        corners: (n, 3) vertices of the triangles.
+        weights: (n, 3) barycentric.
 
     Returns:
-        vertices (n,), and offsets (n, 3) mm from there to the points.
+        vertices (n,), and offsets (n, 3) mm from these to the points.
 
     Raises:
         ValueError: a weight is not finite.
@@ -135,15 +138,16 @@ def embedded_vertices(
 
 
 def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
-    """The MorphableModel, or a ValueError that names the file whose arrays do not fit.
-
-    A mean face that is no head in millimeters is refused too: its file is in another unit than the
-    published ones.
+    """Build a MorphableModel from the arrays of a file.
 
     Args:
-        path: the file that was read.
-        triangles: (T, 3) 0-based indices, wound either way.
+        path: the file that was read, for messages.
+        triangles: (T, 3) 0-based indices, with either winding.
         fields: the other attributes of MorphableModel.
+
+    Raises:
+        ValueError: the arrays do not fit, or the mean face does not have the size of a head in
+            millimeters, so that the file is not in the published files' unit.
     """
     mean = fields["mean"]
     try:
@@ -162,6 +166,6 @@ def build_model(path: Path, triangles: np.ndarray, **fields) -> MorphableModel:
     if not LEAST_MM <= across <= MOST_MM:
         raise FileError(
             f"{path}: read in the published file's unit, the mean face is {across:,.1f} mm across; "
-            f"it must be {LEAST_MM:,.0f} to {MOST_MM:,.0f} mm: bring its numbers to that unit"
+            f"it must be {LEAST_MM:,.0f} to {MOST_MM:,.0f} mm: convert its numbers to that unit"
         )
     return model

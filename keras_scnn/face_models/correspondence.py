@@ -1,4 +1,4 @@
-"""Which points of two face models are the same point of a face."""
+"""Correspondences between the points of two face models."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from keras_scnn.storage.guard import reading
 FILE_FORMAT, FILE_VERSION = "keras_scnn.correspondence", 1
 MIN_POINTS = 10
 MAX_DISTANCE = 5.0  # mm from the warped target to the source's surface
-NEAREST = 4  # vertices whose triangles are tried: the nearest may be none of its triangle's
-MIN_COSINE = 0.5  # between the two normals: not the inner side of a lip, nor a lid's other one
+NEAREST = 4  # vertices whose triangles are tried: the nearest triangle may lack the nearest vertex
+MIN_COSINE = 0.5  # between the two normals; excludes the inner side of lips and eyelids
 
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """Vertices of a target model, each with its site on the triangles of a source model.
+    """Vertices of a target model, each with the corresponding point of a source model's triangles.
 
     Attributes:
         target_vertices: (M,) int32, 0-based.
-        source_vertices: (M, 3) int32, the corners of the triangle that the site lies in; a site at
-            a vertex has that vertex three times, or weights of 1, 0, 0.
+        source_vertices: (M, 3) int32, the corners of the triangle in which the point lies; for a
+            point at a vertex, three times that vertex, or weights of 1, 0, 0.
         source_weights: (M, 3) float64, barycentric, sum 1.
 
     Raises:
@@ -67,7 +67,7 @@ class Correspondence:
         return len(self.target_vertices)
 
     def check_models(self, source: MorphableModel, target: MorphableModel) -> None:
-        """Raise a ValueError where a vertex is not one of the two models."""
+        """Raise a ValueError if a vertex does not exist in its model."""
         for role, model, vertices in (
             ("source", source, self.source_vertices),
             ("target", target, self.target_vertices),
@@ -79,12 +79,12 @@ class Correspondence:
                 )
 
     def source_sites(self, vertices: np.ndarray) -> np.ndarray:
-        """(M, 3) float64 the points on a source mesh (N, 3), in its unit."""
+        """(M, 3) float64 points on a source mesh (N, 3), in its unit."""
         corners = np.float64(vertices)[self.source_vertices]
         return np.einsum("mc,mcd->md", self.source_weights, corners)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write an .npz file, whole or not at all."""
+        """Write an .npz file, atomically."""
         arrays = {field: getattr(self, field) for field in _field_names()}
         write_npz(path, FILE_FORMAT, FILE_VERSION, **arrays)
 
@@ -94,7 +94,7 @@ class Correspondence:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is damaged, of another format, or its arrays do not fit.
+            ValueError: the file is damaged or of another format, or its arrays do not fit.
         """
         arrays = read_npz(path, FILE_FORMAT, FILE_VERSION)
         with reading(path, "a correspondence of two face models"):
@@ -109,25 +109,25 @@ def _field_names() -> tuple[str, ...]:
 def make_correspondence(
     source_model: MorphableModel, target_model: MorphableModel, dense: bool = True
 ) -> Correspondence:
-    """The correspondence of two face models by their 68 landmarks.
+    """Find the correspondence of two face models from their 68 landmarks.
 
-    The target's mean face is brought onto the source's landmarks by a similarity and a thin-plate
-    spline; each of its vertices then belongs to the nearest point of the source's same region
-    (skin, teeth, an eye ...; of all of it where a model has no ``regions``), if that is within 5 mm
-    and faces the same way.
+    The target's mean face is warped onto the source's landmarks by a similarity and a thin-plate
+    spline; each of its vertices then corresponds to the nearest point of the source's same region
+    (skin, teeth, an eye ...; of the whole source if a model has no ``regions``), if that is within
+    5 mm and its normal has a similar direction.
 
     Args:
         source_model, target_model: of any topology, unit and frame.
-        dense: False takes the 68 landmark vertices alone.
+        dense: False: only the 68 landmark vertices.
 
     Raises:
-        ValueError: the landmarks of a model lie in one plane, or the two surfaces hardly meet.
+        ValueError: the landmarks of a model lie in one plane, or the two surfaces hardly overlap.
     """
     landmarks = [_landmarks(source_model), _landmarks(target_model)]
     if not dense:
         corners = np.repeat(source_model.landmark_indices[:, None], 3, axis=1)
         return Correspondence(target_model.landmark_indices, corners, np.full((68, 3), 1 / 3))
-    if source_model.regions is None or target_model.regions is None:  # eyes still meet eyes
+    if source_model.regions is None or target_model.regions is None:  # compare whole surfaces
         models = (model.replace(regions=None) for model in (source_model, target_model))
         source_model, target_model = models
     warped = _warped(landmarks[1], landmarks[0], target_model.mean)
@@ -148,7 +148,7 @@ def make_correspondence(
 
 
 def _landmarks(model: MorphableModel) -> np.ndarray:
-    """(68, 3) float64 landmark vertices of the mean face, which must span space."""
+    """(68, 3) float64 landmark vertices of the mean face, checked not to lie in one plane."""
     points = np.float64(model.mean[model.landmark_indices])
     spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     if spread[2] <= 1e-3 * spread[0]:
@@ -159,7 +159,7 @@ def _landmarks(model: MorphableModel) -> np.ndarray:
 
 
 def _warped(moving: np.ndarray, fixed: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Vertices (N, 3) moved as landmarks (68, 3) are: by a similarity, then smoothly."""
+    """Vertices (N, 3) warped like landmarks (68, 3): by a similarity, then by a spline."""
     from scipy.interpolate import RBFInterpolator  # slow to import
 
     similarity = similarity_alignment(moving, fixed)
@@ -171,12 +171,12 @@ def _warped(moving: np.ndarray, fixed: np.ndarray, vertices: np.ndarray) -> np.n
 
 
 def _regions(model: MorphableModel) -> np.ndarray:
-    """(N,) the vertices' regions; all skin where the model does not say."""
+    """(N,) the vertices' regions; all skin if the model has no regions."""
     return np.zeros(model.n_vertices, np.uint8) if model.regions is None else model.regions
 
 
 def _vertices_of(model: MorphableModel, region: int) -> np.ndarray:
-    """Vertices of the triangles that lie in a region."""
+    """Vertices of the triangles within a region."""
     inside = (_regions(model)[model.triangles] == region).all(axis=1)
     return np.unique(model.triangles[inside])
 
@@ -184,7 +184,11 @@ def _vertices_of(model: MorphableModel, region: int) -> np.ndarray:
 def _near_sites(
     model: MorphableModel, region: int, points: np.ndarray, normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which points (M, 3) are near to the mean's region, corners and weights of their sites."""
+    """Which of the points (M, 3) have a near site on the mean face's region, and these sites.
+
+    Returns:
+        (M,) bool, and corners (m, 3) and weights (m, 3) of the m sites.
+    """
     mean = np.float64(model.mean)
     corners, weights = _closest(model, region, points)
     own = vertex_normals(mean, model.triangles)
@@ -197,9 +201,9 @@ def _near_sites(
 def _closest(
     model: MorphableModel, region: int, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sites on a region of the mean nearest to points: corners (M, 3) and weights (M, 3).
+    """Corners (M, 3) and weights (M, 3) of the sites on the mean face's region nearest to points.
 
-    Of the triangles about the nearest vertices.
+    Only triangles at the nearest vertices are tried.
     """
     from scipy.spatial import cKDTree  # slow to import, as trimesh is
     from trimesh.triangles import closest_point, points_to_barycentric
@@ -223,7 +227,7 @@ def _closest(
 
 
 def _triangles_around(model: MorphableModel, region: int) -> np.ndarray:
-    """(N, V) a region's triangles that have each vertex, the first repeated; any where none has."""
+    """(N, V) a region's triangles at each vertex, padded with the first; arbitrary without any."""
     inside = np.flatnonzero((_regions(model)[model.triangles] == region).all(axis=1))
     vertices = model.triangles[inside].ravel()
     owners = np.repeat(inside, 3)[np.argsort(vertices, kind="stable")]

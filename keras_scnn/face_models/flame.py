@@ -2,8 +2,8 @@
 2017): the published pickles of 2017, 2019, 2020 and 2023, or the same arrays in an .npz file.
 
 FLAME is in meters, with the subject's left at x > 0, y up and z towards the viewer. Its jaw, neck
-and eye joints and the pose-dependent corrections are left out: faces here are linear. The model's
-files may not be passed on: users get them from flame.is.tue.mpg.de.
+and eye joints and the pose-dependent corrections are left out, since face models here are linear.
+The model's files may not be redistributed: users get them from flame.is.tue.mpg.de.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ def read_flame(
     landmark_indices: np.ndarray | None = None,
     n_identity: int = 300,
 ) -> MorphableModel:
-    """Read FLAME. No code inside of a pickle is run.
+    """Read FLAME. No code in a pickle is run.
 
     Args:
         path: generic_model.pkl or another published pickle, or an .npz file: v_template (N, 3) and
             shapedirs (N, 3, K + L) in meters, f (T, 3) 0-based triangles.
-        landmark_embedding: where the landmarks lie on the mesh: DECA's landmark_embedding.npy (68
+        landmark_embedding: the landmarks' positions on the mesh: DECA's landmark_embedding.npy (68
             points), or flame_static_embedding.pkl (the 51 without the jaw).
-        contour_embedding: flame_dynamic_embedding.npy, for the jaw; its frontal row is taken.
-        landmark_indices: (68,) 0-based vertices, in place of the embeddings.
-        n_identity: how many leading components of shapedirs are identity (10 in files that were
-            cut to 10 + 10); the others are expression.
+        contour_embedding: flame_dynamic_embedding.npy, for the jaw; its frontal row is used.
+        landmark_indices: (68,) 0-based vertices, instead of the embeddings.
+        n_identity: how many leading components of shapedirs are identity (10 in files with only
+            10 + 10 components); the others are expression.
 
     Returns:
         a MorphableModel in mm. Weights are in standard deviations, expressions unbounded.
-        Embedded points become the nearest corner of their triangle, and ``landmark_offsets`` hold
-        the rest of the way, so ``landmarks()`` of the mean face are exact.
+        Embedded points become the nearest corner of their triangle, with ``landmark_offsets`` to
+        the points, so ``landmarks()`` of the mean face are exact.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged, of another layout, holds code, or lacks the landmarks; or
-            ``n_identity`` is no number of components.
+        ValueError: a file is damaged, of another layout, contains code, or lacks the landmarks; or
+            ``n_identity`` is not a number of components.
     """
     n_identity = whole("n_identity", n_identity, low=0)
     path = check_file(path, (".pkl", ".npz"), WHAT)
@@ -90,7 +90,7 @@ def read_flame(
 
 
 def _read_shapes(path: Path, file: dict[str, Any], n_identity: int) -> tuple[np.ndarray, ...]:
-    """v_template (N, 3), shapedirs (N, 3, K + L) and f (T, 3), whose shapes fit."""
+    """v_template (N, 3), shapedirs (N, 3, K + L) and f; the first two with checked shapes."""
     template, shapes, triangles = (_plain(path, file, k) for k in ("v_template", "shapedirs", "f"))
     if template.ndim != 2 or template.shape[1] != 3 or shapes.shape[:2] != template.shape:
         raise FileError(
@@ -130,7 +130,7 @@ def _embedded_landmarks(
     mean: np.ndarray,
     triangles: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (68,) nearest to the embedded points, and offsets (68, 3) mm from there to them."""
+    """Vertices (68,) nearest to the embedded points, and offsets (68, 3) mm to the points."""
     faces, weights = _read_embedding(path)
     if len(faces) == 68 - CONTOUR and contour_path is not None:
         contour_faces, contour_weights = _read_embedding(contour_path)
@@ -148,7 +148,7 @@ def _embedded_landmarks(
 
 
 def _read_embedding(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles (n,) and barycentric weights (n, 3); of a table by angle, the frontal first row."""
+    """Triangles (n,) and barycentric weights (n, 3); the frontal first row of a table by angle."""
     what = "a landmark embedding of FLAME (.npy, .npz or .pkl)"
     path = check_file(path, (".npy", ".npz", ".pkl"), what)
     with reading(path, what):

@@ -2,8 +2,8 @@
 
 The layout is that of version 3.0 as its public code reads it (gnm/shape/gnm_data_loader.py,
 gnm_xnp.py): meters, with the subject's left at x > 0, y up and z towards the viewer. Neck and eye
-joints, skinning and the pose-dependent corrections are left out: faces here are linear. The 68
-landmarks are in a file of their own, data/landmarks/head_sparse_68.txt.
+joints, skinning and the pose-dependent corrections are left out, since face models here are linear.
+The 68 landmarks are in a separate file, data/landmarks/head_sparse_68.txt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEYS = ("template_vertex_positions", "vertex_identity_basis", "expression_basis"
 OPTIONAL = ("expression_names", "mirror_indices", "vertex_groups", "vertex_group_names")
 LICENSE = "GNM, Google LLC: Apache-2.0"
 LANDMARKS = Path("landmarks", "head_sparse_68.txt")  # beside versions/v3_0/gnm_head.npz
-# Names of vertex_groups that the public code relies on; regions of MorphableModel.
+# MorphableModel's regions by the names of vertex_groups, which the public code relies on.
 GROUPS = {"tongue": 1, "upper_teeth_and_gums": 2, "lower_teeth_and_gums": 2, "eyes": 3}
 RIGHT_JAW, LEFT_JAW = slice(0, 8), slice(9, 17)  # of the iBUG landmarks; 8 is the chin
 
@@ -46,20 +46,20 @@ def read_gnm(
 
     Args:
         path: gnm_head.npz: template_vertex_positions (N, 3), vertex_identity_basis (K, N, 3) and
-            expression_basis (L, N, 3) in meters, triangles (T, 3); of version 3.0 K is 253 and
-            L 383.
-        landmark_file: head_sparse_68.txt; None looks for it where GNM's repository has it.
-        landmark_indices: (68,) 0-based vertices, in place of the file's.
+            expression_basis (L, N, 3) in meters, triangles (T, 3); in version 3.0, K is 253 and L
+            is 383.
+        landmark_file: head_sparse_68.txt; None: at its place in GNM's repository.
+        landmark_indices: (68,) 0-based vertices, instead of the file's.
 
     Returns:
         a MorphableModel in mm. Identity and expression are in standard deviations, unbounded.
-        Embedded points become the nearest corner of their triangle, and ``landmark_offsets`` hold
-        the rest of the way. Half of the published jaw runs upwards, so that its points are put in
-        order by their height, from the ears to the chin.
+        Embedded points become the nearest corner of their triangle, with ``landmark_offsets`` to
+        the points. Part of the published jaw is in the wrong order, so its points are sorted by
+        height, from the ears to the chin.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged, of another layout, or the landmarks are nowhere.
+        ValueError: a file is damaged or of another layout, or there are no landmarks.
     """
     path = check_file(path, (".npz",), WHAT)
     with reading(path, WHAT):
@@ -112,16 +112,16 @@ def _landmarks(
             raise ValueError(f"numbers of shape {rows.shape}; they must be 68 rows of 6")
         corners, weights = rows[:, ::2].astype(np.int64), rows[:, 1::2]
         if not 0 <= corners.min() <= corners.max() < len(mean):
-            raise ValueError(f"a vertex is none of the model's {len(mean)}")
-        weights = weights / weights.sum(axis=1, keepdims=True)  # written with three digits
+            raise ValueError(f"a vertex index lies outside of the model's {len(mean)} vertices")
+        weights = weights / weights.sum(axis=1, keepdims=True)  # the file has three digits
         order = _ibug_order(np.einsum("lc,lcd->ld", weights, mean[corners]))
         return embedded_vertices(mean, corners[order], weights[order])
 
 
 def _ibug_order(points: np.ndarray) -> np.ndarray:
-    """(68,) which rows the jaw's points are in: down from the subject's right ear, up to the left.
+    """(68,) the landmarks' rows: the jaw from the subject's right ear down, and up to the left.
 
-    In the published file the rows 2 to 6 are the mirror images of 10 to 14, not of 14 to 10.
+    In the published file, rows 2 to 6 are the mirror images of 10 to 14 rather than of 14 to 10.
     """
     order = np.arange(68)
     for half, direction in ((RIGHT_JAW, -1), (LEFT_JAW, 1)):
@@ -137,5 +137,5 @@ def _regions(file: dict[str, np.ndarray], mean: np.ndarray) -> np.ndarray | None
     for name, weights in zip(names, file["vertex_groups"], strict=True):
         if name in GROUPS:
             regions[weights > 0.5] = GROUPS[name]
-    regions[(regions == GROUPS["eyes"]) & (mean[:, 0] < 0)] = 4  # the subject's right one
+    regions[(regions == GROUPS["eyes"]) & (mean[:, 0] < 0)] = 4  # the subject's right eye
     return regions

@@ -42,18 +42,18 @@ def read_ict(
         folder: FaceXModel of ICT-FaceKit, or the checkout that holds it: generic_neutral_mesh.obj,
             identity000.obj and so on, one OBJ file for each name under "expressions" in
             vertex_indices.json, whose "idx_to_landmark_verts" are the 68 landmarks.
-        n_vertices: how many leading vertices to keep; None keeps all. By default what is opaque:
+        n_vertices: how many leading vertices to keep; None keeps all. By default the opaque parts:
             face, head, mouth, teeth and eyeballs, without the transparent shells over the eyes and
-            the lashes. 9409 is the face alone.
-        landmark_indices: (68,) 0-based vertices, in place of the file's.
-        progress: show a progress bar, for the published 154 files take some seconds.
+            the lashes. 9409 keeps only the face.
+        landmark_indices: (68,) 0-based vertices, instead of the file's.
+        progress: show a progress bar: reading the published 154 files takes some seconds.
 
     Returns:
         a MorphableModel in mm; identity in standard deviations, expression weights in [0, 1].
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file is damaged or does not fit the neutral mesh, or ``n_vertices`` is no
+        ValueError: a file is damaged or does not fit the neutral mesh, or ``n_vertices`` is not a
             number of vertices.
     """
     if n_vertices is not None:
@@ -87,9 +87,9 @@ def read_ict(
 
 
 def _read_bases(paths: list[Path], neutral: np.ndarray, keep: int, progress: bool) -> np.ndarray:
-    """(keep, 3, len(paths)) float32 mm: what each mesh adds to the neutral one."""
+    """(keep, 3, len(paths)) float32 mm: the difference of each mesh from the neutral one."""
     for path in paths:
-        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is taken
+        check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")  # before memory is allocated
     bases = np.empty((keep, 3, len(paths)), np.float32)
     for k, path in enumerate(tqdm(paths, desc="ICT-FaceKit", delay=1, disable=not progress)):
         vertices, _ = _read_obj(path)
@@ -128,12 +128,12 @@ def _read_config(path: Path) -> dict:
 
 
 def _is_file_name(name: object) -> bool:
-    """A name that leads to no other folder."""
+    """Whether a name is that of a file, without a path to another folder."""
     return isinstance(name, str) and name != "" and not set(name) & set("/\\:\0")
 
 
 def _identity_paths(folder: Path) -> list[Path]:
-    """identity000.obj, identity001.obj and so on: as many as there are; one may be missing."""
+    """identity000.obj, identity001.obj and so on, as many as files exist; one may be missing."""
     count = sum(IDENTITY.fullmatch(path.name) is not None for path in folder.iterdir())
     if not count:
         raise FileNotFoundError(f"{folder}: no identity000.obj; has the whole model been fetched?")
@@ -141,11 +141,10 @@ def _identity_paths(folder: Path) -> list[Path]:
 
 
 def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3) in file order, and triangles (T, 3) of fanned polygons, 0-based.
+    """Vertices (N, 3) in file order, and 0-based triangles (T, 3): fans of the file's polygons.
 
-    Without ``with_faces`` there are no triangles.
-
-    Not trimesh: it copies vertices along texture seams, and the indices would no longer hold.
+    T is 0 without ``with_faces``. Not read with trimesh, which duplicates vertices along texture
+    seams, so that indices would change.
     """
     check_file(path, (".obj",), "an OBJ file of ICT-FaceKit")
     with reading(path, "a readable OBJ file"):
@@ -154,7 +153,7 @@ def _read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndar
         polygons = [line.split()[1:] for line in lines if with_faces and line[:2] == "f "]
         triangles = [_fan([int(corner.split("/")[0]) for corner in p]) for p in polygons]
         if vertices.ndim != 2 or vertices.shape[1] != 3 or (with_faces and not triangles):
-            raise ValueError("no OBJ file with vertices and faces, or cut off")
+            raise ValueError("vertices or faces are missing or incomplete")
         return vertices, np.concatenate([np.zeros((0, 3), int), *triangles]) - 1
 
 

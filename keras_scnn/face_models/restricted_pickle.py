@@ -1,13 +1,13 @@
-"""Reads pickles of plain arrays, and runs no code of theirs.
+"""Read pickles of plain arrays without running code from them.
 
-A pickle is a program: it may name any importable function, call it, and set the inner state of
-what it made. This reader hands out stand-ins alone, for the names that rebuild NumPy arrays; no
-object of NumPy's own is in reach of the program, for the state of a dtype can be forged so that
-bytes of the file are taken for addresses. What no face model needs (sparse matrices, torch's
-tensors) becomes an empty stand-in. Any other name is refused before it is imported.
+A pickle is a program: it may name any importable function, call it, and set the internal state of
+the result. This reader provides only stand-ins for the names that rebuild NumPy arrays; the program
+cannot access NumPy's own objects, since the state of a dtype can be forged such that bytes of the
+file are taken for addresses. Objects that face models do not need (sparse matrices, torch's
+tensors) become empty stand-ins. Any other name is refused before it is imported.
 
-The program is looked over before it runs: its lengths against the file, its number of steps, and
-the places that it stores values at, for the unpickler takes memory for what is declared.
+The program is checked before it runs: the lengths that it declares, its number of steps, and the
+memo indices at which it stores values, because the unpickler allocates the declared memory.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ import numpy as np
 from keras_scnn.storage.arrays import read_npy_header
 from keras_scnn.storage.guard import allowed_bytes, check_size, reading
 
-MAX_STEPS = 200_000  # FLAME's files have some thousand
-MAX_DEPTH = 50  # of lists in lists
+MAX_STEPS = 200_000  # FLAME's files have a few thousand
+MAX_DEPTH = 50  # of nested lists
 REFUSED_STEPS = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "NEXT_BUFFER"}
 STEPS = {step.code: step for step in pickletools.opcodes}
-# Kinds: whole numbers, Booleans, floats, complex numbers, bytes and text; O: a list of objects.
+# Integers, Booleans, floats, complex numbers, bytes and text; O: objects, given as a list.
 DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,9}|\?|O8?)")
 
 
 class StandIn:
-    """In place of an object that no reader needs; takes any arguments and state, and keeps none."""
+    """Replaces an object that no reader needs; ignores all arguments and state."""
 
     def __new__(cls, *_args: Any) -> StandIn:
         return super().__new__(cls)
@@ -47,15 +47,15 @@ class StandIn:
 
 
 class _Object(StandIn):
-    """``object``, named by Python 2's way to rebuild objects."""
+    """Replaces ``object``, which Python 2's pickles of objects name."""
 
 
 class _NdArray(StandIn):
-    """``numpy.ndarray``, named by the rebuilder of arrays."""
+    """Replaces ``numpy.ndarray``, an argument of ``_reconstruct``."""
 
 
 class ChumpyArray(StandIn):
-    """In place of chumpy.ch.Ch: keeps its plain array."""
+    """Replaces ``chumpy.ch.Ch``; keeps only its plain array."""
 
     x: Any = None
 
@@ -64,12 +64,12 @@ class ChumpyArray(StandIn):
 
 
 class _Dtype(StandIn):
-    """A dtype of numbers or text, of whose state only the byte order is used."""
+    """Replaces ``numpy.dtype``, for numbers, text and objects; of its state uses the byte order."""
 
     def __new__(cls, name: str = "", *_args: Any) -> _Dtype:
         made = object.__new__(cls)
         if not isinstance(name, str) or not DTYPE.fullmatch(name):
-            raise pickle.UnpicklingError(f"a dtype {name!r}; only numbers and text are admitted")
+            raise pickle.UnpicklingError(f"a dtype {name!r}; only numbers and text are allowed")
         made.name, made.order = name.lstrip("<>=|"), "=" if name[0] not in "<>" else name[0]
         return made
 
@@ -85,31 +85,31 @@ class _Dtype(StandIn):
         return self.name in ("O", "O8")
 
     def dtype(self) -> np.dtype:
-        """NumPy's, made here."""
+        """The dtype as NumPy's, created here."""
         return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
 class _Array(StandIn):
-    """An array that is filled by its state, from bytes whose number fits its shape."""
+    """An array whose value follows as its state, with as many bytes as its shape needs."""
 
     value: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise pickle.UnpicklingError("the state of an array is a tuple of 4 or 5")
+            raise pickle.UnpicklingError("the state of an array must be a tuple of 4 or 5")
         self.value = _filled(*state[-4:])
 
 
 def _filled(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> np.ndarray:
     """An array of numbers from bytes, or of objects from a list."""
     if not isinstance(dtype, _Dtype) or not _is_shape(shape):
-        raise pickle.UnpicklingError(f"an array of the shape {str(shape)[:80]}")
+        raise pickle.UnpicklingError(f"an array without a valid shape and dtype: {str(shape)[:80]}")
     order: Literal["C", "F"] = "F" if is_fortran else "C"
     data = data.encode("latin1") if isinstance(data, str) else data
     count = math.prod(shape)
     if dtype.is_object:
         if not isinstance(data, list) or len(data) != count:
-            raise pickle.UnpicklingError(f"an array of {count:,} objects without as many in a list")
+            raise pickle.UnpicklingError(f"an array of {count:,} objects without a list of as many")
         return _objects(data).reshape(shape, order=order)
     plain = dtype.dtype()
     if not isinstance(data, bytes | bytearray) or len(data) != count * plain.itemsize:
@@ -120,7 +120,7 @@ def _filled(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> np.ndarray:
 
 
 def _objects(items: list) -> np.ndarray:
-    """(n,) an array of the items themselves, whatever they are."""
+    """(n,) an array of the items themselves, even if they are sequences."""
     array = np.empty(len(items), object)
     for i, item in enumerate(items):
         array[i] = item
@@ -136,16 +136,16 @@ def _is_shape(shape: Any) -> bool:
 
 
 class _Reconstruct(StandIn):
-    """``_reconstruct(ndarray, (0,), b'b')``: an array whose state follows."""
+    """Replaces ``_reconstruct(ndarray, (0,), b'b')``: an array whose state follows."""
 
     def __new__(cls, kind: Any = None, *_args: Any) -> Any:
         if kind is not _NdArray:
-            raise pickle.UnpicklingError("a subclass of numpy.ndarray")
+            raise pickle.UnpicklingError("a subclass of numpy.ndarray is not allowed")
         return _Array()
 
 
 class _FromBuffer(StandIn):
-    """``_frombuffer(bytes, dtype, shape, order)``."""
+    """Replaces ``_frombuffer(bytes, dtype, shape, order)``."""
 
     def __new__(cls, *args: Any) -> Any:
         data, dtype, shape, order = args
@@ -155,7 +155,7 @@ class _FromBuffer(StandIn):
 
 
 class _Scalar(StandIn):
-    """``scalar(dtype, bytes)``."""
+    """Replaces ``scalar(dtype, bytes)``."""
 
     def __new__(cls, *args: Any) -> Any:
         dtype, data = args
@@ -165,32 +165,32 @@ class _Scalar(StandIn):
 
 
 class _Rebuild(StandIn):
-    """``_reconstructor(class, object, None)``: an object of a stand-in, whose state follows."""
+    """Replaces ``_reconstructor(class, object, None)``: a stand-in whose state follows."""
 
     def __new__(cls, kind: Any = None, *_args: Any) -> Any:
         if kind not in (ChumpyArray, StandIn):
-            raise pickle.UnpicklingError("an object of a class that is not admitted")
+            raise pickle.UnpicklingError("an object of a class that is not allowed")
         return kind()
 
 
 class _Encode(StandIn):
-    """``_codecs.encode(text, 'latin1')``: bytes, in pickles of Python 2."""
+    """Replaces ``_codecs.encode(text, 'latin1')``, which gives bytes in protocols 0 to 2."""
 
     def __new__(cls, text: Any = "", *_args: Any) -> Any:
         if not isinstance(text, str):
-            raise pickle.UnpicklingError("bytes that are not made from text")
+            raise pickle.UnpicklingError("the argument of _codecs.encode is not text")
         return text.encode("latin1")
 
 
 class _Set(StandIn):
-    """``set([...])`` of Python 2's protocols."""
+    """Replaces ``set([...])`` of Python 2's protocols."""
 
     def __new__(cls, items: Any = (), *_args: Any) -> Any:
         return frozenset(items)
 
 
 class _Table(StandIn):
-    """``OrderedDict``."""
+    """Replaces ``OrderedDict``."""
 
     def __new__(cls, items: Any = (), *_args: Any) -> Any:
         return OrderedDict(items)
@@ -230,27 +230,27 @@ ADMITTED: dict[tuple[str, str], type] = {
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that looks names up in ``ADMITTED`` and imports nothing."""
+    """An unpickler that looks up names in ``ADMITTED`` and imports nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}; only NumPy arrays are admitted, so nothing of it "
-                "was run"
+                f"it asks for {module}.{name}; only NumPy arrays are allowed, so nothing was run"
             ) from None
 
 
 def load_pickle(path: str | os.PathLike) -> Any:
-    """The content of a pickle of plain arrays, of Python 2 or 3, or of an .npy file of one object.
+    """Read a pickle of plain arrays, from Python 2 or 3, or an .npy file with a pickled object.
 
-    Arrays of numbers and text, and lists, tables and tuples of those. Objects that are not needed
-    are empty stand-ins.
+    Returns:
+        arrays of numbers and text, and lists, dicts and tuples of them; objects that are not
+        needed are empty stand-ins.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or asks for anything else than arrays.
+        ValueError: the file is damaged, or names anything other than arrays.
     """
     path = Path(path)
     with reading(path, "a pickle of plain arrays"):
@@ -261,7 +261,7 @@ def load_pickle(path: str | os.PathLike) -> Any:
         start = data.tell()
         _check_steps(data, allowed_bytes(len(content)))
         data.seek(start)
-        # latin1 maps bytes to characters one to one: strings of Python 2 hold array data.
+        # latin1 maps bytes to characters one to one: array data are strings in Python 2's pickles.
         return _plain(RestrictedUnpickler(data, encoding="latin1").load(), {}, 0)
 
 
@@ -272,27 +272,30 @@ def _skip_npy_header(data: io.BytesIO) -> None:
 
 
 def _check_steps(data: io.BytesIO, allowed: int) -> None:
-    """Read over the program without running it, and refuse what takes memory."""
+    """Check the program's steps without running them, and refuse excessive use of memory."""
     copied = 0
     for number, (step, argument) in enumerate(_steps(data)):
         if step in REFUSED_STEPS:
-            raise pickle.UnpicklingError(f"the step {step} is not admitted")
+            raise pickle.UnpicklingError(f"the step {step} is not allowed")
         if number > MAX_STEPS:
             raise pickle.UnpicklingError(f"more than {MAX_STEPS:,} steps")
         if step in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= MAX_STEPS:
-            raise pickle.UnpicklingError(f"a value is stored at the place {argument:,}")
+            raise pickle.UnpicklingError(f"a value is stored at the memo index {argument:,}")
         if isinstance(argument, str | bytes | bytearray):
             copied += len(argument)
-            check_size("the text of it", copied, allowed)
+            check_size("its text", copied, allowed)
 
 
 def _steps(data: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    """Names and arguments of the steps up to STOP; ``pickletools`` reads no strings of Python 2."""
+    """Names and arguments of the steps up to STOP.
+
+    STRING is read here, since ``pickletools`` fails on non-ASCII strings of Python 2.
+    """
     name = ""
     while name != "STOP":
         code = data.read(1).decode("latin1")
         if code not in STEPS:
-            raise pickle.UnpicklingError(f"no step {code!r}" if code else "cut off")
+            raise pickle.UnpicklingError(f"unknown step {code!r}" if code else "truncated")
         step = STEPS[code]
         name = step.name
         if step.arg is None:
@@ -304,7 +307,7 @@ def _steps(data: io.BytesIO) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any, known: dict[int, Any], depth: int) -> Any:
-    """The value with arrays in place of their stand-ins; each object once, however often named."""
+    """The value with arrays in place of their stand-ins; shared objects are converted once."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep, or within itself")
     if id(value) in known:
@@ -318,7 +321,7 @@ def _plain(value: Any, known: dict[int, Any], depth: int) -> Any:
         made = {key: _plain(item, known, depth + 1) for key, item in dict.items(value)}
     elif isinstance(value, list | tuple):
         made = type(value)(_plain(item, known, depth + 1) for item in value)
-    known[id(value)] = value, made  # with the value, whose number would else be given away
+    known[id(value)] = value, made  # keep the value alive, so that its id is not reused
     return made
 
 

@@ -101,7 +101,7 @@ def test_a_missing_key_is_named(tmp_path, small_face, key):
     "change, message",
     [
         ({"shape/model/pcaVariance": np.ones(3)}, "shape/model: .* does not fit 3"),
-        ({"expression/model/mean": np.zeros(30)}, "unlike numbers of vertices"),
+        ({"expression/model/mean": np.zeros(30)}, "different numbers of vertices"),
         ({"expression/model/mean": np.zeros(31)}, "expression/model: .*reshape"),
         (
             {"shape/model/mean": np.zeros((3, 72))},

@@ -109,7 +109,7 @@ def test_another_unit_than_the_published_one_is_refused(
 
 def test_an_unknown_name_or_suffix_is_refused_with_what_would_be_right(tmp_path):
     for name in ("closed_face", tmp_path / "face.obj"):
-        with pytest.raises(ValueError, match="no face model; expected 'open_face', .*npz, .mat"):
+        with pytest.raises(ValueError, match="not a face model; expected 'open_face', .*npz, .mat"):
             load_face_model(name)
 
 

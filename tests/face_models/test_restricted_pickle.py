@@ -125,7 +125,8 @@ def reconstructed(state: str, dtype: str = "f8") -> bytes:
 HOSTILE = {
     # The dtype's flags say that its bytes are objects: addresses of the file's choice.
     "objects from bytes": (
-        reconstructed("(I1\n(I2\ntg0\nI00\nVxxxxxxxxxxxxxxxx\ntb", "O8"), "as many in a list"
+        reconstructed("(I1\n(I2\ntg0\nI00\nVxxxxxxxxxxxxxxxx\ntb", "O8"),
+        "without a list of as many",
     ),
     "a forged dtype": (
         b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I4\nV|\nNNNI8\nI1\nI63\ntb.", "dtype 'V8'"
@@ -134,8 +135,10 @@ HOSTILE = {
     "a shape that is too large": (
         reconstructed("(I1\n(I9999999999\ntg0\nI00\nVx\ntb"), "without as many bytes"
     ),
-    "a negative shape": (reconstructed("(I1\n(I-2\ntg0\nI00\nVx\ntb"), "of the shape"),
-    "no dtype": (reconstructed("(I1\n(I2\ntNI00\nVx\ntb"), "of the shape"),
+    "a negative shape": (
+        reconstructed("(I1\n(I-2\ntg0\nI00\nVx\ntb"), "without a valid shape and dtype"
+    ),
+    "no dtype": (reconstructed("(I1\n(I2\ntNI00\nVx\ntb"), "without a valid shape and dtype"),
     "no state": (reconstructed(""), "without a state"),
     "state of a class": (b"cnumpy\nndarray\n}b.", "missing"),
     "a subclass": (

@@ -139,7 +139,7 @@ LARGE = {
     "h5 text": (long_text_h5, lambda p: read_datasets(p, ["a"]), "a declares 3,000,000,000"),
     "pickle of 1 GB": (lambda p: p.write_bytes(b"\x80\x03B\0\0\0\x40."), load_pickle, "expected"),
     "pickle's places": (
-        lambda p: p.write_bytes(b"\x80\x02Nr\0\0\0\x40."), load_pickle, "at the place"
+        lambda p: p.write_bytes(b"\x80\x02Nr\0\0\0\x40."), load_pickle, "at the memo index"
     ),
     "pickle's steps": (
         lambda p: p.write_bytes(b"\x80\x04(" + b"\x8f" * 300_000 + b"t."), load_pickle, "steps"
