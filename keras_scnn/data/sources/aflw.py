@@ -1,14 +1,14 @@
 """Reader of face crops of AFLW: a folder with crops/*.jpg and labels.npz.
 
 ``labels.npz`` has, for N crops of 120x120 px: name (N,), yaw_degrees (N,), landmarks68 (N, 68, 2)
-with visibility68 (N, 68; 2 visible, 1 hidden but estimated, 0 none) and landmarks68_residual (N,;
-NaN for a crop without them), teacher_landmarks68 (N, 68, 3) and teacher_bfm62 (N, 62).
+with visibility68 (N, 68: 2 visible, 1 hidden but estimated, 0 missing) and landmarks68_residual
+(N,; NaN for a crop without landmarks68), teacher_landmarks68 (N, 68, 3) and teacher_bfm62 (N, 62).
 
-Two sources disagree by a convention as well as by noise. The hand-made points (MERL-RAV) mark
-other sites than the Basel Face Model's, which the benchmark's annotation follows; the teacher
-(3DDFA_V2) has the right sites, depth and hidden points, and makes errors of its own. So the fixed
-part of the difference is measured as one 3D offset a landmark in the face's frame, taken off the
-hand-made points, and the two are then averaged.
+The two kinds of landmarks differ systematically as well as by noise. The hand-made points
+(MERL-RAV) mark other sites than the Basel Face Model's, which the benchmark's annotation uses; the
+teacher (3DDFA_V2) has the right sites, depth and hidden points, but its own errors. So the
+systematic difference is estimated as one 3D offset per landmark in the face's frame, and subtracted
+from the hand-made points; then the two are averaged.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from keras_scnn.storage.guard import reading
 CROP_SIZE = 120
 
 # The teacher's crop coordinates follow 3DDFA's training script, u = (x + 1 - x0) * 120 / side for a
-# 0-based image x. With pixel centers at integers that is u = (x - x0 + 0.5) * 120 / side - 0.5, so
-# (the labels have 1 taken off already) a quarter of a pixel is to be added at a side of 270.
+# 0-based image x. With pixel centers at integers the correct u is (x - x0 + 0.5) * 120 / side -
+# 0.5. The labels have 1 subtracted already, so at a side of 270 a quarter of a pixel is missing.
 TEACHER_SHIFT_PX = 0.25
-# Weight of the hand-made point in the merged one; the jaw's hand-made points slide along
-# the outline, so they count half. Lids and inner lips are the hand-made ones: the teacher hardly
-# closes eyes.
+# Weight of the hand-made point in the merged one. The jaw's hand-made points slide along the
+# outline, so they have half the weight. For eyelids and inner lips only hand-made points are used:
+# the teacher hardly closes eyes.
 HAND_WEIGHT = 0.6
-# Weight of a landmark that only the teacher labels; of a lid or an inner lip.
+# Weight of a landmark that only the teacher labels, and of such a landmark on a lid or inner lip.
 TEACHER_TRUST, LID_TRUST = 0.5, 0.1
-# Names and the shapes behind the crops' axis.
+# Arrays, and their shapes after the first axis, that of the crops.
 LABELS = {
     "name": (),
     "yaw_degrees": (),
@@ -52,16 +52,15 @@ LABELS = {
 
 @dataclass(frozen=True)
 class AflwTargets:
-    """Landmarks of the N crops.
+    """Merged landmarks of N crops.
 
     Attributes:
         name: (N,) file names in ``crops/``.
-        landmarks: (N, 68, 3) float32, crop px (pixel centers at integers), z towards the viewer,
-            its mean 0.
-        yaw_degrees: (N,) float32, the size of AFLW's own yaw, noisy.
-        held_out: (N,) bool, True for the photos kept for validation (one photo in 20; all faces
-            of one photo are on one side).
-        weight: (N, 68) float32, 0 to 1: how far x and y can be trusted.
+        landmarks: (N, 68, 3) float32, crop px (pixel centers at integers), z towards the viewer
+            with mean 0.
+        yaw_degrees: (N,) float32, the absolute value of AFLW's yaw, which is noisy.
+        held_out: (N,) bool, True for validation: one photo in 20, with all its faces.
+        weight: (N, 68) float32, 0 to 1: reliability of x and y.
     """
 
     name: np.ndarray
@@ -72,11 +71,11 @@ class AflwTargets:
 
 
 def load_targets(folder: str | os.PathLike) -> AflwTargets:
-    """Read ``labels.npz`` of the AFLW folder and merge its two sources.
+    """Read ``labels.npz`` of the AFLW folder and merge its two kinds of landmarks.
 
     Raises:
         FileNotFoundError: the folder has no labels.npz.
-        ValueError: the file is damaged, or an array is missing or of another shape.
+        ValueError: the file is damaged, or an array is missing or has another shape.
     """
     path = Path(folder) / "labels.npz"
     labels = read_labels(path, LABELS)
@@ -85,7 +84,7 @@ def load_targets(folder: str | os.PathLike) -> AflwTargets:
 
 
 def _targets(labels: dict[str, np.ndarray]) -> AflwTargets:
-    """The two sources merged."""
+    """The two kinds of landmarks merged."""
     photo = np.array([name.split("_")[0].split(".")[0][:10] for name in labels["name"]])
     held_out = np.isin(photo, np.unique(photo)[::20])
     teacher = labels["teacher_landmarks68"].astype(np.float64)
@@ -104,15 +103,15 @@ def _targets(labels: dict[str, np.ndarray]) -> AflwTargets:
 
 
 def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Arrays of a labels.npz, all with one row a photo.
+    """Read the arrays of a labels.npz, all with one row per photo.
 
     Args:
         path: of the file.
-        shapes: what stands behind the first axis, by the arrays' names; ``name`` is one of them.
+        shapes: the arrays' shapes after the first axis, by name, including ``name``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or an array is missing or of another shape.
+        ValueError: it is damaged, or an array is missing or has another shape or type.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of the photos")
@@ -123,7 +122,8 @@ def read_labels(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
         if shape != (count, *rest):
             raise ValueError(f"{path}: {key} is {shape}; expected {(count, *rest)}")
         if (labels[key].dtype.kind == "U") != (key == "name"):
-            raise ValueError(f"{path}: {key} holds {labels[key].dtype}")
+            kind = "text" if key == "name" else "numbers"
+            raise ValueError(f"{path}: {key} has the dtype {labels[key].dtype}; expected {kind}")
     return labels
 
 
@@ -134,14 +134,14 @@ def _image_from_face(teacher_parameters: np.ndarray) -> np.ndarray:
 
 
 def _hand_weight(labels: dict[str, np.ndarray]) -> np.ndarray:
-    """(N, 68) how good the hand-made points are: 1 visible, 0.5 estimated, 0 none."""
+    """(N, 68) reliability of the hand-made points: 1 visible, 0.5 estimated, 0 missing."""
     weight = np.array([0.0, 0.5, 1.0])[labels["visibility68"]]
     weight[~np.isfinite(labels["landmarks68_residual"])] = 0
     return weight
 
 
 def _hand_share(labels: dict[str, np.ndarray]) -> np.ndarray:
-    """(N, 68) how much of the merged point is the hand-made one."""
+    """(N, 68) weight of the hand-made point in the merged one."""
     weight = _hand_weight(labels)
     share = HAND_WEIGHT * weight
     share[:, JAW] *= 0.5
@@ -163,10 +163,10 @@ def _merge(teacher, camera, labels, share, train) -> np.ndarray:
 
 
 class AflwCrops(PhotoSource):
-    """The crops as a data set; every crop is a person of its own.
+    """The crops as a data set; every crop is a different person.
 
     Args:
-        folder: holds crops/ and labels.npz.
+        folder: contains crops/ and labels.npz.
         part: "train" or "held_out" (see ``AflwTargets``), or "all".
 
     Raises:
@@ -197,7 +197,7 @@ class AflwCrops(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one crop, whose box is the whole of it."""
+        """Labels of one crop, whose box is the whole image."""
         image, row = self.folder / name, self._rows.get(name)
         if row is None or not image.is_file():
             raise FileNotFoundError(f"{image}: no such crop, or labels.npz has no row of it")

@@ -1,7 +1,7 @@
 """Reader of AFLW2000-3D: a folder of .jpg and .mat pairs, and optionally the benchmark's boxes.
 
-Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016. The files count pixels from
-1; what this module returns counts from 0.
+Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016. The files' pixel coordinates
+count from 1, those that this module returns from 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = ("name", "yaw_degrees", "crop_x0", "crop_y0", "crop_x1", "crop_y1")
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedFace:
-    """One photo of AFLW2000-3D and what is known of it.
+    """One photo of AFLW2000-3D and its annotation.
 
     Attributes:
         name: file name without suffix.
@@ -34,11 +34,11 @@ class AnnotatedFace:
         landmarks: (68, 3) float64: x, y in px of the photo, pixel centers at integers from 0, y
             down; depth in px, larger nearer to the viewer.
         euler: (3,) float64: pitch, yaw, roll in radians, for ``rotation_from_euler``.
-        yaw_degrees: the yaw by which the benchmark sorts the face into a bin.
-        box: (4,) float64 half-open pixel box of the benchmark's crop, or None where the folder
-            has no protocol.csv.
-        parameters: pose (7,), and where the file has them shape (199,) and expression (29,), as
-            in ``mat_files.BfmAnnotation``.
+        yaw_degrees: the yaw that determines the face's bin in the benchmark.
+        box: (4,) float64 half-open pixel box of the benchmark's crop; None if the folder has no
+            protocol.csv.
+        parameters: pose (7,), and if the file has them shape (199,) and expression (29,), as in
+            ``mat_files.BfmAnnotation``.
     """
 
     name: str
@@ -51,20 +51,20 @@ class AnnotatedFace:
 
 
 def read_aflw2000(folder: str | os.PathLike) -> list[AnnotatedFace]:
-    """Read all annotations of a folder, in the order of protocol.csv, else by name.
+    """Read all annotations of a folder, in the order of protocol.csv or else sorted by name.
 
     Raises:
         FileNotFoundError: the folder, or a file that protocol.csv names, is missing.
-        ValueError: the folder has no .mat file, or a file is damaged or of another kind.
+        ValueError: the folder has no .mat file, or a file is damaged or of another format.
     """
     return [_read_face(*row) for row in _scan(folder)]
 
 
 def read_good_faces(folder: str | os.PathLike) -> tuple[list[AnnotatedFace | str], list[str]]:
-    """As ``read_aflw2000``, but a face that cannot be read does not stop the others.
+    """As ``read_aflw2000``, but continues after a face that cannot be read.
 
     Returns:
-        for each face its annotation, or the reason why it cannot be read; and all names.
+        for each face its annotation, or the reason why it cannot be read; and the faces' names.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -81,7 +81,7 @@ def read_good_faces(folder: str | os.PathLike) -> tuple[list[AnnotatedFace | str
 
 
 def _scan(folder: str | os.PathLike) -> list[tuple[Path, float | None, np.ndarray | None]]:
-    """The .mat file, the yaw and the box of every face; None where protocol.csv is missing."""
+    """The .mat file, yaw and box of every face; yaw and box are None without protocol.csv."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected .jpg and .mat pairs")
@@ -123,9 +123,9 @@ def _read_face(path: Path, yaw_degrees: float | None, box: np.ndarray | None) ->
 
 
 class Aflw2000(PhotoSource):
-    """AFLW2000-3D as a data set; every photo is a person of its own.
+    """AFLW2000-3D as a data set; every photo is a different person.
 
-    It is the field's benchmark: a network that is measured on it must not be trained on it.
+    It is the field's benchmark: a network that is evaluated on it must not be trained on it.
 
     Args:
         folder: as for ``read_aflw2000``.
@@ -149,7 +149,7 @@ class Aflw2000(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; ``extra`` has pose (7,), and shape (199,) and expression (29,)."""
+        """Labels of one photo; ``extra`` is ``AnnotatedFace.parameters``."""
         if name not in self._rows:
             raise FileNotFoundError(f"{name}: the data set has no such photo")
         face = _read_face(*self._rows[name])

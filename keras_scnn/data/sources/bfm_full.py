@@ -1,7 +1,7 @@
-"""A user's own copy of the Basel Face Model 2009, in the convention of 300W-LP's annotation.
+"""The Basel Face Model 2009 from the user's own files, in the convention of 300W-LP's annotation.
 
-Shape_Para and Exp_Para weigh the files' directions as they are; the library's face model weighs
-them in standard deviations.
+Shape_Para and Exp_Para are coefficients of the files' unscaled components; the library's face model
+has coefficients in standard deviations.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FILES = (
 
 @dataclass(frozen=True, eq=False)
 class FullBfm:
-    """The face model and the units of its annotation.
+    """The face model and the standard deviations of its annotated parameters.
 
     Attributes:
         model: 3DDFA's trimmed mesh, 199 identity and 29 expression components as published.
-        identity_deviations: (K,) float64 Shape_Para of one standard deviation.
-        expression_deviations: (L,) float64 Exp_Para of one standard deviation.
+        identity_deviations: (K,) float64 standard deviations, in units of Shape_Para.
+        expression_deviations: (L,) float64 standard deviations, in units of Exp_Para.
     """
 
     model: MorphableModel
@@ -51,11 +51,11 @@ class FullBfm:
         Args:
             path: 01_MorphableModel.mat of the Basel Face Model 2009.
             expression: Model_Expression.mat of 3DDFA.
-            model_info: model_info.mat of 3DDFA, which says which vertices the landmarks are.
+            model_info: model_info.mat of 3DDFA, with the landmarks' vertices.
 
         Raises:
             FileNotFoundError, ValueError: see ``face_models.read_bfm2009``; or a file is not
-                given, or a standard deviation is 0.
+                given, or a standard deviation is not above 0.
         """
         if expression is None or model_info is None:
             raise ValueError(f"{path}: {FILES}")
@@ -76,7 +76,8 @@ class FullBfm:
         """The annotated face as parameters of ``model.truncated(n_identity, n_expression)``.
 
         Returns:
-            pose (3, 4) image_from_model, px per mm, and the leading coefficients.
+            pose (3, 4) image_from_model, px per mm, and the leading coefficients, in standard
+            deviations.
 
         Raises:
             ValueError: the annotation has other numbers of components.
@@ -102,7 +103,7 @@ class FullBfm:
 
 
 def _deviations(path: str | os.PathLike, name: str) -> np.ndarray:
-    """Standard deviations (K,) of the directions, in the file's unit."""
+    """Standard deviations (K,) of the components, in the file's unit."""
     deviations = read_mat_arrays(path, [name])[name].reshape(-1)
     if not (deviations > 0).all():
         raise ValueError(f"{path}: {name} must hold standard deviations larger than 0")

@@ -1,4 +1,4 @@
-"""The Basel Face Model at its 68 landmarks: what the parameters of 300W-LP refer to.
+"""The Basel Face Model at its 68 landmarks, to which the parameters of 300W-LP refer.
 
 The annotation of 300W-LP and AFLW2000-3D (Zhu et al., "Face Alignment Across Large Poses: A 3D
 Solution", 2016) is, with R of ``geometry.rotations`` and Pose_Para = pitch, yaw, roll, tx, ty, tz,
@@ -6,8 +6,8 @@ f: ::
 
     P = f R (mean + identity_basis Shape_Para + expression_basis Exp_Para) + t
 
-in pixels that count from 1 with y up; y := 451 - y gives pt3d_68. 68 points a face are enough to
-get the three arrays back from the annotations, so no download of the whole model is needed.
+in pixels that count from 1 with y up; y := 451 - y gives pt3d_68. The three arrays can be recovered
+from the 68 points of annotated faces, so the whole model need not be downloaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ARRAYS = ("mean", "identity_basis", "expression_basis")
 
 @dataclass(frozen=True, eq=False)
 class BfmLandmarks:
-    """Mean and bases of 68 landmarks.
+    """The mean face and the bases at 68 landmarks.
 
     Attributes:
         mean: (68, 3) micrometers; x to the image's right, y up, z towards the viewer.
@@ -47,7 +47,7 @@ class BfmLandmarks:
         expression_basis: (68, 3, L) micrometers per unit of Exp_Para; L is 29 in the files.
 
     Raises:
-        ValueError: an array of another shape, or numbers that are not finite.
+        ValueError: an array has the wrong shape, or a number is not finite.
     """
 
     mean: np.ndarray
@@ -65,10 +65,10 @@ class BfmLandmarks:
             object.__setattr__(self, name, array)
 
     def points(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """(..., 68, 3) micrometers in the face's own frame, of (..., K) and (..., L).
+        """(..., 68, 3) micrometers in the face's own frame, from (..., K) and (..., L) parameters.
 
         Raises:
-            ValueError: the last axis is not K, or not L.
+            ValueError: an array's last axis does not fit the basis.
         """
         for name, given, basis in (
             ("shape", shape, self.identity_basis),
@@ -84,7 +84,7 @@ class BfmLandmarks:
         )
 
     def decode(self, shape: np.ndarray, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """Landmarks of annotated faces.
+        """The landmarks of annotated faces.
 
         Args:
             shape: (..., K) Shape_Para.
@@ -101,21 +101,21 @@ class BfmLandmarks:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the arrays, as 64 hexadecimal digits."""
+        """SHA-256 of the arrays as float32, as 64 hexadecimal digits."""
         content = hashlib.sha256()
         for name in ARRAYS:
             content.update(np.ascontiguousarray(getattr(self, name), np.float32).tobytes())
         return content.hexdigest()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the published file's layout: three float32 arrays in a .npz file."""
+        """Write the layout of the published file: three float32 arrays in an .npz file."""
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> BfmLandmarks:
-        """Read a file such as ``bfm_landmarks68.npz``.
+        """Read a file of this layout, such as ``bfm_landmarks68.npz``.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -146,13 +146,13 @@ def image_from_bfm(pose: np.ndarray) -> np.ndarray:
         the 450 px photo.
 
     Raises:
-        ValueError: the last axis is not 7.
+        ValueError: the last axis does not have length 7.
     """
     pose = np.asarray(pose, np.float64)
     if pose.shape[-1:] != (7,):
         raise ValueError(f"pose has the shape {pose.shape}; it must be (..., 7)")
     x, y, z = np.moveaxis(pose[..., 3:6], -1, 0)
-    # x counts from 1; y becomes 451 - y by the files' rule, and 1 less to count from 0.
+    # x counts from 1. In the files' convention y becomes 451 - y; minus 1, it counts from 0.
     translation = np.stack([x - 1, IMAGE_SIZE - y, z], axis=-1)
     return compose(rotation_from_euler(pose[..., :3]), pose[..., 6], translation)
 
@@ -165,7 +165,7 @@ class RecoveredBasis:
         basis: the mean and the bases.
         residual_px: root mean square distance of the annotated to the decoded landmarks, px.
         worst_px: the largest of those distances.
-        n_annotations: how many faces it comes from.
+        n_annotations: number of faces from which it was recovered.
         passed_over: names of files that are damaged or have no parameters.
     """
 
@@ -177,17 +177,17 @@ class RecoveredBasis:
 
 
 def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasis:
-    """Find the mean and the bases that explain annotated landmarks, by linear least squares.
+    """Estimate the mean and the bases from annotated landmarks, by linear least squares.
 
-    Each face's landmarks, brought back to the model's frame by its annotated pose, are linear in
+    Each face's landmarks, transformed to the model's frame by its annotated pose, are linear in
     its parameters. The squared distance in the image, in px, is minimized.
 
     Args:
-        annotations: faces with landmarks, 400 or more, e.g. ``read_bfm_annotation`` of the files
-            of AFLW2000-3D. One that comes several times in other poses counts, but adds little.
+        annotations: faces with landmarks, 400 or more, e.g. from ``read_bfm_annotation`` for the
+            files of AFLW2000-3D. Further poses of the same face count, but add little.
 
     Raises:
-        ValueError: fewer than 400 faces have landmarks, or they are too much alike.
+        ValueError: fewer than 400 faces have landmarks, or the faces do not differ enough.
     """
     faces = [a for a in annotations if a.landmarks is not None]
     if len(faces) < MIN_ANNOTATIONS:
@@ -217,7 +217,7 @@ def recover_bfm_landmarks(annotations: Iterable[BfmAnnotation]) -> RecoveredBasi
 
 
 def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
-    """``recover_bfm_landmarks`` of all .mat files in a folder; those without landmarks are skipped.
+    """``recover_bfm_landmarks`` from all .mat files in a folder that have landmarks.
 
     Raises:
         ValueError: see ``recover_bfm_landmarks``.
@@ -237,20 +237,20 @@ def recover_from_folder(folder: str | os.PathLike) -> RecoveredBasis:
 
 
 def _model_points(annotation: BfmAnnotation) -> np.ndarray:
-    """(68, 3) micrometers, the face's own frame: the annotated landmarks without the pose."""
+    """(68, 3) the annotated landmarks without the pose, micrometers in the face's own frame."""
     camera = image_from_bfm(annotation.pose)
     return (annotation.landmarks - camera[:, 3]) @ np.linalg.inv(camera[:, :3]).T
 
 
 def with_annotated_mean(model: MorphableModel, basis: BfmLandmarks) -> MorphableModel:
-    """The face model with landmark offsets that put its mean face's landmarks where BFM's are.
+    """The face model with landmark offsets that move its mean face's landmarks to those of BFM.
 
-    Offsets learned from photos alone can take up what is a mean expression, or a mean shape; then
-    neutral shapes are wrong by as much. The annotation's own mean face has neither.
+    Offsets learned only from photos can absorb a mean expression or a mean shape, which makes
+    neutral shapes wrong. The annotation's own mean face has neither.
 
     Args:
-        model: any face model; its present offsets are not looked at.
-        basis: of the annotation; its mean face is brought to the model's by a similarity.
+        model: any face model; its current offsets are ignored.
+        basis: of the annotation; its mean face is aligned to the model's by a similarity.
     """
     bare = model.replace(landmark_offsets=np.zeros((68, 3), np.float32))
     own = bare.landmarks().astype(np.float64)

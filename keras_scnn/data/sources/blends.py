@@ -1,10 +1,10 @@
-"""People who do not exist: one photo's face with half of another's look.
+"""New, artificial people: blends of the faces of two photos.
 
-A network memorizes the embeddings of few people. Two faces in similar poses, the one bent to the
-other's landmarks and blended with it, are a new person to the recognizer, which embeds the blend as
-it would embed a photo: as many people as there are pairs of photos. After Beyer et al., "Knowledge
-Distillation: A Good Teacher Is Patient and Consistent", 2022, who mix images; bent first, because a
-recognizer expects faces. ``training.matching.batches`` blends on an accelerator, by the same
+With few people, a network memorizes their embeddings. A blend of two faces in similar poses, one
+warped to the landmarks of the other, is a new person to the recognizer, which embeds it like a
+photo; so there are as many people as pairs of photos. After Beyer et al., "Knowledge Distillation:
+A Good Teacher Is Patient and Consistent", 2022, who mix images; here they are warped first, since
+a recognizer expects faces. ``training.matching.batches`` blends on an accelerator, with the same
 ``geometry.bending``.
 """
 
@@ -23,28 +23,29 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 
 MAX_DEGREES = 60.0  # of yaw and of roll: beyond, the landmarks fold over
-EULER_WEIGHTS = (1.0, 1.0, 0.5)  # pitch, yaw, roll: how much each counts when poses are compared
-CANDIDATES = 300  # of which the one in the most similar pose is taken
-SHARES = (0.35, 0.65)  # of the guest's look
-GRID = 21  # points along an image at which the bending is computed
+EULER_WEIGHTS = (1.0, 1.0, 0.5)  # weights of pitch, yaw and roll in the distance of poses
+CANDIDATES = 300  # guests drawn, of which the one in the most similar pose is taken
+SHARES = (0.35, 0.65)  # range of the guest's weight
+GRID = 21  # points along an image's side at which the warp is computed
 
 
 class BlendedFaces(PhotoSource):
-    """Blends of crops: the host's geometry with a part of the guest's look.
+    """Blends of crops: the host's geometry, with an appearance between the host's and the guest's.
 
-    Labels are the host's: its landmarks, their weights, and its parameters. What is between host
-    and guest is taken from a recognizer (``Labeling.teacher``). Host, guest and share depend on
-    the blend's number and the seed alone.
+    The labels are those of the host: landmarks, their weights, and parameters. The identity of the
+    blend is known only to a recognizer (``Labeling.teacher``). Host, guest and the guest's share
+    depend only on the blend's number and the seed.
 
     Args:
         records: crops to blend.
-        model: of their parameters.
-        count: of the blends.
-        held_out: the last people of the records take no part.
-        seed: of the draws.
+        model: the parameters' face model.
+        count: number of blends, 1 or more.
+        held_out: number of people, the last of the records, that are not used.
+        seed: of the random draws.
 
     Raises:
-        ValueError: count is below 1, or fewer than two people are turned by less than 60 degrees.
+        ValueError: count or held_out is out of range, or fewer than two people have a photo with
+            yaw and roll below 60 degrees.
     """
 
     def __init__(
@@ -83,7 +84,11 @@ class BlendedFaces(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A blend, whose crop is the whole of it; ``extra['share']`` is the guest's."""
+        """A blend, whose crop is the whole image.
+
+        ``extra`` has the host's ``parameters``; ``share``, the guest's weight; and ``from``, the
+        indices of host and guest in the records.
+        """
         rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
         host, guest = self._pair(rng)
         share = rng.uniform(*SHARES)
@@ -105,7 +110,7 @@ class BlendedFaces(PhotoSource):
         )
 
     def _pair(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Positions of a photo and, of some, of the one of another person in a similar pose."""
+        """Indices of a random photo, and of a photo of another person in a similar pose."""
         identity = self._records.identity
         host = rng.choice(self._chosen)
         others = rng.choice(self._chosen, CANDIDATES)
@@ -123,12 +128,12 @@ class BlendedFaces(PhotoSource):
 
 
 def pose_distance(one: Array, other: Array) -> Array:
-    """Weighted difference of Euler angles (..., 3), degrees: (...), NumPy's or JAX's arrays."""
+    """(...) weighted L1 distance of Euler angles (..., 3), degrees; NumPy or JAX arrays."""
     return abs(one - other) @ np.array(EULER_WEIGHTS, np.float32)
 
 
 def _bend(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """A square image with the points ``before`` brought to ``after``; its rim goes on outside.
+    """Warp a square image to move the points ``before`` to ``after``; its edge is replicated.
 
     Args:
         image: (S, S, 3) uint8.

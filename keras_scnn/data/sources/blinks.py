@@ -1,4 +1,4 @@
-"""Photos whose eyes are closed afterwards, for what hardly any photo shows: shut eyes."""
+"""Photos whose eyes are closed in the image, since hardly any photo shows shut eyes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from keras_scnn.data.records import FaceRecords
 from keras_scnn.data.synthesis.eyelids import LIDS, MIN_WIDTH, close_lid
 from keras_scnn.evaluation.openings import openings
 
-MIN_WEIGHT = 0.7  # of the lids' landmarks: made by hand and not estimated behind glasses or hair
+MIN_WEIGHT = 0.7  # of the lids' landmarks: hand-made, and not estimated behind glasses or hair
 OPEN = (0.15, 0.6)  # openings of eyes that can be closed; wider ones are mislabeled
-SHUT = 0.4  # share of the photos whose lids close all the way
-WINKS = 0.25  # share of the photos where one eye moves
+SHUT = 0.4  # share of the photos whose eyes close completely
+WINKS = 0.25  # share of the photos in which only one eye closes
 
 
 class ClosedEyes(PhotoSource):
-    """Crops with their lids moved (``synthesis.eyelids``), and the labels that go with it.
+    """Crops with their eyelids moved (``synthesis.eyelids``), and their labels adapted.
 
-    Photo, eyes and how far they close depend on the number and the seed alone. The face model is
-    fitted anew to the moved landmarks, as for any photo.
+    The photo, the eyes and how far they close depend only on the new photo's number and the seed.
+    The face model is fitted again to the moved landmarks, as for any photo.
 
     Args:
-        records: crops whose lids were labeled by hand: weights of at least 0.7.
-        count: of the photos.
-        seed: of the draws.
+        records: crops, of which those with hand-made lid landmarks are used: weights of at least
+            0.7.
+        count: number of photos, 1 or more.
+        seed: of the random draws.
 
     Raises:
         ValueError: count is below 1, or no crop shows two open eyes with such labels.
@@ -48,7 +49,11 @@ class ClosedEyes(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """A photo, whose crop is the whole of it; ``extra['from']`` is its place in the records."""
+        """A photo, whose crop is the whole image.
+
+        ``extra`` has ``from``, the index of the original in the records, and ``remaining``, see
+        ``close_lid``.
+        """
         rng = np.random.default_rng([self._seed, int(name.rpartition("/")[2])])
         records, row = self._records, int(rng.choice(self._chosen))
         sides = [str(rng.choice(list(LIDS)))] if rng.random() < WINKS else list(LIDS)
@@ -71,7 +76,7 @@ class ClosedEyes(PhotoSource):
 
 
 def _can_close(records: FaceRecords) -> np.ndarray:
-    """(n,) whether both eyes of a photo are open, wide enough, and labeled by hand."""
+    """(n,) bool: whether both eyes of a photo are open, wide enough, and labeled by hand."""
     points = records.landmarks[..., :2].astype(np.float64)
     widths = [np.linalg.norm(points[:, lid[0][0]] - points[:, lid[0][-1]], axis=-1)
               for lid in LIDS.values()]  # fmt: skip

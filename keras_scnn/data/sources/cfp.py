@@ -2,12 +2,12 @@
 
 Sengupta et al., "Frontal to Profile Face Verification in the Wild", 2016. The folder has
 ``PERSON/{frontal,profile}_NN.jpg`` and ``labels.npz`` with name (N,) and landmarks68 (N, 68, 2) in
-px of the photos, NaN where not given: 30 points of one half of the face are. Lower lids numbered
-backwards are put in order.
+px of the photos: 30 points of one half of the face, the others NaN. Lower lids in reverse order are
+corrected.
 
-A preset supplies the other half. As with AFLW (see ``data.sources.aflw``), hand-made
-points mark other sites than the face model's landmarks, so the fixed part of the difference, a 3D
-offset of each landmark, is taken off before both are averaged.
+A preset predicts the other half. As with AFLW (see ``data.sources.aflw``), hand-made points mark
+other sites than the face model's landmarks, so the systematic difference, one 3D offset per
+landmark, is subtracted before both are averaged.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from keras_scnn.photos.cropping import FaceBox, crop_face, second_box
 from keras_scnn.storage.guard import FileError, is_of_content
 
 PRESET = "accurate"
-PROFILE_HAND_WEIGHT = 0.85  # in the place of HAND_WEIGHT: predicted profiles are turned too little
-PREDICTED_TRUST, HIDDEN_TRUST = 0.5, 0.05  # weight of predicted landmarks; hidden ones in profile
+PROFILE_HAND_WEIGHT = 0.85  # instead of HAND_WEIGHT: predicted profiles are turned too little
+PREDICTED_TRUST, HIDDEN_TRUST = 0.5, 0.05  # weights of landmarks only predicted: frontal, profile
 PROFILE = "profile"  # in the names of such photos
 LABELS = {"name": (), "landmarks68": (68, 2)}
 PASSES, CHUNK = 3, 64
@@ -44,12 +44,12 @@ MIDLINE = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 class CfpPhotos(PhotoSource):
     """CFP's photos.
 
-    All photos are predicted when the first is loaded, or by ``get_ready``, with a progress bar. One
-    that is missing or damaged is among the names, and is reported when it is loaded.
+    The landmarks of all photos are predicted when the first is loaded, or by ``get_ready``, with a
+    progress bar. A missing or damaged photo is among the names, and is reported when it is loaded.
 
     Args:
-        folder: holds the people's folders and labels.npz.
-        preset: name or folder of the preset that predicts what is not annotated.
+        folder: contains the people's folders and labels.npz.
+        preset: name or folder of the preset that predicts the landmarks that are not annotated.
 
     Raises:
         FileNotFoundError: the folder has no labels.npz.
@@ -93,7 +93,7 @@ class CfpPhotos(PhotoSource):
         return LabeledPhoto(name, self.person(name), landmarks, weight, self.folder / name)
 
     def _predicted(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Landmarks (68, 3) and weights (68,) of all photos that can be read, by name."""
+        """Landmarks (68, 3) and weights (68,) of all readable photos, by name."""
         names, parts = self.names(), []
         kept: list[str] = []
         for start in tqdm(range(0, len(names), CHUNK), desc="landmarks of CFP"):
@@ -110,14 +110,15 @@ class CfpPhotos(PhotoSource):
         return dict(zip(kept, labels, strict=True))
 
     def _read(self, names: list[str]) -> dict[str, tuple[np.ndarray, FaceBox]]:
-        """Photos and boxes by name, without those that have none, whose errors are kept."""
+        """Photos and boxes by name; for unreadable photos, and those without a box, the errors."""
         photos = {}
         for name in names:
             try:
                 box = self._box(name)
                 photos[name] = read_image(self.folder / name), box
             except (OSError, ValueError) as error:
-                # Errors lose their cause between processes: the type shows whose fault it is.
+                # Errors lose their cause between processes, so the type has to show whose fault
+                # it is.
                 has_right_type = isinstance(error, OSError) or is_of_content(error)
                 self._unreadable[name] = error if has_right_type else OSError(str(error))
         return photos
@@ -126,11 +127,11 @@ class CfpPhotos(PhotoSource):
         try:
             return box_of_half(self._hand[name], is_profile(name))
         except ValueError as error:
-            raise FileError(f"{self.folder / name}: of labels.npz, {error}") from error
+            raise FileError(f"{self.folder / name}: in labels.npz, {error}") from error
 
 
 def points_by_name(folder: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The hand-made points, (68, 2) px of each photo, NaN where not given, by the photo's name.
+    """The hand-made points (68, 2) of each photo by name, px, NaN if not given.
 
     Raises:
         FileNotFoundError: the folder has no labels.npz.
@@ -142,16 +143,16 @@ def points_by_name(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def is_profile(name: str) -> bool:
-    """Whether a photo of this name is a profile."""
+    """Whether a photo is a profile, by its name."""
     return PROFILE in name.split("/")[-1]
 
 
 def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
-    """About the standard crop of a face of which one half has landmarks.
+    """The approximate standard crop of a face with landmarks on only one half.
 
     Args:
-        points: (68, 2) px, NaN where not given.
-        is_profile: then the other half is not seen; else it is as wide as the given one.
+        points: (68, 2) px, NaN if not given.
+        is_profile: True: the other half is hidden; False: it is as wide as the given one.
 
     Raises:
         ValueError: there are too few landmarks for a box.
@@ -159,11 +160,11 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
     is_given = np.isfinite(points).all(axis=1)
     known = points[is_given]
     if len(known) < 2 or not np.ptp(known, axis=0).any():
-        raise ValueError(f"{len(known)} of its landmarks are given; a face's box needs more")
+        raise ValueError(f"a box needs two landmarks in different places; {len(known)} given")
     low, high = known.min(axis=0), known.max(axis=0)
     if not is_profile:
         if not is_given[MIDLINE].any():
-            raise ValueError("no landmark of its midline is given, which a frontal face needs")
+            raise ValueError("no landmark of the midline is given; a frontal face needs one")
         middle = np.nanmean(points[MIDLINE, 0])
         reach = np.abs(known[:, 0] - middle).max()
         low[0], high[0] = middle - reach, middle + reach
@@ -173,16 +174,16 @@ def box_of_half(points: np.ndarray, is_profile: bool) -> FaceBox:
 def predict_landmarks(
     images: Sequence[np.ndarray], boxes: Sequence[FaceBox], preset: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks that a preset predicts in a few passes, each in the standard crop of the last.
+    """Predict landmarks with a preset in a few passes, each in the previous one's standard crop.
 
     Args:
         images: (H, W, 3) uint8 RGB each.
-        boxes: to begin with.
+        boxes: of the first pass.
         preset: name or folder.
 
     Returns:
         (n, 68, 3) landmarks, px of the photos and depth; (n, 2, 3) px per mm, the linear part of
-        each photo's camera.
+        each photo's camera, without the row of depth.
     """
     settings, network = _network(preset, preset_digest(preset))
     for _ in range(PASSES):
@@ -198,24 +199,24 @@ def predict_landmarks(
 
 @functools.lru_cache(maxsize=1)
 def _network(preset: str, digest: str):
-    """A preset with this digest and what runs it, once for a process; a folder may be replaced."""
+    """A preset and its network, opened once per process; reopened if a folder's digest changes."""
     return open_network(preset)
 
 
 def merge(
     predicted: np.ndarray, camera: np.ndarray, hand: np.ndarray, is_profile: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and hand-made landmarks as one.
+    """Merge predicted and hand-made landmarks.
 
     Args:
         predicted: (n, 68, 3) px and depth.
         camera: (n, 2, 3) px per mm.
-        hand: (n, 68, 2) px, NaN where not given.
+        hand: (n, 68, 2) px, NaN if not given.
         is_profile: (n,) bool.
 
     Returns:
-        (n, 68, 3) px, the depth NaN: the person's profiles show it better than the preset; and
-        (n, 68) weights, 0 to 1.
+        (n, 68, 3) landmarks, px, with depth NaN, since the person's profiles determine it better
+        than the preset; and (n, 68) weights, 0 to 1.
     """
     known = np.isfinite(hand).all(axis=2)
     share = known * np.where(is_profile, PROFILE_HAND_WEIGHT, HAND_WEIGHT)[:, None]

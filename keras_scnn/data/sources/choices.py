@@ -1,4 +1,4 @@
-"""The data sets that ``keras_scnn.prepare`` reads, made from its command line."""
+"""The data sets that ``keras_scnn.prepare`` reads, and the options for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keras_scnn.photos.files import describe_passed_over
 from keras_scnn.settings import check_at_least, folders_of
 
-# Readers are imported by the functions that need them, so that the options are known at once.
+# Readers are imported by the functions that need them, to parse the command line without delay.
 if TYPE_CHECKING:
     from keras_scnn.data.photo_source import PhotoSource
     from keras_scnn.data.sources.bfm_full import FullBfm
@@ -40,8 +40,8 @@ def _basis(args: argparse.Namespace) -> BfmLandmarks | None:
         return args.basis and BfmLandmarks.load(args.basis)
     result = recover_from_folder(args.basis)
     print(
-        f"landmark basis from {result.n_annotations} annotations in {args.basis}: it misses them "
-        f"by {result.residual_px:.2g} px (root mean square), {result.worst_px:.2g} px at worst"
+        f"landmark basis from {result.n_annotations} annotations in {args.basis}: the error is "
+        f"{result.residual_px:.2g} px (root mean square), at most {result.worst_px:.2g} px"
     )
     if result.passed_over:
         print(f"{args.basis}: {describe_passed_over(result.passed_over)}", file=sys.stderr)
@@ -112,21 +112,21 @@ def _cfp(args: argparse.Namespace) -> PhotoSource:
 SOURCES: dict[str, tuple[str, Callable[[argparse.Namespace], PhotoSource]]] = {
     "300w-lp": ("300W-LP: AFW, HELEN, ... and their _Flip; jpg + mat; needs --basis", _w300lp),
     "aflw2000": ("AFLW2000-3D: jpg + mat", _aflw2000),
-    "people": ("one folder a person, any photos in it", _people),
+    "people": ("one folder per person, with any photos in it", _people),
     "pts": ("photos with 300-W's .pts files beside them", _pts),
     "tfds-300w-lp": ("the300w_lp of TensorFlow Datasets; DIR is its data_dir", _tfds300wlp),
     "tfds-aflw2000": ("aflw2k3d of TensorFlow Datasets", _tfds_aflw2000),
     "aflw": ("crops of AFLW: crops/ and labels.npz", _aflw),
     "cfp": ("CFP: PERSON/{frontal,profile}_NN.jpg and labels.npz", _cfp),
-    "blends": ("new faces out of face records; DIR is CACHE[,CACHE ...]", _blends),
-    "blinks": ("photos of face records with their eyes closed; DIR likewise", _blinks),
+    "blends": ("new faces blended from face records; DIR is CACHE[,CACHE ...]", _blends),
+    "blinks": ("photos of face records, with their eyes closed; DIR likewise", _blinks),
 }
 OF_RECORDS = ("blends", "blinks")
-"""Sources whose folder is one of face records, or several."""
+"""Sources that are made from one or several folders of face records."""
 
 
 def chosen_face_model(args: argparse.Namespace) -> MorphableModel:
-    """The face model that the command line asks for, with the landmark offsets."""
+    """The face model given on the command line, with the landmark offsets."""
     from keras_scnn.data.mixture import open_mixture
     from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks, with_annotated_mean
     from keras_scnn.face_models import load_face_model
@@ -157,11 +157,11 @@ ONLY_FOR = {
     "held_out": ("blends",),
     "offsets": tuple(name for name in SOURCES if name not in OF_RECORDS),
 }
-"""The sources that an option has an effect for, where these are not all."""
+"""The sources for which an option has an effect, if not for all."""
 
 
 def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise a ValueError where options are out of range, or have no effect for the source."""
+    """Raise a ValueError for options out of range, or without effect for the source."""
     check_at_least("--count", args.count, 1)
     check_at_least("--held-out", args.held_out)
     for count in args.components:
@@ -177,14 +177,14 @@ def check_source_options(args: argparse.Namespace, parser: argparse.ArgumentPars
 
 
 def _check_together(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise a ValueError where an option has no effect beside the others."""
+    """Raise a ValueError for an option without effect in combination with the others."""
     is_preset = args.offsets not in ("", parser.get_default("offsets")) and (
         Path(args.offsets).suffix != ".npz"
     )
     if is_preset and args.face_model != "open_face":
         raise ValueError(
-            f"--offsets is '{args.offsets}', but a preset's are for 'open_face'; of another "
-            "--face-model give bfm_landmarks68.npz, or leave --offsets out"
+            f"--offsets is '{args.offsets}', but a preset's offsets are for 'open_face'; for "
+            "another --face-model give bfm_landmarks68.npz, or omit --offsets"
         )
     has_bfm = args.bfm_info is not None or args.bfm_expression is not None
     if tuple(args.components) != parser.get_default("components") and not has_bfm:
@@ -197,11 +197,11 @@ DECIDING = ("source", "crop_size", "face_model", "offsets", "separate", "authors
     "components",
     "part",
 )
-MADE_FROM_RECORDS = ("count", "held_out")  # deciding too
+MADE_FROM_RECORDS = ("count", "held_out")  # further such settings of OF_RECORDS
 
 
 def deciding_settings(args: argparse.Namespace) -> dict:
-    """The options that decide what the records are, for their manifest."""
+    """The options that determine the records, for their manifest."""
     from keras_scnn.data.records import MANIFEST
     from keras_scnn.storage.shards import file_digest
 
@@ -211,14 +211,14 @@ def deciding_settings(args: argparse.Namespace) -> dict:
     if args.source not in OF_RECORDS:
         return config
     config |= {name: getattr(args, name) for name in MADE_FROM_RECORDS}
-    # The names do not show which records the photos are made of.
+    # The photos' names do not show from which records they are made.
     manifests = (Path(folder) / MANIFEST for folder in folders_of(str(args.folder)))
     digests = [file_digest(path) for path in manifests if path.is_file()]
     return config | {"of": str(args.folder), "of_manifests": digests}
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """The options that decide what becomes of a data set."""
+    """Add the options that determine the records made from a data set."""
     parser.add_argument("--crop-size", type=int, default=120, help="px (120)")
     parser.add_argument("--face-model", default="open_face", help="'open_face', or a file")
     parser.add_argument(
@@ -237,7 +237,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="add N copies of each photo, with the "
-        "face turned by up to 45 degrees: makes pairs where a person has one photo (0)",
+        "face turned by up to 45 degrees, so that one photo of a person makes a pair (0)",
     )
     parser.add_argument(
         "--part",
@@ -249,13 +249,13 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         "--authors-identity",
         action="store_true",
         help="300w-lp: training may pair a person with the mirror image as two people, as the "
-        "authors' released code does; held out together they are in any case",
+        "authors' released code does; the two are held out together in any case",
     )
     parser.add_argument(
         "--teacher-embeddings",
         action="store_true",
-        help="store each photo's embedding by dlib's face recognizer; of people, find strangers' "
-        "photos by it (extra 'teacher')",
+        help="store each photo's embedding by dlib's face recognizer; people: also use it to find "
+        "photos of strangers (extra 'teacher')",
     )
     _add_blend_options(parser)
     _add_bfm_options(parser)
@@ -279,8 +279,8 @@ def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
         "--basis",
         type=Path,
         metavar="FILE_OR_DIR",
-        help="300w-lp: .npz of the 68 landmarks' bases, or a folder of 400 or more .mat files with "
-        "pt3d_68, such as AFLW2000-3D's, from which they are recovered",
+        help="300w-lp: .npz of the 68 landmarks' basis, or a folder of 400 or more .mat files with "
+        "pt3d_68, such as AFLW2000-3D's, from which it is recovered",
     )
     parser.add_argument(
         "--bfm-expression", type=Path, metavar="MAT", help="300w-lp: Model_Expression.mat of 3DDFA"
@@ -289,8 +289,8 @@ def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
         "--bfm-info",
         type=Path,
         metavar="MAT",
-        help="300w-lp: model_info.mat of 3DDFA; with these two and --face-model "
-        "01_MorphableModel.mat the annotation's own parameters are taken, and nothing is fitted",
+        help="300w-lp: model_info.mat of 3DDFA; with this, --bfm-expression and --face-model "
+        "01_MorphableModel.mat the annotation's own parameters are used, and nothing is fitted",
     )
     parser.add_argument(
         "--components",
@@ -298,5 +298,6 @@ def _add_bfm_options(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         default=(40, 10),
         metavar=("K", "L"),
-        help="of the Basel Face Model: identity and expression components that are kept (40 10)",
+        help="300w-lp: number of identity and expression components of the Basel Face Model to "
+        "keep (40 10)",
     )

@@ -1,9 +1,9 @@
 """Pairs files with folds by person: CSV with the columns ``first,second,same,fold``.
 
-``first`` and ``second`` are photos, relative to a root folder; ``same`` is 1 where they show one
-person and 0 where they show two; ``fold`` numbers the parts of the file. The people of a fold are
-in no other, so that a threshold chosen on the other folds has never seen them (as in Labeled Faces
-in the Wild; Huang et al., 2007). The folder of a photo names its person.
+``first`` and ``second`` are photos, relative to a root folder; ``same`` is 1 if they show one
+person, and 0 if they show two; ``fold`` is the number of the pair's fold. No person is in two
+folds, so a threshold chosen on the other folds is tested on new people (as in Labeled Faces in the
+Wild; Huang et al., 2007). The folder of a photo identifies its person.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ def read_fold_pairs(file: str | os.PathLike, root: str | os.PathLike) -> ListedP
     """Read a pairs file with folds by person.
 
     Args:
-        file: see the module.
-        root: what the photos' paths are relative to; else to the folder of the file's folder.
+        file: see the module's docstring.
+        root: folder to which the photos' paths are relative; a photo that is not there is searched
+            relative to the parent of the file's folder.
 
     Returns:
-        the pairs, ``person`` equal for photos of one person: of one folder, or of folders that a
-        pair with ``same`` 1 joins.
+        the pairs; ``person`` is equal for photos in one folder, or in folders that a pair with
+        ``same`` 1 joins.
 
     Raises:
         FileNotFoundError: the file, the root or a photo is missing.
-        ValueError: a column is missing or damaged; all pairs are of one person, or none is; a
-            photo is paired with itself, or with another one twice; there is only one fold, or one
-            fold has only one person, or a person stands in two folds; or ``same`` contradicts the
+        ValueError: a column is missing or damaged; all pairs have the same value of ``same``; a
+            photo is paired with itself, or twice with the same photo; there is only one fold; a
+            fold has only one person, or a person is in two folds; or ``same`` contradicts the
             folders.
     """
     file, root = Path(file), Path(root)
@@ -98,7 +99,7 @@ def _row(file: Path, number: int, row: dict) -> tuple[str, str, int, int]:
 
 
 def _people(names: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n,) numbers of the people: photos of one folder, or joined by pairs of one person."""
+    """(n,) person numbers of photos: equal in one folder, or if joined by pairs of one person."""
     folders, person = np.unique([str(Path(name).parent) for name in names], return_inverse=True)
     edges = np.ones(len(first)), (person[first], person[second])
     joined = coo_array(edges, shape=(len(folders), len(folders)))
@@ -124,7 +125,7 @@ def _check(file: Path, names, person, first, second, same) -> None:
 def _check_folds(file: Path, names, person, first, second, fold) -> None:
     numbers = np.unique(fold)
     if len(numbers) < 2:
-        raise ValueError(f"{file}: one fold only; a threshold is chosen on other folds: 2 or more")
+        raise ValueError(f"{file}: only one fold; 2 or more needed, for thresholds from the others")
     owner: dict[int, int] = {}
     for number in numbers:
         members = _members(person, first[fold == number], second[fold == number])
@@ -134,8 +135,8 @@ def _check_folds(file: Path, names, person, first, second, fold) -> None:
             if owner.setdefault(one, number) != number:
                 photo = names[int(np.flatnonzero(person == one)[0])]
                 raise ValueError(
-                    f"{file}: the person of {photo} stands in the folds {owner[one]} and {number}; "
-                    "folds are by person"
+                    f"{file}: the person of {photo} is in the folds {owner[one]} and {number}; a "
+                    "person must be in only one"
                 )
 
 

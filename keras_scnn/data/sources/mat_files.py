@@ -1,4 +1,4 @@
-"""The .mat files of 300W-LP and AFLW2000-3D, which hold one face each."""
+"""Reader of the .mat files of 300W-LP and AFLW2000-3D, which annotate one face each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_scnn.storage.matlab import read_mat_arrays
 
-IMAGE_SIZE = 450  # both data sets' photos are squares of that many pixels
+IMAGE_SIZE = 450  # px, side of both data sets' square photos
 PHOTO_SIZE = IMAGE_SIZE, IMAGE_SIZE
 LANDMARKS, POSE = {"pt3d_68": (3, 68)}, {"Pose_Para": (1, 7)}
 FACE = {"Shape_Para": (199, 1), "Exp_Para": (29, 1)}
@@ -21,11 +21,11 @@ class BfmAnnotation:
     """The Basel Face Model's parameters of one photo, in the files' own convention.
 
     Attributes:
-        shape: (199,) float64 Shape_Para; for ``BfmLandmarks.identity_basis``.
-        expression: (29,) float64 Exp_Para; for ``BfmLandmarks.expression_basis``.
+        shape: (199,) float64 Shape_Para, coefficients of ``BfmLandmarks.identity_basis``.
+        expression: (29,) float64 Exp_Para, coefficients of ``BfmLandmarks.expression_basis``.
         pose: (7,) float64 Pose_Para: pitch, yaw, roll in radians, tx, ty, tz in px counted from
             1 with y up, and the scale f in px per micrometer.
-        landmarks: (68, 3) float64 px, image frame, from pt3d_68; None where the file has none.
+        landmarks: (68, 3) float64 px, image frame, from pt3d_68; None if the file has none.
     """
 
     shape: np.ndarray
@@ -35,11 +35,10 @@ class BfmAnnotation:
 
 
 def read_bfm_annotation(path: str | os.PathLike) -> BfmAnnotation:
-    """Read the parameters of one face, and its 68 landmarks where the file has them.
+    """Read the parameters of one face, and its 68 landmarks if the file has them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or lacks an array.
+        FileNotFoundError, ValueError: see ``read_mat``.
     """
     arrays = read_mat(path, {**FACE, **POSE}, "300W-LP", optional=LANDMARKS)
     shape, expression, pose = (arrays[key].reshape(-1) for key in (*FACE, *POSE))
@@ -49,7 +48,7 @@ def read_bfm_annotation(path: str | os.PathLike) -> BfmAnnotation:
 
 
 def image_landmarks(points: np.ndarray) -> np.ndarray:
-    """(68, 3) px, image frame, of pt3d_68 (3, 68), whose pixels count from 1 as MATLAB's do."""
+    """(68, 3) px, image frame, from pt3d_68 (3, 68), whose pixel coordinates count from 1."""
     return points.T - [1.0, 1.0, 0.0]
 
 
@@ -59,17 +58,17 @@ def read_mat(
     data_set: str,
     optional: dict[str, tuple[int, int]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Arrays of a MATLAB 5 file, as float64.
+    """Read arrays of a MATLAB 5 file as float64.
 
     Args:
         path: the file.
-        shapes: the arrays that it must have, with their shapes.
-        data_set: whose files have those, for messages.
-        optional: arrays that it may have.
+        shapes: the required arrays, with their shapes.
+        data_set: whose files have these, for messages.
+        optional: arrays that it may have, with their shapes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, lacks an array, or has one of another shape or one with
+        ValueError: the file is damaged, lacks an array, or has one with another shape or with
             numbers that are not finite.
     """
     path, optional = Path(path), optional or {}

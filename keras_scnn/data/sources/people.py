@@ -1,7 +1,7 @@
-"""People folders: one folder a person, any photos in it, labeled by networks and one joint fit.
+"""People folders: one folder per person, any photos in it, labeled by networks and a joint fit.
 
-What does not belong (no face, a face that the networks see differently, another person, a failed
-fit) is left out, with its reason.
+Unsuitable photos (no face, disagreement of the networks, another person, a failed fit) are left
+out, with the reason.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from keras_scnn.photos.files import PHOTO_SUFFIXES, find_photos, people_of
 from keras_scnn.storage.shards import Failures
 
 CHUNK = 8  # photos held in memory at once
-# Strangers are detected by fits under a wide prior: under a narrow one everybody's residual is too
-# large for a stranger's to stand out.
+# Strangers are detected by fits with a wide prior: with a narrow one all residuals are too large
+# for a stranger's to stand out.
 SEARCH = FitOptions(noise_mm=2.0)
 
 
 @dataclass(frozen=True, eq=False)
 class PersonLabels:
-    """All photos of one person.
+    """The labels of all photos of one person.
 
     Attributes:
         photos: those with labels, see ``PeopleFolder.load``.
-        left_out: reasons, by the photos' names.
+        left_out: why the others have none, by the photos' names.
     """
 
     photos: list[LabeledPhoto]
@@ -54,15 +54,15 @@ class PersonLabels:
 class PeopleFolder(PhotoSource):
     """A folder of people: ``folder/PERSON/.../photo.jpg``.
 
-    The photos of a person are labeled together when the first of them is loaded, and kept until
-    another person's is: load them in the order of ``names``.
+    The photos of a person are labeled together when the first of them is loaded; the labels are
+    kept until a photo of another person is loaded, so load photos in the order of ``names``.
 
     Args:
         folder: its subfolders are the people.
-        preset: name or folder of the preset that finds landmarks together with FaceMesh; the face
-            model fitted is its face model.
-        teacher: embed each face with dlib's recognizer (the extra ``teacher``), find strangers'
-            photos by it, and the person among several faces of a photo.
+        preset: name or folder of the preset that finds landmarks together with FaceMesh, and whose
+            face model is fitted.
+        teacher: embed each face with dlib's recognizer (extra ``teacher``), to find photos of
+            strangers, and the person among several faces in a photo.
 
     Raises:
         FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
@@ -80,7 +80,7 @@ class PeopleFolder(PhotoSource):
         self._last: tuple[str, PersonLabels] | None = None
 
     def __getstate__(self) -> dict:
-        """For other processes: without the networks, which each makes for itself."""
+        """State for other processes, without the networks, which each process opens itself."""
         return self.__dict__ | {"_networks": None, "_last": None}
 
     def names(self) -> list[str]:
@@ -96,14 +96,15 @@ class PeopleFolder(PhotoSource):
     def load(self, name: str) -> LabeledPhoto:
         """Labels of one photo.
 
-        ``landmarks`` are the networks'; ``extra`` has the joint fit: pose (3, 4) image_from_model,
-        identity (K,), expression (L,), fitted_landmarks (68, 3) px and depth, residual_percent
-        (1,) of the crop's side; mesh (468, 3), FaceMesh's points; embedding (128,) with a teacher.
+        ``landmarks`` are from the networks; ``extra`` has the joint fit: pose (3, 4)
+        image_from_model, identity (K,), expression (L,), fitted_landmarks (68, 3) px and depth,
+        residual_percent (1,) of the crop's side; also mesh (468, 3), FaceMesh's points, and with a
+        teacher embedding (128,).
 
         Raises:
-            FileNotFoundError: no photo of this name.
-            ValueError: the photo was left out, and why.
-            OSError: likewise, and the machine is at fault.
+            FileNotFoundError: there is no photo of this name, or a network is not installed.
+            ValueError: the photo was left out; the message gives the reason.
+            OSError: the photo was left out because of the machine, not because of its content.
         """
         labels = self.label(self.person(name))
         if name in labels.left_out:
@@ -119,7 +120,7 @@ class PeopleFolder(PhotoSource):
         """Labels of all photos of a person.
 
         Raises:
-            FileNotFoundError: no person of this name, or a network is not installed.
+            FileNotFoundError: there is no person of this name, or a network is not installed.
         """
         if person not in self._people:
             raise FileNotFoundError(f"{self.folder / person}: no folder of this name with photos")
@@ -171,7 +172,7 @@ class PeopleFolder(PhotoSource):
         return self._networks
 
     def _faces(self, names: list[str]) -> tuple[dict[str, list[Candidate]], Failures[str]]:
-        """Plausible faces of each photo, likeliest first; and why other photos have none."""
+        """Plausible faces of each photo, the most likely first; and why other photos have none."""
         candidates: dict[str, list[Candidate]] = {}
         left_out: Failures[str] = Failures()
         for start in range(0, len(names), CHUNK):
@@ -203,7 +204,7 @@ def scan_people(folder: Path) -> dict[str, list[str]]:
         FileNotFoundError: there is no such folder, or none of its subfolders has a photo.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one folder a person in it")
+        raise FileNotFoundError(f"{folder}: no such folder; expected one folder per person in it")
     people, _ = people_of(find_photos(folder))
     if not people:
         raise FileNotFoundError(

@@ -1,7 +1,8 @@
 """Groups of people: CSV with the column ``person`` and one column for each attribute.
 
-``person`` is the folder of a person's photos as a pairs file names it, or its end; every other
-column is an attribute (sex, age group, skin tone, ...), its values the groups. A blank is unknown.
+``person`` is the folder of a person's photos as in a pairs file, or the last parts of its path;
+every other column is an attribute (sex, age group, skin tone, ...), whose values are the groups. An
+empty cell means unknown.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no column 'person' or no attribute, a person stands in it twice, or an
-            attribute has more than 20 groups, so that it is a number or a name.
+        ValueError: it has no column 'person' or no attribute, a row is incomplete, a person is
+            listed twice, or an attribute has more than 20 groups, like a number or a name.
     """
     file = Path(file)
     if not file.is_file():
@@ -68,7 +69,7 @@ def read_groups(file: str | os.PathLike) -> dict[str, dict[str, str]]:
 def groups_of_photos(
     groups: dict[str, dict[str, str]], paths: Sequence[Path]
 ) -> dict[str, np.ndarray]:
-    """By attribute: (n,) the group of each photo's person, '' where it is unknown."""
+    """By attribute: (n,) the group of each photo's person, '' if unknown."""
     ends = [
         ["/".join(path.parent.parts[i:]) for i in range(len(path.parent.parts))] for path in paths
     ]

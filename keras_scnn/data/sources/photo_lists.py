@@ -1,9 +1,9 @@
 """Lists of photos by person: people folders, and pairs files in the format of LFW.
 
 LFW is "Labeled Faces in the Wild" (Huang et al., 2007). A pairs file is text: a header with the
-number of folds and of pairs of each kind in a fold ('10 300'; one number means one fold), then for
-each fold its pairs of one person, 'name 1 2', and then those of two, 'name 1 other 3'. The photos
-are name/name_0001.jpg and so on.
+number of folds and the number of pairs of each kind per fold ('10 300'; a single number is that of
+pairs, in one fold), then for each fold its pairs of one person, 'name 1 2', and then those of two
+people, 'name 1 other 3'. The photos are name/name_0001.jpg and so on.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from keras_scnn.storage.text import utf8_text
 
 @dataclass(frozen=True, eq=False)
 class PhotoList:
-    """n photos and whom they show.
+    """n photos and the people that they show.
 
     Attributes:
         paths: the files.
         person: (n,) int, equal for photos of one person.
-        passed_over: names of files that are no photos of anybody, see ``photos.files``.
+        passed_over: names of files that are not a person's photos, see ``photos.files``.
     """
 
     paths: tuple[Path, ...]
@@ -37,12 +37,12 @@ class PhotoList:
 
 @dataclass(frozen=True, eq=False)
 class ListedPairs:
-    """P pairs of a list's photos.
+    """P pairs of photos from a list.
 
     Attributes:
         photos: the list.
-        first, second: (P,) int positions in it.
-        fold: (P,) int, or None where the file has only one.
+        first, second: (P,) int indices into the list.
+        fold: (P,) int; None if the file has only one.
     """
 
     photos: PhotoList
@@ -52,20 +52,20 @@ class ListedPairs:
 
 
 def is_people_folder(folder: str | os.PathLike) -> bool:
-    """Whether a folder has two sub-folders or more with photos in them."""
+    """Whether a folder has two or more sub-folders with photos in them."""
     return len(people_of(find_photos(folder))[0]) > 1
 
 
 def people_photos(folder: str | os.PathLike) -> PhotoList:
-    """The photos of a people folder: one sub-folder a person, any file names and depth, sorted.
+    """The sorted photos of a people folder: one sub-folder per person, any file names and depth.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there are not two people in it.
+        ValueError: it has fewer than two people.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one sub-folder a person")
+        raise FileNotFoundError(f"{folder}: no such folder; expected one sub-folder per person")
     people, passed_over = people_of(find_photos(folder))
     if len(people) < 2:
         raise ValueError(
@@ -81,14 +81,14 @@ def read_pairs(file: str | os.PathLike, folder: str | os.PathLike) -> ListedPair
     """Read a pairs file in LFW's format.
 
     Args:
-        file: see the module.
-        folder: of the photos, name/name_0001.jpg; .png and the other suffixes do as well, in
-            capitals too. A photo that is not there keeps its .jpg name: reading it will say so.
+        file: see the module's docstring.
+        folder: of the photos, name/name_0001.jpg; also with the other suffixes of photos, in
+            either case. A missing photo is listed as .jpg, so that reading it fails.
 
     Raises:
         FileNotFoundError: the file or the folder is missing.
-        ValueError: the file is not in LFW's format, a photo is paired with itself, or a fold has
-            other numbers of pairs of one person and of two than the header says.
+        ValueError: the file is not in LFW's format, a photo is paired with itself, or the numbers
+            of pairs in a fold differ from the header.
     """
     file, folder = Path(file), Path(folder)
     if not file.is_file():
@@ -133,7 +133,7 @@ def _parse(file: Path) -> tuple[int, list[tuple[tuple[str, int], tuple[str, int]
 
 
 def _check_kinds(file: Path, folds: int, each: int, pairs: list) -> None:
-    """Raise a ValueError where a fold has not as many pairs of one person as of two."""
+    """Raise a ValueError for a fold with different numbers of pairs of one person and of two."""
     same = np.array([first[0] == second[0] for first, second in pairs]).reshape(folds, -1)
     for fold in np.flatnonzero(same.sum(axis=1) != each)[:1]:
         raise ValueError(
@@ -156,7 +156,7 @@ def _pair(file: Path, number: int, words: list[str]) -> tuple[tuple[str, int], t
 def _photo_paths(
     folder: Path, found: Sequence[str], keys: Sequence[tuple[str, int]]
 ) -> tuple[Path, ...]:
-    """The files of names and numbers; of several with one stem, the suffix that comes first."""
+    """The files of names and numbers; of several suffixes, the first in ``PHOTO_SUFFIXES``."""
     order = {suffix: i for i, suffix in enumerate(PHOTO_SUFFIXES)}
     best_last = sorted(found, key=lambda name: -order[Path(name).suffix.lower()])
     files = {Path(name).with_suffix("").as_posix(): name for name in best_last}

@@ -1,7 +1,7 @@
-"""300-W's landmark files (.pts), and folders of photos with one of those beside each.
+"""300-W's landmark files (.pts), and folders of photos with such a file beside each.
 
-Sagonas et al., "300 Faces In-the-Wild Challenge", 2013. The files count pixels from 1, as MATLAB
-does; what this module returns, and what it is given to write, counts from 0.
+Sagonas et al., "300 Faces In-the-Wild Challenge", 2013. The files' pixel coordinates count from 1,
+as in MATLAB; arguments and results of this module count from 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keras_scnn.storage import atomic_path
 from keras_scnn.storage.guard import existing_file, reading
 
 LAYOUT = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
-# Hand-made jaw points follow the contour that is seen, which on a turned head is not the jaw.
+# Hand-made jaw points follow the visible contour, which on a turned head is not the jaw.
 JAW_WEIGHT = 0.5
 
 
@@ -31,13 +31,13 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another kind.
+        ValueError: the file is damaged or of another format.
     """
     path = existing_file(path, "a .pts file beside each photo")
     with reading(path, "a .pts file ('version: 1', 'n_points: 68', '{', ..., '}')"):
         match = LAYOUT.fullmatch(path.read_bytes().decode("ascii", errors="replace"))
         if match is None:
-            raise ValueError("of another layout")
+            raise ValueError("unexpected layout")
         numbers = np.array(match[2].split(), np.float64)
         if numbers.size != 2 * int(match[1]) or not np.isfinite(numbers).all():
             raise ValueError(f"{numbers.size} numbers; {match[1]} points have 2 finite ones each")
@@ -45,14 +45,14 @@ def read_pts(path: str | os.PathLike) -> np.ndarray:
 
 
 def write_pts(path: str | os.PathLike, landmarks: np.ndarray) -> None:
-    """Write landmarks as a .pts file, to a millionth of a pixel.
+    """Write landmarks as a .pts file, with six decimals.
 
     Args:
         path: the file.
         landmarks: (n, 2) or (n, 3) px, image frame; depth is not written.
 
     Raises:
-        ValueError: another shape, or numbers that are not finite.
+        ValueError: wrong shape, or numbers that are not finite.
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points[:, :2]).all():
@@ -64,15 +64,14 @@ def write_pts(path: str | os.PathLike, landmarks: np.ndarray) -> None:
 
 
 class PtsFolder(PhotoSource):
-    """Photos with a .pts file of 68 landmarks beside each; every photo is a person of its own.
+    """Photos with a .pts file of 68 landmarks beside each; every photo is a different person.
 
-    Folders inside of the folder count too. A photo without a .pts file, or the other way around,
-    is among the names, and is reported when it is loaded.
+    Sub-folders are searched too. A photo without a .pts file, or a .pts file without a photo, is
+    among the names, and is reported when it is loaded.
 
     Args:
-        folder: holds photos and .pts files.
-        jaw_weight: 0 to 1, how far the 17 jaw points are trusted; they follow the contour that is
-            seen.
+        folder: contains photos and .pts files.
+        jaw_weight: 0 to 1, weight of the 17 jaw points, which follow the visible contour.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no .pts file.
@@ -95,7 +94,7 @@ class PtsFolder(PhotoSource):
         return name
 
     def load(self, name: str) -> LabeledPhoto:
-        """Labels of one photo; their depth is unknown, NaN."""
+        """Labels of one photo; the depth is unknown, NaN."""
         image = self.folder / name
         if not is_photo(image) or not image.is_file():
             raise FileNotFoundError(f"{image}: no photo ({', '.join(PHOTO_SUFFIXES)}) of this name")
@@ -110,7 +109,7 @@ class PtsFolder(PhotoSource):
 
 
 def _scan(folder: Path) -> list[str]:
-    """Relative names of the photos, and of .pts files that have none."""
+    """Relative names of the photos, and of .pts files without a photo."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected photos and .pts files")
     result = find_photos(folder)

@@ -20,18 +20,18 @@ MICROMETERS_PER_MM = 1000.0
 def read_reannotation(
     path: str | os.PathLike, names: list[str], first_pixel: float = 1.0
 ) -> np.ndarray:
-    """Landmarks of another annotation of the same photos.
+    """Read the landmarks of another annotation of the same photos.
 
-    Three layouts are known: one .npy file of all faces in the order of the protocol, (M, 68, 2 or
-    3) or (M, 2 or 3, 68), such as AFLW2000-3D-Reannotated.pts68.npy of 3DDFA's benchmark; a folder
-    with NAME.pts for each face, as 300-W has it; a folder with NAME.mat that holds one array of
-    the shape (68, 2 or 3) or its transpose, such as LS3D-W's (Bulat and Tzimiropoulos, 2017).
+    Three layouts are supported: an .npy file of all faces in the order of the protocol, (M, 68, 2
+    or 3) or (M, 2 or 3, 68), such as AFLW2000-3D-Reannotated.pts68.npy of 3DDFA's benchmark; a
+    folder with NAME.pts for each face, as in 300-W; or a folder with NAME.mat for each face, with
+    one array of the shape (68, 2 or 3) or its transpose, as in LS3D-W (Bulat and Tzimiropoulos,
+    2017).
 
     Args:
         path: the file or folder.
         names: of the faces, without suffix, in the order of the protocol.
-        first_pixel: coordinate of the center of the photo's first pixel; the published files
-            count from 1.
+        first_pixel: coordinate of the center of the photo's first pixel; 1 in the published files.
 
     Returns:
         (M, 68, 2) float64, px, pixel centers at integers from 0.
@@ -65,7 +65,7 @@ def _read_npy(path: Path, count: int) -> np.ndarray:
 def _read_face(folder: Path, name: str) -> np.ndarray:
     pts, mat = (beside(folder / f"{name}{suffix}", suffix) for suffix in (".pts", ".mat"))
     if pts.is_file():
-        points = read_pts(pts) + 1  # as the file has them
+        points = read_pts(pts) + 1  # the coordinates in the file
         if len(points) != 68:
             raise ValueError(f"{pts}: {len(points)} points; expected 68")
         return points
@@ -92,19 +92,19 @@ def _points_last(path: Path, points: np.ndarray) -> np.ndarray:
 def read_neutral_landmarks(
     files: list[Path], basis: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The annotated people's 68 landmarks without expression, from Shape_Para of .mat files.
+    """The annotated people's 68 landmarks without expression, from Shape_Para in .mat files.
 
     Args:
         files: .mat files of AFLW2000-3D or 300W-LP.
         basis: a file of ``BfmLandmarks``.
 
     Returns:
-        (M, 68, 3) float64 of the faces and (68, 3) of the mean face, mm, x to the right, y up, z
-        towards the viewer.
+        (M, 68, 3) float64 of the faces and (68, 3) of the mean face, mm, x to the image's right,
+        y up, z towards the viewer.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or has no or other arrays.
+        ValueError: a file is damaged, or an array is missing or has the wrong shape.
     """
     landmarks = BfmLandmarks.load(basis)
     shapes = np.stack([read_bfm_annotation(path).shape for path in files])

@@ -1,8 +1,8 @@
-"""300W-LP and AFLW2000-3D as TensorFlow Datasets gives them: ``the300w_lp`` and ``aflw2k3d``.
+"""300W-LP and AFLW2000-3D from TensorFlow Datasets: ``the300w_lp`` and ``aflw2k3d``.
 
 Their features have been stable since version 1.0.0. Both have 450x450 photos, and landmarks that
-are the .mat files' (px from 1) divided by 450. ``the300w_lp`` has no folders *_Flip, no file names
-and no depth; ``aflw2k3d`` has neither parameters nor names.
+are the .mat files' (px, counted from 1) divided by 450. ``the300w_lp`` has no folders *_Flip, no
+file names and no depth; ``aflw2k3d`` has neither parameters nor file names.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from keras_scnn.data.sources.bfm_landmarks import BfmLandmarks
 from keras_scnn.data.sources.mat_files import IMAGE_SIZE
 from keras_scnn.storage.images import decode_image
 
-SPLIT = "train"  # the only one of both
-# Records cannot be read one by one; so many are read at once, and kept.
+SPLIT = "train"  # the only split of both
+# Number of examples read at once, and of such windows kept: single examples cannot be read.
 WINDOW = 64
 WINDOWS_KEPT = 4
 
 
 class _TfdsSource(PhotoSource):
-    """Examples by their number in the data set's files.
+    """Examples named by their number in the data set's files.
 
     Args:
-        data_dir: where TensorFlow Datasets keeps its data; its own default if not given.
-        download: fetch and prepare the data set if it is not there.
+        data_dir: data folder of TensorFlow Datasets; None for its default.
+        download: download and prepare the data set if it is not there.
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
-        FileNotFoundError: the data set is not in data_dir, and is not to be downloaded.
+        FileNotFoundError: the data set is not in data_dir, and ``download`` is False.
         ValueError: its files are damaged.
     """
 
@@ -73,12 +73,16 @@ class _TfdsSource(PhotoSource):
 
 
 class Tfds300WLP(_TfdsSource):
-    """``the300w_lp``: 61,225 photos. Equal shape parameters are one person, in several poses.
+    """``the300w_lp``: 61,225 photos. Photos with equal shape parameters show one person.
 
     Args:
-        data_dir, download: see above.
-        basis: decodes the parameters to 68 landmarks with depth. Without it x and y are those of
-            the feature landmarks_3d, and the depth is unknown, NaN.
+        data_dir: data folder of TensorFlow Datasets; None for its default.
+        download: download and prepare the data set if it is not there.
+        basis: decodes the parameters to 68 landmarks with depth. Without it, x and y are from the
+            feature landmarks_3d, and the depth is unknown, NaN.
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: see ``_TfdsSource``.
     """
 
     data_set = "the300w_lp"
@@ -121,7 +125,7 @@ class Tfds300WLP(_TfdsSource):
 
 
 class TfdsAflw2000(_TfdsSource):
-    """``aflw2k3d``: 2,000 photos, each a person of its own. For measuring, not for training."""
+    """``aflw2k3d``: 2,000 photos, each of a different person. For evaluation, not for training."""
 
     data_set = "aflw2k3d"
 
@@ -141,12 +145,12 @@ def _person_of(shape: np.ndarray) -> str:
 
 
 def _with_depth(normalized: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """(68, 3) px, image frame, of x and y (68, 2) in units of the photo's side, counted from 1."""
+    """(68, 3) px, image frame, from x and y (68, 2), counted from 1 and divided by the side."""
     return np.column_stack([np.asarray(normalized, np.float64) * IMAGE_SIZE - 1, depth])
 
 
 def _tfds():
-    """The package, which is not one of this library's requirements."""
+    """The package tensorflow_datasets, an optional dependency."""
     try:
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
@@ -167,18 +171,18 @@ def _window(data_set: str, data_dir: str | None, start: int, stop: int) -> list[
 def _examples(
     data_set: str, data_dir: str | None, split: str, only: str | None = None
 ) -> Iterator[dict]:
-    """Examples in the order of the files, images still encoded; or one of their features."""
+    """Examples in the order of the files, images still encoded; or only one of their features."""
     tfds = _tfds()
     if only:
         decoders = tfds.decode.PartialDecoding({only: True})
     else:
         decoders = {"image": tfds.decode.SkipDecoding()}
-    # One file after the other: then the n-th example is the same one in whatever part is read.
+    # One file after the other, so that the n-th example is the same whichever part is read.
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     try:
         data = _builder(data_set, data_dir).as_dataset(
             split=split, decoders=decoders, read_config=config, shuffle_files=False
         )
         yield from tfds.as_numpy(data)
-    except Exception as error:  # TensorFlow raises a kind of its own for each damage
+    except Exception as error:  # TensorFlow has a different exception for each kind of damage
         raise ValueError(f"{data_set}, {split}: could not be read ({error})") from error

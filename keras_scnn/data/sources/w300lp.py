@@ -1,9 +1,9 @@
 """Reader of 300W-LP: folders of .jpg and .mat pairs.
 
 Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016: 3,837 photos of AFW, HELEN,
-IBUG and LFPW, each turned to other poses (61,225 images), and the mirror image of each (folders
-``*_Flip``). A file is called ``HELEN/HELEN_232194_1_0.jpg``: data set, photo, the number of the
-face in the photo (LFPW has none), and the copy; copy 0 is the photo itself.
+IBUG and LFPW, each rendered in further poses (61,225 images), and the mirror image of each (folders
+``*_Flip``). A file is named ``HELEN/HELEN_232194_1_0.jpg``: data set, photo, the number of the face
+in the photo (not in LFPW), and the number of the pose; 0 is the photo itself.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ DATA_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 MIRRORED = "_Flip"
 FOLDERS = tuple(name + suffix for name in DATA_SETS for suffix in ("", MIRRORED))
 COPY = re.compile(r"_\d+$")
-PAPER_COMPONENTS = 40, 10  # identity and expression: what the field's networks predict
+PAPER_COMPONENTS = 40, 10  # identity and expression, as predicted by the field's networks
 
 
 class W300LP(PhotoSource):
     """300W-LP in its published folders.
 
-    A person is one face of one photo: its copies in other poses are the same person. The mirror
-    image of a person is ``mirror_of`` it, and never somebody else. Parameters mean places in photos
-    of 450 x 450 px; one of another size is refused when it is read.
+    A person is one face of one photo, in all its poses. The mirror image of a person is given by
+    ``mirror_of``, and never counts as somebody else. The parameters are for photos of 450 x 450 px;
+    a photo of another size is refused when it is read.
 
     Args:
-        folder: holds AFW, AFW_Flip, HELEN, ...; any of them will do.
-        basis: what turns the parameters into 68 landmarks. The published files of 300W-LP need it.
-            A file that holds pt3d_68 (those of AFLW2000-3D do) has the landmarks from there: they
-            are the annotation itself, and the basis gives the same but for rounding.
-        bfm: the user's own Basel Face Model: each photo then comes with the annotation's own
-            parameters, and no face model needs to be fitted. Stands in for ``basis``.
+        folder: contains AFW, AFW_Flip, HELEN, ..., or some of these.
+        basis: decodes the parameters to 68 landmarks; required for the published files of 300W-LP.
+            For files with pt3d_68 (as in AFLW2000-3D) these landmarks are used: they are the
+            annotation itself, which the basis reproduces except for rounding.
+        bfm: the user's own Basel Face Model: each photo then has the annotation's own parameters,
+            and no face model needs to be fitted. It replaces ``basis``.
         components: how many of its identity and expression components are kept; the paper's
             networks regress 40 and 10.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has none of the data sets.
-        ValueError: without a basis, the files have no landmarks.
+        ValueError: there is no basis, and the files have no landmarks.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ class W300LP(PhotoSource):
         return list(self._names)
 
     def person(self, name: str) -> str:
-        """The data set's folder, the photo and the face: ``HELEN_Flip/232194_1``."""
+        """The data set's folder, photo and face: ``HELEN_Flip/232194_1``."""
         folder, file = name.split("/")
         photo = COPY.sub("", Path(file).stem)
         return f"{folder}/{photo.removeprefix(folder.removesuffix(MIRRORED) + '_')}"
@@ -117,7 +117,7 @@ class W300LP(PhotoSource):
         return self.basis.decode(annotation.shape, annotation.expression, annotation.pose)
 
     def _check_landmarks(self) -> None:
-        """Fail early where a basis is needed, by the first readable file."""
+        """Raise a ValueError if the first readable file has no landmarks."""
         for name in self._names:
             path = self.folder / name
             try:
@@ -129,7 +129,7 @@ class W300LP(PhotoSource):
 
 
 def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
-    """Names of all photos, ``AFW/AFW_1051618982_1_0.jpg``; a .mat file alone counts too.
+    """Names such as ``AFW/AFW_1051618982_1_0.jpg`` of all photos, also of .mat files without one.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has none of the data sets.
@@ -142,7 +142,7 @@ def scan_300w_lp(folder: str | os.PathLike) -> list[str]:
         )
     names = []
     for name in folders:
-        photos: dict[str, str] = {}  # suffixes by the rest of the name; .JPG and .MAT come first
+        photos: dict[str, str] = {}  # suffixes by stem; .JPG and .MAT are sorted first
         for stem, suffix in sorted(
             os.path.splitext(entry.name) for entry in os.scandir(folder / name)
         ):

@@ -123,11 +123,11 @@ def test_a_missing_package_is_no_damaged_photo_in_other_processes_either(tmp_pat
 @pytest.mark.parametrize(
     ("rows", "is_profile", "message"),
     [
-        ([], False, "0 of its landmarks are given; a face's box needs more"),
-        ([], True, "0 of its landmarks are given"),
-        ([30], True, "1 of its landmarks are given"),
-        ([30, 31], True, "2 of its landmarks are given"),  # in one place
-        ([36, 39], False, "no landmark of its midline is given, which a frontal face needs"),
+        ([], False, "a box needs two landmarks in different places; 0 given"),
+        ([], True, "two landmarks in different places; 0 given"),
+        ([30], True, "two landmarks in different places; 1 given"),
+        ([30, 31], True, "two landmarks in different places; 2 given"),  # in one place
+        ([36, 39], False, "no landmark of the midline is given; a frontal face needs one"),
     ],
 )
 def test_too_few_landmarks_for_a_box_are_said_to_be_so(rows, is_profile, message):
@@ -161,6 +161,6 @@ def test_photos_without_landmarks_for_a_box_are_left_out_by_name(tmp_path, monke
     source = CfpPhotos(tmp_path)
     for name in (names[0], names[3]):
         assert np.isfinite(source.load(name).landmarks[:, :2]).all()
-    for name, message in ((names[1], "0 of its landmarks"), (names[2], "of its midline")):
-        with pytest.raises(FileError, match=f"^{tmp_path / name}: of labels.npz, .*{message}"):
+    for name, message in ((names[1], "two landmarks .* 0 given"), (names[2], "of the midline")):
+        with pytest.raises(FileError, match=f"^{tmp_path / name}: in labels.npz, .*{message}"):
             source.load(name)

@@ -56,7 +56,7 @@ def test_folders_that_a_pair_joins_are_one_person(root):
         read_fold_pairs(write(root, joined), root)
     joined = joined.replace("set/ann/1.jpg,set/bob/1.jpg,0,0", "set/bob/1.jpg,set/flo/1.jpg,0,0")
     joined = joined.replace("set/flo/1.jpg,0,3", "set/ann/2.jpg,0,3")
-    with pytest.raises(ValueError, match="stands in the folds 0 and 3"):
+    with pytest.raises(ValueError, match="is in the folds 0 and 3"):
         read_fold_pairs(write(root, joined), root)
 
 
@@ -71,7 +71,7 @@ def test_folders_that_a_pair_joins_are_one_person(root):
         (GOOD.replace("0,3", "0"), "line 5"),
         ("\n".join(GOOD.splitlines()[i] for i in (0, 1, 3)), "all 2 pairs are of one person"),
         ("\n".join(GOOD.splitlines()[i] for i in (0, 2, 4)), "all 2 pairs are of two people"),
-        (GOOD.replace(",3", ",0"), "one fold only"),
+        (GOOD.replace(",3", ",0"), "only one fold"),
         (GOOD.replace("first", "First"), "no column first; .*its first line is 'First,second"),
         (GOOD.replace("/", "\\"), "line 2: .*write / between folders"),
         (GOOD + "set/ann/1.jpg,set/ann/1.jpg,1,0\n", "ann/1.jpg is paired with itself"),
