@@ -1,4 +1,4 @@
-"""From labeled photos to face records: crop, and fit the face model to the landmarks."""
+"""From labeled photos to face records: crop the photos, and fit the face model to the landmarks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from keras_scnn.storage.shards import Failures
 # Real people vary less than the open face model's random ones: fitted to 68 landmarks of 200 people
 # with 20 photos each, its largest components have standard deviations of 0.2 to 0.5.
 FIT = FitOptions(identity_sd=0.4, expression_sd=0.5, iterations=15, tolerance=1e-3)
-MAX_RESIDUAL = 0.08  # of the crop's side: above it, the labels are of no face
-LEAST_SPAN = 10.0  # px of a photo, of a face's landmarks
-LEAST_INSIDE = 1 / 3  # of the landmarks lie within their photo, even of faces that it cuts off
+MAX_RESIDUAL = 0.08  # of the crop's side: above it, the labels are not those of a face
+LEAST_SPAN = 10.0  # px of the photo, spanned by a face's landmarks
+LEAST_INSIDE = 1 / 3  # of the landmarks lie within the photo, even of faces at its edge
 Labeled = tuple[LabeledPhoto, FaceCrop]
 
 
 @dataclass(frozen=True, eq=False)
 class Labeling:
-    """How photos become records.
+    """Settings of the conversion from photos to records.
 
     Attributes:
         model: the face model, with the landmark offsets of the annotation.
         crop_size: px.
         joint: all photos of one person get one identity, from a fit to all of them.
-        turned: copies of each photo with the face turned, see ``turned_copies``.
-        teacher: embed each photo by ``recognizer`` where the source does not do it.
-        options: of the fits; the identity's prior is that of the open face model.
+        turned: number of copies of each photo with the face turned, see ``turned_copies``.
+        teacher: embed each photo by ``recognizer`` if the source does not do it.
+        options: of the fits; the default prior of the identity is for the open face model.
 
     Raises:
-        ValueError: a value is of another type.
+        ValueError: a value has the wrong type.
     """
 
     model: MorphableModel
@@ -61,11 +61,11 @@ class Labeling:
     def records(
         self, source: PhotoSource, names: list[str]
     ) -> tuple[list[str], FaceRecords | None, Failures[str]]:
-        """Read, crop and fit photos; all photos of a person must be among the names, or none.
+        """Read, crop and fit photos; of each person, all photos must be among the names, or none.
 
         Returns:
-            the person of each record, the records in the order of the names (None where nothing
-            is left), numbered by person from 0, and the reasons why others were left out, by name.
+            the key of each record's person; the records in the order of the names, with people
+            numbered from 0 (None if no photo is left); and by name, why photos were left out.
         """
         labeled: dict[str, Labeled] = {}
         left_out: Failures[str] = Failures()
@@ -80,8 +80,8 @@ class Labeling:
         for name, (_, _, residual) in fits.items():
             if residual > MAX_RESIDUAL * self.crop_size:
                 left_out[name] = (
-                    f"the face model fits its landmarks no better than to {residual:.1f} px of a "
-                    f"{self.crop_size} px crop"
+                    f"the fitted face model misses its landmarks by {residual:.1f} px in a crop of "
+                    f"{self.crop_size} px; at most {MAX_RESIDUAL * self.crop_size:.1f} px"
                 )
         kept = [name for name in labeled if name not in left_out]
         people = [labeled[name][0].person for name in kept]
@@ -92,7 +92,7 @@ class Labeling:
         return people, records, left_out
 
     def _crop(self, photo: LabeledPhoto) -> Labeled:
-        """The photo, with its embedding where one is wanted, and its crop."""
+        """The photo, with its embedding if ``teacher`` is set, and its crop."""
         known = photo.weight > 0
         if not np.isfinite(photo.landmarks[known, :2]).all() or known.sum() < 4:
             raise ValueError(f"{photo.name}: fewer than 4 landmarks are known")
@@ -134,7 +134,7 @@ class Labeling:
         return dict(zip(names, fits, strict=True))
 
     def _given(self, photo: LabeledPhoto, crop: FaceCrop) -> tuple:
-        """Parameters that the source has fitted itself, image_from_model, brought to the crop."""
+        """The source's own fit, transformed to the crop: parameter vector, landmarks, and 0 px."""
         given = FaceParameters.from_vector(photo.extra["parameters"], self._layout)
         pose = transform_camera(crop.crop_from_image, given.pose)
         shape = self.model.landmarks(given.identity, given.expression)
@@ -168,7 +168,7 @@ class Labeling:
 
 
 def _check_place(name: str, points: np.ndarray, image: np.ndarray) -> None:
-    """Raise a ValueError for landmarks (n, 2) in another unit than px, or of another photo."""
+    """Raise a ValueError if landmarks (n, 2) seem not to be in px, or to be of another photo."""
     height, width = image.shape[:2]
     span, edges = np.ptp(points, axis=0).max(), np.array([width, height]) - 0.5
     is_inside = ((points >= -0.5) & (points <= edges)).all(axis=1)

@@ -1,7 +1,7 @@
 """Identity labels regressed from a face recognizer's embeddings.
 
 A fit to the 68 landmarks of one photo is a noisy label of the neutral shape. The recognizer's
-embedding is nearly the same for all photos of a person, and a part of the shape is linear in it.
+embedding is nearly the same for all photos of a person, and predicts a part of the shape linearly.
 The linear map is learned from the fits themselves, so it averages over all people with similar
 embeddings.
 """
@@ -23,22 +23,22 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import POSE_SIZE, ParameterLayout
 from keras_scnn.settings import check_share
 
-MAX_YAW_DEGREES = 60  # beyond, the recognizer's embeddings are not reliable
+MAX_YAW_DEGREES = 60  # at larger yaws, the recognizer's embeddings are not reliable
 RIDGE = 1.0  # penalty, as a share of the embeddings' mean variance
-LEAST_PENALTY = 1e-12  # inputs that do not vary give the mean output
-MIN_FRONTAL = 4  # photos of a person of which the mean embedding is that of turned ones
-FOLDS, MANY = 10, 10  # parts of the people in turn left out; photos that make a person well known
-# How many times the noise of single fits counts: it is alike in all photos of a kind.
+LEAST_PENALTY = 1e-12  # for inputs that do not vary, which give the mean output
+MIN_FRONTAL = 4  # frontal photos of a person whose mean embedding replaces those of turned ones
+FOLDS, MANY = 10, 10  # folds of cross-validation; photos from which a person's shape is well known
+# Factor on the variance of single fits: their errors are correlated in photos of the same kind.
 NOISE_FACTOR = 10.0
-# Principal shapes are weighted by the power of the map's own standard deviation within people, so
-# that what differs between photos of one person counts less; none becomes wider than so many times
-# people's.
+# Principal shapes are scaled by this power of the map's standard deviation within people, so that
+# those that differ between photos of one person count less; and to at most this factor times the
+# standard deviation of people.
 STEADINESS, MAX_SPREAD = -0.5, 1.5
 CHUNK = 4096
 
 
 def yaw_degrees(records: FaceRecords) -> np.ndarray:
-    """(n,) float64 of the records' poses; a nose to the image's left is positive."""
+    """(n,) float64 yaw of the records' poses, degrees; positive if the nose points to the left."""
     pose = records.parameters[:, :POSE_SIZE].reshape(-1, 3, 4).astype(np.float64)
     chunks = [pose[i : i + CHUNK] for i in range(0, len(pose), CHUNK)]
     angles = [euler_from_rotation(decompose(chunk)[0])[:, 1] for chunk in chunks]
@@ -46,15 +46,15 @@ def yaw_degrees(records: FaceRecords) -> np.ndarray:
 
 
 def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarray | None:
-    """The records' embeddings, made comparable over data sets.
+    """The records' embeddings, made comparable between data sets.
 
     Args:
         records: with or without embeddings.
-        source: (n,) the number of each photo's data set, whose mean is taken off.
+        source: (n,) the index of each photo's data set, whose mean is subtracted.
 
     Returns:
-        (n, E) float32 of length 1 on average, NaN where there is none or the face is turned by
-        more than 60 degrees; None where all would be NaN.
+        (n, E) float32 with a mean length of 1; NaN for photos without embedding, or with a yaw
+        above 60 degrees; None if all would be NaN.
     """
     if records.embedding is None:
         return None
@@ -67,16 +67,16 @@ def comparable_embeddings(records: FaceRecords, source: np.ndarray) -> np.ndarra
 def center_sources(
     embedding: np.ndarray, source: np.ndarray, among: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.floating]:
-    """Embeddings without the mean of their data set, of length 1 on average.
+    """Subtract the mean of each data set from embeddings, and scale them to a mean length of 1.
 
     Args:
         embedding: (n, E).
-        source: (n,) the number of each photo's data set.
-        among: (n,) bool, the photos over which mean and length are taken.
+        source: (n,) the index of each photo's data set.
+        among: (n,) bool, the photos from which means and length are computed.
 
     Returns:
-        (n, E) of the embeddings' dtype; the (S, E) means that were taken off, 0 for a data set
-        without such photos; and the length that they were divided by.
+        (n, E) embeddings, of the same dtype; the (S, E) means that were subtracted, 0 for a data
+        set without such photos; and the length by which they were divided.
     """
     means = np.zeros((source.max() + 1, embedding.shape[1]), embedding.dtype)
     for number in np.unique(source[among]):
@@ -87,10 +87,10 @@ def center_sources(
 
 
 def align_sources(records: FaceRecords, source: np.ndarray, model: MorphableModel) -> FaceRecords:
-    """Records whose data sets have one mean identity: that of the first data set.
+    """Records whose data sets all have the mean identity of the first data set.
 
-    Each kind of annotation puts its landmarks somewhat differently, which a fit takes for shape.
-    Where the first data set's annotation is the one to be measured on, its mean is right.
+    Landmark sites differ between annotations, which a fit takes for shape. The first data set has
+    to be in the annotation that results are measured on, so its mean is right.
     """
     identity = ParameterLayout(model.n_identity, model.n_expression).identity
     parameters = np.array(records.parameters)
@@ -100,13 +100,13 @@ def align_sources(records: FaceRecords, source: np.ndarray, model: MorphableMode
 
 
 def align_means(shapes: np.ndarray, source: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Shapes whose data sets have one mean, that of the first.
+    """Shapes whose data sets all have the mean of the first one.
 
     Args:
         shapes: (n, K).
-        source: (n,) the number of each photo's data set; the first is 0.
-        among: (n,) bool, the photos over which the means are taken. A data set without any of them
-            stays as it is; all others get the mean of the first one that has some.
+        source: (n,) the index of each photo's data set; the first is 0.
+        among: (n,) bool, the photos from which the means are computed. A data set without such
+            photos is left unchanged; all others get the mean of the first one that has some.
     """
     counts = np.bincount(source, among, source.max() + 1)
     sums = np.zeros((len(counts), shapes.shape[1]))
@@ -125,16 +125,15 @@ def regress_identity(
     model: MorphableModel,
     share: float,
 ) -> FaceRecords:
-    """Records whose identity coefficients are in part regressed from the embeddings.
+    """Records whose identity coefficients are partly regressed from the embeddings.
 
     Args:
-        records: fitted to the face model.
-        embeddings: (n, E) of ``comparable_embeddings``.
-        among: positions of the photos to learn from; people to be measured on must not be among
-            them.
+        records: fitted with the face model.
+        embeddings: (n, E) from ``comparable_embeddings``.
+        among: indices of the photos to learn from; must not include people used for evaluation.
         model: the face model.
-        share: of the identity that comes from the embedding, 0 to 1; where there is no embedding
-            the fit is left as it is.
+        share: of the identity that comes from the embedding, 0 to 1; a photo without embedding
+            keeps its fit.
 
     Raises:
         ValueError: share is out of range, or fewer photos than E + 1 have an embedding.
@@ -159,18 +158,19 @@ def regress_identity(
 
 @dataclass(frozen=True, eq=False)
 class ShapePosterior:
-    """The neutral shape, from a photo's own fit and from a recognizer's embedding.
+    """Estimates the neutral shape from a photo's own fit and from a recognizer's embedding.
 
-    The embedding's linear map is a prior whose error has a known covariance, the fit to one photo a
-    measurement with noise of known covariance; the label is the posterior mean (Bishop, "Pattern
-    Recognition and Machine Learning", 2006, section 2.3.3). Shapes are (K,) identity coefficients
-    in mm of vertices.
+    The embedding's linear map gives a prior whose error has a known covariance, the fit to one
+    photo is a measurement with noise of known covariance; the label is the posterior mean (Bishop,
+    "Pattern Recognition and Machine Learning", 2006, section 2.3.3). Shapes are (K,) identity
+    coefficients in mm of vertices.
 
     Attributes:
         kernel, offset: (E, K) and (K,), the map from embedding to shape.
-        gain: (K, K), the share of the fit's difference from the map that is taken.
+        gain: (K, K), applied to the difference of the fit from the map's prediction.
         mean: (K,) mean shape.
-        gain_alone: (K, K), the same beyond the mean, for photos without embedding.
+        gain_alone: (K, K), applied to the difference of the fit from the mean shape, for photos
+            without embedding.
     """
 
     kernel: np.ndarray
@@ -180,11 +180,11 @@ class ShapePosterior:
     gain_alone: np.ndarray
 
     def mapped(self, embedding: np.ndarray) -> np.ndarray:
-        """(n, K) shapes by the map alone from (n, E) embeddings; NaN for none."""
+        """(n, K) shapes from (n, E) embeddings by the map alone; NaN for missing embeddings."""
         return embedding @ self.kernel + self.offset
 
     def __call__(self, own: np.ndarray, embedding: np.ndarray) -> np.ndarray:
-        """(n, K) labels from (n, K) fits to single photos and (n, E) embeddings, NaN for none."""
+        """(n, K) labels from (n, K) fits to single photos and (n, E) embeddings, NaN if missing."""
         known = ~np.isnan(embedding).any(axis=1, keepdims=True)
         prior = np.nan_to_num(embedding) @ self.kernel + self.offset
         alone = self.mean + (own - self.mean) @ self.gain_alone.T
@@ -196,9 +196,10 @@ class Photos:
     """Person, data set and view of n photos.
 
     Attributes:
-        person: (n,) int. source: (n,) int, the number of each photo's data set.
-        frontal: (n,) bool, turned so little that every recognizer's embedding counts.
-        seen: (n,) bool, those to learn from.
+        person: (n,) int.
+        source: (n,) int, the index of each photo's data set.
+        frontal: (n,) bool, with a yaw at which all recognizers' embeddings are reliable.
+        seen: (n,) bool, the photos to learn from.
     """
 
     person: np.ndarray
@@ -212,10 +213,12 @@ class TaughtIdentity:
     """Identity labels of n photos from recognizers; see ``teach_identity``.
 
     Attributes:
-        embedding: (n, E) float32, centered by data set, each recognizer's of length 1 on average.
+        embedding: (n, E) float32, centered by data set, with a mean length of 1 for each
+            recognizer.
         shapes: (n, K) mm, the identity labels.
-        posterior: that gives the labels.
-        means: (S, E) of the data sets, and length (E,): centered = (raw - mean) / length.
+        posterior: gives the labels.
+        means: (S, E) of the data sets.
+        length: (E,): embeddings are (raw - mean) / length.
     """
 
     embedding: np.ndarray
@@ -234,15 +237,16 @@ def teach_identity(
 ) -> TaughtIdentity:
     """Identity labels of photos, from recognizers' embeddings and from fits to landmarks.
 
-    A frontal photo gets the posterior mean of its own fit and its embedding. A turned face has the
-    mean embedding of its person's frontal photos, where there are enough (``MIN_FRONTAL``); else
+    A frontal photo gets the posterior mean from its own fit and its embedding. A turned face gets
+    the mean embedding of its person's frontal photos if there are enough (``MIN_FRONTAL``); else
     the last recognizer's embedding, and those of the others by regression on it. Its shape follows
     from this embedding.
 
     Args:
-        joint, own: (n, K) mm, fits to all photos of a person and to each alone.
-        raw: (n, E) embeddings, one recognizer's after the other's.
-        sizes: length of each recognizer's; with more than one, the last recognizes turned faces.
+        joint, own: (n, K) mm, fits to all photos of a person, and to each photo alone.
+        raw: (n, E) embeddings of all recognizers, concatenated.
+        sizes: length of each recognizer's embeddings; of several, the last one has to recognize
+            turned faces.
         photos: person, data set and view of each.
 
     Raises:
@@ -261,7 +265,13 @@ def teach_identity(
 
 
 def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.ndarray:
-    """(n, E) float32 with those of turned faces replaced; the last recognizer's begin at first."""
+    """(n, E) float32 embeddings with those of turned faces replaced, see ``teach_identity``.
+
+    Args:
+        centered: (n, E) embeddings.
+        first: column at which the last recognizer's begin; 0 if it is the only one.
+        photos: person, data set and view of each.
+    """
     embedding, turned = centered.astype(np.float32), ~photos.frontal
     embedding[turned] = np.nan
     if first:
@@ -279,16 +289,16 @@ def _turned_embeddings(centered: np.ndarray, first: int, photos: Photos) -> np.n
 def learn_posterior(
     joint: np.ndarray, own: np.ndarray, embeddings: np.ndarray, person: np.ndarray
 ) -> ShapePosterior:
-    """Learn the map, and how far it and the fits can be trusted.
+    """Learn the map, and the error covariances of the map and of the fits.
 
-    A regression's predictions vary less than people do, most of all where the embedding says
-    little. ``_spread`` widens those of the map, principal shape by principal shape.
+    A regression's predictions vary less than people do, particularly in shapes that the embedding
+    hardly determines. ``_spread`` rescales them along the principal shapes.
 
     Args:
         joint: (n, K) mm, the fit to all photos of the photo's person.
         own: (n, K) mm, the fit to the photo alone.
         embeddings: (n, E), all known.
-        person: (n,) int; people with ``MANY`` photos show how wrong the map and the fits are.
+        person: (n,) int; the errors are measured on people with at least ``MANY`` photos.
 
     Raises:
         ValueError: fewer than ``FOLDS`` people have so many photos.
@@ -298,7 +308,7 @@ def learn_posterior(
     if len(people) < FOLDS:
         raise ValueError(f"{len(people)} people have {MANY} photos; {FOLDS} are needed")
     true, mapped = joint[known].astype(np.float64), np.empty((len(known), joint.shape[1]))
-    for fold in range(FOLDS):  # the map of people that it has not seen
+    for fold in range(FOLDS):  # predict each fold with a map that was not trained on its people
         new = number % FOLDS == fold
         seen = np.delete(np.arange(len(joint)), known[new])
         kernel, offset = ridge_regression(embeddings[seen], joint[seen], RIDGE)
@@ -320,11 +330,13 @@ def learn_posterior(
 
 
 def _spread(true: np.ndarray, mapped: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(K, K) factor of a map's predictions: what is steady within people grows, of one total size.
+    """(K, K) factor for a map's predictions, which keeps their total size.
+
+    It enlarges the principal shapes that vary little between a person's photos.
 
     Args:
         true: (m, K) mm, the joint fits.
-        mapped: (m, K) mm, predicted by a map that has not seen the person.
+        mapped: (m, K) mm, predicted by a map that was not trained on the person.
         person: (m,) int from 0.
     """
     axes = np.linalg.eigh(np.cov(true.T))[1]
@@ -340,7 +352,7 @@ def _spread(true: np.ndarray, mapped: np.ndarray, person: np.ndarray) -> np.ndar
 
 
 def _capped(sizes: np.ndarray, limits: np.ndarray, total: float) -> np.ndarray:
-    """Sizes scaled to a total length with none above its limit: what is cut off, others get."""
+    """Sizes scaled to a total length, with none above its limit; the others compensate."""
     free = np.ones(len(sizes), bool)
     for _ in sizes:
         rest = total**2 - (limits[~free] ** 2).sum()
@@ -362,11 +374,11 @@ def ridge_regression(
     """Kernel (E, K) and offset (K,) of the linear map from inputs to outputs.
 
     Args:
-        inputs: (n, E). Where none varies, the map gives the mean output.
+        inputs: (n, E). If none varies, the map gives the mean output.
         outputs: (n, K).
         penalty: as a share of the inputs' mean variance.
-        weights: (n,) above 0, how much each row counts; all count alike without.
-        covariance_penalty: (E, E), added to the inputs' covariance besides.
+        weights: (n,) above 0, of the rows; None: all equal.
+        covariance_penalty: (E, E), also added to the inputs' covariance.
     """
     center = np.average(inputs, axis=0, weights=weights)
     mean = np.average(np.asarray(outputs, np.float64), axis=0, weights=weights)

@@ -1,9 +1,10 @@
-"""Finds the faces of photos and their 68 landmarks, by two networks that check each other.
+"""Find the faces of photos and their 68 landmarks, with two networks that check each other.
 
-FaceMesh takes a face at 192 px, a preset of this library at 120 px and any yaw. To the hand-made
-points of 300-W FaceMesh has 2.80 % of error, the preset 2.94 %, and the mean of both 2.68 %
-(``tools/learn_mesh_sites.py AFLW --check 300W``). Turned by 45 to 60 degrees on AFLW FaceMesh has
-6.7 % and the preset 5.6 %, at 75 degrees 15 % and 5 %. The preset's depth is the better one.
+FaceMesh works at 192 px; a preset of this library at 120 px, but at any yaw. The error relative to
+the hand-made points of 300-W is 2.80 % for FaceMesh, 2.94 % for the preset, and 2.68 % for the mean
+of both (``tools/learn_mesh_sites.py AFLW --check 300W``). At yaws of 45 to 60 degrees on AFLW it is
+6.7 % for FaceMesh and 5.6 % for the preset, at 75 degrees 15 % and 5 %. The preset's depth is
+better.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ class FoundFace:
     Attributes:
         box: (4,) px, BlazeFace's half-open box.
         score: BlazeFace's, 0 to 1.
-        landmarks: (68, 3) float64 px and depth, image frame, at the sites of the preset's model.
+        landmarks: (68, 3) float64 px and depth, image frame, at the sites of the face model's
+            landmarks.
         mesh: (468, 3) float64 px and depth, image frame: FaceMesh's points.
         mesh_score: FaceMesh's, 0 to 1.
-        yaw_degrees: by the preset.
-        disagreement: mean distance of the two networks' landmarks, percent of the box's side.
+        yaw_degrees: predicted by the preset.
+        disagreement: mean distance of the two networks' landmarks, percent of the standard crop's
+            side.
     """
 
     box: np.ndarray
@@ -57,18 +60,18 @@ class FoundFace:
 
 
 class Landmarker:
-    """Detector, FaceMesh and a preset of this library, one after the other.
+    """The face detector, FaceMesh and a preset of this library, combined.
 
     Args:
         preset: name or folder of a preset whose face model has ``mediapipe_indices``.
-        tiles: detect small faces too, in tiles of the photo; takes up to 40 times as long.
+        tiles: detect small faces too, in tiles of the photo; up to 40 times slower.
 
     Raises:
         FileNotFoundError, ValueError: see ``FaceDetector``, ``FaceMesh`` and ``load_preset``.
     """
 
     def __init__(self, preset: str = LANDMARK_PRESET, tiles: bool = False):
-        # Keras is imported here so that the readers of other data sets start without it.
+        # Imported here, since the readers of other data sets need no Keras.
         from keras_scnn.models.presets import load_preset
 
         self._preset = load_preset(preset)
@@ -76,17 +79,17 @@ class Landmarker:
 
     @property
     def face_model(self) -> MorphableModel:
-        """The preset's, with the landmark offsets that fit these landmarks."""
+        """The preset's face model, whose landmark offsets fit these landmarks."""
         return self._preset.face_model
 
     def __call__(self, images: list[np.ndarray]) -> list[list[FoundFace]]:
         """The faces of each photo, highest score first.
 
         Args:
-            images: (H, W, 3) uint8 RGB each. The preset sees all of their faces as one batch.
+            images: (H, W, 3) uint8 RGB each. All of their faces are one batch for the preset.
 
         Raises:
-            ValueError: an image is no uint8 color image.
+            ValueError: an image is not a uint8 color image.
         """
         detections = [self._detector.detect_raw(image) for image in images]
         rows = [(i, raw[j]) for i, raw in enumerate(detections) for j in range(len(raw.scores))]
@@ -129,6 +132,6 @@ class Landmarker:
 
 
 def mesh_share(yaw_degrees: float) -> float:
-    """The weight of FaceMesh in the mean of both, 0 to 0.5: it falls as the head turns."""
+    """The weight of FaceMesh in the mean of both, 0 to 0.5, which decreases with the yaw."""
     ramp = (MESH_YAW_END - abs(yaw_degrees)) / (MESH_YAW_END - MESH_YAW)
     return MESH_SHARE * float(np.clip(ramp, 0, 1))

@@ -8,11 +8,11 @@ from keras_scnn.geometry.alignment import similarity_alignment
 from keras_scnn.geometry.camera import FLIP
 from keras_scnn.morphable_model import MorphableModel
 
-# For each landmark the FaceMesh point nearest by and where the landmark is from there, in mm of the
-# head's frame (x, y, z as in the model frame). Learned by ``tools/learn_mesh_sites.py`` from
-# 2,466 crops of AFLW turned by less than 40 degrees, with hand-made points at the sites of BFM that
-# this library's presets have; mirror symmetric. Inside of the face they are 2.9 mm long on
-# average; the jaw's are longer, since FaceMesh ends short of it.
+# For each landmark the nearest FaceMesh point, and the offset from this to the landmark, in mm of
+# the head's frame (x, y, z as in the model frame). Learned by ``tools/learn_mesh_sites.py`` from
+# 2,466 crops of AFLW with yaws below 40 degrees, from hand-made points moved to BFM's landmark
+# sites, which this library's presets use; mirror symmetric. Within the face the offsets have a mean
+# length of 2.9 mm; those of the jaw are longer, since FaceMesh's points do not reach it.
 SITES = np.array([
     (127, 1.0, -0.7, -15.8), (234, 1.8, -5.8, -10.0), (93, 4.5, -9.2, -8.4),
     (132, 5.9, -10.3, -7.5), (172, 0.0, 0.0, -14.1), (150, -7.6, 2.4, -19.9),
@@ -51,7 +51,7 @@ def landmarks_from_mesh(mesh: np.ndarray, model: MorphableModel) -> np.ndarray:
         model: a face model with ``mediapipe_indices``; its mean face defines the head's rotation.
 
     Returns:
-        (..., 68, 3) float64 px and depth, image frame. Good to about 45 degrees of yaw.
+        (..., 68, 3) float64 px and depth, image frame; accurate up to yaws of about 45 degrees.
 
     Raises:
         ValueError: wrong shape, or the model has no ``mediapipe_indices``.
@@ -63,9 +63,9 @@ def landmarks_from_mesh(mesh: np.ndarray, model: MorphableModel) -> np.ndarray:
 
 
 def image_from_head(mesh: np.ndarray, model: MorphableModel) -> np.ndarray:
-    """(..., 3, 3) px per mm: the scaled rotation from the model frame to the image of a mesh.
+    """(..., 3, 3) px per mm: the scaled rotation from the model frame to a mesh's image frame.
 
-    Args and errors as ``landmarks_from_mesh``.
+    Arguments and errors as for ``landmarks_from_mesh``.
     """
     if model.mediapipe_indices is None:
         raise ValueError(f"face model '{model.name}' has no mediapipe_indices")

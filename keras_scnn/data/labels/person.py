@@ -1,4 +1,4 @@
-"""Which face of each photo is the person's."""
+"""Choose the person's face in each photo, and leave out photos that do not show the person."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.photos.cropping import box_from_landmarks
 from keras_scnn.photos.detection import no_face
 
-# Where FaceMesh sees no face, or it and the preset differ by more than so many percent of the
-# crop's side, one of them is wrong: 2 % of CelebA's photos, most of them turned by 40 degrees or
-# more, where FaceMesh fails.
+# If FaceMesh's score is lower, or it and the preset differ by more, in percent of the crop's side,
+# one of them is wrong: in 2 % of CelebA's photos, mostly with yaws of 40 degrees or more, where
+# FaceMesh fails.
 MIN_MESH_SCORE, MAX_DISAGREEMENT = 0.5, 4.0
-# The median distance of an embedding to those of the person's other photos. On 90 people of CelebA
-# with two strangers' photos put among each one's own, 0.7 finds 99 % of them, for 2.8 % of the own.
+# Limit of the median distance of an embedding to those of the person's other photos. With 90 people
+# of CelebA and photos of two strangers added to each, it finds 99 % of the strangers, and rejects
+# 2.8 % of the people's own photos.
 MAX_DISTANCE = 0.7
-MIN_SIZE = 0.4  # of the largest face of the photo; smaller ones are in the background
+MIN_SIZE = 0.4  # relative to the photo's largest face; smaller ones are in the background
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A face that may be the person's, and its embedding by the recognizer, or None."""
+    """A face that may be the person's, and its embedding by the recognizer if there is one."""
 
     face: FoundFace
     embedding: np.ndarray | None = None
@@ -35,11 +36,11 @@ def plausible_faces(faces: list[FoundFace], shape: tuple[int, ...]) -> list[Foun
     """The faces on which both networks agree, the largest and most central first.
 
     Args:
-        faces: all detected ones, highest score first.
-        shape: the photo's, (H, W, ...).
+        faces: all detected faces, highest score first.
+        shape: of the photo, (H, W, ...).
 
     Raises:
-        ValueError: there is none; the message names the flaw of the one with the highest score.
+        ValueError: there is none; the message tells why the highest-scoring face was rejected.
     """
     if not faces:
         raise ValueError(no_face(shape, tiles=False))
@@ -54,13 +55,14 @@ def plausible_faces(faces: list[FoundFace], shape: tuple[int, ...]) -> list[Foun
 def choose_faces(
     photos: dict[str, list[Candidate]],
 ) -> tuple[dict[str, Candidate], dict[str, str]]:
-    """One face of each photo.
+    """Choose one face in each photo.
 
-    Without embeddings the first of each photo. With them, the one that is nearest to the first
-    ones of the other photos, and none where even that one is another person's.
+    Without embeddings, or with fewer than three photos, it is the first one. Otherwise it is the
+    one nearest to the first ones of the other photos; the photo is left out if even this face is
+    another person's.
 
     Args:
-        photos: candidates by the photo's name, the first ones the likeliest; no list is empty.
+        photos: candidates by the photo's name, the most likely first; no list is empty.
 
     Returns:
         the faces by the photos' names, and why photos were left out, by name.
@@ -85,7 +87,7 @@ def _flaw(face: FoundFace) -> str | None:
     if face.mesh_score < MIN_MESH_SCORE:
         return (
             f"FaceMesh finds no face in it (score {face.mesh_score:.2f}, yaw "
-            f"{face.yaw_degrees:.0f} degrees); a face turned less is wanted"
+            f"{face.yaw_degrees:.0f} degrees); the face may be turned too far"
         )
     if face.disagreement > MAX_DISAGREEMENT:
         return (
@@ -100,7 +102,7 @@ def _side(face: FoundFace) -> float:
 
 
 def _centrality(face: FoundFace, shape: tuple[int, ...]) -> float:
-    """1 in the photo's middle, 0.5 in its corners."""
+    """1 at the photo's center, 0.5 at its corners."""
     half = np.array(shape[1::-1]) / 2
     return float(
         1 - 0.5 * np.linalg.norm((face.box[:2] + face.box[2:]) / 2 - half) / np.hypot(*half)
@@ -112,7 +114,7 @@ def _nearest(candidates: list[Candidate], name: str, faces: dict[str, Candidate]
 
 
 def _distance(candidate: Candidate, name: str, faces: dict[str, Candidate]) -> float:
-    """Median distance of an embedding to those of the other photos."""
+    """Median distance of a candidate's embedding to those of the other photos' faces."""
     others = [_embedding(face) for other, face in faces.items() if other != name]
     apart = np.linalg.norm(np.stack(others) - _embedding(candidate), axis=1)
     return float(np.median(apart))
@@ -123,25 +125,25 @@ def _embedding(candidate: Candidate) -> np.ndarray:
     return candidate.embedding
 
 
-# A photo does not belong whose excess is 3.5 robust standard deviations (Iglewicz and Hoaglin
-# 1993) above the median of the person's photos and above MIN_EXCESS; or whose own fit misses
-# by more than MAX_RESIDUAL. All are percent of the standard crop's side. Measured on
-# 81 people of CelebA with two strangers' photos put among each one's own: 29 % of the strangers
-# are found, for 1.6 % of the own photos. Landmarks hardly separate people; ``recognizer`` does.
+# A photo is left out if its excess is 3.5 robust standard deviations (Iglewicz and Hoaglin 1993)
+# above the median of the person's photos and above MIN_EXCESS, or if the residual of its own fit is
+# above MAX_RESIDUAL. All are percent of the standard crop's side. With 81 people of CelebA and
+# photos of two strangers added to each, this finds 29 % of the strangers, and rejects 1.6 % of the
+# people's own photos. Landmarks hardly separate people; ``recognizer`` does.
 OUTLIER_SD, MIN_EXCESS, MAX_RESIDUAL = 3.5, 0.3, 2.0
 ROUNDS = 2
 
 
 @dataclass(frozen=True, eq=False)
 class PersonFit:
-    """The photos of a person under one identity.
+    """A person's photos, fitted with one identity.
 
     Attributes:
-        kept: (M,) positions of the photos that were fitted, ascending; may be none.
-        fit: of those photos, every row with the same identity; None where none was kept.
+        kept: (M,) ascending indices of the photos that were fitted; M may be 0.
+        fit: of these photos, with the same identity in every row; None if M is 0.
         residual: (M,) percent of the standard crop's side: root mean square distance of the fitted
             landmarks to the given ones.
-        reasons: why each other photo was left out, by position.
+        reasons: why each other photo was left out, by index.
     """
 
     kept: np.ndarray
@@ -151,16 +153,16 @@ class PersonFit:
 
 
 def residual_percent(fit: FitResult, landmarks: np.ndarray) -> np.ndarray:
-    """(B,) root mean square distance of fitted to given landmarks, percent of the crop's side."""
+    """(B,) RMS distance of fitted to given landmarks, percent of the standard crop's side."""
     sides = np.array([box_from_landmarks(points[:, :2]).width for points in landmarks])
     return 100 * fit.residual_px / sides
 
 
 def excess_limit(excess: np.ndarray) -> float:
-    """Above which a photo does not belong to the others, by their median and MAD.
+    """The excess above which a photo is an outlier, from the median and MAD of all photos.
 
     Args:
-        excess: (M,) what each photo's residual in the joint fit is above that of a fit of its own,
+        excess: (M,) by how much each photo's residual in the joint fit exceeds that of its own fit,
             percent of the crop's side; M above 0.
     """
     spread = scipy.stats.median_abs_deviation(excess, scale="normal")
@@ -170,12 +172,12 @@ def excess_limit(excess: np.ndarray) -> float:
 def fit_photos(
     model: MorphableModel, landmarks: np.ndarray, options: FitOptions = FitOptions()
 ) -> PersonFit:
-    """One identity for all photos, a pose and an expression for each.
+    """Fit one identity to all photos of a person, with a pose and an expression for each.
 
-    What fits the person worse than the other photos is left out, and the rest is fitted again, two
-    times at most: more rounds would go on to reject the worst of good photos.
+    Outliers (see ``excess_limit``) are left out, and the other photos are fitted again, at most
+    twice: more rounds would reject the worst of the good photos.
 
-    Args and errors as ``fitting.fit_person_landmarks``; all landmarks must be visible.
+    Arguments and errors as for ``fitting.fit_person_landmarks``; all landmarks must be known.
     """
     landmarks = np.asarray(landmarks, np.float64)
     own = residual_percent(fit_landmarks(model, landmarks, options=options), landmarks)
@@ -205,6 +207,6 @@ def _failed(residual: float) -> str:
 
 def _misfit(excess: float, limit: float) -> str:
     return (
-        f"the person's face misses its landmarks by {excess:.2f} % of the crop's side more than a "
-        f"face of its own; {limit:.2f} % is the most for this person"
+        f"the person's shape misses its landmarks by {excess:.2f} % of the crop's side more than "
+        f"the photo's own fit; at most {limit:.2f} % for this person"
     )

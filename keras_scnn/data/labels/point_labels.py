@@ -1,10 +1,10 @@
-"""Identity labels of people who have hand-made points in several views, profiles among them.
+"""Identity labels for people with hand-made points in several views, including profiles.
 
-Landmarks of frontal photos say little about depth, and a fit that is drawn towards the mean face
-hides it: joint fits to frontal photos explain nothing of the points of the same people's profiles
-(docs/identity_notes.md, "Depth from hand-made points"). A label is the maximum a posteriori shape,
-given the points of all photos of a person. The prior's mean is what is known of the shape
-otherwise; its standard deviation is the same in every direction, in mm.
+Landmarks of frontal photos contain little information about depth, and regularization towards the
+mean face hides that: joint fits to frontal photos explain none of the variation of the points in
+the same people's profiles (docs/identity_notes.md, "Depth from hand-made points"). A label is the
+maximum a posteriori shape, given the points of all photos of a person. The prior's mean is an
+estimate from other sources; its standard deviation is the same in every direction, in mm.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from keras_scnn.fitting import FitOptions, fit_person_landmarks
 from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.shape_distance import shape_coordinates
 
-PRIOR_MM = 0.15  # root mean square over the vertices, in each direction
-# The photos of one view count as this many at most: errors of their common expression, lens and
-# annotator do not average out, and ten frontal photos should not outweigh four profiles.
+PRIOR_MM = 0.15  # standard deviation in each direction, root mean square over the vertices
+# The photos of one view weigh at most as much as this many: errors from a common expression, lens
+# and annotator do not average out, and ten frontal photos should not outweigh four profiles.
 PHOTOS_OF_A_VIEW = 4
 OPTIONS = FitOptions(
     noise_mm=2.0, expression_sd=0.3, identity_sd=PRIOR_MM, iterations=10, tolerance=1e-3
@@ -31,20 +31,21 @@ def fit_to_points(
     is_profile: np.ndarray,
     options: FitOptions = OPTIONS,
 ) -> np.ndarray:
-    """The person's identity coefficients, given hand-made points of some photos.
+    """Fit a person's identity coefficients to hand-made points in several photos.
 
-    What the annotation puts elsewhere than the face model's landmarks is taken for shape, alike for
-    all people: take the mean over the people of a data set off before labels are compared.
+    Systematic differences between the annotated sites and the face model's landmarks appear as
+    shape, equally for all people; so subtract the mean over a data set's people before labels are
+    compared.
 
     Args:
         model: the face model.
         identity: (K,) coefficients, the mean of the prior.
-        points: (n, 68, 2) px, image frame of each photo; NaN where not given.
+        points: (n, 68, 2) px, image frame of each photo; NaN if not given.
         is_profile: (n,) bool.
         options: of the fit; ``identity_sd`` in mm.
 
     Returns:
-        (K,) float64; ``identity`` where there is no photo, or none whose points make a face.
+        (K,) float64; ``identity`` if there are no photos, or none of them can be fitted.
 
     Raises:
         ValueError: wrong shapes, or a photo with fewer than 4 points.

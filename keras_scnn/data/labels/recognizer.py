@@ -1,7 +1,6 @@
-"""dlib's embeddings of a photo: the target of the identity loss (see ``models.recognizers.chips``).
+"""dlib's embeddings of photos: targets of the identity loss (see ``models.recognizers.chips``).
 
-The code that runs dlib's weights one photo at a time is the package dlib (wheel: dlib-bin), of the
-extra ``teacher``.
+The package dlib (wheel: dlib-bin, extra ``teacher``) runs the recognizer, one photo at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +21,14 @@ from keras_scnn.models.recognizers.chips import (
 )
 from keras_scnn.photos.cropping import crop_rotated
 
-# The distance below which dlib's author calls two photos one person. On 1,934 photos of 90 people
-# of CelebA 90.2 % of the pairs of one person are below, 99.5 % of the others above (AUC 0.991).
+# The distance below which two photos show one person, according to dlib's author. For 1,934 photos
+# of 90 people of CelebA, it is below for 90.2 % of the pairs of one person, and above for 99.5 % of
+# the others (AUC 0.991).
 SAME_PERSON = 0.6
 
 
 def chip_from_landmarks(landmarks: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The square that dlib's recognizer expects, by a similarity of five landmarks.
+    """The square that dlib's recognizer expects, from a similarity fitted to five landmarks.
 
     Args:
         landmarks: (68, 2 or 3) px, image frame.
@@ -38,7 +38,7 @@ def chip_from_landmarks(landmarks: np.ndarray) -> tuple[np.ndarray, float, float
         ``cropping.crop_rotated``.
 
     Raises:
-        ValueError: wrong shape, or landmarks that are not finite or all in one place.
+        ValueError: wrong shape, or landmarks that are not finite or all coincide.
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 2 or len(points) != 68 or points.shape[1] not in (2, 3):
@@ -53,7 +53,7 @@ def chip_from_landmarks(landmarks: np.ndarray) -> tuple[np.ndarray, float, float
 
 
 class FaceTeacher:
-    """dlib's recognizer. One process should make one and keep it (0.1 s, 40 MB).
+    """dlib's recognizer. Create it only once per process: it takes 0.1 s and 40 MB.
 
     Raises:
         FileNotFoundError: the package dlib, or the one with the weights, is not installed.
@@ -70,11 +70,11 @@ class FaceTeacher:
             landmarks: (68, 2 or 3) px, image frame.
 
         Returns:
-            (128,) float32, about 1.5 long; photos of one person are nearer than ``SAME_PERSON`` to
-            each other.
+            (128,) float32 of length about 1.5; for photos of one person, the distance is below
+            ``SAME_PERSON``.
 
         Raises:
-            ValueError: the image is no uint8 color image, or see ``chip_from_landmarks``.
+            ValueError: the image is not a uint8 color image; or see ``chip_from_landmarks``.
         """
         chip = crop_rotated(image, *chip_from_landmarks(landmarks), CHIP_SIZE).image
         return np.array(self._network.compute_face_descriptor(chip), np.float32)
@@ -87,7 +87,7 @@ def shared_teacher() -> FaceTeacher:
 
 
 def _dlib():
-    """The package dlib, imported when it is needed: it is an extra."""
+    """The package dlib, an optional dependency."""
     try:
         return importlib.import_module("dlib")
     except ImportError as error:
