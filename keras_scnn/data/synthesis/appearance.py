@@ -14,16 +14,16 @@ from keras_scnn.geometry.rasterizer import interpolate, rasterize
 from keras_scnn.morphable_model import MorphableModel
 
 BROWS_AND_EYES = ((range(17, 22), range(36, 42)), (range(26, 21, -1), range(42, 48)))
-BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; hair grows a little nearer the eye
+BROW_DROP = 0.14  # the landmarks lie on the brow's upper edge; the hair is a little lower
 OUTER_LIPS = range(48, 60)
 MOUTH, TEETH, EYES = 1, 2, (3, 4)
 MOUTH_COLOR, TEETH_COLOR, SCLERA_COLOR = (0.42, 0.13, 0.12), (0.93, 0.91, 0.86), (0.92, 0.9, 0.88)
 PUPIL_COLOR = (0.05, 0.05, 0.05)
-# Half angles of iris and pupil about 27 and 11 degrees; the eye island's radius is 180 degrees.
+# Half angles of iris and pupil: 27 and 11 degrees. The radius of an eye's uv island is 180 degrees.
 IRIS_SHARE, PUPIL_SHARE = 27 / 180, 11 / 180
 # Cells along the texture, and standard deviation of the log brightness.
 SKIN_VARIATION, PORES = ((4, 0.06), (12, 0.04), (48, 0.03)), 0.02
-# Light to dark, in sRGB; a random person lies between two neighbors.
+# Light to dark, in sRGB; a random tone is interpolated between two neighbors.
 SKIN_TONES = (
     np.array(
         [
@@ -44,7 +44,7 @@ IRIS_TONES = np.array([[70, 45, 30], [95, 70, 40], [85, 105, 80], [95, 125, 150]
 
 
 class FacePainter:
-    """Paints textures (S, S, 3) float32, 0 to 255, first row at v = 1.
+    """Paints textures, (S, S, 3) float32, 0 to 255, with the first row at v = 1.
 
     Args:
         model: with uv and regions.
@@ -57,7 +57,7 @@ class FacePainter:
     def __init__(self, model: MorphableModel, size: int = 256):
         if model.uv is None or model.regions is None:
             raise ValueError(
-                f"face model '{model.name}' lacks uv or regions, so it can't be painted"
+                f"face model '{model.name}' lacks uv or regions, so it cannot be painted"
             )
         self._model, self._regions, self.size = model, model.regions, size
         self._points = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], axis=-1) * (size - 1)
@@ -89,7 +89,7 @@ class FacePainter:
         return 255 * np.clip(texture, 0, 1, out=texture)
 
     def _skin(self, tone: np.ndarray, rng) -> np.ndarray:
-        """Skin of some tone with smooth variation at several scales, and pores."""
+        """Skin of the given tone, with smooth variation at several scales, and pores."""
         side = (self.size, self.size)
         field = rng.standard_normal((*side, 1), np.float32) * np.float32(PORES)
         field = np.repeat(field, 3, axis=2)
@@ -103,20 +103,20 @@ class FacePainter:
         return field
 
     def _scalp(self, rng) -> np.ndarray:
-        """Short hair above a random hairline, down to the sideburns."""
+        """(S, S) mask of short hair above a random hairline, down to the sideburns."""
         slant = rng.uniform(38, 62) + np.minimum(self._front + 15, 0) * rng.uniform(0.7, 1.1)
         return soft(
             ((self._height > slant) & (self._height > -10)).astype(np.float32), self.size / 200
         )
 
     def _beard(self, rng) -> np.ndarray:
-        """Below the nose and along the jaw, not on the lips."""
+        """(S, S) mask of a beard: below the nose and along the jaw, not on the lips."""
         top = -rng.uniform(64, 72) - 0.35 * np.minimum(self._front + 30, 0)
         area = ((self._height < top) & (self._lips < 0.3)).astype(np.float32)
         return soft(area, self.size / 90)
 
     def _position(self) -> tuple[np.ndarray, np.ndarray]:
-        """Height above the brows and distance in front of them (mm) at each texel."""
+        """(S, S) each: height above the brows, and distance in front of them, mm."""
         model = self._model
         flat = np.column_stack([self._points, np.zeros(len(self._points))])
         skin = model.triangles[(self._regions[model.triangles] == 0).all(axis=1)]
@@ -135,7 +135,7 @@ class FacePainter:
         return boxes
 
     def _ball(self, region: int) -> tuple[np.ndarray, float]:
-        """Middle (2,) and radius of an eyeball's island, texels."""
+        """Center (2,) and radius of an eyeball's uv island, texels."""
         ball = self._points[self._regions == region]
         return (ball.max(axis=0) + ball.min(axis=0)) / 2, np.ptp(ball, axis=0).max() / 2
 
@@ -183,7 +183,7 @@ class FacePainter:
 
 
 def random_light(rng: np.random.Generator) -> np.ndarray:
-    """(9, 3) spherical-harmonics light: ambient, one main direction, a little color."""
+    """(9, 3) random spherical-harmonics light: ambient, one main direction, slightly colored."""
     yaw, pitch = rng.uniform(-1.3, 1.3), rng.uniform(-0.3, 0.9)
     x, y, z = np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)
     strength = rng.uniform(0.2, 1.0)
@@ -195,7 +195,7 @@ def random_light(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_tone(rng: np.random.Generator, tones: np.ndarray) -> np.ndarray:
-    """A color (3,), 0.02 to 1, about one between two neighbors of ``tones`` (n, 3)."""
+    """A random color (3,), 0.02 to 1, interpolated between neighbors of ``tones`` (n, 3)."""
     i, share = rng.integers(len(tones) - 1), rng.random()
     return np.clip((1 - share) * tones[i] + share * tones[i + 1] + rng.normal(0, 0.015, 3), 0.02, 1)
 
@@ -216,5 +216,5 @@ def _mix(texture, mask, color):
 
 
 def blend(texture: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
-    """Mix a color into a texture, (S, S) shares of it, in place."""
+    """Blend a color (3,) into a texture (S, S, 3) with the opacity ``mask`` (S, S), in place."""
     _mix(texture, mask, np.float32(color))

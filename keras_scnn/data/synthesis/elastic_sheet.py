@@ -1,4 +1,4 @@
-"""A photo as an elastic sheet that is bent by the motion of a surface that it shows."""
+"""Warp a photo like an elastic sheet, by the motion of a surface that it shows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def bend_image(
     motion: np.ndarray,
     pivot: np.ndarray,
 ) -> np.ndarray:
-    """Redraw a photo after a rigid motion of a surface in it.
+    """Warp a photo to show a rigid motion of a surface in it.
 
-    The sheet is a grid of cells. Where it shows the surface it moves with it; elsewhere its
-    displacement is the harmonic one, as smooth as can be, that is zero at the photo's edges.
+    The sheet is a grid of cells. Where it shows the surface, it moves with it; elsewhere its
+    displacement is harmonic, that is, as smooth as possible, and 0 at the photo's edges.
 
     Args:
         image: (H, W, 3) uint8.
         posed: (N, 3) the surface's vertices, px and depth.
         triangles: (T, 3).
         motion: (3, 3) rotation of px and depth.
-        pivot: (3,) its fixed point.
+        pivot: (3,) its fixed point, px and depth.
 
     Returns:
         (H, W, 3) uint8.
@@ -51,8 +51,8 @@ def bend_image(
             f"the face is no more than about {columns[1] - columns[0]:.0f} px wide in a photo of "
             f"{width} x {height} px; give the part of the photo about the face"
         )
-    # What lies behind the pivot, such as ears under hair, would be drawn out to streaks: it is
-    # taken to be flat there.
+    # Points behind the pivot, such as ears under hair, would be stretched to streaks; therefore the
+    # surface is assumed to be flat there.
     points = np.dstack([source, np.where(shown, np.maximum(depth, pivot[2]), 0)])
     moved = (points - pivot) @ motion.T + pivot
     known = shown.copy()
@@ -61,7 +61,7 @@ def bend_image(
     moved[edge] = np.dstack([source, np.full(depth.shape, moved[shown][:, 2].min())])[edge]
     offset = moved - np.dstack([source, np.zeros_like(depth)])
     sheet = _harmonic(offset, known) + np.dstack([source, np.zeros_like(depth)])
-    # Where the surface folds over, it is the sheet's part in front that is seen.
+    # Where the sheet folds over itself, its front part is visible.
     cells = _cells(*depth.shape)
     buffers = rasterize(sheet.reshape(-1, 3), cells, height, width, cull_back_faces=False)
     place = interpolate(buffers, cells, source.reshape(-1, 2))
@@ -70,7 +70,7 @@ def bend_image(
 
 
 def _lines(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows of the grid: from edge to edge of the photo, ``CELLS`` along it."""
+    """Columns and rows of the grid, px, from edge to edge of the photo, ``CELLS`` along it."""
     cell = max(MIN_CELL, max(width, height) / CELLS)
     columns, rows = (
         np.linspace(-0.5, side - 0.5, max(2, round(side / cell)) + 1) for side in (width, height)
@@ -87,9 +87,9 @@ def _cells(rows: int, columns: int) -> np.ndarray:
 
 
 def _harmonic(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill in (R, C, D) values where they are not ``known``: each the mean of its neighbors.
+    """Fill in (R, C, D) values that are not ``known`` (R, C): each is the mean of its neighbors.
 
-    The points of the grid's rim must be known.
+    The points at the grid's edges must be known.
     """
     number = np.full(known.shape, -1)
     number[~known] = np.arange((~known).sum())

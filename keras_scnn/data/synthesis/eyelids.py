@@ -1,8 +1,8 @@
-"""Eyes that close: the lids of a photo, moved over the eye in the image.
+"""Close the eyes of a photo, by moving the lids over the eyes in the image.
 
-Few photos show shut eyes, so networks learn that there are none. In the image, the skin between
-brow and upper lid is stretched down over the eyeball, which stays where it is, and takes the lashes
-along; the lower lid comes up a little. Nothing is rendered: the closing alone is new in the photo.
+Few photos show shut eyes, so networks do not learn to close them. In the image, the skin between
+brow and upper lid is stretched down over the eyeball, together with the lashes, and the lower lid
+moves up a little. Nothing is rendered, and the rest of the photo does not change.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-# iBUG's numbers, from the outer corner to the inner one or back: upper lid, lower lid, brow.
+# iBUG landmarks of each eye's upper lid, lower lid and brow, from the image's left to its right.
 LIDS = {
     "right": ((36, 37, 38, 39), (36, 41, 40, 39), (17, 18, 19, 20, 21)),
     "left": ((42, 43, 44, 45), (42, 47, 46, 45), (22, 23, 24, 25, 26)),
 }
-RISE = 0.12  # of the opening: how far the lower lid comes up to meet the upper one
-LASHES = 0.06  # of the eye's width: what moves with the upper lid's rim
-LID_HEIGHT = (0.12, 0.6)  # of the eye's width: least and most skin above the rim that stretches
-BELOW_BROW = 0.08  # of the eye's width: from the brow's points down to the skin that stretches
-CHEEK = 0.5  # of the eye's width: skin below the lower lid that follows it
-FADE = 0.125  # of the eye's width: beyond the corners, over which the movement fades out
-FINE = 3  # places sampled along each side of a pixel
+RISE = 0.12  # of the opening: how far the lower lid moves up to meet the upper one
+LASHES = 0.06  # of the eye's width: length of the lashes, which move with the upper lid's rim
+LID_HEIGHT = (0.12, 0.6)  # of the eye's width: limits of the height of the skin that is stretched
+BELOW_BROW = 0.08  # of the eye's width: distance of that skin from the brow's landmarks
+CHEEK = 0.5  # of the eye's width: height of the skin below the lower lid that follows it
+FADE = 0.125  # of the eye's width: distance from the corners over which the motion fades out
+FINE = 3  # samples along each side of a pixel
 MIN_WIDTH = 6.0  # px
 
 
 @dataclass(frozen=True, eq=False)
 class EyeFrame:
-    """One eye in the frame of its corners: x from corner to corner, y down, px, origin between.
+    """The coordinate frame of an eye: px, origin midway between its corners, x along them, y down.
 
     Attributes:
         landmarks: (68, 2) float64 px, image frame.
@@ -42,7 +42,7 @@ class EyeFrame:
 
     @cached_property
     def corners(self) -> np.ndarray:
-        """(2, 2) px, image frame, the one at the image's left first."""
+        """(2, 2) px, image frame, the one on the image's left first."""
         upper = LIDS[self.side][0]
         return self.landmarks[[upper[0], upper[-1]]]
 
@@ -58,7 +58,7 @@ class EyeFrame:
         return np.array([x, [-x[1], x[0]]])
 
     def from_image(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) px, image frame, to the eye's frame."""
+        """Points (..., 2), px in the image frame, in the eye's frame."""
         return (points - self.corners.mean(axis=0)) @ self.axes.T
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class EyeFrame:
         return points @ self.axes + self.corners.mean(axis=0)
 
     def height(self, line: int, x: np.ndarray) -> np.ndarray:
-        """y of the upper lid (0), the lower lid (1) or the brow (2) at some x, px."""
+        """y of line 0 (upper lid), 1 (lower lid) or 2 (brow) at each x, px."""
         points = self.from_image(self.landmarks[list(LIDS[self.side][line])])
         x = np.clip(x, -self.width / 2, self.width / 2)
         if line == 2:
@@ -78,13 +78,13 @@ class EyeFrame:
 def close_lid(
     image: np.ndarray, landmarks: np.ndarray, side: str, remaining: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Close one eye of a photo, all or in part.
+    """Close one eye of a photo completely or partly.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         landmarks: (68, 2 or more) float px, image frame; only x and y are read and moved.
         side: 'right' or 'left', the subject's.
-        remaining: 0 (shut) to 1 (as it was): the share of the opening that stays.
+        remaining: the share of the opening that remains, from 0 (shut) to 1 (unchanged).
 
     Returns:
         the image, and the landmarks with the eye's four lid points moved.
@@ -101,7 +101,7 @@ def close_lid(
 
 
 def _rims(eye: EyeFrame, x: np.ndarray, remaining: float) -> tuple[np.ndarray, ...]:
-    """Heights of both lids at some x, before (upper, lower) and after (upper, lower)."""
+    """y of the upper and the lower lid at each x before closing, then of both after it."""
     lower = eye.height(1, x)
     upper = np.minimum(eye.height(0, x), lower)
     closing = 1 - remaining
@@ -113,7 +113,7 @@ def _moved(landmarks: np.ndarray, eye: EyeFrame, remaining: float) -> np.ndarray
     landmarks = np.array(landmarks)
     inner = np.array([line[1:3] for line in LIDS[eye.side][:2]])
     places = eye.from_image(eye.landmarks[inner])
-    middle = places[..., 0].mean(axis=0)  # where an upper and a lower point meet
+    middle = places[..., 0].mean(axis=0)  # where an upper and a lower point meet in a shut eye
     places[..., 0] = middle + remaining * (places[..., 0] - middle)
     for line in (0, 1):
         places[line, :, 1] = _rims(eye, places[line, :, 0], remaining)[2 + line]
@@ -122,7 +122,7 @@ def _moved(landmarks: np.ndarray, eye: EyeFrame, remaining: float) -> np.ndarray
 
 
 def _warped(image: np.ndarray, eye: EyeFrame, remaining: float) -> np.ndarray:
-    """The image with every place of the eye's surroundings taken from where it was before."""
+    """The image with the surroundings of the eye resampled from their places before closing."""
     reach = int(np.ceil(1.3 * eye.width)) + 2
     x0, y0 = np.maximum(np.round(eye.corners.mean(axis=0)).astype(int) - reach, 0)
     patch = image[y0 : y0 + 2 * reach, x0 : x0 + 2 * reach]
@@ -145,7 +145,7 @@ def _warped(image: np.ndarray, eye: EyeFrame, remaining: float) -> np.ndarray:
 
 
 def _source(eye: EyeFrame, x: np.ndarray, y: np.ndarray, remaining: float) -> np.ndarray:
-    """The height from which each place of the eye's frame is taken, px."""
+    """For each place (x, y) of the eye's frame after closing, the y of its content before, px."""
     upper, lower, new_upper, new_lower = _rims(eye, x, remaining)
     least, most = (upper - share * eye.width for share in LID_HEIGHT)
     top = np.clip(eye.height(2, x) + BELOW_BROW * eye.width, most, least)

@@ -1,4 +1,4 @@
-"""People for one training step alone: rendered while training goes on, and never seen again."""
+"""People for a single training step, rendered during training and never used again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
     """The photos of the people of one step, person by person: a pure function of its arguments.
 
     Args:
-        config: how many people a step has, and how they are rendered; its ``first_person`` is the
+        config: number of people per step, and how they are rendered; its ``first_person`` is the
             first person of step 0.
         step: 0 or more; no person is in two steps.
     """
@@ -27,14 +27,14 @@ def fresh_records(config: SyntheticConfig, step: int) -> FaceRecords:
 def fresh_photos(
     config: SyntheticConfig, step: int, *positions: np.ndarray
 ) -> tuple[FaceRecords, list[np.ndarray]]:
-    """The records of those people of a step whose photos are given; nobody else is rendered.
+    """The records of a step, of only the people whose photos are needed.
 
     Args:
         config, step: as for ``fresh_records``.
-        positions: of photos among ``fresh_records``, several arrays.
+        positions: arrays of indices of photos in ``fresh_records``.
 
     Returns:
-        the records, and the same photos' positions among them.
+        the records, and the arrays of the same photos' indices in them.
     """
     people = np.unique(np.concatenate(positions) // config.photos)
     first = config.first_person + step * config.people
@@ -46,12 +46,13 @@ def fresh_photos(
 
 
 class EachPhotoOnce:
-    """Pairs of the photos of B people with two photos each, in which each photo is once.
+    """Pairs of the photos of B people with two photos each, using each photo exactly once.
 
-    A photo that was rendered for one step should be used in it. A pair shows one person with
-    probability ``p_same``; the other people are paired in a ring: the first photo of each with
-    the second photo of the next. One alone makes no ring: such a draw becomes a ring of two or,
-    as often, of none, so that the expected share stays; a batch of one pair shows one person.
+    No photo that was rendered for a step is wasted. A pair shows one person with probability
+    ``p_same``; the other people are paired in a ring: the first photo of each with the second
+    photo of the next. Since one person alone makes no ring, such a draw becomes a ring of two or,
+    with equal probability, of none, which preserves the expected share; a batch of one pair shows
+    one person.
 
     Args:
         p_same: probability that a pair shows one person.
@@ -66,7 +67,7 @@ class EachPhotoOnce:
         self._p_same, self._seed = p_same, seed
 
     def batch(self, step: int, size: int) -> PairBatch:
-        """The ``size`` pairs of a step: positions of photos that stand person by person."""
+        """The ``size`` pairs of a step: indices of photos that are ordered person by person."""
         rng = np.random.default_rng([self._seed, step])
         same = rng.random(size) < self._p_same
         if size - same.sum() == 1:
@@ -77,7 +78,7 @@ class EachPhotoOnce:
 
     @staticmethod
     def _without_lone(rng: np.random.Generator, same: np.ndarray) -> np.ndarray:
-        """Two different pairs or none, instead of one."""
+        """``same`` with two or no pairs of different people, instead of one."""
         if len(same) == 1 or rng.random() < 0.5:
             return np.ones_like(same)
         lone = np.argmin(same)

@@ -1,9 +1,10 @@
-"""Faces as photos show them: with hair, neck, clothes, glasses, and something behind them.
+"""Portraits: rendered faces with hair, neck, clothes, glasses, and a background.
 
-A head alone before color noise teaches a network what photos never show: an outline of skin all
-around. What is drawn here is no likeness of hair or cloth; it varies what surrounds a face, so that
-the face alone is what can be learned (domain randomization: Tobin et al., "Domain Randomization for
-Transferring Deep Neural Networks from Simulation to the Real World", 2017).
+From heads alone in front of color noise, a network would learn an outline of skin all around the
+face, which photos never show. Hair and clothes are not drawn realistically, but vary the
+surroundings of the face, so that only the face can be learned (domain randomization: Tobin et al.,
+"Domain Randomization for Transferring Deep Neural Networks from Simulation to the Real World",
+2017).
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ import numpy as np
 from keras_scnn.data.synthesis.appearance import FacePainter, blend, random_tone, soft
 from keras_scnn.geometry.camera import project
 
-# In sRGB, beside the darker ones of FacePainter: blond, red and white hair.
+# In sRGB: blond, red, brown and white hair, besides dark hair.
 LIGHT_HAIR = np.array([[205, 175, 125], [165, 95, 55], [150, 110, 75], [205, 205, 200]]) / 255
 UPPER_LIDS, BELOW_EYES = ((36, 37, 38, 39), (42, 43, 44, 45)), ((36, 41, 40), (45, 46, 47))
-CREASES = ((31, 48), (35, 54))  # from the nose's wings to the corners of the mouth
+CREASES = ((31, 48), (35, 54))  # from the wings of the nose to the corners of the mouth
 EYE_CENTERS = (range(36, 42), range(42, 48))
 # Model frame, mm: the neck's upper end below the jaw, and its lower end between the shoulders.
 NECK = np.array([[0.0, -45.0, -85.0], [0.0, -190.0, -115.0]])
 NECK_RADIUS, SHOULDERS, GLASSES_RADIUS, FRAME_WIDTH = 54.0, (210.0, 75.0), 24.0, 2.5
-SKULL_HEIGHT, SKULL_DEPTH, EAR_HEIGHT = 55.0, -45.0, 20.0  # vertices above and behind are covered
-FAR = 4000  # px; OpenCV draws no farther
+SKULL_HEIGHT, SKULL_DEPTH, EAR_HEIGHT = 55.0, -45.0, 20.0  # of the vertices covered by hair, mm
+FAR = 4000  # px; limit of coordinates, for OpenCV
 LEAST_LEAF, MOST_LEAF = 0.02, 0.35  # radii, as a share of the image's side
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """What one random person looks like beside the shape.
+    """The appearance of one random person.
 
     Attributes:
-        texture: (T, T, 3) float32, 0 to 255. skin, hair, clothes: (3,) colors, 0 to 1.
+        texture: (T, T, 3) float32, 0 to 255.
+        skin, hair, clothes: (3,) colors, 0 to 1.
         volume: of the hair over the skull, mm; 0: bald or shorn.
-        length: how far hair hangs below the ears, mm; 0: it does not.
-        glasses: color of their frame (3,), 0 to 1, or None.
+        length: of long hair, mm below y = -30 in the model frame; 0: short hair.
+        glasses: (3,) color of the frame, 0 to 1; None: no glasses.
     """
 
     texture: np.ndarray
@@ -71,24 +73,24 @@ class PortraitPainter(FacePainter):
         return Portrait(texture, skin, hair, clothes, volume, length, glasses)
 
     def hair_tone(self, rng: np.random.Generator, skin: np.ndarray) -> np.ndarray:
-        """A color (3,) of hair that goes with the skin's."""
+        """A random color (3,) of hair that suits the skin's color."""
         if skin.mean() < 0.45 or rng.random() < 0.6:
             return np.full(3, rng.uniform(0.03, 0.3)) * rng.uniform(0.85, 1.15, 3)
         return random_tone(rng, LIGHT_HAIR)
 
     @property
     def _bare(self) -> np.ndarray:
-        """(T, T) bool: cheeks and nose, which are neither hair nor lips nor eyes."""
+        """(T, T) bool: cheeks and nose, without hair, lips and eyes."""
         return (self._height < -20) & (self._height > -50) & (self._front > -30)
 
     def _shade_eyes(self, texture: np.ndarray, rng) -> None:
-        """White of the eye lies in the lids' shadow."""
+        """Darken the eyeballs, which lie in the shadow of the lids."""
         factor = rng.uniform(0.55, 0.95)
         for ball in self.eye_boxes():
             texture[ball] *= factor
 
     def _draw_lines(self, texture: np.ndarray, rng) -> None:
-        """Lashes, shadows below the eyes, and creases beside the mouth."""
+        """Draw lashes, shadows below the eyes, and creases beside the mouth."""
         points = self._points[self._model.landmark_indices]
         groups = (
             (UPPER_LIDS, 150, rng.uniform(0.3, 1.0), 0.15),
@@ -105,7 +107,7 @@ class PortraitPainter(FacePainter):
             blend(texture, soft(mask, self.size / (2 * fineness)) * np.float32(strength), tone)
 
     def _hair_mask(self, rng, is_long: bool) -> np.ndarray:
-        """(T, T) share of hair: above a wavy line, for some a fringe; long hair over the ears."""
+        """(T, T) opacity of hair above a wavy line, some with a fringe; long hair over the ears."""
         side = (self.size, self.size)
         waves = cv2.resize(
             rng.standard_normal((14, 14), np.float32), side, interpolation=cv2.INTER_CUBIC
@@ -120,16 +122,16 @@ class PortraitPainter(FacePainter):
 
 
 def _strands(shape, rng) -> np.ndarray:
-    """Brightness (H, W) float32 about 1 that varies across strands more than along them."""
+    """(H, W) float32 brightness of strands, around 1; it varies more across than along them."""
     noise = rng.standard_normal((shape[0] // 16, shape[1] // 2), np.float32)
     return np.exp(0.35 * cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random picture with the edges and scales of photos: shapes that hide one another.
+    """A random background of shapes that occlude each other, with edges and scales as in photos.
 
     The dead leaves model (Lee, Mumford, Huang, "Occlusion Models for Natural Images", 2001), with
-    radii r as r^-2 in number, each leaf with a brightness that changes across it.
+    a density of radii proportional to r^-2, under a smooth variation of brightness.
 
     Returns:
         (S, S, 3) float32, 0 to 255.
@@ -166,12 +168,15 @@ def draw_behind(
     mean: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Neck, shoulders, and hair behind the head, in place.
+    """Draw neck, shoulders, and the hair behind the head, in place.
 
     Args:
-        image: (S, S, 3) float32, 0 to 255. portrait: who is drawn.
-        camera: (3, 4) image_from_model. posed: (N, 3) px, the head's vertices in the image.
-        mean: (N, 3) mm, of the face model. rng: of the body's pose and of the light on it.
+        image: (S, S, 3) float32, 0 to 255.
+        portrait: the person.
+        camera: (3, 4) image_from_model.
+        posed: (N, 3) px, the head's vertices in the image.
+        mean: (N, 3) mm, the face model's mean.
+        rng: for the body's pose and brightness.
     """
     shade = rng.uniform(0.35, 1.0)
     if portrait.length:
@@ -203,12 +208,12 @@ def _draw_body(
 
 
 def _scale(camera: np.ndarray) -> float:
-    """Pixels in a millimeter."""
+    """Pixels per millimeter."""
     return float(np.linalg.norm(camera[0, :3]))
 
 
 def _hang_hair(image: np.ndarray, portrait: Portrait, camera: np.ndarray, shade: float) -> None:
-    """Hair that hangs behind the neck."""
+    """Draw long hair behind the neck."""
     wide, low = 78 + portrait.volume, -30 - portrait.length
     corners = [(-wide, 60, -80), (wide, 60, -80), (0.9 * wide, low, -100), (-0.9 * wide, low, -100)]
     _fill(image, project(camera, np.array(corners, float))[:, :2], 255 * portrait.hair * shade)
@@ -217,10 +222,11 @@ def _hang_hair(image: np.ndarray, portrait: Portrait, camera: np.ndarray, shade:
 def draw_glasses(
     image: np.ndarray, portrait: Portrait, camera: np.ndarray, landmarks: np.ndarray
 ) -> None:
-    """Rims, bridge and temples, in place; nothing where the person wears none.
+    """Draw rims, bridge and temples of the person's glasses, if any, in place.
 
     Args:
-        image, portrait, camera: as for ``draw_behind``. landmarks: (68, 3) mm, of the head.
+        image, portrait, camera: as for ``draw_behind``.
+        landmarks: (68, 3) mm, of the head.
     """
     if portrait.glasses is None:
         return
@@ -232,7 +238,7 @@ def draw_glasses(
 
 
 def _glasses(camera: np.ndarray, landmarks: np.ndarray) -> list[np.ndarray]:
-    """The lines of glasses (n, 3) mm: two rims, the bridge, and the temples that are not hidden."""
+    """The lines of glasses, (n, 3) mm each: two rims, the bridge, and the visible temples."""
     circle = np.linspace(0, 2 * np.pi, 33)
     rim = np.stack([np.cos(circle), 0.8 * np.sin(circle), 0 * circle], axis=1) * GLASSES_RADIUS
     centers = np.stack([landmarks[list(eye)].mean(axis=0) for eye in EYE_CENTERS])
@@ -240,7 +246,7 @@ def _glasses(camera: np.ndarray, landmarks: np.ndarray) -> list[np.ndarray]:
     sides = np.array([[-GLASSES_RADIUS, 0, 0], [GLASSES_RADIUS, 0, 0]])
     lines = [centers[0] + rim, centers[1] + rim, centers - sides + [0, 3, 0]]
     for side, center, ear in zip(sides, centers, landmarks[[0, 16]], strict=True):
-        # In a turned head the far temple is hidden: where its side points away from the viewer.
+        # On a turned head the far temple is hidden: the one whose side points away from the viewer.
         if camera[2, :3] @ side > -0.3 * np.linalg.norm(camera[2, :3]) * GLASSES_RADIUS:
             lines.append(np.stack([center + side + [0, 4, 0], ear]))
     return lines

@@ -1,10 +1,10 @@
-"""Face profiling: a photo's person seen from another side.
+"""Face profiling: show the person of a photo in another pose.
 
-After Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016, section 4, by which
-300W-LP was made. The photo becomes an elastic sheet over the fitted face: where it shows the face
-it has the face's depth and turns with it; around the face its displacement fades out towards the
-photo's edges, so that nothing tears. What the photo did not show of the face comes from the face's
-other side, through the texture map.
+After Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016, section 4, the method
+behind 300W-LP. The photo becomes an elastic sheet over the fitted face: where it shows the face, it
+has the face's depth and turns with it; around the face its displacement fades out towards the
+photo's edges, so that nothing tears. Parts of the face that were hidden in the photo are filled in
+from the face's other side, through the texture map.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from keras_scnn.photos.cropping import check_photo
 from keras_scnn.texturing.texture import seen_texture
 
 MAX_DEGREES = 60.0
-EARS = (0, 16)  # landmarks at the ends of the jaw line; the head turns about their middle
-GRAZING, FACING = 0.2, 0.55  # cosines to the viewer between which the photo is trusted
-FRONT_MM = 10.0  # how far before the ears the texture may stand in for what was hidden
-FEATHER = 0.02  # of the face's height: width of the seam between photo and texture
+EARS = (0, 16)  # landmarks at the ends of the jaw line; the head turns about their midpoint
+GRAZING, FACING = 0.2, 0.55  # cosines to the viewer between which the photo's weight rises to 1
+FRONT_MM = 10.0  # distance in front of the ears from which on the texture may replace hidden parts
+FEATHER = 0.02  # of the face's height: width of the transition between photo and texture
 
 
 def turn_face(
@@ -36,22 +36,23 @@ def turn_face(
     yaw_degrees: float,
     pitch_degrees: float = 0.0,
 ) -> tuple[np.ndarray, FaceParameters]:
-    """Turn a photo's face about the head's own axes. Convincing up to about 45 degrees.
+    """Turn a photo's face about the head's own axes; realistic up to about 45 degrees.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         model: with uv.
         parameters: of the face: pose image_from_model (3, 4), identity (K,), expression (L,).
-        yaw_degrees: change of yaw, with the sign of ``geometry.rotations``.
+        yaw_degrees: change of yaw, with the sign convention of ``geometry.rotations``.
         pitch_degrees: change of pitch.
 
     Returns:
         the new photo (H, W, 3) uint8 RGB, and the parameters of the face in it: the same identity
-        and expression under another camera, so that labels follow exactly.
+        and expression with another camera, so that labels remain exact.
 
     Raises:
-        ValueError: the image is no photo, the turn is above 60 degrees, the model has no uv, or
-            the face lies outside of the photo, or is smaller than about an 80th of it.
+        ValueError: the image is not a uint8 color image, the turn is above 60 degrees, the model
+            has no uv, most of the face lies outside of the photo, or the face is smaller than
+            about an 80th of it.
     """
     check_photo(image)
     if max(abs(yaw_degrees), abs(pitch_degrees)) > MAX_DEGREES:
@@ -74,9 +75,9 @@ def turn_face(
 
 
 def _turned(pose, turn, center) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The new camera; the rotation (3, 3) of px and depth that it means; and its fixed point, px.
+    """The new camera; the equivalent rotation (3, 3) of px and depth; and its fixed point (3,), px.
 
-    The head turns about its own axes through ``center``, (3,) mm, which stays where it is.
+    The head turns about its own axes through ``center``, (3,) mm, which does not move.
     """
     rotation, scale, _ = decompose(pose)
     pivot = project(pose, center[None])[0]
@@ -87,7 +88,7 @@ def _turned(pose, turn, center) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _complete(turned, image, model, shape, before, after) -> np.ndarray:
-    """Lay the texture over those parts of the turned face that the photo did not show."""
+    """Blend the texture over those parts of the turned face that the photo did not show."""
     height, width = image.shape[:2]
     buffers = rasterize(after, model.triangles, height, width)
     if not buffers.mask.any():
@@ -98,7 +99,7 @@ def _complete(turned, image, model, shape, before, after) -> np.ndarray:
     missing = front * (1 - _seen(model, before, (height, width)))
     share = interpolate(buffers, model.triangles, missing[:, None])[..., 0]
     width_px = max(FEATHER * np.ptp(after[:, 1]), 0.5)
-    # Only inwards: beside the face the sheet has the background.
+    # The transition extends only inwards: outside of the face, the sheet shows the background.
     soft = cv2.GaussianBlur(share, (0, 0), width_px) * np.minimum(share / 0.05, 1)
     texture = seen_texture(model, image, before)
     size = texture.shape[0]
@@ -110,7 +111,7 @@ def _complete(turned, image, model, shape, before, after) -> np.ndarray:
 
 
 def _seen(model: MorphableModel, posed: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) 0 to 1: how well the photo shows each vertex."""
+    """(N,) visibility of each vertex in the photo, 0 to 1."""
     height, width = size
     facing = vertex_normals(posed * [1, -1, 1], model.triangles)[:, 2]
     nearest = rasterize(posed, model.triangles, height, width).depth

@@ -1,4 +1,4 @@
-"""Synthetic identity pairs: random people of the face model, rendered in many conditions."""
+"""Synthetic people: random faces of the face model, each rendered under many conditions."""
 
 from __future__ import annotations
 
@@ -49,36 +49,39 @@ from keras_scnn.storage.remote import local_path
 from keras_scnn.storage.shards import fingerprint
 from keras_scnn.storage.shared_state import SharedState
 
-SUPERSAMPLE = 2  # rendered at twice the size, so that edges are smooth
-RENDERING = 3  # raise it with any change of how people are rendered: caches are then made anew
+SUPERSAMPLE = 2  # photos are rendered at twice the size, for smooth edges
+RENDERING = 3  # increase it with every change of the rendering, to invalidate caches
 PEOPLE_PER_SHARD = 100
-TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue comes out of an open mouth
-ACTIVE_UNITS = 5  # mean number of expression units that are not 0
-BLINKING, LEAST_BLINK = 0.5, 0.3  # share of portraits whose eyes both close, by at least so much
+TONGUE, JAW, LEAST_JAW = "tongueOut", "jawOpen", 0.35  # the tongue needs an open mouth
+ACTIVE_UNITS = 5  # mean number of nonzero expression weights
+BLINKING, LEAST_BLINK = 0.5, 0.3  # share of portraits with both eyes closing; least such weight
 LIMITS = {"people": (1, math.inf), "photos": (1, math.inf), "size": (8, math.inf)}
 LIMITS |= {"seed": (0, math.inf), "first_person": (0, math.inf), "yaw_degrees": (0, 90)}
 LIMITS |= {"pitch_degrees": (0, 60), "roll_degrees": (0, 60), "jitter": (0, 0.5), "spread": (0, 2)}
-"""Least and greatest value of each number of a ``SyntheticConfig``."""
+"""Smallest and largest value of each number in a ``SyntheticConfig``."""
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What is rendered.
+    """Settings of rendered people.
 
     Attributes:
-        people: number of identities. photos: of each. seed: of everything random.
-        first_person: number of the first identity; other numbers are other people.
-        face_model: name or path. size: of the crops, px.
-        yaw_degrees, pitch_degrees, roll_degrees: greatest angle (yaw, uniform) and standard
-            deviations (pitch, roll).
-        jitter: standard deviation of the crop's shift and log size, as a share of its side.
-        spread: of people about the mean face, as a share of the face model's. Fits to photos have
-            about half of the open model's.
-        portraits: with hair, neck, clothes and glasses, before pictures of shapes (see
-            ``portraits``); else heads alone, before noise.
+        people: number of identities.
+        photos: number of photos per identity.
+        seed: of everything random.
+        first_person: number of the first identity; different numbers are different people.
+        face_model: name or path.
+        size: side of the crops, px.
+        yaw_degrees: limit of the yaw, which is uniform.
+        pitch_degrees, roll_degrees: standard deviations.
+        jitter: standard deviation of the crop's shift, as a share of its side, and of its log size.
+        spread: standard deviation of the identity coefficients. Fits to photos have about half of
+            the open model's, which is 1.
+        portraits: True: with hair, neck, clothes and glasses, in front of pictures of shapes (see
+            ``portraits``); False: heads alone, in front of noise.
 
     Raises:
-        ValueError: a value is of another type, or a number is outside of its ``LIMITS``.
+        ValueError: a value has the wrong type, or a number is outside of its ``LIMITS``.
     """
 
     people: int = 600
@@ -103,24 +106,24 @@ class SyntheticConfig:
 
     @property
     def key(self) -> str:
-        """Short hash of all that decides on the photos: the name of the cache folder."""
+        """Hash of all that determines the photos, 12 hexadecimal digits; names the cache folder."""
         content = model_content(load_face_model(self.face_model))
         text = json.dumps([RENDERING, content, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def model_content(model: MorphableModel) -> list:
-    """The parts of a face model on which photos and labels depend; the digest leaves some out."""
+    """The parts of a face model that determine photos and labels; its digest covers only some."""
     arrays = (model.landmark_offsets, model.uv, model.regions)
     sums = [None if a is None else zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
     return [model.name, model.digest, *sums]
 
 
 def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRecords:
-    """The records of a configuration, rendered once and kept in ``cached_folder``.
+    """The records of a configuration, rendered only once and cached in ``cached_folder``.
 
     Raises:
-        ValueError: what is in the cache is damaged.
+        ValueError: the cached records are damaged.
     """
     folder = cached_folder(config, cache)
     if not is_records(folder):
@@ -129,7 +132,7 @@ def cached_records(config: SyntheticConfig, cache: str | os.PathLike) -> FaceRec
 
 
 def cached_folder(config: SyntheticConfig, cache: str | os.PathLike) -> Path:
-    """Where ``cached_records`` keeps them."""
+    """The folder in which ``cached_records`` caches the records of a configuration."""
     return local_path(cache) / f"synthetic-{config.key}"
 
 
@@ -138,17 +141,17 @@ def render_records(
 ) -> None:
     """Render all people into a folder of records, on all cores, with a progress bar.
 
-    The same configuration gives the same photos on any number of workers. A run that was stopped
-    goes on; what is in the folder of another configuration is made anew.
+    The same configuration gives the same photos with any number of workers. An interrupted run is
+    resumed; shards of another configuration in the folder are replaced.
 
     Args:
         config: of the people.
         folder: for the records.
-        workers: threads, 1 or more; None for one a core.
+        workers: number of threads, 1 or more; None for one per core.
 
     Raises:
         NotADirectoryError: a file is in the folder's place.
-        ValueError: there is no such number of workers.
+        ValueError: ``workers`` is below 1.
     """
     check_workers(workers)
     folder = local_path(folder)
@@ -156,7 +159,7 @@ def render_records(
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"{folder}: cannot be made, a file is in its place") from error
-    (folder / MANIFEST).unlink(missing_ok=True)  # until all are there
+    (folder / MANIFEST).unlink(missing_ok=True)  # written again when all shards are complete
     end = config.first_person + config.people
     firsts, key = range(config.first_person, end, PEOPLE_PER_SHARD), config.key
     with tqdm(desc="rendering people", total=config.people) as progress:
@@ -186,7 +189,7 @@ def _joined(config: SyntheticConfig, people: Sequence[int], parts: list) -> Face
 
 
 def _map(config: SyntheticConfig, people: range, workers: int):
-    """``render_person`` of each in turn, on threads: NumPy, numba and OpenCV let others run."""
+    """``render_person`` for each person in order, in threads: the work releases the GIL."""
     _model_and_painter(config)  # once, before the threads need it
     with one_thread_each(), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(render_person, [config] * len(people), people)
@@ -194,16 +197,16 @@ def _map(config: SyntheticConfig, people: range, workers: int):
 
 @contextmanager
 def one_thread_each():
-    """While this is open, OpenCV, BLAS and OpenMP use one thread for each that calls them.
+    """Limit OpenCV, BLAS and OpenMP to one thread per calling thread.
 
-    Rendering runs in a thread for each core: threads within them would only wait for one another.
+    Rendering already uses one thread per core; nested threads would only wait for each other.
     """
     with ONE_BLAS_THREAD.held(), _ONE_THREAD.held():
         yield
 
 
 def _limit_others() -> Callable[[], None]:
-    """One thread of OpenCV and OpenMP; returns what restores their numbers."""
+    """Limit OpenCV and OpenMP to one thread; returns a function that restores their numbers."""
     limits = ExitStack()
     limits.callback(cv2.setNumThreads, cv2.getNumThreads())
     cv2.setNumThreads(1)
@@ -215,10 +218,11 @@ _ONE_THREAD = SharedState(_limit_others)
 
 
 def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) -> FaceRecords:
-    """The photos of people, in memory, rendered in the calling thread.
+    """Render photos of people in memory, in the calling thread.
 
     Args:
-        config: how they are rendered. people: their numbers; None: all of the configuration.
+        config: how they are rendered.
+        people: their numbers; None: all of the configuration.
     """
     if people is None:
         people = range(config.first_person, config.first_person + config.people)
@@ -226,14 +230,14 @@ def render_people(config: SyntheticConfig, people: Sequence[int] | None = None) 
 
 
 def _model_and_painter(config: SyntheticConfig):
-    """The face model, and a painter of textures that are as fine as the photos are rendered."""
+    """The face model, and a painter of textures with the resolution of the rendering."""
     state = tuple(fingerprint(Path(config.face_model)))
     return _painter(config.face_model, state, config.size, config.portraits)
 
 
 @lru_cache(maxsize=2)
 def _painter(name: str, state: tuple[int, ...], size: int, portraits: bool):
-    """Of a face model whose file is in some state: another one may take its name."""
+    """A face model and its painter, cached until the model file's ``state`` changes."""
     model = load_face_model(name)
     return model, (PortraitPainter if portraits else FacePainter)(model, SUPERSAMPLE * size)
 
@@ -284,7 +288,7 @@ def _portrait_photo(size: int, model, camera, posed, landmarks, portrait, rng) -
 
 
 def _expression(model, rng) -> np.ndarray:
-    """A few units at random strength, within the model's bounds."""
+    """(L,) a few expression weights at random values within the model's bounds, the others 0."""
     active = rng.random(model.n_expression) < ACTIVE_UNITS / model.n_expression
     weights = np.where(active, rng.beta(1.2, 2.0, model.n_expression), 0)
     names = model.expression_names
@@ -294,7 +298,7 @@ def _expression(model, rng) -> np.ndarray:
 
 
 def _close_eyes(expressions: np.ndarray, names: tuple[str, ...], rng) -> None:
-    """Close both eyes in some of the expressions, in place: units drawn alone hardly ever do."""
+    """Close both eyes in some expressions, in place: independent weights hardly ever do so."""
     if not {"eyeBlinkLeft", "eyeBlinkRight"} <= set(names):
         return
     chosen = rng.random(len(expressions)) < BLINKING
@@ -306,7 +310,7 @@ def _close_eyes(expressions: np.ndarray, names: tuple[str, ...], rng) -> None:
 
 
 def _cameras(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:
-    """crop_from_model (photos, 3, 4) of the standard crops with jitter."""
+    """(photos, 3, 4) random crop_from_model cameras of the standard crops, with jitter."""
     count, spread = len(landmarks), [config.pitch_degrees, config.roll_degrees]
     yaw = rng.uniform(-config.yaw_degrees, config.yaw_degrees, count)
     pitch, roll = rng.normal(0, spread, (count, 2)).T
@@ -321,13 +325,13 @@ def _cameras(config: SyntheticConfig, landmarks: np.ndarray, rng) -> np.ndarray:
 
 
 def _enlarged(camera: np.ndarray, factor: int) -> np.ndarray:
-    """The cameras of the crops at ``factor`` times their size, pixel centers at integers."""
+    """The cameras for crops of ``factor`` times the size, with pixel centers at integers."""
     shift = (factor - 1) / 2
     return transform_camera(np.array([[factor, 0, shift], [0, factor, shift]], float), camera)
 
 
 def _background(rng, size: int) -> np.ndarray:
-    """Color noise at a random scale, or a gradient between two colors."""
+    """Color noise at a random scale, (size, size, 3) float32."""
     cells = rng.choice([2, 4, 8, 24])
     coarse = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
     modes = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
@@ -335,11 +339,14 @@ def _background(rng, size: int) -> np.ndarray:
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What cameras and the world do to a crop: blur, an occluder, low contrast, noise.
+    """Degrade a crop like photos: blur, an occluder, low contrast, noise.
 
     Args:
         image: (S, S, 3) uint8.
-        rng: of the changes.
+        rng: of the random changes.
+
+    Returns:
+        (S, S, 3) uint8.
     """
     if rng.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.4))
@@ -354,7 +361,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _occlude(image: np.ndarray, rng) -> np.ndarray:
-    """One ellipse of one color over part of the crop."""
+    """Draw a random ellipse of uniform color over the crop."""
     size = image.shape[0]
     center, axes = (
         rng.integers(0, size, 2).tolist(),

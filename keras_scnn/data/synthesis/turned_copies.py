@@ -1,4 +1,4 @@
-"""Copies of records whose faces are turned: one photo of a person becomes several poses."""
+"""Copies of records with the faces turned: several poses from one photo of a person."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_scnn.morphable_model import MorphableModel
 from keras_scnn.parameters import FaceParameters, ParameterLayout
 from keras_scnn.photos.cropping import FaceBox, box_from_landmarks, crop_face
 
-CONTEXT, DETAIL = 1.7, 1.25  # how much wider than a crop the photo is turned, and how much finer
+CONTEXT, DETAIL = 1.7, 1.25  # width and resolution of the part that is turned, relative to a crop
 MAX_TURN, MAX_YAW, PITCH_DEGREES = 45.0, 75.0, 6.0
 MIN_TURN = 10.0
 RENDERED = ("images", "parameters", "landmarks")
@@ -29,20 +29,20 @@ def with_turned_copies(
 ) -> FaceRecords:
     """Records followed by ``count`` turned copies of each.
 
-    A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend on
-    the photo's name and the seed alone. It keeps its person, identity and expression; its name is
-    the photo's with ``#1``, ``#2``, ... behind. Its landmarks are the face model's, with weights of
-    1, and its ``crop_from_image`` is NaN. A photo that cannot be turned has no copies.
+    A copy's yaw is changed within ``turn_limits``, and its pitch a little; the changes depend only
+    on the photo's name and the seed. Person, identity and expression do not change; ``#1``, ``#2``,
+    ... is appended to the name. The copy's landmarks are the face model's, with weights of 1, and
+    its ``crop_from_image`` is NaN. A photo that cannot be turned has no copies.
 
     Args:
         records: in memory, with ``name`` and ``crop_from_image``.
         source: of the photos.
-        model: of the parameters.
-        count: copies of each.
-        seed: of the turns.
+        model: the parameters' face model.
+        count: number of copies of each photo.
+        seed: of the random turns.
 
     Raises:
-        ValueError: the records are without ``name`` or ``crop_from_image``.
+        ValueError: the records have no ``name`` or ``crop_from_image``.
     """
     if records.name is None or records.crop_from_image is None:
         raise ValueError("records need name and crop_from_image to be turned")
@@ -53,7 +53,7 @@ def with_turned_copies(
             image = source.load(name).read_image()
             made += [_turned(records, i, image, model, rng) for _ in range(count)]
         except (OSError, ValueError):
-            continue  # too far out of the photo, for example; the photo itself is a record
+            continue  # the face is partly outside of the photo, for example
         positions += [i] * count
     if not made:
         return records
@@ -66,7 +66,7 @@ def with_turned_copies(
     )
     arrays["weight"] = np.ones((len(origin), 68), np.float32)
     arrays["crop_from_image"] = np.full((len(origin), 2, 3), np.nan, np.float32)
-    if records.weight is None:  # which stands for the same
+    if records.weight is None:  # None means weights of 1
         del arrays["weight"]
     both: dict[str, Any] = {
         name: np.concatenate([getattr(records, name), arrays[name]]) for name in arrays
@@ -75,10 +75,10 @@ def with_turned_copies(
 
 
 def turn_limits(yaw_degrees: float) -> tuple[float, float]:
-    """Smallest and largest change of yaw that a face of some yaw allows, degrees.
+    """Smallest and largest change of yaw for a face with the given yaw, degrees.
 
-    A turned face may turn further, up to a yaw of 75; turned back it would show what the photo
-    hides: the more it is turned, the less it may.
+    A turned face may be turned further, up to a yaw of 75 degrees. Turning it back reveals parts
+    that the photo hides, so the limit decreases with its yaw.
     """
     onwards = min(MAX_TURN, max(MAX_YAW - abs(yaw_degrees), 0.0))
     back = max(MAX_TURN - 1.2 * abs(yaw_degrees), MIN_TURN)
