@@ -27,11 +27,11 @@ def check_names(kind: str, precision: str = "float32") -> None:
     """Raise a ValueError for an unknown format or precision, or an unsupported combination."""
     if kind not in FORMATS:
         similar = did_you_mean(kind, FORMATS)
-        raise ValueError(f"unknown format '{kind}'{similar}; known are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format '{kind}'{similar}; choose from {', '.join(FORMATS)}")
     if precision not in QUANTIZE:
         similar = did_you_mean(precision, QUANTIZE)
         known = ", ".join(QUANTIZE)
-        raise ValueError(f"unknown precision '{precision}'{similar}; known are {known}")
+        raise ValueError(f"unknown precision '{precision}'{similar}; choose from {known}")
     if kind not in QUANTIZED and precision != "float32":
         raise ValueError(
             f"{kind} is written in float32; '{precision}' is for {' and '.join(QUANTIZED)}"

@@ -79,7 +79,7 @@ def _answer(words: list[str] | None) -> int:
     else:
         known = ", ".join(COMMANDS)
         similar = did_you_mean(name, COMMANDS)
-        print(f"error: no command '{name}'{similar}; known are {known}", file=sys.stderr)
+        print(f"error: no command '{name}'{similar}; choose from {known}", file=sys.stderr)
         return FAILURE
     return 0
 

@@ -62,7 +62,7 @@ def parse(
     variants = tuple(words_of(options.variants))
     for name in set(variants) - set(VARIANTS):
         raise ValueError(
-            f"--variants has '{name}'{did_you_mean(name, VARIANTS)}; known are {names}"
+            f"--variants has '{name}'{did_you_mean(name, VARIANTS)}; choose from {names}"
         )
     if len(set(variants)) < len(variants):
         raise ValueError(f"--variants is '{options.variants}'; it names a variant twice")

@@ -321,7 +321,7 @@ def configuration(cls: type[T], values: Mapping[str, Any], source: str = "config
         if name not in known:
             similar = did_you_mean(str(name), known)
             raise ValueError(
-                f"{source}: unknown key '{name}'{similar}; known are {', '.join(known)}"
+                f"{source}: unknown key '{name}'{similar}; choose from {', '.join(known)}"
             )
     try:
         return cls(**{name: typed(value, types[name], name) for name, value in values.items()})

@@ -81,7 +81,7 @@ class Found:
     intervals: dict
 
 
-def test_numbers_of_an_ablation_are_json_that_any_reader_takes(tmp_path, monkeypatch):
+def test_numbers_of_an_ablation_are_strict_json(tmp_path, monkeypatch):
     found = Found(0.5, {})  # no interval was measured
     monkeypatch.setattr("keras_scnn.training.run.train", lambda config: found)
     monkeypatch.setattr(
@@ -105,7 +105,7 @@ def test_numbers_of_an_ablation_are_json_that_any_reader_takes(tmp_path, monkeyp
         (["--seeds", ""], "--seeds is ''"),
         (["--variants", "both,both"], "--variants is 'both,both'; it names a variant twice"),
         (["--variants", "both, both"], "it names a variant twice"),
-        (["--variants", "both,none"], "--variants has 'none'; known are regression,contrast"),
+        (["--variants", "both,none"], "--variants has 'none'; choose from regression,contrast"),
         (["--recipe", "robust", "--config", "x.yaml"], "give one of"),
         (["--recipe", "none"], "no recipe 'none'"),
     ],

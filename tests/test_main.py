@@ -151,7 +151,7 @@ def run(*words: str) -> tuple[int, str, str]:
 def test_an_unknown_command_suggests_one():
     status, out, error = run("recontsruct", "a.jpg")
     assert (status, out) == (2, "")
-    assert "no command 'recontsruct' (did you mean 'reconstruct'?); known are" in error
+    assert "no command 'recontsruct' (did you mean 'reconstruct'?); choose from" in error
 
 
 def test_without_a_command_all_are_listed():
@@ -201,7 +201,7 @@ def test_the_script_is_installed_under_its_name():
     assert "keras-scnn = keras_scnn.__main__:main" in setup
 
 
-def test_choices_that_commands_repeat_are_those_of_the_rooms():
+def test_choices_that_commands_repeat_are_those_of_the_packages():
     from keras_scnn import evaluate
     from keras_scnn.evaluation import CONVENTIONS
     from keras_scnn.evaluation.bootstrap import RESAMPLES
@@ -210,7 +210,7 @@ def test_choices_that_commands_repeat_are_those_of_the_rooms():
     assert (options.CONVENTIONS, evaluate.RESAMPLES) == (CONVENTIONS, RESAMPLES)
 
 
-# The words of a command, and the wrong value of each option that is a number.
+# Arguments of a command, and an invalid value of each numeric option.
 NUMBERS = {
     "reconstruct": (["a.jpg", "--out", "x"], {"--min-score": "1", "--workers": "0"}),
     "evaluate": (
@@ -319,7 +319,7 @@ def main_of(name: str, words: list[str]) -> int:
     return main([name, *words])
 
 
-# What is asked for where 'locked' cannot be written, and how the message begins.
+# Arguments if the folder 'locked' cannot be written, and the beginning of the message.
 UNWRITABLE = {
     "evaluate --calibrate": (
         "evaluate locked --data people --calibrate", "--calibrate writes into the preset: locked"
@@ -345,11 +345,11 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(what, tmp_path
     Path("locked").mkdir()
     Path("locked/preset.json").touch()
     before = set(tmp_path.rglob("*"))
-    monkeypatch.setattr("os.access", lambda path, mode: "locked" not in str(path))  # root may all
+    monkeypatch.setattr("os.access", lambda path, mode: "locked" not in str(path))  # also for root
     words, place = UNWRITABLE[what]
     status, _, error = run(*words.split())
     assert status == 2 and len(error.splitlines()) == 1
-    assert error.startswith(f"error: {place}: cannot be written, for ")
+    assert error.startswith(f"error: {place}: cannot be written, since ")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -365,7 +365,7 @@ def test_a_command_whose_output_is_no_longer_read_ends_in_silence(words):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_ctrl_c_in_a_command_is_said_once(monkeypatch, capsys):
+def test_ctrl_c_in_a_command_is_reported_once(monkeypatch, capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # not in the background
     asks = SimpleNamespace(main=command(lambda words: signal.raise_signal(signal.SIGINT)))
     monkeypatch.setattr(importlib, "import_module", lambda name: asks)

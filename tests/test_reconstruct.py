@@ -94,7 +94,7 @@ def test_the_command_writes_the_parts_that_are_asked_for(tmp_path, preset_folder
     ("options", "message"),
     [
         (["--format", "glb", "--unit", "mm"], "GLB is always in meters, not in 'mm'"),
-        (["--parts", "skin,eye"], "unknown part 'eye' (did you mean 'eyes'?); known are skin"),
+        (["--parts", "skin,eye"], "unknown part 'eye' (did you mean 'eyes'?); choose from skin"),
         (["--parts", ""], "unknown part ''"),
         (["--unit", "inch"], "'inch' is not one of mm, cm, m"),
         (["--baked", "--albedo"], "--albedo: not allowed with argument --baked"),
@@ -118,7 +118,7 @@ def test_baked_is_the_photo_with_its_light(tmp_path, preset_folder):
     assert not parse_options([*arguments, "--out", str(tmp_path)], "").mesh_options.baked
 
 
-def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(
+def test_a_part_that_the_presets_model_lacks_is_named_before_the_photos(
     tmp_path, preset_folder, open_face, capsys, monkeypatch
 ):
     preset = load_preset(preset_folder)
@@ -127,7 +127,7 @@ def test_a_part_that_the_presets_model_has_not_is_named_before_the_photos(
     monkeypatch.setattr(Reconstructor, "from_preset", lambda *_: Reconstructor(bare))
     arguments = ["missing.jpg", "--out", str(tmp_path / "out"), "--parts", "teeth"]
     assert main(arguments) == 2
-    assert "unknown part 'teeth'; known are skin" in capsys.readouterr().err
+    assert "unknown part 'teeth'; choose from skin" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +139,7 @@ def test_two_faces_of_a_photo_are_numbered(tmp_path, preset_folder):
     assert {p.stem for p in tmp_path.glob("*.ply")} == {"pair_0", "pair_1"}
 
 
-def test_the_largest_face_alone(tmp_path):
+def test_only_the_largest_face_on_request(tmp_path):
     small = cv2.resize(data.astronaut()[:, ::-1], (256, 256), interpolation=cv2.INTER_AREA)
     photo = np.hstack([data.astronaut(), np.pad(small, ((0, 256), (0, 0), (0, 0)))])
     write_image(tmp_path / "pair.png", photo)
@@ -234,7 +234,7 @@ def test_a_preset_that_is_not_there_is_named(tmp_path, capsys):
 
 
 @pytest.mark.integration
-def test_what_an_earlier_run_left_is_not_this_runs_result(tmp_path, preset_folder, capsys):
+def test_results_of_an_earlier_run_are_removed(tmp_path, preset_folder, capsys):
     photo, out = tmp_path / "anna.png", tmp_path / "out"
     arguments = [str(photo), "--out", str(out), "--preset", str(preset_folder), "--format", "ply"]
     face = data.astronaut()
@@ -250,12 +250,12 @@ def test_what_an_earlier_run_left_is_not_this_runs_result(tmp_path, preset_folde
 
 
 @pytest.mark.integration
-def test_an_input_photo_is_not_written_over(tmp_path, preset_folder, capsys):
+def test_an_input_photo_is_not_overwritten(tmp_path, preset_folder, capsys):
     photos = [tmp_path / "anna.png", tmp_path / "anna_overlay.png"]
     for photo in photos:
         write_image(photo, data.astronaut())
     before = photos[1].read_bytes()
-    for given in (photos, photos[:1]):  # also where it is only lying there
+    for given in (photos, photos[:1]):  # even if it is not an input of this run
         options = ["--out", str(tmp_path), "--preset", str(preset_folder)]
         assert main([*map(str, given), *options]) == 1
         assert "anna.png: its results would overwrite" in capsys.readouterr().err
@@ -270,7 +270,7 @@ def test_an_output_that_is_a_file_is_named_before_the_work(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name, what", [("people", "a folder; give one"), ("a.MOV", "a video")])
-def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
+def test_inputs_that_are_not_photos_are_reported_before_the_work(tmp_path, capsys, name, what):
     (tmp_path / "people").mkdir()
     assert main(["a.jpg", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path / name} is {what}" in capsys.readouterr().err
@@ -280,7 +280,7 @@ def test_what_is_no_photo_is_said_before_the_work(tmp_path, capsys, name, what):
 @pytest.mark.integration
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 def test_pixels_of_a_reduced_photo_are_reported_and_right(tmp_path, monkeypatch, suffix):
-    """Those of the JSON, brought to the photo's by ``photo_reduced_by``, are the whole photo's."""
+    """Pixels in the JSON, scaled by ``photo_reduced_by``, are those of the unreduced photo."""
     photo = tmp_path / f"a.{suffix}"
     write_image(photo, data.astronaut())
     found = {}
@@ -297,7 +297,7 @@ def test_pixels_of_a_reduced_photo_are_reported_and_right(tmp_path, monkeypatch,
     assert apart.mean() < 1.5  # the face is 150 px wide
 
 
-def test_where_no_face_is_confirmed_all_ways_to_look_at_a_photo_agree(tmp_path, capsys):
+def test_all_interfaces_agree_on_a_photo_without_a_confirmed_face(tmp_path, capsys):
     """A color wheel, in which BlazeFace sees a face that nothing confirms."""
     pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
     wheel = data.colorwheel()
@@ -311,7 +311,7 @@ def test_where_no_face_is_confirmed_all_ways_to_look_at_a_photo_agree(tmp_path, 
         assert main(words) == 1
     assert "a.png: no face found" in capsys.readouterr().err
     assert "a.png,no face found" in (tmp_path / "folder" / "failed.csv").read_text()
-    # A photo that is said to show somebody gives it, to all that say so.
+    # If a photo is known to show a person, the unconfirmed face is used.
     unconfirmed = LargestFaceDetector()(wheel)
     assert reconstructor.largest(wheel).box.score == unconfirmed.score
     assert compare_photos(reconstructor, (wheel, wheel)).distance_mm == 0

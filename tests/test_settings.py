@@ -78,7 +78,7 @@ def test_a_float_may_be_written_as_an_int_or_with_an_exponent(tmp_path):
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("step: 3\n")
-    message = r"run\.yaml: unknown key 'step' \(did you mean 'steps'\?\); known are steps, "
+    message = r"run\.yaml: unknown key 'step' \(did you mean 'steps'\?\); choose from steps, "
     with pytest.raises(ValueError, match=message):
         parsed("--config", str(path))
 
@@ -140,7 +140,7 @@ def interruptible():
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("becomes", [None, TypeError("cannot be converted")])
-def test_a_stop_that_native_code_drops_or_takes_for_an_error_is_a_stop(
+def test_a_stop_that_native_code_drops_or_turns_into_an_error_is_a_stop(
     capsys, number, status, becomes, interruptible
 ):
     @command
@@ -180,7 +180,7 @@ def test_whole_numbers_may_be_numpys_and_become_int(value):
 
 @pytest.mark.parametrize("check", [check_at_least, check_above, check_share])
 @pytest.mark.parametrize("value", ["1", None, [1.0], np.ones(2), np.ones(1), True, {}])
-def test_what_is_no_number_is_refused_by_name_and_type(check, value):
+def test_values_that_are_not_numbers_are_refused_by_name_and_type(check, value):
     kind = type(value).__name__
     with pytest.raises(ValueError, match=rf"unit is .* \({kind}\); it must be a number"):
         check("unit", value)
@@ -193,7 +193,7 @@ def test_numbers_of_every_kind_are_numbers(value):
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, True, "2", None, float("nan")])
-def test_what_is_no_number_of_things_is_refused(value):
+def test_invalid_counts_are_refused(value):
     with pytest.raises(ValueError, match=f"count is '?{value}'?; it must be .*1 or more"):
         whole("count", value)
     if value is not None:
@@ -214,7 +214,7 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error(capfd):
     ("text", "folders"),
     [("", []), (" , ", []), ("a", ["a"]), ("a b/c, s3://d/e ,", ["a b/c", "s3://d/e"])],
 )
-def test_folders_stand_with_commas_between_them(text, folders):
+def test_folders_are_separated_by_commas(text, folders):
     assert folders_of(text) == folders
 
 

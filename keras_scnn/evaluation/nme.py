@@ -62,7 +62,7 @@ def place_in_photo(
             "they must be (M, N, 2 or more) and (M, 4)"
         )
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention '{convention}'; known are {', '.join(CONVENTIONS)}")
+        raise ValueError(f"unknown convention '{convention}'; choose from {', '.join(CONVENTIONS)}")
     inside, outside = (0.5, -0.5) if convention == "exact" else (1.0, -1.0)
     first, side = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
     return (points[..., :2] + inside) * side / crop_size + outside + first

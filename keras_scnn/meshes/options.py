@@ -44,7 +44,7 @@ class MeshOptions:
 def check_unit(unit: str, suffix: str = "") -> None:
     """Raise a ValueError for an unknown unit, or one that a format does not support."""
     if unit not in UNITS:
-        raise ValueError(f"unknown unit '{unit}'; known are {', '.join(UNITS)}")
+        raise ValueError(f"unknown unit '{unit}'; choose from {', '.join(UNITS)}")
     if suffix == ".glb" and unit != "m":
         raise ValueError(f"GLB is always in meters, not in '{unit}'; use OBJ or PLY for that")
 
@@ -63,7 +63,7 @@ def check_part_names(parts: Iterable[str], known: Iterable[str]) -> None:
     for name in parts:
         if name not in known:
             similar = did_you_mean(name, known)
-            raise ValueError(f"unknown part '{name}'{similar}; known are {', '.join(known)}")
+            raise ValueError(f"unknown part '{name}'{similar}; choose from {', '.join(known)}")
 
 
 def add_mesh_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -37,7 +37,7 @@ def build_encoder(
         FileNotFoundError: the weights are 'dlib', and their package is not installed.
     """
     if name not in ENCODERS:
-        raise ValueError(f"unknown encoder '{name}'; known are {', '.join(ENCODERS)}")
+        raise ValueError(f"unknown encoder '{name}'; choose from {', '.join(ENCODERS)}")
     check_data_format()
     encoder = ENCODERS[name]
     encoder.check_weights(weights, name)

@@ -116,7 +116,7 @@ def augmented_branch(
 def vectors_to_compare(space: ParameterSpace, contrast: str) -> keras.layers.Layer:
     """The layer from parameters to the vectors that ``build_siamese`` compares (``contrast``)."""
     if contrast not in CONTRASTS:
-        raise ValueError(f"unknown contrast '{contrast}'; known are {', '.join(CONTRASTS)}")
+        raise ValueError(f"unknown contrast '{contrast}'; choose from {', '.join(CONTRASTS)}")
     if contrast == "identity":
         return ShapeCode.of(space, name="shape")
     return keras.layers.Identity(dtype="float32", name="all_parameters")

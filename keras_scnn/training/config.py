@@ -402,7 +402,7 @@ def _check_range(one: dataclasses.Field, value) -> None:
     rules, name = one.metadata, one.name
     if "known" in rules and value not in (known := rules["known"]):
         similar, shown = did_you_mean(value, known), ", ".join(map(_shown, known))
-        raise ValueError(f"{name} is '{value}'{similar}; known are {shown}")
+        raise ValueError(f"{name} is '{value}'{similar}; choose from {shown}")
     if "low" in rules and "high" in rules and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{name} is {value}; it must lie in {rules['low']:g} to {rules['high']:g}")
     if "low" in rules and not value >= rules["low"]:

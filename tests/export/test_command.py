@@ -88,7 +88,7 @@ def calls(monkeypatch) -> list[str]:
 def test_the_command_writes_verified_files_with_reports(
     small, crops, calls, tmp_path, loose, capsys
 ):
-    """And replaces what is there: the older SavedModel is gone with all its files.
+    """They replace older ones: an earlier SavedModel is removed with all its files.
 
     The network is converted to TFLite once, and run in Keras once, for all files.
     """
@@ -206,7 +206,7 @@ def test_rendered_crops_are_known_as_such():
     assert crops.are_rendered and all(part.are_rendered for part in split_crops(crops))
 
 
-def test_the_packages_own_files_are_not_written_over(tmp_path, monkeypatch, capsys):
+def test_the_packages_own_files_are_not_overwritten(tmp_path, monkeypatch, capsys):
     (tmp_path / "mobile").mkdir()  # no preset: the name means the package's
     monkeypatch.chdir(tmp_path)
     assert main(["mobile", "--attach"]) == 2
@@ -230,7 +230,10 @@ def test_an_interrupted_export_leaves_nothing(small, converted, tmp_path, monkey
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--to", "coreml"], "unknown format 'coreml'; known are tflite, onnx, savedmodel, bundle"),
+        (
+            ["--to", "coreml"],
+            "unknown format 'coreml'; choose from tflite, onnx, savedmodel, bundle",
+        ),
         (["--to", ","], "--to and --quantize name nothing"),
         (["--to", "tflite", "--quantize", "int4"], "unknown precision 'int4'"),
         (
@@ -357,7 +360,7 @@ def test_a_missing_package_is_an_error_before_anything_is_written(
 
 
 @pytest.mark.parametrize("kinds, precisions", [("tflite", ["int8"]), (["tflite"], "int8")])
-def test_a_text_in_the_place_of_several_is_refused(small, tmp_path, kinds, precisions):
+def test_a_string_instead_of_a_list_is_refused(small, tmp_path, kinds, precisions):
     with pytest.raises(TypeError, match="it must be a sequence, such as"):
         keras_scnn.export_preset(small.folder, tmp_path / "out", kinds, precisions)
     assert not (tmp_path / "out").exists()

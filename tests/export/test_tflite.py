@@ -178,7 +178,7 @@ def test_foreign_and_damaged_files_are_refused(small, tmp_path):
     [
         (
             {"quantize": "int4"},
-            "unknown precision 'int4'.*; known are float32",
+            "unknown precision 'int4'.*; choose from float32",
         ),
         ({"quantize": "int8"}, "int8 needs calibration crops"),
         (

@@ -92,7 +92,7 @@ def test_normals_have_unit_length_and_follow_the_morph_targets(glb, face, open_f
     moved = open_face.normals(open_face.vertices(face.parameters.identity, is_jaw))
 
     def degrees(weights):
-        """Of the skin's normals from those that the moved face has."""
+        """Angles between the file's normals of the skin and those of the moved face."""
         found = glb.posed("head", "skin", "NORMAL", weights)
         cosines = (found * moved[np.unique(face_parts(open_face)["skin"])]).sum(axis=1)
         cosines /= np.linalg.norm(found, axis=1)
@@ -265,8 +265,8 @@ def test_arrays_with_open_rims_are_seen_from_both_sides(tmp_path, is_closed):
     assert material.get("doubleSided", False) is not is_closed
 
 
-def test_a_part_that_the_model_has_not_is_refused(tiny_face_model, open_face, tmp_path):
-    with pytest.raises(ValueError, match="unknown part 'teeth'; known are skin"):
+def test_a_part_that_the_model_lacks_is_refused(tiny_face_model, open_face, tmp_path):
+    with pytest.raises(ValueError, match="unknown part 'teeth'; choose from skin"):
         face_of(tiny_face_model).write_mesh(tmp_path / "a.ply", None, MeshOptions(parts=("teeth",)))
     with pytest.raises(ValueError, match="unknown part 'eye'.*did you mean 'eyes'"):
         MeshOptions(parts=("skin", "eye"))

@@ -36,7 +36,7 @@ def test_a_model_without_the_tongues_unit_has_its_tongue_in_the_mouth(open_face)
     whole, parts = face_parts(open_face), face_parts(other)
     assert "tongue" not in parts
     assert len(parts["mouth"]) == len(whole["mouth"]) + len(whole["tongue"])
-    with pytest.raises(ValueError, match="unknown part 'tongue'; known are skin, eyes, mouth"):
+    with pytest.raises(ValueError, match="unknown part 'tongue'; choose from skin, eyes, mouth"):
         face_parts(other, ("tongue",))
 
 

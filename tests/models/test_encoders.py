@@ -67,7 +67,7 @@ def test_imagenet_weights_come_through_keras_own_loader(monkeypatch):
 
 
 def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(ValueError, match="unknown encoder 'vgg'; known are mobilenet_0.5"):
+    with pytest.raises(ValueError, match="unknown encoder 'vgg'; choose from mobilenet_0.5"):
         build_encoder("vgg")
 
 

@@ -128,7 +128,7 @@ def test_a_joint_head_sees_what_the_feature_head_sees(tiny_face_model):
     ("options", "message"),
     [
         ({"recognizers": "sface+sface"}, "'sface\\+sface', which names one twice"),
-        ({"recognizers": "sface+"}, "unknown recognizer ''; known are dlib, sface"),
+        ({"recognizers": "sface+"}, "unknown recognizer ''; choose from dlib, sface"),
         ({"recognizers": "sface", "identity_encoder": True}, "exclude each other; choose one"),
         ({"feature_size": 4.0}, "feature_size is 4.0; it must be a whole number"),
         ({"expression_channels": -1}, "expression_channels is -1"),

@@ -216,7 +216,8 @@ def test_a_network_survives_saving(tmp_path, tiny_face_model, tiny_whitening):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"contrast": "pose"}, "known are identity, all"), ({}, "needs 1 or more")]
+    "options, message",
+    [({"contrast": "pose"}, "choose from identity, all"), ({}, "needs 1 or more")],
 )
 def test_settings_that_make_no_sense_are_refused(tiny_face_model, tiny_whitening, options, message):
     encoder = build_encoder(STAND_IN, SIZE)

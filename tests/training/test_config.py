@@ -18,8 +18,8 @@ from keras_scnn.training.config import TrainConfig, recipe_path
         ({"p_same": 7.0}, "p_same is 7.0; it must lie in 0 to 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"encoder": "resnet51"}, "encoder is 'resnet51'.*; known are mobilenet_0.5"),
-        ({"precision": "float8"}, "precision is 'float8'.*; known are float32"),
+        ({"encoder": "resnet51"}, "encoder is 'resnet51'.*; choose from mobilenet_0.5"),
+        ({"precision": "float8"}, "precision is 'float8'.*; choose from float32"),
         ({"weight_average": 1.0}, "weight_average is 1; it must be below 1"),
         ({"crop_size": 8}, "crop_size is 8; it must be 32 or more"),
         ({"feature_size": 0}, "feature_size is 0; that is for batches of 'groups'"),
@@ -163,6 +163,6 @@ def test_settings_need_no_framework():
         ({"batches": "matching"}, 3 * 4 + 5),
     ],
 )
-def test_a_batch_of_people_rendered_for_it_has_groups_alone(values, rows):
+def test_a_batch_of_people_rendered_for_it_has_only_groups(values, rows):
     config = TrainConfig(group_people=3, group_photos=4, single_photos=5, **values)
     assert config.batch_rows() == [(rows, 1), (3 * 4, 1)]

@@ -118,7 +118,7 @@ def test_the_running_mean_of_the_weights_is_saved(run, data, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_run_goes_on_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
+def test_a_run_may_start_from_a_network_with_an_identity_encoder(tmp_path, data, monkeypatch):
     """The teacher's embedding is predicted from the start, since its layer is solved."""
     monkeypatch.setattr(encoders, "STAGES", {32: 1, 64: 1})
     settings = {**TINY, "feature_channels": 0, "identity_encoder": True}
@@ -198,7 +198,7 @@ def test_landmarks_of_photos_of_anybody_train_a_network_without_features(tmp_pat
 
 
 @pytest.mark.integration
-def test_the_expression_head_is_trained_alone(tmp_path, data, run):
+def test_only_the_expression_head_is_trained(tmp_path, data, run):
     """As the recipe 'expressions' does: pose, identity and features stay exactly the same."""
     start, _ = run
     options = {**TINY, "start": str(start), "start_with": "network", "expression_channels": 4}
@@ -223,7 +223,7 @@ def test_the_expression_head_is_trained_alone(tmp_path, data, run):
             )
 
 
-def test_others_trains_all_but_the_expression_head_and_what_it_sees():
+def test_others_trains_all_but_the_expression_head_and_its_input_layers():
     layout = ParameterLayout(3, 2)
     branch = build_branch(build_encoder("mobilenet_0.5", 64), layout, 8, expression_channels=4)
     change = keras.Model(branch.input, branch.get_layer("expression_linear").output)
@@ -302,7 +302,7 @@ def test_a_recipe_beside_a_configuration_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_an_unknown_choice_lists_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"{name} is 'zz'; known are {CHOICES[name][0]}"):
+    with pytest.raises(ValueError, match=f"{name} is 'zz'; choose from {CHOICES[name][0]}"):
         TrainConfig(**{name: "zz"})
 
 

@@ -123,7 +123,7 @@ class AlignedChip(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.recognizer = recognizer
         if recognizer not in CHIPS:
-            raise ValueError(f"unknown recognizer '{recognizer}'; known are {', '.join(CHIPS)}")
+            raise ValueError(f"unknown recognizer '{recognizer}'; choose from {', '.join(CHIPS)}")
         chip = CHIPS[recognizer]
         center = chip.points.mean(axis=0)
         self._size, self._template = chip.size, np.float32(chip.points - center).T

@@ -176,9 +176,9 @@ def test_a_changed_recognizer_is_kept(preset, tmp_path, monkeypatch):
     np.testing.assert_allclose(layer.weights[0], arrays[0], atol=1e-3)
 
 
-def test_what_cannot_be_is_refused(preset):
+def test_impossible_settings_are_refused(preset):
     encoder = build_encoder("mobilenet_0.5", SIZE)
-    with pytest.raises(ValueError, match="unknown recognizer 'arcface'; known are dlib, sface"):
+    with pytest.raises(ValueError, match="unknown recognizer 'arcface'; choose from dlib, sface"):
         build_branch(encoder, preset.layout, 16, recognizers="arcface")
     with pytest.raises(ValueError, match="recognizers exclude each other; choose one"):
         build_branch(encoder, preset.layout, 16, recognizers="dlib", identity_encoder=True)
