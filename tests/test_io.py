@@ -34,7 +34,7 @@ def test_a_written_picture_reads_back_the_same(tmp_path, picture):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_result_is_whole_or_not_there(tmp_path, picture):
+def test_results_are_written_atomically(tmp_path, picture):
     with pytest.raises(OSError, match=r"missing"):
         write_image(tmp_path / "missing" / "a.png", picture)
     assert list(tmp_path.iterdir()) == []
@@ -143,7 +143,7 @@ def test_16_bits_that_repeat_8_become_those(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], eight)
 
 
-def test_what_is_transparent_becomes_white(tmp_path, picture):
+def test_transparent_pixels_become_white(tmp_path, picture):
     alpha = np.full((8, 12, 1), 255, np.uint8)
     alpha[:, 6:] = 0
     PIL.Image.fromarray(np.concatenate([picture, alpha], axis=-1)).save(tmp_path / "a.png")
@@ -302,10 +302,10 @@ def test_a_large_jpeg_that_is_hostile_or_cut_is_refused(tmp_path, spoil, reason)
     "content",
     [b"\0\0\0\x18ftypisom", b"\0\0\0\x14ftypqt  ", b"RIFF\1\2\3\4AVI LIST", b"\x1aE\xdf\xa3"],
 )
-def test_a_video_is_called_one(tmp_path, content):
+def test_a_video_is_reported_as_one(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content + bytes(64))
     with pytest.raises(
-        ValueError, match=r"a.jpg: .*a video; give single frames .* name it as one \(.mp4"
+        ValueError, match=r"a.jpg: .*a video; give single frames, or rename it .* \(.mp4"
     ):
         read_image(tmp_path / "a.jpg")
 
@@ -315,7 +315,7 @@ def test_a_folder_is_no_photo(tmp_path):
         read_image(tmp_path)
 
 
-def test_sizes_and_refusals_of_very_large_photos_call_no_attack(tmp_path):
+def test_very_large_photos_give_no_warning_of_pillow(tmp_path):
     path = tmp_path / "large.jpg"
     PIL.Image.new("L", (16320, 12240), 120).save(path)
     assert image_size(path.read_bytes()) == (16320, 12240)
@@ -335,20 +335,20 @@ LARGE = {
     "gif": {},
     "jpg": {"progressive": True, "quality": 95, "subsampling": 0},
 }
-TURNED = ("png", "tif", "webp", "jpg")  # can hold EXIF's orientation, here a quarter turn
-TURNED_FIRST = ("tif",)  # and reduced then, so that what is at the edge is at another one
+TURNED = ("png", "tif", "webp", "jpg")  # can store EXIF's orientation, here a quarter turn
+TURNED_FIRST = ("tif",)  # turned before they are reduced, which moves cut blocks to another edge
 MODES = ("RGB", "RGBA", "L", "LA", "P", "I;16", "CMYK")
 
 
 def noise(width: int, height: int) -> np.ndarray:
-    """As hard to compress as photos are, but for their smoothness."""
+    """A smooth image that is about as hard to compress as a photo."""
     small = np.random.default_rng(0).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3))
     picture = PIL.Image.fromarray(small.astype(np.uint8))
     return np.asarray(picture.resize((width, height), PIL.Image.Resampling.BICUBIC))
 
 
 def lower_limits(monkeypatch, pixels: int) -> None:
-    """The limits for photos of so many pixels, and strips that cut them."""
+    """Reduce photos of more than ``pixels`` pixels, in several strips."""
     monkeypatch.setattr("keras_scnn.storage.images.MAX_WHOLE_PIXELS", pixels)
     monkeypatch.setattr("keras_scnn.storage.images.MAX_UNREDUCED_PIXELS", 4 * pixels)
     monkeypatch.setattr("keras_scnn.storage.images.MAX_PIXELS", pixels)
@@ -356,7 +356,7 @@ def lower_limits(monkeypatch, pixels: int) -> None:
 
 
 def halved(picture: np.ndarray) -> np.ndarray:
-    """Means of squares of two pixels, of what there is of them at the edges."""
+    """Means of blocks of 2 x 2 pixels, which the edges may cut."""
     counts = np.ones(picture.shape[:2])
     padded, counts = (
         np.pad(a, [(0, n % 2) for n in a.shape[:2]] + [(0, 0)] * (a.ndim - 2))
@@ -427,7 +427,7 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
     picture.putalpha(100)
     picture.save(tmp_path / "a.webp", lossless=True)
     lower_limits(monkeypatch, 80 * 60)
-    with pytest.raises(ValueError, match=r"a\.webp: .*has to be opaque"):
+    with pytest.raises(ValueError, match=r"a\.webp: .*must be opaque"):
         read_image(tmp_path / "a.webp")
 
 
@@ -441,7 +441,7 @@ def test_a_large_webp_photo_has_to_be_opaque(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_what_could_not_be_read_as_a_photo_is_not_written(tmp_path, suffix, reason):
+def test_images_are_not_written_in_formats_that_cannot_be_read(tmp_path, suffix, reason):
     path = tmp_path / f"picture{suffix}"
     with pytest.raises(ValueError, match=f"picture{suffix}: {reason}"):
         write_image(path, np.zeros((4, 4, 3), np.uint8))
@@ -471,7 +471,7 @@ def test_pillows_limit_is_back_once_the_last_thread_is_done():
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_photos_of_any_format_are_to_write_on(tmp_path, picture, suffix, options, mode):
+def test_photos_of_any_format_are_writable_arrays(tmp_path, picture, suffix, options, mode):
     if options.pop("exif", False):
         options = {"exif": PIL.Image.Exif()}
         options["exif"][EXIF_ORIENTATION] = 6

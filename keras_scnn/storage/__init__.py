@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and .npz files that are read without trusting them."""
+"""Files that are written atomically, and .npz files that are read without trusting them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_NAME = 200  # bytes of a file's name that leave room for endings; file syste
 
 
 def short_name(name: str) -> str:
-    """The name, or where it is long its beginning and a digest of the whole."""
+    """The name; if it is longer than ``MAX_NAME`` bytes, its beginning and a digest of it."""
     encoded = os.fsencode(name)
     if len(encoded) <= MAX_NAME:
         return name
@@ -27,7 +27,7 @@ def short_name(name: str) -> str:
 
 
 def write_npz(path: str | os.PathLike, kind: str, version: int, **arrays: np.ndarray) -> None:
-    """Write a compressed .npz file that names its format and version."""
+    """Write a compressed .npz file that contains its format's name and version."""
     contents: dict[str, Any] = {"format": kind, "version": version, **arrays}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **contents)
@@ -38,7 +38,7 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or of another format or version.
+        ValueError: the file is damaged, or has another format or version.
     """
     path = existing_file(path, f"a '{kind}' .npz file")
     arrays = read_arrays(path)
@@ -52,22 +52,22 @@ def read_npz(path: str | os.PathLike, kind: str, version: int) -> dict[str, np.n
 
 
 def _label(array: np.ndarray | None) -> str:
-    """An array of one value as text, and what it is instead where it is none."""
+    """A scalar array as text; for a missing or other one, a description of it."""
     if array is None:
         return "none"
     return str(array)[:80] if array.ndim == 0 else f"of the shape {array.shape}"
 
 
 def packaged_file(package: str, name: str, advice: str) -> Path:
-    """Where an installed package has a file; the package itself is not imported.
+    """The path of a file in an installed package, which is not imported.
 
     Args:
         package: its name in the package index.
         name: of the file, without folders.
-        advice: for the error: how to install the package.
+        advice: how to install the package, for the error.
 
     Raises:
-        FileNotFoundError: the package, or the file in it, is not there.
+        FileNotFoundError: the package is not installed, or lacks the file.
     """
     try:
         files = importlib.metadata.files(package) or []

@@ -1,6 +1,6 @@
 """Arrays of .npz and .npy files, read without trusting them.
 
-Sizes are compared with the file before memory is taken, only the members that are asked for are
+Sizes are checked against the file's before memory is allocated, only the requested arrays are
 read, and nothing is ever unpickled.
 """
 
@@ -19,7 +19,8 @@ from keras_scnn.storage.guard import allowed_bytes, check_size, reading
 
 NPZ = "a readable .npz file"
 KINDS = "biufcSU"  # of dtypes: numbers and text
-COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others allocate by request
+# NumPy's; decompressors of other methods allocate what the data declare.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_arrays(
@@ -29,12 +30,12 @@ def read_arrays(
 
     Args:
         path: the file.
-        names: of the arrays to read; None reads all. One that is missing is left out.
-        what: the file should be, with its article, for the message.
+        names: of the arrays to read; None reads all. Missing ones are left out.
+        what: what the file should be, with its article, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds objects, or unpacks to far more than its size.
+        ValueError: the file is damaged, contains objects, or unpacks to far more than its size.
     """
     path = Path(path)
     with reading(path, what), path.open("rb") as file, _archive(file) as archive:
@@ -63,10 +64,10 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if info.compress_type not in COMPRESSIONS:
-        raise ValueError(f"{info.filename} is compressed in another way than NumPy's")
+        raise ValueError(f"{info.filename} is compressed by a method that NumPy does not use")
     with archive.open(info) as stream:
         array = _read_npy(stream, info.filename, info.file_size)
-        stream.read(1)  # the end, where zipfile compares the checksum
+        stream.read(1)  # zipfile verifies the checksum at the end
     return array
 
 
@@ -78,10 +79,10 @@ def read_npy(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and dtype of an .npy file; leaves the stream at the data.
+    """Shape, whether in Fortran order, and dtype of an .npy file; leaves the stream at the data.
 
     Raises:
-        ValueError: it is no .npy file of the versions 1 and 2.
+        ValueError: it is not an .npy file of version 1 or 2.
     """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
@@ -100,6 +101,6 @@ def _read_npy(stream: IO[bytes], name: str, available: int) -> np.ndarray:
     check_size(name, declared, available)
     content = bytearray(stream.read(declared))  # writable, as NumPy's own arrays are
     if len(content) != declared:
-        raise ValueError(f"{name} has {len(content):,} bytes of the {declared:,} that it declares")
+        raise ValueError(f"{name} has only {len(content):,} of the {declared:,} bytes it declares")
     array = np.frombuffer(content, dtype)
     return array.reshape(shape, order="F" if is_fortran else "C")

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all; what a killed process left half-written goes."""
+"""Files and folders that are written atomically; leftovers of killed processes are deleted."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL, LOCK = ".partial-*", "lock"
-# The machine, the process and the thread stand in the name: what belongs to a live process is kept,
-# and two threads may write one file.
+# Names contain machine, process and thread, so that files of running processes are kept, and two
+# threads may write one file.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _HERE, _TEMPORARY = f".partial-{_HOST}-", f"keras_scnn-partial-{_HOST}-"
-_cleaned: set[str] = set()  # folders, once a process
+_cleaned: set[str] = set()  # folders that this process has removed leftovers from
 
 
 def partial_name(rest: str) -> str:
-    """The name of a file that this thread has not finished."""
+    """The temporary name of a file that this thread is writing."""
     return f"{_HERE}{os.getpid()}-{threading.get_ident()}-{rest}"
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends without an error.
+    """A temporary path beside ``path``, renamed to ``path`` if the block ends without an error.
 
     Args:
         path: of the file.
-        durable: write it through to the disk, so that it outlasts a loss of power.
+        durable: flush it to the disk, so that it survives a power loss.
 
     Yields:
         a path with the same suffix, to be written by the block.
 
     Raises:
-        OSError: it cannot be written, the disk being full for example; names ``path``.
+        OSError: it cannot be written, for example because the disk is full; names ``path``.
     """
     path = Path(path)
     if (folder := os.path.abspath(path.parent)) not in _cleaned:
         _cleaned.add(folder)
         remove_leftovers(path.parent)
-    # A long name has no room for more, so it is the name's digest that makes it one of its own.
+    # A long name has no room for a prefix, so its digest makes the temporary name unique.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    suffix = "".join(path.suffixes[-2:])  # Keras wants ".weights.h5" whole
+    suffix = "".join(path.suffixes[-2:])  # Keras requires ".weights.h5"
     suffix = suffix if len(suffix) <= 24 else path.suffix[-24:]
     temporary = path.with_name(partial_name(f"{digest}{suffix}"))
     try:
@@ -69,9 +69,9 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
 
 @contextlib.contextmanager
 def _named(path: Path, temporary: Path) -> Iterator[None]:
-    """Errors of writing name what is wanted: a full disk's name nothing, others the temporary.
+    """Make OSErrors name ``path``; those of a full disk name no file, others the temporary one.
 
-    NumPy's have no number either ("129600 requested and 85888 written").
+    NumPy's also lack an errno ("129600 requested and 85888 written").
     """
     try:
         yield
@@ -95,12 +95,12 @@ def _write_through(path: Path) -> None:
 
 @contextlib.contextmanager
 def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
-    """A new folder inside ``home`` that is deleted when the block ends, however it ends.
+    """A new folder inside ``home`` that is deleted when the block ends, with or without an error.
 
-    What killed runs left in ``home`` is deleted first; what running ones have there stays.
+    Leftovers of killed processes in ``home`` are deleted first; folders of running ones are kept.
 
     Args:
-        home: made if missing; None for the system's folder for temporary files.
+        home: created if missing; None for the system's folder for temporary files.
     """
     beginning = _HERE if home else _TEMPORARY
     home = Path(home or tempfile.gettempdir())
@@ -119,24 +119,25 @@ def staged_folder(home: str | os.PathLike | None = None) -> Iterator[Path]:
 def staged_files(folder: str | os.PathLike) -> Iterator[Path]:
     """A new folder whose files move into ``folder`` if the block ends without an error.
 
-    Of an earlier run's files with these names none is left beside new ones.
+    All files with these names are removed before the first is moved, so that files of an earlier
+    run never lie beside new ones.
     """
     with staged_folder(folder) as aside:
         yield aside
         names = sorted(os.listdir(aside), key=lambda name: not name.endswith(".json"))
         for name in names:
             Path(folder, name).unlink(missing_ok=True)
-        for name in names:  # the JSON first: it may list the others
+        for name in names:  # JSON first: it may list the others
             os.replace(aside / name, Path(folder, name))
 
 
 def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:
-    """Delete the half-written files and folders of this machine's processes that are no more.
+    """Delete partial files and folders of this machine's processes that no longer run.
 
-    Those of other users stay.
+    Those of other users are kept.
     """
     for path in folder.glob(f"{beginning}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone
+        with contextlib.suppress(OSError):  # another user's, or already deleted
             if path.is_dir() and not path.is_symlink():
                 if not _is_in_use(path, beginning):
                     shutil.rmtree(path)
@@ -145,9 +146,9 @@ def remove_leftovers(folder: Path, beginning: str = _HERE) -> None:
 
 
 def _is_in_use(folder: Path, beginning: str) -> bool:
-    """Whether the process that made a staged folder still holds its lock.
+    """Whether the process that created a staged folder still holds its lock.
 
-    Numbers of processes come again, in containers soon; a lock ends with its process.
+    Process IDs are reused, soon in containers; a lock ends with its process.
     """
     if fcntl is None or not (folder / LOCK).is_file():
         return _is_running(folder.name.removeprefix(beginning))
@@ -160,7 +161,7 @@ def _is_in_use(folder: Path, beginning: str) -> bool:
 
 
 def _lock(file: IO[str], name: Path) -> None:
-    """Lock a new file and give it its name then, so that nobody finds it without its lock."""
+    """Lock a new file, then rename it, so that no process finds it unlocked."""
     if fcntl is not None:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -168,14 +169,14 @@ def _lock(file: IO[str], name: Path) -> None:
 
 
 def _is_running(name: str) -> bool:
-    """Whether the process runs whose number a half-written file's name begins with."""
+    """Whether the process runs whose ID a partial file's name, without prefix, begins with."""
     number = name.partition("-")[0]
     if os.name != "posix" or not number.isdecimal():
-        return True  # elsewhere, signal 0 would end it
+        return True  # on Windows, signal 0 would end it
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # another user's
+        pass  # another user's process
     return True

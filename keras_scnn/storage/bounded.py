@@ -1,7 +1,7 @@
-"""Files that can be fetched again, kept below a size: the least recently used are removed first.
+"""A cache of bounded size for files that can be fetched again; the least recently used go first.
 
-Threads and processes of this machine may share them. What is in use is locked, and stays; the locks
-end with the process that has them.
+Threads and processes of this machine may share it. Files in use are locked, and kept; locks end
+with the process that holds them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FETCHES = 16  # files that are fetched at once
-PATIENCE, PAUSE = 60.0, 0.05  # seconds to wait for files that others use, and between two looks
-LOCK = "whole.lock"  # in a folder of which a process without a bound may use any file
+PATIENCE, PAUSE = 60.0, 0.05  # seconds to wait for files in use, and between two checks
+LOCK = "whole.lock"  # locked in a folder while a process without a bound may use any of its files
 _whole: dict[Path, IO] = {}
 
 
@@ -37,7 +37,7 @@ class FetchedFile(Protocol):
     path: Path
 
     def is_there(self) -> bool:
-        """Whether it is on this machine, and sound."""
+        """Whether it is on this machine, and undamaged."""
 
     def content(self) -> bytes:
         """Fetch it."""
@@ -45,13 +45,13 @@ class FetchedFile(Protocol):
 
 @dataclass(frozen=True)
 class Bound:
-    """How many bytes the files of a folder may have.
+    """A limit on the total size of a folder's files.
 
     Args:
         folder: of the files. limit: bytes. pattern: of the files, for ``Path.glob``.
 
     Raises:
-        OSError: (when used) this system has no locks.
+        OSError: (in ``in_use``) this system has no file locks.
     """
 
     folder: Path
@@ -60,15 +60,15 @@ class Bound:
 
     @contextlib.contextmanager
     def in_use(self, files: Sequence[FetchedFile]) -> Iterator[None]:
-        """In the block the files are there, fetched where they were not, and nobody removes them.
+        """Within the block the files are there, fetched if missing, and no process removes them.
 
         Raises:
-            ValueError: they are more than the bound.
-            OSError: others use so much of it, for a minute, that there is no room; or as
+            ValueError: they are larger than the limit.
+            OSError: files in use elsewhere leave no room for a minute; or as
                 ``FetchedFile.content``.
         """
         if fcntl is None:
-            raise OSError(f"{self.folder}: a bound of its size needs Linux or macOS")
+            raise OSError(f"{self.folder}: a limit on its size needs Linux or macOS")
         with contextlib.ExitStack() as stack:
             held = _Held(self, stack)
             with in_turn(self.folder):
@@ -81,21 +81,21 @@ class Bound:
             yield
 
     def used(self) -> list[tuple[int, int, Path]]:
-        """Time of last use, bytes, and path of each file; in the order in which they are used."""
+        """Time of last use (ns), bytes and path of each file, least recently used first."""
         stats = [(path.stat(), path) for path in self.folder.glob(self.pattern)]
         return sorted((stat.st_atime_ns, stat.st_size, path) for stat, path in stats)
 
 
 class _Held:
-    """The files that one reader uses, until its stack is closed."""
+    """The files in use by one reader, until its stack is closed."""
 
     def __init__(self, bound: Bound, stack: contextlib.ExitStack):
         self._bound, self._stack = bound, stack
         self._lock, self._size = threading.Lock(), 0
-        self._deadline = math.inf  # of all files that wait for room
+        self._deadline = math.inf  # for all files that wait for room
 
     def take(self, path: Path) -> None:
-        """Lock a file, and note the time: not all systems note when a file is read."""
+        """Lock a file, and set its access time, which not all systems update on reading."""
         descriptor = os.open(path, os.O_RDONLY)
         self._stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -115,22 +115,22 @@ class _Held:
         limit = self._bound.limit
         if self._size + size > limit:
             raise ValueError(
-                f"{self._bound.folder}: {self._size + size} bytes are needed at once, and the "
-                f"bound of the cache is {limit}; give more"
+                f"{self._bound.folder}: {self._size + size} bytes are needed at once, more than "
+                f"the limit of the cache, {limit}; increase it"
             )
         while _over(self._bound, size):
             self._deadline = min(self._deadline, time.monotonic() + PATIENCE)
             if time.monotonic() > self._deadline:
                 raise OSError(
-                    f"{self._bound.folder}: its {limit} bytes are full, and other runs use all of "
-                    "them; give more, or another folder"
+                    f"{self._bound.folder}: its {limit} bytes are full and in use by other runs; "
+                    "increase the limit, or choose another folder"
                 )
             time.sleep(PAUSE)
         self._deadline = math.inf
 
 
 def _over(bound: Bound, size: int) -> bool:
-    """Remove what is not in use; whether there still is no room for so many bytes more."""
+    """Remove files not in use until ``size`` bytes fit; return whether they still do not."""
     files = bound.used()
     over = sum(size for _, size, _ in files) + size - bound.limit
     for _, freed, path in files:
@@ -141,7 +141,7 @@ def _over(bound: Bound, size: int) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file that nobody uses."""
+    """Remove a file unless it is in use; return whether it was removed."""
     with contextlib.ExitStack() as stack:
         for one in (path.with_name(LOCK), path):
             with contextlib.suppress(FileNotFoundError):
@@ -155,8 +155,8 @@ def _removed(path: Path) -> bool:
 
 
 def use_whole(folder: Path) -> None:
-    """Keep others from removing any file of a folder, until this process ends."""
+    """Keep other processes from removing any file of a folder until this process ends."""
     if fcntl is not None and folder not in _whole:
-        with contextlib.suppress(OSError):  # a folder where nothing is written, or without locks
+        with contextlib.suppress(OSError):  # a read-only folder, or a file system without locks
             _whole[folder] = (folder / LOCK).open("ab")
             fcntl.flock(_whole[folder], fcntl.LOCK_SH)

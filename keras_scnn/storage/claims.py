@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder of results."""
+"""Exclusive use of a folder of results by one run at a time."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-NOTE = "run.json"  # in a store: the run that writes there
-BEAT, PATIENCE, SETTLE = 5.0, 16.0, 1.0  # seconds
+NOTE = "run.json"  # in a store: names the run that writes there
+# Seconds between updates of a note; without a change after which its run is dead; until the later
+# of two simultaneous notes has replaced the other.
+BEAT, PATIENCE, SETTLE = 5.0, 16.0, 1.0
 
 Check = Callable[[], None]
 
 
 @contextlib.contextmanager
 def sole_run(folder: Place) -> Iterator[Check]:
-    """Be the one run that writes to a folder, however it ends.
+    """Be the only run that writes to a folder, until the block or the process ends.
 
-    A local folder is locked, which ends with the process. A store has no locks: the run's note in
-    it changes every few seconds, and one that does not is of a run that was killed.
+    A local folder is locked; the lock ends with the process. A store has no locks: the run updates
+    a note in it every few seconds, and a note without updates is of a run that was killed.
 
     Yields:
-        a function that raises an OSError where another run has taken over.
+        a function that raises an OSError if another run has taken over.
 
     Raises:
         OSError: another run writes to it.
@@ -67,7 +69,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is in such a block of the folder."""
+    """A lock for each folder: one process of this machine at a time is in the block."""
     if fcntl is None:
         yield
         return
@@ -85,7 +87,7 @@ def _noted(note: RemotePath) -> Iterator[Check]:
     me = {"id": uuid.uuid4().hex, "host": platform.node(), "pid": os.getpid(), "of": _pids()}
     _wait_for_end(note)
     _write(note, me, 0)
-    time.sleep(SETTLE)  # of two that begin at once, the later note stands
+    time.sleep(SETTLE)  # if two runs begin at once, the later note remains
     ended = threading.Event()
     state = _Beat(note, me, ended)
     state.check()
@@ -111,7 +113,7 @@ class _Beat(threading.Thread):
     def run(self) -> None:
         beat = 0
         while not self._ended.wait(BEAT) and self._other is None:
-            with contextlib.suppress(OSError):  # the run itself meets it
+            with contextlib.suppress(OSError):  # the run itself will encounter it
                 self._look()
                 beat += 1
                 if self._other is None and not self._ended.is_set():
@@ -132,11 +134,11 @@ class _Beat(threading.Thread):
 
 
 def _wait_for_end(note: RemotePath) -> None:
-    """Return once nobody changes the note; raise an OSError if somebody does."""
+    """Return once the note is gone or its run is dead; raise an OSError if the note changes."""
     there = _read(note)
     if there is None or _is_dead(there):
         return
-    print(f"{note}: waiting {PATIENCE:g} s to see whether {_run(there)} still goes on", flush=True)
+    print(f"{note}: waiting {PATIENCE:g} s to see whether {_run(there)} still runs", flush=True)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(min(1.0, PATIENCE / 4))
@@ -148,9 +150,9 @@ def _wait_for_end(note: RemotePath) -> None:
 
 
 def _pids() -> str:
-    """What a process number belongs to: this boot and pid namespace of Linux, '' elsewhere.
+    """The scope of process IDs: this boot and PID namespace on Linux, '' elsewhere.
 
-    Containers of one host name have numbers of their own.
+    Containers with the same host name have their own process IDs.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -160,7 +162,7 @@ def _pids() -> str:
 
 
 def _is_dead(there: dict) -> bool:
-    """Whether a note is of a process that this one could see, and that is no more."""
+    """Whether a note is of a process in the scope of this one that no longer runs."""
     here = there["host"] == platform.node() and there.get("of") == _pids()
     if not here or os.name != "posix":
         return False
@@ -174,7 +176,7 @@ def _is_dead(there: dict) -> bool:
 
 
 def _read(note: RemotePath) -> dict | None:
-    """The note; None where there is none, or a damaged one."""
+    """The note; None if it is missing or damaged."""
     try:
         there = json.loads(note.read_bytes())
         return there if {"id", "host", "pid"} <= there.keys() else None
@@ -191,4 +193,4 @@ def _run(there: dict) -> str:
 
 
 def _busy(folder: Place, who: str) -> str:
-    return f"{folder}: {who} writes there; wait for its end, or choose another folder"
+    return f"{folder}: {who} writes there; wait until it ends, or choose another folder"

@@ -1,4 +1,4 @@
-"""ICC color profiles (ICC.1): the colors that a photo's numbers mean, as sRGB."""
+"""ICC color profiles (ICC.1): conversion of photos to sRGB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import ImageCms
 
 MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of Pillow, by a profile's color space
 PROFILES_KEPT = 16
-ROUNDING = 2  # of 255; copies of sRGB's profile differ by so much
+ROUNDING = 2  # of 255; the largest difference between copies of sRGB's profile
 
 
 class _Conversion(NamedTuple):
@@ -21,20 +21,20 @@ class _Conversion(NamedTuple):
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether a profile leaves all numbers as they are: sRGB's own, or one that cannot be used."""
+    """Whether a profile changes no pixel value: it is sRGB's own, or unusable."""
     return _conversion(profile) is None
 
 
 def in_srgb(image: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
-    """A picture whose numbers are sRGB's.
+    """Convert an image to sRGB.
 
     Args:
-        image: of the mode RGB, L or CMYK.
-        profile: of its file, or None.
+        image: of mode RGB, L or CMYK.
+        profile: the ICC profile of its file, or None.
 
     Returns:
-        it as RGB; or as it is, where it has no profile or sRGB's own, or where the profile is
-        damaged or for pixels of another kind.
+        it as RGB; or unchanged, if it has no profile or sRGB's own, or if the profile is damaged
+        or for another mode.
     """
     conversion = _conversion(profile) if profile else None
     if conversion is None or conversion.mode != image.mode:
@@ -44,14 +44,14 @@ def in_srgb(image: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
 
 @functools.lru_cache(PROFILES_KEPT)
 def _conversion(profile: bytes) -> _Conversion | None:
-    """To sRGB; None where nothing changes."""
+    """The conversion to sRGB; None if it changes nothing."""
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = MODES.get(own.profile.xcolor_space)
         if mode is None:
             return None
         transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged; the photo can still be seen
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged; the photo is still usable
         return None
     if mode == "CMYK":
         return _Conversion(mode, transform)

@@ -1,4 +1,4 @@
-"""A few files of a folder behind a URL, in the user's cache: fetched once, checked, whole or not.
+"""Files of a folder at a URL, fetched once into the user's cache, verified and stored atomically.
 
 The cache is ``$XDG_CACHE_HOME/keras_scnn`` (``~/.cache/keras_scnn``).
 """
@@ -18,22 +18,22 @@ from keras_scnn.storage.claims import in_turn
 from keras_scnn.storage.remote import URL, RemotePath
 from keras_scnn.storage.shards import file_digest
 
-NOTE = "fetched.json"  # which URL the files are of, and their digest
+NOTE = "fetched.json"  # the URL that the files are from, and their digest
 DIGEST = re.compile(r"[0-9a-f]{64}")
 FRAGMENT = "sha256="
 
 
 def user_cache() -> Path:
-    """The user's folder for what can be made or fetched anew."""
+    """The user's folder for files that can be made or fetched again."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "keras_scnn"
 
 
 def split_digest(path: str, digest: str | None = None) -> tuple[str, str]:
-    """A path or URL without the fragment ``#sha256=...`` of a URL, and the digest, '' for none.
+    """A path, or a URL without its fragment ``#sha256=...``; and the digest, '' for none.
 
     Raises:
-        ValueError: another fragment, no SHA-256 digest, or two different ones.
+        ValueError: another fragment, an invalid SHA-256 digest, or two different ones.
     """
     bare, _, fragment = path.partition("#") if URL.match(path) else (path, "", "")
     digests = {digest.lower()} if digest else set()
@@ -44,21 +44,21 @@ def split_digest(path: str, digest: str | None = None) -> tuple[str, str]:
     if not all(map(DIGEST.fullmatch, digests)):
         raise ValueError(f"{path}: a SHA-256 digest has 64 hexadecimal digits")
     if len(digests) > 1:
-        raise ValueError(f"{path}: the digest in the URL is another than the one given")
+        raise ValueError(f"{path}: the digest in the URL differs from the one given")
     return (bare.rstrip("/") if URL.match(path) else bare), "".join(digests)
 
 
 def files_digest(folder: Path, names: Sequence[str]) -> str:
-    """One SHA-256 of the files that are there: that of what ``sha256sum NAME NAME ...`` prints."""
+    """One SHA-256 for the existing files: of the output of ``sha256sum NAME NAME ...``."""
     paths = [folder / name for name in names if (folder / name).is_file()]
     lines = [f"{file_digest(p)}  {p.name}\n" for p in paths]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def checked_digest(folder: Path, names: Sequence[str], wanted: str, where: object = None) -> str:
-    """The ``files_digest``, or a ValueError where another is wanted ('' wants none).
+    """The ``files_digest``; raises a ValueError if it differs from ``wanted`` ('' accepts any).
 
-    Error messages name ``where``, the files' origin, instead of the folder.
+    The error names ``where``, the files' origin, instead of the folder.
     """
     found = files_digest(folder, names)
     if wanted and found != wanted:
@@ -74,24 +74,24 @@ def fetch_folder(
     check: Callable[[Path], object],
     digest: str = "",
 ) -> Path:
-    """The folder of the cache with some files of a URL's folder, fetched where it is not there.
+    """The cache's copy of a folder at a URL, fetched if it is not there.
 
-    What is there is used without asking the store, unless another digest is wanted.
+    An existing copy is used without contacting the store, unless ``digest`` is another one's.
 
     Args:
-        url: of a folder.
-        names: of the files that must be there. optional: of those that may.
-        check: raises a ValueError where the files, in a folder, are not what they should be.
-        digest: of ``files_digest``; '' takes what comes.
+        url: of the folder.
+        names: of the required files. optional: of further files, fetched if they exist.
+        check: called with a folder; raises a ValueError if its files are not of the right kind.
+        digest: expected ``files_digest``; '' accepts any.
 
     Raises:
-        ImportError, OSError: as ``RemotePath``; a file is missing, or the store out of reach.
-        ValueError: the digest is another, or ``check`` refuses the files; nothing is kept.
+        ImportError, OSError: as ``RemotePath``; a file is missing, or the store unreachable.
+        ValueError: the digest differs, or ``check`` refuses the files; nothing new is kept.
     """
     home = user_cache() / "presets"
     folder = home / hashlib.sha256(url.url.encode()).hexdigest()[:16]
     home.mkdir(parents=True, exist_ok=True)
-    with in_turn(home):  # processes of this machine may begin together
+    with in_turn(home):  # processes of this machine may fetch at once
         known = _known_digest(folder, names)
         if not known or digest not in ("", known):
             _replace(folder, url, digest, (names, optional), check)
@@ -131,7 +131,7 @@ def _fetch(store: RemotePath, stage: Path, names: Sequence[str], optional: Seque
 
 
 def _known_digest(folder: Path, names: Sequence[str]) -> str:
-    """The digest of the files that were fetched; '' where they are not all there."""
+    """The digest of the fetched files; '' if one of ``names`` is missing."""
     try:
         digest = str(json.loads((folder / NOTE).read_text())["sha256"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The one guard of all readers: any error while a file is read names the file."""
+"""The guard shared by all readers: any error while a file is read names the file."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MEBIBYTE = 1 << 20
-FREE_BYTES = 64 * MEBIBYTE  # what any file may unpack to, however small it is
+FREE_BYTES = 64 * MEBIBYTE  # size that a file may always unpack to, however small it is
 TIMES_THE_FILE = 4
 
 
 class FileError(ValueError):
-    """A file is at fault; the message begins with its name."""
+    """A file is invalid; the message begins with its name."""
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
     """Turn any exception of the block into one that names the file.
 
-    Parsers raise nearly any type for a damaged file, and what they raise changes between versions;
-    so nobody lists types. What names a file already (an inner guard's error, or one of the file
-    system) goes through as it is, so that the right one of several files is blamed.
+    Parsers raise almost any type for a damaged file, and the types change between versions, so
+    readers do not list them. An error that already names a file (from an inner guard or the file
+    system) is passed on unchanged, so that the right one of several files is named.
 
     Args:
         path: the file that the block reads.
-        what: it should be, with its article: "a readable .npz file".
+        what: what the file should be, with its article: "a readable .npz file".
 
     Raises:
-        FileError: a ValueError, for whatever the block raises.
-        OSError: of the file system, which names the file.
+        FileError: a ValueError, for any other exception of the block.
+        OSError: from the file system, which names the file.
     """
     try:
         yield
@@ -46,11 +46,11 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def is_of_content(error: BaseException) -> bool:
-    """Whether the file's content causes the error, on every machine and at any time.
+    """Whether the file's content causes the error, so that it would occur on any machine.
 
-    A package, memory or rights that are missing, and a disk that fails, are of the machine: the
-    file may be read another time. So is every ``OSError``; as the cause of another error only one
-    with a number, since parsers raise those without for damaged files.
+    A missing package, too little memory, missing rights or a failing disk are the machine's: the
+    file may be readable later. So is every ``OSError``; as the cause of another error, only one
+    with an errno, since parsers raise OSErrors without errno for damaged files.
     """
     if isinstance(error, OSError):
         return False
@@ -64,7 +64,7 @@ def is_of_content(error: BaseException) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Its text in one line, after its type where the text alone is not enough."""
+    """The error's text in one line, preceded by its type unless a ValueError or OSError."""
     text = " ".join(str(error).split())
     if text and isinstance(error, ValueError | OSError):
         return text
@@ -72,20 +72,21 @@ def _reason(error: Exception) -> str:
 
 
 def allowed_bytes(file_bytes: int) -> int:
-    """How much memory the arrays of a file of so many bytes may take: 64 MiB + 4 times the file.
+    """Bytes that the arrays of a file may take in memory: 64 MiB + 4 times the file's size.
 
-    Real models and labels hold noise, which hardly shrinks; what unpacks to more is an attack.
+    Real models and labels contain noise, which hardly compresses; files that unpack to more are
+    attacks.
     """
     return FREE_BYTES + TIMES_THE_FILE * file_bytes
 
 
 def check_size(name: str, declared: int, allowed: int) -> None:
-    """Refuse an array before memory is taken for it.
+    """Refuse a too large array before memory is allocated for it.
 
     Args:
         name: of the array, for the message.
         declared: its size, bytes.
-        allowed: see ``allowed_bytes``.
+        allowed: largest size, bytes; see ``allowed_bytes``.
 
     Raises:
         ValueError: it is larger than allowed.
@@ -97,7 +98,7 @@ def check_size(name: str, declared: int, allowed: int) -> None:
 
 
 def existing_file(path: str | os.PathLike, expected: str) -> Path:
-    """The path of a file that must be there; the error names what was expected instead.
+    """The path of a file, which must exist; the error says what file was expected.
 
     >>> existing_file("nowhere.pts", "a .pts file")
     Traceback (most recent call last):

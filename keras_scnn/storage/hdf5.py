@@ -1,4 +1,4 @@
-"""Datasets of HDF5 files that hold all their data themselves."""
+"""Datasets of HDF5 files that contain all their data themselves."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLE
 def read_datasets(
     path: str | os.PathLike, names: Collection[str], what: str = "a readable HDF5 file"
 ) -> dict[str, np.ndarray]:
-    """Datasets of numbers or text of an HDF5 file; nothing else of it is opened.
+    """Datasets of numbers or text of an HDF5 file; no others are opened.
 
     Args:
         path: the file.
-        names: of the datasets, with slashes. One that is missing is left out.
-        what: the file should be, with its article, for the message.
+        names: of the datasets, with slashes. Missing ones are left out.
+        what: what the file should be, with its article, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, a dataset's data are (or may be) in another file, or it
-            unpacks to far more than the file's size.
+        ValueError: the file is damaged, a dataset has another type or compression, its data are
+            (or may be) in another file, or it unpacks to far more than the file's size.
     """
     path = Path(path)
     with reading(path, what):
@@ -45,23 +45,24 @@ def read_datasets(
 
 
 def _check_heaps(path: Path) -> None:
-    """Refuse heaps larger than the file: the library takes memory for what they declare.
+    """Refuse heaps larger than the file: the library allocates the size that they declare.
 
-    Heaps hold names (HEAP, version 0) and texts (GCOL, version 1); their size follows, 8 bytes.
+    Heaps store names (HEAP, version 0) and strings (GCOL, version 1). After each signature and
+    version, 8 bytes give its size.
     """
     size = path.stat().st_size
     if not size:
         raise ValueError("the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for mark in (b"HEAP\0\0\0\0", b"GCOL\1\0\0\0"):
-            at = content.find(mark)
+        for signature in (b"HEAP\0\0\0\0", b"GCOL\1\0\0\0"):
+            at = content.find(signature)
             while at >= 0:
                 check_size("a heap", int.from_bytes(content[at + 8 : at + 16], "little"), size)
-                at = content.find(mark, at + 1)
+                at = content.find(signature, at + 1)
 
 
 def _find(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """A dataset, along hard links alone: the others may lead into other files."""
+    """A dataset, reached by hard links only: other links may lead into other files."""
     place = file
     for part in name.split("/"):
         if not isinstance(place, h5py.Group):
@@ -69,18 +70,18 @@ def _find(file: h5py.File, name: str) -> h5py.Dataset | None:
         if (link := place.get(part, getlink=True)) is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{name}: a {type(link).__name__} in place of data")
+            raise ValueError(f"{name}: a {type(link).__name__} instead of data")
         place = place[part]
     return place if isinstance(place, h5py.Dataset) else None
 
 
 def _check_text(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    """Refuse a text that is longer than the file: its length stands before its place in a heap."""
-    place = dataset.id.get_offset()
-    if place is None:
-        raise ValueError(f"{name}: a text in chunks; write it whole")
+    """Refuse a string that is longer than the file; its length precedes its address in a heap."""
+    offset = dataset.id.get_offset()
+    if offset is None:
+        raise ValueError(f"{name}: a string stored in chunks; write it without chunks")
     with path.open("rb") as file:
-        file.seek(place)
+        file.seek(offset)
         check_size(name, int.from_bytes(file.read(4), "little"), path.stat().st_size)
 
 

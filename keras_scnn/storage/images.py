@@ -1,4 +1,4 @@
-"""Files of photos decoded: named formats alone, upright, in sRGB, in memory bounded by the file's
+"""Decoding of photos: only the listed formats, upright, in sRGB, in memory limited by the file's
 size."""
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from PIL.TiffImagePlugin import (
 from keras_scnn.storage.color_profiles import in_srgb, is_srgb
 from keras_scnn.storage.shared_state import SharedState
 
-# What photos come as (MPO, which some cameras write, is opened as JPEG). Pillow would open some 45
-# formats, and start other programs for some of them, whatever a file's name ends in.
+# Formats of photos (MPO, which some cameras write, is opened as JPEG). Whatever a file's suffix,
+# Pillow would open some 45 formats, and run other programs for some of them.
 for plugin in ("WebP", "Tiff", "Avif", "Jpeg2K"):  # the others are registered by ``preinit``
     with contextlib.suppress(ImportError):  # AVIF needs Pillow 11.3
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
@@ -36,24 +36,26 @@ FORMATS = tuple(name for name in WANTED if name in PIL.Image.OPEN)
 HEIF_BRANDS = re.compile(rb"hei[cxms]|hev[cxms]|mif1|msf1")
 NO_FORMAT = "of no known format, or damaged"
 A_VIDEO = (
-    "a video; give single frames of it, or to reconstruct it, name it as one (.mp4, .mov, ...)"
+    "a video; give single frames, or rename it with the suffix of a video (.mp4, .mov, ...) to "
+    "reconstruct it"
 )
 ORIENTATION = 0x0112  # of EXIF
 START, END = b"\xff\xd8", b"\xff\xd9"
-# Segments before the frame that do not change PIL's pixels: JFIF, ICC, comments, tables.
+# Segments before the frame that do not change Pillow's pixels: JFIF, ICC, comments, tables.
 APP2 = 0xE2
 IGNORED = {0xE0, APP2, 0xFE, 0xDB, 0xC4, 0xDD}
-PROFILE, PROFILE_HEAD = b"ICC_PROFILE\0", 14  # with the part's number and how many there are
+PROFILE, PROFILE_HEAD = b"ICC_PROFILE\0", 14  # bytes, with the part's number and their count
 PROGRESSIVE = 0xC2
 FRAMES = {0xC0, 0xC1, PROGRESSIVE}  # baseline, extended, progressive; Huffman codes
 MAX_PIXELS = 50_000_000  # of a plain JPEG that OpenCV decodes
-# A photo of more pixels is read at 1/2, 1/4 or 1/8 of its size: a JPEG in the decoder, so that it
-# never is in memory whole. A JPEG of one color has some 170 pixels a byte; one of more is no photo.
+# A photo of more pixels is read at 1/2, 1/4 or 1/8 of its size: a JPEG by its decoder, so that it
+# is never in memory at full size. A JPEG of one color has some 170 pixels per byte; one with more
+# is not a photo.
 MAX_WHOLE_PIXELS, MAX_PIXELS_PER_BYTE = 89_478_485, 256
-# Other formats, and the coefficients of progressive JPEGs, are in memory whole, 3 to 6 bytes a
-# pixel. So large a photo has a byte for 0.3 to 40 pixels.
+# Other formats, and the coefficients of progressive JPEGs, are in memory at full size, 3 to 6 bytes
+# per pixel. Photos of this size have 0.3 to 40 pixels per byte of the file.
 MAX_UNREDUCED_PIXELS, LARGE_PIXELS_PER_BYTE = 4 * MAX_WHOLE_PIXELS, 64
-STRIP_PIXELS = 1 << 22  # of them that are converted and reduced at once
+STRIP_PIXELS = 1 << 22  # converted and reduced at once
 REDUCED = {n: getattr(cv2, f"IMREAD_REDUCED_COLOR_{n}") for n in (2, 4, 8)}
 TRAILER_BYTES = 1 << 16
 VIDEOS = re.compile(
@@ -63,29 +65,30 @@ FREE_PIXELS, PIXELS_PER_BYTE = 25_000_000, 100
 
 
 def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
-    """Decode a gray or YCbCr JPEG without metadata, to the same pixels as PIL.
+    """Decode a gray or YCbCr JPEG without metadata, to the same pixels as Pillow.
 
-    Both use libjpeg-turbo; PIL spends more time on headers and copies than on decoding a face crop.
+    Both use libjpeg-turbo; Pillow spends more time on headers and copies than on decoding a face
+    crop.
 
     Args:
-        data: the file.
+        data: the content of the file.
 
     Returns:
-        (H, W, 3) uint8 RGB; None where the file is of another kind, incomplete or damaged, has
-        EXIF or XMP data, which may rotate the photo, or a color profile other than sRGB: such files
-        are for PIL.
+        (H, W, 3) uint8 RGB; None for files left to Pillow: those of another kind, incomplete or
+        damaged ones, and those with EXIF or XMP data, which may rotate the photo, or with a color
+        profile other than sRGB.
     """
     if data[:2] != START or data[-2:] != END or not _is_plain(data):
         return None
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # for Pillow then, which says what is wrong
+    except cv2.error:  # left to Pillow, which reports what is wrong
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether nothing but the pixels matters, and OpenCV decodes them as Pillow does."""
+    """Whether OpenCV decodes a JPEG as Pillow does, and no metadata changes its pixels."""
     for marker, at in _segments(data):
         if marker in FRAMES:
             pixels = math.prod(_frame_size(data, at))
@@ -98,7 +101,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers and places of a JPEG's segments, the frame header's at last (ITU-T T.81, B.2.2)."""
+    """Marker and offset of a JPEG's segments, up to the frame header (ITU-T T.81, B.2.2)."""
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         yield data[at + 1], at
@@ -108,22 +111,22 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg_profile(data: bytes) -> bytes:
-    """The color profile of a JPEG (ICC.1, B.4), whose parts lie in APP2 segments; b"" without."""
-    places = [at for marker, at in _segments(data) if marker == APP2]
-    lengths = (int.from_bytes(data[at + 2 : at + 4], "big") for at in places)
-    segments = [data[at + 4 : at + 2 + n] for at, n in zip(places, lengths, strict=True)]
+    """The color profile of a JPEG (ICC.1, B.4), from parts in APP2 segments; b"" if none."""
+    offsets = [at for marker, at in _segments(data) if marker == APP2]
+    lengths = (int.from_bytes(data[at + 2 : at + 4], "big") for at in offsets)
+    segments = [data[at + 4 : at + 2 + n] for at, n in zip(offsets, lengths, strict=True)]
     parts = sorted(segment for segment in segments if segment.startswith(PROFILE))  # by number
     return b"".join(part[PROFILE_HEAD:] for part in parts)
 
 
 def _frame_size(data: bytes, at: int) -> tuple[int, int]:
-    """Width and height in the frame header at a place."""
+    """Width and height from the frame header at offset ``at``."""
     height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
     return width, height
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, tuple[int, int]] | None:
-    """The marker of a JPEG's frame, and its width and height; None for other formats."""
+    """The marker of a JPEG's frame, and its (width, height); None for other formats."""
     if data[:2] != START:
         return None
     frames = ((marker, _frame_size(data, at)) for marker, at in _segments(data) if marker in FRAMES)
@@ -131,11 +134,11 @@ def _jpeg_frame(data: bytes) -> tuple[int, tuple[int, int]] | None:
 
 
 class ReducedImage(NamedTuple):
-    """A photo as it was read.
+    """A decoded photo.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
-        reduced_by: how many times as wide and high it is in its file: 1, or 2, 4, 8 of large ones.
+        reduced_by: factor that width and height were reduced by: 1; 2, 4 or 8 for large photos.
     """
 
     image: np.ndarray
@@ -143,7 +146,7 @@ class ReducedImage(NamedTuple):
 
 
 def reduction(size: tuple[int, int]) -> int:
-    """By how much width and height of a photo of so many pixels are reduced: 1, 2, 4 or 8."""
+    """The factor that a photo's width and height are reduced by when read: 1, 2, 4 or 8."""
     return next((n for n in (1, *REDUCED) if math.prod(size) <= n * n * MAX_WHOLE_PIXELS), 8)
 
 
@@ -151,7 +154,7 @@ def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray
     """A JPEG at 1/2, 1/4 or 1/8 of its size, upright."""
     factor, pixels = reduction(size), math.prod(size)
     if pixels > min(MAX_PIXELS_PER_BYTE * len(data), factor**2 * MAX_WHOLE_PIXELS):
-        raise ValueError(f"{_whole(size, data)}: far more pixels than a photo has")
+        raise ValueError(f"{_described(size, data)}: far more pixels than a photo has")
     if marker == PROGRESSIVE and pixels > 2 * MAX_WHOLE_PIXELS:
         _check_large(size, data)
     if END not in data[-TRAILER_BYTES:]:
@@ -161,7 +164,7 @@ def _jpeg_reduced(data: bytes, marker: int, size: tuple[int, int]) -> np.ndarray
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB by OpenCV."""
+    """Decode to (H, W, 3) uint8 RGB with OpenCV."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise ValueError("it cannot be decoded")
@@ -169,22 +172,22 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode the bytes of a photo's file, as ``io.read_image`` does.
+    """Decode the content of a photo's file, as ``io.read_image`` does.
 
     Args:
-        data: the file.
+        data: the content of the file.
 
     Returns:
         (H, W, 3) uint8 RGB, writable and contiguous.
 
     Raises:
-        ValueError: they are not those of a readable image, or it has too many pixels.
+        ValueError: it is not a readable image, or has too many pixels.
     """
     return np.require(_decoded(data), requirements=("C_CONTIGUOUS", "WRITEABLE"))
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    """The pixels; read-only where they are those of a picture of Pillow's."""
+    """The pixels; read-only if they belong to an image of Pillow."""
     plain = decode_plain_jpeg(data)
     if plain is not None:
         return plain
@@ -199,10 +202,10 @@ def _decoded(data: bytes) -> np.ndarray:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height that the bytes of a photo's file declare; no pixel is decoded.
+    """Width and height that the content of a photo's file declares; no pixel is decoded.
 
     Raises:
-        ValueError: they are not those of a readable image, or it has too many pixels.
+        ValueError: it is not a readable image, or has too many pixels.
     """
     frame = _jpeg_frame(data)
     if frame is not None and reduction(frame[1]) > 1:
@@ -212,15 +215,15 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_reduced(data: bytes) -> ReducedImage:
-    """``decode_image``, and by how much it reduces the photo."""
+    """``decode_image`` with the factor that it reduces the photo by."""
     return ReducedImage(decode_image(data), reduction(image_size(data)))
 
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
-    """The photo in Pillow; whatever goes wrong in it or in the block is a ValueError.
+    """The photo opened by Pillow; any error while opening or in the block becomes a ValueError.
 
-    Each format's decoder raises errors of its own, and Pillow hands them on.
+    Each format's decoder raises errors of other types, which Pillow passes on.
     """
     formats = (*FORMATS, "HEIF") if is_heif(data) and _start_heif() else FORMATS
     try:
@@ -240,23 +243,23 @@ def _opened(data: bytes) -> Iterator[PIL.Image.Image]:
 
 
 def _check_values(file: PIL.Image.Image) -> None:
-    """Raise a ValueError for pixels of which it is not known what value is white."""
+    """Raise a ValueError for types of pixels whose white value is unknown."""
     kind = {"F": "floating-point", "I": "32-bit or signed"}.get(file.mode)
     if kind and (file.mode, file.format) != ("I", "PPM"):  # whose values Pillow scales to 16 bits
-        raise ValueError(f"{kind} pixels; save it with 8 or 16 bits a channel")
+        raise ValueError(f"{kind} pixels; save it with 8 or 16 bits per channel")
     if isinstance(file, TiffImageFile):
         _check_tiff(file)
 
 
 def _check_tiff(file: TiffImageFile) -> None:
-    """Raise a ValueError for layouts of more than 8 bits whose values Pillow hands on unscaled,
+    """Raise a ValueError for layouts of more than 8 bits whose values Pillow returns unscaled,
     inverted or mixed up."""
     bits, tags = file.tag_v2.get(BITSPERSAMPLE, (8,)), file.tag_v2
     is_white_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
     has_planes = tags.get(PLANAR_CONFIGURATION) == 2 and len(bits) > 1
     if max(bits) > 8 and (set(bits) != {16} or is_white_zero or has_planes):
         raise ValueError(
-            f"a TIFF of {max(bits)} bits of a kind that is not read; save it as PNG, or with 8 bits"
+            f"an unsupported kind of TIFF of {max(bits)} bits; save it as PNG, or with 8 bits"
         )
 
 
@@ -265,12 +268,12 @@ def _lift_limit() -> Callable[[], None]:
     return lambda: setattr(PIL.Image, "MAX_IMAGE_PIXELS", pixels)
 
 
-# Pillow's own limit is on pixels alone; without it the pixels are compared with the file's size.
+# Pillow limits the number of pixels only; it is checked against the file's size instead.
 PILLOWS_LIMIT_LIFTED = SharedState(_lift_limit)
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether a file is HEIF of HEVC, as phones write (ISO/IEC 23008-12); AVIF is not."""
+    """Whether a file is HEIF with HEVC, as phones write (ISO/IEC 23008-12); AVIF is not."""
     brands = data[8 : min(int.from_bytes(data[:4], "big"), 64)]
     return data[4:8] == b"ftyp" and b"avif" not in brands and HEIF_BRANDS.search(brands) is not None
 
@@ -280,45 +283,45 @@ def _start_heif() -> bool:
         import pillow_heif
     except ImportError as error:
         raise ValueError(
-            "a HEIC photo; reading it takes pillow-heif: pip install '.[heif]', or pillow-heif"
+            "a HEIC photo; reading it needs pillow-heif: pip install '.[heif]', or pillow-heif"
         ) from error
     if "HEIF" not in PIL.Image.OPEN:
         pillow_heif.register_heif_opener()
     return True
 
 
-def _whole(size: tuple[int, int], data: bytes) -> str:
+def _described(size: tuple[int, int], data: bytes) -> str:
     return f"{size[0]} x {size[1]} px in {len(data):,} bytes"
 
 
 def _check_pixels(size: tuple[int, int], data: bytes) -> None:
-    """Refuse a photo whose file is far too small for its pixels, before memory is taken for them.
+    """Refuse a photo whose file is far too small for its pixels, before memory is allocated.
 
-    Photos of faces have some pixels a byte; those of one color have hundreds, and a damaged or
-    hostile header declares millions.
+    Photos of faces have a few pixels per byte, images of one color hundreds; a damaged or hostile
+    header declares millions.
     """
     if math.prod(size) > max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)):
-        raise ValueError(f"{_whole(size, data)}: far more pixels than a photo has")
+        raise ValueError(f"{_described(size, data)}: far more pixels than a photo has")
     if reduction(size) > 1:
         _check_large(size, data)
 
 
 def _check_large(size: tuple[int, int], data: bytes) -> None:
-    """Refuse what is decoded whole and then reduced, unless it is a photo by its file's size."""
+    """Limit photos that are decoded at full size before they are reduced."""
     if math.prod(size) > LARGE_PIXELS_PER_BYTE * len(data):
-        raise ValueError(f"{_whole(size, data)}: far more pixels than a large photo has")
+        raise ValueError(f"{_described(size, data)}: far more pixels than a large photo has")
     if math.prod(size) > MAX_UNREDUCED_PIXELS:
         raise ValueError(
-            f"{_whole(size, data)}: more than {MAX_UNREDUCED_PIXELS:,} pixels, of which only JPEG "
-            "files that are not progressive are read"
+            f"{_described(size, data)}: more than {MAX_UNREDUCED_PIXELS:,} pixels, which only JPEG "
+            "files that are not progressive may have"
         )
 
 
 def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
-    """A large photo at a part of its size, upright."""
-    if image.format == "WEBP":  # for which Pillow takes 15 bytes a pixel, and OpenCV 4
+    """A large photo at 1/2, 1/4 or 1/8 of its size, upright."""
+    if image.format == "WEBP":  # for which Pillow takes 15 bytes per pixel, OpenCV 4
         if image.mode != "RGB":
-            raise ValueError("so large a WebP photo has to be opaque; save it as PNG")
+            raise ValueError("a WebP photo of this size must be opaque; save it as PNG")
         whole = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         profile = image.info.get("icc_profile")
         small = _reduced_in_strips(
@@ -337,7 +340,7 @@ def _reduced(image: PIL.Image.Image, data: bytes) -> np.ndarray:
 def _reduced_in_strips(
     size: tuple[int, int], strip: Callable[[int, int], PIL.Image.Image]
 ) -> np.ndarray:
-    """Means of blocks; ``strip`` gives some rows as RGB, since all would take as much again."""
+    """Means of blocks; ``strip(top, stop)`` gives rows as RGB: all at once would double memory."""
     (width, height), factor = size, reduction(size)
     rows = factor * max(1, STRIP_PIXELS // (factor * width))
     small = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
@@ -348,7 +351,7 @@ def _reduced_in_strips(
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An (H, W, 3) uint8 image by EXIF's number."""
+    """An (H, W, 3) uint8 image turned upright by EXIF's orientation, 1 to 8."""
     if orientation not in range(2, 9):
         return image
     turned = PIL.Image.fromarray(image)
@@ -357,7 +360,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture of any mode as RGB in sRGB."""
+    """An image of any mode as RGB in sRGB, on white if transparent."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         image = PIL.Image.fromarray(_to_8_bit(np.asarray(image)))
@@ -373,5 +376,5 @@ def _in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:
-    """16-bit gray values, which PIL would clip, scaled to 0 to 255."""
+    """16-bit gray values, which Pillow would clip, scaled to 0 to 255."""
     return np.clip(image.astype(np.float64) / 257, 0, 255).round().astype(np.uint8)

@@ -1,8 +1,7 @@
 """Plain numeric arrays of MATLAB 5 files (.mat, "-v6" and "-v7").
 
-The layout is MathWorks' "MAT-File Format". Everything but plain real numbers is passed over:
-SciPy's reader of the whole format ends the process on some damaged files, and takes whatever
-memory a file declares.
+The layout is from MathWorks' "MAT-File Format". Only plain real arrays are read: SciPy's reader of
+the whole format crashes on some damaged files, and allocates whatever size a file declares.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from keras_scnn.storage.guard import allowed_bytes, check_size, reading
 
 MAT = "a readable .mat file"
 HEADER, MATRIX, COMPRESSED = 128, 14, 15
-# Data types of elements; of UTF-8 and others nothing is needed.
+# Data types of elements; UTF-8 and others are not needed.
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-NUMERIC_CLASSES = range(6, 16)  # double, single, and whole numbers of 8 to 64 bits
+NUMERIC_CLASSES = range(6, 16)  # double, single, and integers of 8 to 64 bits
 OTHER_CLASSES = {1: "cell array", 2: "struct", 3: "object", 4: "text", 5: "sparse matrix"}
 COMPLEX = 0x0800
 LONGEST_HEAD = 1024  # flags, dimensions and name of a matrix, bytes
@@ -31,13 +30,13 @@ MAX_DIMENSIONS = 32  # NumPy's
 
 @dataclass(frozen=True)
 class _Matrix:
-    """An array's head: what it is before its numbers.
+    """The header of an array.
 
     Attributes:
         name: of the variable.
-        kind: what it is where it is no plain real array; else empty.
+        kind: the type of an array that is not plain and real; '' for one that is.
         shape: of the array.
-        start: of the numbers' element, bytes from the head's start.
+        start: offset of the element with the numbers from the header's start, bytes.
     """
 
     name: str
@@ -49,18 +48,17 @@ class _Matrix:
 def read_mat_arrays(
     path: str | os.PathLike, names: Collection[str] | None = None, what: str = MAT
 ) -> dict[str, np.ndarray]:
-    """Plain real arrays of a MATLAB 5 file, in the dtypes that are stored, two axes at least.
+    """Plain real arrays of a MATLAB 5 file, in their stored dtypes, with two or more axes.
 
     Args:
         path: the file.
-        names: of the arrays to read; None reads all that are plain numbers. One that is missing
-            is left out.
-        what: the file should be, with its article, for the message.
+        names: of the arrays to read; None reads all plain real ones. Missing ones are left out.
+        what: what the file should be, with its article, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another version, an array that is asked for is no
-            plain one, or it unpacks to far more than the file's size.
+        ValueError: the file is damaged or of another version, an array in ``names`` is not plain
+            and real, or the arrays unpack to far more than the file's size.
     """
     path = Path(path)
     with reading(path, what):
@@ -81,12 +79,12 @@ def _byte_order(content: memoryview) -> str:
     if bytes(content[:10]) == b"MATLAB 7.3":
         raise ValueError("of MATLAB 7.3; save it with -v7")
     if len(content) < HEADER or mark not in (b"IM", b"MI"):
-        raise ValueError("no MATLAB 5 file")
+        raise ValueError("not a MATLAB 5 file")
     return "<" if mark == b"IM" else ">"
 
 
 def _elements(content: memoryview, order: str):
-    """Type and data of each element; padded to 8 bytes, unless compressed."""
+    """Type and data of each element; elements are padded to 8 bytes, unless compressed."""
     at = 0
     while at < len(content):
         kind, data, after = _element(content, at, order)
@@ -95,10 +93,10 @@ def _elements(content: memoryview, order: str):
 
 
 def _element(content: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
-    """Type and data of the element at a place, and where the next one starts."""
+    """Type and data of the element at offset ``at``, and the offset of the next one."""
     first, size = (int(n) for n in np.frombuffer(content[at : at + 8], f"{order}u4", 2))
     start = at + 8
-    if first >> 16:  # a small one: the size stands in the type's upper half, the data in 4 bytes
+    if first >> 16:  # small: the size is in the type's upper half, the data in the next 4 bytes
         first, size, start = first & 0xFFFF, first >> 16, at + 4
         if size > 4:
             raise ValueError("a small element of more than 4 bytes")
@@ -112,7 +110,7 @@ def _element(content: memoryview, at: int, order: str) -> tuple[int, memoryview,
 def _read_matrix(
     kind: int, element: memoryview, order: str, names: Collection[str] | None, allowed: int
 ) -> tuple[str, np.ndarray] | None:
-    """Name and array of a top-level element; None where it is not asked for."""
+    """Name and array of a top-level element; None if it is not to be read."""
     unpack = None
     size = len(element)
     if kind == COMPRESSED:
@@ -138,7 +136,7 @@ def _read_matrix(
 
 
 def _head(element: memoryview, order: str) -> _Matrix | None:
-    """Flags, dimensions and name; None where it is an opaque object, which has other ones."""
+    """The header of a matrix; None for an opaque object, whose header differs."""
     _, flags, at = _element(element, 0, order)
     word = int(np.frombuffer(flags, f"{order}u4")[0])
     if word & 0xFF not in [*NUMERIC_CLASSES, *OTHER_CLASSES]:

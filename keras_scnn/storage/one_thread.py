@@ -1,4 +1,4 @@
-"""One thread of BLAS for each thread that computes with small matrices: more would only wait."""
+"""Limits BLAS to one thread while threads compute with small matrices: more would only wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_scnn.storage.shared_state import SharedState
 
 @cache
 def _blas() -> ThreadpoolController:
-    """Found once: to look for the loaded libraries takes longer than a small fit."""
+    """Cached: the search for loaded libraries takes longer than a small fit."""
     return ThreadpoolController().select(user_api="blas")
 
 
@@ -24,4 +24,4 @@ def _limit() -> Callable[[], None]:
 
 
 ONE_BLAS_THREAD = SharedState(_limit)
-"""The limit is that of the process: it lasts while any thread needs it."""
+"""The limit is for the whole process; it lasts while any thread needs it."""

@@ -1,4 +1,4 @@
-"""Folders of results: made whole or not at all, and never taken for those of another run."""
+"""Folders of results, written atomically and never confused with those of another run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from keras_scnn.storage.text import json_text, read_json
 
 
 def real_path(path: str | os.PathLike) -> Path:
-    """Where links lead; of links in a circle, where they begin (``Path.resolve`` raises there)."""
+    """The path with links resolved; circular links are kept (``Path.resolve`` raises there)."""
     return Path(os.path.realpath(path))
 
 
 def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
-    """Raise an OSError that names a folder for results which cannot be made or written.
+    """Raise an OSError if a folder for results cannot be created or written to.
 
-    Nothing is made: a command checks before its work, and makes the folder when it has a result.
-    A bucket has to be there. A URL that can only be read is a ValueError.
+    Nothing is created: a command checks before its work, and creates the folder for the first
+    result. A bucket must exist. A URL that can only be read is a ValueError.
 
     Args:
         path: the folder.
-        option: that gives it, for the message, where that is not the command's ``--out``.
+        option: the command's option that gives it, for the message; '' for ``--out``.
     """
     path = place(path)
     if isinstance(path, RemotePath):
@@ -38,21 +38,20 @@ def check_out(path: str | os.PathLike | RemotePath, option: str = "") -> None:
         raise NotADirectoryError(f"{named}: is a file; the results need a folder")
     home = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        raise OSError(f"{named}: cannot be written, for {home} is no folder that can be written in")
+        raise OSError(f"{named}: cannot be written, since {home} is not a writable folder")
 
 
 @dataclass(frozen=True)
 class Results:
     """The results of some photos in a folder.
 
-    A result is a JSON file, ``NAME.json``, and the files beside it. The JSON names the photos and
-    the files of the result, so that a later run deletes the results of its own photos and nothing
-    else.
+    A result is a JSON file, ``NAME.json``, and the files beside it. The JSON lists the photos and
+    the files of the result, so that a later run deletes only results of its own photos.
 
     Attributes:
         out: the folder.
-        photos: of which the results are.
-        inputs: files that are never deleted or written over, whoever made them.
+        photos: that the results are of.
+        inputs: files that are never deleted or overwritten, even if an earlier run wrote them.
     """
 
     out: Path
@@ -64,7 +63,7 @@ class Results:
         return [os.path.abspath(photo) for photo in self.photos]
 
     def remove_earlier(self, names: Iterable[str]) -> None:
-        """Delete results that an earlier run wrote of these photos under one of the names."""
+        """Delete results of these photos that an earlier run wrote under one of the names."""
         for name in names:
             for file in self._earlier(name):
                 (self.out / file).unlink(missing_ok=True)
@@ -78,7 +77,7 @@ class Results:
         return [name for name, note in notes.items() if note and note["photos"] == self._of]
 
     def check_free(self, file: str) -> None:
-        """Raise a ValueError where a file of the folder is not a result of these photos."""
+        """Raise a ValueError if a file in the folder exists and is not a result of these photos."""
         path = self.out / file
         if not os.path.lexists(path):
             return
@@ -88,23 +87,24 @@ class Results:
         photos = " and ".join(map(str, self.photos))
         whose = "those of " + " and ".join(note["photos"]) if note else f"{path}, another file"
         raise ValueError(
-            f"{photos}: its results would overwrite {whose}; rename the photo, move away what is "
-            "there, or give another --out"
+            f"{photos}: its results would overwrite {whose}; rename the photo, move the existing "
+            "files away, or give another --out"
         )
 
     def publish(self, name: str, numbers: dict, write: Callable[[Path], None]) -> Path:
-        """Write a result, whole or not at all.
+        """Write a result atomically.
 
         Args:
             name: of the result, without a suffix.
-            numbers: for its JSON file.
-            write: writes the other files, whose names begin with those of the path that it gets.
+            numbers: content of its JSON file.
+            write: called with a path without suffix; writes the other files, whose names begin
+                with that path's name.
 
         Returns:
             the result's path without suffix.
 
         Raises:
-            ValueError: a file of that name is there, and no result of these photos.
+            ValueError: a file of that name exists, and is not a result of these photos.
         """
         self.check_free(f"{name}.json")
         with staged_folder(self.out) as aside:
@@ -112,19 +112,16 @@ class Results:
             files = sorted(path.name for path in aside.iterdir())
             for file in set(files).difference(self._earlier(name)):
                 self.check_free(file)
-            self.remove_earlier([name])  # now that there is a new one
+            self.remove_earlier([name])  # only now that the new one is complete
             note = aside / f"{name}.json"
             content = {"photos": self._of, **numbers, "files": files}
             note.write_text(json_text(content))
-            for file in (note.name, *files):  # the list first: a killed run's files are known by it
+            for file in (note.name, *files):  # JSON first: it lists the files if a run is killed
                 os.replace(aside / file, self.out / file)
         return self.out / name
 
     def _earlier(self, name: str) -> list[str]:
-        """Files of an earlier result of these photos under a name, the list of them last.
-
-        Inputs are none of them.
-        """
+        """Files of an earlier result of these photos under a name, without inputs, JSON last."""
         note = self.out / f"{name}.json"
         content = _note(note)
         if content is None or content["photos"] != self._of:
@@ -134,13 +131,13 @@ class Results:
 
 
 def listed_files(note: Path) -> frozenset[str]:
-    """Names of the files that a result's JSON file lists; none where it is no such file."""
+    """Names of the files that a result's JSON file lists; empty for any other file."""
     content = _note(note)
     return frozenset() if content is None else frozenset(content["files"])
 
 
 def _note(path: Path) -> dict | None:
-    """The content of a result's JSON file; None where it is not one."""
+    """The content of a result's JSON file; None for any other file."""
     try:
         with reading(path, "the numbers of a result"):
             content = read_json(path)

@@ -1,4 +1,4 @@
-"""Drops the notices of TensorFlow and LiteRT on stderr, which no option turns off."""
+"""Drops the messages of TensorFlow and LiteRT on stderr, which no option turns off."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _STDERR_DROPPED = SharedState(_drop_stderr)
 
 
 def without_native_lines() -> contextlib.AbstractContextManager[None]:
-    """Drop what the block's libraries write on the process's stderr, below Python's own.
+    """Drop what native libraries write to the process's stderr during the block.
 
-    They raise what goes wrong as Python exceptions. Python's warnings are dropped too, and so is
-    what other threads write meanwhile.
+    Their errors are still raised as Python exceptions. Python's warnings are dropped too, and so
+    is what other threads write meanwhile.
     """
     return _STDERR_DROPPED.held()

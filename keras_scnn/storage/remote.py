@@ -1,7 +1,7 @@
-"""Files and folders behind URLs, by fsspec.
+"""Files and folders at URLs, through fsspec.
 
 ``s3://`` and ``http://`` need the extra 'remote', ``hf://`` the extra 'hub'; ``memory://`` neither.
-Objects are read and written whole. fsspec is imported when a URL is used; local paths stay
+Objects are read and written as a whole. fsspec is imported when a URL is used; local paths stay
 ``pathlib.Path``.
 """
 
@@ -21,29 +21,29 @@ from typing import Any, TypeAlias
 
 from keras_scnn.storage.atomic import atomic_path, partial_name, staged_folder
 
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter is a drive of Windows
-WAS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")  # what ``Path`` makes of one
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a single letter is a drive on Windows
+WAS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")  # a URL that ``Path`` has changed
 READ_ONLY = ("http", "https")
-# What they are given has its name when all of it is there; other stores are given it and rename.
+# An object in these appears only once it is complete; in other stores it is renamed afterwards.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az", "oci", "oss")
 PUT_WHOLE = (*BUCKETS, "memory")
 OF_EXTRA = dict.fromkeys(("s3", "s3a", "http", "https"), "'.[remote]'") | {"hf": "'.[hub]'"}
-WAITS = (0.5, 2.0)  # seconds before HTTP is asked again; other stores' packages do it themselves
+WAITS = (0.5, 2.0)  # seconds before a retry over HTTP; other stores' packages retry themselves
 STAMPS = ("ETag", "etag", "md5", "LastModified", "Last-Modified", "mtime", "modified", "created")
 THREADS = 16  # requests at once
 
 
 class StoreError(OSError):
-    """A store, or a folder of photos, is out of reach: no single file is at fault."""
+    """A store, or a folder of photos, is unreachable; no single file is the cause."""
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file or a folder of a store, with the part of ``pathlib.Path`` that is needed of it.
+    """A file or a folder of a store, with the needed part of the interface of ``pathlib.Path``.
 
     Errors of all methods name the URL:
 
-    - ImportError: the store's package is missing; names what to install.
+    - ImportError: the store's package is missing; says what to install.
     - ValueError: there is no such kind of store.
     - FileNotFoundError: no such file, folder or bucket.
     - PermissionError: the store denies access.
@@ -61,7 +61,7 @@ class RemotePath:
 
     @property
     def protocol(self) -> str:
-        """Such as 's3'."""
+        """The URL's scheme in lower case, such as 's3'."""
         return self.url.partition("://")[0].lower()
 
     @property
@@ -71,7 +71,7 @@ class RemotePath:
 
     @property
     def suffix(self) -> str:
-        """The end of the name, from its last dot."""
+        """The suffix of the name, with its dot."""
         return Path(self.name).suffix
 
     def read_bytes(self) -> bytes:
@@ -79,7 +79,7 @@ class RemotePath:
         return self._ask(lambda fs, path: fs.cat_file(path))
 
     def write_bytes(self, content: bytes) -> None:
-        """Put a whole object: nobody sees a part of it."""
+        """Write the file atomically: no reader sees a part of it."""
         write = _put if self.protocol in PUT_WHOLE else _put_aside
         self._ask(lambda fs, path: write(fs, path, content))
 
@@ -95,11 +95,11 @@ class RemotePath:
         self._ask(lambda fs, path: fs.rm_file(path))
 
     def check(self) -> None:
-        """Raise one of the errors above where the folder is out of reach, or not there."""
+        """Raise one of the errors above if the folder is unreachable or does not exist."""
         self._ask(_list)
 
     def check_out(self) -> None:
-        """As ``check``, of a folder for results, which may be new in a bucket that exists.
+        """As ``check``, for a folder for results, which may be new in an existing bucket.
 
         Raises:
             ValueError: the store can only be read.
@@ -113,21 +113,22 @@ class RemotePath:
                 RemotePath("/".join(self.url.split("/")[:3])).check()
 
     def files(self) -> dict[str, list]:
-        """All files of the folder and its sub-folders, sorted, each with what changes with it.
+        """All files of the folder and its sub-folders, sorted, each with a fingerprint.
 
         Returns:
-            size and stamp by the path within the folder, '/' between its parts.
+            [size, stamp] by the path within the folder, '/' between its parts; the stamp is a
+            checksum or time, '' if the store has none.
         """
         fs, root = self._opened()
         fs.invalidate_cache()
-        # Stores with folders are walked, by default past those that cannot be listed.
+        # By default, a walk through a store with folders skips those that cannot be listed.
         walk = {} if self.protocol in PUT_WHOLE else {"on_error": "raise"}
         found = self._ask(lambda fs, path: fs.find(path, detail=True, **walk))
         if set(found) == {root}:
             raise NotADirectoryError(f"{self}: is a file; expected a folder")
         if self.protocol in READ_ONLY:
             links = [key for key in found if "?" not in key]
-            with ThreadPoolExecutor(THREADS) as pool:  # a page of links says no more than names
+            with ThreadPoolExecutor(THREADS) as pool:  # a page of links gives only names
                 infos = list(pool.map(lambda key: RemotePath(key)._ask(_info), links))
             found = dict(zip(links, infos, strict=True))
         inside = {key.removeprefix(root).lstrip("/"): _mark(info) for key, info in found.items()}
@@ -136,7 +137,7 @@ class RemotePath:
         return {name: inside[name] for name in sorted(inside) if name}
 
     def is_empty(self, but: tuple[str, ...] = ()) -> bool:
-        """Whether nothing is directly in the folder but files of some names."""
+        """Whether the folder is missing, or directly contains nothing except names in ``but``."""
         root = self._opened()[1].rstrip("/")
         try:
             there = {str(path).rstrip("/") for path in self._ask(_list)}
@@ -170,7 +171,7 @@ class RemotePath:
         return f"'fsspec[{self.protocol}]'" if package in ("", "fsspec") else package
 
     def _ask(self, call: Callable[[Any, str], Any]) -> Any:
-        """What the store says to a call, of its fsspec object and the path; errors as above."""
+        """The result of ``call(fs, path)`` with the store's fsspec object; errors as above."""
         fs, path = self._opened()
         for wait in (*(WAITS if self.protocol in READ_ONLY else ()), None):
             try:
@@ -193,10 +194,11 @@ Place: TypeAlias = Path | RemotePath
 
 
 def place(path: str | os.PathLike | RemotePath) -> Place:
-    """A path of this machine, or where a URL leads; ``file://`` is of this machine.
+    """A local path as ``Path``, a URL as ``RemotePath``; ``file://`` is a local path.
 
     Raises:
-        ValueError: a chain of URLs, one that names no bucket or folder, or a file of another host.
+        ValueError: a chain of URLs, a URL that names no bucket or folder, or a file on another
+            host.
     """
     if isinstance(path, RemotePath):
         return path
@@ -209,7 +211,9 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
     if match[1].lower() == "file":
         parts = urllib.parse.urlsplit(text)
         if parts.netloc not in ("", "localhost"):  # file://a/b is not a/b, and would become /b
-            raise ValueError(f"{text}: of the host '{parts.netloc}'; a local path begins file:///")
+            raise ValueError(
+                f"{text}: on the host '{parts.netloc}'; a local path begins with file:///"
+            )
         return Path(urllib.request.url2pathname(parts.path))
     if not text[match.end() :].strip("/"):
         raise ValueError(f"{text}: names no bucket or folder")
@@ -217,32 +221,32 @@ def place(path: str | os.PathLike | RemotePath) -> Place:
 
 
 def is_url(path: str | os.PathLike | RemotePath) -> bool:
-    """Whether a path leads to a store."""
+    """Whether a path is a URL of a store."""
     return isinstance(place(path), RemotePath)
 
 
 def url_host(host: str) -> str:
-    """A host as addresses have it, an IPv6 address in brackets."""
+    """A host as written in a URL, an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def local_path(path: str | os.PathLike) -> Path:
-    """A path of this machine, where nothing else will do.
+    """A path that must be local.
 
     Raises:
-        ValueError: a URL was given; it would be a folder called 's3:'.
+        ValueError: a URL was given, which would become a folder named 's3:'.
     """
     if WAS_URL.match(os.fsdecode(path)):
-        raise ValueError(f"{path}: a URL; this is written to a folder of this machine only")
+        raise ValueError(f"{path}: a URL; this is written to a local folder only")
     return Path(path)
 
 
 @contextlib.contextmanager
 def published(path: Place) -> Iterator[Path]:
-    """A temporary local path whose file takes its place, whole, if the block ends without an error.
+    """A temporary local path; its file replaces ``path`` if the block ends without an error.
 
     Yields:
-        as ``atomic_path``; of a URL, a path of the same name in a folder for temporary files.
+        as ``atomic_path``; for a URL, a path with the same name in a temporary folder.
     """
     if isinstance(path, Path):
         with atomic_path(path) as temporary:
@@ -254,7 +258,7 @@ def published(path: Place) -> Iterator[Path]:
 
 
 def _list(fs: Any, path: str) -> list[str]:
-    fs.invalidate_cache()  # others write there too
+    fs.invalidate_cache()  # other processes write there too
     return fs.ls(path, detail=False)
 
 
@@ -268,7 +272,7 @@ def _put(fs: Any, path: str, content: bytes) -> None:
 
 
 def _put_aside(fs: Any, path: str, content: bytes) -> None:
-    """Write under another name first, as ``atomic_path`` does."""
+    """Write under another name, then rename, as ``atomic_path`` does."""
     home, _, name = path.rpartition("/")
     aside = f"{home}/{partial_name(name)}"
     fs.makedirs(home, exist_ok=True)
@@ -287,7 +291,7 @@ def _mark(info: dict) -> list:
 
 
 def _status(error: Exception) -> int:
-    """The status of HTTP in an error, 0 for none."""
+    """The HTTP status of an error, 0 for none."""
     return getattr(error, "status", 0)
 
 

@@ -1,4 +1,4 @@
-"""Long work in shards: on all cores, resumable, with a result that no number of workers changes."""
+"""Long jobs in shards: on all cores, resumable, with the same result for any number of workers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from keras_scnn.storage.text import json_text, read_json
 
 K = TypeVar("K")
 PLAN = "plan.json"
-AGAIN = "/again"  # ends the key of a part that is to be made again
-# A worker is a process with one thread of its own.
+AGAIN = "/again"  # suffix of the key of a part that must be made again
+# A worker is a single-threaded process.
 WORKER_ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
@@ -34,49 +34,47 @@ WORKER_ENVIRONMENT = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-_job: ShardJob  # of a worker process
+_job: ShardJob  # in a worker process
 
 
 class ShardJob(Protocol):
-    """All that a worker needs to make any shard; it can be pickled."""
+    """Everything that a worker needs to make any shard; it can be pickled."""
 
     def make(self, number: int, names: list[str]) -> Any:
-        """Write a shard, whole or not at all, and return a summary of it."""
+        """Write a shard atomically, and return a summary of it."""
 
 
 class Failures(dict[K, str]):
     """Why photos failed, by their names or numbers.
 
     Attributes:
-        passing: those that may succeed later, with the same files, on a machine that lacked
-            something: see ``is_of_content``. Missing files are none: they change when they come.
+        passing: photos that may succeed later with unchanged files, since the machine lacked
+            something: see ``is_of_content``. Missing files do not count: once added, they have
+            changed.
     """
 
     def __init__(self) -> None:
         self.passing: set[K] = set()
 
     def note(self, photo: K, error: BaseException, reason: str = "") -> None:
-        """Add a failure, with a reason where that is not the error's text."""
+        """Add a failure; the reason is by default the error's text."""
         self[photo] = reason or str(error)
         is_missing = isinstance(error, FileNotFoundError) and not is_of_package(error)
         if not is_missing and not is_of_content(error):
             self.passing.add(photo)
 
     def key(self, key: str) -> str:
-        """The key to write a part under: one that no run looks for where a failure may pass.
-
-        So the next run makes the part again.
-        """
+        """The key of a part; with failures that may pass, one that makes the next run repeat it."""
         return f"{key}{AGAIN}" if self.passing else key
 
 
 def is_of_package(error: FileNotFoundError) -> bool:
-    """Whether it is a file of a package that is missing."""
+    """Whether the missing file belongs to a package that is not installed completely."""
     return isinstance(error.__cause__, ImportError)
 
 
 def digest(value: Any) -> str:
-    """SHA-256, as 64 hexadecimal digits, of anything that fits JSON."""
+    """SHA-256, as 64 hexadecimal digits, of any value that JSON can represent."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -90,7 +88,7 @@ def file_digest(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> list[int]:
-    """Size, bytes, and time of the last change, ns, of a file; [] where there is none."""
+    """Size (bytes) and modification time (ns) of a file; [] if there is none."""
     try:
         stat = path.stat()
     except OSError:
@@ -100,17 +98,17 @@ def fingerprint(path: Path) -> list[int]:
 
 @contextlib.contextmanager
 def claimed_folder(folder: Place, plan: dict, what: str) -> Iterator[Check]:
-    """For the time of the block, the one run that writes to a folder for one plan.
+    """During the block, be the only run that writes to a folder, following one plan.
 
-    The plan is noted in the folder; what a killed run left half-written is deleted.
+    The plan is written into the folder; partial files of a killed run are deleted.
 
     Args:
-        folder: made if missing.
-        plan: everything that decides on the results; must fit JSON.
-        what: the folder holds, for messages.
+        folder: created if missing.
+        plan: everything that determines the results, as JSON values.
+        what: what the folder contains, for messages.
 
     Yields:
-        of ``claims.sole_run``: raises where another run has taken over.
+        the function from ``claims.sole_run``, which raises if another run has taken over.
 
     Raises:
         ValueError: the folder has another plan, a damaged one, or other files and no plan.
@@ -122,16 +120,16 @@ def claimed_folder(folder: Place, plan: dict, what: str) -> Iterator[Check]:
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
     with sole_run(folder) as check:
-        _check_claim(folder, plan, what)  # again: it may have been another's until now
+        _check_claim(folder, plan, what)  # again: another run may have used it until now
         _remove_partial(folder)
         with published(path) as temporary:
             temporary.write_text(json_text(plan))
         yield check
-        _remove_partial(folder)  # what a killed worker left, whose part another has made
+        _remove_partial(folder)  # of a killed worker, whose part another worker has made
 
 
 def _remove_partial(folder: Place) -> None:
-    """Delete what is half-written in a folder of which this run is the only one."""
+    """Delete partial files of a folder that only this run uses."""
     if isinstance(folder, Path):
         for leftover in list(folder.rglob(PARTIAL)):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
@@ -145,7 +143,7 @@ def _check_claim(folder: Place, plan: dict, what: str) -> None:
 
 
 def is_unused(folder: Place) -> bool:
-    """Whether a folder is not there, or has nothing but what a killed run left half-written."""
+    """Whether a folder is missing, empty, or contains only leftovers of a killed run."""
     if isinstance(folder, RemotePath):
         return folder.is_empty(but=(NOTE,))
     return not folder.is_dir() or all(path.match(PARTIAL) for path in folder.iterdir())
@@ -178,18 +176,18 @@ def _difference(key: str, there: Any, now: Any) -> str:
 def run_shards(
     job: ShardJob, shards: dict[int, list[str]], workers: int | None
 ) -> Iterator[tuple[int, Any]]:
-    """Make shards, in processes where there are more workers than one.
+    """Make shards, in several processes if there is more than one worker.
 
-    A script calls this under ``if __name__ == "__main__"``. Processes end with the one that
-    started them, however that ends.
+    A script calls this under ``if __name__ == "__main__"``. The processes end with the one that
+    started them, even if it is killed.
 
     Args:
         job: makes them.
         shards: names by number.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
 
     Yields:
-        each shard's number and the result of ``job.make``, in the order in which they are done.
+        each shard's number and the result of ``job.make``, in order of completion.
 
     Raises:
         RuntimeError: a process died.
@@ -206,7 +204,7 @@ def run_shards(
                 yield running[done], done.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "a worker process died (was there too little memory?); the same command goes on "
+                "a worker process died (was there too little memory?); the same command continues "
                 "after the last complete shard"
             ) from error
         except (KeyboardInterrupt, SystemExit):
@@ -218,7 +216,7 @@ def run_shards(
 
 
 def _start_worker(job: ShardJob) -> None:
-    import cv2  # here, so that commands answer without it
+    import cv2  # imported late, so that commands start faster
 
     global _job
     _job = job
@@ -227,7 +225,7 @@ def _start_worker(job: ShardJob) -> None:
 
 
 def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
+    """Exit when the parent is killed: a worker would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

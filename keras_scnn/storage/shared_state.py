@@ -1,4 +1,4 @@
-"""A state of the whole process that several of its threads may need at once."""
+"""A process-wide state that several threads may need at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 
 class SharedState:
-    """Set by the first thread that needs it, and put back by the last.
+    """A state that the first thread that needs it sets, and the last one restores.
 
     Args:
-        begin: sets it, and returns what puts it back.
+        begin: sets the state, and returns a function that restores the previous one.
     """
 
     def __init__(self, begin: Callable[[], Callable[[], None]]):
@@ -19,7 +19,7 @@ class SharedState:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """The state lasts while any thread is in the block."""
+        """Hold the state during the block; it lasts while any thread is in such a block."""
         with self._lock:
             if not self._users:
                 self._end = self._begin()

@@ -1,4 +1,4 @@
-"""JSON and YAML files, read under the guard that all readers share; JSON that any reader takes."""
+"""JSON and YAML files, read under the guard of all readers; strictly valid JSON is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_scnn.storage.guard import FileError, reading
 from keras_scnn.storage.remote import RemotePath, place
 
 MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_VALUES = 1 << 16, 16, 100_000
-# Numbers of YAML 1.1 that nobody means: 010 is 8 there, and 10:30 is 630.
+# Numbers that YAML 1.1 reads in an unexpected base: 010 as 8, and 10:30 as 630.
 OTHER_BASES = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
 
@@ -25,7 +25,7 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
 
     Args:
         path: the file, or its URL.
-        what: it should be, with its article, for the message.
+        what: what the file should be, with its article, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,21 +43,21 @@ def read_json(path: str | os.PathLike | RemotePath, what: str = "a readable JSON
 
 
 def json_text(content: Any) -> str:
-    """Indented JSON, with a line's end, in which numbers that are not finite are null.
+    """Indented JSON, with a final line break, with non-finite numbers as null.
 
-    NumPy's numbers are written as Python's.
+    NumPy's scalars are written as Python's.
 
     Raises:
-        ValueError: something in it does not fit JSON.
+        ValueError: JSON cannot represent a value.
     """
     try:
         return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
     except TypeError as error:
-        raise ValueError(f"what is to be written does not fit JSON: {error}") from error
+        raise ValueError(f"a value cannot be written as JSON: {error}") from error
 
 
 def finite_or_none(value: Any) -> Any:
-    """NaN and the infinities, which JSON does not have, as None; in dictionaries and sequences."""
+    """Replace NaN and infinities, which JSON lacks, by None, also in dictionaries and sequences."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict):
@@ -70,13 +70,13 @@ def finite_or_none(value: Any) -> Any:
 def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
     """The content of a YAML file of plain values.
 
-    An alias repeats what stands elsewhere, so a few lines can mean billions of values: what they
-    mean is counted. Numbers to the base 8 or 60 (``010``, ``10:30``) are text.
+    An alias repeats another part of the file, so that a few lines can expand to billions of values;
+    they are counted expanded. Numbers in base 8 or 60 (``010``, ``10:30``) are read as text.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, is longer than 64 KiB, nested more than 16 deep, means more than
-            100,000 values, or gives a name twice.
+        ValueError: it is not YAML, is longer than 64 KiB, nested more than 16 deep, expands to more
+            than 100,000 values, or gives a name twice.
     """
     path = Path(path)
     with reading(path, what):
@@ -88,12 +88,12 @@ def read_plain_yaml(path: str | os.PathLike, what: str = "a YAML file") -> Any:
 
 
 def counted(number: int, noun: str) -> str:
-    """'1 photo' or '3 photos': a number of things whose plural ends in -s."""
+    """'1 photo' or '3 photos': a number and a noun whose plural ends in -s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def utf8_text(path: str | os.PathLike) -> str:
-    """A text file in UTF-8, without its byte order mark, lines ended as they are.
+    """The content of a UTF-8 text file, without byte order mark, line endings unchanged.
 
     Raises:
         FileError: it is in another encoding, such as UTF-16.
@@ -106,18 +106,18 @@ def utf8_text(path: str | os.PathLike) -> str:
 
 
 def open_utf8(path: Path) -> TextIO:
-    """A text file to be written in UTF-8, lines ended as they are.
+    """Open a text file for writing in UTF-8, with line endings as given.
 
-    Bytes of a photo's or folder's name that are not UTF-8 are written as they are.
+    Bytes of a photo's or folder's name that are not UTF-8 are written unchanged.
     """
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for values as they are meant."""
+    """PyYAML's safe loader, without its unexpected readings of values."""
 
     def compose_mapping_node(self, anchor):
-        """As PyYAML's, which takes the last value of a name that is given twice."""
+        """Raise a ValueError for a name that is given twice; PyYAML takes its last value."""
         node = super().compose_mapping_node(anchor)
         given = set()
         for key, _ in node.value:
@@ -130,7 +130,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def resolve(self, kind, value, implicit):
-        """The type of a value as PyYAML has it, but text where that is a number of another base."""
+        """The tag that PyYAML gives a value, but text for a number in base 8 or 60."""
         tag = super().resolve(kind, value, implicit)
         is_number = kind is yaml.ScalarNode and tag.endswith((":int", ":float"))
         if is_number and OTHER_BASES.fullmatch(value):
@@ -139,14 +139,14 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _check_events(text: str) -> None:
-    """Raise a ValueError at the first value or depth too many, before anything is built."""
+    """Raise a ValueError for too many values or too deep nesting, before anything is built."""
     values = 0
-    sizes: dict[str, int] = {}  # of what has an anchor
+    sizes: dict[str, int] = {}  # numbers of values, by anchor
     within: list[tuple[str | None, int]] = []  # anchor, and values before, of each open collection
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"the alias *{event.anchor} stands within itself, or for nothing")
+                raise ValueError(f"the alias *{event.anchor} contains itself, or is not defined")
             values += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = within.pop()
@@ -164,7 +164,7 @@ def _check_events(text: str) -> None:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be drawn: bytes that are no UTF-8 become question marks.
+    """A file's name as printable text: bytes that are not UTF-8 become question marks.
 
     >>> printable("a\\udcff.jpg")
     'a?.jpg'

@@ -1,6 +1,6 @@
-"""Opening .tflite files, and the named metadata that travels inside of them.
+"""Opening .tflite files, and the named metadata inside them.
 
-Needs ai-edge-litert only.
+Needs only ai-edge-litert.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 ENTRY = "keras_scnn"
-# In the metadata: SHA-256 of the file with BLANK in the place of its digits. Files of before have
+# Key in the metadata of the SHA-256 of the file with BLANK in place of its digits; older files have
 # none.
 CHECKSUM, BLANK = "sha256", "0" * 64
 T = TypeVar("T")
@@ -32,10 +32,10 @@ T = TypeVar("T")
 class PerThread(Generic[T]):
     """A value for each thread, made at the thread's first call; other processes make their own.
 
-    An interpreter holds the input and the answer of one call: shared by threads, it mixes them.
+    An interpreter stores the inputs and outputs of one call; threads sharing one would mix them.
 
     Args:
-        make: makes the value; its errors are raised in the thread that calls.
+        make: makes the value; its errors are raised in the calling thread.
     """
 
     def __init__(self, make: Callable[[], T]):
@@ -52,12 +52,12 @@ class PerThread(Generic[T]):
 
 
 def checked_threads(threads: int) -> int:
-    """A number of threads for a runtime, which may be NumPy's, as int.
+    """A number of threads for a runtime, of Python's or NumPy's integers, as int.
 
-    ``settings.whole`` needs packages that a device does without.
+    ``settings.whole`` needs packages that are not installed on devices.
 
     Raises:
-        ValueError: it is no whole number above 0.
+        ValueError: it is not a whole number of 1 or more.
     """
     if isinstance(threads, bool) or not isinstance(threads, numbers.Integral) or threads < 1:
         raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or more")
@@ -69,12 +69,12 @@ def open_interpreter(content: bytes, threads: int = 1) -> Interpreter:
 
     Args:
         content: of a .tflite file.
-        threads: that it may use.
+        threads: number that it may use.
 
     Raises:
         ValueError, RuntimeError: LiteRT cannot run the file.
     """
-    # Imported here so that commands answer, and other detectors work, without the runtime.
+    # Imported late, so that commands start, and other detectors work, without the runtime.
     from ai_edge_litert.interpreter import Interpreter
 
     with without_native_lines():
@@ -89,7 +89,7 @@ def per_thread_interpreter(content: bytes) -> PerThread[Interpreter]:
 
 
 def per_thread_runner(content: bytes, threads: int, signature: str) -> PerThread[Any]:
-    """For each thread what runs a signature of a .tflite file; errors as ``open_interpreter``."""
+    """A signature runner of a .tflite file for each thread; errors as ``open_interpreter``."""
     return PerThread(functools.partial(_open_runner, content, threads, signature))
 
 
@@ -102,7 +102,7 @@ def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
-        ValueError: the file is damaged, or not one of this package.
+        ValueError: the file is damaged, or was not written by this package.
     """
     what = "a .tflite file of keras_scnn"
     path = existing_file(path, what)
@@ -112,11 +112,11 @@ def read_lite_file(path: str | os.PathLike) -> tuple[bytes, dict]:
 
 
 def with_metadata(content: bytes, metadata: dict) -> bytes:
-    """A .tflite file's bytes with a JSON dictionary added, or replaced, and a checksum of all."""
+    """A .tflite file's bytes with a JSON dictionary added or replaced, and a checksum."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    from keras_scnn.storage.text import finite_or_none  # which needs YAML; readers do without
+    from keras_scnn.storage.text import finite_or_none  # needs YAML, which readers do not
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     text = json.dumps(finite_or_none({**metadata, CHECKSUM: BLANK})).encode()
@@ -124,7 +124,7 @@ def with_metadata(content: bytes, metadata: dict) -> bytes:
     model.metadata = [*entries, schema.MetadataT(ENTRY, len(model.buffers))]
     model.buffers = [*model.buffers, schema.BufferT(np.frombuffer(text, np.uint8))]
     for buffer in model.buffers:
-        if buffer.data is not None:  # anything but an array is packed byte by byte, in Python
+        if buffer.data is not None:  # other types are packed byte by byte in Python, which is slow
             buffer.data = np.frombuffer(buffer.data, np.uint8)
     blank = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     return blank.replace(_noted(BLANK), _noted(hashlib.sha256(blank).hexdigest()))
@@ -134,7 +134,7 @@ def read_metadata(content: bytes) -> dict:
     """The JSON dictionary of a .tflite file that this package exported.
 
     Raises:
-        ValueError: the bytes are no .tflite file, one of somebody else, or not as written.
+        ValueError: the bytes are not a .tflite file, not one of this package, or damaged.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -146,21 +146,21 @@ def read_metadata(content: bytes) -> dict:
             if model.Metadata(i).Name() == ENTRY.encode():
                 data = model.Buffers(model.Metadata(i).Buffer()).DataAsNumpy()
                 return _checked(json.loads(bytes(data)), content)
-    except Exception as error:  # struct.error, IndexError, TypeError, ...: the bytes are at fault
+    except Exception as error:  # struct.error, IndexError, TypeError, ...: the bytes are damaged
         raise ValueError(f"damaged .tflite file ({error!r})") from error
     raise ValueError(f"a .tflite file without the entry '{ENTRY}', so not one of keras_scnn's")
 
 
 def _noted(checksum: str) -> bytes:
-    """A checksum as it stands in the file."""
+    """A checksum as it is written in the file."""
     return f'"{CHECKSUM}": "{checksum}"'.encode()
 
 
 def _checked(metadata: dict, content: bytes) -> dict:
-    """The metadata without the checksum, which the file's bytes must have, where there is one."""
+    """The metadata without the checksum, if any; raises a ValueError if it does not match."""
     given = metadata.pop(CHECKSUM, None)
     if given is not None:
         blank = bytes(content).replace(_noted(given), _noted(BLANK))
         if hashlib.sha256(blank).hexdigest() != given:
-            raise ValueError("its checksum does not match; copy it anew, or export it again")
+            raise ValueError("its checksum does not match; copy it or export it again")
     return metadata

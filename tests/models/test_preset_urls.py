@@ -96,7 +96,7 @@ def test_a_lite_file_that_was_made_in_a_folder_does_not_count(tmp_path):
         preset_folder(url, digest)
 
 
-def test_another_digest_fetches_what_is_there_now(url, cache, tmp_path):
+def test_another_digest_fetches_the_current_files(url, cache, tmp_path):
     before = preset_folder(url)
     shutil.copytree(MOBILE, tmp_path / "new")
     text = (MOBILE / "preset.json").read_text()
@@ -145,7 +145,7 @@ def test_a_fetch_that_breaks_off_leaves_nothing(url, cache, monkeypatch):
     assert kept(cache) == []
 
 
-def test_a_cache_that_lost_a_file_is_filled_anew(url):
+def test_a_cache_that_lost_a_file_is_filled_again(url):
     (preset_folder(url) / "weights.npz").unlink()
     assert read_preset(url).encoder
 
@@ -165,7 +165,7 @@ def test_a_fragment_that_is_no_digest_is_refused(url, end, message):
 
 
 def test_two_digests_must_agree():
-    with pytest.raises(ValueError, match="is another than the one given"):
+    with pytest.raises(ValueError, match="differs from the one given"):
         load_preset(f"memory://x#sha256={'0' * 64}", digest="1" * 64)
     with pytest.raises(ValueError, match="64 hexadecimal digits"):
         load_preset("mobile", digest="1234")

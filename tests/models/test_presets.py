@@ -145,7 +145,7 @@ def _moved(space):
 def test_a_killed_writer_leaves_no_weights_beside_the_settings_of_another_preset(
     folder, preset, monkeypatch, changes
 ):
-    """It ends after so many of the changes of the folder, of which there are four."""
+    """It ends after a number of the folder's changes, of which there are four."""
     left = [changes]
 
     def killed_later(change):
@@ -219,7 +219,7 @@ def test_a_face_model_of_other_shapes_is_refused(folder, open_face):
         load_preset(folder, other)
 
 
-def test_a_preset_of_version_0_1_is_refused_for_the_open_face_model_alone(folder, open_face):
+def test_a_preset_of_version_0_1_is_refused_only_for_the_open_face_model(folder, open_face):
     settings = json.loads((folder / SETTINGS).read_text())
     assert settings.pop("face_model_digest") == open_face.truncated(8, 4).digest
     (folder / SETTINGS).write_text(json.dumps(settings))
@@ -250,7 +250,7 @@ def other_rate(branch):
 
 
 @pytest.mark.parametrize("change", [lora, quantized, other_activation, other_rate])
-def test_what_a_preset_cannot_keep_is_refused(preset, tmp_path, change):
+def test_networks_that_a_preset_cannot_store_are_refused(preset, tmp_path, change):
     change(preset.branch)
     with pytest.raises(ValueError, match="weight|layer"):
         save_preset(tmp_path / "changed", preset)
@@ -276,7 +276,7 @@ def test_another_precision_comes_back_in_single(preset, tmp_path):
     np.testing.assert_allclose(np.asarray(after), before, atol=5e-3)
 
 
-def test_an_unknown_preset_lists_what_there_is():
+def test_an_unknown_preset_lists_the_available_ones():
     with pytest.raises(
         FileNotFoundError, match="no preset 'nothing': .*" + ".*".join(list_presets())
     ):
@@ -383,7 +383,7 @@ def test_one_entry_of_the_metadata_changes_and_nothing_else(folder):
 
 def test_metadata_that_does_not_fit_json_leaves_the_file_alone(folder):
     before = (folder / SETTINGS).read_text()
-    with pytest.raises(ValueError, match="does not fit JSON"):
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
         write_metadata(folder, "verification", {"a": np.ones(2)})
     assert (folder / SETTINGS).read_text() == before
     assert sorted(path.name for path in folder.iterdir()) == [SETTINGS, WEIGHTS]
@@ -412,7 +412,7 @@ def test_channels_first_is_named_as_the_cause(make):
 def test_metadata_that_does_not_fit_json_is_refused_before_anything_is_written(
     tmp_path, preset, metadata
 ):
-    with pytest.raises(ValueError, match="does not fit JSON"):
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
         save_preset(tmp_path / "new", dataclasses.replace(preset, metadata=metadata))
     assert not (tmp_path / "new").exists()
 

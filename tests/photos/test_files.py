@@ -73,7 +73,7 @@ def test_a_linked_folder_beside_its_target_is_not_another_person(tmp_path, link)
     assert listed.passed_over == tuple(sorted([f"{link}/", f"ned/{link}/", "pia/"]))
 
 
-def test_what_was_passed_over_is_named_with_its_kinds():
+def test_files_passed_over_are_counted_by_kind():
     assert describe_passed_over([]) == ""
     assert describe_passed_over(["a.txt"]) == "1 file passed over: a.txt (1 .txt)"
     names = ["a.mov", "b.mov", "c", "d.mov", "f/", "x.jpg"]
@@ -150,7 +150,7 @@ def make_circle(path):
         (Path.touch, "not a readable image"),
     ],
 )
-def test_what_is_no_file_of_a_photo_does_not_stop_the_others(tmp_path, capsys, make, reason):
+def test_links_pipes_and_the_like_do_not_stop_the_other_photos(tmp_path, capsys, make, reason):
     (tmp_path / "photos").mkdir()
     make(tmp_path / "photos" / "b.jpg")
     write_image(tmp_path / "photos" / "a.png", data.astronaut())
@@ -171,7 +171,7 @@ def test_what_is_no_file_of_a_photo_does_not_stop_the_others(tmp_path, capsys, m
 def test_an_out_that_links_to_no_folder_is_refused_before_the_work(tmp_path, make):
     make(tmp_path / "out")
     for place in (tmp_path / "out", tmp_path / "out" / "deeper"):
-        with pytest.raises(OSError, match="cannot be written, for .*out is no folder"):
+        with pytest.raises(OSError, match="cannot be written, since .*out is not a writable"):
             check_out(place)
 
 
@@ -207,7 +207,7 @@ def test_without_the_extra_a_heic_photo_says_what_to_install(tmp_path, monkeypat
         read_image(path)
 
 
-def test_the_command_ends_with_what_it_passed_over(tmp_path, capsys):
+def test_the_command_lists_passed_over_files_at_the_end(tmp_path, capsys):
     pytest.importorskip("pyarrow", reason="extra 'batch' is not installed")
     write_image(tmp_path / "photos.jpg", PICTURE[:16, :16])
     folder = tmp_path / "photos"

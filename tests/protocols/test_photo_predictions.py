@@ -59,7 +59,7 @@ def test_a_photo_without_a_face_or_that_cannot_be_read_is_left_out(predictor, pa
         predictor([paths[0].with_name("no.png")])
 
 
-def test_a_second_run_takes_up_what_the_first_one_found(predictor, paths, tmp_path):
+def test_a_second_run_reuses_the_predictions_of_the_first(predictor, paths, tmp_path):
     cv2.imwrite(str(paths[1]), np.zeros((48, 48, 3), np.uint8))
     first = predictor(paths)
 
@@ -77,7 +77,7 @@ def test_a_second_run_takes_up_what_the_first_one_found(predictor, paths, tmp_pa
     assert "moved1.png" in second.left_out[0]
 
 
-def test_an_interrupted_measurement_keeps_what_it_saw(predictor, paths, monkeypatch):
+def test_an_interrupted_measurement_keeps_its_predictions(predictor, paths, monkeypatch):
     monkeypatch.setattr("keras_scnn.protocols.photo_predictions.BATCH", 2)
     look, seen = predictor.find_face, []
 
@@ -114,7 +114,7 @@ def test_the_reason_is_kept_with_the_photo(predictor, paths):
     assert dataclasses.replace(predictor, _known={})(paths).left_out == reason
 
 
-def test_other_weights_do_not_take_up_the_file(predictor, paths):
+def test_predictions_of_other_weights_are_not_reused(predictor, paths):
     predictor(paths)
     seen = []
 
@@ -160,14 +160,16 @@ def lacking(error: Exception, cause: Exception | None = None) -> Exception:
 @pytest.mark.parametrize(
     "error",
     [
-        lacking(ValueError("a HEIC photo; it takes pillow-heif"), ImportError("no pillow_heif")),
+        lacking(ValueError("a HEIC photo; it needs pillow-heif"), ImportError("no pillow_heif")),
         PermissionError(13, "Permission denied"),
         OSError(5, "Input/output error"),
         lacking(ValueError("not a readable image"), MemoryError()),
     ],
     ids=["package", "rights", "disk", "memory"],
 )
-def test_what_this_machine_lacks_is_tried_again(predictor, paths, monkeypatch, error):
+def test_failures_for_something_missing_on_this_machine_are_tried_again(
+    predictor, paths, monkeypatch, error
+):
     place = "keras_scnn.protocols.photo_predictions.read_image"
     look = predictor.reconstructor  # the same weights
 

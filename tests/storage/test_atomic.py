@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, and what others leave beside them."""
+"""Files and folders written atomically, and leftovers of other processes."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ fcntl = pytest.importorskip("fcntl", reason="no such locks here")
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_what_another_user_left_stays_and_is_no_error(tmp_path, monkeypatch, is_folder):
-    """As in a folder for temporary files, where all write, and each deletes only own files."""
+def test_leftovers_of_another_user_are_kept_without_an_error(tmp_path, monkeypatch, is_folder):
+    """As in a shared folder for temporary files, each of which belongs to one user."""
     theirs = tmp_path / partial_name("x").replace(f"-{os.getpid()}-", "-999999999-")
     theirs.mkdir() if is_folder else theirs.touch()
     looked_at, unlink = os.stat, os.unlink
@@ -41,8 +41,8 @@ def test_what_another_user_left_stays_and_is_no_error(tmp_path, monkeypatch, is_
     assert (tmp_path / "mine").is_file() and (is_folder or theirs.is_file())
 
 
-def test_a_new_folder_is_not_taken_for_a_left_one_before_it_is_locked(tmp_path, monkeypatch):
-    """The lock decides; another process may look at any moment."""
+def test_a_new_folder_is_not_taken_for_a_leftover_before_it_is_locked(tmp_path, monkeypatch):
+    """The lock decides; another process may check at any time."""
     flock = fcntl.flock
 
     def another_looks_before(*arguments):
@@ -57,7 +57,7 @@ def test_a_new_folder_is_not_taken_for_a_left_one_before_it_is_locked(tmp_path, 
         assert aside.is_dir()
 
 
-def test_a_folder_in_use_stays_though_no_process_of_its_number_is_seen(tmp_path):
+def test_a_folder_in_use_is_kept_even_if_its_process_is_not_visible(tmp_path):
     """As from another container with the same folder and host name."""
     with staged_folder(tmp_path) as aside:
         mine = aside.parent
@@ -68,7 +68,7 @@ def test_a_folder_in_use_stays_though_no_process_of_its_number_is_seen(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_on_a_file_system_without_locks_the_process_number_decides(tmp_path, monkeypatch):
+def test_on_a_file_system_without_locks_the_process_id_decides(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(95, "Operation not supported")
 
@@ -110,10 +110,10 @@ def test_of_staged_files_the_list_of_the_others_is_in_place_first(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
-def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
+def test_a_durable_file_is_flushed_before_it_is_renamed_and_its_folder_after_that(
     tmp_path, monkeypatch
 ):
-    """So a loss of power leaves the old file or the new one, and after the end the new one."""
+    """A power loss leaves the old or the new file, and after the block the new one."""
     fsync, replace, events = os.fsync, os.replace, []
 
     def synced(descriptor):
@@ -136,12 +136,14 @@ def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_e
     ("name", "suffix"),
     [
         ("x" * 250 + ".json", ".json"),
-        ("run-1.weights.h5", ".weights.h5"),  # which Keras looks at
+        ("run-1.weights.h5", ".weights.h5"),  # Keras checks this suffix
         ("John.A.Smith.of.the.Photographers.obj", ".obj"),
         ("a." + "b" * 253, ""),
     ],
 )
-def test_a_file_may_have_any_name_that_fits_and_keeps_its_suffix_meanwhile(tmp_path, name, suffix):
+def test_a_file_may_have_any_valid_name_and_the_temporary_one_has_its_suffix(
+    tmp_path, name, suffix
+):
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("new")
         assert temporary.name.endswith(suffix)

@@ -1,4 +1,4 @@
-"""Photos whose ICC profile is another one than sRGB."""
+"""Photos whose ICC profile is not sRGB."""
 
 import io
 
@@ -20,7 +20,7 @@ LOSSY = {
 
 
 def light(numbers: np.ndarray) -> np.ndarray:
-    """Of sRGB's numbers (IEC 61966-2-1), 0 to 1."""
+    """Linear light of sRGB values (IEC 61966-2-1), 0 to 1."""
     v = numbers / 255
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
@@ -51,7 +51,7 @@ def test_display_p3_becomes_srgb_in_every_format(kind):
     options = (LOSSLESS | LOSSY)[kind]
     file = encoded(PIL.Image.fromarray(PHOTO), kind, rgb_profile("p3"), **options)
     expected = srgb_of_p3(COLORS)
-    assert np.abs(expected - COLORS).max() > 10  # skin would be gray by so much
+    assert np.abs(expected - COLORS).max() > 10  # the error without the conversion, toward gray
     np.testing.assert_allclose(
         middles(decode_image(file)), expected, atol=3 if kind in LOSSY else 1
     )

@@ -1,4 +1,4 @@
-"""A disk that is full, or a limit of a file's size: the error names what could not be written."""
+"""A full disk, or a limit on file sizes: the error names the file that could not be written."""
 
 import errno
 import os

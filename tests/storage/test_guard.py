@@ -36,7 +36,7 @@ def test_whatever_a_block_raises_names_the_file(error):
         raise error
 
 
-def test_what_names_a_file_already_goes_through_so_that_the_right_one_is_blamed():
+def test_an_error_that_names_a_file_already_is_passed_on():
     with (
         pytest.raises(FileError, match="^b.bin"),
         reading("a.bin", "a thing"),
@@ -129,7 +129,7 @@ def long_text_h5(path):
 LARGE = {
     "npz": (large_npz, read_arrays, "unpack to"),
     "npz declared": (declared_npz, read_arrays, "declares"),
-    "npz lzma": (lzma_npz, read_arrays, "another way"),
+    "npz lzma": (lzma_npz, read_arrays, "by a method that NumPy does not use"),
     "npy": (lambda p: p.write_bytes(npy_header((1 << 40,))), read_npy, "declares"),
     "mat": (mat_bomb, read_mat_arrays, "declares 2,400,000"),
     "mat declared": (mat_declared, read_mat_arrays, "but has 8 bytes"),
@@ -152,7 +152,7 @@ LARGE = {
 
 @pytest.mark.integration
 @pytest.mark.parametrize("case", LARGE)
-def test_a_small_file_that_declares_gigabytes_is_refused_before_they_are_taken(tmp_path, case):
+def test_a_small_file_that_declares_gigabytes_is_refused_before_allocation(tmp_path, case):
     write, read, message = LARGE[case]
     write(tmp_path / "a.bin")
     import tracemalloc
@@ -282,7 +282,7 @@ BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
     ("text", "message"),
     [
         ("run: [[" + "[" * 5000, "nested"),
-        ("a: &a [*a]", "alias .a stands within itself"),
+        ("a: &a [*a]", "alias .a contains itself"),
         ("".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(9)), "alias"),
         (BILLION_LAUGHS, "100,000 values"),
         ("steps: !!int ''", "IndexError"),
@@ -311,14 +311,14 @@ def test_yaml_numbers_of_other_bases_are_text(tmp_path):
     }
 
 
-def test_bases_in_a_circle_are_refused(tmp_path):
+def test_circular_bases_are_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b")
     (tmp_path / "b.yaml").write_text("base: a")
     with pytest.raises(ValueError, match="cycle"):
         read_yaml(tmp_path / "a.yaml")
 
 
-def test_yaml_and_json_come_back(tmp_path):
+def test_yaml_and_json_are_read_back(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [1, {b: 2.5}]\nc: text\n")
     assert read_plain_yaml(tmp_path / "a.yaml") == {"a": [1, {"b": 2.5}], "c": "text"}
     (tmp_path / "a.yaml").write_text("a: &a {b: 1, c: [2, 3]}\nd: {<<: *a, b: 4}\ne: [*a, *a]\n")
@@ -337,8 +337,8 @@ def refused(name: str):
     raise ValueError(f"{name} is no JSON")
 
 
-def test_json_is_written_without_numbers_that_it_does_not_have():
-    """As a reader sees it that knows no NaN; the words stay in names and texts."""
+def test_json_is_written_without_nan_and_infinities():
+    """Checked with a reader that refuses NaN; the words are kept in names and texts."""
     nan, inf = float("nan"), np.float64("inf")
     content = {"NaN": [1.5, nan, (inf, -inf)], "b": {"Infinity": -inf}, "c": "NaN", "d": [True, 3]}
     result = json.loads(json_text(content), parse_constant=refused)
@@ -364,8 +364,8 @@ def test_numbers_of_numpy_are_written_as_pythons(value, written):
 
 
 @pytest.mark.parametrize("value", [{1}, np.zeros(2), b"a", object(), {(1, 2): 3}, [{"a": {2}}]])
-def test_what_json_does_not_have_is_refused(value):
-    with pytest.raises(ValueError, match="what is to be written does not fit JSON"):
+def test_values_that_json_cannot_represent_are_refused(value):
+    with pytest.raises(ValueError, match="a value cannot be written as JSON"):
         json_text(value)
 
 
@@ -397,7 +397,7 @@ def test_an_image_of_a_name_that_is_no_text_is_written_and_read(tmp_path):
 
 
 def raised(error: Exception, cause: Exception | None) -> Exception:
-    """The error as a reader of a photo hands it on."""
+    """The error as a reader of a photo passes it on."""
     with pytest.raises((ValueError, OSError)) as caught, reading("a.heic", "a photo"):
         raise error from cause
     return caught.value

@@ -6,7 +6,7 @@ from keras_scnn.storage import one_thread
 
 
 class Controller:
-    """As threadpoolctl's: a limit puts back what it found."""
+    """As threadpoolctl's: a limit restores what it found."""
 
     threads = 8
 
@@ -17,8 +17,8 @@ class Controller:
         self.threads = before
 
 
-def test_limits_that_overlap_do_not_stay(monkeypatch):
-    """As of two threads that fit at once, of which the first one ends first."""
+def test_overlapping_limits_are_removed_at_the_end(monkeypatch):
+    """As from two threads that fit at once, of which the first one ends first."""
     blas, begun, ended = Controller(), threading.Event(), threading.Event()
     monkeypatch.setattr(one_thread, "_blas", lambda: blas)
 

@@ -33,7 +33,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_an_earlier_result_goes_with_all_its_files(tmp_path):
+def test_an_earlier_result_is_removed_with_all_its_files(tmp_path):
     results = Results(tmp_path, (Path("/photos/anna.jpg"),))
     for i in range(3):
         publish(results, f"anna_{i}", ".obj", "_views.png")
@@ -53,7 +53,7 @@ def test_a_new_result_leaves_no_file_of_the_earlier_one_with_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("taken", ["anna.json", "anna.obj", "anna_overlay.png"])
-def test_a_file_that_is_no_earlier_result_is_never_written_over(tmp_path, taken):
+def test_a_file_that_is_no_earlier_result_is_never_overwritten(tmp_path, taken):
     (tmp_path / taken).write_text("{}")
     with pytest.raises(ValueError, match=f"anna.jpg: its results would overwrite .*{taken}"):
         publish(Results(tmp_path, (Path("/a/anna.jpg"),)), "anna", ".obj", "_overlay.png")
@@ -96,7 +96,7 @@ def test_a_result_that_fails_leaves_nothing(tmp_path):
     assert not names(tmp_path)
 
 
-def test_what_a_killed_run_left_goes_at_the_next_and_a_running_ones_stays(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_and_files_of_a_running_one_kept(tmp_path):
     def start() -> tuple[subprocess.Popen, Path]:
         run = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(tmp_path)],
@@ -121,7 +121,7 @@ def test_what_a_killed_run_left_goes_at_the_next_and_a_running_ones_stays(tmp_pa
     assert not names(tmp_path)
 
 
-def test_the_lock_decides_though_the_process_number_came_again(tmp_path):
+def test_the_lock_decides_even_if_the_process_id_is_reused(tmp_path):
     left = tmp_path / partial_name("abc")
     (left / "content").mkdir(parents=True)
     (left / "lock").touch()
@@ -133,7 +133,7 @@ def test_an_output_that_is_a_file_or_below_one_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file: is a file; the results need a folder"):
         check_out(tmp_path / "file")
-    with pytest.raises(OSError, match="cannot be written, for .*file is no folder"):
+    with pytest.raises(OSError, match="cannot be written, since .*file is not a writable"):
         check_out(tmp_path / "file" / "out")
     check_out(tmp_path / "new" / "out")
     assert names(tmp_path) == {"file"}

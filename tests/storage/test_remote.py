@@ -48,11 +48,11 @@ def test_paths_and_urls_are_distinguished():
     with pytest.raises(ValueError, match="a chain of URLs"):
         place("zip://x::s3://photos/a.zip")
     assert place("file://localhost/data") == Path("/data")
-    with pytest.raises(ValueError, match="file://results/run: of the host 'results'"):
+    with pytest.raises(ValueError, match="file://results/run: on the host 'results'"):
         place("file://results/run")
 
 
-def test_a_file_is_published_whole_or_not_at_all():
+def test_a_file_is_published_atomically():
     home = place(memory_url())
     with published(home / "part.bin") as temporary:
         temporary.write_bytes(b"whole")
@@ -90,7 +90,7 @@ def test_other_stores_get_a_file_under_another_name_first(tmp_path, monkeypatch)
     assert all(Path(path).name.startswith(".partial-") for path in seen)
 
 
-def test_listings_give_names_and_what_changes_with_a_file(tmp_path):
+def test_listings_give_names_and_fingerprints(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a b%.jpg").write_bytes(b"123")
     (tmp_path / "c.jpg").write_bytes(b"1")
@@ -222,7 +222,7 @@ HERE = {"host": platform.node(), "of": claims._pids()}
     ],
 )
 def test_a_store_is_free_when_its_run_was_killed(other, capsys):
-    """At once where this process can see that, else when nobody changes the note."""
+    """At once if this process can check that, otherwise when the note stops changing."""
     home = place(memory_url())
     note = {"id": "a", "pid": 2**22 + 1, **HERE, **other}  # above Linux's highest number
     (home / "run.json").write_bytes(json.dumps(note).encode())
@@ -242,12 +242,12 @@ def test_processes_of_this_boot_and_namespace_know_each_other():
 def test_a_url_where_a_local_folder_is_needed_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for path in (Path("s3://bucket/out"), Path("memory://out")):
-        with pytest.raises(ValueError, match=f"{path}: a URL; .* a folder of this machine only"):
+        with pytest.raises(ValueError, match=f"{path}: a URL; .* a local folder only"):
             check_out(path)
     assert train.main(["--run", "s3://bucket/run", "--steps", "1"]) == 2
     assert "s3:/bucket/run: a URL" in capsys.readouterr().err
     assert train.main(["--cache", memory_url(), "--run", "a", "--steps", "1"]) == 2
-    assert "a URL; this is written to a folder of this machine" in capsys.readouterr().err
+    assert "a URL; this is written to a local folder only" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -264,7 +264,7 @@ def test_a_url_where_a_local_folder_is_needed_is_refused(tmp_path, monkeypatch, 
 )
 def test_functions_make_no_folder_of_the_name_of_a_url(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="a URL; this is written to a folder of this machine"):
+    with pytest.raises(ValueError, match="a URL; this is written to a local folder only"):
         write(memory_url())
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ import pytest
 from keras_scnn.storage import atomic, atomic_path, read_npz, write_npz
 
 
-def test_arrays_come_back_as_they_were_written(tmp_path):
+def test_arrays_are_read_back_as_they_were_written(tmp_path):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "names": np.array(["x", "y"])}
     write_npz(tmp_path / "file.npz", "kind", 2, **arrays)
     back = read_npz(tmp_path / "file.npz", "kind", 2)
@@ -70,13 +70,13 @@ def test_a_pickled_array_is_refused(tmp_path):
 
 
 def dead_process() -> int:
-    """The number of a process that has ended."""
+    """The ID of a process that has ended."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path, monkeypatch):
     mine = atomic.partial_name("x.npz")
     dead = mine.replace(f"-{os.getpid()}-", f"-{dead_process()}-")
     elsewhere = ".partial-00000000-1-x.npz"  # another machine's, on a shared disk

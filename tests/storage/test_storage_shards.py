@@ -33,7 +33,7 @@ class Endless:
 
 
 class FailingFirst:
-    """Notes each shard that is begun."""
+    """Records each shard that is started."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -59,7 +59,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ("error", "may_pass"),
     [
         (ValueError("damaged"), False),
-        (FileNotFoundError("a.jpg: no such photo"), False),  # noticed when it comes
+        (FileNotFoundError("a.jpg: no such photo"), False),  # noticed once it exists
         (caused(FileNotFoundError("weights"), ImportError("dlib")), True),
         (caused(ValueError("a HEIC photo"), ImportError("pillow_heif")), True),
         (PermissionError(errno.EACCES, "Permission denied"), True),
@@ -68,7 +68,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (MemoryError(), True),
     ],
 )
-def test_a_part_with_a_failure_that_may_pass_gets_a_key_that_no_run_looks_for(error, may_pass):
+def test_a_part_with_a_failure_that_may_pass_gets_another_key(error, may_pass):
     failures: Failures[str] = Failures()
     failures.note("b.jpg", ValueError("no face"))
     assert failures.key("abc") == "abc"
@@ -91,7 +91,7 @@ def test_a_folder_is_claimed_once_for_one_plan(tmp_path):
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["preset"] == "one"
 
 
-def test_what_differs_in_long_settings_is_named(tmp_path):
+def test_differences_in_long_settings_are_named(tmp_path):
     kept = {f"option {i}": 1.0 for i in range(20)}
     claim(tmp_path / "a", {"config": {**kept, "of": "records"}}, "things")
     with pytest.raises(ValueError, match=r"\(config.of: 'records' there, '/b/records' now\)"):
@@ -117,11 +117,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         claim(tmp_path, {}, "things")
 
 
-def test_two_runs_at_once_are_refused_and_the_second_goes_on_after_the_first(tmp_path):
+def test_two_runs_at_once_are_refused_and_the_second_continues_after_the_first(tmp_path):
     with claimed_folder(tmp_path / "a", {}, "things") as check:
         half = tmp_path / "a" / ".partial-17-half"
         half.write_text("of the first run")
-        with pytest.raises(OSError, match="a: another run writes there; wait for its end"):
+        with pytest.raises(OSError, match="a: another run writes there; wait until it ends"):
             claim(tmp_path / "a", {}, "things")
         assert half.exists()
         check()
@@ -148,7 +148,7 @@ def test_a_shard_that_fails_in_a_process_ends_the_run_without_those_after_it(tmp
 
 
 def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypatch):
-    """The other run ends between the first look at the folder and the claim of it."""
+    """The other run ends between the first check of the folder and the claim."""
 
     @contextlib.contextmanager
     def later(folder):
@@ -162,7 +162,7 @@ def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypat
     assert json.loads((tmp_path / "a" / "plan.json").read_text()) == {"x": 2}
 
 
-def test_what_a_killed_worker_left_is_gone_when_the_run_ends(tmp_path):
+def test_leftovers_of_a_killed_worker_are_removed_when_the_run_ends(tmp_path):
     (tmp_path / "out").mkdir()
     with claimed_folder(tmp_path / "out", {"x": 1}, "things"):
         (tmp_path / "out" / "parts").mkdir()

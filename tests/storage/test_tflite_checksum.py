@@ -8,7 +8,7 @@ from keras_scnn.storage.tflite import read_lite_file, read_metadata, with_metada
 
 
 def test_a_byte_that_changed_anywhere_is_noticed(tmp_path):
-    """Of the weights, LiteRT runs any: the faces would be wrong in silence."""
+    """LiteRT runs with any weights: faces would be wrong without an error."""
     metadata = {"format": "a", "digest": "0" * 64}
     content = with_metadata(model_path().read_bytes(), metadata)
     assert read_metadata(content) == metadata
@@ -27,7 +27,7 @@ def test_metadata_that_are_replaced_have_one_checksum():
     assert read_metadata(with_metadata(content, {"b": 2})) == {"b": 2}
 
 
-def test_a_file_of_before_has_no_checksum_and_is_read():
+def test_an_older_file_without_a_checksum_is_read():
     content = (FOLDER / "mobile" / LITE_FILE).read_bytes()
     assert b"sha256" not in content
     assert read_metadata(content)["format"] == "keras_scnn.network"
