@@ -1,4 +1,4 @@
-"""Photos to rows of faces: the one code of a shard, whichever engine runs it."""
+"""From photos to rows of faces: the work on a shard, the same for every engine."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 SHARD_PHOTOS = 256
 GROUP_FACES = 8 * MAX_BATCH
-GROUP_PIXELS = 50_000_000  # 150 MB of photos wait for the network at most, but for a larger one
+GROUP_PIXELS = 50_000_000  # at most 150 MB of photos, or a single larger one, wait for the network
 PATH, BYTES, FAILED_COLUMN = "path", "bytes", "failed"
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """Settings on which the results depend.
+    """Settings that the results depend on.
 
     Attributes:
         preset: name, folder or URL; a ``Path`` becomes text.
         crops: the photos are standard crops of one face; nothing is detected.
-        tiles: look for small faces too, see ``FaceDetector``.
+        tiles: whether to look for small faces too, see ``FaceDetector``.
         meshes: 'obj', 'ply', 'glb', or None for no meshes.
-        mesh_options: what is written of each face.
-        shard_photos: in one Parquet file, 1 or more.
+        mesh_options: what the mesh files contain.
+        shard_photos: photos per Parquet file, 1 or more.
 
     Raises:
-        ValueError: ``meshes`` is no format of a mesh, ``shard_photos`` no number of photos, or
-            another value of another type.
+        ValueError: ``meshes`` is not a mesh format, ``shard_photos`` is not a whole number of 1 or
+            more, or another value has the wrong type.
     """
 
     preset: str = DEFAULT_PRESET
@@ -66,7 +66,7 @@ class BatchSettings:
 
 
 Read = Callable[[], ReducedImage]
-"""Reads a photo; raises what is wrong with it."""
+"""Reads a photo; raises an error if that fails."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +82,13 @@ class FoundFaces:
 
 @dataclass(eq=False)
 class BatchFaces:
-    """What became of a batch of photos.
+    """The results of a batch of photos.
 
     Attributes:
-        table: every column's values, one row a face, in the order of the photos.
+        table: each column's values, one row per face, in the order of the photos.
         rows: (M,) int, the number of each face's photo in the batch.
         failures: why photos gave no face, by their number in the batch.
-        sizes: of ``table.vector_sizes``.
+        sizes: from ``table.vector_sizes``.
     """
 
     table: dict[str, np.ndarray | list]
@@ -102,8 +102,8 @@ class BatchReconstructor:
     """Detects and reconstructs the faces of photos; the network is loaded at the first batch.
 
     Args:
-        settings: how.
-        with_faces: called with the faces of some photos, and each one's photo and number in it.
+        settings: for reconstruction.
+        with_faces: called with the faces of some photos, and each face's photo and number in it.
     """
 
     settings: BatchSettings
@@ -111,12 +111,12 @@ class BatchReconstructor:
 
     @cached_property
     def reconstructor(self) -> Reconstructor:
-        """The preset's, in this process."""
+        """The reconstructor of the preset in this process."""
         detector = None if self.settings.crops else FaceDetector(tiles=self.settings.tiles)
         return Reconstructor.from_preset(self.settings.preset, detector)
 
     def __call__(self, photos: Iterable[tuple[str, Read]]) -> BatchFaces:
-        """The faces of named photos. One photo's failure is noted, whatever its decoder raises.
+        """The faces of named photos. A photo that fails is recorded, whatever its decoder raises.
 
         Raises:
             StoreError: raised by a photo's reader.
@@ -135,7 +135,7 @@ class BatchReconstructor:
     def _groups(
         self, photos: Iterable[tuple[str, Read]], failures: Failures[int]
     ) -> Iterator[list[FoundFaces]]:
-        """Photos that together have some batches of faces, or are as large as may be."""
+        """Groups of photos, each complete at ``GROUP_FACES`` faces or ``GROUP_PIXELS`` pixels."""
         group, faces, pixels = [], 0, 0
         for row, (name, read) in enumerate(photos):
             try:
@@ -167,9 +167,10 @@ class BatchReconstructor:
         return FoundFaces(row, name, image, factor, boxes)
 
     def _parts(self, group: list[FoundFaces], failures: Failures[int]) -> list[tuple[list, dict]]:
-        """Rows and table of a group; of its photos one by one where they fail together.
+        """Rows and table of a group; of its photos one by one if they fail together.
 
-        Where each of several fails alone too, or memory is short, the fault is not the photos'.
+        If each of several photos fails alone too, or memory is short, the error is raised, since
+        photos are not the cause.
         """
         homes = [(photo, i) for photo in group for i in range(len(photo.boxes))]
         try:
@@ -210,26 +211,26 @@ def reconstruct_batch(
 ) -> pyarrow.Table:
     """The faces of a table of photos, for engines that map a function over Arrow tables.
 
-    The network is loaded once a process, and again where the preset has changed. See
-    docs/scale.md for Ray, Dask and Spark.
+    The network is loaded once per process, and again if the preset has changed. See docs/scale.md
+    for Ray, Dask and Spark.
 
     Args:
-        table: one row a photo. ``path``, text: its name in the result, and where it is read from,
-            a local path or a URL of fsspec; ``bytes``, binary: its file's content, never null, for
-            a file that is not read then (both columns are those of ``ray.data.read_binary_files``).
-        settings: how; without meshes.
+        table: one row per photo. ``path``, text: its name in the result, and the local path or URL
+            of fsspec that it is read from; ``bytes``, binary, optional: the file's content, never
+            null, in which case no file is read. ``ray.data.read_binary_files`` gives both columns.
+        settings: for reconstruction; without meshes.
 
     Returns:
-        the columns of the Parquet files of ``reconstruct_folder``, one row a face in the order of
-        the photos, and ``failed``, text: null for a face; a photo that gave none has one row with
-        the reason, in which all but ``photo`` and ``failed`` is null. The schema's metadata name
-        preset and version.
+        the columns of the Parquet files of ``reconstruct_folder``, one row per face in the order of
+        the photos; and ``failed``, text, null for a face. A photo without a face has one row with
+        the reason in ``failed``, in which all other columns but ``photo`` are null. The schema's
+        metadata contain preset and version.
 
     Raises:
         ImportError: pyarrow is missing.
         FileNotFoundError: there is no such preset.
         ValueError: a column is missing or of another type, or the settings ask for meshes.
-        OSError: a store of photos is out of reach; a photo's own failure raises nothing.
+        OSError: a store of photos is unreachable; the failure of a single photo raises nothing.
     """
     require_pyarrow()
     if settings.meshes:
@@ -251,12 +252,12 @@ def reconstruct_batch(
 
 @functools.lru_cache(maxsize=1)
 def _worker(settings: BatchSettings, digest: str) -> BatchReconstructor:
-    """One for a process, of the preset with this digest: a name may stand for others later."""
+    """One per process, for the preset with this digest: a name may mean another preset later."""
     return BatchReconstructor(settings)
 
 
 def _inputs(table: pyarrow.Table) -> tuple[list[str], list[bytes | None]]:
-    """Names and contents of photos; contents are None where there are to be read."""
+    """Names and contents of photos; contents are None if files are to be read."""
     import pyarrow as pa
 
     kinds = {
@@ -303,7 +304,7 @@ def _with_failures(batch: BatchFaces, names: list[str], about: dict[str, Any]) -
 
 
 def _check_name(name: str) -> None:
-    """Parquet and JSON hold text, and a file's name may be any bytes."""
+    """Raise a ValueError for a name that is not UTF-8, as Parquet and JSON require."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -311,7 +312,7 @@ def _check_name(name: str) -> None:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """The error's text without the path of the photo, which ends with its name."""
+    """The error's text without a leading path of the photo."""
     text = str(error) or type(error).__name__
     before, colon, rest = text.partition(f"{name}: ")
     return rest if colon and (not before or before.endswith(("/", "\\"))) else text

@@ -1,8 +1,8 @@
-"""All photos of a folder to Parquet: on all cores, in constant memory, resumable.
+"""Reconstruction of all photos of a folder to Parquet: on all cores, in constant memory, resumable.
 
-In ``out`` there are ``faces/part-00000.parquet`` and so on, each of some hundred photos and
-written whole or not at all; ``failed.csv`` with each photo that gave no face, and why;
-``plan.json``, the settings and photos of the run; and ``meshes/``, where these are written.
+``out`` contains ``faces/part-00000.parquet`` and so on, each for ``shard_photos`` photos and
+written atomically; ``failed.csv`` with each photo that gave no face, and why; ``plan.json``, the
+settings and photos of the run; and ``meshes/``, if meshes are written.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from keras_scnn.storage.text import open_utf8
 FAILED = "failed.csv"
 ENGINES = ("local", "ray")
 RunShards = Callable[[FolderJob, dict[int, list[str]], int | None], Iterator[tuple[int, Any]]]
-FILES = "{}/{}"  # a part's key: digests of the plan and the photos' names, and of the files' state
+FILES = "{}/{}"  # a part's key: digests of plan and photo names, and of the files' fingerprints
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Numbers of photos, of those that failed, and of faces; names of files passed over."""
+    """Numbers of photos, of failed photos, and of faces; names of files passed over."""
 
     photos: int
     failed: int
@@ -66,13 +66,13 @@ class BatchResult:
 
 
 def list_photos(folder: Place, out: Place) -> PhotoFiles:
-    """All photos in a folder and its sub-folders, and what is passed over.
+    """All photos in a folder and its sub-folders, and the files passed over.
 
-    What lies in ``out`` does not count.
+    Files in ``out`` are ignored.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
-        ValueError: there is no photo in it.
+        ValueError: it contains no photo.
         OSError: of a store, as ``RemotePath``.
     """
     if isinstance(folder, Path) and not folder.is_dir():
@@ -101,26 +101,26 @@ def reconstruct_folder(
 ) -> BatchResult:
     """Reconstruct all faces of all photos of a folder, with a progress bar.
 
-    It may be stopped at any time: the same call then goes on after the last complete part, and
-    makes those again that are damaged, whose photos have changed, or of which this machine could
-    not read one, for a package or a right that was missing. More than one worker starts
-    processes, so a script calls this under ``if __name__ == "__main__"``.
+    It may be stopped at any time: the same call then continues after the last complete part. It
+    makes parts again that are damaged, whose photos have changed, or with a photo that could not be
+    read because of a missing package or missing rights. More than one worker starts processes, so a
+    script calls this under ``if __name__ == "__main__"``.
 
     Args:
         folder: of photos, searched with its sub-folders; or a URL of fsspec (extra 'remote').
-        out: for the results; or a URL.
-        settings: what decides on them.
-        workers: processes, 1 or more; None for one a core.
-        command: noted in the metadata.
+        out: folder for the results; or a URL.
+        settings: that the results depend on.
+        workers: processes, 1 or more; None for one per core.
+        command: command line, for the metadata.
         engine: 'local' for processes of this machine, 'ray' for actors of a Ray cluster.
 
     Raises:
         ImportError: pyarrow is missing, or a package that the URL or the engine needs.
-        FileNotFoundError: there is no such preset, or no such bucket.
-        ValueError: there is no photo, ``out`` holds something else, the meshes cannot be so, or
-            there is no such engine or number of workers.
-        OSError: ``out`` cannot be written, another run writes to it, or a store is out of reach.
-        RuntimeError: a process died, or too many did.
+        FileNotFoundError: there is no such folder, preset or bucket.
+        ValueError: there is no photo, ``out`` holds other files or results, the mesh options do not
+            fit, or the engine or number of workers is invalid.
+        OSError: ``out`` cannot be written, another run writes to it, or a store is unreachable.
+        RuntimeError: a worker process died; with Ray, too many did, or no core is free.
     """
     require_pyarrow()
     folder, out = place(folder), place(out)
@@ -147,13 +147,13 @@ def reconstruct_folder(
 def _engine(
     name: str, workers: int | None, places: tuple[Place, ...]
 ) -> tuple[RunShards, int | None]:
-    """What runs shards, and in how many processes; errors before anything is read."""
+    """The function that runs shards, and its number of workers, both checked."""
     if name not in ENGINES:
-        raise ValueError(f"engine is '{name}'; known are {', '.join(ENGINES)}")
+        raise ValueError(f"engine is '{name}'; choose from {', '.join(ENGINES)}")
     check_workers(workers)
     if any(isinstance(one, RemotePath) and one.protocol == "memory" for one in places):
         if name != "local" or workers not in (None, 1):
-            raise ValueError("memory:// is of one process; use --workers 1 and the local engine")
+            raise ValueError("memory:// needs a single process: use --workers 1, the local engine")
         workers = 1
     if name == "local":
         return run_shards, workers
@@ -164,7 +164,7 @@ def _engine(
 
 
 def _plan(settings: BatchSettings, files: PhotoFiles) -> dict:
-    """All that decides on the results, as it will be read again."""
+    """Everything that determines the results, as JSON values."""
     return {
         **json.loads(json.dumps(asdict(settings))),
         **provenance(settings.preset),
@@ -207,7 +207,7 @@ def _run(
 
 
 def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
-    """Failures and faces of the parts that are there; damaged ones are deleted."""
+    """Failures and number of faces of each complete part; damaged and outdated ones are deleted."""
     done, homes = {}, {part_path(job.out, n).name: n for n in range(len(job.keys))}
     for path, part in _parts_of(job.out):
         number = homes.get(path.name)
@@ -217,10 +217,10 @@ def _complete_parts(job: FolderJob) -> dict[int, tuple[list, int]]:
         elif number is not None and part is not None and _is_outdated(part[0], job.keys[number]):
             again = str(part[0]["key"]).endswith(AGAIN)
             why = "could not be read" if again else "have changed"
-            tqdm.write(f"{path}: photos of it {why}; it is made again")
+            tqdm.write(f"{path}: some of its photos {why}; it is made again")
             path.unlink()
         elif number is None or part is None or part[0].get("key") != job.keys[number]:
-            raise ValueError(f"{path}: not of this run; move it away, or choose another --out")
+            raise ValueError(f"{path}: not from this run; move it away, or choose another --out")
         else:
             done[number] = part[1:]
     return done
@@ -233,7 +233,7 @@ def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
             yield path, read_part(path) if path.suffix == ".parquet" else None
         return
     names: Iterable[str] = ()
-    with contextlib.suppress(FileNotFoundError):  # stores that have folders
+    with contextlib.suppress(FileNotFoundError):  # no such folder yet, in stores with folders
         names = (out / FACES).files()
     paths = [out / FACES / name for name in names]
     parquet = [path for path in paths if path.suffix == ".parquet"]
@@ -243,7 +243,10 @@ def _parts_of(out: Place) -> Iterator[tuple[Place, Any]]:
 
 
 def _is_outdated(about: dict, key: str) -> bool:
-    """Whether a part is of this run's photos, as their files, or this machine, were before."""
+    """Whether a part has this run's plan and photo names, but must be made again.
+
+    Its files have changed since, or a failure may have passed.
+    """
     there = str(about.get("key"))
     return there != key and there.split("/")[0] == key.split("/")[0]
 

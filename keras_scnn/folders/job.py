@@ -1,4 +1,4 @@
-"""One process of a folder job: detect, reconstruct, write one part."""
+"""The work of one process of a folder job: detect, reconstruct, write a part."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from keras_scnn.storage.shards import PLAN
 from keras_scnn.storage.text import read_json
 
 FACES, MESHES = "faces", "meshes"
-AHEAD = 2 * THREADS  # photos of a store that are fetched before their turn
+AHEAD = 2 * THREADS  # photos of a store that are prefetched
 
 
 @dataclass(eq=False)
 class FolderJob:
-    """All that a worker needs to make any part.
+    """Everything that a worker needs to make any part.
 
     Attributes:
-        folder, out: photos and results.
-        settings: on which the results depend.
-        about: for the metadata of each part.
-        keys: by part: digest of the settings and photos that it must be made of.
+        folder, out: folders of photos and of results.
+        settings: that the results depend on.
+        about: metadata of each part.
+        keys: for each part, digests of the settings and photos that it must be made from.
     """
 
     folder: Place
@@ -48,10 +48,10 @@ class FolderJob:
     keys: list[str]
 
     def make(self, number: int, names: list[str]) -> tuple[list[tuple[str, str]], int]:
-        """Write one part; its failures and its number of faces.
+        """Write one part; return its failures and its number of faces.
 
         Raises:
-            StoreError: all photos are out of reach.
+            StoreError: all photos are unreachable.
             OSError: the part cannot be written.
         """
         if self.settings.meshes:
@@ -65,25 +65,25 @@ class FolderJob:
         return failures, len(batch.rows)
 
     def check_host(self) -> None:
-        """See that this host makes what the one that planned the job would make, and to there.
+        """Check that this host makes the same results, in the same folder, as the first one.
 
         Raises:
-            ValueError: it has another version of the package or of the preset, it reconstructs in
-                another way, or it has other folders.
+            ValueError: it has another version of the package or of the preset, another runtime, or
+                other folders.
         """
         host = platform.node()
         for key, value in provenance(self.settings.preset).items():
             if self.about[key] != value:
                 raise ValueError(
-                    f"{host}: {key} is {value} there, {self.about[key]} where the run was started; "
-                    "all hosts need the same"
+                    f"{host}: {key} is {value}, but {self.about[key]} on the host that started the "
+                    "run; all hosts need the same"
                 )
-        shared = "all hosts need one folder that they share, or a URL"
+        shared = "all hosts need one shared folder, or a URL"
         if isinstance(self.folder, Path) and not self.folder.is_dir():
-            raise ValueError(f"{host}: {self.folder} is not there; {shared}")
+            raise ValueError(f"{host}: {self.folder} does not exist; {shared}")
         plan = read_json(self.out / PLAN) if (self.out / PLAN).is_file() else {"none": ""}
         if any(self.about.get(key) != value for key, value in plan.items()):
-            raise ValueError(f"{host}: {self.out} is not that of the run; {shared}")
+            raise ValueError(f"{host}: {self.out} is not the folder of the run; {shared}")
 
     @cached_property
     def _reconstruct(self) -> BatchReconstructor:
@@ -91,7 +91,7 @@ class FolderJob:
         return BatchReconstructor(self.settings, with_faces)
 
     def _photos(self, names: list[str]) -> Iterator[tuple[str, Read]]:
-        """Each photo's name, and what reads it; those of a store are fetched some at once."""
+        """Each photo's name and reader; photos of a store are prefetched in parallel."""
         if not isinstance(self.folder, RemotePath):
             yield from ((name, partial(self._read, name)) for name in names)
             return
@@ -113,7 +113,7 @@ class FolderJob:
             return read_reduced(self.folder / name)
         except FileNotFoundError:
             if isinstance(self.folder, Path) and not self.folder.is_dir():
-                raise StoreError(f"{self.folder}: no such folder any more") from None
+                raise StoreError(f"{self.folder}: the folder no longer exists") from None
             raise
 
     def _write_meshes(self, faces: Faces, homes: list[tuple[FoundFaces, int]]) -> None:
@@ -127,12 +127,12 @@ class FolderJob:
                     (self.out / file.relative_to(home).as_posix()).write_bytes(file.read_bytes())
 
     def _mesh_name(self, photo: str, face: int) -> Path:
-        """Within ``out``."""
+        """The path of a mesh within ``out``."""
         place = Path(MESHES, photo)
         return place.with_name(f"{short_name(f'{place.name}_{face}')}.{self.settings.meshes}")
 
     def _remove_meshes(self, photo: str) -> None:
-        """Delete what an earlier run wrote: the photo may have had more faces then."""
+        """Delete the meshes of an earlier run, in which the photo may have had more faces."""
         found: list = []
         for face in itertools.count():
             names = mesh_files(self._mesh_name(photo, face))
@@ -140,7 +140,7 @@ class FolderJob:
             if not files:
                 break
             found += files
-        for file in reversed(found):  # where this is killed, the faces that are left have no gap
+        for file in reversed(found):  # if this is killed, the numbers of the rest have no gap
             file.unlink()
 
 
@@ -149,9 +149,9 @@ def _decode(folder: RemotePath, name: str, content: Future) -> ReducedImage:
         data = content.result()
     except (FileNotFoundError, PermissionError) as error:
         try:
-            folder.check()  # is one photo not to be had, or none?
-        except OSError as of_all:
-            raise StoreError(str(of_all)) from error
+            folder.check()  # is only this photo unavailable, or the whole folder?
+        except OSError as folder_error:
+            raise StoreError(str(folder_error)) from error
         raise
     with reading(name, "a readable image"):
         return decode_reduced(data)

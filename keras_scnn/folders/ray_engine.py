@@ -1,7 +1,7 @@
-"""Shards on a Ray cluster (extra 'ray'): one actor a core, each a worker of the local pool's kind.
+"""Shards on a Ray cluster (extra 'ray'): one actor per core, each set up as a local worker.
 
-Ray starts actors and reports which died; the files show which shards are done, as without Ray. A
-shard whose actor or node died is made again by another actor, under the same name.
+Ray starts actors and reports those that died; complete shards are known from their files, as
+without Ray. A shard whose actor or node died is repeated by another actor, under the same name.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from keras_scnn.folders.job import FolderJob
 from keras_scnn.models.presets import FOLDER, preset_folder
 from keras_scnn.storage.shards import WORKER_ENVIRONMENT
 
-TRIES = 5  # of a shard whose actors die: its photos may be what ends them
+TRIES = 5  # of a shard whose actors die: its photos may be the cause
 STARTS = 20  # actors that may die, one after the other, before any works
 CONNECT = 10.0  # seconds for a cluster to answer
-WAIT = 300.0  # seconds until a cluster without a free core is given up
-GOES_ON = "the same command goes on after the last complete part"
+WAIT = 300.0  # seconds to wait for a free core
+GOES_ON = "the same command continues after the last complete part"
 
 Shard = tuple[int, list[str]]
 
 
 def require_ray() -> None:
-    """See that there is Ray, and a cluster where RAY_ADDRESS says so: Ray itself tries for minutes.
+    """Check that Ray is installed, and that a cluster answers at RAY_ADDRESS, if that is set.
+
+    Ray itself retries for minutes.
 
     Raises:
         ImportError: Ray is missing; says what to install.
-        OSError: nobody answers there.
+        OSError: no cluster answers there.
     """
     try:
         import ray
@@ -56,18 +58,18 @@ def require_ray() -> None:
 def run_on_ray(
     job: FolderJob, shards: dict[int, list[str]], workers: int | None
 ) -> Iterator[tuple[int, Any]]:
-    """Make shards in actors of a Ray cluster: of RAY_ADDRESS, a running one, or a new one here.
+    """Make shards in actors of a Ray cluster: of RAY_ADDRESS, a running one, or a new local one.
 
     Args:
         job: makes them; pickled.
         shards: names by number.
-        workers: actors; None for one a core of the cluster.
+        workers: actors; None for one per core of the cluster.
 
     Yields:
-        each shard's number and the result of ``job.make``, in the order in which they are done.
+        each shard's number and the result of ``job.make``, in order of completion.
 
     Raises:
-        RuntimeError: actors die again and again over one shard, or none starts.
+        RuntimeError: actors die repeatedly on one shard, or none starts.
         ValueError: a host has another version of the package or preset, or lacks the folders.
     """
     import ray
@@ -81,9 +83,9 @@ def run_on_ray(
 
 
 def _anywhere(job: FolderJob) -> FolderJob:
-    """The job with absolute paths: actors work in other folders."""
+    """The job with absolute paths: actors have another working directory."""
     settings, home = job.settings, preset_folder(job.settings.preset)
-    if home.parent != FOLDER:  # on another host the package is elsewhere
+    if home.parent != FOLDER:  # a packaged preset may have another path on another host
         settings = replace(settings, preset=str(home.absolute()))
     folder, out = (p.absolute() if isinstance(p, Path) else p for p in (job.folder, job.out))
     return replace(job, folder=folder, out=out, settings=settings)
@@ -91,7 +93,7 @@ def _anywhere(job: FolderJob) -> FolderJob:
 
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
-    """A connection to a cluster, which ends with the block where it began with it."""
+    """A connection to a cluster; it ends with the block unless it existed before."""
     import ray
 
     if ray.is_initialized():
@@ -101,7 +103,7 @@ def _connected() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
     try:
         yield
     finally:
@@ -109,7 +111,7 @@ def _connected() -> Iterator[None]:
 
 
 class _Worker:
-    """An actor: a process of one core."""
+    """An actor: a process on one core."""
 
     def start(self, job: FolderJob) -> None:
         os.environ.update(WORKER_ENVIRONMENT)
@@ -123,7 +125,7 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Pool:
-    """Actors, each with the shard that it makes, or None while it starts."""
+    """Actors; ``busy`` has each one with its shard, or None while it starts."""
 
     job: Any
     waiting: deque[Shard]
@@ -148,7 +150,7 @@ class _Pool:
                 ray.kill(actor)
 
     def _settle(self, ref: Any, actor: Any, shard: Shard | None) -> Iterator[tuple[int, Any]]:
-        """Take a result and give the actor its next shard; or put back a dead one's."""
+        """Yield a result and give the actor its next shard; requeue the shard of a dead actor."""
         import ray
 
         try:
@@ -180,6 +182,6 @@ class _Pool:
         self.deaths[number] += 1
         most = TRIES if shard else max(STARTS, 2 * self.count)
         if self.deaths[number] >= most:
-            over = "before one could work" if shard is None else f"over part {number}"
+            over = "before one could work" if shard is None else f"on part {number}"
             why = str(error).strip().splitlines()[0]
             raise RuntimeError(f"{most} workers died {over} ({why}); {GOES_ON}") from error

@@ -1,8 +1,8 @@
-"""Tables of reconstructed faces: Parquet files, one row a face (extra 'batch').
+"""Tables of reconstructed faces: Parquet files, one row per face (extra 'batch').
 
 Units and frames are those of ``geometry.camera``: pixels of the upright photo (EXIF orientation
 applied), pixel centers at integers from 0, y down, depth larger nearer to the viewer; millimeters
-for the face model. Each column's description is in its field metadata too.
+for the face model. The field metadata of each column contain its description.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ ABOUT, FAILURES = b"keras_scnn", b"keras_scnn.failures"
 PHOTO_KEYS = {
     "photo": "path of the photo, relative to the folder, '/' between its parts",
     "face": "number of the face in its photo, from 0, highest score first",
-    "width": "of the photo as it was used, px, in which all other px are",
+    "width": "of the photo after reduction, px; all other px are of this photo",
     "height": "likewise",
-    "photo_reduced_by": "how many times as wide and high it is in its file: 1, 2, 4 or 8",
+    "photo_reduced_by": "factor that the photo in the file was reduced by: 1, 2, 4 or 8",
 }
-"""The columns that identify a row, with descriptions; the tables of videos have others."""
+"""The columns that identify a row, with descriptions; tables of videos have others."""
 TEXT = {
-    "score": "of the detector, 0 to 1; null where none ran",
-    "quality": "inverse variance expected of the shape; 1: frontal, large; null without a detector",
-    "box": "x0, y0, x1, y1 of the square about the face, px, half-open",
+    "score": "of the detector, 0 to 1; null without a detector",
+    "quality": "expected inverse variance of the shape; 1: frontal, large; null without a detector",
+    "box": "x0, y0, x1, y1 of the square around the face, px, half-open",
     "image_from_model": "3x4 camera, row-major: mm of the face model to x, y, depth in px",
     "rotation": "3x3, row-major, of the y-up model frame",
     "pitch": "degrees",
@@ -56,12 +56,12 @@ KINDS = {
     "seconds": "float64",
     "seen": "bool",
 }
-"""Types of columns; those of all others are float32, or lists of float32."""
-DETECTED = ("score", "quality")  # null where no detector ran
+"""Types of columns; all others are float32, or lists of float32."""
+DETECTED = ("score", "quality")  # null without a detector
 
 
 def require_pyarrow() -> None:
-    """Raise an ImportError that says what to install, where pyarrow is missing."""
+    """Raise an ImportError that says what to install if pyarrow is missing."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -71,11 +71,11 @@ def require_pyarrow() -> None:
 
 
 def columns(faces: Faces, scored: bool) -> dict[str, np.ndarray]:
-    """Everything that a table holds but for the photo, by column: (M,) or (M, size) arrays.
+    """The columns of a table except ``PHOTO_KEYS``, by name: (M,) or (M, size) arrays.
 
     Args:
-        faces: M of them.
-        scored: whether the boxes have a detector's score; NaN stands for null.
+        faces: M faces.
+        scored: whether the boxes have a detector's score; if not, NaN stands for null.
     """
     pose, count = faces.parameters.pose, len(faces)
     rotation, scale, translation = decompose(pose)
@@ -102,7 +102,7 @@ def schema(sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS) -> pyarrow.
     """The schema of a table.
 
     Args:
-        sizes: how many numbers a vector column has, 0 for none.
+        sizes: length of each vector column; a column of length 0 is left out.
         keys: the columns that identify a row, and their descriptions.
     """
     import pyarrow as pa
@@ -119,7 +119,7 @@ def schema(sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS) -> pyarrow.
 
 
 def vector_sizes(n_identity: int, n_expression: int, n_features: int) -> dict[str, int]:
-    """How many numbers each vector column has."""
+    """The length of each vector column."""
     fixed = {"box": 4, "image_from_model": 12, "rotation": 9, "translation": 2, "landmarks": 204}
     return {
         **fixed,
@@ -137,15 +137,15 @@ def write_part(
     failures: list[tuple[str, str]],
     keys: dict[str, str] = PHOTO_KEYS,
 ) -> None:
-    """Write one file, whole or not at all, with checksums.
+    """Write one file atomically, with checksums.
 
     Args:
         path: of the file, or its URL.
-        table: every column's values; or several such tables, one after the other.
+        table: each column's values; or several such tables, one after the other.
         sizes: from ``vector_sizes``.
-        about: settings and versions, for the schema's metadata; must fit JSON.
+        about: settings and versions, for the schema's metadata, as JSON values.
         failures: photos of this part that gave no face, and why.
-        keys: of ``schema``.
+        keys: as for ``schema``.
     """
     import pyarrow.parquet as pq
 
@@ -154,7 +154,7 @@ def write_part(
     options = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
     with (
         published(path) as temporary,
-        temporary.open("wb") as home,  # not by pyarrow, whose paths are UTF-8
+        temporary.open("wb") as home,  # not by pyarrow, which needs UTF-8 paths
         pq.ParquetWriter(home, layout, **options) as file,
     ):
         for part in [table] if isinstance(table, dict) else table:
@@ -164,7 +164,7 @@ def write_part(
 def as_arrow(
     table: dict[str, np.ndarray | list], sizes: dict[str, int], about: dict[str, Any]
 ) -> pyarrow.Table:
-    """The table that ``write_part`` writes, in memory; arguments as there."""
+    """The table that ``write_part`` writes, in memory; same arguments."""
     return _filled(table, _described(schema(sizes), about))
 
 
@@ -186,7 +186,7 @@ def _filled(table: dict[str, np.ndarray | list], layout: pyarrow.Schema) -> pyar
 def joined(
     tables: list[dict], sizes: dict[str, int], keys: dict[str, str] = PHOTO_KEYS
 ) -> dict[str, np.ndarray | list]:
-    """Tables one after the other; one without rows where there are none."""
+    """Tables concatenated; a table without rows if there are none."""
     if tables:
         return {key: np.concatenate([np.asarray(t[key]) for t in tables]) for key in tables[0]}
     names = {**keys, **TEXT}
@@ -204,12 +204,12 @@ def _array(values, kind) -> pyarrow.Array:
 
 
 def read_part(path: Place) -> tuple[dict[str, Any], list[tuple[str, str]], int] | None:
-    """The settings, failures and number of faces of a file of ``write_part``.
+    """The settings, failures and number of faces of a file of ``write_part``; None if damaged.
 
-    All of the file is read, so that damage anywhere in it is found. None: it is damaged.
+    The whole file is read, so that damage anywhere in it is found.
 
     Raises:
-        ValueError: it is a sound Parquet file, but not one of faces.
+        ValueError: it is an undamaged Parquet file, but not one of faces.
         OSError: it cannot be opened; or as ``RemotePath``.
     """
     import pyarrow.parquet as pq
@@ -233,7 +233,7 @@ def read_part(path: Place) -> tuple[dict[str, Any], list[tuple[str, str]], int] 
 
 
 def _opened(path: Place) -> BinaryIO:
-    """A file to read; pyarrow would open none whose path is not UTF-8."""
+    """An open file; pyarrow opens no path that is not UTF-8."""
     return path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes())
 
 
@@ -252,7 +252,7 @@ def read_columns(
 
     Args:
         path: of the file.
-        within: a column, and the least value of the rows that are read and the first one above.
+        within: (column, low, high): read only rows with low <= value < high.
     """
     import pyarrow.parquet as pq
 

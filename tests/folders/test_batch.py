@@ -95,7 +95,7 @@ def test_a_preset_that_takes_anothers_place_is_used(tmp_path, crop_folder):
     assert not results[0]["identity"].equals(results[1]["identity"])
 
 
-def test_what_fails_with_others_is_tried_alone(crop_folder, monkeypatch):
+def test_photos_that_fail_together_are_tried_one_by_one(crop_folder, monkeypatch):
     whole = Reconstructor.reconstruct_many
 
     def broken(self, images, boxes, passes):
@@ -110,7 +110,7 @@ def test_what_fails_with_others_is_tried_alone(crop_folder, monkeypatch):
     assert sum(reason is None for reason in failed.values()) == 10
 
 
-def test_small_photos_go_through_the_network_in_some_whole_batches_at_once():
+def test_small_photos_are_grouped_into_whole_batches():
     photo, count = ReducedImage(np.zeros((4, 4, 3), np.uint8), 1), 20 * MAX_BATCH + 1
     photos = [(str(i), lambda: photo) for i in range(count)]
     groups = list(BatchReconstructor(CROPS)._groups(photos, Failures()))

@@ -116,7 +116,7 @@ def test_meshes_of_a_folder_have_the_options_of_one_photo(tmp_path, crop_folder,
     mesh = trimesh.load(first, process=False)
     assert len(mesh.faces) == sum(map(len, face_parts(model, ("skin", "eyes")).values()))
     np.testing.assert_allclose(np.ptp(mesh.vertices[:, 2]), np.ptp(neutral[:, 1]), rtol=1e-4)
-    # The same command goes on; other parts would be other meshes in the same folder.
+    # The same command continues; other parts would mix other meshes into the folder.
     assert main([*arguments, *options, "--meshes", "--format", "ply"]) == 1  # two are no crops
     assert main([*arguments, "--meshes", "--format", "ply"]) == 2
     assert "other photos or settings (mesh_options" in capsys.readouterr().err
@@ -132,7 +132,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.integration
-def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path):
+def test_a_killed_run_continues_and_gives_the_same_rows(tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for i in range(40):
@@ -189,7 +189,7 @@ def test_a_foreign_part_is_refused(tmp_path, crop_folder):
     reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
     good = part_path(tmp_path, 1).read_bytes()
     part_path(tmp_path, 2).write_bytes(good)
-    with pytest.raises(ValueError, match=r"part-00002.parquet: not of this run"):
+    with pytest.raises(ValueError, match=r"part-00002.parquet: not from this run"):
         reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
     pa = pytest.importorskip("pyarrow")
     pq.write_table(pa.table({"a": [1]}), part_path(tmp_path, 2))
@@ -197,7 +197,7 @@ def test_a_foreign_part_is_refused(tmp_path, crop_folder):
         reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
     part_path(tmp_path, 2).unlink()
     part_path(tmp_path, 9).write_bytes(good)
-    with pytest.raises(ValueError, match=r"part-00009.parquet: not of this run"):
+    with pytest.raises(ValueError, match=r"part-00009.parquet: not from this run"):
         reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
 
 
@@ -214,7 +214,7 @@ def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
     assert len(list((out / "meshes").iterdir())) == 9
     (folder / "1.png").write_bytes(b"no photo any more")
     done = reconstruct_folder(folder, out, settings, workers=1)
-    assert "part-00001.parquet: photos of it have changed" in capsys.readouterr().out
+    assert "part-00001.parquet: some of its photos have changed" in capsys.readouterr().out
     after = {p.name: p.read_bytes() for p in (out / "faces").iterdir()}
     assert [name for name in before if before[name] != after[name]] == ["part-00001.parquet"]
     assert (done.failed, done.faces) == (1, 2)
@@ -224,7 +224,7 @@ def test_parts_whose_photos_changed_are_made_again(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("removed", [1, 2, 4])
-def test_meshes_of_a_run_that_was_killed_as_it_removed_them_are_removed(
+def test_meshes_are_removed_even_if_a_run_was_killed_while_removing_them(
     tmp_path, monkeypatch, removed
 ):
     job = FolderJob(tmp_path, tmp_path, dataclasses.replace(CROPS, meshes="obj"), {}, [])
@@ -249,7 +249,7 @@ def test_meshes_of_a_run_that_was_killed_as_it_removed_them_are_removed(
 
 
 def denied(monkeypatch, name: str) -> None:
-    """Let this process have no right to read files of a name."""
+    """Deny this process reading files with a given name."""
     read = Path.read_bytes
 
     def read_bytes(self):
@@ -263,7 +263,7 @@ def denied(monkeypatch, name: str) -> None:
 def test_a_photo_that_this_machine_could_not_read_is_tried_again(
     tmp_path, crop_folder, monkeypatch, capsys
 ):
-    """And one that is damaged or too wide is not."""
+    """A photo that is damaged or too wide is not."""
     denied(monkeypatch, "01.png")
     done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
     assert (done.failed, done.faces) == (3, 10)
@@ -273,7 +273,7 @@ def test_a_photo_that_this_machine_could_not_read_is_tried_again(
     capsys.readouterr()
     done = reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
     assert (done.failed, done.faces) == (2, 11)
-    assert "part-00000.parquet: photos of it could not be read; it" in capsys.readouterr().out
+    assert "part-00000.parquet: some of its photos could not be read" in capsys.readouterr().out
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "faces").iterdir()}
     assert [name for name in before if before[name] != after[name]] == ["part-00000.parquet"]
     reconstruct_folder(crop_folder, tmp_path, CROPS, workers=1)
@@ -288,7 +288,7 @@ def test_a_photo_that_needs_a_package_is_read_once_it_is_there(tmp_path, monkeyp
     place = tmp_path / "photos", tmp_path / "out", CROPS, 1
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert reconstruct_folder(*place).failed == 1
-    assert "takes pillow-heif" in (tmp_path / "out" / "failed.csv").read_text()
+    assert "needs pillow-heif" in (tmp_path / "out" / "failed.csv").read_text()
     monkeypatch.undo()
     done = reconstruct_folder(*place)
     assert (done.failed, done.faces) == (0, 1)
@@ -313,7 +313,7 @@ def test_another_preset_or_other_photos_are_refused(tmp_path, crop_folder):
         reconstruct_folder(tmp_path / "new", out, CROPS, workers=1)
 
 
-def test_what_was_begun_by_another_procedure_is_not_continued(tmp_path, crop_folder, monkeypatch):
+def test_a_run_of_another_procedure_is_not_continued(tmp_path, crop_folder, monkeypatch):
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)
     monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
@@ -329,7 +329,7 @@ def test_a_folder_without_photos_is_an_error(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_folder_is_not_called_an_empty_one(tmp_path):
+def test_a_missing_folder_or_a_file_is_reported_as_such(tmp_path):
     write_image(tmp_path / "a.png", np.zeros((9, 9, 3), np.uint8))
     for name, error, words in (
         ("nope", FileNotFoundError, "no such folder of photos"),
@@ -379,7 +379,7 @@ def test_options_of_the_other_kind_are_refused(tmp_path, capsys, options, messag
 
 @pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux alone")
-def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypatch, capfd):
+def test_a_photo_of_any_name_or_content_does_not_stop_others(tmp_path, monkeypatch, capfd):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     crop = render_person(SyntheticConfig(photos=1), 0)[0][0]
@@ -412,7 +412,7 @@ def test_one_photo_of_whatever_name_or_content_stops_no_other(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("workers", [0, -1, 2.5])
-def test_a_number_of_workers_that_is_none_is_refused(tmp_path, crop_folder, workers):
+def test_an_invalid_number_of_workers_is_refused(tmp_path, crop_folder, workers):
     with pytest.raises(ValueError, match=f"workers is {workers}; it must be .*1 or more"):
         reconstruct_folder(crop_folder, tmp_path / "out", CROPS, workers)
     assert not (tmp_path / "out").exists()

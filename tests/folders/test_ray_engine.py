@@ -61,7 +61,7 @@ def actor_processes() -> list[int]:
 
 
 class DeadlyJob(FolderJob):
-    """A folder job with a photo that ends whatever process reads it."""
+    """A folder job with a photo that kills any process that reads it."""
 
     def make(self, number, names):
         if names == ["03.png"]:
@@ -70,7 +70,7 @@ class DeadlyJob(FolderJob):
 
 
 class SlowJob(FolderJob):
-    """A folder job of which a test can kill a worker: it takes its time."""
+    """A folder job slow enough that a test can kill a worker."""
 
     def make(self, number, names):
         time.sleep(0.3)
@@ -78,7 +78,7 @@ class SlowJob(FolderJob):
 
 
 @pytest.mark.integration
-def test_killed_actors_and_a_killed_node_lose_no_photo_and_double_none(
+def test_killed_actors_and_a_killed_node_neither_lose_nor_duplicate_photos(
     tmp_path, crop_folder, local, cluster, monkeypatch
 ):
     nodes, second = cluster
@@ -110,18 +110,18 @@ def test_killed_actors_and_a_killed_node_lose_no_photo_and_double_none(
 
 
 @pytest.mark.integration
-def test_what_is_wrong_in_a_worker_is_one_line(tmp_path, crop_folder, cluster, monkeypatch, capsys):
+def test_an_error_in_a_worker_is_one_line(tmp_path, crop_folder, cluster, monkeypatch, capsys):
     out = tmp_path / "out"
     arguments = [str(crop_folder), "--out", str(out), "--crops", "--engine", "ray"]
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("keras_scnn.__version__", "99.0")
     assert main(arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "keras_scnn_version is 0.2.0 there, 99.0 where the run was started" in line
+    assert "keras_scnn_version is 0.2.0, but 99.0 on the host that started the run" in line
     monkeypatch.undo()
     assert not list((out / "faces").iterdir())
     monkeypatch.setattr("keras_scnn.folders.folder.FolderJob", DeadlyJob)
-    with pytest.raises(RuntimeError, match=r"5 workers died over part 3 \(.*the same command goes"):
+    with pytest.raises(RuntimeError, match=r"5 workers died on part 3 \(.*the same command conti"):
         reconstruct_folder(crop_folder, tmp_path / "deadly", CROPS, workers=1, engine="ray")
     assert "part-00003.parquet" not in parts_of(tmp_path / "deadly")
     monkeypatch.undo()
@@ -164,7 +164,7 @@ def test_a_cluster_that_is_not_there_is_named_before_the_work(
 
 
 def test_an_unknown_engine_is_refused(tmp_path, crop_folder):
-    with pytest.raises(ValueError, match="engine is 'spark'; known are local, ray"):
+    with pytest.raises(ValueError, match="engine is 'spark'; choose from local, ray"):
         reconstruct_folder(crop_folder, tmp_path / "out", CROPS, engine="spark")
 
 
@@ -174,12 +174,10 @@ def test_a_host_without_the_folders_is_named(tmp_path, crop_folder, wrong):
     about = json.loads((tmp_path / "plan.json").read_text())
     places = {"folder": crop_folder, "out": tmp_path, wrong: tmp_path / "elsewhere"}
     job = FolderJob(settings=CROPS, about=about, keys=[], **places)
-    with pytest.raises(
-        ValueError, match="elsewhere is not .*all hosts need one folder that they share"
-    ):
+    with pytest.raises(ValueError, match="elsewhere .*; all hosts need one shared folder"):
         job.check_host()
     good = FolderJob(crop_folder, tmp_path, CROPS, about, [])
     good.check_host()
     good.about["preset_digest"] = "0"
-    with pytest.raises(ValueError, match="preset_digest is .* there, 0 where the run was started"):
+    with pytest.raises(ValueError, match="preset_digest is .*, but 0 on the host that started"):
         good.check_host()

@@ -40,7 +40,7 @@ def local(tmp_path_factory, crop_folder):
 
 
 def same(one: dict[str, bytes], two: dict[str, bytes]) -> None:
-    """But for the parts' keys, which are of the photos' times and stamps."""
+    """Except for the parts' keys, which depend on the photos' times and stamps."""
     assert set(one) == set(two) == FILES
     for name in FILES - set(PARTS):
         assert one[name] == two[name], name
@@ -157,7 +157,7 @@ def test_a_local_folder_that_vanishes_ends_the_run(tmp_path, crop_folder, monkey
         return read_reduced(path)
 
     monkeypatch.setattr("keras_scnn.folders.job.read_reduced", read)
-    with pytest.raises(OSError, match="photos: no such folder any more"):
+    with pytest.raises(OSError, match="photos: the folder no longer exists"):
         reconstruct_folder(tmp_path / "photos", tmp_path / "out", CROPS, workers=1)
     assert not list((tmp_path / "out" / "faces").iterdir())
 
@@ -166,7 +166,7 @@ def test_a_local_folder_that_vanishes_ends_the_run(tmp_path, crop_folder, monkey
     "error",
     [OSError(errno.ENOSPC, "No space left on device"), PermissionError("Access Denied")],
 )
-def test_a_store_that_is_full_or_denies_ends_the_run_which_goes_on_later(
+def test_a_store_that_is_full_or_denies_ends_the_run_which_continues_later(
     crop_folder, local, capsys, error
 ):
     FailingStore.error, FailingStore.left = error, 2  # the run's note, and the plan
@@ -206,7 +206,7 @@ def test_another_version_preset_or_setting_is_refused(crop_folder, monkeypatch, 
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
-def test_a_second_run_for_one_folder_is_refused_and_goes_on_later(
+def test_a_second_run_for_one_folder_is_refused_and_continues_later(
     tmp_path, crop_folder, monkeypatch, capsys, kind
 ):
     monkeypatch.setattr(claims, "BEAT", 0.05)
@@ -216,14 +216,14 @@ def test_a_second_run_for_one_folder_is_refused_and_goes_on_later(
     with sole_run(place(out)):
         assert main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "writes there; wait for its end, or choose another folder" in error
+    assert "writes there; wait until it ends, or choose another folder" in error
     assert main(arguments) == 1  # two files are no crops
 
 
-def test_memory_is_of_one_process(crop_folder, capsys):
+def test_memory_urls_need_a_single_process(crop_folder, capsys):
     out = memory_url()
     assert main([str(crop_folder), "--out", out, "--crops", "--workers", "2"]) == 2
-    assert "memory:// is of one process; use --workers 1" in capsys.readouterr().err
+    assert "memory:// needs a single process: use --workers 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
