@@ -71,7 +71,7 @@ def test_a_run_ends_with_every_measure_on_people_that_it_never_saw(run):
 
 
 @pytest.mark.integration
-def test_the_default_network_goes_on_from_the_default_start(tmp_path):
+def test_the_default_network_starts_from_the_default_preset(tmp_path):
     """One step of next to nothing leaves the released encoder as it is."""
     settings = {k: v for k, v in TINY.items() if k not in ("encoder", "start", "crop_size")}
     run, cache = str(tmp_path / "run"), str(tmp_path / "cache")
@@ -101,7 +101,7 @@ def test_a_run_prints_a_short_table_and_writes_the_long_one(run_and_output):
 
 
 def test_the_baseline_is_one_answer_for_every_photo(run, cache):
-    """Its landmark error is that of the mean parameters' landmarks, computed here anew."""
+    """Its landmark error is that of the mean parameters' landmarks, recomputed here."""
     preset = load_preset(run[0])
     (records,) = (load_records(folder) for folder in cache.iterdir())
     numbers = baseline(preset, records)
@@ -147,7 +147,7 @@ def test_a_run_on_another_face_model_is_a_preset_too(tmp_path, open_face):
 
 
 @pytest.mark.integration
-def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path, run):
+def test_a_resumed_run_continues_from_its_checkpoint(tmp_path, run):
     folder = shutil.copytree(run[0], tmp_path / "resumed")
     assert main(["--resume", str(folder), "--steps", "4"]) == 0
     state = read_state(folder)
@@ -225,7 +225,7 @@ def test_a_run_that_began_while_the_data_was_opened_keeps_its_folder(
 
     monkeypatch.setattr(running, "open_data", slow)
     config = TrainConfig(run=str(folder), cache=str(cache), steps=2, learning_rate=0.5, **TINY)
-    with pytest.raises(ValueError, match="holds a run that was begun with learning_rate"):
+    with pytest.raises(ValueError, match="holds a run that was started with learning_rate"):
         train(config)
     for name in ("config.yaml", "before.json", "state.json"):
         assert (folder / name).read_bytes() == (run[0] / name).read_bytes()
@@ -262,7 +262,7 @@ def test_another_run_in_the_folder_is_not_overwritten(run, capsys):
     folder, _ = run
     assert main(["--run", str(folder), "--encoder", "mobilenet_v2"]) == 2
     message = capsys.readouterr().err
-    assert "holds a run that was begun with" in message
+    assert "holds a run that was started with" in message
     assert "encoder '" in message and "', not 'mobilenet_v2'" in message
 
 
@@ -271,7 +271,7 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones(tmp_path, capsys):
     path.write_text("encodr: mobilenet_v2\n")
     assert main(["--config", str(path)]) == 2
     assert (
-        "unknown key 'encodr' (did you mean 'encoder'?); known are run, data"
+        "unknown key 'encodr' (did you mean 'encoder'?); choose from run, data"
         in capsys.readouterr().err
     )
 
@@ -296,7 +296,9 @@ def test_the_held_out_people_are_the_last_ones():
     np.testing.assert_array_equal(unseen, [2, 4])
 
 
-def test_what_cannot_start_is_refused_before_people_are_rendered(tmp_path, monkeypatch, capsys):
+def test_runs_that_cannot_start_are_refused_before_people_are_rendered(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     for options, words in (
         (["--start", "nothing"], "no preset 'nothing'"),
@@ -317,7 +319,7 @@ def test_photos_that_no_preset_takes_are_refused(tmp_path):
         open_records(TrainConfig(data=str(tmp_path)))
 
 
-def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
+def test_too_few_held_out_people_are_reported(tmp_path, capsys):
     options = ["--people", "4", "--photos", "2", "--crop-size", "48", "--held-out", "1"]
     words = [*options, "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]
     assert main([*words, "--steps", "1", "--batch-size", "2"]) == 2
@@ -340,7 +342,7 @@ def test_too_few_held_out_people_are_called_so(tmp_path, capsys):
         (GroupMode, {"batches": "groups", "group_people": 0}, "1 people have 1 photos or more"),
     ],
 )
-def test_too_few_people_are_called_who_they_are(kind, options, why, part, is_validation, who):
+def test_messages_for_too_few_people_say_which(kind, options, why, part, is_validation, who):
     mode = kind.__new__(kind)
     mode._config = TrainConfig(data="records", held_out=1, **options)
     pose = np.tile(np.eye(3, 4, dtype=np.float32).ravel(), (6, 1))
@@ -351,7 +353,7 @@ def test_too_few_people_are_called_who_they_are(kind, options, why, part, is_val
 
 
 def test_a_row_whose_checkpoint_was_never_written_is_trained_again(tmp_path, monkeypatch):
-    """A run that was killed in its first epoch's checkpoint starts anew, and so do its curves."""
+    """A run killed while saving its first checkpoint starts again, and so do its curves."""
     add_to_curves(tmp_path, {"step": 2, "loss": 1.5})
     monkeypatch.setattr(running, "_fit", lambda run, group, state: state)
     config = TrainConfig(run=str(tmp_path), steps=4)

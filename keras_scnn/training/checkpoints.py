@@ -1,8 +1,8 @@
-"""What a run folder keeps so that a run can go on: the last two checkpoints, the state, the curves.
+"""The files in a run folder for resuming a run: the last two checkpoints, the state, the curves.
 
-Each file is written whole, and checkpoints are written through to the disk. The state names a
-checkpoint with its checksum, and the one before: a run goes on from the newest that is sound, with
-the random numbers of the layers as they were, so that it ends as an uninterrupted one.
+Each file is written atomically, and checkpoints are flushed to the disk. The state names the last
+two checkpoints with their checksums. A run resumes from the newer one that is undamaged, with the
+random number generators of the layers restored, and so ends like an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ KINDS = {"step": int, "seconds": float, "done": bool, "checkpoint": str, "checks
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         step: batches trained on.
-        seconds: time spent training, all sessions together.
+        seconds: total training time of all sessions.
         done: the step or time budget is used up.
         checkpoint: file name of the weights and the optimizer's state; '' before the first.
-        checksum: SHA-256 of that file; '' where a version before 0.3 wrote it.
-        random: states of the network's random number generators, in its order.
-        previous: the checkpoint before, or None.
+        checksum: SHA-256 of that file; '' if a version before 0.3 wrote it.
+        random: states of the network's random number generators, in the order of its variables.
+        previous: the state of the previous checkpoint, or None.
     """
 
     step: int = 0
@@ -54,14 +54,15 @@ class RunState:
 
 
 def read_state(folder: Path) -> RunState:
-    """The state of a run folder; that of a new run where there is none.
+    """The state in a run folder; that of a new run if there is none.
 
     Raises:
-        ValueError: the file is damaged, or missing beside checkpoints (a new run removes them).
+        ValueError: the file is damaged, or missing beside checkpoints, which a new run would
+            remove.
     """
     path = folder / STATE
     if not path.is_file():
-        # A run that was killed before its first state may leave one.
+        # A run that was killed before its first state may leave one checkpoint.
         if len(kept := sorted(folder.glob(CHECKPOINT.format(step="*")))) > 1:
             raise ValueError(
                 f"{path}: no such file beside {kept[0].name} and {kept[1].name}, which a new run "
@@ -89,7 +90,7 @@ def _state(values: dict) -> RunState:
 
 
 def check_kept(folder: Path) -> RunState:
-    """The state of a run folder, where its state and curves can be read.
+    """The state in a run folder, after checking that its curves are readable too.
 
     Raises:
         ValueError: one of them is damaged.
@@ -104,12 +105,12 @@ def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunS
     """Write the weights, then the state that names them, then remove all but the last two.
 
     Raises:
-        OSError: the disk is full, or cannot be written; the checkpoint before is kept.
+        OSError: the disk is full or not writable; the previous checkpoint is kept.
     """
     if keras.backend.backend() == "jax":
         network.jax_state_sync()
     before, path = read_state(folder), folder / CHECKPOINT.format(step=state.step)
-    if before.checkpoint == path.name:  # written twice at one step
+    if before.checkpoint == path.name:  # saved twice at the same step
         before = before.previous or RunState()
     try:
         with atomic_path(path, durable=True) as temporary:
@@ -133,10 +134,10 @@ def save_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunS
 
 
 def load_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunState:
-    """Bring a compiled network, optimizer included, to where ``state`` or the one before was saved.
+    """Restore a compiled network, with its optimizer, from the checkpoint of ``state`` or before.
 
     Returns:
-        the state that the network is in now.
+        the state that was restored.
 
     Raises:
         ValueError: neither checkpoint can be read.
@@ -151,7 +152,7 @@ def load_checkpoint(folder: Path, network: keras.Model, state: RunState) -> RunS
             problems.append(str(error))
             continue
         if problems:
-            print(f"{problems[0]}; going on from step {one.step}", file=sys.stderr)
+            print(f"{problems[0]}; continuing from step {one.step}", file=sys.stderr)
         return one
     raise ValueError(
         f"{'; '.join(problems)}. No checkpoint of the run can be read: choose another --run, or "
@@ -163,7 +164,7 @@ def _load(path: Path, network: keras.Model, state: RunState) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but {STATE} names it")
     if state.checksum and file_digest(path) != state.checksum:
-        raise ValueError(f"{path}: damaged: its checksum is not that of {STATE}")
+        raise ValueError(f"{path}: damaged: its checksum is not the one in {STATE}")
     with reading(path, "a checkpoint of this network"):
         network.optimizer.build(network.trainable_variables)
         network.load_weights(path)
@@ -184,7 +185,7 @@ def _generators(network: keras.Model) -> list[keras.Variable]:
 
 
 def add_to_curves(folder: Path, row: dict[str, float]) -> None:
-    """Append a row; before the checkpoint that it belongs to, so that none is ever missing."""
+    """Append a row; called before its checkpoint is saved, so that no row is ever missing."""
     path = folder / CURVES
     _write_rows(path, [*(_rows(path) if path.is_file() else []), row])
 
@@ -206,7 +207,7 @@ def trim_curves(folder: Path, step: int) -> None:
 
 
 def has_curves(folder: Path) -> bool:
-    """Whether a run has come to the first row of its CSV file."""
+    """Whether a run has written the first row of its CSV file."""
     return (folder / CURVES).is_file()
 
 
@@ -244,12 +245,12 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
-    """See that a run may be in this folder: a new one, or one with the same settings.
+    """Check that a run may use this folder: for a new run, or one with the same settings.
 
     Args:
         folder: the run's.
         config: its settings.
-        may_change: settings that a resumed run may have changed.
+        may_change: settings that a resumed run may change.
 
     Raises:
         OSError: the folder cannot be written.
@@ -266,15 +267,15 @@ def check_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
         if differ:
             began = ", ".join(f"{n} {there[n]!r}, not {wanted[n]!r}" for n in differ)
             raise ValueError(
-                f"{folder} holds a run that was begun with {began}; choose another --run, or go on "
-                f"by --resume {folder} without these"
+                f"{folder} holds a run that was started with {began}; choose another --run, or "
+                f"continue with --resume {folder} without these"
             )
     elif not is_unused(folder):
         raise ValueError(f"{folder} is not empty, and holds no run; choose another --run")
 
 
 def claim_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
-    """Make a run folder and write the settings into it, as ``check_run_folder`` allows.
+    """Create a run folder and write the settings into it, if ``check_run_folder`` allows it.
 
     Raises:
         OSError: it cannot be written, or another run writes to it.
@@ -282,6 +283,6 @@ def claim_run_folder(folder: Path, config: TrainConfig, may_change: tuple[str, .
     """
     folder.mkdir(parents=True, exist_ok=True)
     with sole_run(folder):
-        check_run_folder(folder, config, may_change)  # again: another run may have begun meanwhile
+        check_run_folder(folder, config, may_change)  # again: another run may have begun since
         with atomic_path(folder / SETTINGS) as temporary:
             temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -1,23 +1,24 @@
-"""A release: presets made of data in steps, each of which is kept and skipped where it is done.
+"""A release: presets made from data in steps; steps that are done are skipped.
 
-The file of a release (YAML; ``recipes/release.yaml``) has
+The file of a release (YAML; ``recipes/release.yaml``) contains
 
     license: text for the presets' metadata
-    prepare: {RECORDS: words of keras_scnn.prepare, ...}      face records, by name
+    prepare: {RECORDS: arguments of keras_scnn.prepare, ...}      face records, by name
     presets:
       NAME:
-        runs: [{settings of keras_scnn.train}, ...]   one going on where the other ended
-        shares: [weight of each run in the mean of their weights, ...]; 0 for a run that only leads
-            to the next
-        records: the records that were trained on, with commas; those of people last
-        held_out: the last people of them, who were not trained on
-        solve_features: true where the feature head is solved anew at the end
-        calibrate: words of keras_scnn.evaluate, for probabilities of one person
-        measure: {NAME: words of keras_scnn.evaluate, ...}
+        runs: [{settings of keras_scnn.train}, ...]   each starts from the result of the previous
+        shares: [weight of each run in the mean of their weights, ...]; 0 for a run that is only
+            the start of the next
+        records: the records that were trained on, separated by commas; those of people last
+        held_out: number of people, the last of the records, who were not trained on
+        solve_features: true to solve the feature head again at the end
+        calibrate: arguments of keras_scnn.evaluate, for the probabilities of the same person
+        measure: {NAME: arguments of keras_scnn.evaluate, ...}
         about: text for the card
 
-In words and in settings, ``{data}`` is the folder of the data sets and ``{work}`` that of what is
-made of them, where records are ``{work}/records/NAME`` and runs ``{work}/runs/PRESET-1`` and so on.
+In arguments and settings, ``{data}`` is the folder of the data sets and ``{work}`` that of the
+intermediate results, in which records are ``{work}/records/NAME`` and runs
+``{work}/runs/PRESET-1`` and so on.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ from keras_scnn.training.config import TrainConfig, recipe_path
 from keras_scnn.training.digests import content_digest, run_digests
 
 STEPS = ("prepare", "train", "assemble", "calibrate")
-PATIENCE = 120.0  # seconds for a command that was stopped: a step of training, and a checkpoint
+PATIENCE = 120.0  # seconds for a stopped command to finish a training step and a checkpoint
 Run = Callable[[str, list[str], dict[str, str]], int]
-"""Runs a command: the module, its words, further environment variables; the exit status."""
+"""Runs a command, from its module, arguments and extra environment; returns the exit status."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class PresetPlan:
 
     def __post_init__(self) -> None:
         if not self.runs or len(self.runs) != len(self.shares):
-            raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; one is for each")
+            raise ValueError(f"{len(self.runs)} runs, {len(self.shares)} shares; give one per run")
         for share in self.shares:
             check_at_least("a share", share)
         if not self.shares[-1]:
@@ -104,12 +105,12 @@ class ReleasePlan:
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
-    """Refuse names that cannot be those of files, or that another step's files have."""
+    """Refuse names that are not valid for files, or that another step uses for its files."""
     for name in names:
         if not name.strip(".") or set(name) & set("/\\:"):
-            raise ValueError(f"{what}: the name {name!r} cannot be that of a file")
+            raise ValueError(f"{what}: the name {name!r} is not a valid file name")
         if what == "measure" and name in STEPS:
-            raise ValueError(f"{what}: the name {name!r} is that of another step; choose another")
+            raise ValueError(f"{what}: the name {name!r} is in use by a step; choose another")
 
 
 def read_plan(path: str | os.PathLike) -> ReleasePlan:
@@ -118,7 +119,7 @@ def read_plan(path: str | os.PathLike) -> ReleasePlan:
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
-        ValueError: it is no YAML, or a key is missing, unknown or wrong.
+        ValueError: it is not YAML, or a key is missing, unknown or wrong.
     """
     what = "the file of a release"
     path = existing_file(path, f"{what}, in YAML")
@@ -131,13 +132,13 @@ def read_plan(path: str | os.PathLike) -> ReleasePlan:
 
 
 def _with_keys(cls, content, where):
-    """A dataclass of names and values; a ValueError that begins with ``where`` for a wrong key."""
+    """A dataclass from names and values; raises a ValueError that begins with ``where``."""
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in _names_and_values(content, where):
         if name not in known:
             similar = did_you_mean(str(name), known)
             raise ValueError(
-                f"{where}: unknown key '{name}'{similar}; known are {', '.join(known)}"
+                f"{where}: unknown key '{name}'{similar}; choose from {', '.join(known)}"
             )
     for name, one in known.items():
         has_default = {one.default, one.default_factory} != {dataclasses.MISSING}
@@ -152,7 +153,7 @@ def _with_keys(cls, content, where):
 
 
 def _of_kind(value, kind, where):
-    """A value of a YAML file as its field's type; a ValueError where it is of another one."""
+    """A value of a YAML file, checked against its field's type; raises a ValueError."""
     parts, base = typing.get_args(kind), typing.get_origin(kind) or kind
     if base is dict:
         named = _names_and_values(value, where).items()
@@ -160,7 +161,7 @@ def _of_kind(value, kind, where):
     if base is list:
         numbered = enumerate(typed(value, list, where), start=1)
         return [_of_kind(one, parts[0], f"{where}: {number}") for number, one in numbered]
-    # Dataclasses are checked when they are made.
+    # Dataclasses are checked when they are created.
     return value if dataclasses.is_dataclass(base) else typed(value, base, where)
 
 
@@ -168,14 +169,14 @@ def _names_and_values(content, where) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{where}: must hold names and values, not {type(content).__name__}")
     if odd := [name for name in content if not isinstance(name, str)]:
-        raise ValueError(f"{where}: the name {odd[0]!r} is no text; put it in quotes")
+        raise ValueError(f"{where}: the name {odd[0]!r} is not text; put it in quotes")
     return content
 
 
 def run_command(module: str, words: list[str], environment: dict[str, str]) -> int:
-    """Run a command of the package in a process of its own, which may have another backend.
+    """Run a command of the package in its own process, which may use another backend.
 
-    It ends with this one, in an orderly way: training writes a checkpoint.
+    If this process is stopped, so is the command, with time to write a checkpoint.
     """
     line = [sys.executable, "-m", module, *words]
     with subprocess.Popen(line, env={**os.environ, **environment}) as process:
@@ -188,32 +189,32 @@ def run_command(module: str, words: list[str], environment: dict[str, str]) -> i
                 process.wait(PATIENCE)
             raise
         finally:
-            process.kill()  # where it still runs
+            process.kill()  # if it still runs
 
 
 def _check_words(module: str, words: list[str], where: str) -> None:
-    """Raise a ValueError where a command of the package does not accept these words."""
-    said = io.StringIO()
+    """Raise a ValueError if a command of the package does not accept these arguments."""
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             importlib.import_module(f"keras_scnn.{module}").parse(words)
     except (SystemExit, ValueError) as error:
-        reason = said.getvalue().strip().rpartition("error: ")[2] or error
+        reason = output.getvalue().strip().rpartition("error: ")[2] or error
         raise ValueError(f"{where}: keras-scnn {module} {shlex.join(words)}: {reason}") from None
 
 
 class Steps:
-    """Steps that are skipped where they are done: their inputs and their result are unchanged.
+    """Steps that are skipped if they were done and their inputs and results have not changed.
 
     Args:
-        folder: for a note of each step.
+        folder: for a file per step with the digests of its inputs and result.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def forget(self, name: str) -> None:
-        """Let a step be done again."""
+        """Mark a step as not done."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
 
     def do(self, name: str, inputs: dict, result: Path, make: Callable[[], None]) -> None:
@@ -221,12 +222,12 @@ class Steps:
 
         Args:
             name: of the step.
-            inputs: everything that decides on the result; must fit JSON.
+            inputs: everything that determines the result, as JSON values.
             result: file or folder that the step makes.
             make: makes it.
 
         Raises:
-            RuntimeError: the result is not there afterwards.
+            RuntimeError: the result does not exist afterwards.
         """
         note, wanted = self._folder / f"{name}.json", digest(inputs)
         if note.is_file() and result.exists():
@@ -235,10 +236,10 @@ class Steps:
                 print(f"--- {name}: done", flush=True)
                 return
         print(f"--- {name}", flush=True)
-        self.forget(name)  # from now on the result may be half that of other inputs
+        self.forget(name)  # from now on the result may be incomplete, or of other inputs
         make()
         if not result.exists():
-            raise RuntimeError(f"{name} ended without {result}")
+            raise RuntimeError(f"{name} ended without making {result}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(note) as temporary:
             content = {"inputs": wanted, "result": content_digest(result)}
@@ -250,7 +251,7 @@ class Release:
 
     Args:
         plan: see ``read_plan``.
-        data, work: folders of the data sets, and of what is made of them.
+        data, work: folders of the data sets, and of intermediate results.
         out: folder of the presets.
         run: runs a command.
     """
@@ -263,7 +264,7 @@ class Release:
         self._work, self._steps = work, Steps(work / "steps")
 
     def check(self) -> None:
-        """Raise a ValueError for a wrong command or run of the plan, before the first is begun."""
+        """Raise a ValueError for an invalid command or run of the plan, before any is started."""
         for name, words in self._plan.prepare.items():
             _check_words("prepare", [*self._filled(words), "--out", name], f"prepare: {name}")
         for name, plan in self._plan.presets.items():
@@ -275,7 +276,7 @@ class Release:
                     _check_words("evaluate", [name, *self._filled(words)], f"{where}: {what}")
 
     def make(self) -> None:
-        """All steps of all presets.
+        """Do all steps of all presets.
 
         Raises:
             RuntimeError: a command failed.
@@ -300,7 +301,7 @@ class Release:
             raise ValueError(f"'{words}': {error}") from None
 
     def _inputs(self, words: list[str]) -> dict:
-        """A command's words, and digests of the files and folders that they name."""
+        """A command's arguments, and digests of the files and folders that they name."""
         named = (Path(part) for word in words for part in folders_of(word.rpartition("=")[2]))
         made = self._work, self._out
         files = [content_digest(path, made) for path in named if path.exists()]
@@ -309,28 +310,29 @@ class Release:
     def _command(self, module: str, words: list[str], allowed=(0,), environment=None) -> None:
         status = self._run(f"keras_scnn.{module}", words, environment or {})
         if status not in allowed:
-            raise RuntimeError(f"keras_scnn.{module} {shlex.join(words)} ended with {status}")
+            line = f"keras_scnn.{module} {shlex.join(words)}"
+            raise RuntimeError(f"{line} failed with exit status {status}")
 
     def _prepare(self, name: str, words: list[str]) -> None:
         result = self._work / "records" / name
         inputs = self._inputs(words)
         command = [*words, "--out", str(result)]
-        # Status 1: some photos were left out, and listed.
+        # Exit status 1: some photos were left out, and listed.
         self._steps.do(
             f"prepare-{name}", inputs, result, lambda: self._command("prepare", command, (0, 1))
         )
 
     def _train(self, name: str, plan: PresetPlan) -> list[Path]:
-        """The folders of the preset's runs."""
+        """Do the preset's runs; return their folders."""
         runs = self._runs(name, plan)
         for number, (folder, settings) in enumerate(runs, start=1):
             self._train_one(f"train-{name}-{number}", folder, settings)
         return [folder for folder, _ in runs]
 
     def _runs(self, name: str, plan: PresetPlan) -> list[tuple[Path, dict]]:
-        """Folder and settings of each run; each goes on with the network of the one before.
+        """Folder and settings of each run; each starts from the network of the previous one.
 
-        A run's own settings override that start, which overrides those of its recipe.
+        A run's own settings override that start, which overrides the settings of its recipe.
         """
         runs: list[tuple[Path, dict]] = []
         for number, settings in enumerate(plan.runs, start=1):
@@ -347,7 +349,8 @@ class Release:
         try:
             return value.format(**self._places)
         except (LookupError, ValueError):
-            raise ValueError(f"'{value}': only {{data}} and {{work}} can stand in braces") from None
+            what = f"'{value}': only {{data}} and {{work}} are allowed in braces"
+            raise ValueError(what) from None
 
     def _train_one(self, step: str, folder: Path, settings: dict) -> None:
         path = self._work / "runs" / f"{folder.name}.yaml"
@@ -365,7 +368,7 @@ class Release:
         )
 
     def _assemble(self, name: str, plan: PresetPlan, runs: list[Path]) -> None:
-        """The mean of the runs, its within-person covariance, and its solved feature head."""
+        """Write the preset: the runs' mean, its within-person covariance, a solved feature head."""
         from keras_scnn.training.release_weights import assemble
 
         records = self._value(plan.records)
@@ -377,7 +380,7 @@ class Release:
         options = plan.shares, records, plan.held_out, plan.solve_features, self._plan.license
 
         def make() -> None:
-            self._steps.forget(f"calibrate-{name}")  # which is written into the preset
+            self._steps.forget(f"calibrate-{name}")  # its result is written into the preset
             assemble(self._out / name, runs, *options)
 
         self._steps.do(f"assemble-{name}", inputs, self._out / name / "weights.npz", make)
@@ -388,7 +391,7 @@ class Release:
         command = [str(self._out / name), *words, "--out", str(folder)]
 
         def make() -> None:
-            if folder.is_dir():  # the results of another protocol have other names
+            if folder.is_dir():  # results of another protocol would stay, under other names
                 shutil.rmtree(folder)
             self._command("evaluate", command)
 
@@ -398,7 +401,7 @@ class Release:
         self._evaluation(name, "calibrate", [*words, "--calibrate"])
 
     def _measure(self, name: str, what: str, words: list[str]) -> dict:
-        """The numbers that the protocol measured."""
+        """Evaluate a protocol; return its results."""
         self._evaluation(name, what, words)
         (path,) = (self._work / "results" / f"{name}-{what}").glob("*.json")
         return read_json(path)
@@ -414,10 +417,10 @@ class Release:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Parse a command line."""
     parser = CommandParser("release", __doc__.split("\n")[0])
     add = parser.add_argument
-    add("plan", type=Path, metavar="FILE.yaml", help="describes the presets and how to make them")
+    add("plan", type=Path, metavar="FILE.yaml", help="plan of the release")
     data, work, out = map(Path, ("data", "release", "presets"))
     add("--data", type=Path, default=data, metavar="DIR", help=f"folder of the data sets ({data})")
     add("--work", type=Path, default=work, metavar="DIR", help=f"for records and runs ({work})")

@@ -1,4 +1,4 @@
-"""What a release makes of its runs: one preset, and its card."""
+"""The preset and card that a release makes from its training runs."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def assemble(
     with_features: bool,
     license_text: str,
 ) -> None:
-    """Write the preset of some runs of one network, one going on where the other ended.
+    """Write the preset of consecutive runs, each started from the previous one.
 
     Args:
         out: the preset's folder.
         folders: of the runs.
-        shares: weight of each run.
-        data: face records that the runs were trained on, with commas, those of people last; the
-            within-person covariance is of the network's shapes of their photos.
-        held_out: the last people of the records take no part.
-        with_features: solve the feature head for photos as they are, see ``solve_features``.
+        shares: weight of each run, see ``averaged``.
+        data: face records that the runs were trained on, separated by commas, those of people last;
+            the within-person covariance is that of shapes predicted from their photos.
+        held_out: number of people, the last of the records, to leave out.
+        with_features: whether to solve the feature head, see ``solve_features``.
         license_text: for the metadata.
 
     Raises:
@@ -83,14 +83,14 @@ def averaged(runs: list[Preset], shares: list[float], license_text: str) -> Pres
     """The weighted mean of the runs' weights (Wortsman et al., "Model Soups", 2022).
 
     Args:
-        runs: presets with ``config`` and ``state`` in their metadata; those of a share above 0 are
-            of one network, and the mean is in the last one's.
-        shares: weight of each run, of any sum above 0. A run of share 0 is one that the next went
-            on from; the last has a share above 0.
-        license_text: for the metadata, beside the settings that are not of the machine.
+        runs: presets with ``config`` and ``state`` in their metadata; those with a share above 0
+            have the same network. The last one is changed to the mean.
+        shares: weight of each run, with any sum above 0. A run of share 0 is only the start of the
+            next; the last has a share above 0.
+        license_text: for the metadata, beside the settings that do not depend on the machine.
 
     Raises:
-        ValueError: runs of a share above 0 are of different networks.
+        ValueError: runs with a share above 0 have different networks.
     """
     last, weights = runs[-1], (np.array(shares) / np.sum(shares)).tolist()
     used = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight]
@@ -110,13 +110,13 @@ def averaged(runs: list[Preset], shares: list[float], license_text: str) -> Pres
 
 
 def _history(run: Preset) -> dict:
-    """Settings and state of a run, without the paths of the machine that trained it."""
+    """Settings and state of a run, without those of the machine, such as paths."""
     config = {k: v for k, v in run.metadata["config"].items() if k not in OF_THE_MACHINE}
     return {"config": config, "state": {k: run.metadata["state"][k] for k in ("step", "seconds")}}
 
 
 def with_covariance(preset: Preset, mixture: Mixture, seen: np.ndarray) -> Preset:
-    """The preset with the within-person covariance of its shapes; see ``learn_covariance``."""
+    """The preset with its shapes' within-person covariance, see ``learn_covariance``."""
     covariance = learn_covariance(preset, mixture.records, seen)
     return dataclasses.replace(preset, within_person_covariance=covariance)
 
@@ -124,15 +124,15 @@ def with_covariance(preset: Preset, mixture: Mixture, seen: np.ndarray) -> Prese
 def solve_features(preset: Preset, mixture: Mixture, seen: np.ndarray) -> None:
     """Set the feature head to the ridge regression of the recognizer's embeddings.
 
-    Training turns, moves and recolors photos; this solves the head for photos as they are.
+    Training rotates, moves and recolors photos; this solves the head for unaugmented ones.
 
     Raises:
-        ValueError: the feature is not as long as the embeddings, or no photo has one.
+        ValueError: there are no embeddings, or features have another length.
     """
     layer = preset.core.get_layer("features_linear")
     embeddings = comparable_embeddings(mixture.records, mixture.source)
     if embeddings is None or embeddings.shape[1] != layer.units:
-        raise ValueError(f"solve_features: embeddings of {layer.units} numbers are needed")
+        raise ValueError(f"solve_features: embeddings of length {layer.units} are needed")
     chosen = seen[np.isfinite(embeddings[seen]).all(axis=1)]
     solve_dense(preset.core, layer, mixture.records.images[chosen], embeddings[chosen])
 

@@ -1,4 +1,4 @@
-"""The callbacks of a training run: time budget, checkpoints, health, orderly stop, progress."""
+"""The callbacks of a training run: budget, checkpoints, health, graceful stop, progress."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Kept = Callable[[], keras.Model] | None
 
 
 class Budget(keras.callbacks.Callback):
-    """Cosine learning rate over the budget, and an end when it is used up.
+    """Cosine learning rate over the budget; training ends when it is used up.
 
     The budget is a number of steps and, if positive, a number of minutes, whichever is used up
-    first: also on a slow machine the rate comes down before the end. With minutes = 0 the rate
-    depends on the step alone, and a run can be repeated exactly.
+    first, so that the rate decays fully on slow machines too. With minutes = 0 the rate depends
+    only on the step, and a run can be repeated exactly.
 
     Args:
-        state: where the run starts.
+        state: that the run starts from.
         steps: total number of steps.
         minutes: total training time over all sessions; 0 for no limit.
         peak: highest learning rate.
@@ -54,7 +54,7 @@ class Budget(keras.callbacks.Callback):
 
     @property
     def state(self) -> RunState:
-        """The state now, without a checkpoint."""
+        """The current state, without a checkpoint."""
         return RunState(self._step, round(self._seconds, 1), self.progress >= 1)
 
     @property
@@ -63,13 +63,13 @@ class Budget(keras.callbacks.Callback):
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used up, 0 to 1."""
+        """Fraction of the budget that is used up, 0 to 1."""
         time_share = self._seconds / self._limit if self._limit > 0 else 0.0
         return min(max(self._step / self._steps, time_share), 1.0)
 
     @property
     def seconds_left(self) -> float:
-        """Until the end, if it goes on as in this session; never more than the limit."""
+        """Estimated seconds to the end at this session's speed, within the limit; 0 if unknown."""
         session, done = time.monotonic() - self._start, self._step - self._first
         by_steps = session * (self._steps - self._step) / done if done else float("inf")
         by_time = self._limit - self._seconds if self._limit > 0 else float("inf")
@@ -81,7 +81,7 @@ class Budget(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if keras.backend.backend() == "jax":
-            self.model.jax_state_sync()  # else the rate of the last step would be taken again
+            self.model.jax_state_sync()  # otherwise the previous step's rate would be restored
         rate = self._peak * (1 + np.cos(np.pi * self.progress)) / 2
         self.model.optimizer.learning_rate = rate * min(1.0, (self._step + 1) / self._warmup)
 
@@ -92,12 +92,12 @@ class Budget(keras.callbacks.Callback):
 
 
 class FiniteNumbers(keras.callbacks.Callback):
-    """Ends a run whose loss or weights are no finite numbers any more; before ``Checkpoints``.
+    """Ends a run whose loss or weights become NaN or infinite.
 
-    So the last checkpoint is a sound one.
+    It must precede ``Checkpoints``, so that the last checkpoint has finite weights.
 
     Raises:
-        RuntimeError: from ``fit``: at which step, and from which one the run can go on.
+        RuntimeError: from ``fit``; names the step, and the step of the last checkpoint.
     """
 
     def __init__(self, folder: Path, budget: Budget):
@@ -111,7 +111,7 @@ class FiniteNumbers(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        for weight in self.model.weights:  # the last step's loss was of the weights before it
+        for weight in self.model.weights:  # the loss was computed before the last step's update
             if not np.isfinite(keras.ops.convert_to_numpy(weight).astype(np.float32)).all():
                 raise RuntimeError(self._message(f"weight {weight.path}"))
 
@@ -119,8 +119,8 @@ class FiniteNumbers(keras.callbacks.Callback):
         saved = read_state(self._folder)
         kept = f"; the checkpoint of step {saved.step} is kept" if saved.checkpoint else ""
         return (
-            f"{self._folder}: the {what} is no finite number after step {self._budget.state.step}"
-            f"{kept}. Lower learning_rate, or look for labels that are not finite"
+            f"{self._folder}: the {what} is not finite after step {self._budget.state.step}"
+            f"{kept}. Lower learning_rate, or check the labels for non-finite values"
         )
 
 
@@ -129,8 +129,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         folder: of the run. budget: of the run.
-        kept: gives the network to save; None: the one that trains.
-        group: that trains.
+        kept: returns the network to save; None saves the one that is trained.
+        group: the processes that train.
     """
 
     def __init__(self, folder: Path, budget: Budget, kept: Kept = None, group: Group = ALONE):
@@ -143,22 +143,23 @@ class Checkpoints(keras.callbacks.Callback):
         self.save(state)
 
     def save(self, state: RunState) -> None:
-        """Write a checkpoint of the network as it is."""
+        """Write a checkpoint of the network in its current state."""
         network = self._kept() if self._kept else self.model
-        # Keras makes variables as it saves: laid out, they would wait for the other processes.
+        # Keras creates variables as it saves; distributed, they would wait for other processes.
         with self._group.local():
             save_checkpoint(self._folder, network, state)
 
 
 class StopRequest(keras.callbacks.Callback):
-    """Ends a run after the step in which SIGTERM or Ctrl-C came, with a checkpoint.
+    """Ends a run, with a checkpoint, after the step in which SIGTERM or Ctrl-C arrived.
 
-    Used as a context manager about ``fit``, in which signals wait for the end of the step; a second
-    one does not. With several hosts they wait for the end of the epoch, and all end together; so do
-    they where one of them has another reason to stop training. To be called after ``Checkpoints``.
+    ``fit`` is called within ``listening``, where the first signal takes effect at the end of the
+    step, and a second one at once. With several hosts it takes effect at the end of the epoch, and
+    all stop together, as they also do if one has another reason to stop training. This callback
+    must follow ``Checkpoints``.
 
     Args:
-        checkpoints: saves the run. budget: of the run. group: that trains.
+        checkpoints: saves the run. budget: of the run. group: the processes that train.
 
     Raises:
         Terminated, KeyboardInterrupt: from ``fit``, after the checkpoint.
@@ -171,7 +172,7 @@ class StopRequest(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """In the block, signals wait; in other threads than the main one nothing changes."""
+        """Defer signals in the block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -194,7 +195,7 @@ class StopRequest(keras.callbacks.Callback):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        # A signal that arrives during this exchange is kept for the next epoch's.
+        # A signal that arrives during this exchange is handled after the next epoch.
         asked, ends = self._group.all_max([self._signal, self.model.stop_training])
         self.model.stop_training = bool(ends)
         if asked:
@@ -204,24 +205,25 @@ class StopRequest(keras.callbacks.Callback):
     def _stop(self):
         kind = Terminated if self._signal == signal.SIGTERM else KeyboardInterrupt
         step = self._budget.state.step
-        raise kind(f"stopped after step {step}; the same command goes on from there")
+        raise kind(f"stopped after step {step}; the same command continues from there")
 
 
 class ShapeMonitor(keras.callbacks.Callback):
     """Logs after each epoch how well shapes are predicted, and ends a run whose shapes collapse.
 
-    Pulling one person's shapes together without need to keep people apart makes all shapes the
-    mean face, while the losses still fall. Logged, of photos of people not trained on:
-    ``shape_explained``, the share of the labels' squared deviation from the mean that is explained;
-    ``shape_size``, the deviation's size over the labels'; ``shape_relative``, the error over that
-    of the mean face. All by RMS distances of vertices.
+    Pulling one person's shapes together without keeping people apart turns all shapes into the
+    mean face, while the losses still fall. Logged for photos of people not trained on:
+    ``shape_explained``, the explained share of the labels' squared deviation from the mean;
+    ``shape_size``, the size of the predicted deviation relative to the labels';
+    ``shape_relative``, the error relative to that of the mean face. Distances are RMS over
+    vertices.
 
     Args:
         records: with labels.
         index: positions of photos not trained on, of which at most ``MAX_MONITORED`` are used.
         space: of the network's parameters; its mean identity is the mean face.
-        kept: as for ``Checkpoints``. group: that trains.
-        largest: the largest ``shape_size`` of the sessions before.
+        kept: as for ``Checkpoints``. group: the processes that train.
+        largest: the largest ``shape_size`` of earlier sessions.
     """
 
     def __init__(
@@ -243,7 +245,7 @@ class ShapeMonitor(keras.callbacks.Callback):
         self._labels, self._largest, self.collapsed = labels @ self._basis, largest, False
 
     def on_epoch_end(self, epoch, logs=None):
-        """Add the size and error of the shapes to the log; stop where they have collapsed."""
+        """Add the size and error of the shapes to the log; stop if they have collapsed."""
         branch = (self._kept() if self._kept else self.model).get_layer("branch")
         with self._group.local():
             outputs = branch.predict_on_batch(self._images)["parameters"]
@@ -266,7 +268,7 @@ def largest_shape(folder: Path) -> float:
 
 
 def shape_health(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What ``ShapeMonitor`` logs, of (n, K) deviations from the mean face, mm."""
+    """The values that ``ShapeMonitor`` logs, for (n, K) deviations from the mean face, mm."""
     vectors = predicted - labels, predicted, labels
     error, size, true = (np.linalg.norm(x, axis=1) for x in vectors)
     return {
@@ -277,7 +279,7 @@ def shape_health(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 class Progress(keras.callbacks.Callback):
-    """One progress bar over the whole run: how much of its budget, steps or time, is used up."""
+    """A progress bar for the whole run: the used fraction of its budget, of steps or time."""
 
     def __init__(self, budget: Budget, steps: int):
         super().__init__()

@@ -1,8 +1,8 @@
 """Train a tiny network, in a process of its own: python group_run.py SETTINGS.json [CPUS]
 
-The file has a list of settings of ``TrainConfig``; besides them ``weights``, a file for the weights
-that a run ends with, and ``disk``, which is full if that is what it says. Nothing is measured.
-TensorFlow, where it is Keras's backend, gets so many logical CPUs.
+The file has a list of settings of ``TrainConfig``, each also with ``weights``, a file for the
+final weights, and ``disk``: 'full' simulates a full disk. Nothing is measured.
+If TensorFlow is Keras's backend, it gets CPUS logical CPUs.
 """
 
 import json

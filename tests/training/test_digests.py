@@ -12,7 +12,7 @@ from keras_scnn.training.digests import (
 )
 
 
-def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
+def test_a_run_continues_only_with_the_data_that_it_began_with(tmp_path):
     data, run = tmp_path / "records", tmp_path / "run"
     data.mkdir(), run.mkdir()
     (data / "manifest.json").write_text("{}")

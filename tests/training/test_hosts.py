@@ -101,7 +101,7 @@ def test_a_signal_to_one_ends_all_after_the_epoch_with_a_checkpoint(whole):
     processes.all[1].send_signal(signal.SIGTERM)
     said = [one.communicate(timeout=240)[1] for one in processes.all]
     step = read_state(folder).step
-    assert f"stopped after step {step}; the same command goes on from there" in said[0]
+    assert f"stopped after step {step}; the same command continues from there" in said[0]
     assert [one.returncode for one in processes.all] == [143, 143], said
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_of_one_ends_all_and_leaves_nothing_half_written(whole):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_on_another_number_of_processes_after_kills(whole):
+def test_a_run_continues_on_another_number_of_processes_after_kills(whole):
     """Kills rank 0 of two, with the coordinator, then a rank of four; one process finishes."""
     folder = whole.with_name("killed")
     for hosts, victim, step in ((2, 0, 2), (4, 3, 4)):

@@ -1,4 +1,4 @@
-"""Releases: the mean of runs, solved heads, and the whole way in steps that are kept."""
+"""Releases: the mean of runs, solved heads, and the whole procedure in resumable steps."""
 
 import dataclasses
 import importlib
@@ -67,7 +67,7 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
         if not mean.path.startswith("parameters/"):
             expected = (np.asarray(a) + 3 * np.asarray(b)) / 4
             np.testing.assert_allclose(np.asarray(mean), expected, atol=1e-5)
-    # A head that says unwhitened parameters is the mean of two such heads, whatever the whitening.
+    # A head for unwhitened parameters is the mean of two such heads, whatever the whitening.
     kernels = [
         p.core.get_layer("parameters").kernel * p.space.whitening.scale
         for p in (preset, first, second)
@@ -81,7 +81,7 @@ def test_a_release_of_several_runs_has_the_mean_of_their_weights(runs):
 
 
 @pytest.mark.integration
-def test_a_run_that_only_leads_to_the_next_may_be_another_network(runs):
+def test_a_run_that_is_only_the_start_of_the_next_may_have_another_network(runs):
     last, metadata = load_preset(runs / "b"), load_preset(runs / "a").metadata
     other = dataclasses.replace(load_preset("aflw-mobilenet-0.5"), metadata=metadata)
     before = [np.asarray(weight) for weight in last.core.weights]
@@ -139,7 +139,7 @@ def test_features_are_solved_from_the_embeddings_of_people_trained_on():
     wanted = centered[:unseen] / np.linalg.norm(centered[:unseen], axis=1, keepdims=True)
     assert (features * wanted).sum(axis=1).mean() > 0.9
     short = Mixture(dataclasses.replace(records, embedding=embedding[:, :8]), np.zeros(60, int))
-    with pytest.raises(ValueError, match=f"{layer.units} numbers are needed"):
+    with pytest.raises(ValueError, match=f"of length {layer.units} are needed"):
         solve_features(preset, short, np.arange(unseen))
 
 
@@ -161,7 +161,7 @@ def test_the_packages_release_is_a_plan_of_known_settings():
         assert first == second, "the second run goes on with the network of the first"
 
 
-def test_the_commands_of_the_packages_release_accept_their_words(tmp_path):
+def test_the_commands_of_the_packages_release_accept_their_arguments(tmp_path):
     plan = read_plan(RECIPES / "release.yaml")
     Release(plan, tmp_path / "data", tmp_path / "work", tmp_path / "out").check()
     for preset in plan.presets.values():
@@ -175,8 +175,8 @@ def test_the_commands_of_the_packages_release_accept_their_words(tmp_path):
     [
         ({"prepare": {"x": "pts d --ofsets b"}}, r"prepare: x: .*unknown option --ofsets .did you"),
         ({"prepare": {"x": "blinks d --offsets b"}}, "prepare: x: .*--offsets is for .* blinks"),
-        ({"prepare": {"x": "pts {dat}/a"}}, r"'{dat}/a': only {data} and {work} can stand"),
-        ({"prepare": {"x": "pts {/a"}}, "'{/a': only {data} and {work} can stand"),
+        ({"prepare": {"x": "pts {dat}/a"}}, r"'{dat}/a': only {data} and {work} are allowed"),
+        ({"prepare": {"x": "pts {/a"}}, "'{/a': only {data} and {work} are allowed"),
         ({"runs": [{}, {"step": 3}]}, "presets: a: run 2: unknown.* 'step'"),
         ({"runs": [{"recipe": "papier"}, {}]}, "no recipe 'papier' .did you mean 'paper'"),
         ({"measure": {"people": "--people"}}, "presets: a: people: .*required: --data"),
@@ -208,12 +208,12 @@ PLAN = "license: free\npresets:\n  a:\n    runs: [{{}}]\n    records: x\n    {}"
         (RUNS, "1 runs, 2 shares"),
         (RUNS.replace("[{}]", "[{}, {}]").replace("2]", "0]"), "the last above 0"),
         ("license: free", "plan.yaml: the key 'presets' is missing"),
-        ("lisense: free", r"plan.yaml: unknown key 'lisense' \(did you mean 'license'\?\); known"),
+        ("lisense: free", r"plan.yaml: unknown key 'lisense' \(did you mean 'license'\?\); choose"),
         (RUNS.replace("runs", "run"), r"plan.yaml: presets: a: unknown key 'run' \(did you mean"),
         (RUNS.replace("runs: [{}], ", ""), "plan.yaml: presets: a: the key 'runs' is missing"),
         ("license: free\npresets: 3", "presets: must hold names and values, not int"),
         ("- free", "plan.yaml: must hold names and values, not list"),
-        ("license: free\npresets: {1: {}}", "presets: the name 1 is no text; put it in quotes"),
+        ("license: free\npresets: {1: {}}", "presets: the name 1 is not text; put it in quotes"),
         (PLAN.format("calibrate: 5"), r"plan.yaml: presets: a: calibrate is 5 \(int\); .* str"),
         (PLAN.format("about:"), r"presets: a: about is None \(NoneType\); it must be str"),
         (PLAN.format("held_out: a"), "presets: a: held_out is 'a'"),
@@ -233,13 +233,13 @@ PLAN = "license: free\npresets:\n  a:\n    runs: [{{}}]\n    records: x\n    {}"
         ("license: free\nprepare: {a: 5}\npresets: {}", "plan.yaml: prepare: a is 5"),
         (
             RUNS.replace("{a:", "{../a:"),
-            "plan.yaml: presets: the name '../a' cannot be that of a",
+            "plan.yaml: presets: the name '../a' is not a valid file",
         ),
-        ("license: free\nprepare: {a/b: x}\npresets: {}", "prepare: the name 'a/b' cannot be that"),
-        (PLAN.format("measure: {'': x}"), "presets: a: measure: the name '' cannot be that"),
+        ("license: free\nprepare: {a/b: x}\npresets: {}", "prepare: the name 'a/b' is not a valid"),
+        (PLAN.format("measure: {'': x}"), "presets: a: measure: the name '' is not a valid"),
         (
             PLAN.format("measure: {calibrate: x}"),
-            "measure: the name 'calibrate' is that of an",
+            "measure: the name 'calibrate' is in use by a step",
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_numbers_of_a_plan_may_be_whole_or_exponential(tmp_path):
         (PLAN.replace("[{{}}]", "[{{recipe: 5}}]").format(""), "presets: a: run 1: recipe is 5"),
     ],
 )
-def test_a_plan_whose_words_are_none_is_named(tmp_path, text, message):
+def test_a_plan_with_invalid_arguments_or_recipes_is_named(tmp_path, text, message):
     path = tmp_path / "plan.yaml"
     path.write_text(f"{text}\n")
     with pytest.raises(ValueError, match=message):
@@ -282,7 +282,7 @@ from keras_scnn.settings import command
 from keras_scnn.training.release import run_command
 sys.exit(command(lambda words: run_command("slow_command", [], {}))([]))
 """
-# A command that takes its time to end, and notes how many signals came.
+# A command that takes some time to end, and records how many signals arrived.
 SLOW = """
 import signal, sys, time
 from pathlib import Path
@@ -299,8 +299,8 @@ Path("signals").write_text(str(len(signals)))
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("number, send", [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
-def test_a_command_that_runs_ends_in_an_orderly_way_with_the_release(tmp_path, number, send):
-    """SIGTERM comes to the release alone, Ctrl-C to both processes."""
+def test_a_running_command_stops_gracefully_with_the_release(tmp_path, number, send):
+    """SIGTERM is sent only to the release, Ctrl-C to both processes."""
     (tmp_path / "slow_command.py").write_text(SLOW)
     path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
     with subprocess.Popen(
@@ -329,7 +329,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
 
 
 def in_process(called: list):
-    """Runs commands in this process, and notes them."""
+    """Runs commands in this process, and records them."""
 
     def command(module, words, environment):
         called.append((module.removeprefix("keras_scnn."), environment))

@@ -1,4 +1,4 @@
-"""Steps of a release, which are kept and done again where something has changed."""
+"""Steps of a release, which are skipped, and repeated if something has changed."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def test_a_step_is_skipped_until_its_inputs_or_its_result_change(tmp_path):
     result.write_text("damaged")
     steps.do("one", {"seed": 2}, result, make)
     assert len(done) == 3 and result.read_text() == "made"
-    with pytest.raises(RuntimeError, match="two ended without"):
+    with pytest.raises(RuntimeError, match="two ended without making"):
         steps.do("two", {}, tmp_path / "missing", lambda: None)
 
 
 def test_preparing_and_measuring_are_repeated_where_a_file_they_read_changes(tmp_path):
-    """Also a file that an option names, with a space or '=' before it, anywhere in the words."""
+    """Also for a file that an option names, after a space or '=', anywhere in the arguments."""
     data, called = tmp_path / "data", []
     (data / "photos").mkdir(parents=True)
     files = {name: data / name for name in ("photos/a.pts", "offsets.npz", "one.csv", "two.csv")}
@@ -64,7 +64,7 @@ def test_preparing_and_measuring_are_repeated_where_a_file_they_read_changes(tmp
         assert make() == ["evaluate"] and make() == []
 
 
-def test_a_step_that_failed_is_done_again_though_the_inputs_of_before_come_back(tmp_path):
+def test_a_failed_step_is_repeated_even_if_its_earlier_inputs_are_restored(tmp_path):
     """It may have changed the result, of which only the sizes of the files are compared."""
     steps, done, result = Steps(tmp_path / "steps"), [], tmp_path / "result"
     result.mkdir()
@@ -102,7 +102,7 @@ class Measured:
         return release._measure("a", "people", release._filled(words))
 
 
-def test_a_measure_by_another_protocol_takes_the_place_of_the_one_of_before(tmp_path):
+def test_results_of_another_protocol_replace_the_earlier_ones(tmp_path):
     measure = Measured(tmp_path / "data", tmp_path / "work", tmp_path / "out")
     assert measure("--data {data}", "records") == {"of": "records"}
     assert measure("--data {data} --people", "people") == {"of": "people"}
@@ -110,7 +110,7 @@ def test_a_measure_by_another_protocol_takes_the_place_of_the_one_of_before(tmp_
 
 
 @pytest.mark.parametrize("is_linked", [False, True])
-def test_what_a_release_makes_within_its_data_is_none_of_its_inputs(tmp_path, is_linked):
+def test_files_that_a_release_makes_within_its_data_are_not_inputs(tmp_path, is_linked):
     data = tmp_path / "data"
     data.mkdir()
     (data / "photo.jpg").write_bytes(bytes(3))

@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path):
         np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path):
+def test_random_number_generators_are_restored(tmp_path):
     """Dropout and augmentation draw other numbers in each step; a weights file has none of them."""
 
     def drawing(seed):
@@ -146,7 +146,7 @@ def remove(path):
 
 
 @pytest.mark.parametrize("harm", [cut, flip, remove])
-def test_a_run_goes_on_from_the_last_sound_checkpoint(two_checkpoints, harm, capsys):
+def test_a_run_continues_from_the_last_undamaged_checkpoint(two_checkpoints, harm, capsys):
     folder, weights = two_checkpoints
     harm(folder / "checkpoint-16.weights.h5")
     model = network(seed=5)
@@ -155,7 +155,7 @@ def test_a_run_goes_on_from_the_last_sound_checkpoint(two_checkpoints, harm, cap
     for one, two in zip(model.weights, weights[8], strict=True):
         np.testing.assert_array_equal(one, two)
     said = capsys.readouterr().err
-    assert "checkpoint-16.weights.h5" in said and "going on from step 8" in said
+    assert "checkpoint-16.weights.h5" in said and "continuing from step 8" in said
     trim_curves(folder, state.step)
     assert read_curves(folder)["step"].tolist() == [8]
     harm(folder / "checkpoint-8.weights.h5")
@@ -179,7 +179,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_kept(two_checkpoin
     assert not list(folder.glob(".partial-*"))
 
 
-def test_curves_end_where_the_run_goes_on(tmp_path):
+def test_curves_are_trimmed_to_the_step_that_the_run_continues_from(tmp_path):
     for step in (50, 100, 150):
         add_to_curves(tmp_path, {"step": step, "loss": step / 2})
     trim_curves(tmp_path, 100)
@@ -216,7 +216,7 @@ def test_curves_end_where_the_run_goes_on(tmp_path):
         (CURVES, "step,loss\n50,1,2\n"),
     ],
 )
-def test_damaged_notes_of_a_run_are_named_before_training(tmp_path, name, text):
+def test_damaged_files_of_a_run_are_named_before_training(tmp_path, name, text):
     (tmp_path / STATE).write_text('{"step": 50, "checkpoint": "checkpoint-50.weights.h5"}')
     add_to_curves(tmp_path, {"step": 50, "loss": 1.5})
     assert check_kept(tmp_path).step == 50
@@ -265,7 +265,7 @@ def test_the_health_of_shapes_by_hand():
 
 
 class Branch(keras.Model):
-    """Says of each photo the shape it was labeled with, times ``size``."""
+    """Predicts the labeled shape of each photo, times ``size``."""
 
     def __init__(self, whitened):
         super().__init__(name="branch")
@@ -339,12 +339,12 @@ def fit_with(labels, folder, state=RunState(), epochs: int = 1) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_sound_checkpoint(tmp_path, bad):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, bad):
     fit_with(Y, tmp_path)
     before = read_state(tmp_path)
     labels = Y.copy()
     labels[6, 1] = bad
-    message = "the (loss|weight .*) is no finite number after step [34]; the checkpoint of step 2 "
+    message = "the (loss|weight .*) is not finite after step [34]; the checkpoint of step 2 "
     with pytest.raises(RuntimeError, match=message):
         fit_with(labels, tmp_path, before)
     assert read_state(tmp_path) == before
@@ -353,20 +353,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_sound_checkpo
     assert all(np.isfinite(weight).all() for weight in again.get_weights())
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.model.set_weights([np.full_like(w, np.nan) for w in self.model.get_weights()])
 
     budget = Budget(RunState(), steps=100, minutes=0, peak=0.1, warmup=1)
     callbacks = [budget, FiniteNumbers(tmp_path, budget), Checkpoints(tmp_path, budget), Break()]
-    with pytest.raises(RuntimeError, match="weight .* is no finite number after step 1"):
+    with pytest.raises(RuntimeError, match="weight .* is not finite after step 1"):
         network().fit(X, Y, batch_size=8, callbacks=callbacks, verbose=0)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_signal_during_the_exchange_between_processes_is_kept():
-    """It ends the run after the next epoch, in whose exchange the others learn of it."""
+    """It ends the run after the next epoch, whose exchange tells the other processes."""
     asked = []
 
     class Two:

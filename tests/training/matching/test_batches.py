@@ -225,7 +225,7 @@ def test_the_means_of_both_sources_are_subtracted_from_a_blends_embedding():
 
 @pytest.mark.integration
 def test_guests_of_groups_are_never_turned_faces():
-    """Of 300 people of three photos each, every third has turned faces alone."""
+    """Of 300 people with three photos each, every third has only turned faces."""
     rng = np.random.default_rng(0)
     table = np.arange(900).reshape(300, 3)
     is_frontal = (rng.random((300, 3)) < 0.6) & (np.arange(300) % 3 != 0)[:, None]

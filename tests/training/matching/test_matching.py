@@ -82,7 +82,7 @@ def test_other_synthetic_people_have_another_pack_in_the_cache(tmp_path, change)
     assert packed_photos(dataclasses.replace(config, **change)) != path
 
 
-def test_records_made_anew_have_another_pack_in_the_cache(tmp_path):
+def test_records_made_again_have_another_pack_in_the_cache(tmp_path):
     images, landmarks = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 68, 3), np.float32)
     records = FaceRecords(images, np.zeros((2, 144), np.float32), landmarks, np.arange(2), "face")
     config = TrainConfig(batches="matching", cache=str(tmp_path), data=str(tmp_path / "records"))
