@@ -317,8 +317,8 @@ def load_records(folder: str | os.PathLike) -> FaceRecords:
     folder = Path(folder)
     if not is_records(folder):
         raise FileNotFoundError(
-            f"{folder}: no complete face records; they end with {MANIFEST}; keras-scnn prepare "
-            "makes them"
+            f"{folder}: no complete face records ({MANIFEST} is missing); keras-scnn prepare makes "
+            "them"
         )
     manifest = read_manifest(folder / MANIFEST)
     with reading(folder / MANIFEST, "a manifest of face records"):

@@ -1,9 +1,9 @@
-"""Face records behind a URL, with a cache on this machine.
+"""Face records at a URL, with a cache on this machine.
 
-The labels are fetched at once and kept as memory-mapped arrays, so that a million records take
-hardly any memory; a shard's photos are fetched when the first of them is asked for, and again where
-they were removed from a bounded cache. Everything is compared with the checksums of the manifest,
-and what is damaged or half there is fetched again.
+All labels are fetched when records are opened, and kept as memory-mapped arrays, so that a million
+records take hardly any memory. A shard's photos are fetched when one of them is first indexed, and
+again if they were removed from a bounded cache. All files are checked against the checksums of the
+manifest; damaged or incomplete ones are fetched again.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from keras_scnn.storage.remote import Place, RemotePath, place
 from keras_scnn.storage.shards import digest
 from keras_scnn.storage.text import read_json
 
-NOTE = "labels.json"  # checksums of the joined labels; written when all are there
+NOTE = "labels.json"  # checksums of the joined labels; written last
 Arrays = dict[str, np.ndarray]
 
 
 class CachedFile:
-    """A file of a store, and where it is kept once it was fetched; it can be pickled.
+    """A file of a store, with its path in the local cache; it can be pickled.
 
     Args:
         url: of the file.
         path: on this machine.
         crc32: of its content.
-        bound: of the cache; None for none.
+        bound: the limit of the cache; None for no limit.
     """
 
     def __init__(self, url: RemotePath, path: Path, crc32: int, bound: Bound | None = None):
@@ -66,13 +66,13 @@ class CachedFile:
         return CachedFile, (self._url, self.path, self._crc32, self.bound)
 
     def local(self) -> Path:
-        """The path, its content being sound; of a bounded cache it stays while it is in use.
+        """The path of the undamaged file, fetched if needed; a bounded cache keeps files in use.
 
         Raises:
-            ValueError: the content of the store is not that of the manifest.
-            OSError: the store is out of reach, or this machine's disk is full.
+            ValueError: the content in the store does not have the checksum of the manifest.
+            OSError: the store is unreachable, or this machine's disk is full.
         """
-        with self._lock:  # threads may ask for one shard: it is fetched once
+        with self._lock:  # several threads may need one shard: it is fetched once
             if not self.is_there():
                 content = self.content()
                 with atomic_path(self.path) as temporary:
@@ -80,7 +80,7 @@ class CachedFile:
         return self.path
 
     def is_there(self) -> bool:
-        """Whether the file is on this machine, and sound."""
+        """Whether the file is on this machine, and undamaged."""
         with self._lock:
             if not self.path.is_file():
                 return False
@@ -88,12 +88,14 @@ class CachedFile:
             return self._is_sound
 
     def content(self) -> bytes:
-        """Fetch it; errors as ``local``."""
+        """Fetch the content; errors as ``local``."""
         for _ in range(2):
             content = self._url.read_bytes()
             if zlib.crc32(content) == self._crc32:
                 return content
-        raise FileError(f"{self._url}: not the file of {MANIFEST}, or damaged; copy it there again")
+        raise FileError(
+            f"{self._url}: damaged, or not the file listed in {MANIFEST}; upload it again"
+        )
 
 
 def open_face_records(
@@ -101,16 +103,16 @@ def open_face_records(
     cache: str | os.PathLike,
     cache_bytes: int | None = None,
 ) -> FaceRecords:
-    """Open face records of this machine, or behind a URL of fsspec (extra 'remote').
+    """Open face records on this machine, or at a URL of fsspec (extra 'remote').
 
     Args:
         folder: path or URL.
-        cache: folder for what is fetched; processes may share it.
-        cache_bytes: that the photos there may have, of all records: those that were not used for
-            longest are removed, none that a process uses now. None: all stay.
+        cache: folder for fetched files; processes may share it.
+        cache_bytes: limit on the photos in the cache, of all records together. The least recently
+            used files are removed, but none that a process is using. None: no limit.
 
     Raises:
-        FileNotFoundError: the folder holds no (complete) records.
+        FileNotFoundError: the folder contains no (complete) records.
         ValueError: a file is damaged, or of another version.
         ImportError, OSError: as ``RemotePath``.
     """
@@ -123,11 +125,11 @@ def open_face_records(
 
 
 def manifest_of(folder: Place) -> dict:
-    """The manifest of records behind a URL; errors as ``open_face_records``."""
+    """The manifest of records at a URL; errors as ``open_face_records``."""
     try:
         return read_manifest(folder / MANIFEST)
     except FileNotFoundError as error:
-        why = f"no complete face records; they end with {MANIFEST}; keras-scnn prepare makes them"
+        why = f"no complete face records ({MANIFEST} is missing); keras-scnn prepare makes them"
         raise FileNotFoundError(f"{folder}: {why}") from error
 
 
@@ -154,8 +156,8 @@ def _fetched(url: RemotePath, cache: Path, bound: Bound | None) -> FaceRecords:
 
 
 def _joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Arrays:
-    """The labels of all shards, memory-mapped; they are fetched where they are not there."""
-    with in_turn(home):  # processes of this machine may begin together
+    """The labels of all shards, memory-mapped, fetched if needed."""
+    with in_turn(home):  # processes of this machine may fetch at once
         return _read_joined(home) or _fetch_joined(home, labels, counts)
 
 
@@ -167,12 +169,12 @@ def _fetch_joined(home: Path, labels: list[CachedFile], counts: list[int]) -> Ar
         file.path.unlink()
     arrays = _read_joined(home)
     if arrays is None:
-        raise FileError(f"{home}: what was written is not what is read; is the disk sound?")
+        raise FileError(f"{home}: files read back differ from those written; check the disk")
     return arrays
 
 
 def _each(labels: list[CachedFile]) -> Iterator[Arrays]:
-    """The labels of each shard, in order, some fetched at once."""
+    """The labels of each shard, in order, fetched in parallel."""
     with ThreadPoolExecutor(FETCHES) as pool:
         rest = iter(labels)
         while some := list(itertools.islice(rest, 4 * FETCHES)):
@@ -181,12 +183,12 @@ def _each(labels: list[CachedFile]) -> Iterator[Arrays]:
 
 
 def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, int]:
-    """Write one .npy file for each array; their checksums."""
+    """Write an .npy file for each array; return their checksums."""
     paths: dict[str, Path] = {}
     with ExitStack() as stack:
 
         def path_of(name: str) -> Path:
-            if not name.isidentifier():  # it comes from elsewhere, and becomes a file's name
+            if not name.isidentifier():  # untrusted, and used as a file name
                 raise FileError(f"{home}: records of a store have an array named '{name}'")
             paths[name] = stack.enter_context(atomic_path(home / f"{name}.npy"))
             return paths[name]
@@ -202,7 +204,7 @@ def _write_joined(home: Path, parts: Iterator[Arrays], count: int) -> dict[str, 
 
 
 def _read_joined(home: Path) -> Arrays | None:
-    """The arrays; None where they are not there, or not sound."""
+    """The arrays; None if they are missing or damaged."""
     try:
         crc32 = dict(read_json(home / NOTE))
         if any(checksum(home / f"{name}.npy") != value for name, value in crc32.items()):

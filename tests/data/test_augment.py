@@ -22,7 +22,7 @@ def test_some_faces_lie_down_or_stand_on_their_heads():
 
 
 def test_a_crop_and_its_landmarks_move_together():
-    """White dots on black stand, after augmentation, where the moved landmarks say."""
+    """After augmentation, white dots on black are at the moved landmarks."""
     rng = np.random.default_rng(3)
     landmarks = np.column_stack([rng.uniform(35, 85, (68, 2)), np.zeros(68)])
     errors = []
@@ -35,7 +35,7 @@ def test_a_crop_and_its_landmarks_move_together():
         gray = seen.astype(float).mean(axis=-1)
         rows, columns = np.nonzero(gray > 0.6 * gray.max())
         errors.append(np.hypot(columns.mean() - dot[0], rows.mean() - dot[1]))
-    # A patch of noise may hide or outshine a dot, no more than now and then.
+    # Occasionally a patch of noise hides or outshines a dot.
     assert np.median(errors) < 0.5
     assert np.mean(np.array(errors) < 1) > 0.7
 
@@ -52,7 +52,7 @@ def test_without_jitter_the_box_of_the_landmarks_is_about_the_crops_middle(mirro
 
 @pytest.mark.parametrize(("spread", "zoom"), [(40, 1.0), (60, 120 / (60 * np.sqrt(2)))])
 def test_a_face_is_enlarged_to_the_crop_unless_it_is_small(spread, zoom):
-    """Small is one whose box's diagonal is at most half of the crop's side."""
+    """A face is small if its box's diagonal is at most half of the crop's side."""
     landmarks = np.array([[20.0, 30, 0], [20 + spread, 30 + spread, 0]])
     image, still = np.zeros((120, 120, 3), np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
     matrix = augment(np.random.default_rng(0), image, landmarks, still, mirror=False)[1]
@@ -67,7 +67,7 @@ def moves(jitter: Jitter, mirror: bool | None, count: int = 1500, size: int = 40
     return np.stack([augment(rng, image, landmarks, jitter, mirror)[1] for _ in range(count)])
 
 
-def test_moves_are_similarities_as_far_as_the_jitter_says():
+def test_moves_are_similarities_within_the_jitter():
     jitter = Jitter(shift=0.1, scale=0.2, degrees=20.0, wide=0.0, any_angle=0.0)
     matrices = moves(jitter, mirror=False)
     linear = matrices[:, :, :2]
@@ -103,7 +103,7 @@ def test_any_angle_is_one_of_a_full_turn():
 
 
 def test_a_fifth_of_the_variants_is_gray_but_for_the_white_balance():
-    """Of a gray image all pixels have one ratio of red to blue, whatever the channels' gains."""
+    """In a gray image all pixels have the same ratio of red to blue, whatever the gains."""
     image = np.full((40, 40, 3), [120, 80, 60], np.uint8)
     image[20:] = [60, 80, 120]
     landmarks, rng = np.array([[16.0, 16, 0], [23, 23, 0]]), np.random.default_rng(5)
@@ -116,7 +116,7 @@ def test_a_fifth_of_the_variants_is_gray_but_for_the_white_balance():
 
 
 def test_a_quarter_of_the_variants_is_hidden_in_part():
-    """Of an image of one color, whose blur and change of color leave it of one color."""
+    """Tested on an image of one color, which blur and color changes keep uniform."""
     image, still = np.full((40, 40, 3), 128, np.uint8), Jitter(0, 0, 0, wide=0, any_angle=0)
     landmarks, rng = np.array([[16.0, 16, 0], [23, 23, 0]]), np.random.default_rng(6)
     # Within the image, so that no border comes in.
@@ -125,7 +125,7 @@ def test_a_quarter_of_the_variants_is_hidden_in_part():
     assert is_hidden.mean() == pytest.approx(0.25, abs=0.06)
 
 
-def test_what_hides_a_face_is_a_rectangle_of_one_color_inside_of_the_image():
+def test_an_occluder_is_a_rectangle_of_one_color_within_the_image():
     """Its sides are a tenth of the image's to 42 %."""
     rng, places = np.random.default_rng(7), []
     for _ in range(200):
@@ -140,11 +140,11 @@ def test_what_hides_a_face_is_a_rectangle_of_one_color_inside_of_the_image():
 
 
 def test_records_for_recognizing_people_stay_upright():
-    """Those for landmarks turn by more than 30 degrees now and then: 12 % or so."""
+    """About 12 % of those for landmarks turn by more than 30 degrees."""
     model, count = MorphableModel.open_face(), 200
     upright = np.arange(count) % 2 == 0
     landmarks = np.random.default_rng(0).uniform(2, 6, (68, 3)).astype(np.float32)
-    landmarks[[0, 16], :2] = [[0, 4], [7, 4]]  # a line; partners of each other
+    landmarks[[0, 16], :2] = [[0, 4], [7, 4]]  # a line between two mirror partners
     vectors = np.ones((count, 12 + model.n_identity + model.n_expression), np.float32)
     images, every = np.zeros((count, 8, 8, 3), np.uint8), np.arange(count)
     stack = np.tile(landmarks, (count, 1, 1))
@@ -155,7 +155,7 @@ def test_records_for_recognizing_people_stay_upright():
     assert turned[~upright].sum() >= 5
 
 
-def test_white_balance_changes_about_as_much_as_by_the_layers():
+def test_white_balance_changes_about_as_much_as_in_the_layers():
     """Two grays, 80 apart: their distance in a channel is its gain, whatever is added to both."""
     image = np.full((120, 120, 3), 60, np.uint8)
     image[60:] = 140
@@ -170,7 +170,7 @@ def test_white_balance_changes_about_as_much_as_by_the_layers():
 
 
 def test_a_sampler_of_the_same_seed_draws_other_numbers():
-    """Who is mirrored is not who a sampler's first coins choose."""
+    """Which photos are mirrored does not follow from a sampler's first draws."""
     model, count = MorphableModel.open_face(), 64
     augmenter = GroupAugmenter(model, np.zeros(count, bool), seed=3)
     images = np.zeros((count, 8, 8, 3), np.uint8)

@@ -24,7 +24,7 @@ SIZE, MARKED = 64, 30  # the tip of the nose, which is its own mirror partner
 
 @pytest.fixture(scope="module")
 def records(open_face) -> FaceRecords:
-    """Eight photos of four people that show one thing: a bright dot on the tip of the nose."""
+    """Eight photos of four people that show only a bright dot on the tip of the nose."""
     rng, count = np.random.default_rng(3), 8
     poses = np.zeros((count, 3, 4))
     poses[:, 0, 0], poses[:, 1, 1], poses[:, 2, 2] = 0.2, -0.2, 0.2

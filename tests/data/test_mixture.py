@@ -38,7 +38,7 @@ def two() -> FaceRecords:
     return dataclasses.replace(make(6, 1), weight=weight, mirror=mirror)
 
 
-def test_photos_and_labels_stand_one_after_the_other(one, two):
+def test_photos_and_labels_are_concatenated(one, two):
     joined, source = join_records([one, two])
     np.testing.assert_array_equal(source, [0] * 4 + [1] * 6)
     for name in ("images", "parameters", "landmarks"):
@@ -52,7 +52,7 @@ def test_people_are_numbered_apart_and_keep_their_mirror_images(one, two):
     np.testing.assert_array_equal(joined.mirror, [1, 1, 0, 0, -1, -1, 4, 4, 3, 3])
 
 
-def test_what_only_some_have_is_filled_up(one, two):
+def test_labels_that_only_some_records_have_are_filled_up(one, two):
     joined, _ = join_records([one, two])
     np.testing.assert_array_equal(joined.weight, np.repeat([1, 0.5], [4, 6])[:, None] * [[1] * 68])
     np.testing.assert_array_equal(np.isnan(joined.embedding).all(axis=1), [False] * 4 + [True] * 6)
@@ -61,7 +61,7 @@ def test_what_only_some_have_is_filled_up(one, two):
     np.testing.assert_array_equal(alone.mirror, [1, 1, 0, 0, *[-1] * 6])
 
 
-def test_photos_on_disk_stay_there(tmp_path, one, two):
+def test_photos_on_disk_are_not_loaded(tmp_path, one, two):
     for name, records in (("one", one), ("two", two)):
         save_records(tmp_path / name, records)
     joined, _ = join_records([load_records(tmp_path / name) for name in ("two", "one")])
@@ -171,7 +171,7 @@ def test_blends_are_no_photos(tmp_path, one, two):
     assert open_mixture(str(tmp_path / "one")).photographed().all()
 
 
-def test_mirror_images_of_people_who_are_there_are_left_out(one, two):
+def test_mirror_images_of_people_in_the_mixture_are_left_out(one, two):
     mixture = Mixture(*join_records([one, two]), np.array([2.0, 1.0]))
     kept, rows = mixture.without_mirror_images(), [0, 1, 4, 5, 6, 7]
     np.testing.assert_array_equal(kept.records.identity, [0, 0, 2, 2, 3, 3])
@@ -184,7 +184,7 @@ def test_mirror_images_of_people_who_are_there_are_left_out(one, two):
     assert kept.without_mirror_images() is kept, "all that is left are themselves"
 
 
-def test_a_mirror_image_of_somebody_who_is_not_there_stays(two):
+def test_a_mirror_image_of_an_absent_person_is_kept(two):
     alone = dataclasses.replace(two, mirror=np.array([5, 5, 6, 6, 7, 7], np.int32))
     mixture = Mixture(alone, np.zeros(6, int))
     assert mixture.without_mirror_images() is mixture
@@ -207,8 +207,8 @@ def test_any_numbers_of_people_stay_different_people_when_joined(one, two, peopl
         np.testing.assert_array_equal(joined.identity == joined.identity[i], expected)
 
 
-def test_mirror_images_of_any_numbers_are_numbered_along(one, two):
-    """The mirrored person of the last photo, 12, is not there."""
+def test_mirror_images_are_renumbered_with_their_people(one, two):
+    """The mirrored person of the last photo, 12, is absent."""
     numbers = {"identity": [LAST, LAST, 9, 11], "mirror": [9, 9, LAST, 12]}
     first = {name: np.array(row, np.int32) for name, row in numbers.items()}
     joined, _ = join_records([dataclasses.replace(one, **first), two])
@@ -216,7 +216,7 @@ def test_mirror_images_of_any_numbers_are_numbered_along(one, two):
     np.testing.assert_array_equal(joined.identity, [2, 2, 0, 1, 3, 3, 4, 4, 5, 5])
 
 
-def test_a_mirror_image_beyond_all_numbers_is_nobody_in_joined_records(one, two):
+def test_a_mirror_number_of_no_person_becomes_none_in_joined_records(one, two):
     far = dataclasses.replace(one, mirror=np.array([1, 1, 7, 7], np.int32))  # people are 0 and 1
     joined, _ = join_records([far, two])
     np.testing.assert_array_equal(joined.mirror[:4], [1, 1, -1, -1])

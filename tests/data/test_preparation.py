@@ -35,8 +35,8 @@ PHOTOS = 12
 class DrawnFaces(PhotoSource):
     """Photos of dots: three of each person, p0 to p3; p1 is the mirror image of p0.
 
-    Of p2's mirror image, p9, there is no photo. The last photo's file is damaged, and p3's first
-    one has landmarks of no face.
+    There is no photo of p2's mirror image, p9. The last photo's file is damaged, and p3's first
+    one has landmarks that are not a face's.
     """
 
     labels = (".mat", ".pts", ".json", "labels.npz")
@@ -79,7 +79,7 @@ class DrawnFaces(PhotoSource):
 
 
 class ReadyFaces(DrawnFaces):
-    """Faces that cannot be loaded before they are ready, which they may be once."""
+    """Faces that can be loaded only after exactly one call of ``get_ready``."""
 
     times = 0
 
@@ -113,7 +113,7 @@ def labeling(open_face) -> Labeling:
     ],
 )
 def test_labels_of_another_unit_or_photo_are_left_out(source, labeling, change, message):
-    """Crops without a face were made of them in silence."""
+    """They gave crops without a face, without an error."""
     source.landmarks[0, :, :2] = change(source.landmarks[0, :, :2])
     name = source.names()[0]
     _, records, left_out = labeling.records(source, [name])
@@ -231,7 +231,7 @@ t.prepare(source, sys.argv[2], Labeling(t.MorphableModel.open_face(), joint=Fals
 
 
 @pytest.mark.integration
-def test_a_killed_run_goes_on_where_it_was(tmp_path, source, labeling, monkeypatch):
+def test_a_killed_run_continues_where_it_stopped(tmp_path, source, labeling, monkeypatch):
     here = Path(__file__).resolve()
     paths = [str(here.parent), str(here.parents[1]), str(here.parents[2])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -346,7 +346,7 @@ def test_sources_name_the_preset_that_predicts_their_labels(tmp_path):
 def test_a_photo_that_this_machine_could_not_read_is_tried_again(
     tmp_path, source, labeling, monkeypatch
 ):
-    """Neither is one that is damaged, nor one that is missing until it comes."""
+    """A damaged photo is not, nor is a missing one until it exists."""
     monkeypatch.setattr(plan_shards, "__defaults__", (3,))
     folder, read = tmp_path / "records", Path.read_bytes
     (source.folder / "p2" / "7.png").unlink()
@@ -371,7 +371,7 @@ def test_a_photo_that_this_machine_could_not_read_is_tried_again(
 
 
 @pytest.mark.integration
-def test_what_all_photos_need_is_computed_before_the_work_is_handed_out(
+def test_data_for_all_photos_is_computed_before_the_workers_start(
     tmp_path, source, labeling, monkeypatch
 ):
     monkeypatch.setattr(plan_shards, "__defaults__", (3,))
@@ -386,7 +386,7 @@ def test_labels_and_tables_beside_the_photos_count_as_inputs(source):
     assert {"p0/0.png", "p0/0.mat", "p0/0.pts", "labels.npz"} <= inputs
 
 
-def test_a_number_of_workers_that_is_none_is_refused(tmp_path, source, labeling):
+def test_an_invalid_number_of_workers_is_refused(tmp_path, source, labeling):
     with pytest.raises(ValueError, match="workers is -1; it must be 1 or more"):
         prepare(source, tmp_path / "out", labeling, {}, workers=-1)
     assert not (tmp_path / "out").exists()

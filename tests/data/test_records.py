@@ -42,7 +42,7 @@ def folder(tmp_path, records):
     return tmp_path / "records"
 
 
-def test_records_come_back_as_they_were(folder, records):
+def test_saved_records_are_restored(folder, records):
     again = load_records(folder)
     for name in ("images", "parameters", "landmarks", "identity"):
         np.testing.assert_array_equal(getattr(again, name), getattr(records, name))
@@ -69,12 +69,12 @@ def test_records_come_back_as_they_were(folder, records):
         ({"embedding": np.zeros(6)}, r"embedding are \(6,\); they must be an array \(n, E\)"),
     ],
 )
-def test_what_no_network_is_trained_on_is_refused(records, changes, message):
+def test_records_that_no_network_can_train_on_are_refused(records, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(records, **changes)
 
 
-def test_photos_in_fortrans_order_come_back_too(tmp_path, records):
+def test_photos_in_fortran_order_are_restored_too(tmp_path, records):
     save_records(tmp_path, dataclasses.replace(records, images=np.asfortranarray(records.images)))
     np.testing.assert_array_equal(load_records(tmp_path).images, records.images)
 
@@ -86,7 +86,7 @@ def test_a_folder_without_a_manifest_is_not_complete(folder):
         load_records(folder)
 
 
-def test_what_is_known_besides_comes_back_too(tmp_path, records):
+def test_optional_labels_are_restored_too(tmp_path, records):
     rng = np.random.default_rng(1)
     more = dataclasses.replace(
         records,
@@ -119,7 +119,7 @@ def test_shards_are_read_as_one(tmp_path, records):
 
 
 def test_records_of_one_shard_replace_those_of_several(tmp_path, records):
-    """What is no shard's stays."""
+    """Files that belong to no shard are kept."""
     for number in range(3):
         write_shard(tmp_path, number, records)
     finish_records(tmp_path, 3, "open_face", {})
@@ -144,7 +144,7 @@ def test_an_unfinished_shard_does_not_count(tmp_path, records):
     assert not is_records(tmp_path)
 
 
-def test_nothing_but_left_out_photos_is_refused(tmp_path):
+def test_records_whose_photos_were_all_left_out_are_refused(tmp_path):
     write_shard(tmp_path, 0, None, {"x.jpg": "no face"})
     with pytest.raises(ValueError, match="no records to write: 1 left out; the first: no face"):
         finish_records(tmp_path, 1, "open_face", {})
@@ -199,7 +199,7 @@ def test_a_landmark_weight_below_zero_is_refused(records, value):
 @pytest.mark.parametrize("name", ["parameters", "landmarks"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_labels_that_would_make_the_loss_nan_are_refused(records, name, value):
-    """But for landmarks of weight 0, which no loss reads."""
+    """Except landmarks of weight 0, which no loss reads."""
     array = getattr(records, name).copy()
     array[2:4, 3] = value
     with pytest.raises(ValueError, match=f"{name} of 2 of 6 photos, first 2, are not finite"):
@@ -214,7 +214,7 @@ def test_labels_that_would_make_the_loss_nan_are_refused(records, name, value):
 
 
 @pytest.mark.parametrize("held_out", [-1, 1.5, "2"])
-def test_a_number_of_held_out_people_that_is_none_is_refused(records, held_out):
+def test_an_invalid_number_of_held_out_people_is_refused(records, held_out):
     with pytest.raises(ValueError, match="held_out is .*; it must be .*0 or more"):
         split_people(records.identity, held_out)
 
@@ -251,7 +251,7 @@ def test_the_draw_of_mirror_pairs_is_seeded_and_takes_of_all(held_out=20):
     assert len({int(identity[i]) % 40 // 10 for i in first}) > 1  # not those of one data set
 
 
-def test_a_mirror_image_that_only_one_side_names_or_the_data_lacks_is_no_trap():
+def test_one_sided_and_missing_mirror_images_are_held_out_correctly():
     identity, mirror = np.array([0, 1, 2, 3]), np.array([2, -1, -1, 9])
     for seed in range(8):
         _, unseen = split_people(identity, 1, mirror, seed)

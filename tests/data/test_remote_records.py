@@ -90,7 +90,7 @@ def test_records_of_a_store_are_those_of_the_folder(tmp_path, folder, store):
     assert not records.landmarks.flags.writeable  # memory-mapped
 
 
-def test_a_second_run_fetches_the_manifest_alone(tmp_path, folder, monkeypatch):
+def test_a_second_run_fetches_only_the_manifest(tmp_path, folder, monkeypatch):
     home = memory_url()
     put(home, folder)
     same(open_face_records(home, tmp_path), load_records(folder))
@@ -105,7 +105,7 @@ def test_a_second_run_fetches_the_manifest_alone(tmp_path, folder, monkeypatch):
 
 @pytest.mark.parametrize("name", ["00001.images.npy", "landmarks.npy", "labels.json"])
 @pytest.mark.parametrize("kept", [0, 0.5, -1])
-def test_what_is_damaged_or_half_there_is_fetched_again(tmp_path, folder, name, kept):
+def test_damaged_or_incomplete_files_are_fetched_again(tmp_path, folder, name, kept):
     home = memory_url()
     put(home, folder)
     same(open_face_records(home, tmp_path), load_records(folder))
@@ -124,7 +124,7 @@ def test_threads_that_ask_for_one_shard_fetch_it_once(tmp_path, folder, monkeypa
     def slow(self):
         asked.append(self)
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.3)  # for the other thread, which should not come
+            both.wait(0.3)  # the other thread should not arrive here
         return content(self)
 
     monkeypatch.setattr(CachedFile, "content", slow)
@@ -140,7 +140,8 @@ def test_a_store_whose_files_are_not_those_of_the_manifest_is_named(tmp_path, fo
     records = open_face_records(home, tmp_path)
     fs.pipe_file(f"{root}/00003.images.npy", fs.cat_file(f"{root}/00003.images.npy")[:-7])
     assert len(records.images[:10]) == 10
-    with pytest.raises(ValueError, match=f"{home}/00003.images.npy: not the file of manifest.json"):
+    message = f"{home}/00003.images.npy: damaged, or not the file listed in manifest.json"
+    with pytest.raises(ValueError, match=message):
         records.images[20]
     fs.rm(f"{root}/00003.images.npy")
     with pytest.raises(FileNotFoundError, match=f"{home}/00003.images.npy: no such file"):
@@ -270,19 +271,19 @@ def test_a_shard_in_use_is_not_removed(tmp_path, folder, monkeypatch):
         assert images[[5, 10, 16]].shape == (3, 8, 8, 3)  # one after the other, beside it
         assert "00000.images.npy" in fetched(tmp_path)
     monkeypatch.setattr("keras_scnn.storage.bounded.PATIENCE", 0.0)
-    full = pytest.raises(OSError, match=f"{tmp_path}: its 3000 bytes are full, and other runs use")
+    full = pytest.raises(OSError, match=f"{tmp_path}: its 3000 bytes are full and in use by other")
     with images.bound.in_use([last]), full:  # 1664 of them
         images[16]
     assert images[16].shape == (8, 8, 3)
     open_face_records(home, tmp_path)  # without a bound: all that is there is in use
-    with pytest.raises(OSError, match="other runs use all of them"):
+    with pytest.raises(OSError, match="are full and in use by other runs"):
         images[25]
 
 
 def test_a_bound_that_is_too_small_is_named(tmp_path, folder):
     home = memory_url()
     put(home, folder)
-    with pytest.raises(ValueError, match=f"{tmp_path}: 896 bytes .* bound of the cache is 800"):
+    with pytest.raises(ValueError, match=f"{tmp_path}: 896 bytes .* limit of the cache, 800"):
         open_face_records(home, tmp_path, 800)
     config = TrainConfig(data=home, cache=str(tmp_path), cache_gigabytes=3e-6, batch_size=2)
     with pytest.raises(ValueError, match="cache_gigabytes is 3e-06: the 4 photos .* 5.5e-06 GB"):
@@ -312,7 +313,7 @@ def test_all_files_that_wait_for_room_give_up_together(tmp_path, folder, monkeyp
         monotonic=lambda: sum(waited), sleep=waited.append, time_ns=time.time_ns
     )
     monkeypatch.setattr("keras_scnn.storage.bounded.time", clock)
-    full = pytest.raises(OSError, match="other runs use all of them")
+    full = pytest.raises(OSError, match="are full and in use by other runs")
     with images.bound.in_use([last]), full, images.bound.in_use([first, second]):
         pass  # 1664 bytes, and neither 896 nor 1088 more have room
     assert sum(waited) == pytest.approx(bounded.PATIENCE, abs=2 * bounded.PAUSE)
@@ -361,7 +362,7 @@ def test_training_opens_records_on_s3(tmp_path, folder, capsys):
         put(config.data, folder)
         same(open_records(config).records, load_records(folder))
         for url, problem in (
-            ("s3://photos/none", "no complete face records; they end with manifest.json"),
+            ("s3://photos/none", "no complete face records (manifest.json is missing)"),
             ("s3://nowhere/records", "no complete face records"),
         ):
             assert main(["--data", url, "--run", str(tmp_path / "run")]) == 2

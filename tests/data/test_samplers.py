@@ -98,7 +98,7 @@ def test_a_person_and_its_mirror_image_make_no_pair():
 
 @pytest.mark.parametrize("person", [0, 2, 5, 9])
 def test_all_but_the_mirror_image_are_equally_likely(person):
-    """Also who comes next to the mirror image; 4 to 9 are of a second data set, 9 has no twin."""
+    """Also the person after the mirror image; 4 to 9 are of a second data set, 9 has no twin."""
     mirror = np.array([1, 0, 3, 2, 6, 8, 4, -1, 5, -1])
     index = PeopleIndex(np.arange(10), mirror=mirror, source=np.repeat([0, 1], [4, 6]))
     drawn = index.draw_others(np.random.default_rng(0), np.full(60000, person))
@@ -110,7 +110,7 @@ def test_all_but_the_mirror_image_are_equally_likely(person):
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_a_mirror_image_may_be_named_by_one_of_the_two_alone(silent):
+def test_a_mirror_image_may_be_named_by_only_one_of_the_two(silent):
     both = TWINS ^ 1
     mirror = np.where(silent == TWINS % 2, -1, both)
     first, second, same = stream(PairSampler(TWINS, mirror=mirror))
@@ -120,7 +120,7 @@ def test_a_mirror_image_may_be_named_by_one_of_the_two_alone(silent):
     assert len(np.unique(np.concatenate([b.person for b in batches]))) == 10  # nobody is lost
 
 
-def test_who_has_no_mirror_image_is_paired_as_without_any():
+def test_people_without_a_mirror_image_are_paired_as_if_none_existed():
     mirror = np.array([1, 0, *[-1] * 8])
     people = np.random.default_rng(1).integers(0, 10, 1000)
     one, other = (
@@ -275,7 +275,7 @@ def test_wrong_arguments_are_named(arguments, message):
     ],
 )
 @pytest.mark.parametrize("sampler", [PairSampler, GroupSampler])
-def test_arrays_that_are_not_one_number_a_photo_are_named(sampler, arguments, message):
+def test_arrays_without_one_number_per_photo_are_named(sampler, arguments, message):
     with pytest.raises(ValueError, match=message):
         sampler(**arguments)
 

@@ -78,7 +78,7 @@ def test_a_whitening_of_other_parameters_is_refused(records, sampler):
         pair_dataset(records, Whitening(np.zeros(5), np.ones(5)), sampler, 4)
 
 
-def test_an_input_that_no_label_is_for_is_named(records, sampler, tiny_whitening):
+def test_an_unknown_input_is_named(records, sampler, tiny_whitening):
     names = ["image_a", "image_b", "points"]
     with pytest.raises(ValueError, match="no array of a batch is named 'points'; there are im"):
         pair_dataset(records, tiny_whitening, sampler, 4, input_names=names)
@@ -116,7 +116,7 @@ def test_the_data_set_yields_the_batches_in_order(records, sampler, tiny_whiteni
             np.testing.assert_array_equal(result, array)
 
 
-def test_a_resumed_stream_goes_on_where_it_was(records, sampler, tiny_whitening):
+def test_a_resumed_stream_continues_where_it_stopped(records, sampler, tiny_whitening):
     whole = list(pair_dataset(records, tiny_whitening, sampler, 4).take(6).as_numpy_iterator())
     rest = pair_dataset(records, tiny_whitening, sampler, 4, first_step=4).take(2)
     for (inputs, _), (expected, _) in zip(rest.as_numpy_iterator(), whole[4:], strict=True):
@@ -130,7 +130,7 @@ def test_shapes_are_known_before_the_first_batch(records, sampler, tiny_whitenin
     assert targets["parameter_distance"].shape == (4,)
 
 
-def test_trust_in_a_landmark_is_its_weight(records, sampler, tiny_whitening):
+def test_the_weight_of_a_landmark_is_that_of_the_records(records, sampler, tiny_whitening):
     weight = np.random.default_rng(0).random((12, 68)).astype(np.float32)
     records = dataclasses.replace(records, weight=weight)
     inputs, targets = pair_batch(records, tiny_whitening, sampler, 0, 16)
@@ -155,7 +155,7 @@ def test_a_group_batch_carries_the_labels_of_its_photos(records, tiny_whitening)
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8"])
 def test_embeddings_are_float32_however_they_were_stored(records, tiny_whitening, dtype):
-    """TensorFlow takes the bytes of a foreign order for its own."""
+    """TensorFlow ignores a foreign byte order."""
     embedding = np.random.default_rng(0).normal(size=(12, 5))
     records = dataclasses.replace(records, embedding=embedding.astype(dtype))
     sampler = GroupSampler(records.identity, people=3, photos=2)
@@ -238,7 +238,7 @@ def test_fresh_pairs_are_of_new_people_in_each_batch(fresh, face_whitening):
     assert len(people) == 12  # each person's first photo is side a of one pair
 
 
-def test_a_resumed_stream_of_fresh_people_goes_on_where_it_was(fresh, face_whitening):
+def test_a_resumed_stream_of_fresh_people_continues_where_it_stopped(fresh, face_whitening):
     # Batches are made on several threads: the stream does not depend on which comes first.
     whole = list(fresh_pair_dataset(fresh, face_whitening).take(6).as_numpy_iterator())
     rest = fresh_pair_dataset(fresh, face_whitening, first_step=4).take(2).as_numpy_iterator()
@@ -267,7 +267,7 @@ def test_fresh_groups_hold_all_photos_of_each_person(fresh, face_whitening):
 
 
 def shards_of(kind, records, model, whitening, world_size):
-    """The batch of step 3 of some stream, made by so many processes, one after the other."""
+    """The batch of step 3 of a stream, made by a number of processes, one after the other."""
     groups = JoinedSampler(
         [GroupSampler(records.identity, 2, 2), GroupSampler(records.identity, 4, 1)]
     )
@@ -341,9 +341,9 @@ def test_without_that_the_error_is_tensorflows():
 @pytest.mark.parametrize(
     "error", [OSError("the disk is full"), tf.errors.InternalError(None, None, "of TensorFlow's")]
 )
-def test_errors_that_are_of_no_batch_stay_as_they_are(error):
+def test_errors_outside_of_batches_are_unchanged(error):
     with pytest.raises(FileNotFoundError), original_errors():
-        list(as_dataset(Vanishing()))  # of which the next one has nothing
+        list(as_dataset(Vanishing()))  # must not affect the next block
     with pytest.raises(type(error)) as caught, original_errors():
         raise error
     assert caught.value is error

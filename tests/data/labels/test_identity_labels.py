@@ -87,7 +87,7 @@ def test_data_sets_get_the_mean_of_the_first(people, tiny_face_model):
 def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
     people, tiny_face_model
 ):
-    """Also of people from whom nothing was learned."""
+    """Also for people that were not learned from."""
     shapes, records, _ = people
     embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
     unseen = np.arange(PHOTOS) % 4 == 0
@@ -105,7 +105,7 @@ def test_labels_that_average_over_those_who_look_alike_are_nearer_to_the_truth(
 
 
 def test_every_photo_counts_the_same(people, tiny_face_model):
-    """A hundred people with a photo each say the opposite of ten people with 30 photos each."""
+    """A hundred people with a photo each contradict ten people with 30 photos each."""
     rng = np.random.default_rng(1)
     person = np.r_[np.arange(100), 100 + np.repeat(np.arange(10), 30)].astype(np.int32)
     records = dataclasses.replace(people[1], identity=person)
@@ -117,7 +117,7 @@ def test_every_photo_counts_the_same(people, tiny_face_model):
     assert np.corrcoef(outputs.ravel(), shapes.ravel())[0, 1] > 0.8  # three photos against one
 
 
-def test_who_is_not_known_keeps_the_fit(people, tiny_face_model):
+def test_unknown_people_keep_their_fit(people, tiny_face_model):
     records = people[1]
     embeddings = comparable_embeddings(records, np.zeros(PHOTOS, int))
     taught = regress_identity(records, embeddings, np.arange(PHOTOS), tiny_face_model, 1.0)
@@ -188,13 +188,13 @@ def test_the_noise_of_fits_counts_as_often_as_it_is_set_to(gaussian_people, monk
         np.testing.assert_allclose(gain, np.diag(rest / (rest + factor * noise)), atol=0.08)
 
 
-def test_a_map_is_judged_by_people_whom_it_has_not_seen():
-    """Embeddings that say nothing, and are long enough to tell those people apart."""
+def test_a_map_is_measured_on_people_not_fitted_on():
+    """Embeddings without information, but long enough to memorize these people."""
     rng = np.random.default_rng(2)
     person = np.repeat(np.arange(40), 10)
     shape, embedding = (rng.normal(size=(40, size))[person] for size in (3, 60))
     result = learn_posterior(shape, shape + rng.normal(size=shape.shape), embedding, person)
-    # Who trusts such a map less than the mean shape takes more of the fit than without it.
+    # Such a map is trusted less than the mean shape, and the fit more than without a map.
     assert np.trace(result.gain) > np.trace(result.gain_alone)
 
 
@@ -213,7 +213,7 @@ def test_a_label_weighs_by_the_inverse_covariances():
     np.testing.assert_allclose(result.gain, expected, atol=0.05)
 
 
-def test_what_is_steady_within_people_grows_and_the_size_stays():
+def test_components_that_vary_little_within_people_grow_and_the_size_is_kept():
     """Two principal shapes; the map's noise within people is 4 and 1: factors as 1 to 2."""
     rng = np.random.default_rng(5)
     person = np.repeat(np.arange(400), 10)
@@ -242,8 +242,8 @@ def test_turned_faces_are_taught_by_their_person_or_by_the_last_recognizer():
     frontal = np.arange(240) % 11 != 0
     frontal[211] = True
     frontal[210] = False
-    raw[~frontal] = 9.0  # what recognizers say of turned faces is another thing
-    raw[210, 3:] = raw[211, 3:]  # but this one, of a single photo, the last one recognizes
+    raw[~frontal] = 9.0  # embeddings of turned faces are useless
+    raw[210, 3:] = raw[211, 3:]  # but for this one, of a person with one photo
     photos = Photos(person, np.zeros(240, int), frontal, np.ones(240, bool))
     shape = code @ rng.normal(0, 1, (3, 4))
     taught = teach_identity(shape, shape, raw, [3, 3], photos)

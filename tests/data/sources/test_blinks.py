@@ -25,7 +25,7 @@ def records():
     return FaceRecords(images, parameters, landmarks, identity, "open_face", weight=weight)
 
 
-def test_photos_come_back_with_their_eyes_less_open_and_labeled_so(records):
+def test_photos_get_less_open_eyes_and_matching_labels(records):
     source = ClosedEyes(records, COUNT)
     assert len(set(source.names())) == COUNT
     both, shut = 0, 0

@@ -38,7 +38,7 @@ def test_the_box_of_a_frontal_half_is_that_of_the_whole_face():
     assert box_of_half(points, is_profile=True).width == pytest.approx(np.hypot(40, 80))
 
 
-def test_hand_made_points_move_the_prediction_and_sites_are_taken_off():
+def test_hand_made_points_move_the_prediction_and_site_offsets_are_removed():
     rng = np.random.default_rng(0)
     predicted = rng.uniform(20, 100, (60, 68, 3))
     camera = rng.normal(0, 1, (60, 2, 3))
@@ -130,7 +130,7 @@ def test_a_missing_package_is_no_damaged_photo_in_other_processes_either(tmp_pat
         ([36, 39], False, "no landmark of the midline is given; a frontal face needs one"),
     ],
 )
-def test_too_few_landmarks_for_a_box_are_said_to_be_so(rows, is_profile, message):
+def test_too_few_landmarks_for_a_box_are_reported(rows, is_profile, message):
     points, places = np.full((68, 2), np.nan), np.arange(68.0)[:, None] + [0, 50]
     places[31] = places[30]
     points[rows] = places[rows]

@@ -87,7 +87,7 @@ def test_a_file_that_does_not_fit_is_refused(root, text, message):
         read_fold_pairs(write(root, text), root)
 
 
-def test_what_is_missing_is_named(root):
+def test_missing_files_and_photos_are_named(root):
     with pytest.raises(FileNotFoundError, match=r"no.csv: no such pairs file"):
         read_fold_pairs(root / "no.csv", root)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):

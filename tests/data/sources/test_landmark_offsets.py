@@ -6,7 +6,7 @@ from keras_scnn.data.sources.bfm_landmarks import with_annotated_mean
 
 
 def test_the_mean_face_has_the_annotations_landmarks(tiny_face_model):
-    """But for a similarity: SciPy's Procrustes analysis finds no disparity."""
+    """Up to a similarity: SciPy's Procrustes analysis finds no disparity."""
     basis = random_basis(3)
     model = with_annotated_mean(tiny_face_model, basis)
     _, _, disparity = procrustes(basis.mean, model.landmarks())

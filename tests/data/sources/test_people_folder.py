@@ -203,7 +203,7 @@ def test_photos_of_one_person_are_kept_and_spoiled_ones_are_not(open_face):
     assert_array_equal(identity, np.tile(identity[0], (7, 1)))
 
 
-def test_a_photo_whose_landmarks_are_noisy_is_no_strangers(open_face):
+def test_a_photo_with_noisy_landmarks_is_not_taken_for_another_persons(open_face):
     """No face fits it well, its own neither: what counts is by how much the person's is worse."""
     faces, rng = Faces(open_face, 9, one_person=True), np.random.default_rng(0)
     size = np.linalg.norm(np.ptp(faces.landmarks[..., :2], axis=1), axis=1)
@@ -295,7 +295,7 @@ def test_photos_of_a_person_share_an_identity(people):
     assert_allclose(moved[:, :2].mean(axis=0), 10, atol=1.5)
 
 
-def test_what_has_no_label_says_why(people, folder):
+def test_photos_without_a_label_have_a_reason(people, folder):
     with pytest.raises(ValueError, match="blank.jpg: no face found"):
         people.load("bob/blank.jpg")
     with pytest.raises(ValueError, match="broken.png.*not a readable image"):

@@ -40,7 +40,7 @@ def test_pairs_are_read_as_lfw_publishes_them(folder):
         ("Ann_0001.jpg", "Ann_0002.png"),
         ("Ann_0002.png", "Bob_0001.jpg"),
         ("Bob_0001.jpg", "Bob_0003.jpg"),
-        ("Bob_0003.jpg", "Cy_D_0012.jpg"),  # is not there: reading it will say so
+        ("Bob_0003.jpg", "Cy_D_0012.jpg"),  # is missing: reading it is an error
     ]
     assert result.photos.paths[0] == folder / "Ann" / "Ann_0001.jpg"
     np.testing.assert_array_equal(result.fold, [0, 0, 1, 1])
@@ -78,7 +78,7 @@ def test_another_format_is_refused(folder, text, message):
         read_pairs(folder / "pairs.txt", folder)
 
 
-def test_what_is_missing_is_named(folder):
+def test_missing_files_and_photos_are_named(folder):
     (folder / "pairs.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not a text file"):
         read_pairs(folder / "pairs.txt", folder)

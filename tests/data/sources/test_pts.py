@@ -31,7 +31,7 @@ def test_the_first_pixel_has_the_number_1_in_the_file_and_0_here(tmp_path):
 
 @given(arrays(float, st.tuples(st.integers(1, 70), st.sampled_from([2, 3])),
               elements=st.floats(-1e4, 1e4)))  # fmt: skip
-def test_what_is_written_is_read(tmp_path_factory, points):
+def test_a_written_file_is_read_back(tmp_path_factory, points):
     path = tmp_path_factory.mktemp("pts") / "face.pts"
     write_pts(path, points)
     np.testing.assert_allclose(read_pts(path), points[:, :2], atol=1e-6)
@@ -64,7 +64,7 @@ def test_damaged_files_are_refused(tmp_path, text, message):
         read_pts(path)
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
+def test_invalid_points_are_not_written(tmp_path):
     for wrong in (np.zeros(68), np.zeros((68, 4)), np.full((68, 2), np.nan)):
         with pytest.raises(ValueError, match=r"face\.pts: landmarks must be \(n, 2\)"):
             write_pts(tmp_path / "face.pts", wrong)

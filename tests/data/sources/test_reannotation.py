@@ -24,7 +24,7 @@ def test_an_array_of_all_faces_is_read_either_way_round(tmp_path, points, layout
     np.testing.assert_array_equal(result, points)
 
 
-def test_depth_is_left_away(tmp_path, points):
+def test_depth_is_dropped(tmp_path, points):
     deep = np.concatenate([points, np.ones((2, 68, 1))], axis=2).transpose(0, 2, 1)
     np.save(tmp_path / "all.npy", deep)
     np.testing.assert_array_equal(read_reannotation(tmp_path / "all.npy", NAMES), points - 1)
@@ -76,7 +76,7 @@ def test_another_layout_is_refused(tmp_path, points, make, message):
         read_reannotation(make(tmp_path, points), NAMES)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_annotations_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such annotation"):
         read_reannotation(tmp_path / "no.npy", NAMES)
     with pytest.raises(FileNotFoundError, match="one.pts.*no one.mat either"):

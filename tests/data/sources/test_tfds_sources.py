@@ -32,7 +32,7 @@ def jpeg(value: int) -> bytes:
 
 
 def examples_300wlp() -> list[dict]:
-    """What tensorflow_datasets/datasets/the300w_lp makes of the files (version 1.0.0)."""
+    """Features as from tensorflow_datasets/datasets/the300w_lp (version 1.0.0)."""
     return [
         {
             "image": jpeg(i),
@@ -46,7 +46,7 @@ def examples_300wlp() -> list[dict]:
 
 
 def examples_aflw2000() -> list[dict]:
-    """What tensorflow_datasets/datasets/aflw2k3d makes of the files (version 1.0.0)."""
+    """Features as from tensorflow_datasets/datasets/aflw2k3d (version 1.0.0)."""
     points = [matlab_landmarks(BASIS, arrays).T.astype(np.float32) for arrays in people()]
     return [
         {

@@ -125,8 +125,8 @@ def test_landmarks_in_the_file_come_first_and_need_no_basis(tmp_path):
         np.testing.assert_allclose(photo.landmarks, points.T - [1, 1, 0])
 
 
-def test_without_landmarks_and_basis_it_is_said_at_once(folder):
-    (folder / "AFW" / "AFW_111_1_0.mat").write_bytes(b"damaged")  # the next file tells as well
+def test_missing_landmarks_and_basis_are_reported_at_once(folder):
+    (folder / "AFW" / "AFW_111_1_0.mat").write_bytes(b"damaged")  # the next file is checked instead
     with pytest.raises(ValueError, match=r"AFW_111_1_12\.mat: no pt3d_68; give the landmark basis"):
         W300LP(folder)
 

@@ -71,7 +71,7 @@ def test_the_upper_lid_comes_down_and_the_lower_one_up_a_little(face, side):
 
 
 def test_the_eyeball_stays_where_it_is(face):
-    """What is still seen between the lids has the colors that it had."""
+    """The visible part between the lids keeps its colors."""
     image, landmarks = face
     closed, _ = close_lid(image, landmarks, "right", 0.6)
     x, y = CENTERS["right"]

@@ -65,7 +65,7 @@ def test_a_single_person_makes_a_pair_with_itself():
     assert EachPhotoOnce(0.0).batch(0, 1).same.all()
 
 
-def test_the_pairs_depend_on_seed_and_step_alone():
+def test_the_pairs_depend_only_on_seed_and_step():
     one, again, other = (EachPhotoOnce(0.5, seed).batch(3, 16) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.second, again.second)
     assert not np.array_equal(one.second, other.second)

@@ -135,7 +135,7 @@ def test_the_sheet_shows_a_moved_surface_where_it_is():
     np.testing.assert_allclose(result, expected[:2], atol=0.5)
 
 
-def test_what_cannot_be_turned_is_refused(open_face, texture):
+def test_invalid_photos_and_turns_are_refused(open_face, texture):
     face = parameters(open_face)
     image = photo(open_face, face, texture)
     with pytest.raises(ValueError, match="up to 60"):

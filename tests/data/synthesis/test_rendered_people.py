@@ -44,7 +44,7 @@ def test_the_face_is_where_the_labels_say(person):
     assert landmarks[..., :2].min() > -20 and landmarks[..., :2].max() < 140
 
 
-def test_shrinking_puts_what_was_rendered_large_where_the_labels_say():
+def test_shrunk_renderings_match_their_labels():
     """A picture of its own columns' numbers, shrunk as photos are, tells where each comes from."""
     columns = np.tile(np.arange(40, dtype=np.float32), (40, 1))
     from_large = cv2.resize(columns, (20, 20), interpolation=cv2.INTER_AREA)[0]
@@ -79,7 +79,7 @@ def test_the_tongue_comes_out_of_an_open_mouth(open_face):
     assert jaw[tongue > 0].min() >= 0.35 - 1e-6 and (jaw[tongue == 0] < 0.35).any()
 
 
-def test_the_photos_are_no_copies(person):
+def test_the_photos_differ(person):
     images = person[0].astype(float)
     assert all(abs(images[0] - image).mean() > 5 for image in images[1:])
 
@@ -110,7 +110,7 @@ def test_other_people_follow_from_another_first_number(tmp_path):
     np.testing.assert_array_equal(records.images, render_person(CONFIG, 1)[0])
 
 
-def test_a_face_model_that_takes_anothers_place_is_rendered(tmp_path, open_face):
+def test_a_face_model_that_replaces_another_is_rendered(tmp_path, open_face):
     paths = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
     wide = open_face.replace(mean=open_face.mean * [1.5, 1, 1])
     open_face.save(paths[0])
@@ -131,7 +131,7 @@ def test_two_workers_render_what_one_does(tmp_path):
     assert one == two
 
 
-def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_rendering_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(rendered_people, "PEOPLE_PER_SHARD", 2)
     config = dataclasses.replace(CONFIG, people=5, photos=2)
     render_records(config, tmp_path / "whole")
@@ -214,13 +214,13 @@ def test_numbers_of_numpy_are_the_same_settings():
     assert config.key == SyntheticConfig(people=3, spread=0.5).key
 
 
-def test_a_file_in_the_place_of_the_cache_is_named(tmp_path):
+def test_a_file_instead_of_the_cache_folder_is_named(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(NotADirectoryError, match="cache.*a file is in its place"):
         cached_records(CONFIG, tmp_path / "cache")
 
 
-def test_a_number_of_workers_that_is_none_is_refused(tmp_path):
+def test_an_invalid_number_of_workers_is_refused(tmp_path):
     with pytest.raises(ValueError, match="workers is 0; it must be 1 or more"):
         render_records(CONFIG, tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()
@@ -236,7 +236,7 @@ def test_a_number_of_workers_that_is_none_is_refused(tmp_path):
         ("regions", lambda model: np.arange(70, dtype=np.uint8) % 2),
     ],
 )
-def test_all_of_a_face_model_that_photos_show_decides_on_the_folder(
+def test_the_folder_depends_on_all_visible_parts_of_the_face_model(
     tmp_path, tiny_face_model, name, change
 ):
     keys = []
@@ -247,7 +247,7 @@ def test_all_of_a_face_model_that_photos_show_decides_on_the_folder(
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
-def test_a_folder_of_another_seed_is_made_anew(tmp_path):
+def test_a_folder_of_another_seed_is_made_again(tmp_path):
     config = dataclasses.replace(CONFIG, people=1, photos=1, size=16)
     other = dataclasses.replace(config, seed=1)
     for one in (config, other):

@@ -100,7 +100,7 @@ def test_a_network_finds_the_turned_faces_where_the_labels_say(turned):
     np.testing.assert_allclose(yaw, expected, atol=12)
 
 
-def test_the_turns_depend_on_name_and_seed_alone(turned, model):
+def test_the_turns_depend_only_on_name_and_seed(turned, model):
     before, after = turned
     source = Astronauts()
     one = dataclasses.replace(
