@@ -52,9 +52,9 @@ def write_face(stem, arrays: dict[str, np.ndarray], size: int = 450) -> None:
 
 
 def sent_through_a_pipe(thing):
-    """What a worker process gets when ``thing`` is sent to it."""
+    """The copy of ``thing`` that a worker process receives."""
     near, far = multiprocessing.Pipe()
-    with ThreadPoolExecutor() as pool:  # what does not fit into the pipe's buffer must be taken out
+    with ThreadPoolExecutor() as pool:  # an object larger than the pipe's buffer blocks the sender
         sending = pool.submit(near.send, thing)
         received = far.recv()
         sending.result()

@@ -5,7 +5,7 @@ import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# One thread a pool: pytest-xdist's workers share the cores already.
+# One thread per pool: pytest-xdist's workers share the cores already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
@@ -33,7 +33,7 @@ settings.register_profile("keras_scnn", deadline=None, derandomize=True, max_exa
 settings.load_profile("keras_scnn")
 
 
-# Of more than half a minute, the longest first: with --no-loadscope-reorder (setup.cfg) the workers
+# Files of more than half a minute, longest first: with --no-loadscope-reorder (setup.cfg) workers
 # take files in this order, so that none of these is left for one worker at the end.
 LONG = (
     "test_notebooks.py",
@@ -199,7 +199,7 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def opened_networks() -> dict:
-    """What ``open_network`` gave, by the digest of the weights and metadata."""
+    """Results of ``open_network``, by the digest of the weights and metadata."""
     return {}
 
 

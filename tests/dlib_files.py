@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTHS = (32,) * 7 + (64,) * 8 + (128,) * 6 + (256,) * 8
-"""Of dlib's own recognizer: 29 convolutions (dlib, dnn_face_recognition_ex.cpp)."""
+"""Widths of dlib's own recognizer: 29 convolutions (dlib, dnn_face_recognition_ex.cpp)."""
 
 
 def written(values: np.ndarray, sizes: tuple[int, ...]) -> bytes:

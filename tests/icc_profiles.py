@@ -28,7 +28,7 @@ def xyz_of(name: str) -> np.ndarray:
 
 
 def rgb_profile(name: str) -> bytes:
-    """Of the primaries with sRGB's curve; colors are adapted to D50 by Bradford's matrix."""
+    """A profile of primaries with sRGB's curve; colors are adapted to D50 by Bradford's matrix."""
     adapted = np.linalg.solve(
         BRADFORD, np.diag(BRADFORD @ D50 / (BRADFORD @ xyz(D65))) @ BRADFORD @ xyz_of(name)
     )

@@ -1,4 +1,4 @@
-"""What ruff and import-linter cannot hold of this repository's rules, by reading its source."""
+"""This repository's rules that ruff and import-linter cannot check, on its source."""
 
 import ast
 import configparser
@@ -30,7 +30,7 @@ MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES, MAX_FILE_LINES, MAX_COMMAND_LINES = 4
 SOURCES = sorted(
     path
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "export").rglob("*.py")]
-    if path != PACKAGE / "export" / "__init__.py"  # the doorway has a test of its own
+    if path != PACKAGE / "export" / "__init__.py"  # which only sets __path__, and has its own test
 )
 OTHER_CODE = sorted(
     path
@@ -41,7 +41,7 @@ OTHER_CODE = sorted(
 
 @functools.cache
 def parsed(path: Path) -> ast.Module:
-    """A source, parsed."""
+    """The syntax tree of a source."""
     return ast.parse(path.read_text(), str(path))
 
 
@@ -80,7 +80,7 @@ def imports(tree: ast.AST, at_import: bool = False) -> list[tuple[str, int]]:
 
 
 def rooms_imported(tree: ast.AST, at_import: bool = False) -> set[str]:
-    """Rooms of keras_scnn that a tree imports."""
+    """Top-level modules and packages of keras_scnn that a tree imports, see ``room``."""
     dotted = [name.split(".") for name, _ in imports(tree, at_import)]
     return {parts[1] for parts in dotted if parts[0] == "keras_scnn" and len(parts) > 1}
 
@@ -96,7 +96,7 @@ def body_lines(function: ast.FunctionDef) -> int:
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """The names that stay when all that import nothing are taken away, again and again."""
+    """The names on cycles or that lead to one: those without imports are removed repeatedly."""
     graph = dict(graph)
     while free := [name for name, targets in graph.items() if not targets & graph.keys()]:
         for name in free:
@@ -104,7 +104,7 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return sorted(graph)
 
 
-def test_the_helpers_of_this_file_see_what_they_should():
+def test_the_helpers_of_this_file():
     tree = ast.parse(
         "import a.b\nfrom c import d\nclass K:\n    import e\nif TYPE_CHECKING:\n    import g\n"
         "def f():\n    'doc'\n    import g\n    x = 1\n    return x\n"
@@ -123,7 +123,7 @@ def test_imports_point_one_way():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_root_holds_the_commands_and_what_every_room_needs():
+def test_the_root_has_only_commands_and_the_listed_modules():
     modules = {path.stem for path in PACKAGE.glob("*.py")}
     assert modules <= COMMANDS | OTHER_ROOT_MODULES
     for path in PACKAGE.glob("*.py"):
@@ -131,7 +131,7 @@ def test_the_root_holds_the_commands_and_what_every_room_needs():
         assert path.stem not in COMMANDS or lines <= MAX_COMMAND_LINES, path.name
 
 
-def test_no_two_rooms_import_each_other():
+def test_there_are_no_import_cycles_of_packages():
     graph: dict[str, set[str]] = {}
     inner: dict[str, set[str]] = {}
     for path in SOURCES:
@@ -156,14 +156,14 @@ def test_export_is_imported_by_commands_only_and_lazily():
         assert room(path) in may or "export" not in rooms_imported(parsed(path)), path
 
 
-def test_frameworks_stay_at_home():
+def test_frameworks_are_imported_only_where_allowed():
     for path in SOURCES:
         everywhere = {name.split(".")[0] for name, _ in imports(parsed(path))}
         allowed = {"tensorflow"} if room(path) in TENSORFLOW_HOMES else set()
         if path.is_relative_to(PACKAGE / "training" / "matching"):
             allowed = {"jax"}  # the accelerator's loop
         if path == PACKAGE / "training" / "distribution.py":
-            allowed = {"jax"}  # processes and devices: Keras has no names for them
+            allowed = {"jax"}  # processes and devices, which Keras has no functions for
         assert not everywhere & FRAMEWORKS - allowed, f"{path}: use keras.ops"
         is_matching = path.is_relative_to(PACKAGE / "training" / "matching")
         allowed = {"jax"} if is_matching else set()  # a run imports it when it asks for matching
@@ -176,14 +176,14 @@ def test_frameworks_stay_at_home():
         assert room(path) not in WITHOUT_KERAS or "keras" not in everywhere, path
 
 
-def test_nobody_makes_a_second_copy_of_the_export_package():
+def test_export_is_imported_only_as_part_of_keras_scnn():
     for path in SOURCES + OTHER_CODE:
         tops = {name.split(".")[0] for name, _ in imports(parsed(path))}
         assert "export" not in tops, f"{path}: write 'from keras_scnn.export import ...'"
 
 
 def test_nothing_unpickles_what_it_reads():
-    """Beside ruff's S301: NumPy's files may hold pickles too, unless it is told otherwise."""
+    """In addition to ruff's S301: with ``allow_pickle``, NumPy unpickles too."""
     for path in SOURCES + OTHER_CODE:
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call):
@@ -261,7 +261,7 @@ def test_a_face_model_is_read_without_starting_a_framework():
     assert started.strip() == "[]"
 
 
-def test_the_doorway_leads_to_the_top_level_folder_and_is_three_lines_of_code():
+def test_keras_scnn_export_is_the_top_level_folder_in_three_lines_of_code():
     import keras_scnn.export
 
     assert [Path(p).resolve() for p in keras_scnn.export.__path__] == [ROOT / "export"]

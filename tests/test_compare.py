@@ -41,7 +41,7 @@ CALIBRATION = {
 
 
 class Finds:
-    """A detector that knows."""
+    """A detector that returns given boxes."""
 
     def __init__(self, *boxes: FaceBox):
         self.boxes = list(boxes)
@@ -67,10 +67,10 @@ def face_of(model, seed, features=None) -> Reconstruction:
     return Reconstruction(model, parameters, FaceBox(0, 0, 200, 200), features)
 
 
-def test_the_distance_is_the_one_that_is_verified_by(preset):
+def test_the_distance_is_the_one_used_for_verification(preset):
     faces = [face_of(preset.face_model, seed) for seed in (1, 2)]
     result = compare_faces(preset, *faces)
-    # By hand, and by the protocol's own judge.
+    # By hand, and by the protocol's evaluator.
     square = np.square(faces[0].neutral_vertices - faces[1].neutral_vertices).sum(axis=1)
     assert result.distance_mm == pytest.approx(np.sqrt(square.mean()), rel=1e-4)
     identity = np.stack([face.parameters.identity for face in faces])
@@ -123,7 +123,7 @@ def test_a_preset_with_a_scatter_scales_the_distance_too(preset):
     assert result.to_json()["scaled_distance"] == result.scaled_distance
 
 
-def test_both_is_said_of_the_scaled_distance_where_there_is_one():
+def test_both_uses_the_scaled_distance_if_there_is_one():
     calibration = {"scaled_shape": {"a": -1.0, "b": 2.0}, "both": {"a": [-1.0, 6.0], "b": -1.0}}
     result = probabilities(calibration, 1.5, 0.5, 3.0)
     logits = {"scaled_shape": 2 - 3.0, "both": -3.0 + 6 * 0.5 - 1}
@@ -155,7 +155,7 @@ def test_the_golden_comparisons_are_what_their_script_makes():
     assert json.loads(json.dumps(made)) == GOLDEN
 
 
-def test_a_shape_without_weight_is_said_in_the_text_and_in_the_numbers(preset):
+def test_a_shape_without_weight_is_reported_in_text_and_numbers(preset):
     calibration = {"both": {"a": [0.0, 6.0], "b": -1.0}}
     calibrated = dataclasses.replace(preset, metadata={"verification": calibration})
     faces = [face_of(preset.face_model, seed, np.eye(4)[0]) for seed in (1, 2)]
@@ -302,7 +302,7 @@ def test_a_comparison_is_drawn_whatever_the_photos_are_called(astronaut, tmp_pat
     assert "findfont" not in errors and "Glyph" not in errors
 
 
-def test_what_cannot_be_compared_is_said(tmp_path, capsys):
+def test_photos_that_cannot_be_compared_are_reported(tmp_path, capsys):
     black = tmp_path / "black.png"
     write_image(black, np.zeros((64, 64, 3), np.uint8))
     assert main([str(black), str(tmp_path / "missing.jpg")]) == 2
@@ -315,7 +315,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
 
 
 @pytest.mark.integration
-def test_another_pair_of_the_same_names_does_not_take_its_place(
+def test_another_pair_of_the_same_names_does_not_overwrite_it(
     preset, astronaut, tmp_path, capsys, in_keras
 ):
     pairs = []
@@ -338,7 +338,7 @@ def test_another_pair_of_the_same_names_does_not_take_its_place(
 
 
 @pytest.mark.integration
-def test_pixels_of_a_reduced_photo_are_said_to_be_so(preset, tmp_path, monkeypatch, in_keras):
+def test_pixels_of_a_reduced_photo_are_reported_as_such(preset, tmp_path, monkeypatch, in_keras):
     save_preset(tmp_path / "preset", preset)
     for name, size in (("a", 512), ("b", 500)):
         write_image(tmp_path / f"{name}.png", np.ascontiguousarray(data.astronaut()[:size]))
@@ -354,7 +354,7 @@ def test_pixels_of_a_reduced_photo_are_said_to_be_so(preset, tmp_path, monkeypat
     np.testing.assert_allclose(2 * halved, whole, atol=8)
 
 
-def test_a_photo_called_as_the_result_is_not_written_over(astronaut, tmp_path, capsys):
+def test_a_photo_named_like_the_result_is_not_overwritten(astronaut, tmp_path, capsys):
     photos = [tmp_path / name for name in ("one.png", "two.png", "one-two.png")]
     for photo in photos:
         write_image(photo, astronaut)

@@ -1,4 +1,4 @@
-"""The command ``convert``, end to end, on faces that are known."""
+"""The command ``convert``, end to end, on known faces."""
 
 import json
 import re
@@ -93,7 +93,7 @@ def test_a_correspondence_of_a_file_is_used(open_face, target, tmp_path, capsys)
 
 
 OTHERS = "its expressions are not those of 'open_face'"
-# What is put into a good result, and the reason that is given.
+# A change to a valid result, and the reason reported for it.
 CHANGES = {
     "of another model": (
         {"face_model": "flame"},
@@ -123,7 +123,9 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("kind", [*CHANGES, *TEXTS])
-def test_a_bad_file_is_named_and_the_others_come_out(open_face, target, tmp_path, capsys, kind):
+def test_a_bad_file_is_named_and_the_others_are_converted(
+    open_face, target, tmp_path, capsys, kind
+):
     good, _ = write_result(tmp_path, open_face, name="good")
     if kind in CHANGES:
         change, reason = CHANGES[kind]
@@ -140,7 +142,7 @@ def test_a_bad_file_is_named_and_the_others_come_out(open_face, target, tmp_path
 
 
 class Pickled:
-    """What NumPy would run, were it unpickled."""
+    """Code that NumPy would run if it unpickled the object."""
 
     def __init__(self, path):
         self.path = path
@@ -247,7 +249,7 @@ def test_landmarks_are_read_from_the_models_own_file(open_face, tmp_path, capsys
     assert landmark_option(embedding) == {"landmark_embedding": embedding}
 
 
-def test_what_was_read_is_never_written_over(open_face, target, tmp_path, capsys):
+def test_input_files_are_never_overwritten(open_face, target, tmp_path, capsys):
     result, _ = write_result(tmp_path, open_face)
     before = result.read_bytes()
     assert main([str(result), "--to", str(target[1]), "--out", str(tmp_path)]) == 1

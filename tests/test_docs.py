@@ -27,7 +27,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 MORE = [ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMAND = re.compile(r"(?:keras-scnn |python -m keras_scnn\.)([a-z.]+)([^\n|&;>]*)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-# Blocks that need what a test of pages cannot give, and who runs them.
+# Blocks that cannot run here, and the tests that run them.
 NOT_RUN = {
     "artists.md": "a reconstructed face, or Blender (tests/meshes)",
     "batch.md": "results of a folder (tests/folders)",
@@ -69,7 +69,7 @@ def test_modules_and_tools_of_their_commands_exist():
 
 
 @pytest.mark.parametrize("page", [*PAGES, *MORE], ids=lambda page: page.name)
-def test_its_commands_know_the_options_it_gives_them(page, capsys):
+def test_options_of_its_commands_exist(page, capsys):
     for code in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
         for name, rest in COMMAND.findall(code.replace("\\\n", " ")):
             words = shlex.split(rest, comments=True)
@@ -106,7 +106,7 @@ def section(title: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", text.split("\n## ")[0]))
 
 
-def test_the_files_have_what_their_page_says(open_face):
+def test_files_have_the_documented_content(open_face):
     parameters = FaceParameters(np.eye(3, 4), np.zeros(80), np.zeros(52))
     face = Reconstruction(open_face, parameters, FaceBox(0, 0, 9, 9))
     written, compared = face.to_json(), Comparison((face, face), 0.0, 0.0, None, {}).to_json()

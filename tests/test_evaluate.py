@@ -36,7 +36,7 @@ def truth(tiny_face_model) -> FaceParameters:
 
 @pytest.fixture
 def preset(tiny_face_model, tiny_whitening, truth) -> Preset:
-    """A network that says ``truth`` of every image: its kernels are 0, its bias is the truth."""
+    """A network that predicts ``truth`` for every image: kernels are 0, the bias is the truth."""
     keras.utils.set_random_seed(0)
     image = keras.Input((SIZE, SIZE, 3))
     encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image), name="encoder")
@@ -94,10 +94,10 @@ def test_the_fields_convention_is_off_by_its_shift(preset, photos):
     assert result.landmarks.mean_percent == pytest.approx(expected, abs=1e-3)
 
 
-def test_without_a_protocol_the_standard_crop_is_cut_about_the_annotation(
+def test_without_a_protocol_the_standard_crop_is_cut_around_the_annotation(
     preset, photos, truth, tiny_face_model
 ):
-    """The network says the same in another box: by hand, the mean over landmarks, 2D."""
+    """The network predicts the same in another box: by hand, the mean over landmarks, 2D."""
     (photos / "protocol.csv").unlink()
     result = evaluate_aflw2000(preset, photos)
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"].T[:, :2] - 1
@@ -120,7 +120,7 @@ def test_predictions_have_the_documented_frames(preset, truth, tiny_face_model):
 
 
 @pytest.mark.integration
-def test_one_answer_for_everybody_is_no_identity(preset, records):
+def test_a_constant_prediction_has_no_identity(preset, records):
     result = evaluate_records(preset, records)
     assert result.shape.relative > 1  # a random other person's shape is worse than the mean face
     assert result.shape_verification.accuracy_percent == pytest.approx(50, abs=4)
@@ -183,7 +183,7 @@ def test_annotation_plus_noise_has_the_errors_of_the_noise(preset, photos, truth
     )
 
 
-def test_an_annotation_anew_is_measured_beside_the_original(preset, photos, tmp_path):
+def test_a_reannotation_is_measured_beside_the_original(preset, photos, tmp_path):
     points = scipy.io.loadmat(photos / "one.mat")["pt3d_68"][:2]
     side = np.sqrt(np.prod(np.ptp(points, axis=1)))
     np.save(tmp_path / "again.npy", np.stack([points.T + [3, 4], points.T]))
@@ -218,7 +218,7 @@ def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path
         read_photos(photos, SIZE, crops)
 
 
-def test_a_box_off_square_is_stretched_and_stays(preset, photos, tmp_path):
+def test_a_box_that_is_not_square_is_stretched_and_kept(preset, photos, tmp_path):
     """A crop 96 px wide and 48 high shows a gradient of the photo as a square, exactly."""
     ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 200, 3))
     cv2.imwrite(str(photos / "one.png"), ramp)
@@ -328,7 +328,7 @@ def test_the_neutral_shape_is_compared_with_the_annotated_one(
     assert "shape68.vertex_mm" in result.intervals
 
 
-def test_a_network_that_knows_everything_has_no_error_on_records(preset, records, monkeypatch):
+def test_a_perfect_network_has_no_error_on_records(preset, records, monkeypatch):
     true = FaceParameters.from_vector(records.parameters, preset.layout)
     features = np.eye(8, dtype=np.float32)[records.identity]
     monkeypatch.setattr(
@@ -375,7 +375,7 @@ def test_the_distance_of_shapes_is_that_of_their_vertices(tiny_face_model):
 
 
 def stand_in(monkeypatch, preset):
-    """The command takes this network for that of any name."""
+    """The command uses this network, whatever name it is given."""
     for protocol in ("aflw2000", "records"):
         monkeypatch.setattr(f"keras_scnn.protocols.{protocol}.load_preset", lambda name: preset)
     monkeypatch.setattr("keras_scnn.models.presets.preset_folder", Path)
@@ -397,7 +397,7 @@ def test_the_command_writes_table_json_and_plot(
             assert cv2.imread(str(out / name)) is not None
 
 
-def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
+def test_missing_presets_and_data_are_named(tmp_path, capsys, preset, monkeypatch):
     assert main([str(tmp_path / "no-run"), "--data", str(tmp_path)]) == 2
     assert "no-run" in capsys.readouterr().err
     stand_in(monkeypatch, preset)
@@ -407,7 +407,7 @@ def test_what_is_missing_is_named(tmp_path, capsys, preset, monkeypatch):
     assert "holds neither" in capsys.readouterr().err
 
 
-def test_the_convention_is_said_and_options_are_for_their_data(
+def test_the_convention_is_printed_and_options_must_fit_the_data(
     preset, photos, tmp_path, capsys, monkeypatch
 ):
     stand_in(monkeypatch, preset)
@@ -446,7 +446,7 @@ def test_a_file_that_is_missing_is_named_before_the_work(tmp_path, capsys, monke
 
 
 def made_data(folder: Path, kind: str) -> Path:
-    """A path that is taken for data of a kind, as long as nobody reads it."""
+    """A path that is accepted as data of a kind until it is read."""
     if kind == "pairs":
         (folder / "pairs.txt").touch()
         return folder / "pairs.txt"

@@ -1,4 +1,4 @@
-"""The golden faces are what the package makes of their photos, and what each port makes of them.
+"""The package, and each port, reconstruct the golden faces from their photos.
 
 A port (``examples/``) gets a bundle and a photo, and nothing else. C++ runs LiteRT's shared
 library of the wheel ai-edge-litert, JavaScript LiteRT's WebAssembly in Node.js and in Chromium,
@@ -109,7 +109,7 @@ def run_port(command: list, bundle: Path, name: str, folder: Path, more: tuple =
 
 
 def refuses(command: list, bundle: Path, folder: Path) -> None:
-    """A photo without a face, one that is none, none at all, and a cut file: one clear error."""
+    """A photo without a face, a text, a missing photo, a truncated file: one clear error."""
     PIL.Image.new("RGB", (200, 150), (90, 120, 150)).save(folder / "sky.ppm")
     (folder / "text.ppm").write_text("hello")
     for photo, message in (
@@ -126,7 +126,7 @@ def refuses(command: list, bundle: Path, folder: Path) -> None:
 
 
 def refusal(words: list, obj: Path) -> str:
-    """The one line that a port says where it makes no face."""
+    """The error line of a port that reconstructs no face."""
     done = subprocess.run(list(map(str, [*words, obj])), capture_output=True, text=True)
     assert done.returncode == 1 and not obj.exists()
     (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
@@ -160,7 +160,7 @@ def test_cpp_finds_them(compiled, bundle, tmp_path, name):
 
 
 @pytest.mark.integration
-def test_cpp_refuses_what_is_no_photo_of_a_face(compiled, bundle, tmp_path):
+def test_cpp_refuses_files_that_are_not_photos_of_a_face(compiled, bundle, tmp_path):
     refuses([compiled], bundle, tmp_path)
 
 
@@ -194,13 +194,13 @@ def test_javascript_runs_in_a_folder_of_any_name(javascript, bundle, tmp_path):
 
 
 @pytest.mark.integration
-def test_javascript_refuses_what_is_no_photo_of_a_face(javascript, bundle, tmp_path):
+def test_javascript_refuses_files_that_are_not_photos_of_a_face(javascript, bundle, tmp_path):
     refuses(["node", javascript], bundle, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def in_browser(javascript, bundle) -> dict[str, dict]:
-    """What the lines for a browser in examples/README.md make of the golden photos."""
+    """Results of the browser code in examples/README.md for the golden photos."""
     if not CHROMIUM:
         pytest.skip("needs Chromium (or its path in CHROMIUM)")
     site = javascript.parent
@@ -261,7 +261,7 @@ def test_kotlin_finds_them(kotlin, bundle, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["FaceAndroid.kt", "Face.swift"])
-def test_what_is_not_compiled_says_so(name):
+def test_code_that_is_not_compiled_says_so(name):
     assert (EXAMPLES / name).read_text().startswith("// NOT COMPILED by the tests")
 
 

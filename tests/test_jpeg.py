@@ -44,7 +44,7 @@ def turned() -> bytes:
     [turned(), encoded(mode="CMYK"), encoded()[:-300], encoded()[:200], b"", b"\xff\xd8\xff\xd9"],
     ids=["EXIF", "CMYK", "cut", "header", "empty", "nothing in it"],
 )
-def test_whatever_is_special_is_left_to_pil(file):
+def test_unusual_files_are_left_to_pillow(file):
     assert decode_plain_jpeg(file) is None
 
 

@@ -60,7 +60,7 @@ def test_identity_and_expression_batches_broadcast(tiny_face_model, weights):
     np.testing.assert_allclose(vertices[1, 2], tiny_face_model.vertices(one, many[1, 2]), atol=1e-4)
 
 
-def test_the_vertices_of_the_mean_are_a_copy_to_write_on(tiny_face_model):
+def test_the_vertices_of_the_mean_are_a_writable_copy(tiny_face_model):
     tiny_face_model.vertices()[:] = 0
     assert np.abs(tiny_face_model.mean).max() > 1
 
@@ -133,7 +133,7 @@ def test_truncation_keeps_the_leading_components(tiny_face_model, weights):
         ((2, True), "n_expression is True; it must be a whole number"),
     ],
 )
-def test_other_components_than_there_are_are_refused(tiny_face_model, counts, message):
+def test_components_out_of_range_are_refused(tiny_face_model, counts, message):
     with pytest.raises(ValueError, match=message):
         tiny_face_model.truncated(*counts)
 
@@ -224,7 +224,7 @@ def full_model(tiny_face_model):
 
 
 @pytest.mark.parametrize("which", ["tiny_face_model", "full_model"])
-def test_a_saved_model_comes_back_whole(tmp_path, request, which):
+def test_a_saved_model_is_restored_completely(tmp_path, request, which):
     model = request.getfixturevalue(which)
     model.save(tmp_path / "face.npz")
     back = MorphableModel.load(tmp_path / "face.npz")
@@ -306,7 +306,7 @@ def test_fewer_components_and_renamed_expressions_have_another_digest(tiny_face_
 
 
 @pytest.mark.parametrize("name", ["flame", "flame.v2", "flame.npy"])
-def test_a_model_is_not_saved_where_it_would_not_be_found(tmp_path, tiny_face_model, name):
+def test_a_model_is_saved_only_with_the_suffix_npz(tmp_path, tiny_face_model, name):
     with pytest.raises(ValueError, match=f"{name}: .* name must end in .npz; use '{name}.npz'"):
         tiny_face_model.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ def outputs(notebook) -> list:
 
 
 def printed(notebook) -> str:
-    """What the cells printed; progress bars and warnings, on stderr, left out."""
+    """The standard output of the cells, without progress bars and warnings on stderr."""
     streams = [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stdout"]
     return "".join(output.text for output in streams)
 
@@ -179,13 +179,13 @@ def imported_names(notebook) -> set[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS[3:], ids=lambda path: path.name)
-def test_a_researcher_s_notebook_needs_public_names_alone(path):
+def test_a_researcher_s_notebook_needs_only_public_names(path):
     used = imported_names(nbformat.read(path, as_version=4)) - COMMANDS
     assert used and used <= set(keras_scnn.__all__)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_what_is_committed_was_run_in_order_without_an_error(path):
+def test_committed_notebooks_were_run_in_order_without_an_error(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     counts = [c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source]

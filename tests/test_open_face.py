@@ -194,7 +194,7 @@ def lid_edges(model) -> tuple[np.ndarray, np.ndarray]:
     """Vertices of the left eye's upper and lower lid edge, the corners left out.
 
     An edge is where the skin ends and the insides of the lids begin: two rings of vertices, from
-    the opening's boundary, which has one triangle an edge.
+    the opening's boundary, which has one triangle per edge.
     """
     edges = np.sort(model.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     unique, count = np.unique(edges, axis=0, return_counts=True)
@@ -268,11 +268,11 @@ def test_the_eyeball_keeps_its_size_when_it_looks_around(model):
         assert 2 * radius.mean() == pytest.approx(24, abs=0.6)
 
 
-def test_the_dental_arch_is_not_wider_than_people_have_it(model):
+def test_the_dental_arch_is_not_wider_than_in_people(model):
     assert 55 < np.ptp(model.mean[model.regions == TEETH, 0]) < 65
 
 
-def test_no_unit_goes_farther_than_a_face_does(model):
+def test_no_unit_moves_farther_than_real_faces(model):
     far = np.linalg.norm(model.expression_basis, axis=1)[model.regions == SKIN].max(axis=0)
     limits = {
         "jawOpen": 45,

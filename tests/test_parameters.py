@@ -15,7 +15,7 @@ def test_the_parts_of_a_vector_follow_one_another_without_a_gap():
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3))
-def test_vectors_and_parts_are_the_same_thing(n_identity, n_expression, batch):
+def test_vectors_and_parts_convert_into_each_other(n_identity, n_expression, batch):
     layout = ParameterLayout(n_identity, n_expression)
     vector = np.random.default_rng(batch).normal(size=(batch, layout.size)).astype(np.float32)
     parameters = FaceParameters.from_vector(vector, layout)
@@ -87,8 +87,8 @@ def test_a_whitening_that_cannot_work_is_refused(mean, scale, message):
 
 
 @pytest.mark.parametrize("sizes", [(-1, 2), (3, -2), (1.5, 2), ("3", 2), (True, 2)])
-def test_a_layout_of_sizes_that_are_none_is_refused(sizes):
-    """A negative one would take from the end of a vector, or of the expression."""
+def test_a_layout_of_invalid_sizes_is_refused(sizes):
+    """A negative size would index from the end of a vector, or of the expression."""
     with pytest.raises(ValueError, match="n_(identity|expression) is .*0 or more"):
         ParameterLayout(*sizes)
     assert ParameterLayout(np.int64(3), 0).size == 15

@@ -45,7 +45,7 @@ def test_a_folder_of_photos_becomes_records(tmp_path, photos, capsys):
     records = load_records(out)
     assert records.images.shape == (6, 120, 120, 3)
     assert records.config["command"].startswith("python -m keras_scnn.prepare pts ")
-    # The records are what evaluate and train take.
+    # evaluate and train accept the records.
     results = evaluate_records(load_preset("aflw-mobilenet-0.5"), _two_people(records))
     assert 0 < results.landmarks.faces_percent < 30
 
@@ -83,7 +83,7 @@ def test_a_face_model_among_the_photos_is_not_passed_over(tmp_path, photos, caps
     assert "1 file passed over: notes.txt" in capsys.readouterr().err
 
 
-def test_crop_size_and_offsets_are_taken(tmp_path, photos):
+def test_crop_size_and_offsets_are_used(tmp_path, photos):
     command = ["pts", str(photos), "--crop-size", "64", "--workers", "1", "--out"]
     for name, more in (("with", []), ("without", ["--offsets", ""])):
         main([*command, str(tmp_path / name), *more])

@@ -1,4 +1,4 @@
-"""What ``keras_scnn`` offers: the names, their types, what importing costs, and old names."""
+"""The public interface of ``keras_scnn``: names, types, cost of importing, and old names."""
 
 import ast
 import importlib

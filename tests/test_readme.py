@@ -1,4 +1,4 @@
-"""What the README, and the pages that it leads to, say is so."""
+"""Statements in the README, and in the pages that it links to, are true."""
 
 import ast
 import functools
@@ -46,7 +46,7 @@ print(json.dumps(pages))
 
 @functools.cache
 def help_pages() -> dict[str, str]:
-    """What each command prints for --help."""
+    """The output of each command for --help."""
     done = subprocess.run(
         [sys.executable, "-c", HELP, *MODULES], cwd=ROOT, capture_output=True, text=True
     )
@@ -65,7 +65,7 @@ def test_it_shows_the_commands_that_a_newcomer_needs():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_its_commands_exist_and_know_the_options_it_gives_them(module):
+def test_its_commands_and_their_options_exist(module):
     known = options_of(module)
     assert "--help" in known
     for command in SHELL:
@@ -133,7 +133,7 @@ def test_its_two_lines_of_python_reconstruct_a_face(tmp_path, monkeypatch):
         assert hasattr(face, attribute)
 
 
-def test_it_leaves_nothing_to_do():
+def test_it_has_no_placeholders():
     assert not re.search(r"\b(TODO|TBD|FIXME|XXX|lorem)\b", README, re.I)
 
 

@@ -158,7 +158,7 @@ def inputs_of(network, rng) -> dict:
 
 @pytest.fixture(scope="module")
 def saved(space, tmp_path_factory):
-    """A folder with four networks, and what they answer."""
+    """A folder with four networks, and their outputs."""
     folder, rng = tmp_path_factory.mktemp("saved"), np.random.default_rng(0)
     for make in (group, pairs, layers, recognizers):
         keras.utils.set_random_seed(0)

@@ -123,7 +123,7 @@ def predictions(server: str, instances: list) -> list[dict]:
 
 
 def check_outputs(outputs: dict, face) -> None:
-    """Against a ``Reconstruction``: of single precision, and of a photo's pixels."""
+    """Compare with a ``Reconstruction``, in single precision and pixels of the photo."""
     np.testing.assert_allclose(outputs["parameters"], face.parameters.to_vector(), atol=2e-2)
     np.testing.assert_allclose(outputs["euler_degrees"], face.euler_degrees, atol=2e-2)
     np.testing.assert_allclose(outputs["landmarks"], face.landmarks, atol=2e-2)
@@ -305,7 +305,7 @@ def test_other_models_large_bodies_and_other_kinds(server):
     status, predicted = call(address, b" " * (MAX_BODY + 1))
     assert status == 413 and "larger than 4,000,000 bytes" in predicted["error"]
     assert call(address, b"text", Content_Type="text/plain")[0] == 400
-    # Nobody takes the model away.
+    # Clients cannot unload the model.
     assert call(f"{server}/v2/repository/models/scnn/unload", b"")[0] == 403
     assert call(f"{server}/v1/models/scnn")[0] == 200
 
@@ -383,7 +383,7 @@ def test_wrong_options_are_named(capsys, options, message):
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
-def test_the_address_that_is_printed_is_one(monkeypatch, capsys, request, host, shown):
+def test_the_printed_address_is_valid(monkeypatch, capsys, request, host, shown):
     if host == "::1":
         request.getfixturevalue("ipv6")
     pytest.importorskip("kserve", reason="extra 'serve' is not installed")

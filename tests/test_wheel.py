@@ -69,7 +69,7 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
         assert (
             wheel.read("keras_scnn/export/__init__.py")
             == (ROOT / "export" / "__init__.py").read_bytes()
-        )  # not the doorway
+        )  # not the checkout's, which only sets __path__
     modules = {p for p in (ROOT / "keras_scnn").rglob("*.py") if p.parent.name != "export"}
     assets = {p for p in (ROOT / "keras_scnn" / "assets").rglob("*") if p.is_file()}
     presets = ROOT / "keras_scnn" / "assets" / "presets"
@@ -80,7 +80,7 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     expected = {p.relative_to(ROOT).as_posix() for p in files}
     expected |= {f"keras_scnn/export/{p.name}" for p in (ROOT / "export").glob("*.py")}
     web = ROOT / "export" / "web"
-    # node_modules and dist stay at home.
+    # node_modules and dist are not packaged.
     folders = (web, web / "src", web / "public", web / "public" / "about")
     page = [path for folder in folders for path in folder.glob("*.*")]
     expected |= {f"keras_scnn/{p.relative_to(ROOT).as_posix()}" for p in page if p.is_file()}
@@ -89,7 +89,7 @@ def test_the_wheel_has_every_module_and_asset_and_nothing_else(archives):
     assert tops == {"keras_scnn"}
 
 
-def test_the_source_archive_has_the_export_folder_and_no_doorway(archives):
+def test_the_source_archive_has_the_export_folder_once(archives):
     with tarfile.open(archives[0]) as source:
         names = {name.split("/", 1)[-1] for name in source.getnames()}
     assert {"setup.cfg", "pyproject.toml", "LICENSE", "export/__init__.py"} <= names

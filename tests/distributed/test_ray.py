@@ -16,7 +16,7 @@ pytest.importorskip("ray")
 
 
 def meet(marks: str, config: TrainConfig) -> None:
-    """What each rank does: rank 1 is killed at the first try, and then both count processes."""
+    """The work of each rank: rank 1 is killed in the first try; then both count processes."""
     mark = Path(marks) / "killed"
     if config.rank and not mark.exists():
         mark.touch()
@@ -51,7 +51,7 @@ def config(tmp_path):
 
 @pytest.mark.integration
 def test_a_group_that_lost_a_rank_is_started_again(cluster, config, tmp_path, monkeypatch, capsys):
-    # Rank 0 waits for rank 1, and has nothing to say.
+    # Rank 0 waits for rank 1, and reports nothing.
     monkeypatch.setattr("keras_scnn.distributed.ray.ENDING", 5.0)
     train_on_ray(config, work=partial(meet, str(tmp_path)))
     assert [(tmp_path / f"rank-{i}").read_text() for i in (0, 1)] == ["0 1", "1 1"]
@@ -59,12 +59,12 @@ def test_a_group_that_lost_a_rank_is_started_again(cluster, config, tmp_path, mo
 
 
 @pytest.mark.integration
-def test_what_cannot_work_is_not_tried_again(cluster, config):
+def test_permanent_errors_are_not_retried(cluster, config):
     with pytest.raises(ValueError, match="data: no such records"):
         train_on_ray(config, work=refuse)
 
 
-def test_the_place_is_left_to_ray(capsys):
+def test_rank_and_minutes_cannot_be_chosen(capsys):
     assert main(["--hosts", "2", "--minutes", "0", "--rank", "1"]) == 2
     assert "rank and coordinator are set by Ray" in capsys.readouterr().err
     assert main(["--hosts", "2"]) == 2

@@ -82,7 +82,7 @@ def test_resamples_without_a_value_do_not_count():
 
 @pytest.mark.parametrize("infinite, high", [(2, np.inf), (1, 1.0)])
 def test_an_infinite_value_is_an_end_and_no_error(infinite, high):
-    """As of a ratio whose denominator is 0 in some resamples; 2.5 % of 40 is one value."""
+    """As for a ratio whose denominator is 0 in some resamples; 2.5 % of 40 is one value."""
     rows = [{"a": 1.0}] * (40 - infinite) + [{"a": np.inf}] * infinite
     assert percentile_intervals(rows)["a"] == (1.0, high)
 

@@ -149,7 +149,7 @@ def test_two_people_are_too_few_to_judge_by(rng):
     assert (result["pairs"], result["people"]) == (66, 2)
 
 
-def test_a_fold_of_one_person_alone_judges_nothing(rng):
+def test_a_fold_of_a_single_person_gives_no_pairs(rng):
     """5 people in 5 folds: no pair of two people is within one."""
     distance, first, second = people_pairs(rng, 5)
     assert held_out(distance, first == second, (first, second), (-1,)) is None
@@ -199,7 +199,7 @@ def test_with_features_there_are_three_kinds(rng):
         (np.zeros((2, 2, 2)), [True, False], (-1,), r"\(P,\) or \(P, D\)"),
     ],
 )
-def test_pairs_that_cannot_be_fitted(values, same, signs, message):
+def test_pairs_that_cannot_be_fitted_are_refused(values, same, signs, message):
     with pytest.raises(ValueError, match=message):
         fit_logistic(values, same, signs)
 
@@ -215,13 +215,13 @@ def test_pairs_that_cannot_be_fitted(values, same, signs, message):
         {"a": np.eye(3).tolist(), "b": 0},
     ],
 )
-def test_damaged_coefficients(bad):
+def test_damaged_coefficients_are_refused(bad):
     with pytest.raises(ValueError, match="coefficients"):
         probability(bad, np.ones(3))
 
 
 @pytest.mark.parametrize("bins", [0, -2, 2.5])
-def test_a_number_of_bins_that_cannot_be_is_named(bins):
+def test_an_invalid_number_of_bins_is_named(bins):
     with pytest.raises(ValueError, match="bins is"):
         reliability([0.5, 0.7], [True, False], bins)
 
@@ -232,6 +232,6 @@ def test_a_single_bin_has_all_pairs():
     assert result.expected_calibration_error == pytest.approx(0.1)  # 0.4 predicted, 0.5 observed
 
 
-def test_probabilities_out_of_range():
+def test_probabilities_out_of_range_are_refused():
     with pytest.raises(ValueError, match="between 0 and 1"):
         reliability([0.5, 1.5], [True, False])

@@ -87,7 +87,7 @@ def test_a_mirror_image_is_left_out_of_the_gallery(rng):
     assert (result < retrieval_ranks(vectors, identity)).any()
 
 
-def test_one_answer_for_everybody_finds_nobody(rng):
+def test_a_constant_prediction_identifies_nobody(rng):
     outputs = summarize_ranks(retrieval_ranks(np.zeros((40, 3)), np.arange(40) // 4))
     assert outputs.rank5_percent == 0
 

@@ -80,13 +80,13 @@ def test_people_that_make_no_pairs_are_named(identity):
 
 
 @pytest.mark.parametrize("n_pairs", [-1, -4, 2.5])
-def test_a_number_of_pairs_that_cannot_be_is_named(n_pairs):
+def test_an_invalid_number_of_pairs_is_named(n_pairs):
     with pytest.raises(ValueError, match="n_pairs"):
         verification_pairs(IDENTITY, n_pairs)
 
 
 @pytest.mark.parametrize(("n_pairs", "expected"), [(0, 0), (1, 0), (7, 6)])
-def test_of_an_odd_number_of_pairs_there_is_one_less(n_pairs, expected):
+def test_an_odd_number_of_pairs_is_rounded_down(n_pairs, expected):
     first, _, same = verification_pairs(IDENTITY, n_pairs)
     assert (len(first), same.sum()) == (expected, expected // 2)
 

@@ -135,7 +135,7 @@ def test_scaled_distances_are_mahalanobis_distances(rng):
     assert np.linalg.norm(one - two) == pytest.approx(expected)
 
 
-def test_what_photos_of_one_person_differ_in_counts_less(rng):
+def test_directions_that_vary_within_a_person_count_less(rng):
     person = np.repeat(np.arange(40), 5)
     true = np.repeat(rng.normal(size=(40, 4)), 5, axis=0)
     shapes = true + rng.normal(size=true.shape) * [3.0, 0.2, 0.2, 0.2]

@@ -123,7 +123,7 @@ def test_given_folds_may_have_any_names(rng):
 
 @pytest.mark.parametrize("missing", [[], [2], [0, 3]], ids=str)
 def test_a_weight_of_two_is_a_pair_that_is_there_twice(rng, missing):
-    """And a fold without weight, as resamples of few people have them, is one that is not there."""
+    """And a fold without weight, as in resamples of few people, is left out."""
     distance, same = rng.integers(0, 20, 400).astype(float), rng.random(400) < 0.5
     fold, weights = np.arange(400) % 4, rng.integers(0, 4, 400)
     weights[np.isin(fold, missing)] = 0
@@ -142,7 +142,7 @@ def test_a_resample_without_a_kind_of_pair_has_no_numbers():
 
 
 def test_a_resample_without_any_pair_has_no_numbers():
-    """As of people with one photo each, of whom no two are paired."""
+    """As with people of one photo each, none of whom are paired."""
     result = summarize_pairs(rank_pairs(np.arange(40.0), np.arange(40) < 20), np.zeros(40))
     numbers = result.accuracy_percent, result.accuracy_std_percent, result.threshold, result.auc
     assert np.isnan(numbers).all()

@@ -44,7 +44,7 @@ class Small:
 
     @functools.cached_property
     def expected(self) -> Outputs:
-        """What Keras predicts from the crops."""
+        """The predictions of Keras for the crops."""
         return reference_outputs(self.preset, self.crops)
 
 
@@ -101,7 +101,7 @@ def small(small_preset, tmp_path_factory) -> Small:
 
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory):
-    """What the page loads of the default preset."""
+    """The files of the default preset that the page loads."""
     folder = tmp_path_factory.mktemp("model")
     website.write_model(folder, load_preset(DEFAULT_PRESET), DEFAULT_PRESET, "float16")
     return folder

@@ -65,7 +65,7 @@ class Firefox:
         return result.get("value") if isinstance(result, dict) else result
 
     def run(self, script: str):
-        """What an async function's body returns on the page."""
+        """The value that the body of an async function returns on the page."""
         body = (
             "const [done] = arguments;"
             f"(async () => {{ {script} }})().then(done, (error) => done('error: ' + error));"

@@ -67,7 +67,7 @@ def site(page, networks, tmp_path_factory):
 
 
 def browse(page: Path, site: Path, folder: Path, *words: str):
-    """What ``browse.mjs`` prints of photos in ``folder``."""
+    """The output of ``browse.mjs`` for photos in ``folder``."""
     with serving(site) as address:
         done = subprocess.run(
             ["node", BROWSE, page, f"http://{address}", *words],
@@ -83,7 +83,7 @@ def browse(page: Path, site: Path, folder: Path, *words: str):
 
 @pytest.fixture
 def sent(monkeypatch) -> dict[str, int]:
-    """Bytes that servers send of each path."""
+    """Bytes that servers send for each path."""
     counts: dict[str, int] = {}
 
     def copyfile(self, source, outputfile):

@@ -163,7 +163,7 @@ def test_a_bundle_is_exported_verified_and_from_python(small, tmp_path, monkeypa
     assert report["metadata"]["outputs"]["vertices"]["shape"] == [3716, 3]
 
 
-def test_what_stands_in_a_bundles_place_is_one_clear_error(small, tmp_path, capsys):
+def test_a_file_in_a_bundles_place_is_one_clear_error(small, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     arguments = [str(small.folder), "--to", "bundle", "--out", str(tmp_path / "file")]
     assert main(arguments) == 2

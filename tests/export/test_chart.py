@@ -1,4 +1,4 @@
-"""What the browser page knows of the texture map."""
+"""The description of the texture map for the browser page."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The command of the browser page: what it refuses, and what it says is missing."""
+"""The command of the browser page: refused arguments, and messages about missing tools."""
 
 import os
 import socket

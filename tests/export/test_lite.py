@@ -82,7 +82,7 @@ def test_a_box_of_the_crops_size_is_copied(photo):
     np.testing.assert_array_equal(crop, photo[40:104, 30:94])
 
 
-def test_a_crop_gives_what_python_gives(lite, small):
+def test_a_crop_gives_the_outputs_of_keras(lite, small):
     expected = small.expected
     for i, crop in enumerate(small.crops[:4]):
         outputs = lite(crop)
@@ -130,7 +130,7 @@ def test_no_framework_is_needed(lite, small, photo, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "told.npy", allow_pickle=False), expected)
 
 
-def test_an_import_loads_what_is_said_to_be_needed():
+def test_an_import_loads_only_the_documented_packages():
     done = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     needed = {name.replace("-", "_") for name in NEEDED} | {"packaging"}  # lazy_loader's own

@@ -133,7 +133,7 @@ def test_noise_in_any_output_is_refused(small, expected, precision):
         assert broken_limits(drift, LIMITS[precision]), name
 
 
-def test_what_is_right_has_no_drift(small, expected):
+def test_exact_outputs_have_no_drift(small, expected):
     whole_turns = expected | {"euler_degrees": expected["euler_degrees"] + 360}
     for outputs in (expected, whole_turns):
         drift = dataclasses.asdict(output_drift(outputs, expected, small.preset))
@@ -212,7 +212,7 @@ def test_the_report_is_json_and_a_card(small, crops, known, tmp_path):
         assert text in card
 
 
-def test_a_report_on_a_broken_file_is_json_that_any_reader_takes(small, crops, known, tmp_path):
+def test_a_report_on_a_broken_file_is_strict_json(small, crops, known, tmp_path):
     result = verify(small.files["float32"], small.preset, crops, **known)
     folder = os.fsdecode(b"na\xefve")  # no UTF-8
     result = dataclasses.replace(result, landmark_px=float("nan"), crops=f"6 images of {folder}")
@@ -232,7 +232,7 @@ def test_each_format_has_a_writer_and_each_kind_of_file_a_runtime():
     assert files == _RUNTIMES.keys()  # what has no suffix is a folder: a SavedModel, a bundle
 
 
-def test_files_that_are_none_of_ours_are_named(tmp_path, small):
+def test_foreign_files_are_named(tmp_path, small):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "folder").mkdir()
     for name, message in (("notes.txt", "not an exported file"), ("folder", "not a SavedModel")):

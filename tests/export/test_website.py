@@ -207,7 +207,7 @@ def test_a_site_is_built_into_a_new_or_an_empty_folder(tmp_path, monkeypatch, ki
     assert sorted(os.listdir(tmp_path)) == others
 
 
-def test_a_page_is_built_anew_where_a_source_is_another(tmp_path, monkeypatch):
+def test_a_page_is_built_again_if_a_source_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(website, "SOURCES", tmp_path)
     file, other = tmp_path / "a.ts", tmp_path / "b.ts"
     file.write_text("1")

@@ -111,7 +111,7 @@ def test_expressions_of_another_mesh_are_refused(files_of_3ddfa):
         (None, "trimIndex, tri, keypoints missing"),
     ],
 )
-def test_a_damaged_model_info_is_blamed_and_not_the_model(files_of_3ddfa, changes, message):
+def test_a_damaged_model_info_is_named_instead_of_the_model(files_of_3ddfa, changes, message):
     path = files_of_3ddfa / "model_info.mat"
     info = scipy.io.loadmat(path)
     kept = {key: info[key] for key in ("trimIndex", "tri", "keypoints")}

@@ -7,7 +7,7 @@ from keras_scnn.face_models import load_face_model, read_gnm
 
 
 def contents(face):
-    """The arrays of gnm_head.npz, meters, components first; what is not read is there too."""
+    """The arrays of gnm_head.npz, meters, components first, with those that are not read."""
     bases = [
         (directions * deviations).T.reshape(-1, 72, 3) / 1000
         for directions, deviations in (

@@ -62,7 +62,7 @@ def test_the_checkout_above_the_folder_is_read_too(folder):
     np.testing.assert_array_equal(read_ict(folder.parent).mean, read_ict(folder).mean)
 
 
-def test_leading_vertices_can_be_kept_alone(folder, small_face):
+def test_only_leading_vertices_can_be_kept(folder, small_face):
     kept = read_ict(folder, n_vertices=64, landmark_indices=np.arange(68) % 64)
     assert kept.n_vertices == 64
     whole = read_ict(folder, n_vertices=None)

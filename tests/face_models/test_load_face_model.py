@@ -100,7 +100,7 @@ def test_each_format_is_recognized_by_its_suffix_or_content(
 def test_another_unit_than_the_published_one_is_refused(
     tmp_path, small_face, name, write, options, times
 ):
-    """Heads were giants or grains: the dome of 271 mm was read as one of 271 m."""
+    """The dome of 271 mm was read as one of 271 m, for example."""
     write(tmp_path / name, dataclasses.replace(small_face, mean=small_face.mean * times))
     across = np.linalg.norm(np.ptp(small_face.mean, axis=0)) * times
     with pytest.raises(ValueError, match=f"{name}.* the mean face is {across:,.1f} mm across"):

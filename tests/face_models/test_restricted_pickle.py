@@ -25,7 +25,7 @@ def dump(path, content, protocol=2):
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_arrays_come_back_and_what_is_not_needed_is_left_empty(tmp_path, protocol):
+def test_arrays_are_read_and_other_objects_are_left_empty(tmp_path, protocol):
     content = {
         "floats": np.random.default_rng(0).normal(size=(3, 4)),
         "strided": np.arange(12, dtype=np.uint32).reshape(3, 4)[:, ::2],

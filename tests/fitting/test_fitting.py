@@ -7,7 +7,7 @@ from keras_scnn import fitting
 from keras_scnn.fitting import FitOptions, fit_landmarks, fit_person_landmarks
 from keras_scnn.geometry.camera import project, transform_camera
 
-# Landmarks that are trusted to a tenth of a micrometer leave the priors nothing to say.
+# With landmarks trusted to a tenth of a micrometer, the priors have no effect.
 EXACT = FitOptions(noise_mm=1e-4, depth_noise=1.0, iterations=100, tolerance=1e-8)
 
 

@@ -1,4 +1,4 @@
-"""Kill a training run again and again, and see that it ends as if nobody had.
+"""Kill a training run repeatedly, and check that it ends like an uninterrupted one.
 
     python tests/fuzz/kills.py --kills 200
 
@@ -77,7 +77,7 @@ def start(settings: TrainConfig, log: Path) -> int:
 
 
 def finished(process: int, seconds: float) -> bool:
-    """Wait for a process; kill it where it takes longer. True where it ended by itself.
+    """Wait for a process; kill it if it takes longer. True if it ended by itself.
 
     Raises:
         RuntimeError: it failed.
@@ -96,7 +96,7 @@ def finished(process: int, seconds: float) -> bool:
 
 
 def kept(folder: Path) -> dict:
-    """What has to be the same in the end."""
+    """The results that must equal those of an uninterrupted run."""
     state = json.loads((folder / "state.json").read_text())
     curves = [line.split(",") for line in (folder / "curves.csv").read_text().splitlines()]
     seconds = curves[0].index("seconds")
@@ -112,7 +112,7 @@ def kept(folder: Path) -> dict:
 
 
 def compare_killed(kills: int, seed: int, place: Path) -> tuple[int, int, list[str]]:
-    """Kill runs until there were so many kills.
+    """Repeat runs until ``kills`` kills have happened.
 
     Returns:
         kills, runs, and how runs differ from the one that was not killed.

@@ -82,7 +82,7 @@ def _move(content: bytearray, rng: random.Random) -> None:
 
 
 def _odd_text(content: bytearray, rng: random.Random) -> None:
-    """In place of a word or a number of text, or put in anywhere."""
+    """Replace a word or number by odd text, or insert odd text anywhere."""
     words = list(re.finditer(rb"[\w.+-]+", bytes(content[:4096])))
     if words and rng.random() < 0.7:
         word = rng.choice(words)

@@ -24,7 +24,7 @@ KINDS = ("tried", "read", "refused", "other", "crashed", "slow", "memory")
 
 @dataclass
 class Counts:
-    """What came out, in all and by target's number, and one line for each fault."""
+    """Results, in total and by the target's number, and one line for each fault."""
 
     total: collections.Counter = field(default_factory=collections.Counter)
     by_target: dict[int, collections.Counter] = field(

@@ -1,4 +1,4 @@
-"""A few hundred damaged files; docs/reliability.md tells how to try 100,000."""
+"""A few hundred damaged files; docs/reliability.md describes how to try 100,000."""
 
 import random
 
@@ -24,7 +24,7 @@ def test_a_case_is_the_same_each_time():
     assert sum(one != data for one in first) > 45
 
 
-def test_what_should_not_be_is_counted_as_such():
+def test_faults_are_counted_as_such():
     counts = Counts()
     for number, result in enumerate(
         ["read", "refused", "KeyError: x", "unnamed: a", "crashed: -11", "slow", "memory: 9"]

@@ -1,7 +1,7 @@
-"""Reads damaged files, one after the other, and says on stdout how each ended.
+"""Reads damaged files, one after the other, and prints each one's result.
 
-Every case follows from the seed and its number, but for the dates that some files hold. A process
-of its own, because a reader may end it.
+The seed and a case's number determine it, except for dates in some files. It runs in its own
+process, since a reader may crash it.
 """
 
 import random
@@ -41,7 +41,7 @@ def write_originals(folder: Path) -> dict[str, dict[str, bytes]]:
 
 
 def outcome(target: Target, path: Path, content: bytes) -> str:
-    """read, refused; or what should not be: unnamed, memory, slow, or the exception's name."""
+    """'read' or 'refused'; or a fault: 'unnamed', 'memory', 'slow', or the exception's name."""
     path.write_bytes(content)
     CLEAR.write_text("5")
     before, start = memory_mb("VmRSS"), time.monotonic()

@@ -29,7 +29,7 @@ def test_a_smooth_motion_is_met_at_the_landmarks_to_a_part_of_a_pixel(points):
     assert error.mean() < 0.3 < np.abs(smooth - affine).mean()
 
 
-def test_a_bend_is_the_mean_of_what_landmarks_move_by_gaussian_weights(points):
+def test_a_bend_is_the_gaussian_weighted_mean_of_the_landmarks_moves(points):
     """Beyond the affine map of least squares, by a loop; ``reach`` is the standard deviation."""
     after = points + RNG.normal(0, 4, points.shape)
     places = RNG.uniform(20, 100, (1, 6, 2))

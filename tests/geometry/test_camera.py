@@ -114,7 +114,7 @@ def test_the_flip_cannot_be_overwritten():
         FLIP[1, 1] = 1
 
 
-def test_the_field_s_annotations_come_out_of_this_camera(shared_data):
+def test_the_annotations_of_300w_lp_fit_this_camera(shared_data):
     """300W-LP: BFM's landmarks under Pose_Para lie on the annotated points pt3d_68."""
     bfm = np.load(shared_data / "300w-lp-fixture" / "bfm_landmarks68.npz", allow_pickle=False)
     checked = 0
@@ -150,10 +150,10 @@ def test_the_head_turns_with_the_image(camera, angle):
     assert_allclose(np.cos(apart), 1, atol=1e-9)
 
 
-def test_a_camera_that_is_not_known_has_no_rotation_and_leaves_the_others_theirs():
+def test_an_unknown_camera_has_no_rotation_and_does_not_affect_others():
     turns = rotation_from_euler([[0.1, 0.2, 0.3], [0.0, 0.4, 0.0]])
     cameras = compose(turns, [1.0, 2.0], np.full((2, 3), 9.0))
-    unknown = np.insert(cameras, 1, np.nan, axis=0)  # as a fit to points on one line has it
+    unknown = np.insert(cameras, 1, np.nan, axis=0)  # as from a fit to points on one line
     rotation, scale, translation = decompose(unknown)
     for found, expected in zip((rotation, scale, translation), decompose(cameras), strict=True):
         assert np.isnan(found[1]).all()

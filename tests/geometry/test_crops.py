@@ -102,7 +102,7 @@ def test_a_box_that_no_crop_can_be_cut_from_is_named(box, message):
 
 
 @pytest.mark.parametrize("box", [[-500, -500, -400, -400], [0, 0, 10.4, 10], [0, 0, 3200, 3200]])
-def test_a_box_beside_the_photo_nearly_square_or_16_times_as_wide_is_right(box):
+def test_a_box_outside_the_photo_nearly_square_or_16_times_as_wide_is_valid(box):
     check_crop_box(np.array(box, float), (100, 200, 3))
     check_crop_box(np.array(box, float), (200, 100, 3))
 

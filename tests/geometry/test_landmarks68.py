@@ -27,7 +27,7 @@ def test_lower_lids_that_run_backwards_are_put_in_order(open_face, degrees):
     np.testing.assert_array_equal(given[1], wrong)  # the caller's are left as they are
 
 
-def test_points_that_are_not_given_stay_so():
+def test_missing_points_stay_missing():
     points = np.full((2, 68, 2), np.nan)
     points[0, [37, 38, 40]] = [[0, 0], [4, 0], [0, 3]]
     ordered, changed = with_lids_in_order(points)

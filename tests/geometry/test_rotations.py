@@ -17,7 +17,7 @@ QUARTER = np.pi / 2
 
 
 def explicit_rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
-    """The matrices of the .mat files, written out as their documentation has them."""
+    """The matrices of the .mat files, written out as in their documentation."""
     (cp, sp), (cy, sy), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (pitch, yaw, roll))
     rx = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     ry = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
@@ -112,7 +112,7 @@ def test_the_angles_of_a_batch_are_those_of_its_rows():
     assert_allclose(rotation_angle(a, b), rows, rtol=1e-12)
 
 
-def test_angles_of_a_rotation_that_is_not_known_are_not_known():
+def test_angles_of_an_unknown_rotation_are_unknown():
     euler = np.array([[0.1, 0.2, 0.3], [0.0, 0.4, 0.0]])
     matrices = np.insert(rotation_from_euler(euler), 1, np.nan, axis=0)
     found = euler_from_rotation(matrices)

@@ -1,4 +1,4 @@
-"""Make comparisons.json: what Python and the browser page say of a pair's measured values.
+"""Make comparisons.json: the answers of Python and the browser page to a pair's measured values.
 
     python tests/golden/make_comparisons.py
 
@@ -89,7 +89,7 @@ def logistic(curve: dict, certainty: float, *values: float) -> float:
 def probabilities(
     calibration: dict | None, distance, scaled, cosine, certainty=1.0
 ) -> dict[str, float]:
-    """Of each kind whose values and whose curve are known."""
+    """The probability of each kind whose values and curve are known."""
     values = {
         "shape": (distance,),
         "scaled_shape": (scaled,),

@@ -1,10 +1,10 @@
-"""Make faces/: photos, boxes, crops and outputs, which any port of a bundle has to meet.
+"""Make faces/: photos, boxes, crops and outputs, which any port of a bundle must reproduce.
 
     python tests/golden/make_faces.py
 
 The photos are parts of scikit-image's astronaut (Eileen Collins, NASA, public domain): upright,
 turned by 35 degrees, and upside down. Outputs are those of the Keras network in float32. To be
-made again where the preset changes; the test says so.
+made again if the preset changes; the test fails then.
 
 ``faces.json`` has the preset with its digest and, for each photo ``NAME.png``: ``boxes``, the
 squares of both passes (center x, y in box coordinates, side, and angle, radians, clockwise), whose

@@ -33,7 +33,7 @@ def slow_exponential(same, distance, q):
 
 
 def slope(function, values):
-    """The gradient of a scalar function of one array, by the running backend's own means."""
+    """The gradient of a scalar function of one array, computed by the running backend."""
     variable = keras.Variable(values)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

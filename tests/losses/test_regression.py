@@ -25,7 +25,7 @@ def vectors(tiny_face_model):
 
 
 def posed_vertices(model, whitening, whitened):
-    """By NumPy, through the library's face model and camera."""
+    """The posed vertices by NumPy, with the library's face model and camera."""
     layout = ParameterLayout(model.n_identity, model.n_expression)
     parameters = FaceParameters.from_vector(whitening.unwhiten(whitened), layout)
     return project(parameters.pose, model.vertices(parameters.identity, parameters.expression))
@@ -118,8 +118,8 @@ def test_a_negative_weight_is_no_label():
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0])
-def test_what_has_no_label_may_be_nan(weight):
-    """As are points of CFP that are not given: they change neither the loss nor its slope."""
+def test_labels_of_weight_0_or_less_may_be_nan(weight):
+    """As missing points of CFP are: they change neither the loss nor its gradient."""
     rng = np.random.default_rng(0)
     target, points = rng.normal(size=(1, 68, 4)).astype(np.float32), rng.normal(size=(68, 3))
     target[..., 3] = np.where(np.arange(68) < 40, weight, 1)

@@ -1,4 +1,4 @@
-"""Faces of photos as a network might find them."""
+"""Faces in photos, as a network might predict them."""
 
 import numpy as np
 

@@ -40,7 +40,7 @@ print("RESULT" + json.dumps(result))
 
 
 def run(script: str, *words: str, cwd: Path) -> str:
-    """What a script in Blender prints; the tests' packages would be in the way of Blender's."""
+    """The output of a script in Blender, without the tests' packages in its path."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [BLENDER_PYTHON, "-c", script, *words]
     done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=120)

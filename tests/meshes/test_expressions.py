@@ -29,7 +29,7 @@ COMPANIONS = "mouthSmileLeft", "cheekSquintLeft", "eyeSquintLeft", "eyeLookDownL
 
 
 @pytest.mark.parametrize("beside", COMPANIONS)
-def test_a_shut_eye_stays_shut_with_what_goes_with_it(open_face, beside):
+def test_a_shut_eye_stays_shut_with_related_units(open_face, beside):
     opened = eyeball_seen(open_face, posed(open_face))
     assert opened > 200
     both = posed(open_face, eyeBlinkLeft=1, **{beside: 1})

@@ -24,7 +24,7 @@ def texture() -> np.ndarray:
 
 
 @pytest.mark.parametrize("stem", ["my photo", "größe", "a_b", "a b", "a#b", "x" * 230])
-def test_no_name_beside_an_obj_has_what_its_readers_cannot_read(tmp_path, texture, stem):
+def test_names_in_and_beside_an_obj_are_readable_by_all_readers(tmp_path, texture, stem):
     write_mesh(tmp_path / f"{stem}.obj", VERTICES, TRIANGLES, UV, texture)
     lines = (tmp_path / f"{stem}.obj").read_text(encoding="utf-8").splitlines()
     (material,) = [line.split(" ", 1)[1] for line in lines if line.startswith("mtllib ")]
@@ -82,7 +82,7 @@ def test_glb_is_in_meters(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "unit"), [(".glb", "mm"), (".obj", "inch"), (".ply", "")])
-def test_a_unit_that_the_format_has_not_is_refused(tmp_path, suffix, unit):
+def test_a_unit_that_the_format_lacks_is_refused(tmp_path, suffix, unit):
     with pytest.raises(ValueError, match=f"face{suffix}: .*(GLB is always in meters|unknown unit)"):
         write_mesh(tmp_path / f"face{suffix}", VERTICES, TRIANGLES, unit=unit)
     assert list(tmp_path.iterdir()) == []
@@ -115,7 +115,7 @@ def test_normals_are_smooth_across_a_seam_of_the_texture(tmp_path, texture, suff
 
 
 def written_normals(path) -> np.ndarray:
-    """Those of the file: trimesh's ``vertex_normals`` may be its own."""
+    """Normals stored in the file; trimesh may compute its ``vertex_normals`` instead."""
     if path.suffix == ".obj":
         lines = path.read_text().splitlines()
         return np.array([line.split()[1:] for line in lines if line.startswith("vn ")], float)
@@ -229,7 +229,7 @@ def test_a_mesh_beside_the_photo_of_its_name_leaves_the_photo_alone(tmp_path, te
         (VERTICES, {3: TRIANGLES}, "part 3 is not a valid name; it must be text of one line"),
     ],
 )
-def test_a_mesh_that_is_none_is_refused(tmp_path, vertices, triangles, message):
+def test_an_invalid_mesh_is_refused(tmp_path, vertices, triangles, message):
     for suffix in (".ply", ".obj", ".glb"):
         with pytest.raises(ValueError, match=f"face{suffix}: .*{message}"):
             write_mesh(tmp_path / f"face{suffix}", vertices, triangles)

@@ -181,7 +181,7 @@ def flip_averaged(tmp_path) -> Path:
 
 @pytest.mark.integration
 def test_a_network_is_made_on_first_use_and_kept(flip_averaged, crops, capsys):
-    """Of flip-averaged presets too, and then it gives the same faces as Keras."""
+    """For flip-averaged presets too, with the same faces as Keras."""
     ensure_network(flip_averaged)
     assert "copy/network.tflite once" in capsys.readouterr().err
     _, lite = open_network(flip_averaged)

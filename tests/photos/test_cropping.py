@@ -128,7 +128,7 @@ def test_fine_patterns_become_gray_instead_of_aliasing():
     assert np.abs(crop.astype(float) - 127.5).max() < 20
 
 
-def test_what_is_outside_of_the_photo_is_black():
+def test_the_area_outside_of_the_photo_is_black():
     image = np.full((40, 40, 3), 200, np.uint8)
     crop = crop_face(image, FaceBox(-40, -40, 40, 40), 80).image
     assert (crop[:39] == 0).all() and (crop[:, :39] == 0).all()
@@ -155,7 +155,7 @@ def test_a_box_far_from_the_photo_gives_a_black_crop(start):
         (np.zeros((5, 5, 3), np.uint8), FaceBox(0, 0, 5, 7), "square"),
     ],
 )
-def test_what_cannot_be_cropped_is_refused(image, box, message):
+def test_invalid_images_and_boxes_are_refused(image, box, message):
     with pytest.raises(ValueError, match=message):
         crop_face(image, box)
 
@@ -180,7 +180,7 @@ def test_the_crops_of_aflw_are_standard_crops(shared_data):
 
 
 @pytest.mark.parametrize("shape", [(1, 40_000), (40_000, 1), (2, 4_000_000)])
-def test_a_box_about_a_line_of_pixels_takes_no_more_memory_than_it_is_worth(shape):
+def test_a_box_around_a_line_of_pixels_takes_little_memory(shape):
     image = np.zeros((*shape, 3), np.uint8)
     side = 16 * max(shape)
     box = FaceBox.square(np.array(shape[::-1]) / 2, side)
@@ -219,7 +219,7 @@ def test_edges_that_are_no_numbers_are_named(given):
 
 
 @pytest.mark.parametrize("boxes", [FaceBox(0, 0, 9, 9), None, [(0, 0, 9, 9)], np.zeros((1, 4))])
-def test_what_is_no_list_of_boxes_is_named(boxes):
+def test_an_invalid_list_of_boxes_is_named(boxes):
     with pytest.raises(ValueError, match="near must be a list of FaceBox, .* as .box."):
         listed_boxes("near", boxes)
     assert listed_boxes("near", ()) == []

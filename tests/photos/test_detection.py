@@ -98,7 +98,7 @@ def test_suppression_of_nothing_is_nothing():
     assert suppress(blazeface.EMPTY).boxes.shape == (0, 4)
 
 
-def test_of_faces_in_each_other_the_one_with_the_highest_score_stays():
+def test_of_nested_faces_the_one_with_the_highest_score_is_kept():
     large, inside, around = [0, 0, 10, 10], [4, 4, 8, 8], [-20, -20, 40, 40]
     beside = [6, 0, 16, 10]  # shares 40 % of its area with the first
     raw = without_nested(raw_boxes([inside, beside, large, around], [0.7, 0.65, 0.9, 0.8]))
@@ -155,7 +155,7 @@ def test_the_collar_is_no_face_at_any_quality(detector, astronaut, quality):
     assert len(detector.detect(photo)) == 1
 
 
-def test_what_is_not_confirmed_is_left_out_unless_it_is_wanted():
+def test_unconfirmed_faces_are_left_out_unless_requested():
     coins = np.ascontiguousarray(np.dstack([data.coins()] * 3))
     assert FaceDetector().detect(coins) == []
     assert len(FaceDetector(checked=False).detect(coins)) == 1
@@ -169,7 +169,7 @@ def test_a_profile_that_nothing_confirms_is_still_the_face_of_its_photo(shared_d
     assert intersection_over_union(box_from_landmarks(points).as_array(), box) > HIT_IOU
 
 
-def test_a_clear_face_below_the_least_score_is_none(astronaut):
+def test_a_clear_face_below_the_least_score_is_left_out(astronaut):
     upside_down = np.ascontiguousarray(astronaut[::-1, ::-1])
     for photo in (astronaut, upside_down):
         for stop_early in (True, False):

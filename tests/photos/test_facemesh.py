@@ -73,7 +73,7 @@ def test_a_mirrored_photo_has_mirrored_points(astronaut, face, mesh):
     assert np.linalg.norm(result[left, :2] - back, axis=1).mean() < 2.0  # of a face of 100 px
 
 
-def test_what_is_no_face_scores_low(mesh):
+def test_images_without_a_face_score_low(mesh):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     keypoints = np.array([[80.0, 80], [120, 80], [100, 100], [100, 120], [60, 90], [140, 90]])
     assert mesh(noise, RawDetections(np.array([50.0, 50, 150, 150]), keypoints, 1.0)).score < 0.5

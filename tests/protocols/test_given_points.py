@@ -44,7 +44,7 @@ def test_errors_are_of_the_given_points_and_the_predicted_box(predictor, people,
     assert result.values["profile"]["coverage_percent"] == 100
 
 
-def test_a_photo_without_a_face_counts_in_the_coverage_alone(predictor, people, labels):
+def test_a_photo_without_a_face_counts_only_in_the_coverage(predictor, people, labels):
     before = evaluate_given_points(predictor, people, labels, resamples=0).values
     lost = sorted(people.rglob("profile_*.png"))[5]
     cv2.imwrite(str(lost), np.zeros((48, 48, 3), np.uint8))

@@ -149,7 +149,9 @@ def test_a_pairs_file_is_judged_in_its_folds(preset, folder, pairs_file):
     assert any("10 folds of the file" in note for note in result.notes)
 
 
-def test_what_cannot_be_measured_is_listed_and_the_rest_is_measured(preset, folder, pairs_file):
+def test_photos_that_cannot_be_measured_are_listed_and_the_rest_is_measured(
+    preset, folder, pairs_file
+):
     (folder / "p00" / "p00_0001.png").write_text("no photo")
     for path in (folder / "p01").iterdir():
         path.unlink()
@@ -178,7 +180,7 @@ def test_too_little_to_measure_is_an_error(preset, folder, pairs_file):
         evaluate_pairs(measuring(preset), folder.parent / "few.txt", folder)
 
 
-def test_the_largest_face_is_the_one_that_a_photo_is_of():
+def test_the_largest_face_of_a_photo_is_used():
     class Finds:
         def __init__(self, *sides):
             self.sides = sides
@@ -271,7 +273,7 @@ def test_a_preset_of_the_package_is_not_written_into(folder, tmp_path, capsys):
 
 
 @pytest.mark.integration
-def test_a_second_command_looks_at_no_photo_again(preset, folder, tmp_path, monkeypatch):
+def test_a_second_command_reads_no_photo_again(preset, folder, tmp_path, monkeypatch):
     seen = []
 
     def watching(image):

@@ -100,9 +100,7 @@ def test_a_person_and_the_mirror_image_are_drawn_and_held_out_together(color_pre
     assert result.calibration["people"] == PEOPLE  # the folds are of these
 
 
-def test_results_are_written_as_json_that_any_reader_takes(
-    color_preset, symmetric, tmp_path, monkeypatch
-):
+def test_results_are_written_as_strict_json(color_preset, symmetric, tmp_path, monkeypatch):
     for name in ("plot_results", "plot_details"):
         monkeypatch.setattr(
             f"keras_scnn.protocols.evaluation.{name}", lambda _, path, title: path.touch()

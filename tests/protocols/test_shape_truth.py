@@ -130,7 +130,7 @@ def test_the_truth_is_explained_by_itself_and_not_by_a_constant(predictor, sourc
     assert explained["network_at_constant"] == pytest.approx(explained["constant"], abs=1e-6)
 
 
-def test_a_shape_is_measured_on_the_persons_other_photos_alone(
+def test_a_shape_is_measured_only_on_the_persons_other_photos(
     predictor, source, truth, tmp_path, monkeypatch
 ):
     asked, misfit = [], shape_truth.ShapeTruth.misfit
@@ -149,8 +149,10 @@ def test_a_shape_is_measured_on_the_persons_other_photos_alone(
 
 
 @pytest.mark.parametrize("lost", [[0], [1, 2], [0, 1, 2, 3, 4, 5]])
-def test_the_bound_of_halves_does_not_hang_on_found_faces(predictor, source, truth, tmp_path, lost):
-    """Of all photos, whichever are without a prediction: photos 0 and 1 are the first of halves."""
+def test_the_bound_of_halves_does_not_depend_on_found_faces(
+    predictor, source, truth, tmp_path, lost
+):
+    """All photos count, also those without a prediction; 0 and 1 are the first of their halves."""
     for i in lost:
         cv2.imwrite(str(tmp_path / "people" / truth.photo[i]), np.zeros((48, 48, 3), np.uint8))
     truth = dataclasses.replace(truth, of_other_half=0.5 * truth.of_other_half)  # so it is not 1
@@ -200,7 +202,7 @@ def test_sizes_are_medians_about_the_mean_face_and_about_the_mean_of_all(
     true = np.einsum("njk,mk->mnj", truth.basis, truth.of_others)
 
     def median(shapes: np.ndarray) -> float:
-        """Of the root mean square lengths of vertices, mm."""
+        """The median of the root mean square lengths of vertices, mm."""
         return np.median(np.sqrt((shapes**2).sum(axis=-1).mean(axis=-1)))
 
     expected = {

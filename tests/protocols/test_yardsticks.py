@@ -7,7 +7,7 @@ import pytest
 from keras_scnn.protocols.yardsticks import Yardstick, write_yardstick
 
 
-def test_a_name_with_nan_in_it_stays_and_numbers_that_are_none_are_null(tmp_path):
+def test_a_name_containing_nan_is_kept_and_nan_numbers_are_null(tmp_path):
     values = {"error": float("nan"), "ratio": float("inf"), "share": 0.5}
     left_out = ("NaNcy/1.png: no face found",)
     result = Yardstick(values, (), {"share": (float("-inf"), 1.0)}, left_out=left_out)
@@ -21,7 +21,7 @@ def test_a_name_with_nan_in_it_stays_and_numbers_that_are_none_are_null(tmp_path
 
 
 def test_a_name_that_is_no_utf8_may_be_in_the_table(tmp_path):
-    """As of a pairs file, after which the rows are called."""
+    """As with a pairs file, which names the rows."""
     stem = os.fsdecode(b"na\xefve")
     write_yardstick(Yardstick({stem: 0.5}, ((stem, stem, ""),)), tmp_path, "mobile-pairs")
     assert (tmp_path / "mobile-pairs.txt").read_bytes().startswith(b"na\xefve  ")

@@ -67,7 +67,7 @@ def test_a_measurement_that_disagrees_counts_less(rng):
     assert result.distance.argmax() == 0
 
 
-def test_what_disagrees_counts_equally_little_far_from_the_origin(rng):
+def test_outliers_count_equally_little_far_from_the_origin(rng):
     vectors, worth = rng.normal(size=(9, 4)), rng.random(9) + 0.5
     vectors[0] += 20
     near, far = fuse(vectors, worth), fuse(vectors + [300, -100, 50, 0], worth)
@@ -111,7 +111,7 @@ def test_the_order_does_not_matter_and_the_frame_neither(rng):
         ((3,), [1.0, 1.0, 1.0], "shapes"),
     ],
 )
-def test_what_cannot_be_fused(shape, worth, message):
+def test_measurements_that_cannot_be_fused_are_refused(shape, worth, message):
     with pytest.raises(ValueError, match=message):
         fuse(np.zeros(shape), worth)
 
@@ -390,7 +390,7 @@ PHOTO = np.zeros((160, 180, 3), np.uint8)
         (iter([PHOTO, [PHOTO]]), "photo 1 is list; expected a path"),
     ],
 )
-def test_what_is_no_list_of_photos_is_refused_before_any_work(open_face, photos, message):
+def test_an_invalid_list_of_photos_is_refused_before_any_work(open_face, photos, message):
     with pytest.raises(ValueError, match=message):
         reconstruct_person(photos, lambda _: pytest.fail("a photo was reconstructed"))
 
@@ -403,7 +403,7 @@ def test_what_is_no_list_of_photos_is_refused_before_any_work(open_face, photos,
         ([], "0 photos for a person made from 3; give the same ones again"),
     ],
 )
-def test_a_persons_look_is_made_of_photos_alone(open_face, tmp_path, photos, message):
+def test_a_persons_look_is_made_only_of_photos(open_face, tmp_path, photos, message):
     person = two_photos(open_face)[0]
     with pytest.raises(ValueError, match=message):
         person.texture(photos)
@@ -424,7 +424,7 @@ def test_photos_may_come_from_a_generator(open_face, tmp_path):
 
 
 @pytest.mark.parametrize("photos", ["photo.jpg", Path("photo.jpg"), np.zeros((8, 8, 3), np.uint8)])
-def test_a_single_photo_in_the_place_of_a_list_is_refused(open_face, photos):
+def test_a_single_photo_instead_of_a_list_is_refused(open_face, photos):
     with pytest.raises(ValueError, match="photos is a single photo; give a list"):
         reconstruct_person(photos, None)
     with pytest.raises(ValueError, match="photos is a single photo; give a list"):

@@ -66,7 +66,7 @@ def outputs(open_face) -> FaceParameters:
     """The parameters that the stand-in network knows, its camera centered on the origin."""
     rng = np.random.default_rng(4)
     expression = rng.uniform(0, 0.4, open_face.n_expression)
-    expression[0] = 1.7  # beyond the bound of 1, as a network may say
+    expression[0] = 1.7  # beyond the bound of 1, as a network may predict
     pose = compose(rotation_from_euler(EULER), SCALE, np.zeros(3))
     return FaceParameters(pose, rng.normal(0, 1, open_face.n_identity), expression)
 
@@ -221,7 +221,7 @@ def test_a_turned_photo_shows_the_same_person(degrees):
     assert rms(twice) < min(0.3, rms(once))  # mm; two people are about 1.5 apart
 
 
-def test_a_number_of_looks_that_is_not_known_is_refused(spot_preset):
+def test_an_unknown_number_of_passes_is_refused(spot_preset):
     with pytest.raises(ValueError, match="passes is 3; it must be 1 or 2"):
         reconstruct(spot_preset, photo_with_spots((210, 130)), FaceBox(0, 0, 9, 9), passes=3)
 
@@ -287,7 +287,7 @@ def test_faces_know_the_size_of_their_photo(spot_preset):
         face.texture(image[:200])
 
 
-def test_boxes_that_are_none_are_refused(spot_preset):
+def test_invalid_boxes_are_refused(spot_preset):
     with pytest.raises(ValueError, match="boxes must be a list of FaceBox"):
         reconstruct(spot_preset, photo_with_spots((210, 130)), [100, 50, 300, 250])
     with pytest.raises(ValueError, match="passes is '2'; it must be 1 or 2"):

@@ -47,7 +47,7 @@ def test_simultaneous_requests_run_as_one_batch_and_each_gets_its_own_outputs():
     shared.close()
 
 
-def test_an_error_reaches_the_caller_and_the_thread_goes_on():
+def test_an_error_reaches_the_caller_and_the_thread_continues():
     network = Doubling()
     network.go.set()
     shared = SharedBatches(network)

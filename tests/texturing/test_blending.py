@@ -16,7 +16,7 @@ def flat(value: float) -> np.ndarray:
     return np.full((S, S, 3), value, np.float32)
 
 
-def test_what_is_known_stays_and_the_rest_takes_its_color_at_the_border(left):
+def test_known_texels_are_kept_and_the_rest_takes_their_color_at_the_border(left):
     result = blend_seamlessly(flat(0.4), flat(0.7), left, np.ones((S, S), bool))
     row = result[S // 2, :, 0]
     np.testing.assert_allclose(row[: S // 2], 0.7, atol=1e-5)
@@ -48,7 +48,7 @@ def test_nothing_or_all_is_known(share):
     np.testing.assert_allclose(result, 0.7 if share else 0.4, atol=1e-5)
 
 
-def test_light_comes_back_from_its_code():
+def test_encoded_light_is_decoded_again():
     light = np.float32([0, 0.01, 0.5, 1, 1.7])
     np.testing.assert_allclose(gamma_decode(gamma_encode(light)), light, rtol=1e-4)
     assert gamma_encode(np.float32([-1.0]))[0] == 0

@@ -176,7 +176,7 @@ def test_gums_on_most_of_the_teeth_are_not_taken(atlas, albedo):
     assert not teeth_share(atlas, picture, seen, skin).any()
 
 
-def test_what_a_photo_lacks_comes_from_another_in_its_light():
+def test_parts_missing_in_a_photo_come_from_another_in_its_light():
     teeth, lining = np.full(3, 0.6), np.full(3, 0.02)
     found = MouthColors(teeth).filled(MouthColors(teeth / 2, lining), np.array([2.0, 1.0, 1.0]))
     np.testing.assert_array_equal(found.teeth, teeth)

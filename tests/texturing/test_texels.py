@@ -1,4 +1,4 @@
-"""The atlas, what of a photo is seen, and what of it is skin."""
+"""The atlas, and which of its texels a photo shows, and as skin."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_a_bald_and_bare_face_has_neither(open_face, atlas):
     assert person.beard is None and person.hair is None
 
 
-def test_no_skin_is_none(open_face, atlas):
+def test_without_visible_skin_there_are_no_colors(open_face, atlas):
     image, posed = photo_of(open_face, skin_albedo())
     view = view_of(atlas, image, posed + [5000, 0, 0])
     assert not view.seen.any()

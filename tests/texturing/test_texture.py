@@ -111,7 +111,7 @@ def test_hair_over_a_cheek_is_neither_kept_nor_mirrored(open_face, atlas):
 
 
 def test_teeth_do_not_land_on_the_lips(atlas):
-    """Of an open smile, whose lips the reconstruction puts over the teeth."""
+    """In an open smile the reconstruction puts the lips over the teeth."""
     photo = data.astronaut()
     (face,) = Reconstructor.from_preset()(photo)
     lab = lab_of(face.texture(photo))
@@ -162,7 +162,7 @@ def test_the_seen_texture_keeps_what_the_photo_shows(open_face, atlas):
     assert np.percentile(difference, 90) <= 4
 
 
-def test_what_is_known_to_hide_the_face_is_left_out(open_face, atlas):
+def test_known_occluders_are_left_out(open_face, atlas):
     """A hand has the skin's color, so that only ``hidden`` can tell it."""
     image, posed = photo_of(open_face, skin_albedo())
     hand = np.zeros(image.shape[:2], bool)
@@ -224,7 +224,7 @@ def test_irises_have_the_persons_color(open_face, atlas, iris):
     assert np.linalg.norm(found[1:] - wanted[1:]) < 10  # a* and b*: blue is not brown
 
 
-def test_a_black_bar_does_not_get_in(open_face, atlas):
+def test_a_black_bar_does_not_enter_the_texture(open_face, atlas):
     image, posed = photo_of(open_face, skin_albedo())
     brow = round(float(posed[open_face.landmark_indices[19], 1]))
     image[: brow - 12] = 0
@@ -262,7 +262,7 @@ def test_of_several_photos_the_larger_one_counts_where_both_show_a_texel(open_fa
     assert both < 0.6 * one
 
 
-def test_what_a_single_photo_shows_otherwise_is_left_out(open_face, atlas):
+def test_a_texel_that_differs_in_a_single_photo_is_left_out(open_face, atlas):
     """A scarf of about the skin's color, before the larger of two faces."""
     best, other = photo_of(open_face, skin_albedo()), photo_of(open_face, skin_albedo(), px=400)
     covered = strip(*other, 48, open_face)
@@ -361,7 +361,7 @@ def test_a_black_photo_gives_a_black_face(open_face, atlas):
     assert photo_texture(open_face, image, posed)[atlas.zones.cheeks].max() <= 2
 
 
-def test_what_is_no_photo_is_refused(open_face):
+def test_an_invalid_photo_is_refused(open_face):
     image, posed = photo_of(open_face, skin_albedo())
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         photo_texture(open_face, image / 255, posed)

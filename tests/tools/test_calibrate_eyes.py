@@ -34,7 +34,7 @@ def synthetic_eyes(tool, rng, wanted: np.ndarray):
     return tool.Eyes(wanted, base, moves, units)
 
 
-def test_units_that_were_shrunk_come_back_to_size(tool, rng):
+def test_units_that_were_shrunk_regain_their_size(tool, rng):
     wanted = rng.uniform(0.02, 0.5, 600)
     eyes = (synthetic_eyes(tool, rng, wanted), synthetic_eyes(tool, rng, wanted))
     before = tool.calibrated_openings(np.eye(7, 3), eyes)[0]

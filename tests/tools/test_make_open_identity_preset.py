@@ -28,7 +28,7 @@ def test_predicted_shapes_have_the_wanted_size_about_their_mean(tool):
     assert size == pytest.approx(tool.SIZE_MM)
 
 
-def test_what_is_steady_within_people_counts_more_than_in_a_regression(tool):
+def test_directions_that_vary_little_within_people_count_more_than_in_a_regression(tool):
     embeddings, shapes, person = people_and_embeddings(np.array([0, 0, 0, 0, 0, 3.0]))
     kernel = tool.ridge_regression(embeddings, shapes, tool.RIDGE)[0]
     ratios = []

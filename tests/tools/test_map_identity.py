@@ -73,7 +73,7 @@ def test_the_map_is_folded_into_the_network_and_all_else_stays(tool):
 @pytest.mark.parametrize(
     ("before", "base"), [("identity", "mobile"), ("open-identity", "open"), ("accurate", "")]
 )
-def test_what_is_made_of_a_preset_shares_weights_with_the_same_base(
+def test_presets_made_from_a_preset_share_weights_with_the_same_base(
     tool, tmp_path, monkeypatch, before, base
 ):
     given = {}

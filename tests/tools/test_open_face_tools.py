@@ -13,7 +13,7 @@ from keras_scnn.morphable_model import MorphableModel
 FLIP_X = np.float32([-1, 1, 1])
 
 
-def test_written_bytes_depend_on_the_arrays_alone(tools, tmp_path):
+def test_written_bytes_depend_only_on_the_arrays(tools, tmp_path):
     pytest.importorskip("threadpoolctl")
     from build_open_face_model import write
 

@@ -157,7 +157,7 @@ def test_embeddings_are_kept(tool, tmp_path, monkeypatch):
         ("mobile", "mobile", "--teacher: mobile has no recognizers; 'identity' has"),
     ],
 )
-def test_what_has_no_feature_or_no_recognizers_is_refused(
+def test_presets_without_features_or_recognizers_are_refused(
     tool, tmp_path, monkeypatch, capsys, preset, teacher, message
 ):
     words = [preset, tmp_path / "out", "--data", "A", "--teacher", teacher]

@@ -94,7 +94,7 @@ def test_the_map_is_folded_into_the_network(tool, name):
 
 
 @pytest.mark.integration
-def test_a_map_that_learns_nothing_is_the_identity_as_it_is(tool, monkeypatch):
+def test_a_map_that_learns_nothing_keeps_the_identity(tool, monkeypatch):
     import map_identity
 
     preset, rng = load_preset("mobile"), np.random.default_rng(0)

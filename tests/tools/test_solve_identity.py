@@ -1,4 +1,4 @@
-"""What the recognizers see is kept, by the content of the photos and of the recognizers."""
+"""Embeddings are cached, by the content of the photos and of the recognizers."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def made(tool, monkeypatch) -> list[np.ndarray]:
-    """The embeddings that are computed, in the place of those of networks, one after the other."""
+    """The embeddings computed so far, which replace those of networks, in order."""
     arrays = []
 
     def embed(pack, recognizers):
@@ -36,7 +36,7 @@ def args(tmp_path) -> SimpleNamespace:
     )
 
 
-def test_embeddings_are_computed_anew_where_a_file_has_another_content(tool, made, args, tmp_path):
+def test_embeddings_are_computed_again_if_the_content_of_a_file_changes(tool, made, args, tmp_path):
     np.testing.assert_array_equal(tool.open_labels(args)[1], made[0])
     np.testing.assert_array_equal(tool.open_labels(args)[1], made[0])
     for name in ("pack.npz", "dlib.dat", "sface.onnx"):

@@ -119,7 +119,7 @@ def test_a_clip_whose_last_frame_is_held_is_whole(tmp_path):
 
 
 def test_a_hole_in_a_clip_of_constant_rate_is_a_failure(tmp_path):
-    """As where a download has a hole: 24 frames of 1/25 s are missing after the tenth."""
+    """As in an incomplete download: 24 frames of 1/25 s are missing after the tenth."""
     seconds = [i / 25 for i in [*range(10), *range(34, 54)]]
     clip = open_clip(write_clip(tmp_path / "a.mkv", pictures(30), seconds))
     ((start, length),) = clip.gaps
@@ -255,7 +255,7 @@ def test_damaged_frames_are_left_out_and_the_rest_keeps_its_numbers(tmp_path):
         ("a.webm", b"\x1aE\xdf\xa3" + bytes(300), "not a video that can be read, or damaged"),
     ],
 )
-def test_what_is_no_video_is_named(tmp_path, name, content, message):
+def test_files_that_are_not_videos_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FileError, match=f"{name}: {message}"):
         open_clip(tmp_path / name)

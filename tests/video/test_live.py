@@ -61,7 +61,7 @@ def test_a_face_is_smoothed_alike_however_large_it_is(tiny_face_model):
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, True])
-def test_a_number_of_frames_that_is_none_is_refused(count):
+def test_an_invalid_number_of_frames_is_refused(count):
     with pytest.raises(ValueError, match=f"freeze_frames is {count}; it must be"):
         LiveFace(freeze_frames=count)
 

@@ -88,10 +88,10 @@ def test_time_codes(seconds, rate, expected):
 
 
 def test_angles_of_the_head_are_those_of_unreals_arkit_plugin():
-    """Yaw to the own left, pitch down, roll to the own right, in radians.
+    """Yaw to the subject's left, pitch down, roll to the subject's right, in radians.
 
-    A point of the face shows it: the nose (0, 0, 1) goes to the viewer's right, which is the own
-    left, and down; the top of the head (0, 1, 0) goes to the viewer's left.
+    Points of the face show it: the nose (0, 0, 1) moves to the viewer's right, which is the
+    subject's left, and down; the top of the head (0, 1, 0) moves to the viewer's left.
     """
     angles = np.array([[-0.2, 0, 0], [0.2, 0, 0], [0, 0.3, 0], [0, -0.3, 0], [0, 0, 0.4]])
     pose = compose(rotation_from_euler(angles), np.full(5, 2.0), np.zeros((5, 3)))
@@ -109,13 +109,13 @@ def test_eyes_turn_as_the_weights_say(open_face):
     for row, name in enumerate(names):
         weights[row, open_face.expression_names.index(name)] = 1
     left, right = np.degrees(eye_angles(open_face, weights)).reshape(4, 2, 3).swapaxes(0, 1)
-    assert left[0, 0] > 10 and left[1, 0] < -10  # to the own left, and to the nose
+    assert left[0, 0] > 10 and left[1, 0] < -10  # to the subject's left, and to the nose
     assert left[2, 1] < -5  # up
-    assert right[3, 0] < -10  # to the own right
+    assert right[3, 0] < -10  # to the subject's right
     assert np.abs(right[:3]).max() < 1 and np.abs(left[3]).max() < 1
 
 
-def test_models_without_these_expressions_or_eyes(tiny_face_model, open_face):
+def test_models_without_these_expressions_or_eyes_have_no_angles(tiny_face_model, open_face):
     assert has_shapes(open_face) and not has_shapes(tiny_face_model)
     weights = np.ones((2, tiny_face_model.n_expression))
     assert not eye_angles(tiny_face_model, weights).any()

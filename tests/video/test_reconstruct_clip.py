@@ -106,7 +106,7 @@ def test_the_files_of_a_clip(done, clip_file):
 
 
 def test_a_clip_that_this_machine_cannot_read_gives_no_part(clip_file, monkeypatch, tmp_path):
-    """Frames are noted as damaged only where they cannot be decoded: the next run looks again."""
+    """Frames are noted as damaged only where they cannot be decoded: the next run tries again."""
     av = pytest.importorskip("av", reason="extra 'video' is not installed")
     job = FramesJob(open_clip(clip_file), tmp_path, ClipSettings("mobile"), {})
 
@@ -119,7 +119,9 @@ def test_a_clip_that_this_machine_cannot_read_gives_no_part(clip_file, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_done_is_not_done_again_and_what_is_lost_is(done, clip_file, monkeypatch, tmp_path):
+def test_complete_files_are_kept_and_missing_ones_made_again(
+    done, clip_file, monkeypatch, tmp_path
+):
     before = contents(done)
     monkeypatch.setattr(FramesJob, "make", lambda *_: pytest.fail("looked again"))
     assert run(clip_file, done, part_frames=5).tracks == 1
@@ -129,9 +131,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(done, clip_file, mon
 
 
 @pytest.mark.integration
-def test_a_run_that_was_stopped_goes_on_and_gives_the_same_files(
-    done, clip_file, tmp_path, monkeypatch
-):
+def test_a_stopped_run_continues_and_gives_the_same_files(done, clip_file, tmp_path, monkeypatch):
     make, calls = FramesJob.make, []
 
     def stopped(job, number, names):
@@ -168,7 +168,7 @@ def test_a_folder_with_another_clips_results_is_refused(done, tmp_path, capsys):
     assert contents(done) == before
 
 
-def test_results_of_another_procedure_are_not_taken_up(clip_file, done, monkeypatch):
+def test_results_of_another_procedure_are_not_reused(clip_file, done, monkeypatch):
     monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
     with pytest.raises(ValueError, match="procedure: 'first pass mirrored' there, 'one pass' now"):
         run(clip_file, done)
@@ -275,7 +275,7 @@ def test_two_people_who_cross_keep_their_tracks(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_killed_run_goes_on_and_more_workers_give_the_same_files(tmp_path):
+def test_a_killed_run_continues_and_more_workers_give_the_same_files(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving(300))
     words = [sys.executable, "-m", "keras_scnn.reconstruct", str(path), "--preset", "mobile"]
     whole = [*words, "--out", str(tmp_path / "out"), "--workers", "2"]

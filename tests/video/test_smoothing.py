@@ -1,4 +1,4 @@
-"""Smoothing: noise at rest goes, motion stays, nothing is late."""
+"""Smoothing: noise at rest is removed, and motion is kept, without delay."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_one_euro_is_the_papers_filter():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_what_one_euro_returns_may_be_changed():
+def test_results_of_one_euro_may_be_changed():
     euro, other = OneEuro(), OneEuro()
     for i in range(4):
         found, expected = (one.filter(np.full(2, float(i)), i / 30) for one in (euro, other))
@@ -47,7 +47,7 @@ def test_what_one_euro_returns_may_be_changed():
         found[:] = 1e6
 
 
-def test_one_euro_starts_anew_where_time_or_length_changes():
+def test_one_euro_restarts_if_time_or_length_changes():
     euro = OneEuro()
     euro.filter(np.zeros(2), 1.0)
     assert euro.filter(np.ones(2), 1.0).tolist() == [1, 1]  # time did not rise
@@ -64,7 +64,7 @@ def test_noise_at_rest_is_smoothed():
     assert smooth(SECONDS, noise).std() < 0.5 / 3
 
 
-def test_motion_is_not_late_and_nearer_to_the_truth_than_what_was_measured():
+def test_motion_is_not_delayed_and_nearer_to_the_truth_than_the_measurements():
     truth = 20 * np.sin(2 * np.pi * 0.7 * SECONDS)[:, None]
     measured = truth + np.random.default_rng(1).normal(0, 0.5, (300, 1))
     result = smooth(SECONDS, measured, together=True)
@@ -104,7 +104,7 @@ def test_polynomials_of_that_order_are_kept_at_uneven_times(order):
     np.testing.assert_allclose(local_fit(times, values, 0.1, order), values, atol=1e-5)
 
 
-def test_short_and_lonely_frames_stay():
+def test_short_and_isolated_signals_are_unchanged():
     two = np.array([[1.0], [5.0]])
     assert smooth(np.array([0, 0.03]), two).tolist() == two.tolist()
     lonely = smooth(np.array([0.0, 10.0, 20.0, 30.0]), np.array([[1.0], [4.0], [2.0], [8.0]]))
@@ -136,7 +136,7 @@ def test_a_filter_that_cannot_work_is_refused(numbers, message):
         OneEuro(*numbers)
 
 
-def test_a_moment_that_is_none_does_not_spoil_the_next_ones():
+def test_an_invalid_time_does_not_affect_the_next_ones():
     euro, other = OneEuro(), OneEuro()
     for seconds in (0.0, 0.1):
         euro.filter([1.0, seconds], seconds)

@@ -89,7 +89,9 @@ def test_a_stranger_in_some_frames_does_not_count(model):
     rng = np.random.default_rng(0)
     frames = [[face(model, 200, 1, rng)] for _ in range(20)]
     odd = face(model, 200, 2, rng)
-    odd = dataclasses.replace(odd, features=frames[0][0].features)  # not told apart by these
+    odd = dataclasses.replace(
+        odd, features=frames[0][0].features
+    )  # features that do not distinguish them
     frames[7] = [odd]
     (person,), _ = tracked(model, frames)
     alone, _ = tracked(model, frames[:7] + frames[8:])
@@ -127,7 +129,7 @@ def test_shots_of_one_person_are_one_track_where_features_are_calibrated(model):
 
 @pytest.mark.parametrize("cosine, people", [(0.58, 2), (0.70, 1)])
 def test_shots_are_joined_from_a_probability_of_95_percent_on(model, cosine, people):
-    """By the calibration 0.83 and 0.98: people who are only more likely one than two stay two."""
+    """The calibration gives 0.83 and 0.98; below 0.95, tracks stay separate."""
     rng, first = np.random.default_rng(0), np.eye(FEATURES)[0]
     second = cosine * first + np.sqrt(1 - cosine**2) * np.eye(FEATURES)[1]
     shots = [

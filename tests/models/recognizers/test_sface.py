@@ -1,4 +1,4 @@
-"""SFace's weights are read from an ONNX file, and nothing else is taken for them."""
+"""SFace's weights are read from an ONNX file; other files are refused."""
 
 import importlib.metadata
 
