@@ -72,7 +72,9 @@ def _check(args: argparse.Namespace, parser: CommandParser) -> None:
         parser.error(f"--workers is {args.workers}; it must be 1 or more")
     parser.check(args, check_score, "min_score")
     if args.kind != "folder" and (urls := [p for p in (*args.photos, args.out) if is_url(p)]):
-        parser.error(f"{urls[0]}: a URL can only be one folder, or its results")
+        parser.error(
+            f"{urls[0]}: a URL must be that of a single folder of photos, or of its results"
+        )
     if args.kind == "photos":
         check_single_photos(args.photos)
 

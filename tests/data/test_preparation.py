@@ -164,7 +164,7 @@ def test_people_are_numbered_and_know_their_mirror_images(tmp_path, source, labe
 def test_what_is_left_out_is_listed_with_its_reason(tmp_path, source, labeling):
     manifest = prepare(source, tmp_path / "out", labeling, {"source": "drawn"}, workers=1)
     assert set(manifest["left_out"]) == {"p3/9.png", "p3/11.png"}
-    assert "fits its landmarks no better" in manifest["left_out"]["p3/9.png"]
+    assert "the fitted face model misses its landmarks by" in manifest["left_out"]["p3/9.png"]
     assert "not a readable image" in manifest["left_out"]["p3/11.png"]
     assert manifest["config"]["source"] == "drawn"
 

@@ -229,8 +229,8 @@ def test_memory_urls_need_a_single_process(crop_folder, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["s3://a", "s3://b"], "s3://a: a URL is for one folder"),
-        (["a.jpg", "--out", "s3://b"], "s3://b: a URL is for one folder"),
+        (["s3://a", "s3://b"], "s3://a: a URL must be that of a single folder"),
+        (["a.jpg", "--out", "s3://b"], "s3://b: a URL must be that of a single folder"),
         (["a.jpg", "--engine", "ray"], "--engine works on one folder"),
     ],
 )
