@@ -29,7 +29,7 @@ from keras_scnn.settings import DEFAULT_PRESET
 # The first pass uses the crop's mirror image, the second one a crop around the landmarks found
 # there, with the head upright. So features are averaged over mirror images at no extra cost.
 PASSES = 2
-PROCEDURE = "first pass mirrored"
+PROCEDURE = "first pass mirrored; photos in sRGB"
 """Change this whenever ``Reconstructor`` gives other numbers for the same preset."""
 
 

@@ -317,7 +317,9 @@ def test_a_run_of_another_procedure_is_not_continued(tmp_path, crop_folder, monk
     out = tmp_path / "out"
     reconstruct_folder(crop_folder, out, CROPS, workers=1)
     monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
-    with pytest.raises(ValueError, match="procedure: 'first pass mirrored' there, 'one pass' now"):
+    with pytest.raises(
+        ValueError, match="procedure: 'first pass mirrored; photos in sRGB' there, 'one pass' now"
+    ):
         reconstruct_folder(crop_folder, out, CROPS, workers=1)
 
 

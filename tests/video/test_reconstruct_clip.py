@@ -170,7 +170,9 @@ def test_a_folder_with_another_clips_results_is_refused(done, tmp_path, capsys):
 
 def test_results_of_another_procedure_are_not_reused(clip_file, done, monkeypatch):
     monkeypatch.setattr("keras_scnn.reconstruction.reconstructor.PROCEDURE", "one pass")
-    with pytest.raises(ValueError, match="procedure: 'first pass mirrored' there, 'one pass' now"):
+    with pytest.raises(
+        ValueError, match="procedure: 'first pass mirrored; photos in sRGB' there, 'one pass' now"
+    ):
         run(clip_file, done)
 
 
