@@ -61,17 +61,17 @@ class TrainConfig:
     """
 
     run: str = _option("runs/synthetic", "run folder; a run that it holds is continued")
-    data: str = _option("", "folders of face records, with commas; '': render synthetic people")
+    data: str = _option("", "comma-separated folders of face records; '': render synthetic people")
     data_weights: str = _option(
         "",
-        "how often each folder is drawn from, with commas; '': by its number of people",
+        "comma-separated weights by which folders are drawn; '': by number of people",
         modes=("pairs", "groups"),
         needs="data",
     )
     photo_folders: str = _option(
         "",
-        "folder of the photos that each folder of records was made from, with commas; '': crops "
-        "are not moved beyond their edges",
+        "comma-separated folders of the photos that the records were made from; '': crops are not "
+        "moved beyond their edges",
         modes=("matching",),
         needs="data",
     )
