@@ -237,7 +237,7 @@ WRONG = {
     "no JSON": (b"{", "Unrecognized request format"),
     "a list": ([1], "must be a JSON object"),
     "no instances": ({"inputs": [1]}, 'expected \\"instances\\"'),
-    "empty": ({"instances": []}, "not empty"),
+    "empty": ({"instances": []}, '"instances" must be a non-empty list'),
     "signature": ({"instances": [1], "signature_name": "x"}, "signature_name is 'x'"),
     "number": ({"instances": [3]}, "instances[0]: a crop is nested lists"),
     "shape": ({"instances": [CROP.tolist(), [[1]]]}, "instances[1]: a crop must be 120 lists"),

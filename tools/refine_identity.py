@@ -164,7 +164,8 @@ def main() -> None:
     inputs = both_views(preset, whole_parameters(preset), images)
     options = MapOptions(seed=args.seed, penalty=args.penalty)
     own = np.eye(preset.layout.size)[:, preset.layout.identity]  # the unchanged identity
-    fold_into(preset, *map_to(preset, shapes, mixture, chosen, inputs, options, own))
+    refined, mean = map_to(preset, shapes, mixture, chosen, inputs, options, own)
+    fold_into(preset, args.refined_share * refined + (1 - args.refined_share) * own, mean)
     preset = with_covariance(preset, mixture, chosen)
     note = {
         "preset": preset_digest(args.preset),

@@ -194,7 +194,8 @@ def ict(damaged: str) -> Callable[[Path], Path]:
         arrays = dome(folder)
         faces = "".join("f {} {} {}\n".format(*(t + 1)) for t in arrays["triangles"])
         for name in ("generic_neutral_mesh", "identity000", "smile"):
-            places = "".join("v {:.4f} {:.4f} {:.4f}\n".format(*v) for v in arrays["mean"])
+            centimeters = arrays["mean"] / 10
+            places = "".join("v {:.5f} {:.5f} {:.5f}\n".format(*v) for v in centimeters)
             (folder / f"{name}.obj").write_text(places + faces)
         names = {"expressions": ["smile"], "idx_to_landmark_verts": list(range(68))}
         (folder / "vertex_indices.json").write_text(json.dumps(names))
