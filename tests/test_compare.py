@@ -244,7 +244,7 @@ def test_the_largest_face_is_compared(preset, astronaut):
         compare_photos(
             Reconstructor(preset), (astronaut, np.zeros_like(astronaut)), find, ("a.jpg", "b.jpg")
         )
-    with pytest.raises(ValueError, match="photos has 1 photos; it must have two"):
+    with pytest.raises(ValueError, match="photos has the length 1; it must be 2"):
         compare_photos(Reconstructor(preset), (astronaut,), find)
 
 

@@ -206,7 +206,7 @@ def compare_photos(
         ValueError: the photos are not two, or one of them shows no face.
     """
     if len(photos) != 2:
-        raise ValueError(f"photos has {len(photos)} photos; it must have two")
+        raise ValueError(f"photos has the length {len(photos)}; it must be 2")
     find_face = find_face or LargestFaceDetector()
     (first, n_first), (second, n_second) = (
         _largest_face(reconstructor, photo, find_face, name)
