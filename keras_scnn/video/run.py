@@ -33,7 +33,7 @@ from keras_scnn.storage.shards import (
     run_shards,
     worker_environment,
 )
-from keras_scnn.storage.text import json_text, read_json
+from keras_scnn.storage.text import counted, json_text, read_json
 from keras_scnn.video.clip import Clip, open_clip
 from keras_scnn.video.frames import FRAMES, ClipSettings, FramesJob, frames_path, seen_frames
 from keras_scnn.video.overlay import OVERLAY, OverlayJob, join
@@ -154,7 +154,7 @@ class _Run:
         failures, notes = self._failures(decoded), _left_out(people, tracklets)
         if not tracks:
             why = "; ".join(("no face found", *notes, *failures))
-            raise ValueError(f"{self.clip.path}: {why} ({decoded} frames were searched)")
+            raise ValueError(f"{self.clip.path}: {why} ({counted(decoded, 'frame')} searched)")
         files = self._write(people, tracks, {**self.about, "cuts": cuts})
         if not any(name.endswith(".csv") for name in files):
             notes += (no_csv_message(self.preset.face_model),)

@@ -176,12 +176,13 @@ def test_results_of_another_procedure_are_not_reused(clip_file, done, monkeypatc
         run(clip_file, done)
 
 
-def test_a_clip_without_a_face_says_so(tmp_path, capsys):
-    gray = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 3
+@pytest.mark.parametrize("count, searched", [(1, "1 frame"), (3, "3 frames")])
+def test_a_clip_without_a_face_says_so(tmp_path, capsys, count, searched):
+    gray = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * count
     path = write_clip(tmp_path / "a.mp4", gray)
     words = [str(path), "--out", str(tmp_path / "out"), "--preset", "mobile", "--workers", "1"]
     assert main(words) == 2
-    assert "a.mp4: no face found (3 frames were searched)" in capsys.readouterr().err
+    assert f"a.mp4: no face found ({searched} searched)" in capsys.readouterr().err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"plan.json", "frames"}
 
 
