@@ -175,6 +175,15 @@ class MorphableModel:
             content.update(f"{field} {array.shape}".encode() + little.tobytes())
         return content.hexdigest()
 
+    @property
+    def arkit_names(self) -> tuple[str, ...]:
+        """L names of the expressions, sides spelled as in ARKit.
+
+        ICT-FaceKit's 'eyeBlink_L' is 'eyeBlinkLeft'; names without such a side do not change.
+        """
+        sides = {"_L": "Left", "_R": "Right"}
+        return tuple(name[:-2] + sides.get(name[-2:], name[-2:]) for name in self.expression_names)
+
     def vertices(
         self, identity: np.ndarray | None = None, expression: np.ndarray | None = None
     ) -> np.ndarray:

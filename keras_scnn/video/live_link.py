@@ -10,7 +10,6 @@ mirrored. The eyes' angles are those of the eyeballs relative to the head, with 
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +106,8 @@ def write_live_link(
 
 
 def _columns(model: MorphableModel) -> list[str]:
-    """The expressions' names in the app: 'EyeBlinkLeft' for 'eyeBlinkLeft' and 'eyeBlink_L'."""
-    names = [re.sub("_L$", "Left", re.sub("_R$", "Right", name)) for name in model.expression_names]
-    return [name[:1].upper() + name[1:] for name in names]
+    """The expressions' names in the app, which begin with a capital letter."""
+    return [name[:1].upper() + name[1:] for name in model.arkit_names]
 
 
 def head_angles(pose: np.ndarray) -> np.ndarray:

@@ -257,7 +257,7 @@ def render_person(
     look = painter.portrait(rng) if config.portraits else painter.paint(rng)
     expressions = np.stack([_expression(model, rng) for _ in range(config.photos)])
     if config.portraits:
-        _close_eyes(expressions, model.expression_names, rng)
+        _close_eyes(expressions, model.arkit_names, rng)
     shapes = model.vertices(identity, expressions)
     landmarks = shapes[:, model.landmark_indices] + model.landmark_offsets
     poses = _cameras(config, landmarks, rng)
@@ -291,7 +291,7 @@ def _expression(model, rng) -> np.ndarray:
     """(L,) a few expression weights at random values within the model's bounds, the others 0."""
     active = rng.random(model.n_expression) < ACTIVE_UNITS / model.n_expression
     weights = np.where(active, rng.beta(1.2, 2.0, model.n_expression), 0)
-    names = model.expression_names
+    names = model.arkit_names
     if TONGUE in names and JAW in names and weights[names.index(TONGUE)] > 0:
         weights[names.index(JAW)] = max(weights[names.index(JAW)], LEAST_JAW)
     return model.clip_expression(weights).astype(np.float32)

@@ -69,6 +69,18 @@ def test_both_eyes_of_half_of_the_photos_close(open_face):
     assert closed(portraits=False) < 0.01
 
 
+def test_eyes_close_by_the_names_of_ict_facekit_too(open_face, tmp_path):
+    """'eyeBlink_L' and 'eyeBlink_R'; with these, portraits never closed both eyes."""
+    blinks = [open_face.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
+    names = list(open_face.expression_names)
+    names[blinks[0]], names[blinks[1]] = "eyeBlink_L", "eyeBlink_R"
+    open_face.replace(expression_names=names).save(tmp_path / "ict.npz")
+    config = dataclasses.replace(CONFIG, photos=40, size=8, face_model=str(tmp_path / "ict.npz"))
+    columns = ParameterLayout(80, 52).expression.start + np.array(blinks)
+    both = render_person(config, 0)[1][:, columns]
+    assert 8 < ((both > 0.3) & (both == both[:, :1])).all(axis=1).sum() < 32  # of 40; 0.5 each
+
+
 def test_eyes_that_close_are_not_wide_open(open_face):
     names = open_face.expression_names
     expressions = np.ones((200, len(names)), np.float32)
