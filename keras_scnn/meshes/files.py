@@ -110,22 +110,23 @@ def _write_obj(path: Path, surface: Surface, unit: str) -> None:
     """Written here and not by trimesh, whose parts cannot share vertices.
 
     The texture is not named like the mesh, so that it cannot overwrite a photo of that name. The
-    files are put in place together once all are written, so a full disk changes nothing.
+    files are put in place together once all are written, so a full disk changes nothing; the OBJ is
+    the last one, so that nobody reads it without its texture.
     """
     _, mtl, picture = mesh_files(path)
     looks = {m.name: (m, surface.has_texture(part)) for part, m in surface.materials.items()}
     with contextlib.ExitStack() as stack:
-        if surface.texture is not None and any(is_textured for _, is_textured in looks.values()):
-            temporary = stack.enter_context(atomic_path(picture))
-            temporary.write_bytes(encode_image(".png", surface.texture))
+        temporary = stack.enter_context(atomic_path(path))  # the stack puts it in place last
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"# unit: {unit}\n# axes: {AXES}\n")
+            _write_obj_rows(file, surface, UNITS[unit], mtl.name)
         if surface.uv is not None and surface.texture is not None:
             lines = [_mtl(*look, picture.name) for look in looks.values()]
             temporary = stack.enter_context(atomic_path(mtl))
             temporary.write_text("".join(lines), encoding="utf-8")
-        temporary = stack.enter_context(atomic_path(path))
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(f"# unit: {unit}\n# axes: {AXES}\n")
-            _write_obj_rows(file, surface, UNITS[unit], mtl.name)
+        if surface.texture is not None and any(is_textured for _, is_textured in looks.values()):
+            temporary = stack.enter_context(atomic_path(picture))
+            temporary.write_bytes(encode_image(".png", surface.texture))
 
 
 def _mtl(material: Material, is_textured: bool, picture: str) -> str:

@@ -1,5 +1,8 @@
 """Meshes of any origin as OBJ, PLY and GLB."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
@@ -159,6 +162,14 @@ def test_each_vertex_gets_its_corner_of_the_texture(tmp_path, texture, suffix):
     np.testing.assert_allclose(mesh.visual.uv, UV, atol=1e-6)
     colors = mesh.visual.to_color().vertex_colors[:, :3]
     np.testing.assert_array_equal(colors, [CORNERS[i] for i in range(4)])
+
+
+def test_an_obj_is_put_in_place_after_its_texture(tmp_path, texture, monkeypatch):
+    replace, moved = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
+    write_mesh(tmp_path / "face.obj", VERTICES, TRIANGLES, UV, texture)
+    assert sorted(moved) == sorted(path.name for path in tmp_path.iterdir()) and len(moved) == 3
+    assert moved[-1] == "face.obj"
 
 
 def test_an_obj_names_the_files_beside_it(tmp_path, texture):

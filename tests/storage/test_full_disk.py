@@ -58,6 +58,9 @@ def test_an_obj_that_does_not_fit_leaves_no_texture_and_the_files_of_before(tmp_
         rows = np.repeat(corners, 40, axis=0), [[0, 41, 82]], np.repeat(uv, 40, axis=0)
         with pytest.raises(OSError, match=f"{name}'?$"):
             write_mesh(tmp_path / name, *rows, texture + 9)
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        with pytest.raises(OSError, match=r"\.png'?$"):
+            write_mesh(tmp_path / name, corners, [[0, 1, 2]], uv, noise)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
