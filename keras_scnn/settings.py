@@ -121,13 +121,13 @@ def folders_of(text: str) -> list[str]:
 
 
 def _local_path(text: str) -> Path:
-    """An option of type ``Path``; a URL is refused, of which it would make a folder 's3:'."""
+    """Parse an option of type ``Path``; a URL is refused, since it would become a folder 's3:'."""
     try:
         path = place(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if not isinstance(path, Path):
-        raise argparse.ArgumentTypeError(f"{text} is a URL; give a path of this machine")
+        raise argparse.ArgumentTypeError(f"{text} is a URL; give a local path")
     return path
 
 

@@ -129,7 +129,7 @@ def test_a_url_where_a_path_is_needed_is_named_as_it_was_given(capsys, words, op
     (url,) = [word for word in words if "://" in word]
     with pytest.raises(SystemExit) as stop:
         main(words)
-    expected = f"error: argument {option}: {url} is a URL; give a path of this machine; see keras-"
+    expected = f"error: argument {option}: {url} is a URL; give a local path; see keras-"
     assert (stop.value.code, capsys.readouterr().err.startswith(expected)) == (2, True)
 
 

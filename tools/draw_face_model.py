@@ -122,6 +122,7 @@ def draw_expressions(model: MorphableModel) -> np.ndarray:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, help="a face model .npz; default: the embedded one")
     parser.add_argument("--out", type=Path, default=DOCS, help="output folder for the two images")

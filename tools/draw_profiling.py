@@ -45,6 +45,7 @@ def pictures(reconstructor: Reconstructor, path: Path, size: int, marks: bool) -
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)

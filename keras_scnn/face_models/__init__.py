@@ -76,15 +76,15 @@ def load_face_model(name_or_path: str | os.PathLike, **options) -> MorphableMode
 
 
 def face_model_beside(path: Path, name: str) -> MorphableModel:
-    """The face model of a network's settings: ``FACE_MODEL`` beside them, or the embedded one.
+    """The face model of a preset: ``FACE_MODEL`` beside its settings, or the embedded one.
 
     Args:
-        path: the file of the settings.
-        name: of the face model, in the settings.
+        path: of the file of the settings.
+        name: of the face model, as in the settings.
 
     Raises:
-        FileNotFoundError: it is not the embedded one, and there is no file of it.
-        ValueError: the file is no face model, or damaged.
+        FileNotFoundError: the model is not the embedded one, and ``FACE_MODEL`` is missing.
+        ValueError: the file is damaged, or not a face model.
     """
     file = path.with_name(FACE_MODEL)
     if name == "open_face" and not file.is_file():

@@ -134,6 +134,7 @@ class _Pool:
     deaths: Counter = field(default_factory=Counter)
 
     def run(self) -> Iterator[tuple[int, Any]]:
+        """Yield the number and result of each shard as it is done; lost actors are replaced."""
         import ray
 
         for _ in range(self.count):

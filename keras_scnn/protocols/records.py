@@ -93,6 +93,7 @@ def evaluate_records(
     evaluators, calibration, reliable = _identity(preset, predicted, records)
 
     def summary(weights: np.ndarray) -> dict:
+        """All numbers; ``weights`` (n,) is how often each photo counts."""
         return {
             "landmarks": summarize_by_yaw(errors["error_2d"], yaw, weights),
             "landmarks_3d": summarize_by_yaw(errors["error_3d"], yaw, weights),

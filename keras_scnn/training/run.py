@@ -357,7 +357,7 @@ def _tensorboard(config: TrainConfig) -> list[keras.callbacks.Callback]:
 def finished_preset(run: Run, state: RunState) -> Preset:
     """Write the run's preset, its within-person covariance included, and return it in float32.
 
-    Another face model than the embedded one is written too: without it no command could use the
+    A face model other than the embedded one is written too, since commands need it to load the
     preset.
     """
     preset = as_preset(run, state)
