@@ -41,7 +41,7 @@ def with_intervals(
         (low, high) of its 95 % percentile interval, without resamples in which it is NaN.
 
     Raises:
-        ValueError: there is no face, or ``resamples`` is no whole number, or below 0.
+        ValueError: there is no face, or ``resamples`` is not a whole number of 0 or more.
     """
     resamples, groups = whole("resamples", resamples, 0), np.asarray(groups)
     if groups.ndim != 1 or not len(groups):

@@ -49,7 +49,7 @@ def bend_image(
     if not shown.any():
         raise ValueError(
             f"the face is no more than about {columns[1] - columns[0]:.0f} px wide in a photo of "
-            f"{width} x {height} px; give the part of the photo about the face"
+            f"{width} x {height} px; crop the photo around the face"
         )
     # Points behind the pivot, such as ears under hair, would be stretched to streaks; therefore the
     # surface is assumed to be flat there.
