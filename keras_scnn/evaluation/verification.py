@@ -147,7 +147,7 @@ def summarize_pairs(ranked: RankedPairs, weights: np.ndarray | None = None) -> V
     return Verification(
         accuracy_percent=float(100 * accuracy.mean()),
         accuracy_std_percent=float(100 * accuracy.std()),
-        auc=float(trapezoid(tar, far)),
+        auc=area_under(far, tar),
         threshold=float(thresholds.mean()),
         n_pairs=len(ranked.same),
         eer_percent=100 * equal_error_rate(far, tar),
@@ -219,6 +219,11 @@ def rates(ranked: RankedPairs, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
         share = accepted / accepted[-1] if accepted[-1] else np.full(len(accepted), np.nan)
         curves.append(share[ranked.cuts])
     return curves[0], curves[1]
+
+
+def area_under(far: np.ndarray, tar: np.ndarray) -> float:
+    """The area under a ROC curve (C,), (C,), 0 to 1: its AUC; NaN if the curve is NaN."""
+    return float(trapezoid(tar, far))
 
 
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:

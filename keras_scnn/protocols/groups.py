@@ -5,6 +5,8 @@ A group's accuracy is the mean of two shares: of its pairs of one person that ar
 its pairs of two people, both of the group, that are refused. Two people of one group look more
 alike, so these pairs are harder (Grother, Ngan and Hanaoka, "Face Recognition Vendor Test Part 3:
 Demographic Effects", 2019; the shares are 1 minus their false non-match and false match rates).
+The AUC within a group does not depend on a threshold: a low accuracy with a high AUC means that the
+common threshold does not suit the group.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import numpy as np
 from keras_scnn.evaluation import Pairs
 from keras_scnn.evaluation.bootstrap import weighted_mean
 from keras_scnn.evaluation.report import Row
-from keras_scnn.evaluation.verification import RankedPairs, right_answers
+from keras_scnn.evaluation.verification import RankedPairs, area_under, rates, right_answers
 
 MIN_PAIRS = 30
 NOTE = (
     "by group: one threshold for all people; mean of the share of pairs of one person of the group "
-    "that are accepted, and of pairs of two people of it that are refused; without groups of fewer "
-    f"than {MIN_PAIRS} pairs of a kind"
+    "that are accepted, and of pairs of two people of it that are refused; AUC: within the group, "
+    f"free of a threshold; without groups of fewer than {MIN_PAIRS} pairs of a kind"
 )
 
 
@@ -37,8 +39,9 @@ def group_summary(
         groups: by attribute: (n,) the group of each photo's person, '' if unknown.
 
     Returns:
-        A function from (P,) weights to the accuracy in percent, and its two shares, by attribute,
-        group and kind. Groups with fewer than 30 pairs of one person or of two are left out.
+        A function from (P,) weights to the accuracy in percent, its two shares, and the AUC, by
+        attribute, group and kind. Groups with fewer than 30 pairs of one person or of two are left
+        out.
     """
     right = {kind: right_answers(one) for kind, one in ranked.items()}
     members = {
@@ -54,7 +57,11 @@ def group_summary(
         """All numbers; ``weights`` (P,) is how often each pair counts."""
         return {
             attribute: {
-                group: {kind: _shares(right[kind], chosen, pairs.same, weights) for kind in right}
+                group: {
+                    kind: _shares(right[kind], chosen, pairs.same, weights)
+                    | {"auc": _auc(ranked[kind], chosen * weights)}
+                    for kind in right
+                }
                 for group, chosen in of.items()
             }
             for attribute, of in members.items()
@@ -94,15 +101,20 @@ def _shares(right: np.ndarray, chosen: np.ndarray, same: np.ndarray, weights: np
     }
 
 
+def _auc(ranked: RankedPairs, weights: np.ndarray) -> float:
+    return area_under(*rates(ranked, weights[ranked.order]))
+
+
 def group_rows(stem: str, values: dict) -> list[Row]:
     """Table rows for the numbers of ``group_summary``, stored under ``STEM.by``."""
     return [
         (
-            f"{stem}.by.{attribute}.{group}.{kind}.accuracy_percent",
-            f"{stem}, {attribute} {group}: same person? by {kind}, accuracy",
-            "%",
+            f"{stem}.by.{attribute}.{group}.{kind}.{measure}",
+            f"{stem}, {attribute} {group}: same person? by {kind}, {name}",
+            unit,
         )
         for attribute, of in values.items()
         for group, kinds in of.items()
         for kind in kinds
+        for measure, name, unit in (("accuracy_percent", "accuracy", "%"), ("auc", "AUC", ""))
     ]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 
 from keras_scnn.evaluate import main
 from keras_scnn.evaluation import Pairs
@@ -49,11 +50,42 @@ def test_a_groups_accuracy_is_the_mean_of_accepted_and_refused(monkeypatch, acro
         "accuracy_percent": 100.0,
         "accepted_percent": 100.0,
         "refused_percent": 100.0,
+        "auc": 1.0,
     }
     assert values["b"]["mm"]["accepted_percent"] == 50 == values["b"]["mm"]["refused_percent"]
+    # Of b's pairs of one person and of two (1 and 9 each), one of four combinations is in order,
+    # one reversed and two are ties.
+    assert values["b"]["mm"]["auc"] == 0.5
     assert set(values) == {"a", "b"}
     monkeypatch.setattr(module, "MIN_PAIRS", 5)
     assert group_summary(ranked, pairs, of)(np.ones(18)) == {"set": {}}
+
+
+def test_a_groups_auc_does_not_depend_on_the_common_threshold(monkeypatch):
+    monkeypatch.setattr(module, "MIN_PAIRS", 2)
+    rng, n = np.random.default_rng(0), 400
+    person = np.arange(20)
+    first, second = rng.integers(0, 20, (2, n))
+    second = np.where(rng.random(n) < 0.5, first, second)
+    same = person[first] == person[second]
+    tone = np.where(person < 12, "a", "b")
+    # All distances of group b are small: one threshold accepts its pairs of two people.
+    distance = rng.normal(np.where(same, 1.0, 2.0), 0.8) * np.where(tone[first] == "b", 0.1, 1)
+    pairs = Pairs(first, second, same, rng.integers(0, 5, n))
+    ranked = {"mm": rank_pairs(distance, same, fold=pairs.fold)}
+    weights = rng.integers(0, 3, n).astype(float)
+    values = group_summary(ranked, pairs, {"tone": tone})(weights)["tone"]
+    for group in "ab":
+        chosen = (tone[first] == group) & (tone[second] == group)
+        one, two = (
+            np.repeat(distance[kind], np.int64(weights[kind]))
+            for kind in (chosen & same, chosen & ~same)
+        )
+        expected = mannwhitneyu(two, one).statistic / (len(one) * len(two))
+        assert values[group]["mm"]["auc"] == pytest.approx(expected)
+    assert values["b"]["mm"]["accuracy_percent"] < 70 < 80 < 100 * values["b"]["mm"]["auc"]
+    nobody = group_summary(ranked, pairs, {"tone": tone})(np.zeros(n))["tone"]
+    assert np.isnan(nobody["a"]["mm"]["auc"])
 
 
 def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, monkeypatch):
@@ -65,6 +97,8 @@ def test_accuracy_by_group_stands_in_the_results(predictor, people, pairs_file, 
     assert set(result.values["all"]["by"]["tone"]) == {"red", "dark"}
     assert result.values["all"]["by"]["tone"]["red"]["mm"]["accuracy_percent"] == 100
     assert "all.by.tone.red.mm.accuracy_percent" in result.intervals
+    assert result.values["all"]["by"]["tone"]["red"]["mm"]["auc"] == 1
+    assert ("all.by.tone.red.mm.auc", "all, tone red: same person? by mm, AUC", "") in result.rows
     assert any("tone dark: same person? by mm" in label for _, label, _ in result.rows)
     assert set(result.values["all"]["by"]["kind"]) == {"x"}  # y is one person, of no pair of two
     assert "all: without a row, because of too few pairs: kind y" in result.notes
