@@ -56,6 +56,7 @@ _KERAS_OBJECTS = {
     "losses.groups": (
         "EmbeddingDistance",
         "GroupContrastiveLoss",
+        "NeighborhoodLoss",
         "RelationalLoss",
         "SupervisedContrastiveLoss",
     ),

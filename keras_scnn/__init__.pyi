@@ -33,6 +33,7 @@ from .losses import IdentityLoss as IdentityLoss
 from .losses import IdentityLossLayer as IdentityLossLayer
 from .losses import LandmarkDistance as LandmarkDistance
 from .losses import LossLayer as LossLayer
+from .losses import NeighborhoodLoss as NeighborhoodLoss
 from .losses import ParameterLoss as ParameterLoss
 from .losses import RelationalLoss as RelationalLoss
 from .losses import SupervisedContrastiveLoss as SupervisedContrastiveLoss

@@ -9,10 +9,12 @@ from keras_scnn.losses.contrastive import (
 from keras_scnn.losses.groups import (
     EmbeddingDistance,
     GroupContrastiveLoss,
+    NeighborhoodLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
     embedding_distance,
     group_contrastive_loss,
+    neighborhood_loss,
     relational_loss,
     supervised_contrastive_loss,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "IdentityLossLayer",
     "LandmarkDistance",
     "LossLayer",
+    "NeighborhoodLoss",
     "ParameterLoss",
     "RelationalLoss",
     "SupervisedContrastiveLoss",
@@ -55,6 +58,7 @@ __all__ = [
     "group_contrastive_loss",
     "identity_loss",
     "landmark_distance",
+    "neighborhood_loss",
     "relational_loss",
     "supervised_contrastive_loss",
     "vertex_distance",

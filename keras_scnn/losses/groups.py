@@ -31,9 +31,12 @@ def pair_masks(person):
 
 def pairwise_distance(vectors):
     """(B, D) to (B, B) Euclidean distances, with a finite gradient at 0."""
+    return ops.sqrt(_squared_distances(vectors) + 1e-12)
+
+
+def _squared_distances(vectors):
     vectors = ops.cast(vectors, "float32")
-    square = ops.sum(ops.square(vectors[:, None] - vectors[None]), axis=-1)
-    return ops.sqrt(square + 1e-12)
+    return ops.sum(ops.square(vectors[:, None] - vectors[None]), axis=-1)
 
 
 def group_contrastive_loss(person, vectors, margin=None, margin_quantile=0.5, margin_factor=1.0):
@@ -75,17 +78,51 @@ def supervised_contrastive_loss(person, features, temperature=0.1):
     return ops.mean(supervised_rows(person, features, temperature))
 
 
-def supervised_rows(person, features, temperature=0.1):
+def supervised_rows(person, features, temperature):
     """(B,) the loss of each photo, whose mean is ``supervised_contrastive_loss``."""
-    person = ops.reshape(person, (-1,))
     features = ops.cast(features, "float32")
+    return _softmax_rows(person, ops.matmul(features, ops.transpose(features)) / temperature)
+
+
+def neighborhood_loss(person, vectors, scale=1.0):
+    """The supervised contrastive loss of Euclidean distances instead of cosines.
+
+    For each photo, the probability of each other photo of the batch is the softmax of
+    ``-distance² / (2 scale²)`` (Goldberger, Roweis, Hinton and Salakhutdinov, "Neighbourhood
+    Components Analysis", 2004, equation 1). The loss is minus the mean log probability of the other
+    photos of the same person, as in Khosla et al. 2020, equation 2. The closest photos of other
+    people have the largest gradients, whereas the hinge of ``group_contrastive_loss`` acts on all
+    pairs within its margin.
+
+    Args:
+        person: (B,).
+        vectors: (B, D), such as shapes in mm.
+        scale: above 0, in the vectors' unit; photos much farther away than the closest one, by this
+            scale, have no effect.
+
+    Returns:
+        Scalar float32: the mean over the photos whose person has another one in the batch.
+    """
+    return ops.mean(neighborhood_rows(person, vectors, scale))
+
+
+def neighborhood_rows(person, vectors, scale):
+    """(B,) the loss of each photo, whose mean is ``neighborhood_loss``."""
+    return _softmax_rows(person, -_squared_distances(vectors) / (2 * scale**2))
+
+
+def _softmax_rows(person, logits):
+    """(B,) minus the mean log softmax of the same person's photos, from logits (B, B).
+
+    The mean over these numbers is that over the photos whose person has another one.
+    """
+    person = ops.reshape(person, (-1,))
     itself = ops.eye(ops.shape(person)[0], dtype="float32")
-    logits = ops.matmul(features, ops.transpose(features)) / temperature + EXCLUDED_LOGIT * itself
     same = ops.cast(person[:, None] == person[None], "float32") * (1 - itself)
-    log_likelihood = ops.sum(same * ops.log_softmax(logits, axis=-1), axis=-1)
+    log_probability = ops.log_softmax(logits + EXCLUDED_LOGIT * itself, axis=-1)
     count = ops.sum(same, axis=-1)
     has_other = ops.cast(count > 0, "float32")
-    return -_rows(has_other, log_likelihood / ops.maximum(count, 1.0))
+    return -_rows(has_other, ops.sum(same * log_probability, axis=-1) / ops.maximum(count, 1.0))
 
 
 def relational_loss(teacher, vectors):
@@ -241,6 +278,29 @@ class SupervisedContrastiveLoss(_PersonLoss):
 
     def get_config(self):
         return {"temperature": self.temperature, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("keras_scnn")
+class NeighborhoodLoss(_PersonLoss):
+    """``neighborhood_loss`` of an output (B, D), such as ``shape``; ``y_true`` is ``person`` (B,).
+
+    Args:
+        scale: above 0, in the output's unit.
+
+    Raises:
+        ValueError: the scale is not above 0.
+    """
+
+    def __init__(self, scale: float = 1.0, name="neighborhood_loss"):
+        super().__init__(name=name)
+        check_above("scale", scale)
+        self.scale = scale
+
+    def call(self, y_true, y_pred):
+        return neighborhood_rows(y_true, y_pred, self.scale)
+
+    def get_config(self):
+        return {"scale": self.scale, "name": self.name}
 
 
 @keras.saving.register_keras_serializable("keras_scnn")

@@ -4,14 +4,17 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy.stats import norm
 
 from keras_scnn.losses import (
     EmbeddingDistance,
     GroupContrastiveLoss,
+    NeighborhoodLoss,
     RelationalLoss,
     SupervisedContrastiveLoss,
     embedding_distance,
     group_contrastive_loss,
+    neighborhood_loss,
     relational_loss,
     supervised_contrastive_loss,
 )
@@ -66,6 +69,30 @@ def test_supervised_contrast_is_the_papers_sum():
     assert float(loss(PERSON[:, None], UNIT)) == pytest.approx(np.mean(terms), rel=1e-5)
 
 
+def test_the_neighborhood_loss_is_the_log_probability_of_the_same_person():
+    """Goldberger et al. 2004, equation 1, photo by photo, with Khosla's mean of logarithms."""
+    terms = []
+    for i in range(7):
+        others = [a for a in range(7) if a != i]
+        density = {a: norm.pdf(np.linalg.norm(VECTORS[i] - VECTORS[a]), scale=0.7) for a in others}
+        same = [p for p in others if PERSON[p] == PERSON[i]]
+        if same:
+            terms.append(-np.mean([np.log(density[p] / sum(density.values())) for p in same]))
+    outputs = float(neighborhood_loss(PERSON, VECTORS, scale=0.7))
+    assert outputs == pytest.approx(np.mean(terms), rel=1e-5)
+    loss = NeighborhoodLoss(scale=0.7)
+    assert float(loss(PERSON[:, None], VECTORS)) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_the_neighborhood_loss_pushes_the_most_similar_people_apart():
+    """Unlike the hinge, it hardly moves people who are much farther away than others."""
+    person = np.array([0, 0, 1, 1, 2, 2], np.int32)
+    x = np.array([0.0, 0.1, 1.0, 1.1, 9.0, 9.1], np.float32)
+    _, slope = gradient(LOSSES["neighbors"](person), x[:, None])
+    pushes = np.abs(slope.reshape(3, 2).sum(axis=1))  # of a person as a whole
+    assert pushes[:2].min() > 1000 * pushes[2]
+
+
 def test_relations_are_compared_pair_by_pair_where_both_are_known():
     teacher = RNG.normal(size=(7, 9)).astype(np.float32)
     unit = teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
@@ -101,6 +128,7 @@ NAN = np.full((4, 3), np.nan, np.float32)
 LOSSES = {
     "contrast": lambda person: lambda v: group_contrastive_loss(person, v),
     "features": lambda person: lambda v: supervised_contrastive_loss(person, v),
+    "neighbors": lambda person: lambda v: neighborhood_loss(person, v),
     "relations": lambda person: lambda v: relational_loss(NAN, v),
     "teacher": lambda person: lambda v: embedding_distance(NAN[:, :1] + np.zeros(4), v),
 }
@@ -112,7 +140,8 @@ def test_a_kind_of_pair_that_is_missing_adds_nothing(name, person):
     together = np.tile(UNIT[:1], (4, 1))[:, :4]  # four equal vectors: the worst place for slopes
     value, slope = gradient(LOSSES[name](person.astype(np.int32)), together)
     assert np.isfinite(slope).all()
-    if name in ("relations", "teacher") or (name == "features" and person.any()):
+    per_photo = name in ("features", "neighbors")
+    if name in ("relations", "teacher") or (per_photo and person.any()):
         assert value == 0
     if name == "contrast":
         assert value == pytest.approx(0, abs=1e-9)
@@ -136,6 +165,7 @@ def test_pulling_and_pushing_go_the_right_way():
     [
         GroupContrastiveLoss(margin=3.0),
         SupervisedContrastiveLoss(0.3),
+        NeighborhoodLoss(0.3),
         RelationalLoss(),
         EmbeddingDistance(),
     ],
@@ -163,6 +193,8 @@ def test_a_saved_margin_with_an_idle_quantile_is_still_read():
         (lambda: GroupContrastiveLoss(1.0, margin_factor=2.0), "margin_factor is for"),
         (lambda: SupervisedContrastiveLoss(0), "temperature is 0"),
         (lambda: SupervisedContrastiveLoss(np.inf), "temperature is inf; it must be above 0"),
+        (lambda: NeighborhoodLoss(0), "scale is 0; it must be above 0"),
+        (lambda: NeighborhoodLoss(np.nan), "scale is nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):
@@ -170,7 +202,9 @@ def test_settings_out_of_range_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("kind", [GroupContrastiveLoss, SupervisedContrastiveLoss])
+@pytest.mark.parametrize(
+    "kind", [GroupContrastiveLoss, SupervisedContrastiveLoss, NeighborhoodLoss]
+)
 def test_large_person_numbers_stay_different(kind):
     """2^24 and 2^24 + 1 are one number in float32, to which Keras casts labels."""
     person = np.array([0, 0, 1, 1, 2, 3, 3])
@@ -187,6 +221,7 @@ def test_large_person_numbers_stay_different(kind):
     [
         (group_contrastive_loss, GroupContrastiveLoss(), PERSON),
         (supervised_contrastive_loss, SupervisedContrastiveLoss(), PERSON),
+        (neighborhood_loss, NeighborhoodLoss(), PERSON),
         (relational_loss, RelationalLoss(), VECTORS[::-1].copy()),
         (embedding_distance, EmbeddingDistance(), VECTORS[::-1].copy()),
     ],
