@@ -139,7 +139,7 @@ def landmark_error(
         dimensions: 2 or 3, see ``normalized_mean_error``.
 
     Raises:
-        ValueError: there is no face, or the shapes do not match.
+        ValueError: there is no face, the shapes do not match, or a number is not finite.
     """
     return summarize_by_yaw(normalized_mean_error(predicted, annotated, dimensions), yaw_degrees)
 
@@ -152,13 +152,15 @@ def summarize_by_yaw(
     ``weights`` (M,) is how often each face counts; None for once each.
 
     Raises:
-        ValueError: there is no face, the shapes do not match, or a yaw is not finite.
+        ValueError: there is no face, the shapes do not match, or an error or a yaw is not finite.
     """
-    yaw = np.abs(np.asarray(yaw_degrees, np.float64))
+    errors, yaw = np.asarray(errors, np.float64), np.abs(np.asarray(yaw_degrees, np.float64))
     if yaw.shape != errors.shape or not len(errors):
         raise ValueError(f"yaw_degrees has the shape {yaw.shape}; it must be (M,), M above 0")
     if not np.isfinite(yaw).all():
         raise ValueError("yaw_degrees must be finite numbers: they determine the bins")
+    if not np.isfinite(errors).all():  # else the mean would leave out the face's bin
+        raise ValueError("errors must be finite numbers")
     weights = np.ones(len(errors)) if weights is None else weights
     means = bin_means(errors, yaw, weights)
     return LandmarkError(

@@ -70,7 +70,8 @@ def shape_error(predicted: np.ndarray, true: np.ndarray, mean_face: np.ndarray) 
         mean_face: (N, 3) mm, the prediction of a method without identity.
 
     Raises:
-        ValueError: the arrays' shapes do not match, or there is no face.
+        ValueError: the arrays' shapes do not match, there is no face, or a coordinate is not
+            finite.
     """
     return summarize_shapes(shape_distances(predicted, true, mean_face))
 
@@ -87,6 +88,8 @@ def shape_distances(
         )
     if not len(true):
         raise ValueError("there is no face to compare")
+    if not all(np.isfinite(points).all() for points in (predicted, true, mean_face)):
+        raise ValueError("the coordinates of predicted, true and mean_face must be finite numbers")
     chunks = []
     for start in range(0, len(true), CHUNK):  # in chunks, to save memory
         part = slice(start, start + CHUNK)

@@ -144,6 +144,8 @@ def deep(points: np.ndarray) -> np.ndarray:
         (lambda p: landmark_error(p[:0], p[:0], np.zeros(0)), "M above 0"),
         (lambda p: landmark_error(p, p, [np.nan, *range(5)]), "yaw_degrees must be finite"),
         (lambda p: summarize_by_yaw(np.ones(2), [np.inf, 0]), "yaw_degrees must be finite"),
+        (lambda p: landmark_error(p * [np.nan, 1], p, range(6)), "errors must be finite numbers"),
+        (lambda p: summarize_by_yaw([np.inf, 1], [0, 80]), "errors must be finite numbers"),
         (lambda p: normalized_mean_error(p, p[..., :1]), r"\(6, 68, 1\); both must be"),
         (lambda p: normalized_mean_error(deep(p), p, 3), r"\(6, 68, 2\); both must be .*3 or more"),
         (lambda p: normalized_mean_error(p, p[..., 0]), r"\(6, 68\); both must be"),

@@ -113,6 +113,15 @@ def test_wrong_arguments_are_named(call, message):
         call()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_coordinates_that_are_not_finite_are_refused(rng, which, bad):
+    points = list(rng.normal(0, 40, (3, 2, 30, 3)))
+    points[which][0, 5, 1] = bad
+    with pytest.raises(ValueError, match="coordinates .* must be finite numbers"):
+        shape_error(points[0], points[1], points[2][0])
+
+
 def test_the_scatter_of_one_person_is_the_pooled_covariance(rng):
     person = np.repeat([4, 9, 2], [5, 7, 1])
     coordinates = rng.normal(size=(13, 3)) * [1, 2, 3] + 10 * person[:, None]
