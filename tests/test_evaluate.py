@@ -60,7 +60,7 @@ def photos(tmp_path, tiny_face_model, truth):
     for name in ("one", "two"):
         pose = np.array([[0.1, YAW, -0.2, 0, 0, 0, 1]])
         scipy.io.savemat(folder / f"{name}.mat", {"pt3d_68": points, "Pose_Para": pose})
-        cv2.imwrite(str(folder / f"{name}.jpg"), np.full((200, 200, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / f"{name}.jpg"), np.full((450, 450, 3), 90, np.uint8))
         rows.append(f"{name},25,40,30,136,126")
     (folder / "protocol.csv").write_text("\n".join(rows))
     return folder
@@ -220,7 +220,8 @@ def test_the_benchmarks_own_crops_are_taken_as_they_are(preset, photos, tmp_path
 
 def test_a_box_that_is_not_square_is_stretched_and_kept(preset, photos, tmp_path):
     """A crop 96 px wide and 48 high shows a gradient of the photo as a square, exactly."""
-    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 200, 3))
+    gray = np.minimum(np.arange(450), 255).astype(np.uint8)
+    ramp = np.tile(gray[:, None, None], (1, 450, 3))
     cv2.imwrite(str(photos / "one.png"), ramp)
     (photos / "one.png").rename(photos / "one.jpg")  # without loss
     text = (photos / "protocol.csv").read_text().replace("40,30,136,126", "40,60,136,108")

@@ -48,14 +48,19 @@ class LabeledPhoto:
             FileNotFoundError, ValueError: see ``io.read_image``.
             ValueError: it has another size than the labels are of.
         """
-        image = read_image(self.image) if isinstance(self.image, Path) else self.image()
-        if self.size is not None and image.shape[1::-1] != self.size:
-            raise ValueError(
-                f"{self.image if isinstance(self.image, Path) else self.name}: "
-                f"{image.shape[1]} x {image.shape[0]} px; its labels are of the photo of "
-                f"{self.size[0]} x {self.size[1]} px"
-            )
-        return image
+        if not isinstance(self.image, Path):
+            return of_size(self.image(), self.name, self.size)
+        return of_size(read_image(self.image), self.image, self.size)
+
+
+def of_size(image: np.ndarray, name: str | os.PathLike, size: tuple[int, int] | None) -> np.ndarray:
+    """The photo (H, W, 3) itself; a ValueError unless (W, H) is the ``size``, None for any."""
+    if size is not None and image.shape[1::-1] != size:
+        raise ValueError(
+            f"{name}: {image.shape[1]} x {image.shape[0]} px; its labels are of the photo of "
+            f"{size[0]} x {size[1]} px"
+        )
+    return image
 
 
 class PhotoSource(abc.ABC):

@@ -302,7 +302,7 @@ def read_photos(
 
 def _crop(face: AnnotatedFace, size: int) -> np.ndarray:
     """The face in its box, (S, S, 3) uint8 RGB; boxes off square are stretched, as is customary."""
-    image, box = read_image(face.image_path), _box_of(face)
+    image, box = face.read_image(), _box_of(face)
     if abs(box.width / box.height - 1) <= SQUARE_TOLERANCE:
         return crop_face(image, box, size).image
     stretch = box.width / box.height

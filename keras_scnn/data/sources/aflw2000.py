@@ -1,7 +1,8 @@
 """Reader of AFLW2000-3D: a folder of .jpg and .mat pairs, and optionally the benchmark's boxes.
 
 Zhu et al., "Face Alignment Across Large Poses: A 3D Solution", 2016. The files' pixel coordinates
-count from 1, those that this module returns from 0.
+count from 1, those that this module returns from 0. The labels are for photos of 450 x 450 px; a
+photo of another size is refused when it is read.
 """
 
 from __future__ import annotations
@@ -9,13 +10,22 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource
-from keras_scnn.data.sources.mat_files import FACE, LANDMARKS, POSE, image_landmarks, read_mat
+from keras_scnn.data.photo_source import LabeledPhoto, PhotoSource, of_size
+from keras_scnn.data.sources.mat_files import (
+    FACE,
+    LANDMARKS,
+    PHOTO_SIZE,
+    POSE,
+    image_landmarks,
+    read_mat,
+)
+from keras_scnn.io import read_image
 from keras_scnn.photos.files import beside, either_case
 from keras_scnn.storage.guard import reading
 from keras_scnn.storage.text import utf8_text
@@ -48,6 +58,15 @@ class AnnotatedFace:
     yaw_degrees: float
     box: np.ndarray | None
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def read_image(self) -> np.ndarray:
+        """The photo, (450, 450, 3) uint8 RGB.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``io.read_image``; or it has another size, so that
+                its labels do not fit.
+        """
+        return of_size(read_image(self.image_path), self.image_path, PHOTO_SIZE)
 
 
 def read_aflw2000(folder: str | os.PathLike) -> list[AnnotatedFace]:
@@ -100,6 +119,9 @@ def _read_protocol(path: Path) -> list[tuple[str, float, np.ndarray]]:
         rows = list(csv.DictReader(io.StringIO(utf8_text(path), newline="")))
         if not rows:
             raise ValueError("no face below the header")
+        (name, times), *_ = Counter(row["name"] for row in rows).most_common(1)
+        if times > 1:
+            raise ValueError(f"{name} is listed {times} times")
         numbers = np.array([[float(row[column]) for column in COLUMNS[1:]] for row in rows])
         if not np.isfinite(numbers).all():
             raise ValueError("numbers must be finite")
@@ -162,4 +184,5 @@ class Aflw2000(PhotoSource):
             box=face.box,
             euler=face.euler,
             extra=face.parameters,
+            size=PHOTO_SIZE,
         )

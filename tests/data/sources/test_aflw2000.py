@@ -114,6 +114,18 @@ def test_a_mat_file_of_another_kind_is_refused(folder):
         read_aflw2000(folder)
 
 
+@pytest.mark.parametrize("side", [225, 900])
+def test_a_resized_photo_is_refused_since_its_labels_do_not_fit(folder, side):
+    path = folder / "image00002.jpg"
+    cv2.imwrite(str(path), np.zeros((side, side, 3), np.uint8))
+    message = f"image00002.jpg: {side} x {side} px; its labels are of the photo of 450 x 450 px"
+    with pytest.raises(ValueError, match=message):
+        Aflw2000(folder).load("image00002.jpg").read_image()
+    photos = read_photos(folder, 120)
+    assert [face.name for face in photos.faces] == ["image00004"]
+    assert len(photos.left_out) == 1 and message in photos.left_out[0]
+
+
 def test_a_folder_without_annotations_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no \.mat files"):
         read_aflw2000(tmp_path)
@@ -127,9 +139,13 @@ def test_a_protocol_without_its_columns_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [("", "no face below the header"), ("image00002,nan,10,20,130,140\n", "must be finite")],
+    [
+        ("", "no face below the header"),
+        ("image00002,nan,10,20,130,140\n", "must be finite"),
+        (2 * "image00002,9,10,20,130,140\n", "image00002 is listed 2 times"),
+    ],
 )
-def test_a_protocol_without_faces_or_numbers_is_refused(folder, rows, message):
+def test_a_damaged_protocol_is_refused(folder, rows, message):
     header = "name,yaw_degrees,crop_x0,crop_y0,crop_x1,crop_y1\n"
     (folder / "protocol.csv").write_text(header + rows)
     with pytest.raises(ValueError, match=rf"protocol.csv: not a table .*{message}"):
